@@ -1,0 +1,49 @@
+# Helios: `make demo` shows it, `make test` proves it. Everything lives in .venv.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TEST_WORKERS ?= auto
+
+.PHONY: help install demo serve test lint bench bench-quick services constraints clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml plugins/sqlite/pyproject.toml plugins/localfs/pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
+		--editable . --editable plugins/sqlite --editable plugins/localfs --group dev
+	@touch $@
+
+install: $(STAMP) ## Bootstrap .venv with the core, the embedded plugins and the tools
+
+demo: $(STAMP) ## Make data, load it, serve, export at all three levels, check, show
+	@$(BIN)/helios demo
+
+serve: $(STAMP) ## Serve on the default port with SQLite and local files
+	@$(BIN)/helios migrate && exec $(BIN)/helios serve
+
+test: $(STAMP) ## Every test on real components
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) tests
+
+lint: $(STAMP) ## Style, types and import rules
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy helios_core plugins && $(BIN)/lint-imports
+
+bench: $(STAMP) ## Speed and memory on 400,000 resources, as ratios against yardsticks
+	@$(BIN)/python -m tests.bench --resources 400000
+
+bench-quick: $(STAMP) ## The same on 40,000 resources, under a minute
+	@$(BIN)/python -m tests.bench --resources 40000
+
+services: $(STAMP) ## What `make test` could use beyond .venv
+	@echo "Nothing: SQLite and local files need no service. The sqlite3 shell (apt-get install sqlite3) is the yardstick of make bench."
+
+constraints: ## Pin what is installed now
+	@$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | grep -vE '^(helios-|-e |pip=|setuptools=|uv=)' > constraints.txt
+
+clean: ## Remove what the targets above made
+	rm -rf $(VENV) data

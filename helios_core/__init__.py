@@ -1,0 +1,1 @@
+"""Helios: a FHIR Bulk Data Export server in which every backend is a plugin."""
