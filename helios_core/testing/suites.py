@@ -1,0 +1,67 @@
+"""What every contract suite shares: declared powers, and waivers instead of silent overrides."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+
+
+class ContractSuite:
+    """
+    Tests that every implementation of one contract passes.
+
+    A suite gives the fixture `subject`, the opened implementation. A subclass states which
+    optional powers the implementation claims; claimed and absent fails, present and unclaimed
+    fails. A subclass that replaces an inherited test must waive it with a reason, and the reason
+    is printed when the suite runs.
+    """
+
+    known_powers: ClassVar[frozenset[type]] = frozenset()
+    """The protocols that the contract makes optional; set by the suite."""
+    powers: ClassVar[frozenset[type]] = frozenset()
+    """The protocols that the implementation claims; set by the subclass."""
+    waivers: ClassVar[Mapping[str, str]] = {}
+    """Why an inherited test is replaced, by the test's name; set by the subclass."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - passed on untouched
+        """Refuse a subclass that replaces an inherited test without a written reason."""
+        super().__init_subclass__(**kwargs)
+        replaced = _replaced_tests(cls)
+        reasons = {name for name, reason in cls.waivers.items() if reason.strip()}
+        if silent := sorted(replaced - reasons):
+            raise TypeError(
+                f"{cls.__name__} replaces {', '.join(silent)} without a reason; remove it,"
+                " or state the reason in `waivers`"
+            )
+        if stale := sorted(cls.waivers.keys() - replaced):
+            raise TypeError(
+                f"{cls.__name__} waives {', '.join(stale)}, which it does not replace;"
+                " remove the waiver"
+            )
+
+    def needs(self, power: type) -> None:
+        """Skip a test about a power the implementation does not claim: the only legal skip."""
+        if power not in self.powers:
+            pytest.skip(f"{type(self).__name__} does not claim {power.__name__}")
+
+    async def test_exactly_the_claimed_powers_are_present(self, subject: object) -> None:
+        """An optional power is a promise: neither hidden nor made up."""
+        present = {power for power in self.known_powers if isinstance(subject, power)}
+
+        assert _names(present) == _names(self.powers)
+
+    async def test_waivers_are_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Whoever reads the run sees what was not held to the contract."""
+        for name, reason in sorted(self.waivers.items()):
+            with capsys.disabled():
+                print(f"\nwaived: {type(self).__name__}.{name}: {reason}")  # noqa: T201
+
+
+def _replaced_tests(suite: type) -> set[str]:
+    bodies = [vars(cls) for cls in suite.__mro__]
+    tests = {name for body in bodies for name in body if name.startswith("test_")}
+    return {name for name in tests if sum(name in body for body in bodies) > 1}
+
+
+def _names(powers: frozenset[type] | set[type]) -> list[str]:
+    return sorted(power.__name__ for power in powers)
