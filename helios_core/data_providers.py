@@ -7,7 +7,7 @@ the routes and parameters it carries only where it is present.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -109,6 +109,27 @@ class DataProvider(ABC):
 
         A deleted resource is given as a version whose content is None.
         """
+
+    async def missing(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        ids: Collection[str],
+        *,
+        at: datetime | None = None,
+    ) -> set[str]:
+        """
+        Give those of `ids` that no live resource has at an instant.
+
+        This default asks for one at a time; a provider that can ask for many at once overrides it.
+        """
+        absent = set[str]()
+        for resource_id in ids:
+            found = await self.get(tenant, fhir_version, resource_type, resource_id, at=at)
+            if found is None or found.content is None:
+                absent.add(resource_id)
+        return absent
 
 
 @runtime_checkable
