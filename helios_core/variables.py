@@ -1,0 +1,200 @@
+"""Environment variables: described by the fields of a struct, read into its values."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import msgspec
+from msgspec import inspect, structs
+
+PREFIX = "HFS_"
+
+
+class Secret:
+    """A value that does not print: not in logs, not in errors, not on the command line."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Give the value to whoever must really use it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "********"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+class Variable(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting: its name and what may be said with it."""
+
+    name: str
+    field: str
+    """The field of the struct that takes the value."""
+    type: Any
+    allowed: str
+    """What a value may be, in words that follow "allowed is"."""
+    default: str
+    """The default as one would write it; empty where there is none."""
+    unit: str
+    description: str
+    plugin: str | None
+    """The plugin the setting belongs to, None for the server's own."""
+
+    @property
+    def secret(self) -> bool:
+        """Whether the value must not be shown."""
+        return Secret in _parts(self.type)
+
+    def value(self, text: str) -> Any:  # noqa: ANN401  whatever the field's type says
+        """
+        Read a value.
+
+        Raises:
+            ValueError: The text is not an allowed value; the message never shows a secret.
+        """
+        raw: Any = _items(text) if _many(self.type) else text
+        try:
+            value = msgspec.convert(raw, self.type, strict=False, dec_hook=_decode)
+        except msgspec.ValidationError:
+            raise self._refusal(text) from None
+        if isinstance(value, timedelta) and value <= timedelta(0):
+            raise self._refusal(text)
+        return value
+
+    def _refusal(self, text: str) -> ValueError:
+        found = "cannot be read" if self.secret else f"is {text!r}"
+        return ValueError(f"{self.name} {found}; allowed is {self.allowed}")
+
+
+def variables(shape: type[msgspec.Struct], *, plugin: str | None = None) -> tuple[Variable, ...]:
+    """
+    Describe every setting a struct reads.
+
+    Field `x` is `HFS_X`, or `HFS_P_X` for plugin `p`. Its `msgspec.Meta` may carry the unit as
+    `title`, the meaning as `description`, and in `extra` another name as `setting` (None: not a
+    setting), words for the default as `default` and for what may be said as `allowed`.
+    """
+    prefix = PREFIX if plugin is None else f"{PREFIX}{plugin.upper()}_"
+    described = (_variable(field, prefix, plugin) for field in structs.fields(shape))
+    return tuple(variable for variable in described if variable.name)
+
+
+def read(
+    known: Iterable[Variable], environ: Mapping[str, str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Give the values by field, and one sentence per value that could not be read."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for variable in known:
+        # Compose files and shells write "not set" as an empty value.
+        text = environ.get(variable.name, "").strip()
+        if not text:
+            continue
+        try:
+            values[variable.field] = variable.value(text)
+        except ValueError as error:
+            problems.append(str(error))
+    return values, problems
+
+
+def text_of(value: object) -> str:
+    """Write a value as one would set it; empty for None, masked for a secret."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case timedelta():
+            return f"{value.total_seconds():g}"
+        case Enum():
+            return str(value.value)
+        case tuple() | list():
+            return ",".join(map(text_of, value))
+        case _:
+            return str(value)
+
+
+def _variable(field: structs.FieldInfo, prefix: str, plugin: str | None) -> Variable:
+    metas = [part for part in _parts(field.type) if isinstance(part, msgspec.Meta)]
+    extra = {key: value for meta in metas for key, value in (meta.extra or {}).items()}
+    name = extra.get("setting", f"{prefix}{field.name.upper()}")
+    default = field.default if field.default_factory is msgspec.NODEFAULT else ()
+    return Variable(
+        name=name or "",
+        field=field.name,
+        type=field.type,
+        allowed=_allowed(inspect.type_info(field.type)),
+        default=extra.get("default") or text_of(None if field.required else default),
+        unit=next((meta.title for meta in metas if meta.title), ""),
+        description=next((meta.description for meta in metas if meta.description), ""),
+        plugin=None if "setting" in extra else plugin,
+    )
+
+
+def _parts(annotation: Any) -> Iterator[Any]:  # noqa: ANN401  annotations have no common type
+    yield annotation
+    if get_origin(annotation) in (Annotated, Union, UnionType):
+        for part in get_args(annotation):
+            yield from _parts(part)
+
+
+def _many(annotation: Any) -> bool:  # noqa: ANN401  annotations have no common type
+    return any(get_origin(part) in (tuple, list) for part in _parts(annotation))
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _decode(kind: type, raw: object) -> object:
+    if kind in (Path, Secret) and isinstance(raw, str):
+        return kind(raw)
+    raise NotImplementedError(f"a setting cannot be of type {kind.__name__}")
+
+
+def _allowed(kind: inspect.Type) -> str:
+    match kind:
+        case inspect.Metadata():
+            return (kind.extra or {}).get("allowed") or _allowed(kind.type)
+        case inspect.UnionType():
+            rest = [part for part in kind.types if not isinstance(part, inspect.NoneType)]
+            return " or ".join(map(_allowed, rest))
+        case inspect.EnumType():
+            return _alternatives(member.value for member in kind.cls)
+        case inspect.LiteralType():
+            return _alternatives(kind.values)
+        case inspect.IntType() | inspect.FloatType():
+            number = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
+            return number + _bounds(kind)
+    return "a path" if kind == inspect.CustomType(Path) else _WORDS.get(type(kind), "text")
+
+
+_WORDS = MappingProxyType(
+    {
+        inspect.BoolType: "true or false",
+        inspect.TimeDeltaType: "a number of seconds above 0",
+        inspect.VarTupleType: "names joined by commas",
+        inspect.ListType: "names joined by commas",
+    }
+)
+
+
+def _alternatives(values: Iterable[object]) -> str:
+    *first, last = map(str, values)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _bounds(kind: inspect.IntType | inspect.FloatType) -> str:
+    words = {"from": kind.ge, "above": kind.gt, "to": kind.le, "below": kind.lt}
+    return "".join(f" {word} {bound}" for word, bound in words.items() if bound is not None)
