@@ -1,13 +1,43 @@
-"""Accept an export: parse the request, check it, plan it, store the job."""
+"""Accept an export: check what is asked, resolve it, plan it, store the job."""
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import msgspec
+import structlog
 
-from helios_core.exports import Level
-from helios_core.fhir.versions import FHIRVersion
+from helios_core.cohorts import view_of
+from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
+from helios_core.exports import ExportRequest, ExportView, Level, Shard
+from helios_core.fhir.instants import parse_instant
+from helios_core.fhir.references import split_reference
+from helios_core.fhir.versions import FHIRVersion, table
 from helios_core.jobs import Job
+from helios_core.parameters import Given, Handling, from_body, preferences
 from helios_core.plugins import Backends
+
+log = structlog.stdlib.get_logger()
+
+JOB_ID_BYTES = 16
+"""128 random bits: nobody guesses the id of somebody else's export."""
+
+OUTPUT_FORMATS = frozenset({"application/fhir+ndjson", "application/ndjson", "ndjson"})
+"""The spellings of the one format there is (Bulk Data 2.0.0, Query Parameters)."""
+
+PRESENTATION = frozenset({"_format", "_pretty"})
+"""FHIR's parameters about an answer's looks: they change nothing of an export."""
+
+NOT_SERVED = frozenset(
+    {
+        "_elements",
+        "_typeFilter",
+        "includeAssociatedData",
+        "organizeOutputBy",
+        "allowPartialManifests",
+    }
+)
+"""Parameters of the guide that change what leaves the server: refused always, never ignored."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +56,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     prefer: Sequence[str] = ()
     """The values of the Prefer header lines."""
     owner: str | None = None
+    base_url: str = ""
+    """The server's public base URL; a patient may be named by an absolute URL below it."""
 
 
 async def accept(backends: Backends, call: Call, *, max_active: int, shard_bytes: int) -> Job:
@@ -40,4 +72,213 @@ async def accept(backends: Backends, call: Call, *, max_active: int, shard_bytes
         TooManyExports: The tenant's cap of active exports is reached.
         BackendUnavailable: The store cannot answer now.
     """
-    raise NotImplementedError
+    request = read_request(call)
+    transaction_time = await backends.provider.transaction_time()
+    view = await view_of(backends.provider, request, transaction_time)
+    await _check_patients(backends, view)
+    shards = await backends.provider.plan(view, shard_bytes=shard_bytes)
+    if not shards and request.ignored:  # somebody has to write the error file
+        shards = [Shard(number=0, resource_type=request.types[0], ordinal=1)]
+    job = await backends.jobs.add(
+        Job(
+            id=secrets.token_hex(JOB_ID_BYTES),
+            request=request,
+            transaction_time=transaction_time,
+            owner=call.owner,
+        ),
+        shards,
+        max_active=max_active,
+    )
+    log.info("job.accepted", job_id=job.id, level=request.level, shards=len(shards))
+    backends.announce(job)
+    return job
+
+
+async def _check_patients(backends: Backends, view: ExportView) -> None:
+    """Refuse patients that do not exist or are no members, without repeating who they are."""
+    request, cohort = view.request, view.cohort
+    if request.patients is None or cohort is None:
+        return
+    named = request.patients
+    if outsiders := [number for number, p in enumerate(named, 1) if p not in cohort.patients]:
+        raise InvalidParameter(
+            f"{len(outsiders)} of {len(named)} patient values name no member of "
+            f"Group/{request.group_id}, the first being number {outsiders[0]}; name members only."
+        )
+    missing = await backends.provider.missing(
+        request.tenant, request.fhir_version, "Patient", named, at=view.transaction_time
+    )
+    if missing:
+        first = next(number for number, p in enumerate(named, 1) if p in missing)
+        raise InvalidParameter(
+            f"{len(missing)} of {len(named)} patient values name no Patient stored here, the "
+            f"first being number {first}; leave them out."
+        )
+
+
+def read_request(call: Call) -> ExportRequest:
+    """
+    Give the meaning of a call, checked as far as that goes without looking into a store.
+
+    Raises:
+        InvalidRequest: As in `accept`; so are InvalidParameter and UnsupportedParameter.
+    """
+    prefer = preferences(call.prefer)
+    if not prefer.respond_async:
+        raise InvalidRequest(
+            "The header Prefer: respond-async is missing; an export is always asynchronous."
+        )
+    return _Reading(call, prefer.handling).request()
+
+
+class _Reading:
+    """One pass over the parameters of one call."""
+
+    def __init__(self, call: Call, handling: Handling) -> None:
+        self._call = call
+        self._handling = handling
+        self._ignored = list[str]()
+        given = [Given(name, value) for name, value in call.query]
+        if call.body is not None:
+            given += from_body(call.body)
+        self._given = given
+
+    def request(self) -> ExportRequest:
+        self._check_names()
+        self._check_format()
+        since = self._instant("_since", round_up=False)
+        until = self._instant("_until", round_up=True)
+        if since is not None and until is not None and since >= until:
+            raise InvalidParameter(
+                "_since is not before _until, so nothing can lie between; swap or widen them."
+            )
+        return ExportRequest(
+            tenant=self._call.tenant,
+            url=self._call.url,
+            fhir_version=self._call.fhir_version,
+            level=self._call.level,
+            group_id=self._call.group_id,
+            types=self._types(),
+            since=since,
+            until=until,
+            patients=self._patients(),
+            ignored=tuple(self._ignored),
+        )
+
+    def _values(self, name: str) -> list[str]:
+        return [given.value for given in self._given if given.name == name]
+
+    def _listed(self, name: str) -> list[str]:
+        """The values of a comma list, repeats joined, blanks and doubles dropped."""
+        values = [v.strip() for value in self._values(name) for v in value.split(",")]
+        return list(dict.fromkeys(v for v in values if v))
+
+    def _single(self, name: str) -> str | None:
+        values = self._values(name)
+        if len(values) > 1:
+            raise InvalidParameter(f"{name} is given {len(values)} times; give it once.")
+        return values[0] if values else None
+
+    def _decline(self, reason: str, *, kind: Callable[[str], Exception]) -> None:
+        """Ignore under handling=lenient and say so in an error file; refuse otherwise."""
+        if self._handling is not Handling.LENIENT:
+            raise kind(reason)
+        self._ignored.append(reason)
+
+    def _check_names(self) -> None:
+        for name in dict.fromkeys(given.name for given in self._given):
+            if name in NOT_SERVED:
+                raise UnsupportedParameter(
+                    f"The parameter {name} is not served, and ignoring it would change what is "
+                    "exported; leave it out."
+                )
+            if name in SERVED or name in PRESENTATION:
+                continue
+            self._decline(
+                f"The parameter {name[:64]!r} is unknown; known are {', '.join(sorted(SERVED))}.",
+                kind=UnsupportedParameter,
+            )
+
+    def _check_format(self) -> None:
+        value = self._single("_outputFormat")
+        # A plus sign sent unescaped arrives as a space (WHATWG URL, urlencoded parsing).
+        if value is not None and value.strip().replace(" ", "+") not in OUTPUT_FORMATS:
+            raise UnsupportedParameter(
+                "The _outputFormat is not served; ask for application/fhir+ndjson."
+            )
+
+    def _instant(self, name: str, *, round_up: bool) -> datetime | None:
+        value = self._single(name)
+        if value is None:
+            return None
+        try:
+            return parse_instant(value.strip(), round_up=round_up)
+        except InvalidParameter as error:
+            raise InvalidParameter(f"{name}: {error}") from error
+
+    def _types(self) -> tuple[str, ...]:
+        definitions = table(self._call.fhir_version)
+        if self._call.level is Level.SYSTEM:
+            possible = definitions.types
+        else:
+            possible = definitions.compartment_types("Patient") | {"Patient"}
+        if not self._values("_type"):
+            return tuple(sorted(possible))
+        asked = self._listed("_type")
+        if not asked:
+            raise InvalidParameter("_type names no resource type; name some, or leave it out.")
+        unknown = [name for name in asked if name not in definitions.types]
+        for name in unknown:
+            self._decline(self._unknown_type(name), kind=InvalidParameter)
+        known = [name for name in asked if name not in unknown]
+        return self._within(known, possible)
+
+    def _unknown_type(self, name: str) -> str:
+        version = self._call.fhir_version
+        elsewhere = [str(v) for v in FHIRVersion if v is not version and name in table(v).types]
+        hint = f"; it is one of {', '.join(elsewhere)}" if elsewhere else ""
+        return f"_type: {name[:64]!r} is not a resource type of FHIR {version}{hint}."
+
+    def _within(self, known: Sequence[str], possible: frozenset[str]) -> tuple[str, ...]:
+        """Leave out types that this level can never show, as long as something remains."""
+        outside = [name for name in known if name not in possible]
+        reason = (
+            f"_type: {', '.join(outside)} belongs to no patient's compartment, so a "
+            f"{self._call.level} export cannot show it; use the system level for it."
+        )
+        inside = tuple(name for name in known if name in possible)
+        if not inside:
+            raise InvalidParameter(reason if outside else "_type names no type that can be shown.")
+        if outside and self._handling is Handling.STRICT:
+            raise InvalidParameter(reason)
+        if outside:
+            self._ignored.append(reason)
+        return inside
+
+    def _patients(self) -> tuple[str, ...] | None:
+        if not any(given.name == "patient" for given in self._given):
+            return None
+        if self._call.body is None:
+            raise InvalidParameter("patient cannot be sent by GET; send it in a POST.")
+        if self._call.level is Level.SYSTEM:
+            raise InvalidParameter("patient has no meaning at system level; leave it out.")
+        asked = self._listed("patient")
+        if not asked:
+            raise InvalidParameter("patient names nobody; name some patients, or leave it out.")
+        ids = (self._patient_id(number, value) for number, value in enumerate(asked, 1))
+        return tuple(dict.fromkeys(ids))
+
+    def _patient_id(self, number: int, value: str) -> str:
+        if "/" not in value:
+            value = f"Patient/{value}"
+        named = split_reference(value, base_urls=(self._call.base_url,))
+        if named is None or named[0] != "Patient":
+            raise InvalidParameter(
+                f"patient value number {number} is not a reference to a Patient of this server; "
+                "send Patient/[id]."
+            )
+        return named[1]
+
+
+SERVED = frozenset({"_outputFormat", "_type", "_since", "_until", "patient"})
+"""The parameters of the guide that are served."""

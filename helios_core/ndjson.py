@@ -1,0 +1,114 @@
+"""Frame resources as NDJSON, cut the stream into parts, compress it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import TypeVar
+
+from isal import isal_zlib
+
+T = TypeVar("T")
+
+LARGE_LINE_BYTES = 1024 * 1024
+"""Above this a line is passed on as it is rather than copied into a chunk with its neighbours."""
+
+GZIP_LEVEL = 1
+GZIP_WINDOW_BITS = 31
+"""15 bits of window, plus 16 for a gzip header and trailer (RFC 1952)."""
+
+
+class Cutter:
+    """
+    Cuts a stream of lines into parts by bytes and rows, and counts what it passes on.
+
+    A line is never divided: a part exceeds `max_bytes` only when it holds a single line.
+    """
+
+    def __init__(
+        self, source: AsyncIterator[Sequence[bytes]], *, max_bytes: int, max_rows: int | None
+    ) -> None:
+        self._source = source
+        self._max_bytes = max_bytes
+        self._max_rows = max_rows
+        self._waiting: Sequence[bytes] = ()
+        self.rows = 0
+        """Lines in the part being cut, or in the last one."""
+        self.bytes = 0
+        """Bytes in it, newlines included."""
+        self.total_rows = 0
+        """Lines in all parts so far."""
+
+    async def more(self) -> bool:
+        """Whether another part is to come; waits for its first line."""
+        while not self._waiting:
+            try:
+                self._waiting = await anext(self._source)
+            except StopAsyncIteration:
+                return False
+        return True
+
+    async def part(self) -> AsyncGenerator[bytes]:
+        """Give one part as chunks, to be called only after `more` said there is one."""
+        self.rows = self.bytes = 0
+        while await self.more():
+            fits, size = self._fitting()
+            if not fits:
+                return
+            taken, self._waiting = self._waiting[:fits], self._waiting[fits:]
+            self.rows += fits
+            self.bytes += size
+            self.total_rows += fits
+            for chunk in frame(taken):
+                yield chunk
+
+    def _fitting(self) -> tuple[int, int]:
+        """How many of the waiting lines the part still takes, and their size."""
+        fits = size = 0
+        for line in self._waiting:
+            grown = size + len(line) + 1
+            rows = self.rows + fits
+            if self._max_rows is not None and rows >= self._max_rows:
+                break
+            if rows and self.bytes + grown > self._max_bytes:
+                break
+            fits, size = fits + 1, grown
+        return fits, size
+
+
+def frame(lines: Sequence[bytes]) -> list[bytes]:
+    """Give lines as chunks of NDJSON, each line ended by a newline."""
+    if all(len(line) <= LARGE_LINE_BYTES for line in lines):
+        return [b"\n".join(lines) + b"\n"] if lines else []
+    chunks = list[bytes]()
+    small = list[bytes]()
+    for line in lines:
+        if len(line) <= LARGE_LINE_BYTES:
+            small.append(line)
+            continue
+        chunks += frame(small)
+        small = []
+        chunks += (line, b"\n")
+    return chunks + frame(small)
+
+
+async def gzipped(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """Compress a stream at the fastest level, in a thread."""
+    compressor = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW_BITS)
+    async for chunk in chunks:
+        if compressed := await asyncio.to_thread(compressor.compress, chunk):
+            yield compressed
+    yield await asyncio.to_thread(compressor.flush)
+
+
+async def ahead(source: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """Read one item ahead of the consumer, so that producing and consuming overlap."""
+    async with aclosing(source):
+        upcoming = asyncio.ensure_future(anext(source, None))
+        try:
+            while (item := await upcoming) is not None:
+                upcoming = asyncio.ensure_future(anext(source, None))
+                yield item
+        finally:
+            if not upcoming.done():
+                upcoming.cancel()
+                await asyncio.wait([upcoming])

@@ -1,0 +1,160 @@
+"""One shard, from the data provider to parts in the output store."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+import msgspec
+
+from helios_core.data_providers import Damaged, SupportsTombstones
+from helios_core.exports import ExportView
+from helios_core.fhir.outcomes import outcome_line
+from helios_core.leases import Lease
+from helios_core.manifests import Compression, Part, PartKey, PartKind
+from helios_core.ndjson import Cutter, ahead, gzipped
+from helios_core.plugins import Backends
+
+DELETIONS_PER_BUNDLE = 1000
+"""How many deletions one line of a deleted file holds."""
+
+
+class PartLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is read at a time, and where a part ends."""
+
+    batch_bytes: int = 4 * 1024 * 1024
+    """The most that is read in one go, unless a single resource is larger."""
+    part_bytes: int = 128 * 1024 * 1024
+    """Where a part is cut, in bytes of NDJSON before compression."""
+    part_rows: int | None = None
+    """Where a part is cut, in lines; None is no limit."""
+    compression: Compression = Compression.NONE
+
+
+class ShardExport:
+    """
+    Exports one shard under one lease.
+
+    The parts are durable but not published when `run` returns; `discard` removes what was written
+    so far, and is what a failed or superseded attempt owes the output store.
+    """
+
+    def __init__(
+        self, backends: Backends, lease: Lease, *, view: ExportView, limits: PartLimits
+    ) -> None:
+        self._backends = backends
+        self._lease = lease
+        self._view = view
+        self._limits = limits
+        self._damaged = list[Damaged]()
+        self._resources: Cutter | None = None
+        self._written = list[PartKey]()
+
+    @property
+    def resources_done(self) -> int:
+        """How many resources have been passed on to the output store."""
+        return self._resources.total_rows if self._resources else 0
+
+    async def run(self) -> list[Part]:
+        """
+        Write every part of the shard and give them, not yet published.
+
+        Raises:
+            BackendError: The data could not be read or the parts could not be stored.
+        """
+        async with aclosing(ahead(self._lines())) as lines:
+            self._resources = self._cutter(lines)
+            parts = await self._write(PartKind.OUTPUT, self._resources)
+        async with aclosing(self._deletions()) as lines:
+            parts += await self._write(PartKind.DELETED, self._cutter(lines))
+        async with aclosing(self._problems()) as lines:
+            parts += await self._write(PartKind.ERROR, self._cutter(lines))
+        return parts
+
+    async def discard(self) -> None:
+        """Remove whatever this attempt has stored."""
+        for key in self._written:
+            await self._backends.outputs.discard(key)
+
+    def _cutter(self, lines: AsyncGenerator[Sequence[bytes]]) -> Cutter:
+        return Cutter(lines, max_bytes=self._limits.part_bytes, max_rows=self._limits.part_rows)
+
+    async def _write(self, kind: PartKind, cutter: Cutter) -> list[Part]:
+        parts = list[Part]()
+        while await cutter.more():
+            key = self._key(kind, number=len(parts) + 1)
+            self._written.append(key)
+            async with aclosing(cutter.part()) as chunks:
+                packed = gzipped(chunks) if key.compression is Compression.GZIP else chunks
+                async with aclosing(packed) as bytes_at_rest:
+                    stored = await self._backends.outputs.put(key, bytes_at_rest)
+            parts.append(
+                Part(
+                    key=key,
+                    count=cutter.rows,
+                    size=stored.size,
+                    plain_size=cutter.bytes,
+                    digest=stored.digest,
+                )
+            )
+        return parts
+
+    def _key(self, kind: PartKind, *, number: int) -> PartKey:
+        job, shard = self._lease.job, self._lease.shard
+        return PartKey(
+            tenant=job.tenant,
+            job_id=job.id,
+            kind=kind,
+            resource_type=shard.resource_type,
+            ordinal=shard.ordinal,
+            number=number,
+            token=self._lease.token,
+            compression=self._limits.compression,
+        )
+
+    async def _lines(self) -> AsyncGenerator[Sequence[bytes]]:
+        batches = self._backends.provider.read(
+            self._view, self._lease.shard, batch_bytes=self._limits.batch_bytes
+        )
+        async for batch in batches:
+            self._damaged += batch.damaged
+            if batch.lines:
+                yield batch.lines
+
+    async def _deletions(self) -> AsyncGenerator[Sequence[bytes]]:
+        """Deletions as transaction Bundles (Bulk Data 2.0.0, Complete Status, deleted)."""
+        provider = self._backends.provider
+        if self._view.request.since is None or not isinstance(provider, SupportsTombstones):
+            return
+        shard = self._lease.shard
+        async for ids in provider.read_deleted(self._view, shard, batch_rows=DELETIONS_PER_BUNDLE):
+            if ids:
+                yield [deletion_bundle(shard.resource_type, ids)]
+
+    async def _problems(self) -> AsyncGenerator[Sequence[bytes]]:
+        """What the client must know: ignored parameters, once a job, and unreadable resources."""
+        lines = [unreadable(damaged) for damaged in self._damaged]
+        if self._lease.shard.number == 0:
+            ignored = self._view.request.ignored
+            lines = [outcome_line("warning", "not-supported", text) for text in ignored] + lines
+        if lines:
+            yield lines
+        await asyncio.sleep(0)
+
+
+def deletion_bundle(resource_type: str, ids: Sequence[str]) -> bytes:
+    """Give one line of a deleted file: a transaction Bundle with a DELETE for each id."""
+    entries = [
+        {"request": {"method": "DELETE", "url": f"{resource_type}/{resource_id}"}}
+        for resource_id in ids
+    ]
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+    return msgspec.json.encode(bundle)
+
+
+def unreadable(damaged: Damaged) -> bytes:
+    """Give one line of an error file: which resource is missing from the output, and why."""
+    return outcome_line(
+        "error",
+        "incomplete",
+        f"{damaged.resource_type}/{damaged.id} could not be exported: {damaged.reason}",
+    )
