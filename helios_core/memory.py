@@ -1,0 +1,73 @@
+"""
+The reference backends, offered as the plugin `memory`.
+
+They are what the contract suites were written against, they serve tests that need a backend and
+no files, and they forget everything when the process ends.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from helios_core.data_providers import DataProvider
+from helios_core.hookspecs import API_LEVEL, Backend, hookimpl
+from helios_core.job_stores import JobStore
+from helios_core.memory_data import MemoryDataProvider
+from helios_core.memory_jobs import MemoryJobStore
+from helios_core.memory_outputs import MemoryOutputStore
+from helios_core.output_stores import OutputStore
+
+__all__ = ["MemoryDataProvider", "MemoryJobStore", "MemoryOutputStore", "MemorySettings"]
+
+
+class MemorySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """There is nothing to set."""
+
+
+@asynccontextmanager
+async def _provider(_settings: MemorySettings) -> AsyncIterator[DataProvider]:
+    yield MemoryDataProvider()
+
+
+@asynccontextmanager
+async def _job_store(_settings: MemorySettings) -> AsyncIterator[JobStore]:
+    yield MemoryJobStore()
+
+
+@asynccontextmanager
+async def _output_store(_settings: MemorySettings) -> AsyncIterator[OutputStore]:
+    yield MemoryOutputStore()
+
+
+@hookimpl
+def helios_data_provider() -> Backend[DataProvider]:
+    """Offer the reference data provider."""
+    return Backend(
+        api_level=API_LEVEL,
+        implementation=MemoryDataProvider,
+        settings=MemorySettings,
+        open=_provider,
+    )
+
+
+@hookimpl
+def helios_job_store() -> Backend[JobStore]:
+    """Offer the reference job store."""
+    return Backend(
+        api_level=API_LEVEL,
+        implementation=MemoryJobStore,
+        settings=MemorySettings,
+        open=_job_store,
+    )
+
+
+@hookimpl
+def helios_output_store() -> Backend[OutputStore]:
+    """Offer the reference output store."""
+    return Backend(
+        api_level=API_LEVEL,
+        implementation=MemoryOutputStore,
+        settings=MemorySettings,
+        open=_output_store,
+    )

@@ -1,0 +1,266 @@
+"""The reference data provider: every power, in one dictionary, gone with the process."""
+
+import asyncio
+import base64
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import xxhash
+
+from helios_core.data_providers import (
+    Applied,
+    Batch,
+    Bound,
+    Damaged,
+    DataProvider,
+    Delete,
+    Page,
+    Put,
+    Query,
+    StoredVersion,
+)
+from helios_core.errors import InvalidParameter
+from helios_core.exports import ExportView, Shard
+from helios_core.fhir.versions import FHIRVersion
+from helios_core.memory_versions import Version, apply, current_version, shows, target
+
+_Scope = tuple[str, FHIRVersion, str]
+
+
+class MemoryDataProvider(DataProvider):
+    """
+    Keeps every version of every resource, oldest first, in the memory of one process.
+
+    Nothing awaits in the middle of a write, so the event loop makes writes atomic; and versions
+    are only ever appended, so a reader needs no lock. Planning looks at every version's size.
+    """
+
+    def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._last = datetime.min.replace(tzinfo=UTC)
+        self._scopes = defaultdict[_Scope, dict[str, list[Version]]](dict)
+
+    async def transaction_time(self) -> datetime:
+        """Give now, and see to it that every later write is stamped later (P1)."""
+        self._last = max(self._clock(), self._last)
+        return self._last
+
+    async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
+        """Cut each type's ids, in order, into runs of at most `shard_bytes` (P2)."""
+        shards: list[Shard] = []
+        for resource_type in view.request.types:
+            runs = _runs(self._plannable(view, resource_type), shard_bytes)
+            shards += _shards(resource_type, runs, first_number=len(shards))
+        return shards
+
+    async def read(
+        self, view: ExportView, shard: Shard, *, batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """Read a shard by id, looking up each id's version at the transaction time (P3, P6)."""
+        lines: list[bytes] = []
+        damaged: list[Damaged] = []
+        room = batch_bytes
+        for version in self._changes(view, shard.resource_type, shard):
+            line = version.stored.content
+            if line is None:
+                continue
+            if xxhash.xxh3_64_intdigest(line) != version.checksum:
+                damaged.append(_damaged(version.stored))
+                continue
+            if lines and len(line) > room:
+                yield Batch(lines=lines, damaged=damaged)
+                await asyncio.sleep(0)
+                lines, damaged, room = [], [], batch_bytes
+            lines.append(line)
+            room -= len(line)
+        if lines or damaged:
+            yield Batch(lines=lines, damaged=damaged)
+
+    async def read_deleted(
+        self, view: ExportView, shard: Shard, *, batch_rows: int
+    ) -> AsyncIterator[Sequence[str]]:
+        """Read the ids whose current version is a deletion within the view's period."""
+        if view.request.since is None:
+            return
+        changes = self._changes(view, shard.resource_type, shard)
+        ids = [change.stored.id for change in changes if change.stored.content is None]
+        for start in range(0, len(ids), batch_rows):
+            yield ids[start : start + batch_rows]
+            await asyncio.sleep(0)
+
+    async def get(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        resource_id: str,
+        *,
+        at: datetime | None = None,
+    ) -> StoredVersion | None:
+        """Give the version current at an instant."""
+        versions = self._versions((tenant, fhir_version, resource_type), resource_id)
+        current = current_version(versions, at)
+        return None if current is None else current.stored
+
+    async def get_version(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        resource_id: str,
+        version_id: int,
+    ) -> StoredVersion | None:
+        """Give one version, or None."""
+        versions = self._versions((tenant, fhir_version, resource_type), resource_id)
+        return next((v.stored for v in versions if v.stored.version_id == version_id), None)
+
+    async def history(  # noqa: PLR0913 - the contract's signature
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        resource_id: str,
+        *,
+        count: int,
+        before: int | None = None,
+    ) -> list[StoredVersion]:
+        """Give the newest `count` versions below `before`, newest first."""
+        versions = self._versions((tenant, fhir_version, resource_type), resource_id)
+        stored = [version.stored for version in reversed(versions)]
+        return [v for v in stored if before is None or v.version_id < before][:count]
+
+    async def search(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        query: Query,
+        *,
+        count: int,
+        after: str | None = None,
+    ) -> Page:
+        """Give matches by id; the token of a page is the last id on it."""
+        last_id = "" if after is None else _last_id(after)
+        scope = self._scopes.get((tenant, fhir_version, query.resource_type), {})
+        current = [scope[resource_id][-1].stored for resource_id in sorted(scope)]
+        matches = [stored for stored in current if _matches(query, stored)]
+        rest = [stored for stored in matches if stored.id > last_id]
+        following = _token(rest[count - 1].id) if len(rest) > count else None
+        return Page(resources=rest[:count], next=following, total=len(matches))
+
+    async def write(
+        self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
+    ) -> list[Applied]:
+        """Apply the changes to copies, and put those in place once every change has worked."""
+        stamp = max(self._clock(), self._last + timedelta(microseconds=1))
+        drafts: dict[tuple[_Scope, str], list[Version]] = {}
+        applied: list[Applied] = []
+        for change in changes:
+            resource_type, resource_id = target(change)
+            scope = (tenant, fhir_version, resource_type)
+            stored = self._versions(scope, resource_id)
+            versions = drafts.setdefault((scope, resource_id), list(stored))
+            applied.append(apply(change, versions, stamp))
+        for (scope, resource_id), versions in drafts.items():
+            if versions:
+                self._scopes[scope][resource_id] = versions
+        self._last = stamp
+        return applied
+
+    def _versions(self, scope: _Scope, resource_id: str) -> Sequence[Version]:
+        return self._scopes.get(scope, {}).get(resource_id, ())
+
+    def _changes(
+        self, view: ExportView, resource_type: str, within: Shard | None = None
+    ) -> Iterator[Version]:
+        """Give, by id, the versions current at the transaction time that the view shows."""
+        scope = (view.request.tenant, view.request.fhir_version, resource_type)
+        for resource_id in sorted(self._scopes.get(scope, ())):
+            if within is not None and not _covers(within, resource_id):
+                continue
+            current = current_version(self._versions(scope, resource_id), view.transaction_time)
+            if current is not None and shows(view, current):
+                yield current
+
+    def _plannable(self, view: ExportView, resource_type: str) -> Iterator[StoredVersion]:
+        for change in self._changes(view, resource_type):
+            if change.stored.content is not None or view.request.since is not None:
+                yield change.stored
+
+
+def _covers(shard: Shard, resource_id: str) -> bool:
+    started = shard.start is None or shard.start <= resource_id
+    return started and (shard.end is None or resource_id < shard.end)
+
+
+def _runs(changes: Iterable[StoredVersion], shard_bytes: int) -> list[list[StoredVersion]]:
+    runs: list[list[StoredVersion]] = []
+    room = shard_bytes
+    for change in changes:
+        size = len(change.content or b"")
+        if not runs or size > room:
+            runs.append([])
+            room = shard_bytes
+        runs[-1].append(change)
+        room -= size
+    return runs
+
+
+def _shards(
+    resource_type: str, runs: Sequence[Sequence[StoredVersion]], *, first_number: int
+) -> list[Shard]:
+    inner = [run[0].id for run in runs[1:]]
+    bounds = zip([None, *inner], [*inner, None], runs, strict=bool(runs))
+    return [
+        Shard(
+            number=first_number + place,
+            resource_type=resource_type,
+            ordinal=place + 1,
+            start=start,
+            end=end,
+            resources=sum(change.content is not None for change in run),
+            bytes=sum(len(change.content or b"") for change in run),
+        )
+        for place, (start, end, run) in enumerate(bounds)
+    ]
+
+
+def _damaged(stored: StoredVersion) -> Damaged:
+    reason = "the stored bytes do not have the checksum they were written with"
+    return Damaged(resource_type=stored.resource_type, id=stored.id, reason=reason)
+
+
+def _matches(query: Query, stored: StoredVersion) -> bool:
+    return (
+        stored.content is not None
+        and all(stored.id in ids for ids in query.ids)
+        and all(_within(bound, stored.last_updated) for bound in query.last_updated)
+    )
+
+
+def _within(bound: Bound, instant: datetime) -> bool:
+    high_enough = bound.low is None or bound.low <= instant
+    return high_enough and (bound.high is None or instant <= bound.high)
+
+
+_TOKEN_PREFIX = "id:"  # noqa: S105 - a page token is no secret
+
+
+def _token(last_id: str) -> str:
+    return base64.urlsafe_b64encode((_TOKEN_PREFIX + last_id).encode()).decode()
+
+
+def _last_id(token: str) -> str:
+    try:
+        text = base64.urlsafe_b64decode(token.encode("ascii")).decode("ascii")
+    except ValueError as error:
+        raise _unknown_page() from error
+    if not text.startswith(_TOKEN_PREFIX):
+        raise _unknown_page()
+    return text.removeprefix(_TOKEN_PREFIX)
+
+
+def _unknown_page() -> InvalidParameter:
+    return InvalidParameter(
+        "the page token is not one this server gave; follow the `next` link of a search"
+    )
