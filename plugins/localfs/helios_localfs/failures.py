@@ -1,0 +1,50 @@
+"""What the operating system's errors mean to an operator."""
+
+import errno
+from types import MappingProxyType
+
+import structlog
+
+from helios_core.errors import BackendUnavailable
+
+_CONDITIONS = MappingProxyType(
+    {
+        errno.ENOSPC: "is out of space; free some or move it to a larger disk",
+        errno.EDQUOT: "has used up its disk quota; raise the quota or free space",
+        errno.EFBIG: "cannot hold a file that large; lower HFS_BULK_EXPORT_PART_BYTES"
+        " or raise the file size limit",
+        errno.EROFS: "is on a file system mounted read-only; mount it writable",
+        errno.EACCES: "may not be written by the server's user; change its permissions",
+        errno.EPERM: "may not be written by the server's user; change its permissions",
+        errno.EIO: "is on a disk that reports errors; check the disk",
+        errno.ESTALE: "is on a network file system that lost it; mount it again",
+        errno.EMFILE: "cannot be used: too many open files; raise the limit (ulimit -n)",
+        errno.ENFILE: "cannot be used: too many open files on this machine",
+        errno.ENOTDIR: "is not a folder; move what is there away",
+    }
+)
+_RACES = MappingProxyType(
+    {
+        errno.ENOENT: "no longer has the folder of this job; it was removed meanwhile",
+        errno.ENOTEMPTY: "still holds files of this job; the next sweep tries again",
+        errno.EEXIST: "already has a draft of this part; another attempt is writing it",
+    }
+)
+
+
+def meaning(error: OSError) -> str:
+    """Say in one clause, without a path, what an error says about the output folder."""
+    known = _CONDITIONS.get(error.errno or 0)
+    return known or f"cannot be used: {error.strerror or type(error).__name__}"
+
+
+def unavailable(error: OSError) -> BackendUnavailable:
+    """Log an error with its path, for the operator, and give the one to raise in its place."""
+    structlog.get_logger().warning(
+        "output.failed",
+        path=error.filename,
+        errno=errno.errorcode.get(error.errno or 0),
+        reason=error.strerror,
+    )
+    reason = _RACES.get(error.errno or 0) or meaning(error)
+    return BackendUnavailable(f"the output folder {reason}")

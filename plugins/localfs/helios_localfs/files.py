@@ -1,0 +1,141 @@
+"""Blocking work on files, to be called from a thread."""
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import structlog
+import xxhash
+
+from helios_core.manifests import StoredPart
+from helios_localfs.layout import draft_path
+
+READ_BYTES = 1024 * 1024
+"""How much one read gives: enough to make a thread's hop cheap, little enough to hold."""
+_SWEEPS = 10
+
+
+class PartWriter:
+    """Writes one part beside its place, and moves it there when it is whole and durable."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._leftover: Path | None = None
+        self._descriptor: int | None = None
+        self._size = 0
+        self._digest = xxhash.xxh3_128()
+
+    def open(self) -> None:
+        """Begin a draft, with the folders above it."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = draft_path(self._path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._descriptor = os.open(draft, flags, 0o600)
+        self._leftover = draft
+
+    def write(self, chunks: Iterable[bytes]) -> None:
+        """Append chunks to the draft."""
+        if self._descriptor is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self._path))
+        for chunk in chunks:
+            self._digest.update(chunk)
+            self._size += len(chunk)
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+
+    def finish(self) -> StoredPart:
+        """Make the draft durable, and then visible."""
+        if self._descriptor is not None:
+            os.fsync(self._descriptor)
+        self._close()
+        draft_path(self._path).replace(self._path)
+        self._leftover = self._path
+        # The job's and the tenant's folder may be new as well, here or in another process that
+        # has not come to its fsync yet; on a folder without news it costs next to nothing.
+        for folder in self._path.parents[:3]:
+            sync_folder(folder)
+        return StoredPart(size=self._size, digest=self._digest.hexdigest())
+
+    def abandon(self) -> None:
+        """Remove whatever there is of the part, finished or not."""
+        try:
+            self._close()
+            if self._leftover is not None:
+                self._leftover.unlink(missing_ok=True)
+        except OSError as error:
+            # What made the caller give up matters more, and `delete` takes the file with the job.
+            structlog.get_logger().warning("output.leftover", path=error.filename)
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+class PartReader:
+    """Reads one part; once open, it outlives the removal of the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def open(self) -> None:
+        """Open the file, and tell the system that it will be read in order."""
+        self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+    def read(self, size: int, *, start: int) -> bytes:
+        """Give up to `size` bytes from an offset, none at the end of the file."""
+        if self._descriptor is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self._path))
+        return os.pread(self._descriptor, size, start)
+
+    def close(self) -> None:
+        """Close the file if it is open."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def remove_part(path: Path) -> None:
+    """Remove a part and its draft, where they exist."""
+    path.unlink(missing_ok=True)
+    draft_path(path).unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """
+    Remove a flat folder for good; an absent one is fine.
+
+    A writer that has not heard of the removal may add a file between the last look and the
+    removal of the folder, so it is tried more than once.
+
+    Raises:
+        OSError: Something is still there.
+    """
+    for _ in range(_SWEEPS):
+        try:
+            for entry in list(folder.iterdir()):
+                entry.unlink(missing_ok=True)
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+        else:
+            sync_folder(folder.parent)
+            return
+    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,48 @@
+"""Where everything lies: {root}/{tenant}/{job}/{part}, and nothing of ours anywhere else."""
+
+from pathlib import Path
+
+from helios_core.errors import InvalidRequest
+from helios_core.manifests import Compression, PartKey
+
+OWNER_MARK = ".helios-owner"
+"""The file that says which job store the folder belongs to."""
+_MADE_BY_FILE_SYSTEMS = frozenset({"lost+found"})
+
+
+def job_folder(root: Path, tenant: str, job_id: str) -> Path:
+    """Give the folder of one job."""
+    return root / _plain(tenant) / _plain(job_id)
+
+
+def part_path(root: Path, key: PartKey) -> Path:
+    """Give the file of one part; the token in its name keeps attempts apart."""
+    ending = ".gz" if key.compression is Compression.GZIP else ""
+    shard = f"{key.kind}-{key.resource_type}-{key.ordinal}"
+    name = f"{shard}-{key.number}-{key.token}.ndjson{ending}"
+    return job_folder(root, key.tenant, key.job_id) / _plain(name)
+
+
+def draft_path(part: Path) -> Path:
+    """Give the file in which a part is written until it is whole."""
+    return part.with_name(f"{part.name}.tmp")
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Give the names of the folders in a folder, none where it does not exist."""
+    try:
+        paths = list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    names = {path.name for path in paths if path.name[0] != "." and path.is_dir()}
+    return sorted(names - _MADE_BY_FILE_SYSTEMS)
+
+
+def _plain(name: str) -> str:
+    # The core has checked every id; a path is built from them here, so they are checked again.
+    if not name or name[0] == "." or any(sign in name for sign in "/\\\0"):
+        raise InvalidRequest(
+            "a tenant, job or part has a name that cannot be a file name;"
+            " use letters, digits, '-', '_' and inner dots"
+        )
+    return name

@@ -1,0 +1,83 @@
+"""A folder belongs to one job store, or two servers would sweep each other's exports."""
+
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from helios_core.errors import ConfigurationError
+from helios_localfs.failures import meaning
+from helios_localfs.files import sync_folder
+from helios_localfs.layout import OWNER_MARK, subfolders
+
+_SETTING = "HFS_BULK_EXPORT_OUTPUT_DIR"
+
+
+def claim(root: Path, owner: str) -> None:
+    """
+    Make a folder belong to `owner`, creating it where it does not exist.
+
+    Raises:
+        ConfigurationError: It belongs to another owner, holds folders of something else, or
+            cannot be written to.
+    """
+    try:
+        _create(root)
+        found = _mark(root, owner)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the output folder {root} {meaning(error)}; make it writable,"
+            f" or set {_SETTING} to a folder that is"
+        ) from error
+    if found != owner:
+        raise ConfigurationError(
+            f"the output folder {root} belongs to job store {found}, this server's is {owner};"
+            f" set {_SETTING} to a folder of its own"
+        )
+
+
+def _create(root: Path) -> None:
+    if root.exists() and not root.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(root))
+    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
+
+
+def _mark(root: Path, owner: str) -> str:
+    mark = root / OWNER_MARK
+    if not mark.exists():
+        _refuse_folders_of_others(root)
+    # Linking a finished file makes the mark appear with its content, for one of several
+    # processes that start at once; writing that file each time proves the folder writable.
+    proposal = root / f"{OWNER_MARK}.{secrets.token_hex(8)}"
+    try:
+        _write(proposal, owner)
+        try:
+            os.link(proposal, mark)
+        except FileExistsError:
+            return mark.read_text(encoding="utf-8").strip()
+    finally:
+        proposal.unlink(missing_ok=True)
+    sync_folder(root)
+    return owner
+
+
+def _refuse_folders_of_others(root: Path) -> None:
+    # Whatever lies two folders deep counts as a job, and a job nobody knows is swept.
+    others = subfolders(root)
+    if others and not (root / OWNER_MARK).exists():
+        raise ConfigurationError(
+            f"the output folder {root} holds folders that no Helios server made"
+            f" ({len(others)}, the first is {others[0]}); set {_SETTING} to an empty folder"
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, f"{text}\n".encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
