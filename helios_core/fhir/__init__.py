@@ -1,0 +1,1 @@
+"""What FHIR itself says: versions, resources, references, compartments, instants, Bundles."""

@@ -1,0 +1,116 @@
+"""Which patients a resource is about, by the CompartmentDefinition of its FHIR version."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from helios_core.fhir.references import split_reference
+from helios_core.fhir.versions import FHIRVersion, Table, table
+
+Path = tuple[str, ...]
+"""JSON keys from a resource down to a reference's text; arrays on the way are walked through."""
+
+_CAST = re.compile(r"( as (\w+)|\.as\((\w+)\)|\.ofType\((\w+)\))$")
+_TARGET = re.compile(r"\.where\(resolve\(\) is (\w+)\)$")
+_PLAIN = re.compile(r"\w+(\.\w+)*")
+
+
+def patients_of(
+    resource: Mapping[str, Any], fhir_version: FHIRVersion, base_urls: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """
+    Give the ids of the patients in whose compartment a resource is, sorted, without repeats.
+
+    A Patient is in its own compartment and in those of the patients it links to. Absolute
+    references count only under one of `base_urls`; contained, temporary and logical ones never do.
+    """
+    resource_type = resource["resourceType"]
+    references: list[str] = []
+    for path in compartment_paths(fhir_version).get(resource_type, ()):
+        _collect(resource, path, 0, references)
+    found = {resource["id"]} if resource_type == "Patient" and "id" in resource else set()
+    for reference in references:
+        if "Patient/" in reference:
+            target = split_reference(reference, base_urls)
+            if target is not None and target[0] == "Patient":
+                found.add(target[1])
+    return tuple(sorted(found))
+
+
+def _collect(node: object, path: Path, depth: int, references: list[str]) -> None:
+    if isinstance(node, dict):
+        if depth < len(path) and (child := node.get(path[depth])) is not None:
+            _collect(child, path, depth + 1, references)
+    elif isinstance(node, list):
+        for item in node:
+            _collect(item, path, depth, references)
+    elif depth == len(path) and isinstance(node, str):
+        references.append(node)
+
+
+@cache
+def compartment_paths(
+    fhir_version: FHIRVersion, compartment: str = "Patient"
+) -> Mapping[str, tuple[Path, ...]]:
+    """Give, for each type that can be in a compartment, where the deciding references are."""
+    definitions = table(fhir_version)
+    return {
+        resource_type: tuple(
+            dict.fromkeys(
+                path
+                for code in codes
+                for path in parameter_paths(definitions, compartment, resource_type, code=code)
+            )
+        )
+        for resource_type, codes in definitions.compartments[compartment].items()
+    }
+
+
+def parameter_paths(
+    definitions: Table, compartment: str, resource_type: str, *, code: str
+) -> tuple[Path, ...]:
+    """
+    Give the paths at which a search parameter finds references to a compartment's own type.
+
+    Empty where the version defines no such parameter for the type.
+
+    Raises:
+        ValueError: The parameter's expression is beyond what is understood here; half understood
+            it would put resources into the wrong compartment.
+    """
+    parameters = (p for p in definitions.search_parameters(resource_type) if p.code == code)
+    alternatives = (
+        _bare(alternative)
+        for parameter in parameters
+        for alternative in (parameter.expression or "").split("|")
+    )
+    paths = (
+        _path(alternative, compartment, set(definitions.elements(resource_type)))
+        for alternative in alternatives
+        if alternative.startswith(f"{resource_type}.")
+    )
+    return tuple(path for path in paths if path)
+
+
+def _bare(expression: str) -> str:
+    stripped = expression.strip()
+    # "(A.b as Reference)" wraps the whole; "(A.b as Reference).where(...)" only its beginning.
+    return stripped[1:].replace(")", "", 1) if stripped.startswith("(") else stripped
+
+
+def _path(expression: str, compartment: str, elements: set[str]) -> Path | None:
+    if target := _TARGET.search(expression):
+        if target[1] != compartment:
+            return None
+        expression = expression[: target.start()]
+    cast = _CAST.search(expression)
+    if cast:
+        if "Reference" not in cast.groups():
+            return None
+        expression = expression[: cast.start()]
+    if not _PLAIN.fullmatch(expression):
+        raise ValueError(f"cannot follow the expression {expression!r}")
+    names = expression.split(".")[1:]
+    choice = cast is not None or (len(names) == 1 and f"{names[0]}[x]" in elements)
+    return (*names[:-1], names[-1] + "Reference" if choice else names[-1], "reference")

@@ -1,0 +1,45 @@
+"""Literal references: reading them, and putting real ones where a Bundle had temporary ones."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+_LITERAL = re.compile(
+    r"([A-Z][A-Za-z]{1,63})/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?"
+)
+# A member's name right after { or , : in compact JSON no string content can look like this,
+# because a quote inside a string is always escaped.
+_TEMPORARY = re.compile(rb'(?<=[{,]"reference":")(urn:(?:uuid|oid):[^"\\]*)(?=")')
+
+
+def split_reference(reference: str, base_urls: Sequence[str] = ()) -> tuple[str, str] | None:
+    """
+    Give type and id of what a literal reference points to on this server.
+
+    An absolute URL counts only under one of `base_urls`. Contained (#x), temporary (urn:) and
+    conditional references, and those to elsewhere, give None.
+    """
+    for base in base_urls:
+        if reference.startswith(prefix := base.rstrip("/") + "/"):
+            reference = reference[len(prefix) :]
+            break
+    match = _LITERAL.fullmatch(reference)
+    return (match[1], match[2]) if match else None
+
+
+def rewrite(body: bytes, mapping: Mapping[str, str]) -> tuple[bytes, set[str]]:
+    """
+    Put `Type/id` in place of temporary references (urn:uuid:, urn:oid:), in compact JSON.
+
+    `mapping` goes from the temporary URL to `Type/id`. Those it does not know stay as they are
+    and are given back.
+    """
+    unresolved: set[str] = set()
+
+    def replacement(match: re.Match[bytes]) -> bytes:
+        temporary = match[1].decode()
+        if temporary in mapping:
+            return mapping[temporary].encode()
+        unresolved.add(temporary)
+        return match[1]
+
+    return _TEMPORARY.sub(replacement, body), unresolved
