@@ -56,10 +56,6 @@ class JobStore(ABC):
         """
 
     @abstractmethod
-    async def list(self, tenant: str) -> list[Job]:
-        """Give the tenant's jobs, newest first, cancelled ones left out."""
-
-    @abstractmethod
     async def progress(self, tenant: str, job_id: str) -> Progress:
         """
         Count what is done, completed shards and what holders reported since.
