@@ -9,7 +9,7 @@ import xxhash
 from helios_core.data_providers import DataProvider
 from helios_core.errors import InvalidRequest, ResourceNotFound, UnsupportedParameter
 from helios_core.exports import Cohort, ExportRequest, ExportView, Level
-from helios_core.fhir.instants import parse_period_bound
+from helios_core.fhir.dates import span
 from helios_core.fhir.references import split_reference
 
 PATIENT_GROUP_TYPES = frozenset({None, "person", "animal"})
@@ -21,9 +21,9 @@ class _Period(msgspec.Struct):
     end: str | None = None
 
     def covers(self, instant: datetime) -> bool:
-        if self.start and parse_period_bound(self.start, end=False) > instant:
+        if self.start and span(self.start)[0] > instant:
             return False
-        return not (self.end and parse_period_bound(self.end, end=True) < instant)
+        return not (self.end and span(self.end)[1] < instant)
 
 
 class _Entity(msgspec.Struct):

@@ -4,6 +4,7 @@ import asyncio
 import time
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import structlog
@@ -197,7 +198,7 @@ async def run(
     await Worker(name, backends, options, stop=stop).run()
 
 
-async def _first(*tasks: asyncio.Future[object]) -> None:
+async def _first(*tasks: asyncio.Future[Any]) -> None:
     """Wait until one task is done, then end the others."""
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
