@@ -44,6 +44,8 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
     type: Any
     allowed: str
     """What a value may be, in words that follow "allowed is"."""
+    required: bool
+    """Whether there is no default."""
     default: str
     """The default as one would write it; empty where there is none."""
     unit: str
@@ -93,16 +95,17 @@ def variables(shape: type[msgspec.Struct], *, plugin: str | None = None) -> tupl
 def read(
     known: Iterable[Variable], environ: Mapping[str, str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Give the values by field, and one sentence per value that could not be read."""
+    """Give the values by field, and one sentence per value that is unreadable or missing."""
     values: dict[str, Any] = {}
     problems: list[str] = []
     for variable in known:
         # Compose files and shells write "not set" as an empty value.
         text = environ.get(variable.name, "").strip()
-        if not text:
-            continue
         try:
-            values[variable.field] = variable.value(text)
+            if text:
+                values[variable.field] = variable.value(text)
+            elif variable.required:
+                problems.append(f"{variable.name} is not set; allowed is {variable.allowed}")
         except ValueError as error:
             problems.append(str(error))
     return values, problems
@@ -135,6 +138,7 @@ def _variable(field: structs.FieldInfo, prefix: str, plugin: str | None) -> Vari
         field=field.name,
         type=field.type,
         allowed=_allowed(inspect.type_info(field.type)),
+        required=field.required,
         default=extra.get("default") or text_of(None if field.required else default),
         unit=next((meta.title for meta in metas if meta.title), ""),
         description=next((meta.description for meta in metas if meta.description), ""),
