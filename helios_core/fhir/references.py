@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 _LITERAL = re.compile(
     r"([A-Z][A-Za-z]{1,63})/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?"
 )
-# A member's name right after { or , : in compact JSON no string content can look like this,
-# because a quote inside a string is always escaped.
-_TEMPORARY = re.compile(rb'(?<=[{,]"reference":")(urn:(?:uuid|oid):[^"\\]*)(?=")')
+# In compact JSON no string content can look like this: a quote inside a string is escaped.
+_TEMPORARY = re.compile(rb'"reference":"(urn:(?:uuid|oid):[^"\\]*)"')
+_BACKSLASH = ord("\\")
 
 
 def split_reference(reference: str, base_urls: Sequence[str] = ()) -> tuple[str, str] | None:
@@ -37,9 +37,11 @@ def rewrite(body: bytes, mapping: Mapping[str, str]) -> tuple[bytes, set[str]]:
 
     def replacement(match: re.Match[bytes]) -> bytes:
         temporary = match[1].decode()
-        if temporary in mapping:
-            return mapping[temporary].encode()
-        unresolved.add(temporary)
-        return match[1]
+        if body[match.start() - 1] == _BACKSLASH:
+            return match[0]
+        if temporary not in mapping:
+            unresolved.add(temporary)
+            return match[0]
+        return b'"reference":"%b"' % mapping[temporary].encode()
 
     return _TEMPORARY.sub(replacement, body), unresolved

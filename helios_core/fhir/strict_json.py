@@ -46,13 +46,28 @@ def read_object(body: bytes) -> tuple[dict[str, Any], bytes]:
     text = _ENCODER.encode(tree)
     if text == body:
         text = body
-    elif text != (compact := msgspec.json.format(body, indent=-1)):
+    elif text != (shortened := msgspec.json.format(body, indent=-1)):
         # Escapes, -0 and the like also make a difference; only duplicate keys are refused.
-        _refuse_duplicates(compact)
-        text = compact
+        _refuse_duplicates(shortened)
+        text = shortened
     if b"\\u0000" in text and _NUL.search(text):
         raise InvalidResource(r"the body holds a NUL character (\u0000); FHIR strings have none")
     return tree, text
+
+
+def compact(body: bytes) -> bytes:
+    """
+    Give JSON without insignificant white space; the text of its values is not looked into.
+
+    Raises:
+        InvalidResource: It is not JSON.
+    """
+    try:
+        return msgspec.json.format(body, indent=-1)
+    except RecursionError as error:
+        raise _too_deep() from error
+    except msgspec.DecodeError as error:
+        raise InvalidResource(_complaint(body, error)) from error
 
 
 def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
@@ -62,13 +77,14 @@ def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     Raises:
         InvalidResource: It is not an object, or names a member twice.
     """
+    text = bytes(text)
     try:
         found = _MEMBERS.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        _decode(bytes(text))
+        _decode(text)
         raise InvalidResource("found a JSON value where an object is required") from None
     if _ENCODER.encode(found) != text:
-        _refuse_duplicates(bytes(text))
+        _refuse_duplicates(text)
     return found
 
 
@@ -114,14 +130,10 @@ def _refuse_depth(body: bytes) -> None:
         raise _too_deep()
 
 
-def _refuse_duplicates(text: bytes) -> None:
-    json.loads(text, object_pairs_hook=_without_duplicates)
-
-
 def _without_duplicates(pairs: list[tuple[str, object]]) -> None:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        _name_duplicate(names)
+    names = {name for name, _ in pairs}
+    if len(names) != len(pairs):
+        _name_duplicate([name for name, _ in pairs])
 
 
 def _name_duplicate(names: list[str]) -> NoReturn:
@@ -131,3 +143,18 @@ def _name_duplicate(names: list[str]) -> NoReturn:
     raise InvalidResource(
         f"the body names a member twice in one object{shown}; each may occur once"
     )
+
+
+# Numbers are not looked at, and Python refuses to convert the very long ones.
+_DUPLICATES = json.JSONDecoder(
+    object_pairs_hook=_without_duplicates, parse_int=str, parse_float=str
+)
+
+
+def _refuse_duplicates(text: bytes) -> None:
+    try:
+        _DUPLICATES.decode(text.decode())
+    except RecursionError as error:
+        raise _too_deep() from error
+    except UnicodeDecodeError as error:
+        raise InvalidResource(_complaint(text, error)) from error

@@ -1,0 +1,115 @@
+"""Bundles: taken apart into entries, each resource left as the bytes it is."""
+
+import msgspec
+
+from helios_core.errors import InvalidResource
+from helios_core.fhir.strict_json import compact, members
+
+_TYPES = frozenset(
+    {
+        "batch",
+        "batch-response",
+        "collection",
+        "document",
+        "history",
+        "message",
+        "searchset",
+        "subscription-notification",
+        "transaction",
+        "transaction-response",
+    }
+)
+_REQUESTED = frozenset({"batch", "transaction"})
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+_WITH_RESOURCE = frozenset({"POST", "PUT"})
+_OTHER_CONDITIONS = ("ifNoneExist", "ifNoneMatch", "ifModifiedSince")
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a Bundle; what is absent is None."""
+
+    full_url: str | None = None
+    resource: bytes | None = None
+    """Compact JSON, not checked yet: `parse_resource` does that."""
+    method: str | None = None
+    """Of `request`; never None in a batch or transaction."""
+    url: str | None = None
+    """Of `request`; never None in a batch or transaction."""
+    if_match: str | None = None
+    """Of `request`, as sent: `W/"3"`."""
+    conditions: tuple[str, ...] = ()
+    """Names of the conditions beside ifMatch (ifNoneExist, ...), none of which is supported."""
+
+
+class Bundle(msgspec.Struct, frozen=True, kw_only=True):
+    """A Bundle taken apart, entries in their order."""
+
+    type: str
+    entries: tuple[Entry, ...]
+
+
+def parse_bundle(body: bytes) -> Bundle:
+    """
+    Take a Bundle apart without decoding its resources.
+
+    Raises:
+        InvalidResource: It is not a Bundle, or an entry is malformed; entries count from 0.
+    """
+    bundle = members(compact(body))
+    if _text(bundle, "resourceType", where="the body") != "Bundle":
+        raise InvalidResource("the body is not a Bundle: resourceType must be Bundle")
+    bundle_type = _text(bundle, "type", where="the Bundle")
+    if bundle_type not in _TYPES:
+        raise InvalidResource(f"Bundle.type must be one of {', '.join(sorted(_TYPES))}")
+    entries = (
+        _entry(raw, f"entry {index}", requested=bundle_type in _REQUESTED)
+        for index, raw in enumerate(_entries(bundle))
+    )
+    return Bundle(type=bundle_type, entries=tuple(entries))
+
+
+def _entries(bundle: dict[str, msgspec.Raw]) -> list[msgspec.Raw]:
+    try:
+        return msgspec.json.decode(bundle.get("entry", b"[]"), type=list[msgspec.Raw])
+    except msgspec.ValidationError as error:
+        raise InvalidResource("Bundle.entry must be an array") from error
+
+
+def _entry(raw: msgspec.Raw, where: str, *, requested: bool) -> Entry:
+    entry = _object(raw, where)
+    resource = bytes(entry["resource"]) if "resource" in entry else None
+    full_url = _text(entry, "fullUrl", where=where) if "fullUrl" in entry else None
+    if "request" not in entry:
+        if requested:
+            raise InvalidResource(f"{where} has no request; a batch or transaction needs it")
+        return Entry(full_url=full_url, resource=resource)
+    request = _object(entry["request"], f"{where}.request")
+    method = _text(request, "method", where=f"{where}.request")
+    if method not in _METHODS:
+        raise InvalidResource(
+            f"{where}.request.method must be one of {', '.join(sorted(_METHODS))}"
+        )
+    if requested and method in _WITH_RESOURCE and resource is None:
+        raise InvalidResource(f"{where} has no resource; {method} needs one")
+    return Entry(
+        full_url=full_url,
+        resource=resource,
+        method=method,
+        url=_text(request, "url", where=f"{where}.request"),
+        if_match=_text(request, "ifMatch", where=where) if "ifMatch" in request else None,
+        conditions=tuple(name for name in _OTHER_CONDITIONS if name in request),
+    )
+
+
+def _object(raw: msgspec.Raw, where: str) -> dict[str, msgspec.Raw]:
+    try:
+        return members(raw)
+    except InvalidResource as error:
+        raise InvalidResource(f"{where}: {error}") from error
+
+
+def _text(parent: dict[str, msgspec.Raw], name: str, *, where: str) -> str:
+    try:
+        return msgspec.json.decode(parent.get(name, b"null"), type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidResource(f"{where}: {name} is missing or not a string") from error

@@ -1,0 +1,17 @@
+"""OperationOutcome: how FHIR says what went wrong."""
+
+from typing import Literal
+
+import msgspec
+
+Severity = Literal["fatal", "error", "warning", "information"]
+
+
+def outcome_line(severity: Severity, code: str, diagnostics: str) -> bytes:
+    """
+    Give an OperationOutcome with one issue as compact JSON, without a newline.
+
+    `code` is one of http://hl7.org/fhir/issue-type; every class of `helios_core.errors` has one.
+    """
+    issue = {"severity": severity, "code": code, "diagnostics": diagnostics}
+    return msgspec.json.encode({"resourceType": "OperationOutcome", "issue": [issue]})
