@@ -116,8 +116,8 @@ def _text(name: str, kind: str, value: object) -> str:
     if allowed is None:
         return str(value)
     if kind in allowed:
-        if kind == "valueReference" and isinstance(value, dict):
-            value = value.get("reference")
+        if kind == "valueReference":
+            value = value.get("reference") if isinstance(value, dict) else None
         if isinstance(value, str):
             return value
     raise InvalidParameter(
