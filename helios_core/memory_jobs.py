@@ -1,9 +1,8 @@
 """The reference job store: jobs, shards and leases of one process."""
 
 import asyncio
-import builtins
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -95,7 +94,8 @@ class MemoryJobStore(JobStore):
 
     async def add(self, job: Job, shards: Sequence[Shard], *, max_active: int) -> Job:
         """Store a job with its shards, unless the tenant is at its cap (J1)."""
-        active = sum(entry.job.status.active for entry in self._of(job.tenant))
+        jobs = [entry.job for entry in self._entries.values()]
+        active = sum(each.status.active for each in jobs if each.tenant == job.tenant)
         if active >= max_active:
             raise TooManyExports(
                 f"{active} exports are active and {max_active} are allowed;"
@@ -115,11 +115,6 @@ class MemoryJobStore(JobStore):
         """Give a job that was not cancelled."""
         return self._visible(tenant, job_id).job
 
-    async def list(self, tenant: str) -> builtins.list[Job]:
-        """Give the tenant's jobs, newest first."""
-        jobs = [entry.job for entry in self._of(tenant) if entry.visible]
-        return jobs[::-1]
-
     async def progress(self, tenant: str, job_id: str) -> Progress:
         """Count published resources and those that holders reported."""
         work = self._visible(tenant, job_id).work
@@ -130,7 +125,7 @@ class MemoryJobStore(JobStore):
             shards_total=len(work),
         )
 
-    async def parts(self, tenant: str, job_id: str) -> builtins.list[Part]:
+    async def parts(self, tenant: str, job_id: str) -> list[Part]:
         """Give the published parts, by kind, shard number and part number."""
         work = self._visible(tenant, job_id).work
         parts = [(each.shard.number, part) for each in work for part in each.parts or ()]
@@ -189,7 +184,7 @@ class MemoryJobStore(JobStore):
         """End a job for good; its output waits in `removable` (J6)."""
         self._visible(tenant, job_id).end(JobStatus.CANCELLED, self._clock())
 
-    async def removable(self, *, completed_before: timedelta, limit: int) -> builtins.list[Job]:
+    async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
         """Give cancelled jobs, and finished ones old enough (J7)."""
         latest = self._clock() - completed_before
         jobs = [entry.job for entry in self._entries.values()]
@@ -214,13 +209,10 @@ class MemoryJobStore(JobStore):
         self._news.set()
         self._news = asyncio.Event()
 
-    def _of(self, tenant: str) -> Iterator[_Entry]:
-        return (entry for entry in self._entries.values() if entry.job.tenant == tenant)
-
     def _visible(self, tenant: str, job_id: str) -> _Entry:
         entry = self._entries.get((tenant, job_id))
         if entry is None or not entry.visible:
-            raise JobNotFound(f"there is no export {job_id}; list the exports to see which exist")
+            raise JobNotFound(f"there is no export {job_id}, or it was deleted; start a new one")
         return entry
 
     def _fairest(self, now: datetime) -> tuple[_Entry, _Work] | None:

@@ -1,5 +1,5 @@
 """
-Contract suites for plugin authors: subclass one, give one fixture, run pytest.
+Contract suites for plugin authors: subclass one, give what it asks for, run pytest.
 
 The suites are written for `asyncio_mode = "auto"` of pytest-asyncio. They come with the extra
 `helios-core[testing]`.
@@ -10,10 +10,16 @@ import pytest
 # Failed assertions of a shipped suite show their values only if rewriting is asked for by name
 # before the module is imported.
 pytest.register_assert_rewrite(
+    "helios_core.testing.job_store_contract",
+    "helios_core.testing.job_store_endings",
+    "helios_core.testing.job_store_leases",
+    "helios_core.testing.job_stores",
     "helios_core.testing.output_stores",
     "helios_core.testing.suites",
 )
 
-from helios_core.testing.suites import ContractSuite  # noqa: E402 - must follow the registration
+from helios_core.testing.job_stores import JobStoreSuite  # noqa: E402 - after the registration
+from helios_core.testing.output_stores import OutputStoreSuite  # noqa: E402 - same
+from helios_core.testing.suites import ContractSuite  # noqa: E402 - same
 
-__all__ = ["ContractSuite"]
+__all__ = ["ContractSuite", "JobStoreSuite", "OutputStoreSuite"]

@@ -1,0 +1,148 @@
+"""Small hand-made resources, views, jobs and parts: what the suites talk about."""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import xxhash
+
+from helios_core.exports import Cohort, ExportRequest, ExportView, Level, Shard
+from helios_core.fhir.resources import Resource, parse_resource
+from helios_core.fhir.versions import FHIRVersion
+from helios_core.jobs import Job
+from helios_core.leases import Lease
+from helios_core.manifests import Part, PartKey, PartKind
+
+TENANT = "clinic"
+"""The tenant of whatever does not say otherwise."""
+OTHER_TENANT = "hospital"
+"""A tenant that shares ids with `TENANT`, and nothing else."""
+VERSION = FHIRVersion.R4
+"""The FHIR version of whatever does not say otherwise."""
+TYPES = ("Patient", "Observation", "Organization")
+"""The types of all resources made here."""
+AN_INSTANT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+"""The transaction time of jobs whose data does not matter."""
+
+
+def patient(resource_id: str, *, note: str = "", fhir_version: FHIRVersion = VERSION) -> Resource:
+    """Give a Patient, which is in its own compartment."""
+    return _resource("Patient", resource_id, {"name": [{"text": note or "a"}]}, fhir_version)
+
+
+def observation(
+    resource_id: str,
+    *subjects: str,
+    note: str = "",
+    fhir_version: FHIRVersion = VERSION,
+) -> Resource:
+    """Give an Observation in the compartments of the patients with these ids."""
+    references = [{"reference": f"Patient/{subject}"} for subject in subjects]
+    elements: dict[str, Any] = {"status": "final", "code": {"text": note or "a"}}
+    if references:
+        elements |= {"subject": references[0], "performer": references[1:] or references}
+    return _resource("Observation", resource_id, elements, fhir_version)
+
+
+def organization(
+    resource_id: str, *, note: str = "", fhir_version: FHIRVersion = VERSION
+) -> Resource:
+    """Give an Organization, which is in no patient's compartment."""
+    return _resource("Organization", resource_id, {"name": note or "a"}, fhir_version)
+
+
+def name(resource: Resource) -> str:
+    """Give `Type/id`, how the suites name a resource."""
+    return f"{resource.resource_type}/{resource.id}"
+
+
+def _resource(
+    resource_type: str, resource_id: str, elements: dict[str, Any], fhir_version: FHIRVersion
+) -> Resource:
+    body = {"resourceType": resource_type, "id": resource_id} | elements
+    return parse_resource(msgspec.json.encode(body), fhir_version)
+
+
+def request(  # noqa: PLR0913 - the fields of the request, all of them by name
+    *,
+    tenant: str = TENANT,
+    fhir_version: FHIRVersion = VERSION,
+    level: Level = Level.SYSTEM,
+    types: Sequence[str] = TYPES,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> ExportRequest:
+    """Give a request for everything in a tenant, or for what the arguments leave of it."""
+    return ExportRequest(
+        tenant=tenant,
+        url="https://fhir.example.org/$export",
+        fhir_version=fhir_version,
+        level=level,
+        group_id="g1" if level is Level.GROUP else None,
+        types=tuple(types),
+        since=since,
+        until=until,
+    )
+
+
+def view(
+    transaction_time: datetime,
+    export_request: ExportRequest | None = None,
+    *,
+    patients: Collection[str] | None = None,
+) -> ExportView:
+    """Give the view of a request at an instant, for everybody or for the patients named."""
+    return ExportView(
+        request=export_request or request(),
+        transaction_time=transaction_time,
+        cohort=None if patients is None else cohort(patients),
+    )
+
+
+def cohort(patients: Collection[str]) -> Cohort:
+    """Give a cohort whose key follows from its patients."""
+    key = xxhash.xxh3_64_hexdigest(msgspec.json.encode(sorted(patients)))
+    return Cohort(key=key, patients=frozenset(patients))
+
+
+def job(job_id: str, *, tenant: str = TENANT) -> Job:
+    """Give a job that no store has seen."""
+    return Job(
+        id=job_id,
+        request=request(tenant=tenant, since=AN_INSTANT),
+        transaction_time=AN_INSTANT,
+        owner="https://issuer.example.org somebody",
+    )
+
+
+def shards(count: int, *, resources: int = 10) -> list[Shard]:
+    """Give the shards of a job about patients."""
+    return [
+        Shard(
+            number=number,
+            resource_type="Patient",
+            ordinal=number + 1,
+            start=str(number) if number else None,
+            end=str(number + 1) if number + 1 < count else None,
+            resources=resources,
+            bytes=resources * 100,
+        )
+        for number in range(count)
+    ]
+
+
+def part(
+    lease: Lease, *, kind: PartKind = PartKind.OUTPUT, number: int = 1, count: int = 10
+) -> Part:
+    """Give a part as the holder of a lease would publish it."""
+    key = PartKey(
+        tenant=lease.job.tenant,
+        job_id=lease.job.id,
+        kind=kind,
+        resource_type=lease.shard.resource_type,
+        ordinal=lease.shard.ordinal,
+        number=number,
+        token=lease.token,
+    )
+    return Part(key=key, count=count, size=count * 40, plain_size=count * 100, digest="0f" * 16)
