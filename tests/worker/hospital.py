@@ -1,0 +1,132 @@
+"""A hospital in memory, and the verbs to run its exports."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import msgspec
+
+from helios_core.data_providers import Delete, Put
+from helios_core.exports import Level
+from helios_core.fhir.resources import parse_resource
+from helios_core.fhir.versions import FHIRVersion
+from helios_core.jobs import Job
+from helios_core.kickoff import Call, accept
+from helios_core.manifests import PartKind
+from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
+from helios_core.plugins import Backends
+from helios_core.worker import Worker, WorkerOptions
+
+TENANT = "default"
+
+
+class Hospital:
+    """Backends in memory and what a test does with them."""
+
+    def __init__(self) -> None:
+        self.provider = MemoryDataProvider()
+        self.jobs = MemoryJobStore()
+        self.outputs = MemoryOutputStore()
+        self.announced: list[Job] = []
+
+    @property
+    def backends(self) -> Backends:
+        return Backends(
+            provider=self.provider,
+            jobs=self.jobs,
+            outputs=self.outputs,
+            announce=self.announced.append,
+        )
+
+    async def store(self, *resources: dict) -> None:
+        bodies = [msgspec.json.encode(resource) for resource in resources]
+        puts = [Put(resource=parse_resource(body, FHIRVersion.R4)) for body in bodies]
+        await self.provider.write(TENANT, FHIRVersion.R4, puts)
+
+    async def delete(self, resource_type: str, resource_id: str) -> None:
+        gone = Delete(resource_type=resource_type, id=resource_id)
+        await self.provider.write(TENANT, FHIRVersion.R4, [gone])
+
+    def damage(self, resource_type: str, resource_id: str) -> None:
+        """Cut a stored line short, behind the provider's back."""
+        versions = self.provider._scopes[TENANT, FHIRVersion.R4, resource_type][resource_id]
+        stored = versions[-1].stored
+        cut = msgspec.structs.replace(stored, content=stored.content[:-3])
+        versions[-1] = msgspec.structs.replace(versions[-1], stored=cut)
+
+    async def kick_off(
+        self,
+        *query: tuple[str, str],
+        level: Level = Level.SYSTEM,
+        group: str | None = None,
+        patients: Sequence[str] | None = None,
+        handling: str = "strict",
+        shard_bytes: int = 1_000_000,
+    ) -> Job:
+        body = None
+        if patients is not None:
+            named = [{"name": "patient", "valueString": patient} for patient in patients]
+            body = msgspec.json.encode({"resourceType": "Parameters", "parameter": named})
+        call = Call(
+            tenant=TENANT,
+            fhir_version=FHIRVersion.R4,
+            level=Level.GROUP if group else level,
+            group_id=group,
+            url="http://localhost/$export",
+            query=query,
+            body=body,
+            prefer=[f"respond-async, handling={handling}"],
+        )
+        return await accept(self.backends, call, max_active=4, shard_bytes=shard_bytes)
+
+    async def work(self, job: Job, *, backends: Backends | None = None, workers: int = 2) -> Job:
+        """Run workers until the job has ended."""
+        stop = asyncio.Event()
+        options = WorkerOptions(
+            idle=timedelta(milliseconds=5), retry_after=timedelta(milliseconds=1)
+        )
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            for number in range(workers):
+                worker = Worker(f"w{number}", backends or self.backends, options, stop=stop)
+                group.create_task(worker.run())
+            while (job := await self.jobs.get(job.tenant, job.id)).status.active:
+                await asyncio.sleep(0.005)
+            stop.set()
+        return job
+
+    async def lines(self, job: Job, kind: PartKind = PartKind.OUTPUT) -> list[dict]:
+        """Everything the published parts of a kind hold."""
+        decoded = []
+        for part in await self.jobs.parts(job.tenant, job.id):
+            if part.key.kind is kind:
+                data = b"".join([chunk async for chunk in self.outputs.read(part.key)])
+                assert data.count(b"\n") == part.count
+                decoded += [msgspec.json.decode(line) for line in data.splitlines()]
+        return decoded
+
+    async def export(self, *query: tuple[str, str], **options) -> list[str]:
+        """Kick off, work, and name what was exported."""
+        job = await self.work(await self.kick_off(*query, **options))
+        return sorted(f"{r['resourceType']}/{r['id']}" for r in await self.lines(job))
+
+
+def patient(resource_id: str, **more) -> dict:
+    return {"resourceType": "Patient", "id": resource_id, **more}
+
+
+def observation(resource_id: str, subject: str, **more) -> dict:
+    return {
+        "resourceType": "Observation",
+        "id": resource_id,
+        "status": "final",
+        "subject": {"reference": f"Patient/{subject}"},
+        **more,
+    }
+
+
+def group(resource_id: str, *members: dict | str, **more) -> dict:
+    entries = [
+        {"entity": {"reference": member}} if isinstance(member, str) else member
+        for member in members
+    ]
+    return {"resourceType": "Group", "id": resource_id, "member": entries, **more}
