@@ -1,13 +1,30 @@
 """Load files of resources into a data provider."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from helios_core.data_providers import SupportsWrites
+from helios_core.data_providers import Delete, Outcome, Put, SupportsWrites
 from helios_core.fhir.versions import FHIRVersion
+from helios_core.inputs import Files, find, read_chunks
+from helios_core.intake import Changes, Intake, Problem, targets, understand
+
+MAX_PROBLEMS = 100
+"""How many bad resources a summary describes one by one; the rest are counted."""
+
+WRITE_CHANGES = 1000
+WRITE_BYTES = 4 * 1024 * 1024
+
+T = TypeVar("T")
 
 
 class Phase(StrEnum):
@@ -26,30 +43,15 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     bytes_done: int
     bytes_total: int
     resources: int
-    """Resources written so far, 0 while scanning."""
-
-
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """One resource, or one whole file, that could not be loaded."""
-
-    path: Path
-    line: int | None
-    """From 1; None for a file that holds a single document, or cannot be read."""
-    entry: int | None
-    """The index in the bundle's `entry`, from 0; None outside a bundle."""
-    reason: str
-    """What is wrong, without showing the content."""
-
-    def __str__(self) -> str:
-        line = f", line {self.line}" if self.line is not None else ""
-        entry = f", entry {self.entry}" if self.entry is not None else ""
-        return f"{self.path}{line}{entry}: {self.reason}"
+    """Resources read so far, 0 while scanning."""
 
 
 class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What a load did."""
 
     files: int
+    skipped: int
+    """Files left alone because their name, in a folder that was given, is not one of JSON."""
     read: int
     """Resources seen, bad ones included."""
     created: int
@@ -60,13 +62,11 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...]
     """The first of the bad ones, at most `MAX_PROBLEMS`."""
     unresolved: int
-    """References to a `urn:` that no loaded bundle explains, kept as they are."""
+    """References to a `urn:` that no loaded bundle explains, once per resource, kept as is."""
     unresolved_distinct: int
     """How many different ones among them."""
     unresolved_by_file: tuple[tuple[Path, int], ...]
     """The files that hold them and how many each, in the order of loading."""
-    stopped: bool
-    """Whether a strict load stopped at its first bad resource."""
     seconds: float
 
     @property
@@ -75,11 +75,45 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
         return self.read / self.seconds if self.seconds else 0.0
 
 
-MAX_PROBLEMS = 100
-"""How many bad resources a summary describes one by one; the rest are counted."""
+class _Tally:
+    """Counts while a load runs."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[Outcome] = Counter()
+        self.problems: list[Problem] = []
+        self.bad = 0
+        self.unresolved: Counter[Path] = Counter()
+        self.distinct: set[str] = set()
+
+    @property
+    def read(self) -> int:
+        return self.outcomes.total() + self.bad
+
+    def add(self, changes: Changes) -> None:
+        self.bad += len(changes.problems)
+        self.problems += changes.problems[: MAX_PROBLEMS - len(self.problems)]
+        self.unresolved.update(path for path, _ in changes.unresolved)
+        self.distinct.update(reference for _, reference in changes.unresolved)
+
+    def summary(self, files: Files, seconds: float) -> LoadSummary:
+        return LoadSummary(
+            files=len(files.paths),
+            skipped=files.skipped,
+            read=self.read,
+            created=self.outcomes[Outcome.CREATED],
+            updated=self.outcomes[Outcome.UPDATED],
+            unchanged=self.outcomes[Outcome.UNCHANGED] + self.outcomes[Outcome.ABSENT],
+            deleted=self.outcomes[Outcome.DELETED],
+            bad=self.bad,
+            problems=tuple(self.problems),
+            unresolved=self.unresolved.total(),
+            unresolved_distinct=len(self.distinct),
+            unresolved_by_file=tuple(self.unresolved.items()),
+            seconds=seconds,
+        )
 
 
-async def load(
+async def load(  # noqa: PLR0913 - what to load, where to, how, and whom to tell
     paths: Sequence[Path],
     provider: SupportsWrites,
     *,
@@ -89,5 +123,73 @@ async def load(
     on_progress: Callable[[Progress], None] | None = None,
     base_urls: tuple[str, ...] = (),
 ) -> LoadSummary:
-    """Load files, and the files in folders."""
-    raise NotImplementedError
+    """
+    Load files, and the .json, .ndjson and .jsonl files in folders, plain or gzip.
+
+    A file holds NDJSON, a Bundle or a single resource, which its content tells. A resource keeps
+    its id; in a Bundle one without gets that of its fullUrl. Loading again updates, and an
+    unchanged resource makes no new version. A bad resource is reported and the rest is loaded;
+    with `strict` nothing after the first bad one is, and what came before stays. A Bundle is not
+    atomic here: its entries are written in chunks with everything else.
+
+    Raises:
+        BackendUnavailable: The provider cannot write; what was written before stays.
+    """
+    started = time.monotonic()
+    files = await asyncio.to_thread(find, paths)
+    tally = _Tally()
+
+    def report(phase: Phase, bytes_done: int) -> None:
+        if on_progress is not None:
+            on_progress(
+                Progress(
+                    phase=phase,
+                    bytes_done=bytes_done,
+                    bytes_total=files.size,
+                    resources=tally.read,
+                )
+            )
+
+    known: dict[str, str] = {}
+    async for chunk in _ahead(read_chunks(files)):
+        known |= targets(chunk)
+        report(Phase.SCANNING, chunk.bytes_done)
+    intake = Intake(fhir_version=fhir_version, base_urls=base_urls, targets=known, strict=strict)
+    async with aclosing(_ahead(_understood(intake, files))) as understood:
+        async for changes in understood:
+            for batch in _batches(changes.changes):
+                applied = await provider.write(tenant, fhir_version, batch)
+                tally.outcomes.update(change.outcome for change in applied)
+            tally.add(changes)
+            report(Phase.LOADING, changes.bytes_done)
+            if strict and tally.bad:
+                break
+    return tally.summary(files, time.monotonic() - started)
+
+
+def _understood(intake: Intake, files: Files) -> Iterator[Changes]:
+    return map(partial(understand, intake), read_chunks(files))
+
+
+async def _ahead(items: Iterator[T]) -> AsyncGenerator[T]:
+    """Draw items in a thread, one ahead of what is asked for."""
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1, thread_name_prefix="loading") as thread:
+        upcoming = loop.run_in_executor(thread, next, items, None)
+        while (item := await upcoming) is not None:
+            upcoming = loop.run_in_executor(thread, next, items, None)
+            yield item
+
+
+def _batches(changes: Sequence[Put | Delete]) -> Iterator[Sequence[Put | Delete]]:
+    """Cut changes into transactions short enough to keep nobody waiting."""
+    start = size = 0
+    for end, change in enumerate(changes):
+        size += (
+            len(change.resource.head) + len(change.resource.tail) if isinstance(change, Put) else 0
+        )
+        if end > start and (end - start >= WRITE_CHANGES or size > WRITE_BYTES):
+            yield changes[start:end]
+            start, size = end, 0
+    if start < len(changes):
+        yield changes[start:]
