@@ -1,0 +1,21 @@
+from importlib.resources import files
+
+import pytest
+
+from helios_core.fhir.generate import generate
+from helios_core.fhir.versions import FHIRVersion
+
+
+@pytest.mark.parametrize("version", FHIRVersion)
+def test_the_committed_table_is_what_the_definitions_give(version, definitions):
+    committed = (files("helios_core.fhir") / "tables" / f"{version.value}.json").read_text("utf-8")
+
+    assert generate(definitions, version) == committed
+
+
+def test_generated_text_holds_one_line_per_type_and_parameter(definitions):
+    lines = generate(definitions, FHIRVersion.R4).splitlines()
+
+    assert sum(line.startswith('"Observation":{"') for line in lines) == 1
+    assert sum('"code":"clinical-status"' in line for line in lines) == 2
+    assert max(map(len, lines)) < 4000

@@ -1,0 +1,105 @@
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helios_core.fhir.references import rewrite, split_reference
+
+UUID = "urn:uuid:8dc6cf13-8c1e-4ac6-8d4a-6b2d4d0b6c1f"
+OID = "urn:oid:1.2.36.146"
+
+
+@pytest.mark.parametrize(
+    ("reference", "target"),
+    [
+        ("Patient/x", ("Patient", "x")),
+        ("Patient/x/_history/2", ("Patient", "x")),
+        ("http://a.example/fhir/Patient/x", ("Patient", "x")),
+        ("http://b.example/Patient/x", ("Patient", "x")),
+        ("http://a.example/fhirPatient/x", None),
+        ("http://a.example/Patient/x", None),
+        ("http://a.example/fhir/", None),
+        ("/Patient/x", None),
+        ("Patient/x/", None),
+        ("Patient/x\n", None),
+        ("Patient/x/_history/", None),
+        ("Patient/" + "x" * 64, ("Patient", "x" * 64)),
+        ("Patient/" + "x" * 65, None),
+        ("patient/x", None),
+        ("Patient", None),
+        ("#x", None),
+        (UUID, None),
+        ("Patient?identifier=x", None),
+    ],
+)
+def test_a_reference_is_split_when_it_is_literal_and_ours(reference, target):
+    bases = ("http://a.example/fhir", "http://b.example/")
+
+    assert split_reference(reference, bases) == target
+
+
+def test_temporary_references_become_real_ones_and_the_rest_stays():
+    body = b'{"a":{"reference":"%b"},"b":[{"display":"x","reference":"%b"}],"c":1.10}' % (
+        UUID.encode(),
+        OID.encode(),
+    )
+
+    rewritten, unresolved = rewrite(body, {UUID: "Patient/p", OID: "Group/g"})
+
+    assert rewritten == (
+        b'{"a":{"reference":"Patient/p"},"b":[{"display":"x","reference":"Group/g"}],"c":1.10}'
+    )
+    assert unresolved == set()
+
+
+def test_what_the_mapping_does_not_know_is_kept_and_reported():
+    body = f'{{"a":{{"reference":"{UUID}"}},"b":{{"reference":"Patient/p"}}}}'.encode()
+
+    assert rewrite(body, {}) == (body, {UUID})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f'{{"reference":"{UUID}"}}',
+        f'"reference":"{UUID}"',
+        f',"reference":"{UUID}"',
+        UUID,
+    ],
+)
+def test_text_that_only_looks_like_a_reference_is_left_alone(content):
+    body = msgspec.json.encode({"div": content, "system": UUID, "fullUrl": UUID})
+
+    assert rewrite(body, {UUID: "Patient/p"}) == (body, set())
+
+
+def test_a_member_whose_name_only_ends_in_reference_is_left_alone():
+    body = msgspec.json.encode({'a"reference': UUID, "xreference": UUID})
+
+    assert rewrite(body, {UUID: "Patient/p"}) == (body, set())
+
+
+@given(
+    st.recursive(
+        st.sampled_from([UUID, OID, "Patient/p", '"', "\\", "{", ","]) | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["reference", "text", '"reference', "a"]), inner)
+        ),
+        max_leaves=12,
+    )
+)
+def test_exactly_the_reference_members_are_rewritten(tree):
+    def expected(node, name=None):
+        if isinstance(node, dict):
+            return {key: expected(value, key) for key, value in node.items()}
+        if isinstance(node, list):
+            return [expected(item) for item in node]
+        return "Patient/real" if name == "reference" and node == UUID else node
+
+    rewritten, unresolved = rewrite(msgspec.json.encode(tree), {UUID: "Patient/real"})
+
+    assert json.loads(rewritten) == expected(tree)
+    assert unresolved <= {OID}
