@@ -1,0 +1,148 @@
+"""Download one file of an export: resumed where it broke off, unpacked, its lines counted."""
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+import httpx
+import msgspec
+import stamina
+
+from helios_core.refusals import ExportFailed, Refused, again
+
+_CHUNK = 1024 * 1024
+
+
+class Downloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """One file as it lies on disk."""
+
+    path: Path
+    lines: int
+    size: int
+    """Bytes of NDJSON."""
+
+
+class Download:
+    """
+    One file on its way.
+
+    What arrives goes to a `.part` file beside the target, in the coding it was sent in, so that a
+    broken connection is taken up where it broke (RFC 9110 §14.2, §13.1.5). The target appears
+    when it is whole.
+    """
+
+    def __init__(
+        self, url: str, target: Path, *, on_bytes: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self._url = url
+        self._target = target
+        self._part = target.with_name(f"{target.name}.part")
+        self._plain = target.with_name(f"{target.name}.plain")
+        self._on_bytes = on_bytes
+        self._received = 0
+        self._tag: str | None = None
+        self._coding = "identity"
+
+    async def run(self, client: httpx.AsyncClient, headers: dict[str, str]) -> Downloaded:
+        """
+        Fetch the file.
+
+        Raises:
+            ExportFailed: The server refuses it, or sends it in a coding nobody asked for.
+            httpx.TransportError: The connection broke again and again.
+        """
+        try:
+            await self._fetch(client, headers)
+            return await asyncio.to_thread(self._unpack)
+        finally:
+            for leftover in (self._part, self._plain):
+                leftover.unlink(missing_ok=True)
+
+    @stamina.retry(on=again, attempts=8, timeout=None, wait_initial=0.2, wait_max=20)
+    async def _fetch(self, client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+        asked = headers | {
+            "Accept": "application/fhir+ndjson, */*;q=0.1",
+            "Accept-Encoding": "gzip",
+        }
+        if self._received and self._tag:
+            asked |= {"Range": f"bytes={self._received}-", "If-Range": self._tag}
+        async with client.stream("GET", self._url, headers=asked) as response:
+            if not response.is_success:
+                await response.aread()
+                raise self._refusal(response)
+            self._begin(response)
+            mode = "ab" if self._received else "wb"
+            with await asyncio.to_thread(self._part.open, mode) as file:
+                await self._take(response, file)
+
+    def _refusal(self, response: httpx.Response) -> Refused:
+        refused = Refused(response)
+        if refused.status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            self._forget()
+            refused.passing = True
+        return refused
+
+    def _begin(self, response: httpx.Response) -> None:
+        if response.status_code == httpx.codes.PARTIAL_CONTENT:
+            span = response.headers.get("Content-Range", "")
+            if not span.startswith(f"bytes {self._received}-"):
+                raise ExportFailed(f"{self._target.name}: asked was from byte {self._received} on")
+            return
+        self._forget()
+        self._coding = response.headers.get("Content-Encoding", "identity").lower()
+        if self._coding not in ("identity", "gzip", "x-gzip"):
+            raise ExportFailed(
+                f"{self._target.name} came in coding {self._coding}, asked was gzip"
+            )
+        tag = response.headers.get("ETag", "")
+        # A weak tag does not promise the same bytes, so that nothing could be appended.
+        self._tag = None if tag.startswith("W/") else tag or None
+
+    def _forget(self) -> None:
+        self._on_bytes(-self._received)
+        self._received = 0
+        self._tag = None
+
+    async def _take(self, response: httpx.Response, file: IO[bytes]) -> None:
+        async for chunk in response.aiter_raw(_CHUNK):
+            await asyncio.to_thread(file.write, chunk)
+            self._received += len(chunk)
+            self._on_bytes(len(chunk))
+
+    def _unpack(self) -> Downloaded:
+        if self._coding == "identity":
+            with self._part.open("rb") as file:
+                lines, size = _measure(_chunks(file))
+            self._part.replace(self._target)
+            return Downloaded(path=self._target, lines=lines, size=size)
+        try:
+            with gzip.open(self._part) as packed, self._plain.open("wb") as plain:
+                lines, size = _measure(_copied(packed, plain))
+        except (EOFError, OSError, zlib.error) as error:
+            raise ExportFailed(f"{self._target.name} cannot be unpacked: {error}") from error
+        self._plain.replace(self._target)
+        return Downloaded(path=self._target, lines=lines, size=size)
+
+
+def _chunks(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK):
+        yield chunk
+
+
+def _copied(source: gzip.GzipFile, target: IO[bytes]) -> Iterator[bytes]:
+    for chunk in _chunks(source):
+        target.write(chunk)
+        yield chunk
+
+
+def _measure(chunks: Iterable[bytes]) -> tuple[int, int]:
+    lines = size = 0
+    last = b"\n"
+    for chunk in chunks:
+        lines += chunk.count(b"\n")
+        size += len(chunk)
+        last = chunk[-1:]
+    return lines + (last != b"\n"), size
