@@ -1,0 +1,1 @@
+"""The HTTP doors of the server; nothing outside this package knows Litestar."""

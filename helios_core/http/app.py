@@ -1,0 +1,78 @@
+"""The ASGI application: every door, under one set of rules."""
+
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ASGIApp
+
+from helios_core.data_providers import SupportsHistory, SupportsSearch, SupportsWrites
+from helios_core.http.access import AccessLog
+from helios_core.http.bundles import Bundles
+from helios_core.http.discovery import Discovery
+from helios_core.http.guards import Guard
+from helios_core.http.histories import History
+from helios_core.http.kickoff import KickOff, switched_off
+from helios_core.http.outcomes import exception_handlers
+from helios_core.http.parts import Parts
+from helios_core.http.resources import Reading, Writing
+from helios_core.http.searches import Searching
+from helios_core.http.status import Status
+from helios_core.plugins import Backends
+from helios_core.settings import Settings
+
+
+def create_app(settings: Settings, backends: Backends) -> ASGIApp:
+    """Give the application that serves opened backends; it offers what their powers allow."""
+    guard = Guard(
+        base_url=settings.base_url,
+        default_tenant=settings.default_tenant,
+        default_version=settings.default_fhir_version,
+    )
+    return AccessLog(
+        Litestar(
+            [
+                *_discovery(settings, backends, guard),
+                *_exports(settings, backends, guard),
+                *_resources(backends, guard),
+            ],
+            exception_handlers=exception_handlers(),
+            request_max_body_size=settings.max_body_bytes,
+            openapi_config=None,
+            logging_config=None,
+        )
+    )
+
+
+def _discovery(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
+    return Discovery(
+        backends,
+        guard,
+        exports=settings.bulk_export_enabled,
+        tenant=settings.default_tenant,
+        fhir_version=settings.default_fhir_version,
+    ).routes()
+
+
+def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
+    if not settings.bulk_export_enabled:
+        return switched_off()
+    kick_off = KickOff(
+        backends,
+        guard,
+        max_active=settings.bulk_export_max_concurrent_per_tenant,
+        shard_bytes=settings.bulk_export_part_bytes,
+    )
+    status = Status(backends, guard, output_ttl=settings.bulk_export_output_ttl)
+    return [*kick_off.routes(), *status.routes(), *Parts(backends, guard).routes()]
+
+
+def _resources(backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
+    provider = backends.provider
+    routes = Reading(provider, guard).routes()
+    if isinstance(provider, SupportsWrites):
+        routes += Writing(provider, guard).routes()
+        routes += Bundles(provider, provider, guard).routes()
+    if isinstance(provider, SupportsHistory):
+        routes += History(provider, guard).routes()
+    if isinstance(provider, SupportsSearch):
+        routes += Searching(provider, guard).routes()
+    return routes

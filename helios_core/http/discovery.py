@@ -1,0 +1,89 @@
+"""The doors that say what the server can do and how it is."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Final
+
+from litestar import Response, route
+from litestar.handlers import HTTPRouteHandler
+
+from helios_core.errors import BackendError, BackendUnavailable
+from helios_core.fhir.versions import FHIRVersion
+from helios_core.http.answers import resource_answer
+from helios_core.http.capability import capability_statement
+from helios_core.http.guards import READ, Guard, Incoming, parameters_of
+from helios_core.plugins import Backends
+
+NOBODY: Final = "readiness"
+"""An id that nothing has: a backend that can say so is there."""
+PATIENCE_SECONDS: Final = 5
+"""How long all backends together may take to answer."""
+
+
+class Discovery:
+    """Describes the server and tells whether it is ready."""
+
+    def __init__(
+        self,
+        backends: Backends,
+        guard: Guard,
+        *,
+        exports: bool,
+        tenant: str,
+        fhir_version: FHIRVersion,
+    ) -> None:
+        self._backends = backends
+        self._guard = guard
+        self._exports = exports
+        self._tenant = tenant
+        self._fhir_version = fhir_version
+        self._date = datetime.now(UTC)
+
+    def routes(self) -> list[HTTPRouteHandler]:
+        """Give the doors of description and of health."""
+        return [
+            route("/metadata", http_method=READ, status_code=200)(self.metadata),
+            route(["/health", "/_readiness"], http_method=READ, status_code=200)(self.ready),
+            route("/_liveness", http_method=READ, status_code=200)(self.alive),
+        ]
+
+    async def metadata(self, request: Incoming) -> Response[bytes]:
+        """Give the CapabilityStatement of the FHIR version the client asks about."""
+        caller = self._guard.admit(request)
+        parameters_of(request, ("mode",))
+        statement = capability_statement(
+            self._backends.provider,
+            caller.fhir_version,
+            base=caller.base,
+            exports=self._exports,
+            date=self._date,
+        )
+        return resource_answer(caller, statement)
+
+    async def alive(self) -> dict[str, str]:
+        """Say that the process answers; no backend is asked."""
+        return {"status": "ok"}
+
+    async def ready(self) -> dict[str, str]:
+        """
+        Say that every backend answers.
+
+        Raises:
+            BackendUnavailable: One does not, or not in time.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._ask_all()
+        except TimeoutError as error:
+            raise BackendUnavailable(
+                f"The backends did not all answer within {PATIENCE_SECONDS} seconds."
+            ) from error
+        except BackendError as error:
+            raise BackendUnavailable(f"A backend does not answer: {error}") from error
+        return {"status": "ok"}
+
+    async def _ask_all(self) -> None:
+        await self._backends.provider.get(self._tenant, self._fhir_version, "Patient", NOBODY)
+        await self._backends.jobs.exists(self._tenant, NOBODY)
+        async for _ in self._backends.outputs.jobs():
+            break

@@ -1,0 +1,86 @@
+"""The doors where an export begins: one per level."""
+
+from litestar import Response, get, post, route
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+
+from helios_core import kickoff
+from helios_core.exports import Level
+from helios_core.http.guards import Guard, Incoming, body_of, query_of, url_of
+from helios_core.plugins import Backends
+
+
+class NotOffered(HTTPException):
+    """The operator has switched this off."""
+
+    status_code = 501
+
+
+class KickOff:
+    """Accepts exports (Bulk Data 2.0.0, Bulk Data Kick-off Request)."""
+
+    def __init__(
+        self, backends: Backends, guard: Guard, *, max_active: int, shard_bytes: int
+    ) -> None:
+        self._backends = backends
+        self._guard = guard
+        self._max_active = max_active
+        self._shard_bytes = shard_bytes
+
+    def routes(self) -> list[HTTPRouteHandler]:
+        """Give a GET and a POST door for every level."""
+        doors = (
+            ("/$export", self.system),
+            ("/Patient/$export", self.patient),
+            ("/Group/{resource_id:str}/$export", self.group),
+        )
+        return [method(path)(answer) for path, answer in doors for method in (get, post)]
+
+    async def system(self, request: Incoming) -> Response[bytes]:
+        """Export everything."""
+        return await self._accept(request, Level.SYSTEM)
+
+    async def patient(self, request: Incoming) -> Response[bytes]:
+        """Export the compartments of all patients."""
+        return await self._accept(request, Level.PATIENT)
+
+    async def group(self, request: Incoming, resource_id: str) -> Response[bytes]:
+        """Export the compartments of a group's patients."""
+        return await self._accept(request, Level.GROUP, group_id=resource_id)
+
+    async def _accept(
+        self, request: Incoming, level: Level, *, group_id: str | None = None
+    ) -> Response[bytes]:
+        caller = self._guard.admit(request)
+        call = kickoff.Call(
+            tenant=caller.tenant,
+            fhir_version=caller.fhir_version,
+            level=level,
+            group_id=group_id,
+            url=url_of(request, caller.base),
+            query=query_of(request),
+            body=await body_of(request) if request.method == "POST" else None,
+            prefer=request.headers.getall("prefer", []),
+            base_url=caller.base,
+        )
+        job = await kickoff.accept(
+            self._backends, call, max_active=self._max_active, shard_bytes=self._shard_bytes
+        )
+        address = f"{caller.base}/export-status/{job.id}"
+        return Response(b"", status_code=202, headers={"Content-Location": address})
+
+
+def switched_off() -> list[HTTPRouteHandler]:
+    """Give doors that say that this server offers no exports."""
+
+    async def refuse() -> None:
+        raise NotOffered("Exports are switched off on this server (HFS_BULK_EXPORT_ENABLED).")
+
+    paths = [
+        "/$export",
+        "/Patient/$export",
+        "/Group/{resource_id:str}/$export",
+        "/export-status/{job_id:str}",
+        "/export-file/{job_id:str}/{name:str}",
+    ]
+    return [route(paths, http_method=["GET", "POST", "DELETE"], status_code=200)(refuse)]

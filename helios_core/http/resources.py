@@ -1,0 +1,156 @@
+"""The doors of single resources: read, create, update, delete."""
+
+import re
+from typing import Any, Final
+from uuid import uuid4
+
+from litestar import Response, delete, post, put, route
+from litestar.handlers import HTTPRouteHandler
+
+from helios_core.data_providers import (
+    Applied,
+    DataProvider,
+    Delete,
+    Outcome,
+    Put,
+    SupportsWrites,
+)
+from helios_core.errors import InvalidRequest
+from helios_core.fhir.resources import Resource, parse_resource
+from helios_core.http.answers import (
+    address,
+    etag_of,
+    resource_answer,
+    version_answer,
+    version_headers,
+)
+from helios_core.http.guards import READ, Caller, Guard, Incoming, body_of, parameters_of, type_of
+
+VERSION_TAG: Final = re.compile(r'(?:W/)?"([1-9]\d{0,17})"')
+
+
+def paths(suffix: str = "") -> list[str]:
+    """
+    Give the paths of a door that every type has.
+
+    Litestar's router never goes back from a literal segment, and the exports put Patient and Group
+    into it; `type_of` reads the type in all three cases.
+    """
+    return [f"{prefix}{suffix}" for prefix in ("/{resource_type:str}", "/Patient", "/Group")]
+
+
+def if_match_of(header: str | None) -> int | None:
+    """
+    Give the version an If-Match names, None where there is no condition.
+
+    Raises:
+        InvalidRequest: It is not one version tag.
+    """
+    if header is None:
+        return None
+    match = VERSION_TAG.fullmatch(header.strip())
+    if match is None:
+        raise InvalidRequest('If-Match is not one version tag; send it as in the ETag: W/"3".')
+    return int(match[1])
+
+
+class Reading:
+    """Shows current resources."""
+
+    def __init__(self, provider: DataProvider, guard: Guard) -> None:
+        self._provider = provider
+        self._guard = guard
+
+    def routes(self) -> list[HTTPRouteHandler]:
+        """Give the door of reading."""
+        path = paths("/{resource_id:str}")
+        return [route(path, http_method=READ, status_code=200)(self.read)]
+
+    async def read(self, request: Incoming, resource_id: str) -> Response[Any]:
+        """Give the current version."""
+        caller = self._guard.admit(request)
+        resource_type = type_of(request, caller)
+        parameters_of(request)
+        stored = await self._provider.get(
+            caller.tenant, caller.fhir_version, resource_type, resource_id
+        )
+        return version_answer(request, caller, stored)
+
+
+class Writing:
+    """Changes resources, one at a time."""
+
+    def __init__(self, provider: SupportsWrites, guard: Guard) -> None:
+        self._provider = provider
+        self._guard = guard
+
+    def routes(self) -> list[HTTPRouteHandler]:
+        """Give the doors of creating, updating and deleting."""
+        one = paths("/{resource_id:str}")
+        return [
+            post(paths())(self.create),
+            put(one)(self.update),
+            delete(one, status_code=204)(self.delete),
+        ]
+
+    async def create(self, request: Incoming) -> Response[bytes]:
+        """Store a new resource under an id of the server's choice."""
+        caller = self._guard.admit(request)
+        resource_type = type_of(request, caller)
+        parameters_of(request)
+        if "if-none-exist" in request.headers:
+            raise InvalidRequest("If-None-Exist is not served; search first, or update by id.")
+        resource = parse_resource(
+            await body_of(request),
+            caller.fhir_version,
+            resource_type=resource_type,
+            assigned_id=str(uuid4()),
+            base_urls=(caller.base,),
+        )
+        return await self._put(caller, Put(resource=resource))
+
+    async def update(self, request: Incoming, resource_id: str) -> Response[bytes]:
+        """Store a new version, or the first one under an id of the client's choice."""
+        caller = self._guard.admit(request)
+        resource_type = type_of(request, caller)
+        parameters_of(request)
+        resource = parse_resource(
+            await body_of(request),
+            caller.fhir_version,
+            resource_type=resource_type,
+            resource_id=resource_id,
+            base_urls=(caller.base,),
+        )
+        if_match = if_match_of(request.headers.get("if-match"))
+        return await self._put(caller, Put(resource=resource, if_match=if_match))
+
+    async def delete(self, request: Incoming, resource_id: str) -> Response[bytes]:
+        """Delete a resource; its versions stay. Deleting it again changes nothing."""
+        caller = self._guard.admit(request)
+        change = Delete(
+            resource_type=type_of(request, caller),
+            id=resource_id,
+            if_match=if_match_of(request.headers.get("if-match")),
+        )
+        parameters_of(request)
+        [applied] = await self._provider.write(caller.tenant, caller.fhir_version, [change])
+        headers = {"ETag": etag_of(applied.version_id)} if applied.version_id else {}
+        return Response(b"", status_code=204, headers=headers)
+
+    async def _put(self, caller: Caller, change: Put) -> Response[bytes]:
+        [applied] = await self._provider.write(caller.tenant, caller.fhir_version, [change])
+        return _stored(caller, change.resource, applied)
+
+
+def _stored(caller: Caller, resource: Resource, applied: Applied) -> Response[bytes]:
+    """Answer a create or update with what is stored now."""
+    version, instant = applied.version_id, applied.last_updated
+    assert instant is not None  # noqa: S101 - what was put is there
+    created = applied.outcome is Outcome.CREATED
+    where = f"{address(caller, resource.resource_type, resource.id)}/_history/{version}"
+    return resource_answer(
+        caller,
+        resource.stamped(version, instant),
+        status=201 if created else 200,
+        headers={"Location": where, **version_headers(version, instant)},
+    )
