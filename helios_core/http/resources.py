@@ -124,7 +124,7 @@ class Writing:
         if_match = if_match_of(request.headers.get("if-match"))
         return await self._put(caller, Put(resource=resource, if_match=if_match))
 
-    async def delete(self, request: Incoming, resource_id: str) -> Response[bytes]:
+    async def delete(self, request: Incoming, resource_id: str) -> Response[None]:
         """Delete a resource; its versions stay. Deleting it again changes nothing."""
         caller = self._guard.admit(request)
         change = Delete(
@@ -135,7 +135,7 @@ class Writing:
         parameters_of(request)
         [applied] = await self._provider.write(caller.tenant, caller.fhir_version, [change])
         headers = {"ETag": etag_of(applied.version_id)} if applied.version_id else {}
-        return Response(b"", status_code=204, headers=headers)
+        return Response(None, status_code=204, headers=headers)
 
     async def _put(self, caller: Caller, change: Put) -> Response[bytes]:
         [applied] = await self._provider.write(caller.tenant, caller.fhir_version, [change])
