@@ -1,0 +1,39 @@
+import msgspec
+import pytest
+
+from helios_core.population import write_population
+from tests.processes import Site
+
+PATIENTS = 20
+
+SMALL_PARTS = {
+    # Many shards of little work, so that a kill always meets one in hand.
+    "HFS_BULK_EXPORT_PART_BYTES": "20000",
+    "HFS_BULK_EXPORT_LEASE_DURATION": "2",
+    "HFS_BULK_EXPORT_HEARTBEAT_INTERVAL": "0.5",
+    "HFS_BULK_EXPORT_MAX_ATTEMPTS": "20",
+}
+
+
+@pytest.fixture(scope="session")
+def population(tmp_path_factory):
+    """A folder of NDJSON, and the names of all it holds."""
+    folder = tmp_path_factory.mktemp("population")
+    write_population(folder, patients=PATIENTS, seed=7)
+    lines = (line for file in folder.iterdir() for line in file.read_bytes().splitlines())
+    resources = [msgspec.json.decode(line) for line in lines]
+    return folder, sorted(f"{r['resourceType']}/{r['id']}" for r in resources)
+
+
+@pytest.fixture
+def site(tmp_path):
+    site = Site(tmp_path, **SMALL_PARTS)
+    yield site
+    site.end()
+
+
+@pytest.fixture
+def loaded(site, population):
+    """A site whose database holds the population."""
+    site.run("load", str(population[0]))
+    return site

@@ -1,0 +1,132 @@
+"""kill -9 of real processes at any moment: the job completes exactly, nothing done is repeated."""
+
+import random
+import signal
+import sqlite3
+import time
+from collections import Counter
+
+import pytest
+
+from tests.processes import Client, names
+
+pytestmark = pytest.mark.crash
+
+
+def completed_shards(site):
+    """How often each shard was completed, by every log of the site."""
+    events = [event for process in site.processes for event in process.events()]
+    return Counter(e["shard"] for e in events if e["event"] == "shard.completed")
+
+
+def assert_exact(client: Client, status: str, expected: list[str]) -> None:
+    assert names(client.resources(client.manifest(status))) == expected
+
+
+def same_port(client: Client) -> dict[str, str]:
+    return {"HFS_SERVER_PORT": client.base_url.rsplit(":", 1)[1]}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_server_killed_again_and_again_completes_its_job_exactly(loaded, population, seed):
+    chance = random.Random(seed)
+    server, client = loaded.serve()
+    port = same_port(client)
+    status = client.kick_off()
+
+    for _ in range(4):
+        time.sleep(chance.uniform(0.02, 0.4))
+        server.kill()
+        server, client = loaded.serve(**port)
+
+    assert_exact(client, status, population[1])
+    assert set(completed_shards(loaded).values()) == {1}
+
+
+def test_workers_killed_again_and_again_lose_and_repeat_nothing(loaded, population):
+    _, client = loaded.serve(HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true")
+    status = client.kick_off()
+    chance = random.Random(4)
+    workers = [loaded.start("worker") for _ in range(2)]
+
+    for _ in range(6):
+        time.sleep(chance.uniform(0.3, 1.0))
+        victim = chance.randrange(2)
+        workers[victim].kill()
+        workers[victim] = loaded.start("worker")
+
+    assert_exact(client, status, population[1])
+    assert set(completed_shards(loaded).values()) == {1}
+
+
+def test_a_worker_that_slept_past_its_lease_publishes_nothing(loaded, population):
+    _, client = loaded.serve(HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true")
+    status = client.kick_off()
+    sleeper = loaded.start("worker")
+    while not any(event["event"] == "shard.claimed" for event in sleeper.events()):
+        time.sleep(0.01)
+
+    sleeper.signal(signal.SIGSTOP)
+    loaded.start("worker")
+    client.manifest(status)
+    sleeper.signal(signal.SIGCONT)
+    time.sleep(1)
+
+    assert_exact(client, status, population[1])
+    assert set(completed_shards(loaded).values()) == {1}
+
+
+def test_a_graceful_stop_hands_its_shards_back_at_once(loaded, population):
+    long_lease = {"HFS_BULK_EXPORT_LEASE_DURATION": "600"}
+    server, client = loaded.serve(**long_lease)
+    status = client.kick_off()
+    time.sleep(0.1)
+
+    assert server.stop() == 0
+    database = sqlite3.connect(loaded.folder / "data" / "helios.db")
+    tables = {row[0] for row in database.execute("select name from sqlite_master")}
+    assert "shards" in tables
+    _, client = loaded.serve(**long_lease, **same_port(client))
+
+    assert_exact(client, status, population[1])
+    assert set(completed_shards(loaded).values()) == {1}
+
+
+def test_a_load_killed_half_way_and_repeated_leaves_no_doubles(site, population):
+    folder, expected = population
+    load = site.start("load", str(folder))
+    time.sleep(0.8)
+    load.kill()
+
+    site.run("load", str(folder))
+    _, client = site.serve()
+
+    assert names(client.export()) == expected
+
+
+def test_an_acknowledged_write_survives_a_kill(site):
+    server, client = site.serve()
+    for number in range(20):
+        client.put({"resourceType": "Patient", "id": f"p{number}"})
+    server.kill()
+
+    _, client = site.serve()
+
+    assert names(client.export()) == sorted(f"Patient/p{n}" for n in range(20))
+
+
+def test_output_of_a_job_deleted_while_workers_write_is_gone_after_a_restart(loaded):
+    server, client = loaded.serve()
+    status = client.kick_off()
+    time.sleep(0.1)
+    assert client.http.delete(status).status_code == 202
+    server.kill()
+
+    server, client = loaded.serve()
+
+    assert client.http.get(status).status_code == 404
+    exports = loaded.folder / "data" / "exports"
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and list(exports.glob("*/*/*")):
+        time.sleep(0.05)
+    assert list(exports.glob("*/*/*")) == []
