@@ -1,0 +1,190 @@
+"""Run a server or workers until a signal asks to stop."""
+
+import asyncio
+import math
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import structlog
+import uvicorn
+
+from helios_core import expiry, worker
+from helios_core.errors import ConfigurationError
+from helios_core.http.app import create_app
+from helios_core.pipeline import PartLimits
+from helios_core.plugins import Backends, open_backends
+from helios_core.settings import Settings
+from helios_core.worker import WorkerOptions
+
+_log = structlog.get_logger()
+
+
+async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
+    """
+    Serve, work and sweep until SIGINT or SIGTERM; `on_ready` is told the address once it answers.
+
+    Stopping hands shards back first and lets answers under way end, each for as long as
+    HFS_WORKER_SHUTDOWN_TIMEOUT. A second signal ends the process at once.
+
+    Raises:
+        ConfigurationError: A backend refuses to open, or the address cannot be listened on.
+        BackendUnavailable: A backend cannot be reached.
+    """
+    workers = settings.bulk_export_worker_concurrency
+    if settings.bulk_export_disable_local_worker or not settings.bulk_export_enabled:
+        workers = 0
+    async with open_backends(settings) as backends:
+        listener = _listen(settings)
+        server = _Server(_configuration(settings, backends))
+        with _stop_at_signals() as stop:
+            async with asyncio.TaskGroup() as group:
+                serving = group.create_task(server.serve([listener]))
+                serving.add_done_callback(lambda _: stop.set())
+                await server.ready.wait()
+                on_ready(_address(listener))
+                await _work_until(stop, backends, settings, workers=workers, sweeps=True)
+                server.should_exit = True
+    _log.info("server.stopped")
+
+
+async def work(settings: Settings, *, on_ready: Callable[[], None]) -> None:
+    """
+    Work without serving until SIGINT or SIGTERM, then hand shards back.
+
+    Raises:
+        ConfigurationError: A backend refuses to open.
+        BackendUnavailable: A backend cannot be reached.
+    """
+    workers = settings.bulk_export_worker_concurrency
+    async with open_backends(settings) as backends:
+        with _stop_at_signals() as stop:
+            on_ready()
+            await _work_until(stop, backends, settings, workers=workers, sweeps=False)
+    _log.info("worker.stopped")
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that says when it answers, and leaves the signals to us."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _configuration(settings: Settings, backends: Backends) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(settings, backends),
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.worker_shutdown_timeout.total_seconds()),
+    )
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.server_host, settings.server_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host} port {port} ({error.strerror or error}); HFS_SERVER_HOST "
+            "and HFS_SERVER_PORT choose another address, port 0 a free one"
+        ) from error
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextmanager
+def _stop_at_signals() -> Iterator[asyncio.Event]:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def release() -> None:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    def asked() -> None:
+        _log.info("process.stopping")
+        stop.set()
+        # Whoever asks twice does not want to wait.
+        release()
+
+    for number in signals:
+        loop.add_signal_handler(number, asked)
+    try:
+        yield stop
+    finally:
+        release()
+
+
+async def _work_until(
+    stop: asyncio.Event, backends: Backends, settings: Settings, *, workers: int, sweeps: bool
+) -> None:
+    options = _worker_options(settings)
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(worker.run(name, backends, options, stop=stop))
+            for name in _names(workers)
+        ]
+        if sweeps:
+            tasks.append(group.create_task(_sweep(stop, backends, settings)))
+        await stop.wait()
+        await _end(tasks, settings)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]], settings: Settings) -> None:
+    if not tasks:
+        return
+    timeout = settings.worker_shutdown_timeout.total_seconds()
+    _, late = await asyncio.wait(tasks, timeout=timeout)
+    for task in late:
+        _log.warning("worker.late", timeout_seconds=timeout)
+        task.cancel()
+
+
+async def _sweep(stop: asyncio.Event, backends: Backends, settings: Settings) -> None:
+    await expiry.run(
+        backends,
+        output_ttl=settings.bulk_export_output_ttl,
+        interval=settings.bulk_export_cleanup_interval,
+        stop=stop,
+    )
+
+
+def _names(workers: int) -> list[str]:
+    """Name the workers so that no other process on any machine uses the names."""
+    process = f"{socket.gethostname()}-{os.getpid()}"
+    return [f"{process}-{number}" for number in range(1, workers + 1)]
+
+
+def _worker_options(settings: Settings) -> WorkerOptions:
+    return WorkerOptions(
+        lease_for=settings.bulk_export_lease_duration,
+        heartbeat=settings.bulk_export_heartbeat_interval,
+        max_attempts=settings.bulk_export_max_attempts,
+        limits=PartLimits(
+            batch_bytes=settings.bulk_export_batch_bytes,
+            part_bytes=settings.bulk_export_part_bytes,
+            part_rows=settings.bulk_export_part_rows,
+            compression=settings.bulk_export_compression,
+        ),
+    )
