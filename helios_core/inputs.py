@@ -89,17 +89,18 @@ def read_chunks(files: Files) -> Iterator[Chunk]:
 
 def _read(path: Path) -> Iterator[tuple[int, Body]]:
     """Give each body with the position in the file on disk."""
-    line: int | None = None
+    position, line = 0, None
     named_lines = _plain_name(path).endswith(LINE_SUFFIXES)
     with ExitStack() as stack:
         try:
             disk = stack.enter_context(BufferedReader(FileIO(path), BUFFER_BYTES))
             plain = stack.enter_context(_unzipped(disk))
             for line, content in _bodies(plain, named_lines=named_lines):
-                yield disk.tell(), Body(path=path, line=line, content=content)
+                position = disk.tell()
+                yield position, Body(path=path, line=line, content=content)
         except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]
             reason = f"the file cannot be read further: {_words(error)}"
-            yield path.stat().st_size, Body(path=path, line=line, unreadable=reason)
+            yield position, Body(path=path, line=line, unreadable=reason)
 
 
 def _unzipped(disk: "BufferedReader[FileIO]") -> BufferedIOBase:

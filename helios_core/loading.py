@@ -76,40 +76,54 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Tally:
-    """Counts while a load runs."""
+    """Counts while a load runs, and tells how far it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: Files, on_progress: Callable[[Progress], None] | None) -> None:
         self.outcomes: Counter[Outcome] = Counter()
-        self.problems: list[Problem] = []
         self.bad = 0
-        self.unresolved: Counter[Path] = Counter()
-        self.distinct: set[str] = set()
+        self._files = files
+        self._on_progress = on_progress
+        self._started = time.monotonic()
+        self._problems: list[Problem] = []
+        self._unresolved: Counter[Path] = Counter()
+        self._distinct: set[str] = set()
 
     @property
-    def read(self) -> int:
+    def _read(self) -> int:
         return self.outcomes.total() + self.bad
 
     def add(self, changes: Changes) -> None:
         self.bad += len(changes.problems)
-        self.problems += changes.problems[: MAX_PROBLEMS - len(self.problems)]
-        self.unresolved.update(path for path, _ in changes.unresolved)
-        self.distinct.update(reference for _, reference in changes.unresolved)
+        self._problems += changes.problems[: MAX_PROBLEMS - len(self._problems)]
+        self._unresolved.update(path for path, _ in changes.unresolved)
+        self._distinct.update(reference for _, reference in changes.unresolved)
+        self.report(Phase.LOADING, changes.bytes_done)
 
-    def summary(self, files: Files, seconds: float) -> LoadSummary:
+    def report(self, phase: Phase, bytes_done: int) -> None:
+        if self._on_progress is not None:
+            progress = Progress(
+                phase=phase,
+                bytes_done=bytes_done,
+                bytes_total=self._files.size,
+                resources=self._read,
+            )
+            self._on_progress(progress)
+
+    def summary(self) -> LoadSummary:
         return LoadSummary(
-            files=len(files.paths),
-            skipped=files.skipped,
-            read=self.read,
+            files=len(self._files.paths),
+            skipped=self._files.skipped,
+            read=self._read,
             created=self.outcomes[Outcome.CREATED],
             updated=self.outcomes[Outcome.UPDATED],
             unchanged=self.outcomes[Outcome.UNCHANGED] + self.outcomes[Outcome.ABSENT],
             deleted=self.outcomes[Outcome.DELETED],
             bad=self.bad,
-            problems=tuple(self.problems),
-            unresolved=self.unresolved.total(),
-            unresolved_distinct=len(self.distinct),
-            unresolved_by_file=tuple(self.unresolved.items()),
-            seconds=seconds,
+            problems=tuple(self._problems),
+            unresolved=self._unresolved.total(),
+            unresolved_distinct=len(self._distinct),
+            unresolved_by_file=tuple(self._unresolved.items()),
+            seconds=time.monotonic() - self._started,
         )
 
 
@@ -135,36 +149,33 @@ async def load(  # noqa: PLR0913 - what to load, where to, how, and whom to tell
     Raises:
         BackendUnavailable: The provider cannot write; what was written before stays.
     """
-    started = time.monotonic()
     files = await asyncio.to_thread(find, paths)
-    tally = _Tally()
-
-    def report(phase: Phase, bytes_done: int) -> None:
-        if on_progress is not None:
-            on_progress(
-                Progress(
-                    phase=phase,
-                    bytes_done=bytes_done,
-                    bytes_total=files.size,
-                    resources=tally.read,
-                )
-            )
-
-    known: dict[str, str] = {}
-    async for chunk in _ahead(read_chunks(files)):
-        known |= targets(chunk)
-        report(Phase.SCANNING, chunk.bytes_done)
-    intake = Intake(fhir_version=fhir_version, base_urls=base_urls, targets=known, strict=strict)
+    tally = _Tally(files, on_progress)
+    intake = Intake(
+        fhir_version=fhir_version,
+        base_urls=base_urls,
+        targets=await _scan(files, tally),
+        strict=strict,
+    )
     async with aclosing(_ahead(_understood(intake, files))) as understood:
         async for changes in understood:
             for batch in _batches(changes.changes):
                 applied = await provider.write(tenant, fhir_version, batch)
                 tally.outcomes.update(change.outcome for change in applied)
             tally.add(changes)
-            report(Phase.LOADING, changes.bytes_done)
             if strict and tally.bad:
                 break
-    return tally.summary(files, time.monotonic() - started)
+    return tally.summary()
+
+
+async def _scan(files: Files, tally: _Tally) -> dict[str, str]:
+    """Give what temporary references in these files stand for."""
+    known: dict[str, str] = {}
+    async with aclosing(_ahead(read_chunks(files))) as chunks:
+        async for chunk in chunks:
+            known |= targets(chunk)
+            tally.report(Phase.SCANNING, chunk.bytes_done)
+    return known
 
 
 def _understood(intake: Intake, files: Files) -> Iterator[Changes]:

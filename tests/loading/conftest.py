@@ -1,0 +1,50 @@
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from helios_core.fhir.versions import FHIRVersion
+from helios_core.loading import LoadSummary, load
+from helios_core.memory_data import MemoryDataProvider
+
+
+class Store:
+    """A memory provider, with the load and the look the tests need."""
+
+    def __init__(self) -> None:
+        self.provider = MemoryDataProvider()
+
+    async def load(self, *paths: Path, **options) -> LoadSummary:
+        options = {"tenant": "default", "fhir_version": FHIRVersion.R4} | options
+        return await load(paths, self.provider, **options)
+
+    async def version(self, reference: str, fhir_version: FHIRVersion = FHIRVersion.R4):
+        return await self.provider.get("default", fhir_version, *reference.split("/"))
+
+    async def text(self, reference: str) -> str:
+        version = await self.version(reference)
+        assert version is not None, f"{reference} is not stored"
+        assert version.content is not None, f"{reference} is deleted"
+        return version.content.decode()
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+def write(tmp_path) -> Callable[..., Path]:
+    """Write a file of text, of one document, or of one document per line."""
+
+    def write(name: str, *documents: object, indent: int | None = None) -> Path:
+        texts = [d if isinstance(d, str) else json.dumps(d, indent=indent) for d in documents]
+        content = "\n".join(texts).encode()
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        return path
+
+    return write

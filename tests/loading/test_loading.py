@@ -1,0 +1,224 @@
+"""What a load does with good and bad, again and at length."""
+
+import gzip
+import itertools
+import json
+import tracemalloc
+
+import pytest
+
+from helios_core.data_providers import SupportsWrites
+from helios_core.errors import BackendUnavailable
+from helios_core.fhir.versions import FHIRVersion
+from helios_core.loading import MAX_PROBLEMS, WRITE_BYTES, WRITE_CHANGES, Phase, load
+from helios_core.memory_data import MemoryDataProvider
+
+CANARY = "Ophelia-Vanderbeek"
+
+
+def patient(number, **more):
+    return {"resourceType": "Patient", "id": f"p{number}"} | more
+
+
+class Recording(SupportsWrites):
+    """Counts what it is asked to write, and stores nothing."""
+
+    def __init__(self, provider, *, fail_at=None):
+        self._provider = provider
+        self._fail_at = fail_at
+        self.batches = []
+
+    async def write(self, tenant, fhir_version, changes):
+        if self._fail_at == len(self.batches):
+            raise BackendUnavailable("the disk is full")
+        self.batches.append([len(change.resource.tail) for change in changes])
+        return await self._provider.write(tenant, fhir_version, changes)
+
+
+async def test_loading_again_changes_nothing(store, write):
+    path = write("patients.ndjson", *map(patient, range(5)))
+
+    await store.load(path)
+    again = await store.load(path)
+
+    assert (again.created, again.updated, again.unchanged) == (0, 0, 5)
+    assert (await store.version("Patient/p0")).version_id == 1
+
+
+async def test_loading_a_changed_resource_updates_it(store, write):
+    await store.load(write("old.ndjson", patient(0), patient(1)))
+    summary = await store.load(write("new.ndjson", patient(0, active=True), patient(1)))
+
+    assert (summary.created, summary.updated, summary.unchanged) == (0, 1, 1)
+    assert (await store.version("Patient/p0")).version_id == 2
+
+
+async def test_meta_of_an_export_does_not_make_a_version(store, write):
+    stamp = {"versionId": "7", "lastUpdated": "2020-01-01T00:00:00Z"}
+    await store.load(write("first.ndjson", patient(0)))
+
+    summary = await store.load(write("exported.ndjson", patient(0, meta=stamp)))
+
+    assert summary.unchanged == 1
+
+
+async def test_everything_stays_inside_the_tenant_and_the_version(store, write):
+    await store.load(write("a.ndjson", patient(0)), tenant="other", fhir_version=FHIRVersion.R5)
+
+    assert await store.version("Patient/p0") is None
+    assert await store.provider.get("other", FHIRVersion.R5, "Patient", "p0")
+
+
+async def test_a_bad_line_is_told_and_the_rest_is_loaded(store, write):
+    lines = [
+        patient(0),
+        "{broken",
+        {"resourceType": "Patient"},
+        {"resourceType": "Nobody", "id": "x"},
+        [],
+        patient(1),
+    ]
+    path = write("mixed.ndjson", *lines)
+
+    summary = await store.load(path)
+
+    assert (summary.read, summary.created, summary.bad) == (6, 2, 4)
+    assert [problem.line for problem in summary.problems] == [2, 3, 4, 5]
+    assert str(summary.problems[1]) == f"{path}, line 3: the resource has no id"
+
+
+async def test_problems_do_not_show_the_content(store, write):
+    lines = [
+        patient(0, id=f"{CANARY}!"),
+        patient(0, meta=CANARY),
+        f'{{"resourceType":"Patient","id":"p","{CANARY}":{CANARY}}}',
+        {"resourceType": CANARY, "id": "x"},
+        f'{{"resourceType":"Patient","{CANARY}!":1,"{CANARY}!":2,"id":"p"}}',
+    ]
+
+    summary = await store.load(write("lines.ndjson", *lines))
+
+    assert summary.bad == len(lines)
+    assert CANARY not in "".join(map(str, summary.problems))
+
+
+async def test_a_strict_load_stops_at_the_first_bad_one(store, write):
+    path = write("mixed.ndjson", patient(0), "{broken", "{broken", patient(1))
+
+    summary = await store.load(path, write("z.ndjson", patient(2)), strict=True)
+
+    assert (summary.read, summary.created, summary.bad) == (2, 1, 1)
+    assert await store.version("Patient/p0")
+    assert await store.version("Patient/p1") is None
+
+
+async def test_a_strict_load_without_problems_loads_everything(store, write):
+    summary = await store.load(write("a.ndjson", *map(patient, range(2500))), strict=True)
+
+    assert (summary.created, summary.bad) == (2500, 0)
+
+
+async def test_only_the_first_problems_are_described(store, write):
+    path = write("bad.ndjson", *["{broken"] * (MAX_PROBLEMS + 50))
+
+    summary = await store.load(path)
+
+    assert (len(summary.problems), summary.bad) == (MAX_PROBLEMS, MAX_PROBLEMS + 50)
+
+
+async def test_a_file_that_is_not_there_is_a_problem(store, write, tmp_path):
+    summary = await store.load(tmp_path / "missing.ndjson", write("a.ndjson", patient(0)))
+
+    assert (summary.created, summary.bad) == (1, 1)
+    assert "No such file" in summary.problems[0].reason
+
+
+@pytest.mark.parametrize("damage", ["cut", "altered"])
+async def test_a_damaged_gzip_file_is_a_problem_and_what_was_read_stays(store, tmp_path, damage):
+    lines = b"".join(json.dumps(patient(n)).encode() + b"\n" for n in range(40_000))
+    content = bytearray(gzip.compress(lines))
+    middle = len(content) // 2
+    if damage == "cut":
+        del content[middle:]
+    else:
+        content[-8:] = bytes(8)  # the checksum
+    path = tmp_path / "a.ndjson.gz"
+    path.write_bytes(content)
+
+    summary = await store.load(path)
+
+    assert summary.created > 1000
+    assert summary.bad >= 1
+    assert "cannot be read further" in str(summary.problems[-1])
+
+
+async def test_writes_are_short_and_in_order(write):
+    recording = Recording(MemoryDataProvider())
+    many = write("many.ndjson", *map(patient, range(2 * WRITE_CHANGES + 1)))
+    text = "x" * (WRITE_BYTES // 3)
+    large = [patient(n, text=text) for n in range(7)]
+    entries = [{"resource": resource} for resource in large]
+    bundle = write("b.json", {"resourceType": "Bundle", "type": "collection", "entry": entries})
+
+    await load([many, bundle], recording, tenant="t", fhir_version=FHIRVersion.R4)
+
+    assert all(len(batch) <= WRITE_CHANGES for batch in recording.batches)
+    assert all(sum(batch[:-1]) <= WRITE_BYTES for batch in recording.batches)
+    assert sum(map(len, recording.batches)) == 2 * WRITE_CHANGES + 8
+
+
+async def test_a_provider_that_cannot_write_ends_the_load(write):
+    provider = MemoryDataProvider()
+    path = write("many.ndjson", *map(patient, range(3000)))
+
+    with pytest.raises(BackendUnavailable, match="the disk is full"):
+        await load([path], Recording(provider, fail_at=1), tenant="t", fhir_version=FHIRVersion.R4)
+
+    assert await provider.get("t", FHIRVersion.R4, "Patient", "p0")
+    assert await provider.get("t", FHIRVersion.R4, "Patient", "p2999") is None
+
+
+async def test_progress_grows_to_the_size_on_disk(store, write):
+    told = []
+    paths = [write(f"{n}.ndjson.gz", *map(patient, range(3000))) for n in range(2)]
+
+    await store.load(*paths, on_progress=told.append)
+
+    size = sum(path.stat().st_size for path in paths)
+    for phase, progress in itertools.groupby(told, key=lambda progress: progress.phase):
+        done = [p.bytes_done for p in progress]
+        assert done == sorted(done)
+        assert done[-1] == size
+        assert phase in Phase
+    assert {p.bytes_total for p in told} == {size}
+    assert told[-1].resources == 6000
+
+
+async def test_memory_does_not_grow_with_the_file(tmp_path):
+    path = tmp_path / "large.ndjson"
+    with path.open("w") as file:
+        for number in range(300):
+            text = f"{number:06}" * 50_000
+            file.write(json.dumps(patient(number, text=text)) + "\n")
+
+    class Nowhere:
+        async def write(self, tenant, fhir_version, changes):
+            return []
+
+    tracemalloc.start()
+    await load([path], Nowhere(), tenant="t", fhir_version=FHIRVersion.R4)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert path.stat().st_size > 80_000_000
+    assert peak < 40_000_000
+
+
+async def test_a_line_of_many_megabytes_is_loaded(store, write):
+    note = {"resourceType": "Binary", "id": "b", "contentType": "text/plain"}
+    path = write("large.ndjson", note | {"data": "QUJD" * 7_000_000}, patient(0))
+
+    summary = await store.load(path)
+
+    assert (summary.created, summary.bad) == (2, 0)
+    assert len(await store.text("Binary/b")) > 28_000_000
