@@ -4,6 +4,7 @@ from typing import Any
 
 from litestar import Response, route
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from helios_core.data_providers import StoredVersion, SupportsHistory
 from helios_core.errors import ResourceNotFound
@@ -42,7 +43,9 @@ class History:
             route(one, http_method=READ, status_code=200)(self.read),
         ]
 
-    async def read(self, request: Incoming, resource_id: str, version: str) -> Response[Any]:
+    async def read(
+        self, request: Incoming, resource_id: FromPath[str], version: FromPath[str]
+    ) -> Response[Any]:
         """Give one version."""
         caller = self._guard.admit(request)
         resource_type = type_of(request, caller)
@@ -54,7 +57,7 @@ class History:
         )
         return version_answer(request, caller, stored)
 
-    async def list(self, request: Incoming, resource_id: str) -> Response[bytes]:
+    async def list(self, request: Incoming, resource_id: FromPath[str]) -> Response[bytes]:
         """Give a page of versions, newest first."""
         caller = self._guard.admit(request)
         resource_type = type_of(request, caller)

@@ -3,6 +3,7 @@
 from litestar import Response, get, post, route
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from helios_core import kickoff
 from helios_core.exports import Level
@@ -44,7 +45,7 @@ class KickOff:
         """Export the compartments of all patients."""
         return await self._accept(request, Level.PATIENT)
 
-    async def group(self, request: Incoming, resource_id: str) -> Response[bytes]:
+    async def group(self, request: Incoming, resource_id: FromPath[str]) -> Response[bytes]:
         """Export the compartments of a group's patients."""
         return await self._accept(request, Level.GROUP, group_id=resource_id)
 

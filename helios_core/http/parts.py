@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from litestar import Response, route
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 from litestar.response import Stream
 
 from helios_core.errors import PartNotFound
@@ -71,7 +72,9 @@ class Parts:
         path = "/export-file/{job_id:str}/{name:str}"
         return [route(path, http_method=READ, status_code=200)(self.download)]
 
-    async def download(self, request: Incoming, job_id: str, name: str) -> Response[Any]:
+    async def download(
+        self, request: Incoming, job_id: FromPath[str], name: FromPath[str]
+    ) -> Response[Any]:
         """Give a part, whole or in a range, compressed where it is stored so and accepted so."""
         job, part = await self._published(self._guard.tenant(request), job_id, name)
         gzip = part.key.compression is Compression.GZIP

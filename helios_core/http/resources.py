@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from litestar import Response, delete, post, put, route
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from helios_core.data_providers import (
     Applied,
@@ -66,7 +67,7 @@ class Reading:
         path = paths("/{resource_id:str}")
         return [route(path, http_method=READ, status_code=200)(self.read)]
 
-    async def read(self, request: Incoming, resource_id: str) -> Response[Any]:
+    async def read(self, request: Incoming, resource_id: FromPath[str]) -> Response[Any]:
         """Give the current version."""
         caller = self._guard.admit(request)
         resource_type = type_of(request, caller)
@@ -109,7 +110,7 @@ class Writing:
         )
         return await self._put(caller, Put(resource=resource))
 
-    async def update(self, request: Incoming, resource_id: str) -> Response[bytes]:
+    async def update(self, request: Incoming, resource_id: FromPath[str]) -> Response[bytes]:
         """Store a new version, or the first one under an id of the client's choice."""
         caller = self._guard.admit(request)
         resource_type = type_of(request, caller)
@@ -124,7 +125,7 @@ class Writing:
         if_match = if_match_of(request.headers.get("if-match"))
         return await self._put(caller, Put(resource=resource, if_match=if_match))
 
-    async def delete(self, request: Incoming, resource_id: str) -> Response[None]:
+    async def delete(self, request: Incoming, resource_id: FromPath[str]) -> Response[None]:
         """Delete a resource; its versions stay. Deleting it again changes nothing."""
         caller = self._guard.admit(request)
         change = Delete(

@@ -10,6 +10,7 @@ import structlog
 from litestar import Response, delete, route
 from litestar.background_tasks import BackgroundTask
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from helios_core import expiry
 from helios_core.errors import BackendError
@@ -41,7 +42,7 @@ class Status:
             delete(path, status_code=202)(self.end),
         ]
 
-    async def poll(self, request: Incoming, job_id: str) -> Response[bytes]:
+    async def poll(self, request: Incoming, job_id: FromPath[str]) -> Response[bytes]:
         """Tell how far an export is, or give its manifest, or say why it failed."""
         caller = self._guard.admit(request)
         job = await self._backends.jobs.get(caller.tenant, job_id)
@@ -65,7 +66,7 @@ class Status:
             msgspec.json.encode(manifest), media_type="application/json", headers=headers
         )
 
-    async def end(self, request: Incoming, job_id: str) -> Response[bytes]:
+    async def end(self, request: Incoming, job_id: FromPath[str]) -> Response[bytes]:
         """End an export at once; its files go after the answer."""
         caller = self._guard.admit(request)
         await self._backends.jobs.cancel(caller.tenant, job_id)

@@ -1,0 +1,153 @@
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+
+import httpx
+import msgspec
+import pytest
+import uvicorn
+
+from helios_core.data_providers import Delete, Put
+from helios_core.fhir.resources import parse_resource
+from helios_core.fhir.versions import FHIRVersion
+from helios_core.http.app import create_app
+from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
+from helios_core.pipeline import PartLimits
+from helios_core.plugins import Backends
+from helios_core.settings import Settings
+from helios_core.worker import WorkerOptions, run
+
+BASE = "http://fhir.example"
+ASYNC = {"Prefer": "respond-async"}
+
+
+class Site:
+    """A server over memory backends, and what tests do with it all the time."""
+
+    def __init__(self, backends, client):
+        self.backends = backends
+        self.client = client
+
+    async def put(self, *resources, tenant="default", version=FHIRVersion.R4):
+        """Store resources behind the server's back."""
+        changes = [
+            Put(resource=parse_resource(msgspec.json.encode(r), version)) for r in resources
+        ]
+        return await self.backends.provider.write(tenant, version, changes)
+
+    async def delete(self, resource_type, resource_id):
+        change = Delete(resource_type=resource_type, id=resource_id)
+        await self.backends.provider.write("default", FHIRVersion.R4, [change])
+
+    async def kick_off(self, path="/$export", **options):
+        options["headers"] = ASYNC | options.get("headers", {})
+        method = options.pop("method", "GET")
+        response = await self.client.request(method, path, **options)
+        assert response.status_code == 202, response.text
+        return response.headers["content-location"]
+
+    async def finish(self, location, *, tenant="default", **limits):
+        """Work until an export has ended."""
+        job_id = location.rsplit("/", 1)[1]
+        options = WorkerOptions(retry_after=timedelta(milliseconds=1), limits=PartLimits(**limits))
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run("tester", self.backends, options, stop=stop))
+            while (await self.backends.jobs.get(tenant, job_id)).status.active:
+                await asyncio.sleep(0.005)
+            stop.set()
+
+    async def manifest(self, path="/$export", *, limits=None, **options):
+        """Export, and give the manifest."""
+        location = await self.kick_off(path, **options)
+        await self.finish(location, **(limits or {}))
+        response = await self.client.get(location)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+
+@pytest.fixture
+def backends():
+    return Backends(
+        provider=MemoryDataProvider(),
+        jobs=MemoryJobStore(),
+        outputs=MemoryOutputStore(),
+        announce=lambda _job: None,
+    )
+
+
+@pytest.fixture
+async def open_site(backends):
+    """Give a site with some settings of its own, or over some backend of its own."""
+    async with AsyncExitStack() as stack:
+
+        async def open_site(settings=None, **replaced):
+            own = msgspec.structs.replace(backends, **replaced)
+            app = create_app(settings or Settings(), own)
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            client = httpx.AsyncClient(transport=transport, base_url=BASE)
+            return Site(own, await stack.enter_async_context(client))
+
+        yield open_site
+
+
+@pytest.fixture
+async def site(open_site):
+    return await open_site()
+
+
+@pytest.fixture
+def client(site):
+    return site.client
+
+
+@asynccontextmanager
+async def serving(settings, backends):
+    """A real server on a free port of the loopback; gives its port."""
+    app = create_app(settings, backends)
+    config = uvicorn.Config(
+        app, port=0, ws="none", log_config=None, access_log=False, loop="asyncio", lifespan="on"
+    )
+    server = uvicorn.Server(config)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server._serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        try:
+            yield server.servers[0].sockets[0].getsockname()[1]
+        finally:
+            server.should_exit = True
+
+
+@pytest.fixture
+async def live(backends):
+    """Start real servers over the memory backends."""
+    async with AsyncExitStack() as stack:
+
+        async def live(settings=None, **replaced):
+            own = msgspec.structs.replace(backends, **replaced)
+            port = await stack.enter_async_context(serving(settings or Settings(), own))
+            url = f"http://127.0.0.1:{port}"
+            client = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
+            return Site(own, client)
+
+        yield live
+
+
+@pytest.fixture
+def outcome():
+    """Check that a response is a FHIR error, and give its one issue."""
+
+    def outcome(response, status, code=None):
+        assert response.status_code == status, response.text
+        assert response.headers["content-type"].startswith("application/fhir+json")
+        body = response.json()
+        assert body["resourceType"] == "OperationOutcome"
+        [issue] = body["issue"]
+        assert issue["severity"] in {"fatal", "error"}
+        assert issue["diagnostics"]
+        if code is not None:
+            assert issue["code"] == code
+        return issue
+
+    return outcome
