@@ -88,21 +88,22 @@ def _combination(
     storage: str, output: str, plugins: dict[str, Plugin], *, selected: tuple[str, str]
 ) -> Combination:
     primary, _, index = storage.partition("-")
-    provider = plugins.get(primary)
-    sink = plugins.get(output.replace("-", ""))
+    sink_name = output.replace("-", "")
+    provider, sink = plugins.get(primary), plugins.get(sink_name)
     keeper = provider if provider and provider.jobs else plugins.get("sqlite")
-    missing = [
-        *_missing(primary, offered=bool(provider and provider.provider)),
-        *([f"search index {index} is not part of this release"] if index else []),
-        *_missing(output.replace("-", ""), offered=bool(sink and sink.outputs)),
-        *_missing("sqlite", offered=bool(keeper and keeper.jobs)),
-    ]
+    has = {
+        primary: bool(provider and provider.provider),
+        index: not index,
+        sink_name: bool(sink and sink.outputs),
+        "sqlite": bool(keeper and keeper.jobs),
+    }
+    missing = [name for name, there in has.items() if not there]
     return Combination(
         storage=storage,
         output=output,
         selected=(storage, output) == selected,
         works=not missing,
-        reason="; ".join(dict.fromkeys(missing)),
+        reason=_remedy(missing),
         job_store="" if missing or not keeper else _job_store(primary, keeper),
         capabilities=tuple(_capabilities(provider, sink)) if not missing else (),
     )
@@ -130,11 +131,13 @@ def _job_store(primary: str, keeper: Plugin) -> str:
     return keeper.origin.name if own else f"{keeper.origin.name} beside the output"
 
 
-def _missing(name: str, *, offered: bool) -> list[str]:
-    if offered:
-        return []
-    wanted = extra(name)
-    return [f"install {wanted}" if wanted else f"plugin {name} is not part of this release"]
+def _remedy(missing: Sequence[str]) -> str:
+    """Say which extras to install, and what no extra of this release installs."""
+    ours = [name for name in missing if extra(name)]
+    install = f"install helios-core[{','.join(ours)}]" if ours else ""
+    others = ", ".join(name for name in missing if name not in ours)
+    absent = f"not part of this release: {others}" if others else ""
+    return "; ".join(filter(None, (install, absent)))
 
 
 def _spelt(name: str) -> str:

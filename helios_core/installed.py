@@ -125,10 +125,10 @@ def find(name: str, choices: Sequence[Installed], *, setting: str) -> Installed:
     return found[0]
 
 
-def extra(name: str) -> str | None:
-    """Give the extra that installs a plugin, or None where this release has none."""
+def extra(name: str) -> bool:
+    """Whether an extra of this release installs the plugin."""
     known = metadata("helios-core").get_all("Provides-Extra") or []
-    return f"helios-core[{name}]" if name.replace("_", "-") in known or name in known else None
+    return name in known or name.replace("_", "-") in known
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -194,8 +194,8 @@ def _observer(hook: pluggy.HookCaller) -> Callable[[Job], object] | None:
 
 def _unknown(name: str, choices: Sequence[Installed], setting: str) -> str:
     names = sorted({plugin.name for plugin in choices})
-    if wanted := extra(name):
-        advice = f"install {wanted}"
+    if extra(name):
+        advice = f"install helios-core[{name}]"
     elif guess := nearest(name, names):
         advice = f"the nearest is {guess}"
     else:

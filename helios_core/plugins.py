@@ -79,6 +79,11 @@ def select(settings: Settings, problems: Sequence[str] = ()) -> Selection:
     return _Choice(settings, [ConfigurationError(problem) for problem in problems]).selection()
 
 
+def names(settings: Settings) -> set[str]:
+    """Name the plugins that settings ask for, whether they are installed or not."""
+    return {_primary(settings), _output(settings), *settings.plugins}
+
+
 @asynccontextmanager
 async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
     """
@@ -140,8 +145,8 @@ class _Choice:
 
     def _provider(self) -> Chosen[DataProvider] | None:
         setting = "HFS_STORAGE_BACKEND"
-        name, _, index = self._settings.storage_backend.partition("-")
-        if index:
+        name = _primary(self._settings)
+        if index := self._settings.storage_backend.removeprefix(name).removeprefix("-"):
             self._problems.append(
                 UnknownPlugin(f"{setting} asks for search index {index}; this release has none")
             )
@@ -157,8 +162,7 @@ class _Choice:
         return self._chosen(plugin, plugin.jobs) if plugin else None
 
     def _outputs(self) -> Chosen[OutputStore] | None:
-        # The setting's traditional value is local-fs, and a plugin's name has no hyphen.
-        name = self._settings.bulk_export_output_backend.replace("-", "")
+        name = _output(self._settings)
         plugin = self._load(name, "HFS_BULK_EXPORT_OUTPUT_BACKEND", role="output store")
         return self._chosen(plugin, plugin.outputs) if plugin else None
 
@@ -197,6 +201,16 @@ class _Choice:
         for name in sorted(self._settings.others):
             if name not in known and not name.startswith(idle):
                 self._problems.append(ConfigurationError(_unknown(name, known)))
+
+
+def _primary(settings: Settings) -> str:
+    """Give the storage backend's name without that of its search index."""
+    return settings.storage_backend.partition("-")[0]
+
+
+def _output(settings: Settings) -> str:
+    """Give the output plugin's name: the traditional value is local-fs, names have no hyphen."""
+    return settings.bulk_export_output_backend.replace("-", "")
 
 
 def _announcer(plugins: Sequence[Plugin]) -> Callable[[Job], None]:

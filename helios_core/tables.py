@@ -3,12 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
+from rich import box
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from helios_core.capabilities import POWERS, Combination, powers
+from helios_core.client import Summary
 from helios_core.errors import BrokenPlugin
 from helios_core.installed import Installed, Plugin
+from helios_core.loading import LoadSummary
 from helios_core.plugins import Selection
 from helios_core.settings import OWN
 from helios_core.variables import Secret, Variable, text_of
@@ -72,7 +77,7 @@ def _setting(
 
 def settings_table(rows: Iterable[SettingRow]) -> Table:
     """Show settings, those of the environment standing out."""
-    table = Table("setting", "value", "origin", "default", "unit")
+    table = _table("setting", "value", "origin", "default", "unit")
     for row in rows:
         style = "bold" if row.origin == "environment" else None
         cells = (row.name, row.value, row.origin, row.default, row.unit)
@@ -127,7 +132,7 @@ def _plugin(item: Plugin | tuple[Installed, BrokenPlugin], selected: set[str]) -
 
 def plugins_table(rows: Iterable[PluginRow]) -> Table:
     """Show plugins, broken ones with the reason."""
-    table = Table("plugin", "selected", "version", "origin", "offers", "powers")
+    table = _table("plugin", "selected", "version", "origin", "offers", "powers")
     for row in rows:
         offers = f"[red]broken: {escape(row.problem)}" if row.problem else ", ".join(row.offers)
         table.add_row(
@@ -143,14 +148,69 @@ def plugins_table(rows: Iterable[PluginRow]) -> Table:
 
 def matrix_table(combinations: Iterable[Combination]) -> Table:
     """Show the capability matrix; below it stands why something does not work."""
-    names = [name for _, name in POWERS]
-    table = Table("storage", "output", "export", "jobs in", *names, title="Capabilities")
+    table = _table("storage", "output", "export", "jobs in", "remarks")
     for row in combinations:
-        storage = f"{row.storage} *" if row.selected else row.storage
-        if not row.works:
-            table.add_row(storage, row.output, f"no: {row.reason}", style="dim")
-            continue
-        has = {capability.name: capability.works for capability in row.capabilities}
-        marks = ("yes" if has.get(name) else "no" for name in names)
-        table.add_row(storage, row.output, "yes", row.job_store, *marks)
+        storage = f"{row.storage} (selected)" if row.selected else row.storage
+        cells = (storage, row.output, "yes" if row.works else "no", row.job_store, _remarks(row))
+        table.add_row(*map(escape, cells), style=None if row.works else "dim")
     return table
+
+
+def _remarks(row: Combination) -> str:
+    able = ", ".join(capability.name for capability in row.capabilities if capability.works)
+    unable = ", ".join(capability.name for capability in row.capabilities if not capability.works)
+    return row.reason or "; ".join(filter(None, (able, unable and f"no {unable}")))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column in ("setting", "storage"))
+    return table
+
+
+def load_report(summary: LoadSummary) -> Group:
+    """Say what a load did, and what was wrong with what could not be loaded."""
+    names = ("files", "read", "created", "updated", "unchanged", "deleted", "bad", "rate")
+    counts = _table(*names)
+    counts.add_row(
+        *(
+            f"{count:,}"
+            for count in (
+                summary.files,
+                summary.read,
+                summary.created,
+                summary.updated,
+                summary.unchanged,
+                summary.deleted,
+                summary.bad,
+            )
+        ),
+        f"{summary.rate:,.0f}/s",
+    )
+    lines = [f"bad: {problem}" for problem in summary.problems]
+    if summary.bad > len(summary.problems):
+        lines.append(f"bad: {summary.bad - len(summary.problems):,} more")
+    if summary.unresolved:
+        lines.append(
+            f"{summary.unresolved:,} references to {summary.unresolved_distinct:,} resources that "
+            "were not loaded are kept as they are:"
+        )
+        lines += [f"  {path}: {count:,}" for path, count in summary.unresolved_by_file]
+    if summary.skipped:
+        lines.append(f"{summary.skipped:,} files were skipped: their names are not those of JSON")
+    return Group(counts, *map(Text, lines))
+
+
+def export_report(summary: Summary) -> Group:
+    """Say which files an export gave."""
+    files = _table("file", "list", "holds", "lines", "bytes")
+    for file in summary.files:
+        cells = (str(file.path), file.kind, file.type, f"{file.lines:,}", f"{file.size:,}")
+        files.add_row(*map(escape, cells))
+    forgotten = "" if summary.deleted else "; the server did not delete the export"
+    total = (
+        f"{summary.lines:,} resources as of {summary.transaction_time} in {summary.seconds:.1f} "
+        f"s, every announced count verified{forgotten}"
+    )
+    return Group(files, Text(total))

@@ -1,0 +1,277 @@
+"""The command line."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+import uvloop
+from rich.console import Console
+
+from helios_core import capabilities as matrices
+from helios_core import client, loading, logs, plugins, progress, serving, tables
+from helios_core.data_providers import SupportsWrites
+from helios_core.errors import ConfigurationError, HeliosError
+from helios_core.exports import Level
+from helios_core.fhir.versions import FHIRVersion
+from helios_core.installed import Plugin, load_all
+from helios_core.plugins import Selection
+from helios_core.settings import LogFormat, LogLevel, Settings, from_environment
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback with local variables would show resources and secrets.
+    pretty_exceptions_show_locals=False,
+)
+# A file or a pipe has no width of its own, and cut tables help nobody.
+out = Console(width=None if sys.stdout.isatty() else 160)
+
+
+class Format(StrEnum):
+    """How a command prints what it found."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class SettingsFormat(StrEnum):
+    """How `helios settings` prints: what is in effect, or the reference."""
+
+    TABLE = "table"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    *, show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """FHIR Bulk Data Export. Settings are environment variables: see `helios settings`."""
+    if show_version:
+        out.print(version("helios-core"), highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def serve() -> None:
+    """Serve, and work on exports; SIGINT or SIGTERM stops cleanly."""
+    with _plainly():
+        selection = plugins.configure(os.environ)
+        _log_as(selection.settings)
+        _run(serving.serve(selection.settings, on_ready=lambda url: _greet(selection, url)))
+
+
+@app.command()
+def worker() -> None:
+    """Work on exports without serving; SIGINT or SIGTERM hands the work back."""
+    with _plainly():
+        selection = plugins.configure(os.environ)
+        _log_as(selection.settings)
+        workers = selection.settings.bulk_export_worker_concurrency
+        _run(
+            serving.work(
+                selection.settings, on_ready=lambda: _say(f"Working with {workers} workers")
+            )
+        )
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the schema of every selected backend up to date."""
+    with _plainly():
+        _quiet()
+        done = _run(plugins.migrate(plugins.configure(os.environ)))
+    for name, what in done:
+        _say(f"{name}: {what}")
+    if not done:
+        _say("The selected backends have no schema.")
+
+
+@app.command()
+def settings(
+    output: Annotated[
+        SettingsFormat, typer.Option("--format", help="table, json or the markdown reference.")
+    ] = SettingsFormat.TABLE,
+) -> None:
+    """Print every setting, its value, origin, default and unit; secrets are masked."""
+    with _plainly():
+        rows = tables.setting_rows(plugins.configure(os.environ), os.environ)
+    match output:
+        case SettingsFormat.TABLE:
+            out.print(tables.settings_table(rows))
+        case SettingsFormat.JSON:
+            _json(rows)
+        case SettingsFormat.MARKDOWN:
+            _say(tables.settings_markdown(rows).rstrip())
+
+
+@app.command("plugins")
+def list_plugins(
+    output: Annotated[Format, typer.Option("--format", help="table or json.")] = Format.TABLE,
+) -> None:
+    """Print every installed plugin, whether it is selected, and what is wrong with broken ones."""
+    current, _ = from_environment(os.environ)
+    rows = tables.plugin_rows(load_all(), plugins.names(current))
+    if output is Format.JSON:
+        _json(rows)
+    else:
+        out.print(tables.plugins_table(rows))
+
+
+@app.command()
+def capabilities(
+    *,
+    known: Annotated[
+        bool, typer.Option("--all", help="Also combinations that are not installed.")
+    ] = False,
+    output: Annotated[Format, typer.Option("--format", help="table or json.")] = Format.TABLE,
+) -> None:
+    """Print what each combination of storage and output can do, and why not the rest."""
+    current, _ = from_environment(os.environ)
+    usable = [plugin for plugin in load_all() if isinstance(plugin, Plugin)]
+    rows = matrices.matrix(usable, selected=_backends(current), known=known)
+    if output is Format.JSON:
+        _json(rows)
+    else:
+        out.print(tables.matrix_table(rows))
+
+
+@app.command()
+def load(
+    paths: Annotated[list[Path], typer.Argument(exists=True, help="Files or folders.")],
+    *,
+    tenant: Annotated[str | None, typer.Option(help="Default: HFS_DEFAULT_TENANT.")] = None,
+    fhir_version: Annotated[
+        FHIRVersion | None, typer.Option(help="Default: HFS_DEFAULT_FHIR_VERSION.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad line.")] = False,
+) -> None:
+    """Load NDJSON, Bundles and single resources, plain or .gz; loading again is an update."""
+    with _plainly():
+        _quiet()
+        selection = plugins.configure(os.environ)
+        current = selection.settings
+        summary = _run(
+            _load(
+                selection,
+                paths,
+                tenant=tenant or current.default_tenant,
+                fhir_version=fhir_version or current.default_fhir_version,
+                strict=strict,
+            )
+        )
+    out.print(tables.load_report(summary))
+    raise typer.Exit(1 if summary.bad else 0)
+
+
+@app.command()
+def export(  # noqa: PLR0913  one parameter per option
+    url: Annotated[str, typer.Argument(help="Base address of a Bulk Data server.")],
+    *,
+    to: Annotated[Path, typer.Option(help="Folder for the files.", file_okay=False)],
+    level: Annotated[Level | None, typer.Option(help="Default: group with --group.")] = None,
+    group: Annotated[str | None, typer.Option(help="Id of the Group to export.")] = None,
+    types: Annotated[
+        list[str] | None, typer.Option("--type", help="Resource types, repeated or with commas.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="Only changes after this instant.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only changes before this instant.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Sent as X-Tenant-ID.")] = None,
+) -> None:
+    """Export from a Bulk Data server into a folder and verify what arrives."""
+    level = level or (Level.GROUP if group else Level.SYSTEM)
+    if (level is Level.GROUP) != (group is not None):
+        raise typer.BadParameter("--level group needs --group, and no other level takes one")
+    order = client.Order(
+        base_url=url,
+        level=level,
+        group_id=group,
+        types=[name for value in types or () for name in value.split(",") if name],
+        since=since,
+        until=until,
+        headers={"X-Tenant-ID": tenant} if tenant else {},
+    )
+    with _plainly():
+        _quiet()
+        with progress.exporting() as tell:
+            summary = _run(client.export(order, to, on_progress=tell))
+    out.print(tables.export_report(summary))
+
+
+async def _load(
+    selection: Selection,
+    paths: list[Path],
+    *,
+    tenant: str,
+    fhir_version: FHIRVersion,
+    strict: bool,
+) -> loading.LoadSummary:
+    base_url = selection.settings.base_url
+    async with selection.provider.open() as provider:
+        if not isinstance(provider, SupportsWrites):
+            raise ConfigurationError(f"{selection.provider.plugin.origin} cannot be written to")
+        with progress.loading() as tell:
+            return await loading.load(
+                paths,
+                provider,
+                tenant=tenant,
+                fhir_version=fhir_version,
+                strict=strict,
+                on_progress=tell,
+                base_urls=(base_url,) if base_url else (),
+            )
+
+
+def _greet(selection: Selection, url: str) -> None:
+    _say(f"Listening on {url}")
+    for plugin in selection.plugins:
+        offers = ", ".join((*plugin.offers, *(["observer"] if plugin.observer else [])))
+        _say(f"  {plugin.origin}: {offers}")
+    rows = matrices.matrix(selection.plugins, selected=_backends(selection.settings))
+    out.print(tables.matrix_table(rows))
+
+
+def _backends(current: Settings) -> tuple[str, str]:
+    return current.storage_backend, current.bulk_export_output_backend
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Tell what went wrong in words, not with a traceback."""
+    try:
+        yield
+    except HeliosError as error:
+        typer.echo(f"helios: {error}", err=True)
+        raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1) from None
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(coroutine)
+
+
+def _log_as(current: Settings) -> None:
+    logs.set_up(current.log_level, current.log_format)
+
+
+def _quiet() -> None:
+    # These commands report on standard output themselves.
+    logs.set_up(LogLevel.ERROR, LogFormat.CONSOLE, to=sys.stderr)
+
+
+def _say(line: str) -> None:
+    out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _json(rows: object) -> None:
+    typer.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
