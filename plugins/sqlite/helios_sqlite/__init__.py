@@ -1,1 +1,77 @@
-"""Placeholder."""
+"""Resources and job state in SQLite, the embedded database: one file, no service."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from helios_core.data_providers import DataProvider
+from helios_core.hookspecs import API_LEVEL, Backend, hookimpl
+from helios_core.job_stores import JobStore
+from helios_core.threads import in_thread
+from helios_sqlite.databases import Database
+from helios_sqlite.jobs import SQLiteJobStore
+from helios_sqlite.provider import SQLiteDataProvider
+from helios_sqlite.settings import SQLiteSettings
+
+__all__ = ["SQLiteDataProvider", "SQLiteJobStore", "SQLiteSettings"]
+
+
+@asynccontextmanager
+async def open_data_provider(settings: SQLiteSettings) -> AsyncIterator[SQLiteDataProvider]:
+    """
+    Open the resources of a database file, which is created where there is none.
+
+    Raises:
+        SchemaOutdated: The file needs `helios migrate`.
+        ConfigurationError: The file cannot be used.
+    """
+    async with Database(settings).opened() as database:
+        yield SQLiteDataProvider(database)
+
+
+@asynccontextmanager
+async def open_job_store(settings: SQLiteSettings) -> AsyncIterator[SQLiteJobStore]:
+    """
+    Open the jobs of a database file, which may hold resources too.
+
+    Raises:
+        SchemaOutdated: As in `open_data_provider`; so is ConfigurationError.
+    """
+    async with Database(settings).opened() as database:
+        yield await SQLiteJobStore.of(database)
+
+
+async def migrate(settings: SQLiteSettings) -> str:
+    """
+    Bring a database file to this schema, and say what was done.
+
+    Raises:
+        ConfigurationError: The file cannot be used.
+    """
+    before, after = await in_thread(Database(settings).migrate)
+    if before == after:
+        return f"{settings.path} has schema {after} already"
+    return f"{settings.path} went from schema {before} to {after}"
+
+
+@hookimpl
+def helios_data_provider() -> Backend[DataProvider]:
+    """Offer resources in SQLite."""
+    return Backend(
+        api_level=API_LEVEL,
+        implementation=SQLiteDataProvider,
+        settings=SQLiteSettings,
+        open=open_data_provider,
+        migrate=migrate,
+    )
+
+
+@hookimpl
+def helios_job_store() -> Backend[JobStore]:
+    """Offer jobs in SQLite."""
+    return Backend(
+        api_level=API_LEVEL,
+        implementation=SQLiteJobStore,
+        settings=SQLiteSettings,
+        open=open_job_store,
+        migrate=migrate,
+    )

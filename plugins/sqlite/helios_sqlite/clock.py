@@ -1,0 +1,47 @@
+"""Stamps: instants in whole microseconds that never go back."""
+
+import sqlite3
+import time
+from datetime import UTC, datetime, timedelta
+
+FOREVER = (1 << 63) - 1
+"""The until_stamp of a version that is still current."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_stamp(instant: datetime) -> int:
+    """Give the microseconds since 1970."""
+    return (instant - _EPOCH) // _MICROSECOND
+
+
+def from_stamp(stamp: int) -> datetime:
+    """Give the instant of a stamp."""
+    return _EPOCH + timedelta(microseconds=stamp)
+
+
+def next_stamp(connection: sqlite3.Connection) -> int:
+    """Give a stamp later than any given out before; the caller holds the write lock."""
+    return max(_wall(), _last(connection) + 1)
+
+
+def settled_stamp(connection: sqlite3.Connection) -> int:
+    """Give a stamp of about now that every later write exceeds, once this is committed (P1)."""
+    stamp = max(_wall(), _last(connection))
+    remember(connection, stamp)
+    return stamp
+
+
+def remember(connection: sqlite3.Connection, stamp: int) -> None:
+    """Make a stamp the last one given out."""
+    connection.execute("UPDATE clock SET last_stamp = ?", (stamp,))
+
+
+def _last(connection: sqlite3.Connection) -> int:
+    last: int = connection.execute("SELECT last_stamp FROM clock").fetchone()[0]
+    return last
+
+
+def _wall() -> int:
+    return time.time_ns() // 1000

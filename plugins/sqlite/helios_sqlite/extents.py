@@ -1,0 +1,80 @@
+"""Extents: runs of a scope, and how much of each is current."""
+
+import sqlite3
+from collections.abc import Mapping
+
+import msgspec
+
+from helios_sqlite.ranges import EXTENT_BITS, EXTENT_BYTES, EXTENT_ROWS, scope_range
+
+_LAST = """
+SELECT extent, appended, appended_bytes FROM extents
+WHERE extent BETWEEN ? AND ? ORDER BY extent DESC LIMIT 1
+"""
+_ADD = """
+INSERT INTO extents VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (extent) DO UPDATE SET
+  appended = appended + excluded.appended,
+  appended_bytes = appended_bytes + excluded.appended_bytes,
+  live = live + excluded.live,
+  live_bytes = live_bytes + excluded.live_bytes,
+  compartment_live = compartment_live + excluded.compartment_live,
+  compartment_bytes = compartment_bytes + excluded.compartment_bytes
+"""
+
+
+class Counts(msgspec.Struct):
+    """What one transaction adds to an extent, or takes from it."""
+
+    appended: int = 0
+    appended_bytes: int = 0
+    live: int = 0
+    live_bytes: int = 0
+    compartment_live: int = 0
+    compartment_bytes: int = 0
+
+    def append(self, size: int) -> None:
+        """Count a new version, a deletion perhaps."""
+        self.appended += 1
+        self.appended_bytes += size
+
+    def begin(self, size: int, *, in_compartment: bool) -> None:
+        """Count a version that became current."""
+        self._change(1, size, in_compartment=in_compartment)
+
+    def end(self, size: int, *, in_compartment: bool) -> None:
+        """Count a version that stopped being current."""
+        self._change(-1, -size, in_compartment=in_compartment)
+
+    def _change(self, resources: int, size: int, *, in_compartment: bool) -> None:
+        self.live += resources
+        self.live_bytes += size
+        if in_compartment:
+            self.compartment_live += resources
+            self.compartment_bytes += size
+
+
+class Filler:
+    """Gives out the seqs of a scope in ascending order, extent by extent."""
+
+    def __init__(self, connection: sqlite3.Connection, scope: int) -> None:
+        first, last = scope_range(scope).extents
+        row: tuple[int, int, int] | None = connection.execute(_LAST, (first, last)).fetchone()
+        self.extent, self._rows, self._bytes = row or (first, 0, 0)
+
+    def next_seq(self, size: int) -> int:
+        """Give the seq of a version of `size` bytes, and make its extent the current one."""
+        if self._rows == EXTENT_ROWS or self._bytes >= EXTENT_BYTES:
+            self.extent, self._rows, self._bytes = self.extent + 1, 0, 0
+        seq = (self.extent << EXTENT_BITS) + self._rows
+        self._rows += 1
+        self._bytes += size
+        return seq
+
+
+def add_counts(connection: sqlite3.Connection, stamp: int, counts: Mapping[int, Counts]) -> None:
+    """Add what a transaction changed; new extents begin at its stamp."""
+    connection.executemany(
+        _ADD,
+        [(extent, stamp, *msgspec.structs.astuple(change)) for extent, change in counts.items()],
+    )

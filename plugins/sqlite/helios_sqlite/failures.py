@@ -1,0 +1,53 @@
+"""SQLite's errors as the errors of the contract."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from helios_core.errors import BackendError, BackendUnavailable
+
+_PASSING = {
+    sqlite3.SQLITE_BUSY: "other processes are writing to it all the time",
+    sqlite3.SQLITE_LOCKED: "it is locked",
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_IOERR: "the disk reports an input/output error",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
+    sqlite3.SQLITE_READONLY: "it may not be written to",
+    sqlite3.SQLITE_PERM: "access to it is denied",
+    sqlite3.SQLITE_NOMEM: "there is not enough memory",
+}
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Give SQLite's primary result code, 0 for an error of the Python module itself."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the bytes on disk are at fault."""
+    return primary_code(error) in _DAMAGED
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """
+    Turn what the disk, the load or the bytes are to blame for into an error of the contract.
+
+    Whatever else SQLite complains about is a defect of this plugin and passes unchanged.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = primary_code(error)
+        if code in _PASSING:
+            raise BackendUnavailable(
+                f"the SQLite database did not answer: {_PASSING[code]}; try again later"
+            ) from error
+        if code in _DAMAGED:
+            raise BackendError(
+                "the SQLite database is damaged; run PRAGMA integrity_check on it and restore"
+                " what is lost from a backup"
+            ) from error
+        raise

@@ -1,0 +1,191 @@
+"""Plan an export from counts alone: no version is read, but for a few to be sure of a type."""
+
+import json
+import math
+import sqlite3
+from bisect import bisect_left
+from collections.abc import Collection, Iterator
+from itertools import accumulate, islice
+
+import msgspec
+
+from helios_core.exports import ExportView, Level, Shard
+from helios_sqlite.clock import to_stamp
+from helios_sqlite.ranges import EXTENT_BITS
+from helios_sqlite.scopes import Scope, all_scopes
+from helios_sqlite.views import filter_of, seqs_of
+
+SAMPLE = 64
+"""Patients of a cohort whose resources are looked at to size a shard."""
+
+LOOKED_UP = 2048
+"""Patients, or versions, that are looked at before something is taken to be there."""
+
+_EXTENTS = """
+SELECT extent, appended, live, live_bytes, compartment_live, compartment_bytes
+FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent
+"""
+_ANY_SHOWN = """
+SELECT EXISTS (
+  SELECT 1 FROM (
+    SELECT since_stamp, until_stamp, deleted, patients FROM versions
+    WHERE seq >= :first AND seq < :end ORDER BY seq LIMIT :looked_up
+  )
+  WHERE since_stamp <= :at AND until_stamp > :at AND (:everybody OR patients <> '')
+    AND (NOT deleted OR :deletions)
+)
+"""
+_MORE_THAN = "SELECT 1 FROM versions WHERE seq >= :first AND seq < :end LIMIT 1 OFFSET :looked_up"
+_SHOWN_OF_COHORT = """
+SELECT count(*), total(NOT deleted), total(size) FROM versions
+WHERE seq IN (
+  SELECT c.seq FROM json_each(:patients) AS p
+  CROSS JOIN compartments AS c ON c.scope = :scope AND c.patient = p.value
+  WHERE c.seq >= :first AND c.seq < :end
+)
+AND since_stamp <= :at AND until_stamp > :at AND (NOT deleted OR :deletions)
+"""
+_ANY_OF_COHORT = """
+SELECT EXISTS (
+  SELECT 1 FROM json_each(:patients) AS p
+  CROSS JOIN compartments AS c ON c.scope = :scope AND c.patient = p.value
+  WHERE c.seq >= :first AND c.seq < :end
+)
+"""
+_SOME_PATIENTS = "SELECT patient FROM compartments WHERE scope = ? LIMIT ?"
+
+
+class _Run(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of one extent that a view may show."""
+
+    first: int
+    seqs: int
+    resources: float
+    bytes: float
+
+
+class _Size(msgspec.Struct, frozen=True, kw_only=True):
+    resources: float
+    bytes: float
+
+
+def plan(connection: sqlite3.Connection, view: ExportView, shard_bytes: int) -> list[Shard]:
+    """Give the shards of a view, numbered in the order of its types (P2)."""
+    scopes = all_scopes(connection, view.request.tenant, view.request.fhir_version)
+    shards: list[Shard] = []
+    for resource_type in view.request.types:
+        if (scope := scopes.get(resource_type)) is not None:
+            planned = _Planning(connection, view, scope).shards(shard_bytes)
+            shards += (
+                msgspec.structs.replace(shard, number=number)
+                for number, shard in enumerate(planned, len(shards))
+            )
+    return shards
+
+
+class _Planning:
+    """One type of one view."""
+
+    def __init__(self, connection: sqlite3.Connection, view: ExportView, scope: Scope) -> None:
+        self._connection = connection
+        self._view = view
+        self._scope = scope
+        self._seqs = seqs_of(connection, view, scope)
+
+    def shards(self, shard_bytes: int) -> Iterator[Shard]:
+        runs = list(self._runs())
+        size = self._size(runs) if runs else None
+        if size is None:
+            return
+        pieces = max(1, math.ceil(size.bytes / shard_bytes))
+        marks = list(_marks(runs, pieces))
+        starts = [None if self._view.request.since is None else str(self._seqs.first)]
+        starts += [str(seq) for seq, _ in marks]
+        shares = [0.0, *(share for _, share in marks), 1.0]
+        for place, start in enumerate(starts):
+            low, high = shares[place], shares[place + 1]
+            yield Shard(
+                number=place,
+                resource_type=self._scope.resource_type,
+                ordinal=place + 1,
+                start=start,
+                end=starts[place + 1] if place + 1 < len(starts) else None,
+                resources=round(size.resources * high) - round(size.resources * low),
+                bytes=round(size.bytes * high) - round(size.bytes * low),
+            )
+
+    def _runs(self) -> Iterator[_Run]:
+        seqs = self._seqs
+        whole = self._view.cohort is None and self._view.request.level is Level.SYSTEM
+        for row in self._connection.execute(_EXTENTS, seqs.extents):
+            extent, appended, live, live_bytes, compartment_live, compartment_bytes = row
+            first = max(seqs.first, extent << EXTENT_BITS)
+            end = min(seqs.end, (extent << EXTENT_BITS) + appended)
+            if first < end:
+                share = (end - first) / appended
+                yield _Run(
+                    first=first,
+                    seqs=end - first,
+                    resources=share * (live if whole else compartment_live),
+                    bytes=share * (live_bytes if whole else compartment_bytes),
+                )
+
+    def _size(self, runs: Collection[_Run]) -> _Size | None:
+        """Give the size of what is shown, nearly, or None where nothing is."""
+        if self._view.cohort is not None:
+            return self._size_of_cohort(self._view.cohort.patients)
+        size = _Size(
+            resources=sum(run.resources for run in runs), bytes=sum(run.bytes for run in runs)
+        )
+        request = self._view.request
+        bounded = request.since is not None or request.until is not None
+        if bounded or self._scope.last_stamp > to_stamp(self._view.transaction_time):
+            return size if self._shows_any() else None
+        return size if size.resources else None
+
+    def _size_of_cohort(self, patients: frozenset[str]) -> _Size | None:
+        sample = list(islice(patients, SAMPLE))
+        if not sample:
+            return None
+        shown, resources, total_bytes = self._ask(_SHOWN_OF_COHORT, patients=json.dumps(sample))
+        certain = len(sample) == len(patients)
+        if not shown and (certain or not self._has_any_of(patients)):
+            return None
+        factor = len(patients) / len(sample)
+        return _Size(resources=resources * factor, bytes=total_bytes * factor)
+
+    def _has_any_of(self, patients: frozenset[str]) -> bool:
+        """Look from the smaller side; where both are large, take it that they meet."""
+        if len(patients) <= LOOKED_UP:
+            return bool(self._ask(_ANY_OF_COHORT, patients=json.dumps(list(patients)))[0])
+        query = (self._scope.number, LOOKED_UP)
+        present = [patient for (patient,) in self._connection.execute(_SOME_PATIENTS, query)]
+        return len(present) == LOOKED_UP or not patients.isdisjoint(present)
+
+    def _shows_any(self) -> bool:
+        """Look at the first versions; where there are more, take it that one of them is shown."""
+        return bool(
+            self._ask(_ANY_SHOWN, looked_up=LOOKED_UP)[0]
+            or self._ask(_MORE_THAN, looked_up=LOOKED_UP)
+        )
+
+    def _ask(self, query: str, **parameters: object) -> tuple[float, ...]:
+        shown = filter_of(self._view, self._scope.number, self._seqs)
+        parameters |= msgspec.structs.asdict(shown)
+        parameters["deletions"] = self._view.request.since is not None
+        return self._connection.execute(query, parameters).fetchone() or ()
+
+
+def _marks(runs: list[_Run], pieces: int) -> Iterator[tuple[int, float]]:
+    """Give the seqs that cut runs into pieces of equal bytes, and the share before each."""
+    ends = list(accumulate(run.bytes for run in runs))
+    latest = runs[0].first
+    for piece in range(1, pieces):
+        share = piece / pieces
+        place = bisect_left(ends, ends[-1] * share)
+        run = runs[place]
+        behind = (ends[place] - ends[-1] * share) / run.bytes
+        seq = run.first + run.seqs - round(behind * run.seqs)
+        if seq > latest:
+            latest = seq
+            yield seq, share

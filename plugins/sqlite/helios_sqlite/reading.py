@@ -1,0 +1,221 @@
+"""Read what a view shows of one shard, batch by batch."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+
+import msgspec
+
+from helios_core.data_providers import Batch, Damaged
+from helios_core.exports import Cohort, ExportView, Shard
+from helios_sqlite.databases import Reader
+from helios_sqlite.failures import is_damage, primary_code
+from helios_sqlite.hashes import line_hash
+from helios_sqlite.ranges import scope_range
+from helios_sqlite.scopes import find_scope
+from helios_sqlite.views import Filter, filter_of
+
+_COLUMNS = """
+SELECT v.seq, v.id, v.size, v.line_hash, CASE WHEN v.size <= :room THEN v.content END
+"""
+_SHOWN = """
+  AND v.since_stamp <= :at AND v.until_stamp > :at
+  AND v.since_stamp > :since AND v.since_stamp < :until
+  AND (:everybody OR v.patients <> '')
+"""
+_LIVE = (
+    _COLUMNS
+    + "FROM versions AS v WHERE v.seq >= :first AND v.seq < :end AND NOT v.deleted"
+    + _SHOWN
+    + "ORDER BY v.seq"
+)
+_LIVE_OF_COHORT = (
+    _COLUMNS
+    + "FROM picked AS p CROSS JOIN versions AS v ON v.seq = p.seq"
+    + " WHERE p.seq >= :first AND p.seq < :end AND NOT v.deleted"
+    + _SHOWN
+    + "ORDER BY p.seq"
+)
+_LIVE_ONE = _COLUMNS + "FROM versions AS v WHERE v.seq = :seq AND NOT v.deleted" + _SHOWN
+_IDS = "SELECT v.seq, v.id "
+_DELETED = (
+    _IDS
+    + "FROM versions AS v WHERE v.seq >= :first AND v.seq < :end AND v.deleted"
+    + _SHOWN
+    + "ORDER BY v.seq LIMIT :rows"
+)
+_DELETED_OF_COHORT = (
+    _IDS
+    + "FROM picked AS p CROSS JOIN versions AS v ON v.seq = p.seq"
+    + " WHERE p.seq >= :first AND p.seq < :end AND v.deleted"
+    + _SHOWN
+    + "ORDER BY p.seq LIMIT :rows"
+)
+_PICK = """
+INSERT OR IGNORE INTO picked
+SELECT c.seq FROM cohort AS k CROSS JOIN compartments AS c
+ON c.scope = :scope AND c.patient = k.patient
+WHERE c.seq >= :first AND c.seq < :end
+"""
+_KEYS = """
+SELECT seq, id FROM versions INDEXED BY versions_by_id
+WHERE scope = :scope AND seq >= :first AND seq < :end
+  AND (NOT :picked OR seq IN (SELECT seq FROM picked))
+ORDER BY seq LIMIT :rows
+"""
+
+KEYS_AT_ONCE = 256
+DAMAGED_AT_ONCE = 1000
+
+_Row = tuple[int, str, int, int, bytes | None]
+
+
+class Slice(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left to read of a shard."""
+
+    shown: Filter
+    resource_type: str
+    picked: bool
+    """Whether only the seqs in the reader's table `picked` are meant."""
+
+    def starting(self, first: int) -> "Slice":
+        """Give what is left from a seq on."""
+        return msgspec.structs.replace(
+            self, shown=msgspec.structs.replace(self.shown, first=first)
+        )
+
+    def parameters(self, **others: object) -> dict[str, object]:
+        """Give the parameters of a query about it."""
+        return msgspec.structs.asdict(self.shown) | others
+
+
+def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
+    """Give a shard to read from its start, or None where its type was never stored."""
+    connection, request = reader.connection, view.request
+    scope = find_scope(connection, request.tenant, request.fhir_version, shard.resource_type)
+    if scope is None:
+        return None
+    seqs = scope_range(scope).within(start=shard.start, end=shard.end)
+    shown = filter_of(view, scope, seqs)
+    if view.cohort is not None:
+        _load(reader, view.cohort)
+        _pick(connection, shown)
+    return Slice(shown=shown, resource_type=shard.resource_type, picked=view.cohort is not None)
+
+
+def _load(reader: Reader, cohort: Cohort) -> None:
+    """Put a cohort where the reader can join with it, unless it is there already (P4)."""
+    if reader.cohort_key == cohort.key:
+        return
+    reader.cohort_key = None
+    connection = reader.connection
+    connection.execute("BEGIN")
+    try:
+        connection.execute("DELETE FROM cohort")
+        rows = ((patient,) for patient in cohort.patients)
+        connection.executemany("INSERT INTO cohort VALUES (?)", rows)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    reader.cohort_key = cohort.key
+
+
+def _pick(connection: sqlite3.Connection, shown: Filter) -> None:
+    """Note the seqs of the cohort's versions once, so that batches can follow each other."""
+    connection.execute("DELETE FROM picked")
+    connection.execute(_PICK, msgspec.structs.asdict(shown))
+
+
+def next_batch(
+    connection: sqlite3.Connection, left: Slice, batch_bytes: int
+) -> tuple[Batch, Slice | None]:
+    """Give the next batch, and what is left after it (P3, P6)."""
+    query = _LIVE_OF_COHORT if left.picked else _LIVE
+    try:
+        with closing(connection.execute(query, left.parameters(room=batch_bytes))) as rows:
+            batch, following = _gather(connection, left, rows, batch_bytes)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        return _next_batch_one_by_one(connection, left, batch_bytes)
+    return batch, None if following is None else left.starting(following)
+
+
+def next_deleted(
+    connection: sqlite3.Connection, left: Slice, batch_rows: int
+) -> tuple[list[str], Slice | None]:
+    """Give the next deleted ids, and what is left after them."""
+    query = _DELETED_OF_COHORT if left.picked else _DELETED
+    rows = connection.execute(query, left.parameters(rows=batch_rows)).fetchall()
+    ids = [resource_id for _, resource_id in rows]
+    return ids, left.starting(rows[-1][0] + 1) if len(rows) == batch_rows else None
+
+
+def _gather(
+    connection: sqlite3.Connection, left: Slice, rows: Iterable[_Row], batch_bytes: int
+) -> tuple[Batch, int | None]:
+    """Give a batch, and the seq of the first resource that had no room in it."""
+    lines: list[bytes] = []
+    damaged: list[Damaged] = []
+    room = batch_bytes
+    following = None
+    for seq, resource_id, size, stored_hash, line in rows:
+        if (size > room and lines) or len(damaged) == DAMAGED_AT_ONCE:
+            following = seq
+            break
+        if size > batch_bytes:
+            line = _large(connection, seq)  # noqa: PLW2901 - the query left it out
+        if line is None or len(line) != size or line_hash(line) != stored_hash:
+            damaged.append(_damaged(left.resource_type, resource_id, line))
+            continue
+        lines.append(line)
+        room -= size
+    return Batch(lines=lines, damaged=damaged), following
+
+
+def _large(connection: sqlite3.Connection, seq: int) -> bytes | None:
+    """Read a resource larger than a batch without the copy SQLite would make for a query."""
+    try:
+        with connection.blobopen("versions", "content", seq, readonly=True) as blob:
+            return blob.read()
+    except sqlite3.OperationalError as error:
+        if primary_code(error) != sqlite3.SQLITE_ERROR:
+            raise
+        return None  # not a blob at all
+
+
+def _damaged(resource_type: str, resource_id: str, line: bytes | None) -> Damaged:
+    reason = (
+        "its content is missing from the database"
+        if line is None
+        else "its content in the database is not what was written"
+    )
+    return Damaged(resource_type=resource_type, id=resource_id, reason=reason)
+
+
+def _next_batch_one_by_one(
+    connection: sqlite3.Connection, left: Slice, batch_bytes: int
+) -> tuple[Batch, Slice | None]:
+    """Give a batch where pages of the file are broken, with the keys from the index."""
+    parameters = left.parameters(picked=left.picked, rows=KEYS_AT_ONCE)
+    keys = connection.execute(_KEYS, parameters).fetchall()
+    rows = _rows_one_by_one(connection, left, keys, batch_bytes)
+    batch, following = _gather(connection, left, rows, batch_bytes)
+    if following is None and len(keys) == KEYS_AT_ONCE:
+        following = keys[-1][0] + 1
+    return batch, None if following is None else left.starting(following)
+
+
+def _rows_one_by_one(
+    connection: sqlite3.Connection, left: Slice, keys: Iterable[tuple[int, str]], batch_bytes: int
+) -> Iterator[_Row]:
+    for seq, resource_id in keys:
+        try:
+            row = connection.execute(_LIVE_ONE, left.parameters(seq=seq, room=batch_bytes))
+            yield from row.fetchall()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            # Whether it is shown cannot be told any more; an error line too many loses nothing.
+            yield seq, resource_id, 0, 0, None

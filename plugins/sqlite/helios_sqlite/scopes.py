@@ -1,0 +1,60 @@
+"""Scopes: one number for a tenant, a FHIR version and a resource type."""
+
+import sqlite3
+
+import msgspec
+
+from helios_core.fhir.versions import FHIRVersion
+
+NOWHERE = 0
+"""The number no scope has: nothing is found there."""
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """One scope as it is stored."""
+
+    number: int
+    resource_type: str
+    last_stamp: int
+    """When something in it last changed."""
+
+
+def all_scopes(
+    connection: sqlite3.Connection, tenant: str, fhir_version: FHIRVersion
+) -> dict[str, Scope]:
+    """Give the scopes of a tenant and FHIR version by resource type."""
+    rows = connection.execute(
+        "SELECT scope, resource_type, last_stamp FROM scopes"
+        " WHERE tenant = ? AND fhir_version = ?",
+        (tenant, fhir_version),
+    )
+    return {
+        resource_type: Scope(number=number, resource_type=resource_type, last_stamp=last_stamp)
+        for number, resource_type, last_stamp in rows
+    }
+
+
+def find_scope(
+    connection: sqlite3.Connection, tenant: str, fhir_version: FHIRVersion, resource_type: str
+) -> int | None:
+    """Give a scope's number, or None where nothing of that type was ever stored."""
+    row: tuple[int] | None = connection.execute(
+        "SELECT scope FROM scopes WHERE tenant = ? AND fhir_version = ? AND resource_type = ?",
+        (tenant, fhir_version, resource_type),
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def intern_scope(
+    connection: sqlite3.Connection, tenant: str, fhir_version: FHIRVersion, resource_type: str
+) -> int:
+    """Give a scope's number, a new one where there is none; the caller holds the write lock."""
+    found = find_scope(connection, tenant, fhir_version, resource_type)
+    if found is not None:
+        return found
+    row: tuple[int] = connection.execute(
+        "INSERT INTO scopes (tenant, fhir_version, resource_type, last_stamp)"
+        " VALUES (?, ?, ?, 0) RETURNING scope",
+        (tenant, fhir_version, resource_type),
+    ).fetchone()
+    return row[0]

@@ -1,0 +1,98 @@
+"""The shared contract suites, with SQLite looked at behind the plugin's back."""
+
+import sqlite3
+import time
+from contextlib import asynccontextmanager, closing
+from datetime import timedelta
+from unittest.mock import patch
+
+from helios_core.data_providers import (
+    SupportsHistory,
+    SupportsSearch,
+    SupportsTombstones,
+    SupportsWrites,
+)
+from helios_core.testing import DataProviderSuite, JobStoreSuite, corpus
+from helios_sqlite import SQLiteSettings, clock, open_data_provider, open_job_store
+
+
+def behind_the_back(opened):
+    connection = sqlite3.connect(opened._database._path, isolation_level=None)
+    connection.execute("PRAGMA busy_timeout = 10000")
+    return closing(connection)
+
+
+class TestSQLiteDataProvider(DataProviderSuite):
+    powers = frozenset({SupportsWrites, SupportsHistory, SupportsSearch, SupportsTombstones})
+
+    @asynccontextmanager
+    async def opened(self, folder):
+        self.behind = timedelta(0)
+        settings = SQLiteSettings(data_dir=str(folder), synchronous="normal")
+        with patch.object(clock, "_wall", self._wall):
+            async with open_data_provider(settings) as provider:
+                yield provider
+
+    def _wall(self):
+        return time.time_ns() // 1000 - self.behind // timedelta(microseconds=1)
+
+    async def damage(self, provider, resource_type, resource_id):
+        with behind_the_back(provider) as connection:
+            changed = connection.execute(
+                "UPDATE versions SET content = CAST('{\"spoilt' AS BLOB) WHERE id = ?"
+                " AND until_stamp = ? AND scope = (SELECT scope FROM scopes WHERE tenant = ?"
+                " AND fhir_version = ? AND resource_type = ?)",
+                (resource_id, clock.FOREVER, corpus.TENANT, corpus.VERSION, resource_type),
+            )
+            assert changed.rowcount == 1
+
+    async def raw_current(self, provider, tenant, fhir_version):
+        with behind_the_back(provider) as connection:
+            rows = connection.execute(
+                "SELECT s.resource_type || '/' || v.id, v.version_id"
+                " FROM versions v JOIN scopes s ON s.scope = v.scope"
+                " WHERE s.tenant = ? AND s.fhir_version = ? AND v.content IS NOT NULL"
+                " AND v.version_id = (SELECT max(version_id) FROM versions"
+                "   WHERE scope = v.scope AND id = v.id)",
+                (tenant, fhir_version),
+            )
+            return dict(rows.fetchall())
+
+    async def set_clock_back(self, provider, by):
+        self.behind += by
+
+
+class TestSQLiteJobStore(JobStoreSuite):
+    @asynccontextmanager
+    async def opened(self, folder):
+        settings = SQLiteSettings(data_dir=str(folder), synchronous="normal")
+        async with open_job_store(settings) as store:
+            yield store
+
+    async def let_pass(self, store, time):
+        """What is written down moves into the past: the clock itself is SQLite's."""
+        passed = (time // timedelta(milliseconds=1),)
+        with behind_the_back(store) as connection:
+            connection.execute("UPDATE jobs SET created_at = created_at - ?1", passed)
+            connection.execute("UPDATE jobs SET completed_at = completed_at - ?1", passed)
+            connection.execute("UPDATE shards SET available_at = available_at - ?1", passed)
+
+    async def raw_statuses(self, store):
+        with behind_the_back(store) as connection:
+            return dict(connection.execute("SELECT id, status FROM jobs").fetchall())
+
+    async def raw_parts(self, store, job_id):
+        with behind_the_back(store) as connection:
+            rows = connection.execute(
+                "SELECT part FROM parts WHERE job = (SELECT job FROM jobs WHERE id = ?)",
+                (job_id,),
+            )
+            return [_name(part) for (part,) in rows]
+
+
+def _name(part):
+    import msgspec
+
+    from helios_core.manifests import Part
+
+    return msgspec.json.decode(part, type=Part).key.name
