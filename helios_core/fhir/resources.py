@@ -63,15 +63,23 @@ def parse_resource(  # noqa: PLR0913 - what the body must say, each with a defau
     tree, text = read_object(body)
     found_type = _checked_type(tree, fhir_version, resource_type)
     tree["id"] = found_id = assigned_id or _checked_id(tree, resource_id)
+    patients = patients_of(tree, fhir_version, base_urls)
+    del tree  # as large as the text, which is cut next
     head, tail = _cut(text, found_type, found_id)
     return Resource(
         resource_type=found_type,
         id=found_id,
         head=head,
         tail=tail,
-        content_hash=xxhash.xxh3_64_intdigest(head + tail),
-        patients=patients_of(tree, fhir_version, base_urls),
+        content_hash=_hash(head, tail),
+        patients=patients,
     )
+
+
+def _hash(head: bytes, tail: bytes) -> int:
+    digest = xxhash.xxh3_64(head)
+    digest.update(tail)
+    return digest.intdigest()
 
 
 def _checked_type(tree: dict[str, Any], fhir_version: FHIRVersion, expected: str | None) -> str:

@@ -7,6 +7,8 @@ understand differently is refused here, once, so that everything stored reads th
 
 import json
 import re
+from collections import Counter
+from itertools import accumulate
 from typing import Any, NoReturn
 
 import msgspec
@@ -27,7 +29,10 @@ _LONE_SURROGATE = re.compile(
     _ESCAPE + rb"d(?:[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..\\ud)[c-f])", re.IGNORECASE | re.DOTALL
 )
 _ELEMENT_NAME = re.compile(r"_?[A-Za-z][A-Za-z0-9]{0,63}")
-_NOT_BRACKETS = bytes(set(range(256)) - set(b'"{}[]'))
+_NEITHER_BRACKET_NOR_QUOTE = bytes(set(range(256)) - set(b'"{}[]'))
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_STEP = {ord("["): 1, ord("]"): -1}
+_LEVELS_REMOVED = 8
 
 
 def read_object(body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -120,14 +125,22 @@ def _too_deep() -> InvalidResource:
 def _refuse_depth(body: bytes) -> None:
     if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return
-    unescaped = re.sub(rb"\\.", b"", body) if b"\\" in body else body
-    brackets = re.sub(rb'"[^"]*"', b"", unescaped.translate(None, _NOT_BRACKETS))
-    for _ in range(MAX_DEPTH):
-        if not brackets:
+    brackets = _brackets(body)
+    for removed in range(_LEVELS_REMOVED):
+        if len(brackets) <= 2 * (MAX_DEPTH - removed):
             return
-        brackets = re.sub(rb"\{\}|\[\]", b"", brackets)
-    if brackets:
+        brackets = brackets.replace(b"[]", b"")
+    # What is still long here is rare, and counting takes the same time whatever its shape.
+    if _LEVELS_REMOVED + max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > MAX_DEPTH:
         raise _too_deep()
+
+
+def _brackets(body: bytes) -> bytes:
+    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    kept = unescaped.translate(_ONE_KIND, _NEITHER_BRACKET_NOR_QUOTE)
+    # Quotes that touch go in pairs; what was inside a string stays inside.
+    paired = kept.replace(b'""', b"")
+    return re.sub(rb'"[^"]*"', b"", paired) if b'"' in paired else paired
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> None:
@@ -137,7 +150,7 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> None:
 
 
 def _name_duplicate(names: list[str]) -> NoReturn:
-    repeated = next(name for name in names if names.count(name) > 1)
+    repeated = Counter(names).most_common(1)[0][0]
     # A member can be called anything; only what looks like an element is safe to repeat.
     shown = f" ({repeated})" if _ELEMENT_NAME.fullmatch(repeated) else ""
     raise InvalidResource(
@@ -152,9 +165,8 @@ _DUPLICATES = json.JSONDecoder(
 
 
 def _refuse_duplicates(text: bytes) -> None:
+    _refuse_depth(text)
     try:
         _DUPLICATES.decode(text.decode())
-    except RecursionError as error:
-        raise _too_deep() from error
     except UnicodeDecodeError as error:
         raise InvalidResource(_complaint(text, error)) from error
