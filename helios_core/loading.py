@@ -1,11 +1,14 @@
 """Load files of resources into a data provider."""
 
 import asyncio
+import multiprocessing
+import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import aclosing
+from contextvars import ContextVar
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -15,7 +18,7 @@ import msgspec
 
 from helios_core.data_providers import Delete, Outcome, Put, SupportsWrites
 from helios_core.fhir.versions import FHIRVersion
-from helios_core.inputs import Files, find, read_chunks
+from helios_core.inputs import Chunk, Files, find, read_chunks
 from helios_core.intake import Changes, Intake, Problem, targets, understand
 
 MAX_PROBLEMS = 100
@@ -24,7 +27,15 @@ MAX_PROBLEMS = 100
 WRITE_CHANGES = 1000
 WRITE_BYTES = 4 * 1024 * 1024
 
+PARALLEL_BYTES = 32 * 1024 * 1024
+"""From how many bytes on disk it pays to start processes that parse."""
+MAX_PROCESSES = 4
+"""One writer keeps no more than these busy."""
+
 T = TypeVar("T")
+
+# What a parsing process was started for; sent once, not with every chunk.
+_INTAKE: ContextVar[Intake] = ContextVar("intake")
 
 
 class Phase(StrEnum):
@@ -179,7 +190,39 @@ async def _scan(files: Files, tally: _Tally) -> dict[str, str]:
 
 
 def _understood(intake: Intake, files: Files) -> Iterator[Changes]:
-    return map(partial(understand, intake), read_chunks(files))
+    chunks = read_chunks(files)
+    processes = min(MAX_PROCESSES, (os.cpu_count() or 1) - 1)
+    if files.size < PARALLEL_BYTES or processes < 1:
+        return map(partial(understand, intake), chunks)
+    return _in_processes(intake, chunks, processes)
+
+
+def _in_processes(intake: Intake, chunks: Iterator[Chunk], processes: int) -> Iterator[Changes]:
+    """
+    Parse in other processes, results in order and a few ahead.
+
+    In one process the thread that parses would keep the interpreter lock from the one that
+    writes, and the two would take turns.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting: deque[Future[Changes]] = deque()
+    with ProcessPoolExecutor(
+        processes, mp_context=context, initializer=_begin, initargs=(intake,)
+    ) as pool:
+        for chunk in chunks:
+            waiting.append(pool.submit(_understand_there, chunk))
+            if len(waiting) > 2 * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _begin(intake: Intake) -> None:
+    _INTAKE.set(intake)
+
+
+def _understand_there(chunk: Chunk) -> Changes:
+    return understand(_INTAKE.get(), chunk)
 
 
 async def _ahead(items: Iterator[T]) -> AsyncGenerator[T]:
