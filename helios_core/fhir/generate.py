@@ -88,11 +88,11 @@ def _rows(rows: list[JSON]) -> str:
     return "[\n" + ",\n".join(map(_compact, ordered)) + "\n]"
 
 
-def main(source: Path) -> None:
-    """Write the tables of all versions beside this module."""
+def main(source: Path, target: Path = Path(__file__).parent / "tables") -> None:
+    """Write the tables of all versions, beside this module unless told otherwise."""
     for version in FHIRVersion:
-        target = Path(__file__).parent / "tables" / f"{version.value}.json"
-        target.write_text(generate(source, version), encoding="utf-8", newline="\n")
+        text = generate(source, version)
+        (target / f"{version}.json").write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

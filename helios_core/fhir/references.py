@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 _LITERAL = re.compile(
     r"([A-Z][A-Za-z]{1,63})/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?"
 )
@@ -36,12 +38,13 @@ def rewrite(body: bytes, mapping: Mapping[str, str]) -> tuple[bytes, set[str]]:
     unresolved: set[str] = set()
 
     def replacement(match: re.Match[bytes]) -> bytes:
-        temporary = match[1].decode()
+        temporary = match[1].decode(errors="replace")
         if body[match.start() - 1] == _BACKSLASH:
             return match[0]
         if temporary not in mapping:
             unresolved.add(temporary)
             return match[0]
-        return b'"reference":"%b"' % mapping[temporary].encode()
+        # An id in a Bundle may be any string; encoding keeps it one.
+        return b'"reference":' + msgspec.json.encode(mapping[temporary])
 
     return _TEMPORARY.sub(replacement, body), unresolved

@@ -2,7 +2,7 @@ from importlib.resources import files
 
 import pytest
 
-from helios_core.fhir.generate import generate
+from helios_core.fhir.generate import generate, main
 from helios_core.fhir.versions import FHIRVersion
 
 
@@ -19,3 +19,10 @@ def test_generated_text_holds_one_line_per_type_and_parameter(definitions):
     assert sum(line.startswith('"Observation":{"') for line in lines) == 1
     assert sum('"code":"clinical-status"' in line for line in lines) == 2
     assert max(map(len, lines)) < 4000
+
+
+def test_all_tables_are_written_at_once(definitions, tmp_path):
+    main(definitions, tmp_path)
+
+    assert {path.stem for path in tmp_path.iterdir()} == set(FHIRVersion)
+    assert (tmp_path / "R5.json").read_text("utf-8") == generate(definitions, FHIRVersion.R5)

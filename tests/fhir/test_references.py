@@ -81,6 +81,20 @@ def test_a_member_whose_name_only_ends_in_reference_is_left_alone():
     assert rewrite(body, {UUID: "Patient/p"}) == (body, set())
 
 
+def test_a_target_cannot_break_out_of_its_string():
+    body = f'{{"a":{{"reference":"{UUID}"}}}}'.encode()
+
+    rewritten, _ = rewrite(body, {UUID: 'Patient/x","b":"'})
+
+    assert json.loads(rewritten) == {"a": {"reference": 'Patient/x","b":"'}}
+
+
+def test_text_that_is_not_utf8_is_left_for_parsing_to_refuse():
+    body = b'{"a":{"reference":"urn:uuid:\xff"}}'
+
+    assert rewrite(body, {})[0] == body
+
+
 @given(
     st.recursive(
         st.sampled_from([UUID, OID, "Patient/p", '"', "\\", "{", ","]) | st.text(max_size=5),
