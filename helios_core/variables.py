@@ -119,7 +119,7 @@ def text_of(value: object) -> str:
         case bool():
             return str(value).lower()
         case timedelta():
-            return f"{value.total_seconds():g}"
+            return f"{value.total_seconds():f}".rstrip("0").rstrip(".")
         case Enum():
             return str(value.value)
         case tuple() | list():
