@@ -1,0 +1,180 @@
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+
+import pytest
+
+from helios_core.errors import InvalidParameter, UnsupportedParameter
+from helios_core.fhir.instants import format_instant, parse_instant
+from helios_core.http.searches import bound_of
+
+
+@pytest.fixture
+async def patients(site):
+    """The ids of twelve Patients."""
+    ids = [f"p{number:02}" for number in range(12)]
+    for resource_id in ids:
+        await site.put({"resourceType": "Patient", "id": resource_id})
+    return ids
+
+
+async def found(client, url, **options):
+    """Give the ids on every page of a search."""
+    pages = []
+    while url:
+        response = await client.get(url, **options)
+        assert response.status_code == 200, response.text
+        bundle = response.json()
+        pages.append([entry["resource"]["id"] for entry in bundle.get("entry", ())])
+        url = next((ln["url"] for ln in bundle["link"] if ln["relation"] == "next"), None)
+    return pages
+
+
+async def everything(client, url):
+    return sorted(chain(*await found(client, url)))
+
+
+async def test_a_listing_comes_in_pages_that_lead_to_each_other(client, patients):
+    pages = await found(client, "/Patient?_count=5")
+
+    assert [len(page) for page in pages] == [5, 5, 2]
+    assert sorted(chain(*pages)) == patients
+
+
+async def test_an_entry_has_its_address_and_says_that_it_matched(client, patients):
+    bundle = (await client.get("/Patient?_count=1")).json()
+
+    [entry] = bundle["entry"]
+    assert bundle["type"] == "searchset"
+    assert entry["fullUrl"] == f"http://fhir.example/Patient/{entry['resource']['id']}"
+    assert entry["search"] == {"mode": "match"}
+
+
+async def test_nothing_found_is_an_empty_bundle(client):
+    bundle = (await client.get("/Observation")).json()
+
+    assert "entry" not in bundle
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("_id=p03", ["p03"]),
+        ("_id=p03,p05,none", ["p03", "p05"]),
+        ("_id=p03,p05&_id=p05,p07", ["p05"]),
+        ("_id=p03&_id=p05", []),
+        ("_id=", []),
+        ("_format=json&_pretty=true&_id=p03", ["p03"]),
+    ],
+)
+async def test_ids_are_alternatives_in_one_parameter_and_conditions_in_several(
+    client, patients, query, ids
+):
+    assert await everything(client, f"/Patient?{query}") == ids
+
+
+@pytest.mark.parametrize(
+    ("prefix", "first", "last"),
+    [
+        ("", 5, 6),
+        ("eq", 5, 6),
+        ("gt", 6, 12),
+        ("sa", 6, 12),
+        ("ge", 5, 12),
+        ("lt", 0, 5),
+        ("eb", 0, 5),
+        ("le", 0, 6),
+    ],
+)
+async def test_last_updated_compares_to_the_microsecond(client, patients, prefix, first, last):
+    changed = (await client.get("/Patient/p05")).json()["meta"]["lastUpdated"]
+
+    ids = await everything(client, f"/Patient?_lastUpdated={prefix}{changed}")
+
+    assert ids == patients[first:last]
+
+
+async def test_two_bounds_are_a_window(client, patients):
+    stamps = [
+        (await client.get(f"/Patient/{name}")).json()["meta"]["lastUpdated"]
+        for name in ("p02", "p06")
+    ]
+
+    window = f"_lastUpdated=gt{stamps[0]}&_lastUpdated=le{stamps[1]}"
+
+    assert await everything(client, f"/Patient?{window}") == patients[3:7]
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"),
+    [
+        ("2026", "2026-01-01T00:00:00Z", "2026-12-31T23:59:59.999999Z"),
+        ("ge2026-02", "2026-02-01T00:00:00Z", None),
+        ("gt2026-02", "2026-03-01T00:00:00Z", None),
+        ("le2026-02-03", None, "2026-02-03T23:59:59.999999Z"),
+        ("lt2026-02-03", None, "2026-02-02T23:59:59.999999Z"),
+        ("2026-02-03T04:05Z", "2026-02-03T04:05:00Z", "2026-02-03T04:05:59.999999Z"),
+        ("gt2026-02-03T04:05:06Z", "2026-02-03T04:05:07Z", None),
+        ("2026-02-03T04:05:06+01:00", "2026-02-03T03:05:06Z", "2026-02-03T03:05:06.999999Z"),
+    ],
+)
+def test_a_partial_date_means_all_it_covers(value, low, high):
+    bound = bound_of(value)
+
+    assert bound.low == (low and parse_instant(low))
+    assert bound.high == (high and parse_instant(high))
+
+
+@pytest.mark.parametrize(
+    "value", ["", "gt", "xx2026", "2026-13", "2026-02-30", "gt9999", "gtgt2026"]
+)
+def test_what_is_no_date_is_refused(value):
+    with pytest.raises(InvalidParameter, match="_lastUpdated"):
+        bound_of(value)
+
+
+@pytest.mark.parametrize("value", ["ne2026", "ap2026", "2026,2027"])
+def test_what_is_not_served_is_refused(value):
+    with pytest.raises(UnsupportedParameter, match="_lastUpdated"):
+        bound_of(value)
+
+
+async def test_the_future_is_empty(client, patients):
+    tomorrow = format_instant(datetime.now(UTC) + timedelta(days=1))
+
+    assert await found(client, f"/Patient?_lastUpdated=gt{tomorrow}") == [[]]
+
+
+@pytest.mark.parametrize("query", ["name=x", "_id:not=p1", "bogus", "_sort=_id", "_elements=id"])
+async def test_an_unknown_parameter_is_refused_and_ignored_only_when_asked(
+    client, patients, outcome, query
+):
+    refused = await client.get(f"/Patient?{query}")
+    ignored = await client.get(
+        f"/Patient?_count=3&{query}", headers={"Prefer": "handling=lenient"}
+    )
+
+    outcome(refused, 400, "not-supported")
+    [here, _] = ignored.json()["link"]
+    assert here["url"] == "http://fhir.example/Patient?_count=3"
+
+
+@pytest.mark.parametrize(
+    "query", ["_count=0", "_count=-1", "_count=x", "_count=1&_count=2", "_count="]
+)
+async def test_a_count_that_is_no_number_from_1_is_refused(client, outcome, query):
+    outcome(await client.get(f"/Patient?{query}"), 400, "value")
+    outcome(await client.get(f"/Patient/x/_history?{query}"), 400, "value")
+
+
+async def test_a_foreign_page_is_refused(client, patients, outcome):
+    outcome(await client.get("/Patient?_after=%00%ff%fe"), 400)
+
+
+async def test_a_huge_count_is_cut(client, patients):
+    assert len((await found(client, "/Patient?_count=99999999999"))[0]) == 12
+
+
+async def test_deleted_resources_are_not_listed(site, patients):
+    await site.delete("Patient", "p03")
+
+    assert "p03" not in await everything(site.client, "/Patient")
