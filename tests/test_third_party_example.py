@@ -74,22 +74,22 @@ def test_the_example_is_not_installed_here():
         __import__("helios_zip")
 
 
-def test_the_guide_shows_the_example_line_for_line():
+def test_the_guide_shows_the_example_word_for_word():
     shown = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-    store, suite = (
-        EXAMPLE / name for name in ["helios_zip/__init__.py", "tests/test_zip_output.py"]
-    )
+    store = EXAMPLE / "helios_zip/__init__.py"
+    suite = EXAMPLE / "tests/test_zip_output.py"
 
-    assert _lines("".join(shown[:-1])) == _lines(store.read_text())
-    assert _lines(suite.read_text())[: len(_lines(shown[-1]))] == _lines(shown[-1])
+    assert _words("".join(shown[:-1])) == _words(store.read_text())
+    assert _words(suite.read_text()).startswith(_words(shown[-1]))
 
 
 def test_the_guide_shows_how_the_example_is_packaged():
     assert (EXAMPLE / "pyproject.toml").read_text() in GUIDE.read_text()
 
 
-def _lines(text):
-    return [line for line in text.splitlines() if line.strip()]
+def _words(code):
+    # The guide shows methods without their class, so its lines break elsewhere.
+    return "".join(code.split())
 
 
 def _run(folder, *command, **settings):
