@@ -52,6 +52,15 @@ def organization(
     return _resource("Organization", resource_id, {"name": note or "a"}, fhir_version)
 
 
+def mixture(count: int) -> Sequence[Resource]:
+    """Give resources of three types, of sizes between a hundred and a thousand bytes."""
+    makers = (patient, observation, organization)
+    return [
+        makers[number % 3](f"{number * 7919 % 1009}", note="x" * (number * 37 % 900))
+        for number in range(count)
+    ]
+
+
 def name(resource: Resource) -> str:
     """Give `Type/id`, how the suites name a resource."""
     return f"{resource.resource_type}/{resource.id}"
