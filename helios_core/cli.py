@@ -16,7 +16,7 @@ import uvloop
 from rich.console import Console
 
 from helios_core import capabilities as matrices
-from helios_core import client, loading, logs, plugins, progress, serving, tables
+from helios_core import client, demo, loading, logs, plugins, progress, serving, tables
 from helios_core.data_providers import SupportsWrites
 from helios_core.errors import ConfigurationError, HeliosError
 from helios_core.exports import Level
@@ -206,6 +206,14 @@ def export(  # noqa: PLR0913  one parameter per option
         with progress.exporting() as tell:
             summary = _run(client.export(order, to, on_progress=tell))
     out.print(tables.export_report(summary))
+
+
+@app.command("demo")
+def demonstrate() -> None:
+    """Make data, load it, serve, export at all three levels and check every count."""
+    with _plainly():
+        _quiet()
+        _run(demo.run(Path("data") / "demo", out))
 
 
 async def _load(

@@ -1,0 +1,221 @@
+"""Commands that do something, as real processes."""
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.processes import HELIOS, Process, Site
+
+PATIENT = '{"resourceType":"Patient","id":"p1","active":true}'
+OBSERVATION = (
+    '{"resourceType":"Observation","id":"o1","status":"final","code":{"text":"x"},'
+    '"subject":{"reference":"Patient/p1"}}'
+)
+
+
+@pytest.fixture
+def site(tmp_path):
+    site = Site(tmp_path)
+    yield site
+    site.end()
+
+
+@pytest.fixture
+def resources(tmp_path) -> Path:
+    file = tmp_path / "resources.ndjson"
+    file.write_text(f"{PATIENT}\n{OBSERVATION}\n")
+    return file
+
+
+def ended(process: Process) -> int:
+    return process.process.wait(timeout=60)
+
+
+def test_what_is_loaded_is_exported(site, resources, tmp_path):
+    site.run("load", str(resources))
+    server, client = site.serve()
+
+    report = site.run("export", client.base_url, "--to", str(tmp_path / "files"))
+
+    assert "2 resources" in report
+    assert (tmp_path / "files" / "Patient-1-1.ndjson").read_bytes().count(b"\n") == 1
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_says_where_it_listens_and_stops_cleanly(site, number):
+    server, client = site.serve()
+    assert client.http.get("/health").status_code == 200
+
+    server.signal(number)
+
+    assert ended(server) == 0
+    assert "sqlite (selected)" in server.output()
+    assert [event["event"] for event in server.events()][-1] == "server.stopped"
+    assert "Traceback" not in server.output()
+
+
+def test_only_log_lines_follow_the_greeting(site):
+    server, client = site.serve()
+    client.http.get("/metadata")
+    server.stop()
+
+    lines = server.output().splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("{"))
+
+    for line in lines[first:]:
+        assert {"event", "level", "timestamp"} <= json.loads(line).keys()
+
+
+def test_a_taken_port_is_told_in_words(site):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        server = site.start("serve", HFS_SERVER_PORT=str(port))
+
+        assert ended(server) == 2
+    assert f"cannot listen on 127.0.0.1 port {port}" in server.output()
+    assert "HFS_SERVER_PORT" in server.output()
+    assert "Traceback" not in server.output()
+
+
+def test_an_output_folder_that_cannot_be_written_stops_the_start(site, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+
+    server = site.start("serve", HFS_BULK_EXPORT_OUTPUT_DIR=str(tmp_path / "file"))
+
+    assert ended(server) == 2
+    assert "Traceback" not in server.output()
+
+
+def test_workers_alone_do_the_work(site, resources):
+    site.run("load", str(resources))
+    _, client = site.serve(HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true")
+    status = client.kick_off()
+    time.sleep(0.5)
+    assert client.http.get(status).status_code == 202
+
+    worker = site.start("worker")
+
+    manifest = client.manifest(status)
+    assert sum(file["count"] for file in manifest["output"]) == 2
+    assert worker.stop() == 0
+    assert worker.events()[-1]["event"] == "worker.stopped"
+
+
+def test_workers_have_names_of_their_own(site, resources):
+    site.run("load", str(resources))
+    server, client = site.serve()
+    client.manifest(client.kick_off())
+    server.stop()
+
+    names = {event["worker"] for event in server.events() if event["event"] == "shard.claimed"}
+
+    assert names
+    prefix = f"{socket.gethostname()}-{server.process.pid}-"
+    assert all(name.startswith(prefix) for name in names)
+
+
+def test_a_switched_off_export_is_not_offered(site):
+    _, client = site.serve(HFS_BULK_EXPORT_ENABLED="false")
+
+    response = client.http.get("/$export", headers={"Prefer": "respond-async"})
+
+    assert response.status_code == 501
+
+
+def test_migrating_says_what_was_done(site):
+    assert site.run("migrate").startswith("sqlite: ")
+
+
+def test_bad_lines_are_reported_and_the_exit_code_tells(site, resources):
+    with resources.open("a") as file:
+        file.write('{"resourceType":"Patient","id":"a/b"}\n')
+
+    process = site.start("load", str(resources))
+
+    assert ended(process) == 1
+    assert f"{resources}, line 3" in process.output()
+
+
+def test_loading_again_changes_nothing(site, resources):
+    site.run("load", str(resources))
+
+    report = site.run("load", str(resources))
+
+    counts = report.strip().splitlines()[-1].split()
+    assert counts[:5] == ["1", "2", "0", "0", "2"]
+
+
+def test_a_missing_file_is_told(site, tmp_path):
+    process = site.start("load", str(tmp_path / "nowhere"))
+
+    assert ended(process) == 2
+
+
+def test_a_tenants_resources_are_its_own(site, resources, tmp_path):
+    site.run("load", str(resources), "--tenant", "acme")
+    _, client = site.serve()
+
+    ours = site.run("export", client.base_url, "--to", str(tmp_path / "a"), "--tenant", "acme")
+    others = site.run("export", client.base_url, "--to", str(tmp_path / "b"))
+
+    assert "2 resources" in ours
+    assert "0 resources" in others
+
+
+def test_types_levels_and_instants_reach_the_server(site, resources, tmp_path):
+    site.run("load", str(resources))
+    _, client = site.serve()
+
+    typed = site.run("export", client.base_url, "--to", str(tmp_path / "a"), "--type", "Patient")
+    late = site.run(
+        "export",
+        client.base_url,
+        "--to",
+        str(tmp_path / "b"),
+        "--level",
+        "patient",
+        "--since",
+        "2999-01-01T00:00:00Z",
+    )
+
+    assert "1 resources" in typed
+    assert "0 resources" in late
+
+
+def test_a_refusal_of_the_server_is_told_in_words(site, tmp_path):
+    _, client = site.serve()
+
+    process = site.start("export", client.base_url, "--to", str(tmp_path / "x"), "--group", "g")
+
+    assert ended(process) == 1
+    assert "404" in process.output()
+    assert "Traceback" not in process.output()
+
+
+def test_a_server_that_is_not_there_is_told_in_words(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+
+    process = Process(
+        "export",
+        f"http://127.0.0.1:{port}",
+        "--to",
+        str(tmp_path),
+        settings={},
+        log=tmp_path / "log",
+    )
+
+    assert ended(process) == 1
+    assert "cannot be reached" in process.output()
+    assert "Traceback" not in process.output()
+
+
+def test_the_command_is_installed():
+    assert os.access(HELIOS, os.X_OK)
