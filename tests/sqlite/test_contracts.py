@@ -6,12 +6,15 @@ from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from unittest.mock import patch
 
+import msgspec
+
 from helios_core.data_providers import (
     SupportsHistory,
     SupportsSearch,
     SupportsTombstones,
     SupportsWrites,
 )
+from helios_core.manifests import Part
 from helios_core.testing import DataProviderSuite, JobStoreSuite, corpus
 from helios_sqlite import SQLiteSettings, clock, open_data_provider, open_job_store
 
@@ -87,12 +90,4 @@ class TestSQLiteJobStore(JobStoreSuite):
                 "SELECT part FROM parts WHERE job = (SELECT job FROM jobs WHERE id = ?)",
                 (job_id,),
             )
-            return [_name(part) for (part,) in rows]
-
-
-def _name(part):
-    import msgspec
-
-    from helios_core.manifests import Part
-
-    return msgspec.json.decode(part, type=Part).key.name
+            return [msgspec.json.decode(part, type=Part).key.name for (part,) in rows]

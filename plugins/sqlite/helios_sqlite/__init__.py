@@ -12,7 +12,14 @@ from helios_sqlite.jobs import SQLiteJobStore
 from helios_sqlite.provider import SQLiteDataProvider
 from helios_sqlite.settings import SQLiteSettings
 
-__all__ = ["SQLiteDataProvider", "SQLiteJobStore", "SQLiteSettings"]
+__all__ = [
+    "SQLiteDataProvider",
+    "SQLiteJobStore",
+    "SQLiteSettings",
+    "migrate",
+    "open_data_provider",
+    "open_job_store",
+]
 
 
 @asynccontextmanager

@@ -36,7 +36,7 @@ _MATCHES = f"""
 """
 _AMONG = "WHERE scope = :scope AND id IN (SELECT value FROM json_each(:ids)) "
 _BY_ID = _COLUMNS + "WHERE scope = :scope AND id > :after" + _MATCHES + "ORDER BY id LIMIT :rows"
-_BY_ID_AMONG = _COLUMNS + _AMONG + _MATCHES + "AND id > :after ORDER BY id LIMIT :rows"
+_BY_ID_AMONG = _COLUMNS + _AMONG + _MATCHES + "ORDER BY id LIMIT :rows"
 _BY_SEQ = (
     _COLUMNS
     + "WHERE seq > :after AND seq >= :first AND seq < :end"
@@ -141,7 +141,7 @@ class _Search:
         self.by_seq = self._bounded and self._ids is None
 
     def rows(self, after: str | int, rows: int) -> sqlite3.Cursor:
-        parameters = {**self._parameters(), "after": after, "rows": rows}
+        parameters = self._parameters(after) | {"after": after, "rows": rows}
         if self.by_seq:
             seqs = Range(
                 first=first_after(self._connection, self._range, self._low - 1),
@@ -163,8 +163,8 @@ class _Search:
             return None
         return int(query.fetchone()[0])
 
-    def _parameters(self) -> dict[str, object]:
-        ids = json.dumps(sorted(self._ids or ()))
+    def _parameters(self, after: str | int = "") -> dict[str, object]:
+        ids = json.dumps([each for each in self._ids or () if each > str(after)])
         return {"scope": self._scope, "ids": ids, "low": self._low, "high": self._high}
 
 

@@ -132,9 +132,10 @@ class _ScopeWriter:
         journal.versions.append((*row, size, stored_hash, content_hash, line))
         journal.compartments += [(scope, patient, seq) for patient in patients.split()]
         self._end(resource_id)
-        journal.counts[self._filler.extent].append(size)
-        if line is not None:
-            journal.counts[self._filler.extent].begin(size, in_compartment=bool(patients))
+        counts = journal.counts[self._filler.extent]
+        counts.append(size)
+        if not deleted:
+            counts.begin(size, in_compartment=bool(patients))
         self._current[resource_id] = _Current(
             seq, version_id, journal.stamp, deleted, content_hash, size, patients
         )
