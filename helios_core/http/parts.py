@@ -1,63 +1,28 @@
 """The door where the files of a finished export are downloaded."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from datetime import UTC, datetime
-from email.utils import format_datetime
-from typing import Any, Final
+from datetime import UTC
+from http import HTTPStatus
+from typing import Final
 
-import msgspec
 from litestar import Response, route
+from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
-from litestar.response import Stream
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
 
 from helios_core.errors import PartNotFound
 from helios_core.http.guards import READ, Guard, Incoming
-from helios_core.http.gunzip import gunzipped, sliced
 from helios_core.http.negotiation import takes_gzip
 from helios_core.http.outcomes import outcome
 from helios_core.http.ranges import Span, Unsatisfiable, not_modified, span_of, still_same
+from helios_core.http.transfers import Representation, Transfer, begun, contents
 from helios_core.jobs import Job, JobStatus
 from helios_core.manifests import Compression, Part
 from helios_core.ndjson import ahead
-from helios_core.output_stores import OutputStore
 from helios_core.plugins import Backends
 
 NDJSON: Final = "application/fhir+ndjson"
-
-
-class Representation(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the forms a part can be sent in: as it is stored, or decompressed."""
-
-    part: Part
-    modified: datetime
-    decompressed: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes to send in all."""
-        return self.part.plain_size if self.decompressed else self.part.size
-
-    @property
-    def etag(self) -> str:
-        """A strong validator; every form has its own (RFC 9110 §8.8.3.3)."""
-        return f'"{self.part.digest}-plain"' if self.decompressed else f'"{self.part.digest}"'
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What every answer about this form carries."""
-        headers = {
-            "ETag": self.etag,
-            "Last-Modified": format_datetime(self.modified, usegmt=True),
-            "Accept-Ranges": "bytes",
-            "Cache-Control": "private",
-        }
-        if self.part.key.compression is Compression.GZIP:
-            headers["Vary"] = "Accept-Encoding"
-            if not self.decompressed:
-                headers["Content-Encoding"] = "gzip"
-        return headers
 
 
 class Parts:
@@ -74,24 +39,23 @@ class Parts:
 
     async def download(
         self, request: Incoming, job_id: FromPath[str], name: FromPath[str]
-    ) -> Response[Any]:
+    ) -> ASGIApp:
         """Give a part, whole or in a range, compressed where it is stored so and accepted so."""
         job, part = await self._published(self._guard.tenant(request), job_id, name)
         gzip = part.key.compression is Compression.GZIP
+        ended = job.completed_at or job.transaction_time
         form = Representation(
             part=part,
-            modified=(job.completed_at or job.transaction_time)
-            .astimezone(UTC)
-            .replace(microsecond=0),
+            modified=ended.astimezone(UTC).replace(microsecond=0),
             decompressed=gzip and not takes_gzip(request.headers.getall("accept-encoding", [])),
         )
         if not_modified(request.headers.get("if-none-match"), form.etag):
-            return Response(None, status_code=304, headers=form.headers)
+            return ASGIResponse(status_code=304, headers=form.headers)
         try:
             span = _asked(request, form)
         except Unsatisfiable:
-            return _unsatisfiable(form)
-        return await self._send(form, span, head=request.method == "HEAD")
+            return _unsatisfiable(form).to_asgi_response(None, request)
+        return await self._send(form, span, head=request.method == HttpMethod.HEAD)
 
     async def _published(self, tenant: str, job_id: str, name: str) -> tuple[Job, Part]:
         """Look a part up among the caller's own: no part of a path is ever built from `name`."""
@@ -104,45 +68,16 @@ class Parts:
             "This export has no file of that name; the manifest lists those it has."
         )
 
-    async def _send(self, form: Representation, span: Span | None, *, head: bool) -> Response[Any]:
+    async def _send(self, form: Representation, span: Span | None, *, head: bool) -> ASGIApp:
         wanted = span or Span(0, form.size)
         headers = form.headers | {"Content-Length": str(wanted.length)}
         if span is not None:
             headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{form.size}"
-        status = 200 if span is None else 206
+        status = HTTPStatus.OK if span is None else HTTPStatus.PARTIAL_CONTENT
         if head:
-            return Response(b"", status_code=status, headers=headers, media_type=NDJSON)
+            return ASGIResponse(status_code=status, headers=headers, media_type=NDJSON)
         content = await begun(ahead(contents(self._backends.outputs, form, wanted)))
-        return Stream(content, status_code=status, headers=headers, media_type=NDJSON)
-
-
-async def contents(
-    outputs: OutputStore, form: Representation, span: Span
-) -> AsyncGenerator[bytes]:
-    """Stream a span of a representation."""
-    key = form.part.key
-    if form.decompressed:
-        plain = gunzipped(outputs.read(key))
-        chunks = sliced(plain, start=span.start, length=span.length)
-    else:
-        stored = outputs.read(key, start=span.start, end=span.end)
-        chunks = sliced(stored, start=0, length=span.length)
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            yield chunk
-
-
-async def begun(chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Wait for the first chunk, so that a part that is gone is told while it still can be."""
-    first = await anext(chunks, b"")
-
-    async def rest() -> AsyncGenerator[bytes]:
-        async with aclosing(chunks):
-            yield first
-            async for chunk in chunks:
-                yield chunk
-
-    return rest()
+        return Transfer(iterator=content, status_code=status, headers=headers, media_type=NDJSON)
 
 
 def _asked(request: Incoming, form: Representation) -> Span | None:

@@ -16,7 +16,7 @@ from helios_core.data_providers import (
     Put,
     SupportsWrites,
 )
-from helios_core.errors import InvalidRequest
+from helios_core.errors import InvalidRequest, UnsupportedParameter
 from helios_core.fhir.resources import Resource, parse_resource
 from helios_core.http.answers import (
     address,
@@ -100,7 +100,9 @@ class Writing:
         resource_type = type_of(request, caller)
         parameters_of(request)
         if "if-none-exist" in request.headers:
-            raise InvalidRequest("If-None-Exist is not served; search first, or update by id.")
+            raise UnsupportedParameter(
+                "If-None-Exist is not served; search first, or update by id."
+            )
         resource = parse_resource(
             await body_of(request),
             caller.fhir_version,
