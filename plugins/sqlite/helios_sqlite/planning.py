@@ -4,16 +4,20 @@ import json
 import math
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import accumulate, islice
+from typing import TypeVar
 
 import msgspec
 
 from helios_core.exports import ExportView, Level, Shard
 from helios_sqlite.clock import to_stamp
-from helios_sqlite.ranges import EXTENT_BITS
+from helios_sqlite.failures import is_damage
+from helios_sqlite.ranges import EXTENT_BITS, scope_range
 from helios_sqlite.scopes import Scope, all_scopes
 from helios_sqlite.views import filter_of, seqs_of
+
+T = TypeVar("T")
 
 SAMPLE = 64
 """Patients of a cohort whose resources are looked at to size a shard."""
@@ -90,7 +94,9 @@ class _Planning:
         self._connection = connection
         self._view = view
         self._scope = scope
-        self._seqs = seqs_of(connection, view, scope)
+        self._seqs = _unless_damaged(
+            lambda: seqs_of(connection, view, scope), otherwise=scope_range(scope.number)
+        )
 
     def shards(self, shard_bytes: int) -> Iterator[Shard]:
         runs = list(self._runs())
@@ -132,11 +138,14 @@ class _Planning:
 
     def _size(self, runs: Collection[_Run]) -> _Size | None:
         """Give the size of what is shown, nearly, or None where nothing is."""
-        if self._view.cohort is not None:
-            return self._size_of_cohort(self._view.cohort.patients)
-        size = _Size(
+        counted = _Size(
             resources=sum(run.resources for run in runs), bytes=sum(run.bytes for run in runs)
         )
+        return _unless_damaged(lambda: self._size_shown(counted), otherwise=counted)
+
+    def _size_shown(self, size: _Size) -> _Size | None:
+        if self._view.cohort is not None:
+            return self._size_of_cohort(self._view.cohort.patients)
         request = self._view.request
         bounded = request.since is not None or request.until is not None
         if bounded or self._scope.last_stamp > to_stamp(self._view.transaction_time):
@@ -174,6 +183,16 @@ class _Planning:
         parameters |= msgspec.structs.asdict(shown)
         parameters["deletions"] = self._view.request.since is not None
         return self._connection.execute(query, parameters).fetchone() or ()
+
+
+def _unless_damaged(look: Callable[[], T], *, otherwise: T) -> T:
+    """Do without a look where the file is damaged: reading will say what is lost."""
+    try:
+        return look()
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        return otherwise
 
 
 def _marks(runs: list[_Run], pieces: int) -> Iterator[tuple[int, float]]:

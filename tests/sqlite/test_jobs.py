@@ -1,0 +1,94 @@
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from helios_core.errors import BackendUnavailable
+from helios_core.testing import corpus
+from helios_sqlite import open_job_store
+
+MINUTE = timedelta(minutes=1)
+
+
+async def claim(store):
+    return await store.claim("worker", lease_for=MINUTE, max_attempts=3)
+
+
+async def test_the_identity_survives_a_restart_and_a_move(settings):
+    async with open_job_store(settings) as store:
+        before = store.identity
+    moved = settings.path.rename(settings.path.with_name("moved.db"))
+
+    async with open_job_store(type(settings)(database_url=str(moved))) as store:
+        assert store.identity == before
+    async with open_job_store(settings) as store:
+        assert store.identity != before
+
+
+async def test_a_worker_with_nothing_to_do_takes_no_lock(store, raw):
+    raw.execute("BEGIN IMMEDIATE")
+
+    assert await claim(store) is None
+
+
+async def test_a_claim_waits_for_another_process_but_not_for_ever(store, raw):
+    await store.add(corpus.job("job"), corpus.shards(1), max_active=1)
+    raw.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(BackendUnavailable):
+        await claim(store)
+
+    raw.execute("ROLLBACK")
+    assert await claim(store) is not None
+
+
+async def test_a_job_added_wakes_who_waits(store):
+    waiting = asyncio.ensure_future(store.wait_for_work(MINUTE))
+    await asyncio.sleep(0)
+
+    await store.add(corpus.job("job"), corpus.shards(1), max_active=1)
+
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_job_added_between_looking_and_waiting_is_not_slept_over(store):
+    assert await claim(store) is None
+    await store.add(corpus.job("job"), corpus.shards(1), max_active=1)
+
+    await asyncio.wait_for(store.wait_for_work(MINUTE), 5)
+
+
+async def test_a_shard_handed_back_wakes_who_waits(store):
+    await store.add(corpus.job("job"), corpus.shards(1), max_active=1)
+    lease = await claim(store)
+    assert await claim(store) is None
+
+    await store.release(lease)
+
+    await asyncio.wait_for(store.wait_for_work(MINUTE), 5)
+
+
+async def test_waiting_without_work_ends_in_time(store):
+    await claim(store)
+
+    await asyncio.wait_for(store.wait_for_work(timedelta(milliseconds=20)), 5)
+
+
+async def test_deleting_a_job_leaves_no_row_behind(store, raw):
+    await store.add(corpus.job("job"), corpus.shards(2), max_active=1)
+    lease = await claim(store)
+    await store.complete(lease, [corpus.part(lease)])
+
+    await store.delete(corpus.TENANT, "job")
+
+    for table in ("jobs", "shards", "parts"):
+        assert raw.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+async def test_two_tenants_may_use_one_job_id(store):
+    for tenant in (corpus.TENANT, corpus.OTHER_TENANT):
+        await store.add(corpus.job("job", tenant=tenant), corpus.shards(1), max_active=1)
+
+    await store.cancel(corpus.TENANT, "job")
+
+    assert (await store.get(corpus.OTHER_TENANT, "job")).status.active
