@@ -17,6 +17,7 @@ from helios_sqlite.ranges import EXTENT_BITS, scope_range
 from helios_sqlite.scopes import Scope, all_scopes
 from helios_sqlite.views import filter_of, seqs_of
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 SAMPLE = 64
@@ -185,7 +186,7 @@ class _Planning:
         return self._connection.execute(query, parameters).fetchone() or ()
 
 
-def _unless_damaged(look: Callable[[], T], *, otherwise: T) -> T:
+def _unless_damaged(look: Callable[[], S], *, otherwise: T) -> S | T:
     """Do without a look where the file is damaged: reading will say what is lost."""
     try:
         return look()
