@@ -210,7 +210,9 @@ class _Export:
         finally:
             await self._delete(status_url)
 
-    @stamina.retry(on=again_if_unheard, attempts=8, timeout=None, wait_initial=0.2, wait_max=20)
+    @stamina.retry(
+        on=again_if_unheard, attempts=5, timeout=None, wait_initial=0.2, wait_jitter=0.2
+    )
     async def _kick_off(self) -> str:
         headers = {"Accept": _FHIR_JSON, "Prefer": "respond-async"} | dict(self._order.headers)
         response = await self._client.get(
@@ -237,7 +239,9 @@ class _Export:
             await asyncio.sleep((wait if asked is None else asked).total_seconds())
             wait = min(wait * 2, _LONGEST_WAIT)
 
-    @stamina.retry(on=again, attempts=8, timeout=None, wait_initial=0.2, wait_max=20)
+    @stamina.retry(
+        on=again, attempts=8, timeout=None, wait_initial=0.2, wait_jitter=0.2, wait_max=20
+    )
     async def _poll(self, status_url: str) -> httpx.Response:
         headers = {"Accept": "application/json"} | dict(self._order.headers)
         response = await self._client.get(status_url, headers=headers)
@@ -265,8 +269,8 @@ class _Export:
         trusted = manifest.requires_access_token or _origin(url) == _origin(self._order.base_url)
         headers = dict(self._order.headers) if trusted else {}
         async with self._slots:
-            download = Download(str(url), wanted.path, on_bytes=self._received)
-            got = await download.run(self._client, headers)
+            download = Download(str(url), wanted.path, headers=headers, on_bytes=self._received)
+            got = await download.run(self._client)
         if wanted.entry.count not in (None, got.lines):
             raise ExportFailed(
                 f"{wanted.path.name} holds {got.lines} lines; "

@@ -3,8 +3,9 @@
 import asyncio
 import gzip
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import httpx
@@ -35,9 +36,15 @@ class Download:
     """
 
     def __init__(
-        self, url: str, target: Path, *, on_bytes: Callable[[int], None] = lambda _: None
+        self,
+        url: str,
+        target: Path,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        on_bytes: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._url = url
+        self._headers = headers
         self._target = target
         self._part = target.with_name(f"{target.name}.part")
         self._plain = target.with_name(f"{target.name}.plain")
@@ -46,7 +53,7 @@ class Download:
         self._tag: str | None = None
         self._coding = "identity"
 
-    async def run(self, client: httpx.AsyncClient, headers: dict[str, str]) -> Downloaded:
+    async def run(self, client: httpx.AsyncClient) -> Downloaded:
         """
         Fetch the file.
 
@@ -55,15 +62,17 @@ class Download:
             httpx.TransportError: The connection broke again and again.
         """
         try:
-            await self._fetch(client, headers)
+            await self._fetch(client)
             return await asyncio.to_thread(self._unpack)
         finally:
             for leftover in (self._part, self._plain):
                 leftover.unlink(missing_ok=True)
 
-    @stamina.retry(on=again, attempts=8, timeout=None, wait_initial=0.2, wait_max=20)
-    async def _fetch(self, client: httpx.AsyncClient, headers: dict[str, str]) -> None:
-        asked = headers | {
+    @stamina.retry(
+        on=again, attempts=8, timeout=None, wait_initial=0.2, wait_jitter=0.2, wait_max=20
+    )
+    async def _fetch(self, client: httpx.AsyncClient) -> None:
+        asked = dict(self._headers) | {
             "Accept": "application/fhir+ndjson, */*;q=0.1",
             "Accept-Encoding": "gzip",
         }
@@ -107,10 +116,21 @@ class Download:
         self._tag = None
 
     async def _take(self, response: httpx.Response, file: IO[bytes]) -> None:
-        async for chunk in response.aiter_raw(_CHUNK):
-            await asyncio.to_thread(file.write, chunk)
-            self._received += len(chunk)
-            self._on_bytes(len(chunk))
+        waiting = bytearray()
+        try:
+            async for piece in response.aiter_raw():
+                waiting += piece
+                self._on_bytes(len(piece))
+                if len(waiting) >= _CHUNK:
+                    full, waiting = waiting, bytearray()
+                    await asyncio.to_thread(self._keep, full, file)
+        finally:
+            # What came before the line broke need not come again.
+            self._keep(waiting, file)
+
+    def _keep(self, chunk: bytearray, file: IO[bytes]) -> None:
+        file.write(chunk)
+        self._received += len(chunk)
 
     def _unpack(self) -> Downloaded:
         if self._coding == "identity":

@@ -1,0 +1,106 @@
+"""A Bulk Data server that is not ours and does what a script says, bad manners included."""
+
+import asyncio
+from collections import defaultdict
+from contextlib import asynccontextmanager
+
+import msgspec
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """One HTTP answer; `cut` ends the connection after that many bytes of the body."""
+
+    status: int = 200
+    headers: dict[str, str] = {}
+    body: bytes = b""
+    cut: int | None = None
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One HTTP request as it came in."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+
+class Server:
+    """Answers each method and path from its script; the last answer is repeated."""
+
+    def __init__(self) -> None:
+        self.scripts: dict[tuple[str, str], list[Answer]] = defaultdict(list)
+        self.requests: list[Request] = []
+        self.url = ""
+
+    def say(self, method: str, path: str, *answers: Answer) -> None:
+        self.scripts[method, path] += answers
+
+    def exports(self, *files: dict, polls: tuple[Answer, ...] = (), **lists: list[dict]) -> None:
+        """Script one whole export whose manifest has these files."""
+        location = {"Content-Location": f"{self.url}/jobs/1"}
+        self.say("GET", "/$export", Answer(202, location))
+        manifest = {
+            "transactionTime": "2026-01-01T00:00:00Z",
+            "request": f"{self.url}/$export",
+            "requiresAccessToken": False,
+            "output": list(files),
+            "error": [],
+        } | lists
+        done = Answer(200, {"Content-Type": "application/json"}, msgspec.json.encode(manifest))
+        self.say("GET", "/jobs/1", *polls, done)
+        self.say("DELETE", "/jobs/1", Answer(202))
+
+    def asked(self, method: str, path: str) -> list[Request]:
+        return [each for each in self.requests if (each.method, each.path) == (method, path)]
+
+    def _next(self, request: Request) -> Answer:
+        script = self.scripts[request.method, request.path]
+        if not script:
+            return Answer(404)
+        return script.pop(0) if len(script) > 1 else script[0]
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await _head(reader):
+                self.requests.append(head)
+                answer = self._next(head)
+                writer.write(_encoded(answer))
+                await writer.drain()
+                if answer.cut is not None:
+                    break
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+async def _head(reader: asyncio.StreamReader) -> Request | None:
+    try:
+        raw = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    first, *rest = raw.decode().strip().split("\r\n")
+    method, target, _ = first.split(" ")
+    pairs = (line.split(": ", 1) for line in rest)
+    return Request(method, target, {name.lower(): value for name, value in pairs})
+
+
+def _encoded(answer: Answer) -> bytes:
+    headers = {"Content-Length": str(len(answer.body))} | answer.headers
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"HTTP/1.1 {answer.status} Scripted\r\n{lines}\r\n".encode()
+    return head + answer.body[: answer.cut]
+
+
+@asynccontextmanager
+async def running():
+    server = Server()
+    listener = await asyncio.start_server(server.handle, "127.0.0.1", 0)
+    async with listener:
+        host, port = listener.sockets[0].getsockname()
+        server.url = f"http://{host}:{port}"
+        yield server

@@ -1,0 +1,327 @@
+"""The client against a server that is not ours."""
+
+import asyncio
+import gzip
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from itertools import pairwise
+
+import msgspec
+import pytest
+
+from helios_core.client import Order, Phase, export
+from helios_core.exports import Level
+from helios_core.refusals import ExportFailed, Refused
+from tests.client import scripted
+from tests.client.scripted import Answer
+
+LINES = b'{"resourceType":"Patient","id":"a"}\n{"resourceType":"Patient","id":"b"}\n'
+AT_ONCE = {"Retry-After": "0"}
+
+
+def outcome(code: str, words: str) -> bytes:
+    issue = {"severity": "error", "code": code, "diagnostics": words}
+    return msgspec.json.encode({"resourceType": "OperationOutcome", "issue": [issue]})
+
+
+def file(server, name="Patient.ndjson", count: int | None = 2, **more) -> dict:
+    entry = {"type": "Patient", "url": f"{server.url}/files/{name}"} | more
+    return entry if count is None else entry | {"count": count}
+
+
+async def test_an_export_gives_files_manifest_and_counts(server, tmp_path):
+    server.exports(file(server))
+    server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
+
+    summary = await export(Order(base_url=server.url), tmp_path / "new" / "folder")
+
+    (got,) = summary.files
+    assert (got.kind, got.type, got.lines, got.size) == ("output", "Patient", 2, len(LINES))
+    assert got.path == tmp_path / "new" / "folder" / "Patient.ndjson"
+    assert got.path.read_bytes() == LINES
+    assert (got.path.parent / "manifest.json").read_bytes() == summary.manifest
+    assert (summary.lines, summary.deleted) == (2, True)
+    assert summary.transaction_time == "2026-01-01T00:00:00Z"
+
+
+async def test_nothing_but_the_files_stays(server, tmp_path):
+    server.exports(file(server))
+    server.say(
+        "GET",
+        "/files/Patient.ndjson",
+        Answer(body=gzip.compress(LINES), headers={"Content-Encoding": "gzip"}),
+    )
+
+    await export(Order(base_url=server.url), tmp_path)
+
+    assert {path.name for path in tmp_path.iterdir()} == {"Patient.ndjson", "manifest.json"}
+
+
+@pytest.mark.parametrize(
+    ("order", "path"),
+    [
+        ({}, "/$export"),
+        ({"level": Level.PATIENT}, "/Patient/$export"),
+        ({"level": Level.GROUP, "group_id": "g1"}, "/Group/g1/$export"),
+    ],
+)
+async def test_each_level_has_its_address(server, tmp_path, order, path):
+    server.exports()
+    server.scripts["GET", path] = server.scripts["GET", "/$export"]
+
+    await export(Order(base_url=f"{server.url}/", **order), tmp_path)
+
+    (kick_off,) = server.asked("GET", path)
+    assert kick_off.headers["prefer"] == "respond-async"
+    assert kick_off.headers["accept"] == "application/fhir+json"
+    assert "?" not in kick_off.target
+
+
+async def test_parameters_reach_the_server(server, tmp_path):
+    server.exports()
+    order = Order(
+        base_url=server.url,
+        types=("Patient", "Group"),
+        since="2026-01-01T00:00:00+01:00",
+        until="2026-02-01T00:00:00Z",
+    )
+
+    await export(order, tmp_path)
+
+    (kick_off,) = server.asked("GET", "/$export")
+    assert kick_off.target == (
+        "/$export?_type=Patient%2CGroup&_since=2026-01-01T00%3A00%3A00%2B01%3A00"
+        "&_until=2026-02-01T00%3A00%3A00Z"
+    )
+
+
+async def test_a_kick_off_waits_as_long_as_the_server_wants(server, tmp_path):
+    server.say("GET", "/$export", Answer(429, AT_ONCE), Answer(503, AT_ONCE))
+    server.exports()
+
+    await export(Order(base_url=server.url), tmp_path)
+
+    assert len(server.asked("GET", "/$export")) == 3
+
+
+async def test_a_refused_kick_off_is_told_with_the_servers_words(server, tmp_path):
+    server.say("GET", "/$export", Answer(400, {}, outcome("value", "no such type")))
+
+    with pytest.raises(Refused, match="answered with 400: no such type"):
+        await export(Order(base_url=server.url), tmp_path)
+
+    assert len(server.requests) == 1
+
+
+async def test_an_address_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ExportFailed, match="not an http or https address"):
+        await export(Order(base_url="example.org"), tmp_path)
+
+
+async def test_a_kick_off_without_location_is_refused(server, tmp_path):
+    server.say("GET", "/$export", Answer(202))
+
+    with pytest.raises(ExportFailed, match="no Content-Location"):
+        await export(Order(base_url=server.url), tmp_path)
+
+
+async def test_progress_is_passed_on(server, tmp_path):
+    polls = (Answer(202, AT_ONCE | {"X-Progress": "41 %"}), Answer(202, AT_ONCE))
+    server.exports(file(server), polls=polls)
+    server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
+    seen = []
+
+    await export(Order(base_url=server.url), tmp_path, on_progress=seen.append)
+
+    assert "41 %" in [now.message for now in seen]
+    assert [now.phase for now in (seen[0], seen[-1])] == [Phase.STARTING, Phase.DONE]
+    last = seen[-1]
+    assert (last.files_done, last.files_total, last.lines_done) == (1, 1, 2)
+    assert (last.lines_total, last.bytes_received) == (2, len(LINES))
+
+
+async def test_polling_waits_until_the_date_the_server_names(server, tmp_path):
+    past = format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)
+    server.exports(polls=(Answer(202, {"Retry-After": past}),))
+
+    async with asyncio.timeout(0.9):
+        await export(Order(base_url=server.url), tmp_path)
+
+
+async def test_without_retry_after_polling_slows_down_by_itself(server, tmp_path):
+    server.exports(polls=(Answer(202), Answer(202)))
+    seen = []
+
+    await export(
+        Order(base_url=server.url),
+        tmp_path,
+        on_progress=lambda now: seen.append((asyncio.get_running_loop().time(), now.phase)),
+    )
+
+    polled = [at for at, phase in seen if phase is not Phase.STARTING]
+    first, second = [later - earlier for earlier, later in pairwise(polled)][:2]
+    assert first == pytest.approx(1, abs=0.4)
+    assert second == pytest.approx(2, abs=0.4)
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [
+        Answer(429, AT_ONCE),
+        Answer(503, AT_ONCE),
+        Answer(500, AT_ONCE, outcome("transient", "later")),
+        Answer(500, AT_ONCE),
+        Answer(202, AT_ONCE, b"x" * 10, 5),
+    ],
+)
+async def test_trouble_that_passes_while_polling_is_waited_out(server, tmp_path, passing):
+    server.exports(polls=(passing,))
+
+    summary = await export(Order(base_url=server.url), tmp_path)
+
+    assert summary.files == ()
+
+
+async def test_a_failed_export_is_told_with_its_reason_and_deleted(server, tmp_path):
+    server.exports(polls=(Answer(500, {}, outcome("exception", "the disk is full")),))
+
+    with pytest.raises(Refused, match="the disk is full"):
+        await export(Order(base_url=server.url), tmp_path)
+
+    assert len(server.asked("GET", "/jobs/1")) == 1
+    assert len(server.asked("DELETE", "/jobs/1")) == 1
+
+
+async def test_a_manifest_that_is_none_is_told(server, tmp_path):
+    server.exports(polls=(Answer(200, {}, b"<html>"),))
+
+    with pytest.raises(ExportFailed, match="manifest cannot be read"):
+        await export(Order(base_url=server.url), tmp_path)
+
+
+async def test_a_cancelled_export_is_deleted_on_the_server(server, tmp_path):
+    server.exports(polls=(Answer(202, {"Retry-After": "60"}),) * 2)
+    polling = asyncio.Event()
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(
+            export(
+                Order(base_url=server.url),
+                tmp_path,
+                on_progress=lambda now: now.phase is Phase.EXPORTING and polling.set(),
+            )
+        )
+        await polling.wait()
+        task.cancel()
+
+    assert len(server.asked("DELETE", "/jobs/1")) == 1
+
+
+async def test_a_server_that_cannot_delete_is_no_failure(server, tmp_path):
+    server.exports()
+    server.scripts["DELETE", "/jobs/1"] = [Answer(500)]
+
+    summary = await export(Order(base_url=server.url), tmp_path)
+
+    assert not summary.deleted
+
+
+async def test_all_three_lists_are_downloaded(server, tmp_path):
+    server.exports(
+        file(server, "out", 2),
+        deleted=[file(server, "gone", 2) | {"type": "Bundle"}],
+        error=[file(server, "bad", 2) | {"type": "OperationOutcome"}],
+    )
+    for name in ("out", "gone", "bad"):
+        server.say("GET", f"/files/{name}", Answer(body=LINES))
+
+    summary = await export(Order(base_url=server.url), tmp_path)
+
+    kinds = [(got.kind, got.path.name) for got in summary.files]
+    assert kinds == [("output", "out"), ("deleted", "gone"), ("error", "bad")]
+    assert summary.lines == 2
+
+
+async def test_a_wrong_count_is_told(server, tmp_path):
+    server.exports(file(server, count=3))
+    server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
+
+    with pytest.raises(ExportFailed, match="holds 2 lines; the manifest announced 3"):
+        await export(Order(base_url=server.url), tmp_path)
+
+
+async def test_a_manifest_without_counts_is_fine(server, tmp_path):
+    server.exports(file(server, count=None))
+    server.say("GET", "/files/Patient.ndjson", Answer(body=LINES.rstrip()))
+
+    summary = await export(Order(base_url=server.url), tmp_path)
+
+    assert summary.lines == 2
+
+
+async def test_an_empty_file_has_no_lines(server, tmp_path):
+    server.exports(file(server, count=0))
+    server.say("GET", "/files/Patient.ndjson", Answer())
+
+    assert (await export(Order(base_url=server.url), tmp_path)).lines == 0
+
+
+async def test_equal_names_do_not_overwrite_each_other(server, tmp_path):
+    server.exports(file(server, "1/part.ndjson"), file(server, "2/part.ndjson"))
+    server.say("GET", "/files/1/part.ndjson", Answer(body=LINES))
+    server.say("GET", "/files/2/part.ndjson", Answer(body=LINES.upper()))
+
+    await export(Order(base_url=server.url), tmp_path)
+
+    assert (tmp_path / "part.ndjson").read_bytes() == LINES
+    assert (tmp_path / "2-part.ndjson").read_bytes() == LINES.upper()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("..%2F..%2Fevil.ndjson", "_.._evil.ndjson"),
+        ("%2e%2e", "output-1.ndjson"),
+        ("a%20b.ndjson?token=x", "a_b.ndjson"),
+        ("manifest.json", "1-manifest.json"),
+        ("x.ndjson.gz", "x.ndjson"),
+    ],
+)
+async def test_a_name_stays_in_the_folder(server, tmp_path, name, expected):
+    server.exports(file(server, name))
+    server.say("GET", f"/files/{name.partition('?')[0]}", Answer(body=LINES))
+
+    summary = await export(Order(base_url=server.url), tmp_path / "inner")
+
+    assert summary.files[0].path == tmp_path / "inner" / expected
+
+
+async def test_headers_go_to_the_server_and_not_to_others(server, tmp_path):
+    async with scripted.running() as storage:
+        server.exports(file(server), file(storage, "signed"))
+        server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
+        storage.say("GET", "/files/signed", Answer(body=LINES))
+
+        await export(Order(base_url=server.url, headers={"X-Tenant-ID": "acme"}), tmp_path)
+
+        assert all(request.headers["x-tenant-id"] == "acme" for request in server.requests)
+        assert [request.headers.get("x-tenant-id") for request in storage.requests] == [None]
+
+
+async def test_at_most_so_many_files_are_fetched_at_a_time(server, tmp_path):
+    server.exports(*(file(server, f"{number}") for number in range(9)))
+    for number in range(9):
+        server.say("GET", f"/files/{number}", Answer(body=LINES))
+
+    summary = await export(Order(base_url=server.url), tmp_path, parallel=1)
+
+    fetched = [each.path for each in server.requests if each.path.startswith("/files/")]
+    assert fetched == [f"/files/{number}" for number in range(9)]
+    assert summary.lines == 18
+
+
+async def test_a_folder_that_cannot_be_written_is_told(server, tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ExportFailed, match="cannot be written to"):
+        await export(Order(base_url=server.url), tmp_path / "file")
