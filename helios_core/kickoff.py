@@ -89,7 +89,7 @@ async def accept(backends: Backends, call: Call, *, max_active: int, shard_bytes
         shards,
         max_active=max_active,
     )
-    log.info("job.accepted", job_id=job.id, level=request.level, shards=len(shards))
+    log.info("job.accepted", job_id=job.id, export_level=request.level, shards=len(shards))
     backends.announce(job)
     return job
 

@@ -85,6 +85,7 @@ class Site:
             **settings,
         }
         self.processes: list[Process] = []
+        self.clients: list[Client] = []
 
     def run(self, *arguments: str) -> str:
         """Run a command to its end, which must be good."""
@@ -102,9 +103,13 @@ class Site:
     def serve(self, **settings: str) -> tuple[Process, "Client"]:
         """Start a server, wait until it listens, and give a client of it."""
         process = self.start("serve", **settings)
-        return process, Client(process.wait_for(READY))
+        client = Client(process.wait_for(READY))
+        self.clients.append(client)
+        return process, client
 
     def end(self) -> None:
+        for client in self.clients:
+            client.http.close()
         for process in self.processes:
             process.end()
 
