@@ -71,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Secret | None,
         Meta(
             description="Database of the storage backend, in the form its plugin documents.",
-            extra={"default": "as the plugin says"},
+            extra={"default": "as the plugin says; sqlite: {HFS_DATA_DIR}/helios.db"},
         ),
     ] = None
     plugins: Annotated[

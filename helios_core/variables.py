@@ -113,13 +113,15 @@ def read(
 
 def text_of(value: object) -> str:
     """Write a value as one would set it; empty for None, masked for a secret."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
     match value:
         case None:
             return ""
         case bool():
             return str(value).lower()
-        case timedelta():
-            return f"{value.total_seconds():f}".rstrip("0").rstrip(".")
+        case float():
+            return f"{value:.15g}"
         case Enum():
             return str(value.value)
         case tuple() | list():

@@ -166,6 +166,8 @@ def test_a_refused_secret_is_not_shown():
         (timedelta(minutes=1), "60"),
         (timedelta(seconds=0.5), "0.5"),
         (timedelta(days=30), "2592000"),
+        (30.0, "30"),
+        (0.25, "0.25"),
         (Colour.RED, "red"),
         (("a", "b"), "a,b"),
         (Path("x/y"), "x/y"),

@@ -1,0 +1,106 @@
+"""The reference pages name everything there is."""
+
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from msgspec import structs
+
+from helios_core import (
+    data_providers,
+    hookspecs,
+    job_stores,
+    output_stores,
+    plugins,
+    tables,
+    testing,
+)
+from helios_core.capabilities import POWERS
+from helios_core.hookspecs import Backend
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+HOOKS = (REFERENCE / "hooks.md").read_text()
+SPECIFICATIONS = [
+    function
+    for function in vars(hookspecs).values()
+    if inspect.isfunction(function) and hasattr(function, "helios_spec")
+]
+CONTRACTS = [
+    data_providers.DataProvider,
+    job_stores.JobStore,
+    output_stores.OutputStore,
+]
+
+
+def flat(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def powers_of(module: ModuleType) -> set[str]:
+    return {name for name in vars(module) if name.startswith("Supports")}
+
+
+def test_the_settings_page_is_what_the_command_prints():
+    rows = tables.setting_rows(plugins.configure({}), {})
+
+    page = (REFERENCE / "settings.md").read_text()
+
+    assert page.endswith("\n\n" + tables.settings_markdown(rows)), (
+        "write the output of `helios settings --format markdown` into docs/reference/settings.md"
+    )
+
+
+def test_there_are_hooks():
+    assert {hook.__name__ for hook in SPECIFICATIONS} >= {
+        "helios_data_provider",
+        "helios_job_store",
+        "helios_output_store",
+        "helios_job_changed",
+    }
+
+
+@pytest.mark.parametrize("hook", SPECIFICATIONS, ids=lambda hook: hook.__name__)
+def test_every_hook_is_on_the_page_with_signature_and_meaning(hook):
+    signature = re.search(r"^def (.+):$", inspect.getsource(hook), re.MULTILINE)
+
+    assert f"### `{signature[1]}`" in HOOKS
+    assert flat(inspect.getdoc(hook).partition("\n")[0]) in flat(HOOKS)
+
+
+def test_every_hook_on_the_page_exists():
+    named = set(re.findall(r"### `(helios_\w+)", HOOKS))
+
+    assert named == {hook.__name__ for hook in SPECIFICATIONS}
+
+
+@pytest.mark.parametrize("field", structs.fields(Backend), ids=lambda field: field.name)
+def test_every_field_of_the_descriptor_is_on_the_page(field):
+    assert f"| `{field.name}` |" in HOOKS
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
+def test_every_contract_is_on_the_page_with_all_its_clauses(contract):
+    clauses = re.findall(r"^([A-Z]\d+)  ?", inspect.getdoc(contract), re.MULTILINE)
+
+    row = next(line for line in HOOKS.splitlines() if f"{contract.__name__}`" in line)
+
+    assert f"`{contract.__module__}.{contract.__name__}`" in row
+    assert f"{clauses[0]} to {clauses[-1]}" in row
+
+
+@pytest.mark.parametrize("suite", re.findall(r"`helios_core\.testing\.(\w+)`", HOOKS))
+def test_every_suite_on_the_page_is_shipped(suite):
+    assert hasattr(testing, suite)
+
+
+def test_every_power_is_on_the_page_and_in_the_matrix():
+    powers = powers_of(data_providers) | powers_of(output_stores) | powers_of(job_stores)
+
+    assert powers == set(re.findall(r"\| `(Supports\w+)` \|", HOOKS))
+    assert powers == {protocol.__name__ for protocol, _ in POWERS}
+
+
+def test_the_contract_level_on_the_page_is_the_current_one():
+    assert f"now {hookspecs.API_LEVEL}." in HOOKS
