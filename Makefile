@@ -34,10 +34,10 @@ lint: $(STAMP) ## Style, types and import rules
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy helios_core plugins && $(BIN)/lint-imports
 
 bench: $(STAMP) ## Speed and memory on 400,000 resources, as ratios against yardsticks
-	@$(BIN)/python -m tests.bench --resources 400000
+	@$(BIN)/python tests/bench --resources 400000
 
 bench-quick: $(STAMP) ## The same on 40,000 resources, under a minute
-	@$(BIN)/python -m tests.bench --resources 40000
+	@$(BIN)/python tests/bench --resources 40000
 
 services: $(STAMP) ## What `make test` could use beyond .venv
 	@echo "Nothing: SQLite and local files need no service. The sqlite3 shell (apt-get install sqlite3) is the yardstick of make bench."

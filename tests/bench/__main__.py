@@ -1,0 +1,214 @@
+"""
+Measure speed and memory against yardsticks of the same run.
+
+    python tests/bench --resources 400000
+
+Generates data, loads it with `helios load`, serves it with `helios serve`, and prints what was
+measured beside what is wanted. With --strict a miss is an error.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import server
+import yardstick
+from rich.console import Console
+from rich.table import Table
+
+from helios_core.population import GROUP_ID, write_population
+
+LARGE_RESOURCES = 50
+LARGE_BYTES = 20_000_000
+MEGABYTE = 1_000_000
+LEVELS = {
+    "system": "/$export",
+    "all patients": "/Patient/$export",
+    "group of 10 %": f"/Group/{GROUP_ID}/$export",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the result."""
+
+    what: str
+    measured: str
+    target: str = ""
+    met: bool | None = None
+    """None where there is no target."""
+
+
+class Bench:
+    """One run from data to table."""
+
+    def __init__(self, folder: Path, resources: int, runs: int) -> None:
+        self._folder = folder
+        self._data = folder / "data"
+        self._resources = resources
+        self._runs = runs
+        self._rows: list[Row] = []
+        self._system_rate = 0.0
+        self._system_seconds = 0.0
+
+    def run(self) -> list[Row]:
+        self._load()
+        with server.serve(self._data) as running:
+            running.export(LEVELS["system"])
+            self._first_answers(running)
+            self._system(running)
+            self._downloads(running)
+            for name in ("all patients", "group of 10 %"):
+                self._level(running, name)
+            self._memory("peak memory, all of the above", running)
+        self._gzip()
+        self._large()
+        return self._rows
+
+    def _add(self, what: str, measured: str, target: str = "", *, met: bool | None = None) -> None:
+        self._rows.append(Row(what, measured, target, met))
+
+    def _load(self) -> None:
+        population = self._folder / "population"
+        counts = write_population(population, resources=self._resources)
+        size = sum(path.stat().st_size for path in population.iterdir())
+        self._add("data", f"{counts.total():,} resources, {size / MEGABYTE:,.0f} MB")
+        load = server.load(self._data, population)
+        rate = counts.total() / load.seconds
+        self._add("load", f"{rate:,.0f} resources/s", ">= 15,000 (goal 30,000)", met=rate >= 15e3)
+        self._add("load, peak memory", f"{load.peak_bytes / MEGABYTE:,.0f} MB")
+
+    def _first_answers(self, running: server.Server) -> None:
+        seconds = []
+        for path in [LEVELS["system"], LEVELS["group of 10 %"]] * 15:
+            answered, status = running.kick_off(path)
+            running.delete(status)
+            seconds.append(answered * 1000)
+        measured = f"{statistics.median(seconds):.1f} ms, at most {max(seconds):.1f} ms"
+        self._add("time to first 202", measured, "< 50 ms", met=max(seconds) < 50)
+
+    def _system(self, running: server.Server) -> None:
+        exports, dumps = [], []
+        for _ in range(self._runs):
+            if yardstick.SHELL:
+                target = self._folder / "dump.ndjson"
+                dumps.append(yardstick.dump(self._data / "helios.db", target))
+            export = running.export(LEVELS["system"])
+            exports.append(export)
+            size = running.stored_bytes(export)
+            assert all(dump.size == size for dump in dumps), "the yardstick wrote other rows"
+            running.delete(export.status)
+        self._system_seconds = statistics.median(export.seconds for export in exports)
+        self._system_rate = exports[0].resources / self._system_seconds
+        self._add("system export", f"{self._system_seconds:.2f} s, {self._system_rate:,.0f}/s")
+        self._compare(dumps)
+
+    def _compare(self, dumps: list[yardstick.Dump]) -> None:
+        if not dumps:
+            self._add(
+                "... to the sqlite3 shell", "not measured: sqlite3 is not installed", "", met=False
+            )
+            return
+        shell = statistics.median(dump.seconds for dump in dumps)
+        durable = statistics.median(dump.durable_seconds for dump in dumps)
+        ratio = self._system_seconds / shell
+        measured = f"{ratio:.2f} of its {shell:.2f} s"
+        self._add("... to the sqlite3 shell", measured, "<= 1.5 (goal 1.0)", met=ratio <= 1.5)
+        ratio = self._system_seconds / durable
+        self._add("... to the shell with fsync", f"{ratio:.2f} of its {durable:.2f} s")
+
+    def _downloads(self, running: server.Server) -> None:
+        export = running.export(LEVELS["system"])
+        rates = []
+        for _ in range(self._runs):
+            started = time.perf_counter()
+            size = running.download(export)
+            rates.append(size / MEGABYTE / (time.perf_counter() - started))
+        running.delete(export.status)
+        rate = statistics.median(rates)
+        self._add("download", f"{rate:,.0f} MB/s", ">= 500 MB/s", met=rate >= 500)
+
+    def _level(self, running: server.Server, name: str) -> None:
+        rates = []
+        for _ in range(self._runs):
+            export = running.export(LEVELS[name])
+            running.delete(export.status)
+            rates.append(export.rate)
+        ratio = statistics.median(rates) / self._system_rate
+        measured = f"{statistics.median(rates):,.0f}/s, {ratio:.2f} of system"
+        self._add(f"{name} export", measured, ">= 0.5", met=ratio >= 0.5)
+
+    def _memory(self, what: str, running: server.Server) -> None:
+        peak = running.peak_bytes()
+        self._add(what, f"{peak / MEGABYTE:,.0f} MB", "< 256 MB", met=peak < 256 * MEGABYTE)
+
+    def _gzip(self) -> None:
+        with server.serve(self._data, HFS_BULK_EXPORT_COMPRESSION="gzip") as running:
+            exports = []
+            for _ in range(self._runs):
+                export = running.export(LEVELS["system"])
+                size = running.stored_bytes(export)
+                running.delete(export.status)
+                exports.append(export.seconds)
+            seconds = statistics.median(exports)
+            measured = f"{seconds:.2f} s, {seconds / self._system_seconds:.2f} of plain"
+            self._add("system export, gzip", f"{measured}, {size / MEGABYTE:,.0f} MB at rest")
+            self._memory("peak memory, gzip", running)
+
+    def _large(self) -> None:
+        """Put resources of 20 MB among the others and do everything again."""
+        large = self._folder / "large.ndjson"
+        with large.open("w") as file:
+            for number in range(LARGE_RESOURCES):
+                data = f"{number:04}" * (LARGE_BYTES // 4)
+                file.write(
+                    f'{{"resourceType":"Binary","id":"large-{number}",'
+                    f'"contentType":"text/plain","data":"{data}"}}\n'
+                )
+        load = server.load(self._data, large)
+        what = f"{LARGE_RESOURCES} of {LARGE_BYTES // MEGABYTE} MB"
+        rate = LARGE_RESOURCES * LARGE_BYTES / MEGABYTE / load.seconds
+        peak = load.peak_bytes / MEGABYTE
+        self._add(f"load, {what}", f"{rate:,.0f} MB/s, peak memory {peak:,.0f} MB")
+        with server.serve(self._data) as running:
+            for path in LEVELS.values():
+                export = running.export(path)
+                running.download(export)
+                running.delete(export.status)
+            self._memory(f"peak memory, {what} among them", running)
+
+
+def table(rows: list[Row]) -> Table:
+    shown = Table("measured", "result", "target", "", title="Speed and memory")
+    for row in rows:
+        verdict = {None: "", True: "ok", False: "MISS"}[row.met]
+        style = "bold" if row.met is False else None
+        shown.add_row(row.what, row.measured, row.target, verdict, style=style)
+    return shown
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="tests/bench", description=__doc__.strip().split("\n")[0]
+    )
+    parser.add_argument("--resources", type=int, default=40_000)
+    parser.add_argument("--runs", type=int, default=5, help="of everything that is timed")
+    parser.add_argument("--strict", action="store_true", help="a missed target is an error")
+    options = parser.parse_args()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="helios-bench-") as folder:
+        rows = Bench(Path(folder), options.resources, options.runs).run()
+    console = Console(width=120)
+    console.print(table(rows))
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    seconds = time.monotonic() - started
+    console.print(f"{seconds:.0f} s; {os.cpu_count()} processors, load average {load}")
+    return 1 if options.strict and any(row.met is False for row in rows) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
