@@ -59,6 +59,7 @@ class Database:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
         self._writer: sqlite3.Connection | None = None
         self._idle: list[Reader] = []
+        self._kept = IDLE_READERS
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["Database"]:
@@ -112,7 +113,7 @@ class Database:
             yield reader
         finally:
             self._idle.append(reader)
-            if len(self._idle) > IDLE_READERS:
+            while len(self._idle) > self._kept:
                 self._idle.pop(0).connection.close()
 
     def migrate(self) -> tuple[int, int]:
@@ -151,6 +152,7 @@ class Database:
     def _close(self) -> None:
         """Close readers before the writer, which as the last one empties the log."""
         self._thread.shutdown()
+        self._kept = 0
         while self._idle:
             self._idle.pop().connection.close()
         if self._writer is not None:

@@ -1,0 +1,44 @@
+import helios_sqlite
+from helios_core.data_providers import Put
+from helios_core.exports import Shard
+from helios_core.hookspecs import API_LEVEL
+from helios_core.testing import corpus
+from helios_core.testing.corpus import patient, request, view
+from helios_sqlite import SQLiteDataProvider, SQLiteJobStore, open_data_provider
+
+
+async def test_both_backends_are_offered_and_open_one_file(settings):
+    data, jobs = helios_sqlite.helios_data_provider(), helios_sqlite.helios_job_store()
+
+    async with data.open(settings) as provider, jobs.open(settings) as store:
+        assert isinstance(provider, SQLiteDataProvider)
+        assert isinstance(store, SQLiteJobStore)
+
+    assert data.implementation is SQLiteDataProvider
+    assert jobs.implementation is SQLiteJobStore
+    assert {data.api_level, jobs.api_level} == {API_LEVEL}
+    assert "already" in await data.migrate(settings)
+
+
+async def test_a_shard_of_a_type_never_stored_is_empty(provider):
+    shown = view(await provider.transaction_time(), request(since=corpus.AN_INSTANT))
+    shard = Shard(number=0, resource_type="Patient", ordinal=1)
+
+    batches = [batch async for batch in provider.read(shown, shard, batch_bytes=1000)]
+    deleted = [ids async for ids in provider.read_deleted(shown, shard, batch_rows=10)]
+
+    assert (batches, deleted) == ([], [])
+
+
+async def test_a_reader_that_outlives_the_database_is_closed(settings):
+    async with open_data_provider(settings) as provider:
+        puts = [Put(resource=patient(f"p{number}")) for number in range(9)]
+        await provider.write(corpus.TENANT, corpus.VERSION, puts)
+        shown = view(await provider.transaction_time())
+        [shard] = await provider.plan(shown, shard_bytes=1 << 20)
+        late = provider.read(shown, shard, batch_bytes=100)
+        await anext(late)
+
+    await late.aclose()
+
+    assert provider._database._idle == []
