@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -10,7 +9,6 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import httpx
 import msgspec
@@ -18,6 +16,7 @@ import stamina
 
 from helios_core.downloads import Download
 from helios_core.exports import Level
+from helios_core.received import ReceivedManifest, WantedFile, read_manifest, wanted_files
 from helios_core.refusals import ExportFailed, again, again_if_unheard, refuse, retry_after
 
 _FHIR_JSON = "application/fhir+json"
@@ -78,30 +77,6 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes over the wire, after compression."""
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One file of a manifest."""
-
-    url: str
-    type: str = ""
-    count: int | None = None
-
-
-class Received(msgspec.Struct, frozen=True, rename="camel"):
-    """A manifest as any server may write it (Bulk Data 2.0.0, Complete Status)."""
-
-    transaction_time: str
-    requires_access_token: bool = False
-    output: Sequence[Entry] = ()
-    deleted: Sequence[Entry] = ()
-    error: Sequence[Entry] = ()
-
-    @property
-    def entries(self) -> list[tuple[str, Entry]]:
-        """All the files, each with the list it is in."""
-        lists = {"output": self.output, "deleted": self.deleted, "error": self.error}
-        return [(kind, entry) for kind, entries in lists.items() for entry in entries]
-
-
 class File(msgspec.Struct, frozen=True, kw_only=True):
     """One downloaded file."""
 
@@ -160,12 +135,6 @@ async def export(
             raise ExportFailed(f"{folder} cannot be written to: {error}") from error
 
 
-class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    kind: str
-    entry: Entry
-    path: Path
-
-
 class _Export:
     """One export from kick-off to DELETE."""
 
@@ -189,7 +158,7 @@ class _Export:
         self._tell()
         async with self._job() as status_url:
             sent = await self._finished(status_url)
-            manifest = _manifest(sent)
+            manifest = read_manifest(sent)
             await asyncio.to_thread((folder / "manifest.json").write_bytes, sent)
             files = await self._files(manifest, folder)
         self._tell(phase=Phase.DONE)
@@ -248,8 +217,8 @@ class _Export:
         refuse(response)
         return response
 
-    async def _files(self, manifest: Received, folder: Path) -> list[File]:
-        wanted = _wanted(manifest, folder)
+    async def _files(self, manifest: ReceivedManifest, folder: Path) -> list[File]:
+        wanted = wanted_files(manifest, folder)
         self._tell(
             phase=Phase.DOWNLOADING,
             files_total=len(wanted),
@@ -263,7 +232,7 @@ class _Export:
             raise failures.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _file(self, wanted: _Wanted, manifest: Received) -> File:
+    async def _file(self, wanted: WantedFile, manifest: ReceivedManifest) -> File:
         url = httpx.URL(self._order.base_url).join(wanted.entry.url)
         # A signed URL of another host must not see what was meant for the server.
         trusted = manifest.requires_access_token or _origin(url) == _origin(self._order.base_url)
@@ -301,31 +270,6 @@ class _Export:
     def _tell(self, **changes: Any) -> None:  # noqa: ANN401  the fields of Progress
         self._progress = msgspec.structs.replace(self._progress, **changes)
         self._on_progress(self._progress)
-
-
-def _manifest(sent: bytes) -> Received:
-    try:
-        return msgspec.json.decode(sent, type=Received)
-    except msgspec.DecodeError as error:
-        raise ExportFailed(f"the server's manifest cannot be read: {error}") from error
-
-
-def _wanted(manifest: Received, folder: Path) -> list[_Wanted]:
-    """Name every file after its URL's last segment, and make equal names different."""
-    taken: set[str] = {"manifest.json"}
-    wanted = []
-    for number, (kind, entry) in enumerate(manifest.entries, start=1):
-        name = _name(entry) or f"{kind}-{number}.ndjson"
-        name = name if name not in taken else f"{number}-{name}"
-        taken.add(name)
-        wanted.append(_Wanted(kind=kind, entry=entry, path=folder / name))
-    return wanted
-
-
-def _name(entry: Entry) -> str:
-    segment = unquote(urlsplit(entry.url).path.rsplit("/", 1)[-1])
-    # What the server calls a file must not choose another folder of ours.
-    return re.sub(r"[^A-Za-z0-9._-]", "_", segment).lstrip(".").removesuffix(".gz")[-200:]
 
 
 def _origin(url: httpx.URL | str) -> tuple[str, str, int | None]:

@@ -46,8 +46,9 @@ class Download:
         self._url = url
         self._headers = headers
         self._target = target
-        self._part = target.with_name(f"{target.name}.part")
-        self._plain = target.with_name(f"{target.name}.plain")
+        # No downloaded file has a name that begins with a dot, so that these are nobody's.
+        self._part = target.with_name(f".{target.name}.part")
+        self._plain = target.with_name(f".{target.name}.plain")
         self._on_bytes = on_bytes
         self._received = 0
         self._tag: str | None = None

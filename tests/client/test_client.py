@@ -277,6 +277,17 @@ async def test_equal_names_do_not_overwrite_each_other(server, tmp_path):
     assert (tmp_path / "2-part.ndjson").read_bytes() == LINES.upper()
 
 
+async def test_a_name_made_different_stays_different(server, tmp_path):
+    names = ("3-x", "1/x", "2/x", "x.part")
+    server.exports(*(file(server, name) for name in names))
+    for name in names:
+        server.say("GET", f"/files/{name}", Answer(body=LINES))
+
+    summary = await export(Order(base_url=server.url), tmp_path)
+
+    assert [got.path.name for got in summary.files] == ["3-x", "x", "3-3-x", "x.part"]
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -1,0 +1,104 @@
+"""How log lines look."""
+
+import io
+import json
+import logging
+
+import pytest
+import structlog
+
+from helios_core import logs
+from helios_core.settings import LogFormat, LogLevel
+
+
+@pytest.fixture
+def written():
+    """Set logging up onto a stream, and put everything back afterwards."""
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level)
+    stream = io.StringIO()
+
+    def setting_up(level=LogLevel.INFO, log_format=LogFormat.JSON):
+        logs.set_up(level, log_format, to=stream)
+        return stream
+
+    yield setting_up
+    structlog.reset_defaults()
+    root.handlers[:], level = before
+    root.setLevel(level)
+
+
+def lines(stream: io.StringIO) -> list[dict]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_line_is_one_json_object(written):
+    stream = written()
+
+    structlog.get_logger().info("shard.claimed", shard=3)
+
+    (line,) = lines(stream)
+    assert (line["event"], line["shard"], line["level"]) == ("shard.claimed", 3, "info")
+    assert line["timestamp"].endswith("Z")
+
+
+def test_lines_below_the_level_are_left_out(written):
+    stream = written(LogLevel.WARNING)
+
+    structlog.get_logger().info("quiet")
+    structlog.get_logger().warning("loud")
+    logging.getLogger("library").info("quiet too")
+
+    assert [line["event"] for line in lines(stream)] == ["loud"]
+
+
+def test_lines_of_libraries_look_the_same(written):
+    stream = written()
+
+    logging.getLogger("library").warning("careful with %s", "that")
+
+    (line,) = lines(stream)
+    assert (line["event"], line["logger"]) == ("careful with that", "library")
+
+
+def test_libraries_that_speak_of_requests_and_statements_are_quiet(written):
+    stream = written(LogLevel.DEBUG)
+
+    for name in ("httpx", "aiosqlite", "uvicorn.access"):
+        logging.getLogger(name).info("GET /Patient?name=canary")
+
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("log_format", LogFormat)
+def test_a_traceback_does_not_show_local_variables(written, log_format):
+    stream = written(log_format=log_format)
+
+    def failing(resource):
+        raise RuntimeError("no luck")
+
+    try:
+        failing(f"canary-{log_format}")
+    except RuntimeError:
+        structlog.get_logger().exception("shard.failed")
+
+    assert "no luck" in stream.getvalue()
+    assert f"canary-{log_format}" not in stream.getvalue()
+
+
+def test_bound_context_is_on_every_line(written):
+    stream = written()
+
+    with structlog.contextvars.bound_contextvars(job_id="j1"):
+        structlog.get_logger().info("shard.claimed")
+
+    assert lines(stream)[0]["job_id"] == "j1"
+
+
+def test_console_lines_can_be_read(written):
+    stream = written(log_format=LogFormat.CONSOLE)
+
+    structlog.get_logger().info("shard.claimed", shard=3)
+
+    assert "shard.claimed" in stream.getvalue()
+    assert not stream.getvalue().startswith("{")
