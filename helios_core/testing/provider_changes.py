@@ -105,7 +105,8 @@ class ChangeClauses(DataProviderContract):
     async def test_concurrent_writers_do_not_disturb_a_read(self, provider: DataProvider) -> None:
         """P3: exactly the state at the transaction time, however long reading takes."""
         self.needs(SupportsWrites)
-        await write(provider, *mixture(60))
+        rewritten = [patient(f"{name}{number}") for name in "abc" for number in range(5)]
+        await write(provider, *mixture(60), *rewritten)
         everything = await everything_now(provider)
         before = await take(provider, everything)
 
@@ -222,10 +223,10 @@ class ChangeClauses(DataProviderContract):
         self.needs_persistence()
         async with self.opened(tmp_path) as provider:
             await write(provider, patient("p1"))
-            await self.set_clock_back(provider, by=DAY)
             before = await provider.transaction_time()
 
         async with self.opened(tmp_path) as provider:
+            await self.set_clock_back(provider, by=DAY)
             after = await stamp_of(provider, patient("p1", note="b"))
 
         assert after > before
@@ -235,6 +236,8 @@ class ChangeClauses(DataProviderContract):
         self.needs(SupportsWrites)
         self.needs_persistence()
         async with self.opened(tmp_path) as one, self.opened(tmp_path) as two:
+            await write(one, patient("p1"))
+            await self.set_clock_back(one, by=DAY)
             for number in range(25):
                 stamp = await stamp_of(one, patient("p1", note=f"{number}"))
                 now = await two.transaction_time()

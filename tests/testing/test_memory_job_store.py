@@ -1,25 +1,21 @@
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+import asyncio
+from datetime import timedelta
 
 from helios_core.memory import MemoryJobStore
-from helios_core.testing import JobStoreSuite
+from helios_core.testing import corpus
+from tests.testing.on_memory import OnMemoryJobs
 
 
-class TestMemoryJobStore(JobStoreSuite):
-    persistent = False
+class TestMemoryJobStore(OnMemoryJobs):
+    pass
 
-    @asynccontextmanager
-    async def opened(self, folder):
-        self.now = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
-        yield MemoryJobStore(clock=lambda: self.now)
 
-    async def let_pass(self, store, time):
-        self.now += time
+async def test_news_wakes_a_worker_that_waits():
+    store = MemoryJobStore()
+    waiting = asyncio.create_task(store.wait_for_work(timedelta(hours=1)))
+    await asyncio.sleep(0)
 
-    async def raw_statuses(self, store):
-        return {job_id: entry.job.status.value for (_, job_id), entry in store._entries.items()}
+    await store.add(corpus.job("job"), corpus.shards(1), max_active=1)
 
-    async def raw_parts(self, store, job_id):
-        entries = [entry for (_, found), entry in store._entries.items() if found == job_id]
-        shards = [work for entry in entries for work in entry.work]
-        return [part.key.name for work in shards for part in work.parts or ()]
+    async with asyncio.timeout(10):
+        await waiting

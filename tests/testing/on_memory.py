@@ -1,0 +1,64 @@
+"""The suites on the reference backends, sound or broken, looked at behind their backs."""
+
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from helios_core.data_providers import (
+    SupportsHistory,
+    SupportsSearch,
+    SupportsTombstones,
+    SupportsWrites,
+)
+from helios_core.memory import MemoryDataProvider, MemoryJobStore
+from helios_core.testing import DataProviderSuite, JobStoreSuite, corpus
+
+
+class OnMemoryProvider(DataProviderSuite):
+    subject_class = MemoryDataProvider
+    powers = frozenset({SupportsWrites, SupportsHistory, SupportsSearch, SupportsTombstones})
+    persistent = False
+
+    @asynccontextmanager
+    async def opened(self, folder):
+        self.behind = timedelta(0)
+        yield self.subject_class(clock=lambda: datetime.now(UTC) - self.behind)
+
+    async def damage(self, provider, resource_type, resource_id):
+        scope = provider._scopes[corpus.TENANT, corpus.VERSION, resource_type]
+        versions = scope[resource_id]
+        spoilt = msgspec.structs.replace(versions[-1].stored, content=b'{"spoilt')
+        versions[-1] = msgspec.structs.replace(versions[-1], stored=spoilt)
+
+    async def raw_current(self, provider, tenant, fhir_version):
+        return {
+            f"{kind}/{resource_id}": versions[-1].stored.version_id
+            for (owner, version, kind), scope in provider._scopes.items()
+            for resource_id, versions in scope.items()
+            if (owner, version) == (tenant, fhir_version) and versions[-1].stored.content
+        }
+
+    async def set_clock_back(self, provider, by):
+        self.behind += by
+
+
+class OnMemoryJobs(JobStoreSuite):
+    subject_class = MemoryJobStore
+    persistent = False
+
+    @asynccontextmanager
+    async def opened(self, folder):
+        self.now = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+        yield self.subject_class(clock=lambda: self.now)
+
+    async def let_pass(self, store, time):
+        self.now += time
+
+    async def raw_statuses(self, store):
+        return {job_id: entry.job.status.value for (_, job_id), entry in store._entries.items()}
+
+    async def raw_parts(self, store, job_id):
+        entries = [entry for (_, found), entry in store._entries.items() if found == job_id]
+        shards = [work for entry in entries for work in entry.work]
+        return [part.key.name for work in shards for part in work.parts or ()]
