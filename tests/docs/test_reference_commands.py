@@ -1,0 +1,50 @@
+"""The reference of the command line has every command and every option."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from helios_core.cli import app
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs/reference/cli.md"
+README = ROOT / "README.md"
+COMMANDS = typer.main.get_command(app).commands
+
+
+def sections():
+    _, *parts = re.split(r"^## helios (\S+)$", REFERENCE.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_every_command_has_its_section_and_no_other_has():
+    assert sorted(sections()) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_a_command_is_listed_and_no_other_is(name):
+    known = {
+        option
+        for parameter in COMMANDS[name].params
+        for option in parameter.opts
+        if option.startswith("--") and option != "--help"
+    }
+
+    listed = re.findall(r"^\| `(--[a-z-]+)` \|", sections()[name], re.MULTILINE)
+
+    assert sorted(listed) == sorted(known)
+
+
+def test_every_make_target_in_the_documentation_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    pages = [README, *ROOT.glob("docs/**/*.md")]
+
+    named = {
+        target
+        for page in pages
+        for target in re.findall(r"(?:`|^\$ )make ([a-z-]+)", page.read_text(), re.MULTILINE)
+    }
+
+    assert {"demo", "test", "serve"} <= named <= targets
