@@ -23,6 +23,8 @@ class PartLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     batch_bytes: int = 4 * 1024 * 1024
     """The most that is read in one go, unless a single resource is larger."""
+    batch_rows: int = 1000
+    """The most resources that are handed on in one go, between two looks at other tasks."""
     part_bytes: int = 128 * 1024 * 1024
     """Where a part is cut, in bytes of NDJSON before compression."""
     part_rows: int | None = None
@@ -117,8 +119,8 @@ class ShardExport:
         )
         async for batch in batches:
             self._damaged += batch.damaged
-            if batch.lines:
-                yield batch.lines
+            for start in range(0, len(batch.lines), self._limits.batch_rows):
+                yield batch.lines[start : start + self._limits.batch_rows]
 
     async def _deletions(self) -> AsyncGenerator[Sequence[bytes]]:
         """Deletions as transaction Bundles (Bulk Data 2.0.0, Complete Status, deleted)."""

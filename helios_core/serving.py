@@ -183,6 +183,7 @@ def _worker_options(settings: Settings) -> WorkerOptions:
         max_attempts=settings.bulk_export_max_attempts,
         limits=PartLimits(
             batch_bytes=settings.bulk_export_batch_bytes,
+            batch_rows=settings.bulk_export_batch_size,
             part_bytes=settings.bulk_export_part_bytes,
             part_rows=settings.bulk_export_part_rows,
             compression=settings.bulk_export_compression,

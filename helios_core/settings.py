@@ -145,6 +145,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=1, title="bytes", description="Resources read from the storage in one go."),
     ] = 4 * 1024 * 1024
+    bulk_export_batch_size: Annotated[
+        int, Meta(ge=1, title="resources", description="Resources written on in one go.")
+    ] = 1000
     bulk_export_part_bytes: Annotated[
         int,
         Meta(
