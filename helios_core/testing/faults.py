@@ -1,0 +1,151 @@
+"""Backends that fail or are slow on demand, around ones that are neither."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+
+from helios_core.data_providers import Batch, DataProvider, StoredVersion, SupportsTombstones
+from helios_core.errors import BackendUnavailable
+from helios_core.exports import ExportView, Shard
+from helios_core.fhir.versions import FHIRVersion
+from helios_core.manifests import PartKey, StoredPart
+from helios_core.output_stores import OutputStore
+
+
+class Fault:
+    """A failure that strikes after some amount of work, a number of times, and then no more."""
+
+    def __init__(
+        self,
+        *,
+        after: int | None,
+        times: int = 1,
+        error: Exception | None = None,
+        delay: timedelta = timedelta(0),
+    ) -> None:
+        self._after = after
+        self._error = error or BackendUnavailable("The bad day that was asked for.")
+        self._delay_seconds = delay.total_seconds()
+        self.remaining = times
+        """How many more times it will strike."""
+
+    async def strike(self, done: int) -> None:
+        """Wait the delay, then fail if so much work is more than goes well."""
+        await asyncio.sleep(self._delay_seconds)
+        if self._after is not None and done > self._after and self.remaining > 0:
+            self.remaining -= 1
+            raise self._error
+
+
+class FaultyOutputStore(OutputStore):
+    """
+    Stores parts in another store, interrupting what is being stored.
+
+    Of the first `times` parts that are larger than `fail_after_bytes`, the chunks break off after
+    so many bytes with `error` (None is a BackendUnavailable); every chunk takes `delay` longer.
+    """
+
+    def __init__(
+        self,
+        store: OutputStore,
+        *,
+        fail_after_bytes: int | None = None,
+        times: int = 1,
+        error: Exception | None = None,
+        delay: timedelta = timedelta(0),
+    ) -> None:
+        self._store = store
+        self.fault = Fault(after=fail_after_bytes, times=times, error=error, delay=delay)
+
+    async def bind(self, owner: str) -> None:
+        """As the other store."""
+        await self._store.bind(owner)
+
+    async def put(self, key: PartKey, chunks: AsyncIterator[bytes]) -> StoredPart:
+        """Store a part whose chunks may break off."""
+        return await self._store.put(key, self._interrupted(chunks))
+
+    def read(
+        self, key: PartKey, *, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """As the other store."""
+        return self._store.read(key, start=start, end=end)
+
+    async def discard(self, key: PartKey) -> None:
+        """As the other store."""
+        await self._store.discard(key)
+
+    async def delete(self, tenant: str, job_id: str) -> None:
+        """As the other store."""
+        await self._store.delete(tenant, job_id)
+
+    def jobs(self) -> AsyncIterator[tuple[str, str]]:
+        """As the other store."""
+        return self._store.jobs()
+
+    async def _interrupted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        passed = 0
+        async for chunk in chunks:
+            passed += len(chunk)
+            await self.fault.strike(passed)
+            yield chunk
+
+
+class FaultyDataProvider(DataProvider):
+    """
+    Reads from another provider, breaking off.
+
+    The first `times` shards that give more than `fail_after_batches` batches fail after so many
+    with `error` (None is a BackendUnavailable); every batch takes `delay` longer. Of the other
+    provider's powers it has the one exports use, the deletions; write to the other one.
+    """
+
+    def __init__(
+        self,
+        provider: DataProvider,
+        *,
+        fail_after_batches: int | None = None,
+        times: int = 1,
+        error: Exception | None = None,
+        delay: timedelta = timedelta(0),
+    ) -> None:
+        self._provider = provider
+        self.fault = Fault(after=fail_after_batches, times=times, error=error, delay=delay)
+
+    async def transaction_time(self) -> datetime:
+        """As the other provider."""
+        return await self._provider.transaction_time()
+
+    async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
+        """As the other provider."""
+        return await self._provider.plan(view, shard_bytes=shard_bytes)
+
+    async def read(
+        self, view: ExportView, shard: Shard, *, batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """Read a shard until the fault strikes."""
+        given = 0
+        async for batch in self._provider.read(view, shard, batch_bytes=batch_bytes):
+            given += 1
+            await self.fault.strike(given)
+            yield batch
+
+    async def read_deleted(
+        self, view: ExportView, shard: Shard, *, batch_rows: int
+    ) -> AsyncIterator[Sequence[str]]:
+        """As the other provider, or nothing where it does not remember deletions."""
+        if isinstance(self._provider, SupportsTombstones):
+            async for ids in self._provider.read_deleted(view, shard, batch_rows=batch_rows):
+                yield ids
+
+    async def get(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        resource_id: str,
+        *,
+        at: datetime | None = None,
+    ) -> StoredVersion | None:
+        """As the other provider."""
+        return await self._provider.get(tenant, fhir_version, resource_type, resource_id, at=at)
