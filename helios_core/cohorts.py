@@ -10,7 +10,7 @@ from helios_core.data_providers import DataProvider
 from helios_core.errors import InvalidRequest, ResourceNotFound, UnsupportedParameter
 from helios_core.exports import Cohort, ExportRequest, ExportView, Level
 from helios_core.fhir.dates import span
-from helios_core.fhir.references import split_reference
+from helios_core.fhir.references import bases, split_reference
 
 PATIENT_GROUP_TYPES = frozenset({None, "person", "animal"})
 """The Group.type codes whose members can be Patients."""
@@ -84,7 +84,7 @@ async def _members(provider: DataProvider, request: ExportRequest, at: datetime)
     while waiting:
         group_id = waiting.pop()
         for member in (await _group(provider, request, group_id, at)).member:
-            named = split_reference(member.entity.reference or "")
+            named = split_reference(member.entity.reference or "", bases(request.base_url))
             if named is None or member.inactive or not member.period.covers(at):
                 continue
             resource_type, resource_id = named

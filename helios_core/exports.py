@@ -22,6 +22,8 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     url: str
     """The kick-off URL exactly as the client sent it, for the manifest's `request`."""
+    base_url: str = ""
+    """The server's public base URL; an absolute reference below it points to this server."""
     fhir_version: FHIRVersion
     level: Level
     group_id: str | None = None

@@ -11,7 +11,7 @@ from helios_core.cohorts import view_of
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
 from helios_core.exports import ExportRequest, ExportView, Level, Shard
 from helios_core.fhir.instants import parse_instant
-from helios_core.fhir.references import split_reference
+from helios_core.fhir.references import bases, split_reference
 from helios_core.fhir.versions import FHIRVersion, table
 from helios_core.jobs import Job
 from helios_core.parameters import Given, Handling, from_body, preferences
@@ -155,6 +155,7 @@ class _Reading:
         return ExportRequest(
             tenant=self._call.tenant,
             url=self._call.url,
+            base_url=self._call.base_url,
             fhir_version=self._call.fhir_version,
             level=self._call.level,
             group_id=self._call.group_id,
@@ -271,7 +272,7 @@ class _Reading:
     def _patient_id(self, number: int, value: str) -> str:
         if "/" not in value:
             value = f"Patient/{value}"
-        named = split_reference(value, base_urls=(self._call.base_url,))
+        named = split_reference(value, bases(self._call.base_url))
         if named is None or named[0] != "Patient":
             raise InvalidParameter(
                 f"patient value number {number} is not a reference to a Patient of this server; "

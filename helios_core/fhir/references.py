@@ -28,6 +28,11 @@ def split_reference(reference: str, base_urls: Sequence[str] = ()) -> tuple[str,
     return (match[1], match[2]) if match else None
 
 
+def bases(base_url: str) -> tuple[str, ...]:
+    """Give the base URLs of this server, none where it does not know its own."""
+    return (base_url,) if base_url else ()
+
+
 def rewrite(body: bytes, mapping: Mapping[str, str]) -> tuple[bytes, set[str]]:
     """
     Put `Type/id` in place of temporary references (urn:uuid:, urn:oid:), in compact JSON.

@@ -75,6 +75,7 @@ class Hospital:
             url="http://localhost/$export",
             query=query,
             body=body,
+            base_url="http://localhost",
             prefer=[f"respond-async, handling={handling}"],
         )
         return await accept(self.backends, call, max_active=4, shard_bytes=shard_bytes)

@@ -97,6 +97,12 @@ async def test_members_that_are_members_now_are_kept(wards, member):
     assert await wards.export(("_type", "Patient"), group="g") == ["Patient/p2"]
 
 
+async def test_a_member_may_be_named_by_an_absolute_url_of_this_server_only(wards):
+    await wards.store(group("g", "http://localhost/Patient/p1", "http://elsewhere/Patient/p2"))
+
+    assert await wards.export(("_type", "Patient"), group="g") == ["Patient/p1"]
+
+
 async def test_an_empty_group_exports_nothing_rather_than_everybody(wards):
     await wards.store(group("g"))
 
