@@ -1,6 +1,6 @@
 """Files to load: which there are, and the JSON bodies in them, read as a stream."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from io import BufferedIOBase, BufferedReader, FileIO
 from itertools import chain, islice
@@ -21,7 +21,7 @@ SUFFIXES = (*LINE_SUFFIXES, ".json")
 class Body(msgspec.Struct, frozen=True, kw_only=True):
     """One line of NDJSON, or the whole of a file that is a single document."""
 
-    path: Path
+    path: str
     line: int | None
     """From 1; None for a single document."""
     content: bytes = b""
@@ -67,7 +67,7 @@ def find(paths: Iterable[Path]) -> Files:
     return Files(paths=tuple(found), skipped=skipped, size=size)
 
 
-def read_chunks(files: Files) -> Iterator[Chunk]:
+def read_chunks(files: Files) -> Generator[Chunk]:
     """
     Read all files, a bounded number of bodies at a time.
 
@@ -89,7 +89,7 @@ def read_chunks(files: Files) -> Iterator[Chunk]:
 
 def _read(path: Path) -> Iterator[tuple[int, Body]]:
     """Give each body with the position in the file on disk."""
-    position, line = 0, None
+    name, position, line = str(path), 0, None
     named_lines = _plain_name(path).endswith(LINE_SUFFIXES)
     with ExitStack() as stack:
         try:
@@ -97,10 +97,10 @@ def _read(path: Path) -> Iterator[tuple[int, Body]]:
             plain = stack.enter_context(_unzipped(disk))
             for line, content in _bodies(plain, named_lines=named_lines):
                 position = disk.tell()
-                yield position, Body(path=path, line=line, content=content)
+                yield position, Body(path=name, line=line, content=content)
         except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]
             reason = f"the file cannot be read further: {_words(error)}"
-            yield position, Body(path=path, line=line, unreadable=reason)
+            yield position, Body(path=name, line=line, unreadable=reason)
 
 
 def _unzipped(disk: "BufferedReader[FileIO]") -> BufferedIOBase:

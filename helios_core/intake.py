@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from pathlib import Path
 
 import msgspec
 
@@ -20,14 +19,13 @@ from helios_core.inputs import Body, Chunk
 UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "history"})
 """The bundles that are a way to send resources; the others are resources themselves."""
 
-_TEMPORARY = (b"urn:uuid:", b"urn:oid:")
 _LAST_SEGMENT = re.compile(r"[:/]([A-Za-z0-9\-.]{1,64})$")
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """One resource, or the rest of a file, that cannot be loaded."""
 
-    path: Path
+    path: str
     line: int | None
     """From 1; None for a file that is a single document."""
     entry: int | None
@@ -57,7 +55,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
 
     changes: Sequence[Put | Delete]
     problems: Sequence[Problem]
-    unresolved: Sequence[tuple[Path, str]]
+    unresolved: Sequence[tuple[str, str]]
     """Temporary references that stay as they are, each once per resource."""
     bytes_done: int
 
@@ -85,7 +83,7 @@ def understand(intake: Intake, chunk: Chunk) -> Changes:
     """Turn the bodies of a chunk into changes, and tell which could not be."""
     changes: list[Put | Delete] = []
     problems: list[Problem] = []
-    unresolved: list[tuple[Path, str]] = []
+    unresolved: list[tuple[str, str]] = []
     for found in chain.from_iterable(_found(intake, body, unresolved) for body in chunk.bodies):
         if not isinstance(found, Problem):
             changes.append(found)
@@ -112,7 +110,7 @@ def targets(chunk: Chunk) -> dict[str, str]:
 
 
 def _found(
-    intake: Intake, body: Body, unresolved: list[tuple[Path, str]]
+    intake: Intake, body: Body, unresolved: list[tuple[str, str]]
 ) -> Iterator[Put | Delete | Problem]:
     for item in _items(body):
         if isinstance(item, Problem):
@@ -199,7 +197,7 @@ def _change(intake: Intake, item: _Item) -> tuple[Put | Delete, Iterable[str]]:
     content, missing = item.content, set[str]()
     if content is None:
         return Delete(resource_type=item.resource_type or "", id=item.id or ""), missing
-    if any(urn in content for urn in _TEMPORARY):
+    if b"urn:uuid:" in content or b"urn:oid:" in content:
         content, missing = _resolved(intake, content)
     resource = parse_resource(
         content,

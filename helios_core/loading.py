@@ -1,16 +1,12 @@
 """Load files of resources into a data provider."""
 
 import asyncio
-import multiprocessing
-import os
 import time
-from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import aclosing
-from contextvars import ContextVar
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, closing
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,8 +14,9 @@ import msgspec
 
 from helios_core.data_providers import Delete, Outcome, Put, SupportsWrites
 from helios_core.fhir.versions import FHIRVersion
-from helios_core.inputs import Chunk, Files, find, read_chunks
-from helios_core.intake import Changes, Intake, Problem, targets, understand
+from helios_core.inputs import Files, find, read_chunks
+from helios_core.intake import Changes, Intake, Problem, targets
+from helios_core.parsers import understood
 
 MAX_PROBLEMS = 100
 """How many bad resources a summary describes one by one; the rest are counted."""
@@ -27,15 +24,7 @@ MAX_PROBLEMS = 100
 WRITE_CHANGES = 1000
 WRITE_BYTES = 4 * 1024 * 1024
 
-PARALLEL_BYTES = 32 * 1024 * 1024
-"""From how many bytes on disk it pays to start processes that parse."""
-MAX_PROCESSES = 4
-"""One writer keeps no more than these busy."""
-
 T = TypeVar("T")
-
-# What a parsing process was started for; sent once, not with every chunk.
-_INTAKE: ContextVar[Intake] = ContextVar("intake")
 
 
 class Phase(StrEnum):
@@ -96,7 +85,7 @@ class _Tally:
         self._on_progress = on_progress
         self._started = time.monotonic()
         self._problems: list[Problem] = []
-        self._unresolved: Counter[Path] = Counter()
+        self._unresolved: Counter[str] = Counter()
         self._distinct: set[str] = set()
 
     @property
@@ -133,7 +122,9 @@ class _Tally:
             problems=tuple(self._problems),
             unresolved=self._unresolved.total(),
             unresolved_distinct=len(self._distinct),
-            unresolved_by_file=tuple(self._unresolved.items()),
+            unresolved_by_file=tuple(
+                (Path(path), count) for path, count in self._unresolved.items()
+            ),
             seconds=time.monotonic() - self._started,
         )
 
@@ -168,8 +159,8 @@ async def load(  # noqa: PLR0913 - what to load, where to, how, and whom to tell
         targets=await _scan(files, tally),
         strict=strict,
     )
-    async with aclosing(_ahead(_understood(intake, files))) as understood:
-        async for changes in understood:
+    async with aclosing(_ahead(understood(intake, files))) as chunks:
+        async for changes in chunks:
             for batch in _batches(changes.changes):
                 applied = await provider.write(tenant, fhir_version, batch)
                 tally.outcomes.update(change.outcome for change in applied)
@@ -189,46 +180,10 @@ async def _scan(files: Files, tally: _Tally) -> dict[str, str]:
     return known
 
 
-def _understood(intake: Intake, files: Files) -> Iterator[Changes]:
-    chunks = read_chunks(files)
-    processes = min(MAX_PROCESSES, (os.cpu_count() or 1) - 1)
-    if files.size < PARALLEL_BYTES or processes < 1:
-        return map(partial(understand, intake), chunks)
-    return _in_processes(intake, chunks, processes)
-
-
-def _in_processes(intake: Intake, chunks: Iterator[Chunk], processes: int) -> Iterator[Changes]:
-    """
-    Parse in other processes, results in order and a few ahead.
-
-    In one process the thread that parses would keep the interpreter lock from the one that
-    writes, and the two would take turns.
-    """
-    context = multiprocessing.get_context("spawn")
-    waiting: deque[Future[Changes]] = deque()
-    with ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_begin, initargs=(intake,)
-    ) as pool:
-        for chunk in chunks:
-            waiting.append(pool.submit(_understand_there, chunk))
-            if len(waiting) > 2 * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def _begin(intake: Intake) -> None:
-    _INTAKE.set(intake)
-
-
-def _understand_there(chunk: Chunk) -> Changes:
-    return understand(_INTAKE.get(), chunk)
-
-
-async def _ahead(items: Iterator[T]) -> AsyncGenerator[T]:
+async def _ahead(items: Generator[T]) -> AsyncGenerator[T]:
     """Draw items in a thread, one ahead of what is asked for."""
     loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(1, thread_name_prefix="loading") as thread:
+    with closing(items), ThreadPoolExecutor(1, thread_name_prefix="loading") as thread:
         upcoming = loop.run_in_executor(thread, next, items, None)
         while (item := await upcoming) is not None:
             upcoming = loop.run_in_executor(thread, next, items, None)

@@ -1,0 +1,117 @@
+"""Processes that parse what is loaded, beside the one that writes it."""
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextvars import ContextVar
+
+import msgspec
+
+from helios_core.data_providers import Delete, Put
+from helios_core.errors import BackendUnavailable
+from helios_core.fhir.resources import Resource
+from helios_core.inputs import Chunk, Files, read_chunks
+from helios_core.intake import Changes, Intake, Problem, understand
+
+PARALLEL_BYTES = 32 * 1024 * 1024
+"""From how many bytes on disk it pays to start processes."""
+MAX_PROCESSES = 4
+"""One writer keeps no more than these busy."""
+AHEAD_BYTES = 8 * 1024 * 1024
+"""How much may be parsed and not yet written."""
+
+
+class _Packed(msgspec.Struct, frozen=True, array_like=True):
+    """Changes as bytes of MessagePack, which pickle takes three times as long to make and read."""
+
+    changes: list[Resource | tuple[str, str]]
+    """A resource to put, or the type and id of one to delete."""
+    problems: Sequence[Problem]
+    unresolved: Sequence[tuple[str, str]]
+    bytes_done: int
+
+
+_CHUNK = msgspec.msgpack.Decoder(Chunk)
+_PACKED = msgspec.msgpack.Decoder(_Packed)
+
+# What a process was started for; sent once, not with every chunk.
+_INTAKE: ContextVar[Intake] = ContextVar("intake")
+
+
+def understood(intake: Intake, files: Files) -> Generator[Changes]:
+    """
+    Read and parse files, in order.
+
+    Large ones are parsed in other processes: in one process the thread that parses would keep the
+    interpreter lock from the one that writes, and the two would take turns.
+
+    Raises:
+        BackendUnavailable: A process was ended from outside.
+    """
+    chunks = read_chunks(files)
+    processes = min(MAX_PROCESSES, (os.cpu_count() or 1) - 1)
+    if files.size < PARALLEL_BYTES or processes < 1:
+        yield from (understand(intake, chunk) for chunk in chunks)
+        return
+    try:
+        for packed in _parsed(intake, chunks, processes):
+            yield _unpacked(packed)
+    except BrokenProcessPool as error:
+        raise BackendUnavailable(
+            "a process that parses was ended from outside, perhaps for lack of memory; load again:"
+            " what has been written stays and is not written twice"
+        ) from error
+
+
+def _parsed(intake: Intake, chunks: Iterator[Chunk], processes: int) -> Iterator[bytes]:
+    context = multiprocessing.get_context("spawn")
+    waiting: deque[tuple[int, Future[bytes]]] = deque()
+    with ProcessPoolExecutor(
+        processes, mp_context=context, initializer=_begin, initargs=(intake,)
+    ) as pool:
+        for chunk in chunks:
+            packed = msgspec.msgpack.encode(chunk)
+            waiting.append((len(packed), pool.submit(_parse, packed)))
+            while sum(size for size, _ in waiting) > AHEAD_BYTES or len(waiting) > 2 * processes:
+                yield waiting.popleft()[1].result()
+        while waiting:
+            yield waiting.popleft()[1].result()
+
+
+def _begin(intake: Intake) -> None:
+    # The terminal interrupts every process; the one that writes decides when to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _INTAKE.set(intake)
+
+
+def _parse(chunk: bytes) -> bytes:
+    found = understand(_INTAKE.get(), _CHUNK.decode(chunk))
+    packed = _Packed(
+        changes=[
+            change.resource if isinstance(change, Put) else (change.resource_type, change.id)
+            for change in found.changes
+        ],
+        problems=found.problems,
+        unresolved=found.unresolved,
+        bytes_done=found.bytes_done,
+    )
+    return msgspec.msgpack.encode(packed)
+
+
+def _unpacked(content: bytes) -> Changes:
+    packed = _PACKED.decode(content)
+    return Changes(
+        changes=[
+            Put(resource=change)
+            if isinstance(change, Resource)
+            else Delete(resource_type=change[0], id=change[1])
+            for change in packed.changes
+        ],
+        problems=packed.problems,
+        unresolved=packed.unresolved,
+        bytes_done=packed.bytes_done,
+    )
