@@ -5,9 +5,9 @@ import os
 import signal
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextvars import ContextVar
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import TypeAlias
 
 import msgspec
 
@@ -21,8 +21,8 @@ PARALLEL_BYTES = 32 * 1024 * 1024
 """From how many bytes on disk it pays to start processes."""
 MAX_PROCESSES = 4
 """One writer keeps no more than these busy."""
-AHEAD_BYTES = 8 * 1024 * 1024
-"""How much may be parsed and not yet written."""
+
+_Pipe: TypeAlias = "Connection[bytes, bytes]"
 
 
 class _Packed(msgspec.Struct, frozen=True, array_like=True):
@@ -37,9 +37,6 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True):
 
 _CHUNK = msgspec.msgpack.Decoder(Chunk)
 _PACKED = msgspec.msgpack.Decoder(_Packed)
-
-# What a process was started for; sent once, not with every chunk.
-_INTAKE: ContextVar[Intake] = ContextVar("intake")
 
 
 def understood(intake: Intake, files: Files) -> Generator[Changes]:
@@ -60,36 +57,57 @@ def understood(intake: Intake, files: Files) -> Generator[Changes]:
     try:
         for packed in _parsed(intake, chunks, processes):
             yield _unpacked(packed)
-    except BrokenProcessPool as error:
+    except (EOFError, BrokenPipeError, ConnectionResetError) as error:
         raise BackendUnavailable(
-            "a process that parses was ended from outside, perhaps for lack of memory; load again:"
-            " what has been written stays and is not written twice"
+            "a process that parses has ended, perhaps for lack of memory; load again: what has"
+            " been written stays and is not written twice"
         ) from error
 
 
 def _parsed(intake: Intake, chunks: Iterator[Chunk], processes: int) -> Iterator[bytes]:
-    context = multiprocessing.get_context("spawn")
-    waiting: deque[tuple[int, Future[bytes]]] = deque()
-    with ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_begin, initargs=(intake,)
-    ) as pool:
+    with ExitStack() as stack:
+        idle = [stack.enter_context(_parser(intake)) for _ in range(processes)]
+        busy: deque[_Pipe] = deque()
         for chunk in chunks:
-            packed = msgspec.msgpack.encode(chunk)
-            waiting.append((len(packed), pool.submit(_parse, packed)))
-            while sum(size for size, _ in waiting) > AHEAD_BYTES or len(waiting) > 2 * processes:
-                yield waiting.popleft()[1].result()
-        while waiting:
-            yield waiting.popleft()[1].result()
+            if idle:
+                parser, done = idle.pop(), b""
+            else:
+                # Only then new work: two ends that both write would wait for each other.
+                parser = busy.popleft()
+                done = parser.recv_bytes()
+            parser.send_bytes(msgspec.msgpack.encode(chunk))
+            busy.append(parser)
+            if done:
+                yield done
+        for parser in busy:
+            yield parser.recv_bytes()
 
 
-def _begin(intake: Intake) -> None:
+@contextmanager
+def _parser(intake: Intake) -> Iterator[_Pipe]:
+    """Run a parser; the connection is the only thing shared with it, and its end is the sign."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_parse_all, args=(intake, theirs), daemon=True)
+    with theirs:
+        process.start()
+    try:
+        with ours:
+            yield ours
+    finally:
+        process.join()
+
+
+def _parse_all(intake: Intake, chunks: _Pipe) -> None:
     # The terminal interrupts every process; the one that writes decides when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _INTAKE.set(intake)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError), chunks:
+        while True:
+            chunks.send_bytes(_parse(intake, chunks.recv_bytes()))
 
 
-def _parse(chunk: bytes) -> bytes:
-    found = understand(_INTAKE.get(), _CHUNK.decode(chunk))
+def _parse(intake: Intake, chunk: bytes) -> bytes:
+    found = understand(intake, _CHUNK.decode(chunk))
     packed = _Packed(
         changes=[
             change.resource if isinstance(change, Put) else (change.resource_type, change.id)
