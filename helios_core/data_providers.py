@@ -142,6 +142,9 @@ class SupportsTombstones(Protocol):
         """
         Read the ids deleted after `view.request.since` and still deleted at the transaction time.
 
+        A deletion is a change: one at or after `view.request.until` is left to a later export, and
+        without `since` there is nothing to take away.
+
         Only resources that the view would have shown before their deletion are named.
         """
         ...

@@ -1,6 +1,9 @@
 """The contract of a data provider as tests."""
 
+from helios_core.data_providers import SupportsTombstones, SupportsWrites
+from helios_core.testing.machines import drive
 from helios_core.testing.provider_changes import ChangeClauses
+from helios_core.testing.provider_machine import DataProviderMachine
 from helios_core.testing.provider_reads import ReadClauses
 from helios_core.testing.provider_searches import SearchClauses
 from helios_core.testing.provider_tombstones import TombstoneClauses
@@ -14,3 +17,9 @@ class DataProviderSuite(ReadClauses, ChangeClauses, WriteClauses, SearchClauses,
     A subclass gives what `DataProviderContract` asks for, names its `powers` and states whether
     it is `persistent`.
     """
+
+    def test_any_history_agrees_with_the_model(self) -> None:
+        """P1, P2, P3, P7 and the powers to write and to remember deletions, in every mixture."""
+        self.needs(SupportsWrites)
+        self.needs(SupportsTombstones)
+        drive(DataProviderMachine, self)

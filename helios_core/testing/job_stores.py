@@ -19,6 +19,8 @@ from helios_core.testing.job_store_contract import (
 )
 from helios_core.testing.job_store_endings import EndingClauses
 from helios_core.testing.job_store_leases import LeaseClauses
+from helios_core.testing.job_store_machine import JobStoreMachine
+from helios_core.testing.machines import drive
 
 
 class JobStoreSuite(LeaseClauses, EndingClauses):
@@ -110,3 +112,7 @@ class JobStoreSuite(LeaseClauses, EndingClauses):
             with pytest.raises(LeaseLost):
                 await two.complete(lease, [corpus.part(lease)])
             assert one.identity == two.identity
+
+    def test_any_life_of_jobs_agrees_with_the_model(self) -> None:
+        """J1 to J6, J8 and J9, in every mixture."""
+        drive(JobStoreMachine, self)

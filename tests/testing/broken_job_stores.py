@@ -37,6 +37,7 @@ class TestForgetsTheToken(OnMemoryJobs):
         "test_a_shard_handed_back_cannot_be_published",
         "test_a_shard_cannot_be_completed_twice",
         "test_a_publication_refused_leaves_no_part_behind",
+        "test_any_life_of_jobs_agrees_with_the_model",
     )
 
 
@@ -87,6 +88,7 @@ class TestLosesTheLastPart(OnMemoryJobs):
     caught_by = (
         "test_completing_a_shard_publishes_its_parts",
         "test_parts_come_by_kind_then_shard_then_number",
+        "test_any_life_of_jobs_agrees_with_the_model",
     )
 
 
@@ -100,6 +102,7 @@ class TestIgnoresTheCap(OnMemoryJobs):
     caught_by = (
         "test_the_cap_refuses_one_job_too_many",
         "test_the_cap_holds_under_concurrent_adds",
+        "test_any_life_of_jobs_agrees_with_the_model",
     )
 
 
@@ -212,6 +215,7 @@ class TestKeepsDeletedJobs(OnMemoryJobs):
     caught_by = (
         "test_a_deleted_job_takes_every_lease_away",
         "test_a_deleted_job_leaves_nothing_and_may_be_deleted_again",
+        "test_any_life_of_jobs_agrees_with_the_model",
     )
 
 
@@ -260,6 +264,7 @@ class TestHandsOutHeldShards(OnMemoryJobs):
         "test_concurrent_claims_give_each_shard_once",
         "test_only_the_leases_whose_time_is_over_lapse",
         "test_a_failed_shard_waits_before_it_is_free_again",
+        "test_any_life_of_jobs_agrees_with_the_model",
     )
 
 
@@ -349,6 +354,7 @@ class TestFirstComeFirstServed(OnMemoryJobs):
         "test_a_busy_tenant_does_not_starve_another",
         "test_tenants_take_turns",
         "test_a_tenant_that_waited_comes_before_one_served_since",
+        "test_any_life_of_jobs_agrees_with_the_model",
     )
 
 

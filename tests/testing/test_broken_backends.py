@@ -36,6 +36,7 @@ def _failed(module):
         for test in suite.caught_by
     ]
     options = ["-q", "--tb=no", "-rfE", "-p", "no:randomly", "-p", "no:cacheprovider"]
+    options.append("--hypothesis-profile=broken")
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *tests],
         cwd=path.parents[2],

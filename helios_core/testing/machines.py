@@ -1,0 +1,58 @@
+"""How a state machine drives a backend: one event loop, one fresh backend for each run."""
+
+import asyncio
+import tempfile
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
+from helios_core.testing.suites import ContractSuite
+
+B = TypeVar("B")
+T = TypeVar("T")
+
+
+class BackendMachine(RuleBasedStateMachine, Generic[B]):
+    """Takes random steps on a backend that `opened` gives, and on a model of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = tempfile.TemporaryDirectory(prefix="helios-")
+        self._runner = asyncio.Runner()
+        self._context = self.opened(Path(self._folder.name))
+        self.backend = self.run(self._context.__aenter__())
+
+    def opened(self, folder: Path) -> AbstractAsyncContextManager[B]:
+        """Open a new backend in the folder."""
+        raise NotImplementedError
+
+    def run(self, step: Coroutine[Any, Any, T]) -> T:
+        """Take one step to its end."""
+        return self._runner.run(step)
+
+    def teardown(self) -> None:
+        """Close the backend and take its folder away."""
+        try:
+            self.run(self._context.__aexit__(None, None, None))
+        finally:
+            self._runner.close()
+            self._folder.cleanup()
+
+
+def drive(machine: type[BackendMachine[B]], suite: ContractSuite) -> None:
+    """Take the machine's steps on what the suite is about, some hundreds of them in seconds."""
+    bound = type(machine.__name__, (machine,), {"suite": suite})
+    run_state_machine_as_test(
+        bound,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
