@@ -1,7 +1,7 @@
 """Frame resources as NDJSON, cut the stream into parts, compress it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -58,8 +58,10 @@ class Cutter:
             self.rows += fits
             self.bytes += size
             self.total_rows += fits
-            for chunk in frame(taken):
-                yield chunk
+            chunks = frame(taken)
+            del taken  # a large line must not outlive its chunk
+            while chunks:
+                yield chunks.pop(0)
 
     def _fitting(self) -> tuple[int, int]:
         """How many of the waiting lines the part still takes, and their size."""
@@ -100,14 +102,25 @@ async def gzipped(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     yield await asyncio.to_thread(compressor.flush)
 
 
-async def ahead(source: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """Read one item ahead of the consumer, so that producing and consuming overlap."""
+async def ahead(
+    source: AsyncGenerator[T], *, heavy: Callable[[T], bool]
+) -> AsyncGenerator[T]:
+    """
+    Read one item ahead of the consumer, so that producing and consuming overlap.
+
+    After a heavy item the next one is read only when it is asked for: two would fill the memory.
+    """
     async with aclosing(source):
         upcoming = asyncio.ensure_future(anext(source, None))
         try:
             while (item := await upcoming) is not None:
-                upcoming = asyncio.ensure_future(anext(source, None))
+                waits = heavy(item)
+                if not waits:
+                    upcoming = asyncio.ensure_future(anext(source, None))
                 yield item
+                del item  # or it would outlive the reading of the next one
+                if waits:
+                    upcoming = asyncio.ensure_future(anext(source, None))
         finally:
             if not upcoming.done():
                 upcoming.cancel()

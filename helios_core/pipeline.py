@@ -63,7 +63,7 @@ class ShardExport:
         Raises:
             BackendError: The data could not be read or the parts could not be stored.
         """
-        async with aclosing(ahead(self._lines())) as lines:
+        async with aclosing(ahead(self._lines(), heavy=self._is_heavy)) as lines:
             self._resources = self._cutter(lines)
             parts = await self._write(PartKind.OUTPUT, self._resources)
         async with aclosing(self._deletions()) as lines:
@@ -119,8 +119,17 @@ class ShardExport:
         )
         async for batch in batches:
             self._damaged += batch.damaged
-            for start in range(0, len(batch.lines), self._limits.batch_rows):
-                yield batch.lines[start : start + self._limits.batch_rows]
+            rows = self._limits.batch_rows
+            if len(batch.lines) > rows:
+                for start in range(0, len(batch.lines), rows):
+                    yield batch.lines[start : start + rows]
+            elif batch.lines:
+                yield batch.lines
+            del batch  # a large resource must not outlive the reading of the next one
+
+    def _is_heavy(self, lines: Sequence[bytes]) -> bool:
+        """Whether these are one resource larger than a batch: nothing else then gets in there."""
+        return len(lines) == 1 and len(lines[0]) > self._limits.batch_bytes
 
     async def _deletions(self) -> AsyncGenerator[Sequence[bytes]]:
         """Deletions as transaction Bundles (Bulk Data 2.0.0, Complete Status, deleted)."""

@@ -37,6 +37,7 @@ class LocalOutputStore(OutputStore):
             await _call(writer.open)
             async for group in _grouped(chunks):
                 await _call(writer.write, group)
+                del group  # or it would be kept while the next one is made
             return await _call(writer.finish)
         except BaseException:
             await in_thread(writer.abandon)
@@ -92,6 +93,7 @@ async def _grouped(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
     async for chunk in chunks:
         group.append(chunk)
         size += len(chunk)
+        del chunk  # only the group keeps it
         if size >= _WRITE_BYTES:
             yield group
             group, size = [], 0

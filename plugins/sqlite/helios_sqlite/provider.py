@@ -56,6 +56,7 @@ class SQLiteDataProvider(DataProvider):
                 )
                 if batch.lines or batch.damaged:
                     yield batch
+                del batch  # or it would be kept while the next one is read
 
     async def read_deleted(
         self, view: ExportView, shard: Shard, *, batch_rows: int
