@@ -199,6 +199,9 @@ def _unless_damaged(look: Callable[[], S], *, otherwise: T) -> S | T:
 def _marks(runs: list[_Run], pieces: int) -> Iterator[tuple[int, float]]:
     """Give the seqs that cut runs into pieces of equal bytes, and the share before each."""
     ends = list(accumulate(run.bytes for run in runs))
+    if not ends[-1]:
+        # All of it was superseded after the transaction time: there is nothing to cut by.
+        return
     latest = runs[0].first
     for piece in range(1, pieces):
         share = piece / pieces
