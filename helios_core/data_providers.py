@@ -45,7 +45,7 @@ class StoredVersion(msgspec.Struct, frozen=True, kw_only=True):
     """From 1, growing by one at every change, deletions included."""
     last_updated: datetime
     content: bytes | None
-    """Compact JSON with meta.versionId and meta.lastUpdated; None when this version is a deletion."""
+    """Compact JSON with meta.versionId and meta.lastUpdated; None for a deletion."""
 
 
 class DataProvider(ABC):
@@ -70,7 +70,7 @@ class DataProvider(ABC):
     @abstractmethod
     async def transaction_time(self) -> datetime:
         """
-        Give an instant, about now, that is settled. (P1)
+        Give an instant, about now, that is settled (P1).
 
         Raises:
             BackendUnavailable: Writers in flight could not be waited for.
@@ -79,7 +79,7 @@ class DataProvider(ABC):
     @abstractmethod
     async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
         """
-        Split a view into shards of about `shard_bytes` bytes of NDJSON each. (P2)
+        Split a view into shards of about `shard_bytes` bytes of NDJSON each (P2).
 
         Shards are numbered from 0 in the order of `view.request.types`, and `ordinal` counts from
         1 within a type. With `request.since` they also cover the deletions after it.
@@ -88,7 +88,7 @@ class DataProvider(ABC):
     @abstractmethod
     def read(self, view: ExportView, shard: Shard, *, batch_bytes: int) -> AsyncIterator[Batch]:
         """
-        Read a shard in stable order. (P3, P6)
+        Read a shard in stable order (P3, P6).
 
         A batch exceeds `batch_bytes` only when a single resource does. Closing the iterator early
         frees what it holds.
@@ -178,7 +178,6 @@ class Delete(msgspec.Struct, frozen=True, kw_only=True):
     if_match: int | None = None
 
 
-
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one change."""
 
@@ -224,7 +223,7 @@ class SupportsHistory(Protocol):
         """Give one version, or None where there is none of that number."""
         ...
 
-    async def history(
+    async def history(  # noqa: PLR0913 - a page of one history
         self,
         tenant: str,
         fhir_version: FHIRVersion,

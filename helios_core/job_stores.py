@@ -40,7 +40,7 @@ class JobStore(ABC):
     @abstractmethod
     async def add(self, job: Job, shards: Sequence[Shard], *, max_active: int) -> Job:
         """
-        Store a new job with its shards and give it back with `created_at` and status set. (J1)
+        Store a new job with its shards and give it back with `created_at` and status set (J1).
 
         Raises:
             TooManyExports: The tenant already has `max_active` active jobs.
@@ -74,31 +74,27 @@ class JobStore(ABC):
         """
 
     @abstractmethod
-    async def claim(
-        self, worker: str, *, lease_for: timedelta, max_attempts: int
-    ) -> Lease | None:
+    async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
         """
-        Claim a shard that is free or whose lease has lapsed, or give None. (J2, J3, J8)
+        Claim a shard that is free or whose lease has lapsed, or give None (J2, J3, J8).
 
         A lapsed shard that already had `max_attempts` attempts is not given out again: its job
-        ends in error, and the search goes on. (J9)
+        ends in error, and the search goes on (J9).
         """
 
     @abstractmethod
-    async def renew(
-        self, lease: Lease, *, lease_for: timedelta, resources_done: int
-    ) -> None:
+    async def renew(self, lease: Lease, *, lease_for: timedelta, resources_done: int) -> None:
         """
         Extend a lease, counted from now by the store's clock, and report progress within it.
 
         Raises:
-            LeaseLost: A newer lease exists, or the job was ended. (J4)
+            LeaseLost: A newer lease exists, or the job was ended (J4).
         """
 
     @abstractmethod
     async def complete(self, lease: Lease, parts: Sequence[Part]) -> JobStatus:
         """
-        Publish the shard's parts and close it; give the job's status after that. (J5)
+        Publish the shard's parts and close it; give the job's status after that (J5).
 
         Raises:
             LeaseLost: As in `renew`; nothing is published.
@@ -109,7 +105,7 @@ class JobStore(ABC):
         self, lease: Lease, reason: str, *, max_attempts: int, retry_after: timedelta
     ) -> JobStatus:
         """
-        Record a failed attempt; the shard is free again after `retry_after`. (J9)
+        Record a failed attempt; the shard is free again after `retry_after` (J9).
 
         After `max_attempts` the job ends in status error with `reason`, and every other lease of
         it is lost.
@@ -130,7 +126,7 @@ class JobStore(ABC):
     @abstractmethod
     async def cancel(self, tenant: str, job_id: str) -> None:
         """
-        End a job in any status: it is gone for `get` and waits in `removable`. (J6)
+        End a job in any status: it is gone for `get` and waits in `removable` (J6).
 
         Raises:
             JobNotFound: As in `get`.
@@ -138,11 +134,11 @@ class JobStore(ABC):
 
     @abstractmethod
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
-        """Give jobs that are cancelled, or reached a final status longer ago than that. (J7)"""
+        """Give jobs that are cancelled, or reached a final status longer ago (J7)."""
 
     @abstractmethod
     async def delete(self, tenant: str, job_id: str) -> None:
-        """Forget a job, its shards and its parts; deleting it again does nothing. (J6)"""
+        """Forget a job, its shards and its parts; deleting it again does nothing (J6)."""
 
     @abstractmethod
     async def exists(self, tenant: str, job_id: str) -> bool:

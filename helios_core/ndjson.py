@@ -103,7 +103,7 @@ async def gzipped(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
 
 
 async def ahead(
-    source: AsyncGenerator[T], *, heavy: Callable[[T], bool]
+    source: AsyncGenerator[T], *, heavy: Callable[[T], bool] = lambda _: False
 ) -> AsyncGenerator[T]:
     """
     Read one item ahead of the consumer, so that producing and consuming overlap.

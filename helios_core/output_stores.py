@@ -35,16 +35,18 @@ class OutputStore(ABC):
     @abstractmethod
     async def put(self, key: PartKey, chunks: AsyncIterator[bytes]) -> StoredPart:
         """
-        Store a part. (O1, O2, O3, O6)
+        Store a part (O1, O2, O3, O6).
 
         Raises:
             BackendUnavailable: The bytes could not be stored, a full disk included.
         """
 
     @abstractmethod
-    def read(self, key: PartKey, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    def read(
+        self, key: PartKey, *, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[bytes]:
         """
-        Stream bytes `start` (inclusive) to `end` (exclusive; None is the end). (O3, O4, O7)
+        Stream bytes from `start`, inclusive, to `end`, exclusive or None (O3, O4, O7).
 
         Raises:
             PartMissing: Before the first chunk, when the part is absent.
@@ -57,7 +59,7 @@ class OutputStore(ABC):
     @abstractmethod
     async def delete(self, tenant: str, job_id: str) -> None:
         """
-        Remove everything stored for a job. (O5)
+        Remove everything stored for a job (O5).
 
         Raises:
             BackendUnavailable: Something is still there; another try may succeed.

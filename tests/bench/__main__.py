@@ -20,7 +20,7 @@ import yardstick
 from rich.console import Console
 from rich.table import Table
 
-from helios_core.population import GROUP_ID, write_population
+from helios_core.demo.population import GROUP_ID, write_population
 
 LARGE_RESOURCES = 50
 LARGE_BYTES = 20_000_000

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from helios_core.client import Order, Phase, export
+from helios_core.client.refusals import ExportFailed, Refused
 from helios_core.exports import Level
-from helios_core.refusals import ExportFailed, Refused
 from tests.client import scripted
 from tests.client.scripted import Answer
 

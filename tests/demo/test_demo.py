@@ -7,10 +7,10 @@ import sqlite3
 import pytest
 from rich.console import Console
 
-from helios_core import demo, tallies
-from helios_core.demo import DemoFailed
+from helios_core import demo
+from helios_core.demo import DemoFailed, tallies
+from helios_core.demo.population import write_population
 from helios_core.exports import Level
-from helios_core.population import write_population
 
 PATIENTS = 12
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from helios_core.fhir.versions import FHIRVersion
-from helios_core.inputs import find, read_chunks
-from helios_core.intake import Intake, targets, understand
+from helios_core.loading.inputs import find, read_chunks
+from helios_core.loading.intake import Intake, targets, understand
 
 UUID = "6c5d9ca9-54d7-42f5-bfae-a7c19cd217f2"
 OTHER_UUID = "d9f31445-f448-48c0-af57-295c005e07df"

@@ -7,13 +7,12 @@ import signal
 
 import pytest
 
-from helios_core import parsers
 from helios_core.errors import BackendUnavailable
 from helios_core.fhir.versions import FHIRVersion
-from helios_core.inputs import find
-from helios_core.intake import Intake
-from helios_core.loading import load
-from helios_core.parsers import understood
+from helios_core.loading import load, parsers
+from helios_core.loading.inputs import find
+from helios_core.loading.intake import Intake
+from helios_core.loading.parsers import understood
 
 UUID = "6c5d9ca9-54d7-42f5-bfae-a7c19cd217f2"
 

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
+from helios_core.demo.population import GROUP_ID, write_population
 from helios_core.fhir.versions import FHIRVersion, table
-from helios_core.population import GROUP_ID, write_population
 
 R4 = table(FHIRVersion.R4)
 

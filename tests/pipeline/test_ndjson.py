@@ -87,7 +87,7 @@ async def test_reading_ahead_keeps_order_and_passes_errors_on():
         yield 2
         raise OSError("the disk is gone")
 
-    reader = ahead(source(), heavy=lambda _: False)
+    reader = ahead(source())
 
     assert [await anext(reader), await anext(reader)] == [1, 2]
     with pytest.raises(OSError, match="the disk is gone"):
@@ -104,7 +104,7 @@ async def test_leaving_early_closes_the_source():
         finally:
             closed.append(True)
 
-    reader = ahead(source(), heavy=lambda _: False)
+    reader = ahead(source())
     assert await anext(reader) == 0
     await reader.aclose()
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from helios_core.refusals import ExportFailed
+from helios_core.client.refusals import ExportFailed
 
 
 class ManifestEntry(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from helios_core.fhir.references import rewrite, split_reference
 from helios_core.fhir.resources import parse_resource
 from helios_core.fhir.strict_json import compact
 from helios_core.fhir.versions import FHIRVersion
-from helios_core.inputs import Body, Chunk
+from helios_core.loading.inputs import Body, Chunk
 
 UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "history"})
 """The bundles that are a way to send resources; the others are resources themselves."""

@@ -14,9 +14,9 @@ import msgspec
 
 from helios_core.data_providers import Delete, Outcome, Put, SupportsWrites
 from helios_core.fhir.versions import FHIRVersion
-from helios_core.inputs import Files, find, read_chunks
-from helios_core.intake import Changes, Intake, Problem, targets
-from helios_core.parsers import understood
+from helios_core.loading.inputs import Files, find, read_chunks
+from helios_core.loading.intake import Changes, Intake, Problem, targets
+from helios_core.loading.parsers import understood
 
 MAX_PROBLEMS = 100
 """How many bad resources a summary describes one by one; the rest are counted."""

@@ -14,10 +14,10 @@ import httpx
 import msgspec
 import stamina
 
-from helios_core.downloads import Download
+from helios_core.client.downloads import Download
+from helios_core.client.received import ReceivedManifest, WantedFile, read_manifest, wanted_files
+from helios_core.client.refusals import ExportFailed, again, again_if_unheard, refuse, retry_after
 from helios_core.exports import Level
-from helios_core.received import ReceivedManifest, WantedFile, read_manifest, wanted_files
-from helios_core.refusals import ExportFailed, again, again_if_unheard, refuse, retry_after
 
 _FHIR_JSON = "application/fhir+json"
 _TIMEOUT = httpx.Timeout(60, connect=10)

@@ -15,16 +15,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from helios_core import capabilities, client, plugins, progress, tables, tallies
+from helios_core import capabilities, client, plugins, progress, tables
 from helios_core.data_providers import SupportsWrites
+from helios_core.demo import tallies
+from helios_core.demo.population import GROUP_ID, write_population
+from helios_core.demo.tallies import Tally
 from helios_core.errors import HeliosError
 from helios_core.exports import Level
 from helios_core.fhir.instants import parse_instant
 from helios_core.fhir.versions import FHIRVersion
 from helios_core.loading import LoadSummary, load
 from helios_core.plugins import Selection
-from helios_core.population import GROUP_ID, write_population
-from helios_core.tallies import Tally
 
 SERVE = "from helios_core.cli import app; app(['serve'])"
 LISTENING = re.compile(r"^Listening on (\S+)", re.MULTILINE)
