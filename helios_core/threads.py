@@ -2,7 +2,7 @@
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -19,7 +19,12 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     cancelled caller first waits for the call to end, then is cancelled.
     """
     call = partial(contextvars.copy_context().run, partial(function, *args, **kwargs))
-    running = asyncio.get_running_loop().run_in_executor(None, call)
+    return await finished(asyncio.get_running_loop().run_in_executor(None, call))
+
+
+async def finished(work: Awaitable[T]) -> T:
+    """Give the result of some work; a cancelled caller waits for its end, then is cancelled."""
+    running = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
@@ -33,3 +38,5 @@ async def _end_of(running: "asyncio.Future[T]") -> None:
             await asyncio.wait([running])
         except asyncio.CancelledError:
             continue  # the caller is being cancelled already, and passes that on
+    if not running.cancelled():
+        running.exception()  # taken note of; the caller is told that it is cancelled

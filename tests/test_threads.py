@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import threading
 
 import pytest
@@ -47,11 +48,18 @@ async def test_a_call_that_fails_after_its_caller_was_cancelled_still_cancels():
         may_end.wait(10)
         raise RuntimeError("too late to matter")
 
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, said: complaints.append(said))
     caller = asyncio.create_task(in_thread(call))
     await asyncio.to_thread(begun.wait, 10)
     caller.cancel()
-    await asyncio.sleep(0)
+    for _ in range(3):
+        await asyncio.sleep(0)
     may_end.set()
 
     with pytest.raises(asyncio.CancelledError):
         await caller
+    del caller
+    await asyncio.sleep(0)
+    gc.collect()
+    assert complaints == []

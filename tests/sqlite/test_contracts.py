@@ -20,7 +20,7 @@ from helios_sqlite import SQLiteSettings, clock, open_data_provider, open_job_st
 
 
 def behind_the_back(opened):
-    connection = sqlite3.connect(opened._database._path, isolation_level=None)
+    connection = sqlite3.connect(opened._database._settings.path, isolation_level=None)
     connection.execute("PRAGMA busy_timeout = 10000")
     return closing(connection)
 

@@ -42,6 +42,35 @@ async def test_a_claim_waits_for_another_process_but_not_for_ever(store, raw):
     assert await claim(store) is not None
 
 
+async def test_reading_goes_on_while_a_claim_waits_for_another_process(store, raw):
+    await store.add(corpus.job("job"), corpus.shards(1), max_active=1)
+    raw.execute("BEGIN IMMEDIATE")
+    claiming = asyncio.ensure_future(claim(store))
+
+    for _ in range(20):
+        assert (await store.get(corpus.TENANT, "job")).status.active
+        await asyncio.sleep(0.001)
+
+    assert not claiming.done()
+    raw.execute("ROLLBACK")
+    assert await claiming is not None
+
+
+async def test_what_stops_a_transaction_half_begun_is_waited_for(store, raw):
+    raw.execute("BEGIN IMMEDIATE")
+
+    async def begin():
+        async with store._database.transaction(("BEGIN", "DELETE FROM turns")):
+            return "begun"
+
+    beginning = asyncio.ensure_future(begin())
+    await asyncio.sleep(0.02)
+    assert not beginning.done()
+    raw.execute("ROLLBACK")
+
+    assert await beginning == "begun"
+
+
 async def test_a_job_added_wakes_who_waits(store):
     waiting = asyncio.ensure_future(store.wait_for_work(MINUTE))
     await asyncio.sleep(0)

@@ -7,7 +7,9 @@ from helios_core.data_providers import DataProvider
 from helios_core.hookspecs import API_LEVEL, Backend, hookimpl
 from helios_core.job_stores import JobStore
 from helios_core.threads import in_thread
+from helios_sqlite import files
 from helios_sqlite.databases import Database
+from helios_sqlite.job_databases import JobDatabase
 from helios_sqlite.jobs import SQLiteJobStore
 from helios_sqlite.provider import SQLiteDataProvider
 from helios_sqlite.settings import SQLiteSettings
@@ -43,7 +45,7 @@ async def open_job_store(settings: SQLiteSettings) -> AsyncIterator[SQLiteJobSto
     Raises:
         SchemaOutdated: As in `open_data_provider`; so is ConfigurationError.
     """
-    async with Database(settings).opened() as database:
+    async with JobDatabase(settings).opened() as database:
         yield await SQLiteJobStore.of(database)
 
 
@@ -54,7 +56,7 @@ async def migrate(settings: SQLiteSettings) -> str:
     Raises:
         ConfigurationError: The file cannot be used.
     """
-    before, after = await in_thread(Database(settings).migrate)
+    before, after = await in_thread(files.migrate, settings)
     if before == after:
         return f"{settings.path} has schema {after} already"
     return f"{settings.path} went from schema {before} to {after}"

@@ -1,34 +1,21 @@
 """One database file, opened: a writer with a thread of its own, and readers on loan."""
 
 import asyncio
-import random
 import sqlite3
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
-from helios_core.errors import ConfigurationError
 from helios_core.threads import in_thread
-from helios_sqlite import schema
-from helios_sqlite.failures import primary_code, translated
+from helios_sqlite.failures import translated
+from helios_sqlite.files import connect, open_file, transaction
 from helios_sqlite.settings import SQLiteSettings
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PAGE_BYTES = 8192
-"""Measured: a tenth faster to write and to read than 4096 with resources of 1.2 KB."""
-
-CHECKPOINT_PAGES = 2048
-"""16 MiB of log between checkpoints; the default of 1000 pages syncs the file too often."""
-
-LOG_BYTES = 64 * 1024 * 1024
-"""What a log that grew larger is cut down to."""
-
-WRITER_CACHE_KIB = 16 * 1024
 READER_CACHE_KIB = 2 * 1024
 IDLE_READERS = 8
 """How many readers are kept open while nobody uses them."""
@@ -54,7 +41,6 @@ class Database:
     """
 
     def __init__(self, settings: SQLiteSettings) -> None:
-        self._path = settings.path
         self._settings = settings
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
         self._writer: sqlite3.Connection | None = None
@@ -116,16 +102,6 @@ class Database:
             while len(self._idle) > self._kept:
                 self._idle.pop(0).connection.close()
 
-    def migrate(self) -> tuple[int, int]:
-        """Bring the file's schema up to date; blocking, on a file that is not open."""
-        schema.check_library()
-        with (
-            translated(),
-            _closing(self._connect_writer()) as connection,
-            self._transaction(connection),
-        ):
-            return schema.migrate(connection)
-
     async def _in_writer_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
@@ -136,18 +112,7 @@ class Database:
         return self._idle.pop(next(matches, -1))
 
     def _open(self) -> None:
-        schema.check_library()
-        with translated():
-            connection = self._connect_writer()
-            try:
-                if schema.is_empty(connection):
-                    with self._transaction(connection):
-                        schema.migrate(connection)
-                schema.check(connection)
-            except BaseException:
-                connection.close()
-                raise
-        self._writer = connection
+        self._writer = open_file(self._settings)
 
     def _close(self) -> None:
         """Close readers before the writer, which as the last one empties the log."""
@@ -160,107 +125,18 @@ class Database:
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         assert self._writer is not None  # noqa: S101 - `opened` sees to it
-        with translated(), self._transaction(self._writer):
+        patience = self._settings.busy_timeout
+        with translated(), transaction(self._writer, patience=patience):
             return work(self._writer)
-
-    @contextmanager
-    def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
-        _begin(connection, patience=self._settings.busy_timeout)
-        try:
-            yield
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:  # SQLite itself rolls back when the disk is full
-                connection.execute("ROLLBACK")
-            raise
-
-    def _connect_writer(self) -> sqlite3.Connection:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            return self._prepared_writer(_connect(str(self._path)))
-        except (OSError, sqlite3.DatabaseError) as error:
-            if isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_BUSY:
-                raise
-            raise ConfigurationError(
-                f"the SQLite database {self._path} cannot be opened ({error}); name a database"
-                " file, or a new one in a writable folder, in HFS_DATABASE_URL"
-            ) from error
-
-    def _prepared_writer(self, connection: sqlite3.Connection) -> sqlite3.Connection:
-        try:
-            self._prepare_writer(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _prepare_writer(self, connection: sqlite3.Connection) -> None:
-        connection.execute(f"PRAGMA busy_timeout = {self._patience_ms}")
-        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        _until_free(
-            lambda: connection.execute("PRAGMA journal_mode = WAL"),
-            patience=self._settings.busy_timeout,
-        )
-        connection.execute(f"PRAGMA synchronous = {self._settings.synchronous}")
-        connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA busy_timeout = 0")  # `_begin` waits more evenly
 
     def _new_reader(self) -> Reader:
         with translated():
-            connection = _connect(f"{self._path.as_uri()}?mode=ro")
-            connection.execute(f"PRAGMA busy_timeout = {self._patience_ms}")
+            connection = connect(f"{self._settings.path.as_uri()}?mode=ro")
+            connection.execute(f"PRAGMA busy_timeout = {self._settings.patience_ms}")
             connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
             connection.execute("CREATE TEMP TABLE cohort (patient TEXT PRIMARY KEY) WITHOUT ROWID")
             connection.execute("CREATE TEMP TABLE picked (seq INTEGER PRIMARY KEY)")
         return Reader(connection)
-
-    @property
-    def _patience_ms(self) -> int:
-        return int(self._settings.busy_timeout * 1000)
-
-
-def _connect(name: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        name,
-        isolation_level=None,
-        check_same_thread=False,  # one thread at a time: the writer's own, or a lent reader's
-        uri=name.startswith("file:"),
-    )
-
-
-@contextmanager
-def _closing(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-def _begin(connection: sqlite3.Connection, *, patience: float) -> None:
-    """
-    Take the write lock.
-
-    SQLite's own busy handler sleeps up to 100 ms between two looks, so that a kick-off beside a
-    bulk load would wait that long; looking every millisecond or so finds the gap between two
-    transactions.
-    """
-    _until_free(lambda: connection.execute("BEGIN IMMEDIATE"), patience=patience)
-
-
-def _until_free(attempt: Callable[[], object], *, patience: float) -> None:
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            attempt()
-        except sqlite3.OperationalError as error:
-            if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(random.uniform(0.0003, 0.0015))  # noqa: S311 - spreads waiting processes
-        else:
-            return
 
 
 async def unblocked(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

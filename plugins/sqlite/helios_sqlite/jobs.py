@@ -2,12 +2,12 @@
 
 import asyncio
 import builtins
-import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
 import msgspec
+from aiosqlite import Connection
 
 from helios_core.errors import JobNotFound, TooManyExports
 from helios_core.exports import Shard
@@ -16,7 +16,7 @@ from helios_core.jobs import Job, JobStatus, Progress
 from helios_core.leases import Lease
 from helios_core.manifests import Part
 from helios_sqlite import leasing
-from helios_sqlite.databases import Database
+from helios_sqlite.job_databases import READ, JobDatabase, rows_of
 
 _VISIBLE = "SELECT job FROM jobs WHERE tenant = ? AND id = ? AND status <> 'cancelled'"
 _COLUMNS = "SELECT accepted, status, created_at, completed_at, failure FROM jobs "
@@ -46,19 +46,21 @@ class SQLiteJobStore(JobStore):
     """
     Keeps jobs in one SQLite file, alone in it or beside the resources.
 
-    Every method is one transaction in one thread, so a caller that is cancelled leaves nothing
-    half done. Workers that find nothing to do only read.
+    Every method is one transaction; that of a caller who is cancelled is rolled back before the
+    caller goes. Workers that find nothing to do only read.
     """
 
-    def __init__(self, database: Database, identity: str) -> None:
+    def __init__(self, database: JobDatabase, identity: str) -> None:
         self._database = database
         self._identity = identity
         self._news = asyncio.Event()
 
     @classmethod
-    async def of(cls, database: Database) -> "SQLiteJobStore":
+    async def of(cls, database: JobDatabase) -> "SQLiteJobStore":
         """Give the store in an opened file."""
-        return cls(database, await database.read(_identity))
+        async with database.transaction(READ) as connection:
+            [(identity,)] = await rows_of(connection, "SELECT identity FROM stores")
+        return cls(database, identity)
 
     @property
     def identity(self) -> str:
@@ -67,76 +69,91 @@ class SQLiteJobStore(JobStore):
 
     async def add(self, job: Job, shards: Sequence[Shard], *, max_active: int) -> Job:
         """Store a job with its shards, unless the tenant is at its cap (J1)."""
-        added = await self._database.write(_add, job, shards, max_active)
+        async with self._database.transaction() as connection:
+            added = await _add(connection, job, shards, max_active)
         self._news.set()
         return added
 
     async def get(self, tenant: str, job_id: str) -> Job:
         """Give a job that was not cancelled."""
-        return await self._database.read(_get, tenant, job_id)
+        async with self._database.transaction(READ) as connection:
+            return await _get(connection, tenant, job_id)
 
     async def list(self, tenant: str) -> builtins.list[Job]:
         """Give the tenant's jobs, newest first."""
-        return await self._database.read(_jobs, _LIST, tenant)
+        async with self._database.transaction(READ) as connection:
+            return await _jobs(connection, _LIST, tenant)
 
     async def progress(self, tenant: str, job_id: str) -> Progress:
         """Count published resources and those that holders reported."""
-        return await self._database.read(_progress, tenant, job_id)
+        async with self._database.transaction(READ) as connection:
+            return await _progress(connection, tenant, job_id)
 
     async def parts(self, tenant: str, job_id: str) -> builtins.list[Part]:
         """Give the published parts in order."""
-        return await self._database.read(_parts, tenant, job_id)
+        async with self._database.transaction(READ) as connection:
+            return await _parts(connection, tenant, job_id)
 
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
         """Claim the shard whose turn it is; look without the write lock first (J2, J3, J8)."""
         self._news.clear()
-        if not await self._database.read(leasing.work_waits):
-            return None
+        async with self._database.transaction(READ) as connection:
+            if not await leasing.work_waits(connection):
+                return None
         self._news.set()  # where one shard waits there may be another
-        return await self._database.write(
-            leasing.claim, worker, lease_for=lease_for, max_attempts=max_attempts
-        )
+        async with self._database.transaction() as connection:
+            return await leasing.claim(
+                connection, worker, lease_for=lease_for, max_attempts=max_attempts
+            )
 
     async def renew(self, lease: Lease, *, lease_for: timedelta, resources_done: int) -> None:
         """Extend a lease (J4, J7)."""
-        await self._database.write(
-            leasing.renew, lease, lease_for=lease_for, resources_done=resources_done
-        )
+        async with self._database.transaction() as connection:
+            await leasing.renew(
+                connection, lease, lease_for=lease_for, resources_done=resources_done
+            )
 
     async def complete(self, lease: Lease, parts: Sequence[Part]) -> JobStatus:
         """Publish a shard's parts and close it (J4, J5)."""
-        return await self._database.write(leasing.complete, lease, parts)
+        async with self._database.transaction() as connection:
+            return await leasing.complete(connection, lease, parts)
 
     async def fail(
         self, lease: Lease, reason: str, *, max_attempts: int, retry_after: timedelta
     ) -> JobStatus:
         """Record a failed attempt (J4, J9)."""
-        status = await self._database.write(
-            leasing.fail, lease, reason, max_attempts=max_attempts, retry_after=retry_after
-        )
+        async with self._database.transaction() as connection:
+            status = await leasing.fail(
+                connection, lease, reason, max_attempts=max_attempts, retry_after=retry_after
+            )
         self._news.set()
         return status
 
     async def release(self, lease: Lease) -> None:
         """Hand a shard back (J4)."""
-        await self._database.write(leasing.release, lease)
+        async with self._database.transaction() as connection:
+            await leasing.release(connection, lease)
         self._news.set()
 
     async def cancel(self, tenant: str, job_id: str) -> None:
         """End a job for good (J6)."""
-        await self._database.write(_cancel, tenant, job_id)
+        async with self._database.transaction() as connection:
+            await _cancel(connection, tenant, job_id)
 
     async def removable(self, *, completed_before: timedelta, limit: int) -> builtins.list[Job]:
         """Give cancelled jobs and those finished long enough ago (J7)."""
-        return await self._database.read(_removable, completed_before, limit)
+        async with self._database.transaction(READ) as connection:
+            return await _removable(connection, completed_before, limit)
 
     async def delete(self, tenant: str, job_id: str) -> None:
         """Forget a job with everything of it (J6)."""
-        await self._database.write(_delete, tenant, job_id)
+        async with self._database.transaction() as connection:
+            await _delete(connection, tenant, job_id)
 
     async def exists(self, tenant: str, job_id: str) -> bool:
         """Whether the job is remembered, cancelled or not."""
-        return await self._database.read(_exists, tenant, job_id)
+        async with self._database.transaction(READ) as connection:
+            return await _exists(connection, tenant, job_id)
 
     async def wait_for_work(self, at_most: timedelta) -> None:
         """Return as soon as this process adds a shard or hands one back, or after `at_most`."""
@@ -145,59 +162,52 @@ class SQLiteJobStore(JobStore):
                 await self._news.wait()
 
 
-def _identity(connection: sqlite3.Connection) -> str:
-    identity: str = connection.execute("SELECT identity FROM stores").fetchone()[0]
-    return identity
-
-
-def _add(
-    connection: sqlite3.Connection, job: Job, shards: Sequence[Shard], max_active: int
-) -> Job:
-    active: int = connection.execute(_ACTIVE, (job.tenant,)).fetchone()[0]
+async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_active: int) -> Job:
+    [(active,)] = await rows_of(connection, _ACTIVE, (job.tenant,))
     if active >= max_active:
         raise TooManyExports(
             f"{active} exports are active and {max_active} are allowed;"
             " wait for one to finish, or delete one"
         )
-    now = leasing.now_of(connection)
+    now = await leasing.now_of(connection)
     row = (job.tenant, job.id, msgspec.json.encode(job), JobStatus.ACCEPTED, now)
-    number: int = connection.execute(_ADD_JOB, row).fetchone()[0]
+    [(number,)] = await rows_of(connection, _ADD_JOB, row)
     rows = [
         (number, shard.number, msgspec.json.encode(shard), shard.resources) for shard in shards
     ]
-    connection.executemany(_ADD_SHARD, rows)
+    await connection.executemany(_ADD_SHARD, rows)
     if not shards:
-        leasing.end(connection, number, JobStatus.COMPLETE)
-    return _get(connection, job.tenant, job.id)
+        await leasing.end(connection, number, JobStatus.COMPLETE)
+    return await _get(connection, job.tenant, job.id)
 
 
-def _get(connection: sqlite3.Connection, tenant: str, job_id: str) -> Job:
-    found = _jobs(connection, _GET, tenant, job_id)
+async def _get(connection: Connection, tenant: str, job_id: str) -> Job:
+    found = await _jobs(connection, _GET, tenant, job_id)
     if not found:
         raise _not_found(job_id)
     return found[0]
 
 
-def _jobs(connection: sqlite3.Connection, query: str, *parameters: object) -> list[Job]:
-    return [leasing.to_job(row) for row in connection.execute(query, parameters)]
+async def _jobs(connection: Connection, query: str, *parameters: object) -> list[Job]:
+    return [leasing.to_job(row) for row in await rows_of(connection, query, parameters)]
 
 
-def _removable(
-    connection: sqlite3.Connection, completed_before: timedelta, limit: int
-) -> list[Job]:
-    latest = leasing.now_of(connection) - leasing.in_milliseconds(completed_before)
-    return _jobs(connection, _REMOVABLE, latest, limit)
+async def _removable(connection: Connection, completed_before: timedelta, limit: int) -> list[Job]:
+    latest = await leasing.now_of(connection) - leasing.in_milliseconds(completed_before)
+    return await _jobs(connection, _REMOVABLE, latest, limit)
 
 
-def _number(connection: sqlite3.Connection, tenant: str, job_id: str) -> int:
-    found: tuple[int] | None = connection.execute(_VISIBLE, (tenant, job_id)).fetchone()
-    if found is None:
+async def _number(connection: Connection, tenant: str, job_id: str) -> int:
+    found = await rows_of(connection, _VISIBLE, (tenant, job_id))
+    if not found:
         raise _not_found(job_id)
-    return found[0]
+    [(number,)] = found
+    return int(number)
 
 
-def _progress(connection: sqlite3.Connection, tenant: str, job_id: str) -> Progress:
-    counts = connection.execute(_PROGRESS, (_number(connection, tenant, job_id),)).fetchone()
+async def _progress(connection: Connection, tenant: str, job_id: str) -> Progress:
+    number = await _number(connection, tenant, job_id)
+    [counts] = await rows_of(connection, _PROGRESS, (number,))
     done, total, shards_done, shards_total = map(int, counts)
     return Progress(
         resources_done=done,
@@ -207,21 +217,23 @@ def _progress(connection: sqlite3.Connection, tenant: str, job_id: str) -> Progr
     )
 
 
-def _parts(connection: sqlite3.Connection, tenant: str, job_id: str) -> list[Part]:
-    rows = connection.execute(_PARTS, (_number(connection, tenant, job_id),))
+async def _parts(connection: Connection, tenant: str, job_id: str) -> list[Part]:
+    number = await _number(connection, tenant, job_id)
+    rows = await rows_of(connection, _PARTS, (number,))
     return [msgspec.json.decode(part, type=Part) for (part,) in rows]
 
 
-def _cancel(connection: sqlite3.Connection, tenant: str, job_id: str) -> None:
-    leasing.end(connection, _number(connection, tenant, job_id), JobStatus.CANCELLED)
+async def _cancel(connection: Connection, tenant: str, job_id: str) -> None:
+    await leasing.end(connection, await _number(connection, tenant, job_id), JobStatus.CANCELLED)
 
 
-def _delete(connection: sqlite3.Connection, tenant: str, job_id: str) -> None:
-    connection.execute(_DELETE, (tenant, job_id))
+async def _delete(connection: Connection, tenant: str, job_id: str) -> None:
+    await connection.execute(_DELETE, (tenant, job_id))
 
 
-def _exists(connection: sqlite3.Connection, tenant: str, job_id: str) -> bool:
-    return bool(connection.execute(_EXISTS, (tenant, job_id)).fetchone()[0])
+async def _exists(connection: Connection, tenant: str, job_id: str) -> bool:
+    [(found,)] = await rows_of(connection, _EXISTS, (tenant, job_id))
+    return bool(found)
 
 
 def _not_found(job_id: str) -> JobNotFound:

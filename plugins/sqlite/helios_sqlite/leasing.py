@@ -1,16 +1,17 @@
 """Claim, renew and close shards: what one transaction of the job store does to one of them."""
 
-import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+from aiosqlite import Connection
 
 from helios_core.errors import LeaseLost
 from helios_core.exports import Shard
 from helios_core.jobs import Job, JobStatus
 from helios_core.leases import Lease
 from helios_core.manifests import Part, PartKind
+from helios_sqlite.job_databases import Row, rows_of
 
 _NOW = "SELECT CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
 _FAIREST = """
@@ -62,10 +63,10 @@ KINDS = [*PartKind]
 """The order of kinds among the parts of a job."""
 
 
-def now_of(connection: sqlite3.Connection) -> int:
+async def now_of(connection: Connection) -> int:
     """Give the milliseconds since 1970 by the store's clock (J7)."""
-    now: int = connection.execute(_NOW).fetchone()[0]
-    return now
+    [(now,)] = await rows_of(connection, _NOW)
+    return int(now)
 
 
 def in_milliseconds(duration: timedelta) -> int:
@@ -73,7 +74,7 @@ def in_milliseconds(duration: timedelta) -> int:
     return duration // timedelta(milliseconds=1)
 
 
-def to_job(row: tuple[bytes, str, int, int | None, str | None]) -> Job:
+def to_job(row: Row) -> Job:
     """Give a stored job."""
     accepted, status, created_at, completed_at, failure = row
     return msgspec.structs.replace(
@@ -85,29 +86,32 @@ def to_job(row: tuple[bytes, str, int, int | None, str | None]) -> Job:
     )
 
 
-def work_waits(connection: sqlite3.Connection) -> bool:
+async def work_waits(connection: Connection) -> bool:
     """Whether there is a shard to claim, without a lock."""
-    return connection.execute(_FAIREST, {"now": now_of(connection)}).fetchone() is not None
+    return bool(await rows_of(connection, _FAIREST, {"now": await now_of(connection)}))
 
 
-def claim(
-    connection: sqlite3.Connection, worker: str, *, lease_for: timedelta, max_attempts: int
+async def claim(
+    connection: Connection, worker: str, *, lease_for: timedelta, max_attempts: int
 ) -> Lease | None:
     """Claim the shard whose turn it is, or give None (J2, J3, J8, J9)."""
-    now = now_of(connection)
-    while (found := connection.execute(_FAIREST, {"now": now}).fetchone()) is not None:
-        job, number = found
-        shard, token, attempts, last_error = connection.execute(_SHARD, found).fetchone()
+    now = await now_of(connection)
+    while found := await rows_of(connection, _FAIREST, {"now": now}):
+        [(job, number)] = found
+        [(shard, token, attempts, last_error)] = await rows_of(connection, _SHARD, (job, number))
         if attempts >= max_attempts:
-            end(connection, job, JobStatus.ERROR, failure=_exhausted(number, attempts, last_error))
+            await end(
+                connection, job, JobStatus.ERROR, failure=_exhausted(number, attempts, last_error)
+            )
             continue
         until = now + in_milliseconds(lease_for)
         holding = {"until": until, "worker": worker, "job": job, "number": number}
-        connection.execute(_HOLD, holding)
-        connection.execute("UPDATE jobs SET status = 'in-progress' WHERE job = ?", (job,))
-        connection.execute(_SERVE, (job,))
+        await connection.execute(_HOLD, holding)
+        await connection.execute("UPDATE jobs SET status = 'in-progress' WHERE job = ?", (job,))
+        await connection.execute(_SERVE, (job,))
+        [accepted] = await rows_of(connection, _JOB, (job,))
         return Lease(
-            job=to_job(connection.execute(_JOB, (job,)).fetchone()),
+            job=to_job(accepted),
             shard=msgspec.json.decode(shard, type=Shard),
             token=token + 1,
             worker=worker,
@@ -116,33 +120,34 @@ def claim(
     return None
 
 
-def renew(
-    connection: sqlite3.Connection, lease: Lease, *, lease_for: timedelta, resources_done: int
+async def renew(
+    connection: Connection, lease: Lease, *, lease_for: timedelta, resources_done: int
 ) -> None:
     """Extend a lease from now on (J4)."""
-    job, _ = _held(connection, lease)
-    until = now_of(connection) + in_milliseconds(lease_for)
-    connection.execute(_RENEW, (until, resources_done, job, lease.shard.number))
+    job, _ = await _held(connection, lease)
+    until = await now_of(connection) + in_milliseconds(lease_for)
+    await connection.execute(_RENEW, (until, resources_done, job, lease.shard.number))
 
 
-def complete(connection: sqlite3.Connection, lease: Lease, parts: Sequence[Part]) -> JobStatus:
+async def complete(connection: Connection, lease: Lease, parts: Sequence[Part]) -> JobStatus:
     """Publish parts, close their shard and, for the last one, the job (J5)."""
-    job, _ = _held(connection, lease)
+    job, _ = await _held(connection, lease)
     number = lease.shard.number
     rows = [
         (job, KINDS.index(part.key.kind), number, part.key.number, msgspec.json.encode(part))
         for part in parts
     ]
-    connection.executemany(_PUBLISH, rows)
+    await connection.executemany(_PUBLISH, rows)
     exported = sum(part.count for part in parts if part.key.kind is PartKind.OUTPUT)
-    connection.execute(_CLOSE, (exported, job, number))
-    if connection.execute(_ANY_LEFT, (job,)).fetchone()[0]:
+    await connection.execute(_CLOSE, (exported, job, number))
+    [(any_left,)] = await rows_of(connection, _ANY_LEFT, (job,))
+    if any_left:
         return JobStatus.IN_PROGRESS
-    return end(connection, job, JobStatus.COMPLETE)
+    return await end(connection, job, JobStatus.COMPLETE)
 
 
-def fail(
-    connection: sqlite3.Connection,
+async def fail(
+    connection: Connection,
     lease: Lease,
     reason: str,
     *,
@@ -150,44 +155,47 @@ def fail(
     retry_after: timedelta,
 ) -> JobStatus:
     """Free the shard for later, or end the job when its attempts are used up (J9)."""
-    job, attempts = _held(connection, lease)
-    free_at = now_of(connection) + in_milliseconds(retry_after)
-    _hand_back(connection, (job, lease.shard.number), attempts, available_at=free_at, error=reason)
+    job, attempts = await _held(connection, lease)
+    free_at = await now_of(connection) + in_milliseconds(retry_after)
+    await _hand_back(
+        connection, (job, lease.shard.number), attempts, available_at=free_at, error=reason
+    )
     if attempts >= max_attempts:
-        return end(connection, job, JobStatus.ERROR, failure=reason)
+        return await end(connection, job, JobStatus.ERROR, failure=reason)
     return JobStatus.IN_PROGRESS
 
 
-def release(connection: sqlite3.Connection, lease: Lease) -> None:
+async def release(connection: Connection, lease: Lease) -> None:
     """Free the shard at once, as if it had not been claimed."""
-    job, attempts = _held(connection, lease)
-    _hand_back(connection, (job, lease.shard.number), attempts - 1, available_at=0)
+    job, attempts = await _held(connection, lease)
+    await _hand_back(connection, (job, lease.shard.number), attempts - 1, available_at=0)
 
 
-def end(
-    connection: sqlite3.Connection, job: int, status: JobStatus, *, failure: str | None = None
+async def end(
+    connection: Connection, job: int, status: JobStatus, *, failure: str | None = None
 ) -> JobStatus:
     """Put a job into a final status and take its shards from whoever holds them (J6)."""
-    connection.execute(_END_JOB, (status, now_of(connection), failure, job))
-    connection.execute(_END_SHARDS, (job,))
+    await connection.execute(_END_JOB, (status, await now_of(connection), failure, job))
+    await connection.execute(_END_SHARDS, (job,))
     return status
 
 
-def _held(connection: sqlite3.Connection, lease: Lease) -> tuple[int, int]:
+async def _held(connection: Connection, lease: Lease) -> tuple[int, int]:
     """Give job and attempts of a shard that the lease is still good for (J4)."""
     key = (lease.job.tenant, lease.job.id, lease.shard.number, lease.token)
-    found: tuple[int, int] | None = connection.execute(_HELD, key).fetchone()
-    if found is None:
+    found = await rows_of(connection, _HELD, key)
+    if not found:
         raise LeaseLost(
             f"lease {lease.token} on shard {lease.shard.number} of export {lease.job.id} is lost:"
             " the shard was claimed again or handed back, or the job was ended; write nothing"
             " more under it"
         )
-    return found
+    [(job, attempts)] = found
+    return job, attempts
 
 
-def _hand_back(
-    connection: sqlite3.Connection,
+async def _hand_back(
+    connection: Connection,
     shard: tuple[int, int],
     attempts: int,
     *,
@@ -196,7 +204,9 @@ def _hand_back(
 ) -> None:
     job, number = shard
     values = {"job": job, "number": number, "attempts": attempts}
-    connection.execute(_HAND_BACK, values | {"available_at": available_at, "last_error": error})
+    await connection.execute(
+        _HAND_BACK, values | {"available_at": available_at, "last_error": error}
+    )
 
 
 def _exhausted(number: int, attempts: int, last_error: str | None) -> str:

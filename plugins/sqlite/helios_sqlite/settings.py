@@ -59,6 +59,11 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 30.0
 
     @property
+    def patience_ms(self) -> int:
+        """The busy time-out as SQLite counts it."""
+        return int(self.busy_timeout * 1000)
+
+    @property
     def path(self) -> Path:
         """
         The absolute path of the database file.

@@ -1,0 +1,136 @@
+"""Open a database file for writing, make its schema, take its write lock."""
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+from helios_core.errors import ConfigurationError
+from helios_sqlite import schema
+from helios_sqlite.failures import primary_code, translated
+from helios_sqlite.settings import SQLiteSettings
+
+PAGE_BYTES = 8192
+"""Measured: a tenth faster to write and to read than 4096 with resources of 1.2 KB."""
+
+CHECKPOINT_PAGES = 2048
+"""16 MiB of log between checkpoints; the default of 1000 pages syncs the file too often."""
+
+LOG_BYTES = 64 * 1024 * 1024
+"""What a log that grew larger is cut down to."""
+
+CACHE_KIB = 16 * 1024
+
+
+def connect(name: str) -> sqlite3.Connection:
+    """Give a connection that any one thread at a time may use."""
+    return sqlite3.connect(
+        name, isolation_level=None, check_same_thread=False, uri=name.startswith("file:")
+    )
+
+
+def open_file(settings: SQLiteSettings) -> sqlite3.Connection:
+    """
+    Give a connection that writes, to a file that is created where there is none.
+
+    The connection waits for nobody's lock by itself; `transaction` does.
+
+    Raises:
+        SchemaOutdated: The file needs `helios migrate`.
+        ConfigurationError: The file cannot be used.
+    """
+    schema.check_library()
+    with translated(), _closed_on_error(_connect_writer(settings)) as connection:
+        if schema.is_empty(connection):
+            with transaction(connection, patience=settings.busy_timeout):
+                schema.migrate(connection)
+        schema.check(connection)
+        return connection
+
+
+def migrate(settings: SQLiteSettings) -> tuple[int, int]:
+    """
+    Bring a file's schema up to date, and give its version before and after.
+
+    Raises:
+        ConfigurationError: The file cannot be used.
+    """
+    schema.check_library()
+    with (
+        translated(),
+        closing(_connect_writer(settings)) as connection,
+        transaction(connection, patience=settings.busy_timeout),
+    ):
+        return schema.migrate(connection)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, *, patience: float) -> Iterator[None]:
+    """
+    Take the write lock, then commit what the context does, or undo it on an error.
+
+    SQLite's own busy handler sleeps up to 100 ms between two looks, so that a kick-off beside a
+    bulk load would wait that long; looking every millisecond or so finds the gap between two
+    transactions.
+    """
+    _until_free(lambda: connection.execute("BEGIN IMMEDIATE"), patience=patience)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite itself rolls back when the disk is full
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _connect_writer(settings: SQLiteSettings) -> sqlite3.Connection:
+    path = settings.path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _closed_on_error(connect(str(path))) as connection:
+            _prepare(connection, settings)
+            return connection
+    except (OSError, sqlite3.DatabaseError) as error:
+        if isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_BUSY:
+            raise
+        raise ConfigurationError(
+            f"the SQLite database {path} cannot be opened ({error}); name a database"
+            " file, or a new one in a writable folder, in HFS_DATABASE_URL"
+        ) from error
+
+
+def _prepare(connection: sqlite3.Connection, settings: SQLiteSettings) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {settings.patience_ms}")
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+    _until_free(
+        lambda: connection.execute("PRAGMA journal_mode = WAL"), patience=settings.busy_timeout
+    )
+    connection.execute(f"PRAGMA synchronous = {settings.synchronous}")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA busy_timeout = 0")  # `_until_free` waits more evenly
+
+
+def _until_free(attempt: Callable[[], object], *, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            attempt()
+        except sqlite3.OperationalError as error:
+            if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.0003, 0.0015))  # noqa: S311 - spreads waiting processes
+        else:
+            return
+
+
+@contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    try:
+        yield connection
+    except BaseException:
+        connection.close()
+        raise

@@ -1,0 +1,111 @@
+"""One database file, opened for jobs: one connection, in one transaction at a time."""
+
+import asyncio
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiosqlite import Connection
+
+from helios_core.threads import finished, in_thread
+from helios_sqlite.failures import primary_code, translated
+from helios_sqlite.files import open_file
+from helios_sqlite.settings import SQLiteSettings
+
+Row = Sequence[Any]
+
+WRITE = ("BEGIN IMMEDIATE",)
+READ = ("BEGIN", "SELECT count(*) FROM stores")
+"""A transaction that only reads; the query takes its snapshot, or meets what is in the way."""
+
+
+class JobDatabase:
+    """
+    Transactions of one connection, whose statements run in a thread of its own.
+
+    They take turns. Who finds the file locked by another process lets the others have their turn
+    while it waits, so that reading never waits for other processes.
+    """
+
+    def __init__(self, settings: SQLiteSettings) -> None:
+        self._settings = settings
+        self._turn = asyncio.Lock()
+        self._connection = Connection(self._connect, iter_chunk_size=1)
+        self._thread: threading.Thread | None = None
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator["JobDatabase"]:
+        """
+        Open the file for as long as the context lasts, and create it where there is none.
+
+        Raises:
+            SchemaOutdated: The file needs `helios migrate`.
+            ConfigurationError: The file cannot be used.
+        """
+        try:
+            _ = await finished(self._connection)
+            yield self
+        finally:
+            await finished(self._close())
+
+    @asynccontextmanager
+    async def transaction(self, begin: Iterable[str] = WRITE) -> AsyncIterator[Connection]:
+        """
+        Do all of what the context does in one transaction, or none of it.
+
+        Whoever is cancelled goes when the transaction is rolled back, not before.
+
+        Raises:
+            BackendUnavailable: The file is busy beyond patience, or the disk is full.
+        """
+        deadline = time.monotonic() + self._settings.busy_timeout
+        while True:
+            with translated():
+                async with self._turn, _undone_on_error(self._connection):
+                    if await self._begun(begin, deadline):
+                        yield self._connection
+                        await self._connection.commit()
+                        return
+            await asyncio.sleep(random.uniform(0.0003, 0.0015))  # noqa: S311 - spreads processes
+
+    async def _begun(self, begin: Iterable[str], deadline: float) -> bool:
+        try:
+            for statement in begin:
+                await rows_of(self._connection, statement)
+        except sqlite3.OperationalError as error:
+            if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            await self._connection.rollback()
+            return False
+        return True
+
+    def _connect(self) -> sqlite3.Connection:
+        self._thread = threading.current_thread()
+        return open_file(self._settings)
+
+    async def _close(self) -> None:
+        async with self._turn:
+            await self._connection.close()
+        if self._thread is not None:
+            await in_thread(self._thread.join)
+
+
+@asynccontextmanager
+async def _undone_on_error(connection: Connection) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:
+        # It queues behind a statement still running; after a COMMIT it does nothing.
+        await finished(connection.rollback())
+        raise
+
+
+async def rows_of(
+    connection: Connection, statement: str, parameters: Iterable[Any] = ()
+) -> list[Row]:
+    """Run a statement and give all its rows; no cursor stays open, whoever is cancelled."""
+    return list(await connection.execute_fetchall(statement, parameters))
