@@ -7,7 +7,7 @@ import pytest
 
 from helios_core.fhir.versions import FHIRVersion
 from helios_core.loading import LoadSummary, load
-from helios_core.memory_data import MemoryDataProvider
+from helios_core.memory.data import MemoryDataProvider
 
 
 class Store:

@@ -11,7 +11,7 @@ from helios_core.data_providers import SupportsWrites
 from helios_core.errors import BackendUnavailable
 from helios_core.fhir.versions import FHIRVersion
 from helios_core.loading import MAX_PROBLEMS, WRITE_BYTES, WRITE_CHANGES, Phase, load
-from helios_core.memory_data import MemoryDataProvider
+from helios_core.memory.data import MemoryDataProvider
 
 CANARY = "Ophelia-Vanderbeek"
 

@@ -14,8 +14,8 @@ from helios_core.data_providers import Applied, Batch, Outcome, Page, Put
 from helios_core.errors import VersionConflict
 from helios_core.exports import Level, Shard
 from helios_core.fhir.versions import FHIRVersion
-from helios_core.memory_data import MemoryDataProvider
-from helios_core.memory_versions import current_version, shows
+from helios_core.memory.data import MemoryDataProvider
+from helios_core.memory.versions import current_version, shows
 from tests.testing.on_memory import OnMemoryProvider
 
 MICROSECOND = timedelta(microseconds=1)

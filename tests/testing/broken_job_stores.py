@@ -12,7 +12,7 @@ import msgspec
 
 from helios_core.errors import JobNotFound, LeaseLost, TooManyExports
 from helios_core.jobs import JobStatus
-from helios_core.memory_jobs import MemoryJobStore
+from helios_core.memory.jobs import MemoryJobStore
 from tests.testing.on_memory import OnMemoryJobs
 
 

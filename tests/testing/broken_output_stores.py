@@ -16,7 +16,7 @@ import xxhash
 
 from helios_core.errors import PartMissing
 from helios_core.manifests import PartKind, StoredPart
-from helios_core.memory_outputs import MemoryOutputStore
+from helios_core.memory.outputs import MemoryOutputStore
 from helios_core.output_stores import SupportsSignedURLs
 from helios_core.testing import OutputStoreSuite
 from helios_core.testing.output_stores import Interrupted

@@ -3,7 +3,7 @@ from typing import ClassVar
 import pytest
 
 from helios_core.manifests import PartKey
-from helios_core.memory_outputs import MemoryOutputStore
+from helios_core.memory.outputs import MemoryOutputStore
 from helios_core.output_stores import OutputStore
 from helios_core.testing import OutputStoreSuite
 from helios_core.testing.output_stores import PART, chunked

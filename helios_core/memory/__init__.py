@@ -13,9 +13,9 @@ import msgspec
 from helios_core.data_providers import DataProvider
 from helios_core.hookspecs import API_LEVEL, Backend, hookimpl
 from helios_core.job_stores import JobStore
-from helios_core.memory_data import MemoryDataProvider
-from helios_core.memory_jobs import MemoryJobStore
-from helios_core.memory_outputs import MemoryOutputStore
+from helios_core.memory.data import MemoryDataProvider
+from helios_core.memory.jobs import MemoryJobStore
+from helios_core.memory.outputs import MemoryOutputStore
 from helios_core.output_stores import OutputStore
 
 __all__ = ["MemoryDataProvider", "MemoryJobStore", "MemoryOutputStore", "MemorySettings"]

@@ -23,7 +23,7 @@ from helios_core.data_providers import (
 from helios_core.errors import InvalidParameter
 from helios_core.exports import ExportView, Shard
 from helios_core.fhir.versions import FHIRVersion
-from helios_core.memory_versions import Version, apply, current_version, shows, target
+from helios_core.memory.versions import Version, apply, current_version, shows, target
 
 _Scope = tuple[str, FHIRVersion, str]
 
