@@ -1,6 +1,6 @@
 """Where in a resource's JSON an expression finds its values."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from helios_core.fhir.expressions import (
 )
 from helios_core.fhir.search.steps import (
     DATA_TYPES,
+    Link,
     Walk,
     capitalized,
     found,
@@ -33,8 +34,6 @@ from helios_core.fhir.search.steps import (
 )
 from helios_core.fhir.versions import Element
 
-Link = Callable[[Walk], Walk]
-
 
 class Branch(msgspec.Struct, frozen=True, kw_only=True):
     """How to go on from the values of a root element; conditions are left out."""
@@ -42,7 +41,8 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
     element: str
     below: str
     """Names the way: two branches of one element and one way find the same."""
-    walk: Walk
+    lead: Link
+    """Makes the walk that hands each value it finds to the walk it is given."""
 
 
 class Finder(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +103,15 @@ def _first(inner: Sequence[Finder], steps: Sequence[Step]) -> Finder:
     return Finder(walk=walk, elements=frozenset().union(*(each.elements for each in inner)))
 
 
+def _joined(links: Sequence[Link]) -> Link:
+    def link(rest: Walk) -> Walk:
+        for each in reversed(links):
+            rest = each(rest)
+        return rest
+
+    return link
+
+
 class _Compiled:
     def __init__(self, steps: Sequence[Step], elements: Mapping[str, Element] | None) -> None:
         self._steps = list(steps)
@@ -122,10 +131,7 @@ class _Compiled:
 
     @property
     def walk(self) -> Walk:
-        walk: Walk = found
-        for link, _ in reversed(self._links):
-            walk = link(walk)
-        return walk
+        return _joined([link for link, _ in self._links])(found)
 
     def finder(self) -> Finder:
         return Finder(
@@ -138,12 +144,10 @@ class _Compiled:
         )
 
     def _branches(self) -> Iterator[Branch]:
-        rest: Walk = found
-        for link, _ in reversed([each for each in self._links[1:] if each[1]]):
-            rest = link(rest)
-        below = ".".join(way for _, way in self._links[1:] if way)
+        below = [each for each in self._links[1:] if each[1]]
+        lead = _joined([link for link, _ in below])
         for root in self._roots:
-            yield Branch(element=root, below=below, walk=rest)
+            yield Branch(element=root, below=".".join(way for _, way in below), lead=lead)
 
     def _take(self, elements: Mapping[str, Element] | None) -> None:
         match self._steps.pop(0):

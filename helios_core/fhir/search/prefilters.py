@@ -67,14 +67,19 @@ class AnyOf(msgspec.Struct, frozen=True):
 Prefilter = AnyTerm | Span | AnyId | Updated | AllOf | AnyOf
 
 
+def prefix(group: str, kind: str) -> str:
+    """Give what the canonical text of every term of one kind at one place begins with."""
+    return f"{group}|{kind}|"
+
+
 def term(group: str, kind: str, text: str) -> int:
     """Give the number under which a value at a place is indexed."""
-    return number(f"{group}|{kind}|{text}")
+    return number(prefix(group, kind) + text)
 
 
 def number(text: str) -> int:
     """Give the signed 64-bit number of a canonical text."""
-    digest = xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
+    digest = xxhash.xxh3_64_intdigest(text.encode())
     return digest - _WRAP if digest >= _SIGN else digest
 
 

@@ -218,8 +218,10 @@ def _target(search: _Search, found: Parameter, named: str, rest: str) -> str:
     ]
     if len(able) != 1:
         raise UnsupportedParameter(
-            f"{shown}: {len(able)} of the types it can point to have a parameter {code};"
-            f" name one, as in {found.code}:Patient.{code}"
+            f"{shown}: {len(able)} of the types it can point to have a parameter {code}; name the"
+            f" one that is meant, as in {found.code}:{(able or types)[0]}.{code}"
+            if types
+            else f"{shown} points to no type that can be searched"
         )
     return able[0]
 

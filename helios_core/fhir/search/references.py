@@ -77,6 +77,9 @@ def key(text: str) -> str:
 
     Of a canonical URL it is the URL without the version.
     """
+    resource_type, _, resource_id = text.rpartition("/")
+    if resource_type.isalpha() and "|" not in resource_id and "#" not in resource_id:
+        return resource_id  # what the rest would find for nearly every reference, but sooner
     plain = text.partition("|")[0].partition("#")[0]
     match = _NAMED_ID.fullmatch(plain)
     return match[1] if match else plain

@@ -1,8 +1,8 @@
 """
 Single steps through decoded JSON.
 
-A walk takes a node and a list and appends to the list what it finds below the node. A link makes
-a walk that goes one step and leaves the rest to the walk it is given.
+A walk takes a node and adds to its second argument, mostly a list, what it finds below the node.
+A link makes a walk that goes one step and leaves the rest to the walk it is given.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Any
 
 from helios_core.fhir.references import named_type
 
-Walk = Callable[[Any, list[Any]], None]
+Walk = Callable[[Any, Any], None]
 Link = Callable[[Walk], Walk]
 
 DATA_TYPES = (
@@ -83,7 +83,7 @@ def is_data_type(name: str) -> bool:
     return capitalized(name) in _SUFFIXES
 
 
-def found(node: Any, out: list[Any]) -> None:  # noqa: ANN401 - decoded JSON
+def found(node: Any, out: Any) -> None:  # noqa: ANN401 - decoded JSON
     """End a walk: this is what was looked for."""
     out.append(node)
 
@@ -95,7 +95,7 @@ def through(names: tuple[str, ...]) -> Link:
 
 def _through(name: str) -> Link:
     def link(rest: Walk) -> Walk:
-        def walk(node: Any, out: list[Any]) -> None:  # noqa: ANN401 - decoded JSON
+        def walk(node: Any, out: Any) -> None:  # noqa: ANN401 - decoded JSON
             if type(node) is dict:
                 spread(node.get(name), out, rest)
 
@@ -106,7 +106,7 @@ def _through(name: str) -> Link:
 
 def _through_several(names: tuple[str, ...]) -> Link:
     def link(rest: Walk) -> Walk:
-        def walk(node: Any, out: list[Any]) -> None:  # noqa: ANN401 - decoded JSON
+        def walk(node: Any, out: Any) -> None:  # noqa: ANN401 - decoded JSON
             if type(node) is dict:
                 for name in names:
                     spread(node.get(name), out, rest)
@@ -124,7 +124,7 @@ def through_any_type(name: str) -> Link:
     """
 
     def link(rest: Walk) -> Walk:
-        def walk(node: Any, out: list[Any]) -> None:  # noqa: ANN401 - decoded JSON
+        def walk(node: Any, out: Any) -> None:  # noqa: ANN401 - decoded JSON
             if type(node) is not dict:
                 return
             if name in node:
@@ -143,7 +143,7 @@ def through_one(name: str, position: int) -> Link:
     """Go to one of the elements of this name, counted from 0."""
 
     def link(rest: Walk) -> Walk:
-        def walk(node: Any, out: list[Any]) -> None:  # noqa: ANN401 - decoded JSON
+        def walk(node: Any, out: Any) -> None:  # noqa: ANN401 - decoded JSON
             items: list[Any] = []
             if type(node) is dict:
                 spread(node.get(name), items, found)
@@ -155,7 +155,7 @@ def through_one(name: str, position: int) -> Link:
     return link
 
 
-def spread(child: Any, out: list[Any], rest: Walk) -> None:  # noqa: ANN401 - decoded JSON
+def spread(child: Any, out: Any, rest: Walk) -> None:  # noqa: ANN401 - decoded JSON
     """Go on with a value, or with each of an array; null is nothing."""
     if child is None:
         return
@@ -169,7 +169,7 @@ def spread(child: Any, out: list[Any], rest: Walk) -> None:  # noqa: ANN401 - de
 
 def _only(kept: Callable[[Any], bool]) -> Link:
     def link(rest: Walk) -> Walk:
-        def walk(node: Any, out: list[Any]) -> None:  # noqa: ANN401 - decoded JSON
+        def walk(node: Any, out: Any) -> None:  # noqa: ANN401 - decoded JSON
             if kept(node):
                 rest(node, out)
 

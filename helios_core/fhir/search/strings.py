@@ -1,7 +1,7 @@
 """Strings: searched without regard to case, accents, punctuation and spacing."""
 
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from helios_core.fhir.search.filters import Condition, any_value
@@ -25,10 +25,18 @@ _PARTS = (
     "country",
     "value",
 )
-_ASCII: dict[int, str | None] = dict.fromkeys(
-    code for code in range(33, 127) if not chr(code).isalnum()
-)
-_ASCII[ord("-")] = " "
+
+
+def _dropped(character: str) -> bool:
+    if character.isascii():
+        return not character.isalnum() and not character.isspace()
+    return unicodedata.category(character)[0] in "MP"
+
+
+_ASCII: Mapping[int, str | None] = {
+    **{code: None for code in range(128) if _dropped(chr(code))},
+    ord("-"): " ",
+}
 
 
 def normalized(text: str) -> str:
@@ -41,17 +49,8 @@ def normalized(text: str) -> str:
     if text.isascii():
         return " ".join(text.lower().translate(_ASCII).split())
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    kept = (" " if unicodedata.category(c) == "Pd" else c for c in folded if _kept(c))
-    return " ".join("".join(kept).split())
-
-
-def _kept(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category == "Pd" or (category[0] not in "MP" and not _ascii_symbol(character))
-
-
-def _ascii_symbol(character: str) -> bool:
-    return character.isascii() and not character.isalnum() and not character.isspace()
+    spaced = (" " if unicodedata.category(each) == "Pd" else each for each in folded)
+    return " ".join("".join(each for each in spaced if not _dropped(each)).split())
 
 
 def condition(question: Question) -> Condition:

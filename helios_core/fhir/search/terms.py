@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from helios_core.fhir.search import dates, references, tokens
+from helios_core.fhir.search import dates, prefilters, references, tokens
 from helios_core.fhir.search.filters import Resource, make_decode
 from helios_core.fhir.search.finders import Finder
 from helios_core.fhir.search.parameters import Parameter, compiled_parameters
@@ -17,46 +17,43 @@ from helios_core.fhir.versions import FHIRVersion
 _ELSEWHERE = frozenset({"_id", "_lastUpdated", "_profile"})
 """Not here: the store has id and instant anyway, and all of a store's profiles are alike."""
 
-Extractor = tuple[Walk, Callable[[Any, set[int], list[tuple[int, int, int]]], None]]
-
 
 class Index(msgspec.Struct, frozen=True, kw_only=True):
     """What is indexed of one type."""
 
-    extractors: Mapping[str, tuple[Extractor, ...]]
-    """For each root element, where to look below it and what to make of what is found."""
+    walks: Mapping[str, tuple[Walk, ...]]
+    """For each root element, what adds to a `_Found` what is below one of its values."""
     decode: Callable[[bytes], Resource]
+
+
+class _Found(msgspec.Struct):
+    terms: set[int]
+    spans: list[tuple[int, int, int]]
 
 
 def terms_of(resource: Resource | bytes, version: FHIRVersion, resource_type: str) -> Terms:
     """Give what to index of a resource, decoded or as JSON."""
     index = index_of(version, resource_type)
     decoded = index.decode(resource) if isinstance(resource, bytes) else resource
-    terms: set[int] = set()
-    spans: list[tuple[int, int, int]] = []
-    for element, extractors in index.extractors.items():
-        value = decoded.get(element)
-        if value is not None:
-            for walk, add in extractors:
-                leaves: list[Any] = []
-                spread(value, leaves, walk)
-                for leaf in leaves:
-                    add(leaf, terms, spans)
-    return Terms(terms=frozenset(terms), spans=tuple(dict.fromkeys(spans)))
+    found = _Found(set(), [])
+    for element, value in decoded.items():
+        for walk in index.walks.get(element, ()):
+            spread(value, found, walk)
+    return Terms(terms=frozenset(found.terms), spans=tuple(dict.fromkeys(found.spans)))
 
 
 @cache
 def index_of(version: FHIRVersion, resource_type: str) -> Index:
     """Give what is indexed of a type; the first call compiles it."""
-    extractors: dict[str, dict[tuple[str, str, str], Extractor]] = {}
+    walks: dict[str, dict[tuple[str, str, str], Walk]] = {}
     for kind, finder in _finders(compiled_parameters(version, resource_type).values()):
         for branch in finder.branches:
             # Equal places are indexed once, however many parameters look there.
-            of_element = extractors.setdefault(branch.element, {})
-            of_element[kind, finder.group, branch.below] = branch.walk, _ADD[kind](finder.group)
+            key = (kind, finder.group, branch.below)
+            walks.setdefault(branch.element, {})[key] = branch.lead(_ADD[kind](finder.group))
     return Index(
-        extractors={element: tuple(each.values()) for element, each in extractors.items()},
-        decode=make_decode(frozenset(extractors)),
+        walks={element: tuple(each.values()) for element, each in walks.items()},
+        decode=make_decode(frozenset(walks)),
     )
 
 
@@ -71,39 +68,40 @@ def _finders(parameters: Iterable[Parameter | str]) -> Iterator[tuple[str, Finde
                 yield from ((parameter_type, finder) for finder in finders)
 
 
-Add = Callable[[Any, set[int], list[tuple[int, int, int]]], None]
+def _adds_tokens(group: str) -> Walk:
+    prefix = prefilters.prefix(group, tokens.KIND)
 
-
-def _adds_tokens(group: str) -> Add:
-    def add(leaf: Any, terms: set[int], _: list[tuple[int, int, int]]) -> None:  # noqa: ANN401
-        for _system, code in tokens.codings(leaf):
+    def add(leaf: Any, found: _Found) -> None:  # noqa: ANN401 - decoded JSON
+        for _, code in tokens.codings(leaf):
             if code:
-                terms.add(number(f"{group}|{tokens.KIND}|{code.casefold()}"))
+                found.terms.add(number(prefix + code.casefold()))
 
     return add
 
 
-def _adds_references(group: str) -> Add:
-    def add(leaf: Any, terms: set[int], _: list[tuple[int, int, int]]) -> None:  # noqa: ANN401
+def _adds_references(group: str) -> Walk:
+    prefix = prefilters.prefix(group, references.KIND)
+
+    def add(leaf: Any, found: _Found) -> None:  # noqa: ANN401 - decoded JSON
         text = references.reference_of(leaf)
         if text:
-            terms.add(number(f"{group}|{references.KIND}|{references.key(text)}"))
+            found.terms.add(number(prefix + references.key(text)))
 
     return add
 
 
-def _adds_spans(group: str) -> Add:
+def _adds_spans(group: str) -> Walk:
     indexed = dates.group(group)
 
-    def add(leaf: Any, _: set[int], spans: list[tuple[int, int, int]]) -> None:  # noqa: ANN401
+    def add(leaf: Any, found: _Found) -> None:  # noqa: ANN401 - decoded JSON
         interval = dates.interval(leaf)
         if interval is not None:
-            spans.append((indexed, *interval))
+            found.spans.append((indexed, *interval))
 
     return add
 
 
-_ADD: Mapping[str, Callable[[str], Add]] = {
+_ADD: Mapping[str, Callable[[str], Walk]] = {
     "token": _adds_tokens,
     "reference": _adds_references,
     "date": _adds_spans,
