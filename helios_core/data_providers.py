@@ -16,6 +16,7 @@ import msgspec
 
 from helios_core.exports import ExportView, Shard
 from helios_core.fhir.resources import Resource
+from helios_core.fhir.search import Filter, Prefilter
 from helios_core.fhir.versions import FHIRVersion
 
 
@@ -150,6 +151,21 @@ class SupportsTombstones(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsPrefilter(Protocol):
+    """The provider has an index that narrows what is read."""
+
+    def read_candidates(
+        self, view: ExportView, shard: Shard, prefilter: Prefilter, *, batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """
+        Read as `read` does, at least everything that satisfies the prefilter (P5).
+
+        It may give more: whoever asks looks at each resource again.
+        """
+        ...
+
+
 class Outcome(StrEnum):
     """What a change did."""
 
@@ -237,21 +253,22 @@ class SupportsHistory(Protocol):
         ...
 
 
-class Bound(msgspec.Struct, frozen=True, kw_only=True):
-    """A range of instants a resource's lastUpdated must lie in; both ends are inclusive."""
+class Order(StrEnum):
+    """How the matches of a search follow each other; equal instants go by id."""
 
-    low: datetime | None = None
-    high: datetime | None = None
+    ID = "_id"
+    ID_DESCENDING = "-_id"
+    LAST_UPDATED = "_lastUpdated"
+    LAST_UPDATED_DESCENDING = "-_lastUpdated"
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """A search within one type."""
+    """A search within one type; open lookups of the filter have been answered."""
 
-    resource_type: str
-    ids: tuple[tuple[str, ...], ...] = ()
-    """One tuple per `_id` parameter: a resource's id must be in every one of them."""
-    last_updated: tuple[Bound, ...] = ()
-    """A resource's lastUpdated must lie in every one of them."""
+    filter: Filter
+    order: Order = Order.ID
+    total: bool = False
+    """Whether the number of all matches is wanted."""
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,7 +278,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
     """What to pass as `after` to get the next page; None on the last one. Opaque."""
     total: int | None = None
-    """How many match in all, where the provider knows it cheaply."""
+    """How many match in all, if that was asked for."""
 
 
 @runtime_checkable

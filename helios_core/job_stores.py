@@ -30,6 +30,7 @@ class JobStore(ABC):
     J9  Attempts are counted per shard and capped, with the last error kept; a shard that has used
         up its attempts puts the job in error.
     J10 Every read and write is inside one tenant; only `claim` and `removable` look across them.
+    J11 A shard is given out only when every shard of the job's earlier phases is complete.
     """
 
     @property

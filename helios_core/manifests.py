@@ -11,6 +11,8 @@ class PartKind(StrEnum):
     OUTPUT = "output"
     DELETED = "deleted"
     ERROR = "error"
+    REFERENCES = "references"
+    """For later phases only: `Type/id` of what is referenced, one a line; never listed."""
 
 
 class Compression(StrEnum):
@@ -75,6 +77,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
                 return "Bundle"
             case PartKind.ERROR:
                 return "OperationOutcome"
+            case PartKind.REFERENCES:
+                return "References"
 
 
 class ManifestFile(msgspec.Struct, frozen=True, kw_only=True):

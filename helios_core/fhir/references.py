@@ -8,6 +8,7 @@ import msgspec
 _LITERAL = re.compile(
     r"([A-Z][A-Za-z]{1,63})/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?"
 )
+_ANYWHERE = re.compile(rf"(?:https?://[^?#|]+/)?{_LITERAL.pattern}")
 # In compact JSON no string content can look like this: a quote inside a string is escaped.
 _TEMPORARY = re.compile(rb'"reference":"(urn:(?:uuid|oid):[^"\\]*)"')
 _BACKSLASH = ord("\\")
@@ -31,6 +32,16 @@ def split_reference(reference: str, base_urls: Sequence[str] = ()) -> tuple[str,
 def bases(base_url: str) -> tuple[str, ...]:
     """Give the base URLs of this server, none where it does not know its own."""
     return (base_url,) if base_url else ()
+
+
+def named_type(reference: str) -> str | None:
+    """
+    Give the resource type that a literal reference names, wherever it points.
+
+    Contained (#x), temporary (urn:) and conditional references, and canonical URLs, give None.
+    """
+    match = _ANYWHERE.fullmatch(reference)
+    return match[1] if match else None
 
 
 def rewrite(body: bytes, mapping: Mapping[str, str]) -> tuple[bytes, set[str]]:
