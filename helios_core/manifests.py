@@ -66,6 +66,10 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of NDJSON before compression."""
     digest: str
     """As in `StoredPart`."""
+    digest_sum: int | None = None
+    """The order-independent digest of the lines, see `completeness`; None where none was kept."""
+    published: int = 0
+    """The part's place among the published parts of its job, from 0; set by the job store."""
 
     @property
     def manifest_type(self) -> str:

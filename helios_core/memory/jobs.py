@@ -152,10 +152,14 @@ class MemoryJobStore(JobStore):
         work.reported = resources_done
 
     async def complete(self, lease: Lease, parts: Sequence[Part]) -> JobStatus:
-        """Publish a shard's parts; the last shard completes the job (J4, J5)."""
+        """Publish a shard's parts; the last shard completes the job (J4, J5, J12)."""
         entry, work = self._held(lease)
         work.hand_back()
-        work.parts = [*parts]
+        first = sum(len(each.parts or ()) for each in entry.work)
+        work.parts = [
+            msgspec.structs.replace(part, published=place)
+            for place, part in enumerate(parts, first)
+        ]
         if all(each.parts is not None for each in entry.work):
             entry.end(JobStatus.COMPLETE, self._clock())
         return entry.job.status
@@ -189,6 +193,14 @@ class MemoryJobStore(JobStore):
         latest = self._clock() - completed_before
         jobs = [entry.job for entry in self._entries.values()]
         return [job for job in jobs if _removable(job, latest)][:limit]
+
+    async def recent(self, tenant: str, *, limit: int) -> list[Job]:
+        """Give the tenant's complete jobs, the latest first."""
+        jobs = [entry.job for entry in self._entries.values() if entry.job.tenant == tenant]
+        complete = [job for job in jobs if job.status is JobStatus.COMPLETE]
+        return sorted(
+            complete, key=lambda job: job.completed_at or job.transaction_time, reverse=True
+        )[:limit]
 
     async def delete(self, tenant: str, job_id: str) -> None:
         """Forget a job; whoever holds a shard of it finds its lease lost (J6)."""

@@ -142,9 +142,14 @@ def shards(count: int, *, resources: int = 10) -> list[Shard]:
 
 
 def part(
-    lease: Lease, *, kind: PartKind = PartKind.OUTPUT, number: int = 1, count: int = 10
+    lease: Lease,
+    *,
+    kind: PartKind = PartKind.OUTPUT,
+    number: int = 1,
+    count: int = 10,
+    published: int = 0,
 ) -> Part:
-    """Give a part as the holder of a lease would publish it."""
+    """Give a part as the holder of a lease would publish it, or as it reads when it is."""
     key = PartKey(
         tenant=lease.job.tenant,
         job_id=lease.job.id,
@@ -154,4 +159,12 @@ def part(
         number=number,
         token=lease.token,
     )
-    return Part(key=key, count=count, size=count * 40, plain_size=count * 100, digest="0f" * 16)
+    return Part(
+        key=key,
+        count=count,
+        size=count * 40,
+        plain_size=count * 100,
+        digest="0f" * 16,
+        digest_sum=2**64 - number,
+        published=published,
+    )

@@ -167,7 +167,7 @@ class JobStoreMachine(BackendMachine[JobStore]):
 
     @rule(lease=leases, count=st.integers(0, 3))
     def complete(self, lease: Lease, count: int) -> None:
-        """J4, J5: all or nothing."""
+        """J4, J5, J12: all or nothing, numbered on from what is there."""
         parts = [corpus.part(lease, number=number + 1) for number in range(count)]
         completing = self.backend.complete(lease, parts)
         if (held := self._holding(lease)) is None:
@@ -176,7 +176,11 @@ class JobStoreMachine(BackendMachine[JobStore]):
             return
         job, shard = held
         status = self.run(completing)
-        shard.parts = parts
+        first = sum(len(each.parts or ()) for each in job.shards)
+        shard.parts = [
+            corpus.part(lease, number=number + 1, published=first + number)
+            for number in range(count)
+        ]
         shard.let_go()
         if all(each.parts is not None for each in job.shards):
             job.end(JobStatus.COMPLETE)

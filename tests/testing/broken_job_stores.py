@@ -92,6 +92,22 @@ class TestLosesTheLastPart(OnMemoryJobs):
     )
 
 
+class NumbersByShard(MemoryJobStore):
+    """A part's place is counted anew whenever parts are read, in the order of the shards."""
+
+    async def parts(self, tenant, job_id):
+        parts = await super().parts(tenant, job_id)
+        return [msgspec.structs.replace(part, published=place) for place, part in enumerate(parts)]
+
+
+class TestNumbersByShard(OnMemoryJobs):
+    subject_class = NumbersByShard
+    caught_by = (
+        "test_parts_keep_the_place_at_which_they_were_published",
+        "test_any_life_of_jobs_agrees_with_the_model",
+    )
+
+
 class IgnoresTheCap(MemoryJobStore):
     async def add(self, job, shards, *, max_active):
         return await super().add(job, shards, max_active=1_000_000)

@@ -26,6 +26,9 @@ _REMOVABLE = _COLUMNS + (
     "WHERE completed_at IS NOT NULL AND (completed_at <= ? OR status = 'cancelled')"
     " ORDER BY completed_at LIMIT ?"
 )
+_RECENT = _COLUMNS + (
+    "WHERE tenant = ? AND status = 'complete' ORDER BY completed_at DESC, job DESC LIMIT ?"
+)
 _ACTIVE = "SELECT count(*) FROM jobs WHERE tenant = ? AND status IN ('accepted', 'in-progress')"
 _ADD_JOB = (
     "INSERT INTO jobs (tenant, id, accepted, status, created_at) VALUES (?, ?, ?, ?, ?)"
@@ -144,6 +147,11 @@ class SQLiteJobStore(JobStore):
         """Give cancelled jobs and those finished long enough ago (J7)."""
         async with self._database.transaction(READ) as connection:
             return await _removable(connection, completed_before, limit)
+
+    async def recent(self, tenant: str, *, limit: int) -> builtins.list[Job]:
+        """Give the tenant's complete jobs, the latest first."""
+        async with self._database.transaction(READ) as connection:
+            return await _jobs(connection, _RECENT, tenant, limit)
 
     async def delete(self, tenant: str, job_id: str) -> None:
         """Forget a job with everything of it (J6)."""

@@ -50,6 +50,7 @@ UPDATE shards SET worker = NULL, available_at = NULL, done = 1, resources_done =
 WHERE job = ? AND number = ?
 """
 _PUBLISH = "INSERT INTO parts VALUES (?, ?, ?, ?, ?)"
+_PUBLISHED = "SELECT count(*) FROM parts WHERE job = ?"
 _ANY_LEFT = "SELECT EXISTS (SELECT 1 FROM shards WHERE job = ? AND NOT done)"
 _END_JOB = "UPDATE jobs SET status = ?, completed_at = ?, failure = ? WHERE job = ?"
 _END_SHARDS = """
@@ -130,12 +131,13 @@ async def renew(
 
 
 async def complete(connection: Connection, lease: Lease, parts: Sequence[Part]) -> JobStatus:
-    """Publish parts, close their shard and, for the last one, the job (J5)."""
+    """Publish parts, close their shard and, for the last one, the job (J5, J12)."""
     job, _ = await _held(connection, lease)
     number = lease.shard.number
+    [(first,)] = await rows_of(connection, _PUBLISHED, (job,))
     rows = [
-        (job, KINDS.index(part.key.kind), number, part.key.number, msgspec.json.encode(part))
-        for part in parts
+        (job, KINDS.index(part.key.kind), number, part.key.number, _numbered(part, place))
+        for place, part in enumerate(parts, first)
     ]
     await connection.executemany(_PUBLISH, rows)
     exported = sum(part.count for part in parts if part.key.kind is PartKind.OUTPUT)
@@ -207,6 +209,10 @@ async def _hand_back(
     await connection.execute(
         _HAND_BACK, values | {"available_at": available_at, "last_error": error}
     )
+
+
+def _numbered(part: Part, place: int) -> bytes:
+    return msgspec.json.encode(msgspec.structs.replace(part, published=place))
 
 
 def _exhausted(number: int, attempts: int, last_error: str | None) -> str:
