@@ -91,8 +91,12 @@ class ExportView(msgspec.Struct, frozen=True, kw_only=True):
     transaction_time: datetime
     cohort: Cohort | None = None
     """None means everybody: at system level every resource, at patient level every compartment."""
+    newcomers: Cohort | None = None
+    """Members who joined after `since`: their older data is shown too, or nothing of them."""
     filters: Mapping[str, Filter] = {}
     """By type, what its resources must match; open lookups have been answered."""
+    gaps: tuple[str, ...] = ()
+    """One sentence per damaged resource that was left out of the answer to a lookup."""
 
 
 class Purpose(StrEnum):
@@ -100,6 +104,8 @@ class Purpose(StrEnum):
 
     VIEW = "view"
     """The resources that the view shows."""
+    OLDER = "older"
+    """What newcomers bring from before `since`."""
     ASSOCIATED = "associated"
     """Provenance of what is exported."""
     REFERENCED = "referenced"

@@ -40,6 +40,13 @@ NOT_SERVED = frozenset(
 """Parameters of the guide that change what leaves the server: refused always, never ignored."""
 
 
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator decided about every export."""
+
+    include_newly_added: bool = True
+    """Whether with `_since` members who joined later bring their older data."""
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A kick-off as it came in through the door, not yet looked at."""
 
@@ -58,6 +65,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     owner: str | None = None
     base_url: str = ""
     """The server's public base URL; a patient may be named by an absolute URL below it."""
+    policy: Policy = Policy()
 
 
 async def accept(backends: Backends, call: Call, *, max_active: int, shard_bytes: int) -> Job:
@@ -163,6 +171,7 @@ class _Reading:
             since=since,
             until=until,
             patients=self._patients(),
+            include_newly_added=self._call.policy.include_newly_added,
             ignored=tuple(self._ignored),
         )
 

@@ -33,6 +33,13 @@ class LogFormat(StrEnum):
     CONSOLE = "console"
 
 
+class NewlyAdded(StrEnum):
+    """What becomes of group members who joined after `_since`."""
+
+    INCLUDE = "include"
+    EXCLUDE = "exclude"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The server's configuration; field `x` is read from `HFS_X`, see `helios settings`."""
 
@@ -168,6 +175,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bulk_export_compression: Annotated[
         Compression, Meta(description="How output files are stored.")
     ] = Compression.NONE
+    bulk_export_since_newly_added: Annotated[
+        NewlyAdded,
+        Meta(
+            description="Whether group members who joined after `_since` bring all of their older "
+            "data, or are left out."
+        ),
+    ] = NewlyAdded.INCLUDE
     bulk_export_lease_duration: Annotated[
         timedelta,
         Meta(

@@ -16,8 +16,9 @@ from helios_core.http.parts import Parts
 from helios_core.http.resources import Reading, Writing
 from helios_core.http.searches import Searching
 from helios_core.http.status import Status
+from helios_core.kickoff import Policy
 from helios_core.plugins import Backends
-from helios_core.settings import Settings
+from helios_core.settings import NewlyAdded, Settings
 
 
 def create_app(settings: Settings, backends: Backends) -> ASGIApp:
@@ -58,11 +59,17 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
     kick_off = KickOff(
         backends,
         guard,
+        policy=_policy(settings),
         max_active=settings.bulk_export_max_concurrent_per_tenant,
         shard_bytes=settings.bulk_export_part_bytes,
     )
     status = Status(backends, guard, output_ttl=settings.bulk_export_output_ttl)
     return [*kick_off.routes(), *status.routes(), *Parts(backends, guard).routes()]
+
+
+def _policy(settings: Settings) -> Policy:
+    newly_added = settings.bulk_export_since_newly_added
+    return Policy(include_newly_added=newly_added is NewlyAdded.INCLUDE)
 
 
 def _resources(backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:

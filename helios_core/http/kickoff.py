@@ -21,10 +21,17 @@ class KickOff:
     """Accepts exports (Bulk Data 2.0.0, Bulk Data Kick-off Request)."""
 
     def __init__(
-        self, backends: Backends, guard: Guard, *, max_active: int, shard_bytes: int
+        self,
+        backends: Backends,
+        guard: Guard,
+        *,
+        policy: kickoff.Policy,
+        max_active: int,
+        shard_bytes: int,
     ) -> None:
         self._backends = backends
         self._guard = guard
+        self._policy = policy
         self._max_active = max_active
         self._shard_bytes = shard_bytes
 
@@ -63,6 +70,7 @@ class KickOff:
             body=await body_of(request) if request.method == "POST" else None,
             prefer=request.headers.getall("prefer", []),
             base_url=caller.base,
+            policy=self._policy,
         )
         job = await kickoff.accept(
             self._backends, call, max_active=self._max_active, shard_bytes=self._shard_bytes
