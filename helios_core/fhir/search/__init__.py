@@ -14,11 +14,12 @@ from helios_core.fhir.search.prefilters import (
 )
 from helios_core.fhir.search.queries import RESULT_PARAMETERS, compile_query
 from helios_core.fhir.search.support import Supported, supported
-from helios_core.fhir.search.terms import terms_of
+from helios_core.fhir.search.terms import TERMS_VERSION, terms_of
 from helios_core.fhir.search.type_filters import parse_type_filter, split_type_filter
 
 __all__ = [
     "RESULT_PARAMETERS",
+    "TERMS_VERSION",
     "AllOf",
     "AnyId",
     "AnyOf",

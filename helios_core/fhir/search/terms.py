@@ -14,6 +14,9 @@ from helios_core.fhir.search.prefilters import Terms, number
 from helios_core.fhir.search.steps import Walk, spread
 from helios_core.fhir.versions import FHIRVersion
 
+TERMS_VERSION = 1
+"""Grows with every change of what `terms_of` gives, so that stores know to index again."""
+
 _ELSEWHERE = frozenset({"_id", "_lastUpdated", "_profile"})
 """Not here: the store has id and instant anyway, and all of a store's profiles are alike."""
 
