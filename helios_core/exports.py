@@ -46,7 +46,11 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     group_id: str | None = None
     """The Group's id at group level, otherwise None."""
     types: tuple[str, ...]
-    """The resource types to export, never empty: an omitted `_type` is spelt out at kick-off."""
+    """
+    The resource types to export: an omitted `_type` is spelt out at kick-off.
+
+    Empty only where `handling=lenient` left nothing that may be exported.
+    """
     since: datetime | None = None
     """Only resources changed strictly after this instant."""
     until: datetime | None = None
@@ -110,6 +114,12 @@ class Purpose(StrEnum):
     """Provenance of what is exported."""
     REFERENCED = "referenced"
     """What is referenced from what is exported."""
+    LINKS = "links"
+    """Nothing: only what its resources refer to is noted for later phases."""
+    ORGANIZED = "organized"
+    """Blocks of resources, each headed by what they are organized by."""
+    DELETIONS = "deletions"
+    """What the view no longer shows; its resources are in other shards."""
 
 
 class Shard(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,3 +141,7 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
     """How many resources the provider expects, for progress only."""
     bytes: int = 0
     """How many bytes of NDJSON the provider expects, for sizing only."""
+    notes: bool = False
+    """Whether what its lines refer to is noted for the shards of later phases."""
+    attachments: bool = False
+    """Whether its lines may point to Binary resources of this server."""

@@ -7,15 +7,18 @@ from datetime import datetime
 import msgspec
 import structlog
 
-from helios_core.cohorts import view_of
+from helios_core.cohorts import unfiltered_view_of
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
 from helios_core.exports import ExportRequest, ExportView, Level, Shard
+from helios_core.fhir.bulk_data import CURRENT, Guide
 from helios_core.fhir.instants import parse_instant
 from helios_core.fhir.references import bases, split_reference
 from helios_core.fhir.versions import FHIRVersion, table
 from helios_core.jobs import Job
 from helios_core.parameters import Given, Handling, from_body, preferences
+from helios_core.planning import plan
 from helios_core.plugins import Backends
+from helios_core.selections import Selections
 
 log = structlog.stdlib.get_logger()
 
@@ -28,10 +31,11 @@ OUTPUT_FORMATS = frozenset({"application/fhir+ndjson", "application/ndjson", "nd
 PRESENTATION = frozenset({"_format", "_pretty"})
 """FHIR's parameters about an answer's looks: they change nothing of an export."""
 
+ERRORS_ONLY = "OperationOutcome"
+"""The type of a shard that has nothing to read, but something to report."""
+
 NOT_SERVED = frozenset(
     {
-        "_elements",
-        "_typeFilter",
         "includeAssociatedData",
         "organizeOutputBy",
         "allowPartialManifests",
@@ -45,6 +49,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     include_newly_added: bool = True
     """Whether with `_since` members who joined later bring their older data."""
+    guide: Guide = CURRENT
+    """The version of the guide that is spoken."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,11 +88,11 @@ async def accept(backends: Backends, call: Call, *, max_active: int, shard_bytes
     """
     request = read_request(call)
     transaction_time = await backends.provider.transaction_time()
-    view = await view_of(backends.provider, request, transaction_time)
+    view = await unfiltered_view_of(backends.provider, request, transaction_time)
     await _check_patients(backends, view)
-    shards = await backends.provider.plan(view, shard_bytes=shard_bytes)
+    shards = await plan(backends.provider, view, shard_bytes=shard_bytes)
     if not shards and request.ignored:  # somebody has to write the error file
-        shards = [Shard(number=0, resource_type=request.types[0], ordinal=1)]
+        shards = [Shard(number=0, resource_type=ERRORS_ONLY, ordinal=1)]
     job = await backends.jobs.add(
         Job(
             id=secrets.token_hex(JOB_ID_BYTES),
@@ -108,7 +114,8 @@ async def _check_patients(backends: Backends, view: ExportView) -> None:
     if request.patients is None or cohort is None:
         return
     named = request.patients
-    if outsiders := [number for number, p in enumerate(named, 1) if p not in cohort.patients]:
+    members = cohort.patients | (view.newcomers.patients if view.newcomers else frozenset())
+    if outsiders := [number for number, p in enumerate(named, 1) if p not in members]:
         raise InvalidParameter(
             f"{len(outsiders)} of {len(named)} patient values name no member of "
             f"Group/{request.group_id}, the first being number {outsiders[0]}; name members only."
@@ -160,6 +167,14 @@ class _Reading:
             raise InvalidParameter(
                 "_since is not before _until, so nothing can lie between; swap or widen them."
             )
+        types = self._types()
+        selections = Selections(
+            self._call.fhir_version,
+            types,
+            base_urls=bases(self._call.base_url),
+            decline=self._decline,
+        )
+        selection = selections.type_filters(self._values("_typeFilter"))
         return ExportRequest(
             tenant=self._call.tenant,
             url=self._call.url,
@@ -167,10 +182,12 @@ class _Reading:
             fhir_version=self._call.fhir_version,
             level=self._call.level,
             group_id=self._call.group_id,
-            types=self._types(),
+            types=tuple(each for each in types if each not in selection.withheld),
             since=since,
             until=until,
             patients=self._patients(),
+            filters=selection.filters,
+            elements=selections.elements(self._given_list("_elements")),
             include_newly_added=self._call.policy.include_newly_added,
             ignored=tuple(self._ignored),
         )
@@ -182,6 +199,9 @@ class _Reading:
         """The values of a comma list, repeats joined, blanks and doubles dropped."""
         values = [v.strip() for value in self._values(name) for v in value.split(",")]
         return list(dict.fromkeys(v for v in values if v))
+
+    def _given_list(self, name: str) -> list[str] | None:
+        return self._listed(name) if self._values(name) else None
 
     def _single(self, name: str) -> str | None:
         values = self._values(name)
@@ -290,5 +310,7 @@ class _Reading:
         return named[1]
 
 
-SERVED = frozenset({"_outputFormat", "_type", "_since", "_until", "patient"})
+SERVED = frozenset(
+    {"_elements", "_outputFormat", "_since", "_type", "_typeFilter", "_until", "patient"}
+)
 """The parameters of the guide that are served."""

@@ -13,6 +13,8 @@ INSTANTS = ("valueInstant", "valueDateTime", "valueString")
 VALUE_KINDS: Mapping[str, Sequence[str]] = {
     "_outputFormat": STRINGS,
     "_type": STRINGS,
+    "_typeFilter": STRINGS,
+    "_elements": STRINGS,
     "_since": INSTANTS,
     "_until": INSTANTS,
     "patient": ("valueReference", "valueString"),

@@ -6,13 +6,16 @@ from contextlib import aclosing
 
 import msgspec
 
+from helios_core.cohorts import view_for
 from helios_core.data_providers import Damaged, SupportsTombstones
 from helios_core.exports import ExportView
 from helios_core.fhir.outcomes import outcome_line
+from helios_core.filters import matching_deletions, read
 from helios_core.leases import Lease
 from helios_core.manifests import Compression, Part, PartKey, PartKind
 from helios_core.ndjson import Cutter, ahead, gzipped
 from helios_core.plugins import Backends
+from helios_core.transforms import transform_of
 
 DELETIONS_PER_BUNDLE = 1000
 """How many deletions one line of a deleted file holds."""
@@ -45,15 +48,19 @@ class ShardExport:
     ) -> None:
         self._backends = backends
         self._lease = lease
-        self._view = view
+        self._view = view_for(view, lease.shard)
+        self._filter = view.filters.get(lease.shard.resource_type)
         self._limits = limits
         self._damaged = list[Damaged]()
         self._resources: Cutter | None = None
+        self._looked_at = 0
         self._written = list[PartKey]()
 
     @property
     def resources_done(self) -> int:
-        """How many resources have been passed on to the output store."""
+        """How many resources have been passed on, or looked at and found not to match."""
+        if self._filter is not None:
+            return self._looked_at
         return self._resources.total_rows if self._resources else 0
 
     async def run(self) -> list[Part]:
@@ -114,18 +121,36 @@ class ShardExport:
         )
 
     async def _lines(self) -> AsyncGenerator[Sequence[bytes]]:
-        batches = self._backends.provider.read(
-            self._view, self._lease.shard, batch_bytes=self._limits.batch_bytes
+        if self._lease.shard.resource_type not in self._view.request.types:
+            return  # there is something to report, and nothing to read
+        async for lines in self._transformed():
+            rows = self._limits.batch_rows
+            if len(lines) > rows:
+                for start in range(0, len(lines), rows):
+                    yield lines[start : start + rows]
+            elif lines:
+                yield lines
+            del lines  # a large resource must not outlive the reading of the next one
+
+    async def _transformed(self) -> AsyncGenerator[Sequence[bytes]]:
+        transform = transform_of(self._view, self._lease.shard.resource_type)
+        batches = read(
+            self._backends.provider,
+            self._view,
+            self._lease.shard,
+            found=self._filter,
+            batch_bytes=self._limits.batch_bytes,
         )
         async for batch in batches:
             self._damaged += batch.damaged
-            rows = self._limits.batch_rows
-            if len(batch.lines) > rows:
-                for start in range(0, len(batch.lines), rows):
-                    yield batch.lines[start : start + rows]
-            elif batch.lines:
+            self._looked_at += len(batch.lines)
+            if transform is None:
                 yield batch.lines
-            del batch  # a large resource must not outlive the reading of the next one
+            else:
+                lines, damaged = await asyncio.to_thread(transform, batch.lines)
+                self._damaged += damaged
+                yield lines
+            del batch
 
     def _is_heavy(self, lines: Sequence[bytes]) -> bool:
         """Whether these are one resource larger than a batch: nothing else then gets in there."""
@@ -138,15 +163,17 @@ class ShardExport:
             return
         shard = self._lease.shard
         async for ids in provider.read_deleted(self._view, shard, batch_rows=DELETIONS_PER_BUNDLE):
-            if ids:
-                yield [deletion_bundle(shard.resource_type, ids)]
+            named = await matching_deletions(provider, self._view, self._filter, ids)
+            if named:
+                yield [deletion_bundle(shard.resource_type, named)]
 
     async def _problems(self) -> AsyncGenerator[Sequence[bytes]]:
-        """What the client must know: ignored parameters, once a job, and unreadable resources."""
+        """What the client must know: once a job what it is about, and unreadable resources."""
         lines = [unreadable(damaged) for damaged in self._damaged]
         if self._lease.shard.number == 0:
-            ignored = self._view.request.ignored
-            lines = [outcome_line("warning", "not-supported", text) for text in ignored] + lines
+            ignored, gaps = self._view.request.ignored, self._view.gaps
+            lines += [outcome_line("warning", "not-supported", text) for text in ignored]
+            lines += [outcome_line("error", "incomplete", text) for text in gaps]
         if lines:
             yield lines
         await asyncio.sleep(0)

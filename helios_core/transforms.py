@@ -53,16 +53,18 @@ class Transform:
             try:
                 left += self._all([line])
             except UNREADABLE:
-                damaged.append(self._damaged(line))
+                damaged.append(undecodable(self._resource_type, line))
         return left, damaged
 
-    def _damaged(self, line: bytes) -> Damaged:
-        found = _ID.match(line)
-        return Damaged(
-            resource_type=self._resource_type,
-            id=found[1].decode() if found else "(unknown)",
-            reason="its stored content cannot be read as JSON",
-        )
+
+def undecodable(resource_type: str, line: bytes) -> Damaged:
+    """Give what to say of a line at which decoding failed."""
+    found = _ID.match(line)
+    return Damaged(
+        resource_type=resource_type,
+        id=found[1].decode() if found else "(unknown)",
+        reason="its stored content cannot be read as JSON",
+    )
 
 
 def transform_of(view: ExportView, resource_type: str) -> Transform | None:

@@ -143,8 +143,6 @@ def test_parameters_about_looks_change_nothing(name):
 @pytest.mark.parametrize(
     "name",
     [
-        "_elements",
-        "_typeFilter",
         "includeAssociatedData",
         "organizeOutputBy",
         "allowPartialManifests",
