@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from isal import isal_zlib
 
+from helios_core.completeness import added, digest_of
+
 T = TypeVar("T")
 
 LARGE_LINE_BYTES = 1024 * 1024
@@ -35,6 +37,8 @@ class Cutter:
         """Lines in the part being cut, or in the last one."""
         self.bytes = 0
         """Bytes in it, newlines included."""
+        self.digest_sum = 0
+        """Their digest, whatever their order."""
         self.total_rows = 0
         """Lines in all parts so far."""
 
@@ -49,7 +53,7 @@ class Cutter:
 
     async def part(self) -> AsyncGenerator[bytes]:
         """Give one part as chunks, to be called only after `more` said there is one."""
-        self.rows = self.bytes = 0
+        self.rows = self.bytes = self.digest_sum = 0
         while await self.more():
             fits, size = self._fitting()
             if not fits:
@@ -57,6 +61,7 @@ class Cutter:
             taken, self._waiting = self._waiting[:fits], self._waiting[fits:]
             self.rows += fits
             self.bytes += size
+            self.digest_sum = added(self.digest_sum, digest_of(taken))
             self.total_rows += fits
             chunks = frame(taken)
             del taken  # a large line must not outlive its chunk

@@ -6,15 +6,18 @@ from contextlib import aclosing
 
 import msgspec
 
+from helios_core.attachments import absolute
 from helios_core.cohorts import view_for
 from helios_core.data_providers import Damaged, SupportsTombstones
-from helios_core.exports import ExportView
+from helios_core.exports import ExportView, Purpose
 from helios_core.fhir.outcomes import outcome_line
 from helios_core.filters import matching_deletions, read
 from helios_core.leases import Lease
 from helios_core.manifests import Compression, Part, PartKey, PartKind
 from helios_core.ndjson import Cutter, ahead, gzipped
+from helios_core.notes import Notes
 from helios_core.plugins import Backends
+from helios_core.sources import batches_of, filtered
 from helios_core.transforms import transform_of
 
 DELETIONS_PER_BUNDLE = 1000
@@ -49,11 +52,15 @@ class ShardExport:
         self._backends = backends
         self._lease = lease
         self._view = view_for(view, lease.shard)
-        self._filter = view.filters.get(lease.shard.resource_type)
+        if not filtered(view, lease.shard.purpose):
+            self._view = msgspec.structs.replace(self._view, filters={})
+        self._filter = self._view.filters.get(lease.shard.resource_type)
         self._limits = limits
         self._damaged = list[Damaged]()
         self._resources: Cutter | None = None
         self._looked_at = 0
+        self._notes = Notes(view.request) if lease.shard.notes else None
+        self._absolute = absolute(view.request.base_url) if lease.shard.attachments else None
         self._written = list[PartKey]()
 
     @property
@@ -77,6 +84,8 @@ class ShardExport:
             parts += await self._write(PartKind.DELETED, self._cutter(lines))
         async with aclosing(self._problems()) as lines:
             parts += await self._write(PartKind.ERROR, self._cutter(lines))
+        async with aclosing(self._noted()) as lines:
+            parts += await self._write(PartKind.REFERENCES, self._cutter(lines))
         return parts
 
     async def discard(self) -> None:
@@ -85,7 +94,10 @@ class ShardExport:
             await self._backends.outputs.discard(key)
 
     def _cutter(self, lines: AsyncGenerator[Sequence[bytes]]) -> Cutter:
-        return Cutter(lines, max_bytes=self._limits.part_bytes, max_rows=self._limits.part_rows)
+        limits = self._limits
+        asked = self._view.request.max_part_bytes or limits.part_bytes
+        max_bytes = min(asked, limits.part_bytes)
+        return Cutter(lines, max_bytes=max_bytes, max_rows=limits.part_rows)
 
     async def _write(self, kind: PartKind, cutter: Cutter) -> list[Part]:
         parts = list[Part]()
@@ -103,6 +115,7 @@ class ShardExport:
                     size=stored.size,
                     plain_size=cutter.bytes,
                     digest=stored.digest,
+                    digest_sum=cutter.digest_sum,
                 )
             )
         return parts
@@ -117,11 +130,14 @@ class ShardExport:
             ordinal=shard.ordinal,
             number=number,
             token=self._lease.token,
-            compression=self._limits.compression,
+            compression=Compression.NONE
+            if kind is PartKind.REFERENCES
+            else self._limits.compression,
         )
 
     async def _lines(self) -> AsyncGenerator[Sequence[bytes]]:
-        if self._lease.shard.resource_type not in self._view.request.types:
+        own = self._lease.shard.purpose in (Purpose.VIEW, Purpose.OLDER)
+        if own and self._lease.shard.resource_type not in self._view.request.types:
             return  # there is something to report, and nothing to read
         async for lines in self._transformed():
             rows = self._limits.batch_rows
@@ -133,24 +149,30 @@ class ShardExport:
             del lines  # a large resource must not outlive the reading of the next one
 
     async def _transformed(self) -> AsyncGenerator[Sequence[bytes]]:
-        transform = transform_of(self._view, self._lease.shard.resource_type)
-        batches = read(
-            self._backends.provider,
-            self._view,
-            self._lease.shard,
-            found=self._filter,
-            batch_bytes=self._limits.batch_bytes,
+        shard = self._lease.shard
+        transform = transform_of(self._view, shard.resource_type)
+        batches = batches_of(
+            self._backends, self._lease, self._view, batch_bytes=self._limits.batch_bytes
         )
         async for batch in batches:
-            self._damaged += batch.damaged
             self._looked_at += len(batch.lines)
-            if transform is None:
-                yield batch.lines
-            else:
-                lines, damaged = await asyncio.to_thread(transform, batch.lines)
+            lines = batch.lines
+            if shard.purpose is Purpose.LINKS:  # what is damaged there is none of this export's
+                self._note(lines)
+                continue
+            self._damaged += batch.damaged
+            if transform is not None:
+                lines, damaged = await asyncio.to_thread(transform, lines)
                 self._damaged += damaged
-                yield lines
-            del batch
+            if self._absolute is not None:
+                lines = self._absolute(lines)
+            self._note(lines)
+            yield lines
+            del batch, lines
+
+    def _note(self, lines: Sequence[bytes]) -> None:
+        if self._notes is not None:
+            self._notes.take(lines)
 
     def _is_heavy(self, lines: Sequence[bytes]) -> bool:
         """Whether these are one resource larger than a batch: nothing else then gets in there."""
@@ -159,6 +181,8 @@ class ShardExport:
     async def _deletions(self) -> AsyncGenerator[Sequence[bytes]]:
         """Deletions as transaction Bundles (Bulk Data 2.0.0, Complete Status, deleted)."""
         provider = self._backends.provider
+        if self._lease.shard.purpose not in (Purpose.VIEW, Purpose.DELETIONS):
+            return
         if self._view.request.since is None or not isinstance(provider, SupportsTombstones):
             return
         shard = self._lease.shard
@@ -166,6 +190,12 @@ class ShardExport:
             named = await matching_deletions(provider, self._view, self._filter, ids)
             if named:
                 yield [deletion_bundle(shard.resource_type, named)]
+
+    async def _noted(self) -> AsyncGenerator[Sequence[bytes]]:
+        """What later phases look for: `Type/id`, one a line."""
+        if self._notes is not None and (lines := self._notes.lines()):
+            yield lines
+        await asyncio.sleep(0)
 
     async def _problems(self) -> AsyncGenerator[Sequence[bytes]]:
         """What the client must know: once a job what it is about, and unreadable resources."""

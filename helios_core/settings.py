@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, structs
 
+from helios_core.fhir.bulk_data import GuideVersion
 from helios_core.fhir.versions import FHIRVersion
 from helios_core.manifests import Compression
 from helios_core.variables import PREFIX, Secret, read, text_of, variables
@@ -120,6 +121,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bulk_export_enabled: Annotated[
         bool, Meta(description="Whether exports are offered; 501 for every one if not.")
     ] = True
+    bulk_data_ig: Annotated[
+        GuideVersion,
+        Meta(
+            description="Version of the Bulk Data Access guide that is spoken: 3, which clients "
+            "of version 2 understand, or the ballot of version 4."
+        ),
+    ] = GuideVersion.CURRENT
     bulk_export_output_backend: Annotated[
         str, Meta(description="Plugin that keeps the output files; local-fs is plugin localfs.")
     ] = "local-fs"

@@ -5,6 +5,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from helios_core.data_providers import SupportsHistory, SupportsSearch, SupportsWrites
+from helios_core.fhir.bulk_data import GUIDES
 from helios_core.http.access import AccessLog
 from helios_core.http.bundles import Bundles
 from helios_core.http.discovery import Discovery
@@ -47,7 +48,7 @@ def _discovery(settings: Settings, backends: Backends, guard: Guard) -> list[HTT
     return Discovery(
         backends,
         guard,
-        exports=settings.bulk_export_enabled,
+        guide=GUIDES[settings.bulk_data_ig] if settings.bulk_export_enabled else None,
         tenant=settings.default_tenant,
         fhir_version=settings.default_fhir_version,
     ).routes()
@@ -63,13 +64,21 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
         max_active=settings.bulk_export_max_concurrent_per_tenant,
         shard_bytes=settings.bulk_export_part_bytes,
     )
-    status = Status(backends, guard, output_ttl=settings.bulk_export_output_ttl)
+    status = Status(
+        backends,
+        guard,
+        guide=GUIDES[settings.bulk_data_ig],
+        output_ttl=settings.bulk_export_output_ttl,
+    )
     return [*kick_off.routes(), *status.routes(), *Parts(backends, guard).routes()]
 
 
 def _policy(settings: Settings) -> Policy:
     newly_added = settings.bulk_export_since_newly_added
-    return Policy(include_newly_added=newly_added is NewlyAdded.INCLUDE)
+    return Policy(
+        include_newly_added=newly_added is NewlyAdded.INCLUDE,
+        guide=GUIDES[settings.bulk_data_ig],
+    )
 
 
 def _resources(backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:

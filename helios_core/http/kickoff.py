@@ -1,6 +1,6 @@
 """The doors where an export begins: one per level."""
 
-from litestar import Response, get, post, route
+from litestar import Response, route
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
@@ -36,13 +36,16 @@ class KickOff:
         self._shard_bytes = shard_bytes
 
     def routes(self) -> list[HTTPRouteHandler]:
-        """Give a GET and a POST door for every level."""
+        """Give a door for every level, open to the methods of the guide."""
         doors = (
             ("/$export", self.system),
             ("/Patient/$export", self.patient),
             ("/Group/{resource_id:str}/$export", self.group),
         )
-        return [method(path)(answer) for path, answer in doors for method in (get, post)]
+        methods = self._policy.guide.kick_off_methods
+        return [
+            route(path, http_method=methods, status_code=202)(answer) for path, answer in doors
+        ]
 
     async def system(self, request: Incoming) -> Response[bytes]:
         """Export everything."""
