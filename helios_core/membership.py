@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from helios_core.cohorts import older_view
 from helios_core.data_providers import DataProvider
 from helios_core.exports import Cohort, ExportView, Level
 
@@ -24,7 +25,7 @@ class Membership:
     def __init__(self, provider: DataProvider, view: ExportView) -> None:
         self._provider = provider
         self._view = view
-        self._newcomers = None if view.newcomers is None else of_any_age(view, view.newcomers)
+        self._older = older_view(view)
 
     async def exported(self, references: Collection[Reference]) -> set[Reference]:
         """Give those of the references that are in the output by type, age, level and filter."""
@@ -35,15 +36,23 @@ class Membership:
         """Give those that the export's level and cohort take in, whatever their type and age."""
         return await self._each(self._belonging, references)
 
+    async def of_newcomers(self, references: Collection[Reference]) -> set[Reference]:
+        """Give those that are about members who joined after `since`, whatever their age."""
+        return await self._each(self._of_newcomers, references)
+
     async def private(self, references: Collection[Reference]) -> set[Reference]:
         """Give those that are in the compartment of some patient."""
         return await self._each(self._private, references)
 
+    async def existing(self, references: Collection[Reference]) -> set[Reference]:
+        """Give those that are live at the transaction time, whoever they belong to."""
+        return await self._each(self._existing, references)
+
     async def shown(self, resource_type: str, ids: Collection[str]) -> set[str]:
         """Give those of `ids` that the view shows before its filters are asked."""
         found = await self._provider.among(self._view, resource_type, ids)
-        if self._newcomers is not None:
-            found |= await self._provider.among(self._newcomers, resource_type, ids)
+        if self._older is not None:
+            found |= await self._provider.among(self._older, resource_type, ids)
         return found
 
     async def _exported(self, resource_type: str, ids: Collection[str]) -> set[str]:
@@ -62,16 +71,23 @@ class Membership:
 
     async def _belonging(self, resource_type: str, ids: Collection[str]) -> set[str]:
         view = of_any_age(self._view, self._view.cohort)
-        found = await self._provider.among(view, resource_type, ids)
-        if self._newcomers is not None:
-            found |= await self._provider.among(self._newcomers, resource_type, ids)
-        return found
+        return await self._provider.among(view, resource_type, ids)
+
+    async def _of_newcomers(self, resource_type: str, ids: Collection[str]) -> set[str]:
+        view = of_any_age(self._view, self._view.newcomers)
+        return await self._provider.among(view, resource_type, ids)
 
     async def _private(self, resource_type: str, ids: Collection[str]) -> set[str]:
         everybody = of_any_age(self._view, None)
         request = replace(everybody.request, level=Level.PATIENT)
         view = replace(everybody, request=request)
         return await self._provider.among(view, resource_type, ids)
+
+    async def _existing(self, resource_type: str, ids: Collection[str]) -> set[str]:
+        request, at = self._view.request, self._view.transaction_time
+        return set(ids) - await self._provider.missing(
+            request.tenant, request.fhir_version, resource_type, ids, at=at
+        )
 
     async def _each(
         self,

@@ -11,7 +11,7 @@ from helios_core.cohorts import view_for
 from helios_core.data_providers import Damaged, SupportsTombstones
 from helios_core.exports import ExportView, Purpose
 from helios_core.fhir.outcomes import outcome_line
-from helios_core.filters import matching_deletions, read
+from helios_core.filters import matching_deletions
 from helios_core.leases import Lease
 from helios_core.manifests import Compression, Part, PartKey, PartKind
 from helios_core.ndjson import Cutter, ahead, gzipped
@@ -52,9 +52,10 @@ class ShardExport:
         self._backends = backends
         self._lease = lease
         self._view = view_for(view, lease.shard)
-        if not filtered(view, lease.shard.purpose):
-            self._view = msgspec.structs.replace(self._view, filters={})
-        self._filter = self._view.filters.get(lease.shard.resource_type)
+        as_is = msgspec.structs.replace(self._view, filters={})
+        narrowed = self._view if filtered(view, lease.shard.purpose) else as_is
+        self._filter = narrowed.filters.get(lease.shard.resource_type)
+        self._transform = transform_of(narrowed, lease.shard.resource_type)
         self._limits = limits
         self._damaged = list[Damaged]()
         self._resources: Cutter | None = None
@@ -149,20 +150,20 @@ class ShardExport:
             del lines  # a large resource must not outlive the reading of the next one
 
     async def _transformed(self) -> AsyncGenerator[Sequence[bytes]]:
-        shard = self._lease.shard
-        transform = transform_of(self._view, shard.resource_type)
         batches = batches_of(
             self._backends, self._lease, self._view, batch_bytes=self._limits.batch_bytes
         )
         async for batch in batches:
             self._looked_at += len(batch.lines)
             lines = batch.lines
-            if shard.purpose is Purpose.LINKS:  # what is damaged there is none of this export's
+            if (
+                self._lease.shard.purpose is Purpose.LINKS
+            ):  # what is damaged there is none of this export's
                 self._note(lines)
                 continue
             self._damaged += batch.damaged
-            if transform is not None:
-                lines, damaged = await asyncio.to_thread(transform, lines)
+            if self._transform is not None:
+                lines, damaged = await asyncio.to_thread(self._transform, lines)
                 self._damaged += damaged
             if self._absolute is not None:
                 lines = self._absolute(lines)

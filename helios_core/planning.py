@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from helios_core.cohorts import older_view
+from helios_core.companions import with_companions
 from helios_core.data_providers import DataProvider
 from helios_core.exports import ExportView, Purpose, Shard
 
@@ -16,6 +17,7 @@ async def plan(provider: DataProvider, view: ExportView, *, shard_bytes: int) ->
     if (older := older_view(view)) is not None:
         brought = await provider.plan(older, shard_bytes=shard_bytes)
         shards += [msgspec.structs.replace(shard, purpose=Purpose.OLDER) for shard in brought]
+    shards = await with_companions(provider, view, shards, shard_bytes=shard_bytes)
     return numbered(shards)
 
 
