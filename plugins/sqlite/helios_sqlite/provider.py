@@ -112,9 +112,7 @@ class SQLiteDataProvider(DataProvider):
         scope = (tenant, fhir_version, resource_type)
         return await self._database.read(membership.fetch, scope, ids, at=at)
 
-    async def among(
-        self, view: ExportView, resource_type: str, ids: Collection[str]
-    ) -> set[str]:
+    async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
         """Give those of `ids` that the view shows, in one query."""
         return await self._database.read(membership.among, view, resource_type, ids)
 
