@@ -7,9 +7,10 @@ from datetime import datetime
 import msgspec
 import structlog
 
+from helios_core.choices import associated, context_types, organizer
 from helios_core.cohorts import unfiltered_view_of
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
-from helios_core.exports import ExportRequest, ExportView, Level, Shard
+from helios_core.exports import Associated, ExportRequest, ExportView, Level, Shard
 from helios_core.fhir.bulk_data import CURRENT, Guide
 from helios_core.fhir.instants import parse_instant
 from helios_core.fhir.references import bases, split_reference
@@ -36,8 +37,6 @@ ERRORS_ONLY = "OperationOutcome"
 
 NOT_SERVED = frozenset(
     {
-        "includeAssociatedData",
-        "organizeOutputBy",
         "allowPartialManifests",
     }
 )
@@ -49,6 +48,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     include_newly_added: bool = True
     """Whether with `_since` members who joined later bring their older data."""
+    referenced_types: tuple[str, ...] = ()
+    """Types that exports of patients bring where something refers to them."""
     guide: Guide = CURRENT
     """The version of the guide that is spoken."""
 
@@ -174,6 +175,7 @@ class _Reading:
             base_urls=bases(self._call.base_url),
             decline=self._decline,
         )
+        organize_by = organizer(self._single("organizeOutputBy"), self._decline)
         selection = selections.type_filters(self._values("_typeFilter"))
         return ExportRequest(
             tenant=self._call.tenant,
@@ -188,6 +190,9 @@ class _Reading:
             patients=self._patients(),
             filters=selection.filters,
             elements=selections.elements(self._given_list("_elements")),
+            associated=self._associated(organize_by),
+            organize_by=organize_by,
+            referenced_types=() if organize_by else self._context_types(),
             include_newly_added=self._call.policy.include_newly_added,
             ignored=tuple(self._ignored),
         )
@@ -263,6 +268,24 @@ class _Reading:
         known = [name for name in asked if name not in unknown]
         return self._within(known, possible)
 
+    def _context_types(self) -> tuple[str, ...]:
+        """Types beside those of the compartments; a `_type` limits them too (B2-P-09)."""
+        if self._call.level is Level.SYSTEM:
+            return ()
+        possible = self._listed("_type") or table(self._call.fhir_version).types
+        return context_types(self._call.policy.referenced_types, possible)
+
+    def _associated(self, organize_by: str | None) -> Associated | None:
+        chosen = associated(self._listed("includeAssociatedData"), self._decline)
+        if chosen is None or organize_by is None:
+            return chosen
+        self._decline(
+            "includeAssociatedData cannot be combined with organizeOutputBy, since Provenance "
+            "has no place in the blocks; leave one of them out.",
+            kind=UnsupportedParameter,
+        )
+        return None
+
     def _unknown_type(self, name: str) -> str:
         version = self._call.fhir_version
         elsewhere = [str(v) for v in FHIRVersion if v is not version and name in table(v).types]
@@ -271,14 +294,15 @@ class _Reading:
 
     def _within(self, known: Sequence[str], possible: frozenset[str]) -> tuple[str, ...]:
         """Leave out types that this level can never show, as long as something remains."""
-        outside = [name for name in known if name not in possible]
+        shown = possible.union(self._context_types())
+        outside = [name for name in known if name not in shown]
         reason = (
-            f"_type: {', '.join(outside)} belongs to no patient's compartment, so a "
+            f"_type: {', '.join(outside or known)} belongs to no patient's compartment, so a "
             f"{self._call.level} export cannot show it; use the system level for it."
         )
         inside = tuple(name for name in known if name in possible)
         if not inside:
-            raise InvalidParameter(reason if outside else "_type names no type that can be shown.")
+            raise InvalidParameter(reason if known else "_type names no type that can be shown.")
         if outside and self._handling is Handling.STRICT:
             raise InvalidParameter(reason)
         if outside:
@@ -311,6 +335,16 @@ class _Reading:
 
 
 SERVED = frozenset(
-    {"_elements", "_outputFormat", "_since", "_type", "_typeFilter", "_until", "patient"}
+    {
+        "_elements",
+        "_outputFormat",
+        "_since",
+        "_type",
+        "_typeFilter",
+        "_until",
+        "includeAssociatedData",
+        "organizeOutputBy",
+        "patient",
+    }
 )
 """The parameters of the guide that are served."""

@@ -183,6 +183,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bulk_export_compression: Annotated[
         Compression, Meta(description="How output files are stored.")
     ] = Compression.NONE
+    bulk_export_referenced_types: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Types that exports of patients and groups add where something refers to "
+            "them, each resource once; an empty value switches that off.",
+            extra={"empty": True},
+        ),
+    ] = ("Practitioner", "PractitionerRole", "Organization", "Location", "Medication", "Device")
     bulk_export_since_newly_added: Annotated[
         NewlyAdded,
         Meta(

@@ -58,6 +58,12 @@ class _Entry:
     work: list[_Work] = field(default_factory=list)
 
     @property
+    def due(self) -> list[_Work]:
+        """The shards of the earliest phase that is not complete (J11)."""
+        phases = [work.shard.phase for work in self.work if work.parts is None]
+        return [work for work in self.work if work.shard.phase == min(phases, default=0)]
+
+    @property
     def visible(self) -> bool:
         return self.job.status is not JobStatus.CANCELLED
 
@@ -230,7 +236,7 @@ class MemoryJobStore(JobStore):
     def _fairest(self, now: datetime) -> tuple[_Entry, _Work] | None:
         active = [entry for entry in self._entries.values() if entry.job.status.active]
         active.sort(key=lambda entry: (self._served[entry.job.tenant], entry.place))
-        free = ((entry, work) for entry in active for work in entry.work if work.free(now))
+        free = ((entry, work) for entry in active for work in entry.due if work.free(now))
         return next(free, None)
 
     def _held(self, lease: Lease) -> tuple[_Entry, _Work]:
