@@ -126,7 +126,7 @@ class Selections:
                 f"_elements: {value[:64]!r} is nested; only elements at the root of a resource "
                 "can be chosen, as element or Type.element."
             )
-        if owner and owner not in table(self._version).types:
+        if dot and owner not in table(self._version).types:
             raise InvalidParameter(
                 f"_elements: {owner[:64]!r} is not a resource type of FHIR {self._version}; send "
                 "element or Type.element."
