@@ -14,11 +14,13 @@ from helios_core.data_providers import (
     StoredVersion,
 )
 from helios_core.exports import ExportView, Shard
+from helios_core.fhir.search import Prefilter
 from helios_core.fhir.versions import FHIRVersion
 from helios_sqlite import lookups, membership, reading, searching
 from helios_sqlite.clock import from_stamp, settled_stamp
 from helios_sqlite.databases import Database, unblocked
 from helios_sqlite.lookups import Place
+from helios_sqlite.narrowing import Narrowed
 from helios_sqlite.planning import plan
 from helios_sqlite.writing import write
 
@@ -54,6 +56,20 @@ class SQLiteDataProvider(DataProvider):
                 batch, left = await unblocked(
                     reading.next_batch, reader.connection, left, batch_bytes
                 )
+                if batch.lines or batch.damaged:
+                    yield batch
+                del batch  # or it would be kept while the next one is read
+
+    async def read_candidates(
+        self, view: ExportView, shard: Shard, prefilter: Prefilter, *, batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """Read of a shard what the search index says may match (P5)."""
+        async with self._database.reader(cohort_key=_key(view)) as reader:
+            whole = await unblocked(reading.begin, reader, view, shard)
+            if whole is None:
+                return
+            narrowed = Narrowed(reader.connection, whole, prefilter)
+            while (batch := await unblocked(narrowed.next_batch, batch_bytes)) is not None:
                 if batch.lines or batch.damaged:
                     yield batch
                 del batch  # or it would be kept while the next one is read

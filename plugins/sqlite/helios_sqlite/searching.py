@@ -1,10 +1,11 @@
 """Pages of a search: what may match, in the order asked for, looked at until a page is full."""
 
+import json
 import re
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import groupby
+from itertools import groupby, islice
 from typing import NamedTuple
 
 import msgspec
@@ -13,6 +14,7 @@ from helios_core.data_providers import Order, Page, Query, StoredVersion
 from helios_core.errors import InvalidParameter
 from helios_core.fhir.search import Filter
 from helios_core.fhir.versions import FHIRVersion
+from helios_sqlite.candidates import Candidates
 from helios_sqlite.clock import FOREVER, to_stamp
 from helios_sqlite.lookups import COLUMNS, stored_version
 from helios_sqlite.ranges import Range, scope_range
@@ -30,11 +32,16 @@ _BY_SEQ = {
     Order.LAST_UPDATED_DESCENDING: _HEADS
     + f"WHERE seq >= ? AND seq < ? AND {_LIVE} ORDER BY seq DESC",
 }
+_OF_SEQS = "WHERE seq IN (SELECT value FROM json_each(?)) AND "
+_AMONG = _HEADS + _OF_SEQS + _LIVE
 _CONTENT = COLUMNS + "WHERE seq = ?"
 _COUNT = "SELECT total(live) FROM extents WHERE extent BETWEEN ? AND ?"
 
 PAGE_BYTES = 16 * 1024 * 1024
 """Where a page ends before it is full, so that large resources do not pile up."""
+
+SORTED_AT_ONCE = 5000
+"""Up to how many candidates are sorted by id; where there are more, all ids are gone through."""
 
 _SIGNS = {
     Order.ID: "id",
@@ -89,6 +96,8 @@ class _Search:
         self._range = scope_range(scope)
         self._filter = query.filter
         self._order = query.order
+        prefilter = query.filter.prefilter()
+        self._candidates = None if prefilter is None else Candidates(connection, scope, prefilter)
 
     def heads(self, after: _Head | None) -> Generator[_Head]:
         """Give what may match, in order, beginning behind a head."""
@@ -111,10 +120,26 @@ class _Search:
         return sum(1 for _ in self.matches(self._of_range(self._range, Order.LAST_UPDATED)))
 
     def _by_id(self, after: _Head | None) -> Generator[_Head]:
+        few = self._few_candidates()
+        if few is not None:
+            descending = self._order is Order.ID_DESCENDING
+            for head in sorted(few, key=lambda head: head.id, reverse=descending):
+                if after is None or (head.id < after.id if descending else head.id > after.id):
+                    yield head
+            return
         first = "" if self._order is Order.ID else _BEYOND_ALL_IDS
         key = (self._scope, first if after is None else after.id)
         with closing(self._connection.execute(_BY_ID[self._order], key)) as rows:
             yield from map(_Head._make, rows)
+
+    def _few_candidates(self) -> list[_Head] | None:
+        """Give the candidates, or None if they are too many to be sorted."""
+        if self._candidates is None:
+            return None
+        heads = self._of_range(self._range, Order.LAST_UPDATED)
+        with closing(heads):
+            few = list(islice(heads, SORTED_AT_ONCE + 1))
+        return few if len(few) <= SORTED_AT_ONCE else None
 
     def _by_age(self, after: _Head | None) -> Generator[_Head]:
         heads = self._of_range(self._narrowed(after), self._order)
@@ -134,8 +159,17 @@ class _Search:
         return msgspec.structs.replace(self._range, end=end)
 
     def _of_range(self, seqs: Range, order: Order) -> Generator[_Head]:
+        descending = order is Order.LAST_UPDATED_DESCENDING
+        if self._candidates is not None:
+            for window in self._candidates.seqs(seqs, descending=descending):
+                yield from self._among(window, descending=descending)
+            return
         with closing(self._connection.execute(_BY_SEQ[order], (seqs.first, seqs.end))) as rows:
             yield from map(_Head._make, rows)
+
+    def _among(self, seqs: Sequence[int], *, descending: bool) -> list[_Head]:
+        rows = self._connection.execute(_AMONG, (json.dumps(seqs),))
+        return sorted(map(_Head._make, rows), key=lambda head: head.seq, reverse=descending)
 
 
 def _passes_everything(condition: Filter) -> bool:
