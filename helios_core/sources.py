@@ -16,10 +16,10 @@ from helios_core.provenance import Provenances
 
 
 def filtered(view: ExportView, purpose: Purpose) -> bool:
-    """Whether the filters of the view are asked about what a shard reads."""
+    """Whether the filters of the view are asked about what a shard reads or names."""
     if purpose is Purpose.ASSOCIATED:
         return view.request.associated is None
-    return purpose in (Purpose.VIEW, Purpose.OLDER)
+    return purpose in (Purpose.VIEW, Purpose.OLDER, Purpose.DELETIONS)
 
 
 def batches_of(
