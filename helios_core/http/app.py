@@ -8,6 +8,8 @@ from helios_core.data_providers import SupportsHistory, SupportsSearch, Supports
 from helios_core.fhir.bulk_data import GUIDES
 from helios_core.http.access import AccessLog
 from helios_core.http.bundles import Bundles
+from helios_core.http.conditional import ConditionalWriting
+from helios_core.http.conditions import Conditions
 from helios_core.http.discovery import Discovery
 from helios_core.http.guards import Guard
 from helios_core.http.histories import History
@@ -77,6 +79,7 @@ def _policy(settings: Settings) -> Policy:
     newly_added = settings.bulk_export_since_newly_added
     return Policy(
         include_newly_added=newly_added is NewlyAdded.INCLUDE,
+        referenced_types=settings.bulk_export_referenced_types,
         guide=GUIDES[settings.bulk_data_ig],
     )
 
@@ -84,11 +87,15 @@ def _policy(settings: Settings) -> Policy:
 def _resources(backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
     provider = backends.provider
     routes = Reading(provider, guard).routes()
+    conditions, searching = None, None
+    if isinstance(provider, SupportsSearch):
+        conditions, searching = Conditions(provider, provider), Searching(provider, guard)
+        routes += searching.routes()
     if isinstance(provider, SupportsWrites):
-        routes += Writing(provider, guard).routes()
-        routes += Bundles(provider, provider, guard).routes()
+        bundles = Bundles(provider, provider, guard, conditions=conditions, searching=searching)
+        routes += [*Writing(provider, guard, conditions).routes(), *bundles.routes()]
+        if conditions is not None:
+            routes += ConditionalWriting(provider, guard, conditions).routes()
     if isinstance(provider, SupportsHistory):
         routes += History(provider, guard).routes()
-    if isinstance(provider, SupportsSearch):
-        routes += Searching(provider, guard).routes()
     return routes
