@@ -1,5 +1,6 @@
 """Accept an export: check what is asked, resolve it, plan it, store the job."""
 
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -14,9 +15,10 @@ from helios_core.exports import Associated, ExportRequest, ExportView, Level, Sh
 from helios_core.fhir.bulk_data import CURRENT, Guide
 from helios_core.fhir.instants import parse_instant
 from helios_core.fhir.references import bases, split_reference
+from helios_core.fhir.search import split_type_filter
 from helios_core.fhir.versions import FHIRVersion, table
 from helios_core.jobs import Job
-from helios_core.parameters import Given, Handling, from_body, preferences
+from helios_core.parameters import Given, Handling, Preferences, from_body, preferences
 from helios_core.planning import plan
 from helios_core.plugins import Backends
 from helios_core.selections import Selections
@@ -35,12 +37,8 @@ PRESENTATION = frozenset({"_format", "_pretty"})
 ERRORS_ONLY = "OperationOutcome"
 """The type of a shard that has nothing to read, but something to report."""
 
-NOT_SERVED = frozenset(
-    {
-        "allowPartialManifests",
-    }
-)
-"""Parameters of the guide that change what leaves the server: refused always, never ignored."""
+
+SIZE = re.compile(r"0*[1-9]\d{0,17}", re.ASCII)
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,11 +87,7 @@ async def accept(backends: Backends, call: Call, *, max_active: int, shard_bytes
     """
     request = read_request(call)
     transaction_time = await backends.provider.transaction_time()
-    view = await unfiltered_view_of(backends.provider, request, transaction_time)
-    await _check_patients(backends, view)
-    shards = await plan(backends.provider, view, shard_bytes=shard_bytes)
-    if not shards and request.ignored:  # somebody has to write the error file
-        shards = [Shard(number=0, resource_type=ERRORS_ONLY, ordinal=1)]
+    shards = await planned(backends, request, transaction_time, shard_bytes=shard_bytes)
     job = await backends.jobs.add(
         Job(
             id=secrets.token_hex(JOB_ID_BYTES),
@@ -107,6 +101,23 @@ async def accept(backends: Backends, call: Call, *, max_active: int, shard_bytes
     log.info("job.accepted", job_id=job.id, export_level=request.level, shards=len(shards))
     backends.announce(job)
     return job
+
+
+async def planned(
+    backends: Backends, request: ExportRequest, transaction_time: datetime, *, shard_bytes: int
+) -> list[Shard]:
+    """
+    Give the shards of what is asked for at an instant.
+
+    Raises:
+        InvalidParameter: As in `accept`; so are ResourceNotFound and BackendUnavailable.
+    """
+    view = await unfiltered_view_of(backends.provider, request, transaction_time)
+    await _check_patients(backends, view)
+    shards = await plan(backends.provider, view, shard_bytes=shard_bytes)
+    if not shards and request.ignored:  # somebody has to write the error file
+        return [Shard(number=0, resource_type=ERRORS_ONLY, ordinal=1)]
+    return shards
 
 
 async def _check_patients(backends: Backends, view: ExportView) -> None:
@@ -144,20 +155,45 @@ def read_request(call: Call) -> ExportRequest:
         raise InvalidRequest(
             "The header Prefer: respond-async is missing; an export is always asynchronous."
         )
-    return _Reading(call, prefer.handling).request()
+    return _Reading(call, prefer).request()
+
+
+def given_in(call: Call) -> list[Given]:
+    """
+    Give the parameters of a call, those of the query string first.
+
+    Raises:
+        InvalidRequest: The body is not a Parameters resource; so is InvalidParameter.
+    """
+    given = [Given(name, value) for name, value in call.query]
+    return given if call.body is None else given + from_body(call.body)
+
+
+def flag(given: Sequence[Given], name: str) -> bool:
+    """
+    Give the value of a boolean parameter, false where it is not given.
+
+    Raises:
+        InvalidParameter: It is given twice, or is neither true nor false.
+    """
+    values = [each.value for each in given if each.name == name]
+    if len(values) > 1:
+        raise InvalidParameter(f"{name} is given {len(values)} times; give it once.")
+    if values and values[0] not in ("true", "false"):
+        raise InvalidParameter(f"{name} is neither true nor false; send one of them.")
+    return values == ["true"]
 
 
 class _Reading:
     """One pass over the parameters of one call."""
 
-    def __init__(self, call: Call, handling: Handling) -> None:
+    def __init__(self, call: Call, prefer: Preferences) -> None:
         self._call = call
-        self._handling = handling
+        self._guide = call.policy.guide
+        self._prefer = prefer
+        self._handling = prefer.handling
         self._ignored = list[str]()
-        given = [Given(name, value) for name, value in call.query]
-        if call.body is not None:
-            given += from_body(call.body)
-        self._given = given
+        self._given = given_in(call)
 
     def request(self) -> ExportRequest:
         self._check_names()
@@ -176,7 +212,7 @@ class _Reading:
             decline=self._decline,
         )
         organize_by = organizer(self._single("organizeOutputBy"), self._decline)
-        selection = selections.type_filters(self._values("_typeFilter"))
+        selection = selections.type_filters(self._type_filters())
         return ExportRequest(
             tenant=self._call.tenant,
             url=self._call.url,
@@ -193,6 +229,9 @@ class _Reading:
             associated=self._associated(organize_by),
             organize_by=organize_by,
             referenced_types=() if organize_by else self._context_types(),
+            partial_manifests=flag(self._given, "allowPartialManifests"),
+            separate_status=self._prefer.separate_status,
+            max_part_bytes=self._max_part_bytes(),
             include_newly_added=self._call.policy.include_newly_added,
             ignored=tuple(self._ignored),
         )
@@ -201,9 +240,18 @@ class _Reading:
         return [given.value for given in self._given if given.name == name]
 
     def _listed(self, name: str) -> list[str]:
-        """The values of a comma list, repeats joined, blanks and doubles dropped."""
+        """The values of a list, repeats joined, blanks and doubles dropped."""
+        if not self._guide.comma_lists and any("," in value for value in self._values(name)):
+            raise InvalidParameter(f"{name} has a comma in it; repeat it for each value.")
         values = [v.strip() for value in self._values(name) for v in value.split(",")]
         return list(dict.fromkeys(v for v in values if v))
+
+    def _type_filters(self) -> list[str]:
+        values = self._values("_typeFilter")
+        joined = any(len(list(split_type_filter(value))) > 1 for value in values)
+        if joined and not self._guide.comma_lists:
+            raise InvalidParameter("_typeFilter joins queries by a comma; repeat it for each.")
+        return values
 
     def _given_list(self, name: str) -> list[str] | None:
         return self._listed(name) if self._values(name) else None
@@ -221,16 +269,13 @@ class _Reading:
         self._ignored.append(reason)
 
     def _check_names(self) -> None:
+        flag(self._given, "_dryRun")  # what is misspelt must not start an export
+        served = SERVED | self._guide.parameters
         for name in dict.fromkeys(given.name for given in self._given):
-            if name in NOT_SERVED:
-                raise UnsupportedParameter(
-                    f"The parameter {name} is not served, and ignoring it would change what is "
-                    "exported; leave it out."
-                )
-            if name in SERVED or name in PRESENTATION:
+            if name in served or name in PRESENTATION:
                 continue
             self._decline(
-                f"The parameter {name[:64]!r} is unknown; known are {', '.join(sorted(SERVED))}.",
+                f"The parameter {name[:64]!r} is unknown; known are {', '.join(sorted(served))}.",
                 kind=UnsupportedParameter,
             )
 
@@ -241,6 +286,28 @@ class _Reading:
             raise UnsupportedParameter(
                 "The _outputFormat is not served; ask for application/fhir+ndjson."
             )
+
+    def _max_part_bytes(self) -> int | None:
+        """The largest file that is wanted (Bulk Data 4.0.0-ballot, _maximumFileSize)."""
+        smallest, largest = self._size("_minimumFileSize"), self._size("_maximumFileSize")
+        if smallest is not None and largest is not None and smallest >= largest:
+            raise InvalidParameter(
+                "_maximumFileSize is not above _minimumFileSize; widen or swap them."
+            )
+        if smallest is not None:
+            reason = "_minimumFileSize: files may be smaller where a range of the data ends."
+            if self._handling is Handling.STRICT:
+                raise UnsupportedParameter(reason)
+            self._ignored.append(reason)
+        return largest
+
+    def _size(self, name: str) -> int | None:
+        value = self._single(name) if name in self._guide.parameters else None
+        if value is None:
+            return None
+        if not SIZE.fullmatch(value):
+            raise InvalidParameter(f"{name} is not a whole number of bytes from 1; send one.")
+        return int(value)
 
     def _instant(self, name: str, *, round_up: bool) -> datetime | None:
         value = self._single(name)
@@ -336,15 +403,17 @@ class _Reading:
 
 SERVED = frozenset(
     {
+        "_dryRun",
         "_elements",
         "_outputFormat",
         "_since",
         "_type",
         "_typeFilter",
         "_until",
+        "allowPartialManifests",
         "includeAssociatedData",
         "organizeOutputBy",
         "patient",
     }
 )
-"""The parameters of the guide that are served."""
+"""The parameters of the guide that are served, and `_dryRun`."""
