@@ -64,7 +64,7 @@ class Notes:
             self._found.update(self._context.findall(b"\n".join(lines)))
         if self._linked is not None:
             for line in lines:
-                if b'"Binary' in line and (found := self._linked.findall(line)):
+                if b"Binary" in line and (found := self._linked.findall(line)):
                     self._take_links(line, found)
 
     def lines(self) -> list[bytes]:

@@ -165,9 +165,9 @@ class ShardExport:
             if self._transform is not None:
                 lines, damaged = await asyncio.to_thread(self._transform, lines)
                 self._damaged += damaged
+            self._note(lines)
             if self._absolute is not None:
                 lines = self._absolute(lines)
-            self._note(lines)
             yield lines
             del batch, lines
 
