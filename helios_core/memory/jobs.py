@@ -67,6 +67,13 @@ class _Entry:
     def visible(self) -> bool:
         return self.job.status is not JobStatus.CANCELLED
 
+    @property
+    def open_work(self) -> list[_Work]:
+        """The shards of the earliest phase that is not complete (J11)."""
+        undone = [work for work in self.work if work.parts is None]
+        phase = min((work.shard.phase for work in undone), default=0)
+        return [work for work in undone if work.shard.phase == phase]
+
     def end(self, status: JobStatus, now: datetime, *, failure: str | None = None) -> None:
         """Put the job in a final status and take every lease away (J6, J9)."""
         self.job = msgspec.structs.replace(
@@ -140,7 +147,7 @@ class MemoryJobStore(JobStore):
         return [part for _, part in parts]
 
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
-        """Claim the fairest free shard; one out of attempts ends its job instead (J2, J3, J8)."""
+        """Claim the fairest free shard; one out of attempts ends its job (J2, J3, J8, J11)."""
         now = self._clock()
         while (found := self._fairest(now)) is not None:
             entry, work = found
@@ -168,6 +175,7 @@ class MemoryJobStore(JobStore):
         ]
         if all(each.parts is not None for each in entry.work):
             entry.end(JobStatus.COMPLETE, self._clock())
+        self._tell()  # the next phase may begin
         return entry.job.status
 
     async def fail(

@@ -125,12 +125,13 @@ def job(job_id: str, *, tenant: str = TENANT) -> Job:
     )
 
 
-def shards(count: int, *, resources: int = 10) -> list[Shard]:
-    """Give the shards of a job about patients."""
+def shards(count: int, *, resources: int = 10, phases: Sequence[int] = ()) -> list[Shard]:
+    """Give the shards of a job about patients, in those phases, or all in the first."""
     return [
         Shard(
             number=number,
             resource_type="Patient",
+            phase=phases[number] if phases else 0,
             ordinal=number + 1,
             start=str(number) if number else None,
             end=str(number + 1) if number + 1 < count else None,

@@ -556,6 +556,55 @@ class TestHandsOutCompletedShards(OnMemoryJobs):
     )
 
 
+class IgnoresThePhases(MemoryJobStore):
+    def _fairest(self, now):
+        active = [entry for entry in self._entries.values() if entry.job.status.active]
+        active.sort(key=lambda entry: (self._served[entry.job.tenant], entry.place))
+        return next(((e, work) for e in active for work in e.work if work.free(now)), None)
+
+
+class TestIgnoresThePhases(OnMemoryJobs):
+    subject_class = IgnoresThePhases
+    caught_by = (
+        "test_a_shard_waits_for_the_earlier_phases_of_its_job",
+        "test_a_phase_waits_for_shards_that_have_to_be_tried_again",
+        "test_any_life_of_jobs_agrees_with_the_model",
+    )
+
+
+class TakesHeldShardsForComplete(MemoryJobStore):
+    """A phase begins as soon as nothing of the one before can be claimed."""
+
+    def _fairest(self, now):
+        active = [entry for entry in self._entries.values() if entry.job.status.active]
+        active.sort(key=lambda entry: (self._served[entry.job.tenant], entry.place))
+        free = [(e, work) for e in active for work in e.work if work.free(now)]
+        return min(free, key=lambda found: found[1].shard.phase, default=None)
+
+
+class TestTakesHeldShardsForComplete(OnMemoryJobs):
+    subject_class = TakesHeldShardsForComplete
+    caught_by = (
+        "test_a_shard_waits_for_the_earlier_phases_of_its_job",
+        "test_a_phase_waits_for_shards_that_have_to_be_tried_again",
+    )
+
+
+class MixesThePhasesOfJobs(MemoryJobStore):
+    """A phase is one of the whole store."""
+
+    def _fairest(self, now):
+        active = [entry for entry in self._entries.values() if entry.job.status.active]
+        undone = [w.shard.phase for entry in active for w in entry.work if w.parts is None]
+        found = super()._fairest(now)
+        return found if found and found[1].shard.phase == min(undone) else None
+
+
+class TestMixesThePhasesOfJobs(OnMemoryJobs):
+    subject_class = MixesThePhasesOfJobs
+    caught_by = ("test_a_waiting_phase_keeps_no_other_job_waiting",)
+
+
 class StaysAccepted(MemoryJobStore):
     async def claim(self, worker, **options):
         lease = await super().claim(worker, **options)

@@ -35,7 +35,8 @@ _ADD_JOB = (
     " RETURNING job"
 )
 _ADD_SHARD = (
-    "INSERT INTO shards (job, number, shard, resources, available_at) VALUES (?, ?, ?, ?, 0)"
+    "INSERT INTO shards (job, number, phase, shard, resources, available_at)"
+    " VALUES (?, ?, ?, ?, ?, 0)"
 )
 _PROGRESS = """
 SELECT total(resources_done), total(resources), total(done), count(*) FROM shards WHERE job = ?
@@ -98,7 +99,7 @@ class SQLiteJobStore(JobStore):
             return await _parts(connection, tenant, job_id)
 
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
-        """Claim the shard whose turn it is; look without the write lock first (J2, J3, J8)."""
+        """Claim the shard whose turn it is; look without a lock first (J2, J3, J8, J11)."""
         self._news.clear()
         async with self._database.transaction(READ) as connection:
             if not await leasing.work_waits(connection):
@@ -117,9 +118,11 @@ class SQLiteJobStore(JobStore):
             )
 
     async def complete(self, lease: Lease, parts: Sequence[Part]) -> JobStatus:
-        """Publish a shard's parts and close it (J4, J5)."""
+        """Publish a shard's parts and close it (J4, J5); the next phase may now begin (J11)."""
         async with self._database.transaction() as connection:
-            return await leasing.complete(connection, lease, parts)
+            status = await leasing.complete(connection, lease, parts)
+        self._news.set()
+        return status
 
     async def fail(
         self, lease: Lease, reason: str, *, max_attempts: int, retry_after: timedelta
@@ -181,7 +184,8 @@ async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_ac
     row = (job.tenant, job.id, msgspec.json.encode(job), JobStatus.ACCEPTED, now)
     [(number,)] = await rows_of(connection, _ADD_JOB, row)
     rows = [
-        (number, shard.number, msgspec.json.encode(shard), shard.resources) for shard in shards
+        (number, shard.number, shard.phase, msgspec.json.encode(shard), shard.resources)
+        for shard in shards
     ]
     await connection.executemany(_ADD_SHARD, rows)
     if not shards:

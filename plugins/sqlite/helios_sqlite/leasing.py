@@ -17,7 +17,9 @@ _NOW = "SELECT CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)
 _FAIREST = """
 SELECT j.job, (
   SELECT number FROM shards AS s
-  WHERE s.job = j.job AND s.available_at <= :now ORDER BY number LIMIT 1
+  WHERE s.job = j.job AND s.done = 0 AND s.available_at <= :now
+    AND s.phase = (SELECT min(phase) FROM shards WHERE job = j.job AND done = 0)
+  ORDER BY number LIMIT 1
 ) AS free
 FROM jobs AS j LEFT JOIN turns AS t ON t.tenant = j.tenant
 WHERE j.status IN ('accepted', 'in-progress') AND free IS NOT NULL
@@ -51,7 +53,7 @@ WHERE job = ? AND number = ?
 """
 _PUBLISH = "INSERT INTO parts VALUES (?, ?, ?, ?, ?)"
 _PUBLISHED = "SELECT count(*) FROM parts WHERE job = ?"
-_ANY_LEFT = "SELECT EXISTS (SELECT 1 FROM shards WHERE job = ? AND NOT done)"
+_ANY_LEFT = "SELECT EXISTS (SELECT 1 FROM shards WHERE job = ? AND done = 0)"
 _END_JOB = "UPDATE jobs SET status = ?, completed_at = ?, failure = ? WHERE job = ?"
 _END_SHARDS = """
 UPDATE shards SET token = token + 1, worker = NULL, available_at = NULL WHERE job = ?
@@ -95,7 +97,7 @@ async def work_waits(connection: Connection) -> bool:
 async def claim(
     connection: Connection, worker: str, *, lease_for: timedelta, max_attempts: int
 ) -> Lease | None:
-    """Claim the shard whose turn it is, or give None (J2, J3, J8, J9)."""
+    """Claim the shard whose turn it is, or give None (J2, J3, J8, J9, J11)."""
     now = await now_of(connection)
     while found := await rows_of(connection, _FAIREST, {"now": now}):
         [(job, number)] = found
