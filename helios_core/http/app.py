@@ -5,6 +5,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from helios_core.data_providers import SupportsHistory, SupportsSearch, SupportsWrites
+from helios_core.dry_runs import FileLimits
 from helios_core.fhir.bulk_data import GUIDES
 from helios_core.http.access import AccessLog
 from helios_core.http.bundles import Bundles
@@ -64,7 +65,9 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
         guard,
         policy=_policy(settings),
         max_active=settings.bulk_export_max_concurrent_per_tenant,
-        shard_bytes=settings.bulk_export_part_bytes,
+        limits=FileLimits(
+            bytes=settings.bulk_export_part_bytes, rows=settings.bulk_export_part_rows
+        ),
     )
     status = Status(
         backends,

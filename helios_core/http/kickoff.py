@@ -5,8 +5,11 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from helios_core import kickoff
+from helios_core import dry_runs, kickoff
+from helios_core.dry_runs import FileLimits
 from helios_core.exports import Level
+from helios_core.http.answers import resource_answer
+from helios_core.http.estimates import estimate_answer
 from helios_core.http.guards import Guard, Incoming, body_of, query_of, url_of
 from helios_core.plugins import Backends
 
@@ -27,13 +30,13 @@ class KickOff:
         *,
         policy: kickoff.Policy,
         max_active: int,
-        shard_bytes: int,
+        limits: FileLimits,
     ) -> None:
         self._backends = backends
         self._guard = guard
         self._policy = policy
         self._max_active = max_active
-        self._shard_bytes = shard_bytes
+        self._limits = limits
 
     def routes(self) -> list[HTTPRouteHandler]:
         """Give a door for every level, open to the methods of the guide."""
@@ -75,11 +78,16 @@ class KickOff:
             base_url=caller.base,
             policy=self._policy,
         )
+        if dry_runs.asked(call):
+            estimate = await dry_runs.estimate(self._backends, call, limits=self._limits)
+            return resource_answer(caller, estimate_answer(estimate))
         job = await kickoff.accept(
-            self._backends, call, max_active=self._max_active, shard_bytes=self._shard_bytes
+            self._backends, call, max_active=self._max_active, shard_bytes=self._limits.bytes
         )
-        address = f"{caller.base}/export-status/{job.id}"
-        return Response(b"", status_code=202, headers={"Content-Location": address})
+        headers = {"Content-Location": f"{caller.base}/export-status/{job.id}"}
+        if job.request.separate_status:
+            headers["Preference-Applied"] = "respond-async, separate-export-status"
+        return Response(b"", status_code=202, headers=headers)
 
 
 def switched_off() -> list[HTTPRouteHandler]:
