@@ -16,9 +16,16 @@ from helios_core.data_providers import (
 from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.instants import format_instant
 from helios_core.fhir.versions import FHIRVersion, table
+from helios_core.http.searchable import searchable
 
 EXPORTS: Final = {"Patient": "patient-export", "Group": "group-export"}
 """The types on which an export can be started, and the definitions of those operations."""
+CONDITIONAL: Final = {
+    "conditionalCreate": True,
+    "conditionalUpdate": True,
+    "conditionalDelete": "single",
+}
+"""What a store that can be searched and written to can do with every type."""
 
 
 def capability_statement(
@@ -50,10 +57,11 @@ def _rest(
     provider: DataProvider, fhir_version: FHIRVersion, *, guide: Guide | None
 ) -> dict[str, Any]:
     interactions = [{"code": code} for code in _interactions(provider)]
+    searches = searchable(fhir_version) if isinstance(provider, SupportsSearch) else {}
     rest: dict[str, Any] = {
         "mode": "server",
         "resource": [
-            _resource(name, provider, interactions, guide=guide)
+            _resource(name, provider, interactions, guide=guide) | searches.get(name, {})
             for name in sorted(table(fhir_version).types)
         ],
     }
@@ -78,16 +86,17 @@ def _interactions(provider: DataProvider) -> Iterator[str]:
 def _resource(
     name: str, provider: DataProvider, interactions: list[dict[str, str]], *, guide: Guide | None
 ) -> dict[str, Any]:
-    resource: dict[str, Any] = {"type": name, "interaction": interactions}
+    resource: dict[str, Any] = {
+        "type": name,
+        "interaction": interactions,
+        "conditionalRead": "not-match",
+    }
     if isinstance(provider, SupportsWrites):
         resource |= {"versioning": "versioned-update", "updateCreate": True}
     if isinstance(provider, SupportsHistory):
         resource["readHistory"] = True
-    if isinstance(provider, SupportsSearch):
-        resource["searchParam"] = [
-            {"name": "_id", "type": "token"},
-            {"name": "_lastUpdated", "type": "date"},
-        ]
+    if isinstance(provider, SupportsWrites) and isinstance(provider, SupportsSearch):
+        resource |= CONDITIONAL
     if guide and name in EXPORTS:
         resource["operation"] = [_operation(guide, EXPORTS[name])]
     return resource

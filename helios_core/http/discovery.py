@@ -52,7 +52,9 @@ class Discovery:
         """Give the CapabilityStatement of the FHIR version the client asks about."""
         caller = self._guard.admit(request)
         parameters_of(request, ("mode",))
-        statement = capability_statement(
+        # The first statement of a version compiles every search parameter there is.
+        statement = await asyncio.to_thread(
+            capability_statement,
             self._backends.provider,
             caller.fhir_version,
             base=caller.base,
