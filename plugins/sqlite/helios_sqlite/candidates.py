@@ -42,9 +42,10 @@ WHERE scope = ? AND id IN (SELECT value FROM json_each(?)) AND seq >= ? AND seq 
 """
 
 EXTENTS_AT_ONCE = 32
-"""How many extents make a window: enough to ask seldom, few enough for a first page to be soon."""
+"""How many extents make a window, so that it is asked seldom; the first ones are smaller."""
 
 PICKED_AT_ONCE = 4096
+"""How many seqs of a cohort make a window."""
 
 _LOWEST = -1 << 63
 
@@ -65,10 +66,9 @@ class Candidates:
     def seqs(self, within: Range, *, descending: bool = False) -> Iterator[list[int]]:
         """Give the seqs in a range, in order; nothing is read before it is asked for."""
         left = self._narrowed(within)
-        while left.first < left.end:
-            extents = self._extents(left, descending=descending)
-            if not extents:
-                return
+        count = 1
+        while extents := self._extents(left, count, descending=descending):
+            count = min(2 * count, EXTENTS_AT_ONCE)
             yield self._found(extents, left, descending=descending)
             if descending:
                 left = Range(first=left.first, end=extents[-1] << EXTENT_BITS)
@@ -93,9 +93,11 @@ class Candidates:
             end = min(end, first_after(self._connection, scope, until))
         return Range(first=first, end=end)
 
-    def _extents(self, within: Range, *, descending: bool) -> list[int]:
+    def _extents(self, within: Range, count: int, *, descending: bool) -> list[int]:
+        if within.first >= within.end:
+            return []
         query = _EXTENTS_DESCENDING if descending else _EXTENTS
-        rows = self._connection.execute(query, (*within.extents, EXTENTS_AT_ONCE))
+        rows = self._connection.execute(query, (*within.extents, count))
         return [extent for (extent,) in rows.fetchall()]
 
     def _picked(self, within: Range) -> list[int]:
