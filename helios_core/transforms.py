@@ -20,6 +20,8 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _SUBSETTED = (
     b'{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationValue","code":"SUBSETTED"}'
 )
+_ONLY_TAG = b',"tag":[' + _SUBSETTED + b"]}"
+_EMPTY = len(b"{}")
 _ID = re.compile(rb'\{"resourceType":"[A-Za-z]+","id":"([A-Za-z0-9\-.]{1,64})"')
 
 Trim = Callable[[bytes], bytes]
@@ -113,7 +115,9 @@ def _trimming(names: frozenset[str]) -> Trim:
 
     def trim(line: bytes) -> bytes:
         resource = decode(line)
-        resource.meta = _tagged(resource.meta)
+        meta = b"{}" if resource.meta is UNSET else bytes(resource.meta)
+        plain = len(meta) > _EMPTY and b'"tag"' not in meta and b"\\" not in meta
+        resource.meta = Raw(meta[:-1] + _ONLY_TAG if plain else _tagged(meta))
         return encode(resource)
 
     return trim
@@ -131,22 +135,14 @@ def _fields(names: frozenset[str]) -> Iterator[tuple[str, str]]:
         yield f"element_{number}", name
 
 
-def _tagged(meta: Raw | UnsetType) -> Raw:
-    """Give a meta with the tag SUBSETTED, once."""
-    text = b"{}" if meta is UNSET else bytes(meta)
-    if b'"tag"' in text or b"\\" in text:
-        return _tagged_again(text)
-    separator = b"" if text == b"{}" else b","
-    return Raw(text[:-1] + separator + b'"tag":[' + _SUBSETTED + b"]}")
-
-
-def _tagged_again(text: bytes) -> Raw:
+def _tagged(text: bytes) -> bytes:
+    """Give any meta with the tag SUBSETTED, once."""
     meta = msgspec.json.decode(text, type=dict[str, Raw])
     tags = msgspec.json.decode(meta.get("tag", b"[]"), type=list[Raw])
     if not any(map(_is_subsetted, tags)):
         tags.append(Raw(_SUBSETTED))
     meta["tag"] = Raw(msgspec.json.encode(tags))
-    return Raw(msgspec.json.encode(meta))
+    return msgspec.json.encode(meta)
 
 
 class _Coding(msgspec.Struct):
