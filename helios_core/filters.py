@@ -128,7 +128,7 @@ async def _answer(
             found, undecoded = await asyncio.to_thread(_ids_in, lookup, batch.lines)
             ids |= found
             damaged += [*batch.damaged, *undecoded]
-    log.info("lookup.answered", lookup=lookup.key, found=len(ids), damaged=len(damaged))
+    log.info("lookup.answered", type=lookup.resource_type, found=len(ids), damaged=len(damaged))
     return frozenset(ids), damaged
 
 

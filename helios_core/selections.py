@@ -43,9 +43,9 @@ class Selections:
         self._base_urls = base_urls
         self._decline = decline
 
-    def type_filters(self, values: Sequence[str], *, joined: bool = True) -> Selection:
+    def type_filters(self, values: Sequence[str]) -> Selection:
         """
-        Read `_typeFilter`; `joined` allows several queries in one value.
+        Read the queries of `_typeFilter`.
 
         A query that cannot be answered, once it is declined, withholds its type: what is not
         filtered is not exported.
@@ -56,7 +56,7 @@ class Selections:
         filters = list[TypeFilter]()
         withheld = set[str]()
         for value in values:
-            for text in split_type_filter(value) if joined else [value]:
+            for text in split_type_filter(value):
                 resource_type = self._type_of(text)
                 if resource_type is None:
                     continue

@@ -1,7 +1,11 @@
 """`_typeFilter` and `_elements` at the door."""
 
+from contextlib import suppress
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
 from helios_core.exports import Level, TypeFilter
@@ -194,3 +198,26 @@ def test_lenient_ignores_elements_that_mean_nothing_beside_others():
 
     assert request.elements == ("id",)
     assert len(request.ignored) == 2
+
+
+QUERIES = st.one_of(
+    st.text(),
+    st.builds(
+        "{}?{}={}".format,
+        st.sampled_from(["Patient", "Observation", "Nonsense", ""]),
+        st.one_of(st.text(), st.sampled_from(["birthdate", "code", "subject:Patient.name"])),
+        st.text(),
+    ),
+)
+
+
+@given(query=QUERIES, handling=st.sampled_from(["respond-async", STRICT, LENIENT]))
+def test_garbage_is_refused_or_reported(query, handling):
+    with suppress(InvalidRequest):
+        reading(("_typeFilter", query), handling=handling)
+
+
+@given(value=st.text(), handling=st.sampled_from(["respond-async", STRICT, LENIENT]))
+def test_garbage_names_no_elements(value, handling):
+    with suppress(InvalidRequest):
+        reading(("_elements", value), handling=handling)
