@@ -14,6 +14,11 @@ def named(resource_id, value="7"):
     return {"resourceType": "Patient", "id": resource_id, "identifier": [identifier]}
 
 
+@pytest.fixture
+def site(either_site):
+    return either_site
+
+
 async def create(client, criteria=CRITERIA, resource=PATIENT):
     return await client.post("/Patient", json=resource, headers={"If-None-Exist": criteria})
 

@@ -28,6 +28,11 @@ def observation(number, **elements):
 
 
 @pytest.fixture
+def site(either_site):
+    return either_site
+
+
+@pytest.fixture
 async def stored(site):
     """Four patients of two practitioners, each with an observation, stored in a mixed order."""
     resources = [
@@ -301,6 +306,18 @@ async def test_a_form_searches_together_with_the_address(stored):
     assert ids(answer) == ["p3"]
     assert links(answer)["self"] == f"{BASE}/Patient?_count=1&birthdate=ge2001&_sort=-_id"
     assert await all_ids(stored.client, links(answer)["next"]) == ["p2", "p1"]
+
+
+async def test_groups_can_be_read_and_searched(site):
+    """B2-KO-14: where groups can be exported, they can be found."""
+    await site.put(
+        {"resourceType": "Group", "id": "g1", "identifier": [{"system": "urn:x", "value": "a"}]},
+        {"resourceType": "Group", "id": "g2", "name": "Grey's"},
+    )
+
+    assert (await site.client.get("/Group/g1")).status_code == 200
+    assert ids(await bundle(site.client, "/Group")) == ["g1", "g2"]
+    assert ids(await bundle(site.client, "/Group?identifier=urn:x|a")) == ["g1"]
 
 
 @pytest.mark.parametrize("resource_type", ["Patient", "Group", "Observation"])
