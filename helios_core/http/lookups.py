@@ -1,6 +1,7 @@
 """The searches inside of a search: answered first, so that its filter can be used."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 from helios_core.data_providers import Query, StoredVersion, SupportsSearch
@@ -48,12 +49,13 @@ async def everything(
 async def _ids(provider: SupportsSearch, caller: Caller, lookup: Lookup) -> frozenset[str]:
     ids = set[str]()
     looked_at = 0
-    async for stored in everything(provider, caller, Query(filter=lookup.filter)):
-        looked_at += 1
-        if looked_at > MOST:
-            raise TooCostly(
-                f"A chain or _has by way of {lookup.resource_type} finds more than {MOST} "
-                "resources there; narrow what it asks of them."
-            )
-        ids |= lookup.ids_in(stored.content or b"")
+    async with aclosing(everything(provider, caller, Query(filter=lookup.filter))) as found:
+        async for stored in found:
+            looked_at += 1
+            if looked_at > MOST:
+                raise TooCostly(
+                    f"A chain or _has by way of {lookup.resource_type} finds more than {MOST} "
+                    "resources there; narrow what it asks of them."
+                )
+            ids |= lookup.ids_in(stored.content or b"")
     return frozenset(ids)
