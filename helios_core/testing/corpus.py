@@ -45,6 +45,26 @@ def observation(
     return _resource("Observation", resource_id, elements, fhir_version)
 
 
+def measurement(  # noqa: PLR0913 - what searches look at, all of it by name
+    resource_id: str,
+    subject: str,
+    *,
+    status: str,
+    code: str,
+    day: str,
+    fhir_version: FHIRVersion = VERSION,
+) -> Resource:
+    """Give an Observation in the compartment of a patient, with a code and a date to look for."""
+    coding = {"system": "https://codes.example.org", "code": code}
+    elements: dict[str, Any] = {
+        "status": status,
+        "code": {"coding": [coding], "text": code},
+        "subject": {"reference": f"Patient/{subject}"},
+        "effectiveDateTime": day,
+    }
+    return _resource("Observation", resource_id, elements, fhir_version)
+
+
 def organization(
     resource_id: str, *, note: str = "", fhir_version: FHIRVersion = VERSION
 ) -> Resource:

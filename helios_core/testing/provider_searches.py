@@ -20,6 +20,7 @@ from helios_core.fhir.versions import FHIRVersion
 from helios_core.testing import corpus
 from helios_core.testing.corpus import organization, patient
 from helios_core.testing.provider_contract import DataProviderContract, delete, get, write
+from helios_core.testing.provider_prefilters import SEARCHES, measurements, searched
 
 ORDERS = [*Order]
 MICROSECOND = timedelta(microseconds=1)
@@ -194,6 +195,20 @@ class SearchClauses(DataProviderContract):
         found = [each for page in pages for each in page]
         assert found == (odd[::-1] if order is Order.ID_DESCENDING else odd)
 
+    @pytest.mark.parametrize("order", ORDERS)
+    async def test_a_search_finds_what_the_evaluator_finds(
+        self, provider: DataProvider, order: Order
+    ) -> None:
+        """P5, SupportsSearch: whatever part of the answer comes from an index."""
+        self.needs(SupportsSearch)
+        await self.seed(provider, *measurements(), patient("p1"))
+        stored = await self._found(provider, query(resource_type="Observation", order=order))
+
+        for alternatives in SEARCHES:
+            condition = searched(alternatives)
+            found = await self._found(provider, Query(filter=condition, order=order))
+            assert found == [each for each in stored if condition.matches(each.content or b"")]
+
     @pytest.mark.parametrize(
         ("pairs", "expected"),
         [((), 25), ((("name", "odd"),), 12), ((("_id", "p03,p04"),), 2), ((("_id", "x"),), 0)],
@@ -257,6 +272,11 @@ class SearchClauses(DataProviderContract):
             assert stored is not None
             found.append(stored)
         return found
+
+    async def _found(self, provider: DataProvider, query: Query) -> list[StoredVersion]:
+        assert isinstance(provider, SupportsSearch)
+        page = await provider.search(corpus.TENANT, corpus.VERSION, query, count=1000)
+        return list(page.resources)
 
     async def _ids(self, provider: DataProvider, query: Query) -> list[str]:
         return sorted(each for page in await self._pages(provider, query) for each in page)
