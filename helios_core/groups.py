@@ -1,7 +1,7 @@
 """Who is a member of a Group, and since when."""
 
 import heapq
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -64,9 +64,6 @@ class _Group(msgspec.Struct):
     member: list[_Member] = msgspec.field(default_factory=list[_Member])
 
 
-Reader = Callable[[str, datetime], Awaitable[_Group]]
-
-
 class Groups:
     """The groups of one export."""
 
@@ -86,16 +83,6 @@ class Groups:
             ResourceNotFound: The group, or a group nested in it, does not exist.
             UnsupportedParameter: One of them is no group of patients.
         """
-        return await self._walk(at, self._group, edge=edge)
-
-    async def members_before(self, at: datetime) -> frozenset[str] | None:
-        """Give who was a member at an earlier instant; None if there was no such group."""
-        found = await self._stored(self._root, at)
-        if found is None:
-            return None
-        return frozenset(await self._walk(at, self._earlier_group, edge=earliest))
-
-    async def _walk(self, at: datetime, read: Reader, *, edge: Edge) -> dict[str, datetime]:
         patients = dict[str, datetime]()
         seen = set[str]()
         waiting = [(ALWAYS, self._root)]
@@ -104,7 +91,7 @@ class Groups:
             if group_id in seen:
                 continue
             seen.add(group_id)
-            for member in (await read(group_id, at)).member:
+            for member in (await self._group(group_id, at)).member:
                 named = split_reference(
                     member.entity.reference or "", bases(self._request.base_url)
                 )
@@ -118,29 +105,25 @@ class Groups:
                     heapq.heappush(waiting, (joined, resource_id))
         return patients
 
-    async def _stored(self, group_id: str, at: datetime) -> bytes | None:
+    async def members_before(self, at: datetime) -> frozenset[str] | None:
+        """Give who was a member at an earlier instant; None if the store cannot tell."""
+        try:
+            return frozenset(await self.joined(at))
+        except (ResourceNotFound, InvalidRequest):
+            return None
+
+    async def _group(self, group_id: str, at: datetime) -> _Group:
         request = self._request
         found = await self._provider.get(
             request.tenant, request.fhir_version, "Group", group_id, at=at
         )
-        return None if found is None else found.content
-
-    async def _earlier_group(self, group_id: str, at: datetime) -> _Group:
-        """Give a group as it was; one that cannot be walked any more had no members."""
-        try:
-            return await self._group(group_id, at)
-        except (ResourceNotFound, InvalidRequest, UnsupportedParameter):
-            return _Group()
-
-    async def _group(self, group_id: str, at: datetime) -> _Group:
-        content = await self._stored(group_id, at)
-        if content is None:
+        if found is None or found.content is None:
             nested = "" if group_id == self._root else f", nested in Group/{self._root},"
             raise ResourceNotFound(
                 f"Group/{group_id}{nested} does not exist; export an existing group, or create it."
             )
         try:
-            group = msgspec.json.decode(content, type=_Group)
+            group = msgspec.json.decode(found.content, type=_Group)
         except msgspec.DecodeError as error:
             raise InvalidRequest(
                 f"Group/{group_id} cannot be read as a Group: its members do not have the form "

@@ -272,3 +272,12 @@ async def test_excluding_changes_nothing_without_since(excluding):
     await excluding.store(group("g", "Patient/old", member("Patient/new", "2024")))
 
     assert len(await excluding.export(TYPES, group="g")) == 4
+
+
+@pytest.mark.parametrize("unknown", [group("g", type="practitioner"), group("g", "Group/none")])
+async def test_excluding_leaves_nobody_out_when_nothing_is_known_about_before(excluding, unknown):
+    await excluding.store(unknown)
+    since = await excluding.now()
+    await excluding.store(group("g", "Patient/old"), observation("late", "old"))
+
+    assert await since_export(excluding, since) == ["Observation/late"]
