@@ -41,6 +41,8 @@ class Cutter:
         """Their digest, whatever their order."""
         self.total_rows = 0
         """Lines in all parts so far."""
+        self.continues = False
+        """Whether the next part goes on with what ends the last one."""
 
     async def more(self) -> bool:
         """Whether another part is to come; waits for its first line."""

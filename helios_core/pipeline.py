@@ -7,6 +7,7 @@ from contextlib import aclosing
 import msgspec
 
 from helios_core.attachments import absolute
+from helios_core.blocks import BlockCutter
 from helios_core.cohorts import view_for
 from helios_core.data_providers import Damaged, SupportsTombstones
 from helios_core.exports import ExportView, Purpose
@@ -16,6 +17,7 @@ from helios_core.leases import Lease
 from helios_core.manifests import Compression, Part, PartKey, PartKind
 from helios_core.ndjson import Cutter, ahead, gzipped
 from helios_core.notes import Notes
+from helios_core.organizing import Organized
 from helios_core.plugins import Backends
 from helios_core.sources import batches_of, filtered
 from helios_core.transforms import transform_of
@@ -78,9 +80,7 @@ class ShardExport:
         Raises:
             BackendError: The data could not be read or the parts could not be stored.
         """
-        async with aclosing(ahead(self._lines(), heavy=self._is_heavy)) as lines:
-            self._resources = self._cutter(lines)
-            parts = await self._write(PartKind.OUTPUT, self._resources)
+        parts = await (self._write_blocks() if self._is_organized else self._write_lines())
         async with aclosing(self._deletions()) as lines:
             parts += await self._write(PartKind.DELETED, self._cutter(lines))
         async with aclosing(self._problems()) as lines:
@@ -89,16 +89,39 @@ class ShardExport:
             parts += await self._write(PartKind.REFERENCES, self._cutter(lines))
         return parts
 
+    @property
+    def _is_organized(self) -> bool:
+        return self._lease.shard.purpose is Purpose.ORGANIZED
+
+    async def _write_lines(self) -> list[Part]:
+        async with aclosing(ahead(self._lines(), heavy=self._is_heavy)) as lines:
+            self._resources = self._cutter(lines)
+            return await self._write(PartKind.OUTPUT, self._resources)
+
+    async def _write_blocks(self) -> list[Part]:
+        batch_bytes = self._limits.batch_bytes
+        organized = Organized(self._backends, self._lease, self._view, batch_bytes=batch_bytes)
+        async with aclosing(organized.pieces()) as pieces:
+            limits = self._limits
+            self._resources = BlockCutter(
+                pieces, max_bytes=self._part_bytes, max_rows=limits.part_rows
+            )
+            parts = await self._write(PartKind.OUTPUT, self._resources)
+        self._damaged += organized.damaged
+        return parts
+
     async def discard(self) -> None:
         """Remove whatever this attempt has stored."""
         for key in self._written:
             await self._backends.outputs.discard(key)
 
     def _cutter(self, lines: AsyncGenerator[Sequence[bytes]]) -> Cutter:
-        limits = self._limits
-        asked = self._view.request.max_part_bytes or limits.part_bytes
-        max_bytes = min(asked, limits.part_bytes)
-        return Cutter(lines, max_bytes=max_bytes, max_rows=limits.part_rows)
+        return Cutter(lines, max_bytes=self._part_bytes, max_rows=self._limits.part_rows)
+
+    @property
+    def _part_bytes(self) -> int:
+        limit = self._limits.part_bytes
+        return min(self._view.request.max_part_bytes or limit, limit)
 
     async def _write(self, kind: PartKind, cutter: Cutter) -> list[Part]:
         parts = list[Part]()
@@ -117,6 +140,7 @@ class ShardExport:
                     plain_size=cutter.bytes,
                     digest=stored.digest,
                     digest_sum=cutter.digest_sum,
+                    continues=cutter.continues,
                 )
             )
         return parts

@@ -9,6 +9,7 @@ from helios_core.cohorts import older_view
 from helios_core.companions import with_companions
 from helios_core.data_providers import DataProvider
 from helios_core.exports import ExportView, Purpose, Shard
+from helios_core.organizing import organized_shards
 
 
 async def plan(provider: DataProvider, view: ExportView, *, shard_bytes: int) -> list[Shard]:
@@ -17,6 +18,9 @@ async def plan(provider: DataProvider, view: ExportView, *, shard_bytes: int) ->
     if (older := older_view(view)) is not None:
         brought = await provider.plan(older, shard_bytes=shard_bytes)
         shards += [msgspec.structs.replace(shard, purpose=Purpose.OLDER) for shard in brought]
+    if view.request.organize_by is not None:
+        blocks = await organized_shards(provider, view, shards, shard_bytes=shard_bytes)
+        return numbered(blocks)
     shards = await with_companions(provider, view, shards, shard_bytes=shard_bytes)
     return numbered(shards)
 

@@ -138,9 +138,29 @@ class MemoryDataProvider(DataProvider):
         live = ((each.stored, _intact(each)) for each in current if each.stored.content)
         return searching.page(live, query, count=count, after=after)
 
-    async def among(
-        self, view: ExportView, resource_type: str, ids: Collection[str]
-    ) -> set[str]:
+    async def fetch(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        ids: Collection[str],
+        *,
+        at: datetime,
+    ) -> Batch:
+        """Give those of `ids` that are live at an instant (P6)."""
+        lines, damaged = list[bytes](), list[Damaged]()
+        for resource_id in ids:
+            versions = self._versions((tenant, fhir_version, resource_type), resource_id)
+            current = current_version(versions, at)
+            if current is None or (line := current.stored.content) is None:
+                continue
+            if current.intact:
+                lines.append(line)
+            else:
+                damaged.append(_damaged(current.stored))
+        return Batch(lines=lines, damaged=damaged)
+
+    async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
         """Give those of `ids` that the view shows."""
         scope = (view.request.tenant, view.request.fhir_version, resource_type)
         found = set[str]()

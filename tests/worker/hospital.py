@@ -15,6 +15,7 @@ from helios_core.jobs import Job
 from helios_core.kickoff import Call, Policy, accept
 from helios_core.manifests import PartKind
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
+from helios_core.pipeline import PartLimits
 from helios_core.plugins import Backends
 from helios_core.worker import Worker, WorkerOptions
 
@@ -27,6 +28,7 @@ class Hospital:
     def __init__(self, provider: DataProvider | None = None) -> None:
         self.provider = provider or MemoryDataProvider()
         self.policy = Policy()
+        self.limits = PartLimits()
         self.jobs = MemoryJobStore()
         self.outputs = MemoryOutputStore()
         self.announced: list[Job] = []
@@ -91,7 +93,9 @@ class Hospital:
         """Run workers until the job has ended."""
         stop = asyncio.Event()
         options = WorkerOptions(
-            idle=timedelta(milliseconds=5), retry_after=timedelta(milliseconds=1)
+            idle=timedelta(milliseconds=5),
+            retry_after=timedelta(milliseconds=1),
+            limits=self.limits,
         )
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             for number in range(workers):

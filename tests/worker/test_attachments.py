@@ -82,7 +82,7 @@ async def test_another_binary_leaves_at_system_level_only(ward):
 
 @pytest.mark.parametrize(
     "url",
-    ["http://localhost/Binary/bin9", "Binary/bin9/_history/1", "http://localhost/Binary/bin9"],
+    ["http://localhost/Binary/bin9", "Binary/bin9/_history/1"],
 )
 async def test_it_is_a_patients_however_it_is_addressed(ward, url):
     """B2-KO-11"""
