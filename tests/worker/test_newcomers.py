@@ -159,15 +159,17 @@ async def test_everybody_joined_a_group_that_did_not_exist_yet(ward):
     assert await since_export(ward, since) == ["Observation/of-old", "Patient/old"]
 
 
-async def test_older_data_passes_the_filters(ward):
-    await ward.store(group("g", "Patient/old"), observation("odd", "new", code={"text": "odd"}))
+@pytest.mark.parametrize("query", ["code:text=odd", "status=amended", "_id=odd,of-old"])
+async def test_older_data_passes_the_filters(ward, query):
+    odd = observation("odd", "new", code={"text": "odd"}) | {"status": "amended"}
+    await ward.store(group("g", "Patient/old"), odd)
     since = await ward.now()
     await ward.store(group("g", "Patient/old", "Patient/new"))
 
     exported = await ward.export(
         ("_type", "Observation"),
         ("_since", since),
-        ("_typeFilter", "Observation?code:text=odd"),
+        ("_typeFilter", f"Observation?{query}"),
         group="g",
     )
 
