@@ -79,15 +79,16 @@ class Guard:
         self._default_tenant = default_tenant
         self._default_version = default_version
 
-    def admit(self, request: Incoming) -> Caller:
+    def admit(self, request: Incoming, *, in_any_form: bool = False) -> Caller:
         """
-        Give the caller of a request whose answer is JSON.
+        Give the caller of a request whose answer is JSON, or may be anything at all.
 
         Raises:
             InvalidRequest: The tenant, the host or the FHIR version is malformed.
             NotAcceptable: The client accepts no JSON.
         """
-        self._check_accept(request)
+        if not in_any_form or "_format" in dict(query_of(request)):
+            self._check_accept(request)
         named = self._named_version(request)
         return Caller(
             tenant=self.tenant(request),

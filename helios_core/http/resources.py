@@ -23,14 +23,26 @@ from helios_core.http.answers import (
     address,
     content_of,
     etag_of,
+    found,
     resource_answer,
     version_answer,
     version_headers,
 )
+from helios_core.http.binaries import binary_answer, binary_of, wants_resource
 from helios_core.http.conditions import Conditions, criteria_of
-from helios_core.http.guards import READ, Caller, Guard, Incoming, body_of, parameters_of, type_of
+from helios_core.http.guards import (
+    READ,
+    Caller,
+    Guard,
+    Incoming,
+    body_of,
+    checked_type,
+    parameters_of,
+    type_of,
+)
 from helios_core.http.queries import Pairs
 
+BINARY: Final = "Binary"
 VERSION_TAG: Final = re.compile(r'(?:W/)?"([1-9]\d{0,17})"')
 
 
@@ -72,14 +84,22 @@ class Reading:
         return [route(path, http_method=READ, status_code=200)(self.read)]
 
     async def read(self, request: Incoming, resource_id: FromPath[str]) -> Response[Any]:
-        """Give the current version."""
-        caller = self._guard.admit(request)
-        resource_type = type_of(request, caller)
+        """Give the current version, of a Binary what it holds."""
+        resource_type = request.scope["path"].split("/")[1]
+        caller = self._guard.admit(request, in_any_form=resource_type == BINARY)
+        checked_type(resource_type, caller.fhir_version)
         parameters_of(request)
         stored = await self._provider.get(
             caller.tenant, caller.fhir_version, resource_type, resource_id
         )
-        return version_answer(request, caller, stored)
+        if resource_type == BINARY:
+            binary = binary_of(found(stored))
+            if not wants_resource(request, binary.content_type):
+                return await binary_answer(request, found(stored), binary)
+        answer = version_answer(request, caller, stored)
+        if resource_type == BINARY:
+            answer.headers["Vary"] = "Accept"
+        return answer
 
 
 class Writing:
