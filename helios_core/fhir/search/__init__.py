@@ -2,6 +2,7 @@
 
 from helios_core.fhir.search.filters import Filter, Lookup, any_of
 from helios_core.fhir.search.prefilters import (
+    TERMS_VERSION,
     AllOf,
     AnyId,
     AnyOf,
@@ -14,7 +15,7 @@ from helios_core.fhir.search.prefilters import (
 )
 from helios_core.fhir.search.queries import RESULT_PARAMETERS, compile_query
 from helios_core.fhir.search.support import Supported, supported
-from helios_core.fhir.search.terms import TERMS_VERSION, terms_of
+from helios_core.fhir.search.terms import terms_of
 from helios_core.fhir.search.type_filters import parse_type_filter, split_type_filter
 
 __all__ = [

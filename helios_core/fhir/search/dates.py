@@ -52,12 +52,11 @@ def prefilter(question: Question) -> Prefilter | None:
     ]
     if question.parameter.code == "_lastUpdated":
         return prefilters.any_of(each and _updated(*each) for each in bounds)
-    groups = [finder.group for finder in question.parameter.finders]
-    if not all(groups):
+    if not question.parameter.groups:
         return None
     return prefilters.any_of(
         each and Span(group=group(name), **dict(zip(_FIELDS, each, strict=True)))
-        for name in dict.fromkeys(groups)
+        for name in question.parameter.groups
         for each in bounds
     )
 

@@ -27,7 +27,7 @@ class Lookup(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     key: str
-    """Equal for equal lookups; says nothing about the values asked for."""
+    """Equal for equal lookups; holds none of the values asked for."""
     resource_type: str
     filter: "Filter"
     reference: str | None = None

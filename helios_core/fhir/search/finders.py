@@ -15,6 +15,7 @@ from helios_core.fhir.expressions import (
     Is,
     Key,
     Path,
+    Resolve,
     Step,
     Where,
 )
@@ -164,8 +165,10 @@ class _Compiled:
             case Is(target):
                 self._target = target
                 self._keep(only_type(target))
+            case Resolve():
+                raise ValueError("it leads into another resource")
             case step:
-                raise ValueError(f"cannot follow {type(step).__name__} in a search")
+                raise ValueError(f"cannot follow {type(step).__name__}")
 
     def _keep(self, link: Link) -> None:
         self._links.append((link, ""))

@@ -15,10 +15,14 @@ _EVERY_TYPE = frozenset({"Resource", "DomainResource"})
 _SEARCHED = frozenset(
     {"token", "string", "date", "number", "quantity", "reference", "uri", "composite"}
 )
+NOT_INDEXED = frozenset({"_id", "_lastUpdated", "_profile"})
+"""A store has id and instant at hand anyway, and the profiles of its resources are all alike."""
+
 _REFUSED = {
     "_content": "full-text search is not implemented",
     "_text": "full-text search is not implemented",
     "_filter": "the _filter language is not implemented",
+    "_has": "it is asked as _has:Type:reference:code",
     "_in": "membership of lists and groups is not implemented",
     "_list": "membership of lists and groups is not implemented",
     "_query": "there are no named queries",
@@ -67,6 +71,12 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
         """Give the root elements needed to evaluate it."""
         plain = (each.elements for each in self.finders)
         return frozenset[str]().union(*plain, *(each.elements for each in self.composed))
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Give the places that are indexed for it; none if an index cannot help."""
+        groups = tuple(dict.fromkeys(each.group for each in self.finders))
+        return groups if all(groups) and self.code not in NOT_INDEXED else ()
 
     @property
     def data_types(self) -> frozenset[str] | None:

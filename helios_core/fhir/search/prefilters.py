@@ -10,6 +10,9 @@ from collections.abc import Iterable
 import msgspec
 import xxhash
 
+TERMS_VERSION = 1
+"""Grows with every change of what `terms_of` gives, so that stores know to index again."""
+
 _SIGN = 1 << 63
 _WRAP = 1 << 64
 

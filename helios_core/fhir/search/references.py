@@ -1,7 +1,7 @@
 """References: to a resource here by id, to anything by URL, to what has an identifier."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -110,14 +110,11 @@ def prefilter(question: Question) -> Prefilter | None:
     return pointing_to(question.parameter, (key(unescape(value)) for value in question.values))
 
 
-def pointing_to(parameter: Parameter, keys: Any) -> Prefilter | None:  # noqa: ANN401
+def pointing_to(parameter: Parameter, keys: Iterable[str]) -> Prefilter | None:
     """Give the terms of references to these keys."""
-    groups = [finder.group for finder in parameter.finders]
-    if not all(groups):
-        return None
     wanted = tuple(keys)
-    terms = (prefilters.term(group, KIND, each) for group in groups for each in wanted)
-    return AnyTerm(frozenset(terms))
+    terms = (prefilters.term(group, KIND, each) for group in parameter.groups for each in wanted)
+    return AnyTerm(frozenset(terms)) if parameter.groups else None
 
 
 def asked(question: Question) -> References:

@@ -9,16 +9,10 @@ import msgspec
 from helios_core.fhir.search import dates, prefilters, references, tokens
 from helios_core.fhir.search.filters import Resource, make_decode
 from helios_core.fhir.search.finders import Finder
-from helios_core.fhir.search.parameters import Parameter, compiled_parameters
+from helios_core.fhir.search.parameters import NOT_INDEXED, Parameter, compiled_parameters
 from helios_core.fhir.search.prefilters import Terms, number
 from helios_core.fhir.search.steps import Walk, spread
 from helios_core.fhir.versions import FHIRVersion
-
-TERMS_VERSION = 1
-"""Grows with every change of what `terms_of` gives, so that stores know to index again."""
-
-_ELSEWHERE = frozenset({"_id", "_lastUpdated", "_profile"})
-"""Not here: the store has id and instant anyway, and all of a store's profiles are alike."""
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +56,7 @@ def index_of(version: FHIRVersion, resource_type: str) -> Index:
 
 def _finders(parameters: Iterable[Parameter | str]) -> Iterator[tuple[str, Finder]]:
     for each in parameters:
-        if not isinstance(each, Parameter) or each.code in _ELSEWHERE:
+        if not isinstance(each, Parameter) or each.code in NOT_INDEXED:
             continue
         parts = [part for composed in each.composed for part in composed.parts]
         sources = [(each.type, each.finders), *((part.type, part.places) for part in parts)]

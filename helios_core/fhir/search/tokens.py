@@ -136,11 +136,9 @@ def prefilter(question: Question) -> Prefilter | None:
     codes = wanted.codes | {code for _, code in wanted.pairs}
     if question.parameter.code == "_id":
         return AnyId(codes)
-    groups = [finder.group for finder in question.parameter.finders]
-    if not all(groups):
-        return None
+    groups = question.parameter.groups
     terms = (prefilters.term(group, KIND, code) for group in groups for code in codes)
-    return AnyTerm(frozenset(terms))
+    return AnyTerm(frozenset(terms)) if groups else None
 
 
 def _refuse_impossible(question: Question) -> None:
