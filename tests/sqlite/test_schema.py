@@ -1,12 +1,15 @@
 import asyncio
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from helios_core.data_providers import Put
 from helios_core.errors import ConfigurationError, SchemaOutdated
 from helios_core.testing import corpus
+from helios_core.testing.provider_prefilters import SEARCHES, measurements, searched, sift
 from helios_sqlite import migrate, open_data_provider, open_job_store, schema
 
 FROZEN = sorted((Path(__file__).parent / "schemas").glob("*.sql"))
@@ -58,6 +61,44 @@ async def test_every_earlier_schema_becomes_the_fresh_one(tmp_path, settings, ra
     assert shape(raw) == wanted
     async with open_job_store(settings) as store:
         assert store.identity == "an old store"
+
+
+async def test_what_the_first_schema_held_is_found_by_searches(settings, raw):
+    """P5: resources stored before there was an index are in it."""
+    async with open_data_provider(settings) as provider, open_job_store(settings) as store:
+        puts = [Put(resource=each) for each in measurements()]
+        await provider.write(corpus.TENANT, corpus.VERSION, puts[:40])
+        await provider.write(corpus.TENANT, corpus.VERSION, puts[20:])
+        await store.add(corpus.job("job"), corpus.shards(2), max_active=1)
+    to_the_first_schema(raw)
+
+    assert "from schema 1 to 2" in await migrate(settings)
+
+    async with open_data_provider(settings) as provider, open_job_store(settings) as store:
+        shown = corpus.view(await provider.transaction_time())
+        for alternatives in SEARCHES:
+            found = await sift(provider, shown, searched(alternatives))
+            assert found.matches == found.expected
+            assert len(found.lines) == len(puts)
+        lease = await store.claim("worker", lease_for=timedelta(hours=1), max_attempts=1)
+        assert lease.shard == corpus.shards(2)[0]
+
+
+def to_the_first_schema(connection):
+    """Undo what the second migration does."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as first:
+        first.executescript(FROZEN[0].read_text())
+        wanted = shape(first)
+    for table in ("search_index", "postings", "spans"):
+        connection.execute(f"DROP TABLE {table}")
+    connection.execute("DROP INDEX shards_open")
+    connection.execute("ALTER TABLE shards DROP COLUMN phase")
+    connection.execute(
+        "CREATE INDEX shards_open ON shards (job, number, available_at)"
+        " WHERE available_at IS NOT NULL"
+    )
+    connection.execute("PRAGMA user_version = 1")
+    assert shape(connection) == wanted
 
 
 async def test_an_older_database_is_refused_until_it_is_migrated(settings, monkeypatch):
