@@ -68,6 +68,8 @@ class DataProvider(ABC):
         gives exactly the core's answer.
     P6  A damaged stored resource is reported in `Batch.damaged`, never skipped and never fatal.
     P7  Nothing of another tenant or of another FHIR version is ever shown.
+    P8  What is asked for by its id (`get`, `missing`, `fetch`, `among`) is told as reading a view
+        at the same instant would tell it.
     """
 
     @abstractmethod

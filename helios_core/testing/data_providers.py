@@ -3,6 +3,7 @@
 from helios_core.data_providers import SupportsTombstones, SupportsWrites
 from helios_core.testing.machines import drive
 from helios_core.testing.provider_changes import ChangeClauses
+from helios_core.testing.provider_lookups import LookupClauses
 from helios_core.testing.provider_machine import DataProviderMachine
 from helios_core.testing.provider_prefilters import PrefilterClauses
 from helios_core.testing.provider_reads import ReadClauses
@@ -13,6 +14,7 @@ from helios_core.testing.provider_writes import WriteClauses
 
 class DataProviderSuite(
     ReadClauses,
+    LookupClauses,
     ChangeClauses,
     WriteClauses,
     SearchClauses,

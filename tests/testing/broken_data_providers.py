@@ -1312,3 +1312,60 @@ class TestForgetsOnRestart(OnMemoryProvider):
         "test_two_providers_on_one_backing_share_a_clock",
         "test_writers_of_another_process_do_not_disturb_a_read",
     )
+
+
+class LooksUpWithoutTheCohort(MemoryDataProvider):
+    async def among(self, view, resource_type, ids):
+        everybody = msgspec.structs.replace(view, cohort=None)
+        return await super().among(everybody, resource_type, ids)
+
+
+class TestLooksUpWithoutTheCohort(OnMemoryProvider):
+    subject_class = LooksUpWithoutTheCohort
+    caught_by = ("test_ids_are_told_apart_by_who_they_are_about",)
+
+
+class LooksUpWhatIsCurrent(MemoryDataProvider):
+    async def among(self, view, resource_type, ids):
+        now = msgspec.structs.replace(view, transaction_time=await self.transaction_time())
+        return await super().among(now, resource_type, ids)
+
+
+class TestLooksUpWhatIsCurrent(OnMemoryProvider):
+    subject_class = LooksUpWhatIsCurrent
+    caught_by = ("test_ids_are_told_apart_by_when_they_changed",)
+
+
+class FetchesWhatIsCurrent(MemoryDataProvider):
+    async def fetch(self, tenant, fhir_version, resource_type, ids, *, at):
+        now = await self.transaction_time()
+        return await super().fetch(tenant, fhir_version, resource_type, ids, at=now)
+
+
+class TestFetchesWhatIsCurrent(OnMemoryProvider):
+    subject_class = FetchesWhatIsCurrent
+    caught_by = ("test_resources_are_fetched_as_they_were",)
+
+
+class FetchesFromAllTenants(MemoryDataProvider):
+    async def fetch(self, tenant, fhir_version, resource_type, ids, *, at):
+        found = Batch()
+        for each in {scope[0] for scope in self._scopes}:
+            batch = await super().fetch(each, fhir_version, resource_type, ids, at=at)
+            found = batch if batch.lines else found
+        return found
+
+
+class TestFetchesFromAllTenants(OnMemoryProvider):
+    subject_class = FetchesFromAllTenants
+    caught_by = ("test_ids_of_another_tenant_are_not_known",)
+
+
+class LooksUpSomeIdsOnly(MemoryDataProvider):
+    async def among(self, view, resource_type, ids):
+        return await super().among(view, resource_type, list(ids)[:500])
+
+
+class TestLooksUpSomeIdsOnly(OnMemoryProvider):
+    subject_class = LooksUpSomeIdsOnly
+    caught_by = ("test_many_ids_are_asked_for_in_one_go",)
