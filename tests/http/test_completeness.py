@@ -112,6 +112,28 @@ async def test_every_page_of_a_partial_manifest_proves_itself(open_site, tmp_pat
     assert verify(second.content, tmp_path).findings[0].verdict is Verdict.MISSING
 
 
+async def test_organized_output_is_proven_under_its_type(site, tmp_path):
+    """B3-18, B3-19, TR-46: headers count in the digest, not among the resources."""
+    await site.put(
+        *({"resourceType": "Patient", "id": f"p{n}"} for n in range(3)),
+        *(
+            {"resourceType": "Observation", "id": f"o{n}", "subject": {"reference": "Patient/p0"}}
+            for n in range(4)
+        ),
+    )
+
+    location = await site.kick_off("/Patient/$export?organizeOutputBy=Patient")
+    await site.finish(location, part_bytes=500)
+    response = await site.client.get(location)
+
+    manifest = await downloaded(site, response, tmp_path)
+    assert manifest["outputOrganizedBy"] == "Patient"
+    assert len(manifest["output"]) > 1
+    assert all("type" not in file for file in manifest["output"])
+    [finding] = verify(response.content, tmp_path).findings
+    assert (finding.type, finding.found.count, finding.verdict) == ("Patient", 7, Verdict.OK)
+
+
 async def test_parts_from_before_there_were_proofs_make_none(site):
     await site.put({"resourceType": "Patient", "id": "p1"})
     location = await site.kick_off()
