@@ -68,6 +68,7 @@ ORDER BY seq LIMIT :rows
 _EXTENT = """
 SELECT extent, appended_bytes FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent LIMIT 1
 """
+_FIRST_PICKED = "SELECT min(seq) FROM picked WHERE seq >= ? AND seq < ?"
 # What SQLite puts together in one step needs no step of the interpreter, nor its lock, per row.
 _TOGETHER = """
 SELECT count(*), total(line_hash >> 32), total(line_hash & 4294967295),
@@ -77,7 +78,12 @@ _LINES = """
 SELECT v.line_hash, v.content FROM versions AS v
 WHERE v.seq >= :first AND v.seq < :end AND NOT v.deleted
 """
+_LINES_OF_COHORT = """
+SELECT v.line_hash, v.content FROM picked AS p CROSS JOIN versions AS v ON v.seq = p.seq
+WHERE p.seq >= :first AND p.seq < :end AND NOT v.deleted
+"""
 _WINDOW = _TOGETHER + _LINES + _SHOWN + "ORDER BY v.seq)"
+_WINDOW_OF_COHORT = _TOGETHER + _LINES_OF_COHORT + _SHOWN + "ORDER BY p.seq)"
 
 KEYS_AT_ONCE = 256
 DAMAGED_AT_ONCE = 1000
@@ -146,7 +152,7 @@ def next_batch(
     connection: sqlite3.Connection, left: Slice, batch_bytes: int
 ) -> tuple[Batch, Slice | None]:
     """Give the next batch, and what is left after it (P3, P6)."""
-    if not left.picked and (window := _next_window(connection, left, batch_bytes)):
+    if window := _next_window(connection, left, batch_bytes):
         return window
     query = _LIVE_OF_COHORT if left.picked else _LIVE
     try:
@@ -163,17 +169,18 @@ def _next_window(
     connection: sqlite3.Connection, left: Slice, batch_bytes: int
 ) -> tuple[Batch, Slice | None] | None:
     """Give what is left of an extent in one step, or None where rows must be looked at."""
-    seqs = Range(first=left.shown.first, end=left.shown.end)
+    query = _WINDOW_OF_COHORT if left.picked else _WINDOW
     try:
-        extent = connection.execute(_EXTENT, seqs.extents).fetchone()
-        if extent is None:
+        seqs = _remaining(connection, left)
+        extent = connection.execute(_EXTENT, seqs.extents).fetchone() if seqs else None
+        if seqs is None or extent is None:
             return Batch(), None
         number, size = extent
         if size > batch_bytes:
             return None
         window = seqs.within_extent(number)
         parameters = left.parameters(first=window.first, end=window.end)
-        lines = _undamaged(*connection.execute(_WINDOW, parameters).fetchone())
+        lines = _undamaged(*connection.execute(query, parameters).fetchone())
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
@@ -181,6 +188,16 @@ def _next_window(
     if lines is None:
         return None
     return Batch(lines=lines), left.starting(window.end) if window.end < seqs.end else None
+
+
+def _remaining(connection: sqlite3.Connection, left: Slice) -> Range | None:
+    """Give the range left to read, of a cohort from its next version on; None if there is none."""
+    first, end = left.shown.first, left.shown.end
+    if not left.picked:
+        return Range(first=first, end=end)
+    picked: int | None
+    [picked] = connection.execute(_FIRST_PICKED, (first, end)).fetchone()
+    return None if picked is None else Range(first=picked, end=end)
 
 
 def _undamaged(count: int, high: float, low: float, content: bytes | None) -> list[bytes] | None:
