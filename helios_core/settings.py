@@ -167,7 +167,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     bulk_export_compression: Annotated[
         Compression, Meta(description="How output files are stored.")
-    ] = Compression.NONE
+    ] = Compression.GZIP
     bulk_export_lease_duration: Annotated[
         timedelta,
         Meta(
