@@ -16,7 +16,7 @@ import uvloop
 from rich.console import Console
 
 from helios_core import capabilities as matrices
-from helios_core import client, demo, loading, logs, plugins, progress, serving, tables
+from helios_core import client, demo, loading, logs, plugins, progress, serving, tables, verifying
 from helios_core.data_providers import SupportsWrites
 from helios_core.errors import ConfigurationError, HeliosError
 from helios_core.exports import Level
@@ -205,7 +205,31 @@ def export(  # noqa: PLR0913  one parameter per option
         _quiet()
         with progress.exporting() as tell:
             summary = _run(client.export(order, to, on_progress=tell))
-    out.print(tables.export_report(summary))
+        out.print(tables.export_report(summary))
+        report = verifying.verify_if_proven(summary.manifest, to)
+    if report is None:
+        _say("The server gave no proof of completeness.")
+    else:
+        out.print(tables.verification(report))
+        raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def verify(
+    manifest: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A manifest as it was received.")
+    ],
+    *,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--dir", help="Folder of the files; default: that of the manifest."),
+    ] = None,
+) -> None:
+    """Prove from downloaded files, plain or .gz, that nothing of an export is missing."""
+    with _plainly():
+        report = verifying.verify(manifest.read_bytes(), folder or manifest.parent)
+    out.print(tables.verification(report))
+    raise typer.Exit(0 if report.ok else 1)
 
 
 @app.command("demo")

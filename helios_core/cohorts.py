@@ -1,120 +1,104 @@
-"""Whom an export is about: patients named in the request, or the members of a Group."""
+"""Whom and what an export shows, resolved as of its transaction time."""
 
-from datetime import datetime
-from typing import Annotated
+from datetime import datetime, timedelta
 
 import msgspec
 import xxhash
 
 from helios_core.data_providers import DataProvider
-from helios_core.errors import InvalidRequest, ResourceNotFound, UnsupportedParameter
-from helios_core.exports import Cohort, ExportRequest, ExportView, Level
-from helios_core.fhir.dates import span
-from helios_core.fhir.references import bases, split_reference
+from helios_core.exports import Cohort, ExportRequest, ExportView, Level, Purpose, Shard
+from helios_core.filters import resolved_filters
+from helios_core.groups import Groups, earliest, latest
 
-PATIENT_GROUP_TYPES = frozenset({None, "person", "animal"})
-"""The Group.type codes whose members can be Patients."""
-
-
-class _Period(msgspec.Struct):
-    start: str | None = None
-    end: str | None = None
-
-    def covers(self, instant: datetime) -> bool:
-        if self.start and span(self.start)[0] > instant:
-            return False
-        return not (self.end and span(self.end)[1] < instant)
-
-
-class _Entity(msgspec.Struct):
-    reference: str | None = None
-
-
-class _Member(msgspec.Struct):
-    entity: _Entity = msgspec.field(default_factory=_Entity)
-    inactive: bool = False
-    period: _Period = msgspec.field(default_factory=_Period)
-
-
-class _Group(msgspec.Struct):
-    type: Annotated[str | None, "Group.type"] = None
-    member: list[_Member] = msgspec.field(default_factory=list[_Member])
+_MICROSECOND = timedelta(microseconds=1)
 
 
 async def view_of(
     provider: DataProvider, request: ExportRequest, transaction_time: datetime
 ) -> ExportView:
     """
-    Give what an export shows, with its cohort resolved as of the transaction time.
+    Give what an export shows, with its cohort and filters resolved as of the transaction time.
 
-    The same request at the same instant always gives the same cohort, so a worker can resolve it
+    The same request at the same instant always gives the same view, so a worker can resolve it
     again long after the kick-off.
 
     Raises:
         ResourceNotFound: The group, or a group nested in it, does not exist.
         UnsupportedParameter: The group is not one of patients.
     """
-    cohort = await _cohort(provider, request, transaction_time)
-    return ExportView(request=request, transaction_time=transaction_time, cohort=cohort)
+    view = await unfiltered_view_of(provider, request, transaction_time)
+    filters, gaps = await resolved_filters(provider, request, transaction_time)
+    return msgspec.structs.replace(view, filters=filters, gaps=gaps)
 
 
-async def _cohort(provider: DataProvider, request: ExportRequest, at: datetime) -> Cohort | None:
-    named = None if request.patients is None else frozenset(request.patients)
-    if request.level is Level.GROUP:
-        members = await _members(provider, request, at)
-        chosen = members if named is None else members & named
-    elif named is not None:
-        chosen = named
-    else:
+async def unfiltered_view_of(
+    provider: DataProvider, request: ExportRequest, transaction_time: datetime
+) -> ExportView:
+    """Give the view without its filters, which may take long to resolve: enough to plan."""
+    cohort, newcomers = await _cohorts(provider, request, transaction_time)
+    return ExportView(
+        request=request, transaction_time=transaction_time, cohort=cohort, newcomers=newcomers
+    )
+
+
+def older_view(view: ExportView) -> ExportView | None:
+    """
+    Give what newcomers bring from before `since`; None if nobody does.
+
+    Together with the view it shows every resource of theirs, and none twice: what changed after
+    `since` is in the view, and the rest is here.
+    """
+    request = view.request
+    if view.newcomers is None or request.since is None or not request.include_newly_added:
         return None
-    return Cohort(key=_key(request, at), patients=chosen)
+    before = msgspec.structs.replace(request, since=None, until=request.since + _MICROSECOND)
+    return msgspec.structs.replace(view, request=before, cohort=view.newcomers, newcomers=None)
+
+
+def view_for(view: ExportView, shard: Shard) -> ExportView:
+    """Give what of an export a shard is about."""
+    older = older_view(view) if shard.purpose is Purpose.OLDER else None
+    return older or view
+
+
+async def _cohorts(
+    provider: DataProvider, request: ExportRequest, at: datetime
+) -> tuple[Cohort | None, Cohort | None]:
+    named = None if request.patients is None else frozenset(request.patients)
+    if request.level is not Level.GROUP:
+        cohort = None if named is None else Cohort(key=_key(request, at), patients=named)
+        return cohort, None
+    members, newcomers = await _members(Groups(provider, request), request, at)
+    if named is not None:
+        members, newcomers = members & named, newcomers & named
+    key = _key(request, at)
+    return (
+        Cohort(key=key, patients=members),
+        Cohort(key=f"{key}/newcomers", patients=newcomers) if newcomers else None,
+    )
 
 
 def _key(request: ExportRequest, at: datetime) -> str:
     narrowed = xxhash.xxh3_128_hexdigest("\n".join(request.patients or ()).encode())
     group = f"{request.tenant}/{request.fhir_version}/{request.group_id}"
-    return f"{group}/{at.isoformat()}/{narrowed}"
+    since = "" if request.since is None else request.since.isoformat()
+    return f"{group}/{at.isoformat()}/{narrowed}/{since}/{request.include_newly_added}"
 
 
-async def _members(provider: DataProvider, request: ExportRequest, at: datetime) -> frozenset[str]:
-    """Flatten a group and the groups nested in it; a cycle is walked once."""
-    patients = set[str]()
-    seen = {request.group_id or ""}
-    waiting = [request.group_id or ""]
-    while waiting:
-        group_id = waiting.pop()
-        for member in (await _group(provider, request, group_id, at)).member:
-            named = split_reference(member.entity.reference or "", bases(request.base_url))
-            if named is None or member.inactive or not member.period.covers(at):
-                continue
-            resource_type, resource_id = named
-            if resource_type == "Patient":
-                patients.add(resource_id)
-            elif resource_type == "Group" and resource_id not in seen:
-                seen.add(resource_id)
-                waiting.append(resource_id)
-    return frozenset(patients)
-
-
-async def _group(
-    provider: DataProvider, request: ExportRequest, group_id: str, at: datetime
-) -> _Group:
-    found = await provider.get(request.tenant, request.fhir_version, "Group", group_id, at=at)
-    if found is None or found.content is None:
-        nested = "" if group_id == request.group_id else f", nested in Group/{request.group_id},"
-        raise ResourceNotFound(
-            f"Group/{group_id}{nested} does not exist; export an existing group, or create it."
-        )
-    try:
-        group = msgspec.json.decode(found.content, type=_Group)
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(
-            f"Group/{group_id} cannot be read as a Group: its members do not have the form the "
-            "specification gives them. Store it again, corrected."
-        ) from error
-    if group.type not in PATIENT_GROUP_TYPES:
-        raise UnsupportedParameter(
-            f"Group/{group_id} is a group of type {group.type}; only groups of patients (type "
-            "person or animal) can be exported."
-        )
-    return group
+async def _members(
+    groups: Groups, request: ExportRequest, at: datetime
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Give whose data is shown, and who joined after `since`."""
+    since, include = request.since, request.include_newly_added
+    if since is None or since >= at:
+        return frozenset(await groups.joined(at)), frozenset()
+    # In doubt a member brings older data, and in doubt nobody is left out.
+    joined = await groups.joined(at, edge=latest if include else earliest)
+    members = frozenset(joined)
+    newcomers = {patient for patient, instant in joined.items() if instant > since}
+    before = await groups.members_before(since)
+    if before is not None:
+        newcomers |= members - before
+    elif include:
+        newcomers |= members
+    return members if include else members - newcomers, frozenset(newcomers)

@@ -14,8 +14,11 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from helios_core.exports import ExportView, Shard
+from helios_core.exports import ExportView, Level, Shard
+from helios_core.fhir.compartments import patients_of
+from helios_core.fhir.references import bases
 from helios_core.fhir.resources import Resource
+from helios_core.fhir.search import Filter, Prefilter
 from helios_core.fhir.versions import FHIRVersion
 
 
@@ -131,6 +134,59 @@ class DataProvider(ABC):
                 absent.add(resource_id)
         return absent
 
+    async def fetch(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        ids: Collection[str],
+        *,
+        at: datetime,
+    ) -> Batch:
+        """
+        Give those of `ids` that are live at an instant, as lines in the order asked for (P6).
+
+        This default asks for one at a time; a provider that can ask for many at once overrides it.
+        """
+        lines = list[bytes]()
+        for resource_id in ids:
+            found = await self.get(tenant, fhir_version, resource_type, resource_id, at=at)
+            if found is not None and found.content is not None:
+                lines.append(found.content)
+        return Batch(lines=lines)
+
+    async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
+        """
+        Give those of `ids` that `read` would give in some shard of the view.
+
+        As in `read`, filters and newcomers play no part. This default asks for one at a time; a
+        provider that can ask for many at once overrides it.
+        """
+        request, at = view.request, view.transaction_time
+        shown = set[str]()
+        for resource_id in ids:
+            found = await self.get(
+                request.tenant, request.fhir_version, resource_type, resource_id, at=at
+            )
+            if found is not None and _shows(view, found):
+                shown.add(resource_id)
+        return shown
+
+
+def _shows(view: ExportView, version: StoredVersion) -> bool:
+    request, changed = view.request, version.last_updated
+    if version.content is None:
+        return False
+    if request.since is not None and changed <= request.since:
+        return False
+    if request.until is not None and changed >= request.until:
+        return False
+    if view.cohort is None and request.level is Level.SYSTEM:
+        return True
+    resource = msgspec.json.decode(version.content)
+    patients = patients_of(resource, request.fhir_version, bases(request.base_url))
+    return bool(patients) if view.cohort is None else not view.cohort.patients.isdisjoint(patients)
+
 
 @runtime_checkable
 class SupportsTombstones(Protocol):
@@ -146,6 +202,21 @@ class SupportsTombstones(Protocol):
         without `since` there is nothing to take away.
 
         Only resources that the view would have shown before their deletion are named.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsPrefilter(Protocol):
+    """The provider has an index that narrows what is read."""
+
+    def read_candidates(
+        self, view: ExportView, shard: Shard, prefilter: Prefilter, *, batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """
+        Read as `read` does, at least everything that satisfies the prefilter (P5).
+
+        It may give more: whoever asks looks at each resource again.
         """
         ...
 
@@ -237,21 +308,22 @@ class SupportsHistory(Protocol):
         ...
 
 
-class Bound(msgspec.Struct, frozen=True, kw_only=True):
-    """A range of instants a resource's lastUpdated must lie in; both ends are inclusive."""
+class Order(StrEnum):
+    """How the matches of a search follow each other; equal instants go by id."""
 
-    low: datetime | None = None
-    high: datetime | None = None
+    ID = "_id"
+    ID_DESCENDING = "-_id"
+    LAST_UPDATED = "_lastUpdated"
+    LAST_UPDATED_DESCENDING = "-_lastUpdated"
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """A search within one type."""
+    """A search within one type; open lookups of the filter have been answered."""
 
-    resource_type: str
-    ids: tuple[tuple[str, ...], ...] = ()
-    """One tuple per `_id` parameter: a resource's id must be in every one of them."""
-    last_updated: tuple[Bound, ...] = ()
-    """A resource's lastUpdated must lie in every one of them."""
+    filter: Filter
+    order: Order = Order.ID
+    total: bool = False
+    """Whether the number of all matches is wanted."""
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,7 +333,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
     """What to pass as `after` to get the next page; None on the last one. Opaque."""
     total: int | None = None
-    """How many match in all, where the provider knows it cheaply."""
+    """How many match in all, if that was asked for."""
 
 
 @runtime_checkable

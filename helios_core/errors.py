@@ -6,12 +6,15 @@ HeliosError
 │   ├── InvalidRequest        malformed or not allowed as sent
 │   │   ├── InvalidParameter      a parameter value that cannot mean anything
 │   │   ├── UnsupportedParameter  a parameter or value this server does not implement
-│   │   └── InvalidResource       a body that is not the FHIR resource it should be
+│   │   ├── InvalidResource       a body that is not the FHIR resource it should be
+│   │   └── TooCostly             a search that would have to look at too much
 │   ├── ResourceNotFound      no such resource, or none of that version
 │   │   └── ResourceDeleted       it was there once
 │   ├── JobNotFound           no such export, or not this caller's
 │   ├── PartNotFound          no such file in this export
 │   ├── VersionConflict       If-Match named another version than the current one
+│   ├── MultipleMatches       several resources match where one must
+│   ├── ResourceExists        a resource to be created has an id that is taken
 │   ├── TooManyExports        the tenant's cap of active exports is reached
 │   └── BodyTooLarge          the body exceeds HFS_MAX_BODY_BYTES
 ├── BackendError          the operator must act, later
@@ -67,6 +70,12 @@ class InvalidResource(InvalidRequest):
     code = "structure"
 
 
+class TooCostly(InvalidRequest):
+    """Answering would take more than one request may; the client has to narrow it."""
+
+    code = "too-costly"
+
+
 class ResourceNotFound(RequestError):
     """No resource of that type and id, or none of that version, is stored."""
 
@@ -95,6 +104,18 @@ class VersionConflict(RequestError):
     """The version named by the client is not the current one."""
 
     code = "conflict"
+
+
+class MultipleMatches(RequestError):
+    """Several resources match the condition of a change that is about one."""
+
+    code = "multiple-matches"
+
+
+class ResourceExists(RequestError):
+    """A resource would be created, but there is one of that id that is not meant."""
+
+    code = "duplicate"
 
 
 class TooManyExports(RequestError):

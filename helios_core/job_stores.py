@@ -30,6 +30,9 @@ class JobStore(ABC):
     J9  Attempts are counted per shard and capped, with the last error kept; a shard that has used
         up its attempts puts the job in error.
     J10 Every read and write is inside one tenant; only `claim` and `removable` look across them.
+    J11 A shard is given out only when every shard of the job's earlier phases is complete.
+    J12 Published parts are numbered in the order in which they appeared, from 0 without gaps; a
+        part keeps its number, and whoever sees a number sees all the lower ones.
     """
 
     @property
@@ -135,6 +138,15 @@ class JobStore(ABC):
     @abstractmethod
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
         """Give jobs that are cancelled, or reached a final status longer ago (J7)."""
+
+    async def recent(self, tenant: str, *, limit: int) -> list[Job]:
+        """
+        Give jobs of the tenant in status complete, the one that completed last first.
+
+        They tell how long an export takes; this default knows of none.
+        """
+        del tenant, limit
+        return []
 
     @abstractmethod
     async def delete(self, tenant: str, job_id: str) -> None:

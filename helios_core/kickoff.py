@@ -1,5 +1,6 @@
 """Accept an export: check what is asked, resolve it, plan it, store the job."""
 
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -7,15 +8,20 @@ from datetime import datetime
 import msgspec
 import structlog
 
-from helios_core.cohorts import view_of
+from helios_core.choices import associated, context_types, organizer
+from helios_core.cohorts import unfiltered_view_of
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
-from helios_core.exports import ExportRequest, ExportView, Level, Shard
+from helios_core.exports import Associated, ExportRequest, ExportView, Level, Shard
+from helios_core.fhir.bulk_data import CURRENT, Guide
 from helios_core.fhir.instants import parse_instant
 from helios_core.fhir.references import bases, split_reference
+from helios_core.fhir.search import split_type_filter
 from helios_core.fhir.versions import FHIRVersion, table
 from helios_core.jobs import Job
-from helios_core.parameters import Given, Handling, from_body, preferences
+from helios_core.parameters import Given, Handling, Preferences, from_body, preferences
+from helios_core.planning import plan
 from helios_core.plugins import Backends
+from helios_core.selections import Selections
 
 log = structlog.stdlib.get_logger()
 
@@ -28,16 +34,22 @@ OUTPUT_FORMATS = frozenset({"application/fhir+ndjson", "application/ndjson", "nd
 PRESENTATION = frozenset({"_format", "_pretty"})
 """FHIR's parameters about an answer's looks: they change nothing of an export."""
 
-NOT_SERVED = frozenset(
-    {
-        "_elements",
-        "_typeFilter",
-        "includeAssociatedData",
-        "organizeOutputBy",
-        "allowPartialManifests",
-    }
-)
-"""Parameters of the guide that change what leaves the server: refused always, never ignored."""
+ERRORS_ONLY = "OperationOutcome"
+"""The type of a shard that has nothing to read, but something to report."""
+
+
+SIZE = re.compile(r"0*[1-9]\d{0,17}", re.ASCII)
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator decided about every export."""
+
+    include_newly_added: bool = True
+    """Whether with `_since` members who joined later bring their older data."""
+    referenced_types: tuple[str, ...] = ()
+    """Types that exports of patients bring where something refers to them."""
+    guide: Guide = CURRENT
+    """The version of the guide that is spoken."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +70,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     owner: str | None = None
     base_url: str = ""
     """The server's public base URL; a patient may be named by an absolute URL below it."""
+    policy: Policy = Policy()
 
 
 async def accept(backends: Backends, call: Call, *, max_active: int, shard_bytes: int) -> Job:
@@ -74,11 +87,7 @@ async def accept(backends: Backends, call: Call, *, max_active: int, shard_bytes
     """
     request = read_request(call)
     transaction_time = await backends.provider.transaction_time()
-    view = await view_of(backends.provider, request, transaction_time)
-    await _check_patients(backends, view)
-    shards = await backends.provider.plan(view, shard_bytes=shard_bytes)
-    if not shards and request.ignored:  # somebody has to write the error file
-        shards = [Shard(number=0, resource_type=request.types[0], ordinal=1)]
+    shards = await planned(backends, request, transaction_time, shard_bytes=shard_bytes)
     job = await backends.jobs.add(
         Job(
             id=secrets.token_hex(JOB_ID_BYTES),
@@ -94,13 +103,31 @@ async def accept(backends: Backends, call: Call, *, max_active: int, shard_bytes
     return job
 
 
+async def planned(
+    backends: Backends, request: ExportRequest, transaction_time: datetime, *, shard_bytes: int
+) -> list[Shard]:
+    """
+    Give the shards of what is asked for at an instant.
+
+    Raises:
+        InvalidParameter: As in `accept`; so are ResourceNotFound and BackendUnavailable.
+    """
+    view = await unfiltered_view_of(backends.provider, request, transaction_time)
+    await _check_patients(backends, view)
+    shards = await plan(backends.provider, view, shard_bytes=shard_bytes)
+    if not shards and request.ignored:  # somebody has to write the error file
+        return [Shard(number=0, resource_type=ERRORS_ONLY, ordinal=1)]
+    return shards
+
+
 async def _check_patients(backends: Backends, view: ExportView) -> None:
     """Refuse patients that do not exist or are no members, without repeating who they are."""
     request, cohort = view.request, view.cohort
     if request.patients is None or cohort is None:
         return
     named = request.patients
-    if outsiders := [number for number, p in enumerate(named, 1) if p not in cohort.patients]:
+    members = cohort.patients | (view.newcomers.patients if view.newcomers else frozenset())
+    if outsiders := [number for number, p in enumerate(named, 1) if p not in members]:
         raise InvalidParameter(
             f"{len(outsiders)} of {len(named)} patient values name no member of "
             f"Group/{request.group_id}, the first being number {outsiders[0]}; name members only."
@@ -128,20 +155,45 @@ def read_request(call: Call) -> ExportRequest:
         raise InvalidRequest(
             "The header Prefer: respond-async is missing; an export is always asynchronous."
         )
-    return _Reading(call, prefer.handling).request()
+    return _Reading(call, prefer).request()
+
+
+def given_in(call: Call) -> list[Given]:
+    """
+    Give the parameters of a call, those of the query string first.
+
+    Raises:
+        InvalidRequest: The body is not a Parameters resource; so is InvalidParameter.
+    """
+    given = [Given(name, value) for name, value in call.query]
+    return given if call.body is None else given + from_body(call.body)
+
+
+def flag(given: Sequence[Given], name: str) -> bool:
+    """
+    Give the value of a boolean parameter, false where it is not given.
+
+    Raises:
+        InvalidParameter: It is given twice, or is neither true nor false.
+    """
+    values = [each.value for each in given if each.name == name]
+    if len(values) > 1:
+        raise InvalidParameter(f"{name} is given {len(values)} times; give it once.")
+    if values and values[0] not in ("true", "false"):
+        raise InvalidParameter(f"{name} is neither true nor false; send one of them.")
+    return values == ["true"]
 
 
 class _Reading:
     """One pass over the parameters of one call."""
 
-    def __init__(self, call: Call, handling: Handling) -> None:
+    def __init__(self, call: Call, prefer: Preferences) -> None:
         self._call = call
-        self._handling = handling
+        self._guide = call.policy.guide
+        self._prefer = prefer
+        self._handling = prefer.handling
         self._ignored = list[str]()
-        given = [Given(name, value) for name, value in call.query]
-        if call.body is not None:
-            given += from_body(call.body)
-        self._given = given
+        self._given = given_in(call)
 
     def request(self) -> ExportRequest:
         self._check_names()
@@ -152,6 +204,15 @@ class _Reading:
             raise InvalidParameter(
                 "_since is not before _until, so nothing can lie between; swap or widen them."
             )
+        types = self._types()
+        selections = Selections(
+            self._call.fhir_version,
+            types,
+            base_urls=bases(self._call.base_url),
+            decline=self._decline,
+        )
+        organize_by = organizer(self._single("organizeOutputBy"), self._decline)
+        selection = selections.type_filters(self._type_filters())
         return ExportRequest(
             tenant=self._call.tenant,
             url=self._call.url,
@@ -159,10 +220,19 @@ class _Reading:
             fhir_version=self._call.fhir_version,
             level=self._call.level,
             group_id=self._call.group_id,
-            types=self._types(),
+            types=tuple(each for each in types if each not in selection.withheld),
             since=since,
             until=until,
             patients=self._patients(),
+            filters=selection.filters,
+            elements=selections.elements(self._given_list("_elements")),
+            associated=self._associated(organize_by),
+            organize_by=organize_by,
+            referenced_types=() if organize_by else self._context_types(),
+            partial_manifests=flag(self._given, "allowPartialManifests"),
+            separate_status=self._prefer.separate_status,
+            max_part_bytes=self._max_part_bytes(),
+            include_newly_added=self._call.policy.include_newly_added,
             ignored=tuple(self._ignored),
         )
 
@@ -170,9 +240,21 @@ class _Reading:
         return [given.value for given in self._given if given.name == name]
 
     def _listed(self, name: str) -> list[str]:
-        """The values of a comma list, repeats joined, blanks and doubles dropped."""
+        """The values of a list, repeats joined, blanks and doubles dropped."""
+        if not self._guide.comma_lists and any("," in value for value in self._values(name)):
+            raise InvalidParameter(f"{name} has a comma in it; repeat it for each value.")
         values = [v.strip() for value in self._values(name) for v in value.split(",")]
         return list(dict.fromkeys(v for v in values if v))
+
+    def _type_filters(self) -> list[str]:
+        values = self._values("_typeFilter")
+        joined = any(len(list(split_type_filter(value))) > 1 for value in values)
+        if joined and not self._guide.comma_lists:
+            raise InvalidParameter("_typeFilter joins queries by a comma; repeat it for each.")
+        return values
+
+    def _given_list(self, name: str) -> list[str] | None:
+        return self._listed(name) if self._values(name) else None
 
     def _single(self, name: str) -> str | None:
         values = self._values(name)
@@ -187,16 +269,13 @@ class _Reading:
         self._ignored.append(reason)
 
     def _check_names(self) -> None:
+        flag(self._given, "_dryRun")  # what is misspelt must not start an export
+        served = SERVED | self._guide.parameters
         for name in dict.fromkeys(given.name for given in self._given):
-            if name in NOT_SERVED:
-                raise UnsupportedParameter(
-                    f"The parameter {name} is not served, and ignoring it would change what is "
-                    "exported; leave it out."
-                )
-            if name in SERVED or name in PRESENTATION:
+            if name in served or name in PRESENTATION:
                 continue
             self._decline(
-                f"The parameter {name[:64]!r} is unknown; known are {', '.join(sorted(SERVED))}.",
+                f"The parameter {name[:64]!r} is unknown; known are {', '.join(sorted(served))}.",
                 kind=UnsupportedParameter,
             )
 
@@ -207,6 +286,28 @@ class _Reading:
             raise UnsupportedParameter(
                 "The _outputFormat is not served; ask for application/fhir+ndjson."
             )
+
+    def _max_part_bytes(self) -> int | None:
+        """The largest file that is wanted (Bulk Data 4.0.0-ballot, _maximumFileSize)."""
+        smallest, largest = self._size("_minimumFileSize"), self._size("_maximumFileSize")
+        if smallest is not None and largest is not None and smallest >= largest:
+            raise InvalidParameter(
+                "_maximumFileSize is not above _minimumFileSize; widen or swap them."
+            )
+        if smallest is not None:
+            reason = "_minimumFileSize: files may be smaller where a range of the data ends."
+            if self._handling is Handling.STRICT:
+                raise UnsupportedParameter(reason)
+            self._ignored.append(reason)
+        return largest
+
+    def _size(self, name: str) -> int | None:
+        value = self._single(name) if name in self._guide.parameters else None
+        if value is None:
+            return None
+        if not SIZE.fullmatch(value):
+            raise InvalidParameter(f"{name} is not a whole number of bytes from 1; send one.")
+        return int(value)
 
     def _instant(self, name: str, *, round_up: bool) -> datetime | None:
         value = self._single(name)
@@ -234,6 +335,24 @@ class _Reading:
         known = [name for name in asked if name not in unknown]
         return self._within(known, possible)
 
+    def _context_types(self) -> tuple[str, ...]:
+        """Types beside those of the compartments; a `_type` limits them too (B2-P-09)."""
+        if self._call.level is Level.SYSTEM:
+            return ()
+        possible = self._listed("_type") or table(self._call.fhir_version).types
+        return context_types(self._call.policy.referenced_types, possible)
+
+    def _associated(self, organize_by: str | None) -> Associated | None:
+        chosen = associated(self._listed("includeAssociatedData"), self._decline)
+        if chosen is None or organize_by is None:
+            return chosen
+        self._decline(
+            "includeAssociatedData cannot be combined with organizeOutputBy, since Provenance "
+            "has no place in the blocks; leave one of them out.",
+            kind=UnsupportedParameter,
+        )
+        return None
+
     def _unknown_type(self, name: str) -> str:
         version = self._call.fhir_version
         elsewhere = [str(v) for v in FHIRVersion if v is not version and name in table(v).types]
@@ -242,14 +361,15 @@ class _Reading:
 
     def _within(self, known: Sequence[str], possible: frozenset[str]) -> tuple[str, ...]:
         """Leave out types that this level can never show, as long as something remains."""
-        outside = [name for name in known if name not in possible]
+        shown = possible.union(self._context_types())
+        outside = [name for name in known if name not in shown]
         reason = (
-            f"_type: {', '.join(outside)} belongs to no patient's compartment, so a "
+            f"_type: {', '.join(outside or known)} belongs to no patient's compartment, so a "
             f"{self._call.level} export cannot show it; use the system level for it."
         )
         inside = tuple(name for name in known if name in possible)
         if not inside:
-            raise InvalidParameter(reason if outside else "_type names no type that can be shown.")
+            raise InvalidParameter(reason if known else "_type names no type that can be shown.")
         if outside and self._handling is Handling.STRICT:
             raise InvalidParameter(reason)
         if outside:
@@ -281,5 +401,19 @@ class _Reading:
         return named[1]
 
 
-SERVED = frozenset({"_outputFormat", "_type", "_since", "_until", "patient"})
-"""The parameters of the guide that are served."""
+SERVED = frozenset(
+    {
+        "_dryRun",
+        "_elements",
+        "_outputFormat",
+        "_since",
+        "_type",
+        "_typeFilter",
+        "_until",
+        "allowPartialManifests",
+        "includeAssociatedData",
+        "organizeOutputBy",
+        "patient",
+    }
+)
+"""The parameters of the guide that are served, and `_dryRun`."""

@@ -1,8 +1,14 @@
 """Parts, and the manifest that is a view of the published ones."""
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import Any, TypeAlias
 
 import msgspec
+from msgspec import UNSET, UnsetType
+
+Extensions: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+"""Extensions of a manifest: members of an object, or FHIR Extensions from version 4 on."""
 
 
 class PartKind(StrEnum):
@@ -11,6 +17,8 @@ class PartKind(StrEnum):
     OUTPUT = "output"
     DELETED = "deleted"
     ERROR = "error"
+    REFERENCES = "references"
+    """For later phases only: `Type/id` of what is referenced, one a line; never listed."""
 
 
 class Compression(StrEnum):
@@ -64,6 +72,12 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of NDJSON before compression."""
     digest: str
     """As in `StoredPart`."""
+    digest_sum: int | None = None
+    """The order-independent digest of the lines, see `completeness`; None where none was kept."""
+    continues: bool = False
+    """Whether the last block of lines goes on in the next part of the shard."""
+    published: int = 0
+    """The part's place among the published parts of its job, from 0; set by the job store."""
 
     @property
     def manifest_type(self) -> str:
@@ -75,22 +89,43 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
                 return "Bundle"
             case PartKind.ERROR:
                 return "OperationOutcome"
+            case PartKind.REFERENCES:
+                return "References"
 
 
-class ManifestFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of `output`, `deleted` or `error`."""
+class ManifestFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One entry of a manifest's lists; which members it has depends on the guide's version."""
 
-    type: str
+    type: str | UnsetType = UNSET
+    """Not there where a file holds resources of several types."""
     url: str
     count: int
+    continues_in_file: str | UnsetType = UNSET
+    """The file in which the last block of this one goes on."""
+    file_size: int | UnsetType = UNSET
+    """Bytes of NDJSON, before any compression."""
+    extension: Extensions | UnsetType = UNSET
+
+
+class ManifestLink(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the manifest goes on."""
+
+    relation: str = "next"
+    url: str
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The answer to a poll of a finished job (Bulk Data 2.0.0, Complete Status)."""
 
+    manifest_type: str | UnsetType = UNSET
     transaction_time: str
-    request: str
+    request: str | UnsetType = UNSET
     requires_access_token: bool
+    output_format: str | UnsetType = UNSET
+    output_organized_by: str | UnsetType = UNSET
     output: list[ManifestFile]
     deleted: list[ManifestFile]
-    error: list[ManifestFile]
+    error: list[ManifestFile] | UnsetType = UNSET
+    outcome: list[ManifestFile] | UnsetType = UNSET
+    link: list[ManifestLink] | UnsetType = UNSET
+    extension: Extensions | UnsetType = UNSET

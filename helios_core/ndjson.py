@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from isal import isal_zlib
 
+from helios_core.completeness import added, digest_of
+
 T = TypeVar("T")
 
 LARGE_LINE_BYTES = 1024 * 1024
@@ -35,8 +37,12 @@ class Cutter:
         """Lines in the part being cut, or in the last one."""
         self.bytes = 0
         """Bytes in it, newlines included."""
+        self.digest_sum = 0
+        """Their digest, whatever their order."""
         self.total_rows = 0
         """Lines in all parts so far."""
+        self.continues = False
+        """Whether the next part goes on with what ends the last one."""
 
     async def more(self) -> bool:
         """Whether another part is to come; waits for its first line."""
@@ -49,7 +55,7 @@ class Cutter:
 
     async def part(self) -> AsyncGenerator[bytes]:
         """Give one part as chunks, to be called only after `more` said there is one."""
-        self.rows = self.bytes = 0
+        self.rows = self.bytes = self.digest_sum = 0
         while await self.more():
             fits, size = self._fitting()
             if not fits:
@@ -57,6 +63,7 @@ class Cutter:
             taken, self._waiting = self._waiting[:fits], self._waiting[fits:]
             self.rows += fits
             self.bytes += size
+            self.digest_sum = added(self.digest_sum, digest_of(taken))
             self.total_rows += fits
             chunks = frame(taken)
             del taken  # a large line must not outlive its chunk

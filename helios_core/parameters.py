@@ -10,12 +10,22 @@ from helios_core.errors import InvalidParameter, InvalidRequest
 
 STRINGS = ("valueString", "valueCode", "valueUri", "valueUrl", "valueCanonical", "valueId")
 INSTANTS = ("valueInstant", "valueDateTime", "valueString")
+BOOLEANS = ("valueBoolean", "valueString")
+NUMBERS = ("valueInteger", "valuePositiveInt", "valueUnsignedInt", "valueInteger64", "valueString")
 VALUE_KINDS: Mapping[str, Sequence[str]] = {
     "_outputFormat": STRINGS,
     "_type": STRINGS,
+    "_typeFilter": STRINGS,
+    "_elements": STRINGS,
     "_since": INSTANTS,
     "_until": INSTANTS,
+    "includeAssociatedData": (*STRINGS, "valueCoding"),
+    "organizeOutputBy": STRINGS,
     "patient": ("valueReference", "valueString"),
+    "allowPartialManifests": BOOLEANS,
+    "_dryRun": BOOLEANS,
+    "_minimumFileSize": NUMBERS,
+    "_maximumFileSize": NUMBERS,
 }
 """Per served parameter, the kinds of value an entry of a Parameters resource may carry."""
 
@@ -32,6 +42,8 @@ class Preferences(msgspec.Struct, frozen=True, kw_only=True):
     """What the Prefer header asks for."""
 
     respond_async: bool = False
+    separate_status: bool = False
+    """Whether polls are to answer about themselves (Bulk Data 3.0.0, separate-export-status)."""
     handling: Handling = Handling.DEFAULT
 
 
@@ -49,17 +61,22 @@ def preferences(lines: Sequence[str]) -> Preferences:
     Raises:
         InvalidRequest: `handling` is neither strict nor lenient.
     """
-    respond_async, handling = False, Handling.DEFAULT
+    respond_async = separate_status = False
+    handling = Handling.DEFAULT
     for preference in ",".join(lines).split(","):
         name, _, value = preference.split(";")[0].partition("=")
         match name.strip().lower():
             case "respond-async":
                 respond_async = True
+            case "separate-export-status":
+                separate_status = True
             case "handling" if handling is Handling.DEFAULT:  # a repeat does not count (section 2)
                 handling = _handling(value.strip().strip('"').lower())
             case _:
                 pass
-    return Preferences(respond_async=respond_async, handling=handling)
+    return Preferences(
+        respond_async=respond_async, separate_status=separate_status, handling=handling
+    )
 
 
 def _handling(value: str) -> Handling:
@@ -118,8 +135,15 @@ def _text(name: str, kind: str, value: object) -> str:
     if kind in allowed:
         if kind == "valueReference":
             value = value.get("reference") if isinstance(value, dict) else None
+        if kind == "valueCoding":
+            value = value.get("code") if isinstance(value, dict) else None
         if isinstance(value, str):
             return value
+        # A JSON true is also an int of Python's, so that its text is asked for first.
+        if kind == "valueBoolean" and isinstance(value, bool):
+            return "true" if value else "false"
+        if kind in NUMBERS and isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
     raise InvalidParameter(
         f"Parameter {name} has a {kind} that cannot be used; send it as {' or '.join(allowed)}."
     )

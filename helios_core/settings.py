@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, structs
 
+from helios_core.fhir.bulk_data import GuideVersion
 from helios_core.fhir.versions import FHIRVersion
 from helios_core.manifests import Compression
 from helios_core.variables import PREFIX, TEST_PREFIX, Secret, read, text_of, variables
@@ -31,6 +32,13 @@ class LogFormat(StrEnum):
 
     JSON = "json"
     CONSOLE = "console"
+
+
+class NewlyAdded(StrEnum):
+    """What becomes of group members who joined after `_since`."""
+
+    INCLUDE = "include"
+    EXCLUDE = "exclude"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +121,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bulk_export_enabled: Annotated[
         bool, Meta(description="Whether exports are offered; 501 for every one if not.")
     ] = True
+    bulk_data_ig: Annotated[
+        GuideVersion,
+        Meta(
+            description="Version of the Bulk Data Access guide that is spoken: 3, which clients "
+            "of version 2 understand, or the ballot of version 4."
+        ),
+    ] = GuideVersion.CURRENT
     bulk_export_output_backend: Annotated[
         str, Meta(description="Plugin that keeps the output files; local-fs is plugin localfs.")
     ] = "local-fs"
@@ -168,6 +183,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bulk_export_compression: Annotated[
         Compression, Meta(description="How output files are stored.")
     ] = Compression.GZIP
+    bulk_export_referenced_types: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Types that exports of patients and groups add where something refers to "
+            "them, each resource once; an empty value switches that off.",
+            extra={"empty": True},
+        ),
+    ] = ("Practitioner", "PractitionerRole", "Organization", "Location", "Medication", "Device")
+    bulk_export_since_newly_added: Annotated[
+        NewlyAdded,
+        Meta(
+            description="Whether group members who joined after `_since` bring all of their older "
+            "data, or are left out."
+        ),
+    ] = NewlyAdded.INCLUDE
     bulk_export_lease_duration: Annotated[
         timedelta,
         Meta(

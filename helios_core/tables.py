@@ -17,6 +17,7 @@ from helios_core.loading import LoadSummary
 from helios_core.plugins import Selection
 from helios_core.settings import OWN
 from helios_core.variables import Secret, Variable, text_of
+from helios_core.verifying import Report
 
 
 class SettingRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,6 +201,20 @@ def load_report(summary: LoadSummary) -> Group:
     if summary.skipped:
         lines.append(f"{summary.skipped:,} files were skipped: their names are not those of JSON")
     return Group(counts, *map(Text, lines))
+
+
+def verification(report: Report) -> Group:
+    """Say of every type whether all of it is there."""
+    types = _table("list", "type", "resources", "bytes", "verdict")
+    for finding in report.findings:
+        amounts = (f"{finding.found.count:,}", f"{finding.found.bytes:,}")
+        verdict = f"{finding.verdict}: {finding.reason}" if finding.reason else finding.verdict
+        types.add_row(*map(escape, (finding.kind, finding.type, *amounts, verdict)))
+    whole = "complete" if report.ok else "NOT complete"
+    total = f"proof of completeness as of {report.transaction_time}: {whole}"
+    if report.continued:
+        total += "; the manifest goes on in another page, to be verified by itself"
+    return Group(types, Text(total))
 
 
 def export_report(summary: Summary) -> Group:

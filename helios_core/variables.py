@@ -55,6 +55,8 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     plugin: str | None
     """The plugin the setting belongs to, None for the server's own."""
+    may_be_empty: bool = False
+    """Whether an empty value means an empty list; otherwise it means that nothing is set."""
 
     @property
     def secret(self) -> bool:
@@ -104,8 +106,9 @@ def read(
     for variable in known:
         # Compose files and shells write "not set" as an empty value.
         text = environ.get(variable.name, "").strip()
+        emptied = variable.may_be_empty and variable.name in environ
         try:
-            if text:
+            if text or emptied:
                 values[variable.field] = variable.value(text)
             elif variable.required:
                 problems.append(f"{variable.name} is not set; allowed is {variable.allowed}")
@@ -148,6 +151,7 @@ def _variable(field: structs.FieldInfo, prefix: str, plugin: str | None) -> Vari
         unit=next((meta.title for meta in metas if meta.title), ""),
         description=next((meta.description for meta in metas if meta.description), ""),
         plugin=None if "setting" in extra else plugin,
+        may_be_empty=extra.get("empty", False),
     )
 
 

@@ -47,6 +47,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.base_url.rstrip('/')}/{folder}$export"
 
     @property
+    def parameters(self) -> dict[str, Any]:
+        """The kick-off parameters as a resource, without lists joined by commas."""
+        named = [("_type", name) for name in self.types]
+        named += [("_since", self.since or ""), ("_until", self.until or "")]
+        entries = [{"name": name, "valueString": value} for name, value in named if value]
+        return {"resourceType": "Parameters", "parameter": entries}
+
+    @property
     def query(self) -> dict[str, str]:
         """The kick-off parameters."""
         named = {"_type": ",".join(self.types), "_since": self.since, "_until": self.until}
@@ -187,6 +195,11 @@ class _Export:
         response = await self._client.get(
             self._order.url, params=self._order.query, headers=headers
         )
+        if response.status_code == httpx.codes.METHOD_NOT_ALLOWED:
+            # Servers of version 4 of the guide take no GET.
+            response = await self._client.post(
+                self._order.url, json=self._order.parameters, headers=headers
+            )
         refuse(response)
         location = response.headers.get("Content-Location")
         if response.status_code != httpx.codes.ACCEPTED or not location:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -16,21 +17,29 @@ class ManifestEntry(msgspec.Struct, frozen=True):
     url: str
     type: str = ""
     count: int | None = None
+    extension: Any = None
+    """An object of members, or FHIR Extensions from version 4 on."""
 
 
 class ReceivedManifest(msgspec.Struct, frozen=True, rename="camel"):
-    """A manifest as any server may write it (Bulk Data 2.0.0, Complete Status)."""
+    """A manifest as any server may write it (Bulk Data 2.0.0 to 4.0.0-ballot)."""
 
     transaction_time: str
     requires_access_token: bool = False
     output: Sequence[ManifestEntry] = ()
     deleted: Sequence[ManifestEntry] = ()
     error: Sequence[ManifestEntry] = ()
+    outcome: Sequence[ManifestEntry] = ()
+    output_organized_by: str | None = None
+    link: Sequence[Any] = ()
+    extension: Any = None
+    """As in an entry."""
 
     @property
     def entries(self) -> list[tuple[str, ManifestEntry]]:
         """All the files, each with the list it is in."""
-        lists = {"output": self.output, "deleted": self.deleted, "error": self.error}
+        names = ("output", "deleted", "error", "outcome")
+        lists: dict[str, Sequence[ManifestEntry]] = {each: getattr(self, each) for each in names}
         return [(kind, entry) for kind, entries in lists.items() for entry in entries]
 
 
@@ -38,7 +47,7 @@ class WantedFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file to fetch, and where it goes."""
 
     kind: str
-    """`output`, `deleted` or `error`."""
+    """`output`, `deleted`, `error` or, from version 4 on, `outcome`."""
     entry: ManifestEntry
     path: Path
 

@@ -22,7 +22,7 @@ _TYPES = frozenset(
 _REQUESTED = frozenset({"batch", "transaction"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 _WITH_RESOURCE = frozenset({"POST", "PUT"})
-_OTHER_CONDITIONS = ("ifNoneExist", "ifNoneMatch", "ifModifiedSince")
+_OTHER_CONDITIONS = ("ifNoneMatch", "ifModifiedSince")
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,8 +37,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """Of `request`; never None in a batch or transaction."""
     if_match: str | None = None
     """Of `request`, as sent: `W/"3"`."""
+    if_none_exist: str | None = None
+    """Of `request`, as sent: the search of a conditional create."""
     conditions: tuple[str, ...] = ()
-    """Names of the conditions beside ifMatch (ifNoneExist, ...), none of which is supported."""
+    """Names of the other conditions (ifNoneMatch, ...), none of which is supported."""
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +99,9 @@ def _entry(raw: msgspec.Raw, where: str, *, requested: bool) -> Entry:
         method=method,
         url=_text(request, "url", where=f"{where}.request"),
         if_match=_text(request, "ifMatch", where=where) if "ifMatch" in request else None,
+        if_none_exist=(
+            _text(request, "ifNoneExist", where=where) if "ifNoneExist" in request else None
+        ),
         conditions=tuple(name for name in _OTHER_CONDITIONS if name in request),
     )
 

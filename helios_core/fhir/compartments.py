@@ -1,19 +1,15 @@
 """Which patients a resource is about, by the CompartmentDefinition of its FHIR version."""
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from helios_core.fhir.expressions import As, Is, Key, Step, parse_expression
 from helios_core.fhir.references import split_reference
 from helios_core.fhir.versions import FHIRVersion, Table, table
 
 Path = tuple[str, ...]
 """JSON keys from a resource down to a reference's text; arrays on the way are walked through."""
-
-_CAST = re.compile(r"( as (\w+)|\.as\((\w+)\)|\.ofType\((\w+)\))$")
-_TARGET = re.compile(r"\.where\(resolve\(\) is (\w+)\)$")
-_PLAIN = re.compile(r"\w+(\.\w+)*")
 
 
 def patients_of(
@@ -81,36 +77,31 @@ def parameter_paths(
     """
     parameters = (p for p in definitions.search_parameters(resource_type) if p.code == code)
     alternatives = (
-        _bare(alternative)
+        alternative
         for parameter in parameters
-        for alternative in (parameter.expression or "").split("|")
+        if parameter.expression
+        for alternative in parse_expression(parameter.expression)
+        if alternative.root == resource_type
     )
-    paths = (
-        _path(alternative, compartment, set(definitions.elements(resource_type)))
-        for alternative in alternatives
-        if alternative.startswith(f"{resource_type}.")
-    )
+    elements = set(definitions.elements(resource_type))
+    paths = (_path(alternative.steps, compartment, elements) for alternative in alternatives)
     return tuple(path for path in paths if path)
 
 
-def _bare(expression: str) -> str:
-    stripped = expression.strip()
-    # "(A.b as Reference)" wraps the whole; "(A.b as Reference).where(...)" only its beginning.
-    return stripped[1:].replace(")", "", 1) if stripped.startswith("(") else stripped
-
-
-def _path(expression: str, compartment: str, elements: set[str]) -> Path | None:
-    if target := _TARGET.search(expression):
-        if target[1] != compartment:
-            return None
-        expression = expression[: target.start()]
-    cast = _CAST.search(expression)
-    if cast:
-        if "Reference" not in cast.groups():
-            return None
-        expression = expression[: cast.start()]
-    if not _PLAIN.fullmatch(expression):
-        raise ValueError(f"cannot follow the expression {expression!r}")
-    names = expression.split(".")[1:]
-    choice = cast is not None or (len(names) == 1 and f"{names[0]}[x]" in elements)
+def _path(steps: Sequence[Step], compartment: str, elements: set[str]) -> Path | None:
+    names: list[str] = []
+    choice = False
+    for step in steps:
+        match step:
+            case Key(name) if not choice:
+                names.append(name)
+            case As("Reference"):
+                choice = True
+            case Is(target) if target == compartment:
+                pass
+            case As() | Is():
+                return None
+            case _:
+                raise ValueError(f"cannot follow {type(step).__name__} to a compartment")
+    choice = choice or (len(names) == 1 and f"{names[0]}[x]" in elements)
     return (*names[:-1], names[-1] + "Reference" if choice else names[-1], "reference")

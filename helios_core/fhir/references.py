@@ -8,8 +8,10 @@ import msgspec
 _LITERAL = re.compile(
     r"([A-Z][A-Za-z]{1,63})/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?"
 )
+_ANYWHERE = re.compile(rf"(?:https?://[^?#|]+/)?{_LITERAL.pattern}")
 # In compact JSON no string content can look like this: a quote inside a string is escaped.
 _TEMPORARY = re.compile(rb'"reference":"(urn:(?:uuid|oid):[^"\\]*)"')
+_CONDITIONAL = re.compile(rb'"reference":("[A-Z][A-Za-z]{1,63}\?(?:[^"\\]|\\.)*")')
 _BACKSLASH = ord("\\")
 
 
@@ -33,6 +35,16 @@ def bases(base_url: str) -> tuple[str, ...]:
     return (base_url,) if base_url else ()
 
 
+def named_type(reference: str) -> str | None:
+    """
+    Give the resource type that a literal reference names, wherever it points.
+
+    Contained (#x), temporary (urn:) and conditional references, and canonical URLs, give None.
+    """
+    match = _ANYWHERE.fullmatch(reference)
+    return match[1] if match else None
+
+
 def rewrite(body: bytes, mapping: Mapping[str, str]) -> tuple[bytes, set[str]]:
     """
     Put `Type/id` in place of temporary references (urn:uuid:, urn:oid:), in compact JSON.
@@ -53,3 +65,29 @@ def rewrite(body: bytes, mapping: Mapping[str, str]) -> tuple[bytes, set[str]]:
         return b'"reference":' + msgspec.json.encode(mapping[temporary])
 
     return _TEMPORARY.sub(replacement, body), unresolved
+
+
+def conditional_references(body: bytes) -> set[str]:
+    """Give the references in compact JSON that are searches: `Type?parameter=value`."""
+    texts = (_conditional(body, match) for match in _CONDITIONAL.finditer(body))
+    return {text for text in texts if text is not None}
+
+
+def rewrite_conditional(body: bytes, mapping: Mapping[str, str]) -> bytes:
+    """Put `Type/id` in place of the references in compact JSON that are searches."""
+
+    def replacement(match: re.Match[bytes]) -> bytes:
+        text = _conditional(body, match)
+        return b'"reference":' + msgspec.json.encode(mapping[text]) if text else match[0]
+
+    return _CONDITIONAL.sub(replacement, body)
+
+
+def _conditional(body: bytes, match: re.Match[bytes]) -> str | None:
+    """Give the text of what looks like such a reference, None where it is none."""
+    if body[match.start() - 1] == _BACKSLASH:
+        return None
+    try:
+        return str(msgspec.json.decode(match[1]))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None  # checking the resource as a whole says what is wrong

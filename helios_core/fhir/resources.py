@@ -11,6 +11,7 @@ import xxhash
 from helios_core.errors import InvalidResource
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.instants import format_instant
+from helios_core.fhir.search import Terms, terms_of
 from helios_core.fhir.strict_json import members, read_object
 from helios_core.fhir.versions import FHIRVersion, table
 
@@ -34,6 +35,8 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """xxh3_64 of head and tail: equal hashes mean nothing has changed."""
     patients: tuple[str, ...] = ()
     """Ids of the patients whose compartment the resource is in, sorted, without repeats."""
+    terms: Terms | None = None
+    """What to index for searches; None leaves it to the store to find out."""
 
     def stamped(self, version_id: int, last_updated: datetime) -> bytes:
         """Give the line to store and to export: one compact JSON object without a newline."""
@@ -64,6 +67,7 @@ def parse_resource(  # noqa: PLR0913 - what the body must say, each with a defau
     found_type = _checked_type(tree, fhir_version, resource_type)
     tree["id"] = found_id = assigned_id or _checked_id(tree, resource_id)
     patients = patients_of(tree, fhir_version, base_urls)
+    terms = terms_of(tree, fhir_version, found_type)
     del tree  # as large as the text, which is cut next
     head, tail = _cut(text, found_type, found_id)
     return Resource(
@@ -73,6 +77,7 @@ def parse_resource(  # noqa: PLR0913 - what the body must say, each with a defau
         tail=tail,
         content_hash=_hash(head, tail),
         patients=patients,
+        terms=terms,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from litestar import Response
@@ -19,6 +19,9 @@ def raw(content: bytes | None) -> msgspec.Raw | None:
     return None if content is None else msgspec.Raw(content)
 
 
+Mode = Literal["match", "include", "outcome"]
+
+
 class Link(msgspec.Struct, frozen=True):
     """A Bundle.link."""
 
@@ -29,7 +32,7 @@ class Link(msgspec.Struct, frozen=True):
 class EntrySearch(msgspec.Struct, frozen=True):
     """A Bundle.entry.search."""
 
-    mode: str = "match"
+    mode: Mode = "match"
 
 
 class EntryRequest(msgspec.Struct, frozen=True):

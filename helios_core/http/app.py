@@ -5,8 +5,12 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from helios_core.data_providers import SupportsHistory, SupportsSearch, SupportsWrites
+from helios_core.dry_runs import FileLimits
+from helios_core.fhir.bulk_data import GUIDES
 from helios_core.http.access import AccessLog
 from helios_core.http.bundles import Bundles
+from helios_core.http.conditional import ConditionalWriting
+from helios_core.http.conditions import Conditions
 from helios_core.http.discovery import Discovery
 from helios_core.http.guards import Guard
 from helios_core.http.histories import History
@@ -16,8 +20,9 @@ from helios_core.http.parts import Parts
 from helios_core.http.resources import Reading, Writing
 from helios_core.http.searches import Searching
 from helios_core.http.status import Status
+from helios_core.kickoff import Policy
 from helios_core.plugins import Backends
-from helios_core.settings import Settings
+from helios_core.settings import NewlyAdded, Settings
 
 
 def create_app(settings: Settings, backends: Backends) -> ASGIApp:
@@ -46,7 +51,7 @@ def _discovery(settings: Settings, backends: Backends, guard: Guard) -> list[HTT
     return Discovery(
         backends,
         guard,
-        exports=settings.bulk_export_enabled,
+        guide=GUIDES[settings.bulk_data_ig] if settings.bulk_export_enabled else None,
         tenant=settings.default_tenant,
         fhir_version=settings.default_fhir_version,
     ).routes()
@@ -58,21 +63,42 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
     kick_off = KickOff(
         backends,
         guard,
+        policy=_policy(settings),
         max_active=settings.bulk_export_max_concurrent_per_tenant,
-        shard_bytes=settings.bulk_export_part_bytes,
+        limits=FileLimits(
+            bytes=settings.bulk_export_part_bytes, rows=settings.bulk_export_part_rows
+        ),
     )
-    status = Status(backends, guard, output_ttl=settings.bulk_export_output_ttl)
+    status = Status(
+        backends,
+        guard,
+        guide=GUIDES[settings.bulk_data_ig],
+        output_ttl=settings.bulk_export_output_ttl,
+    )
     return [*kick_off.routes(), *status.routes(), *Parts(backends, guard).routes()]
+
+
+def _policy(settings: Settings) -> Policy:
+    newly_added = settings.bulk_export_since_newly_added
+    return Policy(
+        include_newly_added=newly_added is NewlyAdded.INCLUDE,
+        referenced_types=settings.bulk_export_referenced_types,
+        guide=GUIDES[settings.bulk_data_ig],
+    )
 
 
 def _resources(backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
     provider = backends.provider
     routes = Reading(provider, guard).routes()
+    conditions, searching = None, None
+    if isinstance(provider, SupportsSearch):
+        conditions, searching = Conditions(provider, provider), Searching(provider, guard)
+        routes += searching.routes()
     if isinstance(provider, SupportsWrites):
-        routes += Writing(provider, guard).routes()
-        routes += Bundles(provider, provider, guard).routes()
+        bundles = Bundles(provider, provider, guard, conditions=conditions, searching=searching)
+        routes += [*Writing(provider, guard, conditions).routes(), *bundles.routes()]
+        if conditions is not None:
+            routes += ConditionalWriting(provider, guard, conditions).routes()
     if isinstance(provider, SupportsHistory):
         routes += History(provider, guard).routes()
-    if isinstance(provider, SupportsSearch):
-        routes += Searching(provider, guard).routes()
     return routes

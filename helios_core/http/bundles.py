@@ -1,8 +1,8 @@
 """The door of batch and transaction Bundles."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
-from uuid import uuid4
 
 import msgspec
 from litestar import Response, post
@@ -11,22 +11,14 @@ from litestar.handlers import HTTPRouteHandler
 from helios_core.data_providers import (
     Applied,
     DataProvider,
-    Delete,
     Outcome,
-    Put,
+    StoredVersion,
     SupportsWrites,
 )
-from helios_core.errors import (
-    HeliosError,
-    InvalidRequest,
-    InvalidResource,
-    RequestError,
-    UnsupportedParameter,
-)
+from helios_core.errors import HeliosError, InvalidResource
 from helios_core.fhir.bundles import Bundle, Entry, parse_bundle
 from helios_core.fhir.instants import format_instant
-from helios_core.fhir.references import rewrite
-from helios_core.fhir.resources import parse_resource
+from helios_core.fhir.references import conditional_references
 from helios_core.http.answers import (
     BundleAnswer,
     BundleEntry,
@@ -37,40 +29,42 @@ from helios_core.http.answers import (
     found,
     raw,
 )
-from helios_core.http.guards import (
-    Caller,
-    Guard,
-    Incoming,
-    body_of,
-    checked_type,
-    parameters_of,
-)
+from helios_core.http.conditions import Conditions
+from helios_core.http.guards import Caller, Guard, Incoming, body_of, pairs_of, parameters_of
 from helios_core.http.outcomes import outcome_of, reason_of, status_of
-from helios_core.http.resources import if_match_of
+from helios_core.http.searches import Searching
+from helios_core.http.steps import (
+    Places,
+    Step,
+    about,
+    change_of,
+    check_once,
+    served,
+    settled,
+    step_of,
+)
 
 ORDER: Final = ("DELETE", "POST", "PUT", "GET")
 """In which order the entries of a transaction take effect (FHIR R4, http.html#trules)."""
-PLACES: Final = {"POST": 1, "PUT": 2, "DELETE": 2, "GET": 2}
-"""How many segments the URL of a request has, by method: the type, and the id."""
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry, understood."""
-
-    index: int
-    method: str
-    resource_type: str
-    id: str
-    entry: Entry
 
 
 class Bundles:
     """Applies Bundles: a batch entry by entry, a transaction as a whole or not at all."""
 
-    def __init__(self, provider: DataProvider, writer: SupportsWrites, guard: Guard) -> None:
+    def __init__(
+        self,
+        provider: DataProvider,
+        writer: SupportsWrites,
+        guard: Guard,
+        *,
+        conditions: Conditions | None,
+        searching: Searching | None,
+    ) -> None:
         self._provider = provider
         self._writer = writer
         self._guard = guard
+        self._conditions = conditions
+        self._searching = searching
 
     def routes(self) -> list[HTTPRouteHandler]:
         """Give the door of Bundles."""
@@ -86,7 +80,7 @@ class Bundles:
                 entries = await self._transaction(caller, bundle)
             case "batch":
                 entries = [
-                    await self._alone(caller, index, entry)
+                    await self._entry(caller, index, entry)
                     for index, entry in enumerate(bundle.entries)
                 ]
             case _:
@@ -98,40 +92,91 @@ class Bundles:
 
     async def _transaction(self, caller: Caller, bundle: Bundle) -> list[BundleEntry]:
         steps = [step_of(caller, index, entry) for index, entry in enumerate(bundle.entries)]
-        _check_once(steps)
-        steps.sort(key=lambda step: ORDER.index(step.method))
-        places = {
-            step.entry.full_url: f"{step.resource_type}/{step.id}"
-            for step in steps
-            if step.entry.full_url is not None and step.entry.resource is not None
-        }
-        writing = [step for step in steps if step.method != "GET"]
-        changes = [change_of(caller, step, places) for step in writing]
-        applied = await self._writer.write(caller.tenant, caller.fhir_version, changes)
+        references = conditional_references_of(steps)
+        conditional = bool(references) or any(step.conditional for step in steps)
+        async with self._alone(caller, conditional=conditional):
+            steps = [await settled(caller, step, self._conditions) for step in steps]
+            check_once(steps)
+            places = Places(
+                temporary=temporary_places(steps),
+                conditional=await self._conditional_places(caller, references),
+            )
+            steps.sort(key=lambda step: ORDER.index(step.method))
+            changing = [step for step in steps if step.changing]
+            changes = [change_of(caller, step, places) for step in changing]
+            applied = await self._writer.write(caller.tenant, caller.fhir_version, changes)
         answers = {
             step.index: _written(caller, step, done)
-            for step, done in zip(writing, applied, strict=True)
+            for step, done in zip(changing, applied, strict=True)
         }
-        for step in steps[len(writing) :]:
-            answers[step.index] = await self._read(caller, step)
+        for step in steps:
+            if not step.changing:
+                answers[step.index] = await self._told(caller, step)
         return [answers[index] for index in range(len(steps))]
 
-    async def _alone(self, caller: Caller, index: int, entry: Entry) -> BundleEntry:
+    def _alone(self, caller: Caller, *, conditional: bool) -> AbstractAsyncContextManager[None]:
+        """Keep other conditional changes out while one is settled and made."""
+        if self._conditions is None or not conditional:
+            return nullcontext()
+        return self._conditions.alone(caller)
+
+    async def _conditional_places(
+        self, caller: Caller, references: Mapping[str, Step]
+    ) -> dict[str, str]:
+        """
+        Give what references that are searches mean (FHIR R4, http.html#trules).
+
+        Raises:
+            RequestError: One of them finds nothing, or more than one resource.
+        """
+        places: dict[str, str] = {}
+        for reference, step in references.items():
+            resource_type, _, query = reference.partition("?")
+            with about(step):
+                criteria = pairs_of(query, "A conditional reference")
+                match = await served(self._conditions).match(caller, resource_type, criteria)
+                if match is None:
+                    raise InvalidResource(
+                        f"a conditional reference finds no {resource_type}; store it first, or "
+                        "refer to it by a urn:uuid in the same transaction."
+                    )
+            places[reference] = f"{resource_type}/{match.id}"
+        return places
+
+    async def _entry(self, caller: Caller, index: int, entry: Entry) -> BundleEntry:
         """Apply one entry of a batch; what is wrong with it concerns no other."""
         try:
             step = step_of(caller, index, entry)
-            if step.method == "GET":
-                return await self._read(caller, step)
-            change = change_of(caller, step, None)
-            [applied] = await self._writer.write(caller.tenant, caller.fhir_version, [change])
+            async with self._alone(caller, conditional=step.conditional):
+                step = await settled(caller, step, self._conditions)
+                if not step.changing:
+                    return await self._unchanged(caller, step)
+                change = change_of(caller, step, None)
+                [applied] = await self._writer.write(caller.tenant, caller.fhir_version, [change])
             return _written(caller, step, applied)
         except HeliosError as error:
-            status = status_of(error)
+            return _failed(error)
+
+    async def _told(self, caller: Caller, step: Step) -> BundleEntry:
+        """Answer an entry of a transaction that is done: what cannot be read fails alone."""
+        try:
+            return await self._unchanged(caller, step)
+        except HeliosError as error:
+            return _failed(error)
+
+    async def _unchanged(self, caller: Caller, step: Step) -> BundleEntry:
+        """Answer an entry that reads, or whose condition leaves nothing to change."""
+        if step.method == "DELETE":
+            return BundleEntry(response=EntryResponse(status="204 No Content"))
+        if step.match is not None:
+            return BundleEntry(response=_response(caller, step.match))
+        if step.search is not None and self._searching is not None:
+            searchset = await self._searching.searchset(caller, step.search)
             return BundleEntry(
-                response=EntryResponse(
-                    status=f"{status} {reason_of(status)}", outcome=raw(outcome_of(error))
-                )
+                resource=raw(msgspec.json.encode(searchset)),
+                response=EntryResponse(status="200 OK"),
             )
+        return await self._read(caller, step)
 
     async def _read(self, caller: Caller, step: Step) -> BundleEntry:
         stored = found(
@@ -149,86 +194,42 @@ class Bundles:
         )
 
 
-def step_of(caller: Caller, index: int, entry: Entry) -> Step:
-    """
-    Give the meaning of an entry's request.
+def conditional_references_of(steps: Sequence[Step]) -> dict[str, Step]:
+    """Give the references that are searches, each with an entry that has it."""
+    return {
+        reference: step
+        for step in steps
+        if step.method in ("POST", "PUT")
+        for reference in conditional_references(step.entry.resource or b"")
+    }
 
-    Raises:
-        InvalidRequest: Its URL is not what its method needs.
-        UnsupportedParameter: It is conditional, or a search.
-        ResourceNotFound: Its type does not exist.
-    """
-    method, url = entry.method or "", entry.url or ""
-    if method not in PLACES or "?" in url or entry.conditions:
-        raise UnsupportedParameter(
-            f"entry {index}: conditions, searches and PATCH are not served in a Bundle; use POST, "
-            "PUT, DELETE and GET by id."
+
+def temporary_places(steps: Sequence[Step]) -> dict[str, str]:
+    """Give what the fullUrl of every entry with a resource stands for."""
+    return {
+        step.entry.full_url: f"{step.resource_type}/{step.id}"
+        for step in steps
+        if step.entry.full_url is not None and step.entry.resource is not None
+    }
+
+
+def _failed(error: HeliosError) -> BundleEntry:
+    status = status_of(error)
+    return BundleEntry(
+        response=EntryResponse(
+            status=f"{status} {reason_of(status)}", outcome=raw(outcome_of(error))
         )
-    segments = url.removeprefix(caller.base).strip("/").split("/")
-    if len(segments) != PLACES[method]:
-        form = "[type]" if PLACES[method] == 1 else "[type]/[id]"
-        raise InvalidRequest(f"entry {index}: the URL of a {method} is {form}.")
-    return Step(
-        index=index,
-        method=method,
-        resource_type=checked_type(segments[0], caller.fhir_version),
-        id=segments[1] if len(segments) > 1 else str(uuid4()),
-        entry=entry,
     )
 
 
-def change_of(caller: Caller, step: Step, places: Mapping[str, str] | None) -> Put | Delete:
-    """
-    Give the change an entry asks for, its temporary references replaced by real ones.
-
-    `places` goes from the fullUrl of each entry to `Type/id`; None leaves references alone, as in
-    a batch, whose entries must not refer to each other.
-
-    Raises:
-        RequestError: The entry is at fault, and the message says which.
-    """
-    try:
-        if_match = if_match_of(step.entry.if_match)
-        if step.method == "DELETE":
-            return Delete(resource_type=step.resource_type, id=step.id, if_match=if_match)
-        body = step.entry.resource or b""
-        if places is not None:
-            body = _resolved(body, places)
-        resource = parse_resource(
-            body,
-            caller.fhir_version,
-            resource_type=step.resource_type,
-            resource_id=step.id if step.method == "PUT" else None,
-            assigned_id=step.id if step.method == "POST" else None,
-            base_urls=(caller.base,),
-        )
-    except RequestError as error:
-        raise type(error)(f"entry {step.index}: {error}") from error
-    return Put(resource=resource, if_match=if_match)
-
-
-def _resolved(body: bytes, places: Mapping[str, str]) -> bytes:
-    body, unresolved = rewrite(body, places)
-    if unresolved:
-        raise InvalidResource(
-            f"{len(unresolved)} temporary references (urn:) are the fullUrl of no entry with a "
-            "resource; send what they mean in the same transaction."
-        )
-    return body
-
-
-def _check_once(steps: Sequence[Step]) -> None:
-    """Refuse a transaction that changes one resource twice (FHIR R4, http.html#trules)."""
-    seen = dict[tuple[str, str], int]()
-    for step in steps:
-        if step.method == "GET":
-            continue
-        first = seen.setdefault((step.resource_type, step.id), step.index)
-        if first != step.index:
-            raise InvalidRequest(
-                f"entries {first} and {step.index} change the same resource; a transaction may do "
-                "that once."
-            )
+def _response(caller: Caller, match: StoredVersion) -> EntryResponse:
+    where = f"{match.resource_type}/{match.id}/_history/{match.version_id}"
+    return EntryResponse(
+        status="200 OK",
+        location=f"{caller.base}/{where}",
+        etag=etag_of(match.version_id),
+        last_modified=format_instant(match.last_updated),
+    )
 
 
 def _written(caller: Caller, step: Step, applied: Applied) -> BundleEntry:

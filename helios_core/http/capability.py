@@ -13,18 +13,30 @@ from helios_core.data_providers import (
     SupportsSearch,
     SupportsWrites,
 )
+from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.instants import format_instant
 from helios_core.fhir.versions import FHIRVersion, table
+from helios_core.http.searchable import searchable
 
-BULK_DATA: Final = "http://hl7.org/fhir/uv/bulkdata"
 EXPORTS: Final = {"Patient": "patient-export", "Group": "group-export"}
 """The types on which an export can be started, and the definitions of those operations."""
+CONDITIONAL: Final = {
+    "conditionalCreate": True,
+    "conditionalUpdate": True,
+    "conditionalDelete": "single",
+}
+"""What a store that can be searched and written to can do with every type."""
 
 
 def capability_statement(
-    provider: DataProvider, fhir_version: FHIRVersion, *, base: str, exports: bool, date: datetime
+    provider: DataProvider,
+    fhir_version: FHIRVersion,
+    *,
+    base: str,
+    guide: Guide | None,
+    date: datetime,
 ) -> bytes:
-    """Give the CapabilityStatement of one FHIR version as JSON."""
+    """Give the CapabilityStatement of one FHIR version as JSON; no guide means no exports."""
     statement = {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -34,26 +46,29 @@ def capability_statement(
         "implementation": {"description": "Helios FHIR server", "url": base},
         "fhirVersion": table(fhir_version).label,
         "format": ["application/fhir+json", "json"],
-        "rest": [_rest(provider, fhir_version, exports=exports)],
+        "rest": [_rest(provider, fhir_version, guide=guide)],
     }
-    if exports:
-        statement["instantiates"] = [f"{BULK_DATA}/CapabilityStatement/bulk-data"]
+    if guide:
+        statement["instantiates"] = [guide.canonical("CapabilityStatement", "bulk-data")]
     return msgspec.json.encode(statement)
 
 
-def _rest(provider: DataProvider, fhir_version: FHIRVersion, *, exports: bool) -> dict[str, Any]:
+def _rest(
+    provider: DataProvider, fhir_version: FHIRVersion, *, guide: Guide | None
+) -> dict[str, Any]:
     interactions = [{"code": code} for code in _interactions(provider)]
+    searches = searchable(fhir_version) if isinstance(provider, SupportsSearch) else {}
     rest: dict[str, Any] = {
         "mode": "server",
         "resource": [
-            _resource(name, provider, interactions, exports=exports)
+            _resource(name, provider, interactions, guide=guide) | searches.get(name, {})
             for name in sorted(table(fhir_version).types)
         ],
     }
     if isinstance(provider, SupportsWrites):
         rest["interaction"] = [{"code": "transaction"}, {"code": "batch"}]
-    if exports:
-        rest["operation"] = [_operation("export")]
+    if guide:
+        rest["operation"] = [_operation(guide, "export")]
     return rest
 
 
@@ -69,22 +84,23 @@ def _interactions(provider: DataProvider) -> Iterator[str]:
 
 
 def _resource(
-    name: str, provider: DataProvider, interactions: list[dict[str, str]], *, exports: bool
+    name: str, provider: DataProvider, interactions: list[dict[str, str]], *, guide: Guide | None
 ) -> dict[str, Any]:
-    resource: dict[str, Any] = {"type": name, "interaction": interactions}
+    resource: dict[str, Any] = {
+        "type": name,
+        "interaction": interactions,
+        "conditionalRead": "not-match",
+    }
     if isinstance(provider, SupportsWrites):
         resource |= {"versioning": "versioned-update", "updateCreate": True}
     if isinstance(provider, SupportsHistory):
         resource["readHistory"] = True
-    if isinstance(provider, SupportsSearch):
-        resource["searchParam"] = [
-            {"name": "_id", "type": "token"},
-            {"name": "_lastUpdated", "type": "date"},
-        ]
-    if exports and name in EXPORTS:
-        resource["operation"] = [_operation(EXPORTS[name])]
+    if isinstance(provider, SupportsWrites) and isinstance(provider, SupportsSearch):
+        resource |= CONDITIONAL
+    if guide and name in EXPORTS:
+        resource["operation"] = [_operation(guide, EXPORTS[name])]
     return resource
 
 
-def _operation(definition: str) -> dict[str, str]:
-    return {"name": "export", "definition": f"{BULK_DATA}/OperationDefinition/{definition}"}
+def _operation(guide: Guide, definition: str) -> dict[str, str]:
+    return {"name": "export", "definition": guide.canonical("OperationDefinition", definition)}

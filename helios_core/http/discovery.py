@@ -8,6 +8,7 @@ from litestar import Response, route
 from litestar.handlers import HTTPRouteHandler
 
 from helios_core.errors import BackendError, BackendUnavailable
+from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.versions import FHIRVersion
 from helios_core.http.answers import resource_answer
 from helios_core.http.capability import capability_statement
@@ -28,13 +29,13 @@ class Discovery:
         backends: Backends,
         guard: Guard,
         *,
-        exports: bool,
+        guide: Guide | None,
         tenant: str,
         fhir_version: FHIRVersion,
     ) -> None:
         self._backends = backends
         self._guard = guard
-        self._exports = exports
+        self._guide = guide
         self._tenant = tenant
         self._fhir_version = fhir_version
         self._date = datetime.now(UTC)
@@ -51,11 +52,13 @@ class Discovery:
         """Give the CapabilityStatement of the FHIR version the client asks about."""
         caller = self._guard.admit(request)
         parameters_of(request, ("mode",))
-        statement = capability_statement(
+        # The first statement of a version compiles every search parameter there is.
+        statement = await asyncio.to_thread(
+            capability_statement,
             self._backends.provider,
             caller.fhir_version,
             base=caller.base,
-            exports=self._exports,
+            guide=self._guide,
             date=self._date,
         )
         return resource_answer(caller, statement)

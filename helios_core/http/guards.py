@@ -42,6 +42,10 @@ FORMATS: Final = frozenset({"json", "text/json", *READABLE})
 """Values of `_format` that ask for what is sent anyway."""
 
 
+FORM: Final = "application/x-www-form-urlencoded"
+MOST_PARAMETERS: Final = 1000
+
+
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """One admitted request: on whose behalf, about which version, and through which address."""
 
@@ -75,15 +79,16 @@ class Guard:
         self._default_tenant = default_tenant
         self._default_version = default_version
 
-    def admit(self, request: Incoming) -> Caller:
+    def admit(self, request: Incoming, *, in_any_form: bool = False) -> Caller:
         """
-        Give the caller of a request whose answer is JSON.
+        Give the caller of a request whose answer is JSON, or may be anything at all.
 
         Raises:
             InvalidRequest: The tenant, the host or the FHIR version is malformed.
             NotAcceptable: The client accepts no JSON.
         """
-        self._check_accept(request)
+        if not in_any_form or "_format" in dict(query_of(request)):
+            self._check_accept(request)
         named = self._named_version(request)
         return Caller(
             tenant=self.tenant(request),
@@ -157,11 +162,29 @@ def query_of(request: Incoming) -> list[tuple[str, str]]:
     Raises:
         InvalidRequest: The query does not decode to UTF-8.
     """
+    return _pairs(request.scope["query_string"], "The query string")
+
+
+def _pairs(encoded: bytes, what: str) -> list[tuple[str, str]]:
+    return pairs_of(encoded.decode("latin-1"), what)
+
+
+def pairs_of(text: str, what: str) -> list[tuple[str, str]]:
+    """
+    Give the decoded pairs of a text encoded as in a query string.
+
+    Raises:
+        InvalidRequest: It does not decode to UTF-8, or there are too many.
+    """
     try:
-        text = request.scope["query_string"].decode("ascii")
-        return parse_qsl(text, keep_blank_values=True, errors="strict")
+        text.encode("ascii")
+        return parse_qsl(
+            text, keep_blank_values=True, errors="strict", max_num_fields=MOST_PARAMETERS
+        )
     except ValueError as error:
-        raise InvalidRequest("The query string is not percent-encoded UTF-8.") from error
+        raise InvalidRequest(
+            f"{what} is not percent-encoded UTF-8 with at most {MOST_PARAMETERS} parameters."
+        ) from error
 
 
 def url_of(request: Incoming, base: str) -> str:
@@ -179,7 +202,24 @@ async def body_of(request: Incoming) -> bytes:
         UnsupportedMediaType: It says to carry something else, or is compressed.
         BodyTooLarge: It is over the limit; the rest is not read.
     """
-    _check_content_type(request)
+    _check_content_type(request, READABLE, default=FHIR_JSON)
+    return await _whole_body(request)
+
+
+async def form_of(request: Incoming) -> list[tuple[str, str]]:
+    """
+    Give the decoded pairs of a body that is a form, in order, repeats and empty values kept.
+
+    Raises:
+        InvalidRequest: The form does not decode to UTF-8.
+        UnsupportedMediaType: It says to carry something else, or is compressed.
+        BodyTooLarge: It is over the limit; the rest is not read.
+    """
+    _check_content_type(request, (FORM,), default=FORM)
+    return _pairs(await _whole_body(request), "The form in the body")
+
+
+async def _whole_body(request: Incoming) -> bytes:
     try:
         return await request.body()
     except RequestEntityTooLarge as error:
@@ -190,14 +230,14 @@ async def body_of(request: Incoming) -> bytes:
         ) from error
 
 
-def _check_content_type(request: Incoming) -> None:
+def _check_content_type(request: Incoming, readable: Collection[str], *, default: str) -> None:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Compressed bodies are not read; send the body as it is.")
-    media = choices(request.headers.getall("content-type", [FHIR_JSON]))
-    if len(media) != 1 or media[0].name not in READABLE or _charset(media[0]) != "utf-8":
+    media = choices(request.headers.getall("content-type", [default]))
+    if len(media) != 1 or media[0].name not in readable or _charset(media[0]) != "utf-8":
         raise UnsupportedMediaType(
-            "The Content-Type is not one that is read; send application/fhir+json or "
-            "application/json, in UTF-8."
+            "The Content-Type is not one that is read at this address; send "
+            f"{' or '.join(sorted(readable))}, in UTF-8."
         )
 
 

@@ -1,12 +1,15 @@
 """The doors where an export begins: one per level."""
 
-from litestar import Response, get, post, route
+from litestar import Response, route
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from helios_core import kickoff
+from helios_core import dry_runs, kickoff
+from helios_core.dry_runs import FileLimits
 from helios_core.exports import Level
+from helios_core.http.answers import resource_answer
+from helios_core.http.estimates import estimate_answer
 from helios_core.http.guards import Guard, Incoming, body_of, query_of, url_of
 from helios_core.plugins import Backends
 
@@ -21,21 +24,31 @@ class KickOff:
     """Accepts exports (Bulk Data 2.0.0, Bulk Data Kick-off Request)."""
 
     def __init__(
-        self, backends: Backends, guard: Guard, *, max_active: int, shard_bytes: int
+        self,
+        backends: Backends,
+        guard: Guard,
+        *,
+        policy: kickoff.Policy,
+        max_active: int,
+        limits: FileLimits,
     ) -> None:
         self._backends = backends
         self._guard = guard
+        self._policy = policy
         self._max_active = max_active
-        self._shard_bytes = shard_bytes
+        self._limits = limits
 
     def routes(self) -> list[HTTPRouteHandler]:
-        """Give a GET and a POST door for every level."""
+        """Give a door for every level, open to the methods of the guide."""
         doors = (
             ("/$export", self.system),
             ("/Patient/$export", self.patient),
             ("/Group/{resource_id:str}/$export", self.group),
         )
-        return [method(path)(answer) for path, answer in doors for method in (get, post)]
+        methods = self._policy.guide.kick_off_methods
+        return [
+            route(path, http_method=methods, status_code=202)(answer) for path, answer in doors
+        ]
 
     async def system(self, request: Incoming) -> Response[bytes]:
         """Export everything."""
@@ -63,12 +76,18 @@ class KickOff:
             body=await body_of(request) if request.method == "POST" else None,
             prefer=request.headers.getall("prefer", []),
             base_url=caller.base,
+            policy=self._policy,
         )
+        if dry_runs.asked(call):
+            estimate = await dry_runs.estimate(self._backends, call, limits=self._limits)
+            return resource_answer(caller, estimate_answer(estimate))
         job = await kickoff.accept(
-            self._backends, call, max_active=self._max_active, shard_bytes=self._shard_bytes
+            self._backends, call, max_active=self._max_active, shard_bytes=self._limits.bytes
         )
-        address = f"{caller.base}/export-status/{job.id}"
-        return Response(b"", status_code=202, headers={"Content-Location": address})
+        headers = {"Content-Location": f"{caller.base}/export-status/{job.id}"}
+        if job.request.separate_status:
+            headers["Preference-Applied"] = "respond-async, separate-export-status"
+        return Response(b"", status_code=202, headers=headers)
 
 
 def switched_off() -> list[HTTPRouteHandler]:

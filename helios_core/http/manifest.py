@@ -1,32 +1,172 @@
-"""The manifest of a finished export, rendered anew from its published parts at every poll."""
+"""The manifest of an export, rendered anew from its published parts at every poll."""
 
 from collections.abc import Sequence
+from typing import Any, Final
 
+import msgspec
+from msgspec import UNSET
+
+from helios_core import completeness
+from helios_core.errors import PartNotFound
+from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.instants import format_instant
 from helios_core.jobs import Job
-from helios_core.manifests import Manifest, ManifestFile, Part, PartKind
+from helios_core.manifests import (
+    Extensions,
+    Manifest,
+    ManifestFile,
+    ManifestLink,
+    Part,
+    PartKey,
+    PartKind,
+)
+
+PARTS_PER_PAGE: Final = 10
+"""How many files a page of a manifest has that may be shown before the export is complete."""
+
+LISTED: Final = (PartKind.OUTPUT, PartKind.DELETED, PartKind.ERROR)
 
 
-def manifest_of(job: Job, parts: Sequence[Part], *, base: str) -> Manifest:
-    """Give the manifest as seen through a base URL (Bulk Data 2.0.0, Output Manifest)."""
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts one manifest shows, and where the next ones are."""
 
-    def files(kind: PartKind) -> list[ManifestFile]:
-        return [
-            ManifestFile(type=part.manifest_type, url=part_url(part, base), count=part.count)
-            for part in parts
-            if part.key.kind is kind
-        ]
+    parts: Sequence[Part]
+    next: int | None = None
+    """The number of the next page, None where there is none yet, or none at all."""
 
+
+def page_of(job: Job, parts: Sequence[Part], number: int) -> Page | None:
+    """
+    Give a page of the manifest, or None while it cannot be told what will be on it.
+
+    Pages of a client that takes partial manifests are filled with the parts in the order of their
+    publication, and shown when they are full or the export is complete. As parts are only ever
+    added behind the others, a page that was shown stays what it is, but for the link to the next.
+
+    Raises:
+        PartNotFound: There will never be a page of that number.
+    """
+    listed = [part for part in parts if part.key.kind in LISTED]
+    size = PARTS_PER_PAGE if job.request.partial_manifests else max(len(listed), 1)
+    ordered = sorted(listed, key=lambda part: part.published) if size < len(listed) else listed
+    chosen = ordered[(number - 1) * size : number * size]
+    if job.status.active:
+        full = job.request.partial_manifests and len(chosen) == size
+        if not full:
+            return None
+    elif number > 1 and not chosen:
+        raise PartNotFound("The manifest has fewer pages; follow its links from the first one on.")
+    more = len(listed) > number * size
+    return Page(parts=chosen, next=number + 1 if more else None)
+
+
+def manifest_of(job: Job, page: Page, *, guide: Guide, base: str) -> Manifest:
+    """Give a manifest as seen through a base URL (Bulk Data 2.0.0, Output Manifest)."""
+    request = job.request
+    rendering = _Rendering(guide, base, organized_by=request.organize_by)
+    lists = {
+        guide.problems: rendering.files(page, PartKind.ERROR, proven=request.partial_manifests)
+    }
+    status_url = f"{base}/export-status/{job.id}"
     return Manifest(
+        manifest_type=guide.manifest_type or UNSET,
         transaction_time=format_instant(job.transaction_time),
-        request=job.request.url,
+        request=request.url if guide.shows_request else UNSET,
         requires_access_token=False,
-        output=files(PartKind.OUTPUT),
-        deleted=files(PartKind.DELETED),
-        error=files(PartKind.ERROR),
+        output_format=guide.output_format or UNSET,
+        output_organized_by=request.organize_by or UNSET,
+        output=rendering.files(page, PartKind.OUTPUT, proven=request.partial_manifests),
+        deleted=rendering.files(page, PartKind.DELETED, proven=request.partial_manifests),
+        link=[ManifestLink(url=f"{status_url}?page={page.next}")] if page.next else UNSET,
+        # What is the same on every page cannot hold what is only known in the end.
+        extension=UNSET if request.partial_manifests else rendering.proof(page),
+        **lists,
     )
 
 
-def part_url(part: Part, base: str) -> str:
+def part_url(key: PartKey, base: str) -> str:
     """Give the address a part is downloaded from."""
-    return f"{base}/export-file/{part.key.job_id}/{part.key.name}"
+    return f"{base}/export-file/{key.job_id}/{key.name}"
+
+
+class _Rendering:
+    """Parts as a version of the guide shows them."""
+
+    def __init__(self, guide: Guide, base: str, *, organized_by: str | None) -> None:
+        self._guide = guide
+        self._base = base
+        self._organized_by = organized_by
+
+    def files(self, page: Page, kind: PartKind, *, proven: bool) -> list[ManifestFile]:
+        return [self._file(part, proven=proven) for part in page.parts if part.key.kind is kind]
+
+    def _file(self, part: Part, *, proven: bool) -> ManifestFile:
+        key = part.key
+        following = msgspec.structs.replace(key, number=key.number + 1)
+        return ManifestFile(
+            type=part.manifest_type if self._typed(key.kind) else UNSET,
+            url=part_url(key, self._base),
+            count=part.count,
+            continues_in_file=part_url(following, self._base) if part.continues else UNSET,
+            file_size=part.plain_size if self._guide.shows_sizes else UNSET,
+            extension=self._tally(part) if proven else UNSET,
+        )
+
+    def _typed(self, kind: PartKind) -> bool:
+        if kind is PartKind.OUTPUT:
+            return self._organized_by is None
+        return self._guide.typed_problems
+
+    def _tally(self, part: Part) -> Extensions | msgspec.UnsetType:
+        if part.digest_sum is None:
+            return UNSET
+        tally = completeness.tally_of(part)
+        if self._guide.lists_extensions:
+            return [_extension(completeness.KEY, _members(tally))]
+        return {completeness.KEY: tally}
+
+    def proof(self, page: Page) -> Extensions | msgspec.UnsetType:
+        """Give what all the parts add up to, unless one of them is older than the proof."""
+        if any(part.digest_sum is None for part in page.parts):
+            return UNSET
+        names = {PartKind.ERROR: self._guide.problems}
+        totals = completeness.total(
+            (
+                names.get(part.key.kind, part.key.kind.value),
+                self._group(part),
+                completeness.tally_of(part),
+            )
+            for part in page.parts
+        )
+        if not self._guide.lists_extensions:
+            return {completeness.KEY: {"algorithm": completeness.ALGORITHM, **totals}}
+        return [
+            _extension(
+                completeness.KEY,
+                [
+                    {"url": "list", "valueCode": kind},
+                    {"url": "type", "valueCode": resource_type},
+                    *_members(tally),
+                ],
+            )
+            for kind, types in totals.items()
+            for resource_type, tally in types.items()
+        ]
+
+    def _group(self, part: Part) -> str:
+        """Give under which type a part counts: that which heads its blocks where it has any."""
+        if part.key.kind is PartKind.OUTPUT and self._organized_by is not None:
+            return self._organized_by
+        return part.manifest_type
+
+
+def _members(tally: completeness.Tally) -> list[dict[str, Any]]:
+    return [
+        {"url": "count", "valueDecimal": tally.count},
+        {"url": "bytes", "valueDecimal": tally.bytes},
+        {"url": "digest", "valueString": tally.digest},
+    ]
+
+
+def _extension(url: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"url": url, "extension": parts}

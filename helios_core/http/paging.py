@@ -23,6 +23,18 @@ def single(given: Sequence[tuple[str, str]], name: str) -> str | None:
     return values[0] if values else None
 
 
+def whole_number(name: str, text: str, *, least: int = 1) -> int:
+    """
+    Give the whole number a value is.
+
+    Raises:
+        InvalidParameter: It is none, or it is below `least`.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) < 18 and int(text) >= least):  # noqa: PLR2004
+        raise InvalidParameter(f"{name} is not a whole number from {least}.")
+    return int(text)
+
+
 def number_of(given: Sequence[tuple[str, str]], name: str) -> int | None:
     """
     Give the value of a parameter that is a whole number from 1.
@@ -31,11 +43,7 @@ def number_of(given: Sequence[tuple[str, str]], name: str) -> int | None:
         InvalidParameter: It is not.
     """
     text = single(given, name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 18 and int(text) > 0):  # noqa: PLR2004
-        raise InvalidParameter(f"{name} is not a whole number from 1.")
-    return int(text)
+    return None if text is None else whole_number(name, text)
 
 
 def count_of(given: Sequence[tuple[str, str]]) -> int:

@@ -18,7 +18,7 @@ from helios_core.http.outcomes import outcome
 from helios_core.http.ranges import Span, Unsatisfiable, not_modified, span_of, still_same
 from helios_core.http.transfers import Representation, Transfer, begun, contents
 from helios_core.jobs import Job, JobStatus
-from helios_core.manifests import Compression, Part
+from helios_core.manifests import Compression, Part, PartKind
 from helios_core.ndjson import ahead
 from helios_core.plugins import Backends
 
@@ -43,7 +43,9 @@ class Parts:
         """Give a part, whole or in a range, compressed where it is stored so and accepted so."""
         job, part = await self._published(self._guard.tenant(request), job_id, name)
         gzip = part.key.compression is Compression.GZIP
-        ended = job.completed_at or job.transaction_time
+        # What is downloaded before the end must not look changed after it.
+        partial = job.request.partial_manifests
+        ended = job.transaction_time if partial else job.completed_at or job.transaction_time
         form = Representation(
             part=part,
             modified=ended.astimezone(UTC).replace(microsecond=0),
@@ -60,9 +62,11 @@ class Parts:
     async def _published(self, tenant: str, job_id: str, name: str) -> tuple[Job, Part]:
         """Look a part up among the caller's own: no part of a path is ever built from `name`."""
         job = await self._backends.jobs.get(tenant, job_id)
-        if job.status is JobStatus.COMPLETE:
+        if job.status is JobStatus.COMPLETE or (
+            job.status.active and job.request.partial_manifests
+        ):
             for part in await self._backends.jobs.parts(tenant, job_id):
-                if part.key.name == name:
+                if part.key.name == name and part.key.kind is not PartKind.REFERENCES:
                     return job, part
         raise PartNotFound(
             "This export has no file of that name; the manifest lists those it has."

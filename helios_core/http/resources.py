@@ -14,19 +14,35 @@ from helios_core.data_providers import (
     Delete,
     Outcome,
     Put,
+    StoredVersion,
     SupportsWrites,
 )
 from helios_core.errors import InvalidRequest, UnsupportedParameter
 from helios_core.fhir.resources import Resource, parse_resource
 from helios_core.http.answers import (
     address,
+    content_of,
     etag_of,
+    found,
     resource_answer,
     version_answer,
     version_headers,
 )
-from helios_core.http.guards import READ, Caller, Guard, Incoming, body_of, parameters_of, type_of
+from helios_core.http.binaries import binary_answer, binary_of, wants_resource
+from helios_core.http.conditions import Conditions, criteria_of
+from helios_core.http.guards import (
+    READ,
+    Caller,
+    Guard,
+    Incoming,
+    body_of,
+    checked_type,
+    parameters_of,
+    type_of,
+)
+from helios_core.http.queries import Pairs
 
+BINARY: Final = "Binary"
 VERSION_TAG: Final = re.compile(r'(?:W/)?"([1-9]\d{0,17})"')
 
 
@@ -68,22 +84,33 @@ class Reading:
         return [route(path, http_method=READ, status_code=200)(self.read)]
 
     async def read(self, request: Incoming, resource_id: FromPath[str]) -> Response[Any]:
-        """Give the current version."""
-        caller = self._guard.admit(request)
-        resource_type = type_of(request, caller)
+        """Give the current version, of a Binary what it holds."""
+        resource_type = request.scope["path"].split("/")[1]
+        caller = self._guard.admit(request, in_any_form=resource_type == BINARY)
+        checked_type(resource_type, caller.fhir_version)
         parameters_of(request)
         stored = await self._provider.get(
             caller.tenant, caller.fhir_version, resource_type, resource_id
         )
-        return version_answer(request, caller, stored)
+        if resource_type == BINARY:
+            binary = binary_of(found(stored))
+            if not wants_resource(request, binary.content_type):
+                return await binary_answer(request, found(stored), binary)
+        answer = version_answer(request, caller, stored)
+        if resource_type == BINARY:
+            answer.headers["Vary"] = "Accept"
+        return answer
 
 
 class Writing:
-    """Changes resources, one at a time."""
+    """Changes resources, one at a time; without conditions none are served."""
 
-    def __init__(self, provider: SupportsWrites, guard: Guard) -> None:
+    def __init__(
+        self, provider: SupportsWrites, guard: Guard, conditions: Conditions | None
+    ) -> None:
         self._provider = provider
         self._guard = guard
+        self._conditions = conditions
 
     def routes(self) -> list[HTTPRouteHandler]:
         """Give the doors of creating, updating and deleting."""
@@ -99,10 +126,7 @@ class Writing:
         caller = self._guard.admit(request)
         resource_type = type_of(request, caller)
         parameters_of(request)
-        if "if-none-exist" in request.headers:
-            raise UnsupportedParameter(
-                "If-None-Exist is not served; search first, or update by id."
-            )
+        criteria = self._criteria(request, resource_type)
         resource = parse_resource(
             await body_of(request),
             caller.fhir_version,
@@ -110,7 +134,25 @@ class Writing:
             assigned_id=str(uuid4()),
             base_urls=(caller.base,),
         )
-        return await self._put(caller, Put(resource=resource))
+        if criteria is None:
+            return await self._put(caller, Put(resource=resource))
+        conditions, pairs = criteria
+        async with conditions.alone(caller):
+            match = await conditions.match(caller, resource_type, pairs)
+            if match is None:
+                return await self._put(caller, Put(resource=resource))
+        return _found_answer(caller, match)
+
+    def _criteria(self, request: Incoming, resource_type: str) -> tuple[Conditions, Pairs] | None:
+        """Give what If-None-Exist asks for, None where there is no condition."""
+        values = request.headers.getall("if-none-exist", [])
+        if not values:
+            return None
+        if self._conditions is None:
+            raise UnsupportedParameter(
+                "If-None-Exist is not served, because this storage cannot be searched."
+            )
+        return self._conditions, criteria_of("&".join(values), resource_type, "If-None-Exist")
 
     async def update(self, request: Incoming, resource_id: FromPath[str]) -> Response[bytes]:
         """Store a new version, or the first one under an id of the client's choice."""
@@ -142,10 +184,18 @@ class Writing:
 
     async def _put(self, caller: Caller, change: Put) -> Response[bytes]:
         [applied] = await self._provider.write(caller.tenant, caller.fhir_version, [change])
-        return _stored(caller, change.resource, applied)
+        return stored_answer(caller, change.resource, applied)
 
 
-def _stored(caller: Caller, resource: Resource, applied: Applied) -> Response[bytes]:
+def _found_answer(caller: Caller, match: StoredVersion) -> Response[bytes]:
+    """Answer a create with what is there already."""
+    version = match.version_id
+    where = f"{address(caller, match.resource_type, match.id)}/_history/{version}"
+    headers = {"Location": where, **version_headers(version, match.last_updated)}
+    return resource_answer(caller, content_of(match), headers=headers)
+
+
+def stored_answer(caller: Caller, resource: Resource, applied: Applied) -> Response[bytes]:
     """Answer a create or update with what is stored now."""
     version, instant = applied.version_id, applied.last_updated
     assert instant is not None  # noqa: S101 - what was put is there

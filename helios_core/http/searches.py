@@ -1,32 +1,45 @@
-"""The door of listing: the resources of a type in pages, narrowed by id and time of change."""
+"""The doors of searches: the resources of a type that match, in pages."""
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import urlencode
 
-from litestar import Response, route
+from litestar import Response, post, route
 from litestar.handlers import HTTPRouteHandler
 
-from helios_core.data_providers import Bound, Page, Query, StoredVersion, SupportsSearch
-from helios_core.errors import InvalidParameter, UnsupportedParameter
-from helios_core.fhir.dates import span
+from helios_core.data_providers import Page, Query, StoredVersion, SupportsSearch
+from helios_core.fhir.outcomes import outcome_line
 from helios_core.http.answers import (
     BundleAnswer,
     BundleEntry,
     EntrySearch,
     Link,
+    Mode,
     address,
     bundle_answer,
     raw,
 )
-from helios_core.http.guards import READ, Caller, Guard, Incoming, parameters_of, type_of
-from helios_core.http.paging import count_of, single
+from helios_core.http.guards import (
+    READ,
+    Caller,
+    Guard,
+    Incoming,
+    form_of,
+    query_of,
+    type_of,
+)
+from helios_core.http.includes import MOST, included
+from helios_core.http.lookups import answered
+from helios_core.http.queries import Asked, Total, understood
 from helios_core.http.resources import paths
+from helios_core.parameters import Handling, preferences
+from helios_core.transforms import keep_elements
 
-PARAMETERS: Final = ("_id", "_lastUpdated", "_count", "_after")
-STEP: Final = timedelta(microseconds=1)
-"""The precision of every stored instant."""
+CUT: Final = (
+    f"This page includes {MOST} resources, or as many bytes as it may; there are more that "
+    "_include or _revinclude ask for. Ask for smaller pages with _count, or for the rest in "
+    "searches of its own."
+)
 
 
 class Searching:
@@ -37,95 +50,97 @@ class Searching:
         self._guard = guard
 
     def routes(self) -> list[HTTPRouteHandler]:
-        """Give the door of listing."""
-        return [route(paths(), http_method=READ, status_code=200)(self.search)]
+        """Give the doors of searching, by address and by form."""
+        return [
+            route(paths(), http_method=READ, status_code=200)(self.search),
+            post(paths("/_search"), status_code=200)(self.search_by_form),
+        ]
 
     async def search(self, request: Incoming) -> Response[bytes]:
         """Give a page of resources that match."""
+        return await self._answer(request, query_of(request))
+
+    async def search_by_form(self, request: Incoming) -> Response[bytes]:
+        """Give a page of resources that match; address and form count together."""
+        return await self._answer(request, query_of(request) + await form_of(request))
+
+    async def _answer(
+        self, request: Incoming, pairs: Sequence[tuple[str, str]]
+    ) -> Response[bytes]:
         caller = self._guard.admit(request)
-        resource_type = type_of(request, caller)
-        given = parameters_of(request, PARAMETERS)
-        count = count_of(given)
+        handling = preferences(request.headers.getall("prefer", [])).handling
+        asked = understood(
+            caller, type_of(request, caller), pairs, lenient=handling is Handling.LENIENT
+        )
+        return bundle_answer(caller, await self.searchset(caller, asked))
+
+    async def searchset(self, caller: Caller, asked: Asked) -> BundleAnswer:
+        """Give the answer to a search."""
+        query = Query(
+            filter=await answered(self._provider, caller, asked.filter),
+            order=asked.order,
+            total=asked.only_total or asked.total in (Total.ACCURATE, Total.ESTIMATE),
+        )
         page = await self._provider.search(
             caller.tenant,
             caller.fhir_version,
-            query_for(resource_type, given),
-            count=count,
-            after=single(given, "_after"),
+            query,
+            count=1 if asked.only_total else asked.count,
+            after=None if asked.only_total else asked.after,
         )
-        where = f"{caller.base}/{resource_type}"
-        return bundle_answer(
-            caller,
-            BundleAnswer(
-                type="searchset",
-                total=page.total,
-                link=_links(where, given, page),
-                entry=tuple(_entry(caller, stored) for stored in page.resources),
-            ),
+        entries = () if asked.only_total else await self._entries(caller, asked, page)
+        return BundleAnswer(
+            type="searchset",
+            total=_total(asked, page),
+            link=tuple(_links(caller, asked, page)),
+            entry=(*entries, *(_remark(text, "not-supported") for text in asked.ignored)),
         )
 
-
-def query_for(resource_type: str, given: Sequence[tuple[str, str]]) -> Query:
-    """
-    Give the meaning of search parameters.
-
-    Raises:
-        InvalidParameter: A value cannot mean anything.
-        UnsupportedParameter: A value's prefix is not served.
-    """
-    return Query(
-        resource_type=resource_type,
-        ids=tuple(tuple(value.split(",")) for name, value in given if name == "_id"),
-        last_updated=tuple(bound_of(value) for name, value in given if name == "_lastUpdated"),
-    )
-
-
-def bound_of(value: str) -> Bound:
-    """
-    Give the instants a `_lastUpdated` allows (FHIR R4, search.html#prefix and #date).
-
-    A stored instant is a point, so `sa` says the same as `gt`, and `eb` the same as `lt`.
-
-    Raises:
-        InvalidParameter: It is not a date or dateTime behind a prefix.
-        UnsupportedParameter: The prefix is ne or ap, or there are alternatives.
-    """
-    prefix, text = (value[:2], value[2:]) if value[:1].isalpha() else ("eq", value)
-    if prefix in ("ne", "ap") or "," in text:
-        raise UnsupportedParameter(
-            "_lastUpdated: the prefixes ne and ap and lists of values are not served; use eq, gt, "
-            "ge, lt, le, sa or eb, once or twice."
+    async def _entries(self, caller: Caller, asked: Asked, page: Page) -> tuple[BundleEntry, ...]:
+        beside, cut = await included(self._provider, caller, asked.includes, page.resources)
+        return (
+            *(_entry(caller, asked, each, "match") for each in page.resources),
+            *(_entry(caller, asked, each, "include") for each in beside),
+            *([_remark(CUT, "incomplete")] if cut else []),
         )
-    try:
-        low, high = span(text)
-        match prefix:
-            case "eq":
-                return Bound(low=low, high=high)
-            case "ge":
-                return Bound(low=low)
-            case "le":
-                return Bound(high=high)
-            case "gt" | "sa":
-                return Bound(low=high + STEP)
-            case "lt" | "eb":
-                return Bound(high=low - STEP)
-    except (InvalidParameter, OverflowError) as error:
-        raise InvalidParameter(f"_lastUpdated: {error}") from error
-    raise InvalidParameter("_lastUpdated: the prefix is not one of eq, gt, ge, lt, le, sa and eb.")
 
 
-def _links(where: str, given: Sequence[tuple[str, str]], page: Page) -> tuple[Link, ...]:
-    """Give the address of this page, without what was ignored, and of the next one."""
-    here = Link("self", f"{where}?{urlencode(given)}" if given else where)
-    if page.next is None:
-        return (here,)
-    following = [pair for pair in given if pair[0] != "_after"] + [("_after", page.next)]
-    return (here, Link("next", f"{where}?{urlencode(following)}"))
+def _total(asked: Asked, page: Page) -> int | None:
+    """Give the number of all matches where it was asked for, or where it is seen anyway."""
+    if page.total is not None or asked.total is Total.NONE:
+        return page.total
+    return len(page.resources) if asked.after is None and page.next is None else None
 
 
-def _entry(caller: Caller, stored: StoredVersion) -> BundleEntry:
+def _links(caller: Caller, asked: Asked, page: Page) -> Iterator[Link]:
+    """Give the address of this page, without what was ignored, and of its neighbours."""
+    where = f"{caller.base}/{asked.resource_type}"
+
+    def link(relation: str, after: str | None) -> Link:
+        pairs = [*asked.given, *([] if after is None else [("_after", after)])]
+        return Link(relation, f"{where}?{urlencode(pairs)}" if pairs else where)
+
+    yield link("self", asked.after)
+    if asked.only_total:
+        return
+    yield link("first", None)
+    if page.next is not None:
+        yield link("next", page.next)
+
+
+def _entry(caller: Caller, asked: Asked, stored: StoredVersion, mode: Mode) -> BundleEntry:
+    content = stored.content or b""
+    wanted = asked.elements.get(stored.resource_type)
+    if wanted is not None:
+        content = keep_elements(caller.fhir_version, stored.resource_type, wanted)(content)
     return BundleEntry(
         full_url=address(caller, stored.resource_type, stored.id),
-        resource=raw(stored.content),
-        search=EntrySearch(),
+        resource=raw(content),
+        search=EntrySearch(mode),
     )
+
+
+def _remark(text: str, code: str) -> BundleEntry:
+    """Give an entry that says how the answer differs from what was asked."""
+    outcome = outcome_line("warning", code, text)
+    return BundleEntry(resource=raw(outcome), search=EntrySearch("outcome"))

@@ -1,6 +1,7 @@
 """The door where an export is watched, fetched and ended."""
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Final
@@ -13,15 +14,19 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from helios_core import expiry
-from helios_core.errors import BackendError
-from helios_core.http.guards import READ, Caller, Guard, Incoming
-from helios_core.http.manifest import manifest_of
-from helios_core.http.outcomes import outcome
+from helios_core.errors import BackendError, InvalidParameter
+from helios_core.fhir.bulk_data import Guide
+from helios_core.http.guards import READ, Caller, Guard, Incoming, query_of
+from helios_core.http.manifest import manifest_of, page_of
+from helios_core.http.outcomes import outcome, reason_of
 from helios_core.jobs import Job, JobStatus, Progress
 from helios_core.plugins import Backends
 
 LONGEST_WAIT: Final = 30
 """Seconds between two polls, however long an export takes."""
+
+JSON: Final = "application/json"
+PAGE_NUMBER: Final = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 
 log = structlog.stdlib.get_logger()
 
@@ -29,9 +34,12 @@ log = structlog.stdlib.get_logger()
 class Status:
     """Answers polls and ends exports (Bulk Data 2.0.0, Bulk Data Status and Delete Request)."""
 
-    def __init__(self, backends: Backends, guard: Guard, *, output_ttl: timedelta) -> None:
+    def __init__(
+        self, backends: Backends, guard: Guard, *, guide: Guide, output_ttl: timedelta
+    ) -> None:
         self._backends = backends
         self._guard = guard
+        self._guide = guide
         self._output_ttl = output_ttl
 
     def routes(self) -> list[HTTPRouteHandler]:
@@ -45,26 +53,40 @@ class Status:
     async def poll(self, request: Incoming, job_id: FromPath[str]) -> Response[bytes]:
         """Tell how far an export is, or give its manifest, or say why it failed."""
         caller = self._guard.admit(request)
+        number = _page_number(request)
         job = await self._backends.jobs.get(caller.tenant, job_id)
+        answer = await self._answer(job, caller, number)
+        return _separated(answer) if job.request.separate_status else answer
+
+    async def _answer(self, job: Job, caller: Caller, number: int) -> Response[bytes]:
         match job.status:
             case JobStatus.COMPLETE:
-                return await self._complete(job, caller)
+                body = await self._manifest(job, caller, number)
+                return Response(body, media_type=JSON, headers=self._expiry(job))
             case JobStatus.ERROR:
                 return outcome(500, "processing", job.failure or "The export failed.")
             case _:
-                progress = await self._backends.jobs.progress(caller.tenant, job_id)
-                return _running(job, progress, now=datetime.now(UTC))
+                progress = await self._backends.jobs.progress(caller.tenant, job.id)
+                headers = _progress(job, progress, now=datetime.now(UTC))
+                body = await self._manifest(job, caller, number)
+                media_type = JSON if body else None
+                return Response(body, status_code=202, media_type=media_type, headers=headers)
 
-    async def _complete(self, job: Job, caller: Caller) -> Response[bytes]:
+    async def _manifest(self, job: Job, caller: Caller, number: int) -> bytes:
+        """Give a page of the manifest, empty as long as it cannot be shown."""
+        if job.status.active and not job.request.partial_manifests:
+            return b""
         parts = await self._backends.jobs.parts(caller.tenant, job.id)
-        manifest = manifest_of(job, parts, base=caller.base)
-        headers = {}
-        if job.completed_at is not None:
-            expires = job.completed_at.astimezone(UTC) + self._output_ttl
-            headers["Expires"] = format_datetime(expires, usegmt=True)
-        return Response(
-            msgspec.json.encode(manifest), media_type="application/json", headers=headers
-        )
+        page = page_of(job, parts, number)
+        if page is None:
+            return b""
+        return msgspec.json.encode(manifest_of(job, page, guide=self._guide, base=caller.base))
+
+    def _expiry(self, job: Job) -> dict[str, str]:
+        if job.completed_at is None:
+            return {}
+        expires = job.completed_at.astimezone(UTC) + self._output_ttl
+        return {"Expires": format_datetime(expires, usegmt=True)}
 
     async def end(self, request: Incoming, job_id: FromPath[str]) -> Response[bytes]:
         """End an export at once; its files go after the answer."""
@@ -85,12 +107,30 @@ class Status:
             log.warning("job.removal_failed", job_id=job_id, reason=str(error))
 
 
-def _running(job: Job, progress: Progress, *, now: datetime) -> Response[bytes]:
+def _progress(job: Job, progress: Progress, *, now: datetime) -> dict[str, str]:
     total = max(progress.resources_total, progress.resources_done)
     text = f"{progress.percent} % ({progress.resources_done:,} of {total:,} resources)"
     age = max(now - (job.created_at or now), timedelta())
-    headers = {"Retry-After": str(wait_for(progress, age=age)), "X-Progress": text}
-    return Response(b"", status_code=202, headers=headers)
+    return {"Retry-After": str(wait_for(progress, age=age)), "X-Progress": text}
+
+
+def _separated(answer: Response[bytes]) -> Response[bytes]:
+    """Let the status speak of the poll, and a header of the export (Bulk Data 3.0.0, Status)."""
+    status = answer.status_code or 200
+    answer.headers["X-Export-Status"] = f"{status} {reason_of(status)}"
+    answer.status_code = 200
+    return answer
+
+
+def _page_number(request: Incoming) -> int:
+    values = [value for name, value in query_of(request) if name == "page"]
+    if not values:
+        return 1
+    if len(values) > 1 or not PAGE_NUMBER.fullmatch(values[0]):
+        raise InvalidParameter(
+            "page is not one whole number from 1; follow the links of the manifest."
+        )
+    return int(values[0])
 
 
 def wait_for(progress: Progress, *, age: timedelta) -> int:

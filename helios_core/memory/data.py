@@ -1,17 +1,13 @@
 """The reference data provider: every power, in one dictionary, gone with the process."""
 
 import asyncio
-import base64
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-
-import xxhash
 
 from helios_core.data_providers import (
     Applied,
     Batch,
-    Bound,
     Damaged,
     DataProvider,
     Delete,
@@ -20,12 +16,15 @@ from helios_core.data_providers import (
     Query,
     StoredVersion,
 )
-from helios_core.errors import InvalidParameter
+from helios_core.errors import BackendError
 from helios_core.exports import ExportView, Shard
+from helios_core.fhir.search import Prefilter, satisfied, terms_of
 from helios_core.fhir.versions import FHIRVersion
+from helios_core.memory import searching
 from helios_core.memory.versions import Version, apply, current_version, shows, target
 
 _Scope = tuple[str, FHIRVersion, str]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class MemoryDataProvider(DataProvider):
@@ -58,24 +57,18 @@ class MemoryDataProvider(DataProvider):
         self, view: ExportView, shard: Shard, *, batch_bytes: int
     ) -> AsyncIterator[Batch]:
         """Read a shard by id, looking up each id's version at the transaction time (P3, P6)."""
-        lines: list[bytes] = []
-        damaged: list[Damaged] = []
-        room = batch_bytes
-        for version in self._changes(view, shard.resource_type, shard):
-            line = version.stored.content
-            if line is None:
-                continue
-            if xxhash.xxh3_64_intdigest(line) != version.checksum:
-                damaged.append(_damaged(version.stored))
-                continue
-            if lines and len(line) > room:
-                yield Batch(lines=lines, damaged=damaged)
-                await asyncio.sleep(0)
-                lines, damaged, room = [], [], batch_bytes
-            lines.append(line)
-            room -= len(line)
-        if lines or damaged:
-            yield Batch(lines=lines, damaged=damaged)
+        async for batch in _batches(self._changes(view, shard.resource_type, shard), batch_bytes):
+            yield batch
+
+    async def read_candidates(
+        self, view: ExportView, shard: Shard, prefilter: Prefilter, *, batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """Read exactly what satisfies the prefilter, and what is damaged (P5, P6)."""
+        changes = self._changes(view, shard.resource_type, shard)
+        version = view.request.fhir_version
+        candidates = (each for each in changes if _is_candidate(each, version, prefilter))
+        async for batch in _batches(candidates, batch_bytes):
+            yield batch
 
     async def read_deleted(
         self, view: ExportView, shard: Shard, *, batch_rows: int
@@ -139,14 +132,44 @@ class MemoryDataProvider(DataProvider):
         count: int,
         after: str | None = None,
     ) -> Page:
-        """Give matches by id; the token of a page is the last id on it."""
-        last_id = "" if after is None else _last_id(after)
-        scope = self._scopes.get((tenant, fhir_version, query.resource_type), {})
-        current = [scope[resource_id][-1].stored for resource_id in sorted(scope)]
-        matches = [stored for stored in current if _matches(query, stored)]
-        rest = [stored for stored in matches if stored.id > last_id]
-        following = _token(rest[count - 1].id) if len(rest) > count else None
-        return Page(resources=rest[:count], next=following, total=len(matches))
+        """Give matches in the order asked for, by looking at everything."""
+        scope = self._scopes.get((tenant, fhir_version, query.filter.resource_type), {})
+        current = [versions[-1] for versions in scope.values()]
+        live = ((each.stored, _intact(each)) for each in current if each.stored.content)
+        return searching.page(live, query, count=count, after=after)
+
+    async def fetch(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        ids: Collection[str],
+        *,
+        at: datetime,
+    ) -> Batch:
+        """Give those of `ids` that are live at an instant (P6)."""
+        lines, damaged = list[bytes](), list[Damaged]()
+        for resource_id in ids:
+            versions = self._versions((tenant, fhir_version, resource_type), resource_id)
+            current = current_version(versions, at)
+            if current is None or (line := current.stored.content) is None:
+                continue
+            if current.intact:
+                lines.append(line)
+            else:
+                damaged.append(_damaged(current.stored))
+        return Batch(lines=lines, damaged=damaged)
+
+    async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
+        """Give those of `ids` that the view shows."""
+        scope = (view.request.tenant, view.request.fhir_version, resource_type)
+        found = set[str]()
+        for resource_id in ids:
+            versions = self._versions(scope, resource_id)
+            current = current_version(versions, view.transaction_time)
+            if current is not None and current.stored.content is not None and shows(view, current):
+                found.add(resource_id)
+        return found
 
     async def write(
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
@@ -225,42 +248,46 @@ def _shards(
     ]
 
 
+async def _batches(changes: Iterable[Version], batch_bytes: int) -> AsyncIterator[Batch]:
+    lines: list[bytes] = []
+    damaged: list[Damaged] = []
+    room = batch_bytes
+    for version in changes:
+        line = version.stored.content
+        if line is None:
+            continue
+        if not version.intact:
+            damaged.append(_damaged(version.stored))
+            continue
+        if lines and len(line) > room:
+            yield Batch(lines=lines, damaged=damaged)
+            await asyncio.sleep(0)
+            lines, damaged, room = [], [], batch_bytes
+        lines.append(line)
+        room -= len(line)
+    if lines or damaged:
+        yield Batch(lines=lines, damaged=damaged)
+
+
+def _is_candidate(version: Version, fhir_version: FHIRVersion, prefilter: Prefilter) -> bool:
+    stored = version.stored
+    if stored.content is None or not version.intact:
+        return True
+    terms = terms_of(stored.content, fhir_version, stored.resource_type)
+    updated = (stored.last_updated - _EPOCH) // timedelta(microseconds=1)
+    return satisfied(prefilter, terms, resource_id=stored.id, updated=updated)
+
+
+def _intact(version: Version) -> bytes:
+    stored = version.stored
+    if stored.content is None or not version.intact:
+        raise BackendError(
+            f"the stored content of {stored.resource_type}/{stored.id}, version"
+            f" {stored.version_id}, is damaged; store the resource again"
+        )
+    return stored.content
+
+
 def _damaged(stored: StoredVersion) -> Damaged:
     reason = "the stored bytes do not have the checksum they were written with"
     return Damaged(resource_type=stored.resource_type, id=stored.id, reason=reason)
-
-
-def _matches(query: Query, stored: StoredVersion) -> bool:
-    return (
-        stored.content is not None
-        and all(stored.id in ids for ids in query.ids)
-        and all(_within(bound, stored.last_updated) for bound in query.last_updated)
-    )
-
-
-def _within(bound: Bound, instant: datetime) -> bool:
-    high_enough = bound.low is None or bound.low <= instant
-    return high_enough and (bound.high is None or instant <= bound.high)
-
-
-_TOKEN_PREFIX = "id:"  # noqa: S105 - a page token is no secret
-
-
-def _token(last_id: str) -> str:
-    return base64.urlsafe_b64encode((_TOKEN_PREFIX + last_id).encode()).decode()
-
-
-def _last_id(token: str) -> str:
-    try:
-        text = base64.urlsafe_b64decode(token.encode("ascii")).decode("ascii")
-    except ValueError as error:
-        raise _unknown_page() from error
-    if not text.startswith(_TOKEN_PREFIX):
-        raise _unknown_page()
-    return text.removeprefix(_TOKEN_PREFIX)
-
-
-def _unknown_page() -> InvalidParameter:
-    return InvalidParameter(
-        "the page token is not one this server gave; follow the `next` link of a search"
-    )

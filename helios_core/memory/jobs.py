@@ -58,8 +58,21 @@ class _Entry:
     work: list[_Work] = field(default_factory=list)
 
     @property
+    def due(self) -> list[_Work]:
+        """The shards of the earliest phase that is not complete (J11)."""
+        phases = [work.shard.phase for work in self.work if work.parts is None]
+        return [work for work in self.work if work.shard.phase == min(phases, default=0)]
+
+    @property
     def visible(self) -> bool:
         return self.job.status is not JobStatus.CANCELLED
+
+    @property
+    def open_work(self) -> list[_Work]:
+        """The shards of the earliest phase that is not complete (J11)."""
+        undone = [work for work in self.work if work.parts is None]
+        phase = min((work.shard.phase for work in undone), default=0)
+        return [work for work in undone if work.shard.phase == phase]
 
     def end(self, status: JobStatus, now: datetime, *, failure: str | None = None) -> None:
         """Put the job in a final status and take every lease away (J6, J9)."""
@@ -134,7 +147,7 @@ class MemoryJobStore(JobStore):
         return [part for _, part in parts]
 
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
-        """Claim the fairest free shard; one out of attempts ends its job instead (J2, J3, J8)."""
+        """Claim the fairest free shard; one out of attempts ends its job (J2, J3, J8, J11)."""
         now = self._clock()
         while (found := self._fairest(now)) is not None:
             entry, work = found
@@ -152,12 +165,17 @@ class MemoryJobStore(JobStore):
         work.reported = resources_done
 
     async def complete(self, lease: Lease, parts: Sequence[Part]) -> JobStatus:
-        """Publish a shard's parts; the last shard completes the job (J4, J5)."""
+        """Publish a shard's parts; the last shard completes the job (J4, J5, J12)."""
         entry, work = self._held(lease)
         work.hand_back()
-        work.parts = [*parts]
+        first = sum(len(each.parts or ()) for each in entry.work)
+        work.parts = [
+            msgspec.structs.replace(part, published=place)
+            for place, part in enumerate(parts, first)
+        ]
         if all(each.parts is not None for each in entry.work):
             entry.end(JobStatus.COMPLETE, self._clock())
+        self._tell()  # the next phase may begin
         return entry.job.status
 
     async def fail(
@@ -190,6 +208,14 @@ class MemoryJobStore(JobStore):
         jobs = [entry.job for entry in self._entries.values()]
         return [job for job in jobs if _removable(job, latest)][:limit]
 
+    async def recent(self, tenant: str, *, limit: int) -> list[Job]:
+        """Give the tenant's complete jobs, the latest first."""
+        jobs = [entry.job for entry in self._entries.values() if entry.job.tenant == tenant]
+        complete = [job for job in jobs if job.status is JobStatus.COMPLETE]
+        return sorted(
+            complete, key=lambda job: job.completed_at or job.transaction_time, reverse=True
+        )[:limit]
+
     async def delete(self, tenant: str, job_id: str) -> None:
         """Forget a job; whoever holds a shard of it finds its lease lost (J6)."""
         self._entries.pop((tenant, job_id), None)
@@ -218,7 +244,7 @@ class MemoryJobStore(JobStore):
     def _fairest(self, now: datetime) -> tuple[_Entry, _Work] | None:
         active = [entry for entry in self._entries.values() if entry.job.status.active]
         active.sort(key=lambda entry: (self._served[entry.job.tenant], entry.place))
-        free = ((entry, work) for entry in active for work in entry.work if work.free(now))
+        free = ((entry, work) for entry in active for work in entry.due if work.free(now))
         return next(free, None)
 
     def _held(self, lease: Lease) -> tuple[_Entry, _Work]:

@@ -21,6 +21,12 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     checksum: int
     """Of the line as it was written; a line that no longer agrees is damaged."""
 
+    @property
+    def intact(self) -> bool:
+        """Whether the content is what was written; a deletion has none."""
+        line = self.stored.content
+        return line is None or xxhash.xxh3_64_intdigest(line) == self.checksum
+
 
 def current_version(versions: Sequence[Version], at: datetime | None) -> Version | None:
     """Give the version current at an instant; None is now."""

@@ -20,6 +20,7 @@ pytest.register_assert_rewrite(
     "helios_core.testing.provider_changes",
     "helios_core.testing.provider_contract",
     "helios_core.testing.provider_machine",
+    "helios_core.testing.provider_prefilters",
     "helios_core.testing.provider_reads",
     "helios_core.testing.provider_searches",
     "helios_core.testing.provider_tombstones",

@@ -45,6 +45,26 @@ def observation(
     return _resource("Observation", resource_id, elements, fhir_version)
 
 
+def measurement(  # noqa: PLR0913 - what searches look at, all of it by name
+    resource_id: str,
+    subject: str,
+    *,
+    status: str,
+    code: str,
+    day: str,
+    fhir_version: FHIRVersion = VERSION,
+) -> Resource:
+    """Give an Observation in the compartment of a patient, with a code and a date to look for."""
+    coding = {"system": "https://codes.example.org", "code": code}
+    elements: dict[str, Any] = {
+        "status": status,
+        "code": {"coding": [coding], "text": code},
+        "subject": {"reference": f"Patient/{subject}"},
+        "effectiveDateTime": day,
+    }
+    return _resource("Observation", resource_id, elements, fhir_version)
+
+
 def organization(
     resource_id: str, *, note: str = "", fhir_version: FHIRVersion = VERSION
 ) -> Resource:
@@ -125,12 +145,13 @@ def job(job_id: str, *, tenant: str = TENANT) -> Job:
     )
 
 
-def shards(count: int, *, resources: int = 10) -> list[Shard]:
-    """Give the shards of a job about patients."""
+def shards(count: int, *, resources: int = 10, phases: Sequence[int] = ()) -> list[Shard]:
+    """Give the shards of a job about patients, in those phases, or all in the first."""
     return [
         Shard(
             number=number,
             resource_type="Patient",
+            phase=phases[number] if phases else 0,
             ordinal=number + 1,
             start=str(number) if number else None,
             end=str(number + 1) if number + 1 < count else None,
@@ -142,9 +163,14 @@ def shards(count: int, *, resources: int = 10) -> list[Shard]:
 
 
 def part(
-    lease: Lease, *, kind: PartKind = PartKind.OUTPUT, number: int = 1, count: int = 10
+    lease: Lease,
+    *,
+    kind: PartKind = PartKind.OUTPUT,
+    number: int = 1,
+    count: int = 10,
+    published: int = 0,
 ) -> Part:
-    """Give a part as the holder of a lease would publish it."""
+    """Give a part as the holder of a lease would publish it, or as it reads when it is."""
     key = PartKey(
         tenant=lease.job.tenant,
         job_id=lease.job.id,
@@ -154,4 +180,12 @@ def part(
         number=number,
         token=lease.token,
     )
-    return Part(key=key, count=count, size=count * 40, plain_size=count * 100, digest="0f" * 16)
+    return Part(
+        key=key,
+        count=count,
+        size=count * 40,
+        plain_size=count * 100,
+        digest="0f" * 16,
+        digest_sum=2**64 - number,
+        published=published,
+    )

@@ -4,13 +4,21 @@ from helios_core.data_providers import SupportsTombstones, SupportsWrites
 from helios_core.testing.machines import drive
 from helios_core.testing.provider_changes import ChangeClauses
 from helios_core.testing.provider_machine import DataProviderMachine
+from helios_core.testing.provider_prefilters import PrefilterClauses
 from helios_core.testing.provider_reads import ReadClauses
 from helios_core.testing.provider_searches import SearchClauses
 from helios_core.testing.provider_tombstones import TombstoneClauses
 from helios_core.testing.provider_writes import WriteClauses
 
 
-class DataProviderSuite(ReadClauses, ChangeClauses, WriteClauses, SearchClauses, TombstoneClauses):
+class DataProviderSuite(
+    ReadClauses,
+    ChangeClauses,
+    WriteClauses,
+    SearchClauses,
+    TombstoneClauses,
+    PrefilterClauses,
+):
     """
     Tests that every data provider passes: the clauses, and each power it claims.
 

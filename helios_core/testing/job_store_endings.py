@@ -1,7 +1,8 @@
-"""Clauses J1, J5, J6 and J10: how jobs begin, end and stay inside their tenant."""
+"""Clauses J1, J5, J6, J10 and J12: how jobs begin, end and stay inside their tenant."""
 
 import asyncio
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -103,7 +104,8 @@ class EndingClauses(JobStoreContract):
         status = await store.complete(lease, parts)
 
         assert status is JobStatus.IN_PROGRESS
-        assert await store.parts(corpus.TENANT, "job") == parts
+        published = [corpus.part(lease), corpus.part(lease, number=2, published=1)]
+        assert await store.parts(corpus.TENANT, "job") == published
         assert sorted(await self.raw_parts(store, "job")) == [part.key.name for part in parts]
 
     async def test_the_last_shard_completes_the_job(self, store: JobStore) -> None:
@@ -198,12 +200,47 @@ class EndingClauses(JobStoreContract):
         keys = [part.key for part in await store.parts(corpus.TENANT, "job")]
 
         kinds = [key.kind for key in keys]
-        assert [kinds.count(kind) for kind in PartKind] == [4, 4, 4]
+        assert [kinds.count(kind) for kind in PartKind] == [4] * len(PartKind)
         for kind in PartKind:
             start = kinds.index(kind)
             places = [(key.ordinal, key.number) for key in keys[start : start + 4]]
             assert set(kinds[start : start + 4]) == {kind}
             assert places == [(1, 1), (1, 2), (2, 1), (2, 2)]
+
+    async def test_parts_keep_the_place_at_which_they_were_published(
+        self, store: JobStore
+    ) -> None:
+        """J12: what was shown first stays first, whatever comes later and from whichever shard."""
+        await add(store, shards=3)
+        leases = [await claim(store) for _ in range(3)]
+        shown = list[dict[str, int]]()
+        for lease, count in zip(reversed(leases), (2, 1, 3), strict=True):
+            parts = [corpus.part(lease, number=number) for number in range(1, count + 1)]
+            await store.complete(lease, parts)
+            published = await store.parts(corpus.TENANT, "job")
+            shown.append({part.key.name: part.published for part in published})
+
+        for earlier, later in pairwise(shown):
+            assert earlier.items() <= later.items()
+        assert [sorted(places.values()) for places in shown] == [
+            [*range(2)],
+            [*range(3)],
+            [*range(6)],
+        ]
+
+    async def test_the_exports_completed_last_are_told(self, store: JobStore) -> None:
+        """A store that tells them leaves out other tenants' and those that failed."""
+        for job_id in ("first", "second"):
+            await finish(store, job_id)
+            await self.let_pass(store, MINUTE)
+        await finish(store, "foreign", tenant="other")
+        await add(store, "failed")
+        await fail(store, await claim(store), max_attempts=1)
+
+        told = [job.id for job in await store.recent(corpus.TENANT, limit=9)]
+
+        assert told in (["second", "first"], [])
+        assert len(await store.recent(corpus.TENANT, limit=1)) == len(told[:1])
 
     async def test_progress_counts_published_and_reported_resources(self, store: JobStore) -> None:
         """Whoever polls sees what is published and what holders say they have done."""

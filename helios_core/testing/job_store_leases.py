@@ -69,6 +69,46 @@ class LeaseClauses(JobStoreContract):
         leases = [lease for task in claims if (lease := task.result()) is not None]
         assert sorted(lease.shard.number for lease in leases) == list(range(12))
 
+    async def test_a_shard_waits_for_the_earlier_phases_of_its_job(self, store: JobStore) -> None:
+        """J11: until each of their shards is complete, whatever the numbers are."""
+        await add(store, shards=corpus.shards(4, phases=(2, 0, 1, 0)))
+
+        given = [[await claim(store), await claim(store)]]
+        assert await nothing_to_claim(store)
+        await store.complete(given[0][0], [])
+        assert await nothing_to_claim(store)
+        await store.complete(given[0][1], [])
+        given.append([await claim(store)])
+        assert await nothing_to_claim(store)
+        await store.complete(given[1][0], [])
+        given.append([await claim(store)])
+
+        numbers = [[lease.shard.number for lease in leases] for leases in given]
+        assert numbers == [[1, 3], [2], [0]]
+
+    async def test_a_phase_waits_for_shards_that_have_to_be_tried_again(
+        self, store: JobStore
+    ) -> None:
+        """J11: a shard that failed, was handed back or lapsed is not complete."""
+        await add(store, shards=corpus.shards(4, phases=(0, 0, 0, 1)))
+        leases = [await claim(store) for _ in range(3)]
+        await fail(store, leases[0], retry_after=HOUR)
+        await store.release(leases[1])
+        await self.let_pass(store, 2 * MINUTE)
+
+        again = [await claim(store), await claim(store)]
+
+        assert [lease.shard.number for lease in again] == [1, 2]
+        assert await nothing_to_claim(store)
+
+    async def test_a_waiting_phase_keeps_no_other_job_waiting(self, store: JobStore) -> None:
+        """J11: phases are each job's own."""
+        await add(store, "first", shards=corpus.shards(2, phases=(0, 1)))
+        await add(store, "second", shards=corpus.shards(1, phases=(1,)))
+        await claim(store)
+
+        assert (await claim(store)).job.id == "second"
+
     async def test_a_lapsed_lease_is_given_out_again(self, store: JobStore) -> None:
         """J2, J7: when it lapses is for the store's clock to say."""
         await add(store)

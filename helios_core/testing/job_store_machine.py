@@ -1,4 +1,4 @@
-"""Random lives of jobs, held against a model: clauses J1 to J6, J8 and J9 in every mixture."""
+"""Random lives of jobs, held against a model: J1 to J6, J8, J9 and J11 in every mixture."""
 
 from collections import defaultdict
 from contextlib import AbstractAsyncContextManager
@@ -73,10 +73,14 @@ class _Job:
     def free(self, now: timedelta) -> list[_Shard]:
         if not self.status.active:
             return []
+        undone = [shard for shard in self.shards if shard.parts is None]
+        phase = min((shard.shard.phase for shard in undone), default=0)
         return [
             shard
-            for shard in self.shards
-            if shard.parts is None and shard.free_at <= now and shard.attempts < MAX_ATTEMPTS
+            for shard in undone
+            if shard.shard.phase == phase
+            and shard.free_at <= now
+            and shard.attempts < MAX_ATTEMPTS
         ]
 
 
@@ -103,14 +107,14 @@ class JobStoreMachine(BackendMachine[JobStore]):
     @rule(
         target=jobs,
         tenant=st.sampled_from(["a", "b", "c"]),
-        shards=st.integers(0, 3),
+        phases=st.lists(st.sampled_from([0, 0, 1, 2]), max_size=3),
         max_active=st.integers(1, 4),
     )
-    def add(self, tenant: str, shards: int, max_active: int) -> object:
+    def add(self, tenant: str, phases: list[int], max_active: int) -> object:
         """J1: a job appears with its shards, unless the cap is reached."""
         self.added += 1
         job = _Job(id=f"job-{self.added}", tenant=tenant, place=self.added)
-        planned = corpus.shards(shards)
+        planned = corpus.shards(len(phases), phases=phases)
         adding = self.backend.add(
             corpus.job(job.id, tenant=tenant), planned, max_active=max_active
         )
@@ -132,7 +136,7 @@ class JobStoreMachine(BackendMachine[JobStore]):
         after=st.sampled_from([timedelta(0), *PASSING]),
     )
     def claim(self, lease_for: timedelta, after: timedelta) -> object:
-        """J2, J3, J7, J8, J9: the fairest free shard is given out, if there is one."""
+        """J2, J3, J7, J8, J9, J11: the fairest free shard is given out, if there is one."""
         self.run(self.suite.let_pass(self.backend, after))
         self.now += after
         lease = self.run(
@@ -167,7 +171,7 @@ class JobStoreMachine(BackendMachine[JobStore]):
 
     @rule(lease=leases, count=st.integers(0, 3))
     def complete(self, lease: Lease, count: int) -> None:
-        """J4, J5: all or nothing."""
+        """J4, J5, J12: all or nothing, numbered on from what is there."""
         parts = [corpus.part(lease, number=number + 1) for number in range(count)]
         completing = self.backend.complete(lease, parts)
         if (held := self._holding(lease)) is None:
@@ -176,7 +180,11 @@ class JobStoreMachine(BackendMachine[JobStore]):
             return
         job, shard = held
         status = self.run(completing)
-        shard.parts = parts
+        first = sum(len(each.parts or ()) for each in job.shards)
+        shard.parts = [
+            corpus.part(lease, number=number + 1, published=first + number)
+            for number in range(count)
+        ]
         shard.let_go()
         if all(each.parts is not None for each in job.shards):
             job.end(JobStatus.COMPLETE)

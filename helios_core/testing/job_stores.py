@@ -25,7 +25,7 @@ from helios_core.testing.machines import drive
 
 class JobStoreSuite(LeaseClauses, EndingClauses):
     """
-    Tests that every job store passes, one or more for each of J1 to J10.
+    Tests that every job store passes, one or more for each of J1 to J12.
 
     A subclass gives what `JobStoreContract` asks for and states whether it is `persistent`.
     """
@@ -114,5 +114,5 @@ class JobStoreSuite(LeaseClauses, EndingClauses):
             assert one.identity == two.identity
 
     def test_any_life_of_jobs_agrees_with_the_model(self) -> None:
-        """J1 to J6, J8 and J9, in every mixture."""
+        """J1 to J6, J8, J9 and J11, in every mixture."""
         drive(JobStoreMachine, self)

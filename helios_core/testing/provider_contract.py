@@ -15,6 +15,7 @@ from helios_core.data_providers import (
     Put,
     StoredVersion,
     SupportsHistory,
+    SupportsPrefilter,
     SupportsSearch,
     SupportsTombstones,
     SupportsWrites,
@@ -36,7 +37,13 @@ class DataProviderContract(ContractSuite):
     """
 
     known_powers = frozenset(
-        {SupportsWrites, SupportsHistory, SupportsSearch, SupportsTombstones},
+        {
+            SupportsWrites,
+            SupportsHistory,
+            SupportsSearch,
+            SupportsTombstones,
+            SupportsPrefilter,
+        },
     )
     persistent: ClassVar[bool] = True
     """Whether `opened` twice on one folder reaches one state, at once and after closing."""

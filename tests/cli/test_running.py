@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -45,6 +46,52 @@ def test_what_is_loaded_is_exported(site, resources, tmp_path):
     assert "2 resources" in report
     assert (tmp_path / "files" / "Patient-1-1.ndjson").read_bytes().count(b"\n") == 1
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("guide", ["3", "4-draft"])
+def test_what_was_exported_can_be_verified_later(site, resources, tmp_path, guide):
+    site.run("load", str(resources))
+    server, client = site.serve(HFS_BULK_DATA_IG=guide)
+    folder = tmp_path / "files"
+
+    exported = site.run("export", client.base_url, "--to", str(folder), "--type", "Patient")
+    server.stop()
+    verified = site.run("verify", str(folder / "manifest.json"))
+
+    for report in (exported, verified):
+        assert re.search(r"output +Patient +1 +\d+ +ok", report)
+        assert re.search(r"proof of completeness as of .*: complete", report)
+
+
+@pytest.mark.parametrize(
+    ("content", "verdict"), [(None, "missing: no file Patient-1-1.ndjson"), (b"{}\n", "mismatch")]
+)
+def test_what_is_not_whole_fails_the_verification(site, resources, tmp_path, content, verdict):
+    site.run("load", str(resources))
+    _, client = site.serve()
+    folder = tmp_path / "files"
+    site.run("export", client.base_url, "--to", str(folder))
+    manifest = (folder / "manifest.json").rename(tmp_path / "manifest.json")
+    file = folder / "Patient-1-1.ndjson"
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+
+    process = site.start("verify", str(manifest), "--dir", str(folder))
+
+    assert ended(process) == 1
+    assert verdict in process.output()
+    assert "NOT complete" in process.output()
+
+
+def test_a_manifest_without_a_proof_is_told_in_words(site, tmp_path):
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text('{"transactionTime":"2026-01-01T00:00:00Z","output":[]}')
+
+    process = site.start("verify", str(manifest))
+
+    assert ended(process) == 1
+    assert "helios: the manifest carries no proof" in process.output()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -22,6 +22,7 @@ class Request(msgspec.Struct, frozen=True):
     method: str
     target: str
     headers: dict[str, str]
+    body: bytes
 
     @property
     def path(self) -> str:
@@ -86,7 +87,9 @@ async def _head(reader: asyncio.StreamReader) -> Request | None:
     first, *rest = raw.decode().strip().split("\r\n")
     method, target, _ = first.split(" ")
     pairs = (line.split(": ", 1) for line in rest)
-    return Request(method, target, {name.lower(): value for name, value in pairs})
+    headers = {name.lower(): value for name, value in pairs}
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Request(method, target, headers, body)
 
 
 def _encoded(answer: Answer) -> bytes:

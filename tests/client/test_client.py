@@ -44,6 +44,25 @@ async def test_an_export_gives_files_manifest_and_counts(server, tmp_path):
     assert summary.transaction_time == "2026-01-01T00:00:00Z"
 
 
+async def test_a_server_that_takes_no_get_is_asked_by_post(server, tmp_path):
+    """B4-01, B4-02: repeated entries instead of a list."""
+    server.exports(file(server))
+    server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
+    server.say("POST", "/$export", *server.scripts.pop(("GET", "/$export")))
+    server.say("GET", "/$export", Answer(405))
+    order = Order(base_url=server.url, types=["Patient", "Device"], since="2026-01-01T00:00:00Z")
+
+    summary = await export(order, tmp_path)
+
+    assert summary.lines == 2
+    [posted] = server.asked("POST", "/$export")
+    assert msgspec.json.decode(posted.body)["parameter"] == [
+        {"name": "_type", "valueString": "Patient"},
+        {"name": "_type", "valueString": "Device"},
+        {"name": "_since", "valueString": "2026-01-01T00:00:00Z"},
+    ]
+
+
 async def test_nothing_but_the_files_stays(server, tmp_path):
     server.exports(file(server))
     server.say(

@@ -35,11 +35,19 @@ def test_entries_keep_their_order_and_their_resources_text():
 
 
 def test_conditions_nobody_supports_are_named():
+    request = {"method": "GET", "url": "Patient/1", "ifNoneMatch": 'W/"1"'}
+
+    (entry,) = parse_bundle(bundle({"request": request})).entries
+
+    assert entry.conditions == ("ifNoneMatch",)
+
+
+def test_the_condition_of_a_create_is_kept_as_sent():
     request = {"method": "POST", "url": "Patient", "ifNoneExist": "identifier=x"}
 
     (entry,) = parse_bundle(bundle({"request": request, "resource": {}})).entries
 
-    assert entry.conditions == ("ifNoneExist",)
+    assert (entry.if_none_exist, entry.conditions) == ("identifier=x", ())
 
 
 @pytest.mark.parametrize("bundle_type", ["collection", "searchset", "history", "document"])

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios_core.fhir.references import rewrite, split_reference
+from helios_core.fhir.references import (
+    conditional_references,
+    rewrite,
+    rewrite_conditional,
+    split_reference,
+)
 
 UUID = "urn:uuid:8dc6cf13-8c1e-4ac6-8d4a-6b2d4d0b6c1f"
 OID = "urn:oid:1.2.36.146"
@@ -117,3 +122,24 @@ def test_exactly_the_reference_members_are_rewritten(tree):
 
     assert json.loads(rewritten) == expected(tree)
     assert unresolved <= {OID}
+
+
+def test_references_that_are_searches_are_found_and_replaced():
+    by_number = rb'"reference":"Practitioner?identifier=a\\,b|\"1\""'
+    body = (
+        b'{"a":{%b},"b":{"reference":"Patient/p"},"c":"\\"reference\\":\\"Group?x=1\\""}'
+        % by_number
+    )
+
+    found = conditional_references(body)
+    rewritten = rewrite_conditional(body, dict.fromkeys(found, "Practitioner/d"))
+
+    assert found == {'Practitioner?identifier=a\\,b|"1"'}
+    assert rewritten == body.replace(by_number, b'"reference":"Practitioner/d"')
+
+
+def test_a_search_that_is_no_text_is_left_to_those_who_check_resources():
+    body = b'{"a":{"reference":"Practitioner?name=\\ud800"}}'
+
+    assert conditional_references(body) == set()
+    assert rewrite_conditional(body, {}) == body

@@ -16,6 +16,7 @@ from helios_core.pipeline import PartLimits
 from helios_core.plugins import Backends
 from helios_core.settings import Settings
 from helios_core.worker import WorkerOptions, run
+from helios_sqlite import SQLiteSettings, open_data_provider
 
 BASE = "http://fhir.example"
 ASYNC = {"Prefer": "respond-async"}
@@ -94,6 +95,16 @@ async def open_site(backends):
 @pytest.fixture
 async def site(open_site):
     return await open_site()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def either_site(request, open_site, tmp_path):
+    """A site over memory, and one whose resources are in a database."""
+    if request.param == "memory":
+        yield await open_site()
+        return
+    async with open_data_provider(SQLiteSettings(data_dir=str(tmp_path))) as provider:
+        yield await open_site(provider=provider)
 
 
 @pytest.fixture

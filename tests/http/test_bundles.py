@@ -1,3 +1,6 @@
+import asyncio
+import json
+
 import pytest
 
 PATIENT = {"resourceType": "Patient"}
@@ -64,6 +67,16 @@ async def test_the_answers_of_a_transaction_are_in_the_order_of_its_entries(site
     assert (await site.client.get("/Patient/gone")).status_code == 410
 
 
+async def test_what_a_transaction_cannot_read_does_not_undo_it(client):
+    [put, read] = await apply(
+        client, entry("PUT", "Patient/a", PATIENT), entry("GET", "Patient/none")
+    )
+
+    assert put["response"]["status"] == "201 Created"
+    assert read["response"]["status"] == "404 Not Found"
+    assert read["response"]["outcome"]["resourceType"] == "OperationOutcome"
+
+
 @pytest.mark.parametrize(
     ("wrong", "status"),
     [
@@ -73,8 +86,14 @@ async def test_the_answers_of_a_transaction_are_in_the_order_of_its_entries(site
         (entry("PUT", "Patient/a", PATIENT), 400),
         (entry("PUT", "Patient", PATIENT), 400),
         (entry("POST", "Patient/x", PATIENT), 400),
-        (entry("PUT", "Patient?identifier=x", PATIENT), 400),
-        (entry("POST", "Patient", PATIENT, ifNoneExist="identifier=x"), 400),
+        (entry("PUT", "Patient?bogus=x", PATIENT), 400),
+        (entry("PUT", "Patient?", PATIENT), 400),
+        (entry("PUT", "Patient/b?identifier=x", PATIENT), 400),
+        (entry("POST", "Patient", PATIENT, ifNoneExist="bogus=x"), 400),
+        (entry("POST", "Patient", PATIENT, ifNoneMatch="*"), 400),
+        (entry("POST", "Patient?identifier=x", PATIENT), 400),
+        (entry("PUT", "Patient/b", PATIENT, ifNoneExist="identifier=x"), 400),
+        (entry("GET", "Patient?bogus=x"), 400),
         (entry("PATCH", "Patient/b", PATIENT), 400),
         (entry("PUT", "Nothing/b", PATIENT), 404),
         (entry("DELETE", "Patient/a/b"), 400),
@@ -162,3 +181,138 @@ async def test_a_bundle_can_be_stored_as_a_resource(client):
     stored = await client.put("/Bundle/b1", json=bundle("collection"))
 
     assert stored.status_code == 201
+
+
+PRACTITIONER = {
+    "resourceType": "Practitioner",
+    "id": "doc",
+    "identifier": [{"system": "http://npi.example", "value": "9,9"}],
+}
+BY_NUMBER = "Practitioner?identifier=http://npi.example|9\\,9"
+
+
+def encounter(reference):
+    return {"resourceType": "Encounter", "participant": [{"individual": {"reference": reference}}]}
+
+
+async def apply(client, *entries, kind="transaction"):
+    response = await client.post("/", json=bundle(kind, *entries))
+    assert response.status_code == 200, response.text
+    return response.json()["entry"]
+
+
+async def test_a_conditional_reference_becomes_the_one_it_finds(site):
+    await site.put(PRACTITIONER)
+
+    [entered] = await apply(site.client, entry("POST", "Encounter", encounter(BY_NUMBER)))
+
+    stored = (await site.client.get(entered["response"]["location"])).json()
+    assert stored["participant"][0]["individual"]["reference"] == "Practitioner/doc"
+
+
+@pytest.mark.parametrize(
+    ("reference", "status"),
+    [
+        (BY_NUMBER, 412),
+        ("Practitioner?identifier=none", 400),
+        ("Practitioner?", 400),
+        ("Practitioner?bogus=1", 400),
+        ("Nothing?identifier=x", 400),
+        ("Practitioner?name=\ud800", 400),
+    ],
+)
+async def test_a_conditional_reference_without_one_answer_fails_the_transaction(
+    site, outcome, reference, status
+):
+    await site.put(PRACTITIONER, PRACTITIONER | {"id": "double"})
+    sent = bundle(
+        "transaction",
+        entry("PUT", "Patient/a", PATIENT),
+        entry("POST", "Encounter", encounter(reference)),
+    )
+
+    response = await site.client.post(
+        "/", content=json.dumps(sent), headers={"Content-Type": "application/json"}
+    )
+
+    outcome(response, status)
+    assert (await site.client.get("/Patient/a")).status_code == 404
+
+
+async def test_a_conditional_create_in_a_transaction_stores_once(site):
+    created = [
+        entry(
+            "POST",
+            "Practitioner",
+            PRACTITIONER,
+            full_url=TEMPORARY,
+            ifNoneExist="identifier=http://npi.example|9\\,9",
+        ),
+        entry("POST", "Encounter", encounter(TEMPORARY)),
+    ]
+
+    first, second = [await apply(site.client, *created) for _ in range(2)]
+
+    statuses = [[each["response"]["status"] for each in each] for each in (first, second)]
+    assert statuses == [["201 Created", "201 Created"], ["200 OK", "201 Created"]]
+    assert first[0]["response"]["location"] == second[0]["response"]["location"]
+    encounters = (await site.client.get("/Encounter")).json()["entry"]
+    references = {
+        each["resource"]["participant"][0]["individual"]["reference"] for each in encounters
+    }
+    assert len(references) == 1
+    assert len((await site.client.get("/Practitioner")).json()["entry"]) == 1
+
+
+async def test_conditional_transactions_at_once_store_once(client):
+    sent = bundle(
+        "transaction",
+        entry("POST", "Practitioner", PRACTITIONER, ifNoneExist="identifier=http://npi.example|"),
+    )
+
+    await asyncio.gather(*(client.post("/", json=sent) for _ in range(10)))
+
+    assert len((await client.get("/Practitioner")).json()["entry"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["transaction", "batch"])
+async def test_conditional_updates_and_deletes_find_what_they_are_about(site, kind):
+    await site.put(PRACTITIONER, PATIENT | {"id": "gone", "active": False})
+
+    answers = await apply(
+        site.client,
+        entry("PUT", BY_NUMBER, PRACTITIONER | {"active": True}),
+        entry("DELETE", "Patient?active=false"),
+        entry("DELETE", "Patient?active=true"),
+        entry("GET", "Practitioner?active=true"),
+        kind=kind,
+    )
+
+    assert [each["response"]["status"] for each in answers] == [
+        *("200 OK", "204 No Content", "204 No Content", "200 OK")
+    ]
+    assert answers[0]["response"]["location"].endswith("Practitioner/doc/_history/2")
+    assert answers[3]["resource"]["type"] == "searchset"
+    assert len(answers[3]["resource"]["entry"]) == 1
+    assert (await site.client.get("/Patient/gone")).status_code == 410
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [entry("POST", "Patient", PATIENT, ifNoneExist="active=true")] * 2,
+        [
+            entry("PUT", "Patient?active=false", PATIENT),
+            entry("PUT", "Patient/a", PATIENT),
+        ],
+        [
+            entry("DELETE", "Patient?active=false"),
+            entry("PUT", "Patient/a", PATIENT),
+        ],
+    ],
+)
+async def test_a_transaction_whose_conditions_meet_is_refused(site, outcome, entries):
+    await site.put(PATIENT | {"id": "a", "active": False})
+
+    outcome(await site.client.post("/", json=bundle("transaction", *entries)), 400)
+    assert len((await site.client.get("/Patient")).json()["entry"]) == 1

@@ -10,6 +10,7 @@ BULK_DATA = "http://hl7.org/fhir/uv/bulkdata"
 
 
 async def test_metadata_names_the_guide_and_its_three_operations(client):
+    """B2-CAP-01, B2-CAP-02, B3-32: as the guide spells them."""
     response = await client.get("/metadata")
 
     statement = response.json()

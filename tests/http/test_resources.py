@@ -230,10 +230,3 @@ async def test_one_version_is_read_by_its_number(client, outcome):
     outcome(await client.get("/Patient/p1/_history/2"), 410, "deleted")
     for number in ("3", "0", "x", "-1", "1.0", "9" * 30, "²"):
         outcome(await client.get(f"/Patient/p1/_history/{number}"), 404, "not-found")
-
-
-async def test_a_conditional_create_is_refused_rather_than_doubled(client, outcome):
-    headers = {"If-None-Exist": "identifier=x"}
-
-    outcome(await client.post("/Patient", json=PATIENT, headers=headers), 400, "not-supported")
-    assert "entry" not in (await client.get("/Patient")).json()

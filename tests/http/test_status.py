@@ -55,7 +55,7 @@ async def test_a_finished_export_answers_with_its_manifest(open_site):
     assert response.headers["content-type"] == "application/json"
     assert manifest.keys() == {
         *("transactionTime", "request", "requiresAccessToken"),
-        *("output", "deleted", "error"),
+        *("output", "deleted", "error", "extension"),
     }
     assert before <= parse_instant(manifest["transactionTime"]) <= datetime.now(UTC)
     assert manifest["requiresAccessToken"] is False

@@ -139,22 +139,6 @@ def test_parameters_about_looks_change_nothing(name):
     assert read_request(call((name, "json"), prefer=STRICT)).ignored == ()
 
 
-@pytest.mark.parametrize("handling", [["respond-async"], STRICT, LENIENT])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "_elements",
-        "_typeFilter",
-        "includeAssociatedData",
-        "organizeOutputBy",
-        "allowPartialManifests",
-    ],
-)
-def test_a_parameter_that_is_not_served_is_refused_and_never_ignored(name, handling):
-    with pytest.raises(UnsupportedParameter, match=name):
-        read_request(call((name, "id"), prefer=handling))
-
-
 @pytest.mark.parametrize(
     "value",
     [

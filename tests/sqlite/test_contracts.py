@@ -8,12 +8,6 @@ from unittest.mock import patch
 
 import msgspec
 
-from helios_core.data_providers import (
-    SupportsHistory,
-    SupportsSearch,
-    SupportsTombstones,
-    SupportsWrites,
-)
 from helios_core.manifests import Part
 from helios_core.testing import DataProviderSuite, JobStoreSuite, corpus
 from helios_sqlite import SQLiteSettings, clock, open_data_provider, open_job_store
@@ -26,7 +20,7 @@ def behind_the_back(opened):
 
 
 class TestSQLiteDataProvider(DataProviderSuite):
-    powers = frozenset({SupportsWrites, SupportsHistory, SupportsSearch, SupportsTombstones})
+    powers = DataProviderSuite.known_powers
 
     @asynccontextmanager
     async def opened(self, folder):

@@ -97,6 +97,16 @@ async def test_a_shard_handed_back_wakes_who_waits(store):
     await asyncio.wait_for(store.wait_for_work(MINUTE), 5)
 
 
+async def test_the_next_phase_wakes_who_waits(store):
+    await store.add(corpus.job("job"), corpus.shards(2, phases=(0, 1)), max_active=1)
+    lease = await claim(store)
+    assert await claim(store) is None
+
+    await store.complete(lease, [])
+
+    await asyncio.wait_for(store.wait_for_work(MINUTE), 5)
+
+
 async def test_waiting_without_work_ends_in_time(store):
     await claim(store)
 

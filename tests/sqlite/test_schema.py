@@ -69,8 +69,8 @@ async def test_an_older_database_is_refused_until_it_is_migrated(settings, monke
         async with open_data_provider(settings):
             pass
 
-    assert "from schema 1 to 2" in await migrate(settings)
-    assert "has schema 2 already" in await migrate(settings)
+    assert "from schema 2 to 3" in await migrate(settings)
+    assert "has schema 3 already" in await migrate(settings)
     async with open_data_provider(settings) as provider:
         await provider.transaction_time()
 
@@ -84,7 +84,7 @@ async def test_a_migration_that_fails_changes_nothing(settings, raw, monkeypatch
     with pytest.raises(sqlite3.OperationalError):
         await migrate(settings)
 
-    assert schema.version_of(raw) == 1
+    assert schema.version_of(raw) == 2
     assert not raw.execute("SELECT 1 FROM sqlite_schema WHERE name = 'later'").fetchall()
 
 

@@ -6,16 +6,18 @@ class fails the tests in `caught_by`, the ones that name the broken clause.
 """
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from helios_core.data_providers import Applied, Batch, Outcome, Page, Put
+from helios_core.data_providers import Applied, Batch, Order, Outcome, Page, Put
 from helios_core.errors import VersionConflict
 from helios_core.exports import Level, Shard
+from helios_core.fhir.search import AllOf, AnyId, AnyOf, AnyTerm, Updated
 from helios_core.fhir.versions import FHIRVersion
 from helios_core.memory.data import MemoryDataProvider
 from helios_core.memory.versions import current_version, shows
+from helios_core.testing import corpus
 from tests.testing.on_memory import OnMemoryProvider
 
 MICROSECOND = timedelta(microseconds=1)
@@ -948,7 +950,7 @@ class TestTellsTheHistoryOfOthers(OnMemoryProvider):
 class FindsOldVersions(MemoryDataProvider):
     async def search(self, tenant, fhir_version, query, *, count, after=None):
         page = await super().search(tenant, fhir_version, query, count=count, after=after)
-        scope = self._scopes[tenant, fhir_version, query.resource_type]
+        scope = self._scopes[tenant, fhir_version, query.filter.resource_type]
         gone = [v[0].stored for v in scope.values() if v[-1].stored.content is None]
         return msgspec.structs.replace(page, resources=[*page.resources, *gone])
 
@@ -962,7 +964,7 @@ class SearchesAllTenants(MemoryDataProvider):
     async def search(self, tenant, fhir_version, query, *, count, after=None):
         found = []
         for place, version, kind in list(self._scopes):
-            if kind == query.resource_type:
+            if kind == query.filter.resource_type:
                 page = await super().search(place, version, query, count=100)
                 found += page.resources
         return Page(resources=found, next=None)
@@ -1007,9 +1009,18 @@ class SearchesForAnyId(MemoryDataProvider):
     """Of several `_id` parameters, one has to fit."""
 
     async def search(self, tenant, fhir_version, query, *, count, after=None):
-        ids = tuple(each for one in query.ids for each in one)
-        query = msgspec.structs.replace(query, ids=(ids,) if ids else ())
+        prefilter = query.filter.prefilter()
+        if isinstance(prefilter, AllOf) and all(isinstance(p, AnyId) for p in prefilter.parts):
+            ids = {each for part in prefilter.parts for each in part.ids}
+            query = _answering(query, lambda resource: resource["id"] in ids)
         return await super().search(tenant, fhir_version, query, count=count, after=after)
+
+
+def _answering(query, test):
+    """The query as a provider sees it that tests something else."""
+    condition = msgspec.structs.replace(query.filter.condition, test=test)
+    compiled = msgspec.structs.replace(query.filter, condition=condition)
+    return msgspec.structs.replace(query, filter=compiled)
 
 
 class TestSearchesForAnyId(OnMemoryProvider):
@@ -1019,21 +1030,190 @@ class TestSearchesForAnyId(OnMemoryProvider):
 
 class ExcludesBounds(MemoryDataProvider):
     async def search(self, tenant, fhir_version, query, *, count, after=None):
-        tight = tuple(
-            msgspec.structs.replace(
-                bound,
-                low=bound.low and bound.low + MICROSECOND,
-                high=bound.high and bound.high - MICROSECOND,
-            )
-            for bound in query.last_updated
-        )
-        query = msgspec.structs.replace(query, last_updated=tight)
-        return await super().search(tenant, fhir_version, query, count=count, after=after)
+        page = await super().search(tenant, fhir_version, query, count=count, after=after)
+        bounds = {*_bounds(query.filter.prefilter())}
+        inside = [e for e in page.resources if e.last_updated not in bounds]
+        return msgspec.structs.replace(page, resources=inside)
+
+
+def _bounds(prefilter):
+    for part in prefilter.parts if isinstance(prefilter, AllOf) else (prefilter,):
+        if isinstance(part, Updated):
+            for bound in (part.since, part.until):
+                if bound is not None:
+                    yield datetime(1970, 1, 1, tzinfo=UTC) + bound * MICROSECOND
 
 
 class TestExcludesBounds(OnMemoryProvider):
     subject_class = ExcludesBounds
     caught_by = ("test_bounds_narrow_a_search_and_are_inclusive",)
+
+
+class SearchesWithTheIndexAlone(MemoryDataProvider):
+    """What no index can tell is taken to be so."""
+
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        if query.filter.prefilter() is None:
+            query = _answering(query, lambda _: True)
+        return await super().search(tenant, fhir_version, query, count=count, after=after)
+
+
+class TestSearchesWithTheIndexAlone(OnMemoryProvider):
+    subject_class = SearchesWithTheIndexAlone
+    caught_by = (
+        "test_a_filter_is_answered_exactly_in_any_order",
+        "test_a_search_finds_what_the_evaluator_finds",
+        "test_the_total_is_given_when_it_is_asked_for",
+    )
+
+
+class SortsById(MemoryDataProvider):
+    """Whatever order is asked for."""
+
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        query = msgspec.structs.replace(query, order=Order.ID)
+        return await super().search(tenant, fhir_version, query, count=count, after=after)
+
+
+class TestSortsById(OnMemoryProvider):
+    subject_class = SortsById
+    caught_by = (
+        "test_matches_come_in_the_order_asked_for",
+        "test_a_page_of_another_order_is_refused",
+    )
+
+
+class CountsThePage(MemoryDataProvider):
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        page = await super().search(tenant, fhir_version, query, count=count, after=after)
+        return msgspec.structs.replace(page, total=len(page.resources))
+
+
+class TestCountsThePage(OnMemoryProvider):
+    subject_class = CountsThePage
+    caught_by = ("test_the_total_is_given_when_it_is_asked_for",)
+
+
+class FindsFewerCandidates(MemoryDataProvider):
+    """Of several alternatives the index is asked for the first."""
+
+    async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+        if isinstance(prefilter, AnyOf):
+            prefilter = prefilter.parts[0]
+        if isinstance(prefilter, AnyTerm):
+            prefilter = AnyTerm(frozenset(sorted(prefilter.terms)[:1]))
+        async for batch in super().read_candidates(
+            view, shard, prefilter, batch_bytes=batch_bytes
+        ):
+            yield batch
+
+
+class TestFindsFewerCandidates(OnMemoryProvider):
+    subject_class = FindsFewerCandidates
+    caught_by = ("test_candidates_hold_every_match",)
+
+
+class FindsCandidatesOfAllShards(MemoryDataProvider):
+    async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+        shard = msgspec.structs.replace(shard, start=None, end=None)
+        async for batch in super().read_candidates(
+            view, shard, prefilter, batch_bytes=batch_bytes
+        ):
+            yield batch
+
+
+class TestFindsCandidatesOfAllShards(OnMemoryProvider):
+    subject_class = FindsCandidatesOfAllShards
+    caught_by = (
+        "test_candidates_are_what_a_shard_shows_in_its_order",
+        "test_candidates_hold_every_match",
+    )
+
+
+class GivesAllCandidatesAtOnce(MemoryDataProvider):
+    async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+        async for batch in super().read_candidates(view, shard, prefilter, batch_bytes=1 << 40):
+            yield batch
+
+
+class TestGivesAllCandidatesAtOnce(OnMemoryProvider):
+    subject_class = GivesAllCandidatesAtOnce
+    caught_by = ("test_batches_of_candidates_hold_no_more_bytes_than_asked",)
+
+
+class IndexesTheCurrentVersion(MemoryDataProvider):
+    """What was superseded or deleted after the transaction time is no longer in the index."""
+
+    async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+        now = msgspec.structs.replace(view, transaction_time=self._last)
+        shown = {
+            line async for batch in self.read(now, shard, batch_bytes=1) for line in batch.lines
+        }
+        async for batch in super().read_candidates(
+            view, shard, prefilter, batch_bytes=batch_bytes
+        ):
+            current = [line for line in batch.lines if line in shown]
+            yield msgspec.structs.replace(batch, lines=current)
+
+
+class TestIndexesTheCurrentVersion(OnMemoryProvider):
+    subject_class = IndexesTheCurrentVersion
+    caught_by = ("test_candidates_are_those_of_the_transaction_time",)
+
+
+class FindsCandidatesOfAnyTime(MemoryDataProvider):
+    async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+        view = _asking(view, since=None, until=None)
+        async for batch in super().read_candidates(
+            view, shard, prefilter, batch_bytes=batch_bytes
+        ):
+            yield batch
+
+
+class TestFindsCandidatesOfAnyTime(OnMemoryProvider):
+    subject_class = FindsCandidatesOfAnyTime
+    caught_by = ("test_candidates_follow_the_period_of_the_view",)
+
+
+class FindsCandidatesOfAnybody(MemoryDataProvider):
+    async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+        view = msgspec.structs.replace(_asking(view, level=Level.SYSTEM), cohort=None)
+        async for batch in super().read_candidates(
+            view, shard, prefilter, batch_bytes=batch_bytes
+        ):
+            yield batch
+
+
+class TestFindsCandidatesOfAnybody(OnMemoryProvider):
+    subject_class = FindsCandidatesOfAnybody
+    caught_by = ("test_candidates_stay_in_level_and_cohort",)
+
+
+class FindsNoDamagedCandidates(MemoryDataProvider):
+    async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+        async for batch in super().read_candidates(
+            view, shard, prefilter, batch_bytes=batch_bytes
+        ):
+            yield msgspec.structs.replace(batch, damaged=[])
+
+
+class TestFindsNoDamagedCandidates(OnMemoryProvider):
+    subject_class = FindsNoDamagedCandidates
+    caught_by = ("test_a_damaged_candidate_is_reported",)
+
+
+class FindsCandidatesOfAllTenants(MemoryDataProvider):
+    async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+        for tenant in (corpus.TENANT, corpus.OTHER_TENANT):
+            async for batch in super().read_candidates(
+                _asking(view, tenant=tenant), shard, prefilter, batch_bytes=batch_bytes
+            ):
+                yield batch
+
+
+class TestFindsCandidatesOfAllTenants(OnMemoryProvider):
+    subject_class = FindsCandidatesOfAllTenants
+    caught_by = ("test_candidates_stay_in_tenant_and_version",)
 
 
 class LosesAMatchPerPage(MemoryDataProvider):
@@ -1127,6 +1307,7 @@ class TestNamesAllDeletionsAtOnce(OnMemoryProvider):
 class TestForgetsOnRestart(OnMemoryProvider):
     persistent = True
     caught_by = (
+        "test_candidates_outlive_a_restart",
         "test_stamps_do_not_go_back_across_a_restart",
         "test_two_providers_on_one_backing_share_a_clock",
         "test_writers_of_another_process_do_not_disturb_a_read",

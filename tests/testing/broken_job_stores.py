@@ -92,6 +92,33 @@ class TestLosesTheLastPart(OnMemoryJobs):
     )
 
 
+class NumbersByShard(MemoryJobStore):
+    """A part's place is counted anew whenever parts are read, in the order of the shards."""
+
+    async def parts(self, tenant, job_id):
+        parts = await super().parts(tenant, job_id)
+        return [msgspec.structs.replace(part, published=place) for place, part in enumerate(parts)]
+
+
+class TestNumbersByShard(OnMemoryJobs):
+    subject_class = NumbersByShard
+    caught_by = ("test_parts_keep_the_place_at_which_they_were_published",)
+
+
+class TellsForeignExports(MemoryJobStore):
+    """What another tenant exported leaks into the estimates of this one."""
+
+    async def recent(self, tenant, *, limit):
+        jobs = [entry.job for entry in self._entries.values()]
+        complete = [job for job in jobs if job.status is JobStatus.COMPLETE]
+        return sorted(complete, key=lambda job: job.completed_at, reverse=True)[:limit]
+
+
+class TestTellsForeignExports(OnMemoryJobs):
+    subject_class = TellsForeignExports
+    caught_by = ("test_the_exports_completed_last_are_told",)
+
+
 class IgnoresTheCap(MemoryJobStore):
     async def add(self, job, shards, *, max_active):
         return await super().add(job, shards, max_active=1_000_000)
@@ -527,6 +554,55 @@ class TestHandsOutCompletedShards(OnMemoryJobs):
         "test_a_completed_shard_is_never_given_out_again",
         "test_a_held_shard_is_not_given_out",
     )
+
+
+class IgnoresThePhases(MemoryJobStore):
+    def _fairest(self, now):
+        active = [entry for entry in self._entries.values() if entry.job.status.active]
+        active.sort(key=lambda entry: (self._served[entry.job.tenant], entry.place))
+        return next(((e, work) for e in active for work in e.work if work.free(now)), None)
+
+
+class TestIgnoresThePhases(OnMemoryJobs):
+    subject_class = IgnoresThePhases
+    caught_by = (
+        "test_a_shard_waits_for_the_earlier_phases_of_its_job",
+        "test_a_phase_waits_for_shards_that_have_to_be_tried_again",
+        "test_any_life_of_jobs_agrees_with_the_model",
+    )
+
+
+class TakesHeldShardsForComplete(MemoryJobStore):
+    """A phase begins as soon as nothing of the one before can be claimed."""
+
+    def _fairest(self, now):
+        active = [entry for entry in self._entries.values() if entry.job.status.active]
+        active.sort(key=lambda entry: (self._served[entry.job.tenant], entry.place))
+        free = [(e, work) for e in active for work in e.work if work.free(now)]
+        return min(free, key=lambda found: found[1].shard.phase, default=None)
+
+
+class TestTakesHeldShardsForComplete(OnMemoryJobs):
+    subject_class = TakesHeldShardsForComplete
+    caught_by = (
+        "test_a_shard_waits_for_the_earlier_phases_of_its_job",
+        "test_a_phase_waits_for_shards_that_have_to_be_tried_again",
+    )
+
+
+class MixesThePhasesOfJobs(MemoryJobStore):
+    """A phase is one of the whole store."""
+
+    def _fairest(self, now):
+        active = [entry for entry in self._entries.values() if entry.job.status.active]
+        undone = [w.shard.phase for entry in active for w in entry.work if w.parts is None]
+        found = super()._fairest(now)
+        return found if found and found[1].shard.phase == min(undone) else None
+
+
+class TestMixesThePhasesOfJobs(OnMemoryJobs):
+    subject_class = MixesThePhasesOfJobs
+    caught_by = ("test_a_waiting_phase_keeps_no_other_job_waiting",)
 
 
 class StaysAccepted(MemoryJobStore):

@@ -5,19 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from helios_core.data_providers import (
-    SupportsHistory,
-    SupportsSearch,
-    SupportsTombstones,
-    SupportsWrites,
-)
 from helios_core.memory import MemoryDataProvider, MemoryJobStore
 from helios_core.testing import DataProviderSuite, JobStoreSuite, corpus
 
 
 class OnMemoryProvider(DataProviderSuite):
     subject_class = MemoryDataProvider
-    powers = frozenset({SupportsWrites, SupportsHistory, SupportsSearch, SupportsTombstones})
+    powers = DataProviderSuite.known_powers
     persistent = False
 
     @asynccontextmanager

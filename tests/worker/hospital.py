@@ -6,14 +6,16 @@ from datetime import timedelta
 
 import msgspec
 
-from helios_core.data_providers import Delete, Put
+from helios_core.data_providers import DataProvider, Delete, Put
 from helios_core.exports import Level
+from helios_core.fhir.instants import format_instant
 from helios_core.fhir.resources import parse_resource
 from helios_core.fhir.versions import FHIRVersion
 from helios_core.jobs import Job
-from helios_core.kickoff import Call, accept
+from helios_core.kickoff import Call, Policy, accept
 from helios_core.manifests import PartKind
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
+from helios_core.pipeline import PartLimits
 from helios_core.plugins import Backends
 from helios_core.worker import Worker, WorkerOptions
 
@@ -23,8 +25,10 @@ TENANT = "default"
 class Hospital:
     """Backends in memory and what a test does with them."""
 
-    def __init__(self) -> None:
-        self.provider = MemoryDataProvider()
+    def __init__(self, provider: DataProvider | None = None) -> None:
+        self.provider = provider or MemoryDataProvider()
+        self.policy = Policy()
+        self.limits = PartLimits()
         self.jobs = MemoryJobStore()
         self.outputs = MemoryOutputStore()
         self.announced: list[Job] = []
@@ -42,6 +46,10 @@ class Hospital:
         bodies = [msgspec.json.encode(resource) for resource in resources]
         puts = [Put(resource=parse_resource(body, FHIRVersion.R4)) for body in bodies]
         await self.provider.write(TENANT, FHIRVersion.R4, puts)
+
+    async def now(self) -> str:
+        """An instant after everything stored so far, and before all that follows."""
+        return format_instant(await self.provider.transaction_time())
 
     async def delete(self, resource_type: str, resource_id: str) -> None:
         gone = Delete(resource_type=resource_type, id=resource_id)
@@ -76,6 +84,7 @@ class Hospital:
             query=query,
             body=body,
             base_url="http://localhost",
+            policy=self.policy,
             prefer=[f"respond-async, handling={handling}"],
         )
         return await accept(self.backends, call, max_active=4, shard_bytes=shard_bytes)
@@ -84,7 +93,9 @@ class Hospital:
         """Run workers until the job has ended."""
         stop = asyncio.Event()
         options = WorkerOptions(
-            idle=timedelta(milliseconds=5), retry_after=timedelta(milliseconds=1)
+            idle=timedelta(milliseconds=5),
+            retry_after=timedelta(milliseconds=1),
+            limits=self.limits,
         )
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             for number in range(workers):

@@ -56,10 +56,12 @@ async def migrate(settings: SQLiteSettings) -> str:
     Raises:
         ConfigurationError: The file cannot be used.
     """
-    before, after = await in_thread(files.migrate, settings)
-    if before == after:
-        return f"{settings.path} has schema {after} already"
-    return f"{settings.path} went from schema {before} to {after}"
+    done = await in_thread(files.migrate, settings)
+    if done.before < done.after:
+        return f"{settings.path} went from schema {done.before} to {done.after}"
+    if done.indexed:
+        return f"{settings.path} has schema {done.after} already; its search index was made anew"
+    return f"{settings.path} has schema {done.after} already"
 
 
 @hookimpl

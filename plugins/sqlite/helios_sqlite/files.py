@@ -49,9 +49,9 @@ def open_file(settings: SQLiteSettings) -> sqlite3.Connection:
         return connection
 
 
-def migrate(settings: SQLiteSettings) -> tuple[int, int]:
+def migrate(settings: SQLiteSettings) -> schema.Migrated:
     """
-    Bring a file's schema up to date, and give its version before and after.
+    Bring a file's schema and search index up to date.
 
     Raises:
         ConfigurationError: The file cannot be used.

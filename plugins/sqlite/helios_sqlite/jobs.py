@@ -26,13 +26,17 @@ _REMOVABLE = _COLUMNS + (
     "WHERE completed_at IS NOT NULL AND (completed_at <= ? OR status = 'cancelled')"
     " ORDER BY completed_at LIMIT ?"
 )
+_RECENT = _COLUMNS + (
+    "WHERE tenant = ? AND status = 'complete' ORDER BY completed_at DESC, job DESC LIMIT ?"
+)
 _ACTIVE = "SELECT count(*) FROM jobs WHERE tenant = ? AND status IN ('accepted', 'in-progress')"
 _ADD_JOB = (
     "INSERT INTO jobs (tenant, id, accepted, status, created_at) VALUES (?, ?, ?, ?, ?)"
     " RETURNING job"
 )
 _ADD_SHARD = (
-    "INSERT INTO shards (job, number, shard, resources, available_at) VALUES (?, ?, ?, ?, 0)"
+    "INSERT INTO shards (job, number, phase, shard, resources, available_at)"
+    " VALUES (?, ?, ?, ?, ?, 0)"
 )
 _PROGRESS = """
 SELECT total(resources_done), total(resources), total(done), count(*) FROM shards WHERE job = ?
@@ -95,7 +99,7 @@ class SQLiteJobStore(JobStore):
             return await _parts(connection, tenant, job_id)
 
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
-        """Claim the shard whose turn it is; look without the write lock first (J2, J3, J8)."""
+        """Claim the shard whose turn it is; look without a lock first (J2, J3, J8, J11)."""
         self._news.clear()
         async with self._database.transaction(READ) as connection:
             if not await leasing.work_waits(connection):
@@ -114,9 +118,11 @@ class SQLiteJobStore(JobStore):
             )
 
     async def complete(self, lease: Lease, parts: Sequence[Part]) -> JobStatus:
-        """Publish a shard's parts and close it (J4, J5)."""
+        """Publish a shard's parts and close it (J4, J5); the next phase may now begin (J11)."""
         async with self._database.transaction() as connection:
-            return await leasing.complete(connection, lease, parts)
+            status = await leasing.complete(connection, lease, parts)
+        self._news.set()
+        return status
 
     async def fail(
         self, lease: Lease, reason: str, *, max_attempts: int, retry_after: timedelta
@@ -144,6 +150,11 @@ class SQLiteJobStore(JobStore):
         """Give cancelled jobs and those finished long enough ago (J7)."""
         async with self._database.transaction(READ) as connection:
             return await _removable(connection, completed_before, limit)
+
+    async def recent(self, tenant: str, *, limit: int) -> builtins.list[Job]:
+        """Give the tenant's complete jobs, the latest first."""
+        async with self._database.transaction(READ) as connection:
+            return await _jobs(connection, _RECENT, tenant, limit)
 
     async def delete(self, tenant: str, job_id: str) -> None:
         """Forget a job with everything of it (J6)."""
@@ -173,7 +184,8 @@ async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_ac
     row = (job.tenant, job.id, msgspec.json.encode(job), JobStatus.ACCEPTED, now)
     [(number,)] = await rows_of(connection, _ADD_JOB, row)
     rows = [
-        (number, shard.number, msgspec.json.encode(shard), shard.resources) for shard in shards
+        (number, shard.number, shard.phase, msgspec.json.encode(shard), shard.resources)
+        for shard in shards
     ]
     await connection.executemany(_ADD_SHARD, rows)
     if not shards:

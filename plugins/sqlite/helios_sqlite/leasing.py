@@ -17,7 +17,9 @@ _NOW = "SELECT CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)
 _FAIREST = """
 SELECT j.job, (
   SELECT number FROM shards AS s
-  WHERE s.job = j.job AND s.available_at <= :now ORDER BY number LIMIT 1
+  WHERE s.job = j.job AND s.done = 0 AND s.available_at <= :now
+    AND s.phase = (SELECT min(phase) FROM shards WHERE job = j.job AND done = 0)
+  ORDER BY number LIMIT 1
 ) AS free
 FROM jobs AS j LEFT JOIN turns AS t ON t.tenant = j.tenant
 WHERE j.status IN ('accepted', 'in-progress') AND free IS NOT NULL
@@ -50,7 +52,8 @@ UPDATE shards SET worker = NULL, available_at = NULL, done = 1, resources_done =
 WHERE job = ? AND number = ?
 """
 _PUBLISH = "INSERT INTO parts VALUES (?, ?, ?, ?, ?)"
-_ANY_LEFT = "SELECT EXISTS (SELECT 1 FROM shards WHERE job = ? AND NOT done)"
+_PUBLISHED = "SELECT count(*) FROM parts WHERE job = ?"
+_ANY_LEFT = "SELECT EXISTS (SELECT 1 FROM shards WHERE job = ? AND done = 0)"
 _END_JOB = "UPDATE jobs SET status = ?, completed_at = ?, failure = ? WHERE job = ?"
 _END_SHARDS = """
 UPDATE shards SET token = token + 1, worker = NULL, available_at = NULL WHERE job = ?
@@ -94,7 +97,7 @@ async def work_waits(connection: Connection) -> bool:
 async def claim(
     connection: Connection, worker: str, *, lease_for: timedelta, max_attempts: int
 ) -> Lease | None:
-    """Claim the shard whose turn it is, or give None (J2, J3, J8, J9)."""
+    """Claim the shard whose turn it is, or give None (J2, J3, J8, J9, J11)."""
     now = await now_of(connection)
     while found := await rows_of(connection, _FAIREST, {"now": now}):
         [(job, number)] = found
@@ -130,12 +133,13 @@ async def renew(
 
 
 async def complete(connection: Connection, lease: Lease, parts: Sequence[Part]) -> JobStatus:
-    """Publish parts, close their shard and, for the last one, the job (J5)."""
+    """Publish parts, close their shard and, for the last one, the job (J5, J12)."""
     job, _ = await _held(connection, lease)
     number = lease.shard.number
+    [(first,)] = await rows_of(connection, _PUBLISHED, (job,))
     rows = [
-        (job, KINDS.index(part.key.kind), number, part.key.number, msgspec.json.encode(part))
-        for part in parts
+        (job, KINDS.index(part.key.kind), number, part.key.number, _numbered(part, place))
+        for place, part in enumerate(parts, first)
     ]
     await connection.executemany(_PUBLISH, rows)
     exported = sum(part.count for part in parts if part.key.kind is PartKind.OUTPUT)
@@ -207,6 +211,10 @@ async def _hand_back(
     await connection.execute(
         _HAND_BACK, values | {"available_at": available_at, "last_error": error}
     )
+
+
+def _numbered(part: Part, place: int) -> bytes:
+    return msgspec.json.encode(msgspec.structs.replace(part, published=place))
 
 
 def _exhausted(number: int, attempts: int, last_error: str | None) -> str:

@@ -14,12 +14,14 @@ from helios_core.data_providers import (
     StoredVersion,
 )
 from helios_core.exports import ExportView, Shard
+from helios_core.fhir.search import Prefilter
 from helios_core.fhir.versions import FHIRVersion
-from helios_sqlite import reading, searching
+from helios_sqlite import lookups, membership, reading, searching
 from helios_sqlite.clock import from_stamp, settled_stamp
 from helios_sqlite.databases import Database, unblocked
+from helios_sqlite.lookups import Place
+from helios_sqlite.narrowing import Narrowed
 from helios_sqlite.planning import plan
-from helios_sqlite.searching import Place
 from helios_sqlite.writing import write
 
 
@@ -58,6 +60,20 @@ class SQLiteDataProvider(DataProvider):
                     yield batch
                 del batch  # or it would be kept while the next one is read
 
+    async def read_candidates(
+        self, view: ExportView, shard: Shard, prefilter: Prefilter, *, batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """Read of a shard what the search index says may match (P5)."""
+        async with self._database.reader(cohort_key=_key(view)) as reader:
+            whole = await unblocked(reading.begin, reader, view, shard)
+            if whole is None:
+                return
+            narrowed = Narrowed(reader.connection, whole, prefilter)
+            while (batch := await unblocked(narrowed.next_batch, batch_bytes)) is not None:
+                if batch.lines or batch.damaged:
+                    yield batch
+                del batch  # or it would be kept while the next one is read
+
     async def read_deleted(
         self, view: ExportView, shard: Shard, *, batch_rows: int
     ) -> AsyncIterator[Sequence[str]]:
@@ -84,7 +100,7 @@ class SQLiteDataProvider(DataProvider):
     ) -> StoredVersion | None:
         """Give the version current at an instant."""
         place = _place(tenant, fhir_version, resource_type, resource_id)
-        return await self._database.read(searching.get, place, at=at)
+        return await self._database.read(lookups.get, place, at=at)
 
     async def missing(
         self,
@@ -97,7 +113,24 @@ class SQLiteDataProvider(DataProvider):
     ) -> set[str]:
         """Give those of `ids` that no live resource has at an instant, in one query."""
         scope = (tenant, fhir_version, resource_type)
-        return await self._database.read(searching.missing, scope, ids, at=at)
+        return await self._database.read(lookups.missing, scope, ids, at=at)
+
+    async def fetch(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        ids: Collection[str],
+        *,
+        at: datetime,
+    ) -> Batch:
+        """Give those of `ids` that are live at an instant, in one query."""
+        scope = (tenant, fhir_version, resource_type)
+        return await self._database.read(membership.fetch, scope, ids, at=at)
+
+    async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
+        """Give those of `ids` that the view shows, in one query."""
+        return await self._database.read(membership.among, view, resource_type, ids)
 
     async def write(
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
@@ -115,7 +148,7 @@ class SQLiteDataProvider(DataProvider):
     ) -> StoredVersion | None:
         """Give one version, or None."""
         place = _place(tenant, fhir_version, resource_type, resource_id)
-        return await self._database.read(searching.get_version, place, version_id)
+        return await self._database.read(lookups.get_version, place, version_id)
 
     async def history(  # noqa: PLR0913 - the contract's signature
         self,
@@ -129,7 +162,7 @@ class SQLiteDataProvider(DataProvider):
     ) -> list[StoredVersion]:
         """Give the newest `count` versions below `before`."""
         place = _place(tenant, fhir_version, resource_type, resource_id)
-        return await self._database.read(searching.history, place, count=count, before=before)
+        return await self._database.read(lookups.history, place, count=count, before=before)
 
     async def search(
         self,
@@ -140,8 +173,8 @@ class SQLiteDataProvider(DataProvider):
         count: int,
         after: str | None = None,
     ) -> Page:
-        """Give a page by id, or by age where only lastUpdated is asked for."""
-        scope = (tenant, fhir_version, query.resource_type)
+        """Give a page in any of the orders."""
+        scope = (tenant, fhir_version, query.filter.resource_type)
         return await self._database.read(searching.search, scope, query, count=count, after=after)
 
 

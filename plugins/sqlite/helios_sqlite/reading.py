@@ -1,7 +1,8 @@
 """Read what a view shows of one shard, batch by batch."""
 
+import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 
 import msgspec
@@ -36,6 +37,10 @@ _LIVE_OF_COHORT = (
     + " WHERE p.seq >= :first AND p.seq < :end AND NOT v.deleted"
     + _SHOWN
     + "ORDER BY p.seq"
+)
+_AMONG = "WHERE v.seq IN (SELECT value FROM json_each(:seqs)) "
+_LIVE_AMONG = (
+    _COLUMNS + "FROM versions AS v " + _AMONG + "AND NOT v.deleted" + _SHOWN + "ORDER BY v.seq"
 )
 _LIVE_ONE = _COLUMNS + "FROM versions AS v WHERE v.seq = :seq AND NOT v.deleted" + _SHOWN
 _IDS = "SELECT v.seq, v.id "
@@ -206,6 +211,15 @@ def _undamaged(count: int, high: float, low: float, content: bytes | None) -> li
     stored = (int(high) << 32) + int(low)
     found = sum(map(xxh3_64_intdigest, lines))
     return lines if len(lines) == count and (stored - found) % (1 << 64) == 0 else None
+
+
+def next_among(
+    connection: sqlite3.Connection, left: Slice, seqs: Sequence[int], batch_bytes: int
+) -> tuple[Batch, int | None]:
+    """Give those of some versions that are shown, and the seq of the first that had no room."""
+    parameters = left.parameters(seqs=json.dumps(seqs), room=batch_bytes)
+    with closing(connection.execute(_LIVE_AMONG, parameters)) as rows:
+        return _gather(connection, left, rows, batch_bytes)
 
 
 def next_deleted(

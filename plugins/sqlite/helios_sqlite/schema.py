@@ -5,13 +5,26 @@ import uuid
 from collections.abc import Iterator
 from importlib.resources import files
 
+import msgspec
+
 from helios_core.errors import ConfigurationError, SchemaOutdated
+from helios_sqlite.indexing import index_anew, is_indexed
 
 APPLICATION_ID = 0x48454C49
 """`HELI` in the file's header, so that no other program's database is taken for ours."""
 
 OLDEST_SQLITE = (3, 38, 0)
 """The first SQLite with everything in use here: STRICT tables, RETURNING, json_each."""
+
+
+class Migrated(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done to a file."""
+
+    before: int
+    """How many migrations it had had."""
+    after: int
+    indexed: bool
+    """Whether its search index was made anew."""
 
 
 def migrations() -> list[str]:
@@ -67,6 +80,11 @@ def check(connection: sqlite3.Connection) -> None:
             f"the SQLite database has schema {found}, this code needs schema {known};"
             " stop the servers that use it and run: helios migrate"
         )
+    if not is_indexed(connection):
+        raise SchemaOutdated(
+            "the search index of the SQLite database was made by other rules than this code's;"
+            " stop the servers that use it and run: helios migrate"
+        )
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:
@@ -75,25 +93,28 @@ def is_empty(connection: sqlite3.Connection) -> bool:
     return tables == 0 and version_of(connection) == 0
 
 
-def migrate(connection: sqlite3.Connection, *, until: int | None = None) -> tuple[int, int]:
+def migrate(connection: sqlite3.Connection) -> Migrated:
     """
-    Apply what is missing, and give the schema's version before and after.
+    Apply what is missing, index what is not indexed, and tell what was done.
 
-    The caller holds the write lock, and its transaction makes this all or nothing. `until` stops
-    at an earlier version, for tests.
+    The caller holds the write lock, and its transaction makes this all or nothing.
     """
     found = version_of(connection)
     if _foreign(connection):
         check(connection)
-    scripts = migrations()[:until]
+    scripts = migrations()
     for script in scripts[found:]:
         for statement in statements(script):
             connection.execute(statement)
     if found == 0:
         connection.execute("INSERT INTO stores VALUES (?)", (str(uuid.uuid4()),))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {max(found, len(scripts))}")
-    return found, max(found, len(scripts))
+    after = max(found, len(scripts))
+    connection.execute(f"PRAGMA user_version = {after}")
+    outdated = found <= len(scripts) and not is_indexed(connection)
+    if outdated:
+        index_anew(connection)
+    return Migrated(before=found, after=after, indexed=outdated)
 
 
 def statements(script: str) -> Iterator[str]:

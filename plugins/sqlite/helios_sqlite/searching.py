@@ -1,109 +1,64 @@
-"""Find single resources, their versions, and pages of a search."""
+"""Pages of a search: what may match, in the order asked for, looked at until a page is full."""
 
 import json
 import re
 import sqlite3
-from collections.abc import Collection, Iterable
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from datetime import datetime
+from itertools import groupby, islice
+from typing import NamedTuple
 
 import msgspec
 
-from helios_core.data_providers import Bound, Page, Query, StoredVersion
-from helios_core.errors import BackendError, InvalidParameter
+from helios_core.data_providers import Order, Page, Query, StoredVersion
+from helios_core.errors import InvalidParameter
+from helios_core.fhir.search import Filter
 from helios_core.fhir.versions import FHIRVersion
-from helios_sqlite.clock import FOREVER, from_stamp, to_stamp
-from helios_sqlite.hashes import line_hash
+from helios_sqlite.candidates import Candidates
+from helios_sqlite.clock import FOREVER, to_stamp
+from helios_sqlite.lookups import COLUMNS, stored_version
 from helios_sqlite.ranges import Range, scope_range
 from helios_sqlite.scopes import NOWHERE, find_scope
 from helios_sqlite.views import first_after
 
-_COLUMNS = "SELECT seq, id, version_id, since_stamp, deleted, line_hash, content FROM versions "
-_AT = _COLUMNS + "WHERE scope = ? AND id = ? AND since_stamp <= ? ORDER BY version_id DESC LIMIT 1"
-_VERSION = _COLUMNS + "WHERE scope = ? AND id = ? AND version_id = ?"
-_HISTORY = (
-    _COLUMNS + "WHERE scope = ? AND id = ? AND version_id < ? ORDER BY version_id DESC LIMIT ?"
-)
-_LIVE_AT = """
-SELECT wanted.value FROM json_each(:ids) AS wanted
-WHERE (
-  SELECT NOT deleted FROM versions WHERE scope = :scope AND id = wanted.value
-  AND since_stamp <= :at ORDER BY version_id DESC LIMIT 1
-)
-"""
-_MATCHES = f"""
-  AND until_stamp = {FOREVER} AND NOT deleted AND since_stamp BETWEEN :low AND :high
-"""
-_AMONG = "WHERE scope = :scope AND id IN (SELECT value FROM json_each(:ids)) "
-_BY_ID = _COLUMNS + "WHERE scope = :scope AND id > :after" + _MATCHES + "ORDER BY id LIMIT :rows"
-_BY_ID_AMONG = _COLUMNS + _AMONG + _MATCHES + "ORDER BY id LIMIT :rows"
-_BY_SEQ = (
-    _COLUMNS
-    + "WHERE seq > :after AND seq >= :first AND seq < :end"
-    + _MATCHES
-    + "ORDER BY seq LIMIT :rows"
-)
-_COUNT_OF = "SELECT count(*) FROM versions "
-_COUNT_AMONG = _COUNT_OF + _AMONG + _MATCHES
+_LIVE = f"until_stamp = {FOREVER} AND NOT deleted "
+_HEADS = "SELECT since_stamp, id, seq FROM versions "
+_BY_ID = {
+    Order.ID: _HEADS + f"WHERE scope = ? AND id > ? AND {_LIVE} ORDER BY id",
+    Order.ID_DESCENDING: _HEADS + f"WHERE scope = ? AND id < ? AND {_LIVE} ORDER BY id DESC",
+}
+_BY_SEQ = {
+    Order.LAST_UPDATED: _HEADS + f"WHERE seq >= ? AND seq < ? AND {_LIVE} ORDER BY seq",
+    Order.LAST_UPDATED_DESCENDING: _HEADS
+    + f"WHERE seq >= ? AND seq < ? AND {_LIVE} ORDER BY seq DESC",
+}
+_OF_SEQS = "WHERE seq IN (SELECT value FROM json_each(?)) AND "
+_AMONG = _HEADS + _OF_SEQS + _LIVE
+_CONTENT = COLUMNS + "WHERE seq = ?"
 _COUNT = "SELECT total(live) FROM extents WHERE extent BETWEEN ? AND ?"
 
 PAGE_BYTES = 16 * 1024 * 1024
 """Where a page ends before it is full, so that large resources do not pile up."""
 
-_TOKEN = re.compile(r"id:([A-Za-z0-9\-.]{1,64})|seq:([0-9]{1,19})")
+SORTED_AT_ONCE = 5000
+"""Up to how many candidates are sorted by id; where there are more, all ids are gone through."""
 
-_Row = tuple[int, str, int, int, int, int, bytes | None]
+_SIGNS = {
+    Order.ID: "id",
+    Order.ID_DESCENDING: "-id",
+    Order.LAST_UPDATED: "at",
+    Order.LAST_UPDATED_DESCENDING: "-at",
+}
+_TOKEN = re.compile(r"(-?)(?:id|at:([0-9]{1,18})):([A-Za-z0-9\-.]{1,64})")
+_BEYOND_ALL_IDS = "\x7f"
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one resource is looked for."""
+class _Head(NamedTuple):
+    """A current version without its content."""
 
-    tenant: str
-    fhir_version: FHIRVersion
-    resource_type: str
+    stamp: int
     id: str
-
-
-def get(
-    connection: sqlite3.Connection, place: Place, *, at: datetime | None
-) -> StoredVersion | None:
-    """Give the version current at an instant, None for now."""
-    stamp = FOREVER if at is None else to_stamp(at)
-    key = (_scope(connection, place), place.id, stamp)
-    return _one(place.resource_type, connection.execute(_AT, key).fetchone())
-
-
-def get_version(
-    connection: sqlite3.Connection, place: Place, version_id: int
-) -> StoredVersion | None:
-    """Give one version."""
-    key = (_scope(connection, place), place.id, version_id)
-    return _one(place.resource_type, connection.execute(_VERSION, key).fetchone())
-
-
-def history(
-    connection: sqlite3.Connection, place: Place, *, count: int, before: int | None
-) -> list[StoredVersion]:
-    """Give versions below `before`, newest first."""
-    below = FOREVER if before is None else before
-    key = (_scope(connection, place), place.id, below, count)
-    return [_stored(place.resource_type, row) for row in connection.execute(_HISTORY, key)]
-
-
-def missing(
-    connection: sqlite3.Connection,
-    scope: tuple[str, FHIRVersion, str],
-    ids: Collection[str],
-    *,
-    at: datetime | None,
-) -> set[str]:
-    """Give those of `ids` that no live resource has at an instant."""
-    parameters = {
-        "ids": json.dumps(list(ids)),
-        "scope": find_scope(connection, *scope) or NOWHERE,
-        "at": FOREVER if at is None else to_stamp(at),
-    }
-    return set(ids) - {found for (found,) in connection.execute(_LIVE_AT, parameters)}
+    seq: int
 
 
 def search(
@@ -115,118 +70,134 @@ def search(
     after: str | None,
 ) -> Page:
     """
-    Give a page of a search, by id, or by age where only lastUpdated is asked for.
+    Give a page of a search.
 
     Raises:
-        InvalidParameter: `after` is not something a page of this query gave.
+        InvalidParameter: `after` is not something a page in this order gave.
     """
     searching = _Search(connection, find_scope(connection, *scope) or NOWHERE, query)
-    rows = searching.rows(_after(after, by_seq=searching.by_seq), count + 1)
-    with closing(rows):
-        found, more = _page(query.resource_type, rows, count)
-    following = searching.token(found[-1]) if more else None
-    return Page(resources=[stored for _, stored in found], next=following, total=searching.total())
+    heads = searching.heads(None if after is None else _ending(after, query.order))
+    with closing(heads):
+        found, more = _page(searching.matches(heads), count)
+    following = _token(found[-1], query.order) if more else None
+    total = None
+    if query.total:
+        whole = after is None and not more
+        total = len(found) if whole else searching.total()
+    return Page(resources=found, next=following, total=total)
 
 
 class _Search:
-    """One query as SQL."""
+    """One query within one scope."""
 
     def __init__(self, connection: sqlite3.Connection, scope: int, query: Query) -> None:
         self._connection = connection
-        self._range = scope_range(scope)
         self._scope = scope
-        self._ids = _intersection(query.ids)
-        self._low, self._high = _stamps(query.last_updated)
-        self._bounded = bool(query.last_updated)
-        self.by_seq = self._bounded and self._ids is None
+        self._range = scope_range(scope)
+        self._filter = query.filter
+        self._order = query.order
+        prefilter = query.filter.prefilter()
+        self._candidates = None if prefilter is None else Candidates(connection, scope, prefilter)
 
-    def rows(self, after: str | int, rows: int) -> sqlite3.Cursor:
-        parameters = self._parameters(after) | {"after": after, "rows": rows}
-        if self.by_seq:
-            seqs = Range(
-                first=first_after(self._connection, self._range, self._low - 1),
-                end=first_after(self._connection, self._range, self._high),
-            )
-            return self._connection.execute(_BY_SEQ, parameters | msgspec.structs.asdict(seqs))
-        return self._connection.execute(_BY_ID if self._ids is None else _BY_ID_AMONG, parameters)
+    def heads(self, after: _Head | None) -> Generator[_Head]:
+        """Give what may match, in order, beginning behind a head."""
+        if self._order in _BY_ID:
+            return self._by_id(after)
+        return self._by_age(after)
 
-    def token(self, last: tuple[int, StoredVersion]) -> str:
-        return f"seq:{last[0]}" if self.by_seq else f"id:{last[1].id}"
+    def matches(self, heads: Iterable[_Head]) -> Iterator[StoredVersion]:
+        """Give those that match, with their contents."""
+        for head in heads:
+            [row] = self._connection.execute(_CONTENT, (head.seq,))
+            stored = stored_version(self._filter.resource_type, row)
+            if stored.content is not None and self._filter.matches(stored.content):
+                yield stored
 
-    def total(self) -> int | None:
-        """Count where that costs by the answer, not by the store."""
-        if self._ids is not None:
-            query = self._connection.execute(_COUNT_AMONG, self._parameters())
-        elif not self._bounded:
-            query = self._connection.execute(_COUNT, self._range.extents)
-        else:
+    def total(self) -> int:
+        """Count all that match."""
+        if _passes_everything(self._filter):
+            return int(self._connection.execute(_COUNT, self._range.extents).fetchone()[0])
+        return sum(1 for _ in self.matches(self._of_range(self._range, Order.LAST_UPDATED)))
+
+    def _by_id(self, after: _Head | None) -> Generator[_Head]:
+        few = self._few_candidates()
+        if few is not None:
+            descending = self._order is Order.ID_DESCENDING
+            for head in sorted(few, key=lambda head: head.id, reverse=descending):
+                if after is None or (head.id < after.id if descending else head.id > after.id):
+                    yield head
+            return
+        first = "" if self._order is Order.ID else _BEYOND_ALL_IDS
+        key = (self._scope, first if after is None else after.id)
+        with closing(self._connection.execute(_BY_ID[self._order], key)) as rows:
+            yield from map(_Head._make, rows)
+
+    def _few_candidates(self) -> list[_Head] | None:
+        """Give the candidates, or None if they are too many to be sorted."""
+        if self._candidates is None:
             return None
-        return int(query.fetchone()[0])
+        heads = self._of_range(self._range, Order.LAST_UPDATED)
+        with closing(heads):
+            few = list(islice(heads, SORTED_AT_ONCE + 1))
+        return few if len(few) <= SORTED_AT_ONCE else None
 
-    def _parameters(self, after: str | int = "") -> dict[str, object]:
-        ids = json.dumps([each for each in self._ids or () if each > str(after)])
-        return {"scope": self._scope, "ids": ids, "low": self._low, "high": self._high}
+    def _by_age(self, after: _Head | None) -> Generator[_Head]:
+        heads = self._of_range(self._narrowed(after), self._order)
+        for stamp, together in groupby(heads, key=lambda head: head.stamp):
+            for head in sorted(together):
+                if after is None or stamp != after.stamp or head.id > after.id:
+                    yield head
+
+    def _narrowed(self, after: _Head | None) -> Range:
+        """Give the range from the head's instant on, or up to and including it."""
+        if after is None:
+            return self._range
+        if self._order is Order.LAST_UPDATED:
+            first = first_after(self._connection, self._range, after.stamp - 1)
+            return msgspec.structs.replace(self._range, first=first)
+        end = first_after(self._connection, self._range, after.stamp)
+        return msgspec.structs.replace(self._range, end=end)
+
+    def _of_range(self, seqs: Range, order: Order) -> Generator[_Head]:
+        descending = order is Order.LAST_UPDATED_DESCENDING
+        if self._candidates is not None:
+            for window in self._candidates.seqs(seqs, descending=descending):
+                yield from self._among(window, descending=descending)
+            return
+        with closing(self._connection.execute(_BY_SEQ[order], (seqs.first, seqs.end))) as rows:
+            yield from map(_Head._make, rows)
+
+    def _among(self, seqs: Sequence[int], *, descending: bool) -> list[_Head]:
+        rows = self._connection.execute(_AMONG, (json.dumps(seqs),))
+        return sorted(map(_Head._make, rows), key=lambda head: head.seq, reverse=descending)
 
 
-def _intersection(ids: Iterable[tuple[str, ...]]) -> set[str] | None:
-    sets = [set(each) for each in ids]
-    return set.intersection(*sets) if sets else None
+def _passes_everything(condition: Filter) -> bool:
+    return not condition.elements and condition.matches(b"{}")
 
 
-def _stamps(bounds: Iterable[Bound]) -> tuple[int, int]:
-    low, high = 0, FOREVER
-    for bound in bounds:
-        low = low if bound.low is None else max(low, to_stamp(bound.low))
-        high = high if bound.high is None else min(high, to_stamp(bound.high))
-    return low, high
+def _page(matches: Iterable[StoredVersion], count: int) -> tuple[list[StoredVersion], bool]:
+    """Give what fits on a page, and whether there is more."""
+    found: list[StoredVersion] = []
+    room = PAGE_BYTES
+    for stored in matches:
+        if len(found) == count or (found and room <= 0):
+            return found, True
+        found.append(stored)
+        room -= len(stored.content or b"")
+    return found, False
 
 
-def _after(token: str | None, *, by_seq: bool) -> str | int:
-    if token is None:
-        return -1 if by_seq else ""
+def _token(last: StoredVersion, order: Order) -> str:
+    at = "" if order in _BY_ID else f":{to_stamp(last.last_updated)}"
+    return f"{_SIGNS[order]}{at}:{last.id}"
+
+
+def _ending(token: str, order: Order) -> _Head:
     match = _TOKEN.fullmatch(token)
-    if match is None or (match[2] is not None) is not by_seq:
+    if match is None or match[1] + ("id" if match[2] is None else "at") != _SIGNS[order]:
         raise InvalidParameter(
             "the page asked for is not one that this search gave; follow its links as they are,"
             " or start again without one"
         )
-    return int(match[2]) if by_seq else match[1]
-
-
-def _page(
-    resource_type: str, rows: Iterable[_Row], count: int
-) -> tuple[list[tuple[int, StoredVersion]], bool]:
-    """Give what fits on a page, and whether there is more."""
-    found: list[tuple[int, StoredVersion]] = []
-    room = PAGE_BYTES
-    for row in rows:
-        if len(found) == count or (found and room <= 0):
-            return found, True
-        found.append((row[0], _stored(resource_type, row)))
-        room -= len(row[-1] or b"")
-    return found, False
-
-
-def _scope(connection: sqlite3.Connection, place: Place) -> int:
-    found = find_scope(connection, place.tenant, place.fhir_version, place.resource_type)
-    return found or NOWHERE
-
-
-def _one(resource_type: str, row: _Row | None) -> StoredVersion | None:
-    return None if row is None else _stored(resource_type, row)
-
-
-def _stored(resource_type: str, row: _Row) -> StoredVersion:
-    _, resource_id, version_id, since_stamp, deleted, stored_hash, content = row
-    if not deleted and (content is None or line_hash(content) != stored_hash):
-        raise BackendError(
-            f"the stored content of {resource_type}/{resource_id}, version {version_id}, is"
-            " damaged; restore it from a backup or store the resource again"
-        )
-    return StoredVersion(
-        resource_type=resource_type,
-        id=resource_id,
-        version_id=version_id,
-        last_updated=from_stamp(since_stamp),
-        content=content,
-    )
+    return _Head(stamp=int(match[2] or 0), id=match[3], seq=0)

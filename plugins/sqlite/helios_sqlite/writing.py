@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 from helios_core.data_providers import Applied, Delete, Outcome, Put
 from helios_core.errors import VersionConflict
+from helios_core.fhir.search import terms_of
 from helios_core.fhir.versions import FHIRVersion
 from helios_sqlite.clock import FOREVER, from_stamp, next_stamp, remember
 from helios_sqlite.extents import Counts, Filler, add_counts
 from helios_sqlite.hashes import line_hash, signed
+from helios_sqlite.indexing import Postings
 from helios_sqlite.ranges import extent_of
 from helios_sqlite.scopes import NOWHERE, find_scope, intern_scope
 
@@ -46,11 +48,13 @@ class _Current(NamedTuple):
 class _Journal:
     """The rows one transaction is going to write."""
 
-    def __init__(self, stamp: int) -> None:
+    def __init__(self, stamp: int, fhir_version: FHIRVersion) -> None:
         self.stamp = stamp
+        self.fhir_version = fhir_version
         self.instant = from_stamp(stamp)
         self.versions: list[tuple[object, ...]] = []
         self.compartments: list[tuple[int, str, int]] = []
+        self.postings = Postings()
         self.ended: list[int] = []
         self.counts: defaultdict[int, Counts] = defaultdict(Counts)
 
@@ -60,6 +64,7 @@ class _Journal:
         connection.executemany(_INSERT_VERSION, self.versions)
         self.compartments.sort()  # neighbours in the index follow each other
         connection.executemany(_INSERT_COMPARTMENT, self.compartments)
+        self.postings.store(connection)
         connection.executemany(_END_VERSION, zip(repeat(self.stamp), self.ended))
         add_counts(connection, self.stamp, self.counts)
         connection.executemany(_TOUCH_SCOPE, zip(repeat(self.stamp), scopes))
@@ -95,12 +100,16 @@ class _ScopeWriter:
             return _applied(Outcome.UNCHANGED, current.version_id, from_stamp(current.since_stamp))
         version_id = 1 if current is None else current.version_id + 1
         line = resource.stamped(version_id, self._journal.instant)
-        self._append(
+        seq = self._append(
             resource.id,
             version_id,
             line=line,
             content_hash=content_hash,
             patients=" ".join(resource.patients),
+        )
+        self._journal.postings.add(
+            seq,
+            resource.terms or terms_of(line, self._journal.fhir_version, resource.resource_type),
         )
         outcome = Outcome.UPDATED if live else Outcome.CREATED
         return _applied(outcome, version_id, self._journal.instant)
@@ -122,7 +131,7 @@ class _ScopeWriter:
         line: bytes | None,
         content_hash: int,
         patients: str,
-    ) -> None:
+    ) -> int:
         journal, scope = self._journal, self._scope
         deleted = int(line is None)
         size = 0 if line is None else len(line)
@@ -139,6 +148,7 @@ class _ScopeWriter:
         self._current[resource_id] = _Current(
             seq, version_id, journal.stamp, deleted, content_hash, size, patients
         )
+        return seq
 
     def _end(self, resource_id: str) -> None:
         current = self._current.get(resource_id)
@@ -173,7 +183,7 @@ def write(
         else find_scope(connection, tenant, fhir_version, name) or NOWHERE
         for name in ids
     }
-    journal = _Journal(next_stamp(connection))
+    journal = _Journal(next_stamp(connection), fhir_version)
     writers = {
         name: _ScopeWriter(connection, scope, list(ids[name]), journal)
         for name, scope in scopes.items()

@@ -1,0 +1,62 @@
+"""The doors of conditional changes: a search says which resource is meant."""
+
+from litestar import Response, delete, put
+from litestar.handlers import HTTPRouteHandler
+
+from helios_core.data_providers import Delete, Put, SupportsWrites
+from helios_core.fhir.resources import parse_resource
+from helios_core.http.answers import etag_of
+from helios_core.http.conditions import Conditions, agreed
+from helios_core.http.guards import Guard, Incoming, body_of, query_of, type_of
+from helios_core.http.resources import if_match_of, paths, stored_answer
+
+
+class ConditionalWriting:
+    """Updates and deletes the resource that a search finds (FHIR R4, http.html#cond-update)."""
+
+    def __init__(self, provider: SupportsWrites, guard: Guard, conditions: Conditions) -> None:
+        self._provider = provider
+        self._guard = guard
+        self._conditions = conditions
+
+    def routes(self) -> list[HTTPRouteHandler]:
+        """Give the doors of updating and deleting by search."""
+        return [put(paths())(self.update), delete(paths(), status_code=204)(self.delete)]
+
+    async def update(self, request: Incoming) -> Response[bytes]:
+        """Store a new version of what matches, or a new resource where nothing does."""
+        caller = self._guard.admit(request)
+        resource_type = type_of(request, caller)
+        if_match = if_match_of(request.headers.get("if-match"))
+        body = await body_of(request)
+        async with self._conditions.alone(caller):
+            resource_id, version = await self._conditions.place(
+                caller, resource_type, query_of(request), body
+            )
+            resource = parse_resource(
+                body,
+                caller.fhir_version,
+                resource_type=resource_type,
+                resource_id=resource_id,
+                base_urls=(caller.base,),
+            )
+            change = Put(resource=resource, if_match=agreed(version, if_match))
+            [applied] = await self._provider.write(caller.tenant, caller.fhir_version, [change])
+        return stored_answer(caller, resource, applied)
+
+    async def delete(self, request: Incoming) -> Response[None]:
+        """Delete what matches; where nothing does nothing changes."""
+        caller = self._guard.admit(request)
+        resource_type = type_of(request, caller)
+        if_match = if_match_of(request.headers.get("if-match"))
+        async with self._conditions.alone(caller):
+            match = await self._conditions.match(caller, resource_type, query_of(request))
+            if match is None:
+                return Response(None, status_code=204)
+            change = Delete(
+                resource_type=resource_type,
+                id=match.id,
+                if_match=agreed(match.version_id, if_match),
+            )
+            [applied] = await self._provider.write(caller.tenant, caller.fhir_version, [change])
+        return Response(None, status_code=204, headers={"ETag": etag_of(applied.version_id)})

@@ -1,0 +1,135 @@
+"""
+What shards note for those of later phases: `Type/id` of what is referenced, one a line.
+
+References are taken from the bytes as they leave: from compact JSON, in which no text can look
+like a reference, since a quote inside of a string is escaped.
+"""
+
+import re
+import sqlite3
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from helios_core.exports import ExportRequest, Level
+from helios_core.fhir.compartments import patients_of
+from helios_core.fhir.references import bases
+from helios_core.leases import Lease
+from helios_core.manifests import PartKind
+from helios_core.plugins import Backends
+from helios_core.spools import Spool, spool
+
+BINARY = "Binary"
+
+_ID = rb"[A-Za-z0-9\-.]{1,64}"
+_SCHEMA = "CREATE TABLE noted (id TEXT PRIMARY KEY) WITHOUT ROWID;"
+_NOTE = "INSERT OR IGNORE INTO noted VALUES (?)"
+_NEXT = "SELECT id FROM noted WHERE id > ? ORDER BY id LIMIT ?"
+
+
+def any_base(base_url: str) -> bytes:
+    """Give a pattern of the server's base URL in JSON, slashes escaped or not, or of nothing."""
+    alternatives = [re.escape(base.rstrip("/") + "/").encode() for base in bases(base_url)]
+    return b"".join(b"(?:%b)?" % each.replace(b"/", SLASH) for each in alternatives)
+
+
+SLASH = rb"\\?/"
+"""A slash as JSON may have it."""
+
+
+class Notes:
+    """Collects what the lines of one shard refer to, each once."""
+
+    def __init__(self, request: ExportRequest) -> None:
+        self._request = request
+        self._found = set[bytes]()
+        base = any_base(request.base_url)
+        types = b"|".join(each.encode() for each in request.referenced_types)
+        target = rb'((?:%b)%b%b)["\\/]'
+        self._context = (
+            re.compile(rb'"reference":"%b' % base + target % (types, SLASH, _ID))
+            if types
+            else None
+        )
+        self._linked = (
+            re.compile(rb'"(?:url|reference)":"%b' % base + target % (b"Binary", SLASH, _ID))
+            if request.level is Level.SYSTEM
+            else None
+        )
+
+    def take(self, lines: Sequence[bytes]) -> None:
+        """Note what some lines refer to."""
+        if self._context is not None:
+            self._found.update(self._context.findall(b"\n".join(lines)))
+        if self._linked is not None:
+            for line in lines:
+                if b"Binary" in line and (found := self._linked.findall(line)):
+                    self._take_links(line, found)
+
+    def lines(self) -> list[bytes]:
+        """Give what was noted, in order."""
+        return sorted({each.replace(b"\\", b"") for each in self._found})
+
+    def _take_links(self, line: bytes, found: Iterable[bytes]) -> None:
+        """A Binary is a patient's where something in a patient's compartment points to it."""
+        request = self._request
+        try:
+            resource = msgspec.json.decode(line)
+            private = patients_of(resource, request.fhir_version, bases(request.base_url))
+        except (msgspec.DecodeError, KeyError):
+            private = ("unreadable, so in doubt",)
+        if private:
+            self._found.update(found)
+
+
+class Noted:
+    """What the earlier phases of a job noted of one type, where there is room for it."""
+
+    def __init__(self, room: Spool) -> None:
+        self._room = room
+
+    async def ids(self, after: str, count: int) -> list[str]:
+        """Give the next ids in order."""
+        return await self._room.run(_next, after, count)
+
+    async def among(self, ids: Sequence[str]) -> set[str]:
+        """Give those of `ids` that were noted."""
+        return await self._room.run(_among, ids)
+
+
+@asynccontextmanager
+async def noted(backends: Backends, lease: Lease, resource_type: str) -> AsyncGenerator[Noted]:
+    """Read the notes of a job about one type."""
+    job = lease.job
+    async with spool(_SCHEMA) as room:
+        for part in await backends.jobs.parts(job.tenant, job.id):
+            if part.key.kind is PartKind.REFERENCES:
+                rest = b""
+                async for chunk in backends.outputs.read(part.key):
+                    whole, newline, rest = (rest + chunk).rpartition(b"\n")
+                    if newline:
+                        await room.run(_note, whole, resource_type)
+        yield Noted(room)
+
+
+def _note(connection: sqlite3.Connection, text: bytes, resource_type: str) -> None:
+    prefix = f"{resource_type}/"
+    rows = (
+        (line.removeprefix(prefix),)
+        for line in text.decode().split("\n")
+        if line.startswith(prefix)
+    )
+    connection.execute("BEGIN")
+    connection.executemany(_NOTE, rows)
+    connection.execute("COMMIT")
+
+
+def _next(connection: sqlite3.Connection, after: str, count: int) -> list[str]:
+    return [found for (found,) in connection.execute(_NEXT, (after, count))]
+
+
+def _among(connection: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
+    query = "SELECT id FROM noted WHERE id IN (SELECT value FROM json_each(?))"
+    rows = connection.execute(query, (msgspec.json.encode(list(ids)).decode(),))
+    return {found for (found,) in rows}

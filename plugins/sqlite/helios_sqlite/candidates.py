@@ -1,0 +1,230 @@
+"""What the search index says may satisfy a prefilter, window by window of a scope."""
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from helios_core.fhir.search import (
+    AllOf,
+    AnyId,
+    AnyOf,
+    AnyTerm,
+    Prefilter,
+    Span,
+    Updated,
+)
+from helios_sqlite.clock import FOREVER
+from helios_sqlite.indexing import UNKNOWN, unpacked
+from helios_sqlite.ranges import EXTENT_BITS, EXTENT_ROWS, Range, extent_of, scope_range
+from helios_sqlite.views import first_after
+
+_EXTENTS = """
+SELECT extent FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent LIMIT ?
+"""
+_EXTENTS_DESCENDING = """
+SELECT extent FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent DESC LIMIT ?
+"""
+_PICKED = "SELECT seq FROM picked WHERE seq >= ? AND seq < ? ORDER BY seq LIMIT ?"
+_POSTINGS = """
+SELECT p.extent, p.place, p.more FROM json_each(:extents) AS e
+CROSS JOIN postings AS p ON p.extent = e.value
+AND p.term IN (SELECT value FROM json_each(:terms))
+"""
+_SPANS = """
+SELECT s.extent, s.place FROM json_each(:extents) AS e
+CROSS JOIN spans AS s ON s.extent = e.value AND s.kind = :kind
+AND s.low BETWEEN :low_from AND :low_to AND s.high BETWEEN :high_from AND :high_to
+"""
+_OF_IDS = """
+SELECT seq FROM versions
+WHERE scope = ? AND id IN (SELECT value FROM json_each(?)) AND seq >= ? AND seq < ?
+"""
+
+EXTENTS_AT_ONCE = 32
+"""How many extents make a window, so that it is asked seldom; the first ones are smaller."""
+
+PICKED_AT_ONCE = 4096
+"""How many seqs of a cohort make a window."""
+
+_LOWEST = -1 << 63
+
+Places = Mapping[int, set[int]]
+"""For each extent, places in it."""
+
+
+class Candidates:
+    """The versions of a scope that may satisfy a prefilter, current or not."""
+
+    def __init__(self, connection: sqlite3.Connection, scope: int, prefilter: Prefilter) -> None:
+        self._connection = connection
+        self._scope = scope
+        # What could not be read when it was indexed may satisfy anything.
+        self._prefilter = AnyOf((prefilter, AnyTerm(frozenset({UNKNOWN}))))
+        self._bounds = _bounds(prefilter)
+
+    def seqs(self, within: Range, *, descending: bool = False) -> Iterator[list[int]]:
+        """Give the seqs in a range, in order; nothing is read before it is asked for."""
+        left = self._narrowed(within)
+        count = 1
+        while extents := self._extents(left, count, descending=descending):
+            count = min(2 * count, EXTENTS_AT_ONCE)
+            yield self._found(extents, left, descending=descending)
+            if descending:
+                left = Range(first=left.first, end=extents[-1] << EXTENT_BITS)
+            else:
+                left = Range(first=(extents[-1] + 1) << EXTENT_BITS, end=left.end)
+
+    def picked(self, within: Range) -> Iterator[list[int]]:
+        """Give those of the seqs in the connection's table `picked`, in order."""
+        left = self._narrowed(within)
+        while seqs := self._picked(left):
+            places = self._places(self._prefilter, list(dict.fromkeys(map(extent_of, seqs))))
+            yield [seq for seq in seqs if seq % EXTENT_ROWS in places.get(extent_of(seq), ())]
+            left = Range(first=seqs[-1] + 1, end=left.end)
+
+    def _narrowed(self, within: Range) -> Range:
+        since, until = self._bounds
+        scope = scope_range(self._scope)
+        first, end = within.first, within.end
+        if since is not None:
+            first = max(first, first_after(self._connection, scope, since - 1))
+        if until is not None:
+            end = min(end, first_after(self._connection, scope, until))
+        return Range(first=first, end=end)
+
+    def _extents(self, within: Range, count: int, *, descending: bool) -> list[int]:
+        if within.first >= within.end:
+            return []
+        query = _EXTENTS_DESCENDING if descending else _EXTENTS
+        rows = self._connection.execute(query, (*within.extents, count))
+        return [extent for (extent,) in rows.fetchall()]
+
+    def _picked(self, within: Range) -> list[int]:
+        bounds = (within.first, within.end, PICKED_AT_ONCE)
+        return [seq for (seq,) in self._connection.execute(_PICKED, bounds).fetchall()]
+
+    def _found(self, extents: Sequence[int], within: Range, *, descending: bool) -> list[int]:
+        places = self._places(self._prefilter, extents)
+        seqs = (
+            (extent << EXTENT_BITS) + place
+            for extent in extents
+            for place in sorted(places.get(extent, ()), reverse=descending)
+        )
+        return [seq for seq in seqs if within.first <= seq < within.end]
+
+    def _places(self, prefilter: Prefilter, extents: Sequence[int]) -> Places:
+        match prefilter:
+            case AnyTerm(terms):
+                return self._of_terms(terms, extents)
+            case Span():
+                return self._of_span(prefilter, extents)
+            case AnyId(ids):
+                return self._of_ids(ids, extents)
+            case Updated(since=since, until=until):
+                return self._of_instants(since, until, extents)
+            case AllOf(parts):
+                return self._of_all(parts, extents)
+            case AnyOf(parts):
+                return _united(self._places(part, extents) for part in parts)
+
+    def _of_all(self, parts: Iterable[Prefilter], extents: Sequence[int]) -> Places:
+        """Look further only where there was something, beginning with what costs least."""
+        found: Places | None = None
+        for part in sorted(parts, key=_cost):
+            places = self._places(part, extents)
+            if found is None:
+                found = places
+            else:
+                both = found.keys() & places.keys()
+                found = {
+                    extent: common for extent in both if (common := found[extent] & places[extent])
+                }
+            extents = [extent for extent in extents if extent in found]
+            if not extents:
+                return {}
+        return found or {}
+
+    def _of_terms(self, terms: Collection[int], extents: Sequence[int]) -> Places:
+        parameters = {"extents": json.dumps(extents), "terms": json.dumps(list(terms))}
+        found = defaultdict[int, set[int]](set)
+        for extent, place, more in self._connection.execute(_POSTINGS, parameters):
+            found[extent].add(place)
+            if more is not None:
+                found[extent].update(unpacked(more))
+        return found
+
+    def _of_span(self, span: Span, extents: Sequence[int]) -> Places:
+        parameters = {
+            "extents": json.dumps(extents),
+            "kind": span.group,
+            "low_from": _or(span.low_from, _LOWEST),
+            "low_to": _or(span.low_to, FOREVER),
+            "high_from": _or(span.high_from, _LOWEST),
+            "high_to": _or(span.high_to, FOREVER),
+        }
+        found = defaultdict[int, set[int]](set)
+        for extent, place in self._connection.execute(_SPANS, parameters):
+            found[extent].add(place)
+        return found
+
+    def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> Places:
+        first, last = min(extents), max(extents)
+        bounds = (first << EXTENT_BITS, (last + 1) << EXTENT_BITS)
+        rows = self._connection.execute(_OF_IDS, (self._scope, json.dumps(list(ids)), *bounds))
+        found = defaultdict[int, set[int]](set)
+        for (seq,) in rows:
+            found[extent_of(seq)].add(seq % EXTENT_ROWS)
+        return found
+
+    def _of_instants(self, since: int | None, until: int | None, extents: Sequence[int]) -> Places:
+        scope = scope_range(self._scope)
+        first = scope.first if since is None else first_after(self._connection, scope, since - 1)
+        end = scope.end if until is None else first_after(self._connection, scope, until)
+        found: dict[int, set[int]] = {}
+        for extent in extents:
+            base = extent << EXTENT_BITS
+            places = range(max(first - base, 0), min(end - base, EXTENT_ROWS))
+            if places:
+                found[extent] = set(places)
+        return found
+
+
+def _united(several: Iterable[Places]) -> Places:
+    found = defaultdict[int, set[int]](set)
+    for places in several:
+        for extent, each in places.items():
+            found[extent] |= each
+    return found
+
+
+def _bounds(prefilter: Prefilter) -> tuple[int | None, int | None]:
+    """Give the stamps outside of which nothing satisfies a prefilter, as far as is easily told."""
+    match prefilter:
+        case Updated(since=since, until=until):
+            return since, until
+        case AllOf(parts):
+            each = [_bounds(part) for part in parts]
+            since_all = [since for since, _ in each if since is not None]
+            until_all = [until for _, until in each if until is not None]
+            return max(since_all, default=None), min(until_all, default=None)
+    return None, None
+
+
+def _cost(prefilter: Prefilter) -> int:
+    match prefilter:
+        case AnyId():
+            return 0
+        case AnyTerm():
+            return 1
+        case AllOf(parts):
+            return min(map(_cost, parts))
+        case AnyOf(parts):
+            return max(map(_cost, parts))
+        case Span():
+            return 3
+    return 2
+
+
+def _or(bound: int | None, otherwise: int) -> int:
+    return otherwise if bound is None else bound

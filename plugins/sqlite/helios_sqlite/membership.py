@@ -1,0 +1,67 @@
+"""Ask about many resources of one type by their ids: what of them is shown, and their lines."""
+
+import json
+import sqlite3
+from collections.abc import Collection
+from datetime import datetime
+
+import msgspec
+
+from helios_core.data_providers import Batch, Damaged
+from helios_core.exports import ExportView
+from helios_core.fhir.versions import FHIRVersion
+from helios_sqlite.clock import to_stamp
+from helios_sqlite.hashes import line_hash
+from helios_sqlite.ranges import scope_range
+from helios_sqlite.scopes import NOWHERE, find_scope
+from helios_sqlite.views import filter_of
+
+_AMONG = """
+SELECT v.id, v.patients FROM json_each(:ids) AS wanted
+CROSS JOIN versions AS v ON v.scope = :scope AND v.id = wanted.value
+WHERE v.since_stamp <= :at AND v.until_stamp > :at
+  AND v.since_stamp > :since AND v.since_stamp < :until
+  AND NOT v.deleted AND (:everybody OR v.patients <> '')
+"""
+_FETCH = """
+SELECT v.id, v.size, v.line_hash, v.content FROM json_each(:ids) AS wanted
+CROSS JOIN versions AS v ON v.scope = :scope AND v.id = wanted.value
+WHERE v.since_stamp <= :at AND v.until_stamp > :at AND NOT v.deleted
+"""
+
+
+def among(
+    connection: sqlite3.Connection, view: ExportView, resource_type: str, ids: Collection[str]
+) -> set[str]:
+    """Give those of `ids` that a view shows."""
+    request = view.request
+    scope = find_scope(connection, request.tenant, request.fhir_version, resource_type)
+    if scope is None:
+        return set()
+    shown = msgspec.structs.asdict(filter_of(view, scope, scope_range(scope)))
+    rows = connection.execute(_AMONG, shown | {"ids": json.dumps(list(ids))})
+    if view.cohort is None:
+        return {resource_id for resource_id, _ in rows}
+    strangers = view.cohort.patients.isdisjoint
+    return {resource_id for resource_id, patients in rows if not strangers(patients.split())}
+
+
+def fetch(
+    connection: sqlite3.Connection,
+    scope: tuple[str, FHIRVersion, str],
+    ids: Collection[str],
+    *,
+    at: datetime,
+) -> Batch:
+    """Give those of `ids` that are live at an instant."""
+    lines = list[bytes]()
+    damaged = list[Damaged]()
+    number = find_scope(connection, *scope) or NOWHERE
+    parameters = {"ids": json.dumps(list(ids)), "scope": number, "at": to_stamp(at)}
+    for resource_id, size, stored_hash, line in connection.execute(_FETCH, parameters):
+        if line is None or len(line) != size or line_hash(line) != stored_hash:
+            reason = "its content in the database is not what was written"
+            damaged.append(Damaged(resource_type=scope[2], id=resource_id, reason=reason))
+        else:
+            lines.append(line)
+    return Batch(lines=lines, damaged=damaged)

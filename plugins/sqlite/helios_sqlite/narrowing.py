@@ -1,0 +1,58 @@
+"""Read of a shard what the search index says may match, and all of it where that is broken."""
+
+import sqlite3
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from helios_core.data_providers import Batch
+from helios_core.fhir.search import Prefilter
+from helios_sqlite import reading
+from helios_sqlite.candidates import Candidates
+from helios_sqlite.failures import is_damage
+from helios_sqlite.ranges import Range
+from helios_sqlite.reading import Slice
+
+ENOUGH = 1000
+"""Candidates that are worth a query of their own."""
+
+
+class Narrowed:
+    """What is left to read of a shard."""
+
+    def __init__(self, connection: sqlite3.Connection, whole: Slice, prefilter: Prefilter) -> None:
+        self._connection = connection
+        self._left: Slice | None = whole
+        self._pending: list[int] = []
+        candidates = Candidates(connection, whole.shown.scope, prefilter)
+        seqs = Range(first=whole.shown.first, end=whole.shown.end)
+        self._windows: Iterator[list[int]] | None = (
+            candidates.picked(seqs) if whole.picked else candidates.seqs(seqs)
+        )
+
+    def next_batch(self, batch_bytes: int) -> Batch | None:
+        """Give the next batch, an empty one perhaps, or None at the end (P3, P5, P6)."""
+        if self._left is None:
+            return None
+        if self._windows is not None:
+            try:
+                return self._next_candidates(self._left, self._windows, batch_bytes)
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                self._windows = None
+        batch, self._left = reading.next_batch(self._connection, self._left, batch_bytes)
+        return batch
+
+    def _next_candidates(
+        self, left: Slice, windows: Iterator[list[int]], batch_bytes: int
+    ) -> Batch | None:
+        while len(self._pending) < ENOUGH and (window := next(windows, None)) is not None:
+            self._pending += window
+        if not self._pending:
+            self._left = None
+            return None
+        batch, following = reading.next_among(self._connection, left, self._pending, batch_bytes)
+        last = self._pending[-1] + 1 if following is None else following
+        self._pending = self._pending[bisect_left(self._pending, last) :]
+        self._left = left.starting(last)
+        return batch

@@ -1,0 +1,216 @@
+import asyncio
+
+import pytest
+
+from helios_core.data_providers import DataProvider, SupportsWrites
+
+SYSTEM = "http://hospital.example/mrn"
+PATIENT = {"resourceType": "Patient", "identifier": [{"system": SYSTEM, "value": "7"}]}
+CRITERIA = f"identifier={SYSTEM}|7"
+
+
+def named(resource_id, value="7"):
+    identifier = {"system": SYSTEM, "value": value}
+    return {"resourceType": "Patient", "id": resource_id, "identifier": [identifier]}
+
+
+@pytest.fixture
+def site(either_site):
+    return either_site
+
+
+async def create(client, criteria=CRITERIA, resource=PATIENT):
+    return await client.post("/Patient", json=resource, headers={"If-None-Exist": criteria})
+
+
+async def ids(client, query=""):
+    bundle = (await client.get(f"/Patient{query}")).json()
+    return [each["resource"]["id"] for each in bundle.get("entry", ())]
+
+
+@pytest.mark.parametrize("form", [CRITERIA, f"?{CRITERIA}", f"Patient?{CRITERIA}"])
+async def test_a_conditional_create_stores_once(client, form):
+    first = await create(client, form)
+    second = await create(client, form)
+
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert second.content == first.content
+    assert second.headers["location"] == first.headers["location"]
+    assert second.headers["etag"] == 'W/"1"'
+    assert await ids(client) == [first.json()["id"]]
+
+
+async def test_conditional_creates_at_once_store_once(client):
+    answers = await asyncio.gather(*(create(client) for _ in range(20)))
+
+    assert sorted(answer.status_code for answer in answers) == [*[200] * 19, 201]
+    assert len(await ids(client)) == 1
+
+
+async def test_conditional_updates_at_once_store_one_resource(client):
+    async def update(number):
+        resource = PATIENT | {"multipleBirthInteger": number}
+        return await client.put(f"/Patient?{CRITERIA}", json=resource)
+
+    answers = await asyncio.gather(*map(update, range(1, 21)))
+
+    assert sorted(answer.status_code for answer in answers) == [*[200] * 19, 201]
+    assert len(await ids(client)) == 1
+
+
+async def test_a_condition_that_several_meet_changes_nothing(site, client, outcome):
+    await site.put(named("a"), named("b"))
+
+    outcome(await create(client), 412, "multiple-matches")
+    outcome(await client.put(f"/Patient?{CRITERIA}", json=PATIENT), 412, "multiple-matches")
+    outcome(await client.delete(f"/Patient?{CRITERIA}"), 412, "multiple-matches")
+    assert await ids(client) == ["a", "b"]
+
+
+@pytest.mark.parametrize("criteria", ["", "_format=json", "bogus=1", "_count=1", "birthdate=x"])
+async def test_a_condition_that_means_nothing_is_refused_under_every_handling(
+    site, client, outcome, criteria
+):
+    await site.put(named("a"))
+    lenient = {"Prefer": "handling=lenient"}
+
+    created = await client.post(
+        "/Patient", json=PATIENT, headers=lenient | {"If-None-Exist": criteria}
+    )
+    outcome(created, 400)
+    outcome(await client.put(f"/Patient?{criteria}", json=PATIENT, headers=lenient), 400)
+    outcome(await client.delete(f"/Patient?{criteria}", headers=lenient), 400)
+    assert await ids(client) == ["a"]
+
+
+async def test_a_conditional_update_changes_the_one_that_matches(site, client):
+    await site.put(named("a"), named("b", "8"))
+
+    updated = await client.put(f"/Patient?{CRITERIA}", json=PATIENT | {"active": True})
+
+    assert (updated.status_code, updated.headers["etag"]) == (200, 'W/"2"')
+    assert updated.json()["id"] == "a"
+    assert updated.json()["active"] is True
+
+
+async def test_a_conditional_update_without_a_match_creates(client):
+    unnamed = await client.put(f"/Patient?{CRITERIA}", json=PATIENT)
+    own = await client.put(f"/Patient?identifier={SYSTEM}|8", json=named("own", "8"))
+
+    assert (unnamed.status_code, own.status_code) == (201, 201)
+    assert own.headers["location"] == "http://fhir.example/Patient/own/_history/1"
+
+
+async def test_a_conditional_update_does_not_write_over_another_resource(site, client, outcome):
+    await site.put(named("taken", "8"))
+
+    refused = await client.put(f"/Patient?{CRITERIA}", json=named("taken"))
+
+    outcome(refused, 409, "duplicate")
+    assert (await client.get("/Patient/taken")).headers["etag"] == 'W/"1"'
+
+
+async def test_a_conditional_update_may_bring_back_a_deleted_id(site, client):
+    await site.put(named("back"))
+    await site.delete("Patient", "back")
+
+    updated = await client.put(f"/Patient?{CRITERIA}", json=named("back"))
+
+    assert updated.headers["etag"] == 'W/"3"'
+
+
+async def test_a_body_with_another_id_than_the_match_is_refused(site, client, outcome):
+    await site.put(named("a"))
+
+    outcome(await client.put(f"/Patient?{CRITERIA}", json=named("b")), 400, "structure")
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"id":{}}', b'{"id":"\\ud800"}', b'{"id":"a b"}'])
+async def test_a_conditional_update_with_a_broken_body_is_refused(client, outcome, body):
+    headers = {"Content-Type": "application/json"}
+
+    outcome(await client.put(f"/Patient?{CRITERIA}", content=body, headers=headers), 400)
+
+
+async def test_if_match_must_name_the_version_of_the_match(site, client, outcome):
+    await site.put(named("a"))
+    url = f"/Patient?{CRITERIA}"
+
+    for stale in ('W/"2"', 'W/"9"'):
+        headers = {"If-Match": stale}
+        outcome(await client.put(url, json=PATIENT, headers=headers), 412, "conflict")
+        outcome(await client.delete(url, headers=headers), 412, "conflict")
+    changed = await client.put(url, json=PATIENT | {"active": True}, headers={"If-Match": 'W/"1"'})
+    nowhere = await client.put(
+        f"/Patient?identifier={SYSTEM}|9", json=PATIENT, headers={"If-Match": 'W/"1"'}
+    )
+
+    assert changed.status_code == 200
+    outcome(nowhere, 412, "conflict")
+
+
+async def test_a_conditional_delete_deletes_the_one_that_matches(site, client):
+    await site.put(named("a"), named("b", "8"))
+
+    deleted = await client.delete(f"/Patient?{CRITERIA}")
+    again = await client.delete(f"/Patient?{CRITERIA}")
+
+    assert (deleted.status_code, again.status_code) == (204, 204)
+    assert deleted.headers["etag"] == 'W/"2"'
+    assert await ids(client) == ["b"]
+
+
+async def test_a_condition_may_be_a_chain(site, client):
+    organization = {"resourceType": "Organization", "id": "o", "name": "Grey"}
+    await site.put(
+        organization, named("a") | {"managingOrganization": {"reference": "Organization/o"}}
+    )
+
+    deleted = await client.delete("/Patient?organization.name=grey")
+
+    assert deleted.status_code == 204
+    assert await ids(client) == []
+
+
+class OnlyWritable(DataProvider):
+    """A provider that can be written to, but not searched."""
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    async def transaction_time(self):
+        return await self._inner.transaction_time()
+
+    async def plan(self, view, *, shard_bytes):
+        return await self._inner.plan(view, shard_bytes=shard_bytes)
+
+    def read(self, view, shard, *, batch_bytes):
+        return self._inner.read(view, shard, batch_bytes=batch_bytes)
+
+    async def get(self, *args, at=None):
+        return await self._inner.get(*args, at=at)
+
+    async def write(self, tenant, fhir_version, changes):
+        return await self._inner.write(tenant, fhir_version, changes)
+
+
+async def test_without_search_conditions_are_refused_and_not_promised(
+    open_site, backends, outcome
+):
+    provider = OnlyWritable(backends.provider)
+    client = (await open_site(provider=provider)).client
+    entry = {
+        "resource": PATIENT,
+        "request": {"method": "POST", "url": "Patient", "ifNoneExist": CRITERIA},
+    }
+
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+
+    assert isinstance(provider, SupportsWrites)
+    outcome(await create(client), 400, "not-supported")
+    outcome(await client.post("/", json=bundle), 400, "not-supported")
+    outcome(await client.put(f"/Patient?{CRITERIA}", json=PATIENT), 405)
+    assert (await client.post("/Patient", json=PATIENT)).status_code == 201
+    statement = (await client.get("/metadata")).json()
+    [patient] = [r for r in statement["rest"][0]["resource"] if r["type"] == "Patient"]
+    assert not {"searchParam", "searchInclude", "conditionalCreate"} & {*patient}

@@ -1,0 +1,97 @@
+import msgspec
+import pytest
+
+from helios_core.fhir.versions import FHIRVersion
+from helios_core.transforms import elements_of, keep_elements
+
+SUBSETTED = {
+    "system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue",
+    "code": "SUBSETTED",
+}
+OBSERVATION = (
+    b'{"resourceType":"Observation","id":"o","meta":{"versionId":"3"},"status":"final",'
+    b'"_status":{"id":"s"},"code":{"text":"a"},"valueQuantity":{"value":1.2300e+5},'
+    b'"_valueString":{"id":"v"},"note":[{"text":"x"}],"issued":"2024-01-01T00:00:00Z"}'
+)
+
+
+def trimmed(line, *elements, resource_type="Observation", version=FHIRVersion.R4):
+    return msgspec.json.decode(keep_elements(version, resource_type, elements)(line))
+
+
+def test_what_is_neither_asked_for_nor_mandatory_is_dropped():
+    """B2-P-16, B2-P-19"""
+    assert set(trimmed(OBSERVATION, "issued")) == {
+        "resourceType",
+        "id",
+        "meta",
+        "status",
+        "_status",
+        "code",
+        "issued",
+    }
+
+
+def test_a_choice_is_kept_in_whatever_type_it_has():
+    resource = trimmed(OBSERVATION, "value")
+
+    assert resource["_valueString"] == {"id": "v"}
+    assert "valueQuantity" in resource
+
+
+def test_numbers_keep_their_text():
+    line = keep_elements(FHIRVersion.R4, "Observation", ["valueQuantity"])(OBSERVATION)
+
+    assert b'"valueQuantity":{"value":1.2300e+5}' in line
+
+
+@pytest.mark.parametrize(
+    ("meta", "tags"),
+    [
+        (b"", [SUBSETTED]),
+        (b'"meta":{},', [SUBSETTED]),
+        (b'"meta":{"tag":[]},', [SUBSETTED]),
+        (b'"meta":{"tag":[{"code":"a"}]},', [{"code": "a"}, SUBSETTED]),
+        (b'"meta":{"tag":[' + msgspec.json.encode(SUBSETTED) + b"]},", [SUBSETTED]),
+        (b'"meta":{"t\\u0061g":[{"code":"a"}]},', [{"code": "a"}, SUBSETTED]),
+        (b'"meta":{"source":"a \\"tag\\" b"},', [SUBSETTED]),
+        (b'"meta":{"tag":[{"code":7}]},', [{"code": 7}, SUBSETTED]),
+    ],
+)
+def test_a_trimmed_resource_is_tagged_once(meta, tags):
+    """B2-P-20"""
+    line = b'{"resourceType":"Patient","id":"p",' + meta + b'"active":true}'
+
+    assert trimmed(line, "id", resource_type="Patient")["meta"]["tag"] == tags
+
+
+def test_trimming_twice_changes_nothing_more():
+    trim = keep_elements(FHIRVersion.R4, "Observation", ["value", "note"])
+
+    assert trim(trim(OBSERVATION)) == trim(OBSERVATION)
+
+
+def test_meta_keeps_all_else():
+    line = b'{"resourceType":"Patient","id":"p","meta":{"profile":["a"],"versionId":"3"}}'
+
+    meta = trimmed(line, "id", resource_type="Patient")["meta"]
+
+    assert meta == {"profile": ["a"], "versionId": "3", "tag": [SUBSETTED]}
+
+
+@pytest.mark.parametrize("name", ["class", "for", "import", "True", "meta", "resourceType"])
+def test_an_element_may_be_called_what_python_keeps_for_itself(name):
+    line = b'{"resourceType":"Encounter","id":"e","status":"finished","class":{"code":"AMB"}}'
+
+    assert trimmed(line, name, resource_type="Encounter")["class"] == {"code": "AMB"}
+
+
+def test_an_entry_without_a_type_is_about_every_type():
+    """B2-P-18"""
+    assert elements_of(["id", "Patient.name"], "Patient") == {"id", "name"}
+    assert elements_of(["id", "Patient.name"], "Condition") == {"id"}
+
+
+def test_entries_of_other_types_leave_a_type_alone():
+    assert elements_of(["Patient.name"], "Condition") is None
+    assert elements_of([], "Condition") is None
