@@ -12,7 +12,7 @@ from msgspec import Meta, structs
 from helios_core.fhir.bulk_data import GuideVersion
 from helios_core.fhir.versions import FHIRVersion
 from helios_core.manifests import Compression
-from helios_core.variables import PREFIX, Secret, read, text_of, variables
+from helios_core.variables import PREFIX, TEST_PREFIX, Secret, read, text_of, variables
 
 TENANT_PATTERN = r"^[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,63}$"
 """What a tenant id looks like; it becomes a folder name, hence no two dots in a row."""
@@ -182,7 +182,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     bulk_export_compression: Annotated[
         Compression, Meta(description="How output files are stored.")
-    ] = Compression.NONE
+    ] = Compression.GZIP
     bulk_export_referenced_types: Annotated[
         tuple[str, ...],
         Meta(
@@ -252,7 +252,7 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     others = {
         name: Secret(text)
         for name, text in environ.items()
-        if name.startswith(PREFIX) and name not in names
+        if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and name not in names
     }
     settings = Settings(**values, others=others)
     return settings, problems + _contradictions(settings)

@@ -12,6 +12,9 @@ from msgspec import inspect, structs
 
 PREFIX = "HFS_"
 
+TEST_PREFIX = "HFS_TEST_"
+"""Names that tell the tests something, and no process of the server anything."""
+
 
 class Secret:
     """A value that does not print: not in logs, not in errors, not on the command line."""

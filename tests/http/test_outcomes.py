@@ -9,7 +9,8 @@ SECRET = "Jane Canary"
 
 
 def leaves(cls=HeliosError):
-    below = cls.__subclasses__()
+    """The errors of the server; those of the client command are answered to nobody."""
+    below = [each for each in cls.__subclasses__() if each.__module__ == errors.__name__]
     return [leaf for each in below for leaf in leaves(each)] if below else [cls]
 
 

@@ -128,3 +128,10 @@ def test_every_default_could_be_set():
     assert not problems
     assert settings.output_dir == Settings().output_dir
     assert msgspec.structs.replace(settings, bulk_export_output_dir=None) == Settings()
+
+
+def test_what_is_told_to_the_tests_is_no_setting():
+    settings, problems = from_environment({"HFS_TEST_REQUIRE": "all"})
+
+    assert problems == []
+    assert settings == Settings()

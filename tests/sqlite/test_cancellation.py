@@ -41,6 +41,18 @@ CALLS = {
 }
 
 
+@pytest.fixture
+def new_threads():
+    """Those begun since, but for the event loop's own, which stay to be used again."""
+    before = set(threading.enumerate())
+
+    def new_threads():
+        begun = set(threading.enumerate()) - before
+        return [each for each in begun if not each.name.startswith("asyncio_")]
+
+    return new_threads
+
+
 async def claim(store, worker="worker"):
     return await store.claim(worker, lease_for=MINUTE, max_attempts=3)
 
@@ -155,42 +167,39 @@ async def test_a_caller_cancelled_while_another_process_writes_goes_at_once(stor
     assert await goes_on_working(store)
 
 
-async def test_an_opening_that_is_cancelled_leaves_no_thread_and_no_lock(settings, raw):
+async def test_an_opening_that_is_cancelled_leaves_no_thread_and_no_lock(
+    settings, raw, new_threads
+):
     for wait in (0, 0.0003, 0.001, 0.003, 0.01):
         opening = asyncio.ensure_future(open_and_get(settings))
         await asyncio.sleep(wait)
         opening.cancel()
         await asyncio.wait([opening])
 
-        assert threads_of_stores() == []
+        assert new_threads() == []
         assert holds_nothing(raw)
 
 
-async def test_an_opening_that_fails_leaves_no_thread(settings):
+async def test_an_opening_that_fails_leaves_no_thread(settings, new_threads):
     settings.path.write_bytes(b"not a database at all" * 100)
 
     with pytest.raises(HeliosError):
         await open_and_get(settings)
 
-    assert threads_of_stores() == []
+    assert new_threads() == []
 
 
-async def test_a_closed_store_leaves_no_thread(settings):
+async def test_a_closed_store_leaves_no_thread(settings, new_threads):
     async with open_job_store(settings) as store:
         await store.exists(TENANT, "job")
-        assert len(threads_of_stores()) == 1
+        assert len(new_threads()) == 1
 
-    assert threads_of_stores() == []
+    assert new_threads() == []
 
 
 async def open_and_get(settings):
     async with open_job_store(settings) as store:
         await store.exists(TENANT, "job")
-
-
-def threads_of_stores():
-    others = ("MainThread", "asyncio_")
-    return [each for each in threading.enumerate() if not each.name.startswith(others)]
 
 
 async def goes_on_working(store):

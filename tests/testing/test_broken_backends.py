@@ -35,7 +35,16 @@ def _failed(module):
         for name, suite in _broken(module).items()
         for test in suite.caught_by
     ]
-    options = ["-q", "--tb=no", "-rfE", "-p", "no:randomly", "-p", "no:cacheprovider"]
+    options = [
+        "-q",
+        "--tb=no",
+        "--assert=plain",
+        "-rfE",
+        "-p",
+        "no:randomly",
+        "-p",
+        "no:cacheprovider",
+    ]
     options.append("--hypothesis-profile=broken")
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *tests],

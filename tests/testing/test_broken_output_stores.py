@@ -25,7 +25,16 @@ SUITES = _suites()
 
 @pytest.fixture(scope="module")
 def failed():
-    options = ["-q", "--tb=no", "-rfE", "-p", "no:randomly", "-p", "no:cacheprovider"]
+    options = [
+        "-q",
+        "--tb=no",
+        "--assert=plain",
+        "-rfE",
+        "-p",
+        "no:randomly",
+        "-p",
+        "no:cacheprovider",
+    ]
     tests = [f"{BROKEN}::{name}::{test}" for name in SUITES for test in SUITES[name].caught_by]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *tests],

@@ -64,7 +64,8 @@ class Filler:
 
     def next_seq(self, size: int) -> int:
         """Give the seq of a version of `size` bytes, and make its extent the current one."""
-        if self._rows == EXTENT_ROWS or self._bytes >= EXTENT_BYTES:
+        full = self._rows == EXTENT_ROWS or self._bytes + size > EXTENT_BYTES
+        if full and self._rows:
             self.extent, self._rows, self._bytes = self.extent + 1, 0, 0
         seq = (self.extent << EXTENT_BITS) + self._rows
         self._rows += 1

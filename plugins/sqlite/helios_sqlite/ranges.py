@@ -2,8 +2,9 @@
 How seqs are made: scope, extent and place in one 64-bit number.
 
 A scope has the 40 lower bits for itself. It is filled extent by extent; an extent takes 4,096
-versions or about 4 MiB of content, whichever comes first, and its number is a seq without the 12
-lowest bits. Within an extent seqs are dense, within a scope they ascend with the stamps.
+versions or 4 MiB of content, whichever comes first, unless a single version is larger. Its number
+is a seq without the 12 lowest bits. Within an extent seqs are dense, within a scope they ascend
+with the stamps.
 """
 
 import msgspec
@@ -31,6 +32,11 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
             first=self.first if start is None else max(self.first, int(start)),
             end=self.end if end is None else min(self.end, int(end)),
         )
+
+    def within_extent(self, extent: int) -> "Range":
+        """Narrow the range to an extent."""
+        first, end = extent << EXTENT_BITS, (extent + 1) << EXTENT_BITS
+        return Range(first=max(self.first, first), end=min(self.end, end))
 
 
 def scope_range(scope: int) -> Range:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 
 import msgspec
+from xxhash import xxh3_64_intdigest
 
 from helios_core.data_providers import Batch, Damaged
 from helios_core.exports import Cohort, ExportView, Shard
 from helios_sqlite.databases import Reader
 from helios_sqlite.failures import is_damage, primary_code
 from helios_sqlite.hashes import line_hash
-from helios_sqlite.ranges import scope_range
+from helios_sqlite.ranges import Range, scope_range
 from helios_sqlite.scopes import find_scope
 from helios_sqlite.views import Filter, filter_of
 
@@ -68,6 +69,26 @@ WHERE scope = :scope AND seq >= :first AND seq < :end
   AND (NOT :picked OR seq IN (SELECT seq FROM picked))
 ORDER BY seq LIMIT :rows
 """
+
+_EXTENT = """
+SELECT extent, appended_bytes FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent LIMIT 1
+"""
+_FIRST_PICKED = "SELECT min(seq) FROM picked WHERE seq >= ? AND seq < ?"
+# What SQLite puts together in one step needs no step of the interpreter, nor its lock, per row.
+_TOGETHER = """
+SELECT count(*), total(line_hash >> 32), total(line_hash & 4294967295),
+  CAST(group_concat(content, x'0a') AS BLOB) FROM (
+"""
+_LINES = """
+SELECT v.line_hash, v.content FROM versions AS v
+WHERE v.seq >= :first AND v.seq < :end AND NOT v.deleted
+"""
+_LINES_OF_COHORT = """
+SELECT v.line_hash, v.content FROM picked AS p CROSS JOIN versions AS v ON v.seq = p.seq
+WHERE p.seq >= :first AND p.seq < :end AND NOT v.deleted
+"""
+_WINDOW = _TOGETHER + _LINES + _SHOWN + "ORDER BY v.seq)"
+_WINDOW_OF_COHORT = _TOGETHER + _LINES_OF_COHORT + _SHOWN + "ORDER BY p.seq)"
 
 KEYS_AT_ONCE = 256
 DAMAGED_AT_ONCE = 1000
@@ -136,6 +157,8 @@ def next_batch(
     connection: sqlite3.Connection, left: Slice, batch_bytes: int
 ) -> tuple[Batch, Slice | None]:
     """Give the next batch, and what is left after it (P3, P6)."""
+    if window := _next_window(connection, left, batch_bytes):
+        return window
     query = _LIVE_OF_COHORT if left.picked else _LIVE
     try:
         with closing(connection.execute(query, left.parameters(room=batch_bytes))) as rows:
@@ -145,6 +168,49 @@ def next_batch(
             raise
         return _next_batch_one_by_one(connection, left, batch_bytes)
     return batch, None if following is None else left.starting(following)
+
+
+def _next_window(
+    connection: sqlite3.Connection, left: Slice, batch_bytes: int
+) -> tuple[Batch, Slice | None] | None:
+    """Give what is left of an extent in one step, or None where rows must be looked at."""
+    query = _WINDOW_OF_COHORT if left.picked else _WINDOW
+    try:
+        seqs = _remaining(connection, left)
+        extent = connection.execute(_EXTENT, seqs.extents).fetchone() if seqs else None
+        if seqs is None or extent is None:
+            return Batch(), None
+        number, size = extent
+        if size > batch_bytes:
+            return None
+        window = seqs.within_extent(number)
+        parameters = left.parameters(first=window.first, end=window.end)
+        lines = _undamaged(*connection.execute(query, parameters).fetchone())
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        return None
+    if lines is None:
+        return None
+    return Batch(lines=lines), left.starting(window.end) if window.end < seqs.end else None
+
+
+def _remaining(connection: sqlite3.Connection, left: Slice) -> Range | None:
+    """Give the range left to read, of a cohort from its next version on; None if there is none."""
+    first, end = left.shown.first, left.shown.end
+    if not left.picked:
+        return Range(first=first, end=end)
+    picked: int | None
+    [picked] = connection.execute(_FIRST_PICKED, (first, end)).fetchone()
+    return None if picked is None else Range(first=picked, end=end)
+
+
+def _undamaged(count: int, high: float, low: float, content: bytes | None) -> list[bytes] | None:
+    """Give the lines of a window, or None if they are not those that were written."""
+    lines = content.split(b"\n") if content else []
+    stored = (int(high) << 32) + int(low)
+    found = sum(map(xxh3_64_intdigest, lines))
+    return lines if len(lines) == count and (stored - found) % (1 << 64) == 0 else None
 
 
 def next_among(
