@@ -9,11 +9,8 @@ from helios_core.exports import Associated, ExportView, Level, Purpose, Shard
 from helios_core.fhir.versions import table
 from helios_core.membership import of_any_age
 from helios_core.notes import BINARY
-from helios_core.provenance import PROVENANCE, scanned
+from helios_core.provenance import PROVENANCE, WHOLE_TYPE, scanned
 from helios_core.sources import linking_view
-
-WHOLE_TYPE = 1 << 62
-"""A shard size that no type reaches."""
 
 
 async def with_companions(
@@ -68,8 +65,12 @@ async def _with_provenance(
         shard_bytes = WHOLE_TYPE
     scans = await provider.plan(scanned(view), shard_bytes=shard_bytes)
     if newest:
-        return planned + [_whole(PROVENANCE, Purpose.ASSOCIATED)][: len(scans)]
-    scans = [replace(each, purpose=Purpose.ASSOCIATED, resources=0, bytes=0) for each in scans]
+        whole = replace(
+            _whole(PROVENANCE, Purpose.ASSOCIATED), bytes=sum(each.bytes for each in scans)
+        )
+        return [*planned, whole] if scans else planned
+    # Most of it is only looked at, so that its number says nothing about the progress.
+    scans = [replace(each, purpose=Purpose.ASSOCIATED, resources=0) for each in scans]
     return planned + scans
 
 

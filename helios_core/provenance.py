@@ -7,7 +7,7 @@ those of exported resources are added whatever their age: the newest per target,
 """
 
 import sqlite3
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 
@@ -15,15 +15,23 @@ import msgspec
 from msgspec.structs import replace
 
 from helios_core.cohorts import older_view
-from helios_core.data_providers import Batch, Damaged, DataProvider
+from helios_core.data_providers import Batch, Damaged, DataProvider, SupportsPrefilter
 from helios_core.errors import InvalidParameter
 from helios_core.exports import Associated, ExportView, Level, Shard
 from helios_core.fhir.dates import span
 from helios_core.fhir.references import bases, split_reference
-from helios_core.membership import Membership, Reference
+from helios_core.fhir.search import Filter, compile_query
+from helios_core.fhir.versions import table
+from helios_core.membership import Membership, Reference, of_any_age
 from helios_core.spools import Spool, spool
 
 PROVENANCE = "Provenance"
+WHOLE_TYPE = 1 << 62
+"""A shard size that no type reaches."""
+REFERENCES_AT_ONCE = 200
+"""How many targets an index is asked for in one go."""
+WORTH = 2
+"""How many times more Provenance than other data makes asking an index worth while."""
 
 _SCHEMA = """
 CREATE TABLE newest (
@@ -44,6 +52,10 @@ class _Target(msgspec.Struct):
 
 class _Meta(msgspec.Struct, rename="camel"):
     last_updated: str = ""
+
+
+class _Named(msgspec.Struct):
+    id: str
 
 
 class _Statement(msgspec.Struct):
@@ -138,18 +150,72 @@ class Provenances:
             last = ids[-1]
 
     async def _scan(self, shard: Shard) -> AsyncGenerator[tuple[Batch, list[_Statement]]]:
-        batches = self._provider.read(scanned(self._view), shard, batch_bytes=self._batch_bytes)
-        async for batch in batches:
+        seen = set[str]()
+        async for batch in self._batches(shard, seen):
             lines = list[bytes]()
             statements = list[_Statement]()
             damaged = [withheld(each) for each in batch.damaged]
             for line in batch.lines:
                 try:
-                    statements.append(_decode(line))
-                    lines.append(line)
+                    statement = _decode(line)
                 except msgspec.DecodeError:
                     damaged.append(_unreadable())
+                    continue
+                if statement.id not in seen:
+                    statements.append(statement)
+                    lines.append(line)
             yield Batch(lines=lines, damaged=damaged), statements
+
+    async def _batches(self, shard: Shard, seen: set[str]) -> AsyncGenerator[Batch]:
+        """Read all of a shard, or for few patients what an index knows to be about theirs."""
+        provider, view, limit = self._provider, scanned(self._view), self._batch_bytes
+        few = await self._few(shard)
+        if few is None or not isinstance(provider, SupportsPrefilter):
+            async for batch in provider.read(view, shard, batch_bytes=limit):
+                yield batch
+            return
+        async for references in few:
+            prefilter = self._query(references).prefilter()
+            if prefilter is None:
+                continue
+            found = provider.read_candidates(view, shard, prefilter, batch_bytes=limit)
+            async for batch in found:
+                yield batch
+                seen.update(filter(None, map(_id_of, batch.lines)))
+
+    async def _few(self, shard: Shard) -> AsyncIterator[Sequence[str]] | None:
+        """Give what the export takes in, if that is less than the shard; some at a time."""
+        if self._view.cohort is None or not isinstance(self._provider, SupportsPrefilter):
+            return None
+        view = of_any_age(self._view, self._view.cohort)
+        types = table(view.request.fhir_version).compartment_types("Patient")
+        view = replace(view, request=replace(view.request, types=tuple(sorted(types))))
+        shards = await self._provider.plan(view, shard_bytes=WHOLE_TYPE)
+        if sum(each.bytes for each in shards) * WORTH >= shard.bytes:
+            return None
+        return self._references(view, shards)
+
+    async def _references(
+        self, view: ExportView, shards: Sequence[Shard]
+    ) -> AsyncGenerator[Sequence[str]]:
+        waiting = list[str]()
+        for shard in shards:
+            batches = self._provider.read(view, shard, batch_bytes=self._batch_bytes)
+            async for batch in batches:
+                ids = filter(None, map(_id_of, batch.lines))
+                waiting += [f"{shard.resource_type}/{each}" for each in ids]
+                while len(waiting) >= REFERENCES_AT_ONCE:
+                    yield waiting[:REFERENCES_AT_ONCE]
+                    del waiting[:REFERENCES_AT_ONCE]
+        if waiting:
+            yield waiting
+
+    def _query(self, references: Sequence[str]) -> Filter:
+        request, at = self._view.request, self._view.transaction_time
+        pairs = [("target", ",".join(references))]
+        return compile_query(
+            request.fhir_version, PROVENANCE, pairs, base_urls=self._bases, now=at
+        )
 
     def _targets(self, statement: _Statement) -> list[Reference]:
         named = (split_reference(t.reference or "", self._bases) for t in statement.target)
@@ -184,6 +250,13 @@ class Provenances:
 def withheld(damaged: Damaged) -> Damaged:
     """Give a report that does not say which one is damaged: it may be none of this export's."""
     return replace(damaged, id="(id withheld)")
+
+
+def _id_of(line: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(line, type=_Named).id
+    except msgspec.DecodeError:
+        return None  # whoever exports it reports it
 
 
 def _unreadable() -> Damaged:

@@ -181,3 +181,34 @@ async def test_many_shards_of_it_leave_once_each(ward):
     exported = provenances(await ward.export(level=Level.PATIENT, shard_bytes=1000))
 
     assert len(exported) == 62
+
+
+@pytest.mark.parametrize(
+    "choice", [None, "RelevantProvenanceResources", "LatestProvenanceResources"]
+)
+async def test_among_much_provenance_an_index_finds_that_of_few_patients(ward, choice):
+    """B2-P-26, B2-P-27, B2-P-30, TR-56"""
+    for number in range(250):
+        await ward.store(
+            patient(f"x{number}"),
+            observation(f"x{number}", f"x{number}"),
+            provenance(f"x{number}-a", f"Observation/x{number}", "Observation/obs-b"),
+            provenance(f"x{number}-b", f"Patient/x{number}", recorded="2022-01-01T00:00:00Z"),
+        )
+    for number in range(210):
+        await ward.store(observation(f"y{number}", "p4"))
+    await ward.store(provenance("y", "Observation/y0", "Observation/y209", "Patient/p4"))
+    await ward.store(provenance("z", "Observation/y1", recorded="2019-01-01T00:00:00Z"))
+    query = [] if choice is None else [("includeAssociatedData", choice)]
+
+    asked = []
+    read_candidates = ward.provider.read_candidates
+
+    def counted(view, shard, prefilter, **options):
+        asked.append(prefilter)
+        return read_candidates(view, shard, prefilter, **options)
+
+    ward.provider.read_candidates = counted
+
+    assert provenances(await ward.export(*query, group="g2")) == ["y", "z"]
+    assert len(asked) == 2
