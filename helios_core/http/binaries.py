@@ -10,8 +10,9 @@ from litestar import Response
 
 from helios_core.data_providers import StoredVersion
 from helios_core.http.answers import content_of, version_headers
-from helios_core.http.guards import FHIR_JSON, Incoming, NotAcceptable, query_of
+from helios_core.http.guards import Incoming, NotAcceptable, query_of
 from helios_core.http.negotiation import choices
+from helios_core.http.outcomes import FHIR_JSON
 from helios_core.http.ranges import not_modified
 
 OCTETS: Final = "application/octet-stream"
