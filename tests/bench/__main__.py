@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import server
+import small_group
 import yardstick
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +32,12 @@ LEVELS = {
     "all patients": "/Patient/$export",
     "group of 10 %": f"/Group/{GROUP_ID}/$export",
 }
+OBSERVATIONS = "/$export?_type=Observation"
+NARROW = f"{OBSERVATIONS}&_typeFilter=Observation%3Fdate%3Dge2019-03-01%26date%3Dlt2019-04-06"
+"""36 of the 3,650 days the population spreads over: an index knows where these are."""
+WIDE = f"{OBSERVATIONS}&_typeFilter=Observation%3Fvalue-quantity%3Dgt100"
+"""Quantities are not indexed, so that every Observation has to be looked at."""
+ELEMENTS = "/$export?_elements=identifier,status,code,subject"
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,11 @@ class Bench:
             self._downloads(running)
             for name in ("all patients", "group of 10 %"):
                 self._level(running, name)
+            self._filters(running)
+            self._elements(running)
             self._memory("peak memory, all of the above", running)
         self._gzip()
+        self._few()
         self._large()
         return self._rows
 
@@ -142,6 +152,50 @@ class Bench:
         ratio = statistics.median(rates) / self._system_rate
         measured = f"{statistics.median(rates):,.0f}/s, {ratio:.2f} of system"
         self._add(f"{name} export", measured, ">= 0.5", met=ratio >= 0.5)
+
+    def _filters(self, running: server.Server) -> None:
+        """Compare filtered exports of one type with all of it."""
+        everything = self._median(running, OBSERVATIONS)
+        narrow = self._median(running, NARROW)
+        share = narrow.resources / everything.resources
+        allowed = everything.seconds * 0.05 + 0.1
+        measured = f"{narrow.seconds * 1000:.0f} ms of {everything.seconds * 1000:.0f} ms"
+        target = f"<= 5 % + 100 ms = {allowed * 1000:.0f} ms"
+        self._add(f"filter by index, {share:.1%}", measured, target, met=narrow.seconds <= allowed)
+        wide = self._median(running, WIDE)
+        share = wide.resources / everything.resources
+        ratio = everything.seconds / wide.seconds
+        measured = f"{everything.resources / wide.seconds:,.0f}/s read, {ratio:.2f} of unfiltered"
+        self._add(f"filter without index, {share:.0%}", measured, ">= 0.4", met=ratio >= 0.4)
+
+    def _elements(self, running: server.Server) -> None:
+        rate = self._median(running, ELEMENTS).rate
+        ratio = rate / self._system_rate
+        measured = f"{rate:,.0f}/s, {ratio:.2f} of system"
+        self._add("system export, _elements", measured, ">= 0.6", met=ratio >= 0.6)
+
+    def _median(self, running: server.Server, path: str) -> server.Export:
+        """Export several times, and give the export of median length."""
+        exports = []
+        for _ in range(self._runs):
+            exports.append(running.export(path))
+            running.delete(exports[-1].status)
+        return sorted(exports, key=lambda export: export.seconds)[self._runs // 2]
+
+    def _few(self) -> None:
+        """Export a few patients out of many, from a store of their own."""
+        data, source = self._folder / "small-group", self._folder / "small-group.ndjson"
+        small_group.write(source)
+        server.load(data, source)
+        with server.serve(data) as running:
+            path = f"/Group/{small_group.GROUP_ID}/$export"
+            running.delete(running.export(path).status)
+            export = self._median(running, path)
+        assert export.resources == small_group.EXPORTED, "the group export lacks something"
+        milliseconds = export.seconds * 1000
+        what = f"group of {small_group.MEMBERS} of {small_group.PATIENTS:,}"
+        measured = f"{milliseconds:.0f} ms, {export.resources} resources"
+        self._add(what, measured, "< 200 ms", met=milliseconds < 200)
 
     def _memory(self, what: str, running: server.Server) -> None:
         peak = running.peak_bytes()
