@@ -6,6 +6,7 @@ import msgspec
 
 from helios_core.data_providers import (
     SupportsHistory,
+    SupportsPrefilter,
     SupportsSearch,
     SupportsTombstones,
     SupportsWrites,
@@ -26,6 +27,7 @@ POWERS: tuple[tuple[type, str], ...] = (
     (SupportsWrites, "write"),
     (SupportsHistory, "history"),
     (SupportsSearch, "search"),
+    (SupportsPrefilter, "filter index"),
     (SupportsTombstones, "deletions"),
     (SupportsSignedURLs, "signed URLs"),
 )

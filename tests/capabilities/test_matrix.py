@@ -65,7 +65,7 @@ def test_capabilities_are_the_powers_of_both_sides():
 
     assert {capability.name for capability in row.capabilities} == {name for _, name in POWERS}
     able = {capability.name for capability in row.capabilities if capability.works}
-    assert able == {"write", "history", "search", "deletions"}
+    assert able == {"write", "history", "search", "filter index", "deletions"}
 
 
 def test_a_lacking_power_says_which():
@@ -88,7 +88,7 @@ def test_a_storage_that_keeps_no_jobs_has_them_beside_the_output(install):
 @pytest.mark.parametrize(
     ("implementation", "expected"),
     [
-        (MemoryDataProvider, ["write", "history", "search", "deletions"]),
+        (MemoryDataProvider, ["write", "history", "search", "filter index", "deletions"]),
         (MemoryOutputStore, []),
         (object, []),
     ],
