@@ -11,12 +11,13 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, initialize, multiple, rule
 
-from helios_core.data_providers import Applied, DataProvider, Outcome
+from helios_core.data_providers import Applied, DataProvider, Outcome, SupportsPrefilter
 from helios_core.exports import ExportView, Level
 from helios_core.fhir.resources import Resource
 from helios_core.testing import corpus
 from helios_core.testing.machines import BackendMachine
 from helios_core.testing.provider_contract import DataProviderContract, delete, write
+from helios_core.testing.provider_prefilters import searched, sift
 from helios_core.testing.snapshots import Snapshot, take
 
 TENANTS = (corpus.TENANT, corpus.OTHER_TENANT)
@@ -50,6 +51,11 @@ _RESOURCES = st.one_of(
     st.builds(lambda note: corpus.organization("x", note=note), _NOTES),
 )
 STEPS = st.lists(st.builds(Step, _RESOURCES, st.sampled_from([True, True, False])), max_size=4)
+CONDITIONS = (
+    searched([[("subject", "p1")], [("_id", "o2")]]),
+    searched([[("_id", "p1,p2"), ("_lastUpdated", "gt2020")]], "Patient"),
+)
+"""What an index can be asked for about these resources."""
 _COHORTS = st.none() | st.sets(st.sampled_from(PATIENTS))
 
 
@@ -115,7 +121,7 @@ class DataProviderMachine(BackendMachine[DataProvider]):
         sizes: tuple[int, int],
         meanwhile: Sequence[Step],
     ) -> None:
-        """P1, P2, P3, P7: what is shown is the model's state of now, or then, whoever writes."""
+        """P1, P2, P3, P5, P7: what is shown is the model's state, whoever writes."""
         at = at or self._now()
         request = corpus.request(
             level=level if cohort is None else Level.GROUP, since=since, until=until
@@ -132,6 +138,10 @@ class DataProviderMachine(BackendMachine[DataProvider]):
             and _shows(view, current)
         ]
         assert sorted(snapshot.lines) == sorted(_line(each) for each in changes if each.live)
+        if isinstance(self.backend, SupportsPrefilter):
+            for condition in CONDITIONS:
+                found = self.run(sift(self.backend, view, condition))
+                assert found.matches == found.expected
         gone = [corpus.name(each.resource) for each in changes if not each.live]
         assert list(snapshot.deleted) == (sorted(gone) if since is not None else [])
 

@@ -16,7 +16,7 @@ from helios_core.fhir.search import Filter
 from helios_core.fhir.versions import FHIRVersion
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.clock import FOREVER, to_stamp
-from helios_sqlite.lookups import COLUMNS, stored_version
+from helios_sqlite.lookups import COLUMNS, Row, stored_version
 from helios_sqlite.ranges import Range, scope_range
 from helios_sqlite.scopes import NOWHERE, find_scope
 from helios_sqlite.views import first_after
@@ -35,6 +35,8 @@ _BY_SEQ = {
 _OF_SEQS = "WHERE seq IN (SELECT value FROM json_each(?)) AND "
 _AMONG = _HEADS + _OF_SEQS + _LIVE
 _CONTENT = COLUMNS + "WHERE seq = ?"
+_CONTENTS = COLUMNS + "WHERE seq >= ? AND seq < ? AND " + _LIVE
+_CONTENTS_AMONG = COLUMNS + _OF_SEQS + _LIVE
 _COUNT = "SELECT total(live) FROM extents WHERE extent BETWEEN ? AND ?"
 
 PAGE_BYTES = 16 * 1024 * 1024
@@ -109,15 +111,27 @@ class _Search:
         """Give those that match, with their contents."""
         for head in heads:
             [row] = self._connection.execute(_CONTENT, (head.seq,))
-            stored = stored_version(self._filter.resource_type, row)
-            if stored.content is not None and self._filter.matches(stored.content):
+            if (stored := self._match(row)) is not None:
                 yield stored
 
     def total(self) -> int:
         """Count all that match."""
         if _passes_everything(self._filter):
             return int(self._connection.execute(_COUNT, self._range.extents).fetchone()[0])
-        return sum(1 for _ in self.matches(self._of_range(self._range, Order.LAST_UPDATED)))
+        return sum(1 for row in self._rows() if self._match(row) is not None)
+
+    def _match(self, row: Row) -> StoredVersion | None:
+        stored = stored_version(self._filter.resource_type, row)
+        matches = stored.content is not None and self._filter.matches(stored.content)
+        return stored if matches else None
+
+    def _rows(self) -> Iterator[Row]:
+        """Give everything that may match, in no order that anybody asked for."""
+        if self._candidates is None:
+            yield from self._connection.execute(_CONTENTS, (self._range.first, self._range.end))
+            return
+        for window in self._candidates.seqs(self._range):
+            yield from self._connection.execute(_CONTENTS_AMONG, (json.dumps(window),))
 
     def _by_id(self, after: _Head | None) -> Generator[_Head]:
         few = self._few_candidates()
