@@ -53,6 +53,7 @@ def final_state(client: Client):
 
 
 def test_chained_exports_over_writers_in_two_processes_rebuild_the_final_state(site):
+    """B2-MF-02, TR-43"""
     clients = [site.serve()[1] for _ in range(2)]
     writers = [Writer(clients[n % 2].base_url, seed=n) for n in range(WRITERS)]
     for writer in writers:

@@ -62,6 +62,7 @@ def test_the_stamp_is_written_in_utc_whatever_the_zone():
     "number", ["1.10", "1e-7", "1E+400", "-0", "-0.0", "9" * 40, "0.1000000000000000000001"]
 )
 def test_numbers_keep_their_text(number):
+    """TR-52"""
     body = f'{{"resourceType":"Basic","id":"x","meta":{{"n":{number}}},"n":[{number}]}}'
 
     assert line(body.encode()).decode().count(number) == 2

@@ -27,6 +27,7 @@ PATIENT = {"resourceType": "Patient", "id": "p1"}
 )
 @pytest.mark.parametrize("path", ["/metadata", "/Patient/p1", "/$export"])
 async def test_whoever_takes_json_in_any_form_gets_it(site, accept, path):
+    """TR-04"""
     await site.put(PATIENT)
 
     response = await site.client.get(path, headers={"Accept": accept, "Prefer": "respond-async"})
@@ -40,6 +41,7 @@ async def test_whoever_takes_json_in_any_form_gets_it(site, accept, path):
 )
 @pytest.mark.parametrize("path", ["/metadata", "/Patient/p1", "/$export", "/export-status/x"])
 async def test_whoever_takes_no_json_gets_a_json_outcome(site, outcome, accept, path):
+    """B2-KO-21, TR-04"""
     await site.put(PATIENT)
 
     response = await site.client.get(path, headers={"Accept": accept, "Prefer": "respond-async"})

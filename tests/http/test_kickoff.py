@@ -27,6 +27,7 @@ async def group(site):
 @pytest.mark.parametrize("path", [*PATHS, *(path.replace("$", "%24") for path in PATHS)])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_every_level_has_a_door_for_get_and_post(site, group, path, method):
+    """B2-KO-01, B2-KO-02, B2-KO-05, B2-KO-06, B2-KO-07, B2-KO-17, B2-KO-18, B2-KO-19, TR-06"""
     options = {"json": PARAMETERS} if method == "POST" else {}
 
     response = await site.client.request(
@@ -39,6 +40,7 @@ async def test_every_level_has_a_door_for_get_and_post(site, group, path, method
 
 
 async def test_each_level_exports_what_it_is_about(site, group):
+    """B2-KO-08, B2-KO-09"""
     system = await site.manifest("/$export")
     patients = await site.manifest("/Patient/$export")
     members = await site.manifest("/Group/g1/$export")
@@ -52,10 +54,12 @@ async def test_each_level_exports_what_it_is_about(site, group):
 
 
 async def test_without_prefer_nothing_is_started(client, outcome):
+    """B2-KO-16, TR-02"""
     outcome(await client.get("/$export"), 400, "invalid")
 
 
 async def test_several_prefer_lines_count_together(client):
+    """TR-01"""
     headers = [("Prefer", "handling=lenient"), ("Prefer", "Respond-Async; wait=10")]
 
     response = await client.get("/$export?bogus=1", headers=headers)
@@ -64,6 +68,7 @@ async def test_several_prefer_lines_count_together(client):
 
 
 async def test_a_missing_group_is_told_before_there_is_a_job(client, outcome):
+    """B2-KO-20, TR-29"""
     response = await client.get("/Group/none/$export", headers={"Prefer": "respond-async"})
 
     outcome(response, 404, "not-found")
@@ -72,6 +77,7 @@ async def test_a_missing_group_is_told_before_there_is_a_job(client, outcome):
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "HEAD", "PATCH"])
 @pytest.mark.parametrize("path", PATHS)
 async def test_no_other_method_starts_an_export(site, group, outcome, method, path):
+    """B2-KO-20, TR-06"""
     response = await site.client.request(method, path, headers={"Prefer": "respond-async"})
 
     assert response.status_code == 405
@@ -80,6 +86,7 @@ async def test_no_other_method_starts_an_export(site, group, outcome, method, pa
 
 
 async def test_the_cap_answers_429_until_an_export_is_deleted(open_site, outcome):
+    """B2-KO-22, RC-07"""
     site = await open_site(Settings(bulk_export_max_concurrent_per_tenant=1))
     await site.put({"resourceType": "Patient", "id": "p1"})
     location = await site.kick_off()
@@ -104,6 +111,7 @@ async def test_the_cap_answers_429_until_an_export_is_deleted(open_site, outcome
     ],
 )
 async def test_the_manifest_repeats_the_request_byte_by_byte(live, target):
+    """B2-MF-03, TR-42"""
     site = await live()
     host = str(site.client.base_url).rstrip("/")
 
@@ -136,6 +144,7 @@ async def raw_kick_off(site, target):
 
 
 async def test_the_request_of_a_post_is_its_url_without_the_body(site, group):
+    """B2-MF-04"""
     manifest = await site.manifest("/Patient/$export", method="POST", json=PARAMETERS)
 
     assert manifest["request"] == "http://fhir.example/Patient/$export"
@@ -143,6 +152,7 @@ async def test_the_request_of_a_post_is_its_url_without_the_body(site, group):
 
 
 async def test_a_configured_base_url_is_in_every_address(open_site):
+    """B2-KO-18, B2-MF-11, TR-30"""
     site = await open_site(Settings(base_url="https://public.example/fhir/"))
     await site.put({"resourceType": "Patient", "id": "p1"})
 
@@ -156,6 +166,7 @@ async def test_a_configured_base_url_is_in_every_address(open_site):
 
 
 async def test_lenient_handling_reports_what_was_ignored(site, group):
+    """B2-MF-18, B2-MF-19, B2-MF-20, TR-10"""
     manifest = await site.manifest(
         "/$export?bogus=1", headers={"Prefer": "respond-async, handling=lenient"}
     )
@@ -180,6 +191,7 @@ async def test_lenient_handling_reports_what_was_ignored(site, group):
 async def test_a_post_that_is_no_parameters_resource_is_refused(
     client, outcome, body, media_type, status
 ):
+    """B2-KO-20, TR-12, RV-19"""
     headers = {"Prefer": "respond-async", "Content-Type": media_type}
 
     outcome(await client.post("/$export", content=body, headers=headers), status)

@@ -86,6 +86,7 @@ async def test_a_failure_of_a_backend_is_logged_with_its_reason(site):
 async def test_addresses_and_methods_that_do_not_exist_are_outcomes(
     client, outcome, method, path, status
 ):
+    """B2-KO-21"""
     response = await client.request(method, path)
 
     outcome(response, status)

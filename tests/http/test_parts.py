@@ -38,6 +38,7 @@ async def plain(client, file):
 
 
 async def test_a_file_is_ndjson_with_as_many_lines_as_the_manifest_says(client, file, plain):
+    """B2-FL-01, B2-FL-03, TR-50"""
     lines = plain.split(b"\n")
 
     assert lines.pop() == b""
@@ -49,6 +50,7 @@ async def test_a_file_is_ndjson_with_as_many_lines_as_the_manifest_says(client, 
 async def test_clients_that_take_gzip_get_what_is_stored(
     client, file, plain, compression, accepted
 ):
+    """B2-FL-02, B3-30, TR-54, RC-13"""
     async with client.stream("GET", file, headers={"Accept-Encoding": accepted}) as response:
         raw = b"".join([chunk async for chunk in response.aiter_raw()])
 
@@ -62,6 +64,7 @@ async def test_clients_that_take_gzip_get_what_is_stored(
 
 @pytest.mark.parametrize("accepted", ["identity", "gzip;q=0", "br", "gzip;q=0, *;q=1", ""])
 async def test_clients_that_do_not_take_gzip_get_plain_bytes(client, file, plain, accepted):
+    """B3-30, TR-54"""
     response = await client.get(file, headers={"Accept-Encoding": accepted})
 
     assert "content-encoding" not in response.headers
@@ -71,6 +74,7 @@ async def test_clients_that_do_not_take_gzip_get_plain_bytes(client, file, plain
 
 @pytest.mark.parametrize("accept", ["application/fhir+ndjson", "text/plain", "application/json"])
 async def test_any_accept_gets_the_file(client, file, accept):
+    """B2-FL-04, TR-05"""
     response = await client.get(file, headers={"Accept": accept})
 
     assert response.status_code == 200
@@ -162,6 +166,7 @@ async def test_every_form_has_an_etag_of_its_own(client, file, compression):
 
 
 async def test_who_has_the_file_gets_304(client, file):
+    """TR-53"""
     first = await client.get(file)
 
     again = await client.get(file, headers={"If-None-Match": first.headers["etag"]})
@@ -171,6 +176,7 @@ async def test_who_has_the_file_gets_304(client, file):
 
 
 async def test_only_the_names_of_the_manifest_are_files(site, file, outcome):
+    """B2-FL-07"""
     folder, _, name = file.rpartition("/")
     job_id = folder.rsplit("/", 1)[1]
 
@@ -208,6 +214,7 @@ async def test_a_part_that_is_gone_is_our_fault_and_says_no_more(site, file, out
 
 @pytest.mark.parametrize("coding", ["gzip", "identity"])
 async def test_a_download_that_breaks_is_never_taken_for_whole(live, compression, coding):
+    """TR-65"""
     site = await live(outputs=Shrunk())
     await site.put(*({"resourceType": "Patient", "id": f"p{n}"} for n in range(NUMBER)))
     manifest = await site.manifest(limits={"compression": compression})

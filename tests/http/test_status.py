@@ -29,6 +29,7 @@ class Full(MemoryOutputStore):
 
 
 async def test_a_running_export_answers_202_with_progress_and_a_number_of_seconds(site):
+    """B2-ST-02, B2-ST-03, B2-ST-04, TR-31, TR-33, RC-08, RC-09, RC-10"""
     await site.put(PATIENT)
     location = await site.kick_off()
 
@@ -41,6 +42,10 @@ async def test_a_running_export_answers_202_with_progress_and_a_number_of_second
 
 
 async def test_a_finished_export_answers_with_its_manifest(open_site):
+    """
+    B2-ST-12, B2-ST-13, B2-ST-14, B2-MF-01, B2-MF-06, B2-MF-11, B2-MF-17, TR-39, TR-41, RC-11,
+    RV-35
+    """
     site = await open_site(Settings(bulk_export_output_ttl=timedelta(hours=2)))
     await site.put(PATIENT)
     before = datetime.now(UTC)
@@ -72,12 +77,14 @@ async def test_a_finished_export_answers_with_its_manifest(open_site):
 
 
 async def test_an_empty_export_has_empty_lists(site):
+    """B2-MF-07"""
     manifest = await site.manifest()
 
     assert manifest["output"] == []
 
 
 async def test_deletions_since_the_last_export_are_listed(site):
+    """B2-MF-13, B2-MF-14, B2-MF-16, RC-16, RV-50"""
     await site.put(PATIENT)
     since = (await site.manifest())["transactionTime"]
     await site.delete("Patient", "p1")
@@ -91,6 +98,7 @@ async def test_deletions_since_the_last_export_are_listed(site):
 
 
 async def test_a_failed_export_says_why_again_and_again(open_site, outcome):
+    """B2-ST-07, B2-ST-08, B2-ST-09, TR-36"""
     site = await open_site(outputs=Full())
     await site.put(PATIENT)
     location = await site.kick_off()
@@ -104,6 +112,7 @@ async def test_a_failed_export_says_why_again_and_again(open_site, outcome):
 
 
 async def test_a_deleted_export_is_gone_at_once_and_its_files_with_it(site, outcome):
+    """B2-DL-01, B2-DL-02, B2-DL-03, B2-DL-04, TR-38, RC-19, RV-30, RV-31, RV-32"""
     await site.put(PATIENT)
     location = await site.kick_off()
     await site.finish(location)
@@ -119,6 +128,7 @@ async def test_a_deleted_export_is_gone_at_once_and_its_files_with_it(site, outc
 
 
 async def test_a_running_export_can_be_deleted(site, outcome):
+    """B2-DL-01, B2-DL-02, TR-37, RV-30"""
     await site.put(PATIENT)
     location = await site.kick_off()
 
@@ -150,6 +160,7 @@ async def test_another_tenant_sees_no_export(site, method):
 
 
 async def test_an_unknown_export_is_an_outcome(client, outcome):
+    """B2-DL-04, RV-31"""
     outcome(await client.get("/export-status/none"), 404, "not-found")
     outcome(await client.delete("/export-status/none"), 404, "not-found")
 
@@ -168,12 +179,14 @@ async def test_an_unknown_export_is_an_outcome(client, outcome):
     ],
 )
 def test_the_wait_follows_the_rest_of_the_work_and_the_age(done, total, age, seconds):
+    """TR-31, RC-09"""
     progress = Progress(resources_done=done, resources_total=total, shards_done=0, shards_total=1)
 
     assert wait_for(progress, age=timedelta(seconds=age)) == seconds
 
 
 async def test_progress_is_short_ascii_and_below_100_percent(open_site):
+    """B2-ST-04, TR-34"""
     site = await open_site()
     await site.put(PATIENT)
     location = await site.kick_off()

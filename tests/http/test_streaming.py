@@ -79,6 +79,7 @@ async def test_a_client_that_leaves_is_not_read_for(download):
 
 
 async def test_a_download_survives_the_end_of_its_export(download):
+    """B2-SEC-08"""
     site, location, reader, _ = download
 
     deleted = await site.client.delete(location)

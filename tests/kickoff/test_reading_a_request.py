@@ -47,6 +47,7 @@ def test_respond_async_is_found_anywhere_in_prefer(prefer):
 
 @pytest.mark.parametrize("prefer", [[], ["handling=strict"], ["not-respond-async"], ["return=x"]])
 def test_without_respond_async_nothing_is_accepted(prefer):
+    """B2-KO-16"""
     with pytest.raises(InvalidRequest, match="respond-async"):
         read_request(call(prefer=prefer))
 
@@ -70,6 +71,7 @@ def test_repeats_and_commas_mean_the_same(query):
 
 
 def test_an_omitted_type_means_every_type_of_the_level():
+    """B2-P-10"""
     system = read_request(call()).types
     patient = read_request(call(level=Level.PATIENT)).types
 
@@ -81,6 +83,7 @@ def test_an_omitted_type_means_every_type_of_the_level():
 @pytest.mark.parametrize("handling", [["respond-async"], STRICT])
 @pytest.mark.parametrize("value", ["NotAType", "Patient,NotAType", "patient", "Resource", "", ","])
 def test_an_unknown_or_empty_type_is_refused(value, handling):
+    """B2-P-12, TR-24, RV-14"""
     with pytest.raises(InvalidParameter, match="_type"):
         read_request(call(("_type", value), prefer=handling))
 
@@ -91,6 +94,7 @@ def test_a_type_of_another_version_is_named_as_such():
 
 
 def test_lenient_leaves_an_unknown_type_out_and_says_so():
+    """B2-P-14"""
     request = read_request(call(("_type", "Patient,NotAType"), prefer=LENIENT))
 
     assert request.types == ("Patient",)
@@ -99,6 +103,7 @@ def test_lenient_leaves_an_unknown_type_out_and_says_so():
 
 
 def test_lenient_never_turns_unknown_types_into_everything():
+    """B2-P-14"""
     with pytest.raises(InvalidParameter):
         read_request(call(("_type", "NotAType"), prefer=LENIENT))
 
@@ -155,6 +160,7 @@ def test_every_spelling_of_ndjson_is_accepted(value):
 
 @pytest.mark.parametrize("handling", [["respond-async"], LENIENT])
 def test_another_output_format_is_refused(handling):
+    """B2-P-04, RV-13"""
     with pytest.raises(UnsupportedParameter, match="_outputFormat"):
         read_request(call(("_outputFormat", "text/csv"), prefer=handling))
 
@@ -204,7 +210,7 @@ def test_since_not_before_until_is_refused(until):
 
 
 def test_patient_is_refused_by_get_and_at_system_level():
-    """B2-P-24"""
+    """B2-P-24, RV-18"""
     with pytest.raises(InvalidParameter, match="POST"):
         read_request(call(("patient", "Patient/p1"), level=Level.PATIENT))
     with pytest.raises(InvalidParameter, match="system"):

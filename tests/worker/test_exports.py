@@ -41,6 +41,7 @@ async def test_a_system_export_shows_everything(wards):
 
 
 async def test_a_patient_export_is_the_compartment_and_not_the_system(wards):
+    """B2-KO-08, B2-KO-09"""
     exported = await wards.export(level=Level.PATIENT)
 
     assert "Organization/org" not in exported
@@ -48,12 +49,14 @@ async def test_a_patient_export_is_the_compartment_and_not_the_system(wards):
 
 
 async def test_patients_named_narrow_a_patient_export(wards):
+    """B2-P-22"""
     exported = await wards.export(level=Level.PATIENT, patients=["p2"])
 
     assert exported == ["Observation/o2", "Patient/p2"]
 
 
 async def test_a_group_export_shows_its_members_only(wards):
+    """B2-KO-08, B2-KO-09"""
     await wards.store(group("g", "Patient/p1", "Patient/p3"))
 
     exported = await wards.export(group="g")
@@ -62,6 +65,7 @@ async def test_a_group_export_shows_its_members_only(wards):
 
 
 async def test_patients_named_narrow_a_group_export(wards):
+    """B2-P-22, RV-48"""
     await wards.store(group("g", "Patient/p1", "Patient/p3"))
 
     exported = await wards.export(("_type", "Patient"), group="g", patients=["p3"])
@@ -70,6 +74,7 @@ async def test_patients_named_narrow_a_group_export(wards):
 
 
 async def test_nested_groups_are_flattened_and_cycles_walked_once(wards):
+    """B2-KO-23, TR-29"""
     await wards.store(group("a", "Patient/p1", "Group/b"), group("b", "Group/a", "Patient/p2"))
 
     assert await wards.export(("_type", "Patient"), group="a") == ["Patient/p1", "Patient/p2"]
@@ -85,6 +90,7 @@ async def test_nested_groups_are_flattened_and_cycles_walked_once(wards):
     ],
 )
 async def test_members_that_are_not_members_now_are_left_out(wards, member):
+    """TR-29"""
     await wards.store(group("g", "Patient/p1", {"entity": {"reference": "Patient/p2"}, **member}))
 
     assert await wards.export(("_type", "Patient"), group="g") == ["Patient/p1"]
@@ -104,6 +110,7 @@ async def test_a_member_may_be_named_by_an_absolute_url_of_this_server_only(ward
 
 
 async def test_an_empty_group_exports_nothing_rather_than_everybody(wards):
+    """TR-29"""
     await wards.store(group("g"))
 
     job = await wards.work(await wards.kick_off(group="g"))
@@ -120,6 +127,7 @@ async def test_a_group_of_unresolved_references_exports_nothing(wards):
 
 @pytest.mark.parametrize("name", ["none", "gone"])
 async def test_a_missing_or_deleted_group_is_refused_before_a_job_exists(wards, name):
+    """TR-29"""
     await wards.store(group("gone", "Patient/p1"))
     await wards.delete("Group", "gone")
 
@@ -160,6 +168,7 @@ async def test_patients_who_do_not_exist_are_refused(wards):
 
 
 async def test_the_export_shows_the_transaction_time_whatever_is_written_later(wards):
+    """B2-MF-02"""
     job = await wards.kick_off(("_type", "Patient"))
     await wards.store(patient("p1", active=True), patient("p5"))
     await wards.delete("Patient", "p2")
@@ -231,6 +240,7 @@ async def test_ignored_parameters_are_reported_even_when_nothing_is_exported(hos
 
 
 async def test_many_shards_export_each_resource_once(hospital):
+    """TR-56"""
     for number in range(300):
         await hospital.store(observation(f"o{number}", "p"))
 

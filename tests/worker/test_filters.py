@@ -72,6 +72,7 @@ async def test_parameters_of_one_query_must_all_hold(ward):
     ],
 )
 async def test_what_a_filter_asks_of_other_resources_is_answered(ward, query, expected):
+    """B3-11"""
     exported = await ward.export(("_type", query.partition("?")[0]), *filtered(query))
 
     assert exported == expected

@@ -199,7 +199,7 @@ async def test_what_is_referred_to_but_not_there_heads_no_block(ward):
 
 
 async def test_an_organizer_nothing_can_be_organized_by_is_refused_or_reported(ward):
-    """B3-17"""
+    """B3-17, RV-15"""
     with pytest.raises(InvalidParameter, match="organizeOutputBy"):
         await ward.kick_off(("organizeOutputBy", "CodeSystem"))
 

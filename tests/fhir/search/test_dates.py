@@ -59,6 +59,7 @@ def test_the_specifications_own_table_holds(ask, query, effective, matches):
     ],
 )
 def test_RV_53_a_contained_date_is_neither_after_nor_before_its_year(ask, birth_date, true_for):  # noqa: N802 - the row's id
+    """RV-53"""
     patient = {"resourceType": "Patient", "birthDate": birth_date}
 
     found = {prefix for prefix in PREFIXES if ask(patient, f"birthdate={prefix}1971")}
@@ -68,6 +69,7 @@ def test_RV_53_a_contained_date_is_neither_after_nor_before_its_year(ask, birth_
 
 @pytest.mark.parametrize("query", ["gt1971", "gt1971-04", "sa1971", "sa1971-04"])
 def test_RV_53_what_a_reference_server_gets_wrong(ask, query):  # noqa: N802 - the row's id
+    """RV-53"""
     patient = {"resourceType": "Patient", "birthDate": "1971-04-05"}
 
     assert not ask(patient, f"birthdate={query}")
