@@ -67,13 +67,6 @@ class _Entry:
     def visible(self) -> bool:
         return self.job.status is not JobStatus.CANCELLED
 
-    @property
-    def open_work(self) -> list[_Work]:
-        """The shards of the earliest phase that is not complete (J11)."""
-        undone = [work for work in self.work if work.parts is None]
-        phase = min((work.shard.phase for work in undone), default=0)
-        return [work for work in undone if work.shard.phase == phase]
-
     def end(self, status: JobStatus, now: datetime, *, failure: str | None = None) -> None:
         """Put the job in a final status and take every lease away (J6, J9)."""
         self.job = msgspec.structs.replace(
