@@ -53,7 +53,10 @@ async def run(folder: Path, console: Console, *, patients: int = PATIENTS) -> No
     selection = plugins.configure(_environment(folder))
     made = await asyncio.to_thread(write_population, population, patients=patients)
     console.print(f"Made {made.total():,} resources of {len(made)} types in {population}")
-    expected = await asyncio.to_thread(tallies.tally_files, population)
+    referenced = selection.settings.bulk_export_referenced_types
+    expected = await asyncio.to_thread(
+        tallies.tally_files, population, referenced_types=referenced
+    )
     console.print(tables.load_report(await _load(selection, population)))
     async with _server(folder) as url:
         console.print(f"Serving at {url}", highlight=False)
@@ -153,6 +156,7 @@ async def _stored(
                 tenant=selection.settings.default_tenant,
                 at=parse_instant(summary.transaction_time),
                 members=members,
+                referenced_types=selection.settings.bulk_export_referenced_types,
             )
             for level, summary in exports.items()
         }

@@ -77,10 +77,12 @@ async def test_a_server_that_does_not_stop_is_ended_and_told(tmp_path, monkeypat
 def test_the_tally_of_files_follows_the_compartment(tmp_path):
     write_population(tmp_path, patients=20)
 
-    tallied = tallies.tally_files(tmp_path)
+    tallied = tallies.tally_files(tmp_path, referenced_types=["Location"])
 
     assert tallied[Level.SYSTEM]["Device"] == 20
     assert tallied[Level.PATIENT]["Device"] == 0  # not in the R4 Patient compartment
     assert tallied[Level.PATIENT]["Patient"] == 20
     assert tallied[Level.GROUP]["Patient"] == 2
     assert tallied[Level.GROUP]["Group"] == 1
+    assert 1 <= tallied[Level.GROUP]["Location"] <= tallied[Level.SYSTEM]["Location"]
+    assert tallied[Level.GROUP]["Organization"] == 0
