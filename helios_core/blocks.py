@@ -37,7 +37,7 @@ WHERE p.block = ? AND p.line > ? ORDER BY p.line
 """
 
 Placed = tuple[Sequence[str], bytes]
-"""The ids of the blocks a line belongs to, and the line; None for the instance itself."""
+"""The ids of the blocks a line belongs to, and the line."""
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,9 @@ from helios_core.fhir.resources import Resource
 from helios_core.fhir.search import Filter, Prefilter
 from helios_core.fhir.versions import FHIRVersion
 
+WHOLE_TYPE = 1 << 62
+"""A size of shards that no type reaches, so that each is planned as one."""
+
 
 class Damaged(msgspec.Struct, frozen=True, kw_only=True):
     """A stored resource that cannot be read; it becomes one line of an error file."""

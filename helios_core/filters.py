@@ -1,7 +1,6 @@
 """The filters of an export: compiled, told what they must know, and used to read less."""
 
 import asyncio
-import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from datetime import datetime
 import structlog
 
 from helios_core.data_providers import (
+    WHOLE_TYPE,
     Batch,
     Damaged,
     DataProvider,
@@ -122,7 +122,7 @@ async def _answer(
     view = ExportView(request=_everything(request, lookup.resource_type), transaction_time=at)
     ids = set[str]()
     damaged = list[Damaged]()
-    for shard in await provider.plan(view, shard_bytes=sys.maxsize):
+    for shard in await provider.plan(view, shard_bytes=WHOLE_TYPE):
         batches = read(provider, view, shard, found=lookup.filter, batch_bytes=BATCH_BYTES)
         async for batch in batches:
             found, undecoded = await asyncio.to_thread(_ids_in, lookup, batch.lines)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from helios_core.attachments import absolute
 from helios_core.blocks import SCHEMA, Block, Gathering, Piece, Placed
 from helios_core.cohorts import older_view
-from helios_core.data_providers import Damaged, DataProvider
+from helios_core.data_providers import WHOLE_TYPE, Damaged, DataProvider
 from helios_core.exports import Cohort, ExportView, Level, Purpose, Shard
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.references import bases
@@ -30,7 +30,6 @@ from helios_core.spools import spool
 from helios_core.transforms import UNREADABLE, transform_of, undecodable
 
 PATIENT = "Patient"
-WHOLE_TYPE = 1 << 62
 BLOCKS_AT_ONCE = 100
 
 Ids = Callable[[bytes], Sequence[str]]

@@ -180,9 +180,8 @@ class ShardExport:
         async for batch in batches:
             self._looked_at += len(batch.lines)
             lines = batch.lines
-            if (
-                self._lease.shard.purpose is Purpose.LINKS
-            ):  # what is damaged there is none of this export's
+            if self._lease.shard.purpose is Purpose.LINKS:
+                # What is damaged there is none of this export's.
                 self._note(lines)
                 continue
             self._damaged += batch.damaged

@@ -15,19 +15,24 @@ import msgspec
 from msgspec.structs import replace
 
 from helios_core.cohorts import older_view
-from helios_core.data_providers import Batch, Damaged, DataProvider, SupportsPrefilter
+from helios_core.data_providers import (
+    WHOLE_TYPE,
+    Batch,
+    Damaged,
+    DataProvider,
+    SupportsPrefilter,
+)
 from helios_core.errors import InvalidParameter
 from helios_core.exports import Associated, ExportView, Level, Shard
 from helios_core.fhir.dates import span
 from helios_core.fhir.references import bases, split_reference
 from helios_core.fhir.search import Filter, compile_query
 from helios_core.fhir.versions import table
+from helios_core.filters import read
 from helios_core.membership import Membership, Reference, of_any_age
 from helios_core.spools import Spool, spool
 
 PROVENANCE = "Provenance"
-WHOLE_TYPE = 1 << 62
-"""A shard size that no type reaches."""
 REFERENCES_AT_ONCE = 200
 """How many targets an index is asked for in one go."""
 WORTH = 2
@@ -170,16 +175,13 @@ class Provenances:
         """Read all of a shard, or for few patients what an index knows to be about theirs."""
         provider, view, limit = self._provider, scanned(self._view), self._batch_bytes
         few = await self._few(shard)
-        if few is None or not isinstance(provider, SupportsPrefilter):
+        if few is None:
             async for batch in provider.read(view, shard, batch_bytes=limit):
                 yield batch
             return
         async for references in few:
-            prefilter = self._query(references).prefilter()
-            if prefilter is None:
-                continue
-            found = provider.read_candidates(view, shard, prefilter, batch_bytes=limit)
-            async for batch in found:
+            wanted = self._query(references)
+            async for batch in read(provider, view, shard, found=wanted, batch_bytes=limit):
                 yield batch
                 seen.update(filter(None, map(_id_of, batch.lines)))
 

@@ -1,23 +1,15 @@
 """What a kick-off selects within its types: `_typeFilter` and `_elements`."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import msgspec
 
+from helios_core.choices import Decline
 from helios_core.errors import HeliosError, InvalidParameter, UnsupportedParameter
 from helios_core.exports import TypeFilter
 from helios_core.fhir.elements import spelt_out
 from helios_core.fhir.search import compile_query, parse_type_filter, split_type_filter
 from helios_core.fhir.versions import FHIRVersion, table
-
-
-class Decline(Protocol):
-    """Raises an error, unless the client wants the reason to be ignored and reported."""
-
-    def __call__(self, reason: str, *, kind: Callable[[str], Exception]) -> None:
-        """Decline something for a reason."""
-        ...
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
