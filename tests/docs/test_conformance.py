@@ -1,10 +1,10 @@
-"""The conformance page says what is expected and what proves it."""
+"""The conformance page says what is expected and what proves it; the grid is as generated."""
 
 from pathlib import Path
 
 import pytest
 
-from tests import conformance
+from tests import conformance, parameters
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 PAGE = REFERENCE / "conformance.md"
@@ -26,6 +26,12 @@ def test_tests_and_reasons_name_rows_that_exist():
 def test_the_page_is_what_the_generator_gives():
     assert PAGE.read_text(encoding="utf-8") == conformance.page(), (
         "run `python -m tests.conformance > docs/reference/conformance.md`"
+    )
+
+
+def test_the_page_of_parameters_is_what_the_generator_gives():
+    assert (REFERENCE / "parameters.md").read_text(encoding="utf-8") == parameters.page(), (
+        "run `python -m tests.parameters > docs/reference/parameters.md`"
     )
 
 
