@@ -172,6 +172,27 @@ async def test_deletions_are_downloaded_like_the_rest(hospital):
     assert bundle["entry"][0]["request"] == {"method": "DELETE", "url": "Observation/p1-final"}
 
 
+async def test_pages_are_followed_by_their_links(hospital):
+    """RC-12, B3-24, B3-25"""
+    path = "/Patient/$export?_type=Observation&allowPartialManifests=true"
+    await hospital.put(*({**OBSERVATIONS[0], "id": f"o{number}"} for number in range(20)))
+    kicked = await literal(hospital, "GET", path, GET_HEADERS)
+    location = kicked.headers["content-location"]
+    await hospital.finish(location, part_rows=1)
+
+    found, pages = [], 0
+    while location:
+        response = await literal(hospital, "GET", location, POLL_HEADERS)
+        assert response.status_code == 200
+        page = response.json()
+        found += [line["id"] for line in await download(hospital, page)]
+        links = {link["relation"]: link["url"] for link in page.get("link", [])}
+        location, pages = links.get("next"), pages + 1
+
+    assert len(found) == len(set(found)) == 26
+    assert pages == 3
+
+
 async def test_an_attachment_is_fetched_with_its_type_and_a_token(hospital):
     """RC-17, RV-49"""
     document = {

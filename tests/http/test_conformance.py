@@ -1,10 +1,15 @@
 """Rows of the conformance list that need the data of several patients, before and after T1."""
 
+import asyncio
+from datetime import timedelta
+
 import msgspec
 import pytest
 
 from helios_core.errors import BackendUnavailable
+from helios_core.expiry import sweep
 from helios_core.fhir.instants import format_instant, parse_instant
+from helios_core.settings import Settings
 
 LENIENT = {"Prefer": "respond-async, handling=lenient"}
 
@@ -80,7 +85,8 @@ def parameters(*entries):
 
 
 @pytest.fixture
-async def ward(site):
+async def ward(either_site):
+    site = either_site
     await site.put(*OLD)
     await site.delete("Condition", "cond-gone")
     await site.put(about("Observation", "obs-v", status="registered"))
@@ -302,9 +308,11 @@ async def test_types_nobody_knows_are_reported_under_lenient(ward):
     assert names(await ward.lines(manifest)) == [f"Patient/p{n}" for n in range(1, 6)]
 
 
-async def test_a_resource_that_cannot_be_read_does_not_fail_the_rest(ward):
+async def test_a_resource_that_cannot_be_read_does_not_fail_the_rest(site):
     """TR-64, B2-ST-11"""
-    provider = ward.site.backends.provider
+    ward = Ward(site, "")
+    await site.put(*OLD)
+    provider = site.backends.provider
     scope = next(s for key, s in provider._scopes.items() if key[2] == "Patient")
     versions = scope["p2"]
     stored = msgspec.structs.replace(versions[-1].stored, content=b"{")
@@ -367,6 +375,55 @@ async def test_a_poll_that_fails_says_nothing_about_the_export(ward, outcome):
     outcome(failed, 503, "transient")
     assert int(failed.headers["retry-after"]) > 0
     assert (await ward.client.get(location)).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("request_line", "options", "status"),
+    [
+        ("GET /$export?_since=x", {}, 400),
+        ("GET /$export", {"headers": {"Prefer": "handling=lenient"}}, 400),
+        ("GET /Group/none/$export", {}, 404),
+        ("PUT /$export", {}, 405),
+        ("GET /$export", {"headers": {"Accept": "text/html"}}, 406),
+        ("POST /$export", {"content": b"{" + b" " * 2000}, 413),
+        ("POST /$export", {"data": {"_type": "Patient"}}, 415),
+    ],
+)
+async def test_every_refusal_is_an_outcome(open_site, outcome, request_line, options, status):
+    """B2-KO-20, B2-KO-21, B2-ST-08"""
+    site = await open_site(Settings(max_body_bytes=1000))
+    method, path = request_line.split()
+    headers = {"Prefer": "respond-async"} | options.get("headers", {})
+    if "content" in options:
+        headers["Content-Type"] = "application/json"
+
+    response = await site.client.request(method, path, **(options | {"headers": headers}))
+
+    outcome(response, status)
+
+
+async def test_a_defect_at_the_kick_off_is_an_outcome(site, outcome):
+    """B2-KO-20, B2-KO-21"""
+
+    async def broken():
+        raise ZeroDivisionError
+
+    site.backends.provider.transaction_time = broken
+
+    outcome(await site.client.get("/$export", headers={"Prefer": "respond-async"}), 500)
+
+
+async def test_what_has_expired_is_not_found(ward, outcome):
+    """B2-ST-14, B2-FL-07"""
+    location = await ward.site.kick_off("/$export?_type=Patient")
+    await ward.site.finish(location)
+    manifest = (await ward.client.get(location)).json()
+
+    await asyncio.sleep(0.01)
+    assert await sweep(ward.site.backends, output_ttl=timedelta(0)) == 1
+
+    outcome(await ward.client.get(location), 404, "not-found")
+    outcome(await ward.client.get(manifest["output"][0]["url"]), 404, "not-found")
 
 
 async def test_polls_are_never_too_many(ward):
