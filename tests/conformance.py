@@ -65,8 +65,9 @@ def proofs() -> dict[str, list[str]]:
 
 def _named_in(module: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        if is_function and node.name.startswith("test_"):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if node.name.startswith("test_"):
             yield from ROW_ID.findall(ast.get_docstring(node) or "")
 
 

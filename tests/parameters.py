@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from itertools import groupby, product
+from typing import Any
 
 import msgspec
 
@@ -31,6 +32,13 @@ A test sends every cell to a server, with every `handling`.
 - **\N{EN DASH}**: cannot be sent.
 
 *Reported* means that a file of the manifest's `error` list says so.
+"""
+
+DRAFT_HEAD = """
+## The draft of version 4
+
+With `HFS_BULK_DATA_IG=4-draft` a GET is 405, and these differ from the above:
+
 """
 
 
@@ -75,10 +83,10 @@ class Case(msgspec.Struct, frozen=True):
     def sent(self) -> str:
         """Give it for the page."""
         if self.raw is not None:
-            return f"`{msgspec.json.encode({self.kind: self.raw}).decode()}`"
+            return f"`{msgspec.json.encode(self.body()['parameter'][0]).decode()}`"
         return " ".join(f"`{name}={value}`" for name, value in self.query())
 
-    def body(self) -> dict[str, object]:
+    def body(self) -> dict[str, Any]:
         """Give it for a POST."""
         if self.raw is not None:
             entries = [{"name": self.parameter, self.kind: self.raw}]
@@ -231,18 +239,43 @@ CASES = [
     Case("bogus", "any other parameter", ["1"], DECLINED),
 ]
 
+"""What `HFS_BULK_DATA_IG=3` makes of parameters, as it is by default."""
+
+SIZES = [("_minimumFileSize", "2000")]
+DRAFT = [
+    Case("_type", "types, repeated", ["Patient", "Observation"], ACCEPTED),
+    Case("_type", "types, joined", ["Patient,Observation"], REFUSED),
+    Case("_elements", "elements, joined", ["id,birthDate"], REFUSED),
+    Case("_typeFilter", "searches, repeated", [ACTIVE, DONE], ACCEPTED),
+    Case("_typeFilter", "searches, joined", [f"{ACTIVE},{DONE}"], REFUSED),
+    Case("_typeFilter", "values, joined", [f"{ACTIVE},amended"], ACCEPTED),
+    Case("_maximumFileSize", "a number from 1", ["1000000"], ACCEPTED),
+    Case("_maximumFileSize", "a valueInteger", [], ACCEPTED, kind="valueInteger", raw=1000000),
+    Case("_maximumFileSize", "nothing of size", ["0"], REFUSED),
+    Case("_maximumFileSize", "what is no number", ["1 MB"], REFUSED),
+    Case("_maximumFileSize", "given twice", ["1", "1"], REFUSED),
+    Case("_maximumFileSize", "not above the minimum", ["2000"], REFUSED, beside=SIZES),
+    Case("_minimumFileSize", "a number from 1", ["1000"], LEFT_OUT),
+    Case("_minimumFileSize", "what is no number", ["-1"], REFUSED),
+]
+"""What `HFS_BULK_DATA_IG=4-draft` makes of parameters where it differs; it takes no GET."""
+
 
 def page() -> str:
     """Give the page."""
     parts = [HEAD]
     for parameter, cases in groupby(CASES, key=lambda case: case.parameter):
-        parts.append(f"\n## `{parameter}`\n\n{_table(cases)}")
+        parts.append(f"\n## `{parameter}`\n\n{_table(cases, METHODS)}")
+    parts.append(f"{DRAFT_HEAD}{_table(DRAFT, ['POST'])}")
     return "".join(parts)
 
 
-def _table(cases: Iterable[Case]) -> str:
-    columns = list(product(LEVELS, METHODS))
-    rows = [["value", "sent", *(f"{level}, {method}" for level, method in columns)], ["---"] * 8]
+def _table(cases: Iterable[Case], methods: Sequence[str]) -> str:
+    columns = list(product(LEVELS, methods))
+    rows = [
+        ["value", "sent", *(f"{level}, {method}" for level, method in columns)],
+        ["---"] * (2 + len(columns)),
+    ]
     rows += [
         [case.what, case.sent(), *(case.at(*column) or NEVER for column in columns)]
         for case in cases

@@ -5,16 +5,18 @@ from itertools import product
 
 import pytest
 
+from helios_core.fhir.bulk_data import GuideVersion
 from helios_core.kickoff import SERVED
-from tests.parameters import CASES, LEVELS, METHODS, Outcome
+from helios_core.settings import Settings
+from tests.parameters import CASES, DRAFT, LEVELS, METHODS, Outcome
 
 LEASE = timedelta(seconds=1)
 HANDLINGS = ("", "strict", "lenient")
 IGNORING = {Outcome.DECLINED: {"lenient"}, Outcome.LEFT_OUT: {"", "lenient"}}
 
 
-@pytest.fixture
-async def filled(site):
+async def fill(site):
+    """Store who the cases are about."""
     members = [{"entity": {"reference": "Patient/p1"}}]
     await site.put(
         {"resourceType": "Patient", "id": "p1"},
@@ -22,6 +24,11 @@ async def filled(site):
         {"resourceType": "Group", "id": "g1", "member": members},
     )
     return site
+
+
+@pytest.fixture
+async def filled(site):
+    return await fill(site)
 
 
 async def sent(site, case, level, method, handling):
@@ -42,7 +49,25 @@ async def reported(site, location):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parameter}: {case.what}")
 async def test_every_value_has_the_outcome_of_its_cells(filled, outcome, case, level):
     """B2-KO-03, B2-KO-20, B2-KO-21, TR-10, TR-11, TR-13, TR-15"""
-    for method, handling in product(METHODS, HANDLINGS):
+    await check(filled, outcome, case, level)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("case", DRAFT, ids=lambda case: f"{case.parameter}: {case.what}")
+async def test_the_draft_of_version_4_has_the_outcomes_of_its_table(
+    open_site, outcome, case, level
+):
+    """B4-01, B4-02, B4-08"""
+    site = await fill(await open_site(Settings(bulk_data_ig=GuideVersion.DRAFT_4)))
+
+    got = await sent(site, case, level, "GET", "") if case.raw is None else None
+    assert got is None or got.status_code == 405
+    await check(site, outcome, case, level, methods=("POST",))
+
+
+async def check(filled, outcome, case, level, *, methods=METHODS):
+    """Send a case with every method and handling, and hold what happens to its cells."""
+    for method, handling in product(methods, HANDLINGS):
         expected = case.at(level, method)
         if expected is None:
             continue
