@@ -18,7 +18,14 @@ from helios_core.fhir.references import bases, split_reference
 from helios_core.fhir.search import split_type_filter
 from helios_core.fhir.versions import FHIRVersion, table
 from helios_core.jobs import Job
-from helios_core.parameters import Given, Handling, Preferences, from_body, preferences
+from helios_core.parameters import (
+    PRESENTATION,
+    Given,
+    Handling,
+    Preferences,
+    from_body,
+    preferences,
+)
 from helios_core.planning import plan
 from helios_core.plugins import Backends
 from helios_core.selections import Selections
@@ -31,12 +38,8 @@ JOB_ID_BYTES = 16
 OUTPUT_FORMATS = frozenset({"application/fhir+ndjson", "application/ndjson", "ndjson"})
 """The spellings of the one format there is (Bulk Data 2.0.0, Query Parameters)."""
 
-PRESENTATION = frozenset({"_format", "_pretty"})
-"""FHIR's parameters about an answer's looks: they change nothing of an export."""
-
 ERRORS_ONLY = "OperationOutcome"
 """The type of a shard that has nothing to read, but something to report."""
-
 
 SIZE = re.compile(r"0*[1-9]\d{0,17}", re.ASCII)
 

@@ -8,6 +8,9 @@ import msgspec
 
 from helios_core.errors import InvalidParameter, InvalidRequest
 
+PRESENTATION = frozenset({"_format", "_pretty"})
+"""Parameters about an answer's looks, legal everywhere; there is one look."""
+
 STRINGS = ("valueString", "valueCode", "valueUri", "valueUrl", "valueCanonical", "valueId")
 INSTANTS = ("valueInstant", "valueDateTime", "valueString")
 BOOLEANS = ("valueBoolean", "valueString")

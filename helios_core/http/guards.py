@@ -20,7 +20,7 @@ from helios_core.errors import (
 from helios_core.fhir.versions import FHIRVersion, table
 from helios_core.http.negotiation import Choice, choices
 from helios_core.http.outcomes import FHIR_JSON
-from helios_core.parameters import Handling, preferences
+from helios_core.parameters import PRESENTATION, Handling, preferences
 from helios_core.settings import TENANT_PATTERN
 
 Incoming: TypeAlias = Request[Any, Any, Any]
@@ -36,8 +36,6 @@ JSON_TYPES: Final = READABLE | {
     *("application/fhir+ndjson", "application/ndjson"),
 }
 """What Accept may say; clients that ask for their output format everywhere mean no harm."""
-PRESENTATION: Final = frozenset({"_format", "_pretty"})
-"""Parameters about an answer's looks, legal everywhere; there is one look."""
 FORMATS: Final = frozenset({"json", "text/json", *READABLE})
 """Values of `_format` that ask for what is sent anyway."""
 

@@ -14,9 +14,10 @@ from helios_core.errors import InvalidParameter, TooCostly, UnsupportedParameter
 from helios_core.fhir.elements import spelt_out
 from helios_core.fhir.search import RESULT_PARAMETERS, Filter, compile_query
 from helios_core.fhir.versions import FHIRVersion, table
-from helios_core.http.guards import PRESENTATION, Caller
+from helios_core.http.guards import Caller
 from helios_core.http.includes import Include, include_of
 from helios_core.http.paging import DEFAULT_COUNT, LARGEST_COUNT, single, whole_number
+from helios_core.parameters import PRESENTATION
 
 Pairs = Sequence[tuple[str, str]]
 
