@@ -5,7 +5,6 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from helios_core.data_providers import SupportsHistory, SupportsSearch, SupportsWrites
-from helios_core.dry_runs import FileLimits
 from helios_core.fhir.bulk_data import GUIDES
 from helios_core.http.access import AccessLog
 from helios_core.http.bundles import Bundles
@@ -21,6 +20,7 @@ from helios_core.http.resources import Reading, Writing
 from helios_core.http.searches import Searching
 from helios_core.http.status import Status
 from helios_core.kickoff import Policy
+from helios_core.kickoff.dry_runs import FileLimits
 from helios_core.plugins import Backends
 from helios_core.settings import NewlyAdded, Settings
 

@@ -18,7 +18,7 @@ from helios_core.fhir.strict_json import compact, members
 from helios_core.http.guards import Caller, pairs_of
 from helios_core.http.lookups import answered
 from helios_core.http.queries import Pairs, selection
-from helios_core.parameters import PRESENTATION
+from helios_core.kickoff.parameters import PRESENTATION
 
 TWO: Final = 2
 """How many matches have to be seen to know that there is not just one."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from helios_core.dry_runs import Estimate
+from helios_core.kickoff.dry_runs import Estimate
 
 UNITS = "http://unitsofmeasure.org"
 

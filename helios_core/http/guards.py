@@ -20,7 +20,7 @@ from helios_core.errors import (
 from helios_core.fhir.versions import FHIRVersion, table
 from helios_core.http.negotiation import Choice, choices
 from helios_core.http.outcomes import FHIR_JSON
-from helios_core.parameters import PRESENTATION, Handling, preferences
+from helios_core.kickoff.parameters import PRESENTATION, Handling, preferences
 from helios_core.settings import TENANT_PATTERN
 
 Incoming: TypeAlias = Request[Any, Any, Any]

@@ -5,12 +5,13 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from helios_core import dry_runs, kickoff
-from helios_core.dry_runs import FileLimits
+from helios_core import kickoff
 from helios_core.exports import Level
 from helios_core.http.answers import resource_answer
 from helios_core.http.estimates import estimate_answer
 from helios_core.http.guards import Guard, Incoming, body_of, query_of, url_of
+from helios_core.kickoff import dry_runs
+from helios_core.kickoff.dry_runs import FileLimits
 from helios_core.plugins import Backends
 
 

@@ -17,7 +17,7 @@ from helios_core.fhir.versions import FHIRVersion, table
 from helios_core.http.guards import Caller
 from helios_core.http.includes import Include, include_of
 from helios_core.http.paging import DEFAULT_COUNT, LARGEST_COUNT, single, whole_number
-from helios_core.parameters import PRESENTATION
+from helios_core.kickoff.parameters import PRESENTATION
 
 Pairs = Sequence[tuple[str, str]]
 

@@ -32,7 +32,7 @@ from helios_core.http.includes import MOST, included
 from helios_core.http.lookups import answered
 from helios_core.http.queries import Asked, Total, understood
 from helios_core.http.resources import paths
-from helios_core.parameters import Handling, preferences
+from helios_core.kickoff.parameters import Handling, preferences
 from helios_core.transforms import keep_elements
 
 CUT: Final = (

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helios_core.blocks import SCHEMA, Block, BlockCutter, Gathering, Piece
 from helios_core.errors import BackendUnavailable, InvalidParameter
 from helios_core.exports import Level
 from helios_core.fhir.instants import format_instant
 from helios_core.manifests import PartKind
 from helios_core.pipeline import PartLimits
-from helios_core.spools import spool
+from helios_core.pipeline.blocks import SCHEMA, Block, BlockCutter, Gathering, Piece
+from helios_core.pipeline.spools import spool
 from tests.worker.fixture import document, filled
 from tests.worker.hospital import observation, patient
 

@@ -12,7 +12,7 @@ from helios_core.data_providers import Batch
 from helios_core.exports import ExportView
 from helios_core.leases import Lease
 from helios_core.membership import AT_ONCE, Membership
-from helios_core.notes import noted
+from helios_core.pipeline.notes import noted
 from helios_core.plugins import Backends
 
 LINES_AT_ONCE = 50

@@ -8,9 +8,9 @@ from helios_core.data_providers import WHOLE_TYPE, DataProvider
 from helios_core.exports import Associated, ExportView, Level, Purpose, Shard
 from helios_core.fhir.versions import table
 from helios_core.membership import of_any_age
-from helios_core.notes import BINARY
-from helios_core.provenance import PROVENANCE, scanned
-from helios_core.sources import linking_view
+from helios_core.pipeline.notes import BINARY
+from helios_core.pipeline.provenance import PROVENANCE, scanned
+from helios_core.pipeline.sources import linking_view
 
 
 async def with_companions(

@@ -17,8 +17,8 @@ from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.references import bases
 from helios_core.leases import Lease
 from helios_core.manifests import PartKind
+from helios_core.pipeline.spools import Spool, spool
 from helios_core.plugins import Backends
-from helios_core.spools import Spool, spool
 
 BINARY = "Binary"
 

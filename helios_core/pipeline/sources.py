@@ -4,15 +4,15 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from msgspec.structs import replace
 
-from helios_core.attachments import unlinked
-from helios_core.context import referenced
 from helios_core.data_providers import Batch
 from helios_core.exports import ExportView, Level, Purpose
 from helios_core.filters import read
 from helios_core.leases import Lease
-from helios_core.notes import BINARY
+from helios_core.pipeline.attachments import unlinked
+from helios_core.pipeline.context import referenced
+from helios_core.pipeline.notes import BINARY
+from helios_core.pipeline.provenance import Provenances
 from helios_core.plugins import Backends
-from helios_core.provenance import Provenances
 
 
 def filtered(view: ExportView, purpose: Purpose) -> bool:

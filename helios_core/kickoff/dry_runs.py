@@ -10,7 +10,7 @@ import structlog
 from helios_core.errors import InvalidRequest
 from helios_core.exports import ExportRequest, Shard
 from helios_core.kickoff import Call, flag, given_in, planned, read_request
-from helios_core.parameters import preferences
+from helios_core.kickoff.parameters import preferences
 from helios_core.plugins import Backends
 
 log = structlog.stdlib.get_logger()

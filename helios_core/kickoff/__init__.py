@@ -8,7 +8,6 @@ from datetime import datetime
 import msgspec
 import structlog
 
-from helios_core.choices import associated, context_types, organizer
 from helios_core.cohorts import unfiltered_view_of
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
 from helios_core.exports import Associated, ExportRequest, ExportView, Level, Shard
@@ -18,7 +17,8 @@ from helios_core.fhir.references import bases, split_reference
 from helios_core.fhir.search import split_type_filter
 from helios_core.fhir.versions import FHIRVersion, table
 from helios_core.jobs import Job
-from helios_core.parameters import (
+from helios_core.kickoff.choices import associated, context_types, organizer
+from helios_core.kickoff.parameters import (
     PRESENTATION,
     Given,
     Handling,
@@ -26,9 +26,9 @@ from helios_core.parameters import (
     from_body,
     preferences,
 )
-from helios_core.planning import plan
+from helios_core.kickoff.planning import plan
+from helios_core.kickoff.selections import Selections
 from helios_core.plugins import Backends
-from helios_core.selections import Selections
 
 log = structlog.stdlib.get_logger()
 

@@ -7,7 +7,7 @@ import msgspec
 
 from helios_core.completeness import added, digest_of
 from helios_core.ndjson import Cutter, frame
-from helios_core.spools import Spool
+from helios_core.pipeline.spools import Spool
 
 SCHEMA = """
 CREATE TABLE blocks (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);

@@ -6,8 +6,6 @@ from contextlib import aclosing
 
 import msgspec
 
-from helios_core.attachments import absolute
-from helios_core.blocks import BlockCutter
 from helios_core.cohorts import view_for
 from helios_core.data_providers import Damaged, SupportsTombstones
 from helios_core.exports import ExportView, Purpose
@@ -16,10 +14,12 @@ from helios_core.filters import matching_deletions
 from helios_core.leases import Lease
 from helios_core.manifests import Compression, Part, PartKey, PartKind
 from helios_core.ndjson import Cutter, ahead, gzipped
-from helios_core.notes import Notes
-from helios_core.organizing import Organized
+from helios_core.pipeline.attachments import absolute
+from helios_core.pipeline.blocks import BlockCutter
+from helios_core.pipeline.notes import Notes
+from helios_core.pipeline.organizing import Organized
+from helios_core.pipeline.sources import batches_of, filtered
 from helios_core.plugins import Backends
-from helios_core.sources import batches_of, filtered
 from helios_core.transforms import transform_of
 
 DELETIONS_PER_BUNDLE = 1000

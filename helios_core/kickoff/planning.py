@@ -6,10 +6,10 @@ from collections.abc import Iterable
 import msgspec
 
 from helios_core.cohorts import older_view
-from helios_core.companions import with_companions
 from helios_core.data_providers import DataProvider
 from helios_core.exports import ExportView, Purpose, Shard
-from helios_core.organizing import organized_shards
+from helios_core.kickoff.companions import with_companions
+from helios_core.pipeline.organizing import organized_shards
 
 
 async def plan(provider: DataProvider, view: ExportView, *, shard_bytes: int) -> list[Shard]:

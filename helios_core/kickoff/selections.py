@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from helios_core.choices import Decline
 from helios_core.errors import HeliosError, InvalidParameter, UnsupportedParameter
 from helios_core.exports import TypeFilter
 from helios_core.fhir.elements import spelt_out
 from helios_core.fhir.search import compile_query, parse_type_filter, split_type_filter
 from helios_core.fhir.versions import FHIRVersion, table
+from helios_core.kickoff.choices import Decline
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,8 +14,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from helios_core.attachments import absolute
-from helios_core.blocks import SCHEMA, Block, Gathering, Piece, Placed
 from helios_core.cohorts import older_view
 from helios_core.data_providers import WHOLE_TYPE, Damaged, DataProvider
 from helios_core.exports import Cohort, ExportView, Level, Purpose, Shard
@@ -24,9 +22,11 @@ from helios_core.fhir.references import bases
 from helios_core.filters import read
 from helios_core.leases import Lease
 from helios_core.membership import Membership, in_chunks, of_any_age
-from helios_core.notes import BINARY, SLASH, any_base
+from helios_core.pipeline.attachments import absolute
+from helios_core.pipeline.blocks import SCHEMA, Block, Gathering, Piece, Placed
+from helios_core.pipeline.notes import BINARY, SLASH, any_base
+from helios_core.pipeline.spools import spool
 from helios_core.plugins import Backends
-from helios_core.spools import spool
 from helios_core.transforms import UNREADABLE, transform_of, undecodable
 
 PATIENT = "Patient"

@@ -30,7 +30,7 @@ from helios_core.fhir.search import Filter, compile_query
 from helios_core.fhir.versions import table
 from helios_core.filters import read
 from helios_core.membership import Membership, Reference, of_any_age
-from helios_core.spools import Spool, spool
+from helios_core.pipeline.spools import Spool, spool
 
 PROVENANCE = "Provenance"
 REFERENCES_AT_ONCE = 200

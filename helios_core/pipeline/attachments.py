@@ -16,7 +16,7 @@ from helios_core.fhir.references import bases, split_reference
 from helios_core.fhir.versions import table
 from helios_core.leases import Lease
 from helios_core.membership import Membership, Reference
-from helios_core.notes import BINARY, noted
+from helios_core.pipeline.notes import BINARY, noted
 from helios_core.plugins import Backends
 
 _RELATIVE = re.compile(rb'"url":"Binary\\?/')
