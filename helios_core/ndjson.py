@@ -72,6 +72,11 @@ class Cutter:
 
     def _fitting(self) -> tuple[int, int]:
         """How many of the waiting lines the part still takes, and their size."""
+        fits = len(self._waiting)
+        size = sum(map(len, self._waiting)) + fits
+        within_rows = self._max_rows is None or self.rows + fits <= self._max_rows
+        if within_rows and self.bytes + size <= self._max_bytes:
+            return fits, size
         fits = size = 0
         for line in self._waiting:
             grown = size + len(line) + 1
@@ -86,8 +91,8 @@ class Cutter:
 
 def frame(lines: Sequence[bytes]) -> list[bytes]:
     """Give lines as chunks of NDJSON, each line ended by a newline."""
-    if all(len(line) <= LARGE_LINE_BYTES for line in lines):
-        return [b"\n".join(lines) + b"\n"] if lines else []
+    if max(map(len, lines), default=0) <= LARGE_LINE_BYTES:
+        return [b"\n".join((*lines, b""))] if lines else []
     chunks = list[bytes]()
     small = list[bytes]()
     for line in lines:

@@ -1,12 +1,13 @@
 """Run a server or workers until a signal asks to stop."""
 
 import asyncio
+import ctypes
 import math
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import structlog
 import uvicorn
@@ -20,6 +21,31 @@ from helios_core.settings import Settings
 from helios_core.worker import WorkerOptions
 
 _log = structlog.get_logger()
+
+
+M_MMAP_THRESHOLD = -3
+"""mallopt(3): from which size on a block is not part of an arena."""
+
+M_TRIM_THRESHOLD = -1
+"""mallopt(3): from which size on free memory at the end of an arena goes back to the system."""
+
+LARGE_BLOCK_BYTES = 8 * 1024 * 1024
+
+KEPT_BYTES = 32 * 1024 * 1024
+"""Enough for the batches of small resources to be made anew without asking the system."""
+
+
+def return_large_blocks() -> None:
+    """
+    Have the C library give large blocks back to the system as soon as they are freed.
+
+    glibc otherwise learns from the first large resource to keep such blocks, in one arena per
+    thread: measured, 40 MB more after fifty resources of 20 MB. Other C libraries keep none.
+    """
+    with suppress(AttributeError, OSError):
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
@@ -36,6 +62,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     workers = settings.bulk_export_worker_concurrency
     if settings.bulk_export_disable_local_worker or not settings.bulk_export_enabled:
         workers = 0
+    return_large_blocks()
     async with open_backends(settings) as backends:
         listener = _listen(settings)
         server = _Server(_configuration(settings, backends))
@@ -59,6 +86,7 @@ async def work(settings: Settings, *, on_ready: Callable[[], None]) -> None:
         BackendUnavailable: A backend cannot be reached.
     """
     workers = settings.bulk_export_worker_concurrency
+    return_large_blocks()
     async with open_backends(settings) as backends:
         with _stop_at_signals() as stop:
             on_ready()

@@ -16,7 +16,7 @@ from helios_core.fhir.references import bases, split_reference
 from helios_core.fhir.versions import table
 from helios_core.leases import Lease
 from helios_core.membership import Membership, Reference
-from helios_core.pipeline.notes import BINARY, noted
+from helios_core.pipeline.notes import BINARY, Noted, noted
 from helios_core.plugins import Backends
 
 _RELATIVE = re.compile(rb'"url":"Binary\\?/')
@@ -65,18 +65,26 @@ async def unlinked(
     membership = Membership(backends.provider, view)
     async with noted(backends, lease, BINARY) as notes:
         async for batch in batches:
-            lines, damaged = list[bytes](), list(batch.damaged)
-            described = [(line, _decode(line)) for line in batch.lines]
-            pointed_at = await notes.among([binary.id for _, binary in described])
-            contexts = {_context(binary, view) for _, binary in described}
-            private = await _private(membership, view, {each for each in contexts if each})
-            for line, binary in described:
-                if _context(binary, view) not in private and binary.id not in pointed_at:
-                    lines.append(line)
-                elif binary.id not in pointed_at:
-                    unshown = Damaged(resource_type=BINARY, id=binary.id, reason=UNLINKED)
-                    damaged.append(unshown)
-            yield Batch(lines=lines, damaged=damaged)
+            public = await _public(batch, view, membership, notes)
+            del batch
+            yield public
+            del public  # a large one must not outlive the reading of the next one
+
+
+async def _public(batch: Batch, view: ExportView, membership: Membership, notes: Noted) -> Batch:
+    """Give those of a batch that are no patient's."""
+    lines, damaged = list[bytes](), list(batch.damaged)
+    described = [(line, _decode(line)) for line in batch.lines]
+    pointed_at = await notes.among([binary.id for _, binary in described])
+    contexts = {_context(binary, view) for _, binary in described}
+    private = await _private(membership, view, {each for each in contexts if each})
+    for line, binary in described:
+        if _context(binary, view) not in private and binary.id not in pointed_at:
+            lines.append(line)
+        elif binary.id not in pointed_at:
+            unshown = Damaged(resource_type=BINARY, id=binary.id, reason=UNLINKED)
+            damaged.append(unshown)
+    return Batch(lines=lines, damaged=damaged)
 
 
 def _decode(line: bytes) -> _Binary:

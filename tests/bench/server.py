@@ -104,13 +104,21 @@ class Server:
         assert status == http.client.ACCEPTED, body
         job = status_path.rsplit("/", 1)[-1]
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while any(self._outputs.glob(f"*/{job}/*")):
+        while self._files_of(job):
             assert time.monotonic() < deadline, "the files of a deleted export stay"
             time.sleep(POLL_SECONDS)
 
     def stored_bytes(self, export: Export) -> int:
-        job = export.status.rsplit("/", 1)[-1]
-        return sum(path.stat().st_size for path in self._outputs.glob(f"*/{job}/*"))
+        return sum(
+            path.stat().st_size for path in self._files_of(export.status.rsplit("/", 1)[-1])
+        )
+
+    def _files_of(self, job: str) -> list[Path]:
+        """Give the files of an export; its folder may go while it is looked at."""
+        try:
+            return list(self._outputs.glob(f"*/{job}/*"))
+        except FileNotFoundError:
+            return []
 
     def download(self, export: Export) -> int:
         """Receive all files over one socket and give their bytes; nothing is kept."""
