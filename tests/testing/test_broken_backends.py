@@ -1,9 +1,5 @@
 """Every broken backend is caught by the tests that name its clause."""
 
-import re
-import subprocess
-import sys
-from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +7,7 @@ import pytest
 
 from helios_core.testing import DataProviderSuite, JobStoreSuite
 from tests.testing import broken_data_providers, broken_job_stores
+from tests.testing.caught import failed_tests
 
 NOT_OF_THE_BACKEND = {"test_waivers_are_printed", "test_exactly_the_claimed_powers_are_present"}
 
@@ -28,36 +25,8 @@ CASES = [
 
 @cache
 def _failed(module):
-    """Run the tests that should fail, in a process of their own."""
-    path = Path(module.__file__)
-    tests = [
-        f"{path}::{name}::{test}"
-        for name, suite in _broken(module).items()
-        for test in suite.caught_by
-    ]
-    options = [
-        "-q",
-        "--tb=no",
-        "--assert=plain",
-        "-rfE",
-        "-p",
-        "no:randomly",
-        "-p",
-        "no:cacheprovider",
-    ]
-    options.append("--hypothesis-profile=broken")
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *tests],
-        cwd=path.parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
-    failed = defaultdict(set)
-    for suite, test in re.findall(r"^FAILED \S+::(\w+)::(\w+)", run.stdout, re.MULTILINE):
-        failed[suite].add(test)
-    return failed
+    options = ["--hypothesis-profile=broken"]
+    return failed_tests(Path(module.__file__), _broken(module), options=options)
 
 
 @pytest.mark.parametrize(("module", "name"), CASES)

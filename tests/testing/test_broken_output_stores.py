@@ -1,13 +1,10 @@
 import importlib.util
-import re
-import subprocess
-import sys
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 from helios_core.testing import OutputStoreSuite
+from tests.testing.caught import failed_tests
 
 BROKEN = Path(__file__).with_name("broken_output_stores.py")
 NOT_OF_THE_STORE = {"test_waivers_are_printed"}
@@ -25,28 +22,7 @@ SUITES = _suites()
 
 @pytest.fixture(scope="module")
 def failed():
-    options = [
-        "-q",
-        "--tb=no",
-        "--assert=plain",
-        "-rfE",
-        "-p",
-        "no:randomly",
-        "-p",
-        "no:cacheprovider",
-    ]
-    tests = [f"{BROKEN}::{name}::{test}" for name in SUITES for test in SUITES[name].caught_by]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *tests],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
-    failed = defaultdict(set)
-    for suite, test in re.findall(r"^FAILED \S+::(\w+)::(\w+)", run.stdout, re.MULTILINE):
-        failed[suite].add(test)
-    return failed
+    return failed_tests(BROKEN, SUITES)
 
 
 @pytest.mark.parametrize("suite", SUITES)
