@@ -3,6 +3,8 @@ import logging
 import pytest
 import structlog
 
+from tests.services import a_bucket, postgres, s3_endpoint
+
 
 @pytest.fixture(autouse=True)
 def logging_of_its_own():
@@ -14,3 +16,31 @@ def logging_of_its_own():
     for handler in logging.root.handlers[:]:
         if type(handler) is logging.StreamHandler:
             logging.root.removeHandler(handler)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory):
+    """One PostgreSQL server for all the tests of this process."""
+    with postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server):
+    """The URL of an empty PostgreSQL database of this test's own."""
+    with postgres_server.database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """The endpoint of one S3 server for all the tests of this process."""
+    with s3_endpoint(tmp_path_factory.mktemp("s3") / "log") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3_server):
+    """An empty S3 bucket of this test's own, gone afterwards with all that is in it."""
+    with a_bucket(s3_server) as bucket:
+        yield bucket

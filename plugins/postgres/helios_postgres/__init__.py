@@ -1,0 +1,1 @@
+"""Resources and job state in PostgreSQL: one database, any number of machines."""

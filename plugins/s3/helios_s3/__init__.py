@@ -1,0 +1,1 @@
+"""Export output as objects in an S3 bucket."""
