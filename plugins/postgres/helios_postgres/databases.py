@@ -1,0 +1,233 @@
+"""One PostgreSQL database, opened: a pool of connections, and transactions on them."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+
+import asyncpg
+import xxhash
+
+from helios_core.threads import finished
+from helios_core.variables import Secret
+from helios_postgres import schema
+from helios_postgres.failures import ABORTED, opening, translated
+from helios_postgres.settings import PostgresSettings
+
+if TYPE_CHECKING:
+    from asyncpg.pool import Pool, PoolConnectionProxy
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+"""A connection of one's own, or one that a pool lends."""
+
+Work: TypeAlias = Callable[Concatenate[Connection, P], Awaitable[T]]
+
+TRIES = 8
+"""How often a transaction is begun anew after another one was preferred to it."""
+
+PATIENCE = timedelta(seconds=10)
+"""How much longer than PostgreSQL itself we wait for a statement that is limited in time."""
+
+
+class Database:
+    """
+    Transactions on a pool of connections.
+
+    Sessions are prepared once, when they are connected, and not reset between two borrowers,
+    which would cost a round trip each time. Who borrows one leaves nothing behind: `SET LOCAL`,
+    advisory locks of the transaction, temporary tables that are dropped on commit.
+    """
+
+    def __init__(
+        self,
+        settings: PostgresSettings,
+        *,
+        size: int | None = None,
+        replica: bool = False,
+        limited: bool = False,
+    ) -> None:
+        """
+        Describe the pool; `opened` fills it.
+
+        `size` is `pool_size` unless said otherwise. `replica` takes the address for reading.
+        `limited` also gives up on statements that PostgreSQL itself does not end in time, because
+        it vanished; only for a pool whose statements all keep the statement time-out.
+        """
+        self.settings = settings
+        self._replica = replica
+        self._size = size or settings.pool_size
+        self._limit = (settings.statement_timeout + PATIENCE).total_seconds() if limited else None
+        self._pool: Pool[asyncpg.Record] | None = None
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator["Database"]:
+        """
+        Connect for as long as the context lasts.
+
+        Raises:
+            SchemaOutdated: The database needs `helios migrate`.
+            ConfigurationError: The address, its user or the database cannot be used.
+            BackendUnavailable: The server cannot be reached.
+        """
+        setting, url = _address(self.settings, replica=self._replica)
+        try:
+            with opening(setting):
+                self._pool = await asyncpg.create_pool(
+                    url.reveal(),
+                    min_size=1,
+                    max_size=self._size,
+                    timeout=self.settings.connect_timeout.total_seconds(),
+                    command_timeout=self._limit,
+                    server_settings={"application_name": "helios"},
+                    init=self._prepare,
+                    reset=_as_it_is,
+                )
+                async with self.connection() as connection:
+                    await schema.check(connection, self.settings.schema)
+            yield self
+        finally:
+            if self._pool is not None:
+                await finished(self._close(self._pool))
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """
+        Borrow a connection, outside of any transaction.
+
+        Raises:
+            BackendUnavailable: None is free or can be opened in time, or it is lost meanwhile.
+        """
+        assert self._pool is not None  # noqa: S101 - `opened` sees to it
+        patience = self.settings.connect_timeout.total_seconds()
+        with translated():
+            async with self._pool.acquire(timeout=patience) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, read_only: bool = False, unlimited: bool = False
+    ) -> AsyncIterator[Connection]:
+        """
+        Do all of what the context does in one transaction, or none of it.
+
+        One that only reads sees a single state of the database from beginning to end. `unlimited`
+        lifts the statement time-out.
+
+        Raises:
+            BackendUnavailable: As `connection`. Where the connection is lost under the COMMIT,
+                nobody knows whether it was done.
+        """
+        isolation: Any = "repeatable_read" if read_only else "read_committed"
+        async with (
+            self.connection() as connection,
+            connection.transaction(isolation=isolation, readonly=read_only),
+        ):
+            if unlimited:
+                await connection.execute("SET LOCAL statement_timeout = 0")
+            yield connection
+
+    async def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """
+        Do some work in one transaction, and anew where another transaction was preferred to it.
+
+        The work may therefore run more than once, but only one run of it is ever committed.
+
+        Raises:
+            BackendUnavailable: As `transaction`.
+        """
+        with translated():
+            for attempt in range(1, TRIES):
+                try:
+                    return await self._once(work, *args, **kwargs)
+                except ABORTED:
+                    await asyncio.sleep(random.uniform(0.001, 0.01) * attempt)  # noqa: S311 - spreads who collided
+            return await self._once(work, *args, **kwargs)
+
+    async def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """
+        Do some reading, all of it on one state of the database.
+
+        Raises:
+            BackendUnavailable: As `connection`.
+        """
+        async with self.transaction(read_only=True) as connection:
+            return await work(connection, *args, **kwargs)
+
+    def lock_key(self, name: str) -> int:
+        """Give the key of an advisory lock that is shared by all servers on this schema."""
+        return lock_key(self.settings.schema, name)
+
+    async def _once(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        assert self._pool is not None  # noqa: S101 - `opened` sees to it
+        patience = self.settings.connect_timeout.total_seconds()
+        async with self._pool.acquire(timeout=patience) as connection, connection.transaction():
+            return await work(connection, *args, **kwargs)
+
+    async def _prepare(self, connection: Connection) -> None:
+        await prepare(connection, self.settings, timeout_ms=self.settings.statement_timeout_ms)
+
+    async def _close(self, pool: "Pool[asyncpg.Record]") -> None:
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout.total_seconds()):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
+
+
+@asynccontextmanager
+async def connected(settings: PostgresSettings) -> AsyncIterator["asyncpg.Connection[Any]"]:
+    """
+    Open one connection beside any pool, without a statement time-out.
+
+    Raises:
+        ConfigurationError: The address, its user or the database cannot be used.
+        BackendUnavailable: The server cannot be reached.
+    """
+    setting, url = _address(settings, replica=False)
+    with opening(setting):
+        connection = await asyncpg.connect(
+            url.reveal(),
+            timeout=settings.connect_timeout.total_seconds(),
+            server_settings={"application_name": "helios"},
+        )
+        try:
+            await prepare(connection, settings, timeout_ms=0)
+            yield connection
+        finally:
+            await connection.close(timeout=settings.connect_timeout.total_seconds())
+
+
+async def prepare(connection: Connection, settings: PostgresSettings, *, timeout_ms: int) -> None:
+    """
+    Set the schema and the statement time-out of a session.
+
+    They are set by a statement, since a connection pooler refuses a session that asks for them
+    while it connects.
+    """
+    await connection.execute(
+        "SELECT set_config('search_path', quote_ident($1), false),"
+        " set_config('statement_timeout', $2, false)",
+        settings.schema,
+        str(timeout_ms),
+    )
+
+
+def lock_key(schema_name: str, name: str) -> int:
+    """Give the key of an advisory lock; schemas of one database do not share it."""
+    key = xxhash.xxh3_64_intdigest(f"helios:{schema_name}:{name}".encode())
+    return key - (1 << 63)
+
+
+def _address(settings: PostgresSettings, *, replica: bool) -> tuple[str, Secret]:
+    if replica and settings.read_url is not None:
+        return "HFS_POSTGRES_READ_URL", settings.read_url
+    return "HFS_DATABASE_URL", settings.database_url
+
+
+async def _as_it_is(connection: Connection) -> None:
+    """Leave a returned session alone; asyncpg itself has ended its transaction."""

@@ -1,0 +1,108 @@
+"""PostgreSQL's errors as the errors of the contract."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from asyncpg import InterfaceError, PostgresError
+from asyncpg.exceptions import (
+    DeadlockDetectedError,
+    SerializationError,
+    TargetServerAttributeNotMatched,
+)
+
+from helios_core.errors import BackendError, BackendUnavailable, ConfigurationError
+
+ABORTED = (SerializationError, DeadlockDetectedError)
+"""The whole transaction was rolled back for the sake of another one; it may be tried again."""
+
+_PASSING = {
+    "08": "the connection was lost",
+    "25006": "this server only reads; it is a replica, or about to become the primary",
+    "25P03": "a transaction was left idle for too long",
+    "25P04": "a transaction took too long",
+    "40": "other transactions were in the way",
+    "53": "it is out of connections, memory or disk space",
+    "55P03": "a lock was not free in time",
+    "57014": "the statement took too long",
+    "57": "it is stopping or starting",
+    "58": "its operating system reports an error",
+}
+"""What SQLSTATEs, by class or whole, say that may be otherwise at the next try."""
+
+_REFUSED = {
+    "28": "the user or the password is refused; check the address and pg_hba.conf",
+    "3D": "there is no such database; create it, or correct the address",
+    "42501": "the role lacks a right; it has to own the schema or be granted its use",
+}
+"""What SQLSTATEs say that only the operator can change."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """
+    Turn what the network, the server or its set-up is to blame for into our errors.
+
+    Whatever else PostgreSQL complains about is a defect of this plugin and passes unchanged. The
+    texts of the server are left out, since they may quote values.
+    """
+    try:
+        yield
+    except PostgresError as error:
+        raise _ours(error) from error
+    except (OSError, EOFError, TargetServerAttributeNotMatched) as error:
+        raise BackendUnavailable(
+            f"PostgreSQL did not answer ({type(error).__name__}): it is down, or cannot be"
+            " reached; try again later"
+        ) from error
+    except InterfaceError as error:
+        # There is no class for a connection that ended under a statement.
+        if "closed" not in str(error):
+            raise
+        raise BackendUnavailable(
+            "the connection to PostgreSQL was lost in the middle; try again later"
+        ) from error
+
+
+@contextmanager
+def opening(setting: str) -> Iterator[None]:
+    """
+    Turn what an address that cannot be used leads to into a refusal to start.
+
+    Raises:
+        ConfigurationError: The address of the setting cannot be read, or the server refuses the
+            user, the password or the database.
+        BackendUnavailable: The server cannot be reached.
+    """
+    try:
+        with translated():
+            yield
+    except BackendError as error:
+        if reason := _listed(_REFUSED, error.__cause__):
+            raise ConfigurationError(
+                f"PostgreSQL refuses what {setting} says: {reason}"
+            ) from error
+        raise
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{setting} cannot be read as an address of PostgreSQL ({type(error).__name__}); give"
+            " one like postgresql://user:password@host:5432/database"
+        ) from error
+
+
+def _ours(error: PostgresError) -> Exception:
+    state = error.sqlstate
+    if reason := _listed(_PASSING, error) or _listed(_REFUSED, error):
+        return BackendUnavailable(
+            f"PostgreSQL did not do it (SQLSTATE {state}): {reason}; try again later"
+        )
+    if str(state).startswith("XX"):
+        return BackendError(
+            f"PostgreSQL reports damaged data or an internal error (SQLSTATE {state}); look into"
+            " its log, and restore what is lost from a backup"
+        )
+    return error
+
+
+def _listed(reasons: Mapping[str, str], error: BaseException | None) -> str | None:
+    state = error.sqlstate or "" if isinstance(error, PostgresError) else ""
+    return next((reasons[code] for code in reasons if state.startswith(code)), None)

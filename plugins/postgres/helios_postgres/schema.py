@@ -1,0 +1,132 @@
+"""The schema of a database, and its way from any earlier version to this one."""
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from helios_core.errors import ConfigurationError, SchemaOutdated
+
+if TYPE_CHECKING:
+    from helios_postgres.databases import Connection
+
+OLDEST_SERVER = 14
+"""The oldest PostgreSQL that its developers still maintain."""
+
+
+class Migration(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of the schema, never changed once it is released."""
+
+    number: int
+    name: str
+    script: str
+
+
+class Migrated(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done to a database."""
+
+    before: int
+    """The number of its last migration; 0 is none."""
+    after: int
+
+
+def migrations() -> list[Migration]:
+    """Give the steps that lead from an empty schema to this one, in order."""
+    folder = files("helios_postgres").joinpath("migrations")
+    scripts = (entry for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    steps = [
+        Migration(
+            number=int(script.name.partition("_")[0]),
+            name=script.name.removesuffix(".sql"),
+            script=script.read_text(encoding="utf-8"),
+        )
+        for script in scripts
+    ]
+    return sorted(steps, key=lambda step: step.number)
+
+
+async def version_of(connection: "Connection") -> int:
+    """Give the number of a schema's last migration, 0 for a schema that has had none."""
+    if await connection.fetchval("SELECT to_regclass('schema_version') IS NULL"):
+        return 0
+    number: int = await connection.fetchval("SELECT coalesce(max(number), 0) FROM schema_version")
+    return number
+
+
+async def check(connection: "Connection", schema: str) -> None:
+    """
+    Refuse a schema that this code cannot use as it is.
+
+    Raises:
+        SchemaOutdated: It needs `helios migrate`.
+        ConfigurationError: It is newer than the code, another program's, or the server is too old.
+    """
+    await _check_server(connection)
+    await _check_owner(connection, schema)
+    found, known = await version_of(connection), migrations()[-1].number
+    if found > known:
+        raise ConfigurationError(
+            f"schema {schema} of the PostgreSQL database has version {found}, this code knows"
+            f" versions up to {known}; install the version of helios-postgres that wrote it"
+        )
+    if found < known:
+        raise SchemaOutdated(
+            f"schema {schema} of the PostgreSQL database has version {found}, this code needs"
+            f" version {known}; stop the servers that use it and run: helios migrate"
+        )
+
+
+async def migrate(connection: "Connection", schema: str, *, lock_key: int) -> Migrated:
+    """
+    Make the schema where there is none, apply what is missing, and tell what was done.
+
+    All of it or nothing; who comes while another one is at it waits, and finds it done.
+
+    Raises:
+        ConfigurationError: The schema is another program's, or the server is too old.
+    """
+    await _check_server(connection)
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", lock_key)
+        await _check_owner(connection, schema)
+        before = await version_of(connection)
+        if before == 0:
+            await _begin(connection, schema)
+        steps = [step for step in migrations() if step.number > before]
+        for step in steps:
+            await connection.execute(step.script)
+            await connection.execute(
+                "INSERT INTO schema_version (number, name) VALUES ($1, $2)", step.number, step.name
+            )
+        return Migrated(before=before, after=steps[-1].number if steps else before)
+
+
+async def _begin(connection: "Connection", schema: str) -> None:
+    # CREATE SCHEMA asks for a right on the database even where the schema is there already.
+    if await connection.fetchval("SELECT to_regnamespace(quote_ident($1)) IS NULL", schema):
+        await connection.execute(f'CREATE SCHEMA "{schema}"')
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_version (number integer PRIMARY KEY,"
+        " name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+    )
+
+
+async def _check_server(connection: "Connection") -> None:
+    found = connection.get_server_version()
+    if found.major < OLDEST_SERVER:
+        raise ConfigurationError(
+            f"the server is PostgreSQL {found.major}, but {OLDEST_SERVER} or newer is needed;"
+            " upgrade it"
+        )
+
+
+async def _check_owner(connection: "Connection", schema: str) -> None:
+    """Refuse a schema with tables none of which is ours."""
+    tables = await connection.fetch(
+        "SELECT tablename FROM pg_tables WHERE schemaname = $1", schema
+    )
+    if tables and "schema_version" not in {table["tablename"] for table in tables}:
+        raise ConfigurationError(
+            f"schema {schema} of the PostgreSQL database belongs to another program; name another"
+            " one in HFS_POSTGRES_SCHEMA"
+        )

@@ -1,0 +1,30 @@
+import asyncpg
+import pytest
+
+from helios_core.variables import Secret
+from helios_postgres import PostgresSettings, migrate
+
+
+@pytest.fixture
+def empty_settings(postgres_url):
+    """Settings for a database in which nothing is yet."""
+    return PostgresSettings(database_url=Secret(postgres_url))
+
+
+@pytest.fixture
+async def settings(empty_settings):
+    """Settings for a database of this test's own that has every table."""
+    await migrate(empty_settings)
+    return empty_settings
+
+
+@pytest.fixture
+async def raw(settings):
+    """A connection to the same tables with nothing of ours in between."""
+    connection = await asyncpg.connect(
+        settings.database_url.reveal(), server_settings={"search_path": settings.schema}
+    )
+    try:
+        yield connection
+    finally:
+        await connection.close()
