@@ -9,8 +9,11 @@ import structlog
 
 from helios_core.errors import InvalidRequest
 from helios_core.exports import ExportRequest, Shard
-from helios_core.kickoff import Call, flag, given_in, planned, read_request
+from helios_core.kickoff import planned
+from helios_core.kickoff.calls import Call, given_in
 from helios_core.kickoff.parameters import preferences
+from helios_core.kickoff.reading import read_request
+from helios_core.kickoff.values import Values
 from helios_core.plugins import Backends
 
 log = structlog.stdlib.get_logger()
@@ -54,7 +57,7 @@ def asked(call: Call) -> bool:
     Raises:
         InvalidRequest: The body cannot be read, or `_dryRun` is neither true nor false.
     """
-    return flag(given_in(call), "_dryRun")
+    return Values(given_in(call), guide=call.policy.guide).flag("_dryRun")
 
 
 async def estimate(backends: Backends, call: Call, *, limits: FileLimits) -> Estimate:

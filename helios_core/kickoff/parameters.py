@@ -7,29 +7,12 @@ from typing import Any
 import msgspec
 
 from helios_core.errors import InvalidParameter, InvalidRequest
+from helios_core.kickoff.catalogue import CATALOGUE, Value
 
 PRESENTATION = frozenset({"_format", "_pretty"})
 """Parameters about an answer's looks, legal everywhere; there is one look."""
 
-STRINGS = ("valueString", "valueCode", "valueUri", "valueUrl", "valueCanonical", "valueId")
-INSTANTS = ("valueInstant", "valueDateTime", "valueString")
-BOOLEANS = ("valueBoolean", "valueString")
-NUMBERS = ("valueInteger", "valuePositiveInt", "valueUnsignedInt", "valueInteger64", "valueString")
-VALUE_KINDS: Mapping[str, Sequence[str]] = {
-    "_outputFormat": STRINGS,
-    "_type": STRINGS,
-    "_typeFilter": STRINGS,
-    "_elements": STRINGS,
-    "_since": INSTANTS,
-    "_until": INSTANTS,
-    "includeAssociatedData": (*STRINGS, "valueCoding"),
-    "organizeOutputBy": STRINGS,
-    "patient": ("valueReference", "valueString"),
-    "allowPartialManifests": BOOLEANS,
-    "_dryRun": BOOLEANS,
-    "_minimumFileSize": NUMBERS,
-    "_maximumFileSize": NUMBERS,
-}
+VALUE_KINDS: Mapping[str, Sequence[str]] = {each.name: each.value.kinds for each in CATALOGUE}
 """Per served parameter, the kinds of value an entry of a Parameters resource may carry."""
 
 
@@ -145,7 +128,7 @@ def _text(name: str, kind: str, value: object) -> str:
         # A JSON true is also an int of Python's, so that its text is asked for first.
         if kind == "valueBoolean" and isinstance(value, bool):
             return "true" if value else "false"
-        if kind in NUMBERS and isinstance(value, int) and not isinstance(value, bool):
+        if kind in Value.NUMBER.kinds and isinstance(value, int) and not isinstance(value, bool):
             return str(value)
     raise InvalidParameter(
         f"Parameter {name} has a {kind} that cannot be used; send it as {' or '.join(allowed)}."

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from helios_core.fhir.bulk_data import GuideVersion
-from helios_core.kickoff import SERVED
+from helios_core.kickoff.catalogue import CATALOGUE
 from helios_core.settings import Settings
 from tests.parameters import CASES, DRAFT, LEVELS, METHODS, Outcome
 
@@ -85,4 +85,5 @@ async def check(filled, outcome, case, level, *, methods=METHODS):
 
 
 def test_every_parameter_that_is_served_is_on_the_grid():
-    assert {*SERVED, "_pretty", "bogus"} <= {case.parameter for case in CASES}
+    served = {each.name for each in CATALOGUE}
+    assert {*served, "_pretty", "bogus"} <= {case.parameter for case in CASES}
