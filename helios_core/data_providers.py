@@ -40,6 +40,11 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     lines: Sequence[bytes] = ()
     """One compact JSON resource each, without the newline."""
     damaged: Sequence[Damaged] = ()
+    digests: Sequence[int] | None = None
+    """
+    The 64-bit XXH3 hash of each line, in their order, where the provider has just computed or
+    checked them; None makes the core compute them.
+    """
 
 
 class StoredVersion(msgspec.Struct, frozen=True, kw_only=True):

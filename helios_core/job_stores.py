@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 
 from helios_core.exports import Shard
@@ -33,6 +33,8 @@ class JobStore(ABC):
     J11 A shard is given out only when every shard of the job's earlier phases is complete.
     J12 Published parts are numbered in the order in which they appeared, from 0 without gaps; a
         part keeps its number, and whoever sees a number sees all the lower ones.
+    J13 What a shard notes for later phases appears with its parts, all or nothing, and goes with
+        the job.
     """
 
     @property
@@ -95,12 +97,28 @@ class JobStore(ABC):
         """
 
     @abstractmethod
-    async def complete(self, lease: Lease, parts: Sequence[Part]) -> JobStatus:
+    async def complete(
+        self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""
+    ) -> JobStatus:
         """
-        Publish the shard's parts and close it; give the job's status after that (J5).
+        Publish the shard's parts, keep its notes and close it; give the job's status then (J5).
+
+        Notes are what the shards of later phases have to know (J13). They are opaque to the store
+        and may have some megabytes.
 
         Raises:
-            LeaseLost: As in `renew`; nothing is published.
+            LeaseLost: As in `renew`; nothing is published, nothing kept.
+        """
+
+    @abstractmethod
+    def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
+        """
+        Give the notes of completed shards that noted something, by shard number (J13).
+
+        One of them is in memory at a time. Closing the iterator early frees what it holds.
+
+        Raises:
+            JobNotFound: As in `get`.
         """
 
     @abstractmethod

@@ -17,8 +17,6 @@ class PartKind(StrEnum):
     OUTPUT = "output"
     DELETED = "deleted"
     ERROR = "error"
-    REFERENCES = "references"
-    """For later phases only: `Type/id` of what is referenced, one a line; never listed."""
 
 
 class Compression(StrEnum):
@@ -89,8 +87,6 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
                 return "Bundle"
             case PartKind.ERROR:
                 return "OperationOutcome"
-            case PartKind.REFERENCES:
-                return "References"
 
 
 class ManifestFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

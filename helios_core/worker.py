@@ -109,7 +109,7 @@ class Worker:
             # only the job store's word that they are not allows discarding them.
             unpublished, export = export, None
             try:
-                await self._publish(lease, parts)
+                await self._publish(lease, parts, notes=unpublished.notes)
             except LeaseLost:
                 export = unpublished
                 raise
@@ -165,8 +165,8 @@ class Worker:
                 held_until = asked_at + self._options.lease_for.total_seconds()
                 pause = self._options.heartbeat
 
-    async def _publish(self, lease: Lease, parts: list[Part]) -> None:
-        status = await self._backends.jobs.complete(lease, parts)
+    async def _publish(self, lease: Lease, parts: list[Part], *, notes: bytes) -> None:
+        status = await self._backends.jobs.complete(lease, parts, notes=notes)
         log.info("shard.completed", parts=len(parts), resources=sum(p.count for p in parts))
         await self._announce(lease, status)
 

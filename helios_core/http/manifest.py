@@ -24,8 +24,6 @@ from helios_core.manifests import (
 PARTS_PER_PAGE: Final = 10
 """How many files a page of a manifest has that may be shown before the export is complete."""
 
-LISTED: Final = (PartKind.OUTPUT, PartKind.DELETED, PartKind.ERROR)
-
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """The parts one manifest shows, and where the next ones are."""
@@ -46,9 +44,8 @@ def page_of(job: Job, parts: Sequence[Part], number: int) -> Page | None:
     Raises:
         PartNotFound: There will never be a page of that number.
     """
-    listed = [part for part in parts if part.key.kind in LISTED]
-    size = PARTS_PER_PAGE if job.request.partial_manifests else max(len(listed), 1)
-    ordered = sorted(listed, key=lambda part: part.published) if size < len(listed) else listed
+    size = PARTS_PER_PAGE if job.request.partial_manifests else max(len(parts), 1)
+    ordered = sorted(parts, key=lambda part: part.published) if size < len(parts) else parts
     chosen = ordered[(number - 1) * size : number * size]
     if job.status.active:
         full = job.request.partial_manifests and len(chosen) == size
@@ -56,7 +53,7 @@ def page_of(job: Job, parts: Sequence[Part], number: int) -> Page | None:
             return None
     elif number > 1 and not chosen:
         raise PartNotFound("The manifest has fewer pages; follow its links from the first one on.")
-    more = len(listed) > number * size
+    more = len(parts) > number * size
     return Page(parts=chosen, next=number + 1 if more else None)
 
 

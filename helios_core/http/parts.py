@@ -18,7 +18,7 @@ from helios_core.http.outcomes import outcome
 from helios_core.http.ranges import Span, Unsatisfiable, not_modified, span_of, still_same
 from helios_core.http.transfers import Representation, Transfer, begun, contents
 from helios_core.jobs import Job, JobStatus
-from helios_core.manifests import Compression, Part, PartKind
+from helios_core.manifests import Compression, Part
 from helios_core.ndjson import ahead
 from helios_core.plugins import Backends
 
@@ -66,7 +66,7 @@ class Parts:
             job.status.active and job.request.partial_manifests
         ):
             for part in await self._backends.jobs.parts(tenant, job_id):
-                if part.key.name == name and part.key.kind is not PartKind.REFERENCES:
+                if part.key.name == name:
                     return job, part
         raise PartNotFound(
             "This export has no file of that name; the manifest lists those it has."

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,6 +34,7 @@ class _Work:
     failure: str | None = None
     parts: list[Part] | None = None
     """None until the shard is complete."""
+    notes: bytes = b""
 
     def free(self, now: datetime) -> bool:
         return self.parts is None and (self.free_at is None or self.free_at <= now)
@@ -139,6 +140,12 @@ class MemoryJobStore(JobStore):
         parts.sort(key=lambda part: (kinds.index(part[1].key.kind), part[0], part[1].key.number))
         return [part for _, part in parts]
 
+    async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
+        """Give what completed shards noted, by shard number (J13)."""
+        for work in self._visible(tenant, job_id).work:
+            if work.notes:
+                yield work.notes
+
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
         """Claim the fairest free shard; one out of attempts ends its job (J2, J3, J8, J11)."""
         now = self._clock()
@@ -157,8 +164,10 @@ class MemoryJobStore(JobStore):
         work.free_at = self._clock() + lease_for
         work.reported = resources_done
 
-    async def complete(self, lease: Lease, parts: Sequence[Part]) -> JobStatus:
-        """Publish a shard's parts; the last shard completes the job (J4, J5, J12)."""
+    async def complete(
+        self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""
+    ) -> JobStatus:
+        """Publish a shard's parts; the last shard completes the job (J4, J5, J12, J13)."""
         entry, work = self._held(lease)
         work.hand_back()
         first = sum(len(each.parts or ()) for each in entry.work)
@@ -166,6 +175,7 @@ class MemoryJobStore(JobStore):
             msgspec.structs.replace(part, published=place)
             for place, part in enumerate(parts, first)
         ]
+        work.notes = notes
         if all(each.parts is not None for each in entry.work):
             entry.end(JobStatus.COMPLETE, self._clock())
         self._tell()  # the next phase may begin

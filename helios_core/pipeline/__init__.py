@@ -20,6 +20,7 @@ from helios_core.pipeline.notes import Notes
 from helios_core.pipeline.organizing import Organized
 from helios_core.pipeline.sources import batches_of, filtered
 from helios_core.plugins import Backends
+from helios_core.threads import in_thread
 from helios_core.transforms import transform_of
 
 DELETIONS_PER_BUNDLE = 1000
@@ -62,6 +63,8 @@ class ShardExport:
         self._damaged = list[Damaged]()
         self._resources: Cutter | None = None
         self._looked_at = 0
+        self.notes = b""
+        """What is to be kept for later phases, once `run` has returned."""
         self._notes = Notes(view.request) if lease.shard.notes else None
         self._absolute = absolute(view.request.base_url) if lease.shard.attachments else None
         self._written = list[PartKey]()
@@ -85,8 +88,8 @@ class ShardExport:
             parts += await self._write(PartKind.DELETED, self._cutter(lines))
         async with aclosing(self._problems()) as lines:
             parts += await self._write(PartKind.ERROR, self._cutter(lines))
-        async with aclosing(self._noted()) as lines:
-            parts += await self._write(PartKind.REFERENCES, self._cutter(lines))
+        if self._notes is not None:
+            self.notes = await in_thread(self._notes.packed)
         return parts
 
     @property
@@ -155,9 +158,7 @@ class ShardExport:
             ordinal=shard.ordinal,
             number=number,
             token=self._lease.token,
-            compression=Compression.NONE
-            if kind is PartKind.REFERENCES
-            else self._limits.compression,
+            compression=self._limits.compression,
         )
 
     async def _lines(self) -> AsyncGenerator[Sequence[bytes]]:
@@ -214,12 +215,6 @@ class ShardExport:
             named = await matching_deletions(provider, self._view, self._filter, ids)
             if named:
                 yield [deletion_bundle(shard.resource_type, named)]
-
-    async def _noted(self) -> AsyncGenerator[Sequence[bytes]]:
-        """What later phases look for: `Type/id`, one a line."""
-        if self._notes is not None and (lines := self._notes.lines()):
-            yield lines
-        await asyncio.sleep(0)
 
     async def _problems(self) -> AsyncGenerator[Sequence[bytes]]:
         """What the client must know: once a job what it is about, and unreadable resources."""

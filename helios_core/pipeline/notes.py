@@ -1,14 +1,16 @@
 """
-What shards note for those of later phases: `Type/id` of what is referenced, one a line.
+What shards note for those of later phases: `Type/id` of what is referenced, one a line, packed.
 
 References are taken from the bytes as they leave: from compact JSON, in which no text can look
 like a reference, since a quote inside of a string is escaped.
 """
 
+import gzip
+import io
 import re
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 
@@ -16,11 +18,13 @@ from helios_core.exports import ExportRequest, Level
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.references import bases
 from helios_core.leases import Lease
-from helios_core.manifests import PartKind
 from helios_core.pipeline.spools import Spool, spool
 from helios_core.plugins import Backends
 
 BINARY = "Binary"
+
+NOTED_AT_ONCE = 50_000
+"""How many different references of a shard are in memory before they are packed."""
 
 _ID = rb"[A-Za-z0-9\-.]{1,64}"
 _SCHEMA = "CREATE TABLE noted (id TEXT PRIMARY KEY) WITHOUT ROWID;"
@@ -39,11 +43,16 @@ SLASH = rb"\\?/"
 
 
 class Notes:
-    """Collects what the lines of one shard refer to, each once."""
+    """
+    Collects what the lines of one shard refer to, each once.
+
+    Of very many some are there again: what is packed is not looked at any more.
+    """
 
     def __init__(self, request: ExportRequest) -> None:
         self._request = request
         self._found = set[bytes]()
+        self._packed = list[bytes]()
         base = any_base(request.base_url)
         types = b"|".join(each.encode() for each in request.referenced_types)
         target = rb'((?:%b)%b%b)["\\/]'
@@ -66,10 +75,19 @@ class Notes:
             for line in lines:
                 if b"Binary" in line and (found := self._linked.findall(line)):
                     self._take_links(line, found)
+        if len(self._found) >= NOTED_AT_ONCE:
+            self._pack()
 
-    def lines(self) -> list[bytes]:
-        """Give what was noted, in order."""
-        return sorted({each.replace(b"\\", b"") for each in self._found})
+    def packed(self) -> bytes:
+        """Give what was noted, for `noted` to read; nothing at all if it is nothing."""
+        self._pack()
+        return b"".join(self._packed)
+
+    def _pack(self) -> None:
+        if self._found:
+            lines = sorted({each.replace(b"\\", b"") for each in self._found})
+            self._packed.append(gzip.compress(b"\n".join((*lines, b"")), compresslevel=1))
+            self._found.clear()
 
     def _take_links(self, line: bytes, found: Iterable[bytes]) -> None:
         """A Binary is a patient's where something in a patient's compartment points to it."""
@@ -103,26 +121,19 @@ async def noted(backends: Backends, lease: Lease, resource_type: str) -> AsyncGe
     """Read the notes of a job about one type."""
     job = lease.job
     async with spool(_SCHEMA) as room:
-        for part in await backends.jobs.parts(job.tenant, job.id):
-            if part.key.kind is PartKind.REFERENCES:
-                rest = b""
-                async for chunk in backends.outputs.read(part.key):
-                    whole, newline, rest = (rest + chunk).rpartition(b"\n")
-                    if newline:
-                        await room.run(_note, whole, resource_type)
+        async with aclosing(backends.jobs.notes(job.tenant, job.id)) as several:
+            async for notes in several:
+                await room.run(_note, notes, resource_type)
         yield Noted(room)
 
 
-def _note(connection: sqlite3.Connection, text: bytes, resource_type: str) -> None:
-    prefix = f"{resource_type}/"
-    rows = (
-        (line.removeprefix(prefix),)
-        for line in text.decode().split("\n")
-        if line.startswith(prefix)
-    )
-    connection.execute("BEGIN")
-    connection.executemany(_NOTE, rows)
-    connection.execute("COMMIT")
+def _note(connection: sqlite3.Connection, notes: bytes, resource_type: str) -> None:
+    prefix = f"{resource_type}/".encode()
+    with gzip.open(io.BytesIO(notes)) as lines:
+        rows = ((line[len(prefix) : -1].decode(),) for line in lines if line.startswith(prefix))
+        connection.execute("BEGIN")
+        connection.executemany(_NOTE, rows)
+        connection.execute("COMMIT")
 
 
 def _next(connection: sqlite3.Connection, after: str, count: int) -> list[str]:

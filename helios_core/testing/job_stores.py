@@ -20,12 +20,13 @@ from helios_core.testing.job_store_contract import (
 from helios_core.testing.job_store_endings import EndingClauses
 from helios_core.testing.job_store_leases import LeaseClauses
 from helios_core.testing.job_store_machine import JobStoreMachine
+from helios_core.testing.job_store_notes import NoteClauses
 from helios_core.testing.machines import drive
 
 
-class JobStoreSuite(LeaseClauses, EndingClauses):
+class JobStoreSuite(LeaseClauses, EndingClauses, NoteClauses):
     """
-    Tests that every job store passes, one or more for each of J1 to J12.
+    Tests that every job store passes, one or more for each of J1 to J13.
 
     A subclass gives what `JobStoreContract` asks for and states whether it is `persistent`.
     """

@@ -5,9 +5,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from helios_core.data_providers import Put
-from helios_core.errors import ConfigurationError, SchemaOutdated
+from helios_core.errors import ConfigurationError, LeaseLost, SchemaOutdated
+from helios_core.jobs import JobStatus
 from helios_core.testing import corpus
 from helios_core.testing.provider_prefilters import SEARCHES, measurements, searched, sift
 from helios_sqlite import migrate, open_data_provider, open_job_store, schema
@@ -72,7 +74,7 @@ async def test_what_the_first_schema_held_is_found_by_searches(settings, raw):
         await store.add(corpus.job("job"), corpus.shards(2), max_active=1)
     to_the_first_schema(raw)
 
-    assert "from schema 1 to 2" in await migrate(settings)
+    assert "from schema 1 to 3" in await migrate(settings)
 
     async with open_data_provider(settings) as provider, open_job_store(settings) as store:
         shown = corpus.view(await provider.transaction_time())
@@ -84,8 +86,62 @@ async def test_what_the_first_schema_held_is_found_by_searches(settings, raw):
         assert lease.shard == corpus.shards(2)[0]
 
 
+async def test_exports_of_the_second_schema_go_on(settings, raw):
+    """J5, J13: what was noted in files that are not read any more is noted again."""
+    async with open_job_store(settings) as store:
+        planned = corpus.shards(2, phases=(0, 1))
+        for name, partial in (("active", False), ("paged", True), ("complete", False)):
+            job = corpus.job(name)
+            request = replace(job.request, partial_manifests=partial)
+            await store.add(replace(job, request=request), planned, max_active=3)
+        for lease in [await claim(store) for _ in range(3)]:
+            await store.complete(lease, [corpus.part(lease)])
+        held = [await claim(store) for _ in range(3)]
+        last = next(lease for lease in held if lease.job.id == "complete")
+        held.remove(last)
+        await store.complete(last, [corpus.part(last)])
+    to_the_second_schema(raw)
+    add_references(raw)
+
+    await migrate(settings)
+
+    async with open_job_store(settings) as store:
+        for lease in held:
+            with pytest.raises(LeaseLost):
+                await store.complete(lease, [corpus.part(lease)])
+        paged = await store.get(corpus.TENANT, "paged")
+        assert (paged.status, "upgraded" in paged.failure) == (JobStatus.ERROR, True)
+        assert len(await store.parts(corpus.TENANT, "complete")) == 2
+        for number in range(2):
+            lease = await claim(store)
+            assert (lease.job.id, lease.shard, lease.attempt) == ("active", planned[number], 1)
+            await store.complete(lease, [corpus.part(lease)], notes=b"noted")
+        assert (await store.get(corpus.TENANT, "active")).status is JobStatus.COMPLETE
+        parts = await store.parts(corpus.TENANT, "active")
+        assert [part.published for part in parts] == [0, 1]
+
+
+async def claim(store):
+    lease = await store.claim("worker", lease_for=timedelta(hours=1), max_attempts=2)
+    assert lease is not None
+    return lease
+
+
+def to_the_second_schema(connection):
+    """Undo what the third migration does."""
+    connection.execute("DROP TABLE notes")
+    connection.execute("PRAGMA user_version = 2")
+
+
+def add_references(connection):
+    """Give each job the part that its first shard would have had."""
+    for (job,) in connection.execute("SELECT job FROM jobs").fetchall():
+        connection.execute("INSERT INTO parts VALUES (?, 3, 0, 1, x'7b7d')", (job,))
+
+
 def to_the_first_schema(connection):
     """Undo what the second migration does."""
+    to_the_second_schema(connection)
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as first:
         first.executescript(FROZEN[0].read_text())
         wanted = shape(first)
@@ -110,8 +166,8 @@ async def test_an_older_database_is_refused_until_it_is_migrated(settings, monke
         async with open_data_provider(settings):
             pass
 
-    assert "from schema 2 to 3" in await migrate(settings)
-    assert "has schema 3 already" in await migrate(settings)
+    assert "from schema 3 to 4" in await migrate(settings)
+    assert "has schema 4 already" in await migrate(settings)
     async with open_data_provider(settings) as provider:
         await provider.transaction_time()
 
@@ -125,7 +181,7 @@ async def test_a_migration_that_fails_changes_nothing(settings, raw, monkeypatch
     with pytest.raises(sqlite3.OperationalError):
         await migrate(settings)
 
-    assert schema.version_of(raw) == 2
+    assert schema.version_of(raw) == 3
     assert not raw.execute("SELECT 1 FROM sqlite_schema WHERE name = 'later'").fetchall()
 
 

@@ -60,17 +60,17 @@ class TestRepeatsTokens(OnMemoryJobs):
 class PublishesHalf(MemoryJobStore):
     """The parts are stored before the lease is looked at."""
 
-    async def complete(self, lease, parts):
+    async def complete(self, lease, parts, *, notes=b""):
         entry = self._entries.get((lease.job.tenant, lease.job.id))
         if entry is not None:
             work = next(w for w in entry.work if w.shard.number == lease.shard.number)
             kept, work.parts = work.parts, [*parts[:-1]]
             try:
-                return await super().complete(lease, parts)
+                return await super().complete(lease, parts, notes=notes)
             except LeaseLost:
                 work.parts = kept or work.parts
                 raise
-        return await super().complete(lease, parts)
+        return await super().complete(lease, parts, notes=notes)
 
 
 class TestPublishesHalf(OnMemoryJobs):
@@ -79,8 +79,8 @@ class TestPublishesHalf(OnMemoryJobs):
 
 
 class LosesTheLastPart(MemoryJobStore):
-    async def complete(self, lease, parts):
-        return await super().complete(lease, parts[:-1])
+    async def complete(self, lease, parts, *, notes=b""):
+        return await super().complete(lease, parts[:-1], notes=notes)
 
 
 class TestLosesTheLastPart(OnMemoryJobs):
@@ -190,12 +190,12 @@ class TestCountsEndedJobs(OnMemoryJobs):
 class LetsCancelBeOvertaken(MemoryJobStore):
     """A holder that completes after the cancel revives the job."""
 
-    async def complete(self, lease, parts):
+    async def complete(self, lease, parts, *, notes=b""):
         entry = self._entries.get((lease.job.tenant, lease.job.id))
         if entry is not None and entry.job.status is JobStatus.CANCELLED:
             entry.job = msgspec.structs.replace(entry.job, status=JobStatus.COMPLETE)
             return JobStatus.COMPLETE
-        return await super().complete(lease, parts)
+        return await super().complete(lease, parts, notes=notes)
 
 
 class TestLetsCancelBeOvertaken(OnMemoryJobs):
@@ -494,9 +494,9 @@ class TestRefusesLateHolders(OnMemoryJobs):
 
 
 class NeverCompletes(MemoryJobStore):
-    async def complete(self, lease, parts):
+    async def complete(self, lease, parts, *, notes=b""):
         entry, work = self._held(lease)
-        work.parts = [*parts]
+        work.parts, work.notes = [*parts], notes
         return entry.job.status
 
 
@@ -510,8 +510,8 @@ class TestNeverCompletes(OnMemoryJobs):
 
 
 class CompletesTooSoon(MemoryJobStore):
-    async def complete(self, lease, parts):
-        await super().complete(lease, parts)
+    async def complete(self, lease, parts, *, notes=b""):
+        await super().complete(lease, parts, notes=notes)
         entry = self._entries[lease.job.tenant, lease.job.id]
         entry.end(JobStatus.COMPLETE, self._clock())
         return JobStatus.COMPLETE
@@ -688,11 +688,77 @@ class TestWaitsForEver(OnMemoryJobs):
     caught_by = ("test_waiting_for_work_ends",)
 
 
+class LosesNotes(MemoryJobStore):
+    async def complete(self, lease, parts, *, notes=b""):
+        return await super().complete(lease, parts, notes=b"" if parts else notes)
+
+
+class TestLosesNotes(OnMemoryJobs):
+    subject_class = LosesNotes
+    caught_by = (
+        "test_notes_come_by_shard_number_and_unchanged",
+        "test_notes_are_there_when_the_next_phase_begins",
+    )
+
+
+class GivesEmptyNotes(MemoryJobStore):
+    """A shard that noted nothing is told too."""
+
+    async def notes(self, tenant, job_id):
+        for work in self._visible(tenant, job_id).work:
+            if work.parts is not None:
+                yield work.notes
+
+
+class TestGivesEmptyNotes(OnMemoryJobs):
+    subject_class = GivesEmptyNotes
+    caught_by = ("test_notes_come_by_shard_number_and_unchanged",)
+
+
+class KeepsNotesFirst(MemoryJobStore):
+    """The notes are stored before the lease is looked at."""
+
+    async def complete(self, lease, parts, *, notes=b""):
+        entry = self._entries.get((lease.job.tenant, lease.job.id))
+        if entry is not None:
+            entry.work[lease.shard.number].notes = notes
+        return await super().complete(lease, parts, notes=notes)
+
+
+class TestKeepsNotesFirst(OnMemoryJobs):
+    subject_class = KeepsNotesFirst
+    caught_by = ("test_a_superseded_lease_cannot_keep_notes",)
+
+
+class KeepsNotesByJobName(MemoryJobStore):
+    """Notes have a place of their own, from which nothing is ever taken."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self._kept = {}
+
+    async def complete(self, lease, parts, *, notes=b""):
+        status = await super().complete(lease, parts)
+        self._kept.setdefault(lease.job.id, {})[lease.shard.number] = notes
+        return status
+
+    async def notes(self, tenant, job_id):
+        for _, notes in sorted(self._kept.get(job_id, {}).items()):
+            if notes:
+                yield notes
+
+
+class TestKeepsNotesByJobName(OnMemoryJobs):
+    subject_class = KeepsNotesByJobName
+    caught_by = ("test_notes_go_with_their_job", "test_notes_stay_with_their_tenant_and_job")
+
+
 class TestForgetsOnRestart(OnMemoryJobs):
     persistent = True
     caught_by = (
         "test_everything_is_there_after_a_restart",
         "test_a_lease_lapses_across_a_restart",
+        "test_notes_are_there_after_a_restart",
         "test_two_stores_on_one_backing_give_each_shard_once",
         "test_two_stores_on_one_backing_share_the_cap",
         "test_a_cancel_reaches_the_workers_of_another_store",

@@ -10,7 +10,7 @@ from helios_core.fhir.resources import parse_resource
 from helios_core.fhir.versions import FHIRVersion
 from helios_core.jobs import JobStatus
 from helios_core.kickoff import Policy
-from helios_core.manifests import PartKind
+from helios_core.pipeline import PartLimits, notes
 from tests.worker.fixture import about, filled
 from tests.worker.hospital import observation, patient
 
@@ -200,11 +200,25 @@ async def test_patients_and_binaries_are_never_context(ward):
 async def test_the_notes_of_the_first_phase_are_no_output(ward):
     job = await ward.work(await ward.kick_off(level=Level.PATIENT))
 
-    parts = await ward.jobs.parts(job.tenant, job.id)
-    notes = [part for part in parts if part.key.kind is PartKind.REFERENCES]
-
-    assert notes
+    assert [each async for each in ward.jobs.notes(job.tenant, job.id)]
     assert all(line["resourceType"] for line in await ward.lines(job))
+
+
+async def test_more_references_than_are_kept_in_memory_are_all_noted(ward, monkeypatch):
+    """TR-56"""
+    monkeypatch.setattr(notes, "NOTED_AT_ONCE", 2)
+    for number in range(20):
+        await ward.store({"resourceType": "Practitioner", "id": f"more{number}"})
+        performer = [{"reference": f"Practitioner/more{number}"}]
+        await ward.store(observation(f"o{number}", "p1", performer=performer))
+
+    ward.limits = PartLimits(batch_bytes=500)
+    job = await ward.kick_off(level=Level.PATIENT)
+    lines = await ward.lines(await ward.work(job))
+
+    names = [f"{line['resourceType']}/{line['id']}" for line in lines]
+    assert len(names) == len(set(names))
+    assert {f"Practitioner/more{number}" for number in range(20)} < set(names)
 
 
 async def test_many_shards_add_each_resource_once(ward):

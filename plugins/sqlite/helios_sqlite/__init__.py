@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from helios_core.data_providers import DataProvider
-from helios_core.hookspecs import API_LEVEL, Backend, hookimpl
+from helios_core.hookspecs import API_LEVEL, Backend, Reach, hookimpl
 from helios_core.job_stores import JobStore
 from helios_core.threads import in_thread
 from helios_sqlite import files
@@ -69,6 +69,7 @@ def helios_data_provider() -> Backend[DataProvider]:
     """Offer resources in SQLite."""
     return Backend(
         api_level=API_LEVEL,
+        reach=Reach.MACHINE,
         implementation=SQLiteDataProvider,
         settings=SQLiteSettings,
         open=open_data_provider,
@@ -81,6 +82,7 @@ def helios_job_store() -> Backend[JobStore]:
     """Offer jobs in SQLite."""
     return Backend(
         api_level=API_LEVEL,
+        reach=Reach.MACHINE,
         implementation=SQLiteJobStore,
         settings=SQLiteSettings,
         open=open_job_store,

@@ -2,7 +2,7 @@
 
 import asyncio
 import builtins
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -42,6 +42,7 @@ _PROGRESS = """
 SELECT total(resources_done), total(resources), total(done), count(*) FROM shards WHERE job = ?
 """
 _PARTS = "SELECT part FROM parts WHERE job = ? ORDER BY kind, shard, number"
+_NOTES = "SELECT shard, notes FROM notes WHERE job = ? AND shard > ? ORDER BY shard LIMIT 1"
 _DELETE = "DELETE FROM jobs WHERE tenant = ? AND id = ?"
 _EXISTS = "SELECT EXISTS (SELECT 1 FROM jobs WHERE tenant = ? AND id = ?)"
 
@@ -98,6 +99,17 @@ class SQLiteJobStore(JobStore):
         async with self._database.transaction(READ) as connection:
             return await _parts(connection, tenant, job_id)
 
+    async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
+        """Give what completed shards noted, each in a transaction of its own (J13)."""
+        shard = -1
+        while True:
+            async with self._database.transaction(READ) as connection:
+                found = await _notes_after(connection, tenant, job_id, shard)
+            if found is None:
+                return
+            shard, notes = found
+            yield notes
+
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
         """Claim the shard whose turn it is; look without a lock first (J2, J3, J8, J11)."""
         self._news.clear()
@@ -117,10 +129,12 @@ class SQLiteJobStore(JobStore):
                 connection, lease, lease_for=lease_for, resources_done=resources_done
             )
 
-    async def complete(self, lease: Lease, parts: Sequence[Part]) -> JobStatus:
-        """Publish a shard's parts and close it (J4, J5); the next phase may now begin (J11)."""
+    async def complete(
+        self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""
+    ) -> JobStatus:
+        """Publish a shard's parts and close it (J4, J5, J13); the next phase may begin (J11)."""
         async with self._database.transaction() as connection:
-            status = await leasing.complete(connection, lease, parts)
+            status = await leasing.complete(connection, lease, parts, notes=notes)
         self._news.set()
         return status
 
@@ -233,6 +247,14 @@ async def _parts(connection: Connection, tenant: str, job_id: str) -> list[Part]
     number = await _number(connection, tenant, job_id)
     rows = await rows_of(connection, _PARTS, (number,))
     return [msgspec.json.decode(part, type=Part) for (part,) in rows]
+
+
+async def _notes_after(
+    connection: Connection, tenant: str, job_id: str, shard: int
+) -> tuple[int, bytes] | None:
+    number = await _number(connection, tenant, job_id)
+    found = await rows_of(connection, _NOTES, (number, shard))
+    return (int(found[0][0]), bytes(found[0][1])) if found else None
 
 
 async def _cancel(connection: Connection, tenant: str, job_id: str) -> None:

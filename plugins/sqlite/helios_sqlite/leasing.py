@@ -52,6 +52,7 @@ UPDATE shards SET worker = NULL, available_at = NULL, done = 1, resources_done =
 WHERE job = ? AND number = ?
 """
 _PUBLISH = "INSERT INTO parts VALUES (?, ?, ?, ?, ?)"
+_NOTE = "INSERT INTO notes VALUES (?, ?, ?)"
 _PUBLISHED = "SELECT count(*) FROM parts WHERE job = ?"
 _ANY_LEFT = "SELECT EXISTS (SELECT 1 FROM shards WHERE job = ? AND done = 0)"
 _END_JOB = "UPDATE jobs SET status = ?, completed_at = ?, failure = ? WHERE job = ?"
@@ -132,8 +133,10 @@ async def renew(
     await connection.execute(_RENEW, (until, resources_done, job, lease.shard.number))
 
 
-async def complete(connection: Connection, lease: Lease, parts: Sequence[Part]) -> JobStatus:
-    """Publish parts, close their shard and, for the last one, the job (J5, J12)."""
+async def complete(
+    connection: Connection, lease: Lease, parts: Sequence[Part], *, notes: bytes
+) -> JobStatus:
+    """Publish parts, close their shard and, for the last one, the job (J5, J12, J13)."""
     job, _ = await _held(connection, lease)
     number = lease.shard.number
     [(first,)] = await rows_of(connection, _PUBLISHED, (job,))
@@ -142,6 +145,8 @@ async def complete(connection: Connection, lease: Lease, parts: Sequence[Part]) 
         for place, part in enumerate(parts, first)
     ]
     await connection.executemany(_PUBLISH, rows)
+    if notes:
+        await connection.execute(_NOTE, (job, number, notes))
     exported = sum(part.count for part in parts if part.key.kind is PartKind.OUTPUT)
     await connection.execute(_CLOSE, (exported, job, number))
     [(any_left,)] = await rows_of(connection, _ANY_LEFT, (job,))
