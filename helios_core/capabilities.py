@@ -11,6 +11,7 @@ from helios_core.data_providers import (
     SupportsTombstones,
     SupportsWrites,
 )
+from helios_core.hookspecs import Reach
 from helios_core.installed import Plugin, extra
 from helios_core.output_stores import SupportsSignedURLs
 
@@ -55,6 +56,8 @@ class Combination(msgspec.Struct, frozen=True, kw_only=True):
     """Why they do not, and what to do; empty where they do."""
     job_store: str = ""
     """Where the jobs live."""
+    reach: str = ""
+    """How far apart the processes may be; empty where nothing works."""
     capabilities: tuple[Capability, ...] = ()
 
 
@@ -94,9 +97,9 @@ def _combination(
     provider, sink = plugins.get(primary), plugins.get(sink_name)
     keeper = provider if provider and provider.jobs else plugins.get("sqlite")
     has = {
-        primary: bool(provider and provider.provider),
+        _role(primary, provider, "storage"): bool(provider and provider.provider),
         index: not index,
-        sink_name: bool(sink and sink.outputs),
+        _role(sink_name, sink, "output"): bool(sink and sink.outputs),
         "sqlite": bool(keeper and keeper.jobs),
     }
     missing = [name for name, there in has.items() if not there]
@@ -107,8 +110,19 @@ def _combination(
         works=not missing,
         reason=_remedy(missing),
         job_store="" if missing or not keeper else _job_store(primary, keeper),
+        reach="" if missing else _reach(provider, keeper, sink),
         capabilities=tuple(_capabilities(provider, sink)) if not missing else (),
     )
+
+
+def _reach(provider: Plugin | None, keeper: Plugin | None, sink: Plugin | None) -> str:
+    chosen = (provider and provider.provider, keeper and keeper.jobs, sink and sink.outputs)
+    return Reach.common(*(backend.reach for backend in chosen if backend))
+
+
+def _role(name: str, plugin: Plugin | None, role: str) -> str:
+    """Name what is missing: a plugin, or what an installed plugin lacks."""
+    return name if plugin is None else f"{name} as {role}"
 
 
 def _capabilities(provider: Plugin | None, sink: Plugin | None) -> Sequence[Capability]:

@@ -9,6 +9,7 @@ calls the opened objects directly.
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -28,6 +29,19 @@ hookimpl = pluggy.HookimplMarker("helios")
 T = TypeVar("T")
 
 
+class Reach(StrEnum):
+    """How far apart the processes may be that share what a backend keeps; from near to far."""
+
+    PROCESS = "one process"
+    MACHINE = "one machine"
+    MACHINES = "many machines"
+
+    @classmethod
+    def common(cls, *reaches: "Reach") -> "Reach":
+        """Give the nearest of several, which is as far as they reach together."""
+        return min(reaches, key=list(cls).index)
+
+
 class Backend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """What a plugin says of one backend it offers."""
 
@@ -45,6 +59,8 @@ class Backend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """
     open: Callable[[Any], AbstractAsyncContextManager[T]]
     """Takes an instance of `settings`, gives the opened backend; leaving the context closes it."""
+    reach: Reach = Reach.MACHINE
+    """How far processes of one configuration may be apart; HFS_CLUSTER needs many machines."""
     migrate: Callable[[Any], Awaitable[str]] | None = None
     """Brings the backend's schema up to date and says in one line what it did."""
 

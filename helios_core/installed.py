@@ -13,7 +13,7 @@ import pluggy
 from helios_core import hookspecs
 from helios_core.data_providers import DataProvider
 from helios_core.errors import BrokenPlugin, DuplicatePlugin, UnknownPlugin
-from helios_core.hookspecs import API_LEVEL, Backend
+from helios_core.hookspecs import API_LEVEL, Backend, Reach
 from helios_core.job_stores import JobStore
 from helios_core.jobs import Job
 from helios_core.output_stores import OutputStore
@@ -183,6 +183,8 @@ def _offer(origin: Installed, hook: Callable[[], object], role: type) -> Backend
             f"{origin} was written for level {offer.api_level} of the plugin contract and this is "
             f"level {API_LEVEL}; install versions of both that fit"
         )
+    if not isinstance(offer.reach, Reach):
+        raise BrokenPlugin(f"{origin} has reach {offer.reach!r}; it must be a Reach of hookspecs")
     return offer
 
 

@@ -10,7 +10,7 @@ import structlog
 from helios_core import settings as own
 from helios_core.data_providers import DataProvider
 from helios_core.errors import BrokenPlugin, ConfigurationError, UnknownPlugin
-from helios_core.hookspecs import Backend
+from helios_core.hookspecs import Backend, Reach
 from helios_core.installed import Plugin, find, installed, load, nearest
 from helios_core.job_stores import JobStore
 from helios_core.jobs import Job
@@ -151,20 +151,21 @@ class _Choice:
                 UnknownPlugin(f"{setting} asks for search index {index}; this release has none")
             )
         plugin = self._load(name, setting, role="data provider")
-        return self._chosen(plugin, plugin.provider) if plugin else None
+        return self._chosen(plugin, plugin.provider, setting) if plugin else None
 
     def _jobs(self, primary: Plugin) -> Chosen[JobStore] | None:
         if primary.jobs is not None:
-            return self._chosen(primary, primary.jobs)
+            return self._chosen(primary, primary.jobs, "HFS_STORAGE_BACKEND")
         setting = f"HFS_STORAGE_BACKEND ({primary.origin.name}, which cannot keep jobs)"
         plugin = self._load("sqlite", setting, role="job store")
         self._environ["HFS_DATABASE_URL"] = str(self._settings.output_dir / SIDECAR)
-        return self._chosen(plugin, plugin.jobs) if plugin else None
+        return self._chosen(plugin, plugin.jobs, setting) if plugin else None
 
     def _outputs(self) -> Chosen[OutputStore] | None:
         name = _output(self._settings)
-        plugin = self._load(name, "HFS_BULK_EXPORT_OUTPUT_BACKEND", role="output store")
-        return self._chosen(plugin, plugin.outputs) if plugin else None
+        setting = "HFS_BULK_EXPORT_OUTPUT_BACKEND"
+        plugin = self._load(name, setting, role="output store")
+        return self._chosen(plugin, plugin.outputs, setting) if plugin else None
 
     def _load(self, name: str, setting: str, *, role: str | None = None) -> Plugin | None:
         try:
@@ -179,9 +180,12 @@ class _Choice:
             self._problems.append(error)
             return None
 
-    def _chosen(self, plugin: Plugin, backend: Backend[T] | None) -> Chosen[T] | None:
+    def _chosen(
+        self, plugin: Plugin, backend: Backend[T] | None, setting: str
+    ) -> Chosen[T] | None:
         if backend is None:
             return None
+        self._check_reach(plugin, backend, setting)
         known = variables(backend.settings, plugin=plugin.origin.name)
         values, problems = read(known, self._environ)
         settings = None
@@ -191,6 +195,17 @@ class _Choice:
             problems.append(f"the settings of {plugin.origin} do not go together: {error}")
         self._problems += map(ConfigurationError, problems)
         return Chosen(plugin=plugin, backend=backend, settings=settings)
+
+    def _check_reach(self, plugin: Plugin, backend: Backend[Any], setting: str) -> None:
+        if self._settings.cluster and backend.reach is not Reach.MACHINES:
+            self._problems.append(
+                ConfigurationError(
+                    f"{setting} selects plugin {plugin.origin.name}, whose reach is "
+                    f"{backend.reach}, and HFS_CLUSTER is true; select one whose reach is "
+                    f"{Reach.MACHINES}: `helios plugins` shows the reach of what is installed, "
+                    "helios-core[cluster] installs more"
+                )
+            )
 
     def _check_names(self) -> None:
         known = {variable.name for variable in own.OWN}

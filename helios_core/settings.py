@@ -82,6 +82,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"default": "as the plugin says; sqlite: {HFS_DATA_DIR}/helios.db"},
         ),
     ] = None
+    cluster: Annotated[
+        bool,
+        Meta(
+            description="Whether this process is one of several on many machines; what only one "
+            "machine can use then stops the start."
+        ),
+    ] = False
     plugins: Annotated[
         tuple[str, ...],
         Meta(description="Further plugins to activate, for example observers of jobs."),
@@ -259,6 +266,10 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
 
 
 def _contradictions(settings: Settings) -> list[str]:
+    return [*_short_lease(settings), *_ambiguous_address(settings)]
+
+
+def _short_lease(settings: Settings) -> list[str]:
     lease = settings.bulk_export_lease_duration
     heartbeat = settings.bulk_export_heartbeat_interval
     too_short = (
@@ -267,3 +278,12 @@ def _contradictions(settings: Settings) -> list[str]:
         "three times as long is good"
     )
     return [] if lease > heartbeat else [too_short]
+
+
+def _ambiguous_address(settings: Settings) -> list[str]:
+    """Without it each server would name itself in what it hands out."""
+    no_address = (
+        "HFS_CLUSTER is true and HFS_BASE_URL is not set; set it, for every process, to the one "
+        "address under which clients reach all the servers"
+    )
+    return [no_address] if settings.cluster and settings.base_url is None else []

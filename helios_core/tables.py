@@ -12,6 +12,7 @@ from rich.text import Text
 from helios_core.capabilities import POWERS, Combination, powers
 from helios_core.client import Summary
 from helios_core.errors import BrokenPlugin
+from helios_core.hookspecs import Reach
 from helios_core.installed import Installed, Plugin
 from helios_core.loading import LoadSummary
 from helios_core.plugins import Selection
@@ -45,6 +46,8 @@ class PluginRow(msgspec.Struct, frozen=True, kw_only=True):
     """The distribution that brings it."""
     offers: tuple[str, ...] = ()
     powers: tuple[str, ...] = ()
+    reach: str = ""
+    """How far apart the processes may be that share it; empty where it offers no backend."""
     problem: str = ""
     """Why it cannot be used; empty where it can."""
 
@@ -119,6 +122,7 @@ def _plugin(item: Plugin | tuple[Installed, BrokenPlugin], selected: set[str]) -
     origin, problem = (item.origin, "") if isinstance(item, Plugin) else (item[0], str(item[1]))
     offers = item.offers if isinstance(item, Plugin) else {}
     has = {power for backend in offers.values() for power in powers(backend.implementation)}
+    reaches = [backend.reach for backend in offers.values()]
     observes = ["observer"] if isinstance(item, Plugin) and item.observer else []
     return PluginRow(
         name=origin.name,
@@ -127,13 +131,14 @@ def _plugin(item: Plugin | tuple[Installed, BrokenPlugin], selected: set[str]) -
         origin=origin.distribution,
         offers=(*offers, *observes),
         powers=tuple(name for _, name in POWERS if name in has),
+        reach=Reach.common(*reaches) if reaches else "",
         problem=problem,
     )
 
 
 def plugins_table(rows: Iterable[PluginRow]) -> Table:
     """Show plugins, broken ones with the reason."""
-    table = _table("plugin", "selected", "version", "origin", "offers", "powers")
+    table = _table("plugin", "selected", "version", "origin", "offers", "reach", "powers")
     for row in rows:
         offers = f"[red]broken: {escape(row.problem)}" if row.problem else ", ".join(row.offers)
         table.add_row(
@@ -142,6 +147,7 @@ def plugins_table(rows: Iterable[PluginRow]) -> Table:
             row.version,
             row.origin,
             offers,
+            row.reach,
             ", ".join(row.powers),
         )
     return table
@@ -149,10 +155,11 @@ def plugins_table(rows: Iterable[PluginRow]) -> Table:
 
 def matrix_table(combinations: Iterable[Combination]) -> Table:
     """Show the capability matrix; below it stands why something does not work."""
-    table = _table("storage", "output", "export", "jobs in", "remarks")
+    table = _table("storage", "output", "export", "jobs in", "reach", "remarks")
     for row in combinations:
         storage = f"{row.storage} (selected)" if row.selected else row.storage
-        cells = (storage, row.output, "yes" if row.works else "no", row.job_store, _remarks(row))
+        export = "yes" if row.works else "no"
+        cells = (storage, row.output, export, row.job_store, row.reach, _remarks(row))
         table.add_row(*map(escape, cells), style=None if row.works else "dim")
     return table
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from helios_core.data_providers import DataProvider
-from helios_core.hookspecs import API_LEVEL, Backend, hookimpl
+from helios_core.hookspecs import API_LEVEL, Backend, Reach, hookimpl
 from helios_core.job_stores import JobStore
 from helios_core.memory.data import MemoryDataProvider
 from helios_core.memory.jobs import MemoryJobStore
@@ -45,6 +45,7 @@ def helios_data_provider() -> Backend[DataProvider]:
     """Offer the reference data provider."""
     return Backend(
         api_level=API_LEVEL,
+        reach=Reach.PROCESS,
         implementation=MemoryDataProvider,
         settings=MemorySettings,
         open=_provider,
@@ -56,6 +57,7 @@ def helios_job_store() -> Backend[JobStore]:
     """Offer the reference job store."""
     return Backend(
         api_level=API_LEVEL,
+        reach=Reach.PROCESS,
         implementation=MemoryJobStore,
         settings=MemorySettings,
         open=_job_store,
@@ -67,6 +69,7 @@ def helios_output_store() -> Backend[OutputStore]:
     """Offer the reference output store."""
     return Backend(
         api_level=API_LEVEL,
+        reach=Reach.PROCESS,
         implementation=MemoryOutputStore,
         settings=MemorySettings,
         open=_output_store,

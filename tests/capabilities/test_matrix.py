@@ -55,9 +55,13 @@ def test_a_missing_plugin_with_an_extra_is_told_with_it():
     }
 
     assert found[SELECTED].reason == "install helios-core[localfs]"
-    assert found["postgres", "local-fs"].reason == (
-        "install helios-core[localfs]; not part of this release: postgres"
+    assert found["mongodb", "local-fs"].reason == (
+        "install helios-core[localfs]; not part of this release: mongodb"
     )
+
+
+def test_an_installed_plugin_that_lacks_the_role_is_told_so():
+    assert rows(known=True)["s3", "local-fs"].reason == "not part of this release: s3 as storage"
 
 
 def test_capabilities_are_the_powers_of_both_sides():
@@ -73,6 +77,15 @@ def test_a_lacking_power_says_which():
 
     reasons = [capability.reason for capability in row.capabilities if not capability.works]
     assert reasons == ["the output lacks SupportsSignedURLs"]
+
+
+def test_a_combination_reaches_as_far_as_its_nearest_part():
+    assert rows()[SELECTED].reach == "one machine"
+    assert rows()["sqlite", "memory"].reach == "one process"
+
+
+def test_what_does_not_work_reaches_nowhere():
+    assert {row.reach for row in rows(known=True).values() if not row.works} == {""}
 
 
 def test_a_storage_that_keeps_jobs_keeps_them_itself():

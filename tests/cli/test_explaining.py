@@ -97,6 +97,8 @@ def test_plugins_are_listed_with_what_they_are(helios):
     assert by_name["localfs"]["version"] == "0.1.0"
     assert by_name["sqlite"]["offers"] == ["data provider", "job store"]
     assert "write" in by_name["sqlite"]["powers"]
+    assert by_name["sqlite"]["reach"] == "one machine"
+    assert by_name["memory"]["reach"] == "one process"
 
 
 def test_a_broken_plugin_is_listed_with_the_reason(helios, install):
@@ -123,7 +125,7 @@ def test_capabilities_show_what_is_installed(helios):
 def test_all_capabilities_show_what_could_be(helios):
     output = helios("capabilities", "--all").output
 
-    assert "not part of this release: postgres" in output
+    assert "not part of this release: mongodb" in output
 
 
 def test_capabilities_are_given_as_json(helios):

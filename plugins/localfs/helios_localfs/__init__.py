@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from helios_core.hookspecs import API_LEVEL, Backend, hookimpl
+from helios_core.hookspecs import API_LEVEL, Backend, Reach, hookimpl
 from helios_core.output_stores import OutputStore
 from helios_localfs.store import LocalOutputStore
 
@@ -50,6 +50,7 @@ def helios_output_store() -> Backend[OutputStore]:
     """Offer local files as an output store."""
     return Backend(
         api_level=API_LEVEL,
+        reach=Reach.MACHINE,
         implementation=LocalOutputStore,
         settings=LocalFSSettings,
         open=_open,

@@ -13,7 +13,7 @@ from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 import msgspec
 
 from helios_core.errors import BackendUnavailable, ConfigurationError, PartMissing
-from helios_core.hookspecs import API_LEVEL, Backend, hookimpl
+from helios_core.hookspecs import API_LEVEL, Backend, Reach, hookimpl
 from helios_core.manifests import PartKey, StoredPart
 from helios_core.output_stores import OutputStore
 from helios_core.threads import in_thread
@@ -203,6 +203,7 @@ def helios_output_store() -> Backend[OutputStore]:
     """Offer zip archives as an output store."""
     return Backend(
         api_level=API_LEVEL,
+        reach=Reach.MACHINE,
         implementation=ZipOutputStore,
         settings=ZipSettings,
         open=_open,
