@@ -160,6 +160,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bulk_export_max_concurrent_per_tenant: Annotated[
         int, Meta(ge=1, description="Active exports a tenant may have; the next one gets 429.")
     ] = 4
+    bulk_export_kickoffs_per_minute: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Kick-offs a client may make for a tenant, a sixth of them at once; more "
+            "are 429. 0 is without a limit. Every server process counts for itself.",
+        ),
+    ] = 600
+    bulk_export_polls_per_minute: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Polls a client may make of one page of one export's status, a sixth of "
+            "them at once; more are 429. 0 is without a limit. Every server process counts for "
+            "itself.",
+        ),
+    ] = 120
+    bulk_export_max_refused_polls: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Polls refused in a row after which a running export is ended; 0 is "
+            "never.",
+        ),
+    ] = 0
     bulk_export_max_attempts: Annotated[
         int, Meta(ge=1, description="Tries a shard gets before its export ends in error.")
     ] = 3

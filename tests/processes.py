@@ -82,6 +82,8 @@ class Site:
             "HFS_DATA_DIR": str(folder / "data"),
             "HFS_SERVER_PORT": "0",
             "HFS_LOG_FORMAT": "json",
+            "HFS_BULK_EXPORT_POLLS_PER_MINUTE": "0",
+            "HFS_BULK_EXPORT_KICKOFFS_PER_MINUTE": "0",
             **settings,
         }
         self.processes: list[Process] = []

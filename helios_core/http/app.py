@@ -13,12 +13,12 @@ from helios_core.http.conditions import Conditions
 from helios_core.http.discovery import Discovery
 from helios_core.http.guards import Guard
 from helios_core.http.histories import History
-from helios_core.http.kickoff import KickOff, switched_off
+from helios_core.http.kickoff import KickOff, Quota, switched_off
 from helios_core.http.outcomes import exception_handlers
 from helios_core.http.parts import Parts
 from helios_core.http.resources import Reading, Writing
 from helios_core.http.searches import Searching
-from helios_core.http.status import Status
+from helios_core.http.status import Polls, Status
 from helios_core.kickoff import Policy
 from helios_core.kickoff.dry_runs import FileLimits
 from helios_core.plugins import Backends
@@ -64,7 +64,10 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
         backends,
         guard,
         policy=_policy(settings),
-        max_active=settings.bulk_export_max_concurrent_per_tenant,
+        quota=Quota(
+            active=settings.bulk_export_max_concurrent_per_tenant,
+            per_minute=settings.bulk_export_kickoffs_per_minute,
+        ),
         limits=FileLimits(
             bytes=settings.bulk_export_part_bytes, rows=settings.bulk_export_part_rows
         ),
@@ -74,6 +77,10 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
         guard,
         guide=GUIDES[settings.bulk_data_ig],
         output_ttl=settings.bulk_export_output_ttl,
+        polls=Polls(
+            per_minute=settings.bulk_export_polls_per_minute,
+            most_refused=settings.bulk_export_max_refused_polls,
+        ),
     )
     return [*kick_off.routes(), *status.routes(), *Parts(backends, guard).routes()]
 

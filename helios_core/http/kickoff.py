@@ -1,5 +1,6 @@
 """The doors where an export begins: one per level."""
 
+import msgspec
 from litestar import Response, route
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
@@ -9,6 +10,7 @@ from helios_core import kickoff
 from helios_core.exports import Level
 from helios_core.http.answers import resource_answer
 from helios_core.http.estimates import estimate_answer
+from helios_core.http.floods import Allowance, client_of
 from helios_core.http.guards import Guard, Incoming, body_of, query_of, url_of
 from helios_core.kickoff import dry_runs
 from helios_core.kickoff.dry_runs import FileLimits
@@ -21,6 +23,15 @@ class NotOffered(HTTPException):
     status_code = 501
 
 
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """How many exports there may be."""
+
+    active: int
+    """Of one tenant at the same time."""
+    per_minute: int
+    """Asked for by one client for one tenant; 0 is without a limit."""
+
+
 class KickOff:
     """Accepts exports (Bulk Data 2.0.0, Bulk Data Kick-off Request)."""
 
@@ -30,14 +41,15 @@ class KickOff:
         guard: Guard,
         *,
         policy: kickoff.Policy,
-        max_active: int,
+        quota: Quota,
         limits: FileLimits,
     ) -> None:
         self._backends = backends
         self._guard = guard
         self._policy = policy
-        self._max_active = max_active
+        self._max_active = quota.active
         self._limits = limits
+        self._allowance = Allowance(quota.per_minute, "kick-offs")
 
     def routes(self) -> list[HTTPRouteHandler]:
         """Give a door for every level, open to the methods of the guide."""
@@ -67,6 +79,7 @@ class KickOff:
         self, request: Incoming, level: Level, *, group_id: str | None = None
     ) -> Response[bytes]:
         caller = self._guard.admit(request)
+        self._allowance.spend((client_of(request), caller.tenant))
         call = kickoff.Call(
             tenant=caller.tenant,
             fhir_version=caller.fhir_version,

@@ -16,6 +16,7 @@ from litestar.params import FromPath
 from helios_core import expiry
 from helios_core.errors import BackendError, InvalidParameter
 from helios_core.fhir.bulk_data import Guide
+from helios_core.http.floods import Allowance, Throttled, client_of
 from helios_core.http.guards import READ, Caller, Guard, Incoming, query_of
 from helios_core.http.manifest import manifest_of, page_of
 from helios_core.http.outcomes import outcome, reason_of
@@ -31,16 +32,33 @@ PAGE_NUMBER: Final = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 log = structlog.stdlib.get_logger()
 
 
+class Polls(msgspec.Struct, frozen=True, kw_only=True):
+    """How often one client may ask about one export."""
+
+    per_minute: int = 0
+    """0 is without a limit."""
+    most_refused: int = 0
+    """Refusals in a row after which a running export is ended, 0 for never."""
+
+
 class Status:
     """Answers polls and ends exports (Bulk Data 2.0.0, Bulk Data Status and Delete Request)."""
 
     def __init__(
-        self, backends: Backends, guard: Guard, *, guide: Guide, output_ttl: timedelta
+        self,
+        backends: Backends,
+        guard: Guard,
+        *,
+        guide: Guide,
+        output_ttl: timedelta,
+        polls: Polls,
     ) -> None:
         self._backends = backends
         self._guard = guard
         self._guide = guide
         self._output_ttl = output_ttl
+        self._polls = polls
+        self._allowance = Allowance(polls.per_minute, "polls of this export")
 
     def routes(self) -> list[HTTPRouteHandler]:
         """Give the doors of one export."""
@@ -54,9 +72,31 @@ class Status:
         """Tell how far an export is, or give its manifest, or say why it failed."""
         caller = self._guard.admit(request)
         number = _page_number(request)
+        # The pages of a manifest may be read in one go, and exports watched side by side.
+        client = (client_of(request), caller.tenant, job_id, number)
+        try:
+            self._allowance.spend(client)
+        except Throttled:
+            if self._allowance.refused(client) == self._polls.most_refused:
+                ended = await self._ended_for_polling(caller, job_id)
+                if ended is not None:
+                    return ended
+            raise
         job = await self._backends.jobs.get(caller.tenant, job_id)
         answer = await self._answer(job, caller, number)
         return _separated(answer) if job.request.separate_status else answer
+
+    async def _ended_for_polling(self, caller: Caller, job_id: str) -> Response[bytes] | None:
+        """End an export, unless it is done: then it costs nothing any more."""
+        job = await self._backends.jobs.get(caller.tenant, job_id)
+        if not job.status.active:
+            return None
+        await self._backends.jobs.cancel(caller.tenant, job_id)
+        log.warning("job.ended_for_polling", job_id=job_id)
+        text = "This export was asked about far too often and has been ended; begin another one."
+        answer = outcome(429, "throttled", text)
+        answer.background = BackgroundTask(self._remove, caller.tenant, job_id)
+        return answer
 
     async def _answer(self, job: Job, caller: Caller, number: int) -> Response[bytes]:
         match job.status:

@@ -29,6 +29,10 @@ def environment(folder: Path, **settings: str) -> dict[str, str]:
         "HFS_SERVER_PORT": "0",
         "HFS_LOG_LEVEL": "warning",
         "HFS_BULK_EXPORT_COMPRESSION": "none",
+        "HFS_BULK_EXPORT_KICKOFFS_PER_MINUTE": "0",
+        "HFS_BULK_EXPORT_POLLS_PER_MINUTE": "0",
+        "HFS_BULK_EXPORT_POLLS_PER_MINUTE": "0",
+        "HFS_BULK_EXPORT_KICKOFFS_PER_MINUTE": "0",
     }
     return environ | own | settings
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helios_core.settings import Settings
 from helios_sqlite import SQLiteSettings, open_data_provider, open_job_store
 
 STORED = [
@@ -93,6 +94,7 @@ PATHS = [
     ),
     *("/", "//", "/export-status/", "/export-file/a/b", "/Patient/_history", "/_search"),
 ]
+UNLIMITED = Settings(bulk_export_kickoffs_per_minute=0, bulk_export_polls_per_minute=0)
 BOUNDED = settings(
     deadline=None,
     max_examples=100,
@@ -209,12 +211,12 @@ class Fuzzed:
 async def fuzzed(request, open_site, tmp_path):
     async with AsyncExitStack() as stack:
         if request.param == "memory":
-            made = Fuzzed(await open_site())
+            made = Fuzzed(await open_site(UNLIMITED))
         else:
             own = SQLiteSettings(data_dir=str(tmp_path))
             provider = await stack.enter_async_context(open_data_provider(own))
             jobs = await stack.enter_async_context(open_job_store(own))
-            made = Fuzzed(await open_site(provider=provider, jobs=jobs), own.path)
+            made = Fuzzed(await open_site(UNLIMITED, provider=provider, jobs=jobs), own.path)
         await made._site.put(*STORED)
         yield made
 

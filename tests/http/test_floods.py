@@ -1,0 +1,281 @@
+import asyncio
+
+import httpx
+import pytest
+
+from helios_core.client import Order, export
+from helios_core.http.app import create_app
+from helios_core.http.floods import MOST_CLIENTS, Allowance, Throttled, client_of
+from helios_core.settings import Settings
+
+ASYNC = {"Prefer": "respond-async"}
+PATIENT = {"resourceType": "Patient", "id": "p1"}
+STRICT = Settings(bulk_export_polls_per_minute=6, bulk_export_max_refused_polls=5)
+
+
+class Clock:
+    """Stands still until it is told to go on."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def allowance(clock):
+    """Ten at once, one more every second."""
+    return Allowance(60, "knocks", clock=clock)
+
+
+def let_in(allowance, client="a", *, times=1000):
+    """Knock until it is refused; give how often it was let in, and how long it has to wait."""
+    for count in range(times):
+        try:
+            allowance.spend(client)
+        except Throttled as refusal:
+            return count, int(refusal.headers["Retry-After"])
+    return times, 0
+
+
+def test_a_sixth_of_a_minute_may_come_at_once(allowance):
+    assert let_in(allowance) == (10, 1)
+
+
+def test_who_waits_as_long_as_told_is_let_in_every_time(allowance, clock):
+    let_in(allowance)
+
+    for _ in range(200):
+        count, wait = let_in(allowance)
+        assert count <= 1
+        clock.now += wait
+        assert let_in(allowance, times=1) == (1, 0)
+
+
+def test_a_refusal_does_not_count(allowance, clock):
+    let_in(allowance)
+    for _ in range(100):
+        assert let_in(allowance) == (0, 1)
+
+    clock.now += 1
+
+    assert let_in(allowance) == (1, 1)
+
+
+def test_a_steady_client_at_the_rate_is_never_refused(allowance, clock):
+    for _ in range(1000):
+        assert let_in(allowance, times=1) == (1, 0)
+        clock.now += 1
+
+
+def test_an_idle_minute_brings_no_more_than_what_may_come_at_once(allowance, clock):
+    let_in(allowance)
+
+    clock.now += 3600
+
+    assert let_in(allowance) == (10, 1)
+
+
+def test_clients_do_not_count_for_each_other(allowance):
+    let_in(allowance, "a")
+
+    assert let_in(allowance, "b") == (10, 1)
+
+
+def test_refusals_in_a_row_are_counted(allowance, clock):
+    let_in(allowance)
+    let_in(allowance)
+    assert allowance.refused("a") == 2
+
+    clock.now += 1
+    allowance.spend("a")
+
+    assert (allowance.refused("a"), allowance.refused("b")) == (0, 0)
+
+
+def test_a_rate_below_one_in_ten_seconds_still_lets_one_in(clock):
+    allowance = Allowance(1, "knocks", clock=clock)
+
+    assert let_in(allowance) == (1, 60)
+
+
+def test_zero_is_without_a_limit(clock):
+    assert let_in(Allowance(0, "knocks", clock=clock)) == (1000, 0)
+
+
+def test_memory_does_not_grow_with_the_clients(allowance):
+    for number in range(MOST_CLIENTS + 100):
+        allowance.spend(number)
+
+    assert len(allowance._accounts) == MOST_CLIENTS
+
+
+@pytest.mark.parametrize(
+    ("host", "client"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_an_ipv6_client_is_its_network(host, client):
+    class Request:
+        client = httpx.URL(f"http://[{host}]" if ":" in host else f"http://{host}")
+
+    assert client_of(Request) == client
+
+
+def test_a_client_without_an_address_is_one_client():
+    class Request:
+        client = None
+
+    assert client_of(Request) == ""
+
+
+async def burst(client, method, url, *, times, **options):
+    """Send at once, and give the answers by status."""
+    sent = (client.request(method, url, **options) for _ in range(times))
+    answers = {}
+    for response in await asyncio.gather(*sent):
+        answers.setdefault(response.status_code, []).append(response)
+    return answers
+
+
+async def test_fifty_polls_at_once_are_too_many(site, outcome):
+    """B2-ST-05, B2-SEC-10, B2-ST-08, RC-09"""
+    await site.put(PATIENT)
+    location = await site.kick_off()
+
+    answers = await burst(site.client, "GET", location, times=50)
+
+    assert 20 <= len(answers[202]) < 30
+    assert answers.keys() == {202, 429}
+    refused = answers[429][-1]
+    assert "wait" in outcome(refused, 429, "throttled")["diagnostics"]
+    assert refused.headers["retry-after"] == "1"
+    assert (await site.client.get("/metadata")).status_code == 200
+
+
+async def test_a_refused_poll_takes_nothing_from_the_export(site):
+    """B2-ST-05"""
+    await site.put(PATIENT)
+    location = await site.kick_off("/$export?_type=Patient")
+    await burst(site.client, "GET", location, times=500)
+
+    await site.finish(location)
+
+    await asyncio.sleep(1)
+    manifest = (await site.client.get(location)).json()
+    assert [file["count"] for file in manifest["output"]] == [1]
+
+
+async def test_exports_and_pages_are_watched_side_by_side(site):
+    """B2-ST-05"""
+    await site.put(PATIENT)
+    first, second = await site.kick_off(), await site.kick_off()
+
+    await burst(site.client, "GET", first, times=50)
+
+    assert (await site.client.get(second)).status_code == 202
+    assert (await site.client.get(f"{first}?page=2")).status_code == 202
+
+
+async def test_clients_at_other_addresses_are_not_held_up(open_site, backends):
+    """B2-ST-05"""
+    site = await open_site()
+    await site.put(PATIENT)
+    location = await site.kick_off()
+    await burst(site.client, "GET", location, times=50)
+
+    transport = httpx.ASGITransport(create_app(Settings(), backends), client=("192.0.2.9", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://fhir.example") as other:
+        assert (await other.get(location)).status_code == 202
+
+
+async def test_a_burst_of_kick_offs_is_refused_and_leaves_nothing(open_site, backends, outcome):
+    """B2-SEC-10"""
+    site = await open_site(Settings(bulk_export_max_concurrent_per_tenant=1000))
+
+    answers = await burst(site.client, "GET", "/$export", times=200, headers=ASYNC)
+
+    assert 100 <= len(answers[202]) < 190
+    assert answers.keys() == {202, 429}
+    outcome(answers[429][0], 429, "throttled")
+    assert answers[429][0].headers["retry-after"] == "1"
+    assert len(backends.jobs._entries) == len(answers[202])
+    other = {**ASYNC, "X-Tenant-ID": "other"}
+    assert (await site.client.get("/$export", headers=other)).status_code == 202
+
+
+async def test_refused_kick_offs_and_dry_runs_count_too(open_site):
+    """B2-SEC-10"""
+    site = await open_site(Settings(bulk_export_kickoffs_per_minute=6))
+
+    tenants = ({**ASYNC, "X-Tenant-ID": "a"}, {**ASYNC, "X-Tenant-ID": "b"})
+    paths = ("/$export?bogus=1", "/$export?_dryRun=true")
+
+    for path, headers in zip(paths, tenants, strict=True):
+        answers = await burst(site.client, "GET", path, times=3, headers=headers)
+        assert (len(answers[429]), len(answers)) == (2, 2)
+
+
+async def test_abuse_ends_an_export_where_the_operator_says_so(open_site, backends, outcome):
+    """B2-ST-06"""
+    site = await open_site(STRICT)
+    await site.put(PATIENT)
+    location = await site.kick_off()
+
+    answers = await burst(site.client, "GET", location, times=6)
+
+    assert (len(answers[202]), len(answers[429])) == (1, 5)
+    assert "ended" in outcome(answers[429][-1], 429, "throttled")["diagnostics"]
+    outcome(await site.client.get(f"{location}?page=2"), 404, "not-found")
+    assert not backends.jobs._entries
+
+
+async def test_abuse_does_not_end_an_export_that_is_complete(open_site):
+    """B2-ST-06"""
+    site = await open_site(STRICT)
+    location = await site.kick_off("/$export?_type=Patient")
+    await site.finish(location)
+
+    answers = await burst(site.client, "GET", location, times=60)
+
+    assert (len(answers[200]), len(answers[429])) == (1, 59)
+    assert (await site.client.get(f"{location}?page=1")).status_code == 429
+    assert (await site.backends.jobs.get("default", location.rsplit("/", 1)[1])).completed_at
+
+
+async def test_without_limits_nobody_is_refused(open_site):
+    site = await open_site(
+        Settings(bulk_export_kickoffs_per_minute=0, bulk_export_polls_per_minute=0)
+    )
+    await site.put(PATIENT)
+    location = await site.kick_off()
+
+    assert (await burst(site.client, "GET", location, times=200)).keys() == {202}
+
+
+async def test_the_own_client_waits_as_long_as_it_is_told(live, tmp_path):
+    """B2-ST-05, RC-07"""
+    site = await live(Settings(bulk_export_polls_per_minute=30))
+    await site.put(PATIENT)
+    address = str(site.client.base_url).rstrip("/")
+    impatient = asyncio.create_task(
+        export(Order(base_url=address, types=("Patient",)), tmp_path / "files")
+    )
+    while not (jobs := list(site.backends.jobs._entries)):
+        await asyncio.sleep(0.01)
+    job_id = jobs[0][1] if isinstance(jobs[0], tuple) else jobs[0]
+    await burst(site.client, "GET", f"/export-status/{job_id}", times=50)
+
+    await site.finish(f"/export-status/{job_id}")
+
+    assert (await impatient).files[0].lines == 1
