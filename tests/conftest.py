@@ -3,7 +3,7 @@ import logging
 import pytest
 import structlog
 
-from tests.services import a_bucket, postgres, s3_endpoint
+from tests.services import a_bucket, minio_endpoint, postgres, s3_endpoint
 
 
 @pytest.fixture(autouse=True)
@@ -43,4 +43,18 @@ def s3_server(tmp_path_factory):
 def bucket(s3_server):
     """An empty S3 bucket of this test's own, gone afterwards with all that is in it."""
     with a_bucket(s3_server) as bucket:
+        yield bucket
+
+
+@pytest.fixture(scope="session")
+def minio_server(tmp_path_factory):
+    """The endpoint of one MinIO, or of the S3 server that was given."""
+    with minio_endpoint(tmp_path_factory.mktemp("minio")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def minio_bucket(minio_server):
+    """As `bucket`, on a server that is used in production."""
+    with a_bucket(minio_server) as bucket:
         yield bucket

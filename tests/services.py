@@ -1,20 +1,23 @@
 """
-The real services that tests use: PostgreSQL and an S3 server.
+The real services that tests use: PostgreSQL and S3 servers.
 
-Both come from PyPI, so that nothing needs to be installed beside `.venv`; a test run that is given
-`HFS_TEST_POSTGRES_URL` or `HFS_TEST_S3_ENDPOINT` uses those servers instead.
+PostgreSQL and moto's S3 come from PyPI, so that nothing needs to be installed beside `.venv`;
+`make services` adds MinIO where there is Go. A test run that is given `HFS_TEST_POSTGRES_URL` or
+`HFS_TEST_S3_ENDPOINT` uses those servers instead.
 """
 
 import asyncio
 import importlib
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,9 +35,18 @@ NO_POSTGRES = (
 )
 
 
-def absent(reason: str) -> NoReturn:
-    """Skip a test for want of a service, or fail it where every service is required."""
-    if os.environ.get("HFS_TEST_REQUIRE") == "all":
+MINIO = Path(sys.executable).with_name("minio")
+NO_MINIO = (
+    "there is no MinIO: `make services` builds it where there is Go, or set HFS_TEST_S3_ENDPOINT"
+    " to any S3 server"
+)
+ACCESS_KEY = os.environ.get("HFS_TEST_S3_ACCESS_KEY_ID", "helios-test")
+SECRET_KEY = os.environ.get("HFS_TEST_S3_SECRET_ACCESS_KEY", "helios-test-secret")
+
+
+def absent(reason: str, *, obtainable: bool = True) -> NoReturn:
+    """Skip a test for want of a service, or fail it where all that can be had is required."""
+    if obtainable and os.environ.get("HFS_TEST_REQUIRE") == "all":
         pytest.fail(f"HFS_TEST_REQUIRE=all, but {reason}")
     pytest.skip(reason)
 
@@ -63,11 +75,17 @@ class Postgres:
         finally:
             await connection.close()
 
+    @property
+    def restartable(self) -> bool:
+        """Whether the server is ours to stop."""
+        return self.server is not None
+
     def restart(self) -> None:
         """Stop the server, which ends every session, and start it again on the same data."""
-        assert self.server is not None, "a server that was given is not ours to restart"
+        if not self.restartable:
+            absent("the server of HFS_TEST_POSTGRES_URL is not ours to restart", obtainable=False)
         self.server.stop()
-        self.server.start()
+        self.server.ensure_postgres_running()
 
 
 @contextmanager
@@ -114,8 +132,8 @@ def a_bucket(endpoint: str) -> Iterator[Bucket]:
     bucket = Bucket(
         endpoint=endpoint,
         name=f"helios-{uuid.uuid4().hex[:12]}",
-        access_key=os.environ.get("HFS_TEST_S3_ACCESS_KEY_ID", "helios-test"),
-        secret_key=os.environ.get("HFS_TEST_S3_SECRET_ACCESS_KEY", "helios-test-secret"),
+        access_key=ACCESS_KEY,
+        secret_key=SECRET_KEY,
     )
     client = bucket.client()
     client.create_bucket(Bucket=bucket.name)
@@ -135,29 +153,69 @@ def a_bucket(endpoint: str) -> Iterator[Bucket]:
 
 @contextmanager
 def s3_endpoint(log: Path) -> Iterator[str]:
-    """Give the URL of `HFS_TEST_S3_ENDPOINT`, or start a server of our own."""
+    """Give the URL of `HFS_TEST_S3_ENDPOINT`, or start a small server of our own."""
     if endpoint := os.environ.get("HFS_TEST_S3_ENDPOINT"):
         yield endpoint.rstrip("/")
         return
+    with _running([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], log) as run:
+        yield _announced(run, log, rb"Running on (http://[\d.:]+)")
+
+
+@contextmanager
+def minio_endpoint(folder: Path) -> Iterator[str]:
+    """Give the URL of `HFS_TEST_S3_ENDPOINT`, or start MinIO on a folder."""
+    if endpoint := os.environ.get("HFS_TEST_S3_ENDPOINT"):
+        yield endpoint.rstrip("/")
+        return
+    if not MINIO.exists():
+        absent(NO_MINIO, obtainable=shutil.which("go") is not None)
+    log = folder / "log"
+    address = f"127.0.0.1:{free_port()}"
+    secrets = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
+    command = [str(MINIO), "server", "--address", address, "--quiet", str(folder / "buckets")]
+    with _running(command, log, MINIO_BROWSER="off", MINIO_UPDATE="off", **secrets) as run:
+        yield _answering(run, log, f"http://{address}/minio/health/ready")
+
+
+def has_minio() -> bool:
+    """Whether `minio_endpoint` gives one."""
+    return MINIO.exists() or "HFS_TEST_S3_ENDPOINT" in os.environ
+
+
+def free_port() -> int:
+    """Give a port that nobody listens on now, for a server that cannot choose one itself."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def _running(command: list[str], log: Path, **environ: str) -> Iterator["subprocess.Popen[bytes]"]:
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environ}
         )
     try:
-        yield _listening(process, log)
+        yield process
     finally:
         process.kill()
         process.wait()
 
 
-def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
+def _announced(process: "subprocess.Popen[bytes]", log: Path, pattern: bytes) -> str:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        if found := re.search(rb"Running on (http://[\d.:]+)", log.read_bytes()):
-            endpoint = found[1].decode()
-            httpx.get(endpoint)
-            return endpoint
+        if found := re.search(pattern, log.read_bytes()):
+            return _answering(process, log, found[1].decode())
+        time.sleep(0.05)
+    raise AssertionError(f"the S3 server did not start:\n{log.read_text()}")
+
+
+def _answering(process: "subprocess.Popen[bytes]", log: Path, url: str) -> str:
+    """Wait until a server answers; give its address."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(httpx.TransportError):
+            if httpx.get(url).status_code < httpx.codes.INTERNAL_SERVER_ERROR:
+                return url.removesuffix("/minio/health/ready")
         time.sleep(0.05)
     raise AssertionError(f"the S3 server did not start:\n{log.read_text()}")
