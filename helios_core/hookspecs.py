@@ -54,8 +54,8 @@ class Backend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     The plugin's settings, one field each.
 
     Field `x` of plugin `p` is read from `HFS_P_X`, unless the field's `msgspec.Meta` carries
-    `extra={"setting": "HFS_…"}` naming a core setting it shares. `title` in the Meta is its unit,
-    `description` its meaning.
+    `extra={"name": "HFS_…"}`, another name for it, or `extra={"setting": "HFS_…"}`, a setting of
+    the server that it shares. `title` in the Meta is its unit, `description` its meaning.
     """
     open: Callable[[Any], AbstractAsyncContextManager[T]]
     """Takes an instance of `settings`, gives the opened backend; leaving the context closes it."""

@@ -1,7 +1,7 @@
 """Where output bytes go: the contract of an output store."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Protocol, runtime_checkable
 
@@ -72,8 +72,13 @@ class OutputStore(ABC):
 
 @runtime_checkable
 class SupportsSignedURLs(Protocol):
-    """The store can hand out URLs that need no token and bypass the server."""
+    """
+    The store can hand out URLs that need no token and bypass the server.
 
-    async def signed_url(self, key: PartKey, *, valid_for: timedelta, filename: str) -> str:
-        """Give a fresh URL for one part, valid for that long; never stored, never logged."""
+    What they give has the headers of a download through the server: content type, coding, and the
+    part's `name` as the name of the file. Two URLs of one part differ after the `?` at most.
+    """
+
+    async def signed_urls(self, keys: Sequence[PartKey], *, valid_for: timedelta) -> Sequence[str]:
+        """Give a fresh URL for each part in order, valid for that long; never stored or logged."""
         ...

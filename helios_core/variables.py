@@ -89,8 +89,9 @@ def variables(shape: type[msgspec.Struct], *, plugin: str | None = None) -> tupl
     Describe every setting a struct reads.
 
     Field `x` is `HFS_X`, or `HFS_P_X` for plugin `p`. Its `msgspec.Meta` may carry the unit as
-    `title`, the meaning as `description`, and in `extra` another name as `setting` (None: not a
-    setting), words for the default as `default` and for what may be said as `allowed`.
+    `title`, the meaning as `description`, and in `extra` another name as `name`, the name of a
+    setting shared with the server as `setting` (None: not a setting), words for the default as
+    `default` and for what may be said as `allowed`.
     """
     prefix = PREFIX if plugin is None else f"{PREFIX}{plugin.upper()}_"
     described = (_variable(field, prefix, plugin) for field in structs.fields(shape))
@@ -139,7 +140,7 @@ def text_of(value: object) -> str:
 def _variable(field: structs.FieldInfo, prefix: str, plugin: str | None) -> Variable:
     metas = [part for part in _parts(field.type) if isinstance(part, msgspec.Meta)]
     extra = {key: value for meta in metas for key, value in (meta.extra or {}).items()}
-    name = extra.get("setting", f"{prefix}{field.name.upper()}")
+    name = extra.get("setting", extra.get("name", f"{prefix}{field.name.upper()}"))
     default = field.default if field.default_factory is msgspec.NODEFAULT else ()
     return Variable(
         name=name or "",

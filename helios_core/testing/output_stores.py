@@ -1,6 +1,7 @@
 """The contract suite of output stores: clauses O1 to O8 of `OutputStore`, and its powers."""
 
 import asyncio
+import gzip
 import os
 import tracemalloc
 from collections.abc import AsyncIterator, Iterable
@@ -444,18 +445,41 @@ class OutputStoreSuite(ContractSuite):
 
         assert sum(accepted) == 1
 
-    async def test_a_signed_url_gives_the_part_without_a_token(self, store: OutputStore) -> None:
+    @pytest.mark.parametrize("compression", list(Compression))
+    async def test_a_signed_url_gives_the_part_without_a_token(
+        self, store: OutputStore, compression: Compression
+    ) -> None:
         """`SupportsSignedURLs`."""
         self.needs(SupportsSignedURLs)
         assert isinstance(store, SupportsSignedURLs)
-        await stored(store, PART, b"content")
+        key = msgspec.structs.replace(PART, compression=compression)
+        packed = compression is Compression.GZIP
+        await stored(store, key, gzip.compress(b"content") if packed else b"content")
 
-        url = await store.signed_url(PART, valid_for=timedelta(minutes=1), filename="p.ndjson")
+        [url] = await store.signed_urls([key], valid_for=timedelta(minutes=1))
 
         async with httpx.AsyncClient() as client:
             answer = await client.get(url)
         assert answer.content == b"content"
-        assert "p.ndjson" in answer.headers["content-disposition"]
+        assert answer.headers["content-type"] == "application/fhir+ndjson"
+        assert answer.headers.get("content-encoding") == ("gzip" if packed else None)
+        assert PART.name in answer.headers["content-disposition"]
+
+    async def test_signed_urls_come_in_order_and_name_the_part_before_the_query(
+        self, store: OutputStore
+    ) -> None:
+        """`SupportsSignedURLs`."""
+        self.needs(SupportsSignedURLs)
+        assert isinstance(store, SupportsSignedURLs)
+        keys = [PART, *NEIGHBOURS.values()]
+
+        first = await store.signed_urls(keys, valid_for=timedelta(minutes=1))
+        second = await store.signed_urls(keys[::-1], valid_for=timedelta(minutes=9))
+
+        places = [url.partition("?")[0] for url in first]
+        assert len(set(places)) == len(keys)
+        assert places == [url.partition("?")[0] for url in second][::-1]
+        assert await store.signed_urls([], valid_for=timedelta(minutes=1)) == []
 
     async def _outcome_of_put(self, store: OutputStore, gate: Gate) -> StoredPart | None:
         try:

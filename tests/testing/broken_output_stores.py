@@ -449,14 +449,25 @@ class TestLooksThenMarks(OnMemory):
 
 
 class SignsForNobody(MemoryOutputStore):
-    async def signed_url(self, key, *, valid_for: timedelta, filename: str):
-        return f"http://127.0.0.1:9/{filename}"
+    async def signed_urls(self, keys, *, valid_for: timedelta):
+        return [f"http://127.0.0.1:9/{key.name}" for key in keys]
 
 
 class TestSignsForNobody(OnMemory):
     broken = SignsForNobody
     powers = frozenset({SupportsSignedURLs})
     caught_by = ("test_a_signed_url_gives_the_part_without_a_token",)
+
+
+class SignsInItsOwnOrder(MemoryOutputStore):
+    async def signed_urls(self, keys, *, valid_for: timedelta):
+        return sorted(f"http://127.0.0.1:9/{hash(key)}" for key in keys)
+
+
+class TestSignsInItsOwnOrder(OnMemory):
+    broken = SignsInItsOwnOrder
+    powers = frozenset({SupportsSignedURLs})
+    caught_by = ("test_signed_urls_come_in_order_and_name_the_part_before_the_query",)
 
 
 class TestHidesAPower(OnMemory):

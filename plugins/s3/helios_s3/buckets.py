@@ -1,0 +1,157 @@
+"""The output bucket as its two drivers see it: obstore moves the bytes, botocore the rest."""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import botocore.config
+import botocore.session
+from botocore.exceptions import BotoCoreError
+from obstore.store import S3Store
+
+from helios_core.errors import ConfigurationError
+from helios_s3.settings import S3Settings
+
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig, S3Config, S3Credential
+
+KEEP_CREDENTIALS = timedelta(minutes=5)
+"""botocore renews temporary credentials 10 minutes before they end or earlier."""
+
+DEFAULT_REGION = "us-east-1"
+
+_RETRY: "RetryConfig" = {
+    "max_retries": 10,
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=8),
+        "base": 2,
+    },
+    "retry_timeout": timedelta(minutes=2),
+}
+_REQUEST_TIMEOUT = timedelta(minutes=5)
+"""For one block of an upload, or one window of a download with a slow client at its end."""
+
+
+class Bucket:
+    """One bucket with the credentials and addresses under which it is used."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        self.name = settings.bucket
+        self.prefix = f"{settings.prefix}/" if settings.prefix else ""
+        self.settings = settings
+        self._session = botocore.session.Session(profile=settings.profile)
+        try:
+            self._credentials = self._found_credentials()
+            self.client = self._client(settings.endpoint)
+        except BotoCoreError as error:
+            raise ConfigurationError(f"the AWS configuration cannot be used: {error}") from error
+        self.endpoint: str = self.client.meta.endpoint_url
+        self._refuse_http()
+        self.store = self._store(self.endpoint)
+        public = settings.public_endpoint
+        self.signer = self._store(public.rstrip("/")) if public else self.store
+
+    def close(self) -> None:
+        """Close the connections; a bucket that was closed is not used again."""
+        self.client.close()
+
+    def attributes(self, name: str, *, gzip: bool) -> dict[str, str]:
+        """Give what a part is stored with, so that a link to it answers as the server would."""
+        attributes = {
+            "Content-Type": "application/fhir+ndjson",
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "Cache-Control": "private",
+        }
+        if gzip:
+            attributes["Content-Encoding"] = "gzip"
+        if self.settings.storage_class:
+            attributes["Storage-Class"] = self.settings.storage_class
+        return attributes
+
+    @property
+    def storage(self) -> dict[str, str]:
+        """How objects are stored, in the words of botocore."""
+        own = self.settings
+        options = {
+            "ServerSideEncryption": own.encryption.value if own.encryption else None,
+            "SSEKMSKeyId": own.kms_key_id,
+            "StorageClass": own.storage_class,
+        }
+        return {name: value for name, value in options.items() if value}
+
+    def _found_credentials(self) -> Any:  # noqa: ANN401  botocore has no types
+        own = self.settings
+        if own.access_key_id and own.secret_access_key:
+            self._session.set_credentials(
+                own.access_key_id.reveal(),
+                own.secret_access_key.reveal(),
+                own.session_token.reveal() if own.session_token else None,
+            )
+        found = self._session.get_credentials()
+        if found is None:
+            raise ConfigurationError(
+                "there are no credentials for the output bucket; set "
+                "HFS_BULK_EXPORT_S3_ACCESS_KEY_ID and HFS_BULK_EXPORT_S3_SECRET_ACCESS_KEY, or "
+                "give the process a profile or role of AWS"
+            )
+        return found
+
+    def _client(self, endpoint: str | None) -> Any:  # noqa: ANN401  botocore has no types
+        region = self.settings.output_region or self.settings.region
+        return self._session.create_client(
+            "s3",
+            region_name=region or self._session.get_config_variable("region") or DEFAULT_REGION,
+            endpoint_url=endpoint,
+            config=botocore.config.Config(
+                signature_version="s3v4",
+                s3={"addressing_style": "path" if self._in_path else "virtual"},
+                connect_timeout=5,
+                read_timeout=30,
+                retries={"mode": "standard", "total_max_attempts": 4},
+                # Checksums beyond the signature are unknown to many servers other than AWS.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    @property
+    def _in_path(self) -> bool:
+        # No certificate is good for a dotted bucket name before a host.
+        return self.settings.force_path_style or "." in self.name
+
+    def _store(self, endpoint: str) -> S3Store:
+        own = self.settings
+        scheme, host = urlsplit(endpoint)[:2]
+        options: S3Config = {"bucket": self.name}
+        if own.encryption is not None:
+            options["server_side_encryption"] = own.encryption.value
+        if own.kms_key_id:
+            options["sse_kms_key_id"] = own.kms_key_id
+        return S3Store(
+            endpoint=endpoint if self._in_path else f"{scheme}://{self.name}.{host}",
+            region=self.client.meta.region_name,
+            virtual_hosted_style_request=not self._in_path,
+            credential_provider=self._credential,
+            client_options={"allow_http": True, "timeout": _REQUEST_TIMEOUT},
+            retry_config=_RETRY,
+            config=options,
+        )
+
+    def _credential(self) -> "S3Credential":
+        # The driver calls it in threads of its own, where there is no event loop to wait in.
+        frozen = self._credentials.get_frozen_credentials()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(UTC) + KEEP_CREDENTIALS,
+        }
+
+    def _refuse_http(self) -> None:
+        # The address may come from the AWS configuration, which the settings do not see.
+        if urlsplit(self.endpoint).scheme == "http" and not self.settings.allow_http:
+            raise ConfigurationError(
+                f"the output bucket would be reached without TLS at {self.endpoint}; use https, "
+                "or set HFS_BULK_EXPORT_S3_ALLOW_HTTP=true where the network is trusted"
+            )

@@ -1,0 +1,42 @@
+"""Where everything lies: {prefix}/{tenant}/{job}/{part}, and nothing of ours anywhere else."""
+
+from helios_core.errors import InvalidRequest
+from helios_core.manifests import Compression, PartKey
+
+OWNER_MARK = ".helios-owner"
+"""The object that says which job store the prefix belongs to."""
+
+PROBE = ".helios-probe"
+"""How the objects begin with which a starting process tries its rights."""
+
+
+def job_prefix(prefix: str, tenant: str, job_id: str) -> str:
+    """Give what the keys of one job begin with, and those of no other job."""
+    return f"{prefix}{_plain(tenant)}/{_plain(job_id)}/"
+
+
+def part_key(prefix: str, key: PartKey) -> str:
+    """Give the object key of one part; the token in its name keeps attempts apart."""
+    ending = ".gz" if key.compression is Compression.GZIP else ""
+    shard = f"{key.kind}-{key.resource_type}-{key.ordinal}"
+    name = f"{shard}-{key.number}-{key.token}.ndjson{ending}"
+    return job_prefix(prefix, key.tenant, key.job_id) + _plain(name)
+
+
+def job_of(prefix: str, object_key: str) -> tuple[str, str] | None:
+    """Give tenant and job of an object key, None for one that is not a part's."""
+    if not object_key.startswith(prefix):
+        return None
+    tenant, _, rest = object_key[len(prefix) :].partition("/")
+    job_id, slash, _ = rest.partition("/")
+    return (tenant, job_id) if slash and tenant[:1] != "." else None
+
+
+def _plain(name: str) -> str:
+    # The core has checked every id; a key is built from them here, so they are checked again.
+    if not name or name[0] == "." or any(sign in name for sign in "/\\\0"):
+        raise InvalidRequest(
+            "a tenant, job or part has a name that cannot be part of an object key;"
+            " use letters, digits, '-', '_' and inner dots"
+        )
+    return name

@@ -1,0 +1,193 @@
+"""What an operator can set about the output bucket."""
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from helios_core.variables import Secret
+
+LONGEST_LINK = timedelta(days=7)
+"""A signature of version 4 is good for no longer (AWS, Signature Version 4, query parameters)."""
+
+_OURS = "HFS_BULK_EXPORT_S3"
+_KEY = f"{_OURS}_ACCESS_KEY_ID"
+_SECRET = f"{_OURS}_SECRET_ACCESS_KEY"
+_URL = r"^https?://[^\s/?#@]+/?$"
+
+
+class Encryption(StrEnum):
+    """Who encrypts what is stored, as S3 spells it."""
+
+    S3 = "AES256"
+    KMS = "aws:kms"
+    KMS_TWICE = "aws:kms:dsse"
+
+
+class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Which bucket, how to reach it, who one is there and how objects are stored."""
+
+    bucket: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+            description="Bucket of the export output; it must exist.",
+            extra={"name": "HFS_BULK_EXPORT_S3_BUCKET", "allowed": "the name of a bucket"},
+        ),
+    ]
+    prefix: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$",
+            description="Folder of the bucket that is the output's alone.",
+            extra={
+                "name": "HFS_BULK_EXPORT_S3_PREFIX",
+                "default": "the whole bucket",
+                "allowed": "folder names of letters, digits, '.', '_' and '-', joined by slashes",
+            },
+        ),
+    ] = ""
+    endpoint: Annotated[
+        str | None,
+        Meta(
+            pattern=_URL,
+            title="URL",
+            description="Address of the S3 server.",
+            extra={
+                "name": "HFS_BULK_EXPORT_S3_ENDPOINT",
+                "default": "as the AWS configuration says, else that of AWS in the region",
+                "allowed": "an http or https address without a path",
+            },
+        ),
+    ] = None
+    public_endpoint: Annotated[
+        str | None,
+        Meta(
+            pattern=_URL,
+            title="URL",
+            description="Address of the same server as clients reach it; download links use it.",
+            extra={
+                "default": "the endpoint itself",
+                "allowed": "an http or https address without a path",
+            },
+        ),
+    ] = None
+    allow_http: Annotated[
+        bool,
+        Meta(
+            description="Whether the bucket may be used without TLS.",
+            extra={"name": "HFS_BULK_EXPORT_S3_ALLOW_HTTP"},
+        ),
+    ] = False
+    force_path_style: Annotated[
+        bool,
+        Meta(
+            description="Whether the bucket is named in the path, not in the host; most servers "
+            "other than AWS want that.",
+            extra={"name": "HFS_BULK_EXPORT_S3_FORCE_PATH_STYLE"},
+        ),
+    ] = False
+    output_region: Annotated[
+        str | None,
+        Meta(
+            description="Region of the output bucket.",
+            extra={
+                "name": "HFS_BULK_EXPORT_S3_REGION",
+                "default": "HFS_S3_REGION, then as the AWS configuration says, then us-east-1",
+            },
+        ),
+    ] = None
+    region: Annotated[
+        str | None,
+        Meta(description="Region of every bucket whose own setting does not say another."),
+    ] = None
+    access_key_id: Annotated[
+        Secret | None,
+        Meta(
+            description="Key id for the output bucket alone.",
+            extra={
+                "name": "HFS_BULK_EXPORT_S3_ACCESS_KEY_ID",
+                "default": "the AWS credential chain",
+            },
+        ),
+    ] = None
+    secret_access_key: Annotated[
+        Secret | None,
+        Meta(
+            description="The secret that belongs to the key id.",
+            extra={"name": "HFS_BULK_EXPORT_S3_SECRET_ACCESS_KEY"},
+        ),
+    ] = None
+    session_token: Annotated[
+        Secret | None,
+        Meta(
+            description="The token that belongs to a temporary key id.",
+            extra={"name": "HFS_BULK_EXPORT_S3_SESSION_TOKEN"},
+        ),
+    ] = None
+    profile: Annotated[
+        str | None,
+        Meta(
+            description="Profile of the AWS configuration files for the output bucket alone.",
+            extra={"name": "HFS_BULK_EXPORT_S3_PROFILE"},
+        ),
+    ] = None
+    encryption: Annotated[
+        Encryption | None,
+        Meta(
+            description="Encryption asked of the server for every part.",
+            extra={"name": "HFS_BULK_EXPORT_S3_ENCRYPTION", "default": "as the bucket says"},
+        ),
+    ] = None
+    kms_key_id: Annotated[
+        str | None,
+        Meta(
+            description="Key of the encryption aws:kms or aws:kms:dsse.",
+            extra={"name": "HFS_BULK_EXPORT_S3_KMS_KEY_ID", "default": "the account's own"},
+        ),
+    ] = None
+    storage_class: Annotated[
+        str | None,
+        Meta(
+            pattern=r"^[A-Z][A-Z0-9_-]*$",
+            description="Storage class of every part; one that can be read at once.",
+            extra={
+                "name": "HFS_BULK_EXPORT_S3_STORAGE_CLASS",
+                "default": "as the bucket says",
+                "allowed": "a storage class in capitals, for example STANDARD_IA",
+            },
+        ),
+    ] = None
+    file_url_ttl: Annotated[
+        timedelta,
+        Meta(title="seconds", extra={"setting": "HFS_BULK_EXPORT_FILE_URL_TTL"}),
+    ] = timedelta(hours=1)
+
+    def __post_init__(self) -> None:
+        problems = [problem for wrong, problem in self._contradictions() if wrong]
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def _contradictions(self) -> list[tuple[bool, str]]:
+        key, secret = bool(self.access_key_id), bool(self.secret_access_key)
+        insecure = bool(self.endpoint) and urlsplit(self.endpoint).scheme == "http"
+        return [
+            (key != secret, f"{_KEY} and {_SECRET} are set together or not at all"),
+            (bool(self.session_token) and not key, f"{_OURS}_SESSION_TOKEN is set without {_KEY}"),
+            (bool(self.profile) and key, f"{_OURS}_PROFILE and {_KEY} are set both; use one"),
+            (
+                insecure and not self.allow_http,
+                f"{_OURS}_ENDPOINT is an http address and {_OURS}_ALLOW_HTTP is not true",
+            ),
+            (
+                bool(self.kms_key_id) and self.encryption in (None, Encryption.S3),
+                f"{_OURS}_KMS_KEY_ID is set without {_OURS}_ENCRYPTION=aws:kms or aws:kms:dsse",
+            ),
+            (
+                self.file_url_ttl > LONGEST_LINK,
+                "HFS_BULK_EXPORT_FILE_URL_TTL is above 604800, the most that S3 takes",
+            ),
+        ]

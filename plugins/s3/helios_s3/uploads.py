@@ -1,0 +1,184 @@
+"""One part on its way into the bucket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import obstore
+import structlog
+import xxhash
+
+from helios_core.manifests import Compression, PartKey, StoredPart
+from helios_core.threads import in_thread
+from helios_s3.buckets import Bucket
+from helios_s3.failures import FAILURES, unavailable
+from helios_s3.layout import part_key
+from helios_s3.unfinished import abort_of
+
+PIECE_BYTES = 1024 * 1024
+"""How much is handed to the driver at once: enough to make the hop between languages cheap."""
+
+BLOCK_BYTES = 5 * 1024 * 1024
+"""The size of a multipart upload's blocks, the least S3 takes; up to it a part is sent at once."""
+
+BLOCKS_AT_ONCE = 3
+_PATIENCE_SECONDS = 10.0
+"""How long a request under way may take to end once nobody wants the part any more."""
+
+
+class _Abandoned(Exception):
+    """Ends the driver's reading, upon which it aborts the upload."""
+
+
+class _Pipe(AsyncIterator[bytes]):
+    """Hands pieces from the task that makes them to the one that sends them."""
+
+    def __init__(self) -> None:
+        self._pieces = asyncio.Queue[bytes | None](maxsize=1)
+        self._abandoned = False
+
+    async def put(self, piece: bytes | None) -> None:
+        await self._pieces.put(piece)
+
+    def abandon(self) -> None:
+        self._abandoned = True
+        if self._pieces.empty():
+            self._pieces.put_nowait(None)
+
+    async def __anext__(self) -> bytes:
+        piece = await self._pieces.get()
+        if self._abandoned:
+            raise _Abandoned
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+
+class Upload:
+    """Sends one part: at once while it is small, in blocks as soon as it is not."""
+
+    def __init__(self, bucket: Bucket, key: PartKey) -> None:
+        self._bucket = bucket
+        self._name = key.name
+        self._key = part_key(bucket.prefix, key)
+        self._attributes = bucket.attributes(key.name, gzip=key.compression is Compression.GZIP)
+        self._held = list[bytes]()
+        self._size = 0
+        self._digest = xxhash.xxh3_128()
+        self._pipe = _Pipe()
+        self._sending: asyncio.Task[None] | None = None
+
+    async def write(self, piece: bytes) -> None:
+        """
+        Take the next bytes, and wait while the bucket is slower than what makes them.
+
+        Raises:
+            BackendUnavailable: The bucket took too long, or refused them.
+        """
+        self._digest.update(piece)
+        self._size += len(piece)
+        if self._sending is None:
+            self._held.append(piece)
+            if self._size > BLOCK_BYTES:
+                await self._begin()
+        else:
+            await self._hand_over(piece, self._sending)
+
+    async def finish(self) -> StoredPart:
+        """
+        Make the part durable, and with that visible.
+
+        Raises:
+            BackendUnavailable: It is not there, or it cannot be told whether it is.
+        """
+        if self._sending is None:
+            self._sending = self._send(b"".join(self._held), in_blocks=False)
+        else:
+            await self._hand_over(None, self._sending)
+        try:
+            await asyncio.shield(self._sending)
+        except FAILURES as error:
+            # The part may be there and only the answer be lost: a completed upload is unknown
+            # afterwards, so that asking for its completion once more is refused.
+            if not await self._arrived():
+                raise unavailable(error) from error
+        return StoredPart(size=self._size, digest=self._digest.hexdigest())
+
+    async def abandon(self) -> None:
+        """Remove whatever there is of the part, finished or not."""
+        if self._sending is None:
+            return
+        self._pipe.abandon()
+        _, late = await asyncio.wait([self._sending], timeout=_PATIENCE_SECONDS)
+        for request in late:
+            request.cancel()
+        await asyncio.wait([self._sending])
+        if not self._sending.cancelled():
+            self._sending.exception()  # what made the caller give up matters more
+        try:
+            await in_thread(abort_of, self._bucket, self._key)
+            await obstore.delete_async(self._bucket.store, self._key)
+        except FAILURES:
+            # `delete` takes it with the job.
+            structlog.get_logger().warning("output.leftover", part=self._name)
+
+    async def _begin(self) -> None:
+        sending = self._sending = self._send(self._pipe, in_blocks=True)
+        while self._held:
+            await self._hand_over(self._held.pop(0), sending)
+
+    def _send(
+        self, content: bytes | AsyncIterator[bytes], *, in_blocks: bool
+    ) -> asyncio.Task[None]:
+        async def send() -> None:
+            await obstore.put_async(
+                self._bucket.store,
+                self._key,
+                content,
+                attributes=self._attributes,
+                use_multipart=in_blocks,
+                chunk_size=BLOCK_BYTES,
+                max_concurrency=BLOCKS_AT_ONCE,
+            )
+
+        return asyncio.create_task(send())
+
+    async def _hand_over(self, piece: bytes | None, sending: asyncio.Task[None]) -> None:
+        handing = asyncio.ensure_future(self._pipe.put(piece))
+        try:
+            await asyncio.wait([handing, sending], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            handing.cancel()
+        if sending.done() and piece is not None:
+            # The driver gave up before it had everything.
+            try:
+                await sending
+            except FAILURES as error:
+                raise unavailable(error) from error
+
+    async def _arrived(self) -> bool:
+        try:
+            found = await obstore.head_async(self._bucket.store, self._key)
+        except FAILURES:
+            return False
+        return found["size"] == self._size
+
+
+async def pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Cut and join chunks to pieces of one size, the last one excepted."""
+    gathered = list[memoryview]()
+    size = 0
+    async for chunk in chunks:
+        rest = memoryview(chunk)
+        while rest:
+            taken = rest[: PIECE_BYTES - size]
+            rest = rest[len(taken) :]
+            gathered.append(taken)
+            size += len(taken)
+            if size == PIECE_BYTES:
+                piece, gathered, size = b"".join(gathered), [], 0
+                del taken
+                yield piece
+                del piece
+        del chunk, rest  # only what is gathered keeps it
+    if gathered:
+        yield b"".join(gathered)
