@@ -1,0 +1,125 @@
+"""
+How the search index is packed into rows.
+
+A row of postings holds, one column after the other, a count n, n fingerprints of terms, ascending,
+how many places there are up to the end of each, and the places. A row of spans holds n
+beginnings, n ends and n places. All numbers are big-endian, so that fingerprints compare as bytes.
+
+A fingerprint is the upper half of a term. Two terms of one bucket that share it are taken for one
+another, once in four thousand million: what is found is looked at again anyhow.
+"""
+
+import struct
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+BUCKETS = 64
+"""Into how many rows the terms of one transaction are divided."""
+
+UNKNOWN = 0
+"""The term of versions whose content could not be read: any search may be about them."""
+
+UNREADABLE = BUCKETS
+"""The bucket of that term alone, which every search looks into."""
+
+ROW_PLACES = 16_384
+"""Up to how many places a row of postings holds; more take another row."""
+
+ROW_SPANS = 100
+"""Up to how many spans a row holds."""
+
+FINGERPRINT_BYTES = 4
+_COUNT_BYTES = 2
+_SPAN_BYTES = 18
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """What is indexed of one version; a deletion has nothing."""
+
+    place: int
+    terms: tuple[int, ...] = ()
+    spans: tuple[tuple[int, int, int], ...] = ()
+
+
+class SpanRow(NamedTuple):
+    """Some spans of one kind, and within which bounds they are."""
+
+    low_min: int
+    low_max: int
+    high_min: int
+    high_max: int
+    content: bytes
+
+
+def bucket_of(term: int) -> int:
+    """Give the bucket in which a term is looked for."""
+    return UNREADABLE if term == UNKNOWN else term % BUCKETS
+
+
+def fingerprint_of(term: int) -> bytes:
+    """Give what tells a term from others of its bucket."""
+    return (term >> 32 & 0xFFFFFFFF).to_bytes(FINGERPRINT_BYTES, "big")
+
+
+def packed_postings(places: Mapping[bytes, Sequence[int]]) -> Iterator[bytes]:
+    """Give rows for the places of each fingerprint of a bucket."""
+    row: list[bytes] = []
+    count = 0
+    for fingerprint in sorted(places):
+        if row and count + len(places[fingerprint]) > ROW_PLACES:
+            yield _postings_row(row, places)
+            row, count = [], 0
+        row.append(fingerprint)
+        count += len(places[fingerprint])
+    yield _postings_row(row, places)
+
+
+def _postings_row(fingerprints: Sequence[bytes], places: Mapping[bytes, Sequence[int]]) -> bytes:
+    ends: list[int] = []
+    listed: list[int] = []
+    for fingerprint in fingerprints:
+        listed += places[fingerprint]
+        ends.append(len(listed))
+    count = len(fingerprints)
+    head = count.to_bytes(_COUNT_BYTES, "big") + b"".join(fingerprints)
+    return head + struct.pack(f">{count}H{len(listed)}H", *ends, *listed)
+
+
+def places_of(row: bytes, fingerprint: bytes) -> tuple[int, ...]:
+    """Give the places of a fingerprint in a row of postings."""
+    count = int.from_bytes(row[:_COUNT_BYTES], "big")
+
+    def nth(index: int) -> bytes:
+        start = _COUNT_BYTES + FINGERPRINT_BYTES * index
+        return row[start : start + FINGERPRINT_BYTES]
+
+    index = bisect_left(range(count), fingerprint, key=nth)
+    if index == count or nth(index) != fingerprint:
+        return ()
+    ends = _COUNT_BYTES + FINGERPRINT_BYTES * count
+    first, last = (
+        struct.unpack_from(">2H", row, ends + 2 * (index - 1))
+        if index
+        else (0, *struct.unpack_from(">H", row, ends))
+    )
+    return struct.unpack_from(f">{last - first}H", row, ends + 2 * count + 2 * first)
+
+
+def packed_spans(spans: Sequence[tuple[int, int, int]]) -> Iterator[SpanRow]:
+    """Give rows for spans of one kind, each as beginning, end and place."""
+    ordered = sorted(spans)
+    for start in range(0, len(ordered), ROW_SPANS):
+        lows, highs, places = zip(*ordered[start : start + ROW_SPANS], strict=True)
+        count = len(lows)
+        content = struct.pack(f">{2 * count}q{count}H", *lows, *highs, *places)
+        yield SpanRow(lows[0], lows[-1], min(highs), max(highs), content)
+
+
+def unpacked_spans(row: bytes) -> Iterator[tuple[int, int, int]]:
+    """Give the beginning, the end and the place of each span in a row."""
+    count = len(row) // _SPAN_BYTES
+    numbers = struct.unpack(f">{2 * count}q{count}H", row)
+    return zip(numbers[:count], numbers[count : 2 * count], numbers[2 * count :], strict=True)
