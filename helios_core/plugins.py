@@ -14,7 +14,7 @@ from helios_core.hookspecs import Backend, Reach
 from helios_core.installed import Plugin, find, installed, load, nearest
 from helios_core.job_stores import JobStore
 from helios_core.jobs import Job
-from helios_core.output_stores import OutputStore
+from helios_core.output_stores import OutputStore, SupportsSignedURLs
 from helios_core.settings import Settings
 from helios_core.variables import read, variables
 
@@ -165,6 +165,8 @@ class _Choice:
         name = _output(self._settings)
         setting = "HFS_BULK_EXPORT_OUTPUT_BACKEND"
         plugin = self._load(name, setting, role="output store")
+        if plugin and plugin.outputs:
+            self._check_links(plugin, plugin.outputs)
         return self._chosen(plugin, plugin.outputs, setting) if plugin else None
 
     def _load(self, name: str, setting: str, *, role: str | None = None) -> Plugin | None:
@@ -204,6 +206,17 @@ class _Choice:
                     f"{backend.reach}, and HFS_CLUSTER is true; select one whose reach is "
                     f"{Reach.MACHINES}: `helios plugins` shows the reach of what is installed, "
                     "helios-core[cluster] installs more"
+                )
+            )
+
+    def _check_links(self, plugin: Plugin, backend: Backend[OutputStore]) -> None:
+        only_links = self._settings.bulk_export_requires_access_token is own.AccessToken.FALSE
+        if only_links and not issubclass(backend.implementation, SupportsSignedURLs):
+            self._problems.append(
+                ConfigurationError(
+                    "HFS_BULK_EXPORT_REQUIRES_ACCESS_TOKEN is false, and output plugin "
+                    f"{plugin.origin.name} cannot sign links that need no token; set it to auto "
+                    "or true, or select an output that can: `helios plugins` shows which"
                 )
             )
 

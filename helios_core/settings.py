@@ -41,6 +41,17 @@ class NewlyAdded(StrEnum):
     EXCLUDE = "exclude"
 
 
+class AccessToken(StrEnum):
+    """Whether a manifest says that its files need an access token."""
+
+    AUTO = "auto"
+    """They need none; where the output store can sign links, clients get signed ones."""
+    TRUE = "true"
+    """They do, and this server sends them whatever the output store can do."""
+    FALSE = "false"
+    """They need none, and the output store must be able to sign links."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The server's configuration; field `x` is read from `HFS_X`, see `helios settings`."""
 
@@ -146,6 +157,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"default": "{HFS_DATA_DIR}/exports"},
         ),
     ] = None
+    bulk_export_requires_access_token: Annotated[
+        AccessToken,
+        Meta(
+            description="Whether files are downloaded from this server with the token of the "
+            "export (true), or through signed links where the output store has them (auto), or "
+            "through nothing else (false)."
+        ),
+    ] = AccessToken.AUTO
+    bulk_export_file_url_ttl: Annotated[
+        timedelta,
+        Meta(
+            title="seconds",
+            description="How long a signed link is valid; every poll of the manifest gives new "
+            "ones.",
+        ),
+    ] = timedelta(hours=1)
     bulk_export_output_ttl: Annotated[
         timedelta,
         Meta(title="seconds", description="How long a finished export and its files are kept."),

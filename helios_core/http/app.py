@@ -14,6 +14,8 @@ from helios_core.http.discovery import Discovery
 from helios_core.http.guards import Guard
 from helios_core.http.histories import History
 from helios_core.http.kickoff import KickOff, Quota, switched_off
+from helios_core.http.links import Links
+from helios_core.http.manifest import Manifests
 from helios_core.http.outcomes import exception_handlers
 from helios_core.http.parts import Parts
 from helios_core.http.resources import Reading, Writing
@@ -75,7 +77,7 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
     status = Status(
         backends,
         guard,
-        guide=GUIDES[settings.bulk_data_ig],
+        manifests=Manifests(GUIDES[settings.bulk_data_ig], _links(settings, backends)),
         output_ttl=settings.bulk_export_output_ttl,
         polls=Polls(
             per_minute=settings.bulk_export_polls_per_minute,
@@ -83,6 +85,14 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
         ),
     )
     return [*kick_off.routes(), *status.routes(), *Parts(backends, guard).routes()]
+
+
+def _links(settings: Settings, backends: Backends) -> Links:
+    return Links(
+        backends.outputs,
+        access_token=settings.bulk_export_requires_access_token,
+        valid_for=settings.bulk_export_file_url_ttl,
+    )
 
 
 def _policy(settings: Settings) -> Policy:

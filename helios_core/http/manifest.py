@@ -1,6 +1,6 @@
 """The manifest of an export, rendered anew from its published parts at every poll."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -10,6 +10,7 @@ from helios_core import completeness
 from helios_core.errors import PartNotFound
 from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.instants import format_instant
+from helios_core.http.links import Addresses, Links
 from helios_core.jobs import Job
 from helios_core.manifests import (
     Extensions,
@@ -31,6 +32,35 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     parts: Sequence[Part]
     next: int | None = None
     """The number of the next page, None where there is none yet, or none at all."""
+
+    @property
+    def keys(self) -> list[PartKey]:
+        """Every part that is named, that in which the last one goes on included."""
+        named = [part.key for part in self.parts]
+        return list(dict.fromkeys(named + [following(p.key) for p in self.parts if p.continues]))
+
+
+class Manifests:
+    """Gives manifests as one version of the guide has them, their files as links have them."""
+
+    def __init__(self, guide: Guide, links: Links) -> None:
+        self._guide = guide
+        self._links = links
+
+    async def page(self, job: Job, parts: Sequence[Part], number: int, *, base: str) -> bytes:
+        """
+        Give a page as JSON, empty while it cannot be told what will be on it.
+
+        Raises:
+            PartNotFound: There will never be a page of that number.
+            BackendUnavailable: Its links cannot be signed.
+        """
+        page = page_of(job, parts, number)
+        if page is None:
+            return b""
+        addresses = await self._links.to(page.keys, base)
+        manifest = manifest_of(job, page, guide=self._guide, base=base, addresses=addresses)
+        return msgspec.json.encode(manifest)
 
 
 def page_of(job: Job, parts: Sequence[Part], number: int) -> Page | None:
@@ -57,10 +87,26 @@ def page_of(job: Job, parts: Sequence[Part], number: int) -> Page | None:
     return Page(parts=chosen, next=number + 1 if more else None)
 
 
-def manifest_of(job: Job, page: Page, *, guide: Guide, base: str) -> Manifest:
-    """Give a manifest as seen through a base URL (Bulk Data 2.0.0, Output Manifest)."""
+def following(key: PartKey) -> PartKey:
+    """Give the next part of the same shard and kind."""
+    return msgspec.structs.replace(key, number=key.number + 1)
+
+
+def manifest_of(
+    job: Job,
+    page: Page,
+    *,
+    guide: Guide,
+    base: str,
+    addresses: Addresses,
+) -> Manifest:
+    """
+    Give a manifest as seen through a base URL (Bulk Data 2.0.0, Output Manifest).
+
+    `addresses` has those of all the page's `keys`.
+    """
     request = job.request
-    rendering = _Rendering(guide, base, organized_by=request.organize_by)
+    rendering = _Rendering(guide, addresses.of, organized_by=request.organize_by)
     lists = {
         guide.problems: rendering.files(page, PartKind.ERROR, proven=request.partial_manifests)
     }
@@ -69,7 +115,7 @@ def manifest_of(job: Job, page: Page, *, guide: Guide, base: str) -> Manifest:
         manifest_type=guide.manifest_type or UNSET,
         transaction_time=format_instant(job.transaction_time),
         request=request.url if guide.shows_request else UNSET,
-        requires_access_token=False,
+        requires_access_token=addresses.require_access_token,
         output_format=guide.output_format or UNSET,
         output_organized_by=request.organize_by or UNSET,
         output=rendering.files(page, PartKind.OUTPUT, proven=request.partial_manifests),
@@ -81,17 +127,14 @@ def manifest_of(job: Job, page: Page, *, guide: Guide, base: str) -> Manifest:
     )
 
 
-def part_url(key: PartKey, base: str) -> str:
-    """Give the address a part is downloaded from."""
-    return f"{base}/export-file/{key.job_id}/{key.name}"
-
-
 class _Rendering:
     """Parts as a version of the guide shows them."""
 
-    def __init__(self, guide: Guide, base: str, *, organized_by: str | None) -> None:
+    def __init__(
+        self, guide: Guide, urls: Mapping[PartKey, str], *, organized_by: str | None
+    ) -> None:
         self._guide = guide
-        self._base = base
+        self._urls = urls
         self._organized_by = organized_by
 
     def files(self, page: Page, kind: PartKind, *, proven: bool) -> list[ManifestFile]:
@@ -99,12 +142,11 @@ class _Rendering:
 
     def _file(self, part: Part, *, proven: bool) -> ManifestFile:
         key = part.key
-        following = msgspec.structs.replace(key, number=key.number + 1)
         return ManifestFile(
             type=part.manifest_type if self._typed(key.kind) else UNSET,
-            url=part_url(key, self._base),
+            url=self._urls[key],
             count=part.count,
-            continues_in_file=part_url(following, self._base) if part.continues else UNSET,
+            continues_in_file=self._urls[following(key)] if part.continues else UNSET,
             file_size=part.plain_size if self._guide.shows_sizes else UNSET,
             extension=self._tally(part) if proven else UNSET,
         )

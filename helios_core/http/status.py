@@ -15,10 +15,9 @@ from litestar.params import FromPath
 
 from helios_core import expiry
 from helios_core.errors import BackendError, InvalidParameter
-from helios_core.fhir.bulk_data import Guide
 from helios_core.http.floods import Allowance, Throttled, client_of
 from helios_core.http.guards import READ, Caller, Guard, Incoming, query_of
-from helios_core.http.manifest import manifest_of, page_of
+from helios_core.http.manifest import Manifests
 from helios_core.http.outcomes import outcome, reason_of
 from helios_core.jobs import Job, JobStatus, Progress
 from helios_core.plugins import Backends
@@ -49,13 +48,13 @@ class Status:
         backends: Backends,
         guard: Guard,
         *,
-        guide: Guide,
+        manifests: Manifests,
         output_ttl: timedelta,
         polls: Polls,
     ) -> None:
         self._backends = backends
         self._guard = guard
-        self._guide = guide
+        self._manifests = manifests
         self._output_ttl = output_ttl
         self._polls = polls
         self._allowance = Allowance(polls.per_minute, "polls of this export")
@@ -117,10 +116,7 @@ class Status:
         if job.status.active and not job.request.partial_manifests:
             return b""
         parts = await self._backends.jobs.parts(caller.tenant, job.id)
-        page = page_of(job, parts, number)
-        if page is None:
-            return b""
-        return msgspec.json.encode(manifest_of(job, page, guide=self._guide, base=caller.base))
+        return await self._manifests.page(job, parts, number, base=caller.base)
 
     def _expiry(self, job: Job) -> dict[str, str]:
         if job.completed_at is None:
