@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import asyncpg
 import boto3
@@ -75,6 +76,13 @@ class Postgres:
         finally:
             await connection.close()
 
+    def address(self) -> tuple[str, int] | str:
+        """Where it listens: host and port, or the path of a Unix socket."""
+        parts = urlsplit(self._url)
+        if folder := parse_qs(parts.query).get("host"):
+            return f"{folder[0]}/.s.PGSQL.{parts.port or 5432}"
+        return parts.hostname or "localhost", parts.port or 5432
+
     @property
     def restartable(self) -> bool:
         """Whether the server is ours to stop."""
@@ -86,6 +94,13 @@ class Postgres:
             absent("the server of HFS_TEST_POSTGRES_URL is not ours to restart", obtainable=False)
         self.server.stop()
         self.server.ensure_postgres_running()
+
+
+def through(url: str, proxy_port: int) -> str:
+    """Give the URL of the same database by way of a proxy on this machine."""
+    parts = urlsplit(url)
+    user, _, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{proxy_port}", query=""))
 
 
 @contextmanager
@@ -114,7 +129,7 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
     secret_key: str
     region: str = "us-east-1"
 
-    def client(self) -> Any:
+    def client(self, *, retries: int = 4) -> Any:
         """A client that knows nothing of ours, to look behind the back of the plugin."""
         return boto3.client(
             "s3",
@@ -122,7 +137,7 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
             region_name=self.region,
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
-            config=Config(s3={"addressing_style": "path"}),
+            config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": retries}),
         )
 
 
