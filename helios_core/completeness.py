@@ -25,7 +25,12 @@ _LARGEST = 2**64 - 1
 
 def digest_of(lines: Iterable[bytes]) -> int:
     """Give the digest of lines, in any order."""
-    return added(*map(xxh3_64_intdigest, lines))
+    return added(*digests_of(lines))
+
+
+def digests_of(lines: Iterable[bytes]) -> list[int]:
+    """Give the digest of each line."""
+    return list(map(xxh3_64_intdigest, lines))
 
 
 def added(*digests: int) -> int:

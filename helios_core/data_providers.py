@@ -38,7 +38,11 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Encoded resources read in one go."""
 
     lines: Sequence[bytes] = ()
-    """One compact JSON resource each, without the newline."""
+    """
+    One compact JSON resource each, without the newline.
+
+    `helios_core.framed.Framed` lines pass on without being taken apart; lists do for all else.
+    """
     damaged: Sequence[Damaged] = ()
     digests: Sequence[int] | None = None
     """

@@ -1,13 +1,15 @@
 """Frame resources as NDJSON, cut the stream into parts, compress it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
 from isal import isal_zlib
 
 from helios_core.completeness import added, digest_of
+from helios_core.data_providers import Batch
+from helios_core.framed import Framed
 
 T = TypeVar("T")
 
@@ -27,12 +29,14 @@ class Cutter:
     """
 
     def __init__(
-        self, source: AsyncIterator[Sequence[bytes]], *, max_bytes: int, max_rows: int | None
+        self, source: AsyncIterator[Batch], *, max_bytes: int, max_rows: int | None
     ) -> None:
         self._source = source
         self._max_bytes = max_bytes
         self._max_rows = max_rows
         self._waiting: Sequence[bytes] = ()
+        self._digests: Sequence[int] | None = None
+        """Of the lines waiting, where somebody has computed them already."""
         self.rows = 0
         """Lines in the part being cut, or in the last one."""
         self.bytes = 0
@@ -48,9 +52,10 @@ class Cutter:
         """Whether another part is to come; waits for its first line."""
         while not self._waiting:
             try:
-                self._waiting = await anext(self._source)
+                batch = await anext(self._source)
             except StopAsyncIteration:
                 return False
+            self._waiting, self._digests = batch.lines, batch.digests
         return True
 
     async def part(self) -> AsyncGenerator[bytes]:
@@ -60,26 +65,35 @@ class Cutter:
             fits, size = self._fitting()
             if not fits:
                 return
-            taken, self._waiting = self._waiting[:fits], self._waiting[fits:]
             self.rows += fits
             self.bytes += size
-            self.digest_sum = added(self.digest_sum, digest_of(taken))
             self.total_rows += fits
+            taken = self._take(fits)
             chunks = frame(taken)
             del taken  # a large line must not outlive its chunk
             while chunks:
                 yield chunks.pop(0)
 
+    def _take(self, fits: int) -> Sequence[bytes]:
+        """Give the first of the lines waiting, and count their digests."""
+        taken, self._waiting = self._waiting[:fits], self._waiting[fits:]
+        if self._digests is None:
+            self.digest_sum = added(self.digest_sum, digest_of(taken))
+        else:
+            self.digest_sum = added(self.digest_sum, *self._digests[:fits])
+            self._digests = self._digests[fits:]
+        return taken
+
     def _fitting(self) -> tuple[int, int]:
         """How many of the waiting lines the part still takes, and their size."""
         fits = len(self._waiting)
-        size = sum(map(len, self._waiting)) + fits
+        size = size_of(self._waiting)
         within_rows = self._max_rows is None or self.rows + fits <= self._max_rows
         if within_rows and self.bytes + size <= self._max_bytes:
             return fits, size
         fits = size = 0
-        for line in self._waiting:
-            grown = size + len(line) + 1
+        for length in lengths_of(self._waiting):
+            grown = size + length + 1
             rows = self.rows + fits
             if self._max_rows is not None and rows >= self._max_rows:
                 break
@@ -89,8 +103,25 @@ class Cutter:
         return fits, size
 
 
+def size_of(lines: Sequence[bytes]) -> int:
+    """Give how many bytes of NDJSON some lines are, newlines included."""
+    return lines.size if isinstance(lines, Framed) else sum(map(len, lines)) + len(lines)
+
+
+def lengths_of(lines: Sequence[bytes]) -> Iterable[int]:
+    """Give the length of each line."""
+    return lines.lengths() if isinstance(lines, Framed) else map(len, lines)
+
+
+def text_of(lines: Sequence[bytes]) -> bytes:
+    """Give lines with newlines between them, at most one behind the last."""
+    return lines.text if isinstance(lines, Framed) else b"\n".join(lines)
+
+
 def frame(lines: Sequence[bytes]) -> list[bytes]:
     """Give lines as chunks of NDJSON, each line ended by a newline."""
+    if isinstance(lines, Framed):
+        return lines.chunks()
     if max(map(len, lines), default=0) <= LARGE_LINE_BYTES:
         return [b"\n".join((*lines, b""))] if lines else []
     chunks = list[bytes]()

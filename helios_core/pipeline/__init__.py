@@ -1,27 +1,29 @@
 """One shard, from the data provider to parts in the output store."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
 import msgspec
 
 from helios_core.cohorts import view_for
-from helios_core.data_providers import Damaged, SupportsTombstones
+from helios_core.completeness import digests_of
+from helios_core.data_providers import Batch, Damaged, SupportsTombstones
 from helios_core.exports import ExportView, Purpose
 from helios_core.fhir.outcomes import outcome_line
 from helios_core.filters import matching_deletions
+from helios_core.framed import Framed
 from helios_core.leases import Lease
 from helios_core.manifests import Compression, Part, PartKey, PartKind
 from helios_core.ndjson import Cutter, ahead, gzipped
-from helios_core.pipeline.attachments import absolute
+from helios_core.pipeline.attachments import Absolute, absolute
 from helios_core.pipeline.blocks import BlockCutter
 from helios_core.pipeline.notes import Notes
 from helios_core.pipeline.organizing import Organized
 from helios_core.pipeline.sources import batches_of, filtered
 from helios_core.plugins import Backends
 from helios_core.threads import in_thread
-from helios_core.transforms import transform_of
+from helios_core.transforms import Transform, transform_of
 
 DELETIONS_PER_BUNDLE = 1000
 """How many deletions one line of a deleted file holds."""
@@ -84,10 +86,10 @@ class ShardExport:
             BackendError: The data could not be read or the parts could not be stored.
         """
         parts = await (self._write_blocks() if self._is_organized else self._write_lines())
-        async with aclosing(self._deletions()) as lines:
-            parts += await self._write(PartKind.DELETED, self._cutter(lines))
-        async with aclosing(self._problems()) as lines:
-            parts += await self._write(PartKind.ERROR, self._cutter(lines))
+        async with aclosing(self._deletions()) as batches:
+            parts += await self._write(PartKind.DELETED, self._cutter(batches))
+        async with aclosing(self._problems()) as batches:
+            parts += await self._write(PartKind.ERROR, self._cutter(batches))
         if self._notes is not None:
             self.notes = await in_thread(self._notes.packed)
         return parts
@@ -97,8 +99,8 @@ class ShardExport:
         return self._lease.shard.purpose is Purpose.ORGANIZED
 
     async def _write_lines(self) -> list[Part]:
-        async with aclosing(ahead(self._lines(), heavy=self._is_heavy)) as lines:
-            self._resources = self._cutter(lines)
+        async with aclosing(ahead(self._batches(), heavy=self._is_heavy)) as batches:
+            self._resources = self._cutter(batches)
             return await self._write(PartKind.OUTPUT, self._resources)
 
     async def _write_blocks(self) -> list[Part]:
@@ -118,8 +120,8 @@ class ShardExport:
         for key in self._written:
             await self._backends.outputs.discard(key)
 
-    def _cutter(self, lines: AsyncGenerator[Sequence[bytes]]) -> Cutter:
-        return Cutter(lines, max_bytes=self._part_bytes, max_rows=self._limits.part_rows)
+    def _cutter(self, batches: AsyncGenerator[Batch]) -> Cutter:
+        return Cutter(batches, max_bytes=self._part_bytes, max_rows=self._limits.part_rows)
 
     @property
     def _part_bytes(self) -> int:
@@ -161,49 +163,46 @@ class ShardExport:
             compression=self._limits.compression,
         )
 
-    async def _lines(self) -> AsyncGenerator[Sequence[bytes]]:
+    async def _batches(self) -> AsyncGenerator[Batch]:
         own = self._lease.shard.purpose in (Purpose.VIEW, Purpose.OLDER)
         if own and self._lease.shard.resource_type not in self._view.request.types:
             return  # there is something to report, and nothing to read
-        async for lines in self._transformed():
-            rows = self._limits.batch_rows
-            if len(lines) > rows:
-                for start in range(0, len(lines), rows):
-                    yield lines[start : start + rows]
-            elif lines:
-                yield lines
-            del lines  # a large resource must not outlive the reading of the next one
+        async for batch in self._transformed():
+            if isinstance(batch.lines, Framed) or len(batch.lines) <= self._limits.batch_rows:
+                yield batch
+            else:
+                for piece in pieces_of(batch, self._limits.batch_rows):
+                    yield piece
+            del batch  # a large resource must not outlive the reading of the next one
 
-    async def _transformed(self) -> AsyncGenerator[Sequence[bytes]]:
+    async def _transformed(self) -> AsyncGenerator[Batch]:
         batches = batches_of(
             self._backends, self._lease, self._view, batch_bytes=self._limits.batch_bytes
         )
         async for batch in batches:
             self._looked_at += len(batch.lines)
-            lines = batch.lines
             if self._lease.shard.purpose is Purpose.LINKS:
                 # What is damaged there is none of this export's.
-                self._note(lines)
+                await self._note(batch.lines)
                 continue
-            self._damaged += batch.damaged
             if self._transform is not None:
-                lines, damaged = await asyncio.to_thread(self._transform, lines)
-                self._damaged += damaged
-            self._note(lines)
-            if self._absolute is not None:
-                lines = self._absolute(lines)
-            yield lines
-            del batch, lines
+                batch = await in_thread(transformed, self._transform, batch)  # noqa: PLW2901
+            self._damaged += batch.damaged
+            await self._note(batch.lines)
+            if batch.lines:
+                yield batch if self._absolute is None else rewritten(self._absolute, batch)
+            del batch
 
-    def _note(self, lines: Sequence[bytes]) -> None:
-        if self._notes is not None:
-            self._notes.take(lines)
+    async def _note(self, lines: Sequence[bytes]) -> None:
+        if self._notes is not None and lines:
+            await in_thread(self._notes.take, lines)
 
-    def _is_heavy(self, lines: Sequence[bytes]) -> bool:
-        """Whether these are one resource larger than a batch: nothing else then gets in there."""
+    def _is_heavy(self, batch: Batch) -> bool:
+        """Whether this is one resource larger than a batch: nothing else then gets in there."""
+        lines = batch.lines
         return len(lines) == 1 and len(lines[0]) > self._limits.batch_bytes
 
-    async def _deletions(self) -> AsyncGenerator[Sequence[bytes]]:
+    async def _deletions(self) -> AsyncGenerator[Batch]:
         """Deletions as transaction Bundles (Bulk Data 2.0.0, Complete Status, deleted)."""
         provider = self._backends.provider
         if self._lease.shard.purpose not in (Purpose.VIEW, Purpose.DELETIONS):
@@ -214,9 +213,9 @@ class ShardExport:
         async for ids in provider.read_deleted(self._view, shard, batch_rows=DELETIONS_PER_BUNDLE):
             named = await matching_deletions(provider, self._view, self._filter, ids)
             if named:
-                yield [deletion_bundle(shard.resource_type, named)]
+                yield Batch(lines=[deletion_bundle(shard.resource_type, named)])
 
-    async def _problems(self) -> AsyncGenerator[Sequence[bytes]]:
+    async def _problems(self) -> AsyncGenerator[Batch]:
         """What the client must know: once a job what it is about, and unreadable resources."""
         lines = [unreadable(damaged) for damaged in self._damaged]
         if self._lease.shard.number == 0:
@@ -224,8 +223,27 @@ class ShardExport:
             lines += [outcome_line("warning", "not-supported", text) for text in ignored]
             lines += [outcome_line("error", "incomplete", text) for text in gaps]
         if lines:
-            yield lines
+            yield Batch(lines=lines)
         await asyncio.sleep(0)
+
+
+def transformed(transform: Transform, batch: Batch) -> Batch:
+    """Give what a transform leaves of a batch, with the digests of what it made."""
+    lines, damaged = transform(batch.lines)
+    return Batch(lines=lines, damaged=[*batch.damaged, *damaged], digests=digests_of(lines))
+
+
+def rewritten(rewrite: Absolute, batch: Batch) -> Batch:
+    """Give a batch with other lines; the digests are kept only where these are the same."""
+    lines = rewrite(batch.lines)
+    return batch if lines is batch.lines else Batch(lines=lines)
+
+
+def pieces_of(batch: Batch, rows: int) -> Iterator[Batch]:
+    """Cut a batch into smaller ones."""
+    for start in range(0, len(batch.lines), rows):
+        digests = None if batch.digests is None else batch.digests[start : start + rows]
+        yield Batch(lines=batch.lines[start : start + rows], digests=digests)
 
 
 def deletion_bundle(resource_type: str, ids: Sequence[str]) -> bytes:

@@ -16,6 +16,7 @@ from helios_core.fhir.references import bases, split_reference
 from helios_core.fhir.versions import table
 from helios_core.leases import Lease
 from helios_core.membership import Membership, Reference
+from helios_core.ndjson import text_of
 from helios_core.pipeline.notes import BINARY, Noted, noted
 from helios_core.plugins import Backends
 
@@ -35,7 +36,7 @@ def absolute(base_url: str) -> Absolute:
     replacement = b'"url":"' + msgspec.json.encode(base_url.rstrip("/"))[1:-1] + b"/Binary/"
 
     def rewritten(lines: Sequence[bytes]) -> Sequence[bytes]:
-        if not any(_MARK in line for line in lines):
+        if _MARK not in text_of(lines):
             return lines
         return [
             _RELATIVE.sub(lambda _: replacement, line) if _MARK in line else line for line in lines

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 import msgspec
 
 from helios_core.completeness import added, digest_of
+from helios_core.data_providers import Batch
 from helios_core.ndjson import Cutter, frame
 from helios_core.pipeline.spools import Spool
 
@@ -155,9 +156,9 @@ class BlockCutter(Cutter):
         self.digest_sum = added(self.digest_sum, digest_of(lines))
 
 
-async def _no_lines() -> AsyncGenerator[Sequence[bytes]]:
-    for lines in tuple[Sequence[bytes]]():
-        yield lines
+async def _no_lines() -> AsyncGenerator[Batch]:
+    for batch in tuple[Batch]():
+        yield batch
 
 
 def _open(connection: sqlite3.Connection, ids: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ from helios_core.exports import ExportRequest, Level
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.references import bases
 from helios_core.leases import Lease
+from helios_core.ndjson import text_of
 from helios_core.pipeline.spools import Spool, spool
 from helios_core.plugins import Backends
 
@@ -69,9 +70,10 @@ class Notes:
 
     def take(self, lines: Sequence[bytes]) -> None:
         """Note what some lines refer to."""
+        text = text_of(lines)
         if self._context is not None:
-            self._found.update(self._context.findall(b"\n".join(lines)))
-        if self._linked is not None:
+            self._found.update(self._context.findall(text))
+        if self._linked is not None and b"Binary" in text:
             for line in lines:
                 if b"Binary" in line and (found := self._linked.findall(line)):
                     self._take_links(line, found)

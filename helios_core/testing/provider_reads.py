@@ -4,6 +4,7 @@ import asyncio
 import tracemalloc
 
 import pytest
+from xxhash import xxh3_64_intdigest
 
 from helios_core.data_providers import DataProvider
 from helios_core.exports import ExportView, Level, Shard
@@ -47,6 +48,18 @@ class ReadClauses(DataProviderContract):
         snapshot = await take(provider, await everything_now(provider), batch_bytes=batch_bytes)
 
         assert snapshot.names == names(*resources)
+
+    @pytest.mark.parametrize("batch_bytes", [1, 700, 1_000_000_000])
+    async def test_digests_that_are_given_are_those_of_the_lines(
+        self, provider: DataProvider, batch_bytes: int
+    ) -> None:
+        """P3: the proof of completeness adds them up without looking at the lines again."""
+        await self.seed(provider, *mixture(40))
+        everything = await everything_now(provider)
+
+        for shard in await provider.plan(everything, shard_bytes=5_000):
+            async for batch in provider.read(everything, shard, batch_bytes=batch_bytes):
+                assert batch.digests in (None, [xxh3_64_intdigest(line) for line in batch.lines])
 
     async def test_shards_are_numbered_in_the_order_of_the_types(
         self, provider: DataProvider

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helios_core.completeness import digest_of
+from helios_core.data_providers import Batch
 from helios_core.ndjson import LARGE_LINE_BYTES, Cutter, ahead, frame, gzipped
 
 
-async def stream(*batches: Sequence[bytes]) -> AsyncGenerator[Sequence[bytes]]:
-    for batch in batches:
-        yield batch
+async def stream(*batches: Sequence[bytes]) -> AsyncGenerator[Batch]:
+    for lines in batches:
+        yield Batch(lines=lines)
 
 
 async def cut(cutter: Cutter) -> list[bytes]:
@@ -39,6 +41,21 @@ async def test_parts_joined_are_the_lines_in_order_and_keep_both_limits(
         assert rows >= 1
         assert len(part) <= max_bytes or rows == 1
         assert max_rows is None or rows <= max_rows
+
+
+@pytest.mark.parametrize("max_bytes", [4, 6, 100])
+async def test_digests_that_come_along_are_summed_and_not_computed_again(max_bytes):
+    async def source() -> AsyncGenerator[Batch]:
+        yield Batch(lines=[b"1", b"2", b"3"], digests=[10, 20, 30])
+        yield Batch(lines=[b"4"])
+
+    cutter = Cutter(source(), max_bytes=max_bytes, max_rows=None)
+    total = 0
+    while await cutter.more():
+        _ = [chunk async for chunk in cutter.part()]
+        total += cutter.digest_sum
+
+    assert total == 60 + digest_of([b"4"])
 
 
 async def test_a_part_is_filled_before_the_next_one_begins():

@@ -9,6 +9,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+from xxhash import xxh3_64_intdigest
 
 from helios_core.data_providers import Applied, Batch, Order, Outcome, Page, Put
 from helios_core.errors import VersionConflict
@@ -48,6 +49,18 @@ class TestLosesARowPerPage(OnMemoryProvider):
         "test_reading_a_shard_again_gives_the_same",
         "test_any_history_agrees_with_the_model",
     )
+
+
+class ForgetsADigest(MemoryDataProvider):
+    async def read(self, view, shard, *, batch_bytes):
+        async for batch in super().read(view, shard, batch_bytes=batch_bytes):
+            digests = [xxh3_64_intdigest(line) for line in batch.lines]
+            yield msgspec.structs.replace(batch, digests=[*digests[:-1], 0])
+
+
+class TestForgetsADigest(OnMemoryProvider):
+    subject_class = ForgetsADigest
+    caught_by = ("test_digests_that_are_given_are_those_of_the_lines",)
 
 
 class RepeatsARowPerPage(MemoryDataProvider):

@@ -151,8 +151,8 @@ async def test_parts_stay_when_the_answer_to_complete_is_lost(ward):
     """Decision 2: only the job store's word that nothing is published allows discarding."""
     complete = ward.jobs.complete
 
-    async def complete_and_lose_the_answer(lease, parts):
-        await complete(lease, parts)
+    async def complete_and_lose_the_answer(lease, parts, **options):
+        await complete(lease, parts, **options)
         raise BackendUnavailable("connection lost")
 
     ward.jobs.complete = complete_and_lose_the_answer
@@ -227,7 +227,7 @@ async def test_claims_are_tried_again_when_the_job_store_comes_back(ward):
 async def test_a_lost_lease_during_publishing_discards_the_parts(ward):
     job = await ward.kick_off()
 
-    async def lost(lease, parts):
+    async def lost(lease, parts, **options):
         await ward.jobs.cancel(job.tenant, job.id)
         raise LeaseLost("a newer lease exists")
 

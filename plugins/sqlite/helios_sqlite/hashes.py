@@ -10,6 +10,11 @@ def signed(unsigned: int) -> int:
     return (unsigned ^ _SIGN) - _SIGN
 
 
+def unsigned(signed: int) -> int:
+    """Give the 64-bit hash that is stored as a signed integer."""
+    return signed & (2 * _SIGN - 1)
+
+
 def line_hash(line: bytes) -> int:
     """Give the hash under which a line is stored, and by which damage is found."""
     return signed(xxhash.xxh3_64_intdigest(line))

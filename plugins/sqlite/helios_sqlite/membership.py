@@ -11,7 +11,7 @@ from helios_core.data_providers import Batch, Damaged
 from helios_core.exports import ExportView
 from helios_core.fhir.versions import FHIRVersion
 from helios_sqlite.clock import to_stamp
-from helios_sqlite.hashes import line_hash
+from helios_sqlite.hashes import line_hash, unsigned
 from helios_sqlite.ranges import scope_range
 from helios_sqlite.scopes import NOWHERE, find_scope
 from helios_sqlite.views import filter_of
@@ -55,6 +55,7 @@ def fetch(
 ) -> Batch:
     """Give those of `ids` that are live at an instant."""
     lines = list[bytes]()
+    digests = list[int]()
     damaged = list[Damaged]()
     number = find_scope(connection, *scope) or NOWHERE
     parameters = {"ids": json.dumps(list(ids)), "scope": number, "at": to_stamp(at)}
@@ -64,4 +65,5 @@ def fetch(
             damaged.append(Damaged(resource_type=scope[2], id=resource_id, reason=reason))
         else:
             lines.append(line)
-    return Batch(lines=lines, damaged=damaged)
+            digests.append(unsigned(stored_hash))
+    return Batch(lines=lines, damaged=damaged, digests=digests)

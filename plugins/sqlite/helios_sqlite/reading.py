@@ -4,15 +4,17 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import accumulate
 
 import msgspec
 from xxhash import xxh3_64_intdigest
 
 from helios_core.data_providers import Batch, Damaged
 from helios_core.exports import Cohort, ExportView, Shard
+from helios_core.framed import Framed
 from helios_sqlite.databases import Reader
 from helios_sqlite.failures import is_damage, primary_code
-from helios_sqlite.hashes import line_hash
+from helios_sqlite.hashes import line_hash, unsigned
 from helios_sqlite.ranges import Range, scope_range
 from helios_sqlite.scopes import find_scope
 from helios_sqlite.views import Filter, filter_of
@@ -76,15 +78,15 @@ SELECT extent, appended_bytes FROM extents WHERE extent BETWEEN ? AND ? ORDER BY
 _FIRST_PICKED = "SELECT min(seq) FROM picked WHERE seq >= ? AND seq < ?"
 # What SQLite puts together in one step needs no step of the interpreter, nor its lock, per row.
 _TOGETHER = """
-SELECT count(*), total(line_hash >> 32), total(line_hash & 4294967295),
+SELECT total(line_hash >> 32), total(line_hash & 4294967295), group_concat(size),
   CAST(group_concat(content, x'0a') AS BLOB) FROM (
 """
 _LINES = """
-SELECT v.line_hash, v.content FROM versions AS v
+SELECT v.line_hash, v.size, v.content FROM versions AS v
 WHERE v.seq >= :first AND v.seq < :end AND NOT v.deleted
 """
 _LINES_OF_COHORT = """
-SELECT v.line_hash, v.content FROM picked AS p CROSS JOIN versions AS v ON v.seq = p.seq
+SELECT v.line_hash, v.size, v.content FROM picked AS p CROSS JOIN versions AS v ON v.seq = p.seq
 WHERE p.seq >= :first AND p.seq < :end AND NOT v.deleted
 """
 _WINDOW = _TOGETHER + _LINES + _SHOWN + "ORDER BY v.seq)"
@@ -185,14 +187,14 @@ def _next_window(
             return None
         window = seqs.within_extent(number)
         parameters = left.parameters(first=window.first, end=window.end)
-        lines = _undamaged(*connection.execute(query, parameters).fetchone())
+        batch = _undamaged(*connection.execute(query, parameters).fetchone())
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
         return None
-    if lines is None:
+    if batch is None:
         return None
-    return Batch(lines=lines), left.starting(window.end) if window.end < seqs.end else None
+    return batch, left.starting(window.end) if window.end < seqs.end else None
 
 
 def _remaining(connection: sqlite3.Connection, left: Slice) -> Range | None:
@@ -205,12 +207,23 @@ def _remaining(connection: sqlite3.Connection, left: Slice) -> Range | None:
     return None if picked is None else Range(first=picked, end=end)
 
 
-def _undamaged(count: int, high: float, low: float, content: bytes | None) -> list[bytes] | None:
+def _undamaged(high: float, low: float, sizes: str | None, content: bytes | None) -> Batch | None:
     """Give the lines of a window, or None if they are not those that were written."""
-    lines = content.split(b"\n") if content else []
+    if sizes is None:
+        return Batch()
+    text = content or b""
+    begins = list(accumulate((int(size) + 1 for size in sizes.split(",")), initial=0))
+    ends = [begin - 1 for begin in begins[1:]]
+    if ends[-1] != len(text):
+        return None
+    view = memoryview(text)
+    digests = [
+        xxh3_64_intdigest(view[begin:end]) for begin, end in zip(begins, ends, strict=False)
+    ]
     stored = (int(high) << 32) + int(low)
-    found = sum(map(xxh3_64_intdigest, lines))
-    return lines if len(lines) == count and (stored - found) % (1 << 64) == 0 else None
+    if (stored - sum(digests)) % (1 << 64):
+        return None
+    return Batch(lines=Framed(text, ends), digests=digests)
 
 
 def next_among(
@@ -237,6 +250,7 @@ def _gather(
 ) -> tuple[Batch, int | None]:
     """Give a batch, and the seq of the first resource that had no room in it."""
     lines: list[bytes] = []
+    digests: list[int] = []
     damaged: list[Damaged] = []
     room = batch_bytes
     following = None
@@ -250,8 +264,9 @@ def _gather(
             damaged.append(_damaged(left.resource_type, resource_id, line))
             continue
         lines.append(line)
+        digests.append(unsigned(stored_hash))
         room -= size
-    return Batch(lines=lines, damaged=damaged), following
+    return Batch(lines=lines, damaged=damaged, digests=digests), following
 
 
 def _large(connection: sqlite3.Connection, seq: int) -> bytes | None:

@@ -1,0 +1,80 @@
+"""Lines in one piece of NDJSON, so that what only passes on need not be taken apart."""
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+
+class Framed(Sequence[bytes]):
+    """
+    Lines that lie one behind the other in one value, with a newline between them.
+
+    As a sequence it copies each line it gives; `chunks` and `text` copy nothing of a whole.
+    """
+
+    __slots__ = ("_begin", "_ends", "_text")
+
+    def __init__(self, text: bytes, ends: Sequence[int], *, begin: int = 0) -> None:
+        """
+        Take the text as it is; `ends` says where in it each line ends, before its newline.
+
+        The newline of the last line may be missing.
+        """
+        self._text = text
+        self._ends = ends
+        self._begin = begin
+
+    @property
+    def size(self) -> int:
+        """How many bytes of NDJSON these are, newlines included."""
+        return self._ends[-1] + 1 - self._begin if self._ends else 0
+
+    @property
+    def text(self) -> bytes:
+        """The lines with newlines between them, at most one behind the last."""
+        if self._begin == 0 and self._end >= len(self._text) - 1:
+            return self._text
+        return self._text[self._begin : self._end]
+
+    def chunks(self) -> list[bytes]:
+        """Give the lines as chunks of NDJSON, each line ended by a newline."""
+        if not self._ends:
+            return []
+        text = self.text
+        return [text] if len(text) == self.size else [text, b"\n"]
+
+    def lengths(self) -> Iterator[int]:
+        """Give the length of each line."""
+        begin = self._begin
+        for end in self._ends:
+            yield end - begin
+            begin = end + 1
+
+    def __len__(self) -> int:
+        """Give how many lines there are."""
+        return len(self._ends)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Give the lines in order."""
+        return iter(self._text[self._begin : self._end].split(b"\n") if self._ends else ())
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Sequence[bytes]": ...
+    def __getitem__(self, index: int | slice) -> "bytes | Sequence[bytes]":
+        """Give a line, or some that follow each other, without a copy of these."""
+        if isinstance(index, int):
+            place = range(len(self))[index]
+            return self._text[self._starts(place) : self._ends[place]]
+        places = range(len(self))[index]
+        if places.step != 1:
+            return [self[place] for place in places]
+        ends = self._ends[places.start : places.stop]
+        return Framed(self._text, ends, begin=self._starts(places.start) if ends else 0)
+
+    @property
+    def _end(self) -> int:
+        return self._ends[-1] if self._ends else self._begin
+
+    def _starts(self, place: int) -> int:
+        return self._ends[place - 1] + 1 if place else self._begin
