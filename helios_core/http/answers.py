@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 from litestar import Response
+from litestar.response.base import ASGIResponse
 
 from helios_core.data_providers import StoredVersion
 from helios_core.errors import ResourceDeleted, ResourceNotFound
@@ -77,6 +78,25 @@ class BundleAnswer(
     total: int | None = None
     link: tuple[Link, ...] = ()
     entry: tuple[BundleEntry, ...] = ()
+
+
+class Empty(Response[bytes]):
+    """An answer without a body and, unlike Litestar's, without the media type of one."""
+
+    def __init__(self, *, status: int, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(b"", status_code=status, headers=dict(headers or {}))
+
+    def to_asgi_response(
+        self,
+        app: Any,  # noqa: ANN401  the superclass has an alias of its own for it
+        request: Incoming,
+        **options: Any,  # noqa: ANN401
+    ) -> ASGIResponse:
+        """Give it as ASGI."""
+        answer = super().to_asgi_response(app, request, **options)
+        if "content-type" in answer.headers:
+            del answer.headers["content-type"]
+        return answer
 
 
 def etag_of(version_id: int) -> str:

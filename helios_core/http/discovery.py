@@ -13,6 +13,7 @@ from helios_core.fhir.versions import FHIRVersion
 from helios_core.http.answers import resource_answer
 from helios_core.http.capability import capability_statement
 from helios_core.http.guards import READ, Guard, Incoming, parameters_of
+from helios_core.http.openapi import openapi_document
 from helios_core.plugins import Backends
 
 NOBODY: Final = "readiness"
@@ -44,6 +45,7 @@ class Discovery:
         """Give the doors of description and of health."""
         return [
             route("/metadata", http_method=READ, status_code=200)(self.metadata),
+            route("/openapi.json", http_method=READ, status_code=200)(self.openapi),
             route(["/health", "/_readiness"], http_method=READ, status_code=200)(self.ready),
             route("/_liveness", http_method=READ, status_code=200)(self.alive),
         ]
@@ -62,6 +64,15 @@ class Discovery:
             date=self._date,
         )
         return resource_answer(caller, statement)
+
+    async def openapi(self, request: Incoming) -> Response[bytes]:
+        """Give the OpenAPI document of the exports and searches."""
+        caller = self._guard.admit(request)
+        parameters_of(request)
+        document = openapi_document(
+            self._backends.provider, caller.fhir_version, base=caller.base, guide=self._guide
+        )
+        return Response(document, media_type="application/json")
 
     async def alive(self) -> dict[str, str]:
         """Say that the process answers; no backend is asked."""

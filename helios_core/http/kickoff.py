@@ -8,7 +8,7 @@ from litestar.params import FromPath
 
 from helios_core import kickoff
 from helios_core.exports import Level
-from helios_core.http.answers import resource_answer
+from helios_core.http.answers import Empty, resource_answer
 from helios_core.http.estimates import estimate_answer
 from helios_core.http.floods import Allowance, client_of
 from helios_core.http.guards import Guard, Incoming, body_of, query_of, url_of
@@ -101,7 +101,7 @@ class KickOff:
         headers = {"Content-Location": f"{caller.base}/export-status/{job.id}"}
         if job.request.separate_status:
             headers["Preference-Applied"] = "respond-async, separate-export-status"
-        return Response(b"", status_code=202, headers=headers)
+        return Empty(status=202, headers=headers)
 
 
 def switched_off() -> list[HTTPRouteHandler]:

@@ -189,4 +189,15 @@ _SHAPING: Final[Mapping[str, Callable[[str], object]]] = {
     "_total": partial(_choice, Total, "_total"),
 }
 """What shapes an answer, and what refuses the values of it that are not served."""
-_SERVED: Final = {*_SHAPING, *_INCLUDES}
+SHAPING: Final[Mapping[str, str]] = {
+    "_count": f"Resources on a page, at most {LARGEST_COUNT}; 0 is only the total.",
+    "_sort": f"One of {', '.join(Order)}.",
+    "_total": f"How well the number of all matches must be known: {', '.join(Total)}.",
+    "_summary": f"One of {', '.join(Summary)}.",
+    "_elements": "Root elements to send beside the mandatory ones, joined by commas.",
+    "_include": "Type:parameter, to bring what the matches refer to.",
+    "_revinclude": "Type:parameter, to bring what refers to the matches.",
+    "_after": "Where a page begins; it stands in the links of the page before.",
+}
+"""What shapes an answer, in words for somebody who writes a client."""
+_SERVED: Final = frozenset(SHAPING)

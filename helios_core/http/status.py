@@ -15,6 +15,7 @@ from litestar.params import FromPath
 
 from helios_core import expiry
 from helios_core.errors import BackendError, InvalidParameter
+from helios_core.http.answers import Empty
 from helios_core.http.floods import Allowance, Throttled, client_of
 from helios_core.http.guards import READ, Caller, Guard, Incoming, query_of
 from helios_core.http.manifest import Manifests
@@ -108,8 +109,9 @@ class Status:
                 progress = await self._backends.jobs.progress(caller.tenant, job.id)
                 headers = _progress(job, progress, now=datetime.now(UTC))
                 body = await self._manifest(job, caller, number)
-                media_type = JSON if body else None
-                return Response(body, status_code=202, media_type=media_type, headers=headers)
+                if not body:
+                    return Empty(status=202, headers=headers)
+                return Response(body, status_code=202, media_type=JSON, headers=headers)
 
     async def _manifest(self, job: Job, caller: Caller, number: int) -> bytes:
         """Give a page of the manifest, empty as long as it cannot be shown."""
@@ -129,11 +131,9 @@ class Status:
         caller = self._guard.admit(request)
         await self._backends.jobs.cancel(caller.tenant, job_id)
         log.info("job.cancelled", job_id=job_id)
-        return Response(
-            b"",
-            status_code=202,
-            background=BackgroundTask(self._remove, caller.tenant, job_id),
-        )
+        answer = Empty(status=202)
+        answer.background = BackgroundTask(self._remove, caller.tenant, job_id)
+        return answer
 
     async def _remove(self, tenant: str, job_id: str) -> None:
         """Remove what an ended export left; the sweeper tries again where this fails."""

@@ -16,7 +16,8 @@ from helios_core.pipeline import PartLimits
 from helios_core.plugins import Backends
 from helios_core.settings import Settings
 from helios_core.worker import WorkerOptions, run
-from helios_sqlite import SQLiteSettings, open_data_provider
+from helios_sqlite import SQLiteSettings, open_data_provider, open_job_store
+from tests.http.fuzzing import STORED, UNLIMITED, Fuzzed
 
 BASE = "http://fhir.example"
 ASYNC = {"Prefer": "respond-async"}
@@ -105,6 +106,20 @@ async def either_site(request, open_site, tmp_path):
         return
     async with open_data_provider(SQLiteSettings(data_dir=str(tmp_path))) as provider:
         yield await open_site(provider=provider)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def fuzzed(request, open_site, tmp_path):
+    async with AsyncExitStack() as stack:
+        if request.param == "memory":
+            made = Fuzzed(await open_site(UNLIMITED))
+        else:
+            own = SQLiteSettings(data_dir=str(tmp_path))
+            provider = await stack.enter_async_context(open_data_provider(own))
+            jobs = await stack.enter_async_context(open_job_store(own))
+            made = Fuzzed(await open_site(UNLIMITED, provider=provider, jobs=jobs), own.path)
+        await made._site.put(*STORED)
+        yield made
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ async def test_a_running_export_answers_202_with_progress_and_a_number_of_second
 
     assert response.status_code == 202
     assert response.headers["retry-after"] == "1"
+    assert "content-type" not in response.headers
     assert re.fullmatch(r"\d+ % \([\d,]+ of [\d,]+ resources\)", response.headers["x-progress"])
     assert response.content == b""
 

@@ -1,0 +1,291 @@
+"""
+The doors of exports and searches as an OpenAPI document, from the tables that the doors use.
+
+Reading and changing single resources is FHIR's own REST, which the CapabilityStatement describes.
+"""
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Final
+
+import msgspec
+
+from helios_core.data_providers import DataProvider, SupportsSearch
+from helios_core.exports import Level
+from helios_core.fhir.bulk_data import Guide
+from helios_core.fhir.search import supported
+from helios_core.fhir.versions import FHIRVersion, table
+from helios_core.http.openapi_parts import (
+    ETAG,
+    JOB,
+    NDJSON_FILE,
+    PROGRESS,
+    SCHEMAS,
+    TENANT,
+    Schema,
+    answers,
+    content,
+    header,
+    parameter,
+    referred,
+)
+from helios_core.http.outcomes import FHIR_JSON
+from helios_core.http.queries import SHAPING
+from helios_core.kickoff.catalogue import Parameter, Value, served
+
+DESCRIPTION: Final = (
+    "FHIR Bulk Data Export and search. Reading and changing single resources is FHIR's REST API, "
+    "which the CapabilityStatement under /metadata describes, as it does the search parameters of "
+    "every type. Every error is an OperationOutcome."
+)
+TYPE: Final = "ResourceType"
+PREFERENCES: Final = (
+    "^respond-async(, (handling=strict|handling=lenient|separate-export-status))*$"
+)
+
+
+def openapi_document(
+    provider: DataProvider, fhir_version: FHIRVersion, *, base: str, guide: Guide | None
+) -> bytes:
+    """Give the document for one FHIR version as JSON; no guide means no exports."""
+    paths = dict(_discovery())
+    if guide is not None:
+        paths |= _exports(guide)
+    if isinstance(provider, SupportsSearch):
+        paths |= _searches(fhir_version)
+    return msgspec.json.encode(
+        {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "Helios",
+                "version": version("helios-core"),
+                "description": DESCRIPTION,
+                "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
+            },
+            "servers": [{"url": base}],
+            "paths": paths,
+            "components": {"schemas": SCHEMAS | dict(_schemas(fhir_version, guide))},
+        }
+    )
+
+
+def _schemas(fhir_version: FHIRVersion, guide: Guide | None) -> Iterator[tuple[str, Schema]]:
+    """Give the schemas that depend on versions."""
+    yield TYPE, {"type": "string", "enum": sorted(table(fhir_version).types)}
+    if guide is not None and "POST" in guide.kick_off_methods:
+        for level in Level:
+            yield _body_name(level), _parameters(_asked_at(level, "POST", guide))
+
+
+def _body_name(level: Level) -> str:
+    return f"{level.capitalize()}Export"
+
+
+def _discovery() -> Iterator[tuple[str, Schema]]:
+    statement = content({"type": "object"}, FHIR_JSON)
+    told = content({"type": "object"}, "application/json")
+    doors = {
+        "/metadata": ("The CapabilityStatement", {200: statement}, (400, 406)),
+        "/openapi.json": ("This document", {200: told}, (400, 406)),
+        "/health": ("Whether every backend answers", {200: told}, (503,)),
+        "/_readiness": ("Whether every backend answers", {200: told}, (503,)),
+        "/_liveness": ("Whether the process answers", {200: told}, ()),
+    }
+    for path, (summary, good, bad) in doors.items():
+        yield path, {"get": {"summary": summary, "responses": answers(good, *bad)}}
+
+
+def _exports(guide: Guide) -> dict[str, Schema]:
+    doors = {
+        "/$export": (Level.SYSTEM, "Export everything"),
+        "/Patient/$export": (Level.PATIENT, "Export the compartments of all patients"),
+        "/Group/{resource_id}/$export": (
+            Level.GROUP,
+            "Export the compartments of a group's patients",
+        ),
+    }
+    paths: dict[str, Schema] = {
+        path: {
+            method.lower(): _kick_off(guide, level, method) | {"summary": summary}
+            for method in guide.kick_off_methods
+        }
+        for path, (level, summary) in doors.items()
+    }
+    paths["/export-status/{job_id}"] = {"get": _poll(), "delete": _end()}
+    paths["/export-file/{job_id}/{name}"] = {"get": _download()}
+    return paths
+
+
+def _asked_at(level: Level, method: str, guide: Guide) -> list[Parameter]:
+    return [
+        each
+        for each in served(guide)
+        if method in each.methods and (each.system or level is not Level.SYSTEM)
+    ]
+
+
+def _kick_off(guide: Guide, level: Level, method: str) -> Schema:
+    place = header("Content-Location", "Where to ask for the status", {"type": "string"})
+    group = [parameter("resource_id", "path", {"type": "string"})]
+    query = _asked_at(level, method, guide) if method == "GET" else []
+    operation: Schema = {
+        "parameters": [
+            TENANT,
+            parameter("Prefer", "header", {"type": "string", "pattern": PREFERENCES}),
+            *(group if level is Level.GROUP else ()),
+            *map(_in_query, query),
+        ],
+        "responses": answers(
+            {
+                200: content(referred("Parameters"), FHIR_JSON) | {"description": "A dry run"},
+                202: {"description": "The export has begun", "headers": place},
+            },
+            *(400, 404, 406, 413, 415, 429, 500, 503),
+        ),
+    }
+    if method == "POST":
+        body = content(referred(_body_name(level)), FHIR_JSON, "application/json")
+        operation["requestBody"] = {"required": True, **body}
+    return operation
+
+
+def _in_query(asked: Parameter) -> Schema:
+    text = _text(asked)
+    schema = {"type": "array", "items": text} if asked.repeats else text
+    example = [asked.example] if asked.repeats else asked.example
+    told = parameter(asked.name, "query", schema, required=False)
+    return told | {"description": asked.meaning, "example": example}
+
+
+def _text(asked: Parameter) -> Schema:
+    """Give the schema of a value as a text."""
+    if asked.name == "_type":
+        return referred(TYPE)
+    if asked.choices:
+        return {"type": "string", "enum": asked.choices}
+    if asked.value is Value.INSTANT:
+        return {"type": "string", "format": "date-time"}
+    if asked.value is Value.NUMBER:
+        return {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"}
+    return {"type": "string"}
+
+
+def _parameters(asked: list[Parameter]) -> Schema:
+    """Give the schema of a Parameters resource with entries for what can be asked for."""
+    entries = [_entry(each, kind) for each in asked for kind in each.value.kinds]
+    example = [
+        {"name": "_type", "valueString": "Patient"},
+        {"name": "_since", "valueInstant": "2020-01-02T03:04:05Z"},
+    ]
+    return {
+        "type": "object",
+        "required": ["resourceType"],
+        "properties": {
+            "resourceType": {"const": "Parameters"},
+            "parameter": {"type": "array", "items": {"anyOf": entries}},
+        },
+        "example": {"resourceType": "Parameters", "parameter": example},
+    }
+
+
+def _entry(asked: Parameter, kind: str) -> Schema:
+    return {
+        "type": "object",
+        "description": asked.meaning,
+        "required": ["name", kind],
+        "properties": {"name": {"const": asked.name}, kind: _value(asked, kind)},
+        "additionalProperties": False,
+    }
+
+
+def _value(asked: Parameter, kind: str) -> Schema:
+    """Give the schema of a value in one of the kinds it may have."""
+    text = _text(asked)
+    within = {"valueReference": "reference", "valueCoding": "code"}.get(kind)
+    if within is not None:
+        return {"type": "object", "required": [within], "properties": {within: text}}
+    if kind == "valueBoolean":
+        return {"type": "boolean"}
+    if asked.value is Value.NUMBER and kind != "valueString":
+        return {"type": "integer", "minimum": 1, "maximum": 10**18 - 1}
+    return text
+
+
+def _poll() -> Schema:
+    manifest = content(referred("Manifest"), "application/json")
+    number = parameter("page", "query", {"type": "integer", "minimum": 1}, required=False)
+    expires = header("Expires", "From when the files may be gone", {"type": "string"})
+    return {
+        "summary": "How far an export is, then its manifest",
+        "parameters": [TENANT, JOB, number],
+        "responses": answers(
+            {
+                200: manifest | {"description": "It is complete", "headers": expires},
+                202: manifest
+                | {"description": "It runs; a manifest only of parts", "headers": PROGRESS},
+            },
+            *(400, 404, 406, 429, 500, 503),
+        ),
+    }
+
+
+def _end() -> Schema:
+    return {
+        "summary": "End an export and remove its files",
+        "parameters": [TENANT, JOB],
+        "responses": answers({202: {"description": "It is ended"}}, 400, 404, 406, 500, 503),
+    }
+
+
+def _download() -> Schema:
+    conditions = ("Range", "If-Range", "If-None-Match")
+    optional = [
+        parameter(each, "header", {"type": "string"}, required=False) for each in conditions
+    ]
+    whole = NDJSON_FILE | {"headers": ETAG}
+    return {
+        "summary": "Download one file",
+        "parameters": [TENANT, JOB, parameter("name", "path", {"type": "string"}), *optional],
+        "responses": answers(
+            {
+                200: whole | {"description": "All of it"},
+                206: whole | {"description": "A range of it"},
+                304: {"description": "It is what If-None-Match names"},
+            },
+            *(400, 404, 416, 500, 503),
+        ),
+    }
+
+
+def _searches(fhir_version: FHIRVersion) -> dict[str, Schema]:
+    named = parameter("resource_type", "path", referred(TYPE))
+    asked = _asked(fhir_version)
+    form = {
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in asked},
+        "additionalProperties": {"type": "string"},
+    }
+    bundle = {200: content(referred("Bundle"), FHIR_JSON)}
+    responses = answers(bundle, 400, 404, 406, 413, 415, 500, 503)
+    common = {"responses": responses, "summary": "Search resources of a type, in pages"}
+    by_form = {"required": True, **content(form, "application/x-www-form-urlencoded")}
+    in_query = [
+        parameter(name, "query", {"type": "string"}, required=False) | {"description": meaning}
+        for name, meaning in asked.items()
+    ]
+    return {
+        "/{resource_type}": {"get": {"parameters": [TENANT, named, *in_query], **common}},
+        "/{resource_type}/_search": {
+            "post": {"parameters": [TENANT, named], "requestBody": by_form, **common}
+        },
+    }
+
+
+def _asked(fhir_version: FHIRVersion) -> dict[str, str]:
+    """Give what can be asked of every type: those of any type, and what shapes the answer."""
+    everywhere = {
+        each.code: f"A search parameter of every type ({each.type})."
+        for each in supported(fhir_version, "Basic")
+        if each.code.startswith("_")
+    }
+    return {**everywhere, **SHAPING}
