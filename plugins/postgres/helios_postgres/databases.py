@@ -189,17 +189,18 @@ async def connected(settings: PostgresSettings) -> AsyncIterator["asyncpg.Connec
         BackendUnavailable: The server cannot be reached.
     """
     setting, url = _address(settings, replica=False)
+    patience = settings.connect_timeout.total_seconds()
     with opening(setting):
         connection = await asyncpg.connect(
-            url.reveal(),
-            timeout=settings.connect_timeout.total_seconds(),
-            server_settings={"application_name": "helios"},
+            url.reveal(), timeout=patience, server_settings={"application_name": "helios"}
         )
-        try:
+    try:
+        with translated():
             await prepare(connection, settings, timeout_ms=0)
             yield connection
-        finally:
-            await connection.close(timeout=settings.connect_timeout.total_seconds())
+    finally:
+        with translated():
+            await connection.close(timeout=patience)
 
 
 async def prepare(connection: Connection, settings: PostgresSettings, *, timeout_ms: int) -> None:

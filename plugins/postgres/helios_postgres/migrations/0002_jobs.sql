@@ -5,11 +5,11 @@ CREATE TABLE stores (
 
 INSERT INTO stores VALUES (gen_random_uuid()::text);
 
--- When each tenant was last served; its row is also what additions of one tenant queue up for.
+-- When each tenant was last served, counted in claims.
 CREATE TABLE turns (
   tenant text PRIMARY KEY,
   served bigint NOT NULL DEFAULT 0
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000);
 
 CREATE SEQUENCE servings;
 
@@ -24,10 +24,17 @@ CREATE TABLE jobs (
   completed_at timestamptz,
   failure text,
   UNIQUE (tenant, id)
-) WITH (fillfactor = 70);
+);
+
+CREATE INDEX jobs_active ON jobs (tenant, job) WHERE status IN ('accepted', 'in-progress');
+CREATE INDEX jobs_ended ON jobs (completed_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX jobs_recent ON jobs (tenant, completed_at, job) WHERE status = 'complete';
 
 -- A shard may be claimed from available_at on: at once, after a failure's pause, or when its lease
 -- lapses. NULL is never again. It waits for the shards of its job's earlier phases.
+--
+-- No index has a column that a claim or a renewal changes, so that their row versions stay on the
+-- page and are pruned there; the fill factor leaves them the room.
 CREATE TABLE shards (
   job bigint NOT NULL REFERENCES jobs ON DELETE CASCADE,
   number integer NOT NULL,
@@ -42,7 +49,9 @@ CREATE TABLE shards (
   attempts integer NOT NULL DEFAULT 0,
   last_error text,
   PRIMARY KEY (job, number)
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
+
+CREATE INDEX shards_open ON shards (job, phase, number) WHERE NOT done;
 
 -- Published parts only.
 CREATE TABLE parts (

@@ -1,0 +1,299 @@
+"""Job state in PostgreSQL."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import TypeVar
+
+import msgspec
+from asyncpg import Record
+
+from helios_core.errors import BackendUnavailable, JobNotFound, TooManyExports
+from helios_core.exports import Shard
+from helios_core.job_stores import JobStore
+from helios_core.jobs import Job, JobStatus, Progress
+from helios_core.leases import Lease
+from helios_core.manifests import Part
+from helios_postgres import leasing
+from helios_postgres.databases import Connection, Database
+
+T = TypeVar("T")
+
+ASKED_AGAIN_AFTER = timedelta(milliseconds=100)
+"""The pause after a change whose answer was lost, before it is asked for again."""
+
+_JOB = "SELECT accepted, status, created_at, completed_at, failure FROM jobs "
+_GET = _JOB + "WHERE tenant = $1 AND id = $2 AND status <> 'cancelled'"
+_ADDED = _JOB + "WHERE tenant = $1 AND id = $2"
+_REMOVABLE = _JOB + (
+    "WHERE completed_at IS NOT NULL AND (completed_at <= now() - $1::interval"
+    " OR status = 'cancelled') ORDER BY completed_at LIMIT $2"
+)
+_RECENT = _JOB + (
+    "WHERE tenant = $1 AND status = 'complete' ORDER BY completed_at DESC, job DESC LIMIT $2"
+)
+_TURN = "INSERT INTO turns (tenant) VALUES ($1) ON CONFLICT DO NOTHING"
+_ACTIVE = "SELECT count(*) FROM jobs WHERE tenant = $1 AND status IN ('accepted', 'in-progress')"
+_ADD_JOB = """
+INSERT INTO jobs (tenant, id, accepted, status, created_at)
+VALUES ($1, $2, $3, 'accepted', clock_timestamp()) RETURNING job
+"""
+_ADD_SHARDS = """
+INSERT INTO shards (job, number, phase, shard, resources, available_at)
+SELECT $1, number, phase, shard, resources, '-infinity'
+FROM unnest($2::int[], $3::int[], $4::bytea[], $5::bigint[]) AS s (number, phase, shard, resources)
+"""
+_PROGRESS = """
+SELECT coalesce(sum(s.resources_done), 0)::bigint AS resources_done,
+  coalesce(sum(s.resources), 0)::bigint AS resources_total,
+  count(*) FILTER (WHERE s.done) AS shards_done, count(s.number) AS shards_total
+FROM jobs AS j LEFT JOIN shards AS s ON s.job = j.job
+WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled' GROUP BY j.job
+"""
+_PARTS = """
+SELECT p.part, p.position FROM jobs AS j LEFT JOIN parts AS p ON p.job = j.job
+WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled'
+ORDER BY p.kind, p.shard, p.number
+"""
+_NOTES = """
+SELECT n.shard, n.notes FROM jobs AS j LEFT JOIN LATERAL (
+  SELECT shard, notes FROM notes WHERE job = j.job AND shard > $3 ORDER BY shard LIMIT 1
+) AS n ON true
+WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled'
+"""
+_CANCEL = """
+SELECT job FROM jobs WHERE tenant = $1 AND id = $2 AND status <> 'cancelled' FOR NO KEY UPDATE
+"""
+_DELETE = "DELETE FROM jobs WHERE tenant = $1 AND id = $2"
+_EXISTS = "SELECT EXISTS (SELECT 1 FROM jobs WHERE tenant = $1 AND id = $2)"
+
+
+class PostgresJobStore(JobStore):
+    """
+    Keeps jobs in PostgreSQL, where any number of processes on any machines share them.
+
+    What is no more than one statement is sent as one, in one round trip. `add` and `complete` are
+    asked for again when their answer is lost, and tell the truth about what the first try did.
+    """
+
+    def __init__(self, database: Database, identity: str) -> None:
+        self._database = database
+        self._identity = identity
+        self._news = asyncio.Event()
+
+    @classmethod
+    async def of(cls, database: Database) -> "PostgresJobStore":
+        """Give the store in an opened database."""
+        async with database.connection() as connection:
+            return cls(database, await connection.fetchval("SELECT identity FROM stores"))
+
+    @property
+    def identity(self) -> str:
+        """A UUID made with the schema; a copy of the database has it too."""
+        return self._identity
+
+    @property
+    def channel(self) -> str:
+        """The channel on which idle workers of every process are told of work."""
+        return f"{self._database.settings.schema}_work"
+
+    def wake(self) -> None:
+        """Let whoever waits for work in this process look for it."""
+        self._news.set()
+
+    async def add(self, job: Job, shards: Sequence[Shard], *, max_active: int) -> Job:
+        """Store a job with its shards, unless the tenant is at its cap (J1)."""
+
+        async def work(connection: Connection, *, again: bool) -> Job:
+            # What the rest sees must include what another addition is about to commit.
+            key = self._database.lock_key(f"additions of {job.tenant}")
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", key)
+            if again and (row := await connection.fetchrow(_ADDED, job.tenant, job.id)):
+                return leasing.to_job(row)
+            return await self._add(connection, job, shards, max_active=max_active)
+
+        return await self._surely(work)
+
+    async def get(self, tenant: str, job_id: str) -> Job:
+        """Give a job that was not cancelled."""
+        [row] = await self._found(_GET, tenant, job_id)
+        return leasing.to_job(row)
+
+    async def progress(self, tenant: str, job_id: str) -> Progress:
+        """Count published resources and those that holders reported."""
+        [row] = await self._found(_PROGRESS, tenant, job_id)
+        return Progress(**row)
+
+    async def parts(self, tenant: str, job_id: str) -> list[Part]:
+        """Give the published parts in order."""
+        rows = await self._found(_PARTS, tenant, job_id)
+        return [_to_part(row) for row in rows if row["part"] is not None]
+
+    async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
+        """Give what completed shards noted, each by a statement of its own (J13)."""
+        shard = -1
+        while True:
+            [row] = await self._found(_NOTES, tenant, job_id, shard)
+            if row["notes"] is None:
+                return
+            shard = row["shard"]
+            yield row["notes"]
+
+    async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
+        """Claim the shard whose turn it is (J2, J3, J8, J9, J11)."""
+        self._news.clear()
+        while True:
+            async with self._database.connection() as connection:
+                claimed = await leasing.claim(
+                    connection, worker, lease_for=lease_for, max_attempts=max_attempts
+                )
+            if not isinstance(claimed, leasing.Exhausted):
+                break
+            await self._database.write(leasing.give_up, claimed, max_attempts=max_attempts)
+        if claimed is not None:
+            self.wake()  # where one shard waits there may be another
+        return claimed
+
+    async def renew(self, lease: Lease, *, lease_for: timedelta, resources_done: int) -> None:
+        """Extend a lease (J4, J7)."""
+        async with self._database.connection() as connection:
+            await leasing.renew(
+                connection, lease, lease_for=lease_for, resources_done=resources_done
+            )
+
+    async def complete(
+        self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""
+    ) -> JobStatus:
+        """Publish a shard's parts and notes and close it (J4, J5, J12, J13)."""
+
+        async def work(connection: Connection, *, again: bool) -> JobStatus:
+            return await leasing.complete(
+                connection, lease, parts, notes=notes, channel=self.channel, again=again
+            )
+
+        return await self._surely(work)
+
+    async def fail(
+        self, lease: Lease, reason: str, *, max_attempts: int, retry_after: timedelta
+    ) -> JobStatus:
+        """Record a failed attempt (J4, J9); a slow poll finds the shard after its pause."""
+        return await self._database.write(
+            leasing.fail,
+            lease,
+            reason,
+            max_attempts=max_attempts,
+            retry_after=retry_after,
+            channel=self.channel,
+        )
+
+    async def release(self, lease: Lease) -> None:
+        """Hand a shard back (J4)."""
+        async with self._database.connection() as connection:
+            await leasing.release(connection, lease, channel=self.channel)
+
+    async def cancel(self, tenant: str, job_id: str) -> None:
+        """End a job for good (J6)."""
+        await self._database.write(_cancel, tenant, job_id)
+
+    async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
+        """Give cancelled jobs and those finished long enough ago (J7)."""
+        return await self._jobs(_REMOVABLE, completed_before, limit)
+
+    async def recent(self, tenant: str, *, limit: int) -> list[Job]:
+        """Give the tenant's complete jobs, the latest first."""
+        return await self._jobs(_RECENT, tenant, limit)
+
+    async def delete(self, tenant: str, job_id: str) -> None:
+        """Forget a job with everything of it (J6)."""
+        async with self._database.connection() as connection:
+            await connection.execute(_DELETE, tenant, job_id)
+
+    async def exists(self, tenant: str, job_id: str) -> bool:
+        """Whether the job is remembered, cancelled or not."""
+        async with self._database.connection() as connection:
+            return bool(await connection.fetchval(_EXISTS, tenant, job_id))
+
+    async def wait_for_work(self, at_most: timedelta) -> None:
+        """Return as soon as any process adds a shard or hands one back, or after `at_most`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(at_most.total_seconds()):
+                await self._news.wait()
+
+    async def _add(
+        self, connection: Connection, job: Job, shards: Sequence[Shard], *, max_active: int
+    ) -> Job:
+        active = await connection.fetchval(_ACTIVE, job.tenant)
+        if active >= max_active:
+            raise TooManyExports(
+                f"{active} exports are active and {max_active} are allowed;"
+                " wait for one to finish, or delete one"
+            )
+        await connection.execute(_TURN, job.tenant)
+        number = await connection.fetchval(_ADD_JOB, job.tenant, job.id, msgspec.json.encode(job))
+        await _add_shards(connection, number, shards)
+        if shards:
+            await leasing.notify(connection, self.channel)
+        else:
+            await leasing.end(connection, number, JobStatus.COMPLETE)
+        row = await connection.fetchrow(_ADDED, job.tenant, job.id)
+        assert row is not None  # noqa: S101 - it has just been inserted
+        return leasing.to_job(row)
+
+    async def _surely(self, work: Callable[..., Awaitable[T]]) -> T:
+        """
+        Do some work in a transaction, and ask again where its answer is lost on the way.
+
+        The work is told that it is asked for `again`: what it would do may be done already. A try
+        that is still under way at the server holds the locks that the next one waits for.
+        """
+        deadline = time.monotonic() + self._database.settings.connect_timeout.total_seconds()
+        again = False
+        while True:
+            try:
+                return await self._database.write(work, again=again)
+            except BackendUnavailable:
+                if time.monotonic() >= deadline:
+                    raise
+            again = True
+            await asyncio.sleep(ASKED_AGAIN_AFTER.total_seconds())
+
+    async def _found(self, query: str, tenant: str, job_id: str, *more: object) -> list[Record]:
+        """Give the rows of a query that has one at least wherever the job is visible."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(query, tenant, job_id, *more)
+        if not rows:
+            raise _not_found(job_id)
+        return rows
+
+    async def _jobs(self, query: str, *parameters: object) -> list[Job]:
+        async with self._database.connection() as connection:
+            return [leasing.to_job(row) for row in await connection.fetch(query, *parameters)]
+
+
+async def _add_shards(connection: Connection, job: int, shards: Sequence[Shard]) -> None:
+    await connection.execute(
+        _ADD_SHARDS,
+        job,
+        [shard.number for shard in shards],
+        [shard.phase for shard in shards],
+        [msgspec.json.encode(shard) for shard in shards],
+        [shard.resources for shard in shards],
+    )
+
+
+async def _cancel(connection: Connection, tenant: str, job_id: str) -> None:
+    job = await connection.fetchval(_CANCEL, tenant, job_id)
+    if job is None:
+        raise _not_found(job_id)
+    await leasing.end(connection, job, JobStatus.CANCELLED)
+
+
+def _to_part(row: Record) -> Part:
+    part = msgspec.json.decode(row["part"], type=Part)
+    return msgspec.structs.replace(part, published=row["position"])
+
+
+def _not_found(job_id: str) -> JobNotFound:
+    return JobNotFound(f"there is no export {job_id}; list the exports to see which exist")
