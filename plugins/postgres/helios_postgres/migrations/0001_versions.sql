@@ -66,6 +66,8 @@ CREATE TABLE versions (
   content bytea
 );
 
+CREATE INDEX versions_deleted ON versions (seq) WHERE deleted;
+
 -- What stopped being current, and when: the stamp of the version that followed. An update of
 -- `versions` would copy the content, this is a few bytes.
 CREATE TABLE endings (

@@ -1,0 +1,90 @@
+"""Stamps: instants in whole microseconds by the database's clock, which never go back here."""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+
+from asyncpg.exceptions import LockNotAvailableError
+
+from helios_core.errors import BackendUnavailable
+from helios_postgres.databases import Connection, Database
+from helios_postgres.failures import translated
+
+FOREVER = (1 << 63) - 1
+"""A stamp after all others."""
+
+FIRST_TRY_MS = 50
+"""How long writers are held up at first; twice as long at every further try."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_PATIENCE = "SELECT set_config('lock_timeout', $1, true)"
+
+
+def to_stamp(instant: datetime) -> int:
+    """Give the microseconds since 1970."""
+    return (instant - _EPOCH) // _MICROSECOND
+
+
+def from_stamp(stamp: int) -> datetime:
+    """Give the instant of a stamp."""
+    return _EPOCH + timedelta(microseconds=stamp)
+
+
+class Clock:
+    """
+    Gives writes their stamps and exports their transaction times.
+
+    A write holds a lock, shared with other writes, from before it is stamped until it is
+    committed. An export takes that lock alone for a moment: then no write is between its stamp
+    and its commit.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._keys = (database.lock_key("settle"), database.lock_key("clock"))
+
+    async def write_stamp(self, connection: Connection) -> int:
+        """Give a stamp later than any given out before, to be used by this transaction."""
+        stamp: int = await connection.fetchval("SELECT write_stamp($1, $2)", *self._keys)
+        return stamp
+
+    async def settled_stamp(self) -> int:
+        """
+        Give a stamp of about now that every write not committed yet will exceed (P1).
+
+        While it waits for the writes under way, others queue behind it; so it waits for a moment,
+        lets them pass, and waits twice as long the next time.
+
+        Raises:
+            BackendUnavailable: A write did not end in time.
+        """
+        timeout = self._database.settings.settle_timeout
+        deadline = time.monotonic() + timeout.total_seconds()
+        patience_ms = FIRST_TRY_MS
+        while (left_ms := round((deadline - time.monotonic()) * 1000)) > 0:
+            patience_ms = min(patience_ms, left_ms)
+            stamp = await self._try(patience_ms)
+            if stamp is not None:
+                return stamp
+            await asyncio.sleep(min(patience_ms, left_ms) / 1000)
+            patience_ms *= 2
+        raise BackendUnavailable(
+            "no instant could be settled: a write has been under way for longer than the"
+            f" {timeout.total_seconds():g} s of HFS_POSTGRES_SETTLE_TIMEOUT; try again later, and"
+            " look for a long transaction in pg_stat_activity if it stays so"
+        )
+
+    async def _try(self, patience_ms: int) -> int | None:
+        try:
+            with translated():
+                return await self._database.write(self._settle, patience_ms)
+        except BackendUnavailable as error:
+            if isinstance(error.__cause__, LockNotAvailableError):
+                return None
+            raise
+
+    async def _settle(self, connection: Connection, patience_ms: int) -> int:
+        await connection.fetchval(_PATIENCE, f"{patience_ms}ms")
+        stamp: int = await connection.fetchval("SELECT settled_stamp($1, $2)", *self._keys)
+        return stamp

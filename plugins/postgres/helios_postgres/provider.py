@@ -1,0 +1,182 @@
+"""Resources in PostgreSQL."""
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from datetime import datetime
+
+from helios_core.data_providers import (
+    Applied,
+    Batch,
+    DataProvider,
+    Delete,
+    Put,
+    StoredVersion,
+)
+from helios_core.exports import ExportView, Shard
+from helios_core.fhir.versions import FHIRVersion
+from helios_postgres import cohorts, lookups
+from helios_postgres.clock import Clock, from_stamp
+from helios_postgres.databases import Database
+from helios_postgres.planning import plan, whole
+from helios_postgres.reading import Reading, Slice
+from helios_postgres.scopes import Scopes
+from helios_postgres.views import shown_by
+from helios_postgres.writing import Writer
+
+
+class PostgresDataProvider(DataProvider):
+    """
+    Keeps every version of every resource in tables that are only added to.
+
+    Any number of processes may write at once. Reading holds no transaction between two batches:
+    versions are never changed, so the bounds of a view say all that a snapshot would.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._clock = Clock(database)
+        self._scopes = Scopes(database)
+        self._writer = Writer(database, self._clock, self._scopes)
+        self._reading = Reading(database)
+
+    async def transaction_time(self) -> datetime:
+        """Give an instant that no write is in flight before (P1)."""
+        return from_stamp(await self._clock.settled_stamp())
+
+    async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
+        """Cut the extents of each type into shards (P2)."""
+        request = view.request
+        scopes = await self._scopes.find(request.tenant, request.fhir_version, request.types)
+        return await self._database.read(plan, view, shard_bytes, scopes=scopes)
+
+    async def read(
+        self, view: ExportView, shard: Shard, *, batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """Read a shard in the order of its keys (P3, P4, P6)."""
+        if (of := await self._slice(view, shard)) is not None:
+            async for batch in self._reading.batches(of, batch_bytes):
+                yield batch
+                del batch  # or it would be kept while the next one is read
+
+    async def read_deleted(
+        self, view: ExportView, shard: Shard, *, batch_rows: int
+    ) -> AsyncIterator[Sequence[str]]:
+        """Read the ids deleted after `since`; without `since` there is nothing to take back."""
+        if view.request.since is None or (of := await self._slice(view, shard)) is None:
+            return
+        async for ids in self._reading.deleted(of, batch_rows):
+            yield ids
+
+    async def get(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        resource_id: str,
+        *,
+        at: datetime | None = None,
+    ) -> StoredVersion | None:
+        """Give the version current at an instant."""
+        scope = await self._scope(tenant, fhir_version, resource_type)
+        if scope is None:
+            return None
+        async with self._database.connection() as connection:
+            return await lookups.get(connection, (scope, resource_type), resource_id, at=at)
+
+    async def missing(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        ids: Collection[str],
+        *,
+        at: datetime | None = None,
+    ) -> set[str]:
+        """Give those of `ids` that no live resource has at an instant, in one query."""
+        scope = await self._scope(tenant, fhir_version, resource_type)
+        if scope is None:
+            return set(ids)
+        async with self._database.connection() as connection:
+            return set(ids) - await lookups.live(connection, scope, ids, at=at)
+
+    async def fetch(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        ids: Collection[str],
+        *,
+        at: datetime,
+    ) -> Batch:
+        """Give those of `ids` that are live at an instant, in one query."""
+        scope = await self._scope(tenant, fhir_version, resource_type)
+        if scope is None:
+            return Batch()
+        async with self._database.transaction(read_only=True, unlimited=True) as connection:
+            return await lookups.fetch(connection, (scope, resource_type), ids, at=at)
+
+    async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
+        """Give those of `ids` that the view shows, in one query."""
+        request = view.request
+        scope = await self._scope(request.tenant, request.fhir_version, resource_type)
+        if scope is None:
+            return set()
+        async with self._database.transaction(read_only=True, unlimited=True) as connection:
+            return await lookups.among(connection, scope, view, ids)
+
+    async def write(
+        self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
+    ) -> list[Applied]:
+        """Apply changes in one transaction, under one stamp."""
+        return await self._writer.write(tenant, fhir_version, changes)
+
+    async def get_version(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        resource_id: str,
+        version_id: int,
+    ) -> StoredVersion | None:
+        """Give one version, or None."""
+        place = (tenant, fhir_version, resource_type, resource_id)
+        found = await self.history(*place, count=1, before=version_id + 1)
+        return found[0] if found and found[0].version_id == version_id else None
+
+    async def history(  # noqa: PLR0913 - the contract's signature
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        resource_id: str,
+        *,
+        count: int,
+        before: int | None = None,
+    ) -> list[StoredVersion]:
+        """Give the newest `count` versions below `before`."""
+        scope = await self._scope(tenant, fhir_version, resource_type)
+        if scope is None:
+            return []
+        place = (scope, resource_type)
+        async with self._database.connection() as connection:
+            return await lookups.history(
+                connection, place, resource_id, count=count, before=before
+            )
+
+    async def _scope(
+        self, tenant: str, fhir_version: FHIRVersion, resource_type: str
+    ) -> int | None:
+        return (await self._scopes.find(tenant, fhir_version, [resource_type])).get(resource_type)
+
+    async def _slice(self, view: ExportView, shard: Shard) -> Slice | None:
+        request = view.request
+        scope = await self._scope(request.tenant, request.fhir_version, shard.resource_type)
+        if scope is None:
+            return None
+        cohort = None if view.cohort is None else await cohorts.stored(self._database, view.cohort)
+        return Slice(
+            scope=scope,
+            resource_type=shard.resource_type,
+            seqs=whole(scope, shard),
+            shown=shown_by(view),
+            cohort=cohort,
+        )

@@ -1,0 +1,180 @@
+"""Read what a view shows of one shard, batch by batch."""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from operator import itemgetter
+from typing import TypeAlias
+
+import msgspec
+from asyncpg import Record
+from xxhash import xxh3_64_intdigest
+
+from helios_core.data_providers import Batch, Damaged
+from helios_postgres.cohorts import StoredCohort, check
+from helios_postgres.databases import Database
+from helios_postgres.hashes import unsigned
+from helios_postgres.ranges import Range
+from helios_postgres.views import SHOWN, Shown
+from helios_postgres.windows import Window, joined, windows_of
+
+# Nothing is sorted here: a window nearly always comes in order, and what an unanalysed table makes
+# the planner expect would have it sorted on disk.
+_FROM = "FROM versions AS v WHERE v.seq >= $1 AND v.seq < $2"
+_OF_COHORT = """
+  AND EXISTS (
+    SELECT FROM cohort_members AS k
+    WHERE k.cohort = $7 AND k.patient = ANY (string_to_array(v.patients, ' '))
+  )
+"""
+_AMONG = " AND v.seq = ANY ($7::bigint[])"
+_LIVE = _FROM + " AND NOT v.deleted" + SHOWN
+_LINES = "SELECT v.seq, v.id, v.line_hash, v.content " + _LIVE
+_SIZES = "SELECT v.seq, v.size " + _LIVE
+_SIZES_AMONG = _SIZES + _AMONG
+_DELETED = "SELECT v.seq, v.id " + _FROM + " AND v.deleted" + SHOWN
+_CONTENTS = "SELECT seq, id, line_hash, content FROM versions WHERE seq = ANY ($1::bigint[])"
+_PICKED = """
+SELECT DISTINCT c.seq FROM cohort_members AS k
+JOIN compartments AS c ON c.scope = $1 AND c.patient = k.patient
+WHERE k.cohort = $2 AND c.seq >= $3 AND c.seq < $4 ORDER BY c.seq
+"""
+
+PICKED_AT_ONCE = 4096
+"""Versions of a cohort, or candidates of a search, that are looked at in one query."""
+
+DAMAGED_AT_ONCE = 1000
+
+_Row: TypeAlias = Record
+"""Seq, id, hash of the line, line."""
+
+
+class Slice(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of a shard."""
+
+    scope: int
+    resource_type: str
+    seqs: Range
+    shown: Shown
+    cohort: StoredCohort | None = None
+    """Whose resources alone are meant; None is everybody."""
+
+
+class Reading:
+    """Reads slices from one database, in transactions of their own for each step."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def batches(self, of: Slice, batch_bytes: int) -> AsyncIterator[Batch]:
+        """Give what is shown of a slice, in order (P3, P4, P6)."""
+        windows = await self._windows(of)
+        if of.cohort is not None and of.cohort.size < sum(window.rows for window in windows):
+            seqs = await self.picked(of)
+            async for batch in self.among(of, seqs, batch_bytes):
+                yield batch
+            return
+        for window in joined(windows, batch_bytes):
+            if window.bytes <= batch_bytes:
+                rows = await self._fetch(_LINES, of, window.seqs)
+                for batch in _batches(of.resource_type, rows):
+                    yield batch
+                del rows  # or they would be kept while the next ones are read
+            else:
+                sizes = await self._fetch(_SIZES, of, window.seqs)
+                async for batch in self._by_size(of, sizes, batch_bytes):
+                    yield batch
+
+    async def among(
+        self, of: Slice, seqs: Sequence[int], batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """Give those of some versions of a slice that are shown; seqs are in order."""
+        for start in range(0, len(seqs), PICKED_AT_ONCE):
+            some = seqs[start : start + PICKED_AT_ONCE]
+            bounds = Range(first=some[0], end=some[-1] + 1)
+            sizes = await self._ask(_SIZES_AMONG, *of.shown.parameters(bounds), list(some))
+            async for batch in self._by_size(of, sizes, batch_bytes):
+                yield batch
+
+    async def picked(self, of: Slice) -> list[int]:
+        """Give the seqs of all versions in the compartments of the slice's cohort, in order."""
+        if of.cohort is None:
+            return []
+        bounds = (of.seqs.first, of.seqs.end)
+        rows = await self._ask(_PICKED, of.scope, of.cohort.number, *bounds, cohort=of.cohort)
+        return [seq for (seq,) in rows]
+
+    async def deleted(self, of: Slice, batch_rows: int) -> AsyncIterator[Sequence[str]]:
+        """Give the ids of the deletions that are shown, in order."""
+        for window in await self._windows(of):
+            rows = await self._fetch(_DELETED, of, window.seqs)
+            ids = [row[1] for row in sorted(rows, key=itemgetter(0))]
+            for start in range(0, len(ids), batch_rows):
+                yield ids[start : start + batch_rows]
+
+    async def _windows(self, of: Slice) -> list[Window]:
+        async with self._database.transaction(read_only=True, unlimited=True) as connection:
+            return await windows_of(connection, of.seqs, of.shown)
+
+    async def _fetch(self, query: str, of: Slice, seqs: Range) -> list[_Row]:
+        parameters = of.shown.parameters(seqs)
+        if of.cohort is None:
+            return await self._ask(query, *parameters)
+        return await self._ask(query + _OF_COHORT, *parameters, of.cohort.number, cohort=of.cohort)
+
+    async def _by_size(
+        self, of: Slice, sizes: Iterable[_Row], batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """Give lines in batches that are no larger than asked for, but for a large resource."""
+        for seqs in _cut(sorted((seq, size) for seq, size in sizes), batch_bytes):
+            rows = await self._ask(_CONTENTS, seqs)
+            for batch in _batches(of.resource_type, rows):
+                yield batch
+            del rows  # or they would be kept while the next ones are read
+
+    async def _ask(
+        self, query: str, *parameters: object, cohort: StoredCohort | None = None
+    ) -> list[_Row]:
+        async with self._database.transaction(read_only=True, unlimited=True) as connection:
+            if cohort is not None:
+                await check(connection, cohort)
+            return await connection.fetch(query, *parameters)
+
+
+def _cut(sizes: Iterable[tuple[int, int]], batch_bytes: int) -> Iterator[list[int]]:
+    seqs: list[int] = []
+    room = batch_bytes
+    for seq, size in sizes:
+        if seqs and size > room:
+            yield seqs
+            seqs, room = [], batch_bytes
+        seqs.append(seq)
+        room -= size
+    if seqs:
+        yield seqs
+
+
+def _batches(resource_type: str, rows: list[_Row]) -> Iterator[Batch]:
+    """Give rows as one batch, and as more where very many are damaged."""
+    rows.sort(key=itemgetter(0))
+    lines: list[bytes] = []
+    digests: list[int] = []
+    damaged: list[Damaged] = []
+    for _, resource_id, stored_hash, line in rows:
+        if line is not None and (digest := xxh3_64_intdigest(line)) == unsigned(stored_hash):
+            lines.append(line)
+            digests.append(digest)
+        else:
+            damaged.append(damage(resource_type, resource_id, line))
+    if lines or damaged:
+        yield Batch(lines=lines, damaged=damaged[:DAMAGED_AT_ONCE], digests=digests)
+    for start in range(DAMAGED_AT_ONCE, len(damaged), DAMAGED_AT_ONCE):
+        yield Batch(damaged=damaged[start : start + DAMAGED_AT_ONCE])
+
+
+def damage(resource_type: str, resource_id: str, line: bytes | None) -> Damaged:
+    """Tell what is wrong with a stored line."""
+    reason = (
+        "its content is missing from the database"
+        if line is None
+        else "its content in the database is not what was written"
+    )
+    return Damaged(resource_type=resource_type, id=resource_id, reason=reason)

@@ -1,0 +1,51 @@
+"""Windows: runs of extents that are read in one go."""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from helios_postgres.databases import Connection
+from helios_postgres.ranges import EXTENT_BITS, Range
+from helios_postgres.views import Shown
+
+# An extent is skipped where none of its stamps can be of the view.
+_EXTENTS = """
+SELECT extent, appended, appended_bytes FROM extents
+WHERE extent BETWEEN $1 AND $2 AND first_stamp <= $3 AND last_stamp > $4 AND first_stamp < $5
+ORDER BY extent
+"""
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of seqs and how much is in it, whatever is shown of that."""
+
+    seqs: Range
+    rows: int
+    bytes: int
+
+
+async def windows_of(connection: Connection, seqs: Range, shown: Shown) -> list[Window]:
+    """Give one window for each extent that may hold something of a view, in order."""
+    rows = await connection.fetch(_EXTENTS, *seqs.extents, shown.at, shown.since, shown.until)
+    return [
+        Window(seqs=seqs.within_extent(extent), rows=appended, bytes=size)
+        for extent, appended, size in rows
+    ]
+
+
+def joined(windows: Sequence[Window], batch_bytes: int) -> Iterator[Window]:
+    """Join neighbours as long as they fit into a batch together."""
+    start = 0
+    while start < len(windows):
+        end, rows, size = start, 0, 0
+        while end < len(windows) and (end == start or size + windows[end].bytes <= batch_bytes):
+            rows, size = rows + windows[end].rows, size + windows[end].bytes
+            end += 1
+        seqs = Range(first=windows[start].seqs.first, end=windows[end - 1].seqs.end)
+        yield Window(seqs=seqs, rows=rows, bytes=size)
+        start = end
+
+
+def base_of(extent: int) -> int:
+    """Give the first seq of an extent."""
+    return extent << EXTENT_BITS

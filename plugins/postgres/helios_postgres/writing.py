@@ -1,0 +1,202 @@
+"""Write changes: new versions, the ends of old ones, and what planning counts."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from asyncpg.exceptions import UniqueViolationError
+
+from helios_core.data_providers import Applied, Delete, Put
+from helios_core.fhir.versions import FHIRVersion
+from helios_postgres import extents
+from helios_postgres.clock import Clock, from_stamp
+from helios_postgres.databases import Connection, Database
+from helios_postgres.drafts import Draft, Drafting, Head, Key, changes_by_key, target
+from helios_postgres.hashes import line_hash
+from helios_postgres.scopes import Scopes
+
+RACES = 10
+"""How often a write is begun anew because others created the same resources at the same time."""
+
+# Waiting is bounded, working is not: a load may send more than a request's time allows for.
+_PATIENCE = """
+SELECT set_config('lock_timeout', current_setting('statement_timeout'), true),
+  set_config('statement_timeout', '0', true)
+"""
+_LOCK_HEADS = """
+SELECT r.scope, r.id, r.seq, r.since_stamp, r.content_hash, r.version_id, r.size, r.deleted,
+  r.in_compartment
+FROM unnest($1::integer[], $2::text[]) AS w (scope, id)
+JOIN resources AS r ON r.scope = w.scope AND r.id = w.id
+ORDER BY r.scope, r.id FOR NO KEY UPDATE OF r
+"""
+_PATIENTS = "SELECT seq, patients FROM versions WHERE seq = ANY($1::bigint[])"
+_MOVE_HEADS = """
+UPDATE resources AS r SET seq = w.seq, since_stamp = $8, content_hash = w.content_hash,
+  version_id = w.version_id, size = w.size, deleted = w.deleted, in_compartment = w.in_compartment
+FROM unnest($1::integer[], $2::text[], $3::bigint[], $4::bigint[], $5::integer[], $6::integer[],
+  $7::boolean[], $9::boolean[])
+  AS w (scope, id, seq, content_hash, version_id, size, deleted, in_compartment)
+WHERE r.scope = w.scope AND r.id = w.id
+"""
+_HEAD_COLUMNS = (
+    *("scope", "id", "seq", "content_hash", "version_id", "size", "deleted", "in_compartment"),
+    "since_stamp",
+)
+_VERSION_COLUMNS = (
+    *("seq", "since_stamp", "line_hash", "size", "version_id", "deleted", "id", "patients"),
+    "content",
+)
+_ENDING_COLUMNS = ("seq", "until_stamp", "scope", "version_id", "id")
+
+
+class Writer:
+    """
+    Applies changes to a database that others write to as well.
+
+    Writers of one resource wait for each other at its head, where heads are locked in one order,
+    so that nobody waits in a circle. Writers of different resources share nothing they could wait
+    for.
+    """
+
+    def __init__(self, database: Database, clock: Clock, scopes: Scopes) -> None:
+        self._database = database
+        self._clock = clock
+        self._scopes = scopes
+
+    async def write(
+        self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
+    ) -> list[Applied]:
+        """
+        Apply changes in order, in one transaction and under one stamp.
+
+        Raises:
+            VersionConflict: An `if_match` failed; nothing is changed.
+        """
+        if not changes:
+            return []
+        put = {change.resource.resource_type for change in changes if isinstance(change, Put)}
+        scopes = dict(await self._scopes.intern(tenant, fhir_version, put))
+        deleted = {target(change)[0] for change in changes} - put
+        scopes |= await self._scopes.find(tenant, fhir_version, deleted)
+        keyed = changes_by_key(changes, scopes)
+        for _ in range(RACES):
+            try:
+                return await self._database.write(self._apply, keyed)
+            except UniqueViolationError as error:
+                if error.constraint_name != "resources_pkey":
+                    raise
+        return await self._database.write(self._apply, keyed)
+
+    async def _apply(
+        self,
+        connection: Connection,
+        changes: Sequence[tuple[Put | Delete, Key]],
+    ) -> list[Applied]:
+        await connection.fetchrow(_PATIENCE)
+        drafting = Drafting(await _lock(connection, {key for _, key in changes}))
+        results = [drafting.apply(change, key) for change, key in changes]
+        if not drafting.drafts:
+            return [result.applied(None) for result in results]
+        await _look_up_patients(connection, drafting.drafts)
+        held = await extents.hold(connection, {draft.key[0] for draft in drafting.drafts})
+        stamp = await self._clock.write_stamp(connection)
+        journal = _Journal(drafting, stamp)
+        filled = await extents.place(connection, journal.drafts, held)
+        await journal.store(connection)
+        await extents.count_begun(connection, filled, stamp)
+        await extents.count_ended(connection, drafting.drafts)
+        return [result.applied(journal.instant) for result in results]
+
+
+class _Journal:
+    """The rows one transaction is going to write; those of a scope follow each other."""
+
+    def __init__(self, drafting: Drafting, stamp: int) -> None:
+        self.stamp = stamp
+        self.instant = from_stamp(stamp)
+        self.drafts = sorted(drafting.drafts, key=lambda draft: draft.key[0])
+        self._drafting = drafting
+        self._lines = [self._line(draft) for draft in self.drafts]
+
+    def _line(self, draft: Draft) -> bytes | None:
+        if draft.resource is None:
+            return None
+        line = draft.resource.stamped(draft.version_id, self.instant)
+        draft.size = len(line)
+        return line
+
+    async def store(self, connection: Connection) -> None:
+        await self._store_versions(connection)
+        await self._store_compartments(connection)
+        await self._store_endings(connection)
+        await self._store_heads(connection)
+
+    async def _store_versions(self, connection: Connection) -> None:
+        rows = (
+            (
+                *(draft.seq, self.stamp, 0 if line is None else line_hash(line), draft.size),
+                *(draft.version_id, draft.deleted, draft.key[1], draft.patients, line),
+            )
+            for draft, line in zip(self.drafts, self._lines, strict=True)
+        )
+        await connection.copy_records_to_table("versions", records=rows, columns=_VERSION_COLUMNS)
+
+    async def _store_compartments(self, connection: Connection) -> None:
+        rows = sorted(
+            (draft.key[0], patient, draft.seq)
+            for draft in self.drafts
+            for patient in (draft.patients or "").split()
+        )
+        if rows:
+            await connection.copy_records_to_table(
+                "compartments", records=rows, columns=("scope", "patient", "seq")
+            )
+
+    async def _store_endings(self, connection: Connection) -> None:
+        rows = sorted(
+            (draft.before.seq, self.stamp, scope, draft.before.version_id, resource_id)
+            for draft in self.drafts
+            for scope, resource_id in [draft.key]
+            if draft.before is not None
+        )
+        if rows:
+            await connection.copy_records_to_table(
+                "endings", records=rows, columns=_ENDING_COLUMNS
+            )
+
+    async def _store_heads(self, connection: Connection) -> None:
+        newest, stored = self._drafting.newest, self._drafting.stored
+        moved = [_head(draft) for draft in newest if draft.key in stored]
+        created = [(*_head(draft), self.stamp) for draft in newest if draft.key not in stored]
+        if moved:
+            *columns, in_compartment = zip(*moved, strict=True)
+            await connection.execute(_MOVE_HEADS, *columns, self.stamp, in_compartment)
+        if created:
+            await connection.copy_records_to_table(
+                "resources", records=created, columns=_HEAD_COLUMNS
+            )
+
+
+async def _lock(connection: Connection, keys: set[Key]) -> dict[Key, Head]:
+    scopes, ids = zip(*keys, strict=True)
+    rows = await connection.fetch(_LOCK_HEADS, scopes, ids)
+    return {(scope, resource_id): Head(*head) for scope, resource_id, *head in rows}
+
+
+async def _look_up_patients(connection: Connection, drafts: Iterable[Draft]) -> None:
+    """Give deletions the compartments of what they end, so that they reach the same exports."""
+    unknown = defaultdict[int, list[Draft]](list)
+    for draft in drafts:
+        if draft.patients is None and draft.before is not None:
+            unknown[draft.before.seq].append(draft)
+    if unknown:
+        for seq, patients in await connection.fetch(_PATIENTS, list(unknown)):
+            for draft in unknown[seq]:
+                draft.patients = patients
+
+
+def _head(draft: Draft) -> tuple[object, ...]:
+    return (
+        *(*draft.key, draft.seq, draft.content_hash, draft.version_id, draft.size),
+        *(draft.deleted, draft.in_compartment),
+    )
