@@ -25,7 +25,9 @@ class Fault(StrEnum):
     DELAY = "delay"
     CUT_REQUEST = "cut request"
     CUT_RESPONSE = "cut response"
+    ERROR_403 = "403 AccessDenied"
     ERROR_500 = "500 InternalError"
+    ERROR_501 = "501 NotImplemented"
     ERROR_503 = "503 SlowDown"
 
 
@@ -181,19 +183,22 @@ class Proxy:
 
 class HTTPProxy(Proxy):
     """
-    As `Proxy`, request by request, and with answers of its own: 500 and 503 as S3 gives them.
+    As `Proxy`, request by request, and with answers of its own: errors as S3 gives them.
 
     The Host header stays as the client wrote it, since signatures cover it. A connection serves
-    one request.
+    one request. Faults befall those requests only whose head matches `only`, where that is set.
     """
+
+    only: re.Pattern[bytes] | None = None
 
     async def _converse(self, reader: Reader, writer: Writer) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         body = _length(head)
-        fault = self._fault()
+        spared = self.only is not None and not self.only.search(head)
+        fault = None if spared else self._fault()
         if fault is Fault.DELAY:
             await asyncio.sleep(DELAY_SECONDS)
-        if fault in (Fault.ERROR_500, Fault.ERROR_503):
+        if fault is not None and fault.value[0].isdigit():
             await self._refuse(reader, writer, fault=fault, body=body)
             return
         head = re.sub(rb"(?i)\r\nconnection:[^\r]*", b"", head)

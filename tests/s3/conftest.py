@@ -1,10 +1,23 @@
 import contextlib
+import os
+from urllib.parse import urlsplit
 
 import pytest
 
 from helios_core.variables import Secret
 from helios_s3 import S3OutputStore, S3Settings
 from helios_s3.buckets import Bucket
+from tests.proxies import HTTPProxy
+
+
+@pytest.fixture(autouse=True)
+def no_aws_configuration(monkeypatch, tmp_path):
+    """Keep what the machine has of AWS, and the metadata service of a cloud, out of the tests."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-credentials"))
 
 
 @pytest.fixture
@@ -12,18 +25,16 @@ def settings(bucket):
     """Give the settings that reach the test's bucket, with changes."""
 
     def settings(**changes):
-        return S3Settings(
-            **{
-                "bucket": bucket.name,
-                "endpoint": bucket.endpoint,
-                "allow_http": True,
-                "force_path_style": True,
-                "region": bucket.region,
-                "access_key_id": Secret(bucket.access_key),
-                "secret_access_key": Secret(bucket.secret_key),
-            }
-            | changes
-        )
+        reaching = {
+            "bucket": bucket.name,
+            "endpoint": bucket.endpoint,
+            "allow_http": True,
+            "force_path_style": True,
+            "region": bucket.region,
+            "access_key_id": Secret(bucket.access_key),
+            "secret_access_key": Secret(bucket.secret_key),
+        }
+        return S3Settings(**reaching | changes)
 
     return settings
 
@@ -47,6 +58,14 @@ def store(opened):
 
 
 @pytest.fixture
+def proxy(bucket):
+    """A network before the S3 server that can be told to fail."""
+    address = urlsplit(bucket.endpoint)
+    with HTTPProxy((address.hostname, address.port), seed=1) as proxy:
+        yield proxy
+
+
+@pytest.fixture
 def raw(bucket):
     """The bucket, behind the back of the store."""
     client = bucket.client()
@@ -56,11 +75,12 @@ def raw(bucket):
 
 @pytest.fixture
 def keys_in(bucket, raw):
-    """Name every object, and every unfinished upload of it, in the bucket."""
+    """Name every object in the bucket, and every unfinished upload."""
 
     def keys_in(prefix=""):
         pages = raw.get_paginator("list_objects_v2").paginate(Bucket=bucket.name, Prefix=prefix)
         objects = [found["Key"] for page in pages for found in page.get("Contents", ())]
+        # MinIO lists the uploads of the whole bucket or of one key, but of no prefix.
         uploads = raw.list_multipart_uploads(Bucket=bucket.name).get("Uploads", ())
         begun = [f"{found['Key']} (upload)" for found in uploads]
         return sorted([*objects, *(key for key in begun if key.startswith(prefix))])

@@ -20,15 +20,23 @@ KEEP_CREDENTIALS = timedelta(minutes=5)
 
 DEFAULT_REGION = "us-east-1"
 
-_RETRY: "RetryConfig" = {
-    "max_retries": 10,
-    "backoff": {
-        "init_backoff": timedelta(milliseconds=100),
-        "max_backoff": timedelta(seconds=8),
-        "base": 2,
-    },
-    "retry_timeout": timedelta(minutes=2),
-}
+
+def retries(*, most: int, seconds: float) -> "RetryConfig":
+    """Give how often and for how long a request that failed is made again."""
+    return {
+        "max_retries": most,
+        "backoff": {
+            "init_backoff": timedelta(milliseconds=100),
+            "max_backoff": timedelta(seconds=8),
+            "base": 2,
+        },
+        "retry_timeout": timedelta(seconds=seconds),
+    }
+
+
+RETRIES = retries(most=10, seconds=120)
+"""Long enough for a server to be restarted, short enough for its next lease to be asked for."""
+
 _REQUEST_TIMEOUT = timedelta(minutes=5)
 """For one block of an upload, or one window of a download with a slow client at its end."""
 
@@ -134,7 +142,7 @@ class Bucket:
             virtual_hosted_style_request=not self._in_path,
             credential_provider=self._credential,
             client_options={"allow_http": True, "timeout": _REQUEST_TIMEOUT},
-            retry_config=_RETRY,
+            retry_config=RETRIES,
             config=options,
         )
 

@@ -1,0 +1,167 @@
+import gzip
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from helios_core.errors import BackendUnavailable, PartMissing
+from helios_core.manifests import Compression
+from helios_core.testing.output_stores import MIB, PART, chunked, content_of, jobs_in, stored
+from helios_s3.settings import Encryption
+
+PUT_FOREVER = """
+import asyncio, msgspec, sys
+from helios_core.testing.output_stores import PART
+from helios_core.variables import Secret
+from helios_s3 import S3OutputStore, S3Settings
+from helios_s3.buckets import Bucket
+
+async def chunks():
+    for _ in range(12):
+        yield b"a" * 1_500_000
+    print("sent", flush=True)
+    await asyncio.sleep(600)
+
+bucket, endpoint, key, secret = sys.argv[1:]
+settings = S3Settings(
+    bucket=bucket, endpoint=endpoint, allow_http=True, force_path_style=True, region="us-east-1",
+    access_key_id=Secret(key), secret_access_key=Secret(secret),
+)
+asyncio.run(S3OutputStore(Bucket(settings)).put(PART, chunks()))
+"""
+GZIPPED = msgspec.structs.replace(PART, compression=Compression.GZIP)
+
+
+def head(raw, bucket, key):
+    return raw.head_object(Bucket=bucket.name, Key=key)
+
+
+async def test_keys_can_be_read(opened, keys_in):
+    store = opened(prefix="site-1")
+
+    await stored(store, GZIPPED, gzip.compress(b"{}\n"))
+
+    assert keys_in() == ["site-1/clinic/job-1/output-Patient-1-1-1.ndjson.gz"]
+
+
+@pytest.mark.parametrize("size", [10, 12 * MIB], ids=["at once", "in blocks"])
+async def test_objects_carry_what_a_download_is_served_with(store, raw, bucket, size):
+    await stored(store, GZIPPED, b"a" * size)
+
+    found = head(raw, bucket, "clinic/job-1/output-Patient-1-1-1.ndjson.gz")
+    assert found["ContentType"] == "application/fhir+ndjson"
+    assert found["ContentEncoding"] == "gzip"
+    assert found["ContentDisposition"] == 'attachment; filename="Patient-1-1.ndjson"'
+    assert found["ContentLength"] == size
+
+
+@pytest.mark.parametrize("size", [10, 12 * MIB], ids=["at once", "in blocks"])
+async def test_encryption_and_storage_class_reach_the_server(opened, raw, bucket, size):
+    store = opened(
+        encryption=Encryption.KMS, kms_key_id="alias/exports", storage_class="STANDARD_IA"
+    )
+
+    await stored(store, PART, b"a" * size)
+
+    found = head(raw, bucket, "clinic/job-1/output-Patient-1-1-1.ndjson")
+    assert found["ServerSideEncryption"] == "aws:kms"
+    assert found["SSEKMSKeyId"].endswith("alias/exports")
+    assert found["StorageClass"] == "STANDARD_IA"
+
+
+async def test_a_part_in_blocks_has_the_digest_of_the_same_bytes_at_once(store):
+    content = [bytes([number]) * 700_000 for number in range(20)]
+
+    in_chunks = await store.put(PART, chunked(content))
+    other = msgspec.structs.replace(PART, number=2)
+    at_once = await stored(store, other, b"".join(content))
+
+    assert in_chunks == at_once
+
+
+async def test_a_job_of_more_parts_than_one_request_takes_is_deleted(store, raw, bucket, keys_in):
+    for number in range(1001):
+        key = f"clinic/job-1/output-Patient-1-{number}-1.ndjson"
+        raw.put_object(Bucket=bucket.name, Key=key, Body=b"{}\n")
+    await stored(store, msgspec.structs.replace(PART, job_id="job-10"), b"other")
+
+    await store.delete("clinic", "job-1")
+
+    assert keys_in() == ["clinic/job-10/output-Patient-1-1-1.ndjson"]
+
+
+async def test_an_upload_that_was_begun_counts_as_output_and_goes_with_its_job(
+    store, raw, bucket, keys_in
+):
+    for job in ("job-1", "job-10"):
+        raw.create_multipart_upload(Bucket=bucket.name, Key=f"clinic/{job}/part.ndjson")
+
+    assert await jobs_in(store) == [("clinic", "job-1"), ("clinic", "job-10")]
+    await store.delete("clinic", "job-1")
+
+    assert keys_in() == ["clinic/job-10/part.ndjson (upload)"]
+
+
+async def test_uploads_and_folders_of_others_are_none_of_ours(opened, raw, bucket, keys_in):
+    store = opened(prefix="ours")
+    raw.create_multipart_upload(Bucket=bucket.name, Key="clinic/job-1/theirs")
+    raw.put_object(Bucket=bucket.name, Key="clinic/job-1/theirs-too", Body=b"")
+    raw.put_object(Bucket=bucket.name, Key="ours-not/clinic/job-1/theirs", Body=b"")
+    before = keys_in()
+
+    assert await jobs_in(store) == []
+    await store.delete("clinic", "job-1")
+
+    assert keys_in() == before
+
+
+@pytest.fixture(params=["bucket", "minio_bucket"])
+def killed_put(request):
+    """The bucket in which a process was killed amid an upload."""
+    bucket = request.getfixturevalue(request.param)
+    reach = (bucket.name, bucket.endpoint, bucket.access_key, bucket.secret_key)
+    with subprocess.Popen(
+        [sys.executable, "-c", PUT_FOREVER, *reach], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "sent\n"
+        process.kill()
+    return bucket
+
+
+@pytest.mark.crash
+async def test_an_upload_that_kill_9_leaves_is_found_and_removed(killed_put, opened):
+    store = opened(bucket=killed_put.name, endpoint=killed_put.endpoint)
+    with pytest.raises(PartMissing):
+        await content_of(store, PART)
+    assert await jobs_in(store) == [("clinic", "job-1")]
+
+    await store.delete("clinic", "job-1")
+
+    assert await jobs_in(store) == []
+
+
+async def test_a_missing_part_is_named_and_not_where_it_was(store):
+    with pytest.raises(PartMissing, match=r"Patient-1-1\.ndjson is gone") as missing:
+        await content_of(store, PART)
+
+    assert "job-1" not in str(missing.value)
+
+
+async def test_a_part_that_is_deleted_while_it_is_read_ends_the_reading(store, monkeypatch):
+    monkeypatch.setattr("helios_s3.downloads.WINDOW_BYTES", MIB)
+    await stored(store, PART, b"a" * 3 * MIB)
+    reading = store.read(PART)
+    await anext(reading)
+
+    await store.delete("clinic", "job-1")
+
+    with pytest.raises(PartMissing):
+        _ = [chunk async for chunk in reading]
+
+
+async def test_a_bucket_that_is_gone_is_told_as_such(opened):
+    store = opened(bucket="helios-nowhere")
+
+    with pytest.raises(BackendUnavailable, match="the output bucket does not exist"):
+        await stored(store, PART, b"content")
