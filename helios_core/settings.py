@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import msgspec
 from msgspec import Meta, structs
 
 from helios_core.fhir.bulk_data import GuideVersion
-from helios_core.fhir.versions import FHIRVersion
+from helios_core.fhir.versions import FHIRVersion, table
 from helios_core.manifests import Compression
 from helios_core.variables import PREFIX, TEST_PREFIX, Secret, read, text_of, variables
 
@@ -132,8 +133,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(
             title="seconds",
-            description="How long a stopping process waits for its workers to hand back their "
-            "shards, and for its answers under way to end.",
+            description="How long a stopping process may take to hand back its shards and to end "
+            "its answers under way; then it ends whatever it still waits for.",
         ),
     ] = timedelta(seconds=20)
     bulk_export_enabled: Annotated[
@@ -329,7 +330,25 @@ def _short_lease(settings: Settings) -> list[str]:
         f"HFS_BULK_EXPORT_HEARTBEAT_INTERVAL ({text_of(heartbeat)}), which renews the lease; "
         "three times as long is good"
     )
-    return [] if lease > heartbeat else [too_short]
+    return ([] if lease > heartbeat else [too_short]) + _unknown_types(settings)
+
+
+def _unknown_types(settings: Settings) -> list[str]:
+    """Tell which types to bring along no FHIR version has; one that not all have is fine."""
+    problems = list[str]()
+    for name in settings.bulk_export_referenced_types:
+        if any(name in table(version).types for version in FHIRVersion):
+            continue
+        known = sorted(set[str]().union(*(table(version).types for version in FHIRVersion)))
+        # In other case than it is spelt everything is far from everything.
+        close = {each.lower(): each for each in known}
+        guess = next(iter(get_close_matches(name.lower(), close, n=1)), None)
+        advice = f"the nearest is {close[guess]}" if guess else "leave it out"
+        problems.append(
+            f"HFS_BULK_EXPORT_REFERENCED_TYPES names {name!r}, which is a resource type of no FHIR "
+            f"version; {advice}"
+        )
+    return problems
 
 
 def _ambiguous_address(settings: Settings) -> list[str]:

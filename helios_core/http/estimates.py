@@ -16,6 +16,7 @@ def estimate_answer(estimate: Estimate) -> bytes:
         _entry("accepted", valueBoolean=accepted),
         *(_entry("refused", valueString=reason) for reason in estimate.refused),
         *(_entry("ignored", valueString=reason) for reason in estimate.ignored),
+        *(_entry("remark", valueString=remark) for remark in estimate.remarks),
         *(_amounts(estimate) if accepted else ()),
     ]
     return msgspec.json.encode({"resourceType": "Parameters", "parameter": parameters})

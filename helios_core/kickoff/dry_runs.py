@@ -37,6 +37,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """Why it would be refused, one sentence per reason."""
     ignored: Sequence[str] = ()
     """One sentence per parameter that would be ignored."""
+    remarks: Sequence[str] = ()
+    """One sentence per thing that makes the export smaller than the numbers say."""
     types: Mapping[str, Amount] = {}
     files: int = 0
     duration: timedelta | None = None
@@ -83,6 +85,7 @@ async def estimate(backends: Backends, call: Call, *, limits: FileLimits) -> Est
     log.info("export.estimated", export_level=request.level, shards=len(shards))
     return Estimate(
         ignored=request.ignored,
+        remarks=tuple(_remarks(request)),
         types=_amounts(shards),
         files=sum(_files(shard, request, limits) for shard in shards) + bool(request.ignored),
         duration=await _duration(backends, call.tenant, resources),
@@ -119,6 +122,17 @@ def _only(name: str, body: bytes) -> bytes:
     parameters = msgspec.json.decode(body)
     entries = [each for each in parameters.get("parameter", ()) if each["name"] == name]
     return msgspec.json.encode({"resourceType": "Parameters", "parameter": entries})
+
+
+def _remarks(request: ExportRequest) -> Iterator[str]:
+    if request.filters:
+        types = ", ".join(sorted({each.resource_type for each in request.filters}))
+        yield (
+            f"_typeFilter is not counted in: of {types} there will be as many resources as match, "
+            "not more than the number given."
+        )
+    if request.elements:
+        yield "_elements is not counted in: there will be fewer bytes than the number given."
 
 
 def _amounts(shards: Sequence[Shard]) -> dict[str, Amount]:

@@ -180,6 +180,18 @@ async def test_the_expected_duration_follows_the_latest_exports(site, group):
     assert half == {"value": 4, **DURATION}
 
 
+async def test_an_answer_says_that_filters_are_not_counted_in(site, group):
+    path = "/$export?_dryRun=true&_typeFilter=Patient%3Factive%3Dtrue&_elements=id"
+
+    narrowed, whole = await estimated(site, path), await estimated(site)
+
+    filters, elements = values(narrowed, "remark")
+    assert filters.startswith("_typeFilter is not counted in: of Patient")
+    assert elements.startswith("_elements is not counted in")
+    assert types(narrowed) == types(whole)
+    assert values(whole, "remark") == []
+
+
 async def test_a_missing_group_is_not_found_as_at_the_kick_off(site, outcome):
     outcome(await site.client.get("/Group/none/$export?_dryRun=true", headers=ASYNC), 404)
 

@@ -50,6 +50,35 @@ def test_a_lease_must_outlive_the_heartbeat():
     assert "HFS_BULK_EXPORT_HEARTBEAT_INTERVAL (20)" in problems[0]
 
 
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("Practitoner", "Practitioner"),
+        ("organization", "Organization"),
+        ("ENCOUNTER", "Encounter"),
+    ],
+)
+def test_a_misspelt_type_to_bring_along_is_refused_with_the_nearest(misspelt, meant):
+    types = f"Location,{misspelt}"
+
+    _, [problem] = from_environment({"HFS_BULK_EXPORT_REFERENCED_TYPES": types})
+
+    assert problem.startswith(f"HFS_BULK_EXPORT_REFERENCED_TYPES names {misspelt!r}")
+    assert problem.endswith(f"the nearest is {meant}")
+
+
+def test_a_type_to_bring_along_that_is_like_no_other_is_refused():
+    _, [problem] = from_environment({"HFS_BULK_EXPORT_REFERENCED_TYPES": "Xyzzy"})
+
+    assert problem.endswith("leave it out")
+
+
+def test_types_to_bring_along_may_be_of_any_fhir_version():
+    values = {"HFS_BULK_EXPORT_REFERENCED_TYPES": "EffectEvidenceSynthesis,InventoryItem"}
+
+    assert from_environment(values)[1] == []
+
+
 @pytest.mark.parametrize("tenant", ["a/b", "..", "a..b", ".a", "-a", "a" * 65, "ä"])
 def test_a_default_tenant_must_be_one(tenant):
     _, problems = from_environment({"HFS_DEFAULT_TENANT": tenant})
