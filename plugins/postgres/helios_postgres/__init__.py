@@ -1,10 +1,56 @@
 """Resources and job state in PostgreSQL, shared by any number of processes."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from helios_core.data_providers import DataProvider
+from helios_core.hookspecs import API_LEVEL, Backend, Reach, hookimpl
+from helios_core.job_stores import JobStore
 from helios_postgres import schema
-from helios_postgres.databases import connected, lock_key
+from helios_postgres.databases import Database, connected, lock_key
+from helios_postgres.jobs import PostgresJobStore
+from helios_postgres.listening import listening
+from helios_postgres.provider import PostgresDataProvider
 from helios_postgres.settings import PostgresSettings
 
-__all__ = ["PostgresSettings", "migrate"]
+__all__ = [
+    "PostgresDataProvider",
+    "PostgresJobStore",
+    "PostgresSettings",
+    "migrate",
+    "open_data_provider",
+    "open_job_store",
+]
+
+
+@asynccontextmanager
+async def open_data_provider(settings: PostgresSettings) -> AsyncIterator[PostgresDataProvider]:
+    """
+    Open the resources of a database.
+
+    Raises:
+        SchemaOutdated: The database needs `helios migrate`.
+        ConfigurationError: The database cannot be used.
+        BackendUnavailable: It cannot be reached.
+    """
+    async with Database(settings).opened() as database:
+        yield PostgresDataProvider(database)
+
+
+@asynccontextmanager
+async def open_job_store(settings: PostgresSettings) -> AsyncIterator[PostgresJobStore]:
+    """
+    Open the jobs of a database.
+
+    Raises:
+        SchemaOutdated: The database needs `helios migrate`.
+        ConfigurationError: The database cannot be used.
+        BackendUnavailable: It cannot be reached.
+    """
+    async with Database(settings, size=settings.job_pool_size, limited=True).opened() as database:
+        store = await PostgresJobStore.of(database)
+        async with listening(settings, store.channel, store.wake):
+            yield store
 
 
 async def migrate(settings: PostgresSettings) -> str:
@@ -21,3 +67,29 @@ async def migrate(settings: PostgresSettings) -> str:
     if done.before < done.after:
         return f"schema {name} went from version {done.before} to {done.after}"
     return f"schema {name} has version {done.after} already"
+
+
+@hookimpl
+def helios_data_provider() -> Backend[DataProvider]:
+    """Offer resources in PostgreSQL."""
+    return Backend(
+        api_level=API_LEVEL,
+        implementation=PostgresDataProvider,
+        settings=PostgresSettings,
+        open=open_data_provider,
+        reach=Reach.MACHINES,
+        migrate=migrate,
+    )
+
+
+@hookimpl
+def helios_job_store() -> Backend[JobStore]:
+    """Offer jobs in PostgreSQL."""
+    return Backend(
+        api_level=API_LEVEL,
+        implementation=PostgresJobStore,
+        settings=PostgresSettings,
+        open=open_job_store,
+        reach=Reach.MACHINES,
+        migrate=migrate,
+    )
