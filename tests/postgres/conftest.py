@@ -2,7 +2,7 @@ import asyncpg
 import pytest
 
 from helios_core.variables import Secret
-from helios_postgres import PostgresSettings, migrate
+from helios_postgres import PostgresSettings, migrate, open_job_store
 
 
 @pytest.fixture
@@ -28,3 +28,9 @@ async def raw(settings):
         yield connection
     finally:
         await connection.close()
+
+
+@pytest.fixture
+async def store(settings):
+    async with open_job_store(settings) as store:
+        yield store
