@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import msgspec
 import stamina
 
 from helios_core.client.downloads import Download
+from helios_core.client.links import Links
 from helios_core.client.received import ReceivedManifest, WantedFile, read_manifest, wanted_files
 from helios_core.client.refusals import ExportFailed, again, again_if_unheard, refuse, retry_after
 from helios_core.exports import Level
@@ -168,7 +170,8 @@ class _Export:
             sent = await self._finished(status_url)
             manifest = read_manifest(sent)
             await asyncio.to_thread((folder / "manifest.json").write_bytes, sent)
-            files = await self._files(manifest, folder)
+            links = Links(self._order.base_url, partial(self._finished, status_url))
+            files = await self._files(manifest, links, folder)
         self._tell(phase=Phase.DONE)
         return Summary(
             status_url=status_url,
@@ -230,7 +233,7 @@ class _Export:
         refuse(response)
         return response
 
-    async def _files(self, manifest: ReceivedManifest, folder: Path) -> list[File]:
+    async def _files(self, manifest: ReceivedManifest, links: Links, folder: Path) -> list[File]:
         wanted = wanted_files(manifest, folder)
         self._tell(
             phase=Phase.DOWNLOADING,
@@ -239,19 +242,25 @@ class _Export:
         )
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._file(file, manifest)) for file in wanted]
+                tasks = [group.create_task(self._file(file, manifest, links)) for file in wanted]
         except ExceptionGroup as failures:
             # One reason is enough: whatever else failed did so at the same time.
             raise failures.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _file(self, wanted: WantedFile, manifest: ReceivedManifest) -> File:
+    async def _file(self, wanted: WantedFile, manifest: ReceivedManifest, links: Links) -> File:
         url = httpx.URL(self._order.base_url).join(wanted.entry.url)
         # A signed URL of another host must not see what was meant for the server.
         trusted = manifest.requires_access_token or _origin(url) == _origin(self._order.base_url)
         headers = dict(self._order.headers) if trusted else {}
         async with self._slots:
-            download = Download(str(url), wanted.path, headers=headers, on_bytes=self._received)
+            download = Download(
+                links.newest(str(url)),
+                wanted.path,
+                headers=headers,
+                renewed=links.renewed,
+                on_bytes=self._received,
+            )
             got = await download.run(self._client)
         if wanted.entry.count not in (None, got.lines):
             raise ExportFailed(

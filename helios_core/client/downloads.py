@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO
@@ -15,6 +15,9 @@ import stamina
 from helios_core.client.refusals import ExportFailed, Refused, again
 
 _CHUNK = 1024 * 1024
+
+_LAPSED = frozenset({400, 401, 403, 410})
+"""What stores answer to a link that has expired: S3 403, or 400 where its credentials have."""
 
 
 class Downloaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +35,8 @@ class Download:
 
     What arrives goes to a `.part` file beside the target, in the coding it was sent in, so that a
     broken connection is taken up where it broke (RFC 9110 §14.2, §13.1.5). The target appears
-    when it is whole.
+    when it is whole. `renewed` gives a fresh link for one that is refused, and that for the same
+    bytes.
     """
 
     def __init__(
@@ -41,10 +45,12 @@ class Download:
         target: Path,
         *,
         headers: Mapping[str, str] = MappingProxyType({}),
+        renewed: Callable[[str], Awaitable[str]] | None = None,
         on_bytes: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._url = url
         self._headers = headers
+        self._renewed = renewed
         self._target = target
         # No downloaded file has a name that begins with a dot, so that these are nobody's.
         self._part = target.with_name(f".{target.name}.part")
@@ -82,17 +88,20 @@ class Download:
         async with client.stream("GET", self._url, headers=asked) as response:
             if not response.is_success:
                 await response.aread()
-                raise self._refusal(response)
+                raise await self._refusal(response)
             self._begin(response)
             mode = "ab" if self._received else "wb"
             with await asyncio.to_thread(self._part.open, mode) as file:
                 await self._take(response, file)
 
-    def _refusal(self, response: httpx.Response) -> Refused:
+    async def _refusal(self, response: httpx.Response) -> Refused:
         refused = Refused(response)
         if refused.status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             self._forget()
             refused.passing = True
+        if refused.status in _LAPSED and "?" in self._url and self._renewed is not None:
+            expired, self._url = self._url, await self._renewed(self._url)
+            refused.passing = self._url != expired
         return refused
 
     def _begin(self, response: httpx.Response) -> None:

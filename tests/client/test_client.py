@@ -355,3 +355,52 @@ async def test_a_folder_that_cannot_be_written_is_told(server, tmp_path):
 
     with pytest.raises(ExportFailed, match="cannot be written to"):
         await export(Order(base_url=server.url), tmp_path / "file")
+
+
+async def test_a_link_that_expires_amid_a_download_is_renewed_by_a_poll(server, tmp_path):
+    """What has come is kept, and the next files begin with the new links."""
+    names = ("a.ndjson", "b.ndjson")
+    manifests = [
+        scripted_manifest(server, [f"{server.url}/files/{name}?sig={sig}" for name in names])
+        for sig in ("old", "new")
+    ]
+    server.exports()
+    server.scripts["GET", "/jobs/1"] = manifests
+    tag = {"ETag": '"v1"'}
+    rest = {"Content-Range": f"bytes 40-{len(LINES) - 1}/{len(LINES)}"}
+    server.say("GET", "/files/a.ndjson", Answer(200, tag, LINES, cut=40))
+    server.say("GET", "/files/a.ndjson", Answer(403), Answer(206, rest, LINES[40:]))
+    server.say("GET", "/files/b.ndjson", Answer(body=LINES))
+
+    summary = await export(Order(base_url=server.url), tmp_path, parallel=1)
+
+    assert summary.lines == 4
+    assert (tmp_path / "a.ndjson").read_bytes() == LINES
+    asked = [request.target for request in server.requests if "/files/" in request.target]
+    assert asked == [
+        "/files/a.ndjson?sig=old",
+        "/files/a.ndjson?sig=old",
+        "/files/a.ndjson?sig=new",
+        "/files/b.ndjson?sig=new",
+    ]
+
+
+async def test_files_that_are_refused_with_new_links_too_are_given_up(server, tmp_path):
+    server.exports(file(server, "a.ndjson?sig=same"))
+    server.say("GET", "/files/a.ndjson", Answer(403))
+
+    with pytest.raises(Refused, match="was answered with 403") as refused:
+        await export(Order(base_url=server.url), tmp_path)
+
+    assert "sig" not in str(refused.value)
+    assert len(server.asked("GET", "/jobs/1")) == 2
+
+
+def scripted_manifest(server, urls):
+    manifest = {
+        "transactionTime": "2026-01-01T00:00:00Z",
+        "requiresAccessToken": False,
+        "output": [{"type": "Patient", "url": url, "count": 2} for url in urls],
+        "error": [],
+    }
+    return Answer(200, {"Content-Type": "application/json"}, msgspec.json.encode(manifest))
