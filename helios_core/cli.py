@@ -67,8 +67,15 @@ def serve() -> None:
     """Serve, and work on exports; SIGINT or SIGTERM stops cleanly."""
     with _plainly():
         selection = plugins.configure(os.environ)
-        _log_as(selection.settings)
-        _run(serving.serve(selection.settings, on_ready=lambda url: _greet(selection, url)))
+        current = selection.settings
+        _log_as(current)
+        _run(
+            serving.serve(
+                current,
+                on_ready=lambda url: _greet(selection, url),
+                on_stop=lambda: serving.exit_after(current.worker_shutdown_timeout),
+            )
+        )
 
 
 @app.command()
@@ -76,11 +83,14 @@ def worker() -> None:
     """Work on exports without serving; SIGINT or SIGTERM hands the work back."""
     with _plainly():
         selection = plugins.configure(os.environ)
-        _log_as(selection.settings)
-        workers = selection.settings.bulk_export_worker_concurrency
+        current = selection.settings
+        _log_as(current)
+        workers = current.bulk_export_worker_concurrency
         _run(
             serving.work(
-                selection.settings, on_ready=lambda: _say(f"Working with {workers} workers")
+                current,
+                on_ready=lambda: _say(f"Working with {workers} workers"),
+                on_stop=lambda: serving.exit_after(current.worker_shutdown_timeout),
             )
         )
 

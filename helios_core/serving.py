@@ -2,12 +2,14 @@
 
 import asyncio
 import ctypes
-import math
 import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 
 import structlog
 import uvicorn
@@ -48,12 +50,22 @@ def return_large_blocks() -> None:
         library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
-async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
+def nothing() -> None:
+    """Do nothing."""
+
+
+async def serve(
+    settings: Settings,
+    *,
+    on_ready: Callable[[str], None],
+    on_stop: Callable[[], None] = nothing,
+) -> None:
     """
     Serve, work and sweep until SIGINT or SIGTERM; `on_ready` is told the address once it answers.
 
-    Stopping hands shards back first and lets answers under way end, each for as long as
-    HFS_WORKER_SHUTDOWN_TIMEOUT. A second signal ends the process at once.
+    `on_stop` is called at the signal. Stopping hands shards back and lets answers under way end,
+    for most of HFS_WORKER_SHUTDOWN_TIMEOUT; the rest is for closing the backends. A second signal
+    ends the process at once.
 
     Raises:
         ConfigurationError: A backend refuses to open, or the address cannot be listened on.
@@ -66,20 +78,22 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     async with open_backends(settings) as backends:
         listener = _listen(settings)
         server = _Server(_configuration(settings, backends))
-        with _stop_at_signals() as stop:
+        with _stop_at_signals(on_stop) as stop:
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(server.serve([listener]))
                 serving.add_done_callback(lambda _: stop.set())
+                group.create_task(server.exit_at(stop))
                 await server.ready.wait()
                 on_ready(_address(listener))
                 await _work_until(stop, backends, settings, workers=workers, sweeps=True)
-                server.should_exit = True
     _log.info("server.stopped")
 
 
-async def work(settings: Settings, *, on_ready: Callable[[], None]) -> None:
+async def work(
+    settings: Settings, *, on_ready: Callable[[], None], on_stop: Callable[[], None] = nothing
+) -> None:
     """
-    Work without serving until SIGINT or SIGTERM, then hand shards back.
+    Work without serving until SIGINT or SIGTERM, then hand shards back; `on_stop` as in `serve`.
 
     Raises:
         ConfigurationError: A backend refuses to open.
@@ -88,10 +102,29 @@ async def work(settings: Settings, *, on_ready: Callable[[], None]) -> None:
     workers = settings.bulk_export_worker_concurrency
     return_large_blocks()
     async with open_backends(settings) as backends:
-        with _stop_at_signals() as stop:
+        with _stop_at_signals(on_stop) as stop:
             on_ready()
             await _work_until(stop, backends, settings, workers=workers, sweeps=False)
     _log.info("worker.stopped")
+
+
+def exit_after(timeout: timedelta) -> None:
+    """
+    End the process when the time is over, whatever it still waits for.
+
+    A store that went silent can hold threads and connections for ever, and nothing it holds is
+    needed: a stop without ceremony is survived at any moment.
+    """
+    seconds = timeout.total_seconds()
+
+    def leave() -> None:
+        _log.error("process.stop_overdue", timeout_seconds=seconds)
+        sys.stdout.flush()
+        os._exit(1)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
 
 
 class _Server(uvicorn.Server):
@@ -104,6 +137,10 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
+
+    async def exit_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -119,7 +156,7 @@ def _configuration(settings: Settings, backends: Backends) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=math.ceil(settings.worker_shutdown_timeout.total_seconds()),
+        timeout_graceful_shutdown=max(1, int(_patience(settings))),
     )
 
 
@@ -141,7 +178,7 @@ def _address(listener: socket.socket) -> str:
 
 
 @contextmanager
-def _stop_at_signals() -> Iterator[asyncio.Event]:
+def _stop_at_signals(on_stop: Callable[[], None]) -> Iterator[asyncio.Event]:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -152,6 +189,7 @@ def _stop_at_signals() -> Iterator[asyncio.Event]:
 
     def asked() -> None:
         _log.info("process.stopping")
+        on_stop()
         stop.set()
         # Whoever asks twice does not want to wait.
         release()
@@ -173,20 +211,27 @@ async def _work_until(
             group.create_task(worker.run(name, backends, options, stop=stop))
             for name in _names(workers)
         ]
-        if sweeps:
-            tasks.append(group.create_task(_sweep(stop, backends, settings)))
+        sweeping = group.create_task(_sweep(stop, backends, settings)) if sweeps else None
         await stop.wait()
+        if sweeping:
+            # The next sweep, of any server, goes on where this one was.
+            sweeping.cancel()
         await _end(tasks, settings)
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]], settings: Settings) -> None:
     if not tasks:
         return
-    timeout = settings.worker_shutdown_timeout.total_seconds()
+    timeout = _patience(settings)
     _, late = await asyncio.wait(tasks, timeout=timeout)
     for task in late:
         _log.warning("worker.late", timeout_seconds=timeout)
         task.cancel()
+
+
+def _patience(settings: Settings) -> float:
+    """How many seconds workers and answers under way have; closing the backends has the rest."""
+    return 0.9 * settings.worker_shutdown_timeout.total_seconds()
 
 
 async def _sweep(stop: asyncio.Event, backends: Backends, settings: Settings) -> None:

@@ -73,7 +73,10 @@ class Worker:
         """Wait for work or for the end, whichever comes first."""
         work = asyncio.ensure_future(self._backends.jobs.wait_for_work(self._options.idle))
         stopped = asyncio.ensure_future(self._stop.wait())
-        await _first(work, stopped)
+        try:
+            await _until_one_of(work, stopped)
+        finally:
+            await _end(work, stopped)
 
     async def _until_stopped(self, at_most: timedelta) -> None:
         with suppress(TimeoutError):
@@ -101,9 +104,6 @@ class Worker:
             export = ShardExport(self._backends, lease, view=view, limits=self._options.limits)
             parts = await self._export_while_held(lease, export)
             if parts is None:
-                await _discard(export)
-                await self._backends.jobs.release(lease)
-                log.info("shard.released")
                 return
             # From here on the parts may be published even if the answer is lost on its way, so
             # only the job store's word that they are not allows discarding them.
@@ -134,12 +134,32 @@ class Worker:
         exporting = asyncio.ensure_future(export.run())
         renewing = asyncio.ensure_future(self._renew(lease, export))
         stopped = asyncio.ensure_future(self._stop.wait())
-        await _first(exporting, renewing, stopped)
+        try:
+            await _until_one_of(exporting, renewing, stopped)
+            if stopped.done() and not exporting.done() and not renewing.done():
+                await _end(renewing)
+                await self._hand_back(lease)
+        finally:
+            await _end(exporting, renewing, stopped)
         if exporting.cancelled():
             if renewing.done() and not renewing.cancelled():
                 renewing.result()
             return None
         return exporting.result()
+
+    async def _hand_back(self, lease: Lease) -> None:
+        """
+        Free the shard for others while it is still being exported.
+
+        Ending the export first could take as long as the output store does, and its parts can no
+        longer be published anyway.
+        """
+        try:
+            await self._backends.jobs.release(lease)
+        except BackendError as error:
+            log.exception("shard.abandoned", reason=str(error))
+        else:
+            log.info("shard.released")
 
     async def _renew(self, lease: Lease, export: ShardExport) -> None:
         """Extend the lease at every heartbeat until it is lost."""
@@ -198,14 +218,14 @@ async def run(
     await Worker(name, backends, options, stop=stop).run()
 
 
-async def _first(*tasks: asyncio.Future[Any]) -> None:
-    """Wait until one task is done, then end the others."""
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+async def _until_one_of(*tasks: asyncio.Future[Any]) -> None:
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _end(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 async def _discard(export: ShardExport) -> None:

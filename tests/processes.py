@@ -167,3 +167,8 @@ class Client:
 def names(resources: Sequence[dict[str, Any]]) -> list[str]:
     """`Type/id` of each, sorted, repeats kept."""
     return sorted(f"{resource['resourceType']}/{resource['id']}" for resource in resources)
+
+
+def same_port(client: Client) -> dict[str, str]:
+    """Have a server take the place of another, for clients that know its address."""
+    return {"HFS_SERVER_PORT": client.base_url.rsplit(":", 1)[1]}

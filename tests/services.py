@@ -93,7 +93,17 @@ class Postgres:
         if not self.restartable:
             absent("the server of HFS_TEST_POSTGRES_URL is not ours to restart", obtainable=False)
         self.server.stop()
-        self.server.ensure_postgres_running()
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.server.ensure_postgres_running()
+            except subprocess.SubprocessError:
+                # What is left of the old server may still hold its shared memory.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
 
 
 def through(url: str, proxy_port: int) -> str:

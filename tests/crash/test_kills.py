@@ -4,24 +4,14 @@ import random
 import signal
 import sqlite3
 import time
-from collections import Counter
 from contextlib import closing
 
 import pytest
 
-from tests.processes import Client, names
+from tests.crash.exports import assert_exact, completed_shards
+from tests.processes import names, same_port
 
 pytestmark = pytest.mark.crash
-
-
-def completed_shards(site):
-    """How often each shard was completed, by every log of the site."""
-    events = [event for process in site.processes for event in process.events()]
-    return Counter(e["shard"] for e in events if e["event"] == "shard.completed")
-
-
-def assert_exact(client: Client, status: str, expected: list[str]) -> None:
-    assert names(client.resources(client.manifest(status))) == expected
 
 
 def fall_asleep(process, site) -> None:
@@ -38,10 +28,6 @@ def fall_asleep(process, site) -> None:
             else:
                 probe.execute("ROLLBACK")
                 return
-
-
-def same_port(client: Client) -> dict[str, str]:
-    return {"HFS_SERVER_PORT": client.base_url.rsplit(":", 1)[1]}
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

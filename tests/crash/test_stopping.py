@@ -1,0 +1,126 @@
+"""A stop that takes no longer than it may, and that loses nothing."""
+
+import signal
+import sqlite3
+import time
+from contextlib import closing
+
+import pytest
+
+from tests.crash.exports import assert_exact, completed_shards
+from tests.processes import same_port
+
+pytestmark = pytest.mark.crash
+
+TIMEOUT_SECONDS = 3
+MARGIN_SECONDS = 1.5
+"""For a loaded machine to notice a signal, and an ended process."""
+
+SILENT = """
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+from helios_core import memory
+from helios_core.hookspecs import Backend, hookimpl
+from helios_core.threads import in_thread
+from msgspec.structs import replace
+
+
+class SilentOutputStore(memory.MemoryOutputStore):
+    async def put(self, key, chunks):
+        print("silent now", flush=True)
+        await in_thread(time.sleep, 600)
+
+
+@asynccontextmanager
+async def silent(settings):
+    yield SilentOutputStore()
+
+
+@hookimpl
+def helios_output_store():
+    return replace(memory.helios_output_store(), implementation=SilentOutputStore, open=silent)
+"""
+
+
+@pytest.fixture
+def silent_output(loaded):
+    """A site whose output store takes every part and never says that it is stored."""
+    folder = loaded.folder / "plugins"
+    metadata = folder / "helios_silent-1.dist-info"
+    metadata.mkdir(parents=True)
+    (folder / "helios_silent.py").write_text(SILENT)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: helios-silent\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[helios]\nsilent = helios_silent\n")
+    loaded.settings |= {
+        "PYTHONPATH": str(folder),
+        "HFS_BULK_EXPORT_OUTPUT_BACKEND": "silent",
+        "HFS_WORKER_SHUTDOWN_TIMEOUT": str(TIMEOUT_SECONDS),
+    }
+    return loaded
+
+
+def wait_for(process, event):
+    while not any(found["event"] == event for found in process.events()):
+        assert process.process.poll() is None, process.output()
+        time.sleep(0.01)
+
+
+def stopped_in_time(process):
+    process.signal(signal.SIGTERM)
+    process.process.wait(timeout=TIMEOUT_SECONDS + MARGIN_SECONDS)
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_process_whose_output_is_silent_hands_its_shards_back_and_ends(silent_output, command):
+    """The thread that writes can neither be ended nor waited for."""
+    server, client = silent_output.serve(HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true")
+    client.kick_off(_type="Patient")
+    process = silent_output.start(command)
+    wait_for(process, "shard.claimed")
+
+    stopped_in_time(process)
+
+    events = [event["event"] for event in process.events()]
+    assert "shard.released" in events
+    assert events[-1] == "process.stop_overdue"
+    assert process.process.returncode == 1
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_process_whose_job_store_is_silent_ends(loaded, command):
+    """Who keeps SQLite's write lock keeps every job store waiting."""
+    loaded.settings |= {
+        "HFS_WORKER_SHUTDOWN_TIMEOUT": str(TIMEOUT_SECONDS),
+        "HFS_SQLITE_BUSY_TIMEOUT": "600",
+    }
+    _, client = loaded.serve(HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true")
+    client.kick_off()
+    process = loaded.start(command)
+    wait_for(process, "shard.claimed")
+
+    with closing(sqlite3.connect(loaded.folder / "data" / "helios.db", timeout=30)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        stopped_in_time(process)
+
+    assert process.process.returncode in (0, 1)
+
+
+def test_a_restart_of_every_process_loses_and_repeats_no_published_work(loaded, population):
+    no_worker = {"HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER": "true"}
+    server, client = loaded.serve(**no_worker)
+    status = client.kick_off()
+    workers = [loaded.start("worker") for _ in range(2)]
+    while len(completed_shards(loaded)) < 3:
+        time.sleep(0.01)
+
+    assert server.stop() == 0
+    _, client = loaded.serve(**no_worker, **same_port(client))
+    for worker in workers:
+        assert worker.stop() == 0
+        loaded.start("worker")
+
+    assert_exact(client, status, population[1])
+    assert set(completed_shards(loaded).values()) == {1}
