@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from helios_core.data_providers import SupportsHistory, SupportsTombstones, SupportsWrites
 from helios_core.testing import DataProviderSuite, corpus
 from helios_core.variables import Secret
 from helios_postgres import PostgresSettings, migrate, open_data_provider
@@ -24,7 +23,7 @@ async def behind_the_back(provider):
 
 
 class TestPostgresDataProvider(DataProviderSuite):
-    powers = frozenset({SupportsWrites, SupportsHistory, SupportsTombstones})
+    powers = DataProviderSuite.known_powers
 
     @pytest.fixture(autouse=True)
     def database_of_its_own(self, postgres_url):

@@ -8,14 +8,18 @@ from helios_core.data_providers import (
     Batch,
     DataProvider,
     Delete,
+    Page,
     Put,
+    Query,
     StoredVersion,
 )
 from helios_core.exports import ExportView, Shard
+from helios_core.fhir.search import Prefilter
 from helios_core.fhir.versions import FHIRVersion
-from helios_postgres import cohorts, lookups
+from helios_postgres import cohorts, lookups, searching
 from helios_postgres.clock import Clock, from_stamp
 from helios_postgres.databases import Database
+from helios_postgres.narrowing import Narrowed
 from helios_postgres.planning import plan, whole
 from helios_postgres.reading import Reading, Slice
 from helios_postgres.scopes import Scopes
@@ -54,6 +58,15 @@ class PostgresDataProvider(DataProvider):
         """Read a shard in the order of its keys (P3, P4, P6)."""
         if (of := await self._slice(view, shard)) is not None:
             async for batch in self._reading.batches(of, batch_bytes):
+                yield batch
+                del batch  # or it would be kept while the next one is read
+
+    async def read_candidates(
+        self, view: ExportView, shard: Shard, prefilter: Prefilter, *, batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """Read of a shard what the search index says may match (P5)."""
+        if (of := await self._slice(view, shard)) is not None:
+            async for batch in Narrowed(self._database, prefilter).batches(of, batch_bytes):
                 yield batch
                 del batch  # or it would be kept while the next one is read
 
@@ -161,6 +174,21 @@ class PostgresDataProvider(DataProvider):
             return await lookups.history(
                 connection, place, resource_id, count=count, before=before
             )
+
+    async def search(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        query: Query,
+        *,
+        count: int,
+        after: str | None = None,
+    ) -> Page:
+        """Give a page in any of the orders, of one state of the database."""
+        scope = await self._scope(tenant, fhir_version, query.filter.resource_type)
+        return await self._database.read(
+            searching.search, scope or searching.NOTHING, query, count=count, after=after
+        )
 
     async def _scope(
         self, tenant: str, fhir_version: FHIRVersion, resource_type: str

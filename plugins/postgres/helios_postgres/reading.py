@@ -30,6 +30,7 @@ _LIVE = _FROM + " AND NOT v.deleted" + SHOWN
 _LINES = "SELECT v.seq, v.id, v.line_hash, v.content " + _LIVE
 _SIZES = "SELECT v.seq, v.size " + _LIVE
 _SIZES_AMONG = _SIZES + _AMONG
+_SIZES_AMONG_COHORT = _SIZES + _OF_COHORT + " AND v.seq = ANY ($8::bigint[])"
 _DELETED = "SELECT v.seq, v.id " + _FROM + " AND v.deleted" + SHOWN
 _CONTENTS = "SELECT seq, id, line_hash, content FROM versions WHERE seq = ANY ($1::bigint[])"
 _PICKED = """
@@ -69,7 +70,8 @@ class Reading:
         windows = await self._windows(of)
         if of.cohort is not None and of.cohort.size < sum(window.rows for window in windows):
             seqs = await self.picked(of)
-            async for batch in self.among(of, seqs, batch_bytes):
+            whosever = msgspec.structs.replace(of, cohort=None)
+            async for batch in self.among(whosever, seqs, batch_bytes):
                 yield batch
             return
         for window in joined(windows, batch_bytes):
@@ -90,7 +92,7 @@ class Reading:
         for start in range(0, len(seqs), PICKED_AT_ONCE):
             some = seqs[start : start + PICKED_AT_ONCE]
             bounds = Range(first=some[0], end=some[-1] + 1)
-            sizes = await self._ask(_SIZES_AMONG, *of.shown.parameters(bounds), list(some))
+            sizes = await self._sizes_among(of, of.shown.parameters(bounds), list(some))
             async for batch in self._by_size(of, sizes, batch_bytes):
                 yield batch
 
@@ -119,6 +121,15 @@ class Reading:
         if of.cohort is None:
             return await self._ask(query, *parameters)
         return await self._ask(query + _OF_COHORT, *parameters, of.cohort.number, cohort=of.cohort)
+
+    async def _sizes_among(
+        self, of: Slice, parameters: Sequence[object], seqs: Sequence[int]
+    ) -> list[_Row]:
+        if of.cohort is None:
+            return await self._ask(_SIZES_AMONG, *parameters, seqs)
+        return await self._ask(
+            _SIZES_AMONG_COHORT, *parameters, of.cohort.number, seqs, cohort=of.cohort
+        )
 
     async def _by_size(
         self, of: Slice, sizes: Iterable[_Row], batch_bytes: int

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from helios_core.errors import ConfigurationError, SchemaOutdated
+from helios_postgres.indexing import index_anew, is_indexed
 
 if TYPE_CHECKING:
     from helios_postgres.databases import Connection
@@ -28,6 +29,8 @@ class Migrated(msgspec.Struct, frozen=True, kw_only=True):
     before: int
     """The number of its last migration; 0 is none."""
     after: int
+    indexed: bool
+    """Whether the search index of what is stored was made anew."""
 
 
 def migrations() -> list[Migration]:
@@ -74,11 +77,16 @@ async def check(connection: "Connection", schema: str) -> None:
             f"schema {schema} of the PostgreSQL database has version {found}, this code needs"
             f" version {known}; stop the servers that use it and run: helios migrate"
         )
+    if not await is_indexed(connection):
+        raise SchemaOutdated(
+            f"the search index of schema {schema} of the PostgreSQL database was made by other"
+            " rules than this code's; stop the servers that use it and run: helios migrate"
+        )
 
 
 async def migrate(connection: "Connection", schema: str, *, lock_key: int) -> Migrated:
     """
-    Make the schema where there is none, apply what is missing, and tell what was done.
+    Make the schema, apply what is missing, index what is not indexed, and tell what was done.
 
     All of it or nothing; who comes while another one is at it waits, and finds it done.
 
@@ -98,7 +106,11 @@ async def migrate(connection: "Connection", schema: str, *, lock_key: int) -> Mi
             await connection.execute(
                 "INSERT INTO schema_version (number, name) VALUES ($1, $2)", step.number, step.name
             )
-        return Migrated(before=before, after=steps[-1].number if steps else before)
+        after = steps[-1].number if steps else before
+        outdated = after <= migrations()[-1].number and not await is_indexed(connection)
+        if outdated:
+            await index_anew(connection)
+        return Migrated(before=before, after=after, indexed=outdated and before > 0)
 
 
 async def _begin(connection: "Connection", schema: str) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from asyncpg.exceptions import UniqueViolationError
 
 from helios_core.data_providers import Applied, Delete, Put
+from helios_core.fhir.search import Terms, terms_of
 from helios_core.fhir.versions import FHIRVersion
 from helios_postgres import extents
 from helios_postgres.clock import Clock, from_stamp
 from helios_postgres.databases import Connection, Database
 from helios_postgres.drafts import Draft, Drafting, Head, Key, changes_by_key, target
 from helios_postgres.hashes import line_hash
+from helios_postgres.indexing import Postings
 from helios_postgres.scopes import Scopes
 
 RACES = 10
@@ -81,15 +83,16 @@ class Writer:
         keyed = changes_by_key(changes, scopes)
         for _ in range(RACES):
             try:
-                return await self._database.write(self._apply, keyed)
+                return await self._database.write(self._apply, fhir_version, keyed)
             except UniqueViolationError as error:
                 if error.constraint_name != "resources_pkey":
                     raise
-        return await self._database.write(self._apply, keyed)
+        return await self._database.write(self._apply, fhir_version, keyed)
 
     async def _apply(
         self,
         connection: Connection,
+        fhir_version: FHIRVersion,
         changes: Sequence[tuple[Put | Delete, Key]],
     ) -> list[Applied]:
         await connection.fetchrow(_PATIENCE)
@@ -100,7 +103,7 @@ class Writer:
         await _look_up_patients(connection, drafting.drafts)
         held = await extents.hold(connection, {draft.key[0] for draft in drafting.drafts})
         stamp = await self._clock.write_stamp(connection)
-        journal = _Journal(drafting, stamp)
+        journal = _Journal(drafting, stamp, fhir_version)
         filled = await extents.place(connection, journal.drafts, held)
         await journal.store(connection)
         await extents.count_begun(connection, filled, stamp)
@@ -111,11 +114,12 @@ class Writer:
 class _Journal:
     """The rows one transaction is going to write; those of a scope follow each other."""
 
-    def __init__(self, drafting: Drafting, stamp: int) -> None:
+    def __init__(self, drafting: Drafting, stamp: int, fhir_version: FHIRVersion) -> None:
         self.stamp = stamp
         self.instant = from_stamp(stamp)
         self.drafts = sorted(drafting.drafts, key=lambda draft: draft.key[0])
         self._drafting = drafting
+        self._fhir_version = fhir_version
         self._lines = [self._line(draft) for draft in self.drafts]
 
     def _line(self, draft: Draft) -> bytes | None:
@@ -128,6 +132,7 @@ class _Journal:
     async def store(self, connection: Connection) -> None:
         await self._store_versions(connection)
         await self._store_compartments(connection)
+        await self._store_terms(connection)
         await self._store_endings(connection)
         await self._store_heads(connection)
 
@@ -151,6 +156,18 @@ class _Journal:
             await connection.copy_records_to_table(
                 "compartments", records=rows, columns=("scope", "patient", "seq")
             )
+
+    async def _store_terms(self, connection: Connection) -> None:
+        postings = Postings()
+        for draft, line in zip(self.drafts, self._lines, strict=True):
+            postings.add(draft.seq, self._terms(draft, line))
+        await postings.store(connection)
+
+    def _terms(self, draft: Draft, line: bytes | None) -> Terms | None:
+        if draft.resource is None or line is None:
+            return None
+        resource = draft.resource
+        return resource.terms or terms_of(line, self._fhir_version, resource.resource_type)
 
     async def _store_endings(self, connection: Connection) -> None:
         rows = sorted(

@@ -1,0 +1,160 @@
+"""The search index: what is kept of each version, and how the index of a store is made anew."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from helios_core.fhir.search import TERMS_VERSION, Terms, terms_of
+from helios_core.fhir.versions import FHIRVersion
+from helios_postgres.hashes import line_hash
+from helios_postgres.packing import (
+    UNKNOWN,
+    Entry,
+    bucket_of,
+    fingerprint_of,
+    packed_postings,
+    packed_spans,
+)
+from helios_postgres.ranges import EXTENT_BITS, EXTENT_ROWS, scope_range
+
+if TYPE_CHECKING:
+    from helios_postgres.databases import Connection
+
+ENOUGH = 256
+"""At every how many places of an extent what is recent in it is divided into buckets."""
+
+_TAKE_RECENT = (
+    "DELETE FROM recent_terms WHERE extent = ANY($1::bigint[]) RETURNING extent, content"
+)
+_ADD_RECENT = "INSERT INTO recent_terms SELECT * FROM unnest($1::bigint[], $2::bytea[])"
+_POSTING_COLUMNS = ("extent", "bucket", "content")
+_SPAN_COLUMNS = ("extent", "kind", "low_min", "low_max", "high_min", "high_max", "content")
+
+_MADE_BY = "SELECT terms_version FROM search_index"
+_MADE_BY_US = "UPDATE search_index SET terms_version = $1"
+_CLEAR = "TRUNCATE postings, spans, recent_terms"
+_SCOPES = "SELECT scope, fhir_version, resource_type FROM scopes"
+_EXTENTS = "SELECT extent FROM extents WHERE extent BETWEEN $1 AND $2 ORDER BY extent"
+_CONTENTS = """
+SELECT seq, line_hash, content FROM versions
+WHERE seq BETWEEN $1 AND $2 AND NOT deleted ORDER BY seq
+"""
+
+_ENTRIES = msgspec.msgpack.Decoder(list[Entry])
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class Postings:
+    """What one transaction adds to the index."""
+
+    def __init__(self) -> None:
+        self._entries = defaultdict[int, list[Entry]](list)
+
+    def add(self, seq: int, terms: Terms | None) -> None:
+        """
+        Note what is in a version, None where it is a deletion.
+
+        The seqs of an extent come in ascending order.
+        """
+        extent, place = divmod(seq, EXTENT_ROWS)
+        self._entries[extent].append(_entry(place, terms or Terms()))
+
+    async def store(self, connection: "Connection") -> None:
+        """
+        Write everything down.
+
+        The transaction is the only one that fills these extents, so nobody waits for it here.
+        """
+        few = {extent: each for extent, each in self._entries.items() if not _is_enough(each)}
+        if few:
+            contents = [_ENCODER.encode(each) for each in few.values()]
+            await connection.execute(_ADD_RECENT, list(few), contents)
+        if many := {extent: each for extent, each in self._entries.items() if extent not in few}:
+            for extent, content in await connection.fetch(_TAKE_RECENT, list(many)):
+                many[extent] = [*_ENTRIES.decode(content), *many[extent]]
+            await _store(connection, many.items())
+
+
+def recent_entries(content: bytes) -> list[Entry]:
+    """Give what one small transaction noted."""
+    return _ENTRIES.decode(content)
+
+
+async def is_indexed(connection: "Connection") -> bool:
+    """Whether the index was made by the rules that searches go by."""
+    return bool(await connection.fetchval(_MADE_BY) == TERMS_VERSION)
+
+
+async def index_anew(connection: "Connection") -> None:
+    """Make the index of all versions; the caller's transaction makes it all or nothing."""
+    await connection.execute(_CLEAR)
+    for scope, fhir_version, resource_type in await connection.fetch(_SCOPES):
+        for (extent,) in await connection.fetch(_EXTENTS, *scope_range(scope).extents):
+            entries = await _entries(
+                connection, extent, (FHIRVersion(fhir_version), resource_type)
+            )
+            await _store(connection, [(extent, entries)])
+    await connection.execute(_MADE_BY_US, TERMS_VERSION)
+
+
+async def _entries(
+    connection: "Connection", extent: int, of: tuple[FHIRVersion, str]
+) -> list[Entry]:
+    bounds = (extent << EXTENT_BITS, ((extent + 1) << EXTENT_BITS) - 1)
+    return [
+        _entry(seq % EXTENT_ROWS, _terms(stored_hash, content, of))
+        for seq, stored_hash, content in await connection.fetch(_CONTENTS, *bounds)
+    ]
+
+
+def _terms(stored_hash: int, content: bytes | None, of: tuple[FHIRVersion, str]) -> Terms:
+    if content is None or line_hash(content) != stored_hash:
+        return Terms(terms=frozenset({UNKNOWN}))
+    return terms_of(content, *of)
+
+
+def _entry(place: int, terms: Terms) -> Entry:
+    return Entry(place, tuple(terms.terms), terms.spans)
+
+
+def _is_enough(entries: Sequence[Entry]) -> bool:
+    """Whether a transaction comes past one of the places at which recent terms are divided."""
+    return entries[0].place // ENOUGH != (entries[-1].place + 1) // ENOUGH
+
+
+async def _store(connection: "Connection", entries: Iterable[tuple[int, Sequence[Entry]]]) -> None:
+    by_extent = sorted(entries)
+    postings = [row for extent, each in by_extent for row in _posting_rows(extent, each)]
+    spans = [row for extent, each in by_extent for row in _span_rows(extent, each)]
+    if postings:
+        await connection.copy_records_to_table(
+            "postings", records=postings, columns=_POSTING_COLUMNS
+        )
+    if spans:
+        await connection.copy_records_to_table("spans", records=spans, columns=_SPAN_COLUMNS)
+
+
+def _posting_rows(extent: int, entries: Sequence[Entry]) -> Iterator[tuple[int, int, bytes]]:
+    buckets = defaultdict[int, defaultdict[bytes, list[int]]](lambda: defaultdict(list))
+    places = defaultdict[int, list[int]](list)
+    for entry in entries:
+        for term in entry.terms:
+            places[term].append(entry.place)
+    for term, each in places.items():
+        # Two terms may share a fingerprint.
+        buckets[bucket_of(term)][fingerprint_of(term)] += each
+    for bucket in sorted(buckets):
+        for content in packed_postings(buckets[bucket]):
+            yield extent, bucket, content
+
+
+def _span_rows(extent: int, entries: Sequence[Entry]) -> Iterator[tuple[object, ...]]:
+    kinds = defaultdict[int, list[tuple[int, int, int]]](list)
+    for entry in entries:
+        for kind, low, high in entry.spans:
+            kinds[kind].append((low, high, entry.place))
+    for kind in sorted(kinds):
+        for row in packed_spans(kinds[kind]):
+            yield extent, kind, *row

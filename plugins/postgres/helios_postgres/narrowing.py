@@ -1,0 +1,62 @@
+"""Read of a shard what the search index says may match."""
+
+from bisect import bisect_left
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+from helios_core.data_providers import Batch
+from helios_core.fhir.search import Prefilter
+from helios_postgres.candidates import candidates, seqs_in
+from helios_postgres.databases import Database
+from helios_postgres.ordering import EXTENTS_AT_ONCE
+from helios_postgres.reading import Reading, Slice
+
+ENOUGH = 1000
+"""Candidates that are worth a query of their own."""
+
+_EXTENTS = """
+SELECT extent FROM extents WHERE extent BETWEEN $1 AND $2
+AND first_stamp <= $3 AND last_stamp > $4 AND first_stamp < $5 ORDER BY extent
+"""
+
+
+class Narrowed:
+    """Reads of slices what may satisfy a prefilter, in transactions of their own for each step."""
+
+    def __init__(self, database: Database, prefilter: Prefilter) -> None:
+        self._database = database
+        self._prefilter = prefilter
+
+    async def batches(self, of: Slice, batch_bytes: int) -> AsyncIterator[Batch]:
+        """Give of what is shown of a slice at least all that satisfies, in order (P3, P5, P6)."""
+        reading = Reading(self._database)
+        async with aclosing(self._seqs(of)) as several:
+            async for seqs in several:
+                async for batch in reading.among(of, seqs, batch_bytes):
+                    yield batch
+
+    async def _seqs(self, of: Slice) -> AsyncGenerator[list[int]]:
+        """Give candidates in order, enough of them at a time."""
+        pending: list[int] = []
+        extents = await self._extents(of)
+        start, count = 0, 1
+        while start < len(extents):
+            pending += await self._found(of, extents[start : start + count])
+            start, count = start + count, min(2 * count, EXTENTS_AT_ONCE)
+            if len(pending) >= ENOUGH:
+                yield pending
+                pending = []
+        if pending:
+            yield pending
+
+    async def _extents(self, of: Slice) -> list[int]:
+        shown = of.shown
+        bounds = (*of.seqs.extents, shown.at, shown.since, shown.until)
+        async with self._database.transaction(read_only=True, unlimited=True) as connection:
+            return [extent for (extent,) in await connection.fetch(_EXTENTS, *bounds)]
+
+    async def _found(self, of: Slice, extents: list[int]) -> list[int]:
+        async with self._database.transaction(read_only=True, unlimited=True) as connection:
+            found = await candidates(connection, of.scope, self._prefilter, extents=extents)
+        seqs = seqs_in(found)
+        return seqs[bisect_left(seqs, of.seqs.first) : bisect_left(seqs, of.seqs.end)]

@@ -1,0 +1,163 @@
+"""The current versions of a scope in the orders of a search, without their contents."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from operator import attrgetter
+from typing import NamedTuple
+
+from helios_core.data_providers import Order
+from helios_core.fhir.search import Prefilter
+from helios_postgres.candidates import candidates, seqs_in
+from helios_postgres.clock import FOREVER
+from helios_postgres.databases import Connection
+from helios_postgres.ranges import extent_of, scope_range
+
+_CURRENT = "NOT EXISTS (SELECT FROM endings AS e WHERE e.seq = v.seq) AND NOT v.deleted"
+_HEADS = "SELECT v.since_stamp, v.id, v.seq, v.size FROM versions AS v WHERE "
+_AMONG = f"{_HEADS} v.seq = ANY($1::bigint[]) AND {_CURRENT}"
+# The range is that of one extent each, so that no version of another scope is looked at.
+_IN_EXTENTS = f"""
+SELECT h.* FROM unnest($1::bigint[]) AS w (extent) CROSS JOIN LATERAL (
+  {_HEADS} v.seq >= w.extent << 12 AND v.seq < (w.extent + 1) << 12 AND {_CURRENT}
+) AS h
+"""  # noqa: S608 - put together from constants
+_BY_ID = """
+SELECT since_stamp, id, seq, size FROM resources
+WHERE scope = $1 AND NOT deleted AND ($2::text IS NULL OR id > $2) ORDER BY id LIMIT $3
+"""
+_BY_ID_DESCENDING = """
+SELECT since_stamp, id, seq, size FROM resources
+WHERE scope = $1 AND NOT deleted AND ($2::text IS NULL OR id < $2) ORDER BY id DESC LIMIT $3
+"""
+_EXTENTS = "SELECT extent, first_stamp, last_stamp FROM extents WHERE extent BETWEEN $1 AND $2 "
+_FROM = _EXTENTS + "AND last_stamp >= $3 ORDER BY first_stamp, extent"
+_UP_TO = _EXTENTS + "AND first_stamp <= $3 ORDER BY last_stamp DESC, extent"
+
+BY_ID = frozenset({Order.ID, Order.ID_DESCENDING})
+DESCENDING = frozenset({Order.ID_DESCENDING, Order.LAST_UPDATED_DESCENDING})
+
+EXTENTS_AT_ONCE = 64
+"""How many extents are looked into together, so that it is asked seldom; at first it is one."""
+
+WHOLE_EXTENTS_AT_ONCE = 4
+"""How many of them where no index says what may match in them."""
+
+SORTED_AT_ONCE = 5000
+"""Up to how many candidates are sorted by id; where there are more, all ids are gone through."""
+
+IDS_AT_ONCE = 1000
+"""How many ids are gone through together; at first it is fewer."""
+
+
+class Head(NamedTuple):
+    """A current version without its content."""
+
+    stamp: int
+    id: str
+    seq: int
+    size: int
+
+
+class Scope(NamedTuple):
+    """What a search is about: all of a scope, or what the index says may match."""
+
+    connection: Connection
+    number: int
+    prefilter: Prefilter | None
+
+    async def unordered(self) -> AsyncGenerator[list[Head]]:
+        """Give all heads, some extents at a time."""
+        rows = await self.connection.fetch(_FROM, *scope_range(self.number).extents, 0)
+        for extents in self._windows([extent for extent, *_ in rows]):
+            yield await self._in_extents(extents)
+
+    async def ordered(self, order: Order, after: Head | None) -> AsyncGenerator[list[Head]]:
+        """Give the heads behind one in an order, some at a time; each list goes on with it."""
+        if order not in BY_ID:
+            async for heads in self._by_age(after, descending=order in DESCENDING):
+                yield heads
+        elif (few := await self._few()) is None:
+            async for heads in self._by_id(after, descending=order in DESCENDING):
+                yield heads
+        else:
+            yield _sorted_by_id(few, after, descending=order in DESCENDING)
+
+    async def _in_extents(self, extents: Sequence[int]) -> list[Head]:
+        if self.prefilter is None:
+            rows = await self.connection.fetch(_IN_EXTENTS, extents)
+        else:
+            found = await candidates(self.connection, self.number, self.prefilter, extents=extents)
+            rows = await self.connection.fetch(_AMONG, seqs_in(found)) if found else []
+        return [Head(*row) for row in rows]
+
+    async def _few(self) -> list[Head] | None:
+        """Give the candidates, or None if they are too many to be sorted."""
+        if self.prefilter is None:
+            return None
+        few: list[Head] = []
+        async for heads in self.unordered():
+            few += heads
+            if len(few) > SORTED_AT_ONCE:
+                return None
+        return few
+
+    def _windows(self, extents: Sequence[int]) -> Iterator[Sequence[int]]:
+        most = WHOLE_EXTENTS_AT_ONCE if self.prefilter is None else EXTENTS_AT_ONCE
+        start, count = 0, 1
+        while start < len(extents):
+            yield extents[start : start + count]
+            start, count = start + count, min(2 * count, most)
+
+    async def _by_id(self, after: Head | None, *, descending: bool) -> AsyncIterator[list[Head]]:
+        query = _BY_ID_DESCENDING if descending else _BY_ID
+        last = None if after is None else after.id
+        count = IDS_AT_ONCE // 10
+        while rows := await self.connection.fetch(query, self.number, last, count):
+            heads = [Head(*row) for row in rows]
+            yield await self._narrowed(heads)
+            last, count = heads[-1].id, IDS_AT_ONCE
+
+    async def _narrowed(self, heads: list[Head]) -> list[Head]:
+        if self.prefilter is None:
+            return heads
+        extents = sorted({extent_of(head.seq) for head in heads})
+        found = await candidates(self.connection, self.number, self.prefilter, extents=extents)
+        wanted = set(seqs_in(found))
+        return [head for head in heads if head.seq in wanted]
+
+    async def _by_age(self, after: Head | None, *, descending: bool) -> AsyncIterator[list[Head]]:
+        """
+        Give heads by their stamps, and by id where these are equal.
+
+        Extents overlap in time where several writers were at work. What is older than the next
+        extent, or newer in the other direction, can be given; the rest waits for it.
+        """
+        query, start = (_UP_TO, FOREVER) if descending else (_FROM, 0)
+        bound = start if after is None else after.stamp
+        rows = await self.connection.fetch(query, *scope_range(self.number).extents, bound)
+        edges = {extent: -last if descending else first for extent, first, last in rows}
+        waiting: list[Head] = []
+        looked_at = 0
+        for extents in self._windows(list(edges)):
+            waiting += await self._in_extents(extents)
+            looked_at += len(extents)
+            edge = next(iter(list(edges.values())[looked_at:]), FOREVER)
+            ready = [head for head in waiting if _age(head, descending=descending) < edge]
+            waiting = [head for head in waiting if _age(head, descending=descending) >= edge]
+            yield _sorted_by_age(ready, after, descending=descending)
+
+
+def _sorted_by_id(heads: Sequence[Head], after: Head | None, *, descending: bool) -> list[Head]:
+    ordered = sorted(heads, key=attrgetter("id"), reverse=descending)
+    if after is None:
+        return ordered
+    return [head for head in ordered if (head.id < after.id if descending else head.id > after.id)]
+
+
+def _sorted_by_age(heads: Sequence[Head], after: Head | None, *, descending: bool) -> list[Head]:
+    ordered = sorted((_age(head, descending=descending), head.id, head) for head in heads)
+    bound = None if after is None else (_age(after, descending=descending), after.id)
+    return [head for age, id_, head in ordered if bound is None or (age, id_) > bound]
+
+
+def _age(head: Head, *, descending: bool) -> int:
+    return -head.stamp if descending else head.stamp

@@ -1,0 +1,48 @@
+from contextlib import asynccontextmanager
+
+import pytest
+
+import helios_postgres
+import helios_sqlite
+from helios_core.variables import Secret
+
+
+@asynccontextmanager
+async def _sqlite(folder):
+    settings = helios_sqlite.SQLiteSettings(data_dir=str(folder), synchronous="normal")
+    async with helios_sqlite.open_data_provider(settings) as provider:
+        yield provider
+
+
+@asynccontextmanager
+async def _postgres(url):
+    settings = helios_postgres.PostgresSettings(database_url=Secret(url))
+    await helios_postgres.migrate(settings)
+    async with helios_postgres.open_data_provider(settings) as provider:
+        yield provider
+
+
+@pytest.fixture
+async def sqlite_provider(tmp_path):
+    async with _sqlite(tmp_path / "sqlite") as provider:
+        yield provider
+
+
+@pytest.fixture
+async def postgres_provider(postgres_url):
+    async with _postgres(postgres_url) as provider:
+        yield provider
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def opening(request, tmp_path):
+    """How to open a provider with an index, each kind in turn."""
+    if request.param == "sqlite":
+        return _sqlite(tmp_path / "sqlite")
+    return _postgres(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+async def provider(opening):
+    async with opening as provider:
+        yield provider

@@ -1,0 +1,38 @@
+"""What stores are filled with, to be searched."""
+
+from pathlib import Path
+
+import pytest
+
+from helios_core.loading import load
+from helios_core.testing import corpus
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+BUNDLES = 4
+
+
+def examples(version):
+    """The examples of the specification."""
+    path = DATA / "spec-examples" / f"{version}.ndjson.gz"
+    if not path.is_file():
+        pytest.skip("the specification's examples are not in ../shared/data")
+    return path
+
+
+def bundles():
+    """Real bundles."""
+    folder = DATA / "synthea-r4" / "bundles"
+    if not folder.is_dir():
+        pytest.skip("the real bundles are not in ../shared/data")
+    return sorted(folder.iterdir())
+
+
+async def loaded(provider, paths, version):
+    """Load files, more than a few resources."""
+    summary = await load(list(paths), provider, tenant=corpus.TENANT, fhir_version=version)
+    assert summary.created > 100
+
+
+async def read(batches):
+    """All lines of some batches."""
+    return [line async for batch in batches for line in batch.lines]
