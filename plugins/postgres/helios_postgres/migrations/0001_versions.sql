@@ -15,16 +15,16 @@ CREATE FUNCTION wall_stamp() RETURNS bigint LANGUAGE sql VOLATILE AS $$
   SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 $$;
 
--- Move the clock to now, at least `step` further than it was. The lock is held for this moment
--- and not until the transaction ends: it goes with the subtransaction, whose rollback does not
--- undo what was done to a sequence.
-CREATE FUNCTION tick(clock_key bigint, step bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+-- Move the clock to now, further than it was in any case: a replica that shows an instant shows all
+-- that was committed before it. The lock is held for this moment and not until the transaction
+-- ends: it goes with the subtransaction, whose rollback does not undo what was done to a sequence.
+CREATE FUNCTION tick(clock_key bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   stamp bigint;
 BEGIN
   BEGIN
     PERFORM pg_advisory_xact_lock(clock_key);
-    SELECT greatest(wall_stamp(), last_value + step) INTO stamp FROM clock;
+    SELECT greatest(wall_stamp(), last_value + 1) INTO stamp FROM clock;
     PERFORM setval('clock', stamp);
     RAISE SQLSTATE 'HE001';
   EXCEPTION WHEN SQLSTATE 'HE001' THEN
@@ -38,7 +38,7 @@ CREATE FUNCTION write_stamp(settle_key bigint, clock_key bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
   PERFORM pg_advisory_xact_lock_shared(settle_key);
-  RETURN tick(clock_key, 1);
+  RETURN tick(clock_key);
 END
 $$;
 
@@ -47,7 +47,7 @@ CREATE FUNCTION settled_stamp(settle_key bigint, clock_key bigint) RETURNS bigin
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
   PERFORM pg_advisory_xact_lock(settle_key);
-  RETURN tick(clock_key, 0);
+  RETURN tick(clock_key);
 END
 $$;
 
