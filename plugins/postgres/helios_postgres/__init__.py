@@ -11,6 +11,7 @@ from helios_postgres.databases import Database, connected, lock_key
 from helios_postgres.jobs import PostgresJobStore
 from helios_postgres.listening import listening
 from helios_postgres.provider import PostgresDataProvider
+from helios_postgres.replicas import reads
 from helios_postgres.settings import PostgresSettings
 
 __all__ = [
@@ -33,8 +34,8 @@ async def open_data_provider(settings: PostgresSettings) -> AsyncIterator[Postgr
         ConfigurationError: The database cannot be used.
         BackendUnavailable: It cannot be reached.
     """
-    async with Database(settings).opened() as database:
-        yield PostgresDataProvider(database)
+    async with Database(settings).opened() as database, reads(database) as found:
+        yield PostgresDataProvider(database, found)
 
 
 @asynccontextmanager
@@ -64,9 +65,10 @@ async def migrate(settings: PostgresSettings) -> str:
     name = settings.schema
     async with connected(settings) as connection:
         done = await schema.migrate(connection, name, lock_key=lock_key(name, "migrate"))
+    indexed = "; its search index was made anew" if done.indexed else ""
     if done.before < done.after:
-        return f"schema {name} went from version {done.before} to {done.after}"
-    return f"schema {name} has version {done.after} already"
+        return f"schema {name} went from version {done.before} to {done.after}{indexed}"
+    return f"schema {name} has version {done.after} already{indexed}"
 
 
 @hookimpl
