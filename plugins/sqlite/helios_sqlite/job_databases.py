@@ -5,9 +5,9 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from aiosqlite import Connection
 
@@ -17,10 +17,9 @@ from helios_sqlite.files import open_file
 from helios_sqlite.settings import SQLiteSettings
 
 Row = Sequence[Any]
+Parameters = Sequence[Any] | Mapping[str, Any]
 
 WRITE = ("BEGIN IMMEDIATE",)
-READ = ("BEGIN", "SELECT count(*) FROM stores")
-"""A transaction that only reads; the query takes its snapshot, or meets what is in the way."""
 
 
 class JobDatabase:
@@ -70,18 +69,36 @@ class JobDatabase:
                         yield self._connection
                         await self._connection.commit()
                         return
-            await asyncio.sleep(random.uniform(0.0003, 0.0015))  # noqa: S311 - spreads processes
+            await _pause()
 
     async def _begun(self, begin: Iterable[str], deadline: float) -> bool:
         try:
             for statement in begin:
                 await rows_of(self._connection, statement)
         except sqlite3.OperationalError as error:
-            if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if not _is_busy(error, deadline):
                 raise
             await self._connection.rollback()
             return False
         return True
+
+    async def rows(self, query: str, parameters: Parameters = ()) -> list[Row]:
+        """
+        Give the rows of one query, which is a transaction of its own.
+
+        Raises:
+            BackendUnavailable: As in `transaction`.
+        """
+        deadline = time.monotonic() + self._settings.busy_timeout
+        while True:
+            with translated():
+                async with self._turn:
+                    try:
+                        return await finished(rows_of(self._connection, query, parameters))
+                    except sqlite3.OperationalError as error:
+                        if not _is_busy(error, deadline):
+                            raise
+            await _pause()
 
     def _connect(self) -> sqlite3.Connection:
         self._thread = threading.current_thread()
@@ -104,8 +121,17 @@ async def _undone_on_error(connection: Connection) -> AsyncIterator[None]:
         raise
 
 
+def _is_busy(error: sqlite3.Error, deadline: float) -> bool:
+    return primary_code(error) == sqlite3.SQLITE_BUSY and time.monotonic() <= deadline
+
+
+async def _pause() -> None:
+    await asyncio.sleep(random.uniform(0.0003, 0.0015))  # noqa: S311 - spreads processes
+
+
 async def rows_of(
-    connection: Connection, statement: str, parameters: Iterable[Any] = ()
+    connection: Connection, statement: str, parameters: Parameters = ()
 ) -> list[Row]:
     """Run a statement and give all its rows; no cursor stays open, whoever is cancelled."""
-    return list(await connection.execute_fetchall(statement, parameters))
+    # Its annotation leaves named parameters out, which it hands to sqlite3 as they are.
+    return list(await connection.execute_fetchall(statement, cast(Iterable[Any], parameters)))

@@ -16,33 +16,53 @@ from helios_core.jobs import Job, JobStatus, Progress
 from helios_core.leases import Lease
 from helios_core.manifests import Part
 from helios_sqlite import leasing
-from helios_sqlite.job_databases import READ, JobDatabase, rows_of
+from helios_sqlite.job_databases import JobDatabase, Row, rows_of
 
-_VISIBLE = "SELECT job FROM jobs WHERE tenant = ? AND id = ? AND status <> 'cancelled'"
+_JOB = "FROM jobs AS j "
+_VISIBLE = "WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled' "
+_NUMBER = "SELECT job " + _JOB + _VISIBLE
 _COLUMNS = "SELECT accepted, status, created_at, completed_at, failure FROM jobs "
 _GET = _COLUMNS + "WHERE tenant = ? AND id = ? AND status <> 'cancelled'"
 _LIST = _COLUMNS + "WHERE tenant = ? AND status <> 'cancelled' ORDER BY job DESC"
-_REMOVABLE = _COLUMNS + (
-    "WHERE completed_at IS NOT NULL AND (completed_at <= ? OR status = 'cancelled')"
-    " ORDER BY completed_at LIMIT ?"
+_REMOVABLE = leasing.clocked(
+    _COLUMNS
+    + "WHERE completed_at IS NOT NULL AND (completed_at <= :now - ? OR status = 'cancelled')"
+    + " ORDER BY completed_at LIMIT ?"
 )
 _RECENT = _COLUMNS + (
     "WHERE tenant = ? AND status = 'complete' ORDER BY completed_at DESC, job DESC LIMIT ?"
 )
 _ACTIVE = "SELECT count(*) FROM jobs WHERE tenant = ? AND status IN ('accepted', 'in-progress')"
-_ADD_JOB = (
-    "INSERT INTO jobs (tenant, id, accepted, status, created_at) VALUES (?, ?, ?, ?, ?)"
+_ADD_JOB = leasing.clocked(
+    "INSERT INTO jobs (tenant, id, accepted, status, created_at) VALUES (?, ?, ?, ?, :now)"
     " RETURNING job"
 )
 _ADD_SHARD = (
     "INSERT INTO shards (job, number, phase, shard, resources, available_at)"
     " VALUES (?, ?, ?, ?, ?, 0)"
 )
-_PROGRESS = """
-SELECT total(resources_done), total(resources), total(done), count(*) FROM shards WHERE job = ?
-"""
-_PARTS = "SELECT part FROM parts WHERE job = ? ORDER BY kind, shard, number"
-_NOTES = "SELECT shard, notes FROM notes WHERE job = ? AND shard > ? ORDER BY shard LIMIT 1"
+# What nothing belongs to gives a row of nothing; a job that is not there gives none.
+_PROGRESS = (
+    "SELECT total(s.resources_done), total(s.resources), total(s.done), count(s.number) "
+    + _JOB
+    + "LEFT JOIN shards AS s ON s.job = j.job "
+    + _VISIBLE
+    + "GROUP BY j.job"
+)
+_PARTS = (
+    "SELECT p.part "
+    + _JOB
+    + "LEFT JOIN parts AS p ON p.job = j.job "
+    + _VISIBLE
+    + "ORDER BY p.kind, p.shard, p.number"
+)
+_NOTES = (
+    "SELECT n.shard, n.notes "
+    + _JOB
+    + "LEFT JOIN notes AS n ON n.job = j.job AND n.shard > ? "
+    + _VISIBLE
+    + "ORDER BY n.shard LIMIT 1"
+)
 _DELETE = "DELETE FROM jobs WHERE tenant = ? AND id = ?"
 _EXISTS = "SELECT EXISTS (SELECT 1 FROM jobs WHERE tenant = ? AND id = ?)"
 
@@ -63,8 +83,7 @@ class SQLiteJobStore(JobStore):
     @classmethod
     async def of(cls, database: JobDatabase) -> "SQLiteJobStore":
         """Give the store in an opened file."""
-        async with database.transaction(READ) as connection:
-            [(identity,)] = await rows_of(connection, "SELECT identity FROM stores")
+        [(identity,)] = await database.rows("SELECT identity FROM stores")
         return cls(database, identity)
 
     @property
@@ -81,41 +100,45 @@ class SQLiteJobStore(JobStore):
 
     async def get(self, tenant: str, job_id: str) -> Job:
         """Give a job that was not cancelled."""
-        async with self._database.transaction(READ) as connection:
-            return await _get(connection, tenant, job_id)
+        return leasing.to_job(await self._row(_GET, tenant, job_id))
 
     async def list(self, tenant: str) -> builtins.list[Job]:
         """Give the tenant's jobs, newest first."""
-        async with self._database.transaction(READ) as connection:
-            return await _jobs(connection, _LIST, tenant)
+        return await self._jobs(_LIST, tenant)
 
     async def progress(self, tenant: str, job_id: str) -> Progress:
         """Count published resources and those that holders reported."""
-        async with self._database.transaction(READ) as connection:
-            return await _progress(connection, tenant, job_id)
+        done, total, shards_done, shards_total = map(
+            int, await self._row(_PROGRESS, tenant, job_id)
+        )
+        return Progress(
+            resources_done=done,
+            resources_total=total,
+            shards_done=shards_done,
+            shards_total=shards_total,
+        )
 
     async def parts(self, tenant: str, job_id: str) -> builtins.list[Part]:
         """Give the published parts in order."""
-        async with self._database.transaction(READ) as connection:
-            return await _parts(connection, tenant, job_id)
+        rows = await self._database.rows(_PARTS, (tenant, job_id))
+        if not rows:
+            raise _not_found(job_id)
+        return [msgspec.json.decode(part, type=Part) for (part,) in rows if part is not None]
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
-        """Give what completed shards noted, each in a transaction of its own (J13)."""
+        """Give what completed shards noted, one read after the other (J13)."""
         shard = -1
         while True:
-            async with self._database.transaction(READ) as connection:
-                found = await _notes_after(connection, tenant, job_id, shard)
-            if found is None:
+            shard, notes = await self._row(_NOTES, shard, tenant, job_id)
+            if notes is None:
                 return
-            shard, notes = found
             yield notes
 
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
         """Claim the shard whose turn it is; look without a lock first (J2, J3, J8, J11)."""
         self._news.clear()
-        async with self._database.transaction(READ) as connection:
-            if not await leasing.work_waits(connection):
-                return None
+        if not await self._database.rows(leasing.FAIREST):
+            return None
         self._news.set()  # where one shard waits there may be another
         async with self._database.transaction() as connection:
             return await leasing.claim(
@@ -162,29 +185,37 @@ class SQLiteJobStore(JobStore):
 
     async def removable(self, *, completed_before: timedelta, limit: int) -> builtins.list[Job]:
         """Give cancelled jobs and those finished long enough ago (J7)."""
-        async with self._database.transaction(READ) as connection:
-            return await _removable(connection, completed_before, limit)
+        return await self._jobs(_REMOVABLE, leasing.in_milliseconds(completed_before), limit)
 
     async def recent(self, tenant: str, *, limit: int) -> builtins.list[Job]:
         """Give the tenant's complete jobs, the latest first."""
-        async with self._database.transaction(READ) as connection:
-            return await _jobs(connection, _RECENT, tenant, limit)
+        return await self._jobs(_RECENT, tenant, limit)
 
     async def delete(self, tenant: str, job_id: str) -> None:
         """Forget a job with everything of it (J6)."""
         async with self._database.transaction() as connection:
-            await _delete(connection, tenant, job_id)
+            await rows_of(connection, _DELETE, (tenant, job_id))
 
     async def exists(self, tenant: str, job_id: str) -> bool:
         """Whether the job is remembered, cancelled or not."""
-        async with self._database.transaction(READ) as connection:
-            return await _exists(connection, tenant, job_id)
+        [(found,)] = await self._database.rows(_EXISTS, (tenant, job_id))
+        return bool(found)
 
     async def wait_for_work(self, at_most: timedelta) -> None:
         """Return as soon as this process adds a shard or hands one back, or after `at_most`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(at_most.total_seconds()):
                 await self._news.wait()
+
+    async def _row(self, query: str, *parameters: object) -> Row:
+        """Give the only row of a query about a job, which ends with the job's id."""
+        rows = await self._database.rows(query, parameters)
+        if not rows:
+            raise _not_found(str(parameters[-1]))
+        return rows[0]
+
+    async def _jobs(self, query: str, *parameters: object) -> builtins.list[Job]:
+        return [leasing.to_job(row) for row in await self._database.rows(query, parameters)]
 
 
 async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_active: int) -> Job:
@@ -194,8 +225,7 @@ async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_ac
             f"{active} exports are active and {max_active} are allowed;"
             " wait for one to finish, or delete one"
         )
-    now = await leasing.now_of(connection)
-    row = (job.tenant, job.id, msgspec.json.encode(job), JobStatus.ACCEPTED, now)
+    row = (job.tenant, job.id, msgspec.json.encode(job), JobStatus.ACCEPTED)
     [(number,)] = await rows_of(connection, _ADD_JOB, row)
     rows = [
         (number, shard.number, shard.phase, msgspec.json.encode(shard), shard.resources)
@@ -204,70 +234,15 @@ async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_ac
     await connection.executemany(_ADD_SHARD, rows)
     if not shards:
         await leasing.end(connection, number, JobStatus.COMPLETE)
-    return await _get(connection, job.tenant, job.id)
-
-
-async def _get(connection: Connection, tenant: str, job_id: str) -> Job:
-    found = await _jobs(connection, _GET, tenant, job_id)
-    if not found:
-        raise _not_found(job_id)
-    return found[0]
-
-
-async def _jobs(connection: Connection, query: str, *parameters: object) -> list[Job]:
-    return [leasing.to_job(row) for row in await rows_of(connection, query, parameters)]
-
-
-async def _removable(connection: Connection, completed_before: timedelta, limit: int) -> list[Job]:
-    latest = await leasing.now_of(connection) - leasing.in_milliseconds(completed_before)
-    return await _jobs(connection, _REMOVABLE, latest, limit)
-
-
-async def _number(connection: Connection, tenant: str, job_id: str) -> int:
-    found = await rows_of(connection, _VISIBLE, (tenant, job_id))
-    if not found:
-        raise _not_found(job_id)
-    [(number,)] = found
-    return int(number)
-
-
-async def _progress(connection: Connection, tenant: str, job_id: str) -> Progress:
-    number = await _number(connection, tenant, job_id)
-    [counts] = await rows_of(connection, _PROGRESS, (number,))
-    done, total, shards_done, shards_total = map(int, counts)
-    return Progress(
-        resources_done=done,
-        resources_total=total,
-        shards_done=shards_done,
-        shards_total=shards_total,
-    )
-
-
-async def _parts(connection: Connection, tenant: str, job_id: str) -> list[Part]:
-    number = await _number(connection, tenant, job_id)
-    rows = await rows_of(connection, _PARTS, (number,))
-    return [msgspec.json.decode(part, type=Part) for (part,) in rows]
-
-
-async def _notes_after(
-    connection: Connection, tenant: str, job_id: str, shard: int
-) -> tuple[int, bytes] | None:
-    number = await _number(connection, tenant, job_id)
-    found = await rows_of(connection, _NOTES, (number, shard))
-    return (int(found[0][0]), bytes(found[0][1])) if found else None
+    [added] = await rows_of(connection, _GET, (job.tenant, job.id))
+    return leasing.to_job(added)
 
 
 async def _cancel(connection: Connection, tenant: str, job_id: str) -> None:
-    await leasing.end(connection, await _number(connection, tenant, job_id), JobStatus.CANCELLED)
-
-
-async def _delete(connection: Connection, tenant: str, job_id: str) -> None:
-    await connection.execute(_DELETE, (tenant, job_id))
-
-
-async def _exists(connection: Connection, tenant: str, job_id: str) -> bool:
-    [(found,)] = await rows_of(connection, _EXISTS, (tenant, job_id))
-    return bool(found)
+    found = await rows_of(connection, _NUMBER, (tenant, job_id))
+    if not found:
+        raise _not_found(job_id)
+    await leasing.end(connection, found[0][0], JobStatus.CANCELLED)
 
 
 def _not_found(job_id: str) -> JobNotFound:

@@ -13,8 +13,15 @@ from helios_core.leases import Lease
 from helios_core.manifests import Part, PartKind
 from helios_sqlite.job_databases import Row, rows_of
 
-_NOW = "SELECT CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
-_FAIREST = """
+
+def clocked(query: str) -> str:
+    """Put the milliseconds since 1970, by the store's clock, where a query says `:now` (J7)."""
+    now = "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+    return query.replace(":now", now)
+
+
+# Each statement is a hop to another thread and back, so one says as much as it can.
+FAIREST = clocked("""
 SELECT j.job, (
   SELECT number FROM shards AS s
   WHERE s.job = j.job AND s.done = 0 AND s.available_at <= :now
@@ -24,8 +31,15 @@ SELECT j.job, (
 FROM jobs AS j LEFT JOIN turns AS t ON t.tenant = j.tenant
 WHERE j.status IN ('accepted', 'in-progress') AND free IS NOT NULL
 ORDER BY coalesce(t.served, 0), j.job LIMIT 1
-"""
-_SHARD = "SELECT shard, token, attempts, last_error FROM shards WHERE job = ? AND number = ?"
+""")
+"""Job and shard whose turn it is (J8, J11)."""
+
+_FOUND = clocked("""
+SELECT :now, s.job, s.number, s.shard, s.token, s.attempts, s.last_error,
+  j.accepted, j.status, j.created_at, j.completed_at, j.failure
+FROM shards AS s JOIN jobs AS j ON j.job = s.job WHERE s.job = ? AND s.number = ?
+""")
+_BEGIN_JOB = "UPDATE jobs SET status = 'in-progress' WHERE job = ?"
 _HOLD = """
 UPDATE shards SET available_at = :until, worker = :worker, resources_done = 0,
   token = token + 1, attempts = attempts + 1
@@ -36,11 +50,12 @@ INSERT INTO turns SELECT tenant, (SELECT coalesce(max(served), 0) + 1 FROM turns
 FROM jobs WHERE job = ?
 ON CONFLICT (tenant) DO UPDATE SET served = excluded.served
 """
-_HELD = """
-SELECT s.job, s.attempts FROM jobs AS j JOIN shards AS s ON s.job = j.job
+_HELD = clocked("""
+SELECT s.job, s.attempts, :now, (SELECT count(*) FROM parts AS p WHERE p.job = s.job)
+FROM jobs AS j JOIN shards AS s ON s.job = j.job
 WHERE j.tenant = ? AND j.id = ? AND s.number = ? AND s.token = ? AND s.worker IS NOT NULL
   AND j.status IN ('accepted', 'in-progress')
-"""
+""")
 _RENEW = "UPDATE shards SET available_at = ?, resources_done = ? WHERE job = ? AND number = ?"
 _HAND_BACK = """
 UPDATE shards SET worker = NULL, resources_done = 0, available_at = :available_at,
@@ -49,28 +64,29 @@ WHERE job = :job AND number = :number
 """
 _CLOSE = """
 UPDATE shards SET worker = NULL, available_at = NULL, done = 1, resources_done = ?
-WHERE job = ? AND number = ?
+WHERE job = ?2 AND number = ?3
+RETURNING EXISTS (SELECT 1 FROM shards WHERE job = ?2 AND number <> ?3 AND done = 0)
 """
 _PUBLISH = "INSERT INTO parts VALUES (?, ?, ?, ?, ?)"
 _NOTE = "INSERT INTO notes VALUES (?, ?, ?)"
-_PUBLISHED = "SELECT count(*) FROM parts WHERE job = ?"
-_ANY_LEFT = "SELECT EXISTS (SELECT 1 FROM shards WHERE job = ? AND done = 0)"
-_END_JOB = "UPDATE jobs SET status = ?, completed_at = ?, failure = ? WHERE job = ?"
+_END_JOB = clocked("UPDATE jobs SET status = ?, failure = ?, completed_at = :now WHERE job = ?")
 _END_SHARDS = """
 UPDATE shards SET token = token + 1, worker = NULL, available_at = NULL WHERE job = ?
-"""
-_JOB = """
-SELECT accepted, status, created_at, completed_at, failure FROM jobs WHERE job = ?
 """
 
 KINDS = [*PartKind]
 """The order of kinds among the parts of a job."""
 
 
-async def now_of(connection: Connection) -> int:
-    """Give the milliseconds since 1970 by the store's clock (J7)."""
-    [(now,)] = await rows_of(connection, _NOW)
-    return int(now)
+class Held(msgspec.Struct, frozen=True):
+    """A shard that a lease is still good for."""
+
+    job: int
+    attempts: int
+    now: int
+    """By the store's clock (J7)."""
+    published: int
+    """How many parts of its job are."""
 
 
 def in_milliseconds(duration: timedelta) -> int:
@@ -90,19 +106,13 @@ def to_job(row: Row) -> Job:
     )
 
 
-async def work_waits(connection: Connection) -> bool:
-    """Whether there is a shard to claim, without a lock."""
-    return bool(await rows_of(connection, _FAIREST, {"now": await now_of(connection)}))
-
-
 async def claim(
     connection: Connection, worker: str, *, lease_for: timedelta, max_attempts: int
 ) -> Lease | None:
     """Claim the shard whose turn it is, or give None (J2, J3, J8, J9, J11)."""
-    now = await now_of(connection)
-    while found := await rows_of(connection, _FAIREST, {"now": now}):
-        [(job, number)] = found
-        [(shard, token, attempts, last_error)] = await rows_of(connection, _SHARD, (job, number))
+    while found := await rows_of(connection, FAIREST):
+        [row] = await rows_of(connection, _FOUND, found[0])
+        now, job, number, shard, token, attempts, last_error, *accepted = row
         if attempts >= max_attempts:
             await end(
                 connection, job, JobStatus.ERROR, failure=_exhausted(number, attempts, last_error)
@@ -110,12 +120,13 @@ async def claim(
             continue
         until = now + in_milliseconds(lease_for)
         holding = {"until": until, "worker": worker, "job": job, "number": number}
-        await connection.execute(_HOLD, holding)
-        await connection.execute("UPDATE jobs SET status = 'in-progress' WHERE job = ?", (job,))
-        await connection.execute(_SERVE, (job,))
-        [accepted] = await rows_of(connection, _JOB, (job,))
+        await rows_of(connection, _HOLD, holding)
+        claimed = to_job(accepted)
+        if claimed.status is not JobStatus.IN_PROGRESS:
+            await rows_of(connection, _BEGIN_JOB, (job,))
+        await rows_of(connection, _SERVE, (job,))
         return Lease(
-            job=to_job(accepted),
+            job=msgspec.structs.replace(claimed, status=JobStatus.IN_PROGRESS),
             shard=msgspec.json.decode(shard, type=Shard),
             token=token + 1,
             worker=worker,
@@ -128,28 +139,27 @@ async def renew(
     connection: Connection, lease: Lease, *, lease_for: timedelta, resources_done: int
 ) -> None:
     """Extend a lease from now on (J4)."""
-    job, _ = await _held(connection, lease)
-    until = await now_of(connection) + in_milliseconds(lease_for)
-    await connection.execute(_RENEW, (until, resources_done, job, lease.shard.number))
+    held = await _held(connection, lease)
+    until = held.now + in_milliseconds(lease_for)
+    await rows_of(connection, _RENEW, (until, resources_done, held.job, lease.shard.number))
 
 
 async def complete(
     connection: Connection, lease: Lease, parts: Sequence[Part], *, notes: bytes
 ) -> JobStatus:
     """Publish parts, close their shard and, for the last one, the job (J5, J12, J13)."""
-    job, _ = await _held(connection, lease)
-    number = lease.shard.number
-    [(first,)] = await rows_of(connection, _PUBLISHED, (job,))
+    held = await _held(connection, lease)
+    job, number = held.job, lease.shard.number
     rows = [
         (job, KINDS.index(part.key.kind), number, part.key.number, _numbered(part, place))
-        for place, part in enumerate(parts, first)
+        for place, part in enumerate(parts, held.published)
     ]
-    await connection.executemany(_PUBLISH, rows)
+    if rows:
+        await connection.executemany(_PUBLISH, rows)
     if notes:
-        await connection.execute(_NOTE, (job, number, notes))
+        await rows_of(connection, _NOTE, (job, number, notes))
     exported = sum(part.count for part in parts if part.key.kind is PartKind.OUTPUT)
-    await connection.execute(_CLOSE, (exported, job, number))
-    [(any_left,)] = await rows_of(connection, _ANY_LEFT, (job,))
+    [(any_left,)] = await rows_of(connection, _CLOSE, (exported, job, number))
     if any_left:
         return JobStatus.IN_PROGRESS
     return await end(connection, job, JobStatus.COMPLETE)
@@ -164,33 +174,33 @@ async def fail(
     retry_after: timedelta,
 ) -> JobStatus:
     """Free the shard for later, or end the job when its attempts are used up (J9)."""
-    job, attempts = await _held(connection, lease)
-    free_at = await now_of(connection) + in_milliseconds(retry_after)
-    await _hand_back(
-        connection, (job, lease.shard.number), attempts, available_at=free_at, error=reason
-    )
-    if attempts >= max_attempts:
-        return await end(connection, job, JobStatus.ERROR, failure=reason)
+    held = await _held(connection, lease)
+    free_at = held.now + in_milliseconds(retry_after)
+    shard = (held.job, lease.shard.number)
+    await _hand_back(connection, shard, held.attempts, available_at=free_at, error=reason)
+    if held.attempts >= max_attempts:
+        return await end(connection, held.job, JobStatus.ERROR, failure=reason)
     return JobStatus.IN_PROGRESS
 
 
 async def release(connection: Connection, lease: Lease) -> None:
     """Free the shard at once, as if it had not been claimed."""
-    job, attempts = await _held(connection, lease)
-    await _hand_back(connection, (job, lease.shard.number), attempts - 1, available_at=0)
+    held = await _held(connection, lease)
+    shard = (held.job, lease.shard.number)
+    await _hand_back(connection, shard, held.attempts - 1, available_at=0)
 
 
 async def end(
     connection: Connection, job: int, status: JobStatus, *, failure: str | None = None
 ) -> JobStatus:
     """Put a job into a final status and take its shards from whoever holds them (J6)."""
-    await connection.execute(_END_JOB, (status, await now_of(connection), failure, job))
-    await connection.execute(_END_SHARDS, (job,))
+    await rows_of(connection, _END_JOB, (status, failure, job))
+    await rows_of(connection, _END_SHARDS, (job,))
     return status
 
 
-async def _held(connection: Connection, lease: Lease) -> tuple[int, int]:
-    """Give job and attempts of a shard that the lease is still good for (J4)."""
+async def _held(connection: Connection, lease: Lease) -> Held:
+    """Give the shard of a lease that is still the newest one (J4)."""
     key = (lease.job.tenant, lease.job.id, lease.shard.number, lease.token)
     found = await rows_of(connection, _HELD, key)
     if not found:
@@ -199,8 +209,7 @@ async def _held(connection: Connection, lease: Lease) -> tuple[int, int]:
             " the shard was claimed again or handed back, or the job was ended; write nothing"
             " more under it"
         )
-    [(job, attempts)] = found
-    return job, attempts
+    return Held(*found[0])
 
 
 async def _hand_back(
@@ -213,8 +222,8 @@ async def _hand_back(
 ) -> None:
     job, number = shard
     values = {"job": job, "number": number, "attempts": attempts}
-    await connection.execute(
-        _HAND_BACK, values | {"available_at": available_at, "last_error": error}
+    await rows_of(
+        connection, _HAND_BACK, values | {"available_at": available_at, "last_error": error}
     )
 
 
