@@ -252,7 +252,7 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
 
     resource: Resource
     if_match: int | None = None
-    """The version that must be current, or None for no condition."""
+    """The version that must be current, 0 where there must never have been one; None: any."""
 
 
 class Delete(msgspec.Struct, frozen=True, kw_only=True):

@@ -345,8 +345,8 @@ def _unknown_types(settings: Settings) -> list[str]:
         guess = next(iter(get_close_matches(name.lower(), close, n=1)), None)
         advice = f"the nearest is {close[guess]}" if guess else "leave it out"
         problems.append(
-            f"HFS_BULK_EXPORT_REFERENCED_TYPES names {name!r}, which is a resource type of no FHIR "
-            f"version; {advice}"
+            f"HFS_BULK_EXPORT_REFERENCED_TYPES names {name!r}, which is a resource type of no "
+            f"FHIR version; {advice}"
         )
     return problems
 

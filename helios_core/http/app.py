@@ -107,9 +107,12 @@ def _policy(settings: Settings) -> Policy:
 def _resources(backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
     provider = backends.provider
     routes = Reading(provider, guard).routes()
-    conditions, searching = None, None
+    conditions: Conditions | None = None
+    searching: Searching | None = None
     if isinstance(provider, SupportsSearch):
-        conditions, searching = Conditions(provider, provider), Searching(provider, guard)
+        # The job store's name is the same in every process, and nobody outside is ever told it.
+        conditions = Conditions(provider, provider, secret=backends.jobs.identity)
+        searching = Searching(provider, guard)
         routes += searching.routes()
     if isinstance(provider, SupportsWrites):
         bundles = Bundles(provider, provider, guard, conditions=conditions, searching=searching)

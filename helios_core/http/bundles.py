@@ -1,8 +1,8 @@
 """The door of batch and transaction Bundles."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, TypeVar
 
 import msgspec
 from litestar import Response, post
@@ -43,6 +43,8 @@ from helios_core.http.steps import (
     settled,
     step_of,
 )
+
+T = TypeVar("T")
 
 ORDER: Final = ("DELETE", "POST", "PUT", "GET")
 """In which order the entries of a transaction take effect (FHIR R4, http.html#trules)."""
@@ -94,31 +96,37 @@ class Bundles:
         steps = [step_of(caller, index, entry) for index, entry in enumerate(bundle.entries)]
         references = conditional_references_of(steps)
         conditional = bool(references) or any(step.conditional for step in steps)
-        async with self._alone(caller, conditional=conditional):
-            steps = [await settled(caller, step, self._conditions) for step in steps]
-            check_once(steps)
-            places = Places(
-                temporary=temporary_places(steps),
-                conditional=await self._conditional_places(caller, references),
-            )
-            steps.sort(key=lambda step: ORDER.index(step.method))
-            changing = [step for step in steps if step.changing]
-            changes = [change_of(caller, step, places) for step in changing]
-            applied = await self._writer.write(caller.tenant, caller.fhir_version, changes)
-        answers = {
-            step.index: _written(caller, step, done)
-            for step, done in zip(changing, applied, strict=True)
-        }
-        for step in steps:
-            if not step.changing:
+        changed = await self._exactly(
+            caller, partial(self._change, caller, steps, references), conditional=conditional
+        )
+        answers = {step.index: _written(caller, step, done) for step, done in changed if done}
+        for step, done in changed:
+            if done is None:
                 answers[step.index] = await self._told(caller, step)
         return [answers[index] for index in range(len(steps))]
 
-    def _alone(self, caller: Caller, *, conditional: bool) -> AbstractAsyncContextManager[None]:
+    async def _change(
+        self, caller: Caller, steps: Sequence[Step], references: Mapping[str, Step]
+    ) -> list[tuple[Step, Applied | None]]:
+        """Settle the steps of a transaction and make its changes; give what became of each."""
+        steps = [await settled(caller, step, self._conditions) for step in steps]
+        check_once(steps)
+        places = Places(
+            temporary=temporary_places(steps),
+            conditional=await self._conditional_places(caller, references),
+        )
+        steps = sorted(steps, key=lambda step: ORDER.index(step.method))
+        changes = [change_of(caller, step, places) for step in steps if step.changing]
+        applied = iter(await self._writer.write(caller.tenant, caller.fhir_version, changes))
+        return [(step, next(applied) if step.changing else None) for step in steps]
+
+    async def _exactly(
+        self, caller: Caller, change: Callable[[], Awaitable[T]], *, conditional: bool
+    ) -> T:
         """Keep other conditional changes out while one is settled and made."""
         if self._conditions is None or not conditional:
-            return nullcontext()
-        return self._conditions.alone(caller)
+            return await change()
+        return await self._conditions.exactly(caller, change)
 
     async def _conditional_places(
         self, caller: Caller, references: Mapping[str, Step]
@@ -147,15 +155,18 @@ class Bundles:
         """Apply one entry of a batch; what is wrong with it concerns no other."""
         try:
             step = step_of(caller, index, entry)
-            async with self._alone(caller, conditional=step.conditional):
-                step = await settled(caller, step, self._conditions)
-                if not step.changing:
-                    return await self._unchanged(caller, step)
-                change = change_of(caller, step, None)
-                [applied] = await self._writer.write(caller.tenant, caller.fhir_version, [change])
-            return _written(caller, step, applied)
+            alone = partial(self._alone, caller, step)
+            return await self._exactly(caller, alone, conditional=step.conditional)
         except HeliosError as error:
             return _failed(error)
+
+    async def _alone(self, caller: Caller, step: Step) -> BundleEntry:
+        step = await settled(caller, step, self._conditions)
+        if not step.changing:
+            return await self._unchanged(caller, step)
+        change = change_of(caller, step, None)
+        [applied] = await self._writer.write(caller.tenant, caller.fhir_version, [change])
+        return _written(caller, step, applied)
 
     async def _told(self, caller: Caller, step: Step) -> BundleEntry:
         """Answer an entry of a transaction that is done: what cannot be read fails alone."""

@@ -29,7 +29,8 @@ class ConditionalWriting:
         resource_type = type_of(request, caller)
         if_match = if_match_of(request.headers.get("if-match"))
         body = await body_of(request)
-        async with self._conditions.alone(caller):
+
+        async def change() -> Response[bytes]:
             resource_id, version = await self._conditions.place(
                 caller, resource_type, query_of(request), body
             )
@@ -40,23 +41,25 @@ class ConditionalWriting:
                 resource_id=resource_id,
                 base_urls=(caller.base,),
             )
-            change = Put(resource=resource, if_match=agreed(version, if_match))
-            [applied] = await self._provider.write(caller.tenant, caller.fhir_version, [change])
-        return stored_answer(caller, resource, applied)
+            put = Put(resource=resource, if_match=agreed(version, if_match))
+            [applied] = await self._provider.write(caller.tenant, caller.fhir_version, [put])
+            return stored_answer(caller, resource, applied)
+
+        return await self._conditions.exactly(caller, change)
 
     async def delete(self, request: Incoming) -> Response[None]:
         """Delete what matches; where nothing does nothing changes."""
         caller = self._guard.admit(request)
         resource_type = type_of(request, caller)
         if_match = if_match_of(request.headers.get("if-match"))
-        async with self._conditions.alone(caller):
+
+        async def change() -> Response[None]:
             match = await self._conditions.match(caller, resource_type, query_of(request))
             if match is None:
                 return Response(None, status_code=204)
-            change = Delete(
-                resource_type=resource_type,
-                id=match.id,
-                if_match=agreed(match.version_id, if_match),
-            )
-            [applied] = await self._provider.write(caller.tenant, caller.fhir_version, [change])
-        return Response(None, status_code=204, headers={"ETag": etag_of(applied.version_id)})
+            version = agreed(match.version_id, if_match)
+            gone = Delete(resource_type=resource_type, id=match.id, if_match=version)
+            [applied] = await self._provider.write(caller.tenant, caller.fhir_version, [gone])
+            return Response(None, status_code=204, headers={"ETag": etag_of(applied.version_id)})
+
+        return await self._conditions.exactly(caller, change)

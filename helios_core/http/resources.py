@@ -127,21 +127,30 @@ class Writing:
         resource_type = type_of(request, caller)
         parameters_of(request)
         criteria = self._criteria(request, resource_type)
-        resource = parse_resource(
-            await body_of(request),
-            caller.fhir_version,
-            resource_type=resource_type,
-            assigned_id=str(uuid4()),
-            base_urls=(caller.base,),
-        )
+        body = await body_of(request)
+
+        def resource_of(resource_id: str) -> Resource:
+            return parse_resource(
+                body,
+                caller.fhir_version,
+                resource_type=resource_type,
+                assigned_id=resource_id,
+                base_urls=(caller.base,),
+            )
+
+        resource = resource_of(str(uuid4()))
         if criteria is None:
             return await self._put(caller, Put(resource=resource))
         conditions, pairs = criteria
-        async with conditions.alone(caller):
-            match = await conditions.match(caller, resource_type, pairs)
-            if match is None:
-                return await self._put(caller, Put(resource=resource))
-        return _found_answer(caller, match)
+
+        async def change() -> Response[bytes]:
+            match = await conditions.match_or_vacancy(caller, resource_type, pairs)
+            if isinstance(match, StoredVersion):
+                return _found_answer(caller, match)
+            put = Put(resource=resource_of(match.id), if_match=match.version)
+            return await self._put(caller, put)
+
+        return await conditions.exactly(caller, change)
 
     def _criteria(self, request: Incoming, resource_type: str) -> tuple[Conditions, Pairs] | None:
         """Give what If-None-Exist asks for, None where there is no condition."""

@@ -40,7 +40,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     search: Asked | None = None
     """The search to answer, once it is understood."""
     version: int | None = None
-    """That of what matches the condition."""
+    """That of what matches the condition, 0 where nothing does."""
     match: StoredVersion | None = None
     """What a conditional create found in place of what it would have created."""
     idle: bool = False
@@ -130,9 +130,15 @@ async def settled(caller: Caller, step: Step, conditions: Conditions | None) -> 
                 caller, step.resource_type, step.criteria, step.entry.resource or b""
             )
             return msgspec.structs.replace(step, id=resource_id, version=version)
-        match = await found.match(caller, step.resource_type, step.criteria)
+        if step.method == "POST":
+            vacant = await found.match_or_vacancy(caller, step.resource_type, step.criteria)
+            if not isinstance(vacant, StoredVersion):
+                return msgspec.structs.replace(step, id=vacant.id, version=vacant.version)
+            match: StoredVersion | None = vacant
+        else:
+            match = await found.match(caller, step.resource_type, step.criteria)
     if match is None:
-        return msgspec.structs.replace(step, idle=step.method == "DELETE")
+        return msgspec.structs.replace(step, idle=True)
     return msgspec.structs.replace(
         step, id=match.id, version=match.version_id, match=match, idle=step.method == "POST"
     )
@@ -203,7 +209,7 @@ def check_once(steps: Sequence[Step]) -> None:
     _check_distinct(
         ((step.resource_type, *sorted(step.criteria or ())), step)
         for step in changing
-        if step.conditional and step.version is None
+        if step.conditional and not step.version
     )
 
 

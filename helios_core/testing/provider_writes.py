@@ -212,6 +212,22 @@ class WriteClauses(DataProviderContract):
         assert len(lost) == 9
         assert dict(await self._raw(provider)) == {"Patient/p1": 2}
 
+    async def test_of_writers_that_expect_nothing_to_be_there_one_wins(
+        self, provider: DataProvider
+    ) -> None:
+        """SupportsWrites: version 0 is that of what never was; conditional creates rely on it."""
+        self.needs(SupportsWrites)
+        puts = (put(patient("p1", note=f"{number}"), if_match=0) for number in range(10))
+
+        results = await asyncio.gather(
+            *(write(provider, each) for each in puts), return_exceptions=True
+        )
+
+        lost = [result for result in results if isinstance(result, BaseException)]
+        assert {type(error) for error in lost} == {VersionConflict}
+        assert len(lost) == 9
+        assert dict(await self._raw(provider)) == {"Patient/p1": 1}
+
     async def test_concurrent_writers_lose_nothing(self, provider: DataProvider) -> None:
         """SupportsWrites: every version has a number and an instant of its own."""
         self.needs(SupportsWrites)

@@ -1,8 +1,11 @@
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
 from helios_core.data_providers import DataProvider, SupportsWrites
+from helios_core.memory import MemoryDataProvider, MemoryJobStore
+from helios_sqlite import SQLiteSettings, open_data_provider, open_job_store
 
 SYSTEM = "http://hospital.example/mrn"
 PATIENT = {"resourceType": "Patient", "identifier": [{"system": SYSTEM, "value": "7"}]}
@@ -45,6 +48,88 @@ async def test_conditional_creates_at_once_store_once(client):
 
     assert sorted(answer.status_code for answer in answers) == [*[200] * 19, 201]
     assert len(await ids(client)) == 1
+
+
+@pytest.fixture
+async def processes(open_site, tmp_path):
+    """Give clients of two servers over one database, that know nothing of each other."""
+    own = SQLiteSettings(data_dir=str(tmp_path))
+    async with AsyncExitStack() as stack:
+        opened = [
+            {
+                "provider": await stack.enter_async_context(open_data_provider(own)),
+                "jobs": await stack.enter_async_context(open_job_store(own)),
+            }
+            for _ in range(2)
+        ]
+        yield [(await open_site(**backends)).client for backends in opened]
+
+
+async def test_conditional_creates_in_two_processes_store_once(processes):
+    for number in range(10):
+        criteria = f"identifier={SYSTEM}|{number}"
+        identifier = {"system": SYSTEM, "value": str(number)}
+        resource = {"resourceType": "Patient", "identifier": [identifier]}
+
+        answers = await asyncio.gather(
+            *(create(client, criteria, resource) for client in processes * 5)
+        )
+
+        assert sorted(answer.status_code for answer in answers) == [*[200] * 9, 201]
+        assert len(await ids(processes[0], f"?{criteria}")) == 1
+
+
+async def test_transactions_in_two_processes_create_on_one_condition_once(processes):
+    entry = {
+        "resource": PATIENT,
+        "request": {"method": "POST", "url": "Patient", "ifNoneExist": CRITERIA},
+    }
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+
+    answers = await asyncio.gather(*(each.post("/", json=bundle) for each in processes * 5))
+
+    told = sorted(each.json()["entry"][0]["response"]["status"] for each in answers)
+    assert told == [*["200 OK"] * 9, "201 Created"]
+    assert len(await ids(processes[1])) == 1
+
+
+async def test_conditional_updates_in_two_processes_store_one_resource(processes):
+    async def update(client, number):
+        resource = PATIENT | {"multipleBirthInteger": number}
+        return await client.put(f"/Patient?{CRITERIA}", json=resource)
+
+    pairs = enumerate(processes * 2, 1)
+    answers = await asyncio.gather(*(update(client, number) for number, client in pairs))
+
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 201]
+    assert len(await ids(processes[0])) == 1
+
+
+async def test_what_is_created_again_after_its_deletion_goes_on_with_its_versions(client):
+    first = (await create(client)).json()["id"]
+    await client.delete(f"/Patient/{first}")
+
+    again = await create(client)
+
+    assert (again.status_code, again.json()["id"]) == (201, first)
+    assert again.headers["etag"] == 'W/"3"'
+
+
+async def test_who_no_longer_meets_the_condition_is_not_written_over(client):
+    first = (await create(client)).json()["id"]
+    await client.put(f"/Patient/{first}", json={"resourceType": "Patient", "id": first})
+
+    second = await create(client)
+
+    assert second.status_code == 201
+    assert sorted(await ids(client)) == sorted([first, second.json()["id"]])
+
+
+async def test_an_id_does_not_tell_other_stores_what_was_searched_for(open_site):
+    one = (await create((await open_site()).client)).json()["id"]
+    other = await open_site(provider=MemoryDataProvider(), jobs=MemoryJobStore())
+
+    assert (await create(other.client)).json()["id"] != one
 
 
 async def test_conditional_updates_at_once_store_one_resource(client):
