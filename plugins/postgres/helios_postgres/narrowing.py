@@ -7,9 +7,10 @@ from contextlib import aclosing
 from helios_core.data_providers import Batch
 from helios_core.fhir.search import Prefilter
 from helios_postgres.candidates import candidates, seqs_in
-from helios_postgres.databases import Database
+from helios_postgres.databases import Connection
 from helios_postgres.ordering import EXTENTS_AT_ONCE
 from helios_postgres.reading import Reading, Slice
+from helios_postgres.replicas import Reads
 
 ENOUGH = 1000
 """Candidates that are worth a query of their own."""
@@ -23,13 +24,13 @@ AND first_stamp <= $3 AND last_stamp > $4 AND first_stamp < $5 ORDER BY extent
 class Narrowed:
     """Reads of slices what may satisfy a prefilter, in transactions of their own for each step."""
 
-    def __init__(self, database: Database, prefilter: Prefilter) -> None:
-        self._database = database
+    def __init__(self, reads: Reads, prefilter: Prefilter) -> None:
+        self._reads = reads
         self._prefilter = prefilter
 
     async def batches(self, of: Slice, batch_bytes: int) -> AsyncIterator[Batch]:
         """Give of what is shown of a slice at least all that satisfies, in order (P3, P5, P6)."""
-        reading = Reading(self._database)
+        reading = Reading(self._reads)
         async with aclosing(self._seqs(of)) as several:
             async for seqs in several:
                 async for batch in reading.among(of, seqs, batch_bytes):
@@ -52,11 +53,14 @@ class Narrowed:
     async def _extents(self, of: Slice) -> list[int]:
         shown = of.shown
         bounds = (*of.seqs.extents, shown.at, shown.since, shown.until)
-        async with self._database.transaction(read_only=True, unlimited=True) as connection:
-            return [extent for (extent,) in await connection.fetch(_EXTENTS, *bounds)]
+        return await self._reads.run(shown.at, _extents, bounds)
 
     async def _found(self, of: Slice, extents: list[int]) -> list[int]:
-        async with self._database.transaction(read_only=True, unlimited=True) as connection:
-            found = await candidates(connection, of.scope, self._prefilter, extents=extents)
+        at, prefilter = of.shown.at, self._prefilter
+        found = await self._reads.run(at, candidates, of.scope, prefilter, extents=extents)
         seqs = seqs_in(found)
         return seqs[bisect_left(seqs, of.seqs.first) : bisect_left(seqs, of.seqs.end)]
+
+
+async def _extents(connection: Connection, bounds: tuple[int, ...]) -> list[int]:
+    return [extent for (extent,) in await connection.fetch(_EXTENTS, *bounds)]

@@ -17,11 +17,12 @@ from helios_core.exports import ExportView, Shard
 from helios_core.fhir.search import Prefilter
 from helios_core.fhir.versions import FHIRVersion
 from helios_postgres import cohorts, lookups, searching
-from helios_postgres.clock import Clock, from_stamp
+from helios_postgres.clock import Clock, from_stamp, to_stamp
 from helios_postgres.databases import Database
 from helios_postgres.narrowing import Narrowed
 from helios_postgres.planning import plan, whole
 from helios_postgres.reading import Reading, Slice
+from helios_postgres.replicas import Reads
 from helios_postgres.scopes import Scopes
 from helios_postgres.views import shown_by
 from helios_postgres.writing import Writer
@@ -35,12 +36,13 @@ class PostgresDataProvider(DataProvider):
     versions are never changed, so the bounds of a view say all that a snapshot would.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, reads: Reads) -> None:
         self._database = database
+        self._reads = reads
         self._clock = Clock(database)
         self._scopes = Scopes(database)
         self._writer = Writer(database, self._clock, self._scopes)
-        self._reading = Reading(database)
+        self._reading = Reading(reads)
 
     async def transaction_time(self) -> datetime:
         """Give an instant that no write is in flight before (P1)."""
@@ -66,7 +68,7 @@ class PostgresDataProvider(DataProvider):
     ) -> AsyncIterator[Batch]:
         """Read of a shard what the search index says may match (P5)."""
         if (of := await self._slice(view, shard)) is not None:
-            async for batch in Narrowed(self._database, prefilter).batches(of, batch_bytes):
+            async for batch in Narrowed(self._reads, prefilter).batches(of, batch_bytes):
                 yield batch
                 del batch  # or it would be kept while the next one is read
 
@@ -124,8 +126,8 @@ class PostgresDataProvider(DataProvider):
         scope = await self._scope(tenant, fhir_version, resource_type)
         if scope is None:
             return Batch()
-        async with self._database.transaction(read_only=True, unlimited=True) as connection:
-            return await lookups.fetch(connection, (scope, resource_type), ids, at=at)
+        place = (scope, resource_type)
+        return await self._reads.run(to_stamp(at), lookups.fetch, place, ids, at=at)
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
         """Give those of `ids` that the view shows, in one query."""
@@ -133,8 +135,8 @@ class PostgresDataProvider(DataProvider):
         scope = await self._scope(request.tenant, request.fhir_version, resource_type)
         if scope is None:
             return set()
-        async with self._database.transaction(read_only=True, unlimited=True) as connection:
-            return await lookups.among(connection, scope, view, ids)
+        at = to_stamp(view.transaction_time)
+        return await self._reads.run(at, lookups.among, scope, view, ids)
 
     async def write(
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]

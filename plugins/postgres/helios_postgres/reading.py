@@ -10,9 +10,10 @@ from xxhash import xxh3_64_intdigest
 
 from helios_core.data_providers import Batch, Damaged
 from helios_postgres.cohorts import StoredCohort, check
-from helios_postgres.databases import Database
+from helios_postgres.databases import Connection
 from helios_postgres.hashes import unsigned
 from helios_postgres.ranges import Range
+from helios_postgres.replicas import Reads
 from helios_postgres.views import SHOWN, Shown
 from helios_postgres.windows import Window, joined, windows_of
 
@@ -60,10 +61,10 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reading:
-    """Reads slices from one database, in transactions of their own for each step."""
+    """Reads slices, in transactions of their own for each step."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
 
     async def batches(self, of: Slice, batch_bytes: int) -> AsyncIterator[Batch]:
         """Give what is shown of a slice, in order (P3, P4, P6)."""
@@ -101,7 +102,7 @@ class Reading:
         if of.cohort is None:
             return []
         bounds = (of.seqs.first, of.seqs.end)
-        rows = await self._ask(_PICKED, of.scope, of.cohort.number, *bounds, cohort=of.cohort)
+        rows = await self._ask_cohort(of.cohort, _PICKED, of.scope, of.cohort.number, *bounds)
         return [seq for (seq,) in rows]
 
     async def deleted(self, of: Slice, batch_rows: int) -> AsyncIterator[Sequence[str]]:
@@ -113,41 +114,52 @@ class Reading:
                 yield ids[start : start + batch_rows]
 
     async def _windows(self, of: Slice) -> list[Window]:
-        async with self._database.transaction(read_only=True, unlimited=True) as connection:
-            return await windows_of(connection, of.seqs, of.shown)
+        return await self._reads.run(of.shown.at, windows_of, of.seqs, of.shown)
 
     async def _fetch(self, query: str, of: Slice, seqs: Range) -> list[_Row]:
         parameters = of.shown.parameters(seqs)
         if of.cohort is None:
-            return await self._ask(query, *parameters)
-        return await self._ask(query + _OF_COHORT, *parameters, of.cohort.number, cohort=of.cohort)
+            return await self._ask(of, query, *parameters)
+        query, number = query + _OF_COHORT, of.cohort.number
+        return await self._ask_cohort(of.cohort, query, *parameters, number)
 
     async def _sizes_among(
         self, of: Slice, parameters: Sequence[object], seqs: Sequence[int]
     ) -> list[_Row]:
         if of.cohort is None:
-            return await self._ask(_SIZES_AMONG, *parameters, seqs)
-        return await self._ask(
-            _SIZES_AMONG_COHORT, *parameters, of.cohort.number, seqs, cohort=of.cohort
-        )
+            return await self._ask(of, _SIZES_AMONG, *parameters, seqs)
+        query, number = _SIZES_AMONG_COHORT, of.cohort.number
+        return await self._ask_cohort(of.cohort, query, *parameters, number, seqs)
 
     async def _by_size(
         self, of: Slice, sizes: Iterable[_Row], batch_bytes: int
     ) -> AsyncIterator[Batch]:
         """Give lines in batches that are no larger than asked for, but for a large resource."""
         for seqs in _cut(sorted((seq, size) for seq, size in sizes), batch_bytes):
-            rows = await self._ask(_CONTENTS, seqs)
+            rows = await self._ask(of, _CONTENTS, seqs)
             for batch in _batches(of.resource_type, rows):
                 yield batch
             del rows  # or they would be kept while the next ones are read
 
-    async def _ask(
-        self, query: str, *parameters: object, cohort: StoredCohort | None = None
+    async def _ask(self, of: Slice, query: str, *parameters: object) -> list[_Row]:
+        return await self._reads.run(of.shown.at, _rows, query, *parameters)
+
+    async def _ask_cohort(
+        self, cohort: StoredCohort, query: str, *parameters: object
     ) -> list[_Row]:
-        async with self._database.transaction(read_only=True, unlimited=True) as connection:
-            if cohort is not None:
-                await check(connection, cohort)
-            return await connection.fetch(query, *parameters)
+        return await self._reads.run_on_primary(_rows_of_cohort, cohort, query, *parameters)
+
+
+async def _rows(connection: Connection, query: str, *parameters: object) -> list[_Row]:
+    return await connection.fetch(query, *parameters)
+
+
+async def _rows_of_cohort(
+    connection: Connection, cohort: StoredCohort, query: str, *parameters: object
+) -> list[_Row]:
+    # Its tables are not logged, so that a replica does not have them.
+    await check(connection, cohort)
+    return await connection.fetch(query, *parameters)
 
 
 def _cut(sizes: Iterable[tuple[int, int]], batch_bytes: int) -> Iterator[list[int]]:
