@@ -115,7 +115,8 @@ class JobStore(ABC):
         """
         Give the notes of completed shards that noted something, by shard number (J13).
 
-        One of them is in memory at a time. Closing the iterator early frees what it holds.
+        A megabyte of them is in memory at a time, or one. Closing the iterator early frees what
+        it holds.
 
         Raises:
             JobNotFound: As in `get`.

@@ -183,19 +183,27 @@ class ShardExport:
             self._looked_at += len(batch.lines)
             if self._lease.shard.purpose is Purpose.LINKS:
                 # What is damaged there is none of this export's.
-                await self._note(batch.lines)
+                if self._notes is not None:
+                    await in_thread(self._notes.take, batch.lines)
                 continue
-            if self._transform is not None:
-                batch = await in_thread(transformed, self._transform, batch)  # noqa: PLW2901
+            if not self._leave_as_they_are:
+                batch = await in_thread(self._prepared, batch)  # noqa: PLW2901
             self._damaged += batch.damaged
-            await self._note(batch.lines)
             if batch.lines:
-                yield batch if self._absolute is None else rewritten(self._absolute, batch)
+                yield batch
             del batch
 
-    async def _note(self, lines: Sequence[bytes]) -> None:
-        if self._notes is not None and lines:
-            await in_thread(self._notes.take, lines)
+    @property
+    def _leave_as_they_are(self) -> bool:
+        return (self._transform, self._notes, self._absolute) == (None, None, None)
+
+    def _prepared(self, batch: Batch) -> Batch:
+        """Give a batch as it leaves, once it is noted what it refers to."""
+        if self._transform is not None:
+            batch = transformed(self._transform, batch)
+        if self._notes is not None:
+            self._notes.take(batch.lines)
+        return batch if self._absolute is None else rewritten(self._absolute, batch)
 
     def _is_heavy(self, batch: Batch) -> bool:
         """Whether this is one resource larger than a batch: nothing else then gets in there."""
@@ -236,7 +244,7 @@ def transformed(transform: Transform, batch: Batch) -> Batch:
 def rewritten(rewrite: Absolute, batch: Batch) -> Batch:
     """Give a batch with other lines; the digests are kept only where these are the same."""
     lines = rewrite(batch.lines)
-    return batch if lines is batch.lines else Batch(lines=lines)
+    return batch if lines is batch.lines else Batch(lines=lines, damaged=batch.damaged)
 
 
 def pieces_of(batch: Batch, rows: int) -> Iterator[Batch]:

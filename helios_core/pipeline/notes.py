@@ -6,10 +6,10 @@ like a reference, since a quote inside of a string is escaped.
 """
 
 import gzip
-import io
 import re
 import sqlite3
-from collections.abc import AsyncGenerator, Iterable, Sequence
+import zlib
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 import msgspec
@@ -18,11 +18,14 @@ from helios_core.exports import ExportRequest, Level
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.references import bases
 from helios_core.leases import Lease
-from helios_core.ndjson import text_of
+from helios_core.ndjson import GZIP_WINDOW_BITS, text_of
 from helios_core.pipeline.spools import Spool, spool
 from helios_core.plugins import Backends
 
 BINARY = "Binary"
+
+PACKED_AT_ONCE = 1024 * 1024
+"""How many bytes of packed notes are read before they are looked at."""
 
 NOTED_AT_ONCE = 50_000
 """How many different references of a shard are in memory before they are packed."""
@@ -123,19 +126,41 @@ async def noted(backends: Backends, lease: Lease, resource_type: str) -> AsyncGe
     """Read the notes of a job about one type."""
     job = lease.job
     async with spool(_SCHEMA) as room:
-        async with aclosing(backends.jobs.notes(job.tenant, job.id)) as several:
+        async with aclosing(_gathered(backends.jobs.notes(job.tenant, job.id))) as several:
             async for notes in several:
                 await room.run(_note, notes, resource_type)
         yield Noted(room)
 
 
-def _note(connection: sqlite3.Connection, notes: bytes, resource_type: str) -> None:
-    prefix = f"{resource_type}/".encode()
-    with gzip.open(io.BytesIO(notes)) as lines:
-        rows = ((line[len(prefix) : -1].decode(),) for line in lines if line.startswith(prefix))
-        connection.execute("BEGIN")
-        connection.executemany(_NOTE, rows)
-        connection.execute("COMMIT")
+async def _gathered(notes: AsyncGenerator[bytes]) -> AsyncGenerator[list[bytes]]:
+    """Give some at a time: most are small, and each look at the room is a hop to a thread."""
+    several = list[bytes]()
+    async with aclosing(notes):
+        async for each in notes:
+            several.append(each)
+            if sum(map(len, several)) >= PACKED_AT_ONCE:
+                yield several
+                several = []
+    if several:
+        yield several
+
+
+def _note(connection: sqlite3.Connection, several: Sequence[bytes], resource_type: str) -> None:
+    named = re.compile(rb"^%b/(.*)$" % resource_type.encode(), re.MULTILINE)
+    connection.execute("BEGIN")
+    for text in _unpacked(several):
+        connection.executemany(_NOTE, [(each.decode(),) for each in named.findall(text)])
+    connection.execute("COMMIT")
+
+
+def _unpacked(several: Iterable[bytes]) -> Iterator[bytes]:
+    """Give the text of each member: as much as was noted before it was packed."""
+    for packed in several:
+        left = packed
+        while left:
+            member = zlib.decompressobj(wbits=GZIP_WINDOW_BITS)
+            yield member.decompress(left)
+            left = member.unused_data
 
 
 def _next(connection: sqlite3.Connection, after: str, count: int) -> list[str]:

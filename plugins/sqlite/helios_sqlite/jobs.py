@@ -2,9 +2,10 @@
 
 import asyncio
 import builtins
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from itertools import accumulate, takewhile
 
 import msgspec
 from aiosqlite import Connection
@@ -56,14 +57,25 @@ _PARTS = (
     + _VISIBLE
     + "ORDER BY p.kind, p.shard, p.number"
 )
-_NOTES = (
-    "SELECT n.shard, n.notes "
+_NOTED = (
+    "SELECT n.shard, length(n.notes) "
     + _JOB
-    + "LEFT JOIN notes AS n ON n.job = j.job AND n.shard > ? "
+    + "LEFT JOIN notes AS n ON n.job = j.job "
     + _VISIBLE
-    + "ORDER BY n.shard LIMIT 1"
+    + "ORDER BY n.shard"
+)
+_NOTES = (
+    "SELECT n.notes "
+    + _JOB
+    + "JOIN notes AS n ON n.job = j.job AND n.shard BETWEEN ? AND ? "
+    + _VISIBLE
+    + "ORDER BY n.shard"
 )
 _DELETE = "DELETE FROM jobs WHERE tenant = ? AND id = ?"
+
+NOTES_AT_ONCE = 1024 * 1024
+"""How many bytes of notes are read in one go, unless one shard's are more."""
+
 _EXISTS = "SELECT EXISTS (SELECT 1 FROM jobs WHERE tenant = ? AND id = ?)"
 
 
@@ -127,12 +139,15 @@ class SQLiteJobStore(JobStore):
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """Give what completed shards noted, one read after the other (J13)."""
-        shard = -1
-        while True:
-            shard, notes = await self._row(_NOTES, shard, tenant, job_id)
-            if notes is None:
-                return
-            yield notes
+        sizes = await self._database.rows(_NOTED, (tenant, job_id))
+        if not sizes:
+            raise _not_found(job_id)
+        for first, last in _runs([(shard, size) for shard, size in sizes if size is not None]):
+            rows = await self._database.rows(_NOTES, (first, last, tenant, job_id))
+            if not rows:
+                raise _not_found(job_id)
+            for (notes,) in rows:
+                yield notes
 
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
         """Claim the shard whose turn it is; look without a lock first (J2, J3, J8, J11)."""
@@ -236,6 +251,16 @@ async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_ac
         await leasing.end(connection, number, JobStatus.COMPLETE)
     [added] = await rows_of(connection, _GET, (job.tenant, job.id))
     return leasing.to_job(added)
+
+
+def _runs(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Give first and last shard of what is read at once."""
+    start = 0
+    while start < len(sizes):
+        totals = accumulate(size for _, size in sizes[start:])
+        count = max(1, sum(1 for _ in takewhile(lambda total: total <= NOTES_AT_ONCE, totals)))
+        yield sizes[start][0], sizes[start + count - 1][0]
+        start += count
 
 
 async def _cancel(connection: Connection, tenant: str, job_id: str) -> None:
