@@ -839,6 +839,7 @@ class TestIgnoresIfMatch(OnMemoryProvider):
         "test_a_version_of_what_is_not_there_cannot_be_named",
         "test_a_conflict_changes_nothing",
         "test_of_two_writers_with_one_version_one_wins",
+        "test_of_writers_that_expect_nothing_to_be_there_one_wins",
     )
 
 
@@ -858,7 +859,10 @@ class ComparesThenWrites(MemoryDataProvider):
 
 class TestComparesThenWrites(OnMemoryProvider):
     subject_class = ComparesThenWrites
-    caught_by = ("test_of_two_writers_with_one_version_one_wins",)
+    caught_by = (
+        "test_of_two_writers_with_one_version_one_wins",
+        "test_of_writers_that_expect_nothing_to_be_there_one_wins",
+    )
 
 
 class LosesConcurrentWrites(MemoryDataProvider):
