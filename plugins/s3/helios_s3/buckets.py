@@ -1,5 +1,6 @@
 """The output bucket as its two drivers see it: obstore moves the bytes, botocore the rest."""
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -41,6 +42,12 @@ _REQUEST_TIMEOUT = timedelta(minutes=5)
 """For one block of an upload, or one window of a download with a slow client at its end."""
 
 
+def quiet() -> None:
+    """Keep the driver's own debug lines, which show signatures and credentials, out of the log."""
+    for name in ("botocore", "urllib3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 class Bucket:
     """One bucket with the credentials and addresses under which it is used."""
 
@@ -48,6 +55,7 @@ class Bucket:
         self.name = settings.bucket
         self.prefix = f"{settings.prefix}/" if settings.prefix else ""
         self.settings = settings
+        quiet()
         self._session = botocore.session.Session(profile=settings.profile)
         try:
             self._credentials = self._found_credentials()

@@ -50,31 +50,37 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
             },
         ),
     ] = ""
-    endpoint: Annotated[
-        str | None,
-        Meta(
-            pattern=_URL,
-            title="URL",
-            description="Address of the S3 server.",
-            extra={
-                "name": "HFS_BULK_EXPORT_S3_ENDPOINT",
-                "default": "as the AWS configuration says, else that of AWS in the region",
-                "allowed": "an http or https address without a path",
-            },
-        ),
-    ] = None
-    public_endpoint: Annotated[
-        str | None,
-        Meta(
-            pattern=_URL,
-            title="URL",
-            description="Address of the same server as clients reach it; download links use it.",
-            extra={
-                "default": "the endpoint itself",
-                "allowed": "an http or https address without a path",
-            },
-        ),
-    ] = None
+    endpoint: (
+        Annotated[
+            str,
+            Meta(
+                pattern=_URL,
+                title="URL",
+                description="Address of the S3 server.",
+                extra={
+                    "name": "HFS_BULK_EXPORT_S3_ENDPOINT",
+                    "default": "as the AWS configuration says, else that of AWS in the region",
+                    "allowed": "an http or https address without a path",
+                },
+            ),
+        ]
+        | None
+    ) = None
+    public_endpoint: (
+        Annotated[
+            str,
+            Meta(
+                pattern=_URL,
+                title="URL",
+                description="Address of the same server as clients reach it; links use it.",
+                extra={
+                    "default": "the endpoint itself",
+                    "allowed": "an http or https address without a path",
+                },
+            ),
+        ]
+        | None
+    ) = None
     allow_http: Annotated[
         bool,
         Meta(
@@ -149,18 +155,21 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"name": "HFS_BULK_EXPORT_S3_KMS_KEY_ID", "default": "the account's own"},
         ),
     ] = None
-    storage_class: Annotated[
-        str | None,
-        Meta(
-            pattern=r"^[A-Z][A-Z0-9_-]*$",
-            description="Storage class of every part; one that can be read at once.",
-            extra={
-                "name": "HFS_BULK_EXPORT_S3_STORAGE_CLASS",
-                "default": "as the bucket says",
-                "allowed": "a storage class in capitals, for example STANDARD_IA",
-            },
-        ),
-    ] = None
+    storage_class: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^[A-Z][A-Z0-9_-]*$",
+                description="Storage class of every part; one that can be read at once.",
+                extra={
+                    "name": "HFS_BULK_EXPORT_S3_STORAGE_CLASS",
+                    "default": "as the bucket says",
+                    "allowed": "a storage class in capitals, for example STANDARD_IA",
+                },
+            ),
+        ]
+        | None
+    ) = None
     file_url_ttl: Annotated[
         timedelta,
         Meta(title="seconds", extra={"setting": "HFS_BULK_EXPORT_FILE_URL_TTL"}),
