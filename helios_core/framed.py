@@ -15,9 +15,9 @@ class Framed(Sequence[bytes]):
 
     def __init__(self, text: bytes, ends: Sequence[int], *, begin: int = 0) -> None:
         """
-        Take the text as it is; `ends` says where in it each line ends, before its newline.
+        Take the text as it is; `ends` says where in it each line ends, its newline included.
 
-        The newline of the last line may be missing.
+        The newline of the last line may be missing from the text.
         """
         self._text = text
         self._ends = ends
@@ -26,12 +26,12 @@ class Framed(Sequence[bytes]):
     @property
     def size(self) -> int:
         """How many bytes of NDJSON these are, newlines included."""
-        return self._ends[-1] + 1 - self._begin if self._ends else 0
+        return self._end - self._begin
 
     @property
     def text(self) -> bytes:
         """The lines with newlines between them, at most one behind the last."""
-        if self._begin == 0 and self._end >= len(self._text) - 1:
+        if self._begin == 0 and self._end >= len(self._text):
             return self._text
         return self._text[self._begin : self._end]
 
@@ -46,8 +46,8 @@ class Framed(Sequence[bytes]):
         """Give the length of each line."""
         begin = self._begin
         for end in self._ends:
-            yield end - begin
-            begin = end + 1
+            yield end - begin - 1
+            begin = end
 
     def __len__(self) -> int:
         """Give how many lines there are."""
@@ -55,7 +55,8 @@ class Framed(Sequence[bytes]):
 
     def __iter__(self) -> Iterator[bytes]:
         """Give the lines in order."""
-        return iter(self._text[self._begin : self._end].split(b"\n") if self._ends else ())
+        text = self._text[self._begin : max(self._end - 1, 0)]
+        return iter(text.split(b"\n") if self._ends else ())
 
     @overload
     def __getitem__(self, index: int) -> bytes: ...
@@ -65,7 +66,7 @@ class Framed(Sequence[bytes]):
         """Give a line, or some that follow each other, without a copy of these."""
         if isinstance(index, int):
             place = range(len(self))[index]
-            return self._text[self._starts(place) : self._ends[place]]
+            return self._text[self._starts(place) : self._ends[place] - 1]
         places = range(len(self))[index]
         if places.step != 1:
             return [self[place] for place in places]
@@ -77,4 +78,4 @@ class Framed(Sequence[bytes]):
         return self._ends[-1] if self._ends else self._begin
 
     def _starts(self, place: int) -> int:
-        return self._ends[place - 1] + 1 if place else self._begin
+        return self._ends[place - 1] if place else self._begin

@@ -143,8 +143,13 @@ class Server:
     def _ask(
         self, method: str, path: str, **headers: str
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        self._connection.request(method, path, headers=headers)
-        response = self._connection.getresponse()
+        try:
+            self._connection.request(method, path, headers=headers)
+            response = self._connection.getresponse()
+        except http.client.RemoteDisconnected:  # it was silent while the yardstick ran
+            self._connection.close()
+            self._connection.request(method, path, headers=headers)
+            response = self._connection.getresponse()
         return response.status, response.headers, response.read()
 
 

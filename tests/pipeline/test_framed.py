@@ -1,3 +1,5 @@
+from itertools import accumulate
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,16 +7,15 @@ from hypothesis import strategies as st
 from helios_core.framed import Framed
 from helios_core.ndjson import frame, lengths_of, size_of, text_of
 
-LINES = st.lists(st.binary(max_size=5).map(lambda data: data.replace(b"\n", b"")), max_size=8)
+LINES = st.lists(
+    st.binary(min_size=1, max_size=5).map(lambda data: data.replace(b"\n", b"x")), max_size=8
+)
 INDEX = st.none() | st.integers(-10, 10)
 STEP = st.sampled_from([None, 1, 2, -1])
 
 
 def framed(lines: list[bytes], *, ended: bool) -> Framed:
-    ends, end = [], -1
-    for line in lines:
-        end += 1 + len(line)
-        ends.append(end)
+    ends = list(accumulate(len(line) + 1 for line in lines))
     return Framed(b"\n".join(lines) + (b"\n" if ended and lines else b""), ends)
 
 
@@ -43,7 +44,7 @@ def test_framed_lines_are_written_as_a_list_of_them_is(lines, ended, start, stop
 def test_a_whole_is_passed_on_without_a_copy():
     text = b"one\ntwo"
 
-    whole = Framed(text, [3, 7])
+    whole = Framed(text, [4, 8])
 
     assert whole.text is text
     assert whole.chunks()[0] is text

@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import msgspec
 from xxhash import xxh3_64_intdigest
@@ -78,7 +78,7 @@ SELECT extent, appended_bytes FROM extents WHERE extent BETWEEN ? AND ? ORDER BY
 _FIRST_PICKED = "SELECT min(seq) FROM picked WHERE seq >= ? AND seq < ?"
 # What SQLite puts together in one step needs no step of the interpreter, nor its lock, per row.
 _TOGETHER = """
-SELECT total(line_hash >> 32), total(line_hash & 4294967295), group_concat(size),
+SELECT total(line_hash >> 32), total(line_hash & 4294967295), group_concat(size + 1),
   CAST(group_concat(content, x'0a') AS BLOB) FROM (
 """
 _LINES = """
@@ -212,14 +212,11 @@ def _undamaged(high: float, low: float, sizes: str | None, content: bytes | None
     if sizes is None:
         return Batch()
     text = content or b""
-    begins = list(accumulate((int(size) + 1 for size in sizes.split(",")), initial=0))
-    ends = [begin - 1 for begin in begins[1:]]
-    if ends[-1] != len(text):
+    ends = list(accumulate(map(int, sizes.split(","))))
+    if ends[-1] != len(text) + 1:
         return None
     view = memoryview(text)
-    digests = [
-        xxh3_64_intdigest(view[begin:end]) for begin, end in zip(begins, ends, strict=False)
-    ]
+    digests = [xxh3_64_intdigest(view[begin : end - 1]) for begin, end in pairwise((0, *ends))]
     stored = (int(high) << 32) + int(low)
     if (stored - sum(digests)) % (1 << 64):
         return None
