@@ -1,6 +1,6 @@
 """Read what a view shows of one shard, batch by batch."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -9,6 +9,7 @@ from asyncpg import Record
 from xxhash import xxh3_64_intdigest
 
 from helios_core.data_providers import Batch, Damaged
+from helios_core.errors import BackendError, BackendUnavailable
 from helios_postgres.cohorts import StoredCohort, check
 from helios_postgres.databases import Connection
 from helios_postgres.hashes import unsigned
@@ -34,6 +35,9 @@ _SIZES_AMONG = _SIZES + _AMONG
 _SIZES_AMONG_COHORT = _SIZES + _OF_COHORT + " AND v.seq = ANY ($8::bigint[])"
 _DELETED = "SELECT v.seq, v.id " + _FROM + " AND v.deleted" + SHOWN
 _CONTENTS = "SELECT seq, id, line_hash, content FROM versions WHERE seq = ANY ($1::bigint[])"
+_NO_CONTENT = """
+SELECT seq, id, line_hash, NULL AS content FROM versions WHERE seq = ANY ($1::bigint[])
+"""
 _PICKED = """
 SELECT DISTINCT c.seq FROM cohort_members AS k
 JOIN compartments AS c ON c.scope = $1 AND c.patient = k.patient
@@ -77,14 +81,14 @@ class Reading:
             return
         for window in joined(windows, batch_bytes):
             if window.bytes <= batch_bytes:
-                rows = await self._fetch(_LINES, of, window.seqs)
-                for batch in _batches(of.resource_type, rows):
+                rows = await _unless_damaged(self._fetch(_LINES, of, window.seqs))
+                for batch in _batches(of.resource_type, rows or []):
                     yield batch
-                del rows  # or they would be kept while the next ones are read
-            else:
-                sizes = await self._fetch(_SIZES, of, window.seqs)
-                async for batch in self._by_size(of, sizes, batch_bytes):
-                    yield batch
+                if rows is not None:
+                    continue
+            sizes = await self._fetch(_SIZES, of, window.seqs)
+            async for batch in self._by_size(of, sizes, batch_bytes):
+                yield batch
 
     async def among(
         self, of: Slice, seqs: Sequence[int], batch_bytes: int
@@ -136,10 +140,17 @@ class Reading:
     ) -> AsyncIterator[Batch]:
         """Give lines in batches that are no larger than asked for, but for a large resource."""
         for seqs in _cut(sorted((seq, size) for seq, size in sizes), batch_bytes):
-            rows = await self._ask(of, _CONTENTS, seqs)
+            rows = await _unless_damaged(self._ask(of, _CONTENTS, seqs))
+            if rows is None:
+                rows = [await self._one(of, seq) for seq in seqs]
             for batch in _batches(of.resource_type, rows):
                 yield batch
             del rows  # or they would be kept while the next ones are read
+
+    async def _one(self, of: Slice, seq: int) -> _Row:
+        """Give one line, without its content where PostgreSQL cannot put that together."""
+        rows = await _unless_damaged(self._ask(of, _CONTENTS, [seq]))
+        return (rows or await self._ask(of, _NO_CONTENT, [seq]))[0]
 
     async def _ask(self, of: Slice, query: str, *parameters: object) -> list[_Row]:
         return await self._reads.run(of.shown.at, _rows, query, *parameters)
@@ -148,6 +159,16 @@ class Reading:
         self, cohort: StoredCohort, query: str, *parameters: object
     ) -> list[_Row]:
         return await self._reads.run_on_primary(_rows_of_cohort, cohort, query, *parameters)
+
+
+async def _unless_damaged(asked: Awaitable[list[_Row]]) -> list[_Row] | None:
+    """Give rows, or None where something that is stored cannot be read at all (P6)."""
+    try:
+        return await asked
+    except BackendUnavailable:
+        raise
+    except BackendError:
+        return None
 
 
 async def _rows(connection: Connection, query: str, *parameters: object) -> list[_Row]:
