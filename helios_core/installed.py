@@ -33,9 +33,10 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
     @property
-    def prefix(self) -> str:
-        """What the names of the plugin's own settings begin with."""
-        return f"{PREFIX}{self.name.upper()}_"
+    def prefixes(self) -> tuple[str, str]:
+        """What the names of the plugin's own settings begin with, traditional ones included."""
+        name = self.name.upper()
+        return f"{PREFIX}{name}_", f"{PREFIX}BULK_EXPORT_{name}_"
 
     def __str__(self) -> str:
         return f"plugin {self.name} of {self.distribution} {self.version}"

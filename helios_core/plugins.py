@@ -225,7 +225,12 @@ class _Choice:
         for plugin in self._loaded.values():
             known |= {variable.name for variable in plugin.variables}
         # What is not imported cannot be asked for its settings.
-        idle = tuple(other.prefix for other in self._installed if other.name not in self._loaded)
+        idle = tuple(
+            prefix
+            for other in self._installed
+            if other.name not in self._loaded
+            for prefix in other.prefixes
+        )
         for name in sorted(self._settings.others):
             if name not in known and not name.startswith(idle):
                 self._problems.append(ConfigurationError(_unknown(name, known)))

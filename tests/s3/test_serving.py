@@ -8,7 +8,7 @@ import httpx
 import msgspec
 import pytest
 
-from helios_core.client import Order, export
+from helios_core.client import Order, Phase, export
 from tests.processes import POLL_SECONDS, Site, names
 from tests.proxies import Fault
 
@@ -93,10 +93,18 @@ def test_with_a_required_token_the_server_sends_ranges_of_what_the_bucket_has(si
 
 
 async def test_our_client_exports_and_renews_links_that_have_expired(site, tmp_path):
-    _, client = site.serve(HFS_BULK_EXPORT_FILE_URL_TTL="1", HFS_BULK_EXPORT_PART_BYTES="500")
+    _, client = site.serve(HFS_BULK_EXPORT_FILE_URL_TTL="2")
+    waited = []
 
-    summary = await export(Order(base_url=client.base_url), tmp_path / "out", parallel=1)
+    def wait_until_they_have(progress):
+        if progress.phase is Phase.DOWNLOADING and not waited:
+            waited.append(time.sleep(3))
 
+    summary = await export(
+        Order(base_url=client.base_url), tmp_path / "out", on_progress=wait_until_they_have
+    )
+
+    assert waited
     assert summary.lines == len(PATIENTS)
     site.run("verify", str(tmp_path / "out" / "manifest.json"))
 

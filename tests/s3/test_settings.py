@@ -77,6 +77,10 @@ def test_what_cannot_be_meant_is_refused(settings, expected):
         chosen(**settings)
 
 
+def test_what_is_set_for_a_bucket_that_is_not_selected_does_no_harm():
+    configure({"HFS_BULK_EXPORT_S3_BUCKET": "exports", "HFS_S3_PUBLIC_ENDPOINT": "anything"})
+
+
 def test_links_longer_than_a_signature_lives_are_refused():
     with pytest.raises(ConfigurationError, match="HFS_BULK_EXPORT_FILE_URL_TTL is above 604800"):
         configure(S3 | {"HFS_BULK_EXPORT_FILE_URL_TTL": "604801"})
