@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from helios_core.data_providers import Order, Query
-from helios_core.errors import SchemaOutdated
+from helios_core.errors import BackendError, SchemaOutdated
 from helios_core.exports import Level
 from helios_core.fhir.resources import parse_resource
 from helios_core.fhir.search import TERMS_VERSION, AnyTerm, compile_query
@@ -286,6 +286,67 @@ async def test_what_is_damaged_when_it_is_indexed_is_a_candidate_of_every_search
         for pair in (("code", "height"), ("date", "1999"), ("_id", "m3")):
             found = await sifted(provider, [[pair]])
             assert [each.id for each in found.damaged] == ["m7"]
+
+
+UNPACKABLE = "UPDATE postings SET content = '\\x0002'"
+UNREADABLE = """
+ALTER TABLE postings RENAME TO elsewhere;
+CREATE FUNCTION broken(bytea) RETURNS bytea LANGUAGE plpgsql AS $$
+BEGIN RAISE SQLSTATE 'XX001'; END $$;
+CREATE VIEW postings AS SELECT extent, bucket, broken(content) AS content FROM elsewhere
+"""
+
+
+@pytest.mark.parametrize("damage", [UNPACKABLE, UNREADABLE], ids=["unpackable", "unreadable"])
+@pytest.mark.parametrize("patients", [None, ("p1", "p2")])
+async def test_a_damaged_index_is_done_without(provider, write, raw, damage, patients):
+    """P5, P6: what is left is read as if there were no index."""
+    await write(*measurements(300), patient("p1"))
+    await raw.execute(damage)
+
+    found = await sifted(
+        provider,
+        [[("date", "2020"), ("status", "final")]],
+        export_request=request(level=Level.SYSTEM if patients is None else Level.GROUP),
+        patients=patients,
+    )
+
+    assert found.candidates == found.lines
+    assert found.matches == found.expected != []
+
+
+async def test_damage_met_later_on_repeats_nothing(provider, write, raw, monkeypatch):
+    """P3: what was read before it by the index is not read again."""
+    monkeypatch.setattr(extents, "EXTENT_ROWS", 8)
+    monkeypatch.setattr(indexing, "ENOUGH", 8)
+    monkeypatch.setattr(narrowing, "ENOUGH", 1)
+    monkeypatch.setattr(narrowing, "EXTENTS_AT_ONCE", 1)
+    for start in range(0, 40, 8):
+        await write(*measurements(40)[start : start + 8])
+    await raw.execute(UNPACKABLE + " WHERE extent = (SELECT max(extent) - 2 FROM extents)")
+
+    now = await provider.transaction_time()
+    [shard] = await provider.plan(view(now), shard_bytes=1 << 30)
+    condition = searched([[("status", "final")]])
+    read = provider.read_candidates(view(now), shard, condition.prefilter(), batch_bytes=1000)
+    lines = [line async for batch in read for line in batch.lines]
+
+    assert len(set(lines)) == len(lines) < 40
+    assert len([line for line in lines if condition.matches(line)]) == len(
+        [
+            each
+            for each in measurements(40)
+            if condition.matches(each.stamped(1, corpus.AN_INSTANT))
+        ]
+    )
+
+
+async def test_a_search_by_a_damaged_index_says_what_to_do(provider, write, raw):
+    await write(*measurements(300))
+    await raw.execute(UNPACKABLE)
+
+    with pytest.raises(BackendError, match="helios migrate"):
+        await pages(provider, searched([[("status", "final")]]), Order.ID)
 
 
 async def test_a_type_nobody_stored_has_no_candidates(provider, write):

@@ -1,5 +1,6 @@
 """The rows of the search index: what is packed comes out as it was."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from helios_postgres.packing import (
     packed_postings,
     packed_spans,
     places_of,
+    unpacked_places,
     unpacked_spans,
 )
 
@@ -31,6 +33,15 @@ def test_places_come_out_as_they_were(packed, other):
     assert list(places_of(row, other)) == packed.get(other, [])
 
 
+@given(st.dictionaries(fingerprints, places, min_size=1), st.data())
+def test_a_row_that_is_cut_short_is_not_taken_for_a_whole_one(packed, data):
+    [row] = packed_postings(packed)
+    cut = row[: data.draw(st.integers(0, len(row) - 1))]
+
+    with pytest.raises(ValueError, match="not as long as it says"):
+        places_of(cut, next(iter(packed)))
+
+
 def test_many_places_take_several_rows():
     packed = {number.to_bytes(4, "big"): list(range(4096)) for number in range(20)}
 
@@ -45,9 +56,11 @@ def test_many_places_take_several_rows():
 def test_spans_come_out_in_the_order_of_their_beginnings(packed):
     rows = list(packed_spans(packed))
 
-    assert [each for row in rows for each in unpacked_spans(row.content)] == sorted(packed)
+    found = [each for row in rows for each in unpacked_spans(row.places, row.content)]
+    assert [(low, high, place) for place, low, high in found] == sorted(packed)
     for row in rows:
-        lows, highs, _ = zip(*unpacked_spans(row.content), strict=True)
+        places, lows, highs = zip(*unpacked_spans(row.places, row.content), strict=True)
+        assert unpacked_places(row.places) == places
         assert row[:4] == (min(lows), max(lows), min(highs), max(highs))
         assert len(lows) <= packing.ROW_SPANS
 

@@ -1,10 +1,12 @@
 """What the search index says may satisfy a prefilter, extent by extent."""
 
+import struct
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
+from helios_core.errors import BackendError
 from helios_core.fhir.search import (
     AllOf,
     AnyId,
@@ -23,6 +25,7 @@ from helios_postgres.packing import (
     bucket_of,
     fingerprint_of,
     places_of,
+    unpacked_places,
     unpacked_spans,
 )
 from helios_postgres.ranges import EXTENT_BITS, EXTENT_ROWS, extent_of
@@ -33,7 +36,10 @@ SELECT extent, bucket, content FROM postings
 WHERE extent = ANY($1::bigint[]) AND bucket = ANY($2::smallint[])
 """
 _SPANS = """
-SELECT extent, content FROM spans WHERE extent = ANY($1::bigint[]) AND kind = $2
+SELECT extent, places, CASE WHEN NOT (
+  low_min >= $3 AND low_max <= $4 AND high_min >= $5 AND high_max <= $6
+) THEN content END
+FROM spans WHERE extent = ANY($1::bigint[]) AND kind = $2
 AND low_max >= $3 AND low_min <= $4 AND high_max >= $5 AND high_min <= $6
 """
 # Earlier versions are not among the heads, but they have endings.
@@ -60,6 +66,14 @@ class _Bounds(msgspec.Struct, frozen=True, kw_only=True):
     high_from: int
     high_to: int
 
+    def within(self, spans: Iterable[tuple[int, int, int]]) -> list[int]:
+        low_from, low_to, high_from, high_to = msgspec.structs.astuple(self)
+        return [
+            place
+            for place, low, high in spans
+            if low_from <= low <= low_to and high_from <= high <= high_to
+        ]
+
     def hold(self, low: int, high: int) -> bool:
         return self.low_from <= low <= self.low_to and self.high_from <= high <= self.high_to
 
@@ -67,7 +81,24 @@ class _Bounds(msgspec.Struct, frozen=True, kw_only=True):
 async def candidates(
     connection: Connection, scope: int, prefilter: Prefilter, *, extents: Sequence[int]
 ) -> Places:
-    """Give the versions in some extents that may satisfy a prefilter, current or not."""
+    """
+    Give the versions in some extents that may satisfy a prefilter, current or not.
+
+    Raises:
+        BackendError: The index is damaged.
+    """
+    try:
+        return await _candidates(connection, scope, prefilter, extents)
+    except (ValueError, struct.error, msgspec.DecodeError) as error:
+        raise BackendError(
+            f"rows of the search index cannot be unpacked ({type(error).__name__}); set"
+            " terms_version to 0 in the table search_index, so that helios migrate makes it anew"
+        ) from error
+
+
+async def _candidates(
+    connection: Connection, scope: int, prefilter: Prefilter, extents: Sequence[int]
+) -> Places:
     # What could not be read when it was indexed may satisfy anything.
     condition = AnyOf((prefilter, AnyTerm(frozenset({UNKNOWN}))))
     # What is recent is read first: a writer may move it to the other tables in the meantime.
@@ -158,10 +189,11 @@ class _Window:
         rows = await self._connection.fetch(
             _SPANS, extents, span.group, *msgspec.structs.astuple(bounds)
         )
-        for extent, content in rows:
-            spans = unpacked_spans(content)
-            if places := [place for low, high, place in spans if bounds.hold(low, high)]:
-                found[extent].update(places)
+        for extent, places, content in rows:
+            if content is None:
+                found[extent].update(unpacked_places(places))
+            elif some := bounds.within(unpacked_spans(places, content)):
+                found[extent].update(some)
         return found
 
     async def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> dict[int, set[int]]:

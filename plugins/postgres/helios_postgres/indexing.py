@@ -12,6 +12,7 @@ from helios_postgres.hashes import line_hash
 from helios_postgres.packing import (
     UNKNOWN,
     Entry,
+    SpanRow,
     bucket_of,
     fingerprint_of,
     packed_postings,
@@ -30,7 +31,7 @@ _TAKE_RECENT = (
 )
 _ADD_RECENT = "INSERT INTO recent_terms SELECT * FROM unnest($1::bigint[], $2::bytea[])"
 _POSTING_COLUMNS = ("extent", "bucket", "content")
-_SPAN_COLUMNS = ("extent", "kind", "low_min", "low_max", "high_min", "high_max", "content")
+_SPAN_COLUMNS = ("extent", "kind", *SpanRow._fields)
 
 _MADE_BY = "SELECT terms_version FROM search_index"
 _MADE_BY_US = "UPDATE search_index SET terms_version = $1"

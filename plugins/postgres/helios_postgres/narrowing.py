@@ -4,11 +4,15 @@ from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
+import msgspec
+
 from helios_core.data_providers import Batch
+from helios_core.errors import BackendError, BackendUnavailable
 from helios_core.fhir.search import Prefilter
 from helios_postgres.candidates import candidates, seqs_in
 from helios_postgres.databases import Connection
 from helios_postgres.ordering import EXTENTS_AT_ONCE
+from helios_postgres.ranges import Range
 from helios_postgres.reading import Reading, Slice
 from helios_postgres.replicas import Reads
 
@@ -29,12 +33,21 @@ class Narrowed:
         self._prefilter = prefilter
 
     async def batches(self, of: Slice, batch_bytes: int) -> AsyncIterator[Batch]:
-        """Give of what is shown of a slice at least all that satisfies, in order (P3, P5, P6)."""
+        """
+        Give of what is shown of a slice at least all that satisfies, in order (P3, P5, P6).
+
+        Where the index is damaged, the rest is given as if there were none.
+        """
         reading = Reading(self._reads)
+        left = of
         async with aclosing(self._seqs(of)) as several:
-            async for seqs in several:
-                async for batch in reading.among(of, seqs, batch_bytes):
+            while seqs := await _undamaged(several):
+                async for batch in reading.among(left, seqs, batch_bytes):
                     yield batch
+                left = _behind(left, seqs[-1])
+        if seqs is None:
+            async for batch in reading.batches(left, batch_bytes):
+                yield batch
 
     async def _seqs(self, of: Slice) -> AsyncGenerator[list[int]]:
         """Give candidates in order, enough of them at a time."""
@@ -64,3 +77,17 @@ class Narrowed:
 
 async def _extents(connection: Connection, bounds: tuple[int, ...]) -> list[int]:
     return [extent for (extent,) in await connection.fetch(_EXTENTS, *bounds)]
+
+
+async def _undamaged(several: AsyncIterator[list[int]]) -> list[int] | None:
+    """Give the next seqs, none at the end, or None where the index does not say."""
+    try:
+        return await anext(several, [])
+    except BackendUnavailable:
+        raise
+    except BackendError:
+        return None
+
+
+def _behind(of: Slice, seq: int) -> Slice:
+    return msgspec.structs.replace(of, seqs=Range(first=seq + 1, end=of.seqs.end))

@@ -3,7 +3,8 @@ How the search index is packed into rows.
 
 A row of postings holds, one column after the other, a count n, n fingerprints of terms, ascending,
 how many places there are up to the end of each, and the places. A row of spans holds n
-beginnings, n ends and n places. All numbers are big-endian, so that fingerprints compare as bytes.
+beginnings and n ends, and beside them n places. All numbers are big-endian, so that fingerprints
+compare as bytes.
 
 A fingerprint is the upper half of a term. Two terms of one bucket that share it are taken for one
 another, once in four thousand million: what is found is looked at again anyhow.
@@ -33,7 +34,7 @@ ROW_SPANS = 100
 
 FINGERPRINT_BYTES = 4
 _COUNT_BYTES = 2
-_SPAN_BYTES = 18
+_PLACE_BYTES = 2
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -51,6 +52,7 @@ class SpanRow(NamedTuple):
     low_max: int
     high_min: int
     high_max: int
+    places: bytes
     content: bytes
 
 
@@ -89,8 +91,15 @@ def _postings_row(fingerprints: Sequence[bytes], places: Mapping[bytes, Sequence
 
 
 def places_of(row: bytes, fingerprint: bytes) -> tuple[int, ...]:
-    """Give the places of a fingerprint in a row of postings."""
+    """
+    Give the places of a fingerprint in a row of postings.
+
+    Raises:
+        ValueError: The row is not as long as it says.
+    """
     count = int.from_bytes(row[:_COUNT_BYTES], "big")
+    ends = _COUNT_BYTES + FINGERPRINT_BYTES * count
+    _check_length(row, ends, count)
 
     def nth(index: int) -> bytes:
         start = _COUNT_BYTES + FINGERPRINT_BYTES * index
@@ -99,7 +108,6 @@ def places_of(row: bytes, fingerprint: bytes) -> tuple[int, ...]:
     index = bisect_left(range(count), fingerprint, key=nth)
     if index == count or nth(index) != fingerprint:
         return ()
-    ends = _COUNT_BYTES + FINGERPRINT_BYTES * count
     first, last = (
         struct.unpack_from(">2H", row, ends + 2 * (index - 1))
         if index
@@ -108,18 +116,34 @@ def places_of(row: bytes, fingerprint: bytes) -> tuple[int, ...]:
     return struct.unpack_from(f">{last - first}H", row, ends + 2 * count + 2 * first)
 
 
+def _check_length(row: bytes, ends: int, count: int) -> None:
+    behind = ends + _PLACE_BYTES * count
+    places = int.from_bytes(row[behind - _PLACE_BYTES : behind], "big")
+    if not count or len(row) != behind + _PLACE_BYTES * places:
+        raise ValueError("a row of postings is not as long as it says")
+
+
 def packed_spans(spans: Sequence[tuple[int, int, int]]) -> Iterator[SpanRow]:
     """Give rows for spans of one kind, each as beginning, end and place."""
     ordered = sorted(spans)
     for start in range(0, len(ordered), ROW_SPANS):
         lows, highs, places = zip(*ordered[start : start + ROW_SPANS], strict=True)
         count = len(lows)
-        content = struct.pack(f">{2 * count}q{count}H", *lows, *highs, *places)
-        yield SpanRow(lows[0], lows[-1], min(highs), max(highs), content)
+        yield SpanRow(
+            *(lows[0], lows[-1], min(highs), max(highs)),
+            places=struct.pack(f">{count}H", *places),
+            content=struct.pack(f">{2 * count}q", *lows, *highs),
+        )
 
 
-def unpacked_spans(row: bytes) -> Iterator[tuple[int, int, int]]:
-    """Give the beginning, the end and the place of each span in a row."""
-    count = len(row) // _SPAN_BYTES
-    numbers = struct.unpack(f">{2 * count}q{count}H", row)
-    return zip(numbers[:count], numbers[count : 2 * count], numbers[2 * count :], strict=True)
+def unpacked_places(places: bytes) -> tuple[int, ...]:
+    """Give the places beside a row of spans."""
+    return struct.unpack(f">{len(places) // _PLACE_BYTES}H", places)
+
+
+def unpacked_spans(places: bytes, content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Give the place, the beginning and the end of each span in a row."""
+    listed = unpacked_places(places)
+    count = len(listed)
+    bounds = struct.unpack(f">{2 * count}q", content)
+    return zip(listed, bounds[:count], bounds[count:], strict=True)

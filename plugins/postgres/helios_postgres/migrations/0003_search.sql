@@ -17,7 +17,8 @@ CREATE TABLE postings (
 CREATE INDEX postings_by_extent ON postings (extent, bucket);
 
 -- The spans of time in the versions of an extent, in microseconds since 1970, packed in the order
--- of their beginnings; and within which bounds those of a row are.
+-- of their beginnings; and within which bounds those of a row are, so that most rows need not be
+-- unpacked.
 CREATE TABLE spans (
   extent bigint NOT NULL,
   kind bigint NOT NULL,
@@ -25,6 +26,7 @@ CREATE TABLE spans (
   low_max bigint NOT NULL,
   high_min bigint NOT NULL,
   high_max bigint NOT NULL,
+  places bytea NOT NULL,
   content bytea NOT NULL
 );
 
