@@ -205,14 +205,16 @@ async def connected(settings: PostgresSettings) -> AsyncIterator["asyncpg.Connec
 
 async def prepare(connection: Connection, settings: PostgresSettings, *, timeout_ms: int) -> None:
     """
-    Set the schema and the statement time-out of a session.
+    Set the schema, the statement time-out and the isolation of a session.
 
-    They are set by a statement, since a connection pooler refuses a session that asks for them
-    while it connects.
+    What is locked and then read must be read as it is after the wait, whatever the server's
+    default for transactions is. They are set by a statement, since a connection pooler refuses a
+    session that asks for them while it connects.
     """
     await connection.execute(
         "SELECT set_config('search_path', quote_ident($1), false),"
-        " set_config('statement_timeout', $2, false)",
+        " set_config('statement_timeout', $2, false),"
+        " set_config('default_transaction_isolation', 'read committed', false)",
         settings.schema,
         str(timeout_ms),
     )
