@@ -80,6 +80,17 @@ class _Statement(msgspec.Struct):
             return ""
 
 
+class _Known(msgspec.Struct):
+    """A Provenance, and what of its targets is on this server."""
+
+    statement: _Statement
+    targets: list[Reference]
+
+    @property
+    def id(self) -> str:
+        return self.statement.id
+
+
 _decode = msgspec.json.Decoder(_Statement).decode
 
 
@@ -117,7 +128,7 @@ class Provenances:
     async def _all(self, shard: Shard) -> AsyncGenerator[Batch]:
         async for batch, statements in self._scan(shard):
             about = await self._about(statements)
-            chosen = {s.id for s in statements if not about.isdisjoint(self._targets(s))}
+            chosen = {s.id for s in statements if not about.isdisjoint(s.targets)}
             chosen -= await self._given_already(chosen)
             lines = [
                 line
@@ -132,9 +143,14 @@ class Provenances:
             async for batch, statements in self._scan(shard):
                 about = await self._about(statements)
                 offers = [
-                    (f"{target[0]}/{target[1]}", s.moment, s.meta.last_updated, s.id)
+                    (
+                        f"{target[0]}/{target[1]}",
+                        s.statement.moment,
+                        s.statement.meta.last_updated,
+                        s.id,
+                    )
                     for s in statements
-                    for target in self._targets(s)
+                    for target in s.targets
                     if target in about
                 ]
                 await room.run(_offer, offers)
@@ -154,11 +170,11 @@ class Provenances:
             )
             last = ids[-1]
 
-    async def _scan(self, shard: Shard) -> AsyncGenerator[tuple[Batch, list[_Statement]]]:
+    async def _scan(self, shard: Shard) -> AsyncGenerator[tuple[Batch, list[_Known]]]:
         seen = set[str]()
         async for batch in self._batches(shard, seen):
             lines = list[bytes]()
-            statements = list[_Statement]()
+            statements = list[_Known]()
             damaged = [withheld(each) for each in batch.damaged]
             for line in batch.lines:
                 try:
@@ -167,7 +183,7 @@ class Provenances:
                     damaged.append(_unreadable())
                     continue
                 if statement.id not in seen:
-                    statements.append(statement)
+                    statements.append(_Known(statement, self._targets(statement)))
                     lines.append(line)
             yield Batch(lines=lines, damaged=damaged), statements
 
@@ -223,15 +239,15 @@ class Provenances:
         named = (split_reference(t.reference or "", self._bases) for t in statement.target)
         return [target for target in named if target is not None]
 
-    async def _about(self, statements: Sequence[_Statement]) -> set[Reference]:
+    async def _about(self, statements: Sequence[_Known]) -> set[Reference]:
         """Give those of the targets whose Provenance the export is to bring."""
         if self._view.request.associated is not None:
-            targets = {t for s in statements for t in self._targets(s) if t[0] != PROVENANCE}
+            targets = {t for s in statements for t in s.targets if t[0] != PROVENANCE}
             return await self._membership.exported(targets)
-        changed = {t for s in statements if self._in_period(s) for t in self._targets(s)}
+        changed = {t for s in statements if self._in_period(s.statement) for t in s.targets}
         about = await self._membership.belonging(changed)
         if self._older:
-            others = {t for s in statements for t in self._targets(s)} - about
+            others = {t for s in statements for t in s.targets} - about
             about |= await self._membership.of_newcomers(others)
         return about
 

@@ -216,3 +216,43 @@ async def test_an_index_that_is_unreadable_is_an_error_of_the_backend(settings, 
     async with open_data_provider(settings) as another:
         with pytest.raises(BackendError, match="integrity_check"):
             await another.get(corpus.TENANT, corpus.VERSION, "Patient", "p1")
+
+
+def sizes_of(batches):
+    return [sum(map(len, batch.lines)) for batch in batches]
+
+
+async def cohort_batches(provider, ids):
+    now = await provider.transaction_time()
+    shown = view(now, request(level=Level.GROUP, types=["Patient"]), patients=ids)
+    shard = await only_shard(provider, shown)
+    return [batch async for batch in provider.read(shown, shard, batch_bytes=4 * MEBIBYTE)]
+
+
+async def test_the_little_a_cohort_has_in_several_extents_comes_in_one_batch(provider, write, raw):
+    people = [patient(f"p{n:02}", note="x" * 300_000) for n in range(60)]
+    for start in range(0, 60, 10):
+        await write(*people[start : start + 10])
+    ids = {f"p{n:02}" for n in range(0, 60, 12)}
+
+    batches = await cohort_batches(provider, ids)
+
+    assert raw.execute("SELECT count(*) FROM extents").fetchone()[0] >= 5
+    assert len(batches) == 1
+    assert names(batches[0].lines) == sorted(ids)
+
+
+async def test_a_cohort_of_large_resources_among_small_ones_keeps_to_the_limit(
+    provider, write, raw
+):
+    """What the extents' averages promise is little; what is there is much."""
+    large = {f"large{n}" for n in range(6)}
+    for each in sorted(large):
+        small = [patient(f"{each}-{n:03}", note="x" * 100) for n in range(200)]
+        await write(patient(each, note="x" * 3 * MEBIBYTE), *small)
+
+    batches = await cohort_batches(provider, large)
+
+    assert raw.execute("SELECT count(*) FROM extents").fetchone()[0] >= 5
+    assert max(sizes_of(batches)) <= 4 * MEBIBYTE
+    assert names(line for batch in batches for line in batch.lines) == sorted(large)

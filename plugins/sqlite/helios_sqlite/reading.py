@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, takewhile
 
 import msgspec
 from xxhash import xxh3_64_intdigest
@@ -15,7 +15,7 @@ from helios_core.framed import Framed
 from helios_sqlite.databases import Reader
 from helios_sqlite.failures import is_damage, primary_code
 from helios_sqlite.hashes import line_hash, unsigned
-from helios_sqlite.ranges import Range, scope_range
+from helios_sqlite.ranges import EXTENT_BITS, Range, scope_range
 from helios_sqlite.scopes import find_scope
 from helios_sqlite.views import Filter, filter_of
 
@@ -75,6 +75,14 @@ ORDER BY seq LIMIT :rows
 _EXTENT = """
 SELECT extent, appended_bytes FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent LIMIT 1
 """
+# How much of an extent a cohort has is a guess by the size of what is usual there.
+_EXTENTS_OF_COHORT = """
+SELECT e.extent, e.appended_bytes, e.appended_bytes * (
+  SELECT count(*) FROM picked
+  WHERE seq >= e.extent << :bits AND seq < (e.extent + 1) << :bits
+) / max(e.appended, 1)
+FROM extents AS e WHERE e.extent BETWEEN :first AND :last ORDER BY e.extent LIMIT :most
+"""
 _FIRST_PICKED = "SELECT min(seq) FROM picked WHERE seq >= ? AND seq < ?"
 # What SQLite puts together in one step needs no step of the interpreter, nor its lock, per row.
 _TOGETHER = """
@@ -92,10 +100,14 @@ WHERE p.seq >= :first AND p.seq < :end AND NOT v.deleted
 _WINDOW = _TOGETHER + _LINES + _SHOWN + "ORDER BY v.seq)"
 _WINDOW_OF_COHORT = _TOGETHER + _LINES_OF_COHORT + _SHOWN + "ORDER BY p.seq)"
 
+EXTENTS_AT_ONCE = 8
+"""How many extents of a cohort are put together at most: all of them is what a guess may cost."""
+
 KEYS_AT_ONCE = 256
 DAMAGED_AT_ONCE = 1000
 
 _Row = tuple[int, str, int, int, bytes | None]
+_Together = tuple[float, float, str | None, bytes | None]
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,8 +187,7 @@ def next_batch(
 def _next_window(
     connection: sqlite3.Connection, left: Slice, batch_bytes: int
 ) -> tuple[Batch, Slice | None] | None:
-    """Give what is left of an extent in one step, or None where rows must be looked at."""
-    query = _WINDOW_OF_COHORT if left.picked else _WINDOW
+    """Give what is left of some extents in one step, or None where rows must be looked at."""
     try:
         seqs = _remaining(connection, left)
         extent = connection.execute(_EXTENT, seqs.extents).fetchone() if seqs else None
@@ -186,8 +197,10 @@ def _next_window(
         if size > batch_bytes:
             return None
         window = seqs.within_extent(number)
-        parameters = left.parameters(first=window.first, end=window.end)
-        batch = _undamaged(*connection.execute(query, parameters).fetchone())
+        batch = None
+        if left.picked:
+            window, batch = _wide_window(connection, left, seqs, batch_bytes)
+        batch = batch or _undamaged(*_row(connection, left, window))
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
@@ -195,6 +208,33 @@ def _next_window(
     if batch is None:
         return None
     return batch, left.starting(window.end) if window.end < seqs.end else None
+
+
+def _wide_window(
+    connection: sqlite3.Connection, left: Slice, seqs: Range, batch_bytes: int
+) -> tuple[Range, Batch | None]:
+    """Give what a cohort has in several extents, or only the first of them to read with care."""
+    first, last = seqs.extents
+    bounds = {"first": first, "last": last, "bits": EXTENT_BITS, "most": EXTENTS_AT_ONCE}
+    extents = connection.execute(_EXTENTS_OF_COHORT, bounds).fetchall()
+    sizes = accumulate(guess for _, _, guess in extents)
+    count = sum(1 for _ in takewhile(lambda size: size <= batch_bytes // 2, sizes))
+    single = seqs.within_extent(extents[0][0])
+    if count <= 1:
+        return single, None
+    window = Range(first=seqs.first, end=seqs.within_extent(extents[count - 1][0]).end)
+    together = _row(connection, left, window)
+    if len(together[-1] or b"") > batch_bytes:
+        return single, None
+    batch = _undamaged(*together)
+    return (single, None) if batch is None else (window, batch)
+
+
+def _row(connection: sqlite3.Connection, left: Slice, window: Range) -> _Together:
+    query = _WINDOW_OF_COHORT if left.picked else _WINDOW
+    parameters = left.parameters(first=window.first, end=window.end)
+    row: _Together = connection.execute(query, parameters).fetchone()
+    return row
 
 
 def _remaining(connection: sqlite3.Connection, left: Slice) -> Range | None:
