@@ -11,7 +11,8 @@ from helios_postgres.clock import FOREVER
 from helios_postgres.databases import Connection
 from helios_postgres.ranges import extent_of, scope_range
 
-_CURRENT = "NOT EXISTS (SELECT FROM endings AS e WHERE e.seq = v.seq) AND NOT v.deleted"
+# As a value and not as NOT EXISTS, which the planner may turn into a scan of all endings.
+_CURRENT = "(SELECT e.until_stamp FROM endings AS e WHERE e.seq = v.seq) IS NULL AND NOT v.deleted"
 _HEADS = "SELECT v.since_stamp, v.id, v.seq, v.size FROM versions AS v WHERE "
 _AMONG = f"{_HEADS} v.seq = ANY($1::bigint[]) AND {_CURRENT}"
 # The range is that of one extent each, so that no version of another scope is looked at.
