@@ -1,10 +1,12 @@
 import asyncio
+from datetime import timedelta
 
 import asyncpg
 import pytest
+from msgspec import structs
 
 from helios_core.errors import BackendUnavailable
-from helios_postgres.databases import Database
+from helios_postgres.databases import TRIES, Database
 
 
 @pytest.fixture
@@ -14,42 +16,42 @@ async def database(settings):
 
 
 async def test_a_transaction_that_raises_leaves_nothing(database, raw):
-    await raw.execute("CREATE TABLE notes (a int)")
+    await raw.execute("CREATE TABLE scratch (a int)")
 
     async def fail(connection):
-        await connection.execute("INSERT INTO notes VALUES (1)")
+        await connection.execute("INSERT INTO scratch VALUES (1)")
         raise LookupError
 
     with pytest.raises(LookupError):
         await database.write(fail)
 
-    assert await raw.fetchval("SELECT count(*) FROM notes") == 0
+    assert await raw.fetchval("SELECT count(*) FROM scratch") == 0
 
 
 async def test_a_transaction_is_begun_anew_after_a_deadlock(database, raw):
-    await raw.execute("CREATE TABLE notes (a int PRIMARY KEY, n int)")
-    await raw.execute("INSERT INTO notes VALUES (1, 0), (2, 0)")
+    await raw.execute("CREATE TABLE scratch (a int PRIMARY KEY, n int)")
+    await raw.execute("INSERT INTO scratch VALUES (1, 0), (2, 0)")
     both = asyncio.Barrier(2)
 
     async def add(connection, first, second, seen):
-        await connection.execute("UPDATE notes SET n = n + 1 WHERE a = $1", first)
+        await connection.execute("UPDATE scratch SET n = n + 1 WHERE a = $1", first)
         if not seen:
             seen.append(True)
             await both.wait()
-        await connection.execute("UPDATE notes SET n = n + 1 WHERE a = $1", second)
+        await connection.execute("UPDATE scratch SET n = n + 1 WHERE a = $1", second)
 
     await asyncio.gather(database.write(add, 1, 2, []), database.write(add, 2, 1, []))
 
-    assert await raw.fetch("SELECT n FROM notes") == [(2,), (2,)]
+    assert await raw.fetch("SELECT n FROM scratch") == [(2,), (2,)]
 
 
 async def test_reading_sees_one_state_from_beginning_to_end(database, raw):
-    await raw.execute("CREATE TABLE notes (a int)")
+    await raw.execute("CREATE TABLE scratch (a int)")
 
     async def count_twice(connection):
-        before = await connection.fetchval("SELECT count(*) FROM notes")
-        await raw.execute("INSERT INTO notes VALUES (1)")
-        return before, await connection.fetchval("SELECT count(*) FROM notes")
+        before = await connection.fetchval("SELECT count(*) FROM scratch")
+        await raw.execute("INSERT INTO scratch VALUES (1)")
+        return before, await connection.fetchval("SELECT count(*) FROM scratch")
 
     assert await database.read(count_twice) == (0, 0)
 
@@ -92,7 +94,7 @@ async def test_a_defect_of_ours_is_not_hidden(database):
 
 
 async def test_an_error_does_not_quote_values(database, raw):
-    await raw.execute("CREATE TABLE notes (a int)")
+    await raw.execute("CREATE TABLE scratch (a int)")
 
     async def wait(connection):
         await connection.execute("SET LOCAL statement_timeout = 1")
@@ -102,4 +104,54 @@ async def test_an_error_does_not_quote_values(database, raw):
         await database.write(wait)
 
     assert "57014" in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+async def test_what_a_wait_brought_is_read_whatever_the_default_isolation(settings, raw):
+    database = await raw.fetchval("SELECT current_database()")
+    await raw.execute(
+        f"ALTER DATABASE {database} SET default_transaction_isolation = 'serializable'"
+    )
+    await raw.execute("CREATE TABLE scratch (a int)")
+
+    async def count_twice(connection):
+        before = await connection.fetchval("SELECT count(*) FROM scratch")
+        await raw.execute("INSERT INTO scratch VALUES (1)")
+        return before, await connection.fetchval("SELECT count(*) FROM scratch")
+
+    async with Database(settings).opened() as opened:
+        assert await opened.write(count_twice) == (0, 1)
+
+
+async def test_a_borrower_who_gets_no_connection_in_time_is_told_so(settings):
+    hasty = structs.replace(settings, connect_timeout=timedelta(seconds=2))
+
+    async with Database(hasty, size=1).opened() as database, database.connection():
+        with pytest.raises(BackendUnavailable, match="did not answer"):
+            await database.read(asyncio.sleep)
+
+
+async def test_a_pool_is_closed_in_time_although_somebody_kept_a_connection(settings, raw):
+    hasty = structs.replace(settings, connect_timeout=timedelta(seconds=2))
+    async with Database(hasty).opened() as database:
+        pid = (await database._pool.acquire()).get_server_pid()
+
+    async with asyncio.timeout(10):
+        while await raw.fetchval("SELECT 1 FROM pg_stat_activity WHERE pid = $1", pid):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_transaction_that_is_never_preferred_is_told_as_unavailable(database):
+    tries = []
+
+    async def collide(connection):
+        tries.append(connection)
+        await connection.execute(
+            "DO $$ BEGIN RAISE SQLSTATE '40001' USING MESSAGE = 'canary'; END $$"
+        )
+
+    with pytest.raises(BackendUnavailable, match="40001") as caught:
+        await database.write(collide)
+
+    assert len(tries) == TRIES
     assert "canary" not in str(caught.value)
