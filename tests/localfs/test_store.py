@@ -16,6 +16,7 @@ from helios_core.testing.output_stores import (
     jobs_in,
     stored,
 )
+from helios_localfs import files
 from helios_localfs.files import PartReader, PartWriter
 
 OPEN_FILES = Path("/proc/self/fd")
@@ -40,6 +41,21 @@ async def test_files_and_folders_are_for_the_server_alone(store, root):
     job = root / "clinic/job-1"
     assert stat.S_IMODE(job.stat().st_mode) == 0o700
     assert [stat.S_IMODE(part.stat().st_mode) for part in job.iterdir()] == [0o600]
+
+
+async def test_the_names_of_folders_are_synced_once_a_job(store, root, monkeypatch):
+    synced = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
+    second, other = (
+        msgspec.structs.replace(PART, number=2),
+        msgspec.structs.replace(PART, job_id="job-2"),
+    )
+
+    for part in (PART, second, other):
+        await stored(store, part, b"content")
+
+    one, two, above = root / "clinic/job-1", root / "clinic/job-2", [root / "clinic", root]
+    assert synced == [one, *above, one, two, *above]
 
 
 async def test_a_part_is_synced_before_it_is_visible_and_its_folders_after(

@@ -45,16 +45,18 @@ class PartWriter:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
 
-    def finish(self) -> StoredPart:
-        """Make the draft durable, and then visible."""
+    def finish(self, *, above: bool) -> StoredPart:
+        """Make the draft durable, and then visible; `above` does so for the names of its folders.
+
+        The job's and the tenant's folder may be new as well, here or in another process that has
+        not come to its fsync yet.
+        """
         if self._descriptor is not None:
             os.fsync(self._descriptor)
         self._close()
         draft_path(self._path).replace(self._path)
         self._leftover = self._path
-        # The job's and the tenant's folder may be new as well, here or in another process that
-        # has not come to its fsync yet; on a folder without news it costs next to nothing.
-        for folder in self._path.parents[:3]:
+        for folder in self._path.parents[: 3 if above else 1]:
             sync_folder(folder)
         return StoredPart(size=self._size, digest=self._digest.hexdigest())
 

@@ -1,5 +1,6 @@
 """The output store on local files."""
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -16,6 +17,8 @@ from helios_localfs.ownership import claim
 _WRITE_BYTES = 1024 * 1024
 """How much is gathered before a thread writes it."""
 
+_REMEMBERED_FOLDERS = 64
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -25,6 +28,8 @@ class LocalOutputStore(OutputStore):
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._named = deque[Path](maxlen=_REMEMBERED_FOLDERS)
+        """Folders of jobs whose own names are on the disk already."""
 
     async def bind(self, owner: str) -> None:
         """Create the folder and mark it, or refuse one that is not `owner`'s."""
@@ -32,13 +37,18 @@ class LocalOutputStore(OutputStore):
 
     async def put(self, key: PartKey, chunks: AsyncIterator[bytes]) -> StoredPart:
         """Write a draft, fsync it, rename it, fsync the folders."""
-        writer = PartWriter(part_path(self._root, key))
+        path = part_path(self._root, key)
+        writer = PartWriter(path)
         try:
             await _call(writer.open)
             async for group in _grouped(chunks):
                 await _call(writer.write, group)
                 del group  # or it would be kept while the next one is made
-            return await _call(writer.finish)
+            above = path.parent not in self._named
+            stored = await _call(writer.finish, above=above)
+            if above:
+                self._named.append(path.parent)
+            return stored
         except BaseException:
             await in_thread(writer.abandon)
             raise
