@@ -113,9 +113,16 @@ def settings(
         SettingsFormat, typer.Option("--format", help="table, json or the markdown reference.")
     ] = SettingsFormat.TABLE,
 ) -> None:
-    """Print every setting, its value, origin, default and unit; secrets are masked."""
+    """
+    Print every setting, its value, origin, default and unit; secrets are masked.
+
+    The markdown reference has the settings of every installed plugin, selected or not.
+    """
+    others: list[Plugin] = []
+    if output is SettingsFormat.MARKDOWN:
+        others = [plugin for plugin in load_all() if isinstance(plugin, Plugin)]
     with _plainly():
-        rows = tables.setting_rows(plugins.configure(os.environ), os.environ)
+        rows = tables.setting_rows(plugins.configure(os.environ), os.environ, others=others)
     match output:
         case SettingsFormat.TABLE:
             out.print(tables.settings_table(rows))

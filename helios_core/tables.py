@@ -52,11 +52,13 @@ class PluginRow(msgspec.Struct, frozen=True, kw_only=True):
     """Why it cannot be used; empty where it can."""
 
 
-def setting_rows(selection: Selection, environ: Mapping[str, str]) -> list[SettingRow]:
-    """Give every setting of the server and of the selected plugins, each once."""
+def setting_rows(
+    selection: Selection, environ: Mapping[str, str], *, others: Iterable[Plugin] = ()
+) -> list[SettingRow]:
+    """Give every setting of the server, of the selected plugins and of others, each once."""
     effective = selection.settings.for_plugins()
     known = {variable.name: variable for variable in OWN}
-    for plugin in selection.plugins:
+    for plugin in (*selection.plugins, *others):
         for variable in plugin.variables:
             known.setdefault(variable.name, variable)
     return [_setting(variable, environ, effective) for variable in known.values()]

@@ -11,6 +11,7 @@ from msgspec import structs
 from helios_core import (
     data_providers,
     hookspecs,
+    installed,
     job_stores,
     output_stores,
     plugins,
@@ -43,7 +44,8 @@ def powers_of(module: ModuleType) -> set[str]:
 
 
 def test_the_settings_page_is_what_the_command_prints():
-    rows = tables.setting_rows(plugins.configure({}), {})
+    others = [plugin for plugin in installed.load_all() if isinstance(plugin, installed.Plugin)]
+    rows = tables.setting_rows(plugins.configure({}), {}, others=others)
 
     page = (REFERENCE / "settings.md").read_text()
 
