@@ -147,6 +147,12 @@ class Cluster(Site):
         self.clients.append(client)
         return client
 
+    def client_of(self, server: Member) -> Client:
+        """Give a client of one server."""
+        client = Client(str(server.address))
+        self.clients.append(client)
+        return client
+
     def events(self) -> Iterator[dict[str, Any]]:
         """Everything that any process of the cluster has logged."""
         for process in self.processes:

@@ -1,0 +1,58 @@
+"""200 incremental exports in a row, over writers in several processes that never pause."""
+
+import threading
+
+import pytest
+
+from tests.chains import IDS, Chain, Writer, current
+
+pytestmark = pytest.mark.crash
+
+ROUNDS = 200
+
+
+class Loader(threading.Thread):
+    """Loads all patients from a file again and again, in a process of its own each time."""
+
+    def __init__(self, cluster) -> None:
+        super().__init__()
+        self.cluster = cluster
+        self.stopped = threading.Event()
+        self.loads = 0
+
+    def run(self) -> None:
+        file = self.cluster.folder / "patients.ndjson"
+        while not self.stopped.wait(1):
+            year = 2000 + self.loads % 20
+            lines = (
+                f'{{"resourceType":"Patient","id":"p{n}","birthDate":"{year}-01-01"}}\n'
+                for n in range(IDS)
+            )
+            file.write_text("".join(lines))
+            self.cluster.run("load", str(file))
+            self.loads += 1
+
+    def stop(self) -> None:
+        self.stopped.set()
+        self.join()
+
+
+def test_two_hundred_chained_exports_rebuild_the_final_state(cluster):
+    cluster.grow(servers=2, workers=2)
+    clients = [cluster.client_of(server) for server in cluster.servers]
+    writers = [*(Writer(clients[n % 2].base_url, seed=n) for n in range(3)), Loader(cluster)]
+    for writer in writers:
+        writer.start()
+    chain = Chain()
+
+    for number in range(ROUNDS):
+        chain.extend(clients[number % 2])
+    for writer in writers:
+        writer.stop()
+    chain.extend(clients[0])
+
+    assert chain.state == current(clients[0])
+    assert chain.instants == sorted(set(chain.instants))
+    *threads, loader = writers
+    assert min(writer.writes for writer in threads) > ROUNDS // 4
+    assert loader.loads >= 3
