@@ -44,14 +44,17 @@ class LocalOutputStore(OutputStore):
             async for group in _grouped(chunks):
                 await _call(writer.write, group)
                 del group  # or it would be kept while the next one is made
-            above = path.parent not in self._named
-            stored = await _call(writer.finish, above=above)
-            if above:
-                self._named.append(path.parent)
-            return stored
+            return await self._finish(writer, path.parent)
         except BaseException:
             await in_thread(writer.abandon)
             raise
+
+    async def _finish(self, writer: PartWriter, folder: Path) -> StoredPart:
+        above = folder not in self._named
+        stored = await _call(writer.finish, above=above)
+        if above:
+            self._named.append(folder)
+        return stored
 
     async def read(
         self, key: PartKey, *, start: int = 0, end: int | None = None
