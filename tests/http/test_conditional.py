@@ -3,9 +3,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+import helios_postgres
+import helios_sqlite
 from helios_core.data_providers import DataProvider, SupportsWrites
 from helios_core.memory import MemoryDataProvider, MemoryJobStore
-from helios_sqlite import SQLiteSettings, open_data_provider, open_job_store
+from helios_core.variables import Secret
 
 SYSTEM = "http://hospital.example/mrn"
 PATIENT = {"resourceType": "Patient", "identifier": [{"system": SYSTEM, "value": "7"}]}
@@ -50,15 +52,25 @@ async def test_conditional_creates_at_once_store_once(client):
     assert len(await ids(client)) == 1
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def shared(request, tmp_path):
+    """Give a plugin, and its settings for a database of this test's own."""
+    if request.param == "sqlite":
+        return helios_sqlite, helios_sqlite.SQLiteSettings(data_dir=str(tmp_path))
+    url = Secret(request.getfixturevalue("postgres_url"))
+    return helios_postgres, helios_postgres.PostgresSettings(database_url=url)
+
+
 @pytest.fixture
-async def processes(open_site, tmp_path):
+async def processes(shared, open_site):
     """Give clients of two servers over one database, that know nothing of each other."""
-    own = SQLiteSettings(data_dir=str(tmp_path))
+    plugin, own = shared
+    await plugin.migrate(own)
     async with AsyncExitStack() as stack:
         opened = [
             {
-                "provider": await stack.enter_async_context(open_data_provider(own)),
-                "jobs": await stack.enter_async_context(open_job_store(own)),
+                "provider": await stack.enter_async_context(plugin.open_data_provider(own)),
+                "jobs": await stack.enter_async_context(plugin.open_job_store(own)),
             }
             for _ in range(2)
         ]
