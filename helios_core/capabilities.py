@@ -89,6 +89,18 @@ def matrix(
     ]
 
 
+def doubted(rows: Iterable[Combination], problem: str) -> list[Combination]:
+    """Give rows as they are where the configuration has no problem, which concerns the selected."""
+    return [
+        msgspec.structs.replace(
+            row, works=False, reason=problem, job_store="", reach="", capabilities=()
+        )
+        if problem and row.selected and row.works
+        else row
+        for row in rows
+    ]
+
+
 def _combination(
     storage: str, output: str, plugins: dict[str, Plugin], *, selected: tuple[str, str]
 ) -> Combination:

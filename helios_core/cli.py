@@ -157,10 +157,20 @@ def capabilities(
     current, _ = from_environment(os.environ)
     usable = [plugin for plugin in load_all() if isinstance(plugin, Plugin)]
     rows = matrices.matrix(usable, selected=_backends(current), known=known)
+    rows = matrices.doubted(rows, _misconfiguration())
     if output is Format.JSON:
         _json(rows)
     else:
         out.print(tables.matrix_table(rows))
+
+
+def _misconfiguration() -> str:
+    """Say why the configuration would stop the start; empty where it would not."""
+    try:
+        plugins.configure(os.environ)
+    except ConfigurationError as error:
+        return str(error)
+    return ""
 
 
 @app.command()

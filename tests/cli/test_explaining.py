@@ -119,7 +119,15 @@ def test_capabilities_show_what_is_installed(helios):
     output = helios("capabilities").output
 
     assert "sqlite (selected)" in output
-    assert "postgres" not in output
+    assert "mongodb" not in output
+
+
+def test_capabilities_say_why_what_is_selected_does_not_start(helios):
+    output = helios("capabilities", "--format", "json", HFS_BULK_EXPORT_OUTPUT_BACKEND="s3").output
+
+    [row] = [row for row in json.loads(output) if row["selected"]]
+    assert (row["storage"], row["output"], row["works"]) == ("sqlite", "s3", False)
+    assert row["reason"].startswith("HFS_BULK_EXPORT_S3_BUCKET is not set")
 
 
 def test_all_capabilities_show_what_could_be(helios):
