@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 HELIOS = Path(sys.executable).with_name("helios")
+WORKING = re.compile(r"^Working with", re.MULTILINE)
 LISTENING = re.compile(r"^Listening on (\S+)", re.MULTILINE)
 PATIENCE_SECONDS = 60
 POLL_SECONDS = 0.01
@@ -31,8 +32,6 @@ def environment(folder: Path, **settings: str) -> dict[str, str]:
         "HFS_BULK_EXPORT_COMPRESSION": "none",
         "HFS_BULK_EXPORT_KICKOFFS_PER_MINUTE": "0",
         "HFS_BULK_EXPORT_POLLS_PER_MINUTE": "0",
-        "HFS_BULK_EXPORT_POLLS_PER_MINUTE": "0",
-        "HFS_BULK_EXPORT_KICKOFFS_PER_MINUTE": "0",
     }
     return environ | own | settings
 
@@ -45,10 +44,16 @@ class Load:
     peak_bytes: int
 
 
-def load(folder: Path, source: Path) -> Load:
+def migrate(folder: Path, **settings: str) -> None:
+    environ = environment(folder, **settings)
+    subprocess.run([HELIOS, "migrate"], env=environ, stdout=subprocess.DEVNULL, check=True)
+
+
+def load(folder: Path, source: Path, **settings: str) -> Load:
     started = time.perf_counter()
     command = [HELIOS, "load", source]
-    process = subprocess.Popen(command, env=environment(folder), stdout=subprocess.DEVNULL)
+    environ = environment(folder, **settings)
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, f"helios load ended with {process.returncode}"
@@ -92,6 +97,7 @@ class Server:
 
     def export(self, path: str) -> Export:
         """Export, polling without regard to Retry-After."""
+        self._connection.close()  # the server has, if the last answer was long ago
         started = time.perf_counter()
         _, status_path = self.kick_off(path)
         while True:
@@ -113,9 +119,10 @@ class Server:
             time.sleep(POLL_SECONDS)
 
     def stored_bytes(self, export: Export) -> int:
-        return sum(
-            path.stat().st_size for path in self._files_of(export.status.rsplit("/", 1)[-1])
-        )
+        return sum(path.stat().st_size for path in self.files_of(export))
+
+    def files_of(self, export: Export) -> list[Path]:
+        return self._files_of(export.status.rsplit("/", 1)[-1])
 
     def _files_of(self, job: str) -> list[Path]:
         """Give the files of an export; its folder may go while it is looked at."""
@@ -135,10 +142,13 @@ class Server:
     def forget_peak(self) -> None:
         Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def peak_bytes(self) -> int:
         """Give the highest resident memory since it was last forgotten."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        return peak_bytes(self.pid)
 
     def _ask(
         self, method: str, path: str, **headers: str
@@ -172,25 +182,56 @@ def _receive(connection: socket.socket, path: str, buffer: memoryview) -> int:
     return length
 
 
+def peak_bytes(pid: int) -> int:
+    """Give the highest resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+@contextmanager
+def working(folder: Path, processes: int, **settings: str) -> Iterator[list[int]]:
+    """Run some `helios worker` on a data folder, and give their process ids once they work."""
+    logs = [folder.parent / f"worker-{number}.log" for number in range(processes)]
+    with ExitStack() as stack:
+        yield [stack.enter_context(_worker(folder, log, **settings)) for log in logs]
+
+
+@contextmanager
+def _worker(folder: Path, log: Path, **settings: str) -> Iterator[int]:
+    with _running("worker", folder, log, **settings) as process:
+        _found(WORKING, process, log)
+        yield process.pid
+
+
 @contextmanager
 def serve(folder: Path, **settings: str) -> Iterator[Server]:
     log = folder.parent / "server.log"
+    with _running("serve", folder, log, **settings) as process:
+        yield Server(process, _found(LISTENING, process, log)[1], folder)
+
+
+@contextmanager
+def _running(
+    command: str, folder: Path, log: Path, **settings: str
+) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [HELIOS, "serve"], env=environment(folder, **settings), stdout=output, stderr=output
+            [HELIOS, command], env=environment(folder, **settings), stdout=output, stderr=output
         )
     try:
-        yield Server(process, _address(process, log), folder)
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(PATIENCE_SECONDS)
     assert code == 0, log.read_text()
 
 
-def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+def _found(
+    announcement: re.Pattern[str], process: subprocess.Popen[bytes], log: Path
+) -> re.Match[str]:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        if found := LISTENING.search(log.read_text()):
-            return found[1]
+        if found := announcement.search(log.read_text()):
+            return found
         time.sleep(POLL_SECONDS)
-    raise AssertionError(f"the server did not start:\n{log.read_text()}")
+    raise AssertionError(f"the process did not start:\n{log.read_text()}")
