@@ -9,7 +9,7 @@ from helios_core.job_stores import JobStore
 from helios_postgres import schema
 from helios_postgres.databases import Database, connected, lock_key
 from helios_postgres.jobs import PostgresJobStore
-from helios_postgres.listening import listening
+from helios_postgres.listening import listener
 from helios_postgres.provider import PostgresDataProvider
 from helios_postgres.replicas import reads
 from helios_postgres.settings import PostgresSettings
@@ -50,7 +50,7 @@ async def open_job_store(settings: PostgresSettings) -> AsyncIterator[PostgresJo
     """
     async with Database(settings, size=settings.job_pool_size, limited=True).opened() as database:
         store = await PostgresJobStore.of(database)
-        async with listening(settings, store.channel, store.wake):
+        async with listener(settings, store.channel, store.wake):
             yield store
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import structlog
 
 from helios_core.errors import BackendError, ConfigurationError
+from helios_core.threads import finished
 from helios_postgres.databases import Connection, connected
 from helios_postgres.failures import translated
 from helios_postgres.settings import PostgresSettings
@@ -22,7 +23,7 @@ PULSE = timedelta(seconds=30)
 
 
 @asynccontextmanager
-async def listening(
+async def listener(
     settings: PostgresSettings, channel: str, heard: Callable[[], None]
 ) -> AsyncIterator[None]:
     """
@@ -35,8 +36,9 @@ async def listening(
         yield
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await finished(asyncio.wait([task]))
+        if not task.cancelled():
+            task.result()  # it ends by itself only if it has a defect
 
 
 async def _listen_for_ever(

@@ -1,0 +1,93 @@
+import asyncio
+from datetime import timedelta
+
+import pytest
+import structlog
+from msgspec import structs
+
+from helios_core.variables import Secret
+from helios_postgres import listening
+from helios_postgres.listening import listener
+
+
+class Ear:
+    """Counts what it hears, and lets one wait for the next."""
+
+    def __init__(self):
+        self.count = 0
+        self._news = asyncio.Event()
+
+    def __call__(self):
+        self.count += 1
+        self._news.set()
+
+    async def hears(self):
+        await asyncio.wait_for(self._news.wait(), 10)
+        self._news.clear()
+
+
+async def test_who_begins_to_listen_hears_at_once_and_then_what_is_told(settings, raw):
+    ear = Ear()
+
+    async with listener(settings, "work", ear):
+        await ear.hears()
+        await raw.execute("NOTIFY other; NOTIFY work")
+        await ear.hears()
+
+    assert ear.count == 2
+
+
+async def test_a_silent_connection_is_asked_and_kept(settings, raw, monkeypatch):
+    monkeypatch.setattr(listening, "PULSE", timedelta(milliseconds=20))
+    ear = Ear()
+
+    with structlog.testing.capture_logs() as logs:
+        async with listener(settings, "work", ear):
+            await ear.hears()
+            await asyncio.sleep(0.3)
+            await raw.execute("NOTIFY work")
+            await ear.hears()
+
+    assert ear.count == 2
+    assert logs == []
+
+
+async def test_an_address_that_is_refused_later_on_ends_nothing(settings, monkeypatch):
+    monkeypatch.setattr(listening, "RECONNECT", timedelta(milliseconds=10))
+    url = settings.database_url.reveal().replace("/helios_", "/gone_")
+    moved = structs.replace(settings, database_url=Secret(url))
+
+    with structlog.testing.capture_logs() as logs:
+        async with listener(moved, "work", Ear()):
+            async with asyncio.timeout(10):
+                while len(logs) < 2:
+                    await asyncio.sleep(0.01)
+
+    assert {log["event"] for log in logs} == {"listener.lost"}
+
+
+async def test_a_defect_is_told_when_listening_ends(settings):
+    def defect():
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        async with listener(settings, "work", defect):
+            await asyncio.sleep(0.5)
+
+
+async def test_no_connection_stays_when_the_listener_is_cancelled(settings, raw):
+    async def listen():
+        async with listener(settings, "cancelled_work", Ear()):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(listen())
+    await asyncio.sleep(0.3)
+
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    query = "SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%cancelled_work%'"
+    async with asyncio.timeout(5):
+        while await raw.fetchval(query):
+            await asyncio.sleep(0.02)
