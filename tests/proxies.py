@@ -51,6 +51,8 @@ class Proxy:
         self._writers: set[Writer] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port: int = self._listener.getsockname()[1]
         self._loop = asyncio.new_event_loop()
@@ -83,6 +85,10 @@ class Proxy:
     def open(self) -> None:
         """Be there again."""
         self._refusing = False
+
+    def freeze(self) -> None:
+        """Pass nothing on from now on, and keep every connection."""
+        self._loop.call_soon_threadsafe(self._flowing.clear)
 
     async def _run(self) -> None:
         server = await asyncio.start_server(self._accept, sock=self._listener)
@@ -128,8 +134,8 @@ class Proxy:
         try:
             up.write(head)
             limits = self._limits(fault, body)
-            sending = asyncio.ensure_future(_pass(reader, up, limits[0]))
-            answering = asyncio.ensure_future(_pass(upstream, writer, limits[1]))
+            sending = asyncio.ensure_future(self._pass(reader, up, limits[0]))
+            answering = asyncio.ensure_future(self._pass(upstream, writer, limits[1]))
             try:
                 # A request ends before its answer; a connection ends when either side has gone.
                 await asyncio.wait([sending, answering], return_when=asyncio.FIRST_COMPLETED)
@@ -145,6 +151,19 @@ class Proxy:
             await _finish(writer)
         finally:
             self._drop(up)
+
+    async def _pass(self, source: Reader, target: Writer | None, limit: int | None) -> None:
+        """Pass bytes until the source ends or the limit is reached."""
+        left = limit
+        while left is None or left > 0:
+            chunk = await source.read(CHUNK if left is None else min(CHUNK, left))
+            if not chunk:
+                return
+            left = None if left is None else left - len(chunk)
+            await self._flowing.wait()
+            if target is not None:
+                target.write(chunk)
+                await target.drain()
 
     async def _connect(self) -> tuple[Reader, Writer]:
         if isinstance(self._upstream, str):
@@ -216,7 +235,7 @@ class HTTPProxy(Proxy):
             f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode()
         )
         await writer.drain()
-        await _pass(reader, None, body)
+        await self._pass(reader, None, body)
         await _finish(writer)
 
 
@@ -226,19 +245,6 @@ def _length(head: bytes) -> int | None:
         return None
     length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
     return int(length[1]) if length else 0
-
-
-async def _pass(source: Reader, target: Writer | None, limit: int | None) -> None:
-    """Pass bytes until the source ends or the limit is reached."""
-    left = limit
-    while left is None or left > 0:
-        chunk = await source.read(CHUNK if left is None else min(CHUNK, left))
-        if not chunk:
-            return
-        left = None if left is None else left - len(chunk)
-        if target is not None:
-            target.write(chunk)
-            await target.drain()
 
 
 async def _finish(writer: Writer) -> None:
