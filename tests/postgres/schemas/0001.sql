@@ -53,7 +53,8 @@ $$;
 
 -- Every version of every resource, written once and never changed. The scope is in the upper 23
 -- bits of seq, the extent with it in the upper 51, so that a scope is one run of keys. What is
--- short comes first, so that it is read without the content.
+-- short comes first, so that it is read without the content. What fits into a page is kept in it as
+-- it is: compressing what is over 2 kB, as is the default, takes longer at every export.
 CREATE TABLE versions (
   seq bigint PRIMARY KEY,
   since_stamp bigint NOT NULL,
@@ -64,7 +65,7 @@ CREATE TABLE versions (
   id text COLLATE "C" NOT NULL,
   patients text COLLATE "C" NOT NULL,
   content bytea
-);
+) WITH (toast_tuple_target = 8160);
 
 CREATE INDEX versions_deleted ON versions (seq) WHERE deleted;
 
