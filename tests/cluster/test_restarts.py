@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from tests.cluster.sites import WORKING
 from tests.cluster.stores import current_at, versions
 from tests.processes import POLL_SECONDS
 from tests.proxies import Proxy
@@ -19,14 +20,13 @@ MARGIN_SECONDS = 2
 
 
 @pytest.fixture
-def busy(cluster, bundles):
-    """A cluster with two servers, two workers and data for many small shards."""
+def loaded(cluster, bundles):
+    """A cluster of no process, with data for many small shards."""
     cluster.settings |= {
         "HFS_BULK_EXPORT_PART_BYTES": "40000",
         "HFS_WORKER_SHUTDOWN_TIMEOUT": str(TIMEOUT_SECONDS),
     }
-    cluster.run("load", *bundles[0])
-    cluster.grow(servers=2, workers=2)
+    cluster.run("load", *bundles[0][::2])
     return cluster
 
 
@@ -41,53 +41,62 @@ def wait_for(process, event):
         time.sleep(POLL_SECONDS)
 
 
-def test_a_rolling_restart_loses_and_repeats_no_published_work(busy):
+def both_at_work(cluster, **settings):
+    """A server that works too and a worker, each with a shard in its hands."""
+    cluster.grow(servers=1, workers=0)
+    settings |= {"HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER": "false"}
+    processes = [cluster.start(command, **settings) for command in ("serve", "worker")]
+    for process in processes:
+        process.wait_for(WORKING)
+    cluster.client().kick_off()
+    for process in processes:
+        wait_for(process, "shard.claimed")
+    return processes
+
+
+def assert_they_stop_in_time(processes):
+    for process in processes:
+        process.signal(signal.SIGTERM)
+    for process in processes:
+        process.process.wait(timeout=TIMEOUT_SECONDS + MARGIN_SECONDS)
+        assert {e["event"] for e in process.events()} & {"shard.released", "shard.abandoned"} or (
+            process.events()[-1]["event"] == "process.stop_overdue"
+        )
+
+
+def test_a_rolling_restart_loses_and_repeats_no_published_work(loaded):
     """Every member is replaced in turn, as an upgrade does it."""
-    client = busy.client()
+    loaded.grow(servers=2, workers=2)
+    client = loaded.client()
     status = client.kick_off()
-    while len(completed_shards(busy)) < 3:
+    while len(completed_shards(loaded)) < 3:
         time.sleep(POLL_SECONDS)
 
-    for member in busy.members:
+    for member in loaded.members:
         assert member.process.stop() == 0
         member.start()
     manifest = client.manifest(status)
 
-    expected = current_at(
-        busy.settings["HFS_DATABASE_URL"], "default", manifest["transactionTime"]
-    )
+    database = loaded.settings["HFS_DATABASE_URL"]
+    expected = current_at(database, "default", manifest["transactionTime"])
     assert versions(client.resources(manifest)) == expected
-    assert set(completed_shards(busy).values()) == {1}
-    assert not any(event["event"] == "shard.failed" for event in busy.events())
+    assert set(completed_shards(loaded).values()) == {1}
+    assert not any(event["event"] == "shard.failed" for event in loaded.events())
 
 
-@pytest.mark.parametrize("command", ["serve", "worker"])
-def test_a_process_stops_in_time_while_the_bucket_is_gone(busy, network, command):
-    process = busy.start(command, HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="false")
-    busy.client().kick_off()
-    wait_for(process, "shard.claimed")
+def test_processes_stop_in_time_while_the_bucket_is_gone(loaded, network):
+    processes = both_at_work(loaded)
 
     network.close()
-    process.signal(signal.SIGTERM)
 
-    assert process.process.wait(timeout=TIMEOUT_SECONDS + MARGIN_SECONDS) in (0, 1)
+    assert_they_stop_in_time(processes)
 
 
-@pytest.mark.parametrize("command", ["serve", "worker"])
-def test_a_process_stops_in_time_while_postgresql_is_silent(
-    busy, postgres_server, postgres_url, command
-):
+def test_processes_stop_in_time_while_postgresql_is_silent(loaded, postgres_server, postgres_url):
     """The connections are there, but nothing comes back any more."""
     with Proxy(postgres_server.address()) as proxy:
-        process = busy.start(
-            command,
-            HFS_DATABASE_URL=through(postgres_url, proxy.port),
-            HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="false",
-        )
-        busy.client().kick_off()
-        wait_for(process, "shard.claimed")
+        processes = both_at_work(loaded, HFS_DATABASE_URL=through(postgres_url, proxy.port))
 
         proxy.freeze()
-        process.signal(signal.SIGTERM)
 
-        assert process.process.wait(timeout=TIMEOUT_SECONDS + MARGIN_SECONDS) in (0, 1)
+        assert_they_stop_in_time(processes)

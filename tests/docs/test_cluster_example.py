@@ -75,6 +75,14 @@ def test_the_settings_of_the_pods_go_together():
     assert plugins.configure(settings_of_kubernetes()).settings.cluster
 
 
+def test_the_settings_of_the_guide_go_together():
+    guide = EXAMPLE.parents[1] / "how-to/cluster.md"
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", guide.read_text(), re.MULTILINE | re.DOTALL)
+    settings = dict(re.findall(r"^export (\w+)=(.+)$", block, re.MULTILINE))
+
+    assert plugins.configure(settings).settings.cluster
+
+
 def test_every_command_exists():
     arguments = [pod(each)["containers"][0]["args"] for each in WORKLOADS]
 
