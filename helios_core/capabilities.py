@@ -90,7 +90,7 @@ def matrix(
 
 
 def doubted(rows: Iterable[Combination], problem: str) -> list[Combination]:
-    """Give rows as they are where the configuration has no problem, which concerns the selected."""
+    """Give rows, the selected one with what would stop its start; empty where nothing would."""
     return [
         msgspec.structs.replace(
             row, works=False, reason=problem, job_store="", reach="", capabilities=()

@@ -10,31 +10,65 @@ from helios_core.manifests import Compression
 from helios_core.testing.output_stores import MIB, PART, chunked, content_of, jobs_in, stored
 from helios_s3.settings import Encryption
 
-PUT_FOREVER = """
-import asyncio, msgspec, sys
+OPEN = """
+import asyncio, resource, sys
 from helios_core.testing.output_stores import PART
 from helios_core.variables import Secret
 from helios_s3 import S3OutputStore, S3Settings
 from helios_s3.buckets import Bucket
-
-async def chunks():
-    for _ in range(12):
-        yield b"a" * 1_500_000
-    print("sent", flush=True)
-    await asyncio.sleep(600)
 
 bucket, endpoint, key, secret = sys.argv[1:]
 settings = S3Settings(
     bucket=bucket, endpoint=endpoint, allow_http=True, force_path_style=True, region="us-east-1",
     access_key_id=Secret(key), secret_access_key=Secret(secret),
 )
-asyncio.run(S3OutputStore(Bucket(settings)).put(PART, chunks()))
+store = S3OutputStore(Bucket(settings))
+"""
+PUT_FOREVER = """
+async def chunks():
+    for _ in range(12):
+        yield b"a" * 1_500_000
+    print("sent", flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(store.put(PART, chunks()))
+"""
+PUT_AND_READ = """
+BLOCK = bytes(range(256)) * 4096
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+async def chunks(count):
+    for number in range(count):
+        yield BLOCK[number % 100 :]
+
+async def both(count):
+    part = await store.put(PART, chunks(count))
+    read = 0
+    async for chunk in store.read(PART):
+        read += len(chunk)
+    assert read == part.size
+
+async def main():
+    await both(16)
+    before = peak()
+    await both(400)
+    print(peak() - before)
+
+asyncio.run(main())
 """
 GZIPPED = msgspec.structs.replace(PART, compression=Compression.GZIP)
 
 
 def head(raw, bucket, key):
     return raw.head_object(Bucket=bucket.name, Key=key)
+
+
+def python(script, bucket):
+    """Give the command that runs a script on a store in that bucket."""
+    reach = (bucket.name, bucket.endpoint, bucket.access_key, bucket.secret_key)
+    return [sys.executable, "-c", script, *reach]
 
 
 async def test_keys_can_be_read(opened, keys_in):
@@ -120,10 +154,8 @@ async def test_uploads_and_folders_of_others_are_none_of_ours(opened, raw, bucke
 def killed_put(request):
     """The bucket in which a process was killed amid an upload."""
     bucket = request.getfixturevalue(request.param)
-    reach = (bucket.name, bucket.endpoint, bucket.access_key, bucket.secret_key)
-    with subprocess.Popen(
-        [sys.executable, "-c", PUT_FOREVER, *reach], stdout=subprocess.PIPE, text=True
-    ) as process:
+    command = python(OPEN + PUT_FOREVER, bucket)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "sent\n"
         process.kill()
     return bucket
@@ -139,6 +171,15 @@ async def test_an_upload_that_kill_9_leaves_is_found_and_removed(killed_put, ope
     await store.delete("clinic", "job-1")
 
     assert await jobs_in(store) == []
+
+
+def test_a_process_grows_by_a_few_megabytes_however_large_the_part(minio_bucket):
+    """O6, as the system sees it: the driver's memory is none that Python knows of."""
+    command = python(OPEN + PUT_AND_READ, minio_bucket)
+
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+
+    assert int(run.stdout) < 16
 
 
 async def test_a_missing_part_is_named_and_not_where_it_was(store):

@@ -26,6 +26,6 @@ async def windows(store: S3Store, key: str, *, start: int, end: int) -> AsyncIte
             async for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
                 start += len(chunk)
                 yield bytes(chunk)
-        except BaseError:
+        except (BaseError, OSError):
             if start == begun:
                 raise
