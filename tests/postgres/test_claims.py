@@ -188,3 +188,16 @@ async def end(store, job_id):
     with suppress(JobNotFound):
         await store.cancel(corpus.TENANT, job_id)
         await store.delete(corpus.TENANT, job_id)
+
+
+async def test_renewing_leaves_indexes_and_other_pages_alone(store, raw):
+    await add(store, "job", 10)
+    leases = [await claim(store) for _ in range(10)]
+    await raw.execute("VACUUM shards")
+    pages = await raw.fetchval("SELECT pg_relation_size('shards')")
+
+    for _ in range(20):
+        for lease in leases:
+            await store.renew(lease, lease_for=MINUTE, resources_done=1)
+
+    assert await raw.fetchval("SELECT pg_relation_size('shards')") == pages
