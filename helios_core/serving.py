@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -56,6 +57,17 @@ def return_large_blocks() -> None:
         library.mallopt(M_ARENA_MAX, ARENAS)
         library.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
         library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def keep_what_is_loaded() -> None:
+    """
+    Take what the process has loaded until now out of every later garbage collection.
+
+    Code and tables are hundreds of thousands of objects that stay. Looked at in every full
+    collection, they took a quarter of the processor time of an export from PostgreSQL.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def nothing() -> None:
@@ -214,6 +226,7 @@ async def _work_until(
     stop: asyncio.Event, backends: Backends, settings: Settings, *, workers: int, sweeps: bool
 ) -> None:
     options = _worker_options(settings)
+    keep_what_is_loaded()
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(worker.run(name, backends, options, stop=stop))
