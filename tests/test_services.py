@@ -3,6 +3,10 @@
 import asyncio
 
 import asyncpg
+import pytest
+
+from tests import services
+from tests.services import absent, minio_endpoint, postgres, s3_endpoint
 
 
 def ask(url, statement):
@@ -44,3 +48,41 @@ def test_a_bucket_keeps_what_is_put_into_it(minio_bucket):
 
     assert client.get_object(Bucket=minio_bucket.name, Key="a/b")["Body"].read() == b"bytes"
     client.close()
+
+
+def test_what_cannot_be_had_here_is_skipped_even_where_everything_is_required(monkeypatch):
+    monkeypatch.setenv("HFS_TEST_REQUIRE", "all")
+
+    with pytest.raises(pytest.skip.Exception, match="no such thing"):
+        absent("no such thing", obtainable=False)
+
+
+def test_what_can_be_had_fails_where_everything_is_required(monkeypatch):
+    monkeypatch.setenv("HFS_TEST_REQUIRE", "all")
+
+    with pytest.raises(pytest.fail.Exception, match="no such thing"):
+        absent("no such thing")
+
+
+@pytest.mark.parametrize(
+    ("go", "outcome"), [("/usr/bin/go", pytest.fail.Exception), (None, pytest.skip.Exception)]
+)
+def test_minio_is_required_where_it_can_be_built(monkeypatch, tmp_path, go, outcome):
+    monkeypatch.setenv("HFS_TEST_REQUIRE", "all")
+    monkeypatch.delenv("HFS_TEST_S3_ENDPOINT", raising=False)
+    monkeypatch.setattr(services, "MINIO", tmp_path / "minio")
+    monkeypatch.setattr("shutil.which", lambda _: go)
+
+    with pytest.raises(outcome, match="make services"), minio_endpoint(tmp_path):
+        pass
+
+
+def test_servers_that_are_given_are_used(monkeypatch, tmp_path):
+    monkeypatch.setenv("HFS_TEST_POSTGRES_URL", "postgresql://somebody@db.example.org/postgres")
+    monkeypatch.setenv("HFS_TEST_S3_ENDPOINT", "http://s3.example.org/")
+
+    with postgres() as server, minio_endpoint(tmp_path) as minio, s3_endpoint(tmp_path) as small:
+        assert server.address() == ("db.example.org", 5432)
+        assert minio == small == "http://s3.example.org"
+        with pytest.raises(pytest.skip.Exception):
+            server.restart()
