@@ -21,10 +21,14 @@ from helios_postgres.windows import Window, joined, windows_of
 # Nothing is sorted here: a window nearly always comes in order, and what an unanalysed table makes
 # the planner expect would have it sorted on disk.
 _FROM = "FROM versions AS v WHERE v.seq >= $1 AND v.seq < $2"
+# Which side of a cohort is looked up in the other is decided here and not by the planner: what it
+# takes the table to hold, just after a million rows came, can be wrong by any factor. OFFSET keeps
+# a query from becoming a join that it could turn around.
+_BY_INDEX = "SELECT set_config('enable_seqscan', 'off', true)"
 _OF_COHORT = """
   AND EXISTS (
     SELECT FROM cohort_members AS k
-    WHERE k.cohort = $7 AND k.patient = ANY (string_to_array(v.patients, ' '))
+    WHERE k.cohort = $7 AND k.patient = ANY (string_to_array(v.patients, ' ')) OFFSET 0
   )
 """
 _AMONG = " AND v.seq = ANY ($7::bigint[])"
@@ -39,9 +43,11 @@ _NO_CONTENT = """
 SELECT seq, id, line_hash, NULL AS content FROM versions WHERE seq = ANY ($1::bigint[])
 """
 _PICKED = """
-SELECT DISTINCT c.seq FROM cohort_members AS k
-JOIN compartments AS c ON c.scope = $1 AND c.patient = k.patient
-WHERE k.cohort = $2 AND c.seq >= $3 AND c.seq < $4 ORDER BY c.seq
+SELECT DISTINCT c.seq FROM cohort_members AS k CROSS JOIN LATERAL (
+  SELECT seq FROM compartments
+  WHERE scope = $1 AND patient = k.patient AND seq >= $3 AND seq < $4 OFFSET 0
+) AS c
+WHERE k.cohort = $2 ORDER BY c.seq
 """
 
 PICKED_AT_ONCE = 4096
@@ -180,6 +186,7 @@ async def _rows_of_cohort(
 ) -> list[_Row]:
     # Its tables are not logged, so that a replica does not have them.
     await check(connection, cohort)
+    await connection.fetchrow(_BY_INDEX)
     return await connection.fetch(query, *parameters)
 
 
