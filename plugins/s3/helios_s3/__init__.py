@@ -1,5 +1,6 @@
 """Export output as objects in an S3 bucket, shared by any number of processes."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,10 @@ from helios_s3.store import S3OutputStore
 __all__ = ["S3OutputStore", "S3Settings", "helios_output_store"]
 
 
+SETTLE_SECONDS = 0.1
+"""How long the driver's threads have to come to rest once nothing is asked of them."""
+
+
 @asynccontextmanager
 async def _open(settings: S3Settings) -> AsyncIterator[S3OutputStore]:
     bucket = await in_thread(Bucket, settings)
@@ -20,6 +25,9 @@ async def _open(settings: S3Settings) -> AsyncIterator[S3OutputStore]:
         yield S3OutputStore(bucket)
     finally:
         bucket.close()
+        # The driver's threads let go of Python's objects a moment after their result is there. A
+        # thread that does so while the interpreter ends aborts the process (before Python 3.14).
+        await asyncio.sleep(SETTLE_SECONDS)
 
 
 @hookimpl
