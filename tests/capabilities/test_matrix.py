@@ -82,6 +82,8 @@ def test_a_lacking_power_says_which():
 def test_a_combination_reaches_as_far_as_its_nearest_part():
     assert rows()[SELECTED].reach == "one machine"
     assert rows()["sqlite", "memory"].reach == "one process"
+    assert rows()["postgres", "local-fs"].reach == "one machine"
+    assert rows()["postgres", "s3"].reach == "many machines"
 
 
 def test_what_does_not_work_reaches_nowhere():
