@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from helios_postgres.databases import Connection
-from helios_postgres.ranges import EXTENT_BITS, Range
+from helios_postgres.ranges import Range
 from helios_postgres.views import Shown
 
 # An extent is skipped where none of its stamps can be of the view.
@@ -44,8 +44,3 @@ def joined(windows: Sequence[Window], batch_bytes: int) -> Iterator[Window]:
         seqs = Range(first=windows[start].seqs.first, end=windows[end - 1].seqs.end)
         yield Window(seqs=seqs, rows=rows, bytes=size)
         start = end
-
-
-def base_of(extent: int) -> int:
-    """Give the first seq of an extent."""
-    return extent << EXTENT_BITS
