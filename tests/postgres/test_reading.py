@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from helios_core.errors import BackendUnavailable
-from helios_core.testing.corpus import mixture, observation, patient, view
+from helios_core.testing.corpus import TENANT, VERSION, mixture, observation, patient, view
 from helios_core.testing.provider_contract import delete, everything_now, names, write
 from helios_core.testing.snapshots import take
 from helios_postgres import open_data_provider
@@ -122,6 +122,10 @@ async def test_a_content_whose_pages_are_broken_is_reported(provider, raw):
 
         assert snapshot.names == ["Patient/p1", "Patient/p3"]
         assert [each.id for each in snapshot.damaged] == ["p2"]
+
+    now, ids = await provider.transaction_time(), ["p3", "p2", "p1", "p0"]
+    fetched = await provider.fetch(TENANT, VERSION, "Patient", ids, at=now)
+    assert (len(fetched.lines), [each.id for each in fetched.damaged]) == (2, ["p2"])
 
 
 async def test_large_resources_come_one_at_a_time(provider):

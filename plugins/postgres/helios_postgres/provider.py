@@ -13,6 +13,7 @@ from helios_core.data_providers import (
     Query,
     StoredVersion,
 )
+from helios_core.errors import BackendError, BackendUnavailable
 from helios_core.exports import ExportView, Shard
 from helios_core.fhir.search import Prefilter
 from helios_core.fhir.versions import FHIRVersion
@@ -21,7 +22,7 @@ from helios_postgres.clock import Clock, from_stamp, to_stamp
 from helios_postgres.databases import Database
 from helios_postgres.narrowing import Narrowed
 from helios_postgres.planning import plan, whole
-from helios_postgres.reading import Reading, Slice
+from helios_postgres.reading import Reading, Slice, damage
 from helios_postgres.replicas import Reads
 from helios_postgres.scopes import Scopes
 from helios_postgres.views import shown_by
@@ -127,7 +128,16 @@ class PostgresDataProvider(DataProvider):
         if scope is None:
             return Batch()
         place = (scope, resource_type)
-        return await self._reads.run(to_stamp(at), lookups.fetch, place, ids, at=at)
+        try:
+            return await self._reads.run(to_stamp(at), lookups.fetch, place, ids, at=at)
+        except BackendUnavailable:
+            raise
+        except BackendError:
+            each = [await self._fetch_one(place, resource_id, at) for resource_id in ids]
+            return Batch(
+                lines=[line for batch in each for line in batch.lines],
+                damaged=[damaged for batch in each for damaged in batch.damaged],
+            )
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
         """Give those of `ids` that the view shows, in one query."""
@@ -196,6 +206,15 @@ class PostgresDataProvider(DataProvider):
         self, tenant: str, fhir_version: FHIRVersion, resource_type: str
     ) -> int | None:
         return (await self._scopes.find(tenant, fhir_version, [resource_type])).get(resource_type)
+
+    async def _fetch_one(self, place: tuple[int, str], resource_id: str, at: datetime) -> Batch:
+        """Give one resource, or tell that PostgreSQL cannot put it together any more (P6)."""
+        try:
+            return await self._reads.run(to_stamp(at), lookups.fetch, place, [resource_id], at=at)
+        except BackendUnavailable:
+            raise
+        except BackendError:
+            return Batch(damaged=[damage(place[1], resource_id, None)])
 
     async def _slice(self, view: ExportView, shard: Shard) -> Slice | None:
         request = view.request
