@@ -56,6 +56,22 @@ async def test_reading_sees_one_state_from_beginning_to_end(database, raw):
     assert await database.read(count_twice) == (0, 0)
 
 
+async def test_a_connection_whose_driver_is_in_disorder_is_not_lent_again(settings):
+    pids = []
+
+    async def break_down(connection):
+        pids.append(connection.get_server_pid())
+        raise asyncpg.InternalClientError("another operation is in progress")
+
+    async with Database(settings, size=1).opened() as database:
+        with pytest.raises(BackendUnavailable):
+            await database.write(break_down)
+        async with database.connection() as connection:
+            pids.append(connection.get_server_pid())
+
+    assert pids[0] != pids[1]
+
+
 async def test_a_connection_that_is_cut_is_told_and_replaced(database, raw):
     async with database.connection() as connection:
         pid = connection.get_server_pid()

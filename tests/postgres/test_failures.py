@@ -20,6 +20,7 @@ from helios_postgres.failures import opening, translated
         asyncpg.SerializationError("canary"),
         asyncpg.TooManyConnectionsError("canary"),
         asyncpg.InterfaceError("connection is closed: canary"),
+        asyncpg.InternalClientError("another operation is in progress: canary"),
         ConnectionResetError("canary"),
         TimeoutError("canary"),
     ],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVa
 
 import asyncpg
 import xxhash
+from asyncpg import InternalClientError
 
 from helios_core.threads import finished
 from helios_core.variables import Secret
@@ -102,10 +103,8 @@ class Database:
         Raises:
             BackendUnavailable: None is free or can be opened in time, or it is lost meanwhile.
         """
-        assert self._pool is not None  # noqa: S101 - `opened` sees to it
-        patience = self.settings.connect_timeout.total_seconds()
         with translated():
-            async with self._pool.acquire(timeout=patience) as connection:
+            async with self._borrowed() as connection:
                 yield connection
 
     @asynccontextmanager
@@ -163,10 +162,21 @@ class Database:
         return lock_key(self.settings.schema, name)
 
     async def _once(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        async with self._borrowed() as connection, connection.transaction():
+            return await work(connection, *args, **kwargs)
+
+    @asynccontextmanager
+    async def _borrowed(self) -> AsyncIterator[Connection]:
         assert self._pool is not None  # noqa: S101 - `opened` sees to it
         patience = self.settings.connect_timeout.total_seconds()
-        async with self._pool.acquire(timeout=patience) as connection, connection.transaction():
-            return await work(connection, *args, **kwargs)
+        async with self._pool.acquire(timeout=patience) as connection:
+            try:
+                yield connection
+            except InternalClientError:
+                # A connection that broke in the middle may be given back before the driver knows:
+                # it is neither free nor closed, and must not be lent again.
+                connection.terminate()
+                raise
 
     async def _prepare(self, connection: Connection) -> None:
         await prepare(connection, self.settings, timeout_ms=self.settings.statement_timeout_ms)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from asyncpg import InterfaceError, PostgresError
+from asyncpg import InterfaceError, InternalClientError, PostgresError
 from asyncpg.exceptions import (
     DeadlockDetectedError,
     SerializationError,
@@ -54,9 +54,9 @@ def translated() -> Iterator[None]:
             f"PostgreSQL did not answer ({type(error).__name__}): it is down, or cannot be"
             " reached; try again later"
         ) from error
-    except InterfaceError as error:
+    except (InterfaceError, InternalClientError) as error:
         # There is no class for a connection that ended under a statement.
-        if "closed" not in str(error):
+        if isinstance(error, InterfaceError) and "closed" not in str(error):
             raise
         raise BackendUnavailable(
             "the connection to PostgreSQL was lost in the middle; try again later"
