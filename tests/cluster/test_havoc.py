@@ -3,22 +3,24 @@
 import json
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
 
 from tests.cluster.havoc import Havoc, published_by
 from tests.cluster.stores import PUBLISHED, current_at, keys_in, query, versions
-from tests.proxies import Fault
+from tests.proxies import Fault, Proxy
+from tests.services import through
 
 pytestmark = pytest.mark.crash
 
 TENANTS = ("north", "south", "east")
 EXPORTS = ("north", "north", "north", "south", "south", "south", "east", "east")
+MIN_KILLS = 6
 HAVOC_SECONDS = 25
 RESTART_AFTER_SECONDS = 5
-MIN_KILLS = 6
+CUT_EVERY_SECONDS = 3
 BAD_DAY = {
     Fault.ERROR_500: 0.05,
     Fault.ERROR_503: 0.05,
@@ -49,76 +51,107 @@ class Writer(threading.Thread):
                 self.writes += 1
 
 
-def load(cluster, bundles):
+@pytest.fixture
+def wire(postgres_server):
+    """What lies between the processes and PostgreSQL."""
+    with Proxy(postgres_server.address()) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def crowd(cluster, bundles, postgres_url, wire):
+    """Two servers and four workers, and three tenants with real data."""
     loads = [
         cluster.start("load", *share, "--tenant", tenant)
         for tenant, share in zip(TENANTS, bundles, strict=True)
     ]
     for process in loads:
         assert process.process.wait(timeout=120) == 0, process.output()
-
-
-def under_way(client, job):
-    return client.http.get(job).status_code == 202
-
-
-def test_eight_exports_survive_kills_sleep_a_restart_and_a_bad_network(
-    cluster, bundles, bucket, network, postgres_server
-):
     cluster.settings |= {
         "HFS_BULK_EXPORT_PART_BYTES": "100000",
         "HFS_BULK_EXPORT_MAX_CONCURRENT_PER_TENANT": "8",
+        "HFS_DATABASE_URL": through(postgres_url, wire.port),
     }
-    load(cluster, bundles)
     cluster.grow(servers=2, workers=4)
-    clients = {tenant: cluster.client(tenant) for tenant in TENANTS}
+    return cluster
+
+
+@pytest.fixture
+def havoc(crowd, network, wire, postgres_server):
+    """What goes on for a while, or until nothing is under way any more."""
+
+    def wreak(under_way):
+        network.faults = BAD_DAY
+        havoc = Havoc(crowd, seed=5)
+        began = time.monotonic()
+        for second in range(1, HAVOC_SECONDS):
+            time.sleep(max(0, began + second - time.monotonic()))
+            havoc.strike()
+            if second % CUT_EVERY_SECONDS == 0:
+                wire.cut()
+            if second == RESTART_AFTER_SECONDS and postgres_server.restartable:
+                postgres_server.restart()
+            if not under_way():
+                break
+        network.faults = {}
+        havoc.calm_down()
+        assert havoc.kills >= MIN_KILLS, "the exports were over before there was havoc"
+        assert min(network.done[fault] for fault in BAD_DAY) > 0
+        return havoc
+
+    return wreak
+
+
+@contextmanager
+def writing(cluster):
+    """Have somebody write to every tenant."""
     writers = [Writer(cluster.client(tenant)) for tenant in TENANTS]
     for writer in writers:
         writer.start()
-    jobs = [(tenant, clients[tenant].kick_off()) for tenant in EXPORTS]
+    try:
+        yield
+    finally:
+        for writer in writers:
+            writer.stopped.set()
+            writer.join()
+    assert min(writer.writes for writer in writers) > MIN_KILLS
 
-    network.faults = BAD_DAY
-    havoc = Havoc(cluster, seed=5)
-    began = time.monotonic()
-    for second in range(1, HAVOC_SECONDS):
-        time.sleep(max(0, began + second - time.monotonic()))
-        havoc.strike()
-        if second == RESTART_AFTER_SECONDS and postgres_server.restartable:
-            postgres_server.restart()
-        if not any(under_way(clients[tenant], job) for tenant, job in jobs):
-            break
-    network.faults = {}
-    havoc.calm_down()
-    manifests = [(tenant, path, clients[tenant].manifest(path)) for tenant, path in jobs]
-    for writer in writers:
-        writer.stopped.set()
-        writer.join()
 
-    assert havoc.kills >= MIN_KILLS, "the exports were over before there was havoc"
-    assert min(network.done[fault] for fault in BAD_DAY) > 0
-    for tenant, _, manifest in manifests:
-        found = versions(clients[tenant].resources(manifest))
-        assert found == current_at(
-            cluster.settings["HFS_DATABASE_URL"], tenant, manifest["transactionTime"]
-        )
+def test_eight_exports_survive_kills_sleep_a_restart_and_bad_networks(
+    crowd, havoc, bucket, postgres_url
+):
+    clients = {tenant: crowd.client(tenant) for tenant in TENANTS}
+
+    with writing(crowd):
+        jobs = [(clients[tenant], tenant, clients[tenant].kick_off()) for tenant in EXPORTS]
+        sleeper = havoc(
+            lambda: any(client.http.get(job).status_code == 202 for client, _, job in jobs)
+        ).sleeper
+        manifests = [client.manifest(job, seconds=120) for client, _, job in jobs]
+
+    for (client, tenant, _), manifest in zip(jobs, manifests, strict=True):
+        found = versions(client.resources(manifest))
+        assert found == current_at(postgres_url, tenant, manifest["transactionTime"])
         assert manifest["error"] == []
-    assert_only_what_was_completed_is_listed(cluster)
-    sleeper = havoc.sleeper
-    assert sleeper is not None
+    assert_only_what_was_completed_is_listed(postgres_url)
     assert sleeper.lost
     assert not sleeper.lost & published_by(sleeper.process)
-    assert min(writer.writes for writer in writers) > MIN_KILLS
-    for tenant, path, _ in manifests:
-        assert clients[tenant].http.delete(path).status_code == 202
-    deadline = time.monotonic() + 20
-    while keys_in(bucket) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert keys_in(bucket) == []
+    assert [event for event in crowd.events() if event["event"] == "request.broke"] == []
+    for client, _, job in jobs:
+        assert client.http.delete(job).status_code == 202
+    assert_nothing_stays(bucket)
 
 
-def assert_only_what_was_completed_is_listed(cluster):
-    rows = query(cluster.settings["HFS_DATABASE_URL"], PUBLISHED)
+def assert_only_what_was_completed_is_listed(url):
+    rows = query(url, PUBLISHED)
 
     assert rows
     for row in rows:
         assert json.loads(row["part"])["key"]["token"] == row["completed_under"]
+
+
+def assert_nothing_stays(bucket):
+    deadline = time.monotonic() + 20
+    while keys_in(bucket) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert keys_in(bucket) == []
