@@ -170,15 +170,16 @@ async def pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async for chunk in chunks:
         rest = memoryview(chunk)
         while rest:
-            taken = rest[: PIECE_BYTES - size]
-            rest = rest[len(taken) :]
-            gathered.append(taken)
-            size += len(taken)
+            gathered.append(rest[: PIECE_BYTES - size])
+            rest = rest[len(gathered[-1]) :]
+            size += len(gathered[-1])
             if size == PIECE_BYTES:
                 piece, gathered, size = b"".join(gathered), [], 0
-                del taken
                 yield piece
                 del piece
-        del chunk, rest  # only what is gathered keeps it
+        if gathered and len(chunk) > PIECE_BYTES:
+            # What is left over would keep all of the chunk while the next one is made.
+            gathered = [memoryview(b"".join(gathered))]
+        del chunk, rest
     if gathered:
         yield b"".join(gathered)
