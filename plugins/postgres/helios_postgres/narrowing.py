@@ -44,10 +44,12 @@ class Narrowed:
             while seqs := await _undamaged(several):
                 async for batch in reading.among(left, seqs, batch_bytes):
                     yield batch
+                    del batch
                 left = _behind(left, seqs[-1])
         if seqs is None:
             async for batch in reading.batches(left, batch_bytes):
                 yield batch
+                del batch
 
     async def _seqs(self, of: Slice) -> AsyncGenerator[list[int]]:
         """Give candidates in order, enough of them at a time."""

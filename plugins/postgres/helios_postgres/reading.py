@@ -1,6 +1,7 @@
 """Read what a view shows of one shard, batch by batch."""
 
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
+from io import BytesIO
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -39,6 +40,7 @@ _SIZES_AMONG = _SIZES + _AMONG
 _SIZES_AMONG_COHORT = _SIZES + _OF_COHORT + " AND v.seq = ANY ($8::bigint[])"
 _DELETED = "SELECT v.seq, v.id " + _FROM + " AND v.deleted" + SHOWN
 _CONTENTS = "SELECT seq, id, line_hash, content FROM versions WHERE seq = ANY ($1::bigint[])"
+_PIECE = "SELECT substring(content FROM $2 FOR $3) FROM versions WHERE seq = $1"
 _NO_CONTENT = """
 SELECT seq, id, line_hash, NULL AS content FROM versions WHERE seq = ANY ($1::bigint[])
 """
@@ -55,7 +57,7 @@ PICKED_AT_ONCE = 4096
 
 DAMAGED_AT_ONCE = 1000
 
-_Row: TypeAlias = Record
+_Row: TypeAlias = Record | tuple[int, str, int, bytes | None]
 """Seq, id, hash of the line, line."""
 
 
@@ -84,17 +86,20 @@ class Reading:
             whosever = msgspec.structs.replace(of, cohort=None)
             async for batch in self.among(whosever, seqs, batch_bytes):
                 yield batch
+                del batch
             return
         for window in joined(windows, batch_bytes):
             if window.bytes <= batch_bytes:
                 rows = await _unless_damaged(self._fetch(_LINES, of, window.seqs))
                 for batch in _batches(of.resource_type, rows or []):
                     yield batch
+                    del batch
                 if rows is not None:
                     continue
             sizes = await self._fetch(_SIZES, of, window.seqs)
             async for batch in self._by_size(of, sizes, batch_bytes):
                 yield batch
+                del batch
 
     async def among(
         self, of: Slice, seqs: Sequence[int], batch_bytes: int
@@ -106,6 +111,7 @@ class Reading:
             sizes = await self._sizes_among(of, of.shown.parameters(bounds), list(some))
             async for batch in self._by_size(of, sizes, batch_bytes):
                 yield batch
+                del batch
 
     async def picked(self, of: Slice) -> list[int]:
         """Give the seqs of all versions in the compartments of the slice's cohort, in order."""
@@ -126,7 +132,7 @@ class Reading:
     async def _windows(self, of: Slice) -> list[Window]:
         return await self._reads.run(of.shown.at, windows_of, of.seqs, of.shown)
 
-    async def _fetch(self, query: str, of: Slice, seqs: Range) -> list[_Row]:
+    async def _fetch(self, query: str, of: Slice, seqs: Range) -> list[Record]:
         parameters = of.shown.parameters(seqs)
         if of.cohort is None:
             return await self._ask(of, query, *parameters)
@@ -135,39 +141,58 @@ class Reading:
 
     async def _sizes_among(
         self, of: Slice, parameters: Sequence[object], seqs: Sequence[int]
-    ) -> list[_Row]:
+    ) -> list[Record]:
         if of.cohort is None:
             return await self._ask(of, _SIZES_AMONG, *parameters, seqs)
         query, number = _SIZES_AMONG_COHORT, of.cohort.number
         return await self._ask_cohort(of.cohort, query, *parameters, number, seqs)
 
     async def _by_size(
-        self, of: Slice, sizes: Iterable[_Row], batch_bytes: int
+        self, of: Slice, sizes: Iterable[Record], batch_bytes: int
     ) -> AsyncIterator[Batch]:
         """Give lines in batches that are no larger than asked for, but for a large resource."""
-        for seqs in _cut(sorted((seq, size) for seq, size in sizes), batch_bytes):
-            rows = await _unless_damaged(self._ask(of, _CONTENTS, seqs))
-            if rows is None:
-                rows = [await self._one(of, seq) for seq in seqs]
+        for seqs, size in _cut(sorted((seq, size) for seq, size in sizes), batch_bytes):
+            if size > batch_bytes:
+                rows: Sequence[_Row] = [await self._large(of, seqs[0], size, batch_bytes)]
+            else:
+                rows = await self._lines(of, seqs)
             for batch in _batches(of.resource_type, rows):
                 yield batch
+                del batch
             del rows  # or they would be kept while the next ones are read
+
+    async def _lines(self, of: Slice, seqs: Sequence[int]) -> Sequence[_Row]:
+        rows = await _unless_damaged(self._ask(of, _CONTENTS, seqs))
+        return [await self._one(of, seq) for seq in seqs] if rows is None else rows
 
     async def _one(self, of: Slice, seq: int) -> _Row:
         """Give one line, without its content where PostgreSQL cannot put that together."""
         rows = await _unless_damaged(self._ask(of, _CONTENTS, [seq]))
         return (rows or await self._ask(of, _NO_CONTENT, [seq]))[0]
 
-    async def _ask(self, of: Slice, query: str, *parameters: object) -> list[_Row]:
+    async def _large(self, of: Slice, seq: int, size: int, piece_bytes: int) -> _Row:
+        """Give one line in pieces: of what comes in one answer the driver holds three copies."""
+        row = (await self._ask(of, _NO_CONTENT, [seq]))[0]
+        line = BytesIO()
+        while line.tell() < size:
+            place = line.tell() + 1
+            pieces = await _unless_damaged(self._ask(of, _PIECE, seq, place, piece_bytes))
+            if pieces is None or pieces[0][0] is None:
+                return row
+            if not line.write(pieces[0][0]):
+                break
+        return row[0], row[1], row[2], line.getvalue()
+
+    async def _ask(self, of: Slice, query: str, *parameters: object) -> list[Record]:
         return await self._reads.run(of.shown.at, _rows, query, *parameters)
 
     async def _ask_cohort(
         self, cohort: StoredCohort, query: str, *parameters: object
-    ) -> list[_Row]:
+    ) -> list[Record]:
         return await self._reads.run_on_primary(_rows_of_cohort, cohort, query, *parameters)
 
 
-async def _unless_damaged(asked: Awaitable[list[_Row]]) -> list[_Row] | None:
+async def _unless_damaged(asked: Awaitable[list[Record]]) -> list[Record] | None:
     """Give rows, or None where something that is stored cannot be read at all (P6)."""
     try:
         return await asked
@@ -177,39 +202,41 @@ async def _unless_damaged(asked: Awaitable[list[_Row]]) -> list[_Row] | None:
         return None
 
 
-async def _rows(connection: Connection, query: str, *parameters: object) -> list[_Row]:
+async def _rows(connection: Connection, query: str, *parameters: object) -> list[Record]:
     return await connection.fetch(query, *parameters)
 
 
 async def _rows_of_cohort(
     connection: Connection, cohort: StoredCohort, query: str, *parameters: object
-) -> list[_Row]:
+) -> list[Record]:
     # Its tables are not logged, so that a replica does not have them.
     await check(connection, cohort)
     await connection.fetchrow(_BY_INDEX)
     return await connection.fetch(query, *parameters)
 
 
-def _cut(sizes: Iterable[tuple[int, int]], batch_bytes: int) -> Iterator[list[int]]:
+def _cut(
+    sizes: Iterable[tuple[int, int]], batch_bytes: int
+) -> Iterator[tuple[Sequence[int], int]]:
+    """Give seqs that fit into a batch together, and how much they are; a large one is alone."""
     seqs: list[int] = []
-    room = batch_bytes
+    total = 0
     for seq, size in sizes:
-        if seqs and size > room:
-            yield seqs
-            seqs, room = [], batch_bytes
+        if seqs and total + size > batch_bytes:
+            yield seqs, total
+            seqs, total = [], 0
         seqs.append(seq)
-        room -= size
+        total += size
     if seqs:
-        yield seqs
+        yield seqs, total
 
 
-def _batches(resource_type: str, rows: list[_Row]) -> Iterator[Batch]:
+def _batches(resource_type: str, rows: Iterable[_Row]) -> Iterator[Batch]:
     """Give rows as one batch, and as more where very many are damaged."""
-    rows.sort(key=itemgetter(0))
     lines: list[bytes] = []
     digests: list[int] = []
     damaged: list[Damaged] = []
-    for _, resource_id, stored_hash, line in rows:
+    for _, resource_id, stored_hash, line in sorted(rows, key=itemgetter(0)):
         if line is not None and (digest := xxh3_64_intdigest(line)) == unsigned(stored_hash):
             lines.append(line)
             digests.append(digest)
