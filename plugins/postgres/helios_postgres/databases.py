@@ -3,13 +3,13 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import asyncpg
 import xxhash
-from asyncpg import InternalClientError
+from asyncpg import InterfaceError, InternalClientError
 
 from helios_core.threads import finished
 from helios_core.variables import Secret
@@ -169,14 +169,19 @@ class Database:
     async def _borrowed(self) -> AsyncIterator[Connection]:
         assert self._pool is not None  # noqa: S101 - `opened` sees to it
         patience = self.settings.connect_timeout.total_seconds()
-        async with self._pool.acquire(timeout=patience) as connection:
-            try:
-                yield connection
-            except InternalClientError:
-                # A connection that broke in the middle may be given back before the driver knows:
-                # it is neither free nor closed, and must not be lent again.
-                connection.terminate()
-                raise
+        connection = await self._pool.acquire(timeout=patience)
+        try:
+            yield connection
+        except InternalClientError:
+            # A connection that broke in the middle may be given back before the driver knows: it
+            # is neither free nor closed, and must not be lent again.
+            connection.terminate()
+            raise
+        finally:
+            # The pool ends a connection that it cannot take back. Whoever borrowed it has the
+            # error that broke it, or had none.
+            with suppress(InterfaceError):
+                await self._pool.release(connection)
 
     async def _prepare(self, connection: Connection) -> None:
         await prepare(connection, self.settings, timeout_ms=self.settings.statement_timeout_ms)
