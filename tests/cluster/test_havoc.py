@@ -84,14 +84,15 @@ def havoc(crowd, network, wire, postgres_server):
         network.faults = BAD_DAY
         havoc = Havoc(crowd, seed=5)
         began = time.monotonic()
-        for second in range(1, HAVOC_SECONDS):
+        for second in range(1, 2 * HAVOC_SECONDS):
             time.sleep(max(0, began + second - time.monotonic()))
             havoc.strike()
             if second % CUT_EVERY_SECONDS == 0:
                 wire.cut()
             if second == RESTART_AFTER_SECONDS and postgres_server.restartable:
                 postgres_server.restart()
-            if not under_way():
+            enough = second >= HAVOC_SECONDS and havoc.kills >= MIN_KILLS
+            if enough or not under_way():
                 break
         network.faults = {}
         havoc.calm_down()
