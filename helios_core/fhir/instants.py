@@ -1,4 +1,4 @@
-"""Instants: as FHIR writes them, as clients send them."""
+"""Instants: as FHIR writes them, as clients send them, as stores number them."""
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
@@ -13,6 +13,23 @@ _EXPECTED = "an instant with seconds and a time zone is required, such as 2026-1
 _MICROSECOND_DIGITS = 6
 _LEAP_SECOND = 60
 _MAX_OFFSET = timedelta(hours=14)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = 1_000_000
+_DAY = 24 * 60 * 60 * _SECOND
+
+FOREVER = (1 << 63) - 1
+"""A stamp after all others."""
+
+
+def to_stamp(instant: datetime) -> int:
+    """Give the microseconds since 1970."""
+    passed = instant - _EPOCH
+    return passed.days * _DAY + passed.seconds * _SECOND + passed.microseconds
+
+
+def from_stamp(stamp: int) -> datetime:
+    """Give the instant of a stamp."""
+    return _EPOCH + timedelta(microseconds=stamp)
 
 
 def format_instant(instant: datetime) -> str:

@@ -18,13 +18,13 @@ from helios_core.data_providers import (
 )
 from helios_core.errors import BackendError
 from helios_core.exports import ExportView, Shard
+from helios_core.fhir.instants import to_stamp
 from helios_core.fhir.search import Prefilter, satisfied, terms_of
 from helios_core.fhir.versions import FHIRVersion
 from helios_core.memory import searching
 from helios_core.memory.versions import Version, apply, current_version, shows, target
 
 _Scope = tuple[str, FHIRVersion, str]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class MemoryDataProvider(DataProvider):
@@ -274,7 +274,7 @@ def _is_candidate(version: Version, fhir_version: FHIRVersion, prefilter: Prefil
     if stored.content is None or not version.intact:
         return True
     terms = terms_of(stored.content, fhir_version, stored.resource_type)
-    updated = (stored.last_updated - _EPOCH) // timedelta(microseconds=1)
+    updated = to_stamp(stored.last_updated)
     return satisfied(prefilter, terms, resource_id=stored.id, updated=updated)
 
 

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import msgspec
 
+from helios_core.fhir.instants import FOREVER
 from helios_core.manifests import Part
 from helios_core.testing import DataProviderSuite, JobStoreSuite, corpus
 from helios_sqlite import SQLiteSettings, clock, open_data_provider, open_job_store
@@ -39,7 +40,7 @@ class TestSQLiteDataProvider(DataProviderSuite):
                 "UPDATE versions SET content = CAST('{\"spoilt' AS BLOB) WHERE id = ?"
                 " AND until_stamp = ? AND scope = (SELECT scope FROM scopes WHERE tenant = ?"
                 " AND fhir_version = ? AND resource_type = ?)",
-                (resource_id, clock.FOREVER, corpus.TENANT, corpus.VERSION, resource_type),
+                (resource_id, FOREVER, corpus.TENANT, corpus.VERSION, resource_type),
             )
             assert changed.rowcount == 1
 

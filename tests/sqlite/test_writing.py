@@ -7,9 +7,11 @@ import pytest
 
 from helios_core.data_providers import Delete, Outcome, Put
 from helios_core.errors import BackendUnavailable
+from helios_core.extents import SCOPE_BITS
+from helios_core.fhir.instants import FOREVER
 from helios_core.testing import corpus
 from helios_core.testing.corpus import observation, organization, patient
-from helios_sqlite import clock, open_data_provider, ranges
+from helios_sqlite import open_data_provider
 from helios_sqlite.databases import Database
 
 RECOUNT = """
@@ -46,7 +48,7 @@ async def test_the_counts_of_extents_are_those_of_the_versions(write, raw, monke
             )
         await write(*changes)
 
-    recounted = raw.execute(RECOUNT, (clock.FOREVER,)).fetchall()
+    recounted = raw.execute(RECOUNT, (FOREVER,)).fetchall()
 
     assert raw.execute(COUNTED).fetchall() == [tuple(map(int, row)) for row in recounted]
     assert len(recounted) > 6
@@ -60,7 +62,7 @@ async def test_seqs_ascend_with_stamps_within_a_scope(write, raw, monkeypatch):
     rows = raw.execute("SELECT scope, since_stamp FROM versions ORDER BY seq").fetchall()
 
     assert rows == sorted(rows)
-    assert {seq >> ranges.SCOPE_BITS for (seq,) in raw.execute("SELECT seq FROM versions")} == {
+    assert {seq >> SCOPE_BITS for (seq,) in raw.execute("SELECT seq FROM versions")} == {
         1,
         2,
     }
@@ -73,7 +75,7 @@ async def test_ending_a_version_leaves_its_content_where_it_is(write, raw):
     await write(patient("p1", note="new"))
 
     ended = raw.execute("SELECT until_stamp, content FROM versions ORDER BY seq").fetchall()[0]
-    assert ended[0] < clock.FOREVER
+    assert ended[0] < FOREVER
     assert ended[1] == before[0][1]
 
 

@@ -11,6 +11,7 @@ from helios_core.fhir.search.prefilters import (
     Span,
     Terms,
     Updated,
+    cost,
     satisfied,
 )
 from helios_core.fhir.search.queries import RESULT_PARAMETERS, compile_query
@@ -34,6 +35,7 @@ __all__ = [
     "Updated",
     "any_of",
     "compile_query",
+    "cost",
     "parse_type_filter",
     "satisfied",
     "split_type_filter",

@@ -6,6 +6,7 @@ from typing import Any
 
 from helios_core.errors import InvalidParameter
 from helios_core.fhir.dates import span
+from helios_core.fhir.instants import to_stamp
 from helios_core.fhir.search import prefilters
 from helios_core.fhir.search.filters import Condition, any_value
 from helios_core.fhir.search.prefilters import Prefilter, Span, Updated
@@ -15,8 +16,7 @@ from helios_core.fhir.search.values import prefixed, unescape
 EARLIEST, LATEST = -(1 << 62), 1 << 62
 """Where open spans begin and end."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_DAY = _EPOCH.toordinal()
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
 _DAY = 86_400_000_000
 _SECOND = 1_000_000
 _FRACTIONS = tuple(10 ** (6 - digits) for digits in range(7))
@@ -119,7 +119,7 @@ def _usual_interval(text: str) -> Interval | None:
     if text[10:11] != "T" or text[13:19:3] != "::":
         return None
     instant = datetime.fromisoformat(text)
-    low = microseconds(instant if instant.tzinfo else instant.replace(tzinfo=UTC))
+    low = to_stamp(instant if instant.tzinfo else instant.replace(tzinfo=UTC))
     if text[19:20] != ".":
         return low, low + _SECOND - 1
     digits = len(text[20:26]) - len(text[20:26].lstrip("0123456789"))
@@ -131,13 +131,7 @@ def _any_interval(text: str) -> Interval | None:
         first, last = span(text)
     except InvalidParameter:
         return None
-    return microseconds(first), microseconds(last)
-
-
-def microseconds(instant: datetime) -> int:
-    """Give the microseconds since 1970."""
-    passed = instant - _EPOCH
-    return passed.days * _DAY + passed.seconds * _SECOND + passed.microseconds
+    return to_stamp(first), to_stamp(last)
 
 
 _FIELDS = ("low_from", "low_to", "high_from", "high_to")
@@ -154,9 +148,9 @@ def _comparison(question: Question, value: str) -> tuple[str, int, int]:
         first, last = span(text)
     except InvalidParameter as error:
         raise question.invalid(str(error)) from error
-    low, high = microseconds(first), microseconds(last)
+    low, high = to_stamp(first), to_stamp(last)
     if prefix == "ap":
-        reach = abs(microseconds(question.now) - low) // _CLOSENESS
+        reach = abs(to_stamp(question.now) - low) // _CLOSENESS
         low, high = low - reach, high + reach
     return prefix, low, high
 

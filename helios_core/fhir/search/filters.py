@@ -74,6 +74,11 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         """Give what has to be answered before `matches` may be called, each once."""
         return tuple({lookup.key: lookup for lookup in self.condition.lookups}.values())
 
+    @property
+    def passes_everything(self) -> bool:
+        """Whether nothing is asked of a resource."""
+        return not self.elements and self.matches(b"{}")
+
     def matches(self, line: bytes) -> bool:
         """
         Tell whether a resource, given as JSON, is one of those searched for.

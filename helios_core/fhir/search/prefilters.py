@@ -8,13 +8,15 @@ that do not may. It is a tree of `AllOf` and `AnyOf` over `AnyTerm`, `Span`, `An
 from collections.abc import Iterable
 
 import msgspec
-import xxhash
+from xxhash import xxh3_64_intdigest
+
+from helios_core.hashes import signed
 
 TERMS_VERSION = 1
 """Grows with every change of what `terms_of` gives, so that stores know to index again."""
 
-_SIGN = 1 << 63
-_WRAP = 1 << 64
+_LOWEST = -1 << 63
+_HIGHEST = (1 << 63) - 1
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +43,11 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     high_from: int | None = None
     high_to: int | None = None
 
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """All four bounds in their order, as 64-bit numbers where there is none."""
+        return *_closed(self.low_from, self.low_to), *_closed(self.high_from, self.high_to)
+
 
 class AnyId(msgspec.Struct, frozen=True):
     """The resource has one of these ids."""
@@ -53,6 +60,11 @@ class Updated(msgspec.Struct, frozen=True, kw_only=True):
 
     since: int | None = None
     until: int | None = None
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Both bounds, as 64-bit numbers where there is none."""
+        return _closed(self.since, self.until)
 
 
 class AllOf(msgspec.Struct, frozen=True):
@@ -82,8 +94,7 @@ def term(group: str, kind: str, text: str) -> int:
 
 def number(text: str) -> int:
     """Give the signed 64-bit number of a canonical text."""
-    digest = xxhash.xxh3_64_intdigest(text.encode())
-    return digest - _WRAP if digest >= _SIGN else digest
+    return signed(xxh3_64_intdigest(text.encode()))
 
 
 def all_of(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
@@ -128,6 +139,26 @@ def satisfied(prefilter: Prefilter, terms: Terms, *, resource_id: str, updated: 
             return any(
                 satisfied(part, terms, resource_id=resource_id, updated=updated) for part in parts
             )
+
+
+def cost(prefilter: Prefilter) -> int:
+    """Rank by what looking it up in an index costs, for parts that must all be satisfied."""
+    match prefilter:
+        case AnyId():
+            return 0
+        case AnyTerm():
+            return 1
+        case AllOf(parts):
+            return min(map(cost, parts))
+        case AnyOf(parts):
+            return max(map(cost, parts))
+        case Span():
+            return 3
+    return 2
+
+
+def _closed(first: int | None, last: int | None) -> tuple[int, int]:
+    return _LOWEST if first is None else first, _HIGHEST if last is None else last
 
 
 def _lies(span: Span, group: int, low: int, high: int) -> bool:

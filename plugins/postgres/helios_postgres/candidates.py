@@ -3,10 +3,12 @@
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from helios_core.errors import BackendError
+from helios_core.extents import EXTENT_BITS, EXTENT_ROWS, Places, common, extent_of, united
 from helios_core.fhir.search import (
     AllOf,
     AnyId,
@@ -15,8 +17,8 @@ from helios_core.fhir.search import (
     Prefilter,
     Span,
     Updated,
+    cost,
 )
-from helios_postgres.clock import FOREVER
 from helios_postgres.databases import Connection
 from helios_postgres.indexing import recent_entries
 from helios_postgres.packing import (
@@ -28,7 +30,6 @@ from helios_postgres.packing import (
     unpacked_places,
     unpacked_spans,
 )
-from helios_postgres.ranges import EXTENT_BITS, EXTENT_ROWS, extent_of
 
 _RECENT = "SELECT extent, content FROM recent_terms WHERE extent = ANY($1::bigint[])"
 _POSTINGS = """
@@ -52,13 +53,8 @@ SELECT extent, appended FROM extents WHERE extent = ANY($1::bigint[])
 AND last_stamp >= $2 AND first_stamp <= $3
 """
 
-_LOWEST = -1 << 63
 
-Places = Mapping[int, Collection[int]]
-"""For each extent, places in it."""
-
-
-class _Bounds(msgspec.Struct, frozen=True, kw_only=True):
+class _Bounds(NamedTuple):
     """Where a span has to begin and to end."""
 
     low_from: int
@@ -67,7 +63,7 @@ class _Bounds(msgspec.Struct, frozen=True, kw_only=True):
     high_to: int
 
     def within(self, spans: Iterable[tuple[int, int, int]]) -> list[int]:
-        low_from, low_to, high_from, high_to = msgspec.structs.astuple(self)
+        low_from, low_to, high_from, high_to = self
         return [
             place
             for place, low, high in spans
@@ -135,28 +131,24 @@ class _Window:
                 return await self._of_span(prefilter, extents)
             case AnyId(ids):
                 return await self._of_ids(ids, extents)
-            case Updated(since=since, until=until):
-                return await self._of_instants(since, until, extents)
+            case Updated():
+                return await self._of_instants(prefilter, extents)
             case AllOf(parts):
                 return await self._of_all(parts, extents)
             case AnyOf(parts):
-                return _united([await self.places(part, extents) for part in parts])
+                return united([await self.places(part, extents) for part in parts])
 
     async def _of_all(
         self, parts: Iterable[Prefilter], extents: Sequence[int]
     ) -> dict[int, set[int]]:
         """Look further only where there was something, beginning with what costs least."""
-        first, *others = sorted(parts, key=_cost)
+        first, *others = sorted(parts, key=cost)
         found = await self.places(first, extents)
         for part in others:
             if not found:
                 break
             places = await self.places(part, list(found))
-            found = {
-                extent: common
-                for extent in found.keys() & places.keys()
-                if (common := found[extent] & places[extent])
-            }
+            found = common(found, places)
         return found
 
     async def _of_terms(
@@ -174,21 +166,14 @@ class _Window:
         return found
 
     async def _of_span(self, span: Span, extents: Sequence[int]) -> dict[int, set[int]]:
-        bounds = _Bounds(
-            low_from=_or(span.low_from, _LOWEST),
-            low_to=_or(span.low_to, FOREVER),
-            high_from=_or(span.high_from, _LOWEST),
-            high_to=_or(span.high_to, FOREVER),
-        )
+        bounds = _Bounds(*span.bounds)
         found = self._in_recent(
             extents,
             lambda entry: any(
                 kind == span.group and bounds.hold(low, high) for kind, low, high in entry.spans
             ),
         )
-        rows = await self._connection.fetch(
-            _SPANS, extents, span.group, *msgspec.structs.astuple(bounds)
-        )
+        rows = await self._connection.fetch(_SPANS, extents, span.group, *span.bounds)
         for extent, places, content in rows:
             if content is None:
                 found[extent].update(unpacked_places(places))
@@ -204,12 +189,9 @@ class _Window:
                 found[extent_of(seq)].add(seq % EXTENT_ROWS)
         return found
 
-    async def _of_instants(
-        self, since: int | None, until: int | None, extents: Sequence[int]
-    ) -> dict[int, set[int]]:
+    async def _of_instants(self, updated: Updated, extents: Sequence[int]) -> dict[int, set[int]]:
         """Give all of the extents that were being filled then."""
-        bounds = (_or(since, _LOWEST), _or(until, FOREVER))
-        rows = await self._connection.fetch(_FILLED, extents, *bounds)
+        rows = await self._connection.fetch(_FILLED, extents, *updated.bounds)
         return {extent: set(range(appended)) for extent, appended in rows}
 
     def _in_recent(
@@ -221,30 +203,3 @@ class _Window:
                 if satisfies(entry):
                     found[extent].add(entry.place)
         return found
-
-
-def _united(several: Iterable[Mapping[int, set[int]]]) -> dict[int, set[int]]:
-    found = defaultdict[int, set[int]](set)
-    for places in several:
-        for extent, each in places.items():
-            found[extent] |= each
-    return found
-
-
-def _cost(prefilter: Prefilter) -> int:
-    match prefilter:
-        case AnyId():
-            return 0
-        case AnyTerm():
-            return 1
-        case AllOf(parts):
-            return min(map(_cost, parts))
-        case AnyOf(parts):
-            return max(map(_cost, parts))
-        case Span():
-            return 3
-    return 2
-
-
-def _or(bound: int | None, otherwise: int) -> int:
-    return otherwise if bound is None else bound

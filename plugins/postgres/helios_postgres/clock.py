@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime, timedelta
 
 from asyncpg.exceptions import LockNotAvailableError
 
@@ -10,25 +9,10 @@ from helios_core.errors import BackendUnavailable
 from helios_postgres.databases import Connection, Database
 from helios_postgres.failures import translated
 
-FOREVER = (1 << 63) - 1
-"""A stamp after all others."""
-
 FIRST_TRY_MS = 50
 """How long writers are held up at first; twice as long at every further try."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _PATIENCE = "SELECT set_config('lock_timeout', $1, true)"
-
-
-def to_stamp(instant: datetime) -> int:
-    """Give the microseconds since 1970."""
-    return (instant - _EPOCH) // _MICROSECOND
-
-
-def from_stamp(stamp: int) -> datetime:
-    """Give the instant of a stamp."""
-    return _EPOCH + timedelta(microseconds=stamp)
 
 
 class Clock:

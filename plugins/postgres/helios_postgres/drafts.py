@@ -8,9 +8,9 @@ import msgspec
 
 from helios_core.data_providers import Applied, Delete, Outcome, Put
 from helios_core.errors import VersionConflict
+from helios_core.fhir.instants import from_stamp
 from helios_core.fhir.resources import Resource
-from helios_postgres.clock import from_stamp
-from helios_postgres.hashes import signed
+from helios_core.hashes import signed
 
 Key: TypeAlias = tuple[int, str]
 """A resource: its scope and its id."""

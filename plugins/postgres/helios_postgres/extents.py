@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
+from helios_core.extents import EXTENT_BITS, EXTENT_BYTES, EXTENT_ROWS, SCOPE_BITS, extent_of
 from helios_postgres.databases import Connection
 from helios_postgres.drafts import Draft, Head
-from helios_postgres.ranges import EXTENT_BITS, EXTENT_BYTES, EXTENT_ROWS, SCOPE_BITS, extent_of
 
 _NUMBER_BITS = SCOPE_BITS - EXTENT_BITS
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from helios_core.extents import EXTENT_BITS, EXTENT_ROWS, scope_range
 from helios_core.fhir.search import TERMS_VERSION, Terms, terms_of
 from helios_core.fhir.versions import FHIRVersion
-from helios_postgres.hashes import line_hash
+from helios_core.hashes import line_hash
 from helios_postgres.packing import (
     UNKNOWN,
     Entry,
@@ -18,7 +19,6 @@ from helios_postgres.packing import (
     packed_postings,
     packed_spans,
 )
-from helios_postgres.ranges import EXTENT_BITS, EXTENT_ROWS, scope_range
 
 if TYPE_CHECKING:
     from helios_postgres.databases import Connection

@@ -6,13 +6,12 @@ from typing import Any, TypeAlias
 
 from asyncpg import Record
 
+from helios_core.damage import checked, damaged_line
 from helios_core.data_providers import Batch, Damaged, StoredVersion
-from helios_core.errors import BackendError
 from helios_core.exports import ExportView
-from helios_postgres.clock import FOREVER, from_stamp, to_stamp
+from helios_core.fhir.instants import FOREVER, from_stamp, to_stamp
+from helios_core.hashes import line_hash, unsigned
 from helios_postgres.databases import Connection
-from helios_postgres.hashes import line_hash, unsigned
-from helios_postgres.reading import damage
 from helios_postgres.views import shown_by
 
 # Current at an instant is the newest version if it is as old as that, or else the first one that
@@ -94,7 +93,7 @@ async def fetch(
         _FETCH, scope[0], list(ids), to_stamp(at)
     ):
         if line is None or line_hash(line) != stored_hash:
-            damaged.append(damage(scope[1], found, line))
+            damaged.append(damaged_line(scope[1], found, line))
         else:
             lines.append(line)
             digests.append(unsigned(stored_hash))
@@ -122,15 +121,11 @@ def stored_version(resource_type: str, row: Iterable[Any]) -> StoredVersion:
         BackendError: It is not what was written.
     """
     resource_id, version_id, since_stamp, deleted, stored_hash, content = row
-    if not deleted and (content is None or line_hash(content) != stored_hash):
-        raise BackendError(
-            f"the stored content of {resource_type}/{resource_id}, version {version_id}, is"
-            " damaged; restore it from a backup or store the resource again"
-        )
-    return StoredVersion(
+    version = StoredVersion(
         resource_type=resource_type,
         id=resource_id,
         version_id=version_id,
         last_updated=from_stamp(since_stamp),
         content=content,
     )
+    return checked(version, deleted=bool(deleted), stored_hash=stored_hash)

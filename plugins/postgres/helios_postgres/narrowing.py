@@ -8,11 +8,11 @@ import msgspec
 
 from helios_core.data_providers import Batch
 from helios_core.errors import BackendError, BackendUnavailable
+from helios_core.extents import Range
 from helios_core.fhir.search import Prefilter
 from helios_postgres.candidates import candidates, seqs_in
 from helios_postgres.databases import Connection
 from helios_postgres.ordering import EXTENTS_AT_ONCE
-from helios_postgres.ranges import Range
 from helios_postgres.reading import Reading, Slice
 from helios_postgres.replicas import Reads
 

@@ -5,11 +5,12 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from helios_core.data_providers import Order
+from helios_core.extents import extent_of, scope_range
+from helios_core.fhir.instants import FOREVER
 from helios_core.fhir.search import Prefilter
+from helios_core.paging import BY_ID, DESCENDING, Ending
 from helios_postgres.candidates import candidates, seqs_in
-from helios_postgres.clock import FOREVER
 from helios_postgres.databases import Connection
-from helios_postgres.ranges import extent_of, scope_range
 
 # As a value and not as NOT EXISTS, which the planner may turn into a scan of all endings.
 _CURRENT = "(SELECT e.until_stamp FROM endings AS e WHERE e.seq = v.seq) IS NULL AND NOT v.deleted"
@@ -32,9 +33,6 @@ WHERE scope = $1 AND NOT deleted AND ($2::text IS NULL OR id < $2) ORDER BY id D
 _EXTENTS = "SELECT extent, first_stamp, last_stamp FROM extents WHERE extent BETWEEN $1 AND $2 "
 _FROM = _EXTENTS + "AND last_stamp >= $3 ORDER BY first_stamp, extent"
 _UP_TO = _EXTENTS + "AND first_stamp <= $3 ORDER BY last_stamp DESC, extent"
-
-BY_ID = frozenset({Order.ID, Order.ID_DESCENDING})
-DESCENDING = frozenset({Order.ID_DESCENDING, Order.LAST_UPDATED_DESCENDING})
 
 EXTENTS_AT_ONCE = 64
 """How many extents are looked into together, so that it is asked seldom; at first it is one."""
@@ -71,7 +69,7 @@ class Scope(NamedTuple):
         for extents in self._windows([extent for extent, *_ in rows]):
             yield await self._in_extents(extents)
 
-    async def ordered(self, order: Order, after: Head | None) -> AsyncGenerator[list[Head]]:
+    async def ordered(self, order: Order, after: Ending | None) -> AsyncGenerator[list[Head]]:
         """Give the heads behind one in an order, some at a time; each list goes on with it."""
         if order not in BY_ID:
             async for heads in self._by_age(after, descending=order in DESCENDING):
@@ -108,7 +106,7 @@ class Scope(NamedTuple):
             yield extents[start : start + count]
             start, count = start + count, min(2 * count, most)
 
-    async def _by_id(self, after: Head | None, *, descending: bool) -> AsyncIterator[list[Head]]:
+    async def _by_id(self, after: Ending | None, *, descending: bool) -> AsyncIterator[list[Head]]:
         query = _BY_ID_DESCENDING if descending else _BY_ID
         last = None if after is None else after.id
         count = IDS_AT_ONCE // 10
@@ -125,7 +123,9 @@ class Scope(NamedTuple):
         wanted = set(seqs_in(found))
         return [head for head in heads if head.seq in wanted]
 
-    async def _by_age(self, after: Head | None, *, descending: bool) -> AsyncIterator[list[Head]]:
+    async def _by_age(
+        self, after: Ending | None, *, descending: bool
+    ) -> AsyncIterator[list[Head]]:
         """
         Give heads by their stamps, and by id where these are equal.
 
@@ -147,18 +147,18 @@ class Scope(NamedTuple):
             yield _sorted_by_age(ready, after, descending=descending)
 
 
-def _sorted_by_id(heads: Sequence[Head], after: Head | None, *, descending: bool) -> list[Head]:
+def _sorted_by_id(heads: Sequence[Head], after: Ending | None, *, descending: bool) -> list[Head]:
     ordered = sorted(heads, key=attrgetter("id"), reverse=descending)
     if after is None:
         return ordered
     return [head for head in ordered if (head.id < after.id if descending else head.id > after.id)]
 
 
-def _sorted_by_age(heads: Sequence[Head], after: Head | None, *, descending: bool) -> list[Head]:
+def _sorted_by_age(heads: Sequence[Head], after: Ending | None, *, descending: bool) -> list[Head]:
     ordered = sorted((_age(head, descending=descending), head.id, head) for head in heads)
     bound = None if after is None else (_age(after, descending=descending), after.id)
     return [head for age, id_, head in ordered if bound is None or (age, id_) > bound]
 
 
-def _age(head: Head, *, descending: bool) -> int:
+def _age(head: Head | Ending, *, descending: bool) -> int:
     return -head.stamp if descending else head.stamp

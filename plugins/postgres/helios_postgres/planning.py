@@ -1,18 +1,17 @@
 """Plan an export from counts alone: no version is read, but for a few to be sure of a type."""
 
-import math
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
-from itertools import accumulate, islice
+from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from helios_core.exports import ExportView, Level, Shard
-from helios_postgres.clock import to_stamp
+from helios_core.extents import EXTENT_BITS, Range, scope_range
+from helios_core.fhir.instants import to_stamp
+from helios_core.planning import Run, Size, shards_of, size_of
 from helios_postgres.databases import Connection
-from helios_postgres.ranges import EXTENT_BITS, Range, scope_range
 from helios_postgres.views import SHOWN, Shown, shown_by
 
 SAMPLE = 64
@@ -73,24 +72,6 @@ class _Extent(msgspec.Struct, frozen=True):
     compartment_bytes: int
 
 
-class _Run(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of one extent that a view may show."""
-
-    first: int
-    seqs: int
-    resources: int
-    bytes: int
-
-    @property
-    def end(self) -> int:
-        return self.first + self.seqs
-
-
-class _Size(msgspec.Struct, frozen=True, kw_only=True):
-    resources: float
-    bytes: float
-
-
 async def plan(
     connection: Connection, view: ExportView, shard_bytes: int, *, scopes: Mapping[str, int]
 ) -> list[Shard]:
@@ -105,7 +86,7 @@ async def plan(
         planning = _Planning(connection, view, scope, extents=found)
         size = await planning.size()
         if size is not None:
-            for shard in _shards(resource_type, planning.runs, size, shard_bytes=shard_bytes):
+            for shard in shards_of(resource_type, planning.runs, size, shard_bytes=shard_bytes):
                 shards.append(msgspec.structs.replace(shard, number=len(shards)))
     return shards
 
@@ -140,21 +121,18 @@ class _Planning:
         self.runs = [_run(each, whole=whole) for each in extents]
         self._seqs = Range(first=self.runs[0].first, end=self.runs[-1].end)
 
-    async def size(self) -> _Size | None:
+    async def size(self) -> Size | None:
         """Give the size of what is shown, nearly, or None where nothing is."""
         if self._view.cohort is not None:
             return await self._size_of_cohort(self._view.cohort.patients)
-        size = _Size(
-            resources=sum(run.resources for run in self.runs),
-            bytes=sum(run.bytes for run in self.runs),
-        )
+        size = size_of(self.runs)
         request = self._view.request
         bounded = request.since is not None or request.until is not None
         if bounded or self._last_stamp > to_stamp(self._view.transaction_time):
             return size if await self._shows_any() else None
         return size if size.resources else None
 
-    async def _size_of_cohort(self, patients: frozenset[str]) -> _Size | None:
+    async def _size_of_cohort(self, patients: frozenset[str]) -> Size | None:
         sample = list(islice(patients, SAMPLE))
         if not sample:
             return None
@@ -166,7 +144,7 @@ class _Planning:
         if not shown and (certain or not await self._has_any_of(patients)):
             return None
         factor = len(patients) / len(sample)
-        return _Size(resources=resources * factor, bytes=float(total_bytes) * factor)
+        return Size(resources=resources * factor, bytes=float(total_bytes) * factor)
 
     async def _has_any_of(self, patients: frozenset[str]) -> bool:
         """Look from the smaller side; where both are large, take it that they meet."""
@@ -196,49 +174,13 @@ class _Planning:
         return (*self._shown.parameters(seqs), self._view.request.since is not None)
 
 
-def _run(extent: _Extent, *, whole: bool) -> _Run:
-    return _Run(
+def _run(extent: _Extent, *, whole: bool) -> Run:
+    return Run(
         first=extent.extent << EXTENT_BITS,
         seqs=extent.appended,
         resources=extent.live if whole else extent.compartment_live,
         bytes=extent.live_bytes if whole else extent.compartment_bytes,
     )
-
-
-def _shards(
-    resource_type: str, runs: list[_Run], size: _Size, *, shard_bytes: int
-) -> Iterator[Shard]:
-    marks = list(_marks(runs, max(1, math.ceil(size.bytes / shard_bytes))))
-    starts = [None, *(str(seq) for seq, _ in marks)]
-    shares = [0.0, *(share for _, share in marks), 1.0]
-    for place, start in enumerate(starts):
-        low, high = shares[place], shares[place + 1]
-        yield Shard(
-            number=place,
-            resource_type=resource_type,
-            ordinal=place + 1,
-            start=start,
-            end=starts[place + 1] if place + 1 < len(starts) else None,
-            resources=round(size.resources * high) - round(size.resources * low),
-            bytes=round(size.bytes * high) - round(size.bytes * low),
-        )
-
-
-def _marks(runs: list[_Run], pieces: int) -> Iterator[tuple[int, float]]:
-    """Give the seqs that cut runs into pieces of equal bytes, and the share before each."""
-    ends = list(accumulate(run.bytes for run in runs))
-    if not ends[-1]:
-        # All of it was superseded after the transaction time: there is nothing to cut by.
-        return
-    latest = runs[0].first
-    for piece in range(1, pieces):
-        share = piece / pieces
-        run = runs[place := bisect_left(ends, ends[-1] * share)]
-        behind = (ends[place] - ends[-1] * share) / run.bytes
-        seq = run.end - round(behind * run.seqs)
-        if seq > latest:
-            latest = seq
-            yield seq, share
 
 
 def whole(scope: int, shard: Shard) -> Range:

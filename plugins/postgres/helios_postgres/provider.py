@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 
+from helios_core.damage import damaged_line
 from helios_core.data_providers import (
     Applied,
     Batch,
@@ -15,14 +16,15 @@ from helios_core.data_providers import (
 )
 from helios_core.errors import BackendError, BackendUnavailable
 from helios_core.exports import ExportView, Shard
+from helios_core.fhir.instants import from_stamp, to_stamp
 from helios_core.fhir.search import Prefilter
 from helios_core.fhir.versions import FHIRVersion
 from helios_postgres import cohorts, lookups, searching
-from helios_postgres.clock import Clock, from_stamp, to_stamp
+from helios_postgres.clock import Clock
 from helios_postgres.databases import Database
 from helios_postgres.narrowing import Narrowed
 from helios_postgres.planning import plan, whole
-from helios_postgres.reading import Reading, Slice, damage
+from helios_postgres.reading import Reading, Slice
 from helios_postgres.replicas import Reads
 from helios_postgres.scopes import Scopes
 from helios_postgres.views import shown_by
@@ -214,7 +216,7 @@ class PostgresDataProvider(DataProvider):
         except BackendUnavailable:
             raise
         except BackendError:
-            return Batch(damaged=[damage(place[1], resource_id, None)])
+            return Batch(damaged=[damaged_line(place[1], resource_id, None)])
 
     async def _slice(self, view: ExportView, shard: Shard) -> Slice | None:
         request = view.request

@@ -9,12 +9,13 @@ import msgspec
 from asyncpg import Record
 from xxhash import xxh3_64_intdigest
 
+from helios_core.damage import damaged_line
 from helios_core.data_providers import Batch, Damaged
 from helios_core.errors import BackendError, BackendUnavailable
+from helios_core.extents import Range
+from helios_core.hashes import unsigned
 from helios_postgres.cohorts import StoredCohort, check
 from helios_postgres.databases import Connection
-from helios_postgres.hashes import unsigned
-from helios_postgres.ranges import Range
 from helios_postgres.replicas import Reads
 from helios_postgres.views import SHOWN, Shown
 from helios_postgres.windows import Window, joined, windows_of
@@ -241,18 +242,8 @@ def _batches(resource_type: str, rows: Iterable[_Row]) -> Iterator[Batch]:
             lines.append(line)
             digests.append(digest)
         else:
-            damaged.append(damage(resource_type, resource_id, line))
+            damaged.append(damaged_line(resource_type, resource_id, line))
     if lines or damaged:
         yield Batch(lines=lines, damaged=damaged[:DAMAGED_AT_ONCE], digests=digests)
     for start in range(DAMAGED_AT_ONCE, len(damaged), DAMAGED_AT_ONCE):
         yield Batch(damaged=damaged[start : start + DAMAGED_AT_ONCE])
-
-
-def damage(resource_type: str, resource_id: str, line: bytes | None) -> Damaged:
-    """Tell what is wrong with a stored line."""
-    reason = (
-        "its content is missing from the database"
-        if line is None
-        else "its content in the database is not what was written"
-    )
-    return Damaged(resource_type=resource_type, id=resource_id, reason=reason)

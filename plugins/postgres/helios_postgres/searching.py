@@ -1,17 +1,15 @@
 """Pages of a search: what may match, in the order asked for, looked at until a page is full."""
 
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 from helios_core.data_providers import Order, Page, Query, StoredVersion
-from helios_core.errors import InvalidParameter
+from helios_core.extents import scope_range
 from helios_core.fhir.search import Filter
-from helios_postgres.clock import to_stamp
+from helios_core.paging import Ending, Filling, ending_of, token_after
 from helios_postgres.databases import Connection
 from helios_postgres.lookups import stored_version
-from helios_postgres.ordering import BY_ID, Head, Scope
-from helios_postgres.ranges import scope_range
+from helios_postgres.ordering import Head, Scope
 
 _CONTENTS = """
 SELECT seq, id, version_id, since_stamp, deleted, line_hash, content FROM versions
@@ -22,22 +20,11 @@ SELECT (SELECT coalesce(sum(begun), 0) FROM extents WHERE extent BETWEEN $1 AND 
   - (SELECT coalesce(sum(ended), 0) FROM tallies WHERE extent BETWEEN $1 AND $2)
 """
 
-PAGE_BYTES = 16 * 1024 * 1024
-"""Where a page ends before it is full, so that large resources do not pile up."""
-
 CONTENTS_AT_ONCE = 100
 """How many contents are asked for together."""
 
 BYTES_AT_ONCE = 4 * 1024 * 1024
 """How many bytes of contents are asked for together, unless a single one is larger."""
-
-_SIGNS = {
-    Order.ID: "id",
-    Order.ID_DESCENDING: "-id",
-    Order.LAST_UPDATED: "at",
-    Order.LAST_UPDATED_DESCENDING: "-at",
-}
-_TOKEN = re.compile(r"(-?)(?:id|at:([0-9]{1,18})):([A-Za-z0-9\-.]{1,64})")
 
 NOTHING = 0
 """A scope in which nothing is."""
@@ -52,7 +39,7 @@ async def search(
     Raises:
         InvalidParameter: `after` is not something a page in this order gave.
     """
-    ending = None if after is None else _ending(after, query.order)
+    ending = None if after is None else ending_of(after, query.order)
     searching = _Search(Scope(connection, scope, query.filter.prefilter()), query.filter)
     async with aclosing(searching.matches(query.order, ending, count)) as matches:
         found, more = await _page(matches, count)
@@ -61,7 +48,7 @@ async def search(
         whole = after is None and not more
         total = len(found) if whole else await searching.total()
     return Page(
-        resources=found, next=_token(found[-1], query.order) if more else None, total=total
+        resources=found, next=token_after(found[-1], query.order) if more else None, total=total
     )
 
 
@@ -73,7 +60,7 @@ class _Search:
         self._filter = condition
 
     async def matches(
-        self, order: Order, after: Head | None, count: int
+        self, order: Order, after: Ending | None, count: int
     ) -> AsyncGenerator[StoredVersion]:
         """Give what matches, in order; `count` is how many are going to be asked for."""
         async with aclosing(self._scope.ordered(order, after)) as ordered:
@@ -85,7 +72,7 @@ class _Search:
 
     async def total(self) -> int:
         """Count all that match."""
-        if _passes_everything(self._filter):
+        if self._filter.passes_everything:
             extents = scope_range(self._scope.number).extents
             return int(await self._scope.connection.fetchval(_COUNT, *extents))
         total = 0
@@ -121,34 +108,13 @@ def _cut(heads: Sequence[Head], at_once: int) -> list[list[Head]]:
     return runs
 
 
-def _passes_everything(condition: Filter) -> bool:
-    return not condition.elements and condition.matches(b"{}")
-
-
 async def _page(
     matches: AsyncIterator[StoredVersion], count: int
 ) -> tuple[list[StoredVersion], bool]:
     """Give what fits on a page, and whether there is more."""
-    found: list[StoredVersion] = []
-    room = PAGE_BYTES
+    page = Filling(count)
     async for stored in matches:
-        if len(found) == count or (found and room <= 0):
-            return found, True
-        found.append(stored)
-        room -= len(stored.content or b"")
-    return found, False
-
-
-def _token(last: StoredVersion, order: Order) -> str:
-    at = "" if order in BY_ID else f":{to_stamp(last.last_updated)}"
-    return f"{_SIGNS[order]}{at}:{last.id}"
-
-
-def _ending(token: str, order: Order) -> Head:
-    match = _TOKEN.fullmatch(token)
-    if match is None or match[1] + ("id" if match[2] is None else "at") != _SIGNS[order]:
-        raise InvalidParameter(
-            "the page asked for is not one that this search gave; follow its links as they are,"
-            " or start again without one"
-        )
-    return Head(stamp=int(match[2] or 0), id=match[3], seq=0, size=0)
+        if page.full:
+            return page.found, True
+        page.add(stored)
+    return page.found, False

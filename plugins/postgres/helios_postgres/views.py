@@ -3,8 +3,8 @@
 import msgspec
 
 from helios_core.exports import ExportView, Level
-from helios_postgres.clock import FOREVER, to_stamp
-from helios_postgres.ranges import Range
+from helios_core.extents import Range
+from helios_core.fhir.instants import FOREVER, to_stamp
 
 SHOWN = """
   AND v.since_stamp <= $3 AND v.since_stamp > $4 AND v.since_stamp < $5

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from helios_core.extents import Range
 from helios_postgres.databases import Connection
-from helios_postgres.ranges import Range
 from helios_postgres.views import Shown
 
 # An extent is skipped where none of its stamps can be of the view.

@@ -3,10 +3,20 @@
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
+from helios_core.extents import (
+    EXTENT_BITS,
+    EXTENT_ROWS,
+    Places,
+    Range,
+    common,
+    extent_of,
+    scope_range,
+    united,
+)
 from helios_core.fhir.search import (
     AllOf,
     AnyId,
@@ -15,10 +25,9 @@ from helios_core.fhir.search import (
     Prefilter,
     Span,
     Updated,
+    cost,
 )
-from helios_sqlite.clock import FOREVER
 from helios_sqlite.indexing import UNKNOWN, unpacked
-from helios_sqlite.ranges import EXTENT_BITS, EXTENT_ROWS, Range, extent_of, scope_range
 from helios_sqlite.views import first_after
 
 _EXTENTS = """
@@ -52,11 +61,8 @@ EXTENTS_AT_ONCE = 32
 PICKED_AT_ONCE = 4096
 """How many seqs of a cohort make a window."""
 
-_LOWEST = -1 << 63
+_BOUNDS = ("low_from", "low_to", "high_from", "high_to")
 _PLACES = msgspec.json.Decoder(set[int])
-
-Places = Mapping[int, set[int]]
-"""For each extent, places in it."""
 
 
 class Candidates:
@@ -132,20 +138,14 @@ class Candidates:
             case AllOf(parts):
                 return self._of_all(parts, extents)
             case AnyOf(parts):
-                return _united(self._places(part, extents) for part in parts)
+                return united(self._places(part, extents) for part in parts)
 
     def _of_all(self, parts: Iterable[Prefilter], extents: Sequence[int]) -> Places:
         """Look further only where there was something, beginning with what costs least."""
         found: Places | None = None
-        for part in sorted(parts, key=_cost):
+        for part in sorted(parts, key=cost):
             places = self._places(part, extents)
-            if found is None:
-                found = places
-            else:
-                both = found.keys() & places.keys()
-                found = {
-                    extent: common for extent in both if (common := found[extent] & places[extent])
-                }
+            found = places if found is None else common(found, places)
             extents = [extent for extent in extents if extent in found]
             if not extents:
                 return {}
@@ -164,11 +164,7 @@ class Candidates:
         parameters = {
             "extents": json.dumps(extents),
             "kind": span.group,
-            "low_from": _or(span.low_from, _LOWEST),
-            "low_to": _or(span.low_to, FOREVER),
-            "high_from": _or(span.high_from, _LOWEST),
-            "high_to": _or(span.high_to, FOREVER),
-        }
+        } | dict(zip(_BOUNDS, span.bounds, strict=True))
         rows = self._connection.execute(_SPANS, parameters)
         listed = ((extent, _PLACES.decode(places)) for extent, places in rows)
         return {extent: places for extent, places in listed if places}
@@ -195,14 +191,6 @@ class Candidates:
         return found
 
 
-def _united(several: Iterable[Places]) -> Places:
-    found = defaultdict[int, set[int]](set)
-    for places in several:
-        for extent, each in places.items():
-            found[extent] |= each
-    return found
-
-
 def _bounds(prefilter: Prefilter) -> tuple[int | None, int | None]:
     """Give the stamps outside of which nothing satisfies a prefilter, as far as is easily told."""
     match prefilter:
@@ -214,22 +202,3 @@ def _bounds(prefilter: Prefilter) -> tuple[int | None, int | None]:
             until_all = [until for _, until in each if until is not None]
             return max(since_all, default=None), min(until_all, default=None)
     return None, None
-
-
-def _cost(prefilter: Prefilter) -> int:
-    match prefilter:
-        case AnyId():
-            return 0
-        case AnyTerm():
-            return 1
-        case AllOf(parts):
-            return min(map(_cost, parts))
-        case AnyOf(parts):
-            return max(map(_cost, parts))
-        case Span():
-            return 3
-    return 2
-
-
-def _or(bound: int | None, otherwise: int) -> int:
-    return otherwise if bound is None else bound

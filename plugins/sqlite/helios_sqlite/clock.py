@@ -2,23 +2,6 @@
 
 import sqlite3
 import time
-from datetime import UTC, datetime, timedelta
-
-FOREVER = (1 << 63) - 1
-"""The until_stamp of a version that is still current."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def to_stamp(instant: datetime) -> int:
-    """Give the microseconds since 1970."""
-    return (instant - _EPOCH) // _MICROSECOND
-
-
-def from_stamp(stamp: int) -> datetime:
-    """Give the instant of a stamp."""
-    return _EPOCH + timedelta(microseconds=stamp)
 
 
 def next_stamp(connection: sqlite3.Connection) -> int:

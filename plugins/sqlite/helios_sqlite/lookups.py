@@ -7,11 +7,10 @@ from datetime import datetime
 
 import msgspec
 
+from helios_core.damage import checked
 from helios_core.data_providers import StoredVersion
-from helios_core.errors import BackendError
+from helios_core.fhir.instants import FOREVER, from_stamp, to_stamp
 from helios_core.fhir.versions import FHIRVersion
-from helios_sqlite.clock import FOREVER, from_stamp, to_stamp
-from helios_sqlite.hashes import line_hash
 from helios_sqlite.scopes import NOWHERE, find_scope
 
 COLUMNS = "SELECT seq, id, version_id, since_stamp, deleted, line_hash, content FROM versions "
@@ -100,15 +99,11 @@ def stored_version(resource_type: str, row: Row) -> StoredVersion:
         BackendError: It is not what was written.
     """
     _, resource_id, version_id, since_stamp, deleted, stored_hash, content = row
-    if not deleted and (content is None or line_hash(content) != stored_hash):
-        raise BackendError(
-            f"the stored content of {resource_type}/{resource_id}, version {version_id}, is"
-            " damaged; restore it from a backup or store the resource again"
-        )
-    return StoredVersion(
+    version = StoredVersion(
         resource_type=resource_type,
         id=resource_id,
         version_id=version_id,
         last_updated=from_stamp(since_stamp),
         content=content,
     )
+    return checked(version, deleted=bool(deleted), stored_hash=stored_hash)

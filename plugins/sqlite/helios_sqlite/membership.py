@@ -7,12 +7,13 @@ from datetime import datetime
 
 import msgspec
 
+from helios_core.damage import damaged_line
 from helios_core.data_providers import Batch, Damaged
 from helios_core.exports import ExportView
+from helios_core.extents import scope_range
+from helios_core.fhir.instants import to_stamp
 from helios_core.fhir.versions import FHIRVersion
-from helios_sqlite.clock import to_stamp
-from helios_sqlite.hashes import line_hash, unsigned
-from helios_sqlite.ranges import scope_range
+from helios_core.hashes import line_hash, unsigned
 from helios_sqlite.scopes import NOWHERE, find_scope
 from helios_sqlite.views import filter_of
 
@@ -61,8 +62,7 @@ def fetch(
     parameters = {"ids": json.dumps(list(ids)), "scope": number, "at": to_stamp(at)}
     for resource_id, size, stored_hash, line in connection.execute(_FETCH, parameters):
         if line is None or len(line) != size or line_hash(line) != stored_hash:
-            reason = "its content in the database is not what was written"
-            damaged.append(Damaged(resource_type=scope[2], id=resource_id, reason=reason))
+            damaged.append(damaged_line(scope[2], resource_id, line))
         else:
             lines.append(line)
             digests.append(unsigned(stored_hash))

@@ -5,11 +5,11 @@ from bisect import bisect_left
 from collections.abc import Iterator
 
 from helios_core.data_providers import Batch
+from helios_core.extents import Range
 from helios_core.fhir.search import Prefilter
 from helios_sqlite import reading
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.failures import is_damage
-from helios_sqlite.ranges import Range
 from helios_sqlite.reading import Slice
 
 ENOUGH = 1000

@@ -1,19 +1,18 @@
 """Plan an export from counts alone: no version is read, but for a few to be sure of a type."""
 
 import json
-import math
 import sqlite3
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator
-from itertools import accumulate, islice
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
 
 from helios_core.exports import ExportView, Level, Shard
-from helios_sqlite.clock import to_stamp
+from helios_core.extents import EXTENT_BITS, scope_range
+from helios_core.fhir.instants import to_stamp
+from helios_core.planning import Run, Size, shards_of, size_of
 from helios_sqlite.failures import is_damage
-from helios_sqlite.ranges import EXTENT_BITS, scope_range
 from helios_sqlite.scopes import Scope, all_scopes
 from helios_sqlite.views import filter_of, seqs_of
 
@@ -60,20 +59,6 @@ SELECT EXISTS (
 _SOME_PATIENTS = "SELECT patient FROM compartments WHERE scope = ? LIMIT ?"
 
 
-class _Run(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of one extent that a view may show."""
-
-    first: int
-    seqs: int
-    resources: float
-    bytes: float
-
-
-class _Size(msgspec.Struct, frozen=True, kw_only=True):
-    resources: float
-    bytes: float
-
-
 def plan(connection: sqlite3.Connection, view: ExportView, shard_bytes: int) -> list[Shard]:
     """Give the shards of a view, numbered in the order of its types (P2)."""
     scopes = all_scopes(connection, view.request.tenant, view.request.fhir_version)
@@ -104,24 +89,12 @@ class _Planning:
         size = self._size(runs) if runs else None
         if size is None:
             return
-        pieces = max(1, math.ceil(size.bytes / shard_bytes))
-        marks = list(_marks(runs, pieces))
-        starts = [None if self._view.request.since is None else str(self._seqs.first)]
-        starts += [str(seq) for seq, _ in marks]
-        shares = [0.0, *(share for _, share in marks), 1.0]
-        for place, start in enumerate(starts):
-            low, high = shares[place], shares[place + 1]
-            yield Shard(
-                number=place,
-                resource_type=self._scope.resource_type,
-                ordinal=place + 1,
-                start=start,
-                end=starts[place + 1] if place + 1 < len(starts) else None,
-                resources=round(size.resources * high) - round(size.resources * low),
-                bytes=round(size.bytes * high) - round(size.bytes * low),
-            )
+        start = None if self._view.request.since is None else str(self._seqs.first)
+        yield from shards_of(
+            self._scope.resource_type, runs, size, shard_bytes=shard_bytes, start=start
+        )
 
-    def _runs(self) -> Iterator[_Run]:
+    def _runs(self) -> Iterator[Run]:
         seqs = self._seqs
         whole = self._view.cohort is None and self._view.request.level is Level.SYSTEM
         for row in self._connection.execute(_EXTENTS, seqs.extents):
@@ -130,21 +103,19 @@ class _Planning:
             end = min(seqs.end, (extent << EXTENT_BITS) + appended)
             if first < end:
                 share = (end - first) / appended
-                yield _Run(
+                yield Run(
                     first=first,
                     seqs=end - first,
                     resources=share * (live if whole else compartment_live),
                     bytes=share * (live_bytes if whole else compartment_bytes),
                 )
 
-    def _size(self, runs: Collection[_Run]) -> _Size | None:
+    def _size(self, runs: Sequence[Run]) -> Size | None:
         """Give the size of what is shown, nearly, or None where nothing is."""
-        counted = _Size(
-            resources=sum(run.resources for run in runs), bytes=sum(run.bytes for run in runs)
-        )
+        counted = size_of(runs)
         return _unless_damaged(lambda: self._size_shown(counted), otherwise=counted)
 
-    def _size_shown(self, size: _Size) -> _Size | None:
+    def _size_shown(self, size: Size) -> Size | None:
         if self._view.cohort is not None:
             return self._size_of_cohort(self._view.cohort.patients)
         request = self._view.request
@@ -153,7 +124,7 @@ class _Planning:
             return size if self._shows_any() else None
         return size if size.resources else None
 
-    def _size_of_cohort(self, patients: frozenset[str]) -> _Size | None:
+    def _size_of_cohort(self, patients: frozenset[str]) -> Size | None:
         sample = list(islice(patients, SAMPLE))
         if not sample:
             return None
@@ -162,7 +133,7 @@ class _Planning:
         if not shown and (certain or not self._has_any_of(patients)):
             return None
         factor = len(patients) / len(sample)
-        return _Size(resources=resources * factor, bytes=total_bytes * factor)
+        return Size(resources=resources * factor, bytes=total_bytes * factor)
 
     def _has_any_of(self, patients: frozenset[str]) -> bool:
         """Look from the smaller side; where both are large, take it that they meet."""
@@ -194,21 +165,3 @@ def _unless_damaged(look: Callable[[], S], *, otherwise: T) -> S | T:
         if not is_damage(error):
             raise
         return otherwise
-
-
-def _marks(runs: list[_Run], pieces: int) -> Iterator[tuple[int, float]]:
-    """Give the seqs that cut runs into pieces of equal bytes, and the share before each."""
-    ends = list(accumulate(run.bytes for run in runs))
-    if not ends[-1]:
-        # All of it was superseded after the transaction time: there is nothing to cut by.
-        return
-    latest = runs[0].first
-    for piece in range(1, pieces):
-        share = piece / pieces
-        place = bisect_left(ends, ends[-1] * share)
-        run = runs[place]
-        behind = (ends[place] - ends[-1] * share) / run.bytes
-        seq = run.first + run.seqs - round(behind * run.seqs)
-        if seq > latest:
-            latest = seq
-            yield seq, share

@@ -14,10 +14,11 @@ from helios_core.data_providers import (
     StoredVersion,
 )
 from helios_core.exports import ExportView, Shard
+from helios_core.fhir.instants import from_stamp
 from helios_core.fhir.search import Prefilter
 from helios_core.fhir.versions import FHIRVersion
 from helios_sqlite import lookups, membership, reading, searching
-from helios_sqlite.clock import from_stamp, settled_stamp
+from helios_sqlite.clock import settled_stamp
 from helios_sqlite.databases import Database, unblocked
 from helios_sqlite.lookups import Place
 from helios_sqlite.narrowing import Narrowed

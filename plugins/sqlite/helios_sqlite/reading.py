@@ -9,13 +9,14 @@ from itertools import accumulate, pairwise, takewhile
 import msgspec
 from xxhash import xxh3_64_intdigest
 
+from helios_core.damage import damaged_line
 from helios_core.data_providers import Batch, Damaged
 from helios_core.exports import Cohort, ExportView, Shard
+from helios_core.extents import EXTENT_BITS, Range, scope_range
 from helios_core.framed import Framed
+from helios_core.hashes import line_hash, unsigned
 from helios_sqlite.databases import Reader
 from helios_sqlite.failures import is_damage, primary_code
-from helios_sqlite.hashes import line_hash, unsigned
-from helios_sqlite.ranges import EXTENT_BITS, Range, scope_range
 from helios_sqlite.scopes import find_scope
 from helios_sqlite.views import Filter, filter_of
 
@@ -298,7 +299,7 @@ def _gather(
         if size > batch_bytes:
             line = _large(connection, seq)  # noqa: PLW2901 - the query left it out
         if line is None or len(line) != size or line_hash(line) != stored_hash:
-            damaged.append(_damaged(left.resource_type, resource_id, line))
+            damaged.append(damaged_line(left.resource_type, resource_id, line))
             continue
         lines.append(line)
         digests.append(unsigned(stored_hash))
@@ -315,15 +316,6 @@ def _large(connection: sqlite3.Connection, seq: int) -> bytes | None:
         if primary_code(error) != sqlite3.SQLITE_ERROR:
             raise
         return None  # not a blob at all
-
-
-def _damaged(resource_type: str, resource_id: str, line: bytes | None) -> Damaged:
-    reason = (
-        "its content is missing from the database"
-        if line is None
-        else "its content in the database is not what was written"
-    )
-    return Damaged(resource_type=resource_type, id=resource_id, reason=reason)
 
 
 def _next_batch_one_by_one(

@@ -1,7 +1,6 @@
 """Pages of a search: what may match, in the order asked for, looked at until a page is full."""
 
 import json
-import re
 import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -11,13 +10,12 @@ from typing import NamedTuple
 import msgspec
 
 from helios_core.data_providers import Order, Page, Query, StoredVersion
-from helios_core.errors import InvalidParameter
-from helios_core.fhir.search import Filter
+from helios_core.extents import Range, scope_range
+from helios_core.fhir.instants import FOREVER
 from helios_core.fhir.versions import FHIRVersion
+from helios_core.paging import BY_ID, Ending, Filling, ending_of, token_after
 from helios_sqlite.candidates import Candidates
-from helios_sqlite.clock import FOREVER, to_stamp
 from helios_sqlite.lookups import COLUMNS, Row, stored_version
-from helios_sqlite.ranges import Range, scope_range
 from helios_sqlite.scopes import NOWHERE, find_scope
 from helios_sqlite.views import first_after
 
@@ -39,19 +37,9 @@ _CONTENTS = COLUMNS + "WHERE seq >= ? AND seq < ? AND " + _LIVE
 _CONTENTS_AMONG = COLUMNS + _OF_SEQS + _LIVE
 _COUNT = "SELECT total(live) FROM extents WHERE extent BETWEEN ? AND ?"
 
-PAGE_BYTES = 16 * 1024 * 1024
-"""Where a page ends before it is full, so that large resources do not pile up."""
-
 SORTED_AT_ONCE = 5000
 """Up to how many candidates are sorted by id; where there are more, all ids are gone through."""
 
-_SIGNS = {
-    Order.ID: "id",
-    Order.ID_DESCENDING: "-id",
-    Order.LAST_UPDATED: "at",
-    Order.LAST_UPDATED_DESCENDING: "-at",
-}
-_TOKEN = re.compile(r"(-?)(?:id|at:([0-9]{1,18})):([A-Za-z0-9\-.]{1,64})")
 _BEYOND_ALL_IDS = "\x7f"
 
 
@@ -78,10 +66,10 @@ def search(
         InvalidParameter: `after` is not something a page in this order gave.
     """
     searching = _Search(connection, find_scope(connection, *scope) or NOWHERE, query)
-    heads = searching.heads(None if after is None else _ending(after, query.order))
+    heads = searching.heads(None if after is None else ending_of(after, query.order))
     with closing(heads):
         found, more = _page(searching.matches(heads), count)
-    following = _token(found[-1], query.order) if more else None
+    following = token_after(found[-1], query.order) if more else None
     total = None
     if query.total:
         whole = after is None and not more
@@ -101,9 +89,9 @@ class _Search:
         prefilter = query.filter.prefilter()
         self._candidates = None if prefilter is None else Candidates(connection, scope, prefilter)
 
-    def heads(self, after: _Head | None) -> Generator[_Head]:
-        """Give what may match, in order, beginning behind a head."""
-        if self._order in _BY_ID:
+    def heads(self, after: Ending | None) -> Generator[_Head]:
+        """Give what may match, in order, beginning behind one."""
+        if self._order in BY_ID:
             return self._by_id(after)
         return self._by_age(after)
 
@@ -116,7 +104,7 @@ class _Search:
 
     def total(self) -> int:
         """Count all that match."""
-        if _passes_everything(self._filter):
+        if self._filter.passes_everything:
             return int(self._connection.execute(_COUNT, self._range.extents).fetchone()[0])
         return sum(1 for row in self._rows() if self._match(row) is not None)
 
@@ -133,7 +121,7 @@ class _Search:
         for window in self._candidates.seqs(self._range):
             yield from self._connection.execute(_CONTENTS_AMONG, (json.dumps(window),))
 
-    def _by_id(self, after: _Head | None) -> Generator[_Head]:
+    def _by_id(self, after: Ending | None) -> Generator[_Head]:
         few = self._few_candidates()
         if few is not None:
             descending = self._order is Order.ID_DESCENDING
@@ -155,15 +143,15 @@ class _Search:
             few = list(islice(heads, SORTED_AT_ONCE + 1))
         return few if len(few) <= SORTED_AT_ONCE else None
 
-    def _by_age(self, after: _Head | None) -> Generator[_Head]:
+    def _by_age(self, after: Ending | None) -> Generator[_Head]:
         heads = self._of_range(self._narrowed(after), self._order)
         for stamp, together in groupby(heads, key=lambda head: head.stamp):
             for head in sorted(together):
                 if after is None or stamp != after.stamp or head.id > after.id:
                     yield head
 
-    def _narrowed(self, after: _Head | None) -> Range:
-        """Give the range from the head's instant on, or up to and including it."""
+    def _narrowed(self, after: Ending | None) -> Range:
+        """Give the range from the instant on, or up to and including it."""
         if after is None:
             return self._range
         if self._order is Order.LAST_UPDATED:
@@ -186,32 +174,11 @@ class _Search:
         return sorted(map(_Head._make, rows), key=lambda head: head.seq, reverse=descending)
 
 
-def _passes_everything(condition: Filter) -> bool:
-    return not condition.elements and condition.matches(b"{}")
-
-
 def _page(matches: Iterable[StoredVersion], count: int) -> tuple[list[StoredVersion], bool]:
     """Give what fits on a page, and whether there is more."""
-    found: list[StoredVersion] = []
-    room = PAGE_BYTES
+    page = Filling(count)
     for stored in matches:
-        if len(found) == count or (found and room <= 0):
-            return found, True
-        found.append(stored)
-        room -= len(stored.content or b"")
-    return found, False
-
-
-def _token(last: StoredVersion, order: Order) -> str:
-    at = "" if order in _BY_ID else f":{to_stamp(last.last_updated)}"
-    return f"{_SIGNS[order]}{at}:{last.id}"
-
-
-def _ending(token: str, order: Order) -> _Head:
-    match = _TOKEN.fullmatch(token)
-    if match is None or match[1] + ("id" if match[2] is None else "at") != _SIGNS[order]:
-        raise InvalidParameter(
-            "the page asked for is not one that this search gave; follow its links as they are,"
-            " or start again without one"
-        )
-    return _Head(stamp=int(match[2] or 0), id=match[3], seq=0)
+        if page.full:
+            return page.found, True
+        page.add(stored)
+    return page.found, False

@@ -6,8 +6,8 @@ import sqlite3
 import msgspec
 
 from helios_core.exports import ExportView, Level
-from helios_sqlite.clock import FOREVER, to_stamp
-from helios_sqlite.ranges import EXTENT_BITS, Range, scope_range
+from helios_core.extents import EXTENT_BITS, Range, scope_range
+from helios_core.fhir.instants import FOREVER, to_stamp
 from helios_sqlite.scopes import Scope
 
 _LAST_EXTENT_FROM = """

@@ -1,0 +1,21 @@
+"""64-bit hashes, and how databases keep them whose integers have a sign."""
+
+from xxhash import xxh3_64_intdigest
+
+_SIGN = 1 << 63
+_MASK = (1 << 64) - 1
+
+
+def signed(unsigned: int) -> int:
+    """Give an unsigned 64-bit hash as a signed integer of the same bits."""
+    return (unsigned ^ _SIGN) - _SIGN
+
+
+def unsigned(stored: int) -> int:
+    """Give a hash that is stored as a signed integer as it was computed."""
+    return stored & _MASK
+
+
+def line_hash(line: bytes) -> int:
+    """Give the signed hash under which a line is stored, and by which damage is found."""
+    return signed(xxh3_64_intdigest(line))
