@@ -1,0 +1,38 @@
+"""What indexes are told of a prefilter besides its meaning."""
+
+from helios_core.fhir.search import (
+    AllOf,
+    AnyId,
+    AnyOf,
+    AnyTerm,
+    Span,
+    Updated,
+    compile_query,
+    cost,
+)
+from helios_core.fhir.versions import FHIRVersion
+
+LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
+TERM, IDS, SPAN = AnyTerm(frozenset({1})), AnyId(frozenset({"p1"})), Span(group=1)
+
+
+def test_open_bounds_are_the_ends_of_what_64_bits_hold():
+    assert SPAN.bounds == (LOWEST, HIGHEST, LOWEST, HIGHEST)
+    assert Span(group=1, low_from=1, low_to=2, high_from=3, high_to=0).bounds == (1, 2, 3, 0)
+    assert Updated(since=0).bounds == (0, HIGHEST)
+    assert Updated(until=5).bounds == (LOWEST, 5)
+
+
+def test_ids_and_terms_cost_less_than_instants_and_spans():
+    assert sorted([SPAN, Updated(), TERM, IDS], key=cost) == [IDS, TERM, Updated(), SPAN]
+
+
+def test_all_cost_as_the_cheapest_and_any_as_the_dearest():
+    assert cost(AllOf((SPAN, TERM))) == cost(TERM)
+    assert cost(AnyOf((SPAN, TERM))) == cost(SPAN)
+
+
+def test_only_a_search_without_conditions_passes_everything():
+    assert compile_query(FHIRVersion.R4, "Patient", []).passes_everything
+    assert not compile_query(FHIRVersion.R4, "Patient", [("gender", "male")]).passes_everything
+    assert not compile_query(FHIRVersion.R4, "Patient", [("_id", "p1")]).passes_everything

@@ -1,0 +1,72 @@
+"""Tokens of pages are read back as they were given, and only in their own order."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from helios_core import paging
+from helios_core.data_providers import Order, StoredVersion
+from helios_core.errors import InvalidParameter
+from helios_core.fhir.instants import to_stamp
+from helios_core.paging import BY_ID, Filling, ending_of, token_after
+
+LAST = StoredVersion(
+    resource_type="Patient",
+    id="p-1.a",
+    version_id=1,
+    last_updated=datetime(2026, 11, 22, 19, 46, 11, 123456, UTC),
+    content=b"0123456789",
+)
+
+
+@pytest.mark.parametrize("order", [*Order])
+def test_a_token_says_where_the_page_ended(order):
+    ending = ending_of(token_after(LAST, order), order)
+
+    assert ending.id == LAST.id
+    assert ending.stamp == (0 if order in BY_ID else to_stamp(LAST.last_updated))
+
+
+@pytest.mark.parametrize("order", [*Order])
+def test_a_token_of_another_order_is_refused(order):
+    for other in set(Order) - {order}:
+        with pytest.raises(InvalidParameter, match="not one that this search gave"):
+            ending_of(token_after(LAST, other), order)
+
+
+@pytest.mark.parametrize("token", ["", "id", "id:", "id:p/1", "at:p1", "at:x:p1", "id:p1\n"])
+@pytest.mark.parametrize("order", [*Order])
+def test_what_is_no_token_is_refused(token, order):
+    with pytest.raises(InvalidParameter):
+        ending_of(token, order)
+
+
+def test_a_page_is_full_when_it_has_all_it_may_have():
+    page = Filling(2)
+    for _ in range(2):
+        assert not page.full
+        page.add(LAST)
+
+    assert page.full
+    assert page.found == [LAST, LAST]
+
+
+def test_a_page_is_full_when_its_resources_are_large(monkeypatch):
+    monkeypatch.setattr(paging, "PAGE_BYTES", 15)
+    page = Filling(100)
+    page.add(LAST)
+    assert not page.full
+
+    page.add(LAST)
+
+    assert page.full
+
+
+def test_a_resource_larger_than_a_page_has_a_page_of_its_own(monkeypatch):
+    monkeypatch.setattr(paging, "PAGE_BYTES", 5)
+    page = Filling(100)
+    assert not page.full
+
+    page.add(LAST)
+
+    assert page.full
