@@ -1,8 +1,8 @@
-import asyncpg
 import pytest
 
 from helios_core.variables import Secret
 from helios_postgres import PostgresSettings, migrate, open_job_store
+from tests.postgres.connecting import connected
 
 
 @pytest.fixture
@@ -21,13 +21,8 @@ async def settings(empty_settings):
 @pytest.fixture
 async def raw(settings):
     """A connection to the same tables with nothing of ours in between."""
-    connection = await asyncpg.connect(
-        settings.database_url.reveal(), server_settings={"search_path": settings.schema}
-    )
-    try:
+    async with connected(settings) as connection:
         yield connection
-    finally:
-        await connection.close()
 
 
 @pytest.fixture

@@ -2,24 +2,16 @@
 
 from contextlib import asynccontextmanager
 
-import asyncpg
 import pytest
 
 from helios_core.testing import DataProviderSuite, corpus
 from helios_core.variables import Secret
 from helios_postgres import PostgresSettings, migrate, open_data_provider
+from tests.postgres.connecting import connected
 
 
-@asynccontextmanager
-async def behind_the_back(provider):
-    settings = provider._database.settings
-    connection = await asyncpg.connect(
-        settings.database_url.reveal(), server_settings={"search_path": settings.schema}
-    )
-    try:
-        yield connection
-    finally:
-        await connection.close()
+def behind_the_back(provider):
+    return connected(provider._database.settings)
 
 
 class TestPostgresDataProvider(DataProviderSuite):

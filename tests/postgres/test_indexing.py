@@ -7,13 +7,12 @@ import pytest
 from helios_core.data_providers import Order, Query
 from helios_core.errors import BackendError, SchemaOutdated
 from helios_core.exports import Level
-from helios_core.fhir.resources import parse_resource
 from helios_core.fhir.search import TERMS_VERSION, AnyTerm, compile_query
 from helios_core.testing import corpus
 from helios_core.testing.corpus import measurement, patient, request, view
 from helios_core.testing.provider_contract import delete
 from helios_core.testing.provider_contract import write as write_to
-from helios_core.testing.provider_prefilters import SEARCHES, measurements, searched, sift
+from helios_core.testing.provider_prefilters import SEARCHES, measurements, searched
 from helios_postgres import (
     extents,
     indexing,
@@ -23,6 +22,7 @@ from helios_postgres import (
     ordering,
     searching,
 )
+from tests.indexed import pages, sifted, without_terms
 
 
 @pytest.fixture
@@ -37,11 +37,6 @@ def write(provider):
         return await write_to(provider, *changes)
 
     return write
-
-
-async def sifted(provider, alternatives, **options):
-    now = await provider.transaction_time()
-    return await sift(provider, view(now, **options), searched(alternatives))
 
 
 async def rows_of(raw):
@@ -82,14 +77,6 @@ async def test_terms_are_found_out_where_the_resource_does_not_tell(provider, wr
 
     assert found.candidates == found.expected
     assert len(found.expected) > 0
-
-
-def without_terms(resource):
-    line = resource.stamped(1, corpus.AN_INSTANT)
-    parsed = parse_resource(line, corpus.VERSION)
-    return type(parsed)(
-        **{name: getattr(parsed, name) for name in parsed.__struct_fields__ if name != "terms"}
-    )
 
 
 async def test_an_unchanged_resource_is_indexed_once(write, raw):
@@ -171,22 +158,6 @@ async def test_pages_agree_however_many_candidates_there_are(
         condition = searched(alternatives)
         found = await pages(provider, condition, order)
         assert found == [each for each in everything if condition.matches(each.content)]
-
-
-async def pages(provider, condition, order):
-    found, after = [], None
-    while True:
-        page = await provider.search(
-            corpus.TENANT,
-            corpus.VERSION,
-            Query(filter=condition, order=order, total=True),
-            count=4,
-            after=after,
-        )
-        found += page.resources
-        if (after := page.next) is None:
-            assert page.total == len(found)
-            return found
 
 
 @pytest.mark.parametrize("order", [Order.LAST_UPDATED, Order.LAST_UPDATED_DESCENDING])

@@ -5,7 +5,6 @@ import time
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-import asyncpg
 import msgspec
 import pytest
 
@@ -17,6 +16,7 @@ from helios_core.testing.corpus import patient
 from helios_core.testing.provider_contract import everything_now, write
 from helios_core.testing.snapshots import take
 from helios_postgres import open_data_provider
+from tests.postgres.connecting import connected, held_after_its_stamp
 
 
 @pytest.fixture
@@ -29,15 +29,9 @@ async def provider(settings):
 @asynccontextmanager
 async def a_stamped_write(provider, settings):
     """Hold a write of somebody else open, after it has its stamp and before it is committed."""
-    connection = await asyncpg.connect(
-        settings.database_url.reveal(), server_settings={"search_path": settings.schema}
-    )
-    try:
-        async with connection.transaction():
-            keys = provider._clock._keys
-            yield await connection.fetchval("SELECT write_stamp($1, $2)", *keys)
-    finally:
-        await connection.close()
+    async with connected(settings) as connection, connection.transaction():
+        keys = provider._clock._keys
+        yield await connection.fetchval("SELECT write_stamp($1, $2)", *keys)
 
 
 async def test_a_kick_off_waits_for_a_write_that_is_under_way(provider, settings):
@@ -52,24 +46,10 @@ async def test_a_kick_off_waits_for_a_write_that_is_under_way(provider, settings
 async def test_a_write_held_open_across_the_kick_off_is_exported(provider):
     """The write is our own: it is stopped between its stamp and its commit."""
     await write(provider, patient("before"))
-    stamped, go_on = asyncio.Event(), asyncio.Event()
-    count = provider._clock.write_stamp
-
-    async def held(connection):
-        stamp = await count(connection)
-        stamped.set()
-        await go_on.wait()
-        return stamp
-
-    provider._clock.write_stamp = held
-    writing = asyncio.create_task(write(provider, patient("held")))
-    await stamped.wait()
-    exporting = asyncio.create_task(everything_now(provider))
-    await asyncio.sleep(0.15)
-    assert not exporting.done()
-    go_on.set()
-    await writing
-    provider._clock.write_stamp = count
+    async with held_after_its_stamp(provider, write(provider, patient("held"))):
+        exporting = asyncio.create_task(everything_now(provider))
+        await asyncio.sleep(0.15)
+        assert not exporting.done()
 
     shown = await exporting
     await write(provider, patient("after"))

@@ -10,6 +10,7 @@ from helios_core.testing.corpus import observation, patient
 from helios_core.testing.provider_contract import delete, everything_now, write
 from helios_core.testing.snapshots import take
 from helios_postgres import open_data_provider
+from tests.postgres.connecting import held_after_its_stamp
 
 
 @pytest.fixture
@@ -60,28 +61,14 @@ async def test_every_version_follows_the_one_it_ends(provider, settings, raw):
 
 async def test_a_writer_does_not_wait_for_those_of_other_resources(provider):
     """One of the same type is held open between its stamp and its commit."""
-    stamped, go_on = asyncio.Event(), asyncio.Event()
-    stamp_of = provider._clock.write_stamp
-
-    async def held(connection):
-        stamp = await stamp_of(connection)
-        stamped.set()
-        await go_on.wait()
-        return stamp
-
     await write(provider, patient("p1"), patient("p2"))
-    provider._clock.write_stamp = held
-    slow = asyncio.create_task(write(provider, patient("p1", note="b")))
-    await stamped.wait()
-    provider._clock.write_stamp = stamp_of
+    slow = write(provider, patient("p1", note="b"))
 
-    async with asyncio.timeout(5):
+    async with held_after_its_stamp(provider, slow) as writing, asyncio.timeout(5):
         await write(provider, patient("p2", note="b"), patient("p3"))
         await write(provider, delete(patient("p2")))
+        assert not writing.done()
 
-    assert not slow.done()
-    go_on.set()
-    await slow
     snapshot = await take(provider, await everything_now(provider))
     assert snapshot.versions == {"Patient/p1": 2, "Patient/p3": 1}
 

@@ -16,16 +16,12 @@ from helios_core.fhir.search import TERMS_VERSION, AnyTerm, compile_query, terms
 from helios_core.fhir.versions import FHIRVersion
 from helios_core.testing import corpus
 from helios_core.testing.corpus import measurement, patient, request, view
-from helios_core.testing.provider_prefilters import SEARCHES, measurements, searched, sift
+from helios_core.testing.provider_prefilters import SEARCHES, measurements, searched
 from helios_sqlite import candidates, indexing, migrate, narrowing, open_data_provider, searching
 from helios_sqlite.files import PAGE_BYTES
+from tests.indexed import pages, sifted, without_terms
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "shared" / "data" / "spec-examples"
-
-
-async def sifted(provider, alternatives, **options):
-    now = await provider.transaction_time()
-    return await sift(provider, view(now, **options), searched(alternatives))
 
 
 def put(*resources):
@@ -54,22 +50,12 @@ async def test_the_index_gives_nothing_but_what_matches(provider, write, alterna
 
 
 async def test_terms_are_found_out_where_the_resource_does_not_tell(provider, write):
-    told = measurements(8)
-    silent = [parsed_without_terms(each) for each in told]
-    await write(*silent)
+    await write(*map(without_terms, measurements(8)))
 
     found = await sifted(provider, [[("code", "weight")]])
 
     assert found.candidates == found.expected
     assert len(found.expected) > 0
-
-
-def parsed_without_terms(resource):
-    line = resource.stamped(1, corpus.AN_INSTANT)
-    parsed = parse_resource(line, corpus.VERSION)
-    return type(parsed)(
-        **{name: getattr(parsed, name) for name in parsed.__struct_fields__ if name != "terms"}
-    )
 
 
 async def test_an_unchanged_resource_is_indexed_once(provider, write, raw):
@@ -122,21 +108,6 @@ async def test_pages_agree_however_many_candidates_there_are(
         condition = searched(alternatives)
         found = await pages(provider, condition, order)
         assert found == [each for each in everything if condition.matches(each.content)]
-
-
-async def pages(provider, condition, order):
-    found, after = [], None
-    while True:
-        page = await provider.search(
-            corpus.TENANT,
-            corpus.VERSION,
-            Query(filter=condition, order=order),
-            count=4,
-            after=after,
-        )
-        found += page.resources
-        if (after := page.next) is None:
-            return found
 
 
 async def test_places_are_packed_as_they_were(provider):

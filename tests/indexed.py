@@ -1,0 +1,41 @@
+"""What an index leads to, for tests of the plugins that keep one."""
+
+from helios_core.data_providers import Query
+from helios_core.fhir.resources import parse_resource
+from helios_core.testing import corpus
+from helios_core.testing.corpus import view
+from helios_core.testing.provider_prefilters import searched, sift
+
+PAGE = 4
+
+
+async def sifted(provider, alternatives, **options):
+    """Tell what an export reads of what is searched for, and what it should find."""
+    now = await provider.transaction_time()
+    return await sift(provider, view(now, **options), searched(alternatives))
+
+
+async def pages(provider, condition, order):
+    """Give what all pages of a search hold, each of which tells the same total."""
+    found, after = [], None
+    while True:
+        page = await provider.search(
+            corpus.TENANT,
+            corpus.VERSION,
+            Query(filter=condition, order=order, total=True),
+            count=PAGE,
+            after=after,
+        )
+        found += page.resources
+        if (after := page.next) is None:
+            assert page.total == len(found)
+            return found
+
+
+def without_terms(resource):
+    """Give the same resource as somebody does who does not tell its terms."""
+    line = resource.stamped(1, corpus.AN_INSTANT)
+    parsed = parse_resource(line, corpus.VERSION)
+    return type(parsed)(
+        **{name: getattr(parsed, name) for name in parsed.__struct_fields__ if name != "terms"}
+    )
