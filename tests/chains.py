@@ -2,7 +2,8 @@
 
 import random
 import threading
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
 
 import httpx
 
@@ -12,6 +13,14 @@ IDS = 12
 """So few that every one is created, changed and deleted again and again."""
 
 State = dict[str, dict[str, Any]]
+
+
+class Anybody(Protocol):
+    """Whoever writes until told to stop."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 class Writer(threading.Thread):
@@ -59,6 +68,19 @@ class Chain:
             for entry in bundle["entry"]:
                 assert entry["request"]["method"] == "DELETE"
                 self.state.pop(entry["request"]["url"].removeprefix("Patient/"), None)
+
+    def follow(self, clients: Sequence[Client], writers: Collection[Anybody], rounds: int) -> None:
+        """Export again and again while others write, and once more when they have stopped."""
+        for writer in writers:
+            writer.start()
+        for number in range(rounds):
+            self.extend(clients[number % len(clients)])
+        for writer in writers:
+            writer.stop()
+        self.extend(clients[0])
+
+        assert self.state == current(clients[0])
+        assert self.instants == sorted(set(self.instants))
 
 
 def current(client: Client) -> State:

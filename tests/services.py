@@ -143,6 +143,19 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
     secret_key: str
     region: str = "us-east-1"
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The environment of a server whose output goes there."""
+        return {
+            "HFS_BULK_EXPORT_OUTPUT_BACKEND": "s3",
+            "HFS_BULK_EXPORT_S3_BUCKET": self.name,
+            "HFS_BULK_EXPORT_S3_ENDPOINT": self.endpoint,
+            "HFS_BULK_EXPORT_S3_ALLOW_HTTP": "true",
+            "HFS_BULK_EXPORT_S3_FORCE_PATH_STYLE": "true",
+            "HFS_BULK_EXPORT_S3_ACCESS_KEY_ID": self.access_key,
+            "HFS_BULK_EXPORT_S3_SECRET_ACCESS_KEY": self.secret_key,
+        }
+
     def client(self, *, retries: int = 4) -> Any:
         """A client that knows nothing of ours, to look behind the back of the plugin."""
         return boto3.client(

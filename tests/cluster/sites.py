@@ -104,19 +104,12 @@ class Cluster(Site):
             HFS_STORAGE_BACKEND="postgres",
             HFS_DATABASE_URL=database,
             HFS_POSTGRES_POOL_SIZE="4",
-            HFS_BULK_EXPORT_OUTPUT_BACKEND="s3",
-            HFS_BULK_EXPORT_S3_BUCKET=bucket.name,
-            HFS_BULK_EXPORT_S3_ENDPOINT=endpoint,
             HFS_S3_PUBLIC_ENDPOINT=bucket.endpoint,
-            HFS_BULK_EXPORT_S3_ALLOW_HTTP="true",
-            HFS_BULK_EXPORT_S3_FORCE_PATH_STYLE="true",
-            HFS_BULK_EXPORT_S3_ACCESS_KEY_ID=bucket.access_key,
-            HFS_BULK_EXPORT_S3_SECRET_ACCESS_KEY=bucket.secret_key,
             HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true",
             HFS_BULK_EXPORT_LEASE_DURATION="3",
             HFS_BULK_EXPORT_HEARTBEAT_INTERVAL="1",
             HFS_BULK_EXPORT_MAX_ATTEMPTS="100",
-            **settings,
+            **bucket.settings | {"HFS_BULK_EXPORT_S3_ENDPOINT": endpoint} | settings,
         )
         self.servers: list[Member] = []
         self.workers: list[Member] = []

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tests.chains import IDS, Chain, Writer, current
+from tests.chains import IDS, Chain, Writer
 
 pytestmark = pytest.mark.crash
 
@@ -41,18 +41,9 @@ def test_two_hundred_chained_exports_rebuild_the_final_state(cluster):
     cluster.grow(servers=2, workers=2)
     clients = [cluster.client_of(server) for server in cluster.servers]
     writers = [*(Writer(clients[n % 2].base_url, seed=n) for n in range(3)), Loader(cluster)]
-    for writer in writers:
-        writer.start()
-    chain = Chain()
 
-    for number in range(ROUNDS):
-        chain.extend(clients[number % 2])
-    for writer in writers:
-        writer.stop()
-    chain.extend(clients[0])
+    Chain().follow(clients, writers, ROUNDS)
 
-    assert chain.state == current(clients[0])
-    assert chain.instants == sorted(set(chain.instants))
     *threads, loader = writers
     assert min(writer.writes for writer in threads) > ROUNDS // 4
     assert loader.loads >= 3

@@ -26,15 +26,9 @@ def empty_site(tmp_path, bucket):
     site = Site(
         tmp_path,
         HFS_LOG_LEVEL="debug",
-        HFS_BULK_EXPORT_OUTPUT_BACKEND="s3",
         HFS_BULK_EXPORT_PART_BYTES="2000",
-        HFS_BULK_EXPORT_S3_BUCKET=bucket.name,
-        HFS_BULK_EXPORT_S3_ENDPOINT=bucket.endpoint,
-        HFS_BULK_EXPORT_S3_ALLOW_HTTP="true",
-        HFS_BULK_EXPORT_S3_FORCE_PATH_STYLE="true",
-        HFS_BULK_EXPORT_S3_ACCESS_KEY_ID=bucket.access_key,
-        HFS_BULK_EXPORT_S3_SECRET_ACCESS_KEY=bucket.secret_key,
         AWS_EC2_METADATA_DISABLED="true",
+        **bucket.settings,
     )
     yield site
     site.end()
