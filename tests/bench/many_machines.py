@@ -6,6 +6,7 @@ well; what is timed is therefore paired with what the yardstick takes on the sam
 same time, and of several runs the fastest of both is compared.
 """
 
+import os
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -93,11 +94,14 @@ class ManyMachines:
         with server.serve(self._data, **self._database) as running:
             running.delete(running.export(SYSTEM).status)
             self._first_answers(running)
-            exports, copies = [], []
+            exports, copies, spent = [], [], []
             for _ in range(self._runs):
-                copies.append(copying.copy(url, self._folder / "copy.ndjson"))
-                export = running.export(SYSTEM)
+                with using(os.getpid(), *self._postgres_pids) as psql:
+                    copies.append(copying.copy(url, self._folder / "copy.ndjson"))
+                with using(running.pid, *self._postgres_pids) as ours:
+                    export = running.export(SYSTEM)
                 exports.append(export)
+                spent.append((ours.seconds, psql.seconds))
                 size = running.stored_bytes(export)
                 running.delete(export.status)
                 assert copies[-1].size == size, (
@@ -111,6 +115,11 @@ class ManyMachines:
             self._ratio(r"... to psql's \copy", system.seconds, copied, "<= 1.5 (goal 1.1)")
             synced = min(copy.durable_seconds for copy in copies)
             self._ratio(r"... to \copy with fsync", system.seconds, synced)
+            ours, psql = min(spent)
+            self._rows.add(
+                "... processor time, with PostgreSQL's",
+                rf"{ours:.2f} s, {ours / psql:.2f} of that of \copy",
+            )
             group = self._fastest(running, GROUP)
             share = group.rate / system.rate
             measured = f"{group.rate:,.0f}/s, {share:.2f} of system"
