@@ -27,7 +27,10 @@ from helios_core.demo.population import GROUP_ID, write_population
 SYSTEM = "/$export"
 GROUP = f"/Group/{GROUP_ID}/$export"
 ELEMENTS = "/$export?_elements=identifier,status,code,subject"
+MANY = 400_000
 LARGE_RESOURCES = 50
+QUICKLY = 10
+"""So many resources of 20 MB are enough for a first impression."""
 LARGE_BYTES = 20_000_000
 
 
@@ -235,17 +238,18 @@ class ManyMachines:
 
     def _large(self, settings: dict[str, str]) -> None:
         """Put resources of 20 MB among the others and export everything again."""
+        count = LARGE_RESOURCES if self._resources >= MANY else QUICKLY
         source = self._folder / "large.ndjson"
         with source.open("w") as file:
-            for number in range(LARGE_RESOURCES):
+            for number in range(count):
                 data = f"{number:04}" * (LARGE_BYTES // 4)
                 file.write(
                     f'{{"resourceType":"Binary","id":"large-{number}",'
                     f'"contentType":"text/plain","data":"{data}"}}\n'
                 )
         load = server.load(self._data, source, **settings)
-        what = f"{LARGE_RESOURCES} of {LARGE_BYTES // MEGABYTE} MB"
-        rate = LARGE_RESOURCES * LARGE_BYTES / MEGABYTE / load.seconds
+        what = f"{count} of {LARGE_BYTES // MEGABYTE} MB"
+        rate = count * LARGE_BYTES / MEGABYTE / load.seconds
         measured = f"{rate:,.0f} MB/s, peak memory {load.peak_bytes / MEGABYTE:,.0f} MB"
         self._rows.add(f"load, {what}", measured)
         for compression in ("none", "gzip"):
