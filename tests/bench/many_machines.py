@@ -45,6 +45,7 @@ class ManyMachines:
         self._rows = Rows()
         self._database: dict[str, str] = {}
         self._postgres_pid: int | None = None
+        self._copied = 0.0
 
     def run(self) -> list[Row]:
         with postgres() as service:
@@ -114,7 +115,7 @@ class ManyMachines:
             self._rows.add(
                 "system export to files", f"{system.seconds:.2f} s, {system.rate:,.0f}/s"
             )
-            copied = min(copy.seconds for copy in copies)
+            copied = self._copied = min(copy.seconds for copy in copies)
             self._ratio(r"... to psql's \copy", system.seconds, copied, "<= 1.5 (goal 1.1)")
             synced = min(copy.durable_seconds for copy in copies)
             self._ratio(r"... to \copy with fsync", system.seconds, synced)
@@ -147,11 +148,12 @@ class ManyMachines:
 
     def _workers(self) -> None:
         """Compare one worker with two, where Python has much to do and where it has little."""
-        self._scaling("copied", SYSTEM, "none")
+        two = self._scaling("copied", SYSTEM, "none")
+        self._ratio(r"... two processes to psql's \copy", two.seconds, self._copied)
         self._scaling("gzip", SYSTEM, "gzip")
         self._scaling("_elements", ELEMENTS, "none", ">= 1.6")
 
-    def _scaling(self, what: str, path: str, compression: str, target: str = "") -> None:
+    def _scaling(self, what: str, path: str, compression: str, target: str = "") -> "_Worked":
         settings = self._database | {"HFS_BULK_EXPORT_COMPRESSION": compression}
         one = self._worked(settings, path, processes=1, workers=1)
         self._rows.add(f"one worker, {what}", f"{one.seconds:.2f} s; {one.spent}")
@@ -165,6 +167,7 @@ class ManyMachines:
         tasks = self._worked(settings, path, processes=1, workers=2)
         measured = f"{one.seconds / tasks.seconds:.2f} times as fast"
         self._rows.add("... to two workers of one process", measured)
+        return two
 
     def _worked(
         self, settings: dict[str, str], path: str, *, processes: int, workers: int
