@@ -14,6 +14,8 @@ from helios_core.errors import ConfigurationError
 from helios_s3.settings import S3Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from obstore.store import RetryConfig, S3Config, S3Credential
 
 KEEP_CREDENTIALS = timedelta(minutes=5)
@@ -148,21 +150,11 @@ class Bucket:
             endpoint=endpoint if self._in_path else f"{scheme}://{self.name}.{host}",
             region=self.client.meta.region_name,
             virtual_hosted_style_request=not self._in_path,
-            credential_provider=self._credential,
+            credential_provider=_provider_of(self._credentials),
             client_options={"allow_http": True, "timeout": _REQUEST_TIMEOUT},
             retry_config=RETRIES,
             config=options,
         )
-
-    def _credential(self) -> "S3Credential":
-        # The driver calls it in threads of its own, where there is no event loop to wait in.
-        frozen = self._credentials.get_frozen_credentials()
-        return {
-            "access_key_id": frozen.access_key,
-            "secret_access_key": frozen.secret_key,
-            "token": frozen.token,
-            "expires_at": datetime.now(UTC) + KEEP_CREDENTIALS,
-        }
 
     def _refuse_http(self) -> None:
         # The address may come from the AWS configuration, which the settings do not see.
@@ -171,3 +163,19 @@ class Bucket:
                 f"the output bucket would be reached without TLS at {self.endpoint}; use https, "
                 "or set HFS_BULK_EXPORT_S3_ALLOW_HTTP=true where the network is trusted"
             )
+
+
+def _provider_of(credentials: Any) -> "Callable[[], S3Credential]":  # noqa: ANN401  botocore
+    """Give what the driver asks for credentials; it keeps this, so this keeps no bucket."""
+
+    def credential() -> "S3Credential":
+        # The driver calls it in threads of its own, where there is no event loop to wait in.
+        frozen = credentials.get_frozen_credentials()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(UTC) + KEEP_CREDENTIALS,
+        }
+
+    return credential
