@@ -2,8 +2,11 @@
 
 from xxhash import xxh3_64_intdigest
 
+HASHES = 1 << 64
+"""How many hashes there are; sums of hashes are taken modulo this."""
+
 _SIGN = 1 << 63
-_MASK = (1 << 64) - 1
+_MASK = HASHES - 1
 
 
 def signed(unsigned: int) -> int:

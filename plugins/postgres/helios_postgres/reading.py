@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from io import BytesIO
+from itertools import compress
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -10,10 +11,10 @@ from asyncpg import Record
 from xxhash import xxh3_64_intdigest
 
 from helios_core.damage import damaged_line
-from helios_core.data_providers import Batch, Damaged
+from helios_core.data_providers import Batch
 from helios_core.errors import BackendError, BackendUnavailable
 from helios_core.extents import Range
-from helios_core.hashes import unsigned
+from helios_core.hashes import HASHES, line_hash
 from helios_postgres.cohorts import StoredCohort, check
 from helios_postgres.databases import Connection
 from helios_postgres.replicas import Reads
@@ -35,16 +36,15 @@ _OF_COHORT = """
 """
 _AMONG = " AND v.seq = ANY ($7::bigint[])"
 _LIVE = _FROM + " AND NOT v.deleted" + SHOWN
-_LINES = "SELECT v.seq, v.id, v.line_hash, v.content " + _LIVE
+_LINES = "SELECT v.seq, v.line_hash, v.content " + _LIVE
 _SIZES = "SELECT v.seq, v.size " + _LIVE
 _SIZES_AMONG = _SIZES + _AMONG
 _SIZES_AMONG_COHORT = _SIZES + _OF_COHORT + " AND v.seq = ANY ($8::bigint[])"
 _DELETED = "SELECT v.seq, v.id " + _FROM + " AND v.deleted" + SHOWN
-_CONTENTS = "SELECT seq, id, line_hash, content FROM versions WHERE seq = ANY ($1::bigint[])"
+_CONTENTS = "SELECT seq, line_hash, content FROM versions WHERE seq = ANY ($1::bigint[])"
 _PIECE = "SELECT substring(content FROM $2 FOR $3) FROM versions WHERE seq = $1"
-_NO_CONTENT = """
-SELECT seq, id, line_hash, NULL AS content FROM versions WHERE seq = ANY ($1::bigint[])
-"""
+_NO_CONTENT = "SELECT seq, line_hash, NULL FROM versions WHERE seq = ANY ($1::bigint[])"
+_IDS = "SELECT seq, id FROM versions WHERE seq = ANY ($1::bigint[])"
 _PICKED = """
 SELECT DISTINCT c.seq FROM cohort_members AS k CROSS JOIN LATERAL (
   SELECT seq FROM compartments
@@ -58,8 +58,8 @@ PICKED_AT_ONCE = 4096
 
 DAMAGED_AT_ONCE = 1000
 
-_Row: TypeAlias = Record | tuple[int, str, int, bytes | None]
-"""Seq, id, hash of the line, line."""
+_Row: TypeAlias = Record | tuple[int, int, bytes | None]
+"""Seq, hash of the line, line."""
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +92,7 @@ class Reading:
         for window in joined(windows, batch_bytes):
             if window.bytes <= batch_bytes:
                 rows = await _unless_damaged(self._fetch(_LINES, of, window.seqs))
-                for batch in _batches(of.resource_type, rows or []):
+                async for batch in self._checked(of, rows or []):
                     yield batch
                     del batch
                 if rows is not None:
@@ -157,7 +157,7 @@ class Reading:
                 rows: Sequence[_Row] = [await self._large(of, seqs[0], size, batch_bytes)]
             else:
                 rows = await self._lines(of, seqs)
-            for batch in _batches(of.resource_type, rows):
+            async for batch in self._checked(of, rows):
                 yield batch
                 del batch
             del rows  # or they would be kept while the next ones are read
@@ -182,7 +182,18 @@ class Reading:
                 return row
             if not line.write(pieces[0][0]):
                 break
-        return row[0], row[1], row[2], line.getvalue()
+        return row[0], row[1], line.getvalue()
+
+    async def _checked(self, of: Slice, rows: Sequence[_Row]) -> AsyncIterator[Batch]:
+        """Give rows as one batch, and as more where very many are damaged (P6)."""
+        batch, damaged = _batch(sorted(rows, key=itemgetter(0)))
+        named = await self._ask(of, _IDS, list(damaged)) if damaged else []
+        reports = [damaged_line(of.resource_type, id_, damaged[seq]) for seq, id_ in named]
+        if batch.lines:
+            yield batch
+        del batch, damaged
+        for start in range(0, len(reports), DAMAGED_AT_ONCE):
+            yield Batch(damaged=reports[start : start + DAMAGED_AT_ONCE])
 
     async def _ask(self, of: Slice, query: str, *parameters: object) -> list[Record]:
         return await self._reads.run(of.shown.at, _rows, query, *parameters)
@@ -232,18 +243,16 @@ def _cut(
         yield seqs, total
 
 
-def _batches(resource_type: str, rows: Iterable[_Row]) -> Iterator[Batch]:
-    """Give rows as one batch, and as more where very many are damaged."""
-    lines: list[bytes] = []
-    digests: list[int] = []
-    damaged: list[Damaged] = []
-    for _, resource_id, stored_hash, line in sorted(rows, key=itemgetter(0)):
-        if line is not None and (digest := xxh3_64_intdigest(line)) == unsigned(stored_hash):
-            lines.append(line)
-            digests.append(digest)
-        else:
-            damaged.append(damaged_line(resource_type, resource_id, line))
-    if lines or damaged:
-        yield Batch(lines=lines, damaged=damaged[:DAMAGED_AT_ONCE], digests=digests)
-    for start in range(DAMAGED_AT_ONCE, len(damaged), DAMAGED_AT_ONCE):
-        yield Batch(damaged=damaged[start : start + DAMAGED_AT_ONCE])
+def _batch(rows: Sequence[_Row]) -> tuple[Batch, dict[int, bytes | None]]:
+    """Give the lines that are as they were written, and the others by their seqs."""
+    if not rows:
+        return Batch(), {}
+    seqs, hashes, lines = zip(*rows, strict=True)
+    if None not in lines:
+        digests = list(map(xxh3_64_intdigest, lines))
+        if (sum(digests) - sum(hashes)) % HASHES == 0:
+            return Batch(lines=lines, digests=digests), {}
+    whole = [line is not None and line_hash(line) == stored for _, stored, line in rows]
+    lines_left = list(compress(lines, whole))
+    damaged = {seq: line for seq, line, good in zip(seqs, lines, whole, strict=True) if not good}
+    return Batch(lines=lines_left, digests=list(map(xxh3_64_intdigest, lines_left))), damaged

@@ -14,7 +14,7 @@ from helios_core.data_providers import Batch, Damaged
 from helios_core.exports import Cohort, ExportView, Shard
 from helios_core.extents import EXTENT_BITS, Range, scope_range
 from helios_core.framed import Framed
-from helios_core.hashes import line_hash, unsigned
+from helios_core.hashes import HASHES, line_hash, unsigned
 from helios_sqlite.databases import Reader
 from helios_sqlite.failures import is_damage, primary_code
 from helios_sqlite.scopes import find_scope
@@ -259,7 +259,7 @@ def _undamaged(high: float, low: float, sizes: str | None, content: bytes | None
     view = memoryview(text)
     digests = [xxh3_64_intdigest(view[begin : end - 1]) for begin, end in pairwise((0, *ends))]
     stored = (int(high) << 32) + int(low)
-    if (stored - sum(digests)) % (1 << 64):
+    if (stored - sum(digests)) % HASHES:
         return None
     return Batch(lines=Framed(text, ends), digests=digests)
 
