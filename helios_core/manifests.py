@@ -48,6 +48,13 @@ class PartKey(msgspec.Struct, frozen=True, kw_only=True):
         prefix = "" if self.kind is PartKind.OUTPUT else f"{self.kind}-"
         return f"{prefix}{self.resource_type}-{self.ordinal}-{self.number}.ndjson"
 
+    @property
+    def stored_name(self) -> str:
+        """A readable name that no other part of the job has, nor another attempt at this one."""
+        shard = f"{self.kind}-{self.resource_type}-{self.ordinal}"
+        ending = ".gz" if self.compression is Compression.GZIP else ""
+        return f"{shard}-{self.number}-{self.token}.ndjson{ending}"
+
 
 class StoredPart(msgspec.Struct, frozen=True, kw_only=True):
     """What an output store says of bytes it has made durable."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from helios_core.errors import InvalidRequest
-from helios_core.manifests import Compression, PartKey
+from helios_core.manifests import PartKey
 
 OWNER_MARK = ".helios-owner"
 """The file that says which job store the folder belongs to."""
@@ -16,11 +16,8 @@ def job_folder(root: Path, tenant: str, job_id: str) -> Path:
 
 
 def part_path(root: Path, key: PartKey) -> Path:
-    """Give the file of one part; the token in its name keeps attempts apart."""
-    ending = ".gz" if key.compression is Compression.GZIP else ""
-    shard = f"{key.kind}-{key.resource_type}-{key.ordinal}"
-    name = f"{shard}-{key.number}-{key.token}.ndjson{ending}"
-    return job_folder(root, key.tenant, key.job_id) / _plain(name)
+    """Give the file of one part."""
+    return job_folder(root, key.tenant, key.job_id) / _plain(key.stored_name)
 
 
 def draft_path(part: Path) -> Path:

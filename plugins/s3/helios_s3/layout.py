@@ -1,7 +1,7 @@
 """Where everything lies: {prefix}/{tenant}/{job}/{part}, and nothing of ours anywhere else."""
 
 from helios_core.errors import InvalidRequest
-from helios_core.manifests import Compression, PartKey
+from helios_core.manifests import PartKey
 
 OWNER_MARK = ".helios-owner"
 """The object that says which job store the prefix belongs to."""
@@ -16,11 +16,8 @@ def job_prefix(prefix: str, tenant: str, job_id: str) -> str:
 
 
 def part_key(prefix: str, key: PartKey) -> str:
-    """Give the object key of one part; the token in its name keeps attempts apart."""
-    ending = ".gz" if key.compression is Compression.GZIP else ""
-    shard = f"{key.kind}-{key.resource_type}-{key.ordinal}"
-    name = f"{shard}-{key.number}-{key.token}.ndjson{ending}"
-    return job_prefix(prefix, key.tenant, key.job_id) + _plain(name)
+    """Give the object key of one part."""
+    return job_prefix(prefix, key.tenant, key.job_id) + _plain(key.stored_name)
 
 
 def job_of(prefix: str, object_key: str) -> tuple[str, str] | None:
