@@ -12,6 +12,7 @@ from typing import TypeAlias
 import msgspec
 from xxhash import xxh3_64_intdigest
 
+from helios_core.hashes import HASHES
 from helios_core.manifests import Part
 
 KEY = "urn:helios:completeness"
@@ -19,8 +20,6 @@ KEY = "urn:helios:completeness"
 
 ALGORITHM = "xxh3-64-sum"
 """What the digests are, for whoever meets a manifest in some years."""
-
-_LARGEST = 2**64 - 1
 
 
 def digest_of(lines: Iterable[bytes]) -> int:
@@ -35,7 +34,7 @@ def digests_of(lines: Iterable[bytes]) -> list[int]:
 
 def added(*digests: int) -> int:
     """Give the digest of all the lines that these are the digests of."""
-    return sum(digests) & _LARGEST
+    return sum(digests) % HASHES
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):

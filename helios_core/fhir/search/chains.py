@@ -16,6 +16,7 @@ from helios_core.fhir.search.filters import (
 from helios_core.fhir.search.parameters import Parameter
 from helios_core.fhir.search.prefilters import AnyId, number
 from helios_core.fhir.search.references import pointing_to, reference_of
+from helios_core.hashes import unsigned
 
 _FEW = 1000
 """Up to how many ids an index is asked for; beyond that looking at everything is quicker."""
@@ -102,10 +103,7 @@ def _ids_of(leaves: Iterable[Any], resource_type: str, base_urls: Sequence[str])
 def _key(direction: str, inner: Filter, asked: str) -> str:
     # A hash, because keys may be logged and values may not.
     text = f"{direction}|{inner.resource_type}|{asked}"
-    return f"{direction}-{inner.resource_type}-{number(text) & _MASK:016x}"
-
-
-_MASK = (1 << 64) - 1
+    return f"{direction}-{inner.resource_type}-{unsigned(number(text)):016x}"
 
 
 def _unresolved(_: Resource) -> bool:
