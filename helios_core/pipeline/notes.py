@@ -134,13 +134,14 @@ async def noted(backends: Backends, lease: Lease, resource_type: str) -> AsyncGe
 
 async def _gathered(notes: AsyncGenerator[bytes]) -> AsyncGenerator[list[bytes]]:
     """Give some at a time: most are small, and each look at the room is a hop to a thread."""
-    several = list[bytes]()
+    several, size = list[bytes](), 0
     async with aclosing(notes):
         async for each in notes:
             several.append(each)
-            if sum(map(len, several)) >= PACKED_AT_ONCE:
+            size += len(each)
+            if size >= PACKED_AT_ONCE:
                 yield several
-                several = []
+                several, size = [], 0
     if several:
         yield several
 
