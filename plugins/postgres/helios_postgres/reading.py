@@ -253,6 +253,5 @@ def _batch(rows: Sequence[_Row]) -> tuple[Batch, dict[int, bytes | None]]:
         if (sum(digests) - sum(hashes)) % HASHES == 0:
             return Batch(lines=lines, digests=digests), {}
     whole = [line is not None and line_hash(line) == stored for _, stored, line in rows]
-    lines_left = list(compress(lines, whole))
     damaged = {seq: line for seq, line, good in zip(seqs, lines, whole, strict=True) if not good}
-    return Batch(lines=lines_left, digests=list(map(xxh3_64_intdigest, lines_left))), damaged
+    return Batch(lines=list(compress(lines, whole))), damaged
