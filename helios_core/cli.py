@@ -16,7 +16,18 @@ import uvloop
 from rich.console import Console
 
 from helios_core import capabilities as matrices
-from helios_core import client, demo, loading, logs, plugins, progress, serving, tables, verifying
+from helios_core import (
+    client,
+    demo,
+    loading,
+    logs,
+    plugins,
+    progress,
+    serving,
+    tables,
+    verifying,
+    working,
+)
 from helios_core.data_providers import SupportsWrites
 from helios_core.errors import ConfigurationError, HeliosError
 from helios_core.exports import Level
@@ -73,7 +84,7 @@ def serve() -> None:
             serving.serve(
                 current,
                 on_ready=lambda url: _greet(selection, url),
-                on_stop=lambda: serving.exit_after(current.worker_shutdown_timeout),
+                on_stop=lambda: working.exit_after(current.worker_shutdown_timeout),
             )
         )
 
@@ -87,10 +98,10 @@ def worker() -> None:
         _log_as(current)
         workers = current.bulk_export_worker_concurrency
         _run(
-            serving.work(
+            working.work(
                 current,
                 on_ready=lambda: _say(f"Working with {workers} workers"),
-                on_stop=lambda: serving.exit_after(current.worker_shutdown_timeout),
+                on_stop=lambda: working.exit_after(current.worker_shutdown_timeout),
             )
         )
 

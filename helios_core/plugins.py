@@ -34,6 +34,8 @@ class Backends(msgspec.Struct, frozen=True, kw_only=True):
     outputs: OutputStore
     announce: Callable[[Job], None]
     """Tells the observers that a job changed; it never raises."""
+    reach: Reach = Reach.PROCESS
+    """How far apart the processes may be that use all three."""
 
 
 class Chosen(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -99,8 +101,17 @@ async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
         jobs = await stack.enter_async_context(selection.jobs.open())
         outputs = await stack.enter_async_context(selection.outputs.open())
         await outputs.bind(jobs.identity)
-        announce = _announcer(selection.plugins)
-        yield Backends(provider=provider, jobs=jobs, outputs=outputs, announce=announce)
+        yield Backends(
+            provider=provider,
+            jobs=jobs,
+            outputs=outputs,
+            announce=_announcer(selection.plugins),
+            reach=Reach.common(
+                selection.provider.backend.reach,
+                selection.jobs.backend.reach,
+                selection.outputs.backend.reach,
+            ),
+        )
 
 
 async def migrate(selection: Selection) -> list[tuple[str, str]]:

@@ -76,6 +76,9 @@ _DELETE = "DELETE FROM jobs WHERE tenant = ? AND id = ?"
 NOTES_AT_ONCE = 1024 * 1024
 """How many bytes of notes are read in one go, unless one shard's are more."""
 
+GLANCE_SECONDS = 0.02
+"""How long another process's news may take: a look at the file's log is some microseconds."""
+
 _EXISTS = "SELECT EXISTS (SELECT 1 FROM jobs WHERE tenant = ? AND id = ?)"
 
 
@@ -91,6 +94,7 @@ class SQLiteJobStore(JobStore):
         self._database = database
         self._identity = identity
         self._news = asyncio.Event()
+        self._looked_at = database.written()
 
     @classmethod
     async def of(cls, database: JobDatabase) -> "SQLiteJobStore":
@@ -152,6 +156,7 @@ class SQLiteJobStore(JobStore):
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
         """Claim the shard whose turn it is; look without a lock first (J2, J3, J8, J11)."""
         self._news.clear()
+        self._looked_at = self._database.written()
         if not await self._database.rows(leasing.FAIREST):
             return None
         self._news.set()  # where one shard waits there may be another
@@ -217,10 +222,12 @@ class SQLiteJobStore(JobStore):
         return bool(found)
 
     async def wait_for_work(self, at_most: timedelta) -> None:
-        """Return as soon as this process adds a shard or hands one back, or after `at_most`."""
+        """Return when any process has written since the last look for work, or after `at_most`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(at_most.total_seconds()):
-                await self._news.wait()
+                while not self._news.is_set() and self._database.written() == self._looked_at:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._news.wait(), GLANCE_SECONDS)
 
     async def _row(self, query: str, *parameters: object) -> Row:
         """Give the only row of a query about a job, which ends with the job's id."""
