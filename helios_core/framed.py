@@ -1,6 +1,6 @@
 """Lines in one piece of NDJSON, so that what only passes on need not be taken apart."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 
@@ -79,3 +79,18 @@ class Framed(Sequence[bytes]):
 
     def _starts(self, place: int) -> int:
         return self._ends[place - 1] if place else self._begin
+
+
+def size_of(lines: Sequence[bytes]) -> int:
+    """Give how many bytes of NDJSON some lines are, newlines included."""
+    return lines.size if isinstance(lines, Framed) else sum(map(len, lines)) + len(lines)
+
+
+def lengths_of(lines: Sequence[bytes]) -> Iterable[int]:
+    """Give the length of each line."""
+    return lines.lengths() if isinstance(lines, Framed) else map(len, lines)
+
+
+def text_of(lines: Sequence[bytes]) -> bytes:
+    """Give lines with newlines between them, at most one behind the last."""
+    return lines.text if isinstance(lines, Framed) else b"\n".join(lines)

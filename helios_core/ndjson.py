@@ -1,7 +1,7 @@
 """Frame resources as NDJSON, cut the stream into parts, compress it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -9,7 +9,7 @@ from isal import isal_zlib
 
 from helios_core.completeness import added, digest_of
 from helios_core.data_providers import Batch
-from helios_core.framed import Framed
+from helios_core.framed import Framed, lengths_of, size_of
 
 T = TypeVar("T")
 
@@ -101,21 +101,6 @@ class Cutter:
                 break
             fits, size = fits + 1, grown
         return fits, size
-
-
-def size_of(lines: Sequence[bytes]) -> int:
-    """Give how many bytes of NDJSON some lines are, newlines included."""
-    return lines.size if isinstance(lines, Framed) else sum(map(len, lines)) + len(lines)
-
-
-def lengths_of(lines: Sequence[bytes]) -> Iterable[int]:
-    """Give the length of each line."""
-    return lines.lengths() if isinstance(lines, Framed) else map(len, lines)
-
-
-def text_of(lines: Sequence[bytes]) -> bytes:
-    """Give lines with newlines between them, at most one behind the last."""
-    return lines.text if isinstance(lines, Framed) else b"\n".join(lines)
 
 
 def frame(lines: Sequence[bytes]) -> list[bytes]:

@@ -13,6 +13,7 @@ from helios_core.exports import ExportView
 from helios_core.fhir.elements import kept
 from helios_core.fhir.search import Filter
 from helios_core.fhir.versions import FHIRVersion
+from helios_core.framed import text_of
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises where there is no JSON."""
@@ -21,10 +22,14 @@ _SUBSETTED = (
     b'{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationValue","code":"SUBSETTED"}'
 )
 _ONLY_TAG = b',"tag":[' + _SUBSETTED + b"]}"
-_EMPTY = len(b"{}")
+_EMPTY = b"{}"
 _ID = re.compile(rb'\{"resourceType":"[A-Za-z]+","id":"([A-Za-z0-9\-.]{1,64})"')
 
-Trim = Callable[[bytes], bytes]
+_TRIMMED_AT_ONCE = 64
+"""Lines that are decoded before the first is encoded: few enough to stay in a core's cache."""
+
+Trim = Callable[[bytes], list[bytes]]
+"""Takes lines of NDJSON and gives what is left of each."""
 
 
 class Transform:
@@ -46,7 +51,7 @@ class Transform:
         if self._filter is not None:
             matches = self._filter.matches
             lines = [line for line in lines if matches(line)]
-        return lines if self._trim is None else list(map(self._trim, lines))
+        return lines if self._trim is None else _trimmed(self._trim, lines)
 
     def _one_by_one(self, lines: Sequence[bytes]) -> tuple[list[bytes], list[Damaged]]:
         left = list[bytes]()
@@ -57,6 +62,15 @@ class Transform:
             except UNREADABLE:
                 damaged.append(undecodable(self._resource_type, line))
         return left, damaged
+
+
+def _trimmed(trim: Trim, lines: Sequence[bytes]) -> list[bytes]:
+    left = list[bytes]()
+    for start in range(0, len(lines), _TRIMMED_AT_ONCE):
+        left += trim(text_of(lines[start : start + _TRIMMED_AT_ONCE]))
+    if len(left) != len(lines):
+        raise msgspec.DecodeError("a line holds more or less than one resource")
+    return left
 
 
 def undecodable(resource_type: str, line: bytes) -> Damaged:
@@ -91,7 +105,7 @@ def elements_of(elements: Sequence[str], resource_type: str) -> frozenset[str] |
 
 def keep_elements(version: FHIRVersion, resource_type: str, elements: Collection[str]) -> Trim:
     """
-    Give what cuts a resource down to these root elements and the mandatory ones.
+    Give what cuts resources down to these root elements and the mandatory ones.
 
     Names are taken as `helios_core.fhir.elements.spelt_out` does; unknown ones keep nothing.
     Values are copied byte by byte, so that numbers keep their text, and the result is tagged as
@@ -110,15 +124,16 @@ def _trimming(names: frozenset[str]) -> Trim:
         rename=dict(fields),
         gc=False,
     )
-    decode = msgspec.json.Decoder(shape).decode
-    encode = msgspec.json.Encoder().encode
+    decode = msgspec.json.Decoder(shape).decode_lines
+    encode = msgspec.json.Encoder().encode_lines
 
-    def trim(line: bytes) -> bytes:
-        resource = decode(line)
-        meta = b"{}" if resource.meta is UNSET else bytes(resource.meta)
-        plain = len(meta) > _EMPTY and b'"tag"' not in meta and b"\\" not in meta
-        resource.meta = Raw(meta[:-1] + _ONLY_TAG if plain else _tagged(meta))
-        return encode(resource)
+    def trim(text: bytes) -> list[bytes]:
+        resources = decode(text)
+        for resource in resources:
+            meta = _EMPTY if resource.meta is UNSET else bytes(resource.meta)
+            plain = meta != _EMPTY and b'"tag"' not in meta and b"\\" not in meta
+            resource.meta = Raw(meta[:-1] + _ONLY_TAG if plain else _tagged(meta))
+        return encode(resources).split(b"\n")[:-1]
 
     return trim
 

@@ -132,7 +132,7 @@ def _entry(caller: Caller, asked: Asked, stored: StoredVersion, mode: Mode) -> B
     content = stored.content or b""
     wanted = asked.elements.get(stored.resource_type)
     if wanted is not None:
-        content = keep_elements(caller.fhir_version, stored.resource_type, wanted)(content)
+        content = keep_elements(caller.fhir_version, stored.resource_type, wanted)(content)[0]
     return BundleEntry(
         full_url=address(caller, stored.resource_type, stored.id),
         resource=raw(content),

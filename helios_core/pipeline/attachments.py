@@ -14,9 +14,9 @@ from helios_core.data_providers import Batch, Damaged
 from helios_core.exports import ExportView
 from helios_core.fhir.references import bases, split_reference
 from helios_core.fhir.versions import table
+from helios_core.framed import text_of
 from helios_core.leases import Lease
 from helios_core.membership import Membership, Reference
-from helios_core.ndjson import text_of
 from helios_core.pipeline.notes import BINARY, Noted, noted
 from helios_core.plugins import Backends
 

@@ -17,8 +17,9 @@ import msgspec
 from helios_core.exports import ExportRequest, Level
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.references import bases
+from helios_core.framed import text_of
 from helios_core.leases import Lease
-from helios_core.ndjson import GZIP_WINDOW_BITS, text_of
+from helios_core.ndjson import GZIP_WINDOW_BITS
 from helios_core.pipeline.spools import Spool, spool
 from helios_core.plugins import Backends
 
