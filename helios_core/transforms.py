@@ -120,7 +120,7 @@ def _trimming(names: frozenset[str]) -> Trim:
     # The attributes need other names than the JSON, which may be what Python keeps for itself.
     shape: Any = msgspec.defstruct(
         "Trimmed",
-        [(attribute, Raw | UnsetType, UNSET) for attribute, _ in fields],
+        [(attribute, Raw | UnsetType, _absent(name)) for attribute, name in fields],
         rename=dict(fields),
         gc=False,
     )
@@ -129,13 +129,25 @@ def _trimming(names: frozenset[str]) -> Trim:
 
     def trim(text: bytes) -> list[bytes]:
         resources = decode(text)
-        for resource in resources:
-            meta = _EMPTY if resource.meta is UNSET else bytes(resource.meta)
-            plain = meta != _EMPTY and b'"tag"' not in meta and b"\\" not in meta
+        metas = [bytes(resource.meta) for resource in resources]
+        plain = _have_no_tag(metas)
+        for resource, meta in zip(resources, metas, strict=True):
             resource.meta = Raw(meta[:-1] + _ONLY_TAG if plain else _tagged(meta))
         return encode(resources).split(b"\n")[:-1]
 
     return trim
+
+
+def _have_no_tag(metas: Sequence[bytes]) -> bool:
+    """Whether a tag can go to the end of each, found out at once: each look costs 0.1 us."""
+    together = b"".join(metas)
+    # `in` takes twice as long: it first tries whether the bytes are a number.
+    return all(together.find(each) < 0 for each in (b'"tag"', b"\\", _EMPTY))
+
+
+def _absent(name: str) -> Raw | UnsetType:
+    """Give what stands for an element that is not there: only the tag needs meta."""
+    return Raw(_EMPTY) if name == "meta" else UNSET
 
 
 def _fields(names: frozenset[str]) -> Iterator[tuple[str, str]]:
