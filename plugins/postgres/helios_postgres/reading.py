@@ -1,16 +1,17 @@
 """Read what a view shows of one shard, batch by batch."""
 
+import struct
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import compress
 from operator import itemgetter
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 from asyncpg import Record
 from xxhash import xxh3_64_intdigest
 
-from helios_core.damage import damaged_line
+from helios_core.damage import damaged_line, undamaged
 from helios_core.data_providers import Batch
 from helios_core.errors import BackendError, BackendUnavailable
 from helios_core.extents import Range
@@ -18,12 +19,18 @@ from helios_core.hashes import HASHES, line_hash
 from helios_postgres.cohorts import StoredCohort, check
 from helios_postgres.databases import Connection
 from helios_postgres.replicas import Reads
-from helios_postgres.views import SHOWN, Shown
+from helios_postgres.views import SHOWN, Shown, shown
 from helios_postgres.windows import Window, joined, windows_of
 
-# Nothing is sorted here: a window nearly always comes in order, and what an unanalysed table makes
-# the planner expect would have it sorted on disk.
-_FROM = "FROM versions AS v WHERE v.seq >= $1 AND v.seq < $2"
+
+def _from(first: str, end: str) -> str:
+    return f"FROM versions AS v WHERE v.seq >= {first} AND v.seq < {end}"
+
+
+def _live(first: str, end: str) -> str:
+    return _from(first, end) + " AND NOT v.deleted" + shown(first, end)
+
+
 # Which side of a cohort is looked up in the other is decided here and not by the planner: what it
 # takes the table to hold, just after a million rows came, can be wrong by any factor. OFFSET keeps
 # a query from becoming a join that it could turn around.
@@ -34,13 +41,38 @@ _OF_COHORT = """
     WHERE k.cohort = $7 AND k.patient = ANY (string_to_array(v.patients, ' ')) OFFSET 0
   )
 """
-_AMONG = " AND v.seq = ANY ($7::bigint[])"
-_LIVE = _FROM + " AND NOT v.deleted" + SHOWN
-_LINES = "SELECT v.seq, v.line_hash, v.content " + _LIVE
-_SIZES = "SELECT v.seq, v.size " + _LIVE
-_SIZES_AMONG = _SIZES + _AMONG
-_SIZES_AMONG_COHORT = _SIZES + _OF_COHORT + " AND v.seq = ANY ($8::bigint[])"
-_DELETED = "SELECT v.seq, v.id " + _FROM + " AND v.deleted" + SHOWN
+
+
+class _Query(NamedTuple):
+    everybody: str
+    cohort: str
+    """The same of a cohort, whose number is $7."""
+
+
+def _query(text: str) -> _Query:
+    return _Query(text, text + _OF_COHORT)
+
+
+# A row for each line would cost PostgreSQL as much as joining the lines does, and the driver twice
+# as much. Runs are short enough to be joined, and if need be sorted, in a core's cache.
+_RUN = 128
+_LINES_OF_RUN = _live("r", f"least(r + {_RUN}, $2)")
+_RUNS = f"""
+SELECT x.* FROM generate_series($1::bigint, $2::bigint - 1, {_RUN}) AS r, LATERAL (
+  SELECT string_agg(int8send(v.line_hash), ''), string_agg(int4send(v.size), '') AS sizes,
+    string_agg(v.content, '\\x0a'::bytea)
+  FROM (SELECT v.* {_LINES_OF_RUN} %s ORDER BY v.seq) AS v OFFSET 0
+) AS x WHERE x.sizes IS NOT NULL
+"""  # noqa: S608 - of constants
+_TOGETHER = _Query(everybody=_RUNS % "", cohort=_RUNS % _OF_COHORT)
+# Nothing is sorted here: a window nearly always comes in order, and what an unanalysed table makes
+# the planner expect would have it sorted on disk.
+_SIZES = _query("SELECT v.seq, v.size " + _live("$1", "$2"))
+_DELETED = _query("SELECT v.seq, v.id " + _from("$1", "$2") + " AND v.deleted" + SHOWN)
+_SIZES_AMONG = _Query(
+    everybody=_SIZES.everybody + " AND v.seq = ANY ($7::bigint[])",
+    cohort=_SIZES.cohort + " AND v.seq = ANY ($8::bigint[])",
+)
 _CONTENTS = "SELECT seq, line_hash, content FROM versions WHERE seq = ANY ($1::bigint[])"
 _PIECE = "SELECT substring(content FROM $2 FOR $3) FROM versions WHERE seq = $1"
 _NO_CONTENT = "SELECT seq, line_hash, NULL FROM versions WHERE seq = ANY ($1::bigint[])"
@@ -91,11 +123,11 @@ class Reading:
             return
         for window in joined(windows, batch_bytes):
             if window.bytes <= batch_bytes:
-                rows = await _unless_damaged(self._fetch(_LINES, of, window.seqs))
-                async for batch in self._checked(of, rows or []):
-                    yield batch
-                    del batch
-                if rows is not None:
+                together = await self._together(of, window.seqs)
+                if together is not None:
+                    if together.lines:
+                        yield together
+                    del together
                     continue
             sizes = await self._fetch(_SIZES, of, window.seqs)
             async for batch in self._by_size(of, sizes, batch_bytes):
@@ -109,7 +141,7 @@ class Reading:
         for start in range(0, len(seqs), PICKED_AT_ONCE):
             some = seqs[start : start + PICKED_AT_ONCE]
             bounds = Range(first=some[0], end=some[-1] + 1)
-            sizes = await self._sizes_among(of, of.shown.parameters(bounds), list(some))
+            sizes = await self._fetch(_SIZES_AMONG, of, bounds, list(some))
             async for batch in self._by_size(of, sizes, batch_bytes):
                 yield batch
                 del batch
@@ -133,20 +165,19 @@ class Reading:
     async def _windows(self, of: Slice) -> list[Window]:
         return await self._reads.run(of.shown.at, windows_of, of.seqs, of.shown)
 
-    async def _fetch(self, query: str, of: Slice, seqs: Range) -> list[Record]:
+    async def _together(self, of: Slice, seqs: Range) -> Batch | None:
+        """Give what is shown of a window, or None where its rows must be looked at."""
+        runs = await _unless_damaged(self._fetch(_TOGETHER, of, seqs))
+        return None if runs is None else _joined(runs)
+
+    async def _fetch(
+        self, query: _Query, of: Slice, seqs: Range, *further: object
+    ) -> list[Record]:
         parameters = of.shown.parameters(seqs)
         if of.cohort is None:
-            return await self._ask(of, query, *parameters)
-        query, number = query + _OF_COHORT, of.cohort.number
-        return await self._ask_cohort(of.cohort, query, *parameters, number)
-
-    async def _sizes_among(
-        self, of: Slice, parameters: Sequence[object], seqs: Sequence[int]
-    ) -> list[Record]:
-        if of.cohort is None:
-            return await self._ask(of, _SIZES_AMONG, *parameters, seqs)
-        query, number = _SIZES_AMONG_COHORT, of.cohort.number
-        return await self._ask_cohort(of.cohort, query, *parameters, number, seqs)
+            return await self._ask(of, query.everybody, *parameters, *further)
+        number = of.cohort.number
+        return await self._ask_cohort(of.cohort, query.cohort, *parameters, number, *further)
 
     async def _by_size(
         self, of: Slice, sizes: Iterable[Record], batch_bytes: int
@@ -241,6 +272,20 @@ def _cut(
         total += size
     if seqs:
         yield seqs, total
+
+
+def _joined(runs: Sequence[Record]) -> Batch | None:
+    """Give the lines of some runs, or None if they are not those that were written."""
+    if not runs:
+        return Batch()
+    hashes, sizes, texts = zip(*runs, strict=True)
+    text = b"\n".join(text for text in texts if text is not None)
+    return undamaged(text, _integers(sizes, "i"), sum(_integers(hashes, "q")))
+
+
+def _integers(packed: Sequence[bytes], code: str) -> Sequence[int]:
+    numbers = b"".join(packed)
+    return struct.unpack(f">{len(numbers) // struct.calcsize(code)}{code}", numbers)
 
 
 def _batch(rows: Sequence[_Row]) -> tuple[Batch, dict[int, bytes | None]]:

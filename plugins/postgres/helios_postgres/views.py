@@ -6,14 +6,20 @@ from helios_core.exports import ExportView, Level
 from helios_core.extents import Range
 from helios_core.fhir.instants import FOREVER, to_stamp
 
-SHOWN = """
+
+def shown(first: str, end: str) -> str:
+    """Say what the versions `v` of a range of seqs satisfy that are shown; see `SHOWN`."""
+    return f"""
   AND v.since_stamp <= $3 AND v.since_stamp > $4 AND v.since_stamp < $5
   AND ($6 OR v.patients <> '')
   AND NOT EXISTS (
     SELECT FROM endings AS e
-    WHERE e.seq = v.seq AND e.seq >= $1 AND e.seq < $2 AND e.until_stamp <= $3
+    WHERE e.seq = v.seq AND e.seq >= {first} AND e.seq < {end} AND e.until_stamp <= $3
   )
 """
+
+
+SHOWN = shown("$1", "$2")
 """What the versions `v` from seq $1 to $2 satisfy that are shown, by `Shown.parameters`."""
 
 

@@ -15,12 +15,13 @@ from helios_s3.layout import part_key
 from helios_s3.unfinished import abort_of
 
 PIECE_BYTES = 1024 * 1024
+LARGE_PIECE_BYTES = 4 * PIECE_BYTES
 """How much is handed to the driver at once: enough to make the hop between languages cheap."""
 
-BLOCK_BYTES = 5 * 1024 * 1024
-"""The size of a multipart upload's blocks, the least S3 takes; up to it a part is sent at once."""
+BLOCK_BYTES = 16 * 1024 * 1024
+"""The size of a multipart upload's blocks; up to it a part is sent at once."""
 
-BLOCKS_AT_ONCE = 3
+BLOCKS_AT_ONCE = 2
 _PATIENCE_SECONDS = 10.0
 """How long a request under way may take to end once nobody wants the part any more."""
 
@@ -35,6 +36,9 @@ class _Pipe(AsyncIterator[bytes]):
     def __init__(self) -> None:
         self._pieces = asyncio.Queue[bytes | None](maxsize=1)
         self._abandoned = False
+
+    def has_room(self) -> bool:
+        return self._pieces.empty()
 
     async def put(self, piece: bytes | None) -> None:
         await self._pieces.put(piece)
@@ -143,11 +147,14 @@ class Upload:
         return asyncio.create_task(send())
 
     async def _hand_over(self, piece: bytes | None, sending: asyncio.Task[None]) -> None:
-        handing = asyncio.ensure_future(self._pipe.put(piece))
-        try:
-            await asyncio.wait([handing, sending], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            handing.cancel()
+        if self._pipe.has_room():
+            await self._pipe.put(piece)
+        else:
+            handing = asyncio.ensure_future(self._pipe.put(piece))
+            try:
+                await asyncio.wait([handing, sending], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                handing.cancel()
         if sending.done() and piece is not None:
             # The driver gave up before it had everything.
             try:
@@ -164,22 +171,17 @@ class Upload:
 
 
 async def pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Cut and join chunks to pieces of one size, the last one excepted."""
-    gathered = list[memoryview]()
+    """Join small chunks and cut large ones, so that most pieces are those that came."""
+    gathered = list[bytes]()
     size = 0
     async for chunk in chunks:
-        rest = memoryview(chunk)
-        while rest:
-            gathered.append(rest[: PIECE_BYTES - size])
-            rest = rest[len(gathered[-1]) :]
-            size += len(gathered[-1])
-            if size == PIECE_BYTES:
-                piece, gathered, size = b"".join(gathered), [], 0
-                yield piece
-                del piece
-        if gathered and len(chunk) > PIECE_BYTES:
-            # What is left over would keep all of the chunk while the next one is made.
-            gathered = [memoryview(b"".join(gathered))]
-        del chunk, rest
+        gathered.append(chunk)
+        size += len(chunk)
+        del chunk  # or it would be kept while the next one is made
+        if size >= PIECE_BYTES:
+            whole, gathered, size = b"".join(gathered), [], 0
+            for start in range(0, len(whole), LARGE_PIECE_BYTES):
+                yield whole[start : start + LARGE_PIECE_BYTES]
+            del whole
     if gathered:
         yield b"".join(gathered)

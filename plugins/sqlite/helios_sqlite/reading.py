@@ -4,17 +4,15 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import accumulate, pairwise, takewhile
+from itertools import accumulate, takewhile
 
 import msgspec
-from xxhash import xxh3_64_intdigest
 
-from helios_core.damage import damaged_line
+from helios_core.damage import damaged_line, undamaged
 from helios_core.data_providers import Batch, Damaged
 from helios_core.exports import Cohort, ExportView, Shard
 from helios_core.extents import EXTENT_BITS, Range, scope_range
-from helios_core.framed import Framed
-from helios_core.hashes import HASHES, line_hash, unsigned
+from helios_core.hashes import line_hash, unsigned
 from helios_sqlite.databases import Reader
 from helios_sqlite.failures import is_damage, primary_code
 from helios_sqlite.scopes import find_scope
@@ -252,16 +250,7 @@ def _undamaged(high: float, low: float, sizes: str | None, content: bytes | None
     """Give the lines of a window, or None if they are not those that were written."""
     if sizes is None:
         return Batch()
-    text = content or b""
-    ends = list(accumulate(map(int, sizes.split(","))))
-    if ends[-1] != len(text) + 1:
-        return None
-    view = memoryview(text)
-    digests = [xxh3_64_intdigest(view[begin : end - 1]) for begin, end in pairwise((0, *ends))]
-    stored = (int(high) << 32) + int(low)
-    if (stored - sum(digests)) % HASHES:
-        return None
-    return Batch(lines=Framed(text, ends), digests=digests)
+    return undamaged(content or b"", map(int, sizes.split(",")), (int(high) << 32) + int(low))
 
 
 def next_among(
