@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import psutil
 
 HELIOS = Path(sys.executable).with_name("helios")
 WORKING = re.compile(r"^Working with", re.MULTILINE)
@@ -139,16 +141,14 @@ class Server:
             paths = [urlsplit(str(entry["url"])).path for entry in export.manifest["output"]]
             return sum(_receive(connection, path, buffer) for path in paths)
 
-    def forget_peak(self) -> None:
-        Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")
-
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def peak_bytes(self) -> int:
-        """Give the highest resident memory since it was last forgotten."""
-        return peak_bytes(self.pid)
+        """Give the highest resident memory of the server or of a worker's process."""
+        workers = [each.pid for each in psutil.Process(self.pid).children()]
+        return max(map(peak_bytes, [self.pid, *workers]))
 
     def _ask(
         self, method: str, path: str, **headers: str
@@ -189,15 +189,10 @@ def peak_bytes(pid: int) -> int:
 
 
 @contextmanager
-def working(folder: Path, processes: int, **settings: str) -> Iterator[list[int]]:
-    """Run some `helios worker` on a data folder, and give their process ids once they work."""
-    logs = [folder.parent / f"worker-{number}.log" for number in range(processes)]
-    with ExitStack() as stack:
-        yield [stack.enter_context(_worker(folder, log, **settings)) for log in logs]
-
-
-@contextmanager
-def _worker(folder: Path, log: Path, **settings: str) -> Iterator[int]:
+def working(folder: Path, workers: int, **settings: str) -> Iterator[int]:
+    """Run `helios worker` on a data folder, and give its process id once it works."""
+    log = folder.parent / "worker.log"
+    settings = settings | {"HFS_BULK_EXPORT_WORKER_CONCURRENCY": str(workers)}
     with _running("worker", folder, log, **settings) as process:
         _found(WORKING, process, log)
         yield process.pid

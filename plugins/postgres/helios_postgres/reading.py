@@ -34,7 +34,6 @@ def _live(first: str, end: str) -> str:
 # Which side of a cohort is looked up in the other is decided here and not by the planner: what it
 # takes the table to hold, just after a million rows came, can be wrong by any factor. OFFSET keeps
 # a query from becoming a join that it could turn around.
-_BY_INDEX = "SELECT set_config('enable_seqscan', 'off', true)"
 _OF_COHORT = """
   AND EXISTS (
     SELECT FROM cohort_members AS k
@@ -254,7 +253,6 @@ async def _rows_of_cohort(
 ) -> list[Record]:
     # Its tables are not logged, so that a replica does not have them.
     await check(connection, cohort)
-    await connection.fetchrow(_BY_INDEX)
     return await connection.fetch(query, *parameters)
 
 
