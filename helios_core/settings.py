@@ -179,7 +179,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(title="seconds", description="How long a finished export and its files are kept."),
     ] = timedelta(days=1)
     bulk_export_worker_concurrency: Annotated[
-        int, Meta(ge=1, description="Workers of one process: shards exported at the same time.")
+        int,
+        Meta(
+            ge=1,
+            description="Workers of one `helios serve` or `helios worker`: shards exported at the "
+            "same time. Each but the first has a process of its own.",
+        ),
     ] = 2
     bulk_export_disable_local_worker: Annotated[
         bool,

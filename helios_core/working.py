@@ -263,6 +263,7 @@ def main() -> int:
     logs.set_up(settings.log_level, settings.log_format)
     working = work(
         settings,
+        on_ready=lambda: _log.info("worker.ready"),
         on_stop=lambda: exit_after(settings.worker_shutdown_timeout),
         lifeline=sys.stdin.fileno(),
     )
