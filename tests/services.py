@@ -154,6 +154,8 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
             "HFS_BULK_EXPORT_S3_FORCE_PATH_STYLE": "true",
             "HFS_BULK_EXPORT_S3_ACCESS_KEY_ID": self.access_key,
             "HFS_BULK_EXPORT_S3_SECRET_ACCESS_KEY": self.secret_key,
+            # The least there is, so that files of a few megabytes are sent in blocks.
+            "HFS_BULK_EXPORT_S3_BLOCK_BYTES": "5242880",
         }
 
     def client(self, *, retries: int = 4) -> Any:

@@ -7,6 +7,7 @@ import pytest
 from helios_core.variables import Secret
 from helios_s3 import S3OutputStore, S3Settings
 from helios_s3.buckets import Bucket
+from helios_s3.settings import MEBIBYTE
 from tests.proxies import HTTPProxy
 
 
@@ -33,6 +34,8 @@ def settings(bucket):
             "region": bucket.region,
             "access_key_id": Secret(bucket.access_key),
             "secret_access_key": Secret(bucket.secret_key),
+            # The least there is, so that what is tested in blocks need not be large.
+            "block_bytes": 5 * MEBIBYTE,
         }
         return S3Settings(**reaching | changes)
 

@@ -19,7 +19,7 @@ from helios_s3 import S3Settings, helios_output_store
 bucket, endpoint, key, secret = sys.argv[1:]
 settings = S3Settings(
     bucket=bucket, endpoint=endpoint, allow_http=True, force_path_style=True, region="us-east-1",
-    access_key_id=Secret(key), secret_access_key=Secret(secret),
+    access_key_id=Secret(key), secret_access_key=Secret(secret), block_bytes=5 * 1024 * 1024,
 )
 opening = helios_output_store().open(settings)
 """

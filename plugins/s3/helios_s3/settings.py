@@ -10,6 +10,8 @@ from msgspec import Meta
 
 from helios_core.variables import Secret
 
+MEBIBYTE = 1024 * 1024
+
 LONGEST_LINK = timedelta(days=7)
 """A signature of version 4 is good for no longer (AWS, Signature Version 4, query parameters)."""
 
@@ -170,6 +172,17 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
         ]
         | None
     ) = None
+    block_bytes: Annotated[
+        int,
+        Meta(
+            ge=5 * MEBIBYTE,
+            le=5 * 1024 * MEBIBYTE,
+            title="bytes",
+            description="Size of the blocks in which a part is sent; one up to this size is sent "
+            "at once. Three blocks of each worker are in memory.",
+            extra={"name": "HFS_BULK_EXPORT_S3_BLOCK_BYTES"},
+        ),
+    ] = 16 * MEBIBYTE
     file_url_ttl: Annotated[
         timedelta,
         Meta(title="seconds", extra={"setting": "HFS_BULK_EXPORT_FILE_URL_TTL"}),

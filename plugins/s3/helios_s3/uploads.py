@@ -18,9 +18,6 @@ PIECE_BYTES = 1024 * 1024
 LARGE_PIECE_BYTES = 4 * PIECE_BYTES
 """How much is handed to the driver at once: enough to make the hop between languages cheap."""
 
-BLOCK_BYTES = 16 * 1024 * 1024
-"""The size of a multipart upload's blocks; up to it a part is sent at once."""
-
 BLOCKS_AT_ONCE = 2
 _PATIENCE_SECONDS = 10.0
 """How long a request under way may take to end once nobody wants the part any more."""
@@ -82,7 +79,7 @@ class Upload:
         self._size += len(piece)
         if self._sending is None:
             self._held.append(piece)
-            if self._size > BLOCK_BYTES:
+            if self._size > self._bucket.settings.block_bytes:
                 await self._begin()
         else:
             await self._hand_over(piece, self._sending)
@@ -140,7 +137,7 @@ class Upload:
                 content,
                 attributes=self._attributes,
                 use_multipart=in_blocks,
-                chunk_size=BLOCK_BYTES,
+                chunk_size=self._bucket.settings.block_bytes,
                 max_concurrency=BLOCKS_AT_ONCE,
             )
 
