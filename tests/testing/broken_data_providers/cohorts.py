@@ -86,10 +86,9 @@ class TestCutsTheCohort(OnMemoryProvider):
 class KeepsOneCohort(MemoryDataProvider):
     """The cohort of whoever came last is everybody's."""
 
-    async def read(self, view, shard, *, batch_bytes):
+    def read(self, view, shard, *, batch_bytes):
         self.cohort = view.cohort
-        async for batch in super().read(view, shard, batch_bytes=batch_bytes):
-            yield batch
+        return super().read(view, shard, batch_bytes=batch_bytes)
 
     def _changes(self, view, resource_type, within=None):
         for change in super()._changes(

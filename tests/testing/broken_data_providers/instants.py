@@ -1,6 +1,7 @@
 """P1, P3: settled transaction times, and the state at one of them."""
 
 import asyncio
+from contextlib import contextmanager
 from datetime import timedelta
 
 import msgspec
@@ -58,17 +59,24 @@ class TestTrustsTheClock(OnMemoryProvider):
     caught_by = ("test_stamps_do_not_go_back_with_the_clock",)
 
 
+@contextmanager
+def _stamping(provider, stamp):
+    """Give this instant to the next write, whatever was given before."""
+    clock, last = provider._clock, provider._last
+    provider._clock, provider._last = lambda: stamp, stamp - MICROSECOND
+    try:
+        yield
+    finally:
+        provider._clock, provider._last = clock, max(last, provider._last)
+
+
 class StampsBySeconds(MemoryDataProvider):
     """Two writes within a second carry one instant."""
 
     async def write(self, tenant, fhir_version, changes):
-        clock, stamp = self._clock, max(self._clock().replace(microsecond=0), self._last)
-        self._last = stamp - MICROSECOND
-        self._clock = lambda: stamp
-        try:
+        stamp = max(self._clock().replace(microsecond=0), self._last)
+        with _stamping(self, stamp):
             return await super().write(tenant, fhir_version, changes)
-        finally:
-            self._clock = clock
 
 
 class TestStampsBySeconds(OnMemoryProvider):
@@ -84,16 +92,11 @@ class StampsBeforeWaiting(MemoryDataProvider):
     """A writer takes its instant, then waits for its turn to commit."""
 
     async def write(self, tenant, fhir_version, changes):
-        clock, stamp = self._clock, max(self._clock(), self._last + MICROSECOND)
+        stamp = max(self._clock(), self._last + MICROSECOND)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        last, self._last = self._last, stamp - MICROSECOND
-        self._clock = lambda: stamp
-        try:
+        with _stamping(self, stamp):
             return await super().write(tenant, fhir_version, changes)
-        finally:
-            self._clock = clock
-            self._last = max(last, self._last)
 
 
 class TestStampsBeforeWaiting(OnMemoryProvider):

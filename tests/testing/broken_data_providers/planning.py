@@ -11,11 +11,10 @@ from tests.testing.on_memory import OnMemoryProvider
 class OverlapsShards(MemoryDataProvider):
     """The end of a range is taken in."""
 
-    async def read(self, view, shard, *, batch_bytes):
+    def read(self, view, shard, *, batch_bytes):
         end = None if shard.end is None else shard.end + "!"
         shard = msgspec.structs.replace(shard, end=end)
-        async for batch in super().read(view, shard, batch_bytes=batch_bytes):
-            yield batch
+        return super().read(view, shard, batch_bytes=batch_bytes)
 
 
 class TestOverlapsShards(OnMemoryProvider):

@@ -60,9 +60,8 @@ class TestRepeatsARowPerPage(OnMemoryProvider):
 
 
 class ReadsEverythingAtOnce(MemoryDataProvider):
-    async def read(self, view, shard, *, batch_bytes):
-        async for batch in super().read(view, shard, batch_bytes=1_000_000_000):
-            yield batch
+    def read(self, view, shard, *, batch_bytes):
+        return super().read(view, shard, batch_bytes=1_000_000_000)
 
 
 class TestReadsEverythingAtOnce(OnMemoryProvider):

@@ -71,9 +71,8 @@ class TestNamesWhatCameBack(OnMemoryProvider):
 
 
 class NamesAllDeletionsAtOnce(MemoryDataProvider):
-    async def read_deleted(self, view, shard, *, batch_rows):
-        async for ids in super().read_deleted(view, shard, batch_rows=1_000_000):
-            yield ids
+    def read_deleted(self, view, shard, *, batch_rows):
+        return super().read_deleted(view, shard, batch_rows=1_000_000)
 
 
 class TestNamesAllDeletionsAtOnce(OnMemoryProvider):

@@ -37,11 +37,15 @@ class TestNewestFirst(OnMemoryJobs):
     caught_by = ("test_within_a_tenant_the_oldest_job_and_lowest_shard_come_first",)
 
 
+def _free_in_turn(store, now):
+    active = [entry for entry in store._entries.values() if entry.job.status.active]
+    active.sort(key=lambda entry: (store._served[entry.job.tenant], entry.place))
+    return ((entry, work) for entry in active for work in entry.work if work.free(now))
+
+
 class IgnoresThePhases(MemoryJobStore):
     def _fairest(self, now):
-        active = [entry for entry in self._entries.values() if entry.job.status.active]
-        active.sort(key=lambda entry: (self._served[entry.job.tenant], entry.place))
-        return next(((e, work) for e in active for work in e.work if work.free(now)), None)
+        return next(_free_in_turn(self, now), None)
 
 
 class TestIgnoresThePhases(OnMemoryJobs):
@@ -57,10 +61,7 @@ class TakesHeldShardsForComplete(MemoryJobStore):
     """A phase begins as soon as nothing of the one before can be claimed."""
 
     def _fairest(self, now):
-        active = [entry for entry in self._entries.values() if entry.job.status.active]
-        active.sort(key=lambda entry: (self._served[entry.job.tenant], entry.place))
-        free = [(e, work) for e in active for work in e.work if work.free(now)]
-        return min(free, key=lambda found: found[1].shard.phase, default=None)
+        return min(_free_in_turn(self, now), key=lambda found: found[1].shard.phase, default=None)
 
 
 class TestTakesHeldShardsForComplete(OnMemoryJobs):

@@ -1,4 +1,4 @@
-"""What a shard notes for the later phases of its job."""
+"""J13: what a shard notes for the later phases of its job."""
 
 from helios_core.memory.jobs import MemoryJobStore
 from tests.testing.on_memory import OnMemoryJobs

@@ -1,4 +1,4 @@
-"""J5: parts that are published with the shard, and the job with the last of them."""
+"""J5, J12: parts that are published with their shard, each in a place it keeps."""
 
 import msgspec
 
