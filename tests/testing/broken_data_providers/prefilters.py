@@ -2,6 +2,7 @@
 
 import msgspec
 
+from helios_core.data_providers import Put
 from helios_core.exports import Level
 from helios_core.fhir.search import AnyOf, AnyTerm
 from helios_core.memory.data import MemoryDataProvider
@@ -13,15 +14,12 @@ from tests.testing.on_memory import OnMemoryProvider
 class FindsFewerCandidates(MemoryDataProvider):
     """Of several alternatives the index is asked for the first."""
 
-    async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+    def read_candidates(self, view, shard, prefilter, *, batch_bytes):
         if isinstance(prefilter, AnyOf):
             prefilter = prefilter.parts[0]
         if isinstance(prefilter, AnyTerm):
             prefilter = AnyTerm(frozenset(sorted(prefilter.terms)[:1]))
-        async for batch in super().read_candidates(
-            view, shard, prefilter, batch_bytes=batch_bytes
-        ):
-            yield batch
+        return super().read_candidates(view, shard, prefilter, batch_bytes=batch_bytes)
 
 
 class TestFindsFewerCandidates(OnMemoryProvider):
@@ -29,13 +27,35 @@ class TestFindsFewerCandidates(OnMemoryProvider):
     caught_by = ("test_candidates_hold_every_match",)
 
 
-class FindsCandidatesOfAllShards(MemoryDataProvider):
+class IndexesWhatIsTold(MemoryDataProvider):
+    """What comes without its terms does not come into the index."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self._told = set()
+
+    async def write(self, tenant, fhir_version, changes):
+        puts = [change.resource for change in changes if isinstance(change, Put)]
+        self._told.update(each.id for each in puts if each.terms is not None)
+        return await super().write(tenant, fhir_version, changes)
+
     async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
-        shard = msgspec.structs.replace(shard, start=None, end=None)
         async for batch in super().read_candidates(
             view, shard, prefilter, batch_bytes=batch_bytes
         ):
-            yield batch
+            told = [line for line in batch.lines if msgspec.json.decode(line)["id"] in self._told]
+            yield msgspec.structs.replace(batch, lines=told)
+
+
+class TestIndexesWhatIsTold(OnMemoryProvider):
+    subject_class = IndexesWhatIsTold
+    caught_by = ("test_candidates_hold_what_came_without_terms",)
+
+
+class FindsCandidatesOfAllShards(MemoryDataProvider):
+    def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+        shard = msgspec.structs.replace(shard, start=None, end=None)
+        return super().read_candidates(view, shard, prefilter, batch_bytes=batch_bytes)
 
 
 class TestFindsCandidatesOfAllShards(OnMemoryProvider):
@@ -47,9 +67,8 @@ class TestFindsCandidatesOfAllShards(OnMemoryProvider):
 
 
 class GivesAllCandidatesAtOnce(MemoryDataProvider):
-    async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
-        async for batch in super().read_candidates(view, shard, prefilter, batch_bytes=1 << 40):
-            yield batch
+    def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+        return super().read_candidates(view, shard, prefilter, batch_bytes=1 << 40)
 
 
 class TestGivesAllCandidatesAtOnce(OnMemoryProvider):
@@ -78,12 +97,9 @@ class TestIndexesTheCurrentVersion(OnMemoryProvider):
 
 
 class FindsCandidatesOfAnyTime(MemoryDataProvider):
-    async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+    def read_candidates(self, view, shard, prefilter, *, batch_bytes):
         view = asking(view, since=None, until=None)
-        async for batch in super().read_candidates(
-            view, shard, prefilter, batch_bytes=batch_bytes
-        ):
-            yield batch
+        return super().read_candidates(view, shard, prefilter, batch_bytes=batch_bytes)
 
 
 class TestFindsCandidatesOfAnyTime(OnMemoryProvider):
@@ -92,12 +108,9 @@ class TestFindsCandidatesOfAnyTime(OnMemoryProvider):
 
 
 class FindsCandidatesOfAnybody(MemoryDataProvider):
-    async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+    def read_candidates(self, view, shard, prefilter, *, batch_bytes):
         view = msgspec.structs.replace(asking(view, level=Level.SYSTEM), cohort=None)
-        async for batch in super().read_candidates(
-            view, shard, prefilter, batch_bytes=batch_bytes
-        ):
-            yield batch
+        return super().read_candidates(view, shard, prefilter, batch_bytes=batch_bytes)
 
 
 class TestFindsCandidatesOfAnybody(OnMemoryProvider):
@@ -129,4 +142,21 @@ class FindsCandidatesOfAllTenants(MemoryDataProvider):
 
 class TestFindsCandidatesOfAllTenants(OnMemoryProvider):
     subject_class = FindsCandidatesOfAllTenants
-    caught_by = ("test_candidates_stay_in_tenant_and_version",)
+    caught_by = (
+        "test_candidates_stay_in_tenant_and_version",
+        "test_what_nobody_stored_has_no_candidates",
+    )
+
+
+class NeedsAnIndexToLookInto(MemoryDataProvider):
+    """There is none before the first resource of a type."""
+
+    def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+        request = view.request
+        _ = dict(self._scopes)[request.tenant, request.fhir_version, shard.resource_type]
+        return super().read_candidates(view, shard, prefilter, batch_bytes=batch_bytes)
+
+
+class TestNeedsAnIndexToLookInto(OnMemoryProvider):
+    subject_class = NeedsAnIndexToLookInto
+    caught_by = ("test_what_nobody_stored_has_no_candidates",)

@@ -1,15 +1,12 @@
 """SupportsSearch: matches, their order and their pages."""
 
-from datetime import UTC, datetime, timedelta
-
 import msgspec
 
 from helios_core.data_providers import Order, Page
+from helios_core.fhir.instants import from_stamp
 from helios_core.fhir.search import AllOf, AnyId, Updated
 from helios_core.memory.data import MemoryDataProvider
 from tests.testing.on_memory import OnMemoryProvider
-
-MICROSECOND = timedelta(microseconds=1)
 
 
 class FindsOldVersions(MemoryDataProvider):
@@ -38,6 +35,19 @@ class SearchesAllTenants(MemoryDataProvider):
 class TestSearchesAllTenants(OnMemoryProvider):
     subject_class = SearchesAllTenants
     caught_by = ("test_a_search_gives_the_current_resources_of_a_type",)
+
+
+class NeedsSomethingToSearch(MemoryDataProvider):
+    """There is nothing to look into before the first resource of a type."""
+
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        _ = dict(self._scopes)[tenant, fhir_version, query.filter.resource_type]
+        return await super().search(tenant, fhir_version, query, count=count, after=after)
+
+
+class TestNeedsSomethingToSearch(OnMemoryProvider):
+    subject_class = NeedsSomethingToSearch
+    caught_by = ("test_a_search_where_nothing_was_stored_is_empty",)
 
 
 class ForgetsTheContentOfMatches(MemoryDataProvider):
@@ -118,7 +128,7 @@ def _bounds(prefilter):
         if isinstance(part, Updated):
             for bound in (part.since, part.until):
                 if bound is not None:
-                    yield datetime(1970, 1, 1, tzinfo=UTC) + bound * MICROSECOND
+                    yield from_stamp(bound)
 
 
 class TestExcludesBounds(OnMemoryProvider):
