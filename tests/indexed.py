@@ -1,7 +1,6 @@
 """What an index leads to, for tests of the plugins that keep one."""
 
 from helios_core.data_providers import Query
-from helios_core.fhir.resources import parse_resource
 from helios_core.testing import corpus
 from helios_core.testing.corpus import view
 from helios_core.testing.provider_prefilters import searched, sift
@@ -30,12 +29,3 @@ async def pages(provider, condition, order):
         if (after := page.next) is None:
             assert page.total == len(found)
             return found
-
-
-def without_terms(resource):
-    """Give the same resource as somebody does who does not tell its terms."""
-    line = resource.stamped(1, corpus.AN_INSTANT)
-    parsed = parse_resource(line, corpus.VERSION)
-    return type(parsed)(
-        **{name: getattr(parsed, name) for name in parsed.__struct_fields__ if name != "terms"}
-    )

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from helios_core.data_providers import (
@@ -12,7 +13,7 @@ from helios_core.data_providers import (
     SupportsPrefilter,
     SupportsWrites,
 )
-from helios_core.exports import ExportView, Level
+from helios_core.exports import ExportView, Level, Shard
 from helios_core.fhir.resources import Resource
 from helios_core.fhir.search import Filter, any_of, compile_query
 from helios_core.fhir.versions import FHIRVersion
@@ -98,6 +99,18 @@ class PrefilterClauses(DataProviderContract):
         found = await sift(provider, await everything_now(provider), searched(alternatives))
 
         assert found.matches == found.expected
+
+    async def test_candidates_hold_what_came_without_terms(self, provider: DataProvider) -> None:
+        """P5, SupportsPrefilter: `Resource.terms` may leave it to the store to find them out."""
+        self.needs(SupportsPrefilter)
+        untold = [msgspec.structs.replace(each, terms=None) for each in measurements()]
+        await self.seed(provider, *untold)
+        everything = await everything_now(provider)
+
+        for alternatives in SEARCHES:
+            found = await sift(provider, everything, searched(alternatives))
+            assert found.matches == found.expected
+            assert len(found.lines) == len(untold)
 
     async def test_candidates_are_what_a_shard_shows_in_its_order(
         self, provider: DataProvider
@@ -209,6 +222,20 @@ class PrefilterClauses(DataProviderContract):
             found = await sift(provider, await everything_now(provider), searched(alternatives))
             assert found.matches == found.expected
             assert len(found.lines) == len(ours)
+
+    async def test_what_nobody_stored_has_no_candidates(self, provider: DataProvider) -> None:
+        """P7, SupportsPrefilter: where there is no index yet, none of another is looked at."""
+        self.needs(SupportsPrefilter)
+        assert isinstance(provider, SupportsPrefilter)
+        await self.seed(provider, *measurements(10))
+        nobodys = view(await provider.transaction_time(), request(tenant="nobody"))
+        shard = Shard(number=0, resource_type="Observation", ordinal=1)
+
+        for alternatives in SEARCHES:
+            prefilter = searched(alternatives).prefilter()
+            if prefilter is not None:
+                read = provider.read_candidates(nobodys, shard, prefilter, batch_bytes=1000)
+                assert [line async for batch in read for line in batch.lines] == []
 
     async def test_candidates_outlive_a_restart(self, tmp_path: Path) -> None:
         """P5, SupportsPrefilter: an index is as durable as what it is about."""

@@ -55,6 +55,19 @@ class SearchClauses(DataProviderContract):
 
         assert await self._ids(provider, ALL) == ["p1", "p2"]
 
+    @pytest.mark.parametrize("order", ORDERS)
+    async def test_a_search_where_nothing_was_stored_is_empty(
+        self, provider: DataProvider, order: Order
+    ) -> None:
+        """SupportsSearch: with or without a filter that an index helps with."""
+        self.needs(SupportsSearch)
+        assert isinstance(provider, SupportsSearch)
+
+        for pairs in ((), (("_id", "p1"),), (("name", "odd"),), (("identifier", "x"),)):
+            asked = query(*pairs, order=order, total=True)
+            page = await provider.search(corpus.TENANT, corpus.VERSION, asked, count=10)
+            assert ([*page.resources], page.next, page.total) == ([], None, 0)
+
     async def test_a_search_gives_stored_versions(self, provider: DataProvider) -> None:
         """SupportsSearch: the same as reading each."""
         self.needs(SupportsSearch)

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from helios_core.data_providers import Order, Query
+from helios_core.data_providers import Order
 from helios_core.errors import BackendError, SchemaOutdated
 from helios_core.exports import Level
-from helios_core.fhir.search import TERMS_VERSION, AnyTerm, compile_query
+from helios_core.fhir.search import TERMS_VERSION, compile_query
 from helios_core.testing import corpus
 from helios_core.testing.corpus import measurement, patient, request, view
 from helios_core.testing.provider_contract import delete
@@ -22,7 +22,7 @@ from helios_postgres import (
     ordering,
     searching,
 )
-from tests.indexed import pages, sifted, without_terms
+from tests.indexed import pages, sifted
 
 
 @pytest.fixture
@@ -68,15 +68,6 @@ async def test_the_index_gives_nothing_but_what_matches(
     found = await sifted(provider, alternatives)
 
     assert found.candidates == found.expected
-
-
-async def test_terms_are_found_out_where_the_resource_does_not_tell(provider, write):
-    await write(*map(without_terms, measurements(8)))
-
-    found = await sifted(provider, [[("code", "weight")]])
-
-    assert found.candidates == found.expected
-    assert len(found.expected) > 0
 
 
 async def test_an_unchanged_resource_is_indexed_once(write, raw):
@@ -318,24 +309,3 @@ async def test_a_search_by_a_damaged_index_says_what_to_do(provider, write, raw)
 
     with pytest.raises(BackendError, match="helios migrate"):
         await pages(provider, searched([[("status", "final")]]), Order.ID)
-
-
-async def test_a_type_nobody_stored_has_no_candidates(provider, write):
-    await write(patient("p1"))
-    now = await provider.transaction_time()
-    [shard] = await provider.plan(view(now), shard_bytes=1 << 30)
-    elsewhere = view(now, request(tenant="nobody"))
-
-    read = provider.read_candidates(elsewhere, shard, AnyTerm(frozenset({1})), batch_bytes=1000)
-
-    assert [batch async for batch in read] == []
-
-
-async def test_a_search_where_nothing_was_stored_is_empty(provider):
-    condition = compile_query(corpus.VERSION, "Patient", [("_id", "p1")])
-
-    page = await provider.search(
-        corpus.TENANT, corpus.VERSION, Query(filter=condition, total=True), count=10
-    )
-
-    assert (page.resources, page.next, page.total) == ([], None, 0)

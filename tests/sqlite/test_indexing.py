@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from helios_core.data_providers import Order, Put, Query
+from helios_core.data_providers import Order, Put
 from helios_core.errors import SchemaOutdated
 from helios_core.exports import Level
 from helios_core.fhir.resources import parse_resource
-from helios_core.fhir.search import TERMS_VERSION, AnyTerm, compile_query, terms_of
+from helios_core.fhir.search import TERMS_VERSION, compile_query, terms_of
 from helios_core.fhir.versions import FHIRVersion
 from helios_core.testing import corpus
-from helios_core.testing.corpus import measurement, patient, request, view
+from helios_core.testing.corpus import measurement, patient, request
 from helios_core.testing.provider_prefilters import SEARCHES, measurements, searched
 from helios_sqlite import candidates, indexing, migrate, narrowing, open_data_provider, searching
 from helios_sqlite.files import PAGE_BYTES
-from tests.indexed import pages, sifted, without_terms
+from tests.indexed import pages, sifted
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "shared" / "data" / "spec-examples"
 
@@ -47,15 +47,6 @@ async def test_the_index_gives_nothing_but_what_matches(provider, write, alterna
     found = await sifted(provider, alternatives)
 
     assert found.candidates == found.expected
-
-
-async def test_terms_are_found_out_where_the_resource_does_not_tell(provider, write):
-    await write(*map(without_terms, measurements(8)))
-
-    found = await sifted(provider, [[("code", "weight")]])
-
-    assert found.candidates == found.expected
-    assert len(found.expected) > 0
 
 
 async def test_an_unchanged_resource_is_indexed_once(provider, write, raw):
@@ -188,29 +179,6 @@ async def test_other_errors_of_the_index_are_not_taken_for_damage(provider, writ
 
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         await sifted(provider, [[("status", "final")]])
-
-
-async def test_a_type_nobody_stored_has_no_candidates(provider, write):
-    await write(patient("p1"))
-    now = await provider.transaction_time()
-    shown = view(now)
-    [shard] = await provider.plan(shown, shard_bytes=1 << 30)
-    condition = AnyTerm(frozenset({1}))
-    elsewhere = view(now, request(tenant="nobody"))
-
-    read = provider.read_candidates(elsewhere, shard, condition, batch_bytes=1000)
-
-    assert [batch async for batch in read] == []
-
-
-async def test_a_search_where_nothing_was_stored_is_empty(provider):
-    condition = compile_query(corpus.VERSION, "Patient", [("_id", "p1")])
-
-    page = await provider.search(
-        corpus.TENANT, corpus.VERSION, Query(filter=condition, total=True), count=10
-    )
-
-    assert (page.resources, page.next, page.total) == ([], None, 0)
 
 
 @pytest.mark.skipif(

@@ -1,31 +1,41 @@
 """Run tests that should fail, in a process of their own."""
 
+import inspect
 import re
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 OPTIONS = ["-q", "--tb=no", "--assert=plain", "-rfE", "-pno:randomly", "-pno:cacheprovider"]
 
 
-def failed_tests(
-    path: Path, suites: dict[str, type], *, options: Sequence[str] = ()
-) -> dict[str, set[str]]:
-    """Run what each suite of a file says catches it, and give what did fail by suite."""
-    tests = [f"{path}::{name}::{test}" for name in suites for test in suites[name].caught_by]
+def failed_tests(suites: Sequence[type], *, options: Sequence[str] = ()) -> dict[type, set[str]]:
+    """Run what each suite says catches it, and give what did fail by suite."""
+    places = {suite: _place(suite) for suite in suites}
+    tests = [f"{places[suite]}::{test}" for suite in suites for test in suite.caught_by]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *OPTIONS, *options, *tests],
-        cwd=path.parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
-    failed = defaultdict(set)
-    for suite, test in re.findall(r"^FAILED \S+::(\w+)::(\w+)", run.stdout, re.MULTILINE):
-        failed[suite].add(test)
-    return failed
+    failed = re.findall(r"^FAILED (\S+::\w+)::(\w+)", run.stdout, re.MULTILINE)
+    return {
+        suite: {test for found, test in failed if found == place}
+        for suite, place in places.items()
+    }
+
+
+def _place(suite: type) -> str:
+    return f"{Path(inspect.getfile(suite)).relative_to(ROOT).as_posix()}::{suite.__name__}"
+
+
+def broken_suites(module: object) -> list[type]:
+    """Give the suites of a module of broken backends."""
+    return [suite for name, suite in vars(module).items() if name.startswith("Test")]

@@ -1,46 +1,56 @@
-"""Every broken backend is caught by the tests that name its clause."""
+"""
+Every broken backend is caught by the tests that name its clause.
 
+The modules of `broken_data_providers` and `broken_job_stores` hold backends that are wrong on
+purpose, each followed by the suite that it is held to. They are not collected with the other
+tests: here they are run, and each has to fail the tests in its `caught_by`.
+"""
+
+import importlib
+import pkgutil
 from functools import cache
-from pathlib import Path
 
 import pytest
 
 from helios_core.testing import DataProviderSuite, JobStoreSuite
 from tests.testing import broken_data_providers, broken_job_stores
-from tests.testing.caught import failed_tests
+from tests.testing.caught import broken_suites, failed_tests
 
+FAMILIES = {DataProviderSuite: broken_data_providers, JobStoreSuite: broken_job_stores}
 NOT_OF_THE_BACKEND = {"test_waivers_are_printed", "test_exactly_the_claimed_powers_are_present"}
 
 
-def _broken(module):
-    return {name: suite for name, suite in vars(module).items() if name.startswith("Test")}
+@cache
+def _broken(family):
+    folder = FAMILIES[family]
+    return [
+        suite
+        for found in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}.")
+        for suite in broken_suites(importlib.import_module(found.name))
+    ]
 
 
 CASES = [
-    pytest.param(module, name, id=name)
-    for module in (broken_data_providers, broken_job_stores)
-    for name in _broken(module)
+    pytest.param(family, suite, id=suite.__name__)
+    for family in FAMILIES
+    for suite in _broken(family)
 ]
 
 
 @cache
-def _failed(module):
-    options = ["--hypothesis-profile=broken"]
-    return failed_tests(Path(module.__file__), _broken(module), options=options)
+def _failed(family):
+    return failed_tests(_broken(family), options=["--hypothesis-profile=broken"])
 
 
-@pytest.mark.parametrize(("module", "name"), CASES)
-def test_a_broken_backend_is_caught_by_the_tests_of_its_clause(module, name):
-    assert _failed(module)[name] == set(_broken(module)[name].caught_by)
+@pytest.mark.parametrize(("family", "suite"), CASES)
+def test_a_broken_backend_is_caught_by_the_tests_of_its_clause(family, suite):
+    assert _failed(family)[suite] == set(suite.caught_by)
 
 
-@pytest.mark.parametrize(
-    ("suite", "module"),
-    [(DataProviderSuite, broken_data_providers), (JobStoreSuite, broken_job_stores)],
-)
-def test_every_test_of_a_suite_catches_a_broken_backend(suite, module):
-    tests = {name for name in dir(suite) if name.startswith("test_")}
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_test_of_a_suite_catches_a_broken_backend(family):
+    tests = {name for name in dir(family) if name.startswith("test_")}
 
-    caught = {test for broken in _broken(module).values() for test in broken.caught_by}
+    caught = {test for suite in _broken(family) for test in suite.caught_by}
 
     assert caught == tests - NOT_OF_THE_BACKEND

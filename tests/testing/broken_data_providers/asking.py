@@ -1,0 +1,9 @@
+"""Requests as a provider sees them that overlooks something."""
+
+import msgspec
+
+
+def asking(view, **changes):
+    """Give the view with another request."""
+    request = msgspec.structs.replace(view.request, **changes)
+    return msgspec.structs.replace(view, request=request)

@@ -1,0 +1,181 @@
+"""SupportsSearch: matches, their order and their pages."""
+
+import msgspec
+
+from helios_core.data_providers import Order, Page
+from helios_core.fhir.instants import from_stamp
+from helios_core.fhir.search import AllOf, AnyId, Updated
+from helios_core.memory.data import MemoryDataProvider
+from tests.testing.on_memory import OnMemoryProvider
+
+
+class FindsOldVersions(MemoryDataProvider):
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        page = await super().search(tenant, fhir_version, query, count=count, after=after)
+        scope = self._scopes[tenant, fhir_version, query.filter.resource_type]
+        gone = [v[0].stored for v in scope.values() if v[-1].stored.content is None]
+        return msgspec.structs.replace(page, resources=[*page.resources, *gone])
+
+
+class TestFindsOldVersions(OnMemoryProvider):
+    subject_class = FindsOldVersions
+    caught_by = ("test_a_search_leaves_out_deleted_and_earlier_versions",)
+
+
+class SearchesAllTenants(MemoryDataProvider):
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        found = []
+        for place, version, kind in list(self._scopes):
+            if kind == query.filter.resource_type:
+                page = await super().search(place, version, query, count=100)
+                found += page.resources
+        return Page(resources=found, next=None)
+
+
+class TestSearchesAllTenants(OnMemoryProvider):
+    subject_class = SearchesAllTenants
+    caught_by = ("test_a_search_gives_the_current_resources_of_a_type",)
+
+
+class NeedsSomethingToSearch(MemoryDataProvider):
+    """There is nothing to look into before the first resource of a type."""
+
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        _ = dict(self._scopes)[tenant, fhir_version, query.filter.resource_type]
+        return await super().search(tenant, fhir_version, query, count=count, after=after)
+
+
+class TestNeedsSomethingToSearch(OnMemoryProvider):
+    subject_class = NeedsSomethingToSearch
+    caught_by = ("test_a_search_where_nothing_was_stored_is_empty",)
+
+
+class ForgetsTheContentOfMatches(MemoryDataProvider):
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        page = await super().search(tenant, fhir_version, query, count=count, after=after)
+        bare = [msgspec.structs.replace(each, content=b"{}") for each in page.resources]
+        return msgspec.structs.replace(page, resources=bare)
+
+
+class TestForgetsTheContentOfMatches(OnMemoryProvider):
+    subject_class = ForgetsTheContentOfMatches
+    caught_by = ("test_a_search_gives_stored_versions",)
+
+
+class LosesAMatchPerPage(MemoryDataProvider):
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        page = await super().search(tenant, fhir_version, query, count=count, after=after)
+        start = 0 if after is None else 1
+        return msgspec.structs.replace(page, resources=page.resources[start:])
+
+
+class TestLosesAMatchPerPage(OnMemoryProvider):
+    subject_class = LosesAMatchPerPage
+    caught_by = ("test_pages_cover_the_matches_exactly_once",)
+
+
+class PagesByOffset(MemoryDataProvider):
+    """The next page begins at a number, whatever came or went before it."""
+
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        page = await super().search(tenant, fhir_version, query, count=100_000)
+        start = int(after or 0)
+        following = str(start + count) if len(page.resources) > start + count else None
+        return Page(resources=page.resources[start : start + count], next=following)
+
+
+class TestPagesByOffset(OnMemoryProvider):
+    subject_class = PagesByOffset
+    caught_by = (
+        "test_paging_goes_on_while_resources_come_and_go",
+        "test_a_page_nobody_gave_is_refused",
+    )
+
+
+class SearchesForAnyId(MemoryDataProvider):
+    """Of several `_id` parameters, one has to fit."""
+
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        prefilter = query.filter.prefilter()
+        if isinstance(prefilter, AllOf) and all(isinstance(p, AnyId) for p in prefilter.parts):
+            ids = {each for part in prefilter.parts for each in part.ids}
+            query = _answering(query, lambda resource: resource["id"] in ids)
+        return await super().search(tenant, fhir_version, query, count=count, after=after)
+
+
+def _answering(query, test):
+    """The query as a provider sees it that tests something else."""
+    condition = msgspec.structs.replace(query.filter.condition, test=test)
+    compiled = msgspec.structs.replace(query.filter, condition=condition)
+    return msgspec.structs.replace(query, filter=compiled)
+
+
+class TestSearchesForAnyId(OnMemoryProvider):
+    subject_class = SearchesForAnyId
+    caught_by = ("test_ids_narrow_a_search",)
+
+
+class ExcludesBounds(MemoryDataProvider):
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        page = await super().search(tenant, fhir_version, query, count=count, after=after)
+        bounds = {*_bounds(query.filter.prefilter())}
+        inside = [e for e in page.resources if e.last_updated not in bounds]
+        return msgspec.structs.replace(page, resources=inside)
+
+
+def _bounds(prefilter):
+    for part in prefilter.parts if isinstance(prefilter, AllOf) else (prefilter,):
+        if isinstance(part, Updated):
+            for bound in (part.since, part.until):
+                if bound is not None:
+                    yield from_stamp(bound)
+
+
+class TestExcludesBounds(OnMemoryProvider):
+    subject_class = ExcludesBounds
+    caught_by = ("test_bounds_narrow_a_search_and_are_inclusive",)
+
+
+class SearchesWithTheIndexAlone(MemoryDataProvider):
+    """What no index can tell is taken to be so."""
+
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        if query.filter.prefilter() is None:
+            query = _answering(query, lambda _: True)
+        return await super().search(tenant, fhir_version, query, count=count, after=after)
+
+
+class TestSearchesWithTheIndexAlone(OnMemoryProvider):
+    subject_class = SearchesWithTheIndexAlone
+    caught_by = (
+        "test_a_filter_is_answered_exactly_in_any_order",
+        "test_a_search_finds_what_the_evaluator_finds",
+        "test_the_total_is_given_when_it_is_asked_for",
+    )
+
+
+class SortsById(MemoryDataProvider):
+    """Whatever order is asked for."""
+
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        query = msgspec.structs.replace(query, order=Order.ID)
+        return await super().search(tenant, fhir_version, query, count=count, after=after)
+
+
+class TestSortsById(OnMemoryProvider):
+    subject_class = SortsById
+    caught_by = (
+        "test_matches_come_in_the_order_asked_for",
+        "test_a_page_of_another_order_is_refused",
+    )
+
+
+class CountsThePage(MemoryDataProvider):
+    async def search(self, tenant, fhir_version, query, *, count, after=None):
+        page = await super().search(tenant, fhir_version, query, count=count, after=after)
+        return msgspec.structs.replace(page, total=len(page.resources))
+
+
+class TestCountsThePage(OnMemoryProvider):
+    subject_class = CountsThePage
+    caught_by = ("test_the_total_is_given_when_it_is_asked_for",)
