@@ -22,7 +22,7 @@ async def plan(provider: DataProvider, view: ExportView, *, shard_bytes: int) ->
         blocks = await organized_shards(provider, view, shards, shard_bytes=shard_bytes)
         return numbered(blocks)
     shards = await with_companions(provider, view, shards, shard_bytes=shard_bytes)
-    return numbered(shards)
+    return largest_first(numbered(shards))
 
 
 def numbered(shards: Iterable[Shard]) -> list[Shard]:
@@ -34,3 +34,9 @@ def numbered(shards: Iterable[Shard]) -> list[Shard]:
         ordinal = ordinals[shard.resource_type]
         result.append(msgspec.structs.replace(shard, number=number, ordinal=ordinal))
     return result
+
+
+def largest_first(shards: Iterable[Shard]) -> list[Shard]:
+    """Number shards anew, so that in no phase a large one is begun last and waited for."""
+    by_size = sorted(shards, key=lambda shard: (shard.phase, -shard.bytes))
+    return [msgspec.structs.replace(shard, number=number) for number, shard in enumerate(by_size)]
