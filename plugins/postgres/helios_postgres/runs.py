@@ -77,7 +77,7 @@ async def holdings(
     Give what there is of each scope that has anything, in runs that can be cut into its pieces.
 
     The pieces are those of `helios_core.planning`; None are as many as its bytes need. There are
-    at most two runs for each: extents of which none has to be cut, and one that has to be.
+    no more than two runs for each, and one: extents between two cuts, and one that may be cut.
     """
     found = defaultdict[int, Holding](Holding)
     query = _OF_EVERYBODY if everybody else _OF_PATIENTS
