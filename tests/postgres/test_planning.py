@@ -8,6 +8,7 @@ import pytest
 
 from helios_core.exports import Level
 from helios_core.extents import EXTENT_BITS, scope_range
+from helios_core.fhir.instants import to_stamp
 from helios_core.planning import Run, shards_of, size_of
 from helios_core.testing.corpus import (
     TENANT,
@@ -190,22 +191,27 @@ async def test_planning_of_everything_reads_no_version(provider, raw, hospital):
     assert await provider.plan(shown, shard_bytes=100_000)
 
 
-async def test_an_incremental_export_looks_at_extents_of_its_time(
+async def test_only_extents_of_the_time_of_an_incremental_export_are_looked_at(
     provider, raw, hospital, monkeypatch
 ):
-    """An extent that was begun earlier lies between two of the time, and takes no part."""
     since = await provider.transaction_time()
-    await write(provider, *(patient(f"new{n}", note=NOTE) for n in range(40)))
-    until = await provider.transaction_time()
-    await raw.execute("UPDATE versions SET since_stamp = 1 WHERE id LIKE 'new%'")
-    shown = view(until, request(since=since, types=("Patient", "Observation")))
+    await write(provider, *(patient(f"new{n}", note=NOTE) for n in range(60)))
+    shown = view(await provider.transaction_time(), request(since=since, types=("Patient",)))
+    await raw.execute("UPDATE versions SET since_stamp = 1")
+    extents = await raw.fetch(
+        "SELECT extent, appended FROM extents WHERE last_stamp > $1 ORDER BY extent",
+        to_stamp(since),
+    )
+    between = extents[len(extents) // 2]
+    await raw.execute("UPDATE extents SET last_stamp = 1 WHERE extent = $1", between["extent"])
+    versions = sum(appended for _, appended in extents) - between["appended"]
 
-    exact = await provider.plan(shown, shard_bytes=10_000)
-    monkeypatch.setattr(planning, "LOOKED_UP", 20)
-    taken = await provider.plan(shown, shard_bytes=10_000)
+    monkeypatch.setattr(planning, "LOOKED_UP", versions + 1)
+    looked_at = await provider.plan(shown, shard_bytes=1 << 20)
+    monkeypatch.setattr(planning, "LOOKED_UP", versions)
+    taken = await provider.plan(shown, shard_bytes=1 << 20)
 
-    assert exact == []
-    assert {shard.resource_type for shard in taken} == {"Patient"}
+    assert (looked_at, len(taken)) == ([], 1)
 
 
 async def test_a_large_group_has_even_shards(provider, hospital, monkeypatch):
