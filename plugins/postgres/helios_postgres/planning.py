@@ -21,7 +21,7 @@ LOOKED_UP = 2048
 """Patients, or versions, that are looked at before something is taken to be there."""
 
 # How much there is of a type is nothing PostgreSQL can know beforehand. With a hundred of them it
-# expects the worst, and compiling the query takes longer than running it.
+# expects the worst, and would compile a query that is done in a millisecond.
 _AS_IT_COMES = "SET LOCAL jit = off"
 _FIRST_EXTENTS = """
 SELECT extent, appended FROM extents
