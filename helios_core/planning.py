@@ -11,10 +11,11 @@ from helios_core.exports import Shard
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """Some versions with consecutive seqs, of which only counts are known."""
+    """A range of seqs, of whose versions only counts are known."""
 
     first: int
     seqs: int
+    """How many seqs there are in the range, those that no version has among them."""
     resources: float
     bytes: float
 
@@ -29,6 +30,11 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 
     resources: float
     bytes: float
+
+
+def pieces_of(size: Size, shard_bytes: int) -> int:
+    """Give into how many shards so much is cut, at least one."""
+    return max(1, math.ceil(size.bytes / shard_bytes))
 
 
 def size_of(runs: Sequence[Run]) -> Size:
@@ -50,7 +56,7 @@ def shards_of(
     The runs, at least one, say where there is how much; `size` what is shown of it altogether.
     With `start` the first shard begins there, without it there is nothing it could leave out.
     """
-    marks = list(_marks(runs, max(1, math.ceil(size.bytes / shard_bytes))))
+    marks = list(_marks(runs, pieces_of(size, shard_bytes)))
     starts = [start, *(str(seq) for seq, _ in marks)]
     shares = [0.0, *(share for _, share in marks), 1.0]
     for place, begin in enumerate(starts):
