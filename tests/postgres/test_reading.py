@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from helios_core.errors import BackendUnavailable
+from helios_core.framed import Framed
 from helios_core.testing.corpus import TENANT, VERSION, mixture, observation, patient, view
 from helios_core.testing.provider_contract import delete, everything_now, names, write
 from helios_core.testing.snapshots import take
@@ -38,6 +39,19 @@ async def break_the_toast(raw):
     await raw.execute(turned, b"r")
     await raw.execute(f"DELETE FROM {toast} WHERE chunk_seq = 3")
     await raw.execute(turned, b"t")
+
+
+@pytest.mark.parametrize("patients", [None, {f"p{n}" for n in range(300)}])
+async def test_lines_that_are_whole_come_as_postgresql_has_joined_them(provider, patients):
+    """Line by line, which is what is left where something is damaged, takes twice as long."""
+    await write(provider, *(patient(f"p{n}") for n in range(300)))
+    everything = view(await provider.transaction_time(), patients=patients)
+    [shard] = await provider.plan(everything, shard_bytes=MEBIBYTE)
+
+    batches = [batch async for batch in provider.read(everything, shard, batch_bytes=MEBIBYTE)]
+
+    assert [type(batch.lines) for batch in batches] == [Framed]
+    assert sum(len(batch.lines) for batch in batches) == 300
 
 
 async def test_no_transaction_is_open_between_two_batches(provider, raw):

@@ -85,7 +85,7 @@ FROM extents AS e WHERE e.extent BETWEEN :first AND :last ORDER BY e.extent LIMI
 _FIRST_PICKED = "SELECT min(seq) FROM picked WHERE seq >= ? AND seq < ?"
 # What SQLite puts together in one step needs no step of the interpreter, nor its lock, per row.
 _TOGETHER = """
-SELECT total(line_hash >> 32), total(line_hash & 4294967295), group_concat(size + 1),
+SELECT total(line_hash >> 32), total(line_hash & 4294967295), group_concat(size),
   CAST(group_concat(content, x'0a') AS BLOB) FROM (
 """
 _LINES = """
