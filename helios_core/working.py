@@ -97,8 +97,8 @@ async def work(
     Work without serving until SIGINT or SIGTERM, then hand shards back.
 
     The end of what the file descriptor `lifeline` reads is such a signal too. `on_stop` is called
-    then. Handing back may take most of HFS_WORKER_SHUTDOWN_TIMEOUT;
-    the rest is for closing the backends. A second signal ends the process at once.
+    then. Handing back may take most of HFS_WORKER_SHUTDOWN_TIMEOUT; the rest is for closing the
+    backends. A second signal ends the process at once.
 
     Raises:
         ConfigurationError: A backend refuses to open.
@@ -208,10 +208,14 @@ async def _keep_apart(stop: asyncio.Event) -> None:
 
 async def _apart(stop: asyncio.Event) -> int:
     """Run a worker's process until it ends or is told to by `stop`; give its exit code."""
-    # -P: no module of the folder that a server happens to be started in.
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", __name__, stdin=asyncio.subprocess.PIPE
-    )
+    try:
+        # -P: no module of the folder that a server happens to be started in.
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", __name__, stdin=asyncio.subprocess.PIPE
+        )
+    except OSError as error:
+        _log.exception("worker.start_failed", reason=str(error))
+        return 1
     _log.info("worker.started", pid=process.pid)
     ended = asyncio.ensure_future(process.wait())
     told = asyncio.ensure_future(stop.wait())

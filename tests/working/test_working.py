@@ -79,3 +79,15 @@ def test_worker_options_are_what_is_set():
     limits = options.limits
     assert (options.max_attempts, limits.part_rows, limits.part_bytes) == (5, 11, 13)
     assert limits.batch_bytes == 17
+
+
+async def test_a_process_that_cannot_be_started_is_tried_again(monkeypatch):
+    """The machine may have no process or no memory left for a while."""
+    monkeypatch.setattr(working.sys, "executable", "/nowhere/python")
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, stop.set)
+
+    with structlog.testing.capture_logs() as lines:
+        await working._keep_apart(stop)
+
+    assert [line["event"] for line in lines] == ["worker.start_failed", "worker.died"]
