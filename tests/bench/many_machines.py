@@ -218,7 +218,7 @@ class ManyMachines:
         running.delete(running.export(SYSTEM).status)
         trials = {each: uploading.upload(other, files, each) for each in uploading.SETTINGS}
         setting = min(trials, key=lambda each: trials[each])
-        exports, uploads = [], [trials[setting]]
+        exports, uploads = [], list[float]()
         for _ in range(self._runs):
             uploads.append(uploading.upload(other, files, setting))
             export = running.export(SYSTEM)

@@ -58,7 +58,7 @@ _RUN = 128
 _LINES_OF_RUN = _live("r", f"least(r + {_RUN}, $2)")
 _RUNS = f"""
 SELECT x.* FROM generate_series($1::bigint, $2::bigint - 1, {_RUN}) AS r, LATERAL (
-  SELECT string_agg(int8send(v.line_hash), ''), string_agg(int4send(v.size), '') AS sizes,
+  SELECT sum(v.line_hash), string_agg(int4send(v.size), '') AS sizes,
     string_agg(v.content, '\\x0a'::bytea)
   FROM (SELECT v.* {_LINES_OF_RUN} %s ORDER BY v.seq) AS v OFFSET 0
 ) AS x WHERE x.sizes IS NOT NULL
@@ -276,14 +276,10 @@ def _joined(runs: Sequence[Record]) -> Batch | None:
     """Give the lines of some runs, or None if they are not those that were written."""
     if not runs:
         return Batch()
-    hashes, sizes, texts = zip(*runs, strict=True)
+    sums, sizes, texts = zip(*runs, strict=True)
     text = b"\n".join(text for text in texts if text is not None)
-    return undamaged(text, _integers(sizes, "i"), sum(_integers(hashes, "q")))
-
-
-def _integers(packed: Sequence[bytes], code: str) -> Sequence[int]:
-    numbers = b"".join(packed)
-    return struct.unpack(f">{len(numbers) // struct.calcsize(code)}{code}", numbers)
+    packed = b"".join(sizes)
+    return undamaged(text, struct.unpack(f">{len(packed) // 4}i", packed), sum(map(int, sums)))
 
 
 def _batch(rows: Sequence[_Row]) -> tuple[Batch, dict[int, bytes | None]]:
