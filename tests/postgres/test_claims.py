@@ -98,8 +98,8 @@ async def test_tenants_take_turns_while_many_claim_at_once(store, settings):
         leases = await asyncio.gather(*(claim(stores[n % 3]) for n in range(60)))
 
     served = Counter(lease.job.tenant for lease in leases)
-    # Claims that look at the same moment may come upon the same tenant.
-    assert min(served.values()) >= 10
+    # Claims that look at the same moment, twelve of them here, may come upon the same tenant.
+    assert min(served.values()) >= 6
 
 
 async def test_a_claim_of_what_was_cancelled_meanwhile_gives_nothing(store, raw):
