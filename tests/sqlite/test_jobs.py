@@ -107,6 +107,23 @@ async def test_the_next_phase_wakes_who_waits(store):
     await asyncio.wait_for(store.wait_for_work(MINUTE), 5)
 
 
+async def test_a_job_that_another_process_added_wakes_who_waits(store, settings):
+    assert await claim(store) is None
+
+    async with open_job_store(settings) as other:
+        await other.add(corpus.job("job"), corpus.shards(1), max_active=1)
+
+    await asyncio.wait_for(store.wait_for_work(MINUTE), 5)
+    assert await claim(store) is not None
+
+
+async def test_who_waits_is_left_alone_while_nobody_writes(store):
+    assert await claim(store) is None
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(store.wait_for_work(MINUTE), 0.2)
+
+
 async def test_waiting_without_work_ends_in_time(store):
     await claim(store)
 
