@@ -1,10 +1,12 @@
 import re
+from datetime import timedelta
 
 import pytest
 
 from helios_core.errors import BackendUnavailable, ConfigurationError
 from helios_core.testing.output_stores import PART, stored
 from helios_core.variables import Secret
+from helios_s3 import ownership
 from tests.proxies import Fault
 
 RIGHTS = {
@@ -23,6 +25,20 @@ async def test_a_bound_bucket_holds_the_mark_and_nothing_else(opened, keys_in, r
     assert keys_in() == ["exports/.helios-owner"]
     mark = raw.get_object(Bucket=bucket.name, Key="exports/.helios-owner")
     assert mark["Body"].read() == b"job-store-1\n"
+
+
+async def test_probes_of_killed_processes_go_once_they_are_old(
+    opened, keys_in, raw, bucket, monkeypatch
+):
+    await opened().bind("job-store-1")
+    raw.put_object(Bucket=bucket.name, Key=".helios-probe-1", Body=b"")
+
+    await opened().bind("job-store-1")
+    assert ".helios-probe-1" in keys_in()
+    monkeypatch.setattr(ownership, "ABANDONED_AFTER", timedelta(seconds=-60))
+    await opened().bind("job-store-1")
+
+    assert keys_in() == [".helios-owner"]
 
 
 async def test_a_bucket_of_another_server_is_refused(opened, bucket):

@@ -135,7 +135,8 @@ def test_an_export_through_a_bad_network_is_exact(site, proxy, keys_in):
 
     proxy.faults = {}
     assert names(client.resources(manifest)) == sorted(PATIENTS)
-    assert len(keys_in()) == 1 + len(manifest["output"])
+    # A worker that starts meanwhile may fail to remove its probe; the next one does.
+    assert len([key for key in keys_in() if "/" in key]) == len(manifest["output"])
     assert sum(proxy.done.values()) > 5
 
 

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -26,6 +27,9 @@ _WRONG_REGION = frozenset(
 _TAKEN = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 _NO_CONDITIONS = frozenset({"NotImplemented", "501"})
 _SERVER_ERROR = 500
+
+ABANDONED_AFTER = timedelta(hours=1)
+"""How old the probe of a process that still starts can at most be."""
 
 
 def claim(bucket: Bucket, owner: str) -> None:
@@ -103,14 +107,25 @@ def _try_rights(bucket: Bucket) -> None:
         client.get_object(**probe)["Body"].close()
     with _needing("s3:DeleteObject", bucket):
         client.delete_object(**probe)
-    with _needing("s3:ListBucket", bucket):
-        client.list_objects_v2(Bucket=bucket.name, Prefix=bucket.prefix, MaxKeys=1)
+    _remove_abandoned(bucket)
     with _needing("s3:PutObject", bucket):
         upload = client.create_multipart_upload(**probe, **bucket.storage)["UploadId"]
     with _needing("s3:AbortMultipartUpload", bucket):
         client.abort_multipart_upload(**probe, UploadId=upload)
     with _needing("s3:ListBucketMultipartUploads", bucket):
         client.list_multipart_uploads(Bucket=bucket.name, MaxUploads=1)
+
+
+def _remove_abandoned(bucket: Bucket) -> None:
+    """Remove the probes of processes that were killed while they started."""
+    place = {"Bucket": bucket.name, "Prefix": bucket.prefix + PROBE}
+    with _needing("s3:ListBucket", bucket):
+        probes = bucket.client.list_objects_v2(**place).get("Contents", ())
+    abandoned = datetime.now(UTC) - ABANDONED_AFTER
+    with _needing("s3:DeleteObject", bucket):
+        for probe in probes:
+            if probe["LastModified"] < abandoned:
+                bucket.client.delete_object(Bucket=bucket.name, Key=probe["Key"])
 
 
 @contextmanager
