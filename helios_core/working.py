@@ -89,7 +89,7 @@ def nothing() -> None:
 async def work(
     settings: Settings,
     *,
-    on_ready: Callable[[], None] = nothing,
+    on_ready: Callable[[], None],
     on_stop: Callable[[], None] = nothing,
     lifeline: int | None = None,
 ) -> None:

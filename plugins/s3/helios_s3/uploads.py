@@ -15,8 +15,10 @@ from helios_s3.layout import part_key
 from helios_s3.unfinished import abort_of
 
 PIECE_BYTES = 1024 * 1024
+"""The least that is handed to the driver at once: the hop between languages is cheap for it."""
+
 LARGE_PIECE_BYTES = 4 * PIECE_BYTES
-"""How much is handed to the driver at once: enough to make the hop between languages cheap."""
+"""The most, which is what waits in the pipe while the next piece is made."""
 
 BLOCKS_AT_ONCE = 2
 _PATIENCE_SECONDS = 10.0
