@@ -28,7 +28,7 @@ HeliosError
 └── LeaseLost             nobody: the worker stops and another one has the shard
 
 Every class carries the FHIR issue code its OperationOutcome shows; HTTP statuses are the business
-of `helios_core.http.outcomes` alone. A message says what was found, what was expected and what to
+of `helios_core.http.errors` alone. A message says what was found, what was expected and what to
 do, and never holds resource content, a patient's id, a search value, a token or a signed URL.
 """
 

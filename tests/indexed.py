@@ -1,9 +1,9 @@
 """What an index leads to, for tests of the plugins that keep one."""
 
-from helios_core.data_providers import Query
+from helios_core.storage.data_provider import Query
 from helios_core.testing import corpus
 from helios_core.testing.corpus import view
-from helios_core.testing.provider_prefilters import searched, sift
+from helios_core.testing.data_provider.prefilters import searched, sift
 
 PAGE = 4
 

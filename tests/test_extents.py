@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios_core.extents import Range, common, extent_of, scope_range, united
+from helios_core.storage.extents import Range, common, extent_of, scope_range, united
 
 PLACES = st.dictionaries(st.integers(0, 4), st.sets(st.integers(0, 4), min_size=1))
 

@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from helios_core import paging
-from helios_core.data_providers import Order, StoredVersion
 from helios_core.errors import InvalidParameter
 from helios_core.fhir.instants import to_stamp
-from helios_core.paging import BY_ID, Filling, ending_of, token_after
+from helios_core.storage import page_tokens as paging
+from helios_core.storage.data_provider import Order, StoredVersion
+from helios_core.storage.page_tokens import BY_ID, Filling, ending_of, token_after
 
 LAST = StoredVersion(
     resource_type="Patient",

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios_core.planning import Run, shards_of, size_of
+from helios_core.storage.shard_ranges import Run, shards_of, size_of
 
 RUNS = st.lists(st.tuples(st.integers(1, 4096), st.integers(0, 1 << 22)), min_size=1, max_size=20)
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from helios_core.threads import in_thread
+from helios_core.storage.threads import in_thread
 
 
 async def test_a_call_gives_its_result_and_takes_arguments():

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import stamina
 
-from helios_core.client.refusals import ExportFailed, Refused, again
+from helios_core.client.errors import ExportFailed, Refused, again
 
 _CHUNK = 1024 * 1024
 

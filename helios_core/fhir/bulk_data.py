@@ -12,8 +12,9 @@ from typing import Final, Literal
 
 import msgspec
 
+from helios_core.fhir.media_types import NDJSON
+
 CANONICAL: Final = "http://hl7.org/fhir/uv/bulkdata"
-NDJSON: Final = "application/fhir+ndjson"
 
 
 class GuideVersion(StrEnum):
@@ -83,6 +84,7 @@ GUIDES: Final[Mapping[GuideVersion, Guide]] = MappingProxyType(
     }
 )
 """Bulk Data 2.0.0 and 3.0.0; Bulk Data 4.0.0-ballot."""
+
 
 CURRENT: Final = GUIDES[GuideVersion.CURRENT]
 """What is spoken unless the operator chooses."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from helios_core.fhir.expressions import As, Is, Key, Step, parse_expression
+from helios_core.fhir.definitions import FHIRVersion, Table, table
 from helios_core.fhir.references import split_reference
-from helios_core.fhir.versions import FHIRVersion, Table, table
+from helios_core.fhir.search.fhirpath import As, Is, Key, Step, parse_expression
 
 Path = tuple[str, ...]
 """JSON keys from a resource down to a reference's text; arrays on the way are walked through."""

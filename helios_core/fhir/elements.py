@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from functools import cache
 
-from helios_core.fhir.versions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, table
 
 CHOICE = "[x]"
 

@@ -10,10 +10,10 @@ import xxhash
 
 from helios_core.errors import InvalidResource
 from helios_core.fhir.compartments import patients_of
+from helios_core.fhir.definitions import FHIRVersion, table
 from helios_core.fhir.instants import format_instant
 from helios_core.fhir.search import Terms, terms_of
 from helios_core.fhir.strict_json import members, read_object
-from helios_core.fhir.versions import FHIRVersion, table
 
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 

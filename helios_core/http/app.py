@@ -4,27 +4,27 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
-from helios_core.data_providers import SupportsHistory, SupportsSearch, SupportsWrites
+from helios_core.config.settings import NewlyAdded, Settings
+from helios_core.export.kickoff.accept import Policy
+from helios_core.export.kickoff.dry_run import FileLimits
 from helios_core.fhir.bulk_data import GUIDES
-from helios_core.http.access import AccessLog
-from helios_core.http.bundles import Bundles
-from helios_core.http.conditional import ConditionalWriting
-from helios_core.http.conditions import Conditions
+from helios_core.http.access_log import AccessLog
+from helios_core.http.bulk.downloads import Parts
+from helios_core.http.bulk.file_urls import Links
+from helios_core.http.bulk.kickoff import KickOff, Quota, switched_off
+from helios_core.http.bulk.manifest import Manifests
+from helios_core.http.bulk.status import Polls, Status
+from helios_core.http.callers import Guard
 from helios_core.http.discovery import Discovery
-from helios_core.http.guards import Guard
-from helios_core.http.histories import History
-from helios_core.http.kickoff import KickOff, Quota, switched_off
-from helios_core.http.links import Links
-from helios_core.http.manifest import Manifests
-from helios_core.http.outcomes import exception_handlers
-from helios_core.http.parts import Parts
-from helios_core.http.resources import Reading, Writing
-from helios_core.http.searches import Searching
-from helios_core.http.status import Polls, Status
-from helios_core.kickoff import Policy
-from helios_core.kickoff.dry_runs import FileLimits
-from helios_core.plugins import Backends
-from helios_core.settings import NewlyAdded, Settings
+from helios_core.http.errors import exception_handlers
+from helios_core.http.rest.bundles import Bundles
+from helios_core.http.rest.conditional import ConditionalWriting
+from helios_core.http.rest.crud import Reading, Writing
+from helios_core.http.rest.history import History
+from helios_core.http.rest.search import Searching
+from helios_core.interactions.conditions import Conditions
+from helios_core.storage.backends import Backends
+from helios_core.storage.data_provider import SupportsHistory, SupportsSearch, SupportsWrites
 
 
 def create_app(settings: Settings, backends: Backends) -> ASGIApp:

@@ -9,12 +9,13 @@ from litestar.handlers import HTTPRouteHandler
 
 from helios_core.errors import BackendError, BackendUnavailable
 from helios_core.fhir.bulk_data import Guide
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.http.answers import resource_answer
-from helios_core.http.capability import capability_statement
-from helios_core.http.guards import READ, Guard, Incoming, parameters_of
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.http.callers import Guard
+from helios_core.http.capability_statement import capability_statement
 from helios_core.http.openapi import openapi_document
-from helios_core.plugins import Backends
+from helios_core.http.requests import READ, Incoming, parameters_of
+from helios_core.http.responses import resource_answer
+from helios_core.storage.backends import Backends
 
 NOBODY: Final = "readiness"
 """An id that nothing has: a backend that can say so is there."""

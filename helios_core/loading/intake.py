@@ -7,14 +7,14 @@ from itertools import chain
 
 import msgspec
 
-from helios_core.data_providers import Delete, Put
 from helios_core.errors import InvalidResource
 from helios_core.fhir.bundles import Bundle, Entry, parse_bundle
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.references import rewrite, split_reference
 from helios_core.fhir.resources import parse_resource
 from helios_core.fhir.strict_json import compact
-from helios_core.fhir.versions import FHIRVersion
 from helios_core.loading.inputs import Body, Chunk
+from helios_core.storage.data_provider import Delete, Put
 
 UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "history"})
 """The bundles that are a way to send resources; the others are resources themselves."""

@@ -11,11 +11,11 @@ from typing import TypeAlias
 
 import msgspec
 
-from helios_core.data_providers import Delete, Put
 from helios_core.errors import BackendUnavailable
 from helios_core.fhir.resources import Resource
 from helios_core.loading.inputs import Chunk, Files, read_chunks
 from helios_core.loading.intake import Changes, Intake, Problem, understand
+from helios_core.storage.data_provider import Delete, Put
 
 PARALLEL_BYTES = 32 * 1024 * 1024
 """From how many bytes on disk it pays to start processes."""

@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from helios_core.data_providers import DataProvider
-from helios_core.hookspecs import API_LEVEL, Backend, Reach, hookimpl
-from helios_core.job_stores import JobStore
-from helios_core.memory.data import MemoryDataProvider
-from helios_core.memory.jobs import MemoryJobStore
-from helios_core.memory.outputs import MemoryOutputStore
-from helios_core.output_stores import OutputStore
+from helios_core.memory.data_provider import MemoryDataProvider
+from helios_core.memory.job_store import MemoryJobStore
+from helios_core.memory.output_store import MemoryOutputStore
+from helios_core.storage.data_provider import DataProvider
+from helios_core.storage.hooks import API_LEVEL, Backend, Reach, hookimpl
+from helios_core.storage.job_store import JobStore
+from helios_core.storage.output_store import OutputStore
 
 __all__ = ["MemoryDataProvider", "MemoryJobStore", "MemoryOutputStore", "MemorySettings"]
 

@@ -6,9 +6,9 @@ from datetime import datetime
 import msgspec
 import xxhash
 
-from helios_core.data_providers import Applied, Delete, Outcome, Put, StoredVersion
 from helios_core.errors import VersionConflict
-from helios_core.exports import ExportView, Level
+from helios_core.model.exports import ExportView, Level
+from helios_core.storage.data_provider import Applied, Delete, Outcome, Put, StoredVersion
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,12 +7,11 @@ from typing import Any
 import msgspec
 import xxhash
 
-from helios_core.exports import Cohort, ExportRequest, ExportView, Level, Shard
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.resources import Resource, parse_resource
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.jobs import Job
-from helios_core.leases import Lease
-from helios_core.manifests import Part, PartKey, PartKind
+from helios_core.model.exports import Cohort, ExportRequest, ExportView, Level, Shard
+from helios_core.model.jobs import Job, Lease
+from helios_core.model.parts import Part, PartKey, PartKind
 
 TENANT = "clinic"
 """The tenant of whatever does not say otherwise."""

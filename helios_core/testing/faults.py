@@ -4,12 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 
-from helios_core.data_providers import Batch, DataProvider, StoredVersion, SupportsTombstones
 from helios_core.errors import BackendUnavailable
-from helios_core.exports import ExportView, Shard
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.manifests import PartKey, StoredPart
-from helios_core.output_stores import OutputStore
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.model.exports import ExportView, Shard
+from helios_core.model.parts import PartKey, StoredPart
+from helios_core.storage.data_provider import (
+    Batch,
+    DataProvider,
+    StoredVersion,
+    SupportsTombstones,
+)
+from helios_core.storage.output_store import OutputStore
 
 
 class Fault:

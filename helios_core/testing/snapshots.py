@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from helios_core.data_providers import Batch, Damaged, DataProvider, SupportsTombstones
-from helios_core.exports import ExportView, Shard
+from helios_core.model.exports import ExportView, Shard
+from helios_core.storage.data_provider import Batch, Damaged, DataProvider, SupportsTombstones
 
 SHARD_BYTES = 1024 * 1024
 BATCH_BYTES = 64 * 1024

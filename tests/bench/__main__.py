@@ -22,7 +22,7 @@ from many_machines import ManyMachines
 from rich.console import Console
 from rows import MEGABYTE, Row, Rows, table
 
-from helios_core.demo.population import GROUP_ID, write_population
+from helios_core.cli.demo.population import GROUP_ID, write_population
 
 LARGE_RESOURCES = 50
 LARGE_BYTES = 20_000_000

@@ -4,9 +4,9 @@ import asyncio
 import time
 from datetime import timedelta
 
-from helios_core.job_stores import JobStore
+from helios_core.storage.job_store import JobStore
+from helios_core.storage.secrets import Secret
 from helios_core.testing import corpus
-from helios_core.variables import Secret
 from helios_postgres import PostgresSettings, open_job_store
 
 TENANTS = 3

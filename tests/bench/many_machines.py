@@ -22,7 +22,7 @@ from processor import using
 from real_services import Bucket, Postgres, a_bucket, has_minio, minio_endpoint, postgres
 from rows import MEGABYTE, Row, Rows
 
-from helios_core.demo.population import GROUP_ID, write_population
+from helios_core.cli.demo.population import GROUP_ID, write_population
 
 SYSTEM = "/$export"
 GROUP = f"/Group/{GROUP_ID}/$export"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from helios_core.capabilities import OUTPUTS, POWERS, STORAGES, matrix, powers
-from helios_core.installed import Plugin, load_all
+from helios_core.config.matrix import OUTPUTS, POWERS, STORAGES, matrix, powers
+from helios_core.config.plugins import Plugin, load_all
 from helios_core.memory import MemoryDataProvider, MemoryOutputStore
 from tests.plugins.conftest import PROVIDER_ONLY, install
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from helios_core.cli import app
-from helios_core.settings import OWN
+from helios_core.cli.commands import app
+from helios_core.config.settings import OWN
 from tests.plugins.conftest import install
 
 __all__ = ["install"]

@@ -9,9 +9,9 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from helios_core.client import Order, Phase, export
-from helios_core.client.refusals import ExportFailed, Refused
-from helios_core.exports import Level
+from helios_core.client.errors import ExportFailed, Refused
+from helios_core.client.export import Order, Phase, export
+from helios_core.model.exports import Level
 from tests.client import scripted
 from tests.client.scripted import Answer
 

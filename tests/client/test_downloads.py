@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from helios_core.client.downloads import Download
-from helios_core.client.refusals import ExportFailed, Refused
+from helios_core.client.errors import ExportFailed, Refused
 from tests.client.scripted import Answer
 
 BODY = b"".join(b'{"id":"%d"}\n' % number for number in range(1000))

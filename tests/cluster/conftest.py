@@ -3,7 +3,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from helios_core.demo.population import write_population
+from helios_core.cli.demo.population import write_population
 from tests.cluster.sites import Cluster
 from tests.proxies import HTTPProxy
 from tests.services import a_bucket, has_minio

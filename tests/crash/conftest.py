@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from helios_core.demo.population import write_population
+from helios_core.cli.demo.population import write_population
 from tests.processes import Site
 
 PATIENTS = 20

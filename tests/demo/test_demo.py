@@ -7,10 +7,11 @@ import sqlite3
 import pytest
 from rich.console import Console
 
-from helios_core import demo
-from helios_core.demo import DemoFailed, tallies
-from helios_core.demo.population import write_population
-from helios_core.exports import Level
+from helios_core.cli.demo import tallies
+from helios_core.cli.demo import walk as demo
+from helios_core.cli.demo.population import write_population
+from helios_core.cli.demo.walk import DemoFailed
+from helios_core.model.exports import Level
 
 PATIENTS = 12
 

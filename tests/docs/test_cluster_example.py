@@ -11,8 +11,8 @@ import pytest
 import typer.main
 import yaml
 
-from helios_core import plugins
-from helios_core.cli import app
+from helios_core.cli.commands import app
+from helios_core.config import selection as plugins
 from tests.processes import Site
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/cluster"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from helios_core.cli import app
+from helios_core.cli.commands import app
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference/cli.md"

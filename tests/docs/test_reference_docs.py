@@ -8,18 +8,16 @@ from types import ModuleType
 import pytest
 from msgspec import structs
 
-from helios_core import (
-    data_providers,
-    hookspecs,
-    installed,
-    job_stores,
-    output_stores,
-    plugins,
-    tables,
-    testing,
-)
-from helios_core.capabilities import POWERS
-from helios_core.hookspecs import Backend
+from helios_core import testing
+from helios_core.cli import tables
+from helios_core.config import plugins as installed
+from helios_core.config import selection as plugins
+from helios_core.config.matrix import POWERS
+from helios_core.storage import data_provider as data_providers
+from helios_core.storage import hooks as hookspecs
+from helios_core.storage import job_store as job_stores
+from helios_core.storage import output_store as output_stores
+from helios_core.storage.hooks import Backend
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 HOOKS = (REFERENCE / "hooks.md").read_text()

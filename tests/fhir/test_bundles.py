@@ -4,9 +4,9 @@ import pytest
 
 from helios_core.errors import InvalidResource
 from helios_core.fhir.bundles import Entry, parse_bundle
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.references import rewrite
 from helios_core.fhir.resources import parse_resource
-from helios_core.fhir.versions import FHIRVersion
 
 
 def bundle(*entries, bundle_type="transaction", **others):

@@ -1,7 +1,7 @@
 import pytest
 
 from helios_core.fhir.compartments import compartment_paths, parameter_paths, patients_of
-from helios_core.fhir.versions import FHIRVersion, SearchParameter, Table, table
+from helios_core.fhir.definitions import FHIRVersion, SearchParameter, Table, table
 
 # R6 is measured by R5's compartment definition: what it renamed or dropped since has no path.
 WITHOUT_PATH = {

@@ -1,7 +1,7 @@
 import pytest
 
+from helios_core.fhir.definitions import FHIRVersion, table
 from helios_core.fhir.elements import kept, mandatory, spelt_out
-from helios_core.fhir.versions import FHIRVersion, table
 
 EVERY_TYPE = [(v, t) for v in FHIRVersion for t in sorted(table(v).types)]
 

@@ -2,13 +2,15 @@ from importlib.resources import files
 
 import pytest
 
-from helios_core.fhir.generate import generate, main
-from helios_core.fhir.versions import FHIRVersion
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.definitions.generate import generate, main
 
 
 @pytest.mark.parametrize("version", FHIRVersion)
 def test_the_committed_table_is_what_the_definitions_give(version, definitions):
-    committed = (files("helios_core.fhir") / "tables" / f"{version.value}.json").read_text("utf-8")
+    committed = (files("helios_core.fhir.definitions") / f"{version.value}.json").read_text(
+        "utf-8"
+    )
 
     assert generate(definitions, version) == committed
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helios_core.errors import InvalidResource
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.resources import Resource, parse_resource
-from helios_core.fhir.versions import FHIRVersion
 
 R4 = FHIRVersion.R4
 NOW = datetime(2026, 11, 22, 19, 46, 11, 123456, tzinfo=UTC)

@@ -1,7 +1,7 @@
 import pytest
 
 from helios_core.errors import InvalidParameter
-from helios_core.fhir.versions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, table
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@ import msgspec
 import pytest
 import uvicorn
 
-from helios_core.data_providers import Delete, Put
+from helios_core.config.settings import Settings
+from helios_core.export.pipeline.shard_export import PartLimits
+from helios_core.export.worker import WorkerOptions, run
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.resources import parse_resource
-from helios_core.fhir.versions import FHIRVersion
 from helios_core.http.app import create_app
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
-from helios_core.pipeline import PartLimits
-from helios_core.plugins import Backends
-from helios_core.settings import Settings
-from helios_core.worker import WorkerOptions, run
+from helios_core.storage.backends import Backends
+from helios_core.storage.data_provider import Delete, Put
 from helios_sqlite import SQLiteSettings, open_data_provider, open_job_store
 from tests.http.fuzzing import STORED, UNLIMITED, Fuzzed
 

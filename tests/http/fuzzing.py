@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 from urllib.parse import urlsplit
 
-from helios_core.settings import Settings
+from helios_core.config.settings import Settings
 
 STORED = [
     {"resourceType": "Patient", "id": "p1", "birthDate": "1970-01-01", "name": [{"family": "A"}]},

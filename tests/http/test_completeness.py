@@ -2,10 +2,10 @@ from datetime import timedelta
 
 import pytest
 
+from helios_core.client.verification import Verdict, verify
+from helios_core.config.settings import Settings
 from helios_core.fhir.bulk_data import GuideVersion
-from helios_core.manifests import Compression
-from helios_core.settings import Settings
-from helios_core.verifying import Verdict, verify
+from helios_core.model.parts import Compression
 
 KEY = "urn:helios:completeness"
 

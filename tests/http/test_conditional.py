@@ -5,9 +5,9 @@ import pytest
 
 import helios_postgres
 import helios_sqlite
-from helios_core.data_providers import DataProvider, SupportsWrites
 from helios_core.memory import MemoryDataProvider, MemoryJobStore
-from helios_core.variables import Secret
+from helios_core.storage.data_provider import DataProvider, SupportsWrites
+from helios_core.storage.secrets import Secret
 
 SYSTEM = "http://hospital.example/mrn"
 PATIENT = {"resourceType": "Patient", "identifier": [{"system": SYSTEM, "value": "7"}]}

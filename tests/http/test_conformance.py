@@ -6,10 +6,10 @@ from datetime import timedelta
 import msgspec
 import pytest
 
+from helios_core.config.settings import Settings
 from helios_core.errors import BackendUnavailable
-from helios_core.expiry import sweep
+from helios_core.export.expiry import sweep
 from helios_core.fhir.instants import format_instant, parse_instant
-from helios_core.settings import Settings
 
 LENIENT = {"Prefer": "respond-async, handling=lenient"}
 

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from helios_core.errors import BackendUnavailable
-from helios_core.fhir.versions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, table
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
 
 BULK_DATA = "http://hl7.org/fhir/uv/bulkdata"

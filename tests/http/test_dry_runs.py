@@ -3,8 +3,8 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from helios_core.jobs import JobStatus
-from helios_core.settings import Settings
+from helios_core.config.settings import Settings
+from helios_core.model.jobs import JobStatus
 
 ASYNC = {"Prefer": "respond-async"}
 DURATION = {"unit": "s", "system": "http://unitsofmeasure.org", "code": "s"}

@@ -3,10 +3,10 @@ import asyncio
 import httpx
 import pytest
 
-from helios_core.client import Order, export
+from helios_core.client.export import Order, export
+from helios_core.config.settings import Settings
 from helios_core.http.app import create_app
-from helios_core.http.floods import MOST_CLIENTS, Allowance, Throttled, client_of
-from helios_core.settings import Settings
+from helios_core.http.rate_limits import MOST_CLIENTS, Allowance, Throttled, client_of
 
 ASYNC = {"Prefer": "respond-async"}
 PATIENT = {"resourceType": "Patient", "id": "p1"}

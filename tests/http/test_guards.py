@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.settings import Settings
+from helios_core.config.settings import Settings
+from helios_core.fhir.definitions import FHIRVersion
 
 PATIENT = {"resourceType": "Patient", "id": "p1"}
 

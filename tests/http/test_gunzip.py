@@ -3,7 +3,7 @@ import gzip
 import pytest
 
 from helios_core.errors import BackendError
-from helios_core.http.gunzip import PIECE_BYTES, gunzipped, sliced
+from helios_core.http.bulk.streaming import PIECE_BYTES, gunzipped, sliced
 
 PLAIN = b"".join(b'{"line":%d}\n' % number for number in range(10_000))
 STORED = gzip.compress(PLAIN)

@@ -4,7 +4,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from helios_core.settings import Settings
+from helios_core.config.settings import Settings
 
 PARAMETERS = {
     "resourceType": "Parameters",

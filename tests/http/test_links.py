@@ -3,10 +3,10 @@ from datetime import timedelta
 import httpx
 import pytest
 
+from helios_core.config.selection import configure
+from helios_core.config.settings import AccessToken, Settings
 from helios_core.errors import BackendUnavailable, ConfigurationError
 from helios_core.memory import MemoryOutputStore
-from helios_core.plugins import configure
-from helios_core.settings import AccessToken, Settings
 
 PATIENTS = [{"resourceType": "Patient", "id": f"p{number}"} for number in range(5)]
 

@@ -19,13 +19,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from helios_core.config.settings import Settings
+from helios_core.export.kickoff.definitions import served
 from helios_core.fhir.bulk_data import CURRENT, GUIDES, GuideVersion
-from helios_core.fhir.versions import FHIRVersion
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.http.app import create_app
 from helios_core.http.openapi import openapi_document
-from helios_core.kickoff.catalogue import served
 from helios_core.memory import MemoryDataProvider
-from helios_core.settings import Settings
 from tests.http.conftest import BASE
 from tests.http.fuzzing import ask, end
 

@@ -3,7 +3,7 @@ import structlog
 
 from helios_core import errors
 from helios_core.errors import BackendError, HeliosError, RequestError
-from helios_core.http.outcomes import RETRY_AFTER, status_of
+from helios_core.http.errors import RETRY_AFTER, status_of
 
 SECRET = "Jane Canary"
 

@@ -5,9 +5,9 @@ from itertools import product
 
 import pytest
 
+from helios_core.config.settings import Settings
+from helios_core.export.kickoff.definitions import CATALOGUE
 from helios_core.fhir.bulk_data import GuideVersion
-from helios_core.kickoff.catalogue import CATALOGUE
-from helios_core.settings import Settings
 from tests.parameters import CASES, DRAFT, LEVELS, METHODS, Outcome
 
 LEASE = timedelta(seconds=1)

@@ -4,9 +4,9 @@ from datetime import timedelta
 import msgspec
 import pytest
 
+from helios_core.export.pipeline.shard_export import PartLimits
+from helios_core.export.worker import WorkerOptions, run
 from helios_core.memory import MemoryOutputStore
-from helios_core.pipeline import PartLimits
-from helios_core.worker import WorkerOptions, run
 
 PARTIAL = "/$export?allowPartialManifests=true"
 PAGES = ("transactionTime", "request", "requiresAccessToken")

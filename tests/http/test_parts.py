@@ -4,8 +4,8 @@ import gzip
 import msgspec
 import pytest
 
-from helios_core.manifests import Compression
 from helios_core.memory import MemoryOutputStore
+from helios_core.model.parts import Compression
 
 NUMBER = 300
 

@@ -3,8 +3,8 @@ from email.utils import parsedate_to_datetime
 import msgspec
 import pytest
 
-from helios_core.data_providers import DataProvider
 from helios_core.fhir.instants import parse_instant
+from helios_core.storage.data_provider import DataProvider
 
 PATIENT = {"resourceType": "Patient", "id": "p1", "active": True}
 

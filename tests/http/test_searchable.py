@@ -2,8 +2,8 @@ from collections import defaultdict
 
 import pytest
 
+from helios_core.fhir.definitions import FHIRVersion, table
 from helios_core.fhir.search import compile_query
-from helios_core.fhir.versions import FHIRVersion, table
 
 VALUES = {
     "token": "true",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from helios_core.settings import NewlyAdded, Settings
+from helios_core.config.settings import NewlyAdded, Settings
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
+from helios_core.config.settings import Settings
 from helios_core.errors import BackendUnavailable
 from helios_core.fhir.instants import parse_instant
-from helios_core.http.status import wait_for
-from helios_core.jobs import Progress
+from helios_core.http.bulk.status import wait_for
 from helios_core.memory import MemoryOutputStore
-from helios_core.settings import Settings
+from helios_core.model.jobs import Progress
 
 PATIENT = {"resourceType": "Patient", "id": "p1"}
 

@@ -2,10 +2,10 @@ import msgspec
 import pytest
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
-from helios_core.exports import Level
+from helios_core.export.kickoff.accept import Call, Policy, read_request
 from helios_core.fhir.bulk_data import GUIDES, GuideVersion
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.kickoff import Call, Policy, read_request
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.model.exports import Level
 
 DRAFT = Policy(guide=GUIDES[GuideVersion.DRAFT_4])
 STRICT = "respond-async, handling=strict"

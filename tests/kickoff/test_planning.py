@@ -1,7 +1,7 @@
 """How shards are put in order."""
 
-from helios_core.exports import Shard
-from helios_core.kickoff.planning import largest_first, numbered
+from helios_core.export.kickoff.planning import largest_first, numbered
+from helios_core.model.exports import Shard
 
 
 def shard(resource_type, size, *, phase=0):

@@ -2,10 +2,10 @@ import msgspec
 import pytest
 
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
-from helios_core.exports import Level
+from helios_core.export.kickoff.accept import Call, read_request
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import format_instant
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.kickoff import Call, read_request
+from helios_core.model.exports import Level
 
 STRICT = ("respond-async, handling=strict",)
 LENIENT = ("respond-async, handling=lenient",)

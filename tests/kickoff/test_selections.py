@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
-from helios_core.exports import Level, TypeFilter
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.kickoff import Call, read_request
+from helios_core.export.kickoff.accept import Call, read_request
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.model.exports import Level, TypeFilter
 
 STRICT = "respond-async, handling=strict"
 LENIENT = "respond-async, handling=lenient"

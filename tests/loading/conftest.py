@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.loading import LoadSummary, load
-from helios_core.memory.data import MemoryDataProvider
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.loading.load import LoadSummary, load
+from helios_core.memory.data_provider import MemoryDataProvider
 
 
 class Store:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from helios_core.fhir.versions import FHIRVersion
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.loading.inputs import find, read_chunks
 from helios_core.loading.intake import Intake, targets, understand
 

@@ -7,11 +7,11 @@ import tracemalloc
 
 import pytest
 
-from helios_core.data_providers import SupportsWrites
 from helios_core.errors import BackendUnavailable
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.loading import MAX_PROBLEMS, WRITE_BYTES, WRITE_CHANGES, Phase, load
-from helios_core.memory.data import MemoryDataProvider
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.loading.load import MAX_PROBLEMS, WRITE_BYTES, WRITE_CHANGES, Phase, load
+from helios_core.memory.data_provider import MemoryDataProvider
+from helios_core.storage.data_provider import SupportsWrites
 
 CANARY = "Ophelia-Vanderbeek"
 

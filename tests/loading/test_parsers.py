@@ -8,10 +8,10 @@ import signal
 import pytest
 
 from helios_core.errors import BackendUnavailable
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.loading import load, parsers
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.loading.inputs import find
 from helios_core.loading.intake import Intake
+from helios_core.loading.load import load, parsers
 from helios_core.loading.parsers import understood
 
 UUID = "6c5d9ca9-54d7-42f5-bfae-a7c19cd217f2"

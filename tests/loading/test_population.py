@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from helios_core.demo.population import GROUP_ID, write_population
-from helios_core.fhir.versions import FHIRVersion, table
+from helios_core.cli.demo.population import GROUP_ID, write_population
+from helios_core.fhir.definitions import FHIRVersion, table
 
 R4 = table(FHIRVersion.R4)
 

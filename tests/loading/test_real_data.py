@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from isal import igzip
 
-from helios_core.fhir.versions import FHIRVersion
+from helios_core.fhir.definitions import FHIRVersion
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 

@@ -6,15 +6,7 @@ import msgspec
 import pytest
 
 from helios_core.errors import BackendUnavailable
-from helios_core.testing.output_stores import (
-    MIB,
-    PART,
-    Gate,
-    chunked,
-    content_of,
-    jobs_in,
-    stored,
-)
+from helios_core.testing.output_store import MIB, PART, Gate, chunked, content_of, jobs_in, stored
 from helios_localfs import LocalOutputStore
 from helios_localfs.failures import meaning, unavailable
 

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from helios_core.errors import InvalidRequest
-from helios_core.manifests import Compression, PartKind
-from helios_core.testing.output_stores import PART
+from helios_core.model.parts import Compression, PartKind
+from helios_core.testing.output_store import PART
 from helios_localfs.layout import job_folder, part_path, subfolders
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from helios_core.errors import ConfigurationError
-from helios_core.testing.output_stores import PART, jobs_in, stored
+from helios_core.testing.output_store import PART, jobs_in, stored
 from helios_localfs import LocalOutputStore
 
 BIND = """

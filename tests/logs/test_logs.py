@@ -7,8 +7,8 @@ import logging
 import pytest
 import structlog
 
-from helios_core import logs
-from helios_core.settings import LogFormat, LogLevel
+from helios_core.config import logs
+from helios_core.config.settings import LogFormat, LogLevel
 
 
 @pytest.fixture

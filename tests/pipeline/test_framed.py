@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios_core.framed import Framed, lengths_of, size_of, text_of
-from helios_core.ndjson import frame
+from helios_core.export.ndjson import frame
+from helios_core.storage.joined_lines import Framed, lengths_of, size_of, text_of
 
 LINES = st.lists(
     st.binary(min_size=1, max_size=5).map(lambda data: data.replace(b"\n", b"x")), max_size=8

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios_core.completeness import digest_of
-from helios_core.data_providers import Batch
-from helios_core.ndjson import LARGE_LINE_BYTES, Cutter, ahead, frame, gzipped
+from helios_core.export.ndjson import LARGE_LINE_BYTES, Cutter, ahead, frame, gzipped
+from helios_core.model.completeness import digest_of
+from helios_core.storage.data_provider import Batch
 
 
 async def stream(*batches: Sequence[bytes]) -> AsyncGenerator[Batch]:

@@ -1,8 +1,9 @@
 import msgspec
 import pytest
 
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.transforms import elements_of, keep_elements
+from helios_core.export.transforms import elements_of
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.subsetting import keep_elements
 
 SUBSETTED = {
     "system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue",

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
+from helios_core.config.plugins import Plugin, find, installed, load, load_all
 from helios_core.errors import BrokenPlugin, DuplicatePlugin, UnknownPlugin
-from helios_core.installed import Plugin, find, installed, load, load_all
 
 ODD_LEVEL = """
 from msgspec.structs import replace

@@ -7,18 +7,13 @@ from pathlib import Path
 import pytest
 import structlog
 
-from helios_core.errors import (
-    BrokenPlugin,
-    ConfigurationError,
-    DuplicatePlugin,
-    UnknownPlugin,
-)
-from helios_core.exports import ExportRequest, Level
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.jobs import Job
+from helios_core.config.selection import SIDECAR, configure, migrate, names, open_backends, select
+from helios_core.config.settings import Settings
+from helios_core.errors import BrokenPlugin, ConfigurationError, DuplicatePlugin, UnknownPlugin
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
-from helios_core.plugins import SIDECAR, configure, migrate, names, open_backends, select
-from helios_core.settings import Settings
+from helios_core.model.exports import ExportRequest, Level
+from helios_core.model.jobs import Job
 from tests.plugins.conftest import PROVIDER_ONLY
 
 MEMORY = {"HFS_STORAGE_BACKEND": "memory", "HFS_BULK_EXPORT_OUTPUT_BACKEND": "memory"}

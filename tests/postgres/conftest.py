@@ -1,6 +1,6 @@
 import pytest
 
-from helios_core.variables import Secret
+from helios_core.storage.secrets import Secret
 from helios_postgres import PostgresSettings, migrate, open_job_store
 from tests.postgres.connecting import connected
 

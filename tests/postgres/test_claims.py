@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from helios_core.errors import JobNotFound, LeaseLost
-from helios_core.jobs import JobStatus
+from helios_core.model.jobs import JobStatus
 from helios_core.testing import corpus
 from helios_postgres import open_job_store
 

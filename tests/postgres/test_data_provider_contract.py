@@ -4,8 +4,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from helios_core.storage.secrets import Secret
 from helios_core.testing import DataProviderSuite, corpus
-from helios_core.variables import Secret
 from helios_postgres import PostgresSettings, migrate, open_data_provider
 from tests.postgres.connecting import connected
 

@@ -4,15 +4,15 @@ import asyncio
 
 import pytest
 
-from helios_core.data_providers import Order
 from helios_core.errors import BackendError, SchemaOutdated
-from helios_core.exports import Level
 from helios_core.fhir.search import TERMS_VERSION, compile_query
+from helios_core.model.exports import Level
+from helios_core.storage.data_provider import Order
 from helios_core.testing import corpus
 from helios_core.testing.corpus import measurement, patient, request, view
-from helios_core.testing.provider_contract import delete
-from helios_core.testing.provider_contract import write as write_to
-from helios_core.testing.provider_prefilters import SEARCHES, measurements, searched
+from helios_core.testing.data_provider.contract import delete
+from helios_core.testing.data_provider.contract import write as write_to
+from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched
 from helios_postgres import (
     extents,
     indexing,

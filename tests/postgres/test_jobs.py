@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from helios_core.errors import BackendUnavailable
-from helios_core.jobs import JobStatus
+from helios_core.model.jobs import JobStatus
 from helios_core.testing import corpus
 from helios_postgres import open_job_store
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from helios_core.errors import LeaseLost, TooManyExports
-from helios_core.jobs import JobStatus
+from helios_core.model.jobs import JobStatus
+from helios_core.storage.secrets import Secret
 from helios_core.testing import corpus
-from helios_core.variables import Secret
 from helios_postgres import PostgresSettings, open_job_store
 from tests.services import through
 

@@ -6,10 +6,10 @@ from collections import defaultdict
 import msgspec
 import pytest
 
-from helios_core.exports import Level
-from helios_core.extents import EXTENT_BITS, scope_range
 from helios_core.fhir.instants import to_stamp
-from helios_core.planning import Run, shards_of, size_of
+from helios_core.model.exports import Level
+from helios_core.storage.extents import EXTENT_BITS, scope_range
+from helios_core.storage.shard_ranges import Run, shards_of, size_of
 from helios_core.testing.corpus import (
     TENANT,
     VERSION,
@@ -19,7 +19,7 @@ from helios_core.testing.corpus import (
     request,
     view,
 )
-from helios_core.testing.provider_contract import delete, write
+from helios_core.testing.data_provider.contract import delete, write
 from helios_core.testing.snapshots import batches
 from helios_postgres import open_data_provider, planning
 from helios_postgres.runs import holdings

@@ -7,9 +7,9 @@ import asyncpg
 import pytest
 
 from helios_core.errors import BackendUnavailable
-from helios_core.framed import Framed
+from helios_core.storage.joined_lines import Framed
 from helios_core.testing.corpus import TENANT, VERSION, mixture, observation, patient, view
-from helios_core.testing.provider_contract import delete, everything_now, names, write
+from helios_core.testing.data_provider.contract import delete, everything_now, names, write
 from helios_core.testing.snapshots import take
 from helios_postgres import open_data_provider
 

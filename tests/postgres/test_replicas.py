@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 
 from helios_core.errors import ConfigurationError
-from helios_core.exports import Level
+from helios_core.model.exports import Level
+from helios_core.storage.secrets import Secret
 from helios_core.testing.corpus import mixture, patient, request, view
-from helios_core.testing.provider_contract import everything_now, names, write
+from helios_core.testing.data_provider.contract import everything_now, names, write
 from helios_core.testing.snapshots import take
-from helios_core.variables import Secret
 from helios_postgres import PostgresSettings, migrate, open_data_provider, replicas
 from tests.postgres.replication import caught_up, primary_and_replica
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from helios_core.data_providers import Delete
-from helios_core.exports import Level
-from helios_core.fhir.versions import FHIRVersion, table
-from helios_core.loading import load
+from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.loading.load import load
+from helios_core.model.exports import Level
+from helios_core.storage.data_provider import Delete
 from helios_core.testing.corpus import TENANT, VERSION, request, view
 from helios_core.testing.snapshots import take
 from helios_postgres import open_data_provider

@@ -9,8 +9,8 @@ import pytest
 from msgspec import structs
 
 from helios_core.errors import BackendUnavailable, ConfigurationError, SchemaOutdated
+from helios_core.storage.secrets import Secret
 from helios_core.testing import corpus
-from helios_core.variables import Secret
 from helios_postgres import (
     PostgresSettings,
     migrate,

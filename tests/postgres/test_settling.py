@@ -8,12 +8,12 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from helios_core.data_providers import Put
 from helios_core.errors import BackendUnavailable
 from helios_core.fhir.instants import to_stamp
+from helios_core.storage.data_provider import Put
 from helios_core.testing import corpus
 from helios_core.testing.corpus import patient
-from helios_core.testing.provider_contract import everything_now, write
+from helios_core.testing.data_provider.contract import everything_now, write
 from helios_core.testing.snapshots import take
 from helios_postgres import open_data_provider
 from tests.postgres.connecting import connected, held_after_its_stamp

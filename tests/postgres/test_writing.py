@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from helios_core.data_providers import Outcome
+from helios_core.storage.data_provider import Outcome
 from helios_core.testing.corpus import observation, patient
-from helios_core.testing.provider_contract import delete, everything_now, write
+from helios_core.testing.data_provider.contract import delete, everything_now, write
 from helios_core.testing.snapshots import take
 from helios_postgres import open_data_provider
 from tests.postgres.connecting import held_after_its_stamp

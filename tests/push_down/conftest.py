@@ -4,7 +4,7 @@ import pytest
 
 import helios_postgres
 import helios_sqlite
-from helios_core.variables import Secret
+from helios_core.storage.secrets import Secret
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from helios_core.loading import load
+from helios_core.loading.load import load
 from helios_core.testing import corpus
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -5,10 +5,10 @@ from itertools import islice
 
 import pytest
 
-from helios_core.data_providers import Order, Query
-from helios_core.demo.population import write_population
-from helios_core.exports import Level
-from helios_core.fhir.versions import FHIRVersion, table
+from helios_core.cli.demo.population import write_population
+from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.model.exports import Level
+from helios_core.storage.data_provider import Order, Query
 from helios_core.testing import corpus
 from tests.push_down.contents import BUNDLES, bundles, examples, loaded, read
 from tests.push_down.searches import searches

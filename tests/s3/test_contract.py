@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from helios_core.manifests import Compression, PartKey
-from helios_core.output_stores import OutputStore, SupportsSignedURLs
+from helios_core.model.parts import Compression, PartKey
+from helios_core.storage.output_store import OutputStore, SupportsSignedURLs
 from helios_core.testing import OutputStoreSuite
 
 

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from helios_core.errors import BackendUnavailable
-from helios_core.testing.output_stores import (
+from helios_core.testing.output_store import (
     MIB,
     PART,
     Gate,

@@ -7,7 +7,7 @@ import httpx
 import msgspec
 import pytest
 
-from helios_core.testing.output_stores import PART, stored
+from helios_core.testing.output_store import PART, stored
 
 OTHER = msgspec.structs.replace(PART, job_id="job-2")
 MINUTE = timedelta(minutes=1)

@@ -8,7 +8,7 @@ import httpx
 import msgspec
 import pytest
 
-from helios_core.client import Order, Phase, export
+from helios_core.client.export import Order, Phase, export
 from tests.processes import POLL_SECONDS, Site, names
 from tests.proxies import Fault
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from helios_core import serving
+from helios_core.config.settings import Settings
 from helios_core.errors import ConfigurationError
-from helios_core.settings import Settings
+from helios_core.server import serve as serving
 
 SETTINGS = Settings(
     storage_backend="memory",

@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.manifests import Compression
-from helios_core.settings import OWN, Settings, from_environment
-from helios_core.variables import Secret
+from helios_core.config.settings import OWN, Settings, from_environment
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.model.parts import Compression
+from helios_core.storage.secrets import Secret
 
 
 def test_nothing_set_gives_the_defaults():

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from helios_core.variables import Secret, Variable, read, text_of, variables
+from helios_core.config.environment import Variable, read, text_of, variables
+from helios_core.storage.secrets import Secret
 
 
 class Colour(StrEnum):

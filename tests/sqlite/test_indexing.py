@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from helios_core.data_providers import Order, Put
 from helios_core.errors import SchemaOutdated
-from helios_core.exports import Level
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.resources import parse_resource
 from helios_core.fhir.search import TERMS_VERSION, compile_query, terms_of
-from helios_core.fhir.versions import FHIRVersion
+from helios_core.model.exports import Level
+from helios_core.storage.data_provider import Order, Put
 from helios_core.testing import corpus
 from helios_core.testing.corpus import measurement, patient, request
-from helios_core.testing.provider_prefilters import SEARCHES, measurements, searched
+from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched
 from helios_sqlite import candidates, indexing, migrate, narrowing, open_data_provider, searching
 from helios_sqlite.files import PAGE_BYTES
 from tests.indexed import pages, sifted

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from helios_core.data_providers import Delete, Outcome, Put
 from helios_core.errors import BackendUnavailable
-from helios_core.extents import SCOPE_BITS
 from helios_core.fhir.instants import FOREVER
+from helios_core.storage.data_provider import Delete, Outcome, Put
+from helios_core.storage.extents import SCOPE_BITS
 from helios_core.testing import corpus
 from helios_core.testing.corpus import observation, organization, patient
 from helios_sqlite import open_data_provider

@@ -15,11 +15,11 @@ import pytest
 import xxhash
 
 from helios_core.errors import PartMissing
-from helios_core.manifests import PartKind, StoredPart
-from helios_core.memory.outputs import MemoryOutputStore
-from helios_core.output_stores import SupportsSignedURLs
+from helios_core.memory.output_store import MemoryOutputStore
+from helios_core.model.parts import PartKind, StoredPart
+from helios_core.storage.output_store import SupportsSignedURLs
 from helios_core.testing import OutputStoreSuite
-from helios_core.testing.output_stores import Interrupted
+from helios_core.testing.output_store import Interrupted
 from helios_localfs import LocalOutputStore
 
 

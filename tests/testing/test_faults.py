@@ -5,11 +5,11 @@ from datetime import timedelta
 import pytest
 
 from helios_core.errors import BackendUnavailable
-from helios_core.leases import Lease
 from helios_core.memory import MemoryDataProvider, MemoryOutputStore
+from helios_core.model.jobs import Lease
 from helios_core.testing import corpus
+from helios_core.testing.data_provider.contract import delete, everything_now, write
 from helios_core.testing.faults import FaultyDataProvider, FaultyOutputStore
-from helios_core.testing.provider_contract import delete, everything_now, write
 from helios_core.testing.snapshots import take
 
 LEASE = Lease(

@@ -2,11 +2,11 @@ from typing import ClassVar
 
 import pytest
 
-from helios_core.manifests import PartKey
-from helios_core.memory.outputs import MemoryOutputStore
-from helios_core.output_stores import OutputStore
+from helios_core.memory.output_store import MemoryOutputStore
+from helios_core.model.parts import PartKey
+from helios_core.storage.output_store import OutputStore
 from helios_core.testing import OutputStoreSuite
-from helios_core.testing.output_stores import PART, chunked
+from helios_core.testing.output_store import PART, chunked
 
 
 class TestMemoryOutputStore(OutputStoreSuite):

@@ -1,7 +1,7 @@
 import pytest
 
 from helios_core import memory
-from helios_core.hookspecs import API_LEVEL
+from helios_core.storage.hooks import API_LEVEL
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 from contextlib import asynccontextmanager
 
-from helios_core.data_providers import DataProvider
+from helios_core.storage.data_provider import DataProvider
 from helios_core.testing import corpus
-from helios_core.testing.provider_contract import write
+from helios_core.testing.data_provider.contract import write
 from tests.testing.on_memory import OnMemoryProvider
 
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
-from helios_core import completeness
-from helios_core.client.refusals import ExportFailed
-from helios_core.completeness import Tally, digest_of, total
-from helios_core.verifying import NoProof, Verdict, verify, verify_if_proven
+from helios_core.client.errors import ExportFailed
+from helios_core.client.verification import NoProof, Verdict, verify, verify_if_proven
+from helios_core.model import completeness
+from helios_core.model.completeness import Tally, digest_of, total
 
 PATIENTS = [b'{"resourceType":"Patient","id":"p%d"}' % n for n in range(5)]
 DEVICES = [b'{"resourceType":"Device","id":"d%d"}' % n for n in range(3)]

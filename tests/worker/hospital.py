@@ -6,18 +6,18 @@ from datetime import timedelta
 
 import msgspec
 
-from helios_core.data_providers import DataProvider, Delete, Put
-from helios_core.exports import Level
+from helios_core.export.kickoff.accept import Call, Policy, accept
+from helios_core.export.pipeline.shard_export import PartLimits
+from helios_core.export.worker import Worker, WorkerOptions
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import format_instant
 from helios_core.fhir.resources import parse_resource
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.jobs import Job
-from helios_core.kickoff import Call, Policy, accept
-from helios_core.manifests import PartKind
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
-from helios_core.pipeline import PartLimits
-from helios_core.plugins import Backends
-from helios_core.worker import Worker, WorkerOptions
+from helios_core.model.exports import Level
+from helios_core.model.jobs import Job
+from helios_core.model.parts import PartKind
+from helios_core.storage.backends import Backends
+from helios_core.storage.data_provider import DataProvider, Delete, Put
 
 TENANT = "default"
 

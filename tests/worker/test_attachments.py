@@ -2,9 +2,9 @@
 
 import pytest
 
-from helios_core.exports import Level
 from helios_core.fhir.instants import format_instant
-from helios_core.manifests import PartKind
+from helios_core.model.exports import Level
+from helios_core.model.parts import PartKind
 from tests.worker.fixture import binary, document, filled
 
 

@@ -2,15 +2,16 @@
 
 import pytest
 
-from helios_core.data_providers import Put
 from helios_core.errors import InvalidParameter
-from helios_core.exports import Level
+from helios_core.export.kickoff.accept import Policy
+from helios_core.export.pipeline import reference_notes as notes
+from helios_core.export.pipeline.shard_export import PartLimits
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import format_instant
 from helios_core.fhir.resources import parse_resource
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.jobs import JobStatus
-from helios_core.kickoff import Policy
-from helios_core.pipeline import PartLimits, notes
+from helios_core.model.exports import Level
+from helios_core.model.jobs import JobStatus
+from helios_core.storage.data_provider import Put
 from tests.worker.fixture import about, filled
 from tests.worker.hospital import observation, patient
 

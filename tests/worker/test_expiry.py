@@ -6,10 +6,10 @@ from datetime import timedelta
 import pytest
 
 from helios_core.errors import BackendUnavailable, JobNotFound
-from helios_core.expiry import remove, run, sweep
-from helios_core.jobs import JobStatus
-from helios_core.manifests import PartKey, PartKind
+from helios_core.export.expiry import remove, run, sweep
 from helios_core.memory import MemoryOutputStore
+from helios_core.model.jobs import JobStatus
+from helios_core.model.parts import PartKey, PartKind
 from tests.worker.hospital import patient
 
 NOW = timedelta(0)

@@ -8,10 +8,10 @@ from helios_core.errors import (
     TooManyExports,
     UnsupportedParameter,
 )
-from helios_core.exports import Level
 from helios_core.fhir.instants import format_instant
-from helios_core.jobs import JobStatus
-from helios_core.manifests import PartKind
+from helios_core.model.exports import Level
+from helios_core.model.jobs import JobStatus
+from helios_core.model.parts import PartKind
 from tests.worker.hospital import group, observation, patient
 
 

@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 
 from helios_core.errors import BackendUnavailable, LeaseLost
-from helios_core.jobs import JobStatus
-from helios_core.manifests import PartKey, StoredPart
+from helios_core.export.worker import Worker, WorkerOptions
 from helios_core.memory import MemoryOutputStore
-from helios_core.worker import Worker, WorkerOptions
+from helios_core.model.jobs import JobStatus
+from helios_core.model.parts import PartKey, StoredPart
 from tests.worker.hospital import Hospital, patient
 
 

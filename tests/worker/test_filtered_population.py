@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helios_core.demo.population import Population
-from helios_core.exports import Level
+from helios_core.cli.demo.population import Population
+from helios_core.model.exports import Level
 
 TYPES = ("Condition", "Encounter", "Observation", "Patient")
 

@@ -5,11 +5,11 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from helios_core.cohorts import view_of
-from helios_core.data_providers import DataProvider
-from helios_core.jobs import JobStatus
-from helios_core.manifests import PartKind
-from helios_core.pipeline import PartLimits, ShardExport
+from helios_core.export.cohorts import view_of
+from helios_core.export.pipeline.shard_export import PartLimits, ShardExport
+from helios_core.model.jobs import JobStatus
+from helios_core.model.parts import PartKind
+from helios_core.storage.data_provider import DataProvider
 from tests.worker.hospital import group, observation, patient
 
 

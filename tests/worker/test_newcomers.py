@@ -2,9 +2,9 @@
 
 import pytest
 
-from helios_core.jobs import JobStatus
-from helios_core.kickoff import Policy
-from helios_core.manifests import PartKind
+from helios_core.export.kickoff.accept import Policy
+from helios_core.model.jobs import JobStatus
+from helios_core.model.parts import PartKind
 from tests.worker.hospital import group, observation, patient
 
 TYPES = ("_type", "Patient,Observation")

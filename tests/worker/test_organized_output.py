@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helios_core.errors import BackendUnavailable, InvalidParameter
-from helios_core.exports import Level
+from helios_core.export.pipeline.blocks import SCHEMA, Block, BlockCutter, Gathering, Piece
+from helios_core.export.pipeline.scratch import spool
+from helios_core.export.pipeline.shard_export import PartLimits
 from helios_core.fhir.instants import format_instant
-from helios_core.manifests import PartKind
-from helios_core.pipeline import PartLimits
-from helios_core.pipeline.blocks import SCHEMA, Block, BlockCutter, Gathering, Piece
-from helios_core.pipeline.spools import spool
+from helios_core.model.exports import Level
+from helios_core.model.parts import PartKind
 from tests.worker.fixture import document, filled
 from tests.worker.hospital import observation, patient
 

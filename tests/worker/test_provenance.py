@@ -3,9 +3,9 @@
 import pytest
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
-from helios_core.exports import Level
 from helios_core.fhir.instants import format_instant
-from helios_core.manifests import PartKind
+from helios_core.model.exports import Level
+from helios_core.model.parts import PartKind
 from tests.worker.fixture import filled, provenance
 from tests.worker.hospital import observation, patient
 

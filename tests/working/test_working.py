@@ -8,10 +8,10 @@ from datetime import timedelta
 import structlog
 from msgspec.structs import replace
 
-from helios_core import working
-from helios_core.hookspecs import Reach
-from helios_core.plugins import open_backends
-from helios_core.settings import Settings
+from helios_core.config.selection import open_backends
+from helios_core.config.settings import Settings
+from helios_core.server import work as working
+from helios_core.storage.hooks import Reach
 
 SETTINGS = Settings(
     storage_backend="memory",

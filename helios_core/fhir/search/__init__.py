@@ -1,6 +1,7 @@
 """Search as FHIR means it: compiled once, asked of many resources."""
 
 from helios_core.fhir.search.filters import Filter, Lookup, any_of
+from helios_core.fhir.search.index_terms import terms_of
 from helios_core.fhir.search.prefilters import (
     TERMS_VERSION,
     AllOf,
@@ -16,7 +17,6 @@ from helios_core.fhir.search.prefilters import (
 )
 from helios_core.fhir.search.queries import RESULT_PARAMETERS, compile_query
 from helios_core.fhir.search.support import Supported, supported
-from helios_core.fhir.search.terms import terms_of
 from helios_core.fhir.search.type_filters import parse_type_filter, split_type_filter
 
 __all__ = [

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from helios_core.fhir.search import prefilters
+from helios_core.fhir.search.criteria import Question
 from helios_core.fhir.search.filters import Condition, Resource
-from helios_core.fhir.search.kinds import kind_of
+from helios_core.fhir.search.parameter_types import kind_of
 from helios_core.fhir.search.parameters import Composed, Parameter, Part
 from helios_core.fhir.search.prefilters import Prefilter
-from helios_core.fhir.search.questions import Question
 from helios_core.fhir.search.values import split
 
 Test = Callable[[Resource], bool]

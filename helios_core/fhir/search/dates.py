@@ -8,9 +8,9 @@ from helios_core.errors import InvalidParameter
 from helios_core.fhir.dates import span
 from helios_core.fhir.instants import to_stamp
 from helios_core.fhir.search import prefilters
+from helios_core.fhir.search.criteria import Question
 from helios_core.fhir.search.filters import Condition, any_value
 from helios_core.fhir.search.prefilters import Prefilter, Span, Updated
-from helios_core.fhir.search.questions import Question
 from helios_core.fhir.search.values import prefixed, unescape
 
 EARLIEST, LATEST = -(1 << 62), 1 << 62

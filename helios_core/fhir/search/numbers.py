@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
+from helios_core.fhir.search.criteria import Question
 from helios_core.fhir.search.filters import Condition, any_value
-from helios_core.fhir.search.questions import Question
 from helios_core.fhir.search.values import prefixed, split, unescape
 
 End = tuple[Decimal, int]

@@ -7,9 +7,9 @@ from functools import cache
 import msgspec
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
-from helios_core.fhir.expressions import Path, parse_expression
-from helios_core.fhir.search.finders import Finder, finder
-from helios_core.fhir.versions import FHIRVersion, SearchParameter, Table, table
+from helios_core.fhir.definitions import FHIRVersion, SearchParameter, Table, table
+from helios_core.fhir.search.fhirpath import Path, parse_expression
+from helios_core.fhir.search.paths import Finder, finder
 
 _EVERY_TYPE = frozenset({"Resource", "DomainResource"})
 _SEARCHED = frozenset(

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
+from helios_core.fhir.definitions import FHIRVersion, table
 from helios_core.fhir.search import chains, composites, tokens
+from helios_core.fhir.search.criteria import Question
 from helios_core.fhir.search.filters import (
     Condition,
     Filter,
@@ -16,11 +18,9 @@ from helios_core.fhir.search.filters import (
     make_filter,
     negated,
 )
-from helios_core.fhir.search.kinds import kind_of
+from helios_core.fhir.search.parameter_types import kind_of
 from helios_core.fhir.search.parameters import Parameter, compiled_parameters, parameter
-from helios_core.fhir.search.questions import Question
 from helios_core.fhir.search.values import alternatives
-from helios_core.fhir.versions import FHIRVersion, table
 
 Pairs = Sequence[tuple[str, str]]
 """Decoded names, with modifiers and chains, and decoded values, in which escapes are kept."""

@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
+from helios_core.fhir.definitions import table
 from helios_core.fhir.references import split_reference
 from helios_core.fhir.search import prefilters, tokens
+from helios_core.fhir.search.criteria import Question
 from helios_core.fhir.search.filters import Condition, any_value
 from helios_core.fhir.search.parameters import Parameter
 from helios_core.fhir.search.prefilters import AnyTerm, Prefilter
-from helios_core.fhir.search.questions import Question
 from helios_core.fhir.search.values import unescape
-from helios_core.fhir.versions import table
 
 KIND = "r"
 """What terms of references are marked with."""

@@ -4,8 +4,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from helios_core.fhir.search.criteria import Question
 from helios_core.fhir.search.filters import Condition, any_value
-from helios_core.fhir.search.questions import Question
 from helios_core.fhir.search.values import unescape
 
 MODIFIERS = ("contains", "exact")

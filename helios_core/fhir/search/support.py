@@ -2,9 +2,9 @@
 
 import msgspec
 
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.search.parameters import Parameter, compiled_parameters
 from helios_core.fhir.search.queries import modifiers, reference_types
-from helios_core.fhir.versions import FHIRVersion
 
 
 class Supported(msgspec.Struct, frozen=True, kw_only=True):

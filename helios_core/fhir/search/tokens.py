@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 
 from helios_core.fhir.search import prefilters, strings
+from helios_core.fhir.search.criteria import Question
 from helios_core.fhir.search.filters import Condition, any_value, negated
 from helios_core.fhir.search.parameters import Parameter
 from helios_core.fhir.search.prefilters import AnyId, AnyTerm, Prefilter
-from helios_core.fhir.search.questions import Question
 from helios_core.fhir.search.values import split, unescape
 
 KIND = "t"

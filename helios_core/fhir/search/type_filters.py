@@ -4,8 +4,8 @@ import re
 from urllib.parse import unquote
 
 from helios_core.errors import InvalidParameter
+from helios_core.fhir.definitions import FHIRVersion, table
 from helios_core.fhir.search.queries import refuse_result_parameter
-from helios_core.fhir.versions import FHIRVersion, table
 
 _COMMA = re.compile(r"\\.|(,)(?=[A-Z][A-Za-z]*\?)", re.DOTALL)
 _EXPECTED = "_typeFilter: expected Type?parameter=value, a search of one resource type"

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from helios_core.fhir.search.criteria import Question
 from helios_core.fhir.search.filters import Condition, any_value
-from helios_core.fhir.search.questions import Question
 from helios_core.fhir.search.values import unescape
 
 MODIFIERS = ("above", "below")

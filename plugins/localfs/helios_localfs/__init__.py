@@ -7,8 +7,8 @@ from typing import Annotated
 
 import msgspec
 
-from helios_core.hookspecs import API_LEVEL, Backend, Reach, hookimpl
-from helios_core.output_stores import OutputStore
+from helios_core.storage.hooks import API_LEVEL, Backend, Reach, hookimpl
+from helios_core.storage.output_store import OutputStore
 from helios_localfs.store import LocalOutputStore
 
 __all__ = ["LocalFSSettings", "LocalOutputStore", "helios_output_store"]

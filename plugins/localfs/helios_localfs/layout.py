@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from helios_core.errors import InvalidRequest
-from helios_core.manifests import PartKey
+from helios_core.model.parts import PartKey
 
 OWNER_MARK = ".helios-owner"
 """The file that says which job store the folder belongs to."""

@@ -8,17 +8,8 @@ from typing import NamedTuple
 import msgspec
 
 from helios_core.errors import BackendError
-from helios_core.extents import EXTENT_BITS, EXTENT_ROWS, Places, common, extent_of, united
-from helios_core.fhir.search import (
-    AllOf,
-    AnyId,
-    AnyOf,
-    AnyTerm,
-    Prefilter,
-    Span,
-    Updated,
-    cost,
-)
+from helios_core.fhir.search import AllOf, AnyId, AnyOf, AnyTerm, Prefilter, Span, Updated, cost
+from helios_core.storage.extents import EXTENT_BITS, EXTENT_ROWS, Places, common, extent_of, united
 from helios_postgres.databases import Connection
 from helios_postgres.indexing import recent_entries
 from helios_postgres.packing import (

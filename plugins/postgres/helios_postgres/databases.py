@@ -11,8 +11,8 @@ import asyncpg
 import xxhash
 from asyncpg import InterfaceError, InternalClientError
 
-from helios_core.threads import finished
-from helios_core.variables import Secret
+from helios_core.storage.secrets import Secret
+from helios_core.storage.threads import finished
 from helios_postgres import schema
 from helios_postgres.failures import ABORTED, opening, translated
 from helios_postgres.settings import PostgresSettings

@@ -6,11 +6,11 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from helios_core.data_providers import Applied, Delete, Outcome, Put
 from helios_core.errors import VersionConflict
 from helios_core.fhir.instants import from_stamp
 from helios_core.fhir.resources import Resource
 from helios_core.hashes import signed
+from helios_core.storage.data_provider import Applied, Delete, Outcome, Put
 
 Key: TypeAlias = tuple[int, str]
 """A resource: its scope and its id."""

@@ -5,7 +5,13 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from helios_core.extents import EXTENT_BITS, EXTENT_BYTES, EXTENT_ROWS, SCOPE_BITS, extent_of
+from helios_core.storage.extents import (
+    EXTENT_BITS,
+    EXTENT_BYTES,
+    EXTENT_ROWS,
+    SCOPE_BITS,
+    extent_of,
+)
 from helios_postgres.databases import Connection
 from helios_postgres.drafts import Draft, Head
 

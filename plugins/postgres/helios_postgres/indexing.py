@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from helios_core.extents import EXTENT_BITS, EXTENT_ROWS, scope_range
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.search import TERMS_VERSION, Terms, terms_of
-from helios_core.fhir.versions import FHIRVersion
 from helios_core.hashes import line_hash
+from helios_core.storage.extents import EXTENT_BITS, EXTENT_ROWS, scope_range
 from helios_postgres.packing import (
     UNKNOWN,
     Entry,

@@ -11,11 +11,10 @@ import msgspec
 from asyncpg import Record
 
 from helios_core.errors import BackendUnavailable, JobNotFound, TooManyExports
-from helios_core.exports import Shard
-from helios_core.job_stores import JobStore
-from helios_core.jobs import Job, JobStatus, Progress
-from helios_core.leases import Lease
-from helios_core.manifests import Part
+from helios_core.model.exports import Shard
+from helios_core.model.jobs import Job, JobStatus, Lease, Progress
+from helios_core.model.parts import Part
+from helios_core.storage.job_store import JobStore
 from helios_postgres import leasing
 from helios_postgres.databases import Connection, Database
 

@@ -12,10 +12,9 @@ import msgspec
 from asyncpg import Record
 
 from helios_core.errors import LeaseLost
-from helios_core.exports import Shard
-from helios_core.jobs import Job, JobStatus
-from helios_core.leases import Lease
-from helios_core.manifests import Part, PartKind
+from helios_core.model.exports import Shard
+from helios_core.model.jobs import Job, JobStatus, Lease
+from helios_core.model.parts import Part, PartKind
 from helios_postgres.databases import Connection
 
 _CLAIM = """

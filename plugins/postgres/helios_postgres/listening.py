@@ -8,7 +8,7 @@ from datetime import timedelta
 import structlog
 
 from helios_core.errors import BackendError, ConfigurationError
-from helios_core.threads import finished
+from helios_core.storage.threads import finished
 from helios_postgres.databases import Connection, connected
 from helios_postgres.failures import translated
 from helios_postgres.settings import PostgresSettings

@@ -6,11 +6,11 @@ from typing import Any, TypeAlias
 
 from asyncpg import Record
 
-from helios_core.damage import checked, damaged_line
-from helios_core.data_providers import Batch, Damaged, StoredVersion
-from helios_core.exports import ExportView
 from helios_core.fhir.instants import FOREVER, from_stamp, to_stamp
 from helios_core.hashes import line_hash, unsigned
+from helios_core.model.exports import ExportView
+from helios_core.storage.data_provider import Batch, Damaged, StoredVersion
+from helios_core.storage.integrity import checked, damaged_line
 from helios_postgres.databases import Connection
 from helios_postgres.views import shown_by
 

@@ -4,11 +4,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from helios_core.data_providers import Order
-from helios_core.extents import extent_of, scope_range
 from helios_core.fhir.instants import FOREVER
 from helios_core.fhir.search import Prefilter
-from helios_core.paging import BY_ID, DESCENDING, Ending
+from helios_core.storage.data_provider import Order
+from helios_core.storage.extents import extent_of, scope_range
+from helios_core.storage.page_tokens import BY_ID, DESCENDING, Ending
 from helios_postgres.candidates import candidates, seqs_in
 from helios_postgres.databases import Connection
 

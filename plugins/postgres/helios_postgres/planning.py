@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from helios_core.exports import ExportView, Level, Shard
-from helios_core.extents import Range, scope_range
 from helios_core.fhir.instants import to_stamp
-from helios_core.planning import Size, pieces_of, shards_of, size_of
+from helios_core.model.exports import ExportView, Level, Shard
+from helios_core.storage.extents import Range, scope_range
+from helios_core.storage.shard_ranges import Size, pieces_of, shards_of, size_of
 from helios_postgres.databases import Connection
 from helios_postgres.runs import Holding, holdings
 from helios_postgres.views import SHOWN, shown_by

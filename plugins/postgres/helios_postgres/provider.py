@@ -3,8 +3,12 @@
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 
-from helios_core.damage import damaged_line
-from helios_core.data_providers import (
+from helios_core.errors import BackendError, BackendUnavailable
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.instants import from_stamp, to_stamp
+from helios_core.fhir.search import Prefilter
+from helios_core.model.exports import ExportView, Shard
+from helios_core.storage.data_provider import (
     Applied,
     Batch,
     DataProvider,
@@ -14,11 +18,7 @@ from helios_core.data_providers import (
     Query,
     StoredVersion,
 )
-from helios_core.errors import BackendError, BackendUnavailable
-from helios_core.exports import ExportView, Shard
-from helios_core.fhir.instants import from_stamp, to_stamp
-from helios_core.fhir.search import Prefilter
-from helios_core.fhir.versions import FHIRVersion
+from helios_core.storage.integrity import damaged_line
 from helios_postgres import cohorts, lookups, searching
 from helios_postgres.clock import Clock
 from helios_postgres.databases import Database

@@ -11,11 +11,11 @@ import msgspec
 from asyncpg import Record
 from xxhash import xxh3_64_intdigest
 
-from helios_core.damage import damaged_line, undamaged
-from helios_core.data_providers import Batch
 from helios_core.errors import BackendError, BackendUnavailable
-from helios_core.extents import Range
 from helios_core.hashes import HASHES, line_hash
+from helios_core.storage.data_provider import Batch
+from helios_core.storage.extents import Range
+from helios_core.storage.integrity import damaged_line, undamaged
 from helios_postgres.cohorts import StoredCohort, check
 from helios_postgres.databases import Connection
 from helios_postgres.replicas import Reads

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from helios_core.planning import Run
+from helios_core.storage.shard_ranges import Run
 from helios_postgres.databases import Connection
 from helios_postgres.views import Shown
 
@@ -76,7 +76,7 @@ async def holdings(
     """
     Give what there is of each scope that has anything, in runs that can be cut into its pieces.
 
-    The pieces are those of `helios_core.planning`; None are as many as its bytes need. There are
+    The pieces are those of `helios_core.storage.shard_ranges`; None are as many as its bytes need. There are
     no more than two runs for each, and one: extents between two cuts, and one that may be cut.
     """
     found = defaultdict[int, Holding](Holding)

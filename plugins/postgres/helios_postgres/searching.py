@@ -3,10 +3,10 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
-from helios_core.data_providers import Order, Page, Query, StoredVersion
-from helios_core.extents import scope_range
 from helios_core.fhir.search import Filter
-from helios_core.paging import Ending, Filling, ending_of, token_after
+from helios_core.storage.data_provider import Order, Page, Query, StoredVersion
+from helios_core.storage.extents import scope_range
+from helios_core.storage.page_tokens import Ending, Filling, ending_of, token_after
 from helios_postgres.databases import Connection
 from helios_postgres.lookups import stored_version
 from helios_postgres.ordering import Head, Scope

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from helios_core.errors import ConfigurationError
-from helios_core.variables import Secret
+from helios_core.storage.secrets import Secret
 
 SCHEMES = frozenset({"postgres", "postgresql"})
 

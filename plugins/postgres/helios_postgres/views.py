@@ -2,9 +2,9 @@
 
 import msgspec
 
-from helios_core.exports import ExportView, Level
-from helios_core.extents import Range
 from helios_core.fhir.instants import FOREVER, to_stamp
+from helios_core.model.exports import ExportView, Level
+from helios_core.storage.extents import Range
 
 
 def shown(first: str, end: str) -> str:

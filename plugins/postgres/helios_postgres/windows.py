@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from helios_core.extents import Range
+from helios_core.storage.extents import Range
 from helios_postgres.databases import Connection
 from helios_postgres.views import Shown
 

@@ -6,9 +6,9 @@ from datetime import timedelta
 import obstore
 
 from helios_core.errors import PartMissing
-from helios_core.manifests import PartKey, StoredPart
-from helios_core.output_stores import OutputStore
-from helios_core.threads import finished, in_thread
+from helios_core.model.parts import PartKey, StoredPart
+from helios_core.storage.output_store import OutputStore
+from helios_core.storage.threads import finished, in_thread
 from helios_s3.buckets import Bucket
 from helios_s3.downloads import windows
 from helios_s3.failures import FAILURES, unavailable

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
-from helios_core.extents import (
+from helios_core.fhir.search import AllOf, AnyId, AnyOf, AnyTerm, Prefilter, Span, Updated, cost
+from helios_core.storage.extents import (
     EXTENT_BITS,
     EXTENT_ROWS,
     Places,
@@ -16,16 +17,6 @@ from helios_core.extents import (
     extent_of,
     scope_range,
     united,
-)
-from helios_core.fhir.search import (
-    AllOf,
-    AnyId,
-    AnyOf,
-    AnyTerm,
-    Prefilter,
-    Span,
-    Updated,
-    cost,
 )
 from helios_sqlite.indexing import UNKNOWN, unpacked
 from helios_sqlite.views import first_after

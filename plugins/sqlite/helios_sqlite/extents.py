@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from helios_core.extents import EXTENT_BITS, EXTENT_BYTES, EXTENT_ROWS, scope_range
+from helios_core.storage.extents import EXTENT_BITS, EXTENT_BYTES, EXTENT_ROWS, scope_range
 
 _LAST = """
 SELECT extent, appended, appended_bytes FROM extents

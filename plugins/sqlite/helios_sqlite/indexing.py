@@ -5,10 +5,10 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from helios_core.extents import EXTENT_ROWS, scope_range
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.search import TERMS_VERSION, Terms, terms_of
-from helios_core.fhir.versions import FHIRVersion
 from helios_core.hashes import line_hash
+from helios_core.storage.extents import EXTENT_ROWS, scope_range
 
 UNKNOWN = 0
 """The term of versions whose content could not be read: any search may be about them."""

@@ -11,11 +11,10 @@ import msgspec
 from aiosqlite import Connection
 
 from helios_core.errors import JobNotFound, TooManyExports
-from helios_core.exports import Shard
-from helios_core.job_stores import JobStore
-from helios_core.jobs import Job, JobStatus, Progress
-from helios_core.leases import Lease
-from helios_core.manifests import Part
+from helios_core.model.exports import Shard
+from helios_core.model.jobs import Job, JobStatus, Lease, Progress
+from helios_core.model.parts import Part
+from helios_core.storage.job_store import JobStore
 from helios_sqlite import leasing
 from helios_sqlite.job_databases import JobDatabase, Row, rows_of
 

@@ -7,10 +7,10 @@ from datetime import datetime
 
 import msgspec
 
-from helios_core.damage import checked
-from helios_core.data_providers import StoredVersion
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import FOREVER, from_stamp, to_stamp
-from helios_core.fhir.versions import FHIRVersion
+from helios_core.storage.data_provider import StoredVersion
+from helios_core.storage.integrity import checked
 from helios_sqlite.scopes import NOWHERE, find_scope
 
 COLUMNS = "SELECT seq, id, version_id, since_stamp, deleted, line_hash, content FROM versions "

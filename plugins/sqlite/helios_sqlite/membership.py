@@ -7,13 +7,13 @@ from datetime import datetime
 
 import msgspec
 
-from helios_core.damage import damaged_line
-from helios_core.data_providers import Batch, Damaged
-from helios_core.exports import ExportView
-from helios_core.extents import scope_range
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import to_stamp
-from helios_core.fhir.versions import FHIRVersion
 from helios_core.hashes import line_hash, unsigned
+from helios_core.model.exports import ExportView
+from helios_core.storage.data_provider import Batch, Damaged
+from helios_core.storage.extents import scope_range
+from helios_core.storage.integrity import damaged_line
 from helios_sqlite.scopes import NOWHERE, find_scope
 from helios_sqlite.views import filter_of
 

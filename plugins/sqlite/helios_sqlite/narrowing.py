@@ -4,9 +4,9 @@ import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from helios_core.data_providers import Batch
-from helios_core.extents import Range
 from helios_core.fhir.search import Prefilter
+from helios_core.storage.data_provider import Batch
+from helios_core.storage.extents import Range
 from helios_sqlite import reading
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.failures import is_damage

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import msgspec
 
-from helios_core.exports import ExportView, Level, Shard
-from helios_core.extents import EXTENT_BITS, scope_range
 from helios_core.fhir.instants import to_stamp
-from helios_core.planning import Run, Size, shards_of, size_of
+from helios_core.model.exports import ExportView, Level, Shard
+from helios_core.storage.extents import EXTENT_BITS, scope_range
+from helios_core.storage.shard_ranges import Run, Size, shards_of, size_of
 from helios_sqlite.failures import is_damage
 from helios_sqlite.scopes import Scope, all_scopes
 from helios_sqlite.views import filter_of, seqs_of

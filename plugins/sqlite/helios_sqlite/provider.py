@@ -3,7 +3,11 @@
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 
-from helios_core.data_providers import (
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.instants import from_stamp
+from helios_core.fhir.search import Prefilter
+from helios_core.model.exports import ExportView, Shard
+from helios_core.storage.data_provider import (
     Applied,
     Batch,
     DataProvider,
@@ -13,10 +17,6 @@ from helios_core.data_providers import (
     Query,
     StoredVersion,
 )
-from helios_core.exports import ExportView, Shard
-from helios_core.fhir.instants import from_stamp
-from helios_core.fhir.search import Prefilter
-from helios_core.fhir.versions import FHIRVersion
 from helios_sqlite import lookups, membership, reading, searching
 from helios_sqlite.clock import settled_stamp
 from helios_sqlite.databases import Database, unblocked

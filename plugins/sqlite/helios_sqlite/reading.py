@@ -8,11 +8,11 @@ from itertools import accumulate, takewhile
 
 import msgspec
 
-from helios_core.damage import damaged_line, undamaged
-from helios_core.data_providers import Batch, Damaged
-from helios_core.exports import Cohort, ExportView, Shard
-from helios_core.extents import EXTENT_BITS, Range, scope_range
 from helios_core.hashes import line_hash, unsigned
+from helios_core.model.exports import Cohort, ExportView, Shard
+from helios_core.storage.data_provider import Batch, Damaged
+from helios_core.storage.extents import EXTENT_BITS, Range, scope_range
+from helios_core.storage.integrity import damaged_line, undamaged
 from helios_sqlite.databases import Reader
 from helios_sqlite.failures import is_damage, primary_code
 from helios_sqlite.scopes import find_scope

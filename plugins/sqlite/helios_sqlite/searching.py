@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from helios_core.data_providers import Order, Page, Query, StoredVersion
-from helios_core.extents import Range, scope_range
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import FOREVER
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.paging import BY_ID, Ending, Filling, ending_of, token_after
+from helios_core.storage.data_provider import Order, Page, Query, StoredVersion
+from helios_core.storage.extents import Range, scope_range
+from helios_core.storage.page_tokens import BY_ID, Ending, Filling, ending_of, token_after
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.lookups import COLUMNS, Row, stored_version
 from helios_sqlite.scopes import NOWHERE, find_scope

@@ -5,9 +5,9 @@ import sqlite3
 
 import msgspec
 
-from helios_core.exports import ExportView, Level
-from helios_core.extents import EXTENT_BITS, Range, scope_range
 from helios_core.fhir.instants import FOREVER, to_stamp
+from helios_core.model.exports import ExportView, Level
+from helios_core.storage.extents import EXTENT_BITS, Range, scope_range
 from helios_sqlite.scopes import Scope
 
 _LAST_EXTENT_FROM = """

@@ -8,13 +8,13 @@ from datetime import datetime
 from itertools import repeat
 from typing import NamedTuple
 
-from helios_core.data_providers import Applied, Delete, Outcome, Put
 from helios_core.errors import VersionConflict
-from helios_core.extents import extent_of
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import FOREVER, from_stamp
 from helios_core.fhir.search import terms_of
-from helios_core.fhir.versions import FHIRVersion
 from helios_core.hashes import line_hash, signed
+from helios_core.storage.data_provider import Applied, Delete, Outcome, Put
+from helios_core.storage.extents import extent_of
 from helios_sqlite.clock import next_stamp, remember
 from helios_sqlite.extents import Counts, Filler, add_counts
 from helios_sqlite.indexing import Postings

@@ -3,8 +3,8 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.search import compile_query
-from helios_core.fhir.versions import FHIRVersion
 
 BASE = "https://fhir.example.org/base"
 NOW = datetime(2013, 9, 14, tzinfo=UTC)

@@ -1,5 +1,6 @@
 """What indexes are told of a prefilter besides its meaning."""
 
+from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.search import (
     AllOf,
     AnyId,
@@ -10,7 +11,6 @@ from helios_core.fhir.search import (
     compile_query,
     cost,
 )
-from helios_core.fhir.versions import FHIRVersion
 
 LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
 TERM, IDS, SPAN = AnyTerm(frozenset({1})), AnyId(frozenset({"p1"})), Span(group=1)

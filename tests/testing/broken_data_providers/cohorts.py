@@ -2,8 +2,8 @@
 
 import msgspec
 
-from helios_core.exports import Level
-from helios_core.memory.data import MemoryDataProvider
+from helios_core.memory.data_provider import MemoryDataProvider
+from helios_core.model.exports import Level
 from tests.testing.broken_data_providers.asking import asking
 from tests.testing.on_memory import OnMemoryProvider
 

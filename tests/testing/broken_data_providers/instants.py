@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import msgspec
 
-from helios_core.memory.data import MemoryDataProvider
+from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.memory.versions import shows
 from tests.testing.broken_data_providers.asking import asking
 from tests.testing.on_memory import OnMemoryProvider

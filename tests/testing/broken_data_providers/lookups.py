@@ -2,8 +2,8 @@
 
 import msgspec
 
-from helios_core.data_providers import Batch
-from helios_core.memory.data import MemoryDataProvider
+from helios_core.memory.data_provider import MemoryDataProvider
+from helios_core.storage.data_provider import Batch
 from tests.testing.on_memory import OnMemoryProvider
 
 

@@ -2,10 +2,10 @@
 
 import msgspec
 
-from helios_core.data_providers import Put
-from helios_core.exports import Level
 from helios_core.fhir.search import AnyOf, AnyTerm
-from helios_core.memory.data import MemoryDataProvider
+from helios_core.memory.data_provider import MemoryDataProvider
+from helios_core.model.exports import Level
+from helios_core.storage.data_provider import Put
 from helios_core.testing import corpus
 from tests.testing.broken_data_providers.asking import asking
 from tests.testing.on_memory import OnMemoryProvider

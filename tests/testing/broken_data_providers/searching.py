@@ -2,10 +2,10 @@
 
 import msgspec
 
-from helios_core.data_providers import Order, Page
 from helios_core.fhir.instants import from_stamp
 from helios_core.fhir.search import AllOf, AnyId, Updated
-from helios_core.memory.data import MemoryDataProvider
+from helios_core.memory.data_provider import MemoryDataProvider
+from helios_core.storage.data_provider import Order, Page
 from tests.testing.on_memory import OnMemoryProvider
 
 

@@ -1,7 +1,7 @@
 """P7: tenants and FHIR versions."""
 
-from helios_core.fhir.versions import FHIRVersion
-from helios_core.memory.data import MemoryDataProvider
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.memory.data_provider import MemoryDataProvider
 from tests.testing.broken_data_providers.asking import asking
 from tests.testing.on_memory import OnMemoryProvider
 

@@ -1,6 +1,6 @@
 """SupportsTombstones: deletions since an instant."""
 
-from helios_core.memory.data import MemoryDataProvider
+from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.memory.versions import current_version, shows
 from tests.testing.on_memory import OnMemoryProvider
 

@@ -4,9 +4,9 @@ import asyncio
 
 import msgspec
 
-from helios_core.data_providers import Applied, Outcome, Put
 from helios_core.errors import VersionConflict
-from helios_core.memory.data import MemoryDataProvider
+from helios_core.memory.data_provider import MemoryDataProvider
+from helios_core.storage.data_provider import Applied, Outcome, Put
 from tests.testing.on_memory import OnMemoryProvider
 
 

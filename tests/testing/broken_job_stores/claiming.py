@@ -2,7 +2,7 @@
 
 import asyncio
 
-from helios_core.memory.jobs import MemoryJobStore
+from helios_core.memory.job_store import MemoryJobStore
 from tests.testing.on_memory import OnMemoryJobs
 
 

@@ -1,6 +1,6 @@
 """J13: what a shard notes for the later phases of its job."""
 
-from helios_core.memory.jobs import MemoryJobStore
+from helios_core.memory.job_store import MemoryJobStore
 from tests.testing.on_memory import OnMemoryJobs
 
 

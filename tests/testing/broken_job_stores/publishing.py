@@ -3,8 +3,8 @@
 import msgspec
 
 from helios_core.errors import LeaseLost
-from helios_core.jobs import JobStatus
-from helios_core.memory.jobs import MemoryJobStore
+from helios_core.memory.job_store import MemoryJobStore
+from helios_core.model.jobs import JobStatus
 from tests.testing.on_memory import OnMemoryJobs
 
 

@@ -1,8 +1,8 @@
 """J10: tenants."""
 
 from helios_core.errors import JobNotFound
-from helios_core.jobs import JobStatus
-from helios_core.memory.jobs import MemoryJobStore
+from helios_core.memory.job_store import MemoryJobStore
+from helios_core.model.jobs import JobStatus
 from tests.testing.on_memory import OnMemoryJobs
 
 

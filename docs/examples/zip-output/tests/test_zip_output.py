@@ -5,10 +5,10 @@ import pytest
 from helios_zip import ZipOutputStore, helios_output_store
 
 from helios_core.errors import BackendUnavailable, ConfigurationError
-from helios_core.manifests import PartKey
-from helios_core.output_stores import OutputStore
+from helios_core.model.parts import PartKey
+from helios_core.storage.output_store import OutputStore
 from helios_core.testing import OutputStoreSuite
-from helios_core.testing.output_stores import MIB, PART, chunked, content_of, stored
+from helios_core.testing.output_store import MIB, PART, chunked, content_of, stored
 
 
 class TestZipOutputStore(OutputStoreSuite):

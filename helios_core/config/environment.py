@@ -1,0 +1,195 @@
+"""Environment variables: described by the fields of a struct, read into its values."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import msgspec
+from msgspec import inspect, structs
+
+from helios_core.storage.secrets import Secret
+
+PREFIX = "HFS_"
+
+
+TEST_PREFIX = "HFS_TEST_"
+"""Names that tell the tests something, and no process of the server anything."""
+
+
+class Variable(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting: its name and what may be said with it."""
+
+    name: str
+    field: str
+    """The field of the struct that takes the value."""
+    type: Any
+    allowed: str
+    """What a value may be, in words that follow "allowed is"."""
+    required: bool
+    """Whether there is no default."""
+    default: str
+    """The default as one would write it; empty where there is none."""
+    unit: str
+    description: str
+    plugin: str | None
+    """The plugin the setting belongs to, None for the server's own."""
+    may_be_empty: bool = False
+    """Whether an empty value means an empty list; otherwise it means that nothing is set."""
+
+    @property
+    def secret(self) -> bool:
+        """Whether the value must not be shown."""
+        return Secret in _parts(self.type)
+
+    def value(self, text: str) -> Any:  # noqa: ANN401  whatever the field's type says
+        """
+        Read a value.
+
+        Raises:
+            ValueError: The text is not an allowed value; the message never shows a secret.
+        """
+        raw: Any = _items(text) if _many(self.type) else text
+        try:
+            value = msgspec.convert(raw, self.type, strict=False, dec_hook=_decode)
+        except msgspec.ValidationError:
+            raise self._refusal(text) from None
+        if isinstance(value, timedelta) and value <= timedelta(0):
+            raise self._refusal(text)
+        return value
+
+    def _refusal(self, text: str) -> ValueError:
+        found = "cannot be read" if self.secret else f"is {text!r}"
+        return ValueError(f"{self.name} {found}; allowed is {self.allowed}")
+
+
+def variables(shape: type[msgspec.Struct], *, plugin: str | None = None) -> tuple[Variable, ...]:
+    """
+    Describe every setting a struct reads.
+
+    Field `x` is `HFS_X`, or `HFS_P_X` for plugin `p`. Its `msgspec.Meta` may carry the unit as
+    `title`, the meaning as `description`, and in `extra` another name as `name`, the name of a
+    setting shared with the server as `setting` (None: not a setting), words for the default as
+    `default` and for what may be said as `allowed`.
+    """
+    prefix = PREFIX if plugin is None else f"{PREFIX}{plugin.upper()}_"
+    described = (_variable(field, prefix, plugin) for field in structs.fields(shape))
+    return tuple(variable for variable in described if variable.name)
+
+
+def read(
+    known: Iterable[Variable], environ: Mapping[str, str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Give the values by field, and one sentence per value that is unreadable or missing."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for variable in known:
+        # Compose files and shells write "not set" as an empty value.
+        text = environ.get(variable.name, "").strip()
+        emptied = variable.may_be_empty and variable.name in environ
+        try:
+            if text or emptied:
+                values[variable.field] = variable.value(text)
+            elif variable.required:
+                problems.append(f"{variable.name} is not set; allowed is {variable.allowed}")
+        except ValueError as error:
+            problems.append(str(error))
+    return values, problems
+
+
+def text_of(value: object) -> str:
+    """Write a value as one would set it; empty for None, masked for a secret."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:.15g}"
+        case Enum():
+            return str(value.value)
+        case tuple() | list():
+            return ",".join(map(text_of, value))
+        case _:
+            return str(value)
+
+
+def _variable(field: structs.FieldInfo, prefix: str, plugin: str | None) -> Variable:
+    metas = [part for part in _parts(field.type) if isinstance(part, msgspec.Meta)]
+    extra = {key: value for meta in metas for key, value in (meta.extra or {}).items()}
+    name = extra.get("setting", extra.get("name", f"{prefix}{field.name.upper()}"))
+    default = field.default if field.default_factory is msgspec.NODEFAULT else ()
+    return Variable(
+        name=name or "",
+        field=field.name,
+        type=field.type,
+        allowed=_allowed(inspect.type_info(field.type)),
+        required=field.required,
+        default=extra.get("default") or text_of(None if field.required else default),
+        unit=next((meta.title for meta in metas if meta.title), ""),
+        description=next((meta.description for meta in metas if meta.description), ""),
+        plugin=None if "setting" in extra else plugin,
+        may_be_empty=extra.get("empty", False),
+    )
+
+
+def _parts(annotation: Any) -> Iterator[Any]:  # noqa: ANN401  annotations have no common type
+    yield annotation
+    if get_origin(annotation) in (Annotated, Union, UnionType):
+        for part in get_args(annotation):
+            yield from _parts(part)
+
+
+def _many(annotation: Any) -> bool:  # noqa: ANN401  annotations have no common type
+    return any(get_origin(part) in (tuple, list) for part in _parts(annotation))
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _decode(kind: type, raw: object) -> object:
+    if kind in (Path, Secret) and isinstance(raw, str):
+        return kind(raw)
+    raise NotImplementedError(f"a setting cannot be of type {kind.__name__}")
+
+
+def _allowed(kind: inspect.Type) -> str:
+    match kind:
+        case inspect.Metadata():
+            return (kind.extra or {}).get("allowed") or _allowed(kind.type)
+        case inspect.UnionType():
+            rest = [part for part in kind.types if not isinstance(part, inspect.NoneType)]
+            return " or ".join(map(_allowed, rest))
+        case inspect.EnumType():
+            return _alternatives(member.value for member in kind.cls)
+        case inspect.LiteralType():
+            return _alternatives(kind.values)
+        case inspect.IntType() | inspect.FloatType():
+            number = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
+            return number + _bounds(kind)
+    return "a path" if kind == inspect.CustomType(Path) else _WORDS.get(type(kind), "text")
+
+
+_WORDS = MappingProxyType(
+    {
+        inspect.BoolType: "true or false",
+        inspect.TimeDeltaType: "a number of seconds above 0",
+        inspect.VarTupleType: "names joined by commas",
+        inspect.ListType: "names joined by commas",
+    }
+)
+
+
+def _alternatives(values: Iterable[object]) -> str:
+    *first, last = map(str, values)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _bounds(kind: inspect.IntType | inspect.FloatType) -> str:
+    words = {"from": kind.ge, "above": kind.gt, "to": kind.le, "below": kind.lt}
+    return "".join(f" {word} {bound}" for word, bound in words.items() if bound is not None)

@@ -1,0 +1,209 @@
+"""The plugins that are installed: listed from their metadata, imported one by one on demand."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points, metadata
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pluggy
+
+from helios_core.config.environment import PREFIX, Variable, variables
+from helios_core.errors import BrokenPlugin, DuplicatePlugin, UnknownPlugin
+from helios_core.model.jobs import Job
+from helios_core.storage import hooks as hookspecs
+from helios_core.storage.data_provider import DataProvider
+from helios_core.storage.hooks import API_LEVEL, Backend, Reach
+from helios_core.storage.job_store import JobStore
+from helios_core.storage.output_store import OutputStore
+
+GROUP = "helios"
+"""The entry-point group of Helios plugins."""
+
+
+class Installed(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry point of one distribution."""
+
+    name: str
+    """The entry point's name, which is the plugin's name everywhere."""
+    module: str
+    distribution: str
+    version: str
+
+    @property
+    def prefixes(self) -> tuple[str, str]:
+        """What the names of the plugin's own settings begin with, traditional ones included."""
+        name = self.name.upper()
+        return f"{PREFIX}{name}_", f"{PREFIX}BULK_EXPORT_{name}_"
+
+    def __str__(self) -> str:
+        return f"plugin {self.name} of {self.distribution} {self.version}"
+
+    def load(self) -> ModuleType:
+        """
+        Import the plugin's module.
+
+        Raises:
+            BrokenPlugin: It cannot be imported, or its name cannot name settings.
+        """
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
+            raise BrokenPlugin(f"{self}: the name must be a lower-case word, as settings carry it")
+        try:
+            module = EntryPoint(self.name, self.module, GROUP).load()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise BrokenPlugin(
+                f"{self} cannot be imported from {self.module}: {reason}"
+            ) from error
+        if not isinstance(module, ModuleType):
+            raise BrokenPlugin(f"{self}: {self.module} is not a module")
+        return module
+
+
+class Plugin(msgspec.Struct, frozen=True, kw_only=True):
+    """An imported plugin and what it offers."""
+
+    origin: Installed
+    provider: Backend[DataProvider] | None
+    jobs: Backend[JobStore] | None
+    outputs: Backend[OutputStore] | None
+    observer: Callable[[Job], object] | None
+
+    @property
+    def offers(self) -> Mapping[str, Backend[Any]]:
+        """The backends by what they are."""
+        named: dict[str, Backend[Any] | None] = {
+            "data provider": self.provider,
+            "job store": self.jobs,
+            "output store": self.outputs,
+        }
+        return {role: backend for role, backend in named.items() if backend is not None}
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """Every setting of every backend of the plugin, once."""
+        named = {
+            variable.name: variable
+            for backend in self.offers.values()
+            for variable in variables(backend.settings, plugin=self.origin.name)
+        }
+        return tuple(named.values())
+
+
+def installed() -> list[Installed]:
+    """Give every installed plugin by name; two distributions that claim one name give two."""
+    found = {
+        Installed(
+            name=entry.name,
+            module=entry.value,
+            distribution=entry.dist.name,
+            version=entry.dist.version,
+        )
+        for entry in entry_points(group=GROUP)
+        if entry.dist is not None
+    }
+    return sorted(found, key=lambda plugin: (plugin.name, plugin.distribution))
+
+
+def find(name: str, choices: Sequence[Installed], *, setting: str) -> Installed:
+    """
+    Give the plugin of that name.
+
+    Raises:
+        UnknownPlugin: There is none.
+        DuplicatePlugin: There is more than one.
+    """
+    found = [plugin for plugin in choices if plugin.name == name]
+    if not found:
+        raise UnknownPlugin(_unknown(name, choices, setting))
+    if len(found) > 1:
+        claims = " and ".join(f"{plugin.distribution} {plugin.version}" for plugin in found)
+        raise DuplicatePlugin(
+            f"{setting} selects plugin {name}, which {claims} both claim; uninstall one of them"
+        )
+    return found[0]
+
+
+def extra(name: str) -> bool:
+    """Whether an extra of this release installs the plugin."""
+    known = metadata("helios-core").get_all("Provides-Extra") or []
+    return name in known or name.replace("_", "-") in known
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Give the known name that was probably meant."""
+    return next(iter(get_close_matches(name, list(known), n=1)), None)
+
+
+def load(origin: Installed) -> Plugin:
+    """
+    Import a plugin and ask it what it offers.
+
+    Raises:
+        BrokenPlugin: It cannot be imported, or does not keep the contract of the hooks.
+    """
+    manager = pluggy.PluginManager("helios")
+    manager.add_hookspecs(hookspecs)
+    try:
+        manager.register(origin.load(), name=origin.name)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise BrokenPlugin(f"{origin} breaks the contract of the hooks: {error}") from error
+    hook = manager.hook
+    return Plugin(
+        origin=origin,
+        provider=_offer(origin, hook.helios_data_provider, DataProvider),
+        jobs=_offer(origin, hook.helios_job_store, JobStore),
+        outputs=_offer(origin, hook.helios_output_store, OutputStore),
+        observer=_observer(hook.helios_job_changed),
+    )
+
+
+def load_all() -> Iterator[Plugin | tuple[Installed, BrokenPlugin]]:
+    """Import every installed plugin, selected or not; a broken one comes with what is wrong."""
+    for origin in installed():
+        try:
+            yield load(origin)
+        except BrokenPlugin as error:
+            yield origin, error
+
+
+def _offer(origin: Installed, hook: Callable[[], object], role: type) -> Backend[Any] | None:
+    try:
+        offer = hook()
+    except Exception as error:
+        raise BrokenPlugin(f"{origin} fails to describe itself: {error!r}") from error
+    if offer is None:
+        return None
+    if not isinstance(offer, Backend) or not issubclass(offer.implementation, role):
+        raise BrokenPlugin(f"{origin} offers something that is not a Backend of a {role.__name__}")
+    if offer.api_level != API_LEVEL:
+        raise BrokenPlugin(
+            f"{origin} was written for level {offer.api_level} of the plugin contract and this is "
+            f"level {API_LEVEL}; install versions of both that fit"
+        )
+    if not isinstance(offer.reach, Reach):
+        raise BrokenPlugin(f"{origin} has reach {offer.reach!r}; it must be a Reach of hookspecs")
+    return offer
+
+
+def _observer(hook: pluggy.HookCaller) -> Callable[[Job], object] | None:
+    if not hook.get_hookimpls():
+        return None
+    return lambda job: hook(job=job)
+
+
+def _unknown(name: str, choices: Sequence[Installed], setting: str) -> str:
+    names = sorted({plugin.name for plugin in choices})
+    if extra(name):
+        advice = f"install helios-core[{name}]"
+    elif guess := nearest(name, names):
+        advice = f"the nearest is {guess}"
+    else:
+        advice = "install the distribution that brings it"
+    listed = ", ".join(names) or "none"
+    return (
+        f"{setting} selects plugin {name}, which is not installed (installed: {listed}); {advice}"
+    )

@@ -1,0 +1,277 @@
+"""Choose the plugins the configuration selects, and open their backends."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import structlog
+
+from helios_core.config import settings as own
+from helios_core.config.environment import read, variables
+from helios_core.config.plugins import Plugin, find, installed, load, nearest
+from helios_core.config.settings import Settings
+from helios_core.errors import BrokenPlugin, ConfigurationError, UnknownPlugin
+from helios_core.model.jobs import Job
+from helios_core.storage.backends import Backends
+from helios_core.storage.data_provider import DataProvider
+from helios_core.storage.hooks import Backend, Reach
+from helios_core.storage.job_store import JobStore
+from helios_core.storage.output_store import OutputStore, SupportsSignedURLs
+
+T = TypeVar("T")
+
+
+_log = structlog.get_logger()
+
+
+SIDECAR = "bulk_export.db"
+"""The job database beside the output, for a storage backend that cannot keep jobs."""
+
+
+class Chosen(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """A backend the configuration selects, with its settings."""
+
+    plugin: Plugin
+    backend: Backend[T]
+    settings: Any
+
+    def open(self) -> AbstractAsyncContextManager[T]:
+        """Open the backend; leaving the context closes it."""
+        return self.backend.open(self.settings)
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """What a configuration selects, imported and checked but not opened."""
+
+    settings: Settings
+    plugins: tuple[Plugin, ...]
+    provider: Chosen[DataProvider]
+    jobs: Chosen[JobStore]
+    outputs: Chosen[OutputStore]
+
+
+def configure(environ: Mapping[str, str]) -> Selection:
+    """
+    Read the whole configuration from environment variables.
+
+    Raises:
+        ConfigurationError: As `select`.
+    """
+    return select(*own.from_environment(environ))
+
+
+def select(settings: Settings, problems: Sequence[str] = ()) -> Selection:
+    """
+    Import the plugins that settings select and read their settings.
+
+    Raises:
+        ConfigurationError: Names everything that is wrong, `problems` found earlier included; the
+            subclass says what it is where it is one kind of thing only.
+    """
+    return _Choice(settings, [ConfigurationError(problem) for problem in problems]).selection()
+
+
+def names(settings: Settings) -> set[str]:
+    """Name the plugins that settings ask for, whether they are installed or not."""
+    return {_primary(settings), _output(settings), *settings.plugins}
+
+
+@asynccontextmanager
+async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
+    """
+    Open what settings select; leaving the context closes it in reverse.
+
+    Raises:
+        ConfigurationError: As `select`, or a backend refuses to open.
+        BackendUnavailable: A backend cannot be reached.
+    """
+    selection = select(settings)
+    async with AsyncExitStack() as stack:
+        provider = await stack.enter_async_context(selection.provider.open())
+        jobs = await stack.enter_async_context(selection.jobs.open())
+        outputs = await stack.enter_async_context(selection.outputs.open())
+        await outputs.bind(jobs.identity)
+        yield Backends(
+            provider=provider,
+            jobs=jobs,
+            outputs=outputs,
+            announce=_announcer(selection.plugins),
+            reach=Reach.common(
+                selection.provider.backend.reach,
+                selection.jobs.backend.reach,
+                selection.outputs.backend.reach,
+            ),
+        )
+
+
+async def migrate(selection: Selection) -> list[tuple[str, str]]:
+    """Bring every selected backend's schema up to date; give plugin and what it did."""
+    done: list[tuple[str, str]] = []
+    seen: list[tuple[object, object]] = []
+    for chosen in (selection.provider, selection.jobs, selection.outputs):
+        step = chosen.backend.migrate
+        # A plugin that offers two backends on one database migrates it once.
+        if step is not None and (step, chosen.settings) not in seen:
+            seen.append((step, chosen.settings))
+            done.append((chosen.plugin.origin.name, await step(chosen.settings)))
+    return done
+
+
+class _Choice:
+    """Collects what is wrong with a configuration while choosing, to tell it all at once."""
+
+    def __init__(self, settings: Settings, problems: list[ConfigurationError]) -> None:
+        self._settings = settings
+        self._problems = problems
+        self._installed = installed()
+        self._loaded: dict[str, Plugin] = {}
+        self._environ = settings.for_plugins()
+
+    def selection(self) -> Selection:
+        provider = self._provider()
+        jobs = self._jobs(provider.plugin) if provider else None
+        outputs = self._outputs()
+        for name in self._settings.plugins:
+            self._load(name, "HFS_PLUGINS")
+        self._check_names()
+        if provider is None or jobs is None or outputs is None or self._problems:
+            raise _together(self._problems)
+        return Selection(
+            settings=self._settings,
+            plugins=tuple(self._loaded.values()),
+            provider=provider,
+            jobs=jobs,
+            outputs=outputs,
+        )
+
+    def _provider(self) -> Chosen[DataProvider] | None:
+        setting = "HFS_STORAGE_BACKEND"
+        name = _primary(self._settings)
+        if index := self._settings.storage_backend.removeprefix(name).removeprefix("-"):
+            self._problems.append(
+                UnknownPlugin(f"{setting} asks for search index {index}; this release has none")
+            )
+        plugin = self._load(name, setting, role="data provider")
+        return self._chosen(plugin, plugin.provider, setting) if plugin else None
+
+    def _jobs(self, primary: Plugin) -> Chosen[JobStore] | None:
+        if primary.jobs is not None:
+            return self._chosen(primary, primary.jobs, "HFS_STORAGE_BACKEND")
+        setting = f"HFS_STORAGE_BACKEND ({primary.origin.name}, which cannot keep jobs)"
+        plugin = self._load("sqlite", setting, role="job store")
+        self._environ["HFS_DATABASE_URL"] = str(self._settings.output_dir / SIDECAR)
+        return self._chosen(plugin, plugin.jobs, setting) if plugin else None
+
+    def _outputs(self) -> Chosen[OutputStore] | None:
+        name = _output(self._settings)
+        setting = "HFS_BULK_EXPORT_OUTPUT_BACKEND"
+        plugin = self._load(name, setting, role="output store")
+        if plugin and plugin.outputs:
+            self._check_links(plugin, plugin.outputs)
+        return self._chosen(plugin, plugin.outputs, setting) if plugin else None
+
+    def _load(self, name: str, setting: str, *, role: str | None = None) -> Plugin | None:
+        try:
+            if name not in self._loaded:
+                self._loaded[name] = load(find(name, self._installed, setting=setting))
+            plugin = self._loaded[name]
+            if role is None or role in plugin.offers:
+                return plugin
+            offers = ", ".join(plugin.offers) or "no backend at all"
+            raise BrokenPlugin(f"{setting} needs a {role}; {plugin.origin} offers {offers}")
+        except ConfigurationError as error:
+            self._problems.append(error)
+            return None
+
+    def _chosen(
+        self, plugin: Plugin, backend: Backend[T] | None, setting: str
+    ) -> Chosen[T] | None:
+        if backend is None:
+            return None
+        self._check_reach(plugin, backend, setting)
+        known = variables(backend.settings, plugin=plugin.origin.name)
+        values, problems = read(known, self._environ)
+        settings = None
+        try:
+            settings = None if problems else backend.settings(**values)
+        except (ValueError, ConfigurationError) as error:
+            problems.append(f"the settings of {plugin.origin} do not go together: {error}")
+        self._problems += map(ConfigurationError, problems)
+        return Chosen(plugin=plugin, backend=backend, settings=settings)
+
+    def _check_reach(self, plugin: Plugin, backend: Backend[Any], setting: str) -> None:
+        if self._settings.cluster and backend.reach is not Reach.MACHINES:
+            self._problems.append(
+                ConfigurationError(
+                    f"{setting} selects plugin {plugin.origin.name}, whose reach is "
+                    f"{backend.reach}, and HFS_CLUSTER is true; select one whose reach is "
+                    f"{Reach.MACHINES}: `helios plugins` shows the reach of what is installed, "
+                    "helios-core[cluster] installs more"
+                )
+            )
+
+    def _check_links(self, plugin: Plugin, backend: Backend[OutputStore]) -> None:
+        only_links = self._settings.bulk_export_requires_access_token is own.AccessToken.FALSE
+        if only_links and not issubclass(backend.implementation, SupportsSignedURLs):
+            self._problems.append(
+                ConfigurationError(
+                    "HFS_BULK_EXPORT_REQUIRES_ACCESS_TOKEN is false, and output plugin "
+                    f"{plugin.origin.name} cannot sign links that need no token; set it to auto "
+                    "or true, or select an output that can: `helios plugins` shows which"
+                )
+            )
+
+    def _check_names(self) -> None:
+        known = {variable.name for variable in own.OWN}
+        for plugin in self._loaded.values():
+            known |= {variable.name for variable in plugin.variables}
+        # What is not imported cannot be asked for its settings.
+        idle = tuple(
+            prefix
+            for other in self._installed
+            if other.name not in self._loaded
+            for prefix in other.prefixes
+        )
+        for name in sorted(self._settings.others):
+            if name not in known and not name.startswith(idle):
+                self._problems.append(ConfigurationError(_unknown(name, known)))
+
+
+def _primary(settings: Settings) -> str:
+    """Give the storage backend's name without that of its search index."""
+    return settings.storage_backend.partition("-")[0]
+
+
+def _output(settings: Settings) -> str:
+    """Give the output plugin's name: the traditional value is local-fs, names have no hyphen."""
+    return settings.bulk_export_output_backend.replace("-", "")
+
+
+def _announcer(plugins: Sequence[Plugin]) -> Callable[[Job], None]:
+    observers = [(plugin.origin.name, plugin.observer) for plugin in plugins if plugin.observer]
+
+    def announce(job: Job) -> None:
+        for name, observe in observers:
+            try:
+                observe(job)
+            except Exception:  # noqa: BLE001  a foreign observer may raise anything
+                _log.exception("observer.failed", plugin=name, job_id=job.id)
+
+    return announce
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    guess = nearest(name, known)
+    advice = f"the nearest is {guess}" if guess else "`helios settings` lists what there is"
+    return f"{name} is not a setting of the server or of a selected plugin; {advice}"
+
+
+def _together(problems: Sequence[ConfigurationError]) -> ConfigurationError:
+    distinct = list({str(problem): problem for problem in problems}.values())
+    if len(distinct) == 1:
+        return distinct[0]
+    lines = "\n".join(f"- {problem}" for problem in distinct)
+    kinds = {type(problem) for problem in distinct}
+    kind = kinds.pop() if len(kinds) == 1 else ConfigurationError
+    return kind(f"{len(distinct)} problems in the configuration:\n{lines}")

@@ -1,0 +1,1 @@
+"""From a kick-off request to a stored job."""

@@ -1,0 +1,98 @@
+"""Accept an export: check what is asked, resolve it, plan it, store the job."""
+
+import secrets
+from datetime import datetime
+
+import structlog
+
+from helios_core.errors import InvalidParameter
+from helios_core.export.cohorts import unfiltered_view_of
+from helios_core.export.kickoff.parameters import Call, Policy
+from helios_core.export.kickoff.parsing import read_request
+from helios_core.export.kickoff.planning import plan
+from helios_core.model.exports import ExportRequest, ExportView, Shard
+from helios_core.model.jobs import Job
+from helios_core.storage.backends import Backends
+
+__all__ = ["Call", "Policy", "accept", "planned", "read_request"]
+
+
+log = structlog.stdlib.get_logger()
+
+
+JOB_ID_BYTES = 16
+"""128 random bits: nobody guesses the id of somebody else's export."""
+
+
+ERRORS_ONLY = "OperationOutcome"
+"""The type of a shard that has nothing to read, but something to report."""
+
+
+async def accept(backends: Backends, call: Call, *, max_active: int, shard_bytes: int) -> Job:
+    """
+    Turn a call into a stored job with its shards (Bulk Data 2.0.0, Bulk Data Kick-off Request).
+
+    Raises:
+        InvalidRequest: The call is malformed, or `Prefer: respond-async` is missing.
+        InvalidParameter: A parameter's value cannot mean anything.
+        UnsupportedParameter: A parameter or value is not served, and must not be ignored.
+        ResourceNotFound: The group does not exist.
+        TooManyExports: The tenant's cap of active exports is reached.
+        BackendUnavailable: The store cannot answer now.
+    """
+    request = read_request(call)
+    transaction_time = await backends.provider.transaction_time()
+    shards = await planned(backends, request, transaction_time, shard_bytes=shard_bytes)
+    job = await backends.jobs.add(
+        Job(
+            id=secrets.token_hex(JOB_ID_BYTES),
+            request=request,
+            transaction_time=transaction_time,
+            owner=call.owner,
+        ),
+        shards,
+        max_active=max_active,
+    )
+    log.info("job.accepted", job_id=job.id, export_level=request.level, shards=len(shards))
+    backends.announce(job)
+    return job
+
+
+async def planned(
+    backends: Backends, request: ExportRequest, transaction_time: datetime, *, shard_bytes: int
+) -> list[Shard]:
+    """
+    Give the shards of what is asked for at an instant.
+
+    Raises:
+        InvalidParameter: As in `accept`; so are ResourceNotFound and BackendUnavailable.
+    """
+    view = await unfiltered_view_of(backends.provider, request, transaction_time)
+    await _check_patients(backends, view)
+    shards = await plan(backends.provider, view, shard_bytes=shard_bytes)
+    if not shards and request.ignored:  # somebody has to write the error file
+        return [Shard(number=0, resource_type=ERRORS_ONLY, ordinal=1)]
+    return shards
+
+
+async def _check_patients(backends: Backends, view: ExportView) -> None:
+    """Refuse patients that do not exist or are no members, without repeating who they are."""
+    request, cohort = view.request, view.cohort
+    if request.patients is None or cohort is None:
+        return
+    named = request.patients
+    members = cohort.patients | (view.newcomers.patients if view.newcomers else frozenset())
+    if outsiders := [number for number, p in enumerate(named, 1) if p not in members]:
+        raise InvalidParameter(
+            f"{len(outsiders)} of {len(named)} patient values name no member of "
+            f"Group/{request.group_id}, the first being number {outsiders[0]}; name members only."
+        )
+    missing = await backends.provider.missing(
+        request.tenant, request.fhir_version, "Patient", named, at=view.transaction_time
+    )
+    if missing:
+        first = next(number for number, p in enumerate(named, 1) if p in missing)
+        raise InvalidParameter(
+            f"{len(missing)} of {len(named)} patient values name no Patient stored here, the "
+            f"first being number {first}; leave them out."
+        )

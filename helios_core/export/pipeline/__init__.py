@@ -1,0 +1,1 @@
+"""From the lines of a store to the parts of one shard."""

@@ -1,0 +1,8 @@
+"""TODO."""
+
+from typing import Final
+
+FHIR_JSON: Final = "application/fhir+json"
+
+
+NDJSON: Final = "application/fhir+ndjson"

@@ -1,0 +1,122 @@
+"""Who is asking, in which FHIR version, and whether the request may come in at all."""
+
+import re
+from typing import Final
+
+from litestar.exceptions import HTTPException
+
+from helios_core.config.settings import TENANT_PATTERN
+from helios_core.errors import InvalidRequest
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.media_types import FHIR_JSON
+from helios_core.http.negotiation import choices
+from helios_core.http.requests import READABLE, Incoming, query_of
+from helios_core.interactions.callers import Caller
+
+TENANT: Final = re.compile(TENANT_PATTERN)
+
+
+HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
+
+
+JSON_TYPES: Final = READABLE | {
+    *("application/*", "*/*", "text/json", "application/json+fhir"),
+    *("application/fhir+ndjson", "application/ndjson"),
+}
+"""What Accept may say; clients that ask for their output format everywhere mean no harm."""
+
+
+FORMATS: Final = frozenset({"json", "text/json", *READABLE})
+"""Values of `_format` that ask for what is sent anyway."""
+
+
+class NotAcceptable(HTTPException):
+    """The client wants no form of answer that exists."""
+
+    status_code = 406
+
+
+class Guard:
+    """Admits requests, one set of rules for every door."""
+
+    def __init__(
+        self, *, base_url: str | None, default_tenant: str, default_version: FHIRVersion
+    ) -> None:
+        self._base_url = base_url
+        self._default_tenant = default_tenant
+        self._default_version = default_version
+
+    def admit(self, request: Incoming, *, in_any_form: bool = False) -> Caller:
+        """
+        Give the caller of a request whose answer is JSON, or may be anything at all.
+
+        Raises:
+            InvalidRequest: The tenant, the host or the FHIR version is malformed.
+            NotAcceptable: The client accepts no JSON.
+        """
+        if not in_any_form or "_format" in dict(query_of(request)):
+            self._check_accept(request)
+        named = self._named_version(request)
+        return Caller(
+            tenant=self.tenant(request),
+            fhir_version=named or self._default_version,
+            base=self.base(request),
+            media_type=f"{FHIR_JSON}; fhirVersion={named.release}" if named else FHIR_JSON,
+        )
+
+    def tenant(self, request: Incoming) -> str:
+        """
+        Give the tenant a request is about.
+
+        Raises:
+            InvalidRequest: X-Tenant-ID is malformed or sent twice.
+        """
+        values = request.headers.getall("x-tenant-id", [self._default_tenant])
+        if len(values) != 1 or not TENANT.fullmatch(values[0]):
+            raise InvalidRequest(
+                "X-Tenant-ID is not one tenant id: 1 to 64 letters, digits, '.', '_' and '-', "
+                "beginning with a letter or digit and without '..'."
+            )
+        return values[0]
+
+    def base(self, request: Incoming) -> str:
+        """
+        Give the public base URL: the configured one, else the one the client used.
+
+        Raises:
+            InvalidRequest: The Host header is missing or malformed.
+        """
+        if self._base_url is not None:
+            return self._base_url
+        host = request.headers.get("host", "")
+        if not HOST.fullmatch(host):
+            raise InvalidRequest("The Host header is missing or is not a host with a port.")
+        return f"{request.scope['scheme']}://{host}"
+
+    def _check_accept(self, request: Incoming) -> None:
+        wanted = dict(query_of(request)).get("_format")
+        if wanted is not None:
+            if wanted.partition(";")[0].strip().replace(" ", "+") not in FORMATS:
+                raise NotAcceptable("_format asks for a format that is not served; ask for json.")
+            return
+        accepted = choices(request.headers.getall("accept", []))
+        if accepted and not any(c.quality > 0 and c.name in JSON_TYPES for c in accepted):
+            raise NotAcceptable(f"Accept leaves out JSON; this server answers in {FHIR_JSON}.")
+
+    def _named_version(self, request: Incoming) -> FHIRVersion | None:
+        headers = (
+            choices(request.headers.getall(name, [])) for name in ("accept", "content-type")
+        )
+        named = [
+            [c.parameters["fhirversion"] for c in header if "fhirversion" in c.parameters]
+            for header in headers
+        ]
+        versions = [
+            FHIRVersion.from_media_type_parameter(first) for first, *_ in filter(None, named)
+        ]
+        if len(set(versions)) > 1:
+            raise InvalidRequest(
+                "Accept and Content-Type name different FHIR versions; nothing is converted here, "
+                "so name one."
+            )
+        return versions[0] if versions else None

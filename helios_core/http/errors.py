@@ -1,0 +1,140 @@
+"""Every error as an OperationOutcome, and the one table of HTTP statuses."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from traceback import extract_tb
+from typing import Any, Final
+
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.types import ExceptionHandlersMap
+
+from helios_core.errors import (
+    BackendError,
+    BackendUnavailable,
+    BodyTooLarge,
+    HeliosError,
+    JobNotFound,
+    MultipleMatches,
+    PartNotFound,
+    RequestError,
+    ResourceDeleted,
+    ResourceExists,
+    ResourceNotFound,
+    TooManyExports,
+    VersionConflict,
+)
+from helios_core.fhir.media_types import FHIR_JSON
+from helios_core.fhir.outcomes import Severity, outcome_line
+
+STATUSES: Final[Mapping[type[HeliosError], int]] = {
+    HeliosError: 500,
+    RequestError: 400,
+    ResourceNotFound: 404,
+    ResourceDeleted: 410,
+    JobNotFound: 404,
+    PartNotFound: 404,
+    VersionConflict: 412,
+    MultipleMatches: 412,
+    ResourceExists: 409,
+    TooManyExports: 429,
+    BodyTooLarge: 413,
+    BackendError: 500,
+    BackendUnavailable: 503,
+}
+"""The status of a class holds for its subclasses unless they have one of their own."""
+
+
+RETRY_AFTER: Final[Mapping[int, int]] = {429: 10, 503: 5}
+"""Seconds; always a number, because clients misread the date form."""
+
+
+CODES: Final[Mapping[int, str]] = {
+    404: "not-found",
+    405: "not-supported",
+    406: "not-supported",
+    413: "too-long",
+    415: "not-supported",
+    429: "throttled",
+    501: "not-supported",
+}
+"""The FHIR issue codes of what is refused before a resource or an export is concerned."""
+
+
+HIDDEN: Final[Mapping[int, str]] = {
+    500: "The server failed to answer. The reason is in its log; asking again may not help.",
+    503: "The server cannot answer now. Ask again after the time given in Retry-After.",
+}
+"""What a client reads where the true reason is the operator's business."""
+
+
+log = structlog.stdlib.get_logger()
+
+
+def status_of(error: HeliosError) -> int:
+    """Give the HTTP status an error is answered with."""
+    return next(STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES)
+
+
+def outcome(
+    status: int, code: str, diagnostics: str, *, headers: Mapping[str, str] | None = None
+) -> Response[bytes]:
+    """Give an answer of one OperationOutcome with one issue, a JSON one whatever was asked for."""
+    retry = {"Retry-After": str(RETRY_AFTER[status])} if status in RETRY_AFTER else {}
+    return Response(
+        outcome_line(severity_of(status), code, diagnostics),
+        status_code=status,
+        media_type=FHIR_JSON,
+        headers={**retry, **(headers or {})},
+    )
+
+
+def exception_handlers() -> ExceptionHandlersMap:
+    """Give what turns every exception into an OperationOutcome."""
+    return {HeliosError: _ours, HTTPException: _refusal, Exception: _unexpected}
+
+
+def outcome_of(error: HeliosError) -> bytes:
+    """Give the OperationOutcome of an error; of a fault of ours it tells no more than that."""
+    status = status_of(error)
+    return outcome_line(severity_of(status), error.code, HIDDEN.get(status, str(error)))
+
+
+def severity_of(status: int) -> Severity:
+    """Give how bad a status is: fatal where asking again may not help."""
+    return "fatal" if status == HTTPStatus.INTERNAL_SERVER_ERROR else "error"
+
+
+def reason_of(status: int) -> str:
+    """Give the phrase that goes with a status."""
+    return HTTPStatus(status).phrase
+
+
+def _ours(_: Request[Any, Any, Any], error: HeliosError) -> Response[bytes]:
+    status = status_of(error)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request.failed", status=status, error=type(error).__name__, reason=str(error))
+    return outcome(status, error.code, HIDDEN.get(status, str(error)))
+
+
+def _refusal(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """Answer what Litestar or a guard refused, unknown addresses and methods among it."""
+    status = error.status_code
+    allowed = (error.headers or {}).get("allow", "")
+    text = {
+        404: "There is nothing at this address; what the server offers is listed under /metadata.",
+        405: f"{request.method} is not possible at this address; possible are: {allowed}.",
+        413: "The request body is larger than this server accepts.",
+    }.get(status, HIDDEN.get(status, error.detail))
+    return outcome(status, CODES.get(status, "invalid"), text, headers=error.headers)
+
+
+def _unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer a defect; its message stays unlogged because it may quote a resource."""
+    where = [
+        f"{frame.filename}:{frame.lineno} {frame.name}"
+        for frame in extract_tb(error.__traceback__)
+    ]
+    log.error("request.broke", error=type(error).__name__, where=where)
+    return outcome(500, "exception", HIDDEN[500])

@@ -1,0 +1,133 @@
+"""TODO."""
+
+from collections.abc import Collection
+from typing import Any, Final, TypeAlias
+
+from litestar import Request
+from litestar.enums import HttpMethod
+from litestar.exceptions import HTTPException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+
+from helios_core.errors import BodyTooLarge, UnsupportedParameter
+from helios_core.fhir.media_types import FHIR_JSON
+from helios_core.fhir.preferences import PRESENTATION, Handling, preferences
+from helios_core.http.negotiation import Choice, choices
+from helios_core.interactions.callers import Caller, checked_type, pairs_of
+
+Incoming: TypeAlias = Request[Any, Any, Any]
+
+
+READ: Final = (HttpMethod.GET, HttpMethod.HEAD)
+"""The methods of a door that only shows something."""
+
+
+READABLE: Final = frozenset({"application/fhir+json", "application/json"})
+"""The media types of the bodies that are read."""
+
+
+FORM: Final = "application/x-www-form-urlencoded"
+
+
+class UnsupportedMediaType(HTTPException):
+    """The body is in a form that is not read."""
+
+    status_code = 415
+
+
+def query_of(request: Incoming) -> list[tuple[str, str]]:
+    """
+    Give the decoded pairs of the query string, in order, repeats and empty values kept.
+
+    Raises:
+        InvalidRequest: The query does not decode to UTF-8.
+    """
+    return _pairs(request.scope["query_string"], "The query string")
+
+
+def _pairs(encoded: bytes, what: str) -> list[tuple[str, str]]:
+    return pairs_of(encoded.decode("latin-1"), what)
+
+
+def url_of(request: Incoming, base: str) -> str:
+    """Give the absolute URL of a request, its path and query exactly as they were sent."""
+    path = request.scope["raw_path"].decode("latin-1")
+    query = request.scope["query_string"].decode("latin-1")
+    return f"{base}{path}?{query}" if query else f"{base}{path}"
+
+
+async def body_of(request: Incoming) -> bytes:
+    """
+    Give the body of a request that carries JSON.
+
+    Raises:
+        UnsupportedMediaType: It says to carry something else, or is compressed.
+        BodyTooLarge: It is over the limit; the rest is not read.
+    """
+    _check_content_type(request, READABLE, default=FHIR_JSON)
+    return await _whole_body(request)
+
+
+async def form_of(request: Incoming) -> list[tuple[str, str]]:
+    """
+    Give the decoded pairs of a body that is a form, in order, repeats and empty values kept.
+
+    Raises:
+        InvalidRequest: The form does not decode to UTF-8.
+        UnsupportedMediaType: It says to carry something else, or is compressed.
+        BodyTooLarge: It is over the limit; the rest is not read.
+    """
+    _check_content_type(request, (FORM,), default=FORM)
+    return _pairs(await _whole_body(request), "The form in the body")
+
+
+async def _whole_body(request: Incoming) -> bytes:
+    try:
+        return await request.body()
+    except RequestEntityTooLarge as error:
+        limit = request.route_handler.resolve_request_max_body_size()
+        raise BodyTooLarge(
+            f"The body is larger than the {limit} bytes this server accepts; send less at a time, "
+            "or have HFS_MAX_BODY_BYTES raised."
+        ) from error
+
+
+def _check_content_type(request: Incoming, readable: Collection[str], *, default: str) -> None:
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Compressed bodies are not read; send the body as it is.")
+    media = choices(request.headers.getall("content-type", [default]))
+    if len(media) != 1 or media[0].name not in readable or _charset(media[0]) != "utf-8":
+        raise UnsupportedMediaType(
+            "The Content-Type is not one that is read at this address; send "
+            f"{' or '.join(sorted(readable))}, in UTF-8."
+        )
+
+
+def _charset(media: Choice) -> str:
+    return media.parameters.get("charset", "utf-8").lower().replace("utf8", "utf-8")
+
+
+def type_of(request: Incoming, caller: Caller) -> str:
+    """
+    Give the resource type a path begins with.
+
+    Raises:
+        ResourceNotFound: The caller's FHIR version has no such type.
+    """
+    return checked_type(request.scope["path"].split("/")[1], caller.fhir_version)
+
+
+def parameters_of(request: Incoming, known: Collection[str] = ()) -> list[tuple[str, str]]:
+    """
+    Give the parameters that mean something; `Prefer: handling=lenient` drops all others.
+
+    Raises:
+        UnsupportedParameter: There are others, and the client did not say to ignore them.
+    """
+    pairs = [pair for pair in query_of(request) if pair[0] not in PRESENTATION]
+    unknown = {name for name, _ in pairs if name not in known}
+    lenient = preferences(request.headers.getall("prefer", [])).handling is Handling.LENIENT
+    if unknown and not lenient:
+        names = ", ".join(repr(name[:64]) for name in sorted(unknown))
+        served = f"; served here: {', '.join(sorted(known))}" if known else ""
+        raise UnsupportedParameter(f"Not served at this address: {names}{served}.")
+    return [pair for pair in pairs if pair[0] not in unknown]

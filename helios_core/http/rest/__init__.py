@@ -1,0 +1,1 @@
+"""The routes of FHIR's REST interactions."""

@@ -1,0 +1,99 @@
+"""Binary resources as what they hold (FHIR R4, Binary, Serving Binary Resources using REST)."""
+
+import asyncio
+import binascii
+import re
+from typing import Any, Final
+
+import msgspec
+from litestar import Response
+
+from helios_core.fhir.media_types import FHIR_JSON
+from helios_core.http.callers import NotAcceptable
+from helios_core.http.negotiation import choices
+from helios_core.http.ranges import not_modified
+from helios_core.http.requests import Incoming, query_of
+from helios_core.http.responses import content_of, version_headers
+from helios_core.storage.data_provider import StoredVersion
+
+OCTETS: Final = "application/octet-stream"
+
+
+MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;[ -~]*)?")
+
+
+FHIR_TYPES: Final = frozenset({FHIR_JSON, "application/json+fhir"})
+
+
+JSON: Final = frozenset({"application/json", "text/json"})
+
+
+SAFE: Final = {
+    "Vary": "Accept",
+    "X-Content-Type-Options": "nosniff",
+    # What is stored may be a page with scripts, and must not act in the server's name.
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+
+
+class Binary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """As much of a Binary as is needed to show what it holds."""
+
+    content_type: str = OCTETS
+    data: str | None = None
+    content: str | None = None
+    """What `data` was called before FHIR R4."""
+
+
+def wants_resource(request: Incoming, native: str) -> bool:
+    """
+    Whether a client asks for FHIR's JSON rather than for what a Binary holds.
+
+    That takes a FHIR media type, or plain JSON where the content itself is none.
+    """
+    if "_format" in dict(query_of(request)):
+        return True
+    main = native.partition(";")[0].strip().lower()
+    for choice in choices(request.headers.getall("accept", [])):
+        if choice.quality > 0 and choice.name in FHIR_TYPES | (JSON - {main}):
+            return True
+        if choice.quality > 0 and choice.name in (main, f"{main.partition('/')[0]}/*", "*/*"):
+            return False
+    return False
+
+
+def binary_of(stored: StoredVersion) -> Binary:
+    """
+    Give the Binary of a version; one that cannot be read holds nothing.
+
+    Raises:
+        ResourceDeleted: The version is a deletion.
+    """
+    content = content_of(stored)
+    try:
+        return msgspec.json.decode(content, type=Binary)
+    except msgspec.DecodeError:
+        return Binary()
+
+
+async def binary_answer(request: Incoming, stored: StoredVersion, binary: Binary) -> Response[Any]:
+    """
+    Give an answer whose body is what a Binary holds.
+
+    Raises:
+        NotAcceptable: Its data are not base64, so that only the resource can be shown.
+    """
+    headers = version_headers(stored.version_id, stored.last_updated) | SAFE
+    if not_modified(request.headers.get("if-none-match"), headers["ETag"]):
+        return Response(None, status_code=304, headers=headers)
+    encoded = binary.data or binary.content or ""
+    try:
+        body = await asyncio.to_thread(binascii.a2b_base64, encoded)
+    except (binascii.Error, ValueError) as error:
+        raise NotAcceptable(
+            f"The data of this Binary are not base64; ask for the resource, in {FHIR_JSON}."
+        ) from error
+    native = binary.content_type
+    media_type = native if MEDIA_TYPE.fullmatch(native) else OCTETS
+    headers["Content-Type"] = media_type
+    return Response(body, headers=headers, media_type=media_type)

@@ -1,0 +1,1 @@
+"""What FHIR's REST interactions do, whatever carries them."""

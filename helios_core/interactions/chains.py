@@ -1,0 +1,65 @@
+"""The searches inside of a search: answered first, so that its filter can be used."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+from helios_core.errors import TooCostly
+from helios_core.fhir.search import Filter, Lookup
+from helios_core.interactions.callers import Caller
+from helios_core.storage.data_provider import Query, StoredVersion, SupportsSearch
+
+PAGE: Final = 1000
+"""How many resources are asked for at a time."""
+
+
+MOST_LOOKUPS: Final = 20
+"""How many chains and `_has` one search may have: each is a search of its own."""
+
+
+MOST: Final = 100_000
+"""How many resources a chain or a `_has` may find on the way to its answer."""
+
+
+async def answered(provider: SupportsSearch, caller: Caller, search: Filter) -> Filter:
+    """
+    Give a filter without open lookups.
+
+    Raises:
+        TooCostly: There are too many lookups, or one finds more than is looked at.
+    """
+    if len(search.lookups) > MOST_LOOKUPS:
+        raise TooCostly(f"A search may have {MOST_LOOKUPS} chains and _has at most.")
+    answers = {each.key: await _ids(provider, caller, each) for each in search.lookups}
+    return search.resolved(answers) if answers else search
+
+
+async def everything(
+    provider: SupportsSearch, caller: Caller, query: Query
+) -> AsyncGenerator[StoredVersion]:
+    """Give all matches of a query, page by page."""
+    after: str | None = None
+    while True:
+        page = await provider.search(
+            caller.tenant, caller.fhir_version, query, count=PAGE, after=after
+        )
+        for stored in page.resources:
+            yield stored
+        after = page.next
+        if after is None:
+            return
+
+
+async def _ids(provider: SupportsSearch, caller: Caller, lookup: Lookup) -> frozenset[str]:
+    ids = set[str]()
+    looked_at = 0
+    async with aclosing(everything(provider, caller, Query(filter=lookup.filter))) as found:
+        async for stored in found:
+            looked_at += 1
+            if looked_at > MOST:
+                raise TooCostly(
+                    f"A chain or _has by way of {lookup.resource_type} finds more than {MOST} "
+                    "resources there; narrow what it asks of them."
+                )
+            ids |= lookup.ids_in(stored.content or b"")
+    return frozenset(ids)

@@ -1,0 +1,293 @@
+"""The reference data provider: every power, in one dictionary, gone with the process."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+from helios_core.errors import BackendError
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.instants import to_stamp
+from helios_core.fhir.search import Prefilter, satisfied, terms_of
+from helios_core.memory import search as searching
+from helios_core.memory.versions import Version, apply, current_version, shows, target
+from helios_core.model.exports import ExportView, Shard
+from helios_core.storage.data_provider import (
+    Applied,
+    Batch,
+    Damaged,
+    DataProvider,
+    Delete,
+    Page,
+    Put,
+    Query,
+    StoredVersion,
+)
+
+_Scope = tuple[str, FHIRVersion, str]
+
+
+class MemoryDataProvider(DataProvider):
+    """
+    Keeps every version of every resource, oldest first, in the memory of one process.
+
+    Nothing awaits in the middle of a write, so the event loop makes writes atomic; and versions
+    are only ever appended, so a reader needs no lock. Planning looks at every version's size.
+    """
+
+    def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._last = datetime.min.replace(tzinfo=UTC)
+        self._scopes = defaultdict[_Scope, dict[str, list[Version]]](dict)
+
+    async def transaction_time(self) -> datetime:
+        """Give now, and see to it that every later write is stamped later (P1)."""
+        self._last = max(self._clock(), self._last)
+        return self._last
+
+    async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
+        """Cut each type's ids, in order, into runs of at most `shard_bytes` (P2)."""
+        shards: list[Shard] = []
+        for resource_type in view.request.types:
+            runs = _runs(self._plannable(view, resource_type), shard_bytes)
+            shards += _shards(resource_type, runs, first_number=len(shards))
+        return shards
+
+    async def read(
+        self, view: ExportView, shard: Shard, *, batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """Read a shard by id, looking up each id's version at the transaction time (P3, P6)."""
+        async for batch in _batches(self._changes(view, shard.resource_type, shard), batch_bytes):
+            yield batch
+
+    async def read_candidates(
+        self, view: ExportView, shard: Shard, prefilter: Prefilter, *, batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """Read exactly what satisfies the prefilter, and what is damaged (P5, P6)."""
+        changes = self._changes(view, shard.resource_type, shard)
+        version = view.request.fhir_version
+        candidates = (each for each in changes if _is_candidate(each, version, prefilter))
+        async for batch in _batches(candidates, batch_bytes):
+            yield batch
+
+    async def read_deleted(
+        self, view: ExportView, shard: Shard, *, batch_rows: int
+    ) -> AsyncIterator[Sequence[str]]:
+        """Read the ids whose current version is a deletion within the view's period."""
+        if view.request.since is None:
+            return
+        changes = self._changes(view, shard.resource_type, shard)
+        ids = [change.stored.id for change in changes if change.stored.content is None]
+        for start in range(0, len(ids), batch_rows):
+            yield ids[start : start + batch_rows]
+            await asyncio.sleep(0)
+
+    async def get(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        resource_id: str,
+        *,
+        at: datetime | None = None,
+    ) -> StoredVersion | None:
+        """Give the version current at an instant."""
+        versions = self._versions((tenant, fhir_version, resource_type), resource_id)
+        current = current_version(versions, at)
+        return None if current is None else current.stored
+
+    async def get_version(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        resource_id: str,
+        version_id: int,
+    ) -> StoredVersion | None:
+        """Give one version, or None."""
+        versions = self._versions((tenant, fhir_version, resource_type), resource_id)
+        return next((v.stored for v in versions if v.stored.version_id == version_id), None)
+
+    async def history(  # noqa: PLR0913 - the contract's signature
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        resource_id: str,
+        *,
+        count: int,
+        before: int | None = None,
+    ) -> list[StoredVersion]:
+        """Give the newest `count` versions below `before`, newest first."""
+        versions = self._versions((tenant, fhir_version, resource_type), resource_id)
+        stored = [version.stored for version in reversed(versions)]
+        return [v for v in stored if before is None or v.version_id < before][:count]
+
+    async def search(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        query: Query,
+        *,
+        count: int,
+        after: str | None = None,
+    ) -> Page:
+        """Give matches in the order asked for, by looking at everything."""
+        scope = self._scopes.get((tenant, fhir_version, query.filter.resource_type), {})
+        current = [versions[-1] for versions in scope.values()]
+        live = ((each.stored, _intact(each)) for each in current if each.stored.content)
+        return searching.page(live, query, count=count, after=after)
+
+    async def fetch(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        ids: Collection[str],
+        *,
+        at: datetime,
+    ) -> Batch:
+        """Give those of `ids` that are live at an instant (P6)."""
+        lines, damaged = list[bytes](), list[Damaged]()
+        for resource_id in ids:
+            versions = self._versions((tenant, fhir_version, resource_type), resource_id)
+            current = current_version(versions, at)
+            if current is None or (line := current.stored.content) is None:
+                continue
+            if current.intact:
+                lines.append(line)
+            else:
+                damaged.append(_damaged(current.stored))
+        return Batch(lines=lines, damaged=damaged)
+
+    async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
+        """Give those of `ids` that the view shows."""
+        scope = (view.request.tenant, view.request.fhir_version, resource_type)
+        found = set[str]()
+        for resource_id in ids:
+            versions = self._versions(scope, resource_id)
+            current = current_version(versions, view.transaction_time)
+            if current is not None and current.stored.content is not None and shows(view, current):
+                found.add(resource_id)
+        return found
+
+    async def write(
+        self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
+    ) -> list[Applied]:
+        """Apply the changes to copies, and put those in place once every change has worked."""
+        stamp = max(self._clock(), self._last + timedelta(microseconds=1))
+        drafts: dict[tuple[_Scope, str], list[Version]] = {}
+        applied: list[Applied] = []
+        for change in changes:
+            resource_type, resource_id = target(change)
+            scope = (tenant, fhir_version, resource_type)
+            stored = self._versions(scope, resource_id)
+            versions = drafts.setdefault((scope, resource_id), list(stored))
+            applied.append(apply(change, versions, stamp))
+        for (scope, resource_id), versions in drafts.items():
+            if versions:
+                self._scopes[scope][resource_id] = versions
+        self._last = stamp
+        return applied
+
+    def _versions(self, scope: _Scope, resource_id: str) -> Sequence[Version]:
+        return self._scopes.get(scope, {}).get(resource_id, ())
+
+    def _changes(
+        self, view: ExportView, resource_type: str, within: Shard | None = None
+    ) -> Iterator[Version]:
+        """Give, by id, the versions current at the transaction time that the view shows."""
+        scope = (view.request.tenant, view.request.fhir_version, resource_type)
+        for resource_id in sorted(self._scopes.get(scope, ())):
+            if within is not None and not _covers(within, resource_id):
+                continue
+            current = current_version(self._versions(scope, resource_id), view.transaction_time)
+            if current is not None and shows(view, current):
+                yield current
+
+    def _plannable(self, view: ExportView, resource_type: str) -> Iterator[StoredVersion]:
+        for change in self._changes(view, resource_type):
+            if change.stored.content is not None or view.request.since is not None:
+                yield change.stored
+
+
+def _covers(shard: Shard, resource_id: str) -> bool:
+    started = shard.start is None or shard.start <= resource_id
+    return started and (shard.end is None or resource_id < shard.end)
+
+
+def _runs(changes: Iterable[StoredVersion], shard_bytes: int) -> list[list[StoredVersion]]:
+    runs: list[list[StoredVersion]] = []
+    room = shard_bytes
+    for change in changes:
+        size = len(change.content or b"")
+        if not runs or size > room:
+            runs.append([])
+            room = shard_bytes
+        runs[-1].append(change)
+        room -= size
+    return runs
+
+
+def _shards(
+    resource_type: str, runs: Sequence[Sequence[StoredVersion]], *, first_number: int
+) -> list[Shard]:
+    inner = [run[0].id for run in runs[1:]]
+    bounds = zip([None, *inner], [*inner, None], runs, strict=bool(runs))
+    return [
+        Shard(
+            number=first_number + place,
+            resource_type=resource_type,
+            ordinal=place + 1,
+            start=start,
+            end=end,
+            resources=sum(change.content is not None for change in run),
+            bytes=sum(len(change.content or b"") for change in run),
+        )
+        for place, (start, end, run) in enumerate(bounds)
+    ]
+
+
+async def _batches(changes: Iterable[Version], batch_bytes: int) -> AsyncIterator[Batch]:
+    lines: list[bytes] = []
+    damaged: list[Damaged] = []
+    room = batch_bytes
+    for version in changes:
+        line = version.stored.content
+        if line is None:
+            continue
+        if not version.intact:
+            damaged.append(_damaged(version.stored))
+            continue
+        if lines and len(line) > room:
+            yield Batch(lines=lines, damaged=damaged)
+            await asyncio.sleep(0)
+            lines, damaged, room = [], [], batch_bytes
+        lines.append(line)
+        room -= len(line)
+    if lines or damaged:
+        yield Batch(lines=lines, damaged=damaged)
+
+
+def _is_candidate(version: Version, fhir_version: FHIRVersion, prefilter: Prefilter) -> bool:
+    stored = version.stored
+    if stored.content is None or not version.intact:
+        return True
+    terms = terms_of(stored.content, fhir_version, stored.resource_type)
+    updated = to_stamp(stored.last_updated)
+    return satisfied(prefilter, terms, resource_id=stored.id, updated=updated)
+
+
+def _intact(version: Version) -> bytes:
+    stored = version.stored
+    if stored.content is None or not version.intact:
+        raise BackendError(
+            f"the stored content of {stored.resource_type}/{stored.id}, version"
+            f" {stored.version_id}, is damaged; store the resource again"
+        )
+    return stored.content
+
+
+def _damaged(stored: StoredVersion) -> Damaged:
+    reason = "the stored bytes do not have the checksum they were written with"
+    return Damaged(resource_type=stored.resource_type, id=stored.id, reason=reason)

@@ -1,0 +1,122 @@
+"""Run a server until a signal asks to stop."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+import uvicorn
+
+from helios_core.config.selection import open_backends
+from helios_core.config.settings import Settings
+from helios_core.errors import ConfigurationError
+from helios_core.export import expiry
+from helios_core.http.app import create_app
+from helios_core.server.work import (
+    nothing,
+    patience,
+    return_large_blocks,
+    stop_at_signals,
+    work_until,
+)
+from helios_core.storage.backends import Backends
+
+_log = structlog.get_logger()
+
+
+async def serve(
+    settings: Settings,
+    *,
+    on_ready: Callable[[str], None],
+    on_stop: Callable[[], None] = nothing,
+) -> None:
+    """
+    Serve, work and sweep until SIGINT or SIGTERM; `on_ready` is told the address once it answers.
+
+    `on_stop` is called at the signal. Stopping hands shards back and lets answers under way end,
+    for most of HFS_WORKER_SHUTDOWN_TIMEOUT; the rest is for closing the backends. A second signal
+    ends the process at once.
+
+    Raises:
+        ConfigurationError: A backend refuses to open, or the address cannot be listened on.
+        BackendUnavailable: A backend cannot be reached.
+    """
+    workers = settings.bulk_export_worker_concurrency
+    if settings.bulk_export_disable_local_worker or not settings.bulk_export_enabled:
+        workers = 0
+    return_large_blocks()
+    async with open_backends(settings) as backends:
+        listener = _listen(settings)
+        server = _Server(_configuration(settings, backends))
+        with stop_at_signals(on_stop) as stop:
+            async with asyncio.TaskGroup() as group:
+                serving = group.create_task(server.serve([listener]))
+                serving.add_done_callback(lambda _: stop.set())
+                group.create_task(server.exit_at(stop))
+                await server.ready.wait()
+                on_ready(_address(listener))
+                sweeping = group.create_task(_sweep(stop, backends, settings))
+                await work_until(stop, backends, settings, workers=workers)
+                # The next sweep, of any server, goes on where this one is.
+                sweeping.cancel()
+    _log.info("server.stopped")
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that says when it answers, and leaves the signals to us."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def exit_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _configuration(settings: Settings, backends: Backends) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(settings, backends),
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, int(patience(settings))),
+    )
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.server_host, settings.server_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host} port {port} ({error.strerror or error}); HFS_SERVER_HOST "
+            "and HFS_SERVER_PORT choose another address, port 0 a free one"
+        ) from error
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _sweep(stop: asyncio.Event, backends: Backends, settings: Settings) -> None:
+    await expiry.run(
+        backends,
+        output_ttl=settings.bulk_export_output_ttl,
+        interval=settings.bulk_export_cleanup_interval,
+        stop=stop,
+    )

@@ -1,0 +1,295 @@
+"""
+Work on exports until a signal asks to stop.
+
+A process works on one shard at a time, for two of them would share its interpreter. Each further
+worker has a process of its own, which runs this module and lives no longer than the one that
+started it.
+"""
+
+import asyncio
+import ctypes
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import structlog
+import uvloop
+from msgspec.structs import replace
+
+from helios_core.config import logs
+from helios_core.config import selection as plugins
+from helios_core.config.selection import open_backends
+from helios_core.config.settings import Settings
+from helios_core.errors import HeliosError
+from helios_core.export import worker
+from helios_core.export.pipeline.shard_export import PartLimits
+from helios_core.export.worker import WorkerOptions
+from helios_core.storage.backends import Backends
+from helios_core.storage.hooks import Reach
+
+_log = structlog.get_logger()
+
+
+FIRST_PAUSE_SECONDS = 1.0
+
+
+LONGEST_PAUSE_SECONDS = 30.0
+"""Between the end of a worker's process and the next; twice as long each time."""
+
+
+M_MMAP_THRESHOLD = -3
+"""mallopt(3): from which size on a block is not part of an arena."""
+
+
+M_TRIM_THRESHOLD = -1
+"""mallopt(3): from which size on free memory at the end of an arena goes back to the system."""
+
+
+M_ARENA_MAX = -8
+"""mallopt(3): how many arenas there are, between which the threads share themselves out."""
+
+
+ARENAS = 2
+"""Every arena keeps what was freed in it; the interpreter's lock lets few threads allocate."""
+
+
+LARGE_BLOCK_BYTES = 8 * 1024 * 1024
+
+
+KEPT_BYTES = 32 * 1024 * 1024
+"""Enough for the batches of small resources to be made anew without asking the system."""
+
+
+def return_large_blocks() -> None:
+    """
+    Have the C library give large blocks back to the system as soon as they are freed.
+
+    glibc otherwise learns from the first large resource to keep such blocks, in one arena per
+    thread: measured, 40 MB more after fifty resources of 20 MB, and 50 MB more in many exports of
+    small ones. Other C libraries keep none.
+    """
+    with suppress(AttributeError, OSError):
+        library = ctypes.CDLL(None)
+        library.mallopt(M_ARENA_MAX, ARENAS)
+        library.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def keep_what_is_loaded() -> None:
+    """
+    Take what the process has loaded until now out of every later garbage collection.
+
+    Code and tables are hundreds of thousands of objects that stay. Looked at in every full
+    collection, they took a quarter of the processor time of an export from PostgreSQL.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+async def work(
+    settings: Settings,
+    *,
+    on_ready: Callable[[], None],
+    on_stop: Callable[[], None] = nothing,
+    lifeline: int | None = None,
+) -> None:
+    """
+    Work without serving until SIGINT or SIGTERM, then hand shards back.
+
+    The end of what the file descriptor `lifeline` reads is such a signal too. `on_stop` is called
+    then. Handing back may take most of HFS_WORKER_SHUTDOWN_TIMEOUT; the rest is for closing the
+    backends. A second signal ends the process at once.
+
+    Raises:
+        ConfigurationError: A backend refuses to open.
+        BackendUnavailable: A backend cannot be reached.
+    """
+    return_large_blocks()
+    async with open_backends(settings) as backends:
+        with stop_at_signals(on_stop, lifeline=lifeline) as stop:
+            on_ready()
+            workers = settings.bulk_export_worker_concurrency
+            await work_until(stop, backends, settings, workers=workers)
+    _log.info("worker.stopped")
+
+
+async def work_until(
+    stop: asyncio.Event, backends: Backends, settings: Settings, *, workers: int
+) -> None:
+    """
+    Keep that many workers until `stop`, then have them hand back what they hold.
+
+    All but one have a process of their own, unless the backends can only be used in this one.
+    """
+    keep_what_is_loaded()
+    here = workers if backends.reach is Reach.PROCESS else min(workers, 1)
+    options = _worker_options(settings)
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(worker.run(name, backends, options, stop=stop))
+            for name in _names(here)
+        ]
+        tasks += [group.create_task(_keep_apart(stop)) for _ in range(workers - here)]
+        await stop.wait()
+        await _end(tasks, settings)
+
+
+def exit_after(timeout: timedelta) -> None:
+    """
+    End the process when the time is over, whatever it still waits for.
+
+    A store that went silent can hold threads and connections for ever, and nothing it holds is
+    needed: a stop without ceremony is survived at any moment.
+    """
+    seconds = timeout.total_seconds()
+
+    def leave() -> None:
+        _log.error("process.stop_overdue", timeout_seconds=seconds)
+        sys.stdout.flush()
+        os._exit(1)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
+
+
+@contextmanager
+def stop_at_signals(
+    on_stop: Callable[[], None], *, lifeline: int | None = None
+) -> Iterator[asyncio.Event]:
+    """Give what is set at SIGINT, SIGTERM or the end of the lifeline; the next signal kills."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def release() -> None:
+        for number in signals:
+            loop.remove_signal_handler(number)
+        if lifeline is not None:
+            loop.remove_reader(lifeline)
+
+    def asked() -> None:
+        _log.info("process.stopping")
+        on_stop()
+        stop.set()
+        # Whoever asks twice does not want to wait.
+        release()
+
+    for number in signals:
+        loop.add_signal_handler(number, asked)
+    if lifeline is not None:
+        loop.add_reader(lifeline, asked)
+    try:
+        yield stop
+    finally:
+        release()
+
+
+def patience(settings: Settings) -> float:
+    """How many seconds workers and answers under way have; closing the backends has the rest."""
+    return 0.9 * settings.worker_shutdown_timeout.total_seconds()
+
+
+async def _keep_apart(stop: asyncio.Event) -> None:
+    """Keep one worker in a process of its own, and start it again when it ends by itself."""
+    pause = FIRST_PAUSE_SECONDS
+    while not stop.is_set():
+        started_at = time.monotonic()
+        code = await _apart(stop)
+        if stop.is_set():
+            return
+        if time.monotonic() - started_at > LONGEST_PAUSE_SECONDS:
+            pause = FIRST_PAUSE_SECONDS
+        _log.error("worker.died", code=code, again_in_seconds=pause)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+async def _apart(stop: asyncio.Event) -> int:
+    """Run a worker's process until it ends or is told to by `stop`; give its exit code."""
+    try:
+        # -P: no module of the folder that a server happens to be started in.
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", __name__, stdin=asyncio.subprocess.PIPE
+        )
+    except OSError as error:
+        _log.exception("worker.start_failed", reason=str(error))
+        return 1
+    _log.info("worker.started", pid=process.pid)
+    ended = asyncio.ensure_future(process.wait())
+    told = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([ended, told], return_when=asyncio.FIRST_COMPLETED)
+        if process.stdin:
+            process.stdin.close()
+        return await ended
+    finally:
+        told.cancel()
+        if process.returncode is None:
+            process.kill()
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]], settings: Settings) -> None:
+    if not tasks:
+        return
+    timeout = patience(settings)
+    _, late = await asyncio.wait(tasks, timeout=timeout)
+    for task in late:
+        _log.warning("worker.late", timeout_seconds=timeout)
+        task.cancel()
+
+
+def _names(workers: int) -> list[str]:
+    """Name the workers so that no other process on any machine uses the names."""
+    process = f"{socket.gethostname()}-{os.getpid()}"
+    return [f"{process}-{number}" for number in range(1, workers + 1)]
+
+
+def _worker_options(settings: Settings) -> WorkerOptions:
+    return WorkerOptions(
+        lease_for=settings.bulk_export_lease_duration,
+        heartbeat=settings.bulk_export_heartbeat_interval,
+        max_attempts=settings.bulk_export_max_attempts,
+        limits=PartLimits(
+            batch_bytes=settings.bulk_export_batch_bytes,
+            batch_rows=settings.bulk_export_batch_size,
+            part_bytes=settings.bulk_export_part_bytes,
+            part_rows=settings.bulk_export_part_rows,
+            compression=settings.bulk_export_compression,
+        ),
+    )
+
+
+def main() -> int:
+    """Be the process of one worker, which ends when standard input does; give its exit code."""
+    settings = replace(plugins.configure(os.environ).settings, bulk_export_worker_concurrency=1)
+    logs.set_up(settings.log_level, settings.log_format)
+    working = work(
+        settings,
+        on_ready=lambda: _log.info("worker.ready"),
+        on_stop=lambda: exit_after(settings.worker_shutdown_timeout),
+        lifeline=sys.stdin.fileno(),
+    )
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(working)
+    except HeliosError as error:
+        _log.error("worker.start_failed", reason=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

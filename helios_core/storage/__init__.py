@@ -1,0 +1,1 @@
+"""What a plugin implements, and what it may use to do so."""

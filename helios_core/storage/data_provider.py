@@ -1,0 +1,372 @@
+"""
+Where resources live: the contract of a data provider, and the powers it may add.
+
+A read-only provider over somebody's existing database implements `DataProvider` and nothing else.
+Every further power is a protocol of its own; the server looks for it with `isinstance` and offers
+the routes and parameters it carries only where it is present.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Collection, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+from helios_core.fhir.compartments import patients_of
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.references import bases
+from helios_core.fhir.resources import Resource
+from helios_core.fhir.search import Filter, Prefilter
+from helios_core.model.exports import ExportView, Level, Shard
+
+WHOLE_TYPE = 1 << 62
+"""A size of shards that no type reaches, so that each is planned as one."""
+
+
+class Damaged(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored resource that cannot be read; it becomes one line of an error file."""
+
+    resource_type: str
+    id: str
+    reason: str
+    """What is wrong with the stored bytes, without showing any of them."""
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Encoded resources read in one go."""
+
+    lines: Sequence[bytes] = ()
+    """
+    One compact JSON resource each, without the newline.
+
+    `helios_core.storage.joined_lines.Framed` lines pass on without being taken apart; lists do for all else.
+    """
+    damaged: Sequence[Damaged] = ()
+    digests: Sequence[int] | None = None
+    """
+    The 64-bit XXH3 hash of each line, in their order, where the provider has just computed or
+    checked them; None makes the core compute them.
+    """
+
+
+class StoredVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a resource as it is stored."""
+
+    resource_type: str
+    id: str
+    version_id: int
+    """From 1, growing by one at every change, deletions included."""
+    last_updated: datetime
+    content: bytes | None
+    """Compact JSON with meta.versionId and meta.lastUpdated; None for a deletion."""
+
+
+class DataProvider(ABC):
+    """
+    Reads resources at an instant.
+
+    P1  The transaction time comes from the data's clock and is settled: no write committed later
+        carries an earlier or equal instant.
+    P2  Planning is cheap (no full scan) and yields shards that cover the view exactly once, sized
+        by bytes; an empty view yields no shards.
+    P3  Reading yields byte-bounded batches of encoded resources, current as of the transaction
+        time, in a stable order, even while writers are active; reading a shard again gives the
+        same resources.
+    P4  A cohort of a million patients works without being sent again for every page, and costs by
+        the cohort, not by the store.
+    P5  A filter the provider cannot push down is left to the core; one it claims to push down
+        gives exactly the core's answer.
+    P6  A damaged stored resource is reported in `Batch.damaged`, never skipped and never fatal.
+    P7  Nothing of another tenant or of another FHIR version is ever shown.
+    P8  What is asked for by its id (`get`, `missing`, `fetch`, `among`) is told as reading a view
+        at the same instant would tell it.
+    """
+
+    @abstractmethod
+    async def transaction_time(self) -> datetime:
+        """
+        Give an instant, about now, that is settled (P1).
+
+        Raises:
+            BackendUnavailable: Writers in flight could not be waited for.
+        """
+
+    @abstractmethod
+    async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
+        """
+        Split a view into shards of about `shard_bytes` bytes of NDJSON each (P2).
+
+        Shards are numbered from 0 in the order of `view.request.types`, and `ordinal` counts from
+        1 within a type. With `request.since` they also cover the deletions after it.
+        """
+
+    @abstractmethod
+    def read(self, view: ExportView, shard: Shard, *, batch_bytes: int) -> AsyncIterator[Batch]:
+        """
+        Read a shard in stable order (P3, P6).
+
+        A batch exceeds `batch_bytes` only when a single resource does. Closing the iterator early
+        frees what it holds.
+        """
+
+    @abstractmethod
+    async def get(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        resource_id: str,
+        *,
+        at: datetime | None = None,
+    ) -> StoredVersion | None:
+        """
+        Give the version current at an instant (None: now), or None where there never was one.
+
+        A deleted resource is given as a version whose content is None.
+        """
+
+    async def missing(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        ids: Collection[str],
+        *,
+        at: datetime | None = None,
+    ) -> set[str]:
+        """
+        Give those of `ids` that no live resource has at an instant.
+
+        This default asks for one at a time; a provider that can ask for many at once overrides it.
+        """
+        absent = set[str]()
+        for resource_id in ids:
+            found = await self.get(tenant, fhir_version, resource_type, resource_id, at=at)
+            if found is None or found.content is None:
+                absent.add(resource_id)
+        return absent
+
+    async def fetch(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        ids: Collection[str],
+        *,
+        at: datetime,
+    ) -> Batch:
+        """
+        Give those of `ids` that are live at an instant, as lines in the order asked for (P6).
+
+        This default asks for one at a time; a provider that can ask for many at once overrides it.
+        """
+        lines = list[bytes]()
+        for resource_id in ids:
+            found = await self.get(tenant, fhir_version, resource_type, resource_id, at=at)
+            if found is not None and found.content is not None:
+                lines.append(found.content)
+        return Batch(lines=lines)
+
+    async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
+        """
+        Give those of `ids` that `read` would give in some shard of the view.
+
+        As in `read`, filters and newcomers play no part. This default asks for one at a time; a
+        provider that can ask for many at once overrides it.
+        """
+        request, at = view.request, view.transaction_time
+        shown = set[str]()
+        for resource_id in ids:
+            found = await self.get(
+                request.tenant, request.fhir_version, resource_type, resource_id, at=at
+            )
+            if found is not None and _shows(view, found):
+                shown.add(resource_id)
+        return shown
+
+
+def _shows(view: ExportView, version: StoredVersion) -> bool:
+    request, changed = view.request, version.last_updated
+    if version.content is None:
+        return False
+    if request.since is not None and changed <= request.since:
+        return False
+    if request.until is not None and changed >= request.until:
+        return False
+    if view.cohort is None and request.level is Level.SYSTEM:
+        return True
+    resource = msgspec.json.decode(version.content)
+    patients = patients_of(resource, request.fhir_version, bases(request.base_url))
+    return bool(patients) if view.cohort is None else not view.cohort.patients.isdisjoint(patients)
+
+
+@runtime_checkable
+class SupportsTombstones(Protocol):
+    """The provider remembers deletions."""
+
+    def read_deleted(
+        self, view: ExportView, shard: Shard, *, batch_rows: int
+    ) -> AsyncIterator[Sequence[str]]:
+        """
+        Read the ids deleted after `view.request.since` and still deleted at the transaction time.
+
+        A deletion is a change: one at or after `view.request.until` is left to a later export, and
+        without `since` there is nothing to take away.
+
+        Only resources that the view would have shown before their deletion are named.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsPrefilter(Protocol):
+    """The provider has an index that narrows what is read."""
+
+    def read_candidates(
+        self, view: ExportView, shard: Shard, prefilter: Prefilter, *, batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """
+        Read as `read` does, at least everything that satisfies the prefilter (P5).
+
+        It may give more: whoever asks looks at each resource again.
+        """
+        ...
+
+
+class Outcome(StrEnum):
+    """What a change did."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    """The stored content was already equal: no new version."""
+    DELETED = "deleted"
+    ABSENT = "absent"
+    """A deletion of what was not there: no new version."""
+
+
+class Put(msgspec.Struct, frozen=True, kw_only=True):
+    """Store a resource under its id, as a new version where it differs from the current one."""
+
+    resource: Resource
+    if_match: int | None = None
+    """The version that must be current, 0 where there must never have been one; None: any."""
+
+
+class Delete(msgspec.Struct, frozen=True, kw_only=True):
+    """Mark a resource as deleted; its versions stay."""
+
+    resource_type: str
+    id: str
+    if_match: int | None = None
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one change."""
+
+    outcome: Outcome
+    version_id: int
+    """The version now current, 0 where there is none."""
+    last_updated: datetime | None
+    """When that version became current."""
+
+
+@runtime_checkable
+class SupportsWrites(Protocol):
+    """The provider can be written to."""
+
+    async def write(
+        self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
+    ) -> list[Applied]:
+        """
+        Apply changes atomically, in order, and tell what became of each.
+
+        All versions written by one call carry the same instant. A resource that appears twice is
+        applied twice.
+
+        Raises:
+            VersionConflict: An `if_match` failed; nothing is changed.
+            BackendUnavailable: The store is busy, down or out of space; nothing is changed.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsHistory(Protocol):
+    """The provider keeps earlier versions."""
+
+    async def get_version(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        resource_id: str,
+        version_id: int,
+    ) -> StoredVersion | None:
+        """Give one version, or None where there is none of that number."""
+        ...
+
+    async def history(  # noqa: PLR0913 - a page of one history
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        resource_type: str,
+        resource_id: str,
+        *,
+        count: int,
+        before: int | None = None,
+    ) -> list[StoredVersion]:
+        """Give at most `count` versions, newest first, only those below version `before`."""
+        ...
+
+
+class Order(StrEnum):
+    """How the matches of a search follow each other; equal instants go by id."""
+
+    ID = "_id"
+    ID_DESCENDING = "-_id"
+    LAST_UPDATED = "_lastUpdated"
+    LAST_UPDATED_DESCENDING = "-_lastUpdated"
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """A search within one type; open lookups of the filter have been answered."""
+
+    filter: Filter
+    order: Order = Order.ID
+    total: bool = False
+    """Whether the number of all matches is wanted."""
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of a search, in a stable order."""
+
+    resources: Sequence[StoredVersion]
+    next: str | None
+    """What to pass as `after` to get the next page; None on the last one. Opaque."""
+    total: int | None = None
+    """How many match in all, if that was asked for."""
+
+
+@runtime_checkable
+class SupportsSearch(Protocol):
+    """The provider can find resources by query."""
+
+    async def search(
+        self,
+        tenant: str,
+        fhir_version: FHIRVersion,
+        query: Query,
+        *,
+        count: int,
+        after: str | None = None,
+    ) -> Page:
+        """
+        Give current resources that match, at most `count`, following the page that gave `after`.
+
+        Raises:
+            InvalidParameter: `after` is not something a page of this query gave.
+        """
+        ...

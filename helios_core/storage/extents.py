@@ -1,0 +1,81 @@
+"""
+One way to number versions: scope, extent and place in one 64-bit number, the seq.
+
+For stores that only add versions and keep those of one tenant, FHIR version and type, a scope,
+together. A scope has the 40 lower bits for itself. It is filled extent by extent; an extent takes
+4,096 versions or 4 MiB of content, whichever comes first, unless a single version is larger. Its
+number is a seq without the 12 lowest bits. Within an extent seqs are dense and ascend with the
+stamps. A search index that is kept by extent says in two bytes where a version is.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+SCOPE_BITS = 40
+
+
+EXTENT_BITS = 12
+
+
+EXTENT_ROWS = 1 << EXTENT_BITS
+
+
+EXTENT_BYTES = 4 * 1024 * 1024
+
+
+Places = Mapping[int, set[int]]
+"""For each extent, places in it."""
+
+
+class Range(msgspec.Struct, frozen=True, kw_only=True):
+    """Seqs from `first` up to, but not including, `end`."""
+
+    first: int
+    end: int
+
+    @property
+    def extents(self) -> tuple[int, int]:
+        """The first and the last extent that the range touches."""
+        return self.first >> EXTENT_BITS, (self.end - 1) >> EXTENT_BITS
+
+    def within(self, *, start: str | None, end: str | None) -> "Range":
+        """Narrow the range to the keys of a shard."""
+        return Range(
+            first=self.first if start is None else max(self.first, int(start)),
+            end=self.end if end is None else min(self.end, int(end)),
+        )
+
+    def within_extent(self, extent: int) -> "Range":
+        """Narrow the range to an extent."""
+        first, end = extent << EXTENT_BITS, (extent + 1) << EXTENT_BITS
+        return Range(first=max(self.first, first), end=min(self.end, end))
+
+
+def scope_range(scope: int) -> Range:
+    """Give all seqs a scope can ever have."""
+    return Range(first=scope << SCOPE_BITS, end=(scope + 1) << SCOPE_BITS)
+
+
+def extent_of(seq: int) -> int:
+    """Give the extent a version is in."""
+    return seq >> EXTENT_BITS
+
+
+def united(several: Iterable[Places]) -> dict[int, set[int]]:
+    """Give the places that are in any of these."""
+    found = defaultdict[int, set[int]](set)
+    for places in several:
+        for extent, each in places.items():
+            found[extent] |= each
+    return found
+
+
+def common(some: Places, others: Places) -> dict[int, set[int]]:
+    """Give the places that are in both, and only the extents that have any."""
+    return {
+        extent: both
+        for extent in some.keys() & others.keys()
+        if (both := some[extent] & others[extent])
+    }

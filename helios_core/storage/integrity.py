@@ -1,0 +1,55 @@
+"""Stored content that is not what was written: how a provider tells of it."""
+
+from collections.abc import Iterable
+from itertools import accumulate, pairwise
+
+from xxhash import xxh3_64_intdigest
+
+from helios_core.errors import BackendError
+from helios_core.hashes import HASHES, line_hash
+from helios_core.storage.data_provider import Batch, Damaged, StoredVersion
+from helios_core.storage.joined_lines import Framed
+
+
+def damaged_line(resource_type: str, resource_id: str, line: bytes | None) -> Damaged:
+    """Give the line of an error file about a line that is missing or not what was written."""
+    reason = (
+        "its content is missing from the database"
+        if line is None
+        else "its content in the database is not what was written"
+    )
+    return Damaged(resource_type=resource_type, id=resource_id, reason=reason)
+
+
+def undamaged(text: bytes, sizes: Iterable[int], hash_sum: int) -> Batch | None:
+    """
+    Give lines that a database put together, or None if they are not those that were written.
+
+    `sizes` are those of the lines, which have a newline between them; `hash_sum` is the sum of
+    the `line_hash` of each, modulo 2^64.
+    """
+    ends = list(accumulate(size + 1 for size in sizes))
+    if ends[-1:] != [len(text) + 1]:
+        return None
+    view = memoryview(text)
+    digests = [xxh3_64_intdigest(view[begin : end - 1]) for begin, end in pairwise((0, *ends))]
+    if (hash_sum - sum(digests)) % HASHES:
+        return None
+    return Batch(lines=Framed(text, ends), digests=digests)
+
+
+def checked(stored: StoredVersion, *, deleted: bool, stored_hash: int) -> StoredVersion:
+    """
+    Give a version as it was written, `stored_hash` being the `line_hash` of its content.
+
+    Raises:
+        BackendError: It is not what was written.
+    """
+    content = stored.content
+    if not deleted and (content is None or line_hash(content) != stored_hash):
+        raise BackendError(
+            f"the stored content of {stored.resource_type}/{stored.id}, version"
+            f" {stored.version_id}, is damaged; restore it from a backup or store the resource"
+            " again"
+        )
+    return stored

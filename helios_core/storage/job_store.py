@@ -1,0 +1,179 @@
+"""Where job state lives: the contract of a job store."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from datetime import timedelta
+
+from helios_core.model.exports import Shard
+from helios_core.model.jobs import Job, JobStatus, Lease, Progress
+from helios_core.model.parts import Part
+
+
+class JobStore(ABC):
+    """
+    Keeps jobs, shards, leases and published parts.
+
+    J1  A job and its shards appear together; the per-tenant cap is enforced in the same
+        transaction. A job without shards is complete at once.
+    J2  A shard has one holder at a time.
+    J3  Each claim raises the shard's fencing token.
+    J4  A write under an old token raises LeaseLost and changes nothing.
+    J5  `complete` publishes the parts, closes the shard and, for the last one, the job: all or
+        nothing.
+    J6  `cancel` and `delete` raise every token, so a cancelled job can never become complete, and
+        free the tenant's slot at once.
+    J7  Time is the store's clock.
+    J8  Claiming is fair between tenants: the tenant served longest ago comes first, then its
+        oldest job, then that job's lowest shard.
+    J9  Attempts are counted per shard and capped, with the last error kept; a shard that has used
+        up its attempts puts the job in error.
+    J10 Every read and write is inside one tenant; only `claim` and `removable` look across them.
+    J11 A shard is given out only when every shard of the job's earlier phases is complete.
+    J12 Published parts are numbered in the order in which they appeared, from 0 without gaps; a
+        part keeps its number, and whoever sees a number sees all the lower ones.
+    J13 What a shard notes for later phases appears with its parts, all or nothing, and goes with
+        the job.
+    """
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """A name that is this store's alone and survives restarts; it marks output folders."""
+
+    @abstractmethod
+    async def add(self, job: Job, shards: Sequence[Shard], *, max_active: int) -> Job:
+        """
+        Store a new job with its shards and give it back with `created_at` and status set (J1).
+
+        Raises:
+            TooManyExports: The tenant already has `max_active` active jobs.
+        """
+
+    @abstractmethod
+    async def get(self, tenant: str, job_id: str) -> Job:
+        """
+        Give a job.
+
+        Raises:
+            JobNotFound: The tenant has no such job, or it was cancelled.
+        """
+
+    @abstractmethod
+    async def progress(self, tenant: str, job_id: str) -> Progress:
+        """
+        Count what is done, completed shards and what holders reported since.
+
+        Raises:
+            JobNotFound: As in `get`.
+        """
+
+    @abstractmethod
+    async def parts(self, tenant: str, job_id: str) -> list[Part]:
+        """
+        Give the published parts, by kind, shard number and part number.
+
+        Raises:
+            JobNotFound: As in `get`.
+        """
+
+    @abstractmethod
+    async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
+        """
+        Claim a shard that is free or whose lease has lapsed, or give None (J2, J3, J8).
+
+        A lapsed shard that already had `max_attempts` attempts is not given out again: its job
+        ends in error, and the search goes on (J9).
+        """
+
+    @abstractmethod
+    async def renew(self, lease: Lease, *, lease_for: timedelta, resources_done: int) -> None:
+        """
+        Extend a lease, counted from now by the store's clock, and report progress within it.
+
+        Raises:
+            LeaseLost: A newer lease exists, or the job was ended (J4).
+        """
+
+    @abstractmethod
+    async def complete(
+        self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""
+    ) -> JobStatus:
+        """
+        Publish the shard's parts, keep its notes and close it; give the job's status then (J5).
+
+        Notes are what the shards of later phases have to know (J13). They are opaque to the store
+        and may have some megabytes.
+
+        Raises:
+            LeaseLost: As in `renew`; nothing is published, nothing kept.
+        """
+
+    @abstractmethod
+    def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
+        """
+        Give the notes of completed shards that noted something, by shard number (J13).
+
+        A megabyte of them is in memory at a time, or one. Closing the iterator early frees what
+        it holds.
+
+        Raises:
+            JobNotFound: As in `get`.
+        """
+
+    @abstractmethod
+    async def fail(
+        self, lease: Lease, reason: str, *, max_attempts: int, retry_after: timedelta
+    ) -> JobStatus:
+        """
+        Record a failed attempt; the shard is free again after `retry_after` (J9).
+
+        After `max_attempts` the job ends in status error with `reason`, and every other lease of
+        it is lost.
+
+        Raises:
+            LeaseLost: As in `renew`.
+        """
+
+    @abstractmethod
+    async def release(self, lease: Lease) -> None:
+        """
+        Hand a shard back untouched; the attempt does not count.
+
+        Raises:
+            LeaseLost: As in `renew`.
+        """
+
+    @abstractmethod
+    async def cancel(self, tenant: str, job_id: str) -> None:
+        """
+        End a job in any status: it is gone for `get` and waits in `removable` (J6).
+
+        Raises:
+            JobNotFound: As in `get`.
+        """
+
+    @abstractmethod
+    async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
+        """Give jobs that are cancelled, or reached a final status longer ago (J7)."""
+
+    async def recent(self, tenant: str, *, limit: int) -> list[Job]:
+        """
+        Give jobs of the tenant in status complete, the one that completed last first.
+
+        They tell how long an export takes; this default knows of none.
+        """
+        del tenant, limit
+        return []
+
+    @abstractmethod
+    async def delete(self, tenant: str, job_id: str) -> None:
+        """Forget a job, its shards and its parts; deleting it again does nothing (J6)."""
+
+    @abstractmethod
+    async def exists(self, tenant: str, job_id: str) -> bool:
+        """Whether the store still remembers the job in any status, cancelled included."""
+
+    async def wait_for_work(self, at_most: timedelta) -> None:
+        """Return when there may be something to claim, at the latest after `at_most`."""
+        await asyncio.sleep(at_most.total_seconds())

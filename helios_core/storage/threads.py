@@ -1,0 +1,44 @@
+"""Blocking calls from asynchronous code, for the edges of plugins."""
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+
+
+T = TypeVar("T")
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """
+    Run a blocking call in a thread, and never return while it still runs.
+
+    `asyncio.to_thread` leaves the thread running when its caller is cancelled; the caller then
+    closes a file that is still being written, whose number the next file may already have. Here a
+    cancelled caller first waits for the call to end, then is cancelled.
+    """
+    call = partial(contextvars.copy_context().run, partial(function, *args, **kwargs))
+    return await finished(asyncio.get_running_loop().run_in_executor(None, call))
+
+
+async def finished(work: Awaitable[T]) -> T:
+    """Give the result of some work; a cancelled caller waits for its end, then is cancelled."""
+    running = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await _end_of(running)
+        raise
+
+
+async def _end_of(running: "asyncio.Future[T]") -> None:
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError:
+            continue  # the caller is being cancelled already, and passes that on
+    if not running.cancelled():
+        running.exception()  # taken note of; the caller is told that it is cancelled

@@ -1,0 +1,35 @@
+"""The contract of a data provider as tests."""
+
+from helios_core.storage.data_provider import SupportsTombstones, SupportsWrites
+from helios_core.testing.data_provider.changes import ChangeClauses
+from helios_core.testing.data_provider.lookups import LookupClauses
+from helios_core.testing.data_provider.machine import DataProviderMachine
+from helios_core.testing.data_provider.prefilters import PrefilterClauses
+from helios_core.testing.data_provider.reads import ReadClauses
+from helios_core.testing.data_provider.searches import SearchClauses
+from helios_core.testing.data_provider.tombstones import TombstoneClauses
+from helios_core.testing.data_provider.writes import WriteClauses
+from helios_core.testing.machines import drive
+
+
+class DataProviderSuite(
+    ReadClauses,
+    LookupClauses,
+    ChangeClauses,
+    WriteClauses,
+    SearchClauses,
+    TombstoneClauses,
+    PrefilterClauses,
+):
+    """
+    Tests that every data provider passes: the clauses, and each power it claims.
+
+    A subclass gives what `DataProviderContract` asks for, names its `powers` and states whether
+    it is `persistent`.
+    """
+
+    def test_any_history_agrees_with_the_model(self) -> None:
+        """P1, P2, P3, P7 and the powers to write and to remember deletions, in every mixture."""
+        self.needs(SupportsWrites)
+        self.needs(SupportsTombstones)
+        drive(DataProviderMachine, self)

@@ -1,0 +1,316 @@
+"""SupportsPrefilter: an index leaves out nothing that matches, and nothing else changes."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.resources import Resource
+from helios_core.fhir.search import Filter, any_of, compile_query
+from helios_core.model.exports import ExportView, Level, Shard
+from helios_core.storage.data_provider import (
+    Batch,
+    Damaged,
+    DataProvider,
+    SupportsPrefilter,
+    SupportsWrites,
+)
+from helios_core.testing import corpus
+from helios_core.testing.corpus import measurement, patient, request, view
+from helios_core.testing.data_provider.contract import (
+    DataProviderContract,
+    delete,
+    everything_now,
+    stamp_of,
+    write,
+)
+from helios_core.testing.snapshots import BATCH_BYTES, batches
+
+Pairs = Sequence[tuple[str, str]]
+
+
+CODES = ("weight", "height", "Pulse")
+
+
+DAYS = ("2020", "2020-02", "2020-02-28", "2020-02-28T23:59:59.5Z", "2021-03-01T10:00:00+02:00")
+
+
+SEARCHES: Sequence[Sequence[Pairs]] = [
+    [[("status", "final")]],
+    [[("status", "final,amended")]],
+    [[("code", "weight")]],
+    [[("code", "https://codes.example.org|weight")]],
+    [[("code", "https://elsewhere.example.org|weight")]],
+    [[("code", "PULSE")]],
+    [[("code", "nothing-like-it")]],
+    [[("subject", "p1")]],
+    [[("subject", "Patient/p1,Patient/p2")]],
+    [[("patient", "p3")]],
+    [[("date", "2020")]],
+    [[("date", "2020-02-28")]],
+    [[("date", "ne2020-02-28")]],
+    [[("date", "gt2020-02-28")]],
+    [[("date", "lt2020-02-28")]],
+    [[("date", "ge2020-02-28"), ("date", "le2021-03-01")]],
+    [[("date", "sa2020-02-28"), ("date", "eb2021-06")]],
+    [[("date", "ap2020-02-28")]],
+    [[("_id", "m3,m5,x")]],
+    [[("_id", "m3,m5"), ("status", "final")]],
+    [[("_lastUpdated", "ge2020"), ("code", "height")]],
+    [[("_lastUpdated", "lt2020")]],
+    [[("status", "final"), ("code", "weight"), ("subject", "p1"), ("date", "ge2020-02")]],
+    [[("status", "final"), ("code", "weight")], [("subject", "p2")]],
+    [[("subject", "p2"), ("date", "2020-02-28")], [("_id", "m0")], [("_lastUpdated", "lt2020")]],
+    [[("status:not", "final"), ("subject", "p1")]],
+    [[("code:text", "weight"), ("status", "amended")]],
+]
+"""Searches of measurements, alternatives of conditions that must all hold."""
+
+
+def measurements(count: int = 60) -> list[Resource]:
+    """Give measurements of a few patients, in a mixture of everything."""
+    return [
+        measurement(
+            f"m{number}",
+            f"p{number % 4}",
+            status=("final", "amended", "registered")[number * 7 % 3],
+            code=CODES[number // 3 % 3],
+            day=DAYS[number * 3 % 5],
+        )
+        for number in range(count)
+    ]
+
+
+def searched(alternatives: Sequence[Pairs], resource_type: str = "Observation") -> Filter:
+    """Give the filter that at least one of these conditions makes."""
+    compiled = [compile_query(corpus.VERSION, resource_type, pairs) for pairs in alternatives]
+    return any_of(compiled)
+
+
+class PrefilterClauses(DataProviderContract):
+    """The power to narrow what is read."""
+
+    @pytest.mark.parametrize("alternatives", SEARCHES, ids=str)
+    async def test_candidates_hold_every_match(
+        self, provider: DataProvider, alternatives: Sequence[Pairs]
+    ) -> None:
+        """P5, SupportsPrefilter: as the evaluator finds them in what is read without an index."""
+        self.needs(SupportsPrefilter)
+        await self.seed(provider, *measurements(), patient("p1"))
+
+        found = await sift(provider, await everything_now(provider), searched(alternatives))
+
+        assert found.matches == found.expected
+
+    async def test_candidates_hold_what_came_without_terms(self, provider: DataProvider) -> None:
+        """P5, SupportsPrefilter: `Resource.terms` may leave it to the store to find them out."""
+        self.needs(SupportsPrefilter)
+        untold = [msgspec.structs.replace(each, terms=None) for each in measurements()]
+        await self.seed(provider, *untold)
+        everything = await everything_now(provider)
+
+        for alternatives in SEARCHES:
+            found = await sift(provider, everything, searched(alternatives))
+            assert found.matches == found.expected
+            assert len(found.lines) == len(untold)
+
+    async def test_candidates_are_what_a_shard_shows_in_its_order(
+        self, provider: DataProvider
+    ) -> None:
+        """P3, SupportsPrefilter: nothing twice, nothing of another shard, nothing made up."""
+        self.needs(SupportsPrefilter)
+        await self.seed(provider, *measurements())
+
+        found = await sift(
+            provider, await everything_now(provider), searched([[("code", "height")]])
+        )
+
+        assert found.shards > 1
+        places = [found.lines.index(line) for line in found.candidates]
+        assert places == sorted(set(places))
+
+    async def test_batches_of_candidates_hold_no_more_bytes_than_asked(
+        self, provider: DataProvider
+    ) -> None:
+        """P3, SupportsPrefilter: unless one resource alone is larger."""
+        self.needs(SupportsPrefilter)
+        await self.seed(provider, *measurements())
+        everything = searched([[("status", "final,amended,registered")]])
+
+        found = await sift(provider, await everything_now(provider), everything, batch_bytes=700)
+
+        assert found.matches == found.expected == found.lines
+        assert all(
+            len(batch.lines) == 1 or sum(map(len, batch.lines)) <= 700
+            for batch in found.batches
+            if batch.lines
+        )
+
+    async def test_candidates_are_those_of_the_transaction_time(
+        self, provider: DataProvider
+    ) -> None:
+        """P3, SupportsPrefilter: superseded since, deleted since or written since."""
+        self.needs(SupportsPrefilter)
+        self.needs(SupportsWrites)
+        before, after = measurements(20), measurements(30)
+        await write(provider, *before)
+        then = await everything_now(provider)
+        changed = [
+            measurement(each.id, "p9", status="amended", code="height", day="2019")
+            for each in before[:6]
+        ]
+        await write(provider, *changed, *map(delete, before[6:12]), *after[20:])
+        now = await everything_now(provider)
+
+        for shown in (then, now):
+            for alternatives in SEARCHES:
+                found = await sift(provider, shown, searched(alternatives))
+                assert found.matches == found.expected
+
+    async def test_candidates_follow_the_period_of_the_view(self, provider: DataProvider) -> None:
+        """P3, SupportsPrefilter: `since` and `until` hold as without an index."""
+        self.needs(SupportsPrefilter)
+        self.needs(SupportsWrites)
+        first, second, third = (measurements(60)[start : start + 20] for start in (0, 20, 40))
+        since = await stamp_of(provider, *first)
+        await write(provider, *second)
+        until = await stamp_of(provider, *third)
+
+        asked = request(since=since, until=until)
+        shown = view(await provider.transaction_time(), asked)
+        found = await sift(provider, shown, searched([[("status", "final")]]))
+
+        assert found.matches == found.expected
+        assert len(found.lines) == len(second)
+
+    @pytest.mark.parametrize("patients", [None, (), ("p1",), ("p1", "p3", "nobody")])
+    async def test_candidates_stay_in_level_and_cohort(
+        self, provider: DataProvider, patients: Collection[str] | None
+    ) -> None:
+        """P4, SupportsPrefilter: what is outside is no candidate."""
+        self.needs(SupportsPrefilter)
+        outside = [corpus.observation(f"o{number}") for number in range(10)]
+        await self.seed(provider, *measurements(), *outside)
+        level = Level.PATIENT if patients is None else Level.GROUP
+        shown = view(await provider.transaction_time(), request(level=level), patients=patients)
+
+        for alternatives in SEARCHES:
+            found = await sift(provider, shown, searched(alternatives))
+            assert found.matches == found.expected
+            assert {*found.candidates} <= {*found.lines}
+
+    async def test_a_damaged_candidate_is_reported(self, provider: DataProvider) -> None:
+        """P6, SupportsPrefilter: nobody can tell any more whether it matches."""
+        self.needs(SupportsPrefilter)
+        await self.seed(provider, *measurements())
+        await self.damage(provider, "Observation", "m7")
+
+        for alternatives in SEARCHES:
+            pairs = [*alternatives, [("_id", "m7")]]
+            found = await sift(provider, await everything_now(provider), searched(pairs))
+            assert [each.id for each in found.damaged] == ["m7"]
+            assert found.matches == found.expected
+
+    async def test_candidates_stay_in_tenant_and_version(self, provider: DataProvider) -> None:
+        """P7, SupportsPrefilter: an index is no way around."""
+        self.needs(SupportsPrefilter)
+        r5 = FHIRVersion.R5
+        ours, theirs = measurements(10), measurements(40)
+        await self.seed(provider, *ours)
+        await self.seed(provider, *theirs, tenant=corpus.OTHER_TENANT)
+        await self.seed(provider, patient("p1", fhir_version=r5), fhir_version=r5)
+
+        for alternatives in SEARCHES:
+            found = await sift(provider, await everything_now(provider), searched(alternatives))
+            assert found.matches == found.expected
+            assert len(found.lines) == len(ours)
+
+    async def test_what_nobody_stored_has_no_candidates(self, provider: DataProvider) -> None:
+        """P7, SupportsPrefilter: where there is no index yet, none of another is looked at."""
+        self.needs(SupportsPrefilter)
+        assert isinstance(provider, SupportsPrefilter)
+        await self.seed(provider, *measurements(10))
+        nobodys = view(await provider.transaction_time(), request(tenant="nobody"))
+        shard = Shard(number=0, resource_type="Observation", ordinal=1)
+
+        for alternatives in SEARCHES:
+            prefilter = searched(alternatives).prefilter()
+            if prefilter is not None:
+                read = provider.read_candidates(nobodys, shard, prefilter, batch_bytes=1000)
+                assert [line async for batch in read for line in batch.lines] == []
+
+    async def test_candidates_outlive_a_restart(self, tmp_path: Path) -> None:
+        """P5, SupportsPrefilter: an index is as durable as what it is about."""
+        self.needs(SupportsPrefilter)
+        self.needs_persistence()
+        async with self.opened(tmp_path) as provider:
+            await self.seed(provider, *measurements())
+
+        async with self.opened(tmp_path) as provider:
+            shown = await everything_now(provider)
+            for alternatives in SEARCHES:
+                found = await sift(provider, shown, searched(alternatives))
+                assert found.matches == found.expected
+                assert len(found.lines) == len(measurements())
+
+
+class Sifted:
+    """What a prefilter gave of a view's measurements, and what it had to give."""
+
+    def __init__(self, condition: Filter) -> None:
+        self._condition = condition
+        self.shards = 0
+        self.lines: list[bytes] = []
+        """Everything."""
+        self.batches: list[Batch] = []
+
+    @property
+    def candidates(self) -> list[bytes]:
+        """What the provider gave."""
+        return [line for batch in self.batches for line in batch.lines]
+
+    @property
+    def damaged(self) -> list[Damaged]:
+        """What the provider could not give."""
+        return [each for batch in self.batches for each in batch.damaged]
+
+    @property
+    def matches(self) -> list[bytes]:
+        """What is right of that."""
+        return [line for line in self.candidates if self._condition.matches(line)]
+
+    @property
+    def expected(self) -> list[bytes]:
+        """What is right of everything."""
+        return [line for line in self.lines if self._condition.matches(line)]
+
+
+async def sift(
+    provider: DataProvider,
+    shown: ExportView,
+    condition: Filter,
+    *,
+    batch_bytes: int = BATCH_BYTES,
+) -> Sifted:
+    """Read what a view shows of the filter's type, with and without the index."""
+    assert isinstance(provider, SupportsPrefilter)
+    found = Sifted(condition)
+    prefilter = condition.prefilter()
+    for shard in await provider.plan(shown, shard_bytes=2000):
+        if shard.resource_type != condition.resource_type:
+            continue
+        found.shards += 1
+        read = await batches(provider, shown, shard)
+        found.lines += [line for batch in read for line in batch.lines]
+        if prefilter is None:
+            found.batches += read
+            continue
+        found.batches += [
+            batch
+            async for batch in provider.read_candidates(
+                shown, shard, prefilter, batch_bytes=batch_bytes
+            )
+        ]
+    return found

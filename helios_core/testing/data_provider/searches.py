@@ -1,0 +1,311 @@
+"""SupportsSearch: finding resources, in order, page by page."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import pytest
+
+from helios_core.errors import InvalidParameter
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.instants import format_instant
+from helios_core.fhir.search import compile_query
+from helios_core.storage.data_provider import (
+    DataProvider,
+    Order,
+    Query,
+    StoredVersion,
+    SupportsSearch,
+    SupportsWrites,
+)
+from helios_core.testing import corpus
+from helios_core.testing.corpus import organization, patient
+from helios_core.testing.data_provider.contract import DataProviderContract, delete, get, write
+from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched
+
+ORDERS = [*Order]
+
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+def query(
+    *pairs: tuple[str, str],
+    resource_type: str = "Patient",
+    order: Order = Order.ID,
+    total: bool = False,
+) -> Query:
+    """Give the search for what matches all of these pairs."""
+    compiled = compile_query(corpus.VERSION, resource_type, pairs)
+    return Query(filter=compiled, order=order, total=total)
+
+
+ALL = query()
+
+
+class SearchClauses(DataProviderContract):
+    """The power to search."""
+
+    async def test_a_search_gives_the_current_resources_of_a_type(
+        self, provider: DataProvider
+    ) -> None:
+        """SupportsSearch: of one tenant and one FHIR version."""
+        self.needs(SupportsSearch)
+        r5 = FHIRVersion.R5
+        await self.seed(provider, patient("p1"), patient("p2"), organization("x"))
+        await self.seed(provider, patient("p3"), tenant=corpus.OTHER_TENANT)
+        await self.seed(provider, patient("p4", fhir_version=r5), fhir_version=r5)
+
+        assert await self._ids(provider, ALL) == ["p1", "p2"]
+
+    @pytest.mark.parametrize("order", ORDERS)
+    async def test_a_search_where_nothing_was_stored_is_empty(
+        self, provider: DataProvider, order: Order
+    ) -> None:
+        """SupportsSearch: with or without a filter that an index helps with."""
+        self.needs(SupportsSearch)
+        assert isinstance(provider, SupportsSearch)
+
+        for pairs in ((), (("_id", "p1"),), (("name", "odd"),), (("identifier", "x"),)):
+            asked = query(*pairs, order=order, total=True)
+            page = await provider.search(corpus.TENANT, corpus.VERSION, asked, count=10)
+            assert ([*page.resources], page.next, page.total) == ([], None, 0)
+
+    async def test_a_search_gives_stored_versions(self, provider: DataProvider) -> None:
+        """SupportsSearch: the same as reading each."""
+        self.needs(SupportsSearch)
+        assert isinstance(provider, SupportsSearch)
+        await self.seed(provider, patient("p1"))
+
+        page = await provider.search(corpus.TENANT, corpus.VERSION, ALL, count=10)
+
+        assert list(page.resources) == [await get(provider, patient("p1"))]
+        assert page.next is None
+        assert page.total is None
+
+    async def test_a_search_leaves_out_deleted_and_earlier_versions(
+        self, provider: DataProvider
+    ) -> None:
+        """SupportsSearch: it is about now."""
+        self.needs(SupportsSearch)
+        self.needs(SupportsWrites)
+        await write(provider, patient("p1"), patient("p2"))
+        await write(provider, patient("p1", note="b"), delete(patient("p2")))
+
+        assert await self._ids(provider, ALL) == ["p1"]
+
+    @pytest.mark.parametrize("count", [1, 3, 10, 25, 100])
+    async def test_pages_cover_the_matches_exactly_once(
+        self, provider: DataProvider, count: int
+    ) -> None:
+        """SupportsSearch: in a stable order, the last page without a next one."""
+        self.needs(SupportsSearch)
+        await self.seed(provider, *(patient(f"p{number:02}") for number in range(25)))
+
+        pages = await self._pages(provider, ALL, count=count)
+
+        found = [each for page in pages for each in page]
+        assert sorted(found) == [f"p{number:02}" for number in range(25)]
+        assert all(len(page) == count for page in pages[:-1])
+        assert len(pages[-1]) > 0
+        assert found == [
+            each for page in await self._pages(provider, ALL, count=7) for each in page
+        ]
+
+    async def test_paging_goes_on_while_resources_come_and_go(
+        self, provider: DataProvider
+    ) -> None:
+        """SupportsSearch: what neither came nor went is found exactly once."""
+        self.needs(SupportsSearch)
+        self.needs(SupportsWrites)
+        assert isinstance(provider, SupportsSearch)
+        staying = [f"p{number:02}" for number in range(0, 40, 2)]
+        await write(provider, *map(patient, staying), *(patient(f"gone{n}") for n in range(20)))
+        found: list[str] = []
+        after = None
+
+        for number in range(100):
+            page = await provider.search(corpus.TENANT, corpus.VERSION, ALL, count=3, after=after)
+            found += [each.id for each in page.resources]
+            await write(provider, patient(f"p{number:02}x"), delete(patient(f"gone{number}")))
+            if (after := page.next) is None:
+                break
+
+        assert [each for each in found if found.count(each) > 1] == []
+        assert {*staying} <= {*found}
+
+    async def test_ids_narrow_a_search(self, provider: DataProvider) -> None:
+        """SupportsSearch: one of the ids of a parameter, in every parameter."""
+        self.needs(SupportsSearch)
+        await self.seed(provider, *(patient(f"p{number}") for number in range(5)))
+
+        one = query(("_id", "p1,p3,p9"))
+        both = query(("_id", "p1,p3"), ("_id", "p3,p4"))
+        none = query(("_id", "p1"), ("_id", "p2"))
+
+        found = [await self._ids(provider, asked) for asked in (one, both, none)]
+        assert found == [["p1", "p3"], ["p3"], []]
+
+    async def test_bounds_narrow_a_search_and_are_inclusive(self, provider: DataProvider) -> None:
+        """SupportsSearch: a resource's lastUpdated must lie in every one of them."""
+        self.needs(SupportsSearch)
+        stamps = [format_instant(stored.last_updated) for stored in await self._aged(provider, 4)]
+        later = format_instant(datetime.fromisoformat(stamps[3]) + MICROSECOND)
+
+        found = [
+            await self._ids(provider, query(*(("_lastUpdated", bound) for bound in bounds)))
+            for bounds in (
+                ("ge" + stamps[1],),
+                ("le" + stamps[2],),
+                ("ge" + stamps[1], "le" + stamps[2]),
+                (stamps[1],),
+                ("ge" + later,),
+                ("ge" + stamps[2], "le" + stamps[1]),
+            )
+        ]
+
+        assert found == [
+            ["p1", "p2", "p3"],
+            ["p0", "p1", "p2"],
+            ["p1", "p2"],
+            ["p1"],
+            [],
+            [],
+        ]
+
+    @pytest.mark.parametrize("count", [1, 4, 100])
+    @pytest.mark.parametrize("order", ORDERS)
+    async def test_matches_come_in_the_order_asked_for(
+        self, provider: DataProvider, order: Order, count: int
+    ) -> None:
+        """SupportsSearch: page by page, and by id where the instant is the same."""
+        self.needs(SupportsSearch)
+        for batch in ("dgbz", "hfax", "c"):
+            await self.seed(provider, *map(patient, batch))
+
+        pages = await self._pages(provider, query(order=order), count=count)
+
+        expected = {
+            Order.ID: "abcdfghxz",
+            Order.ID_DESCENDING: "zxhgfdcba",
+            Order.LAST_UPDATED: "bdgzafhxc",
+            Order.LAST_UPDATED_DESCENDING: "cafhxbdgz",
+        }
+        assert "".join(each for page in pages for each in page) == expected[order]
+
+    @pytest.mark.parametrize("order", ORDERS)
+    async def test_a_filter_is_answered_exactly_in_any_order(
+        self, provider: DataProvider, order: Order
+    ) -> None:
+        """SupportsSearch: whether an index helps with it or not."""
+        self.needs(SupportsSearch)
+        notes = [f"{'odd' if number % 2 else 'even'} {number}" for number in range(20)]
+        await self.seed(
+            provider, *(patient(f"p{n:02}", note=note) for n, note in enumerate(notes))
+        )
+
+        asked = query(("name", "odd"), order=order)
+        pages = await self._pages(provider, asked, count=3)
+
+        odd = [f"p{number:02}" for number in range(1, 20, 2)]
+        found = [each for page in pages for each in page]
+        assert found == (odd[::-1] if order is Order.ID_DESCENDING else odd)
+
+    @pytest.mark.parametrize("order", ORDERS)
+    async def test_a_search_finds_what_the_evaluator_finds(
+        self, provider: DataProvider, order: Order
+    ) -> None:
+        """P5, SupportsSearch: whatever part of the answer comes from an index."""
+        self.needs(SupportsSearch)
+        await self.seed(provider, *measurements(), patient("p1"))
+        stored = await self._found(provider, query(resource_type="Observation", order=order))
+
+        for alternatives in SEARCHES:
+            condition = searched(alternatives)
+            found = await self._found(provider, Query(filter=condition, order=order))
+            assert found == [each for each in stored if condition.matches(each.content or b"")]
+
+    @pytest.mark.parametrize(
+        ("pairs", "expected"),
+        [((), 25), ((("name", "odd"),), 12), ((("_id", "p03,p04"),), 2), ((("_id", "x"),), 0)],
+    )
+    @pytest.mark.parametrize("count", [1, 30])
+    async def test_the_total_is_given_when_it_is_asked_for(
+        self,
+        provider: DataProvider,
+        pairs: Sequence[tuple[str, str]],
+        expected: int,
+        count: int,
+    ) -> None:
+        """SupportsSearch: of all pages, on each of them."""
+        self.needs(SupportsSearch)
+        assert isinstance(provider, SupportsSearch)
+        notes = ("even", "odd") * 13
+        resources = [patient(f"p{n:02}", note=note) for n, note in enumerate(notes[:25])]
+        await self.seed(provider, *resources, organization("x"))
+
+        asked = query(*pairs, total=True)
+        page = await provider.search(corpus.TENANT, corpus.VERSION, asked, count=count)
+
+        assert page.total == expected
+
+    async def test_a_page_of_another_order_is_refused(self, provider: DataProvider) -> None:
+        """SupportsSearch: where it ended says nothing in this one."""
+        self.needs(SupportsSearch)
+        assert isinstance(provider, SupportsSearch)
+        await self._aged(provider, 3)
+
+        for order in ORDERS:
+            page = await provider.search(
+                corpus.TENANT, corpus.VERSION, query(order=order), count=1
+            )
+            for other in {*ORDERS} - {order}:
+                with pytest.raises(InvalidParameter):
+                    await provider.search(
+                        corpus.TENANT,
+                        corpus.VERSION,
+                        query(order=other),
+                        count=1,
+                        after=page.next,
+                    )
+
+    async def test_a_page_nobody_gave_is_refused(self, provider: DataProvider) -> None:
+        """SupportsSearch: in the client's words, whatever is in the token."""
+        self.needs(SupportsSearch)
+        assert isinstance(provider, SupportsSearch)
+        await self.seed(provider, patient("p1"))
+
+        for made_up in ("", "☃", "!", "a" * 5000, "\x00", "' OR 1=1 --"):
+            with pytest.raises(InvalidParameter):
+                await provider.search(corpus.TENANT, corpus.VERSION, ALL, count=3, after=made_up)
+
+    async def _aged(self, provider: DataProvider, count: int) -> list[StoredVersion]:
+        """Store patients one after the other."""
+        found: list[StoredVersion] = []
+        for number in range(count):
+            await self.seed(provider, patient(f"p{number}"))
+            stored = await get(provider, patient(f"p{number}"))
+            assert stored is not None
+            found.append(stored)
+        return found
+
+    async def _found(self, provider: DataProvider, query: Query) -> list[StoredVersion]:
+        assert isinstance(provider, SupportsSearch)
+        page = await provider.search(corpus.TENANT, corpus.VERSION, query, count=1000)
+        return list(page.resources)
+
+    async def _ids(self, provider: DataProvider, query: Query) -> list[str]:
+        return sorted(each for page in await self._pages(provider, query) for each in page)
+
+    async def _pages(
+        self, provider: DataProvider, query: Query, *, count: int = 2
+    ) -> list[list[str]]:
+        assert isinstance(provider, SupportsSearch)
+        pages: list[list[str]] = []
+        after = None
+        while not pages or after is not None:
+            page = await provider.search(
+                corpus.TENANT, corpus.VERSION, query, count=count, after=after
+            )
+            pages.append([each.id for each in page.resources])
+            after = page.next
+        return pages

@@ -1,0 +1,119 @@
+"""The contract of a job store as tests."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from helios_core.errors import LeaseLost, TooManyExports
+from helios_core.testing import corpus
+from helios_core.testing.job_store.contract import (
+    HOUR,
+    MINUTE,
+    PLENTY,
+    add,
+    claim,
+    fail,
+    finish,
+    nothing_to_claim,
+)
+from helios_core.testing.job_store.endings import EndingClauses
+from helios_core.testing.job_store.leases import LeaseClauses
+from helios_core.testing.job_store.machine import JobStoreMachine
+from helios_core.testing.job_store.notes import NoteClauses
+from helios_core.testing.machines import drive
+
+
+class JobStoreSuite(LeaseClauses, EndingClauses, NoteClauses):
+    """
+    Tests that every job store passes, one or more for each of J1 to J13.
+
+    A subclass gives what `JobStoreContract` asks for and states whether it is `persistent`.
+    """
+
+    async def test_everything_is_there_after_a_restart(self, tmp_path: Path) -> None:
+        """J1, J3, J5, J9: jobs, parts, leases, attempts and the store's name outlive a process."""
+        self.needs_persistence()
+        async with self.opened(tmp_path) as store:
+            identity = store.identity
+            await finish(store, "completed")
+            await add(store, "active", shards=2)
+            await fail(store, await claim(store), "before the restart")
+            held = await claim(store, lease_for=HOUR)
+            before = [await store.get(corpus.TENANT, name) for name in ("completed", "active")]
+            parts = await store.parts(corpus.TENANT, "completed")
+
+        async with self.opened(tmp_path) as store:
+            after = [await store.get(corpus.TENANT, name) for name in ("completed", "active")]
+            assert after == before
+            assert await store.parts(corpus.TENANT, "completed") == parts
+            assert store.identity == identity
+            other = await claim(store)
+            assert (held.shard.number, held.attempt) == (0, 2)
+            assert (other.shard.number, other.attempt) == (1, 1)
+            assert await nothing_to_claim(store)
+            await store.complete(held, [corpus.part(held)])
+
+    async def test_a_lease_lapses_across_a_restart(self, tmp_path: Path) -> None:
+        """J3, J4: whoever comes back after a crash finds its successor's token newer."""
+        self.needs_persistence()
+        async with self.opened(tmp_path) as store:
+            await add(store)
+            old = await claim(store)
+            await self.let_pass(store, HOUR)
+
+        async with self.opened(tmp_path) as store:
+            new = await claim(store)
+            assert new.token > old.token
+            with pytest.raises(LeaseLost):
+                await store.complete(old, [corpus.part(old)])
+
+    async def test_two_stores_on_one_backing_give_each_shard_once(self, tmp_path: Path) -> None:
+        """J2: workers of several processes share the work."""
+        self.needs_persistence()
+        async with self.opened(tmp_path) as one, self.opened(tmp_path) as two:
+            await add(one, shards=12)
+
+            async with asyncio.TaskGroup() as group:
+                claims = [
+                    group.create_task(store.claim("w", lease_for=MINUTE, max_attempts=PLENTY))
+                    for _ in range(10)
+                    for store in (one, two)
+                ]
+
+        leases = [lease for task in claims if (lease := task.result()) is not None]
+        assert sorted(lease.shard.number for lease in leases) == list(range(12))
+
+    async def test_two_stores_on_one_backing_share_the_cap(self, tmp_path: Path) -> None:
+        """J1: two servers do not admit twice as many exports."""
+        self.needs_persistence()
+        async with self.opened(tmp_path) as one, self.opened(tmp_path) as two:
+            adds = (
+                add(store, f"job-{number}-{place}", max_active=4)
+                for number in range(8)
+                for place, store in enumerate((one, two))
+            )
+            results = await asyncio.gather(*adds, return_exceptions=True)
+
+            assert len(await self.raw_statuses(one)) == 4
+
+        refused = [result for result in results if isinstance(result, BaseException)]
+        assert {type(error) for error in refused} == {TooManyExports}
+        assert len(refused) == 12
+
+    async def test_a_cancel_reaches_the_workers_of_another_store(self, tmp_path: Path) -> None:
+        """J6: the server that cancels is seldom the one whose worker holds the shard."""
+        self.needs_persistence()
+        async with self.opened(tmp_path) as one, self.opened(tmp_path) as two:
+            await add(one)
+            lease = await claim(two)
+
+            await one.cancel(corpus.TENANT, "job")
+
+            with pytest.raises(LeaseLost):
+                await two.complete(lease, [corpus.part(lease)])
+            assert one.identity == two.identity
+
+    def test_any_life_of_jobs_agrees_with_the_model(self) -> None:
+        """J1 to J6, J8, J9 and J11, in every mixture."""
+        drive(JobStoreMachine, self)

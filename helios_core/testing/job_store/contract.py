@@ -1,0 +1,119 @@
+"""What a job store suite is given, and the steps its tests are made of."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from helios_core.model.exports import Shard
+from helios_core.model.jobs import Job, JobStatus, Lease
+from helios_core.storage.job_store import JobStore
+from helios_core.testing import corpus
+from helios_core.testing.suites import ContractSuite
+
+MINUTE = timedelta(minutes=1)
+
+
+HOUR = timedelta(hours=1)
+
+
+PLENTY = 1000
+"""A cap, or a number of attempts, that no test reaches by accident."""
+
+
+class JobStoreContract(ContractSuite):
+    """
+    What a subclass gives so that the suite can test its job store.
+
+    `opened`, and the `raw_` methods and `let_pass`, which go around the store with its own driver,
+    so that a store that is wrong in both directions cannot agree with itself.
+    """
+
+    persistent: ClassVar[bool] = True
+    """Whether `opened` twice on one folder reaches one state, at once and after closing."""
+
+    def opened(self, folder: Path) -> AbstractAsyncContextManager[JobStore]:
+        """Open the store whose backing is in, or named after, the folder; new when it is empty."""
+        raise NotImplementedError
+
+    async def let_pass(self, store: JobStore, time: timedelta) -> None:
+        """Make the store's clock, and only that, believe that so much time has passed."""
+        raise NotImplementedError
+
+    async def raw_statuses(self, store: JobStore) -> Mapping[str, str]:
+        """Give the status of every job stored, cancelled ones included, by job id."""
+        raise NotImplementedError
+
+    async def raw_parts(self, store: JobStore, job_id: str) -> Sequence[str]:
+        """Give the public names of the parts stored for a job, in any order."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[JobStore]:
+        """Give an opened, empty store."""
+        async with self.opened(tmp_path) as store:
+            yield store
+
+    @pytest.fixture
+    def subject(self, store: JobStore) -> JobStore:
+        """Give what the shared tests look at."""
+        return store
+
+    def needs_persistence(self) -> None:
+        """Skip a test about a backing that outlives an opened store."""
+        if not self.persistent:
+            pytest.skip(f"{type(self).__name__} does not claim to be persistent")
+
+
+async def add(
+    store: JobStore,
+    job_id: str = "job",
+    *,
+    tenant: str = corpus.TENANT,
+    shards: int | Sequence[Shard] = 1,
+    max_active: int = PLENTY,
+) -> Job:
+    """Add a job of that many shards."""
+    planned = corpus.shards(shards) if isinstance(shards, int) else shards
+    return await store.add(corpus.job(job_id, tenant=tenant), planned, max_active=max_active)
+
+
+async def claim(
+    store: JobStore,
+    worker: str = "worker",
+    *,
+    lease_for: timedelta = MINUTE,
+    max_attempts: int = PLENTY,
+) -> Lease:
+    """Claim a shard that must be there."""
+    lease = await store.claim(worker, lease_for=lease_for, max_attempts=max_attempts)
+    assert lease is not None, "there is a free shard, but nothing was given out"
+    return lease
+
+
+async def nothing_to_claim(store: JobStore, *, max_attempts: int = PLENTY) -> bool:
+    """Whether a claim gives nothing."""
+    lease = await store.claim("another", lease_for=MINUTE, max_attempts=max_attempts)
+    return lease is None
+
+
+async def fail(
+    store: JobStore,
+    lease: Lease,
+    reason: str = "the disk is full",
+    *,
+    max_attempts: int = PLENTY,
+    retry_after: timedelta = timedelta(0),
+) -> JobStatus:
+    """Report a failed attempt."""
+    return await store.fail(lease, reason, max_attempts=max_attempts, retry_after=retry_after)
+
+
+async def finish(store: JobStore, job_id: str = "job", *, tenant: str = corpus.TENANT) -> None:
+    """Add a job and complete its only shard."""
+    await add(store, job_id, tenant=tenant)
+    lease = await claim(store)
+    await store.complete(lease, [corpus.part(lease)])
