@@ -35,15 +35,12 @@ from helios_core.storage.data_provider import SupportsWrites
 
 T = TypeVar("T")
 
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     # A traceback with local variables would show resources and secrets.
     pretty_exceptions_show_locals=False,
 )
-
-
 # A file or a pipe has no width of its own, and cut tables help nobody.
 out = Console(width=None if sys.stdout.isatty() else 160)
 

@@ -9,8 +9,6 @@ import msgspec
 from helios_core.errors import HeliosError
 
 _PASSING = frozenset({408, 425, 429, 502, 503, 504})
-
-
 _LONGEST_WAIT = timedelta(minutes=5)
 
 

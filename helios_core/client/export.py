@@ -22,17 +22,9 @@ from helios_core.client.manifest import ReceivedManifest, WantedFile, read_manif
 from helios_core.model.exports import Level
 
 _FHIR_JSON = "application/fhir+json"
-
-
 _TIMEOUT = httpx.Timeout(60, connect=10)
-
-
 _FIRST_WAIT = timedelta(seconds=1)
-
-
 _LONGEST_WAIT = timedelta(seconds=30)
-
-
 _PATIENCE_AT_THE_END = 10.0
 
 

@@ -20,8 +20,6 @@ from helios_core.errors import HeliosError
 from helios_core.model.completeness import ALGORITHM, KEY, Tallies, Tally, digest_of, total
 
 CHUNK = 4 * 1024 * 1024
-
-
 HEADER = b'{"resourceType":"Parameters"'
 """How a line begins that heads a block and is no resource (Bulk Data 3.0.0, organizeOutputBy)."""
 

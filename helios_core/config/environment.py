@@ -14,7 +14,6 @@ from helios_core.storage.secrets import Secret
 
 PREFIX = "HFS_"
 
-
 TEST_PREFIX = "HFS_TEST_"
 """Names that tell the tests something, and no process of the server anything."""
 

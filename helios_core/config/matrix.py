@@ -18,14 +18,11 @@ from helios_core.storage.output_store import SupportsSignedURLs
 STORAGES = ("sqlite", "postgres", "mongodb", "s3")
 """The storage backends Helios knows of, installed or not."""
 
-
 OUTPUTS = ("local-fs", "s3")
 """The output backends Helios knows of, installed or not."""
 
-
 INDEX = "elasticsearch"
 """The search index each storage may be combined with."""
-
 
 POWERS: tuple[tuple[type, str], ...] = (
     (SupportsWrites, "write"),

@@ -21,9 +21,7 @@ from helios_core.storage.output_store import OutputStore, SupportsSignedURLs
 
 T = TypeVar("T")
 
-
 _log = structlog.get_logger()
-
 
 SIDECAR = "bulk_export.db"
 """The job database beside the output, for a storage backend that cannot keep jobs."""

@@ -18,10 +18,8 @@ from helios_core.storage.data_provider import DataProvider
 PATIENT_GROUP_TYPES = frozenset({None, "person", "animal"})
 """The Group.type codes whose members can be Patients."""
 
-
 ALWAYS = datetime.min.replace(tzinfo=UTC)
 """When a member joined who does not say."""
-
 
 Edge = Callable[[str], datetime]
 """Which instant a date means that is less precise."""

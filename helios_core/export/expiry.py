@@ -12,7 +12,6 @@ from helios_core.storage.backends import Backends
 
 log = structlog.stdlib.get_logger()
 
-
 BATCH = 100
 """How many jobs are removed between two looks into the job store."""
 

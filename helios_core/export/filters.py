@@ -23,7 +23,6 @@ from helios_core.storage.data_provider import (
 
 log = structlog.stdlib.get_logger()
 
-
 BATCH_BYTES = 4 * 1024 * 1024
 """How much is read at a time to answer a lookup."""
 

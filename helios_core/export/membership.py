@@ -12,11 +12,8 @@ from helios_core.model.exports import Cohort, ExportView, Level
 from helios_core.storage.data_provider import DataProvider
 
 T = TypeVar("T")
-
-
 Reference = tuple[str, str]
 """Type and id."""
-
 
 AT_ONCE = 500
 """How many ids a provider is asked about in one go."""

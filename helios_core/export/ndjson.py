@@ -13,14 +13,10 @@ from helios_core.storage.joined_lines import Framed, lengths_of, size_of
 
 T = TypeVar("T")
 
-
 LARGE_LINE_BYTES = 1024 * 1024
 """Above this a line is passed on as it is rather than copied into a chunk with its neighbours."""
 
-
 GZIP_LEVEL = 1
-
-
 GZIP_WINDOW_BITS = 31
 """15 bits of window, plus 16 for a gzip header and trailer (RFC 1952)."""
 

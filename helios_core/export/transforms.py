@@ -17,7 +17,6 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _ID = re.compile(rb'\{"resourceType":"[A-Za-z]+","id":"([A-Za-z0-9\-.]{1,64})"')
 
-
 _TRIMMED_AT_ONCE = 64
 """Lines that are decoded before the first is encoded: few enough to stay in a core's cache."""
 

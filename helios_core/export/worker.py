@@ -19,7 +19,6 @@ from helios_core.storage.backends import Backends
 
 log = structlog.stdlib.get_logger()
 
-
 RENEWAL_RETRY = timedelta(milliseconds=500)
 """How soon a renewal is tried again after the job store could not be reached."""
 

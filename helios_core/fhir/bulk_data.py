@@ -85,6 +85,5 @@ GUIDES: Final[Mapping[GuideVersion, Guide]] = MappingProxyType(
 )
 """Bulk Data 2.0.0 and 3.0.0; Bulk Data 4.0.0-ballot."""
 
-
 CURRENT: Final = GUIDES[GuideVersion.CURRENT]
 """What is spoken unless the operator chooses."""

@@ -13,11 +13,7 @@ from helios_core.fhir.elements import kept
 _SUBSETTED = (
     b'{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationValue","code":"SUBSETTED"}'
 )
-
-
 _ONLY_TAG = b',"tag":[' + _SUBSETTED + b"]}"
-
-
 _EMPTY = b"{}"
 
 

@@ -9,7 +9,6 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 log = structlog.stdlib.get_logger()
 
-
 UNKNOWN: Final = "(no route)"
 
 

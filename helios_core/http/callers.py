@@ -14,8 +14,6 @@ from helios_core.http.requests import READABLE, Incoming, query_of
 from helios_core.interactions.callers import Caller
 
 TENANT: Final = re.compile(TENANT_PATTERN)
-
-
 HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 
 
@@ -24,8 +22,6 @@ JSON_TYPES: Final = READABLE | {
     *("application/fhir+ndjson", "application/ndjson"),
 }
 """What Accept may say; clients that ask for their output format everywhere mean no harm."""
-
-
 FORMATS: Final = frozenset({"json", "text/json", *READABLE})
 """Values of `_format` that ask for what is sent anyway."""
 

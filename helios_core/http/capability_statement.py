@@ -22,8 +22,6 @@ from helios_core.storage.data_provider import (
 
 EXPORTS: Final = {"Patient": "patient-export", "Group": "group-export"}
 """The types on which an export can be started, and the definitions of those operations."""
-
-
 CONDITIONAL: Final = {
     "conditionalCreate": True,
     "conditionalUpdate": True,

@@ -45,10 +45,8 @@ STATUSES: Final[Mapping[type[HeliosError], int]] = {
 }
 """The status of a class holds for its subclasses unless they have one of their own."""
 
-
 RETRY_AFTER: Final[Mapping[int, int]] = {429: 10, 503: 5}
 """Seconds; always a number, because clients misread the date form."""
-
 
 CODES: Final[Mapping[int, str]] = {
     404: "not-found",
@@ -61,13 +59,11 @@ CODES: Final[Mapping[int, str]] = {
 }
 """The FHIR issue codes of what is refused before a resource or an export is concerned."""
 
-
 HIDDEN: Final[Mapping[int, str]] = {
     500: "The server failed to answer. The reason is in its log; asking again may not help.",
     503: "The server cannot answer now. Ask again after the time given in Retry-After.",
 }
 """What a client reads where the true reason is the operator's business."""
-
 
 log = structlog.stdlib.get_logger()
 

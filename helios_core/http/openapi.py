@@ -24,10 +24,7 @@ from helios_core.storage.data_provider import DataProvider, SupportsSearch
 
 Schema: TypeAlias = dict[str, Any]
 
-
 REFERENCE: Final = "#/components/schemas/{name}"
-
-
 RETRIED: Final = (429, 503)
 """The statuses that come with a Retry-After."""
 
@@ -73,15 +70,11 @@ def _resource(name: str, **properties: Schema) -> Schema:
 
 
 SECONDS: Final[Schema] = {"type": "integer", "minimum": 1}
-
-
 _ISSUE: Final[Schema] = {
     "type": "object",
     "required": ["severity", "code", "diagnostics"],
     "properties": {name: {"type": "string"} for name in ("severity", "code", "diagnostics")},
 }
-
-
 SCHEMAS: Final[Schema] = {
     **msgspec.json.schema_components([Manifest], ref_template=REFERENCE)[1],
     "OperationOutcome": _resource(
@@ -94,24 +87,15 @@ SCHEMAS: Final[Schema] = {
 }
 """The manifest's is made of the class that is sent."""
 
-
 TENANT: Final = parameter(
     "X-Tenant-ID", "header", {"type": "string", "pattern": TENANT_PATTERN}, required=False
 ) | {"description": "Whose data; the server's default tenant where it is left out."}
-
-
 JOB: Final = parameter("job_id", "path", {"type": "string"})
-
-
 PROGRESS: Final = {
     **header("Retry-After", "Seconds to wait before the next poll", SECONDS),
     **header("X-Progress", "How far it is", {"type": "string"}),
 }
-
-
 ETAG: Final = header("ETag", "A strong validator", {"type": "string"})
-
-
 NDJSON_FILE: Final = content({"type": "string"}, "application/fhir+ndjson")
 
 

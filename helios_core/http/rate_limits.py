@@ -19,16 +19,10 @@ from litestar.exceptions import HTTPException
 from helios_core.http.requests import Incoming
 
 MINUTE: Final = 60.0
-
-
 AT_ONCE: Final = 6
 """Which fraction of a minute's requests may come at the same moment."""
-
-
 IPV6_HOST_BITS: Final = 64
 """An IPv6 client has a network of its own and may use any address in it."""
-
-
 MOST_CLIENTS: Final = 10_000
 """How many are remembered; of more the one that was served longest ago is forgotten."""
 

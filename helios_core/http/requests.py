@@ -16,7 +16,6 @@ from helios_core.interactions.callers import Caller, checked_type, pairs_of
 
 Incoming: TypeAlias = Request[Any, Any, Any]
 
-
 READ: Final = (HttpMethod.GET, HttpMethod.HEAD)
 """The methods of a door that only shows something."""
 

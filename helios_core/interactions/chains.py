@@ -11,12 +11,8 @@ from helios_core.storage.data_provider import Query, StoredVersion, SupportsSear
 
 PAGE: Final = 1000
 """How many resources are asked for at a time."""
-
-
 MOST_LOOKUPS: Final = 20
 """How many chains and `_has` one search may have: each is a search of its own."""
-
-
 MOST: Final = 100_000
 """How many resources a chain or a `_has` may find on the way to its answer."""
 

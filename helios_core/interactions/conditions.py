@@ -31,11 +31,8 @@ from helios_core.storage.data_provider import (
 
 T = TypeVar("T")
 
-
 ATTEMPTS: Final = 5
 """How often a change is tried before the client is told that others came in between."""
-
-
 TWO: Final = 2
 """How many matches have to be seen to know that there is not just one."""
 

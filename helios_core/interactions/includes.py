@@ -20,12 +20,8 @@ from helios_core.storage.data_provider import Query, StoredVersion, SupportsSear
 
 MOST: Final = 1000
 """How many resources one page may have beside its matches."""
-
-
 MOST_BYTES: Final = 16 * 1024 * 1024
 """How many bytes of them, so that large ones do not pile up."""
-
-
 AT_A_TIME: Final = 200
 """How many ids one query names."""
 

@@ -6,8 +6,6 @@ from typing import Final
 from helios_core.errors import InvalidParameter
 
 DEFAULT_COUNT: Final = 50
-
-
 LARGEST_COUNT: Final = 1000
 """A larger `_count` gets pages of this size, which FHIR allows (FHIR R4, search.html#count)."""
 

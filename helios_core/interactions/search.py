@@ -21,10 +21,8 @@ from helios_core.storage.data_provider import Order
 
 Pairs = Sequence[tuple[str, str]]
 
-
 MOST_INCLUDES: Final = 20
 """How many `_include` and `_revinclude` one search may have: each is a search of its own."""
-
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -182,8 +180,6 @@ def _any(_: str) -> None:
 
 
 _INCLUDES: Final = ("_include", "_revinclude")
-
-
 _SHAPING: Final[Mapping[str, Callable[[str], object]]] = {
     "_after": _any,
     "_count": _any,
@@ -193,8 +189,6 @@ _SHAPING: Final[Mapping[str, Callable[[str], object]]] = {
     "_total": partial(_choice, Total, "_total"),
 }
 """What shapes an answer, and what refuses the values of it that are not served."""
-
-
 SHAPING: Final[Mapping[str, str]] = {
     "_count": f"Resources on a page, at most {LARGEST_COUNT}; 0 is only the total.",
     "_sort": f"One of {', '.join(Order)}.",
@@ -206,6 +200,4 @@ SHAPING: Final[Mapping[str, str]] = {
     "_after": "Where a page begins; it stands in the links of the page before.",
 }
 """What shapes an answer, in words for somebody who writes a client."""
-
-
 _SERVED: Final = frozenset(SHAPING)

@@ -21,12 +21,8 @@ from helios_core.storage.data_provider import Delete, Outcome, Put, SupportsWrit
 MAX_PROBLEMS = 100
 """How many bad resources a summary describes one by one; the rest are counted."""
 
-
 WRITE_CHANGES = 1000
-
-
 WRITE_BYTES = 4 * 1024 * 1024
-
 
 T = TypeVar("T")
 

@@ -12,8 +12,6 @@ from helios_core.errors import InvalidParameter
 from helios_core.storage.data_provider import Order, Page, Query, StoredVersion
 
 _DESCENDING = frozenset({Order.ID_DESCENDING, Order.LAST_UPDATED_DESCENDING})
-
-
 _BY_ID = frozenset({Order.ID, Order.ID_DESCENDING})
 
 

@@ -18,7 +18,6 @@ from helios_core.model.parts import Part
 KEY = "urn:helios:completeness"
 """Under which name the proof stands among the extensions of a manifest."""
 
-
 ALGORITHM = "xxh3-64-sum"
 """What the digests are, for whoever meets a manifest in some years."""
 

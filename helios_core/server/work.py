@@ -38,30 +38,22 @@ _log = structlog.get_logger()
 
 
 FIRST_PAUSE_SECONDS = 1.0
-
-
 LONGEST_PAUSE_SECONDS = 30.0
 """Between the end of a worker's process and the next; twice as long each time."""
-
 
 M_MMAP_THRESHOLD = -3
 """mallopt(3): from which size on a block is not part of an arena."""
 
-
 M_TRIM_THRESHOLD = -1
 """mallopt(3): from which size on free memory at the end of an arena goes back to the system."""
-
 
 M_ARENA_MAX = -8
 """mallopt(3): how many arenas there are, between which the threads share themselves out."""
 
-
 ARENAS = 2
 """Every arena keeps what was freed in it; the interpreter's lock lets few threads allocate."""
 
-
 LARGE_BLOCK_BYTES = 8 * 1024 * 1024
-
 
 KEPT_BYTES = 32 * 1024 * 1024
 """Enough for the batches of small resources to be made anew without asking the system."""

@@ -14,16 +14,9 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 SCOPE_BITS = 40
-
-
 EXTENT_BITS = 12
-
-
 EXTENT_ROWS = 1 << EXTENT_BITS
-
-
 EXTENT_BYTES = 4 * 1024 * 1024
-
 
 Places = Mapping[int, set[int]]
 """For each extent, places in it."""

@@ -23,12 +23,8 @@ from helios_core.storage.output_store import OutputStore
 API_LEVEL = 1
 """The level of the plugin contract; a plugin states the level it was written for."""
 
-
 hookspec = pluggy.HookspecMarker("helios")
-
-
 hookimpl = pluggy.HookimplMarker("helios")
-
 
 T = TypeVar("T")
 

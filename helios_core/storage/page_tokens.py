@@ -11,12 +11,8 @@ from helios_core.storage.data_provider import Order, StoredVersion
 PAGE_BYTES = 16 * 1024 * 1024
 """Where a page ends before it has all it may have, so that large resources do not pile up."""
 
-
 BY_ID = frozenset({Order.ID, Order.ID_DESCENDING})
-
-
 DESCENDING = frozenset({Order.ID_DESCENDING, Order.LAST_UPDATED_DESCENDING})
-
 
 _SIGNS = {
     Order.ID: "id",
@@ -24,8 +20,6 @@ _SIGNS = {
     Order.LAST_UPDATED: "at",
     Order.LAST_UPDATED_DESCENDING: "-at",
 }
-
-
 _TOKEN = re.compile(r"(-?)(?:id|at:([0-9]{1,18})):([A-Za-z0-9\-.]{1,64})")
 
 

@@ -7,8 +7,6 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
-
-
 T = TypeVar("T")
 
 

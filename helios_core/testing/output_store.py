@@ -18,8 +18,6 @@ from helios_core.storage.output_store import OutputStore, SupportsSignedURLs
 from helios_core.testing.suites import ContractSuite
 
 MIB = 1024 * 1024
-
-
 PART = PartKey(
     tenant="clinic",
     job_id="job-1",
@@ -29,8 +27,6 @@ PART = PartKey(
     number=1,
     token=1,
 )
-
-
 NEIGHBOURS = {
     "tenant": msgspec.structs.replace(PART, tenant="clinic-2"),
     "job": msgspec.structs.replace(PART, job_id="job-10"),
@@ -41,8 +37,6 @@ NEIGHBOURS = {
     "token": msgspec.structs.replace(PART, token=2),
 }
 """Parts that differ from `PART` in one field, in ways that tempt a store to confuse them."""
-
-
 OTHER_JOBS = {
     "another job of the tenant": msgspec.structs.replace(PART, job_id="job-2"),
     "a job whose id begins alike": NEIGHBOURS["job"],

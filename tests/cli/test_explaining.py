@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from helios_core.cli.commands import app
 from helios_core.config.settings import OWN
-from tests.plugins.conftest import install
+from tests.config.conftest import install
 
 __all__ = ["install"]
 

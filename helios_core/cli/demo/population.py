@@ -17,12 +17,8 @@ import msgspec
 GROUP_ID = "every-tenth-patient"
 """The id of the Group every population holds: one patient in ten."""
 
-
 PER_PRACTITIONER = 25
-
-
 PER_ORGANIZATION = 100
-
 
 # What a patient has once, in an order in which every reference points backwards.
 ONCE = (
@@ -40,8 +36,6 @@ ONCE = (
     "Claim",
     "Provenance",
 )
-
-
 # What a visit brings on average; the shares are those of Synthea, rounded.
 PER_VISIT = {
     "Observation": 4.5,
@@ -55,27 +49,15 @@ PER_VISIT = {
     "Claim": 0.8,
     "ExplanationOfBenefit": 0.7,
 }
-
-
 VISITS = 8
-
-
 PER_PATIENT = round(len(ONCE) + VISITS * (1 + sum(PER_VISIT.values())))
 """How many resources a patient brings on average."""
 
-
 LINES_PER_WRITE = 2000
-
-
 EPOCH = date(2015, 1, 1)
-
-
 DAYS = 10 * 365
 
-
 Fields = dict[str, str]
-
-
 T = TypeVar("T")
 
 

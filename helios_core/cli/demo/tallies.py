@@ -11,16 +11,9 @@ from helios_core.model.exports import Cohort, ExportRequest, ExportView, Level
 from helios_core.storage.data_provider import DataProvider
 
 _PATIENT = re.compile(r'"reference":"Patient/([^"]+)"')
-
-
 _ID = re.compile(r'"id":"([^"]+)"')
-
-
 _SHARD_BYTES = 64 * 1024 * 1024
-
-
 _BATCH_BYTES = 4 * 1024 * 1024
-
 
 Tally = Counter[str]
 """Resources by type."""

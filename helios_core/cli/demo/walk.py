@@ -31,17 +31,10 @@ from helios_core.model.exports import Level
 from helios_core.storage.data_provider import SupportsWrites
 
 SERVE = "from helios_core.cli.commands import app; app(['serve'])"
-
-
 LISTENING = re.compile(r"^Listening on (\S+)", re.MULTILINE)
-
-
 PATIENTS = 300
-
-
 PATIENCE = 30.0
 """Seconds the server may take to start or to stop."""
-
 
 Tallies = Mapping[Level, Tally]
 

@@ -16,13 +16,10 @@ from helios_core.storage.backends import Backends
 
 __all__ = ["Call", "Policy", "accept", "planned", "read_request"]
 
-
 log = structlog.stdlib.get_logger()
-
 
 JOB_ID_BYTES = 16
 """128 random bits: nobody guesses the id of somebody else's export."""
-
 
 ERRORS_ONLY = "OperationOutcome"
 """The type of a shard that has nothing to read, but something to report."""

@@ -40,11 +40,7 @@ class Value(StrEnum):
 
 
 _TEXTS: Final = ("valueString", "valueCode", "valueUri", "valueUrl", "valueCanonical", "valueId")
-
-
 _NUMBERS: Final = ("valueInteger", "valuePositiveInt", "valueUnsignedInt", "valueInteger64")
-
-
 _KINDS: Final = {
     Value.TEXT: _TEXTS,
     Value.CODE: (*_TEXTS, "valueCoding"),

@@ -17,7 +17,6 @@ from helios_core.storage.backends import Backends
 
 log = structlog.stdlib.get_logger()
 
-
 RECENT = 5
 """How many of the latest exports tell how fast exports are."""
 

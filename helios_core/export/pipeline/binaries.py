@@ -21,16 +21,12 @@ from helios_core.storage.data_provider import Batch, Damaged
 from helios_core.storage.joined_lines import text_of
 
 _RELATIVE = re.compile(rb'"url":"Binary\\?/')
-
-
 _MARK = b'"url":"Binary'
-
 
 UNLINKED = (
     "nothing that is exported shows it: it is a patient's by its securityContext, so it is not "
     "exported as a Binary, and no attachment points to it"
 )
-
 
 Absolute = Callable[[Sequence[bytes]], Sequence[bytes]]
 

@@ -18,38 +18,24 @@ CREATE TABLE placed (
   PRIMARY KEY (block, line)
 ) WITHOUT ROWID;
 """
-
-
 HEAD = 0
 """The line under which a block notes that it is to be shown though nothing may refer to it."""
 
-
 _BLOCK = "INSERT INTO blocks (id) VALUES (?) ON CONFLICT DO UPDATE SET id = id RETURNING number"
-
-
 _LINE = "INSERT INTO lines (line) VALUES (?)"
-
-
 _PLACE = "INSERT OR IGNORE INTO placed VALUES (?, ?, ?)"
-
-
 _BLOCKS = """
 SELECT b.number, b.id, count(*) FILTER (WHERE p.line > 0), total(p.size)
 FROM (SELECT * FROM blocks WHERE number > ? ORDER BY number LIMIT ?) AS b
 JOIN placed AS p ON p.block = b.number GROUP BY b.number ORDER BY b.number
 """
-
-
 _LAST = (
     "SELECT max(number) FROM (SELECT number FROM blocks WHERE number > ? ORDER BY number LIMIT ?)"
 )
-
-
 _LINES = """
 SELECT p.line, p.size, l.line FROM placed AS p JOIN lines AS l ON l.number = p.line
 WHERE p.block = ? AND p.line > ? ORDER BY p.line
 """
-
 
 Placed = tuple[Sequence[str], bytes]
 """The ids of the blocks a line belongs to, and the line."""

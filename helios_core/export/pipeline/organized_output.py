@@ -30,10 +30,7 @@ from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import WHOLE_TYPE, Damaged, DataProvider
 
 PATIENT = "Patient"
-
-
 BLOCKS_AT_ONCE = 100
-
 
 Ids = Callable[[bytes], Sequence[str]]
 """Gives the ids of the blocks a line belongs to."""

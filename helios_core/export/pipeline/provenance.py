@@ -33,30 +33,21 @@ from helios_core.storage.data_provider import (
 )
 
 PROVENANCE = "Provenance"
-
-
 REFERENCES_AT_ONCE = 200
 """How many targets an index is asked for in one go."""
-
-
 WORTH = 2
 """How many times more Provenance than other data makes asking an index worth while."""
-
 
 _SCHEMA = """
 CREATE TABLE newest (
   target TEXT PRIMARY KEY, recorded TEXT NOT NULL, updated TEXT NOT NULL, id TEXT NOT NULL
 ) WITHOUT ROWID;
 """
-
-
 _OFFER = """
 INSERT INTO newest VALUES (?, ?, ?, ?) ON CONFLICT (target) DO UPDATE
 SET recorded = excluded.recorded, updated = excluded.updated, id = excluded.id
 WHERE (excluded.recorded, excluded.updated, excluded.id) > (recorded, updated, id)
 """
-
-
 _WINNERS = "SELECT DISTINCT id FROM newest WHERE id > ? ORDER BY id LIMIT ?"
 
 

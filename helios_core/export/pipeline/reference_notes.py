@@ -25,24 +25,15 @@ from helios_core.storage.joined_lines import text_of
 
 BINARY = "Binary"
 
-
 PACKED_AT_ONCE = 1024 * 1024
 """How many bytes of packed notes are read before they are looked at."""
-
 
 NOTED_AT_ONCE = 50_000
 """How many different references of a shard are in memory before they are packed."""
 
-
 _ID = rb"[A-Za-z0-9\-.]{1,64}"
-
-
 _SCHEMA = "CREATE TABLE noted (id TEXT PRIMARY KEY) WITHOUT ROWID;"
-
-
 _NOTE = "INSERT OR IGNORE INTO noted VALUES (?)"
-
-
 _NEXT = "SELECT id FROM noted WHERE id > ? ORDER BY id LIMIT ?"
 
 

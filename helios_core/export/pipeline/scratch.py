@@ -9,10 +9,7 @@ from helios_core.errors import BackendUnavailable
 from helios_core.storage.threads import in_thread
 
 P = ParamSpec("P")
-
-
 T = TypeVar("T")
-
 
 CACHE_KIB = 16 * 1024
 """How much of a spool is in memory; the rest is in a file without a name."""

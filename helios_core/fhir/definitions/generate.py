@@ -15,13 +15,8 @@ from typing import Any
 from helios_core.fhir.definitions import FHIRVersion
 
 _COMPARTMENTS = ("device", "encounter", "patient", "practitioner", "relatedperson")
-
-
 _COMPARTMENT_SOURCE = {FHIRVersion.R6: FHIRVersion.R5}
-
-
 _ITSELF = "{def}"
-
 
 JSON = dict[str, Any]
 

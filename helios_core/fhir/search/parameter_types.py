@@ -28,8 +28,6 @@ def kind_of(parameter_type: str) -> Kind:
 
 
 _NUMBERS = Kind(condition=numbers.condition, leaf_test=numbers.leaf_test)
-
-
 _KINDS = {
     "date": Kind(condition=dates.condition, leaf_test=dates.leaf_test, prefilter=dates.prefilter),
     "number": _NUMBERS,

@@ -11,10 +11,7 @@ from typing import Any
 from helios_core.fhir.references import named_type
 
 Walk = Callable[[Any, Any], None]
-
-
 Link = Callable[[Walk], Walk]
-
 
 DATA_TYPES = (
     "Address",

@@ -28,12 +28,8 @@ from helios_core.storage.backends import Backends
 LONGEST_WAIT: Final = 30
 """Seconds between two polls, however long an export takes."""
 
-
 JSON: Final = "application/json"
-
-
 PAGE_NUMBER: Final = re.compile(r"[1-9]\d{0,8}", re.ASCII)
-
 
 log = structlog.stdlib.get_logger()
 

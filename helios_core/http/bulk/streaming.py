@@ -103,7 +103,6 @@ async def released(chunks: object) -> AsyncIterator[None]:
 PIECE_BYTES: Final = 1024 * 1024
 """Decompressed bytes given at once, however well the part compresses."""
 
-
 GZIP_WINDOW_BITS: Final = 31
 """15 bits of window, plus 16 for a gzip header and trailer (RFC 1952)."""
 

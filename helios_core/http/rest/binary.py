@@ -17,16 +17,9 @@ from helios_core.http.responses import content_of, version_headers
 from helios_core.storage.data_provider import StoredVersion
 
 OCTETS: Final = "application/octet-stream"
-
-
 MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;[ -~]*)?")
-
-
 FHIR_TYPES: Final = frozenset({FHIR_JSON, "application/json+fhir"})
-
-
 JSON: Final = frozenset({"application/json", "text/json"})
-
 
 SAFE: Final = {
     "Vary": "Accept",

@@ -48,7 +48,6 @@ from helios_core.storage.data_provider import (
 
 T = TypeVar("T")
 
-
 ORDER: Final = ("DELETE", "POST", "PUT", "GET")
 """In which order the entries of a transaction take effect (FHIR R4, http.html#trules)."""
 

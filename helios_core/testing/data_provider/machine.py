@@ -21,8 +21,6 @@ from helios_core.testing.machines import BackendMachine
 from helios_core.testing.snapshots import Snapshot, take
 
 TENANTS = (corpus.TENANT, corpus.OTHER_TENANT)
-
-
 PATIENTS = ("p1", "p2", "p3")
 
 
@@ -42,8 +40,6 @@ class _Version(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _NOTES = st.sampled_from(["a", "b"])
-
-
 _RESOURCES = st.one_of(
     st.builds(lambda i, note: corpus.patient(i, note=note), st.sampled_from(PATIENTS), _NOTES),
     st.builds(
@@ -54,18 +50,12 @@ _RESOURCES = st.one_of(
     ),
     st.builds(lambda note: corpus.organization("x", note=note), _NOTES),
 )
-
-
 STEPS = st.lists(st.builds(Step, _RESOURCES, st.sampled_from([True, True, False])), max_size=4)
-
-
 CONDITIONS = (
     searched([[("subject", "p1")], [("_id", "o2")]]),
     searched([[("_id", "p1,p2"), ("_lastUpdated", "gt2020")]], "Patient"),
 )
 """What an index can be asked for about these resources."""
-
-
 _COHORTS = st.none() | st.sets(st.sampled_from(PATIENTS))
 
 

@@ -30,12 +30,8 @@ from helios_core.testing.snapshots import BATCH_BYTES, batches
 
 Pairs = Sequence[tuple[str, str]]
 
-
 CODES = ("weight", "height", "Pulse")
-
-
 DAYS = ("2020", "2020-02", "2020-02-28", "2020-02-28T23:59:59.5Z", "2021-03-01T10:00:00+02:00")
-
 
 SEARCHES: Sequence[Sequence[Pairs]] = [
     [[("status", "final")]],

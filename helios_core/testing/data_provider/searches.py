@@ -23,8 +23,6 @@ from helios_core.testing.data_provider.contract import DataProviderContract, del
 from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched
 
 ORDERS = [*Order]
-
-
 MICROSECOND = timedelta(microseconds=1)
 
 

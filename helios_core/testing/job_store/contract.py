@@ -15,11 +15,7 @@ from helios_core.testing import corpus
 from helios_core.testing.suites import ContractSuite
 
 MINUTE = timedelta(minutes=1)
-
-
 HOUR = timedelta(hours=1)
-
-
 PLENTY = 1000
 """A cap, or a number of attempts, that no test reaches by accident."""
 

@@ -20,18 +20,10 @@ from helios_core.testing.job_store.contract import JobStoreContract
 from helios_core.testing.machines import BackendMachine
 
 MAX_ATTEMPTS = 2
-
-
 MINUTE = timedelta(minutes=1)
-
-
 LEASES = (10.5 * MINUTE, 60.5 * MINUTE)
-
-
 PASSING = (3 * MINUTE, 20 * MINUTE, 100 * MINUTE)
 """Whole minutes, where leases end at half ones: what real time adds never decides."""
-
-
 WAITS = (timedelta(0), 5.5 * MINUTE)
 
 

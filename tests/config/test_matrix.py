@@ -1,0 +1,112 @@
+"""The capability matrix."""
+
+import pytest
+
+from helios_core.config.matrix import OUTPUTS, POWERS, STORAGES, matrix, powers
+from helios_core.config.plugins import Plugin, load_all
+from helios_core.memory import MemoryDataProvider, MemoryOutputStore
+from tests.config.conftest import PROVIDER_ONLY, install
+
+__all__ = ["install"]
+
+SELECTED = ("sqlite", "local-fs")
+
+
+def rows(*, known: bool = False):
+    plugins = [plugin for plugin in load_all() if isinstance(plugin, Plugin)]
+    found = matrix(plugins, selected=SELECTED, known=known)
+    return {(row.storage, row.output): row for row in found}
+
+
+def test_installed_combinations_are_listed():
+    found = rows()
+
+    assert {("sqlite", "local-fs"), ("memory", "memory")} <= found.keys()
+    assert all(row.works for row in found.values())
+
+
+def test_only_the_configured_combination_is_selected():
+    assert [key for key, row in rows().items() if row.selected] == [SELECTED]
+
+
+def test_all_lists_every_known_combination_once():
+    found = rows(known=True)
+
+    for storage in STORAGES:
+        for output in OUTPUTS:
+            assert (storage, output) in found
+            assert (f"{storage}-elasticsearch", output) in found
+
+
+def test_what_does_not_work_says_why():
+    unworkable = [row for row in rows(known=True).values() if not row.works]
+
+    assert unworkable
+    assert all(row.reason and not row.capabilities and not row.job_store for row in unworkable)
+
+
+def test_a_missing_plugin_with_an_extra_is_told_with_it():
+    plugins = [
+        item for item in load_all() if isinstance(item, Plugin) and item.origin.name != "localfs"
+    ]
+
+    found = {
+        (row.storage, row.output): row for row in matrix(plugins, selected=SELECTED, known=True)
+    }
+
+    assert found[SELECTED].reason == "install helios-core[localfs]"
+    assert found["mongodb", "local-fs"].reason == (
+        "install helios-core[localfs]; not part of this release: mongodb"
+    )
+
+
+def test_an_installed_plugin_that_lacks_the_role_is_told_so():
+    assert rows(known=True)["s3", "local-fs"].reason == "not part of this release: s3 as storage"
+
+
+def test_capabilities_are_the_powers_of_both_sides():
+    row = rows()[SELECTED]
+
+    assert {capability.name for capability in row.capabilities} == {name for _, name in POWERS}
+    able = {capability.name for capability in row.capabilities if capability.works}
+    assert able == {"write", "history", "search", "filter index", "deletions"}
+
+
+def test_a_lacking_power_says_which():
+    row = rows()[SELECTED]
+
+    reasons = [capability.reason for capability in row.capabilities if not capability.works]
+    assert reasons == ["the output lacks SupportsSignedURLs"]
+
+
+def test_a_combination_reaches_as_far_as_its_nearest_part():
+    assert rows()[SELECTED].reach == "one machine"
+    assert rows()["sqlite", "memory"].reach == "one process"
+    assert rows()["postgres", "local-fs"].reach == "one machine"
+    assert rows()["postgres", "s3"].reach == "many machines"
+
+
+def test_what_does_not_work_reaches_nowhere():
+    assert {row.reach for row in rows(known=True).values() if not row.works} == {""}
+
+
+def test_a_storage_that_keeps_jobs_keeps_them_itself():
+    assert rows()[SELECTED].job_store == "sqlite"
+
+
+def test_a_storage_that_keeps_no_jobs_has_them_beside_the_output(install):
+    install("lake", PROVIDER_ONLY)
+
+    assert rows()["lake", "local-fs"].job_store == "sqlite beside the output"
+
+
+@pytest.mark.parametrize(
+    ("implementation", "expected"),
+    [
+        (MemoryDataProvider, ["write", "history", "search", "filter index", "deletions"]),
+        (MemoryOutputStore, []),
+        (object, []),
+    ],
+)
+def test_powers_are_read_from_the_class(implementation, expected):
+    assert powers(implementation) == expected

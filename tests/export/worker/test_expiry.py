@@ -1,0 +1,129 @@
+"""What goes, when, and what happens when it does not go."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from helios_core.errors import BackendUnavailable, JobNotFound
+from helios_core.export.expiry import remove, run, sweep
+from helios_core.memory import MemoryOutputStore
+from helios_core.model.jobs import JobStatus
+from helios_core.model.parts import PartKey, PartKind
+from tests.export.worker.hospital import patient
+
+NOW = timedelta(0)
+LATER = timedelta(days=1)
+
+
+class Sticky(MemoryOutputStore):
+    """Fails to delete as often as told."""
+
+    failures = 0
+
+    async def delete(self, tenant: str, job_id: str) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise BackendUnavailable("the folder is not empty")
+        await super().delete(tenant, job_id)
+
+
+@pytest.fixture
+async def ward(hospital):
+    hospital.outputs = Sticky()
+    await hospital.store(patient("p1"))
+    return hospital
+
+
+async def stored(ward):
+    return [job_id async for _, job_id in ward.outputs.jobs()]
+
+
+async def test_output_and_job_stay_until_their_time_has_come(ward):
+    job = await ward.work(await ward.kick_off())
+
+    assert await sweep(ward.backends, output_ttl=LATER) == 0
+    assert len(await ward.lines(job)) == 1
+
+
+async def test_output_and_job_go_together_after_their_time(ward):
+    job = await ward.work(await ward.kick_off())
+    await asyncio.sleep(0.01)
+
+    assert await sweep(ward.backends, output_ttl=NOW) == 1
+
+    assert await stored(ward) == []
+    with pytest.raises(JobNotFound):
+        await ward.jobs.get(job.tenant, job.id)
+
+
+async def test_a_running_job_never_expires(ward):
+    job = await ward.kick_off()
+
+    assert await sweep(ward.backends, output_ttl=NOW) == 0
+
+    assert (await ward.jobs.get(job.tenant, job.id)).status is JobStatus.ACCEPTED
+
+
+async def test_a_failed_removal_is_retried_and_never_forgotten(ward):
+    job = await ward.work(await ward.kick_off())
+    ward.outputs.failures = 2
+    await asyncio.sleep(0.01)
+
+    removed = [await sweep(ward.backends, output_ttl=NOW) for _ in range(3)]
+
+    assert removed == [0, 0, 1]
+    assert await stored(ward) == []
+    assert not await ward.jobs.exists(job.tenant, job.id)
+
+
+async def test_a_cancelled_job_is_removed_whatever_its_age(ward):
+    job = await ward.work(await ward.kick_off())
+    await ward.jobs.cancel(job.tenant, job.id)
+
+    assert await sweep(ward.backends, output_ttl=LATER) == 1
+    assert not await ward.jobs.exists(job.tenant, job.id)
+
+
+async def test_remove_takes_output_and_job(ward):
+    job = await ward.work(await ward.kick_off())
+    await ward.jobs.cancel(job.tenant, job.id)
+
+    await remove(ward.backends, job.tenant, job.id)
+
+    assert await stored(ward) == []
+    assert not await ward.jobs.exists(job.tenant, job.id)
+
+
+async def test_output_without_a_job_is_swept(ward):
+    key = PartKey(
+        tenant="default",
+        job_id="forgotten",
+        kind=PartKind.OUTPUT,
+        resource_type="Patient",
+        ordinal=1,
+        number=1,
+        token=1,
+    )
+
+    async def chunks():
+        yield b"{}\n"
+
+    await ward.outputs.put(key, chunks())
+
+    assert await sweep(ward.backends, output_ttl=LATER) == 1
+    assert await stored(ward) == []
+
+
+async def test_sweeping_goes_on_until_told_to_stop(ward):
+    await ward.work(await ward.kick_off())
+    ward.outputs.failures = 1
+    stop = asyncio.Event()
+    sweeping = asyncio.create_task(
+        run(ward.backends, output_ttl=NOW, interval=timedelta(milliseconds=5), stop=stop)
+    )
+    async with asyncio.timeout(5):
+        while await stored(ward):
+            await asyncio.sleep(0.005)
+    stop.set()
+    await sweeping

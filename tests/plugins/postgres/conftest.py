@@ -1,0 +1,31 @@
+import pytest
+
+from helios_core.storage.secrets import Secret
+from helios_postgres import PostgresSettings, migrate, open_job_store
+from tests.plugins.postgres.connecting import connected
+
+
+@pytest.fixture
+def empty_settings(postgres_url):
+    """Settings for a database in which nothing is yet."""
+    return PostgresSettings(database_url=Secret(postgres_url))
+
+
+@pytest.fixture
+async def settings(empty_settings):
+    """Settings for a database of this test's own that has every table."""
+    await migrate(empty_settings)
+    return empty_settings
+
+
+@pytest.fixture
+async def raw(settings):
+    """A connection to the same tables with nothing of ours in between."""
+    async with connected(settings) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def store(settings):
+    async with open_job_store(settings) as store:
+        yield store

@@ -1,0 +1,65 @@
+"""The shared contract suite, with PostgreSQL looked at behind the plugin's back."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from helios_core.storage.secrets import Secret
+from helios_core.testing import DataProviderSuite, corpus
+from helios_postgres import PostgresSettings, migrate, open_data_provider
+from tests.plugins.postgres.connecting import connected
+
+
+def behind_the_back(provider):
+    return connected(provider._database.settings)
+
+
+class TestPostgresDataProvider(DataProviderSuite):
+    powers = DataProviderSuite.known_powers
+
+    @pytest.fixture(autouse=True)
+    def database_of_its_own(self, postgres_url):
+        self._url = postgres_url
+
+    @asynccontextmanager
+    async def opened(self, folder):
+        """A folder has a schema of its own in the database of the test."""
+        name = f"in_{folder.name}".lower().translate({ord("-"): "_"})[-40:].lstrip("0123456789")
+        settings = PostgresSettings(database_url=Secret(self._url), schema=f"s{name}"[:40])
+        await migrate(settings)
+        async with open_data_provider(settings) as provider:
+            yield provider
+
+    async def damage(self, provider, resource_type, resource_id):
+        async with behind_the_back(provider) as connection:
+            changed = await connection.execute(
+                "UPDATE versions SET content = '{\"spoilt' WHERE seq = (SELECT r.seq"
+                " FROM resources r JOIN scopes USING (scope) WHERE tenant = $1"
+                " AND fhir_version = $2 AND resource_type = $3 AND id = $4)",
+                *(corpus.TENANT, corpus.VERSION.value, resource_type, resource_id),
+            )
+            assert changed == "UPDATE 1"
+
+    async def raw_current(self, provider, tenant, fhir_version):
+        async with behind_the_back(provider) as connection:
+            rows = await connection.fetch(
+                "SELECT s.resource_type || '/' || v.id, max(v.version_id)"
+                " FROM versions v JOIN scopes s ON s.scope = v.seq >> 40"
+                " WHERE s.tenant = $1 AND s.fhir_version = $2"
+                " GROUP BY s.resource_type, v.id"
+                " HAVING (array_agg(v.deleted ORDER BY v.version_id DESC))[1] = false",
+                tenant,
+                fhir_version.value,
+            )
+            return dict(rows)
+
+    async def set_clock_back(self, provider, by):
+        async with behind_the_back(provider) as connection:
+            source = await connection.fetchval(
+                "SELECT prosrc FROM pg_proc WHERE oid = 'wall_stamp'::regproc"
+            )
+            microseconds = round(by.total_seconds() * 1_000_000)
+            await connection.execute(
+                "CREATE OR REPLACE FUNCTION wall_stamp() RETURNS bigint LANGUAGE sql VOLATILE"
+                f" AS $$ SELECT ({source}) - {microseconds} $$"
+            )
