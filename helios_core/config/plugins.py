@@ -13,7 +13,7 @@ import pluggy
 from helios_core.config.environment import PREFIX, Variable, variables
 from helios_core.errors import BrokenPlugin, DuplicatePlugin, UnknownPlugin
 from helios_core.model.jobs import Job
-from helios_core.storage import hooks as hookspecs
+from helios_core.storage import hooks 
 from helios_core.storage.data_provider import DataProvider
 from helios_core.storage.hooks import API_LEVEL, Backend, Reach
 from helios_core.storage.job_store import JobStore
@@ -145,7 +145,7 @@ def load(origin: Installed) -> Plugin:
         BrokenPlugin: It cannot be imported, or does not keep the contract of the hooks.
     """
     manager = pluggy.PluginManager("helios")
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(hooks)
     try:
         manager.register(origin.load(), name=origin.name)
         manager.check_pending()
@@ -185,7 +185,7 @@ def _offer(origin: Installed, hook: Callable[[], object], role: type) -> Backend
             f"level {API_LEVEL}; install versions of both that fit"
         )
     if not isinstance(offer.reach, Reach):
-        raise BrokenPlugin(f"{origin} has reach {offer.reach!r}; it must be a Reach of hookspecs")
+        raise BrokenPlugin(f"{origin} has reach {offer.reach!r}; it must be one of helios_core.Reach")
     return offer
 
 

@@ -9,7 +9,7 @@ import pytest
 Install = Callable[..., None]
 
 PROVIDER_ONLY = """
-from helios_core.hookspecs import hookimpl
+from helios_core.storage.hooks import hookimpl
 from helios_core import memory
 
 @hookimpl

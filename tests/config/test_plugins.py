@@ -9,7 +9,7 @@ from helios_core.errors import BrokenPlugin, DuplicatePlugin, UnknownPlugin
 
 ODD_LEVEL = """
 from msgspec.structs import replace
-from helios_core.hookspecs import hookimpl
+from helios_core.storage.hooks import hookimpl
 from helios_core import memory
 
 @hookimpl
@@ -19,7 +19,7 @@ def helios_job_store():
 
 ODD_REACH = """
 from msgspec.structs import replace
-from helios_core.hookspecs import hookimpl
+from helios_core.storage.hooks import hookimpl
 from helios_core import memory
 
 @hookimpl
@@ -28,7 +28,7 @@ def helios_job_store():
 """
 
 WRONG_ROLE = """
-from helios_core.hookspecs import hookimpl
+from helios_core.storage.hooks import hookimpl
 from helios_core import memory
 
 @hookimpl
@@ -37,7 +37,7 @@ def helios_job_store():
 """
 
 MISSPELT = """
-from helios_core.hookspecs import hookimpl
+from helios_core.storage.hooks import hookimpl
 
 @hookimpl
 def helios_data_provder():
@@ -45,7 +45,7 @@ def helios_data_provder():
 """
 
 WRONG_ARGUMENT = """
-from helios_core.hookspecs import hookimpl
+from helios_core.storage.hooks import hookimpl
 
 @hookimpl
 def helios_job_changed(task):
@@ -53,7 +53,7 @@ def helios_job_changed(task):
 """
 
 FAILING_HOOK = """
-from helios_core.hookspecs import hookimpl
+from helios_core.storage.hooks import hookimpl
 
 @hookimpl
 def helios_output_store():

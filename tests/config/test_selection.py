@@ -19,7 +19,7 @@ from tests.config.conftest import PROVIDER_ONLY
 MEMORY = {"HFS_STORAGE_BACKEND": "memory", "HFS_BULK_EXPORT_OUTPUT_BACKEND": "memory"}
 
 OBSERVER = """
-from helios_core.hookspecs import hookimpl
+from helios_core.storage.hooks import hookimpl
 
 seen = []
 
@@ -29,7 +29,7 @@ def helios_job_changed(job):
 """
 
 FAILING_OBSERVER = """
-from helios_core.hookspecs import hookimpl
+from helios_core.storage.hooks import hookimpl
 
 @hookimpl
 def helios_job_changed(job):
@@ -38,7 +38,7 @@ def helios_job_changed(job):
 
 PROVIDER_FOR_MANY = """
 from msgspec.structs import replace
-from helios_core.hookspecs import Reach, hookimpl
+from helios_core.storage.hooks import Reach, hookimpl
 from helios_core import memory
 
 @hookimpl
@@ -64,7 +64,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 import msgspec
 from helios_core.errors import ConfigurationError
-from helios_core.hookspecs import API_LEVEL, Backend, hookimpl
+from helios_core.storage.hooks import API_LEVEL, Backend, hookimpl
 from helios_core.memory import MemoryOutputStore
 
 class PickySettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,8 +22,8 @@ import time
 from contextlib import asynccontextmanager
 
 from helios_core import memory
-from helios_core.hookspecs import Backend, hookimpl
-from helios_core.threads import in_thread
+from helios_core.storage.hooks import Backend, hookimpl
+from helios_core.storage.threads import in_thread
 from msgspec.structs import replace
 
 

@@ -14,7 +14,7 @@ GUIDE = DOCS / "how-to/write-an-output-store.md"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 OPEN_WHAT_IS_SELECTED = """
 import asyncio, os
-from helios_core.plugins import configure, open_backends
+from helios_core.config.selection import configure, open_backends
 
 async def show():
     async with open_backends(configure(os.environ).settings) as backends:

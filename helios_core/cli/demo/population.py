@@ -131,7 +131,7 @@ class Population:
 
     def __init__(self, *, seed: int) -> None:
         self._random = Random(seed)  # noqa: S311 - it has to be repeatable, not secret
-        source = files("helios_core.cli.demo.walk").joinpath("population.json").read_bytes()
+        source = files("helios_core.cli.demo").joinpath("population.json").read_bytes()
         self.phrases = msgspec.json.decode(source, type=Phrases)
         self.phrases.choices["Observation"] = list(self._measured())
         self.members: list[str] = []

@@ -14,7 +14,7 @@ PUT_UNDER_A_LIMIT = """
 import asyncio, resource, sys
 from pathlib import Path
 from helios_core.errors import BackendUnavailable
-from helios_core.testing.output_stores import PART, chunked
+from helios_core.testing.output_store import PART, chunked
 from helios_localfs import LocalOutputStore
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))

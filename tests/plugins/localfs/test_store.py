@@ -15,7 +15,7 @@ OPEN_FILES = Path("/proc/self/fd")
 PUT_FOREVER = """
 import asyncio, sys
 from pathlib import Path
-from helios_core.testing.output_stores import PART
+from helios_core.testing.output_store import PART
 from helios_localfs import LocalOutputStore
 
 async def chunks():
