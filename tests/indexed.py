@@ -1,6 +1,6 @@
 """What an index leads to, for tests of the plugins that keep one."""
 
-from helios_core.storage.data_provider import Query
+from helios_core.storage.data_provider import SearchQuery
 from helios_core.testing import corpus
 from helios_core.testing.corpus import view
 from helios_core.testing.data_provider.prefilters import searched, sift
@@ -21,7 +21,7 @@ async def pages(provider, condition, order):
         page = await provider.search(
             corpus.TENANT,
             corpus.VERSION,
-            Query(filter=condition, order=order, total=True),
+            SearchQuery(filter=condition, order=order, total=True),
             count=PAGE,
             after=after,
         )

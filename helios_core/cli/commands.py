@@ -22,9 +22,9 @@ from helios_core.client import verification as verifying
 from helios_core.config import logs
 from helios_core.config import matrix as matrices
 from helios_core.config import selection as plugins
-from helios_core.config.plugins import Plugin, load_all
+from helios_core.config.plugins import Plugin, load_all_plugins
 from helios_core.config.selection import Selection
-from helios_core.config.settings import LogFormat, LogLevel, Settings, from_environment
+from helios_core.config.settings import LogFormat, LogLevel, Settings, read_settings
 from helios_core.errors import ConfigurationError, HeliosError
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.loading import load as loading
@@ -128,7 +128,7 @@ def settings(
     """
     others: list[Plugin] = []
     if output is SettingsFormat.MARKDOWN:
-        others = [plugin for plugin in load_all() if isinstance(plugin, Plugin)]
+        others = [plugin for plugin in load_all_plugins() if isinstance(plugin, Plugin)]
     with _plainly():
         rows = tables.setting_rows(plugins.configure(os.environ), os.environ, others=others)
     match output:
@@ -145,8 +145,8 @@ def list_plugins(
     output: Annotated[Format, typer.Option("--format", help="table or json.")] = Format.TABLE,
 ) -> None:
     """Print every installed plugin, whether it is selected, and what is wrong with broken ones."""
-    current, _ = from_environment(os.environ)
-    rows = tables.plugin_rows(load_all(), plugins.names(current))
+    current, _ = read_settings(os.environ)
+    rows = tables.plugin_rows(load_all_plugins(), plugins.selected_names(current))
     if output is Format.JSON:
         _json(rows)
     else:
@@ -162,10 +162,10 @@ def capabilities(
     output: Annotated[Format, typer.Option("--format", help="table or json.")] = Format.TABLE,
 ) -> None:
     """Print what each combination of storage and output can do, and why not the rest."""
-    current, _ = from_environment(os.environ)
-    usable = [plugin for plugin in load_all() if isinstance(plugin, Plugin)]
+    current, _ = read_settings(os.environ)
+    usable = [plugin for plugin in load_all_plugins() if isinstance(plugin, Plugin)]
     rows = matrices.matrix(usable, selected=_backends(current), known=known)
-    rows = matrices.doubted(rows, _misconfiguration())
+    rows = matrices.with_problem(rows, _misconfiguration())
     if output is Format.JSON:
         _json(rows)
     else:
@@ -205,7 +205,7 @@ def load(
                 strict=strict,
             )
         )
-    out.print(tables.load_report(summary))
+    out.print(tables.load_table(summary))
     raise typer.Exit(1 if summary.bad else 0)
 
 
@@ -227,7 +227,7 @@ def export(  # noqa: PLR0913  one parameter per option
     level = level or (Level.GROUP if group else Level.SYSTEM)
     if (level is Level.GROUP) != (group is not None):
         raise typer.BadParameter("--level group needs --group, and no other level takes one")
-    order = client.Order(
+    order = client.ClientRequest(
         base_url=url,
         level=level,
         group_id=group,
@@ -238,14 +238,14 @@ def export(  # noqa: PLR0913  one parameter per option
     )
     with _plainly():
         _quiet()
-        with progress.exporting() as tell:
+        with progress.export_progress() as tell:
             summary = _run(client.export(order, to, on_progress=tell))
-        out.print(tables.export_report(summary))
+        out.print(tables.export_table(summary))
         report = verifying.verify_if_proven(summary.manifest, to)
     if report is None:
         _say("The server gave no proof of completeness.")
     else:
-        out.print(tables.verification(report))
+        out.print(tables.verification_table(report))
         raise typer.Exit(0 if report.ok else 1)
 
 
@@ -263,7 +263,7 @@ def verify(
     """Prove from downloaded files, plain or .gz, that nothing of an export is missing."""
     with _plainly():
         report = verifying.verify(manifest.read_bytes(), folder or manifest.parent)
-    out.print(tables.verification(report))
+    out.print(tables.verification_table(report))
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -272,7 +272,7 @@ def demonstrate() -> None:
     """Make data, load it, serve, export at all three levels and check every count."""
     with _plainly():
         _quiet()
-        _run(demo.run(Path("data") / "demo", out))
+        _run(demo.run_demo(Path("data") / "demo", out))
 
 
 async def _load(
@@ -287,7 +287,7 @@ async def _load(
     async with selection.provider.open() as provider:
         if not isinstance(provider, SupportsWrites):
             raise ConfigurationError(f"{selection.provider.plugin.origin} cannot be written to")
-        with progress.loading() as tell:
+        with progress.load_progress() as tell:
             return await loading.load(
                 paths,
                 provider,
@@ -328,12 +328,12 @@ def _run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def _log_as(current: Settings) -> None:
-    logs.set_up(current.log_level, current.log_format)
+    logs.configure_logging(current.log_level, current.log_format)
 
 
 def _quiet() -> None:
     # These commands report on standard output themselves.
-    logs.set_up(LogLevel.ERROR, LogFormat.CONSOLE, to=sys.stderr)
+    logs.configure_logging(LogLevel.ERROR, LogFormat.CONSOLE, to=sys.stderr)
 
 
 def _say(line: str) -> None:

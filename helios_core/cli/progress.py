@@ -19,12 +19,12 @@ from helios_core.loading import load as loads
 
 
 @contextmanager
-def loading() -> Iterator[Callable[[loads.Progress], None]]:
+def load_progress() -> Iterator[Callable[[loads.LoadProgress], None]]:
     """Show a load: how much of the files is done, resources per second, time to go."""
     with _bars("{task.fields[words]}") as bars:
         task = bars.add_task("scanning", words="")
 
-        def tell(now: loads.Progress) -> None:
+        def tell(now: loads.LoadProgress) -> None:
             elapsed = bars.tasks[task].elapsed or 0
             rate = now.resources / elapsed if elapsed else 0
             bars.update(
@@ -39,13 +39,13 @@ def loading() -> Iterator[Callable[[loads.Progress], None]]:
 
 
 @contextmanager
-def exporting(label: str = "") -> Iterator[Callable[[client.Progress], None]]:
+def export_progress(label: str = "") -> Iterator[Callable[[client.ExportProgress], None]]:
     """Show an export: what the server says, then how many resources have arrived."""
     with _bars("{task.fields[words]}") as bars:
         task = bars.add_task("starting", total=None, words="")
 
-        def tell(now: client.Progress) -> None:
-            fetching = now.phase in (client.Phase.DOWNLOADING, client.Phase.DONE)
+        def tell(now: client.ExportProgress) -> None:
+            fetching = now.phase in (client.ExportPhase.DOWNLOADING, client.ExportPhase.DONE)
             received = (
                 f"{now.files_done} of {now.files_total} files, {now.lines_done:,} lines, "
                 f"{now.bytes_received / 1e6:,.1f} MB"

@@ -9,11 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from helios_core.client.export import Summary
-from helios_core.client.verification import Report
-from helios_core.config.environment import Variable, text_of
-from helios_core.config.matrix import POWERS, Combination, powers
-from helios_core.config.plugins import Installed, Plugin
+from helios_core.client.export import ExportSummary
+from helios_core.client.verification import VerificationReport
+from helios_core.config.environment import Variable, to_text
+from helios_core.config.matrix import POWERS, Combination, power_names
+from helios_core.config.plugins import InstalledPlugin, Plugin
 from helios_core.config.selection import Selection
 from helios_core.config.settings import OWN
 from helios_core.errors import BrokenPlugin
@@ -72,7 +72,7 @@ def _setting(
     text = effective.get(variable.name, variable.default)
     return SettingRow(
         name=variable.name,
-        value=text_of(Secret(text)) if variable.secret and given else text,
+        value=to_text(Secret(text)) if variable.secret and given else text,
         origin="environment" if given else "default",
         default=variable.default,
         unit=variable.unit,
@@ -114,17 +114,17 @@ def _markdown(row: SettingRow) -> str:
 
 
 def plugin_rows(
-    found: Iterable[Plugin | tuple[Installed, BrokenPlugin]], selected: Iterable[str]
+    found: Iterable[Plugin | tuple[InstalledPlugin, BrokenPlugin]], selected: Iterable[str]
 ) -> list[PluginRow]:
     """Tell of every installed plugin what it is and offers, or what is wrong with it."""
     names = set(selected)
     return [_plugin(item, names) for item in found]
 
 
-def _plugin(item: Plugin | tuple[Installed, BrokenPlugin], selected: set[str]) -> PluginRow:
+def _plugin(item: Plugin | tuple[InstalledPlugin, BrokenPlugin], selected: set[str]) -> PluginRow:
     origin, problem = (item.origin, "") if isinstance(item, Plugin) else (item[0], str(item[1]))
     offers = item.offers if isinstance(item, Plugin) else {}
-    has = {power for backend in offers.values() for power in powers(backend.implementation)}
+    has = {power for backend in offers.values() for power in power_names(backend.implementation)}
     reaches = [backend.reach for backend in offers.values()]
     observes = ["observer"] if isinstance(item, Plugin) and item.observer else []
     return PluginRow(
@@ -180,7 +180,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def load_report(summary: LoadSummary) -> Group:
+def load_table(summary: LoadSummary) -> Group:
     """Say what a load did, and what was wrong with what could not be loaded."""
     names = ("files", "read", "created", "updated", "unchanged", "deleted", "bad", "rate")
     counts = _table(*names)
@@ -213,7 +213,7 @@ def load_report(summary: LoadSummary) -> Group:
     return Group(counts, *map(Text, lines))
 
 
-def verification(report: Report) -> Group:
+def verification_table(report: VerificationReport) -> Group:
     """Say of every type whether all of it is there."""
     types = _table("list", "type", "resources", "bytes", "verdict")
     for finding in report.findings:
@@ -227,7 +227,7 @@ def verification(report: Report) -> Group:
     return Group(types, Text(total))
 
 
-def export_report(summary: Summary) -> Group:
+def export_table(summary: ExportSummary) -> Group:
     """Say which files an export gave."""
     files = _table("file", "list", "holds", "lines", "bytes")
     for file in summary.files:

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import stamina
 
-from helios_core.client.errors import ExportFailed, Refused, again
+from helios_core.client.errors import ExportFailed, RequestRefused, should_retry
 
 _CHUNK = 1024 * 1024
 
@@ -20,7 +20,7 @@ _LAPSED = frozenset({400, 401, 403, 410})
 """What stores answer to a link that has expired: S3 403, or 400 where its credentials have."""
 
 
-class Downloaded(msgspec.Struct, frozen=True, kw_only=True):
+class DownloadedFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file as it lies on disk."""
 
     path: Path
@@ -60,7 +60,7 @@ class Download:
         self._tag: str | None = None
         self._coding = "identity"
 
-    async def run(self, client: httpx.AsyncClient) -> Downloaded:
+    async def run(self, client: httpx.AsyncClient) -> DownloadedFile:
         """
         Fetch the file.
 
@@ -76,7 +76,7 @@ class Download:
                 leftover.unlink(missing_ok=True)
 
     @stamina.retry(
-        on=again, attempts=8, timeout=None, wait_initial=0.2, wait_jitter=0.2, wait_max=20
+        on=should_retry, attempts=8, timeout=None, wait_initial=0.2, wait_jitter=0.2, wait_max=20
     )
     async def _fetch(self, client: httpx.AsyncClient) -> None:
         asked = dict(self._headers) | {
@@ -94,8 +94,8 @@ class Download:
             with await asyncio.to_thread(self._part.open, mode) as file:
                 await self._take(response, file)
 
-    async def _refusal(self, response: httpx.Response) -> Refused:
-        refused = Refused(response)
+    async def _refusal(self, response: httpx.Response) -> RequestRefused:
+        refused = RequestRefused(response)
         if refused.status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             self._forget()
             refused.passing = True
@@ -142,19 +142,19 @@ class Download:
         file.write(chunk)
         self._received += len(chunk)
 
-    def _unpack(self) -> Downloaded:
+    def _unpack(self) -> DownloadedFile:
         if self._coding == "identity":
             with self._part.open("rb") as file:
                 lines, size = _measure(_chunks(file))
             self._part.replace(self._target)
-            return Downloaded(path=self._target, lines=lines, size=size)
+            return DownloadedFile(path=self._target, lines=lines, size=size)
         try:
             with gzip.open(self._part) as packed, self._plain.open("wb") as plain:
                 lines, size = _measure(_copied(packed, plain))
         except (EOFError, OSError, zlib.error) as error:
             raise ExportFailed(f"{self._target.name} cannot be unpacked: {error}") from error
         self._plain.replace(self._target)
-        return Downloaded(path=self._target, lines=lines, size=size)
+        return DownloadedFile(path=self._target, lines=lines, size=size)
 
 
 def _chunks(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ class ExportFailed(HeliosError):
     """The server refused the export, failed it, or gave something else than it announced."""
 
 
-class Refused(ExportFailed):
+class RequestRefused(ExportFailed):
     """The server answered a request with an error."""
 
     def __init__(self, response: httpx.Response) -> None:
@@ -46,7 +46,7 @@ class _Outcome(msgspec.Struct, tag="OperationOutcome", tag_field="resourceType")
     issue: list[_Issue]
 
 
-def refuse(response: httpx.Response) -> None:
+def raise_for_refusal(response: httpx.Response) -> None:
     """
     Let a success pass.
 
@@ -54,7 +54,7 @@ def refuse(response: httpx.Response) -> None:
         Refused: The status is an error, or a redirection that leads nowhere.
     """
     if not response.is_success:
-        raise Refused(response)
+        raise RequestRefused(response)
 
 
 def retry_after(response: httpx.Response) -> timedelta | None:
@@ -69,19 +69,19 @@ def retry_after(response: httpx.Response) -> timedelta | None:
     return min(max(wait, timedelta(0)), _LONGEST_WAIT)
 
 
-def again(error: Exception) -> bool | timedelta:
+def should_retry(error: Exception) -> bool | timedelta:
     """Whether to ask again, and after how long where the server says so."""
-    if isinstance(error, Refused):
+    if isinstance(error, RequestRefused):
         return error.passing and (error.retry_after or True)
     return isinstance(error, httpx.TransportError)
 
 
-def again_if_unheard(error: Exception) -> bool | timedelta:
-    """As `again`, for a request that must not be carried out twice."""
+def should_retry_unsent(error: Exception) -> bool | timedelta:
+    """As `should_retry`, for a request that must not be carried out twice."""
     heard = isinstance(error, httpx.TransportError) and not isinstance(
         error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout
     )
-    return not heard and again(error)
+    return not heard and should_retry(error)
 
 
 def _issue(response: httpx.Response) -> tuple[str, str] | None:

@@ -16,9 +16,15 @@ import msgspec
 import stamina
 
 from helios_core.client.downloads import Download
-from helios_core.client.errors import ExportFailed, again, again_if_unheard, refuse, retry_after
-from helios_core.client.file_urls import Links
-from helios_core.client.manifest import ReceivedManifest, WantedFile, read_manifest, wanted_files
+from helios_core.client.errors import (
+    ExportFailed,
+    raise_for_refusal,
+    retry_after,
+    should_retry,
+    should_retry_unsent,
+)
+from helios_core.client.file_urls import FileURLs
+from helios_core.client.manifest import PlannedFile, ReceivedManifest, plan_files, read_manifest
 from helios_core.model.exports import Level
 
 _FHIR_JSON = "application/fhir+json"
@@ -28,7 +34,7 @@ _LONGEST_WAIT = timedelta(seconds=30)
 _PATIENCE_AT_THE_END = 10.0
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to export from where (Bulk Data 2.0.0, Bulk Data Kick-off Request)."""
 
     base_url: str
@@ -63,7 +69,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return {name: value for name, value in named.items() if value}
 
 
-class Phase(StrEnum):
+class ExportPhase(StrEnum):
     """What a client is doing."""
 
     STARTING = "starting"
@@ -72,10 +78,10 @@ class Phase(StrEnum):
     DONE = "done"
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far an export and its download are."""
 
-    phase: Phase
+    phase: ExportPhase
     message: str = ""
     """What the server says in X-Progress."""
     files_done: int = 0
@@ -87,7 +93,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes over the wire, after compression."""
 
 
-class File(msgspec.Struct, frozen=True, kw_only=True):
+class ExportedFile(msgspec.Struct, frozen=True, kw_only=True):
     """One downloaded file."""
 
     kind: str
@@ -98,14 +104,14 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
+class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What an export gave; every count of the manifest has been checked."""
 
     status_url: str
     transaction_time: str
     manifest: bytes
     """The manifest as it was sent."""
-    files: tuple[File, ...]
+    files: tuple[ExportedFile, ...]
     deleted: bool
     """Whether the server has forgotten the export, as it was asked to."""
     seconds: float
@@ -117,12 +123,12 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def export(
-    order: Order,
+    order: ClientRequest,
     folder: Path,
     *,
     parallel: int = 5,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-) -> Summary:
+    on_progress: Callable[[ExportProgress], None] = lambda _: None,
+) -> ExportSummary:
     """
     Export, download everything into `folder`, verify the counts, and delete the export.
 
@@ -150,30 +156,30 @@ class _Export:
 
     def __init__(
         self,
-        order: Order,
+        order: ClientRequest,
         client: httpx.AsyncClient,
         parallel: int,
         *,
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[ExportProgress], None],
     ) -> None:
         self._order = order
         self._client = client
         self._slots = asyncio.Semaphore(parallel)
         self._on_progress = on_progress
-        self._progress = Progress(phase=Phase.STARTING)
+        self._progress = ExportProgress(phase=ExportPhase.STARTING)
         self._deleted = False
 
-    async def run(self, folder: Path) -> Summary:
+    async def run(self, folder: Path) -> ExportSummary:
         started = time.monotonic()
         self._tell()
         async with self._job() as status_url:
             sent = await self._finished(status_url)
             manifest = read_manifest(sent)
             await asyncio.to_thread((folder / "manifest.json").write_bytes, sent)
-            links = Links(self._order.base_url, partial(self._finished, status_url))
+            links = FileURLs(self._order.base_url, partial(self._finished, status_url))
             files = await self._files(manifest, links, folder)
-        self._tell(phase=Phase.DONE)
-        return Summary(
+        self._tell(phase=ExportPhase.DONE)
+        return ExportSummary(
             status_url=status_url,
             transaction_time=manifest.transaction_time,
             manifest=sent,
@@ -191,7 +197,7 @@ class _Export:
             await self._delete(status_url)
 
     @stamina.retry(
-        on=again_if_unheard, attempts=5, timeout=None, wait_initial=0.2, wait_jitter=0.2
+        on=should_retry_unsent, attempts=5, timeout=None, wait_initial=0.2, wait_jitter=0.2
     )
     async def _kick_off(self) -> str:
         headers = {"Accept": _FHIR_JSON, "Prefer": "respond-async"} | dict(self._order.headers)
@@ -203,7 +209,7 @@ class _Export:
             response = await self._client.post(
                 self._order.url, json=self._order.parameters, headers=headers
             )
-        refuse(response)
+        raise_for_refusal(response)
         location = response.headers.get("Content-Location")
         if response.status_code != httpx.codes.ACCEPTED or not location:
             raise ExportFailed(
@@ -219,24 +225,26 @@ class _Export:
             response = await self._poll(status_url)
             if response.status_code != httpx.codes.ACCEPTED:
                 return response.content
-            self._tell(phase=Phase.EXPORTING, message=response.headers.get("X-Progress", ""))
+            self._tell(phase=ExportPhase.EXPORTING, message=response.headers.get("X-Progress", ""))
             asked = retry_after(response)
             await asyncio.sleep((wait if asked is None else asked).total_seconds())
             wait = min(wait * 2, _LONGEST_WAIT)
 
     @stamina.retry(
-        on=again, attempts=8, timeout=None, wait_initial=0.2, wait_jitter=0.2, wait_max=20
+        on=should_retry, attempts=8, timeout=None, wait_initial=0.2, wait_jitter=0.2, wait_max=20
     )
     async def _poll(self, status_url: str) -> httpx.Response:
         headers = {"Accept": "application/json"} | dict(self._order.headers)
         response = await self._client.get(status_url, headers=headers)
-        refuse(response)
+        raise_for_refusal(response)
         return response
 
-    async def _files(self, manifest: ReceivedManifest, links: Links, folder: Path) -> list[File]:
-        wanted = wanted_files(manifest, folder)
+    async def _files(
+        self, manifest: ReceivedManifest, links: FileURLs, folder: Path
+    ) -> list[ExportedFile]:
+        wanted = plan_files(manifest, folder)
         self._tell(
-            phase=Phase.DOWNLOADING,
+            phase=ExportPhase.DOWNLOADING,
             files_total=len(wanted),
             lines_total=sum(file.entry.count or 0 for file in wanted),
         )
@@ -248,7 +256,9 @@ class _Export:
             raise failures.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _file(self, wanted: WantedFile, manifest: ReceivedManifest, links: Links) -> File:
+    async def _file(
+        self, wanted: PlannedFile, manifest: ReceivedManifest, links: FileURLs
+    ) -> ExportedFile:
         url = httpx.URL(self._order.base_url).join(wanted.entry.url)
         # A signed URL of another host must not see what was meant for the server.
         trusted = manifest.requires_access_token or _origin(url) == _origin(self._order.base_url)
@@ -271,7 +281,7 @@ class _Export:
             files_done=self._progress.files_done + 1,
             lines_done=self._progress.lines_done + got.lines,
         )
-        return File(
+        return ExportedFile(
             kind=wanted.kind,
             type=wanted.entry.type,
             path=got.path,

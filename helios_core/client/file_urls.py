@@ -8,7 +8,7 @@ import httpx
 from helios_core.client.manifest import read_manifest
 
 
-class Links:
+class FileURLs:
     """
     The newest links to the files of one export.
 

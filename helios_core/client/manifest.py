@@ -43,7 +43,7 @@ class ReceivedManifest(msgspec.Struct, frozen=True, rename="camel"):
         return [(kind, entry) for kind, entries in lists.items() for entry in entries]
 
 
-class WantedFile(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file to fetch, and where it goes."""
 
     kind: str
@@ -65,7 +65,7 @@ def read_manifest(sent: bytes) -> ReceivedManifest:
         raise ExportFailed(f"the server's manifest cannot be read: {error}") from error
 
 
-def wanted_files(manifest: ReceivedManifest, folder: Path) -> list[WantedFile]:
+def plan_files(manifest: ReceivedManifest, folder: Path) -> list[PlannedFile]:
     """Name every file after its URL's last segment, and make equal names different."""
     taken: set[str] = {"manifest.json"}
     wanted = []
@@ -74,7 +74,7 @@ def wanted_files(manifest: ReceivedManifest, folder: Path) -> list[WantedFile]:
         while name in taken:
             name = f"{number}-{name}"
         taken.add(name)
-        wanted.append(WantedFile(kind=kind, entry=entry, path=folder / name))
+        wanted.append(PlannedFile(kind=kind, entry=entry, path=folder / name))
     return wanted
 
 

@@ -11,20 +11,20 @@ import msgspec
 
 from helios_core.client.manifest import (
     ManifestEntry,
+    PlannedFile,
     ReceivedManifest,
-    WantedFile,
+    plan_files,
     read_manifest,
-    wanted_files,
 )
 from helios_core.errors import HeliosError
-from helios_core.model.completeness import ALGORITHM, KEY, Tallies, Tally, digest_of, total
+from helios_core.model.completeness import ALGORITHM, KEY, Tallies, Tally, add_up, lines_digest
 
 CHUNK = 4 * 1024 * 1024
 HEADER = b'{"resourceType":"Parameters"'
 """How a line begins that heads a block and is no resource (Bulk Data 3.0.0, organizeOutputBy)."""
 
 
-class NoProof(HeliosError):
+class ProofMissing(HeliosError):
     """A manifest does not say what its files add up to."""
 
 
@@ -47,7 +47,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class VerificationReport(msgspec.Struct, frozen=True, kw_only=True):
     """The findings about one manifest."""
 
     transaction_time: str
@@ -61,7 +61,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return all(finding.verdict is Verdict.OK for finding in self.findings)
 
 
-def verify(manifest: bytes, folder: Path) -> Report:
+def verify(manifest: bytes, folder: Path) -> VerificationReport:
     """
     Compare files with the proof in their manifest.
 
@@ -74,13 +74,13 @@ def verify(manifest: bytes, folder: Path) -> Report:
     """
     received = read_manifest(manifest)
     expected = _proof(received)
-    files = dict[tuple[str, str], list[WantedFile]]()
-    for wanted in wanted_files(received, folder):
+    files = dict[tuple[str, str], list[PlannedFile]]()
+    for wanted in plan_files(received, folder):
         key = wanted.kind, _group(received, wanted.kind, wanted.entry)
         files.setdefault(key, []).append(wanted)
     proven = {(kind, name) for kind, types in expected.items() for name in types}
     organized = received.output_organized_by is not None
-    return Report(
+    return VerificationReport(
         transaction_time=received.transaction_time,
         findings=tuple(
             _finding(
@@ -95,16 +95,16 @@ def verify(manifest: bytes, folder: Path) -> Report:
     )
 
 
-def verify_if_proven(manifest: bytes, folder: Path) -> Report | None:
+def verify_if_proven(manifest: bytes, folder: Path) -> VerificationReport | None:
     """Compare as `verify` does, or give None for a manifest without a proof."""
     try:
         return verify(manifest, folder)
-    except NoProof:
+    except ProofMissing:
         return None
 
 
 def _finding(
-    key: tuple[str, str], files: list[WantedFile], *, expected: Tally | None, organized: bool
+    key: tuple[str, str], files: list[PlannedFile], *, expected: Tally | None, organized: bool
 ) -> Finding:
     kind, name = key
     present = [(wanted, _present(wanted.path)) for wanted in files]
@@ -147,7 +147,7 @@ def _proof(manifest: ReceivedManifest) -> Tallies:
         whole = _whole(manifest.extension)
         return _apart(manifest) if whole is None else whole
     except (msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
-        raise NoProof(
+        raise ProofMissing(
             "the manifest carries no proof of completeness that can be read; ask for the export "
             "again from a server that gives one"
         ) from error
@@ -159,7 +159,7 @@ def _whole(extension: object) -> Tallies | None:
         found = [_members(each) for each in extension if each["url"] == KEY]
         if not found:
             return None
-        return total((each["list"], each["type"], _converted(each)) for each in found)
+        return add_up((each["list"], each["type"], _converted(each)) for each in found)
     if not isinstance(extension, dict) or KEY not in extension:
         return None
     proof = dict(extension[KEY])
@@ -172,7 +172,7 @@ def _apart(manifest: ReceivedManifest) -> Tallies:
     """Give what the proofs of the single files add up to."""
     if not manifest.entries:
         raise KeyError(KEY)
-    return total(
+    return add_up(
         (kind, _group(manifest, kind, entry), _single(entry.extension))
         for kind, entry in manifest.entries
     )
@@ -208,7 +208,7 @@ def _tally(path: Path, *, organized: bool) -> Tally:
     count = size = digest = 0
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         for lines, length in _lines(file):
-            digest += digest_of(lines)
+            digest += lines_digest(lines)
             size += length
             heads = sum(line.startswith(HEADER) for line in lines) if organized else 0
             count += len(lines) - heads

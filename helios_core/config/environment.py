@@ -64,7 +64,9 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
         return ValueError(f"{self.name} {found}; allowed is {self.allowed}")
 
 
-def variables(shape: type[msgspec.Struct], *, plugin: str | None = None) -> tuple[Variable, ...]:
+def describe_variables(
+    shape: type[msgspec.Struct], *, plugin: str | None = None
+) -> tuple[Variable, ...]:
     """
     Describe every setting a struct reads.
 
@@ -78,7 +80,7 @@ def variables(shape: type[msgspec.Struct], *, plugin: str | None = None) -> tupl
     return tuple(variable for variable in described if variable.name)
 
 
-def read(
+def read_variables(
     known: Iterable[Variable], environ: Mapping[str, str]
 ) -> tuple[dict[str, Any], list[str]]:
     """Give the values by field, and one sentence per value that is unreadable or missing."""
@@ -98,7 +100,7 @@ def read(
     return values, problems
 
 
-def text_of(value: object) -> str:
+def to_text(value: object) -> str:
     """Write a value as one would set it; empty for None, masked for a secret."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
@@ -112,7 +114,7 @@ def text_of(value: object) -> str:
         case Enum():
             return str(value.value)
         case tuple() | list():
-            return ",".join(map(text_of, value))
+            return ",".join(map(to_text, value))
         case _:
             return str(value)
 
@@ -128,7 +130,7 @@ def _variable(field: structs.FieldInfo, prefix: str, plugin: str | None) -> Vari
         type=field.type,
         allowed=_allowed(inspect.type_info(field.type)),
         required=field.required,
-        default=extra.get("default") or text_of(None if field.required else default),
+        default=extra.get("default") or to_text(None if field.required else default),
         unit=next((meta.title for meta in metas if meta.title), ""),
         description=next((meta.description for meta in metas if meta.description), ""),
         plugin=None if "setting" in extra else plugin,

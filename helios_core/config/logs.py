@@ -11,7 +11,7 @@ from helios_core.config.settings import LogFormat, LogLevel
 _CHATTY = ("asyncio", "httpx", "httpcore", "uvicorn.access", "uvicorn.error", "aiosqlite")
 
 
-def set_up(level: LogLevel, log_format: LogFormat, *, to: TextIO | None = None) -> None:
+def configure_logging(level: LogLevel, log_format: LogFormat, *, to: TextIO | None = None) -> None:
     """Write log lines of that level and above, one line each, to standard output by default."""
     stream = to or sys.stdout
     severity = logging.getLevelNamesMapping()[level.upper()]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from helios_core.config.plugins import Plugin, extra
+from helios_core.config.plugins import Plugin, has_extra
 from helios_core.storage.data_provider import (
     SupportsHistory,
     SupportsPrefilter,
@@ -61,7 +61,7 @@ class Combination(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: tuple[Capability, ...] = ()
 
 
-def powers(implementation: type) -> list[str]:
+def power_names(implementation: type) -> list[str]:
     """Give the names of the optional powers a backend's class has."""
     return [name for protocol, name in POWERS if issubclass(implementation, protocol)]
 
@@ -89,7 +89,7 @@ def matrix(
     ]
 
 
-def doubted(rows: Iterable[Combination], problem: str) -> list[Combination]:
+def with_problem(rows: Iterable[Combination], problem: str) -> list[Combination]:
     """Give rows, the selected one with what would stop its start; empty where nothing would."""
     return [
         msgspec.structs.replace(
@@ -142,7 +142,7 @@ def _capabilities(provider: Plugin | None, sink: Plugin | None) -> Sequence[Capa
         power
         for backend in (provider and provider.provider, sink and sink.outputs)
         if backend
-        for power in powers(backend.implementation)
+        for power in power_names(backend.implementation)
     ]
     return [_capability(name, protocol, works=name in has) for protocol, name in POWERS]
 
@@ -161,7 +161,7 @@ def _job_store(primary: str, keeper: Plugin) -> str:
 
 def _remedy(missing: Sequence[str]) -> str:
     """Say which extras to install, and what no extra of this release installs."""
-    ours = [name for name in missing if extra(name)]
+    ours = [name for name in missing if has_extra(name)]
     install = f"install helios-core[{','.join(ours)}]" if ours else ""
     others = ", ".join(name for name in missing if name not in ours)
     absent = f"not part of this release: {others}" if others else ""

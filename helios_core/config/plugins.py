@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pluggy
 
-from helios_core.config.environment import PREFIX, Variable, variables
+from helios_core.config.environment import PREFIX, Variable, describe_variables
 from helios_core.errors import BrokenPlugin, DuplicatePlugin, UnknownPlugin
 from helios_core.model.jobs import Job
-from helios_core.storage import hooks 
+from helios_core.storage import hooks
 from helios_core.storage.data_provider import DataProvider
 from helios_core.storage.hooks import API_LEVEL, Backend, Reach
 from helios_core.storage.job_store import JobStore
@@ -23,7 +23,7 @@ GROUP = "helios"
 """The entry-point group of Helios plugins."""
 
 
-class Installed(msgspec.Struct, frozen=True, kw_only=True):
+class InstalledPlugin(msgspec.Struct, frozen=True, kw_only=True):
     """One entry point of one distribution."""
 
     name: str
@@ -65,7 +65,7 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
 class Plugin(msgspec.Struct, frozen=True, kw_only=True):
     """An imported plugin and what it offers."""
 
-    origin: Installed
+    origin: InstalledPlugin
     provider: Backend[DataProvider] | None
     jobs: Backend[JobStore] | None
     outputs: Backend[OutputStore] | None
@@ -87,15 +87,15 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
         named = {
             variable.name: variable
             for backend in self.offers.values()
-            for variable in variables(backend.settings, plugin=self.origin.name)
+            for variable in describe_variables(backend.settings, plugin=self.origin.name)
         }
         return tuple(named.values())
 
 
-def installed() -> list[Installed]:
+def installed_plugins() -> list[InstalledPlugin]:
     """Give every installed plugin by name; two distributions that claim one name give two."""
     found = {
-        Installed(
+        InstalledPlugin(
             name=entry.name,
             module=entry.value,
             distribution=entry.dist.name,
@@ -107,7 +107,7 @@ def installed() -> list[Installed]:
     return sorted(found, key=lambda plugin: (plugin.name, plugin.distribution))
 
 
-def find(name: str, choices: Sequence[Installed], *, setting: str) -> Installed:
+def find_plugin(name: str, choices: Sequence[InstalledPlugin], *, setting: str) -> InstalledPlugin:
     """
     Give the plugin of that name.
 
@@ -126,18 +126,18 @@ def find(name: str, choices: Sequence[Installed], *, setting: str) -> Installed:
     return found[0]
 
 
-def extra(name: str) -> bool:
+def has_extra(name: str) -> bool:
     """Whether an extra of this release installs the plugin."""
     known = metadata("helios-core").get_all("Provides-Extra") or []
     return name in known or name.replace("_", "-") in known
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """Give the known name that was probably meant."""
     return next(iter(get_close_matches(name, list(known), n=1)), None)
 
 
-def load(origin: Installed) -> Plugin:
+def load_plugin(origin: InstalledPlugin) -> Plugin:
     """
     Import a plugin and ask it what it offers.
 
@@ -161,16 +161,16 @@ def load(origin: Installed) -> Plugin:
     )
 
 
-def load_all() -> Iterator[Plugin | tuple[Installed, BrokenPlugin]]:
+def load_all_plugins() -> Iterator[Plugin | tuple[InstalledPlugin, BrokenPlugin]]:
     """Import every installed plugin, selected or not; a broken one comes with what is wrong."""
-    for origin in installed():
+    for origin in installed_plugins():
         try:
-            yield load(origin)
+            yield load_plugin(origin)
         except BrokenPlugin as error:
             yield origin, error
 
 
-def _offer(origin: Installed, hook: Callable[[], object], role: type) -> Backend[Any] | None:
+def _offer(origin: InstalledPlugin, hook: Callable[[], object], role: type) -> Backend[Any] | None:
     try:
         offer = hook()
     except Exception as error:
@@ -185,7 +185,9 @@ def _offer(origin: Installed, hook: Callable[[], object], role: type) -> Backend
             f"level {API_LEVEL}; install versions of both that fit"
         )
     if not isinstance(offer.reach, Reach):
-        raise BrokenPlugin(f"{origin} has reach {offer.reach!r}; it must be one of helios_core.Reach")
+        raise BrokenPlugin(
+            f"{origin} has reach {offer.reach!r}; it must be one of helios_core.Reach"
+        )
     return offer
 
 
@@ -195,11 +197,11 @@ def _observer(hook: pluggy.HookCaller) -> Callable[[Job], object] | None:
     return lambda job: hook(job=job)
 
 
-def _unknown(name: str, choices: Sequence[Installed], setting: str) -> str:
+def _unknown(name: str, choices: Sequence[InstalledPlugin], setting: str) -> str:
     names = sorted({plugin.name for plugin in choices})
-    if extra(name):
+    if has_extra(name):
         advice = f"install helios-core[{name}]"
-    elif guess := nearest(name, names):
+    elif guess := nearest_name(name, names):
         advice = f"the nearest is {guess}"
     else:
         advice = "install the distribution that brings it"

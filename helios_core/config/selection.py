@@ -8,8 +8,14 @@ import msgspec
 import structlog
 
 from helios_core.config import settings as own
-from helios_core.config.environment import read, variables
-from helios_core.config.plugins import Plugin, find, installed, load, nearest
+from helios_core.config.environment import describe_variables, read_variables
+from helios_core.config.plugins import (
+    Plugin,
+    find_plugin,
+    installed_plugins,
+    load_plugin,
+    nearest_name,
+)
 from helios_core.config.settings import Settings
 from helios_core.errors import BrokenPlugin, ConfigurationError, UnknownPlugin
 from helios_core.model.jobs import Job
@@ -27,7 +33,7 @@ SIDECAR = "bulk_export.db"
 """The job database beside the output, for a storage backend that cannot keep jobs."""
 
 
-class Chosen(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+class SelectedBackend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """A backend the configuration selects, with its settings."""
 
     plugin: Plugin
@@ -44,9 +50,9 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings
     plugins: tuple[Plugin, ...]
-    provider: Chosen[DataProvider]
-    jobs: Chosen[JobStore]
-    outputs: Chosen[OutputStore]
+    provider: SelectedBackend[DataProvider]
+    jobs: SelectedBackend[JobStore]
+    outputs: SelectedBackend[OutputStore]
 
 
 def configure(environ: Mapping[str, str]) -> Selection:
@@ -56,7 +62,7 @@ def configure(environ: Mapping[str, str]) -> Selection:
     Raises:
         ConfigurationError: As `select`.
     """
-    return select(*own.from_environment(environ))
+    return select(*own.read_settings(environ))
 
 
 def select(settings: Settings, problems: Sequence[str] = ()) -> Selection:
@@ -70,7 +76,7 @@ def select(settings: Settings, problems: Sequence[str] = ()) -> Selection:
     return _Choice(settings, [ConfigurationError(problem) for problem in problems]).selection()
 
 
-def names(settings: Settings) -> set[str]:
+def selected_names(settings: Settings) -> set[str]:
     """Name the plugins that settings ask for, whether they are installed or not."""
     return {_primary(settings), _output(settings), *settings.plugins}
 
@@ -122,7 +128,7 @@ class _Choice:
     def __init__(self, settings: Settings, problems: list[ConfigurationError]) -> None:
         self._settings = settings
         self._problems = problems
-        self._installed = installed()
+        self._installed = installed_plugins()
         self._loaded: dict[str, Plugin] = {}
         self._environ = settings.for_plugins()
 
@@ -143,7 +149,7 @@ class _Choice:
             outputs=outputs,
         )
 
-    def _provider(self) -> Chosen[DataProvider] | None:
+    def _provider(self) -> SelectedBackend[DataProvider] | None:
         setting = "HFS_STORAGE_BACKEND"
         name = _primary(self._settings)
         if index := self._settings.storage_backend.removeprefix(name).removeprefix("-"):
@@ -153,7 +159,7 @@ class _Choice:
         plugin = self._load(name, setting, role="data provider")
         return self._chosen(plugin, plugin.provider, setting) if plugin else None
 
-    def _jobs(self, primary: Plugin) -> Chosen[JobStore] | None:
+    def _jobs(self, primary: Plugin) -> SelectedBackend[JobStore] | None:
         if primary.jobs is not None:
             return self._chosen(primary, primary.jobs, "HFS_STORAGE_BACKEND")
         setting = f"HFS_STORAGE_BACKEND ({primary.origin.name}, which cannot keep jobs)"
@@ -161,7 +167,7 @@ class _Choice:
         self._environ["HFS_DATABASE_URL"] = str(self._settings.output_dir / SIDECAR)
         return self._chosen(plugin, plugin.jobs, setting) if plugin else None
 
-    def _outputs(self) -> Chosen[OutputStore] | None:
+    def _outputs(self) -> SelectedBackend[OutputStore] | None:
         name = _output(self._settings)
         setting = "HFS_BULK_EXPORT_OUTPUT_BACKEND"
         plugin = self._load(name, setting, role="output store")
@@ -172,7 +178,9 @@ class _Choice:
     def _load(self, name: str, setting: str, *, role: str | None = None) -> Plugin | None:
         try:
             if name not in self._loaded:
-                self._loaded[name] = load(find(name, self._installed, setting=setting))
+                self._loaded[name] = load_plugin(
+                    find_plugin(name, self._installed, setting=setting)
+                )
             plugin = self._loaded[name]
             if role is None or role in plugin.offers:
                 return plugin
@@ -184,19 +192,19 @@ class _Choice:
 
     def _chosen(
         self, plugin: Plugin, backend: Backend[T] | None, setting: str
-    ) -> Chosen[T] | None:
+    ) -> SelectedBackend[T] | None:
         if backend is None:
             return None
         self._check_reach(plugin, backend, setting)
-        known = variables(backend.settings, plugin=plugin.origin.name)
-        values, problems = read(known, self._environ)
+        known = describe_variables(backend.settings, plugin=plugin.origin.name)
+        values, problems = read_variables(known, self._environ)
         settings = None
         try:
             settings = None if problems else backend.settings(**values)
         except (ValueError, ConfigurationError) as error:
             problems.append(f"the settings of {plugin.origin} do not go together: {error}")
         self._problems += map(ConfigurationError, problems)
-        return Chosen(plugin=plugin, backend=backend, settings=settings)
+        return SelectedBackend(plugin=plugin, backend=backend, settings=settings)
 
     def _check_reach(self, plugin: Plugin, backend: Backend[Any], setting: str) -> None:
         if self._settings.cluster and backend.reach is not Reach.MACHINES:
@@ -260,7 +268,7 @@ def _announcer(plugins: Sequence[Plugin]) -> Callable[[Job], None]:
 
 
 def _unknown(name: str, known: set[str]) -> str:
-    guess = nearest(name, known)
+    guess = nearest_name(name, known)
     advice = f"the nearest is {guess}" if guess else "`helios settings` lists what there is"
     return f"{name} is not a setting of the server or of a selected plugin; {advice}"
 

@@ -10,9 +10,15 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, structs
 
-from helios_core.config.environment import PREFIX, TEST_PREFIX, read, text_of, variables
+from helios_core.config.environment import (
+    PREFIX,
+    TEST_PREFIX,
+    describe_variables,
+    read_variables,
+    to_text,
+)
 from helios_core.fhir.bulk_data import GuideVersion
-from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.model.parts import Compression
 from helios_core.storage.secrets import Secret
 
@@ -296,24 +302,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         own = {variable.name: getattr(self, variable.field) for variable in OWN}
         own["HFS_BULK_EXPORT_OUTPUT_DIR"] = self.output_dir
         revealed = {
-            name: value.reveal() if isinstance(value, Secret) else text_of(value)
+            name: value.reveal() if isinstance(value, Secret) else to_text(value)
             for name, value in (own | dict(self.others)).items()
         }
         return {name: text for name, text in revealed.items() if text}
 
 
-OWN = variables(Settings)
+OWN = describe_variables(Settings)
 """The server's own settings, in the order of their declaration."""
 
 
-def from_environment(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """
     Read the server's own settings, and give one sentence for everything wrong with them.
 
     An unreadable value counts as not set, so that the rest can still be looked at. What is left in
     `Settings.others` has not been checked: only the plugins know their names.
     """
-    values, problems = read(OWN, environ)
+    values, problems = read_variables(OWN, environ)
     names = {variable.name for variable in OWN}
     others = {
         name: Secret(text)
@@ -332,8 +338,8 @@ def _short_lease(settings: Settings) -> list[str]:
     lease = settings.bulk_export_lease_duration
     heartbeat = settings.bulk_export_heartbeat_interval
     too_short = (
-        f"HFS_BULK_EXPORT_LEASE_DURATION ({text_of(lease)}) must be above "
-        f"HFS_BULK_EXPORT_HEARTBEAT_INTERVAL ({text_of(heartbeat)}), which renews the lease; "
+        f"HFS_BULK_EXPORT_LEASE_DURATION ({to_text(lease)}) must be above "
+        f"HFS_BULK_EXPORT_HEARTBEAT_INTERVAL ({to_text(heartbeat)}), which renews the lease; "
         "three times as long is good"
     )
     return ([] if lease > heartbeat else [too_short]) + _unknown_types(settings)
@@ -343,9 +349,11 @@ def _unknown_types(settings: Settings) -> list[str]:
     """Tell which types to bring along no FHIR version has; one that not all have is fine."""
     problems = list[str]()
     for name in settings.bulk_export_referenced_types:
-        if any(name in table(version).types for version in FHIRVersion):
+        if any(name in load_definitions(version).types for version in FHIRVersion):
             continue
-        known = sorted(set[str]().union(*(table(version).types for version in FHIRVersion)))
+        known = sorted(
+            set[str]().union(*(load_definitions(version).types for version in FHIRVersion))
+        )
         # In other case than it is spelt everything is far from everything.
         close = {each.lower(): each for each in known}
         guess = next(iter(get_close_matches(name.lower(), close, n=1)), None)

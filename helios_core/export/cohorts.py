@@ -9,10 +9,10 @@ import msgspec
 import xxhash
 
 from helios_core.errors import InvalidRequest, ResourceNotFound, UnsupportedParameter
-from helios_core.export.filters import resolved_filters
-from helios_core.fhir.dates import span
-from helios_core.fhir.references import bases, split_reference
-from helios_core.model.exports import Cohort, ExportRequest, ExportView, Level, Purpose, Shard
+from helios_core.export.filters import resolve_filters
+from helios_core.fhir.dates import date_bounds
+from helios_core.fhir.references import base_urls, split_reference
+from helios_core.model.exports import Cohort, ExportRequest, ExportView, Level, Shard, ShardPurpose
 from helios_core.storage.data_provider import DataProvider
 
 PATIENT_GROUP_TYPES = frozenset({None, "person", "animal"})
@@ -27,12 +27,12 @@ Edge = Callable[[str], datetime]
 
 def earliest(text: str) -> datetime:
     """Give the first microsecond of a date or dateTime."""
-    return span(text)[0]
+    return date_bounds(text)[0]
 
 
 def latest(text: str) -> datetime:
     """Give the last microsecond of a date or dateTime."""
-    return span(text)[1]
+    return date_bounds(text)[1]
 
 
 class _Period(msgspec.Struct):
@@ -66,7 +66,7 @@ class _Group(msgspec.Struct):
     member: list[_Member] = msgspec.field(default_factory=list[_Member])
 
 
-class Groups:
+class GroupMembers:
     """The groups of one export."""
 
     def __init__(self, provider: DataProvider, request: ExportRequest) -> None:
@@ -95,7 +95,7 @@ class Groups:
             seen.add(group_id)
             for member in (await self._group(group_id, at)).member:
                 named = split_reference(
-                    member.entity.reference or "", bases(self._request.base_url)
+                    member.entity.reference or "", base_urls(self._request.base_url)
                 )
                 if named is None or not member.counts(at):
                     continue
@@ -142,7 +142,7 @@ class Groups:
 _MICROSECOND = timedelta(microseconds=1)
 
 
-async def view_of(
+async def resolve_view(
     provider: DataProvider, request: ExportRequest, transaction_time: datetime
 ) -> ExportView:
     """
@@ -155,12 +155,12 @@ async def view_of(
         ResourceNotFound: The group, or a group nested in it, does not exist.
         UnsupportedParameter: The group is not one of patients.
     """
-    view = await unfiltered_view_of(provider, request, transaction_time)
-    filters, gaps = await resolved_filters(provider, request, transaction_time)
+    view = await resolve_unfiltered_view(provider, request, transaction_time)
+    filters, gaps = await resolve_filters(provider, request, transaction_time)
     return msgspec.structs.replace(view, filters=filters, gaps=gaps)
 
 
-async def unfiltered_view_of(
+async def resolve_unfiltered_view(
     provider: DataProvider, request: ExportRequest, transaction_time: datetime
 ) -> ExportView:
     """Give the view without its filters, which may take long to resolve: enough to plan."""
@@ -170,7 +170,7 @@ async def unfiltered_view_of(
     )
 
 
-def older_view(view: ExportView) -> ExportView | None:
+def newcomers_view(view: ExportView) -> ExportView | None:
     """
     Give what newcomers bring from before `since`; None if nobody does.
 
@@ -184,9 +184,9 @@ def older_view(view: ExportView) -> ExportView | None:
     return msgspec.structs.replace(view, request=before, cohort=view.newcomers, newcomers=None)
 
 
-def view_for(view: ExportView, shard: Shard) -> ExportView:
+def shard_view(view: ExportView, shard: Shard) -> ExportView:
     """Give what of an export a shard is about."""
-    older = older_view(view) if shard.purpose is Purpose.OLDER else None
+    older = newcomers_view(view) if shard.purpose is ShardPurpose.OLDER else None
     return older or view
 
 
@@ -197,7 +197,7 @@ async def _cohorts(
     if request.level is not Level.GROUP:
         cohort = None if named is None else Cohort(key=_key(request, at), patients=named)
         return cohort, None
-    members, newcomers = await _members(Groups(provider, request), request, at)
+    members, newcomers = await _members(GroupMembers(provider, request), request, at)
     if named is not None:
         members, newcomers = members & named, newcomers & named
     key = _key(request, at)
@@ -215,7 +215,7 @@ def _key(request: ExportRequest, at: datetime) -> str:
 
 
 async def _members(
-    groups: Groups, request: ExportRequest, at: datetime
+    groups: GroupMembers, request: ExportRequest, at: datetime
 ) -> tuple[frozenset[str], frozenset[str]]:
     """Give whose data is shown, and who joined after `since`."""
     since, include = request.since, request.include_newly_added

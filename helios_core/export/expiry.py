@@ -16,7 +16,7 @@ BATCH = 100
 """How many jobs are removed between two looks into the job store."""
 
 
-async def remove(backends: Backends, tenant: str, job_id: str) -> None:
+async def remove_job(backends: Backends, tenant: str, job_id: str) -> None:
     """
     Remove an ended job's output, then forget the job; call it after `JobStore.cancel`.
 
@@ -46,7 +46,7 @@ async def _expire(backends: Backends, job: Job) -> bool:
     try:
         with suppress(JobNotFound):  # cancelled already, by its owner or by another process
             await backends.jobs.cancel(job.tenant, job.id)
-        await remove(backends, job.tenant, job.id)
+        await remove_job(backends, job.tenant, job.id)
     except BackendError as error:
         log.warning("job.removal_failed", job_id=job.id, reason=str(error))
         return False
@@ -70,7 +70,7 @@ async def _sweep_orphans(backends: Backends) -> int:
     return removed
 
 
-async def run(
+async def sweep_periodically(
     backends: Backends, *, output_ttl: timedelta, interval: timedelta, stop: asyncio.Event
 ) -> None:
     """Sweep now and at every interval until `stop` is set."""

@@ -8,9 +8,9 @@ from datetime import datetime
 
 import structlog
 
-from helios_core.export.transforms import UNREADABLE, undecodable
-from helios_core.fhir.references import bases
-from helios_core.fhir.search import Filter, Lookup, any_of, compile_query
+from helios_core.export.transforms import UNREADABLE, damaged_json
+from helios_core.fhir.references import base_urls
+from helios_core.fhir.search import Filter, Lookup, any_filter, compile_query
 from helios_core.model.exports import ExportRequest, ExportView, Level, Shard
 from helios_core.storage.data_provider import (
     WHOLE_TYPE,
@@ -27,7 +27,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 """How much is read at a time to answer a lookup."""
 
 
-def compiled_filters(request: ExportRequest, now: datetime) -> dict[str, Filter]:
+def compile_filters(request: ExportRequest, now: datetime) -> dict[str, Filter]:
     """
     Give by type what its resources must match.
 
@@ -42,14 +42,14 @@ def compiled_filters(request: ExportRequest, now: datetime) -> dict[str, Filter]
                 request.fhir_version,
                 each.resource_type,
                 each.pairs,
-                base_urls=bases(request.base_url),
+                base_urls=base_urls(request.base_url),
                 now=now,
             )
         )
-    return {resource_type: any_of(filters) for resource_type, filters in queries.items()}
+    return {resource_type: any_filter(filters) for resource_type, filters in queries.items()}
 
 
-async def resolved_filters(
+async def resolve_filters(
     provider: DataProvider, request: ExportRequest, at: datetime
 ) -> tuple[dict[str, Filter], tuple[str, ...]]:
     """
@@ -57,7 +57,7 @@ async def resolved_filters(
 
     An answer is kept in memory: one id for each resource a lookup finds.
     """
-    filters = compiled_filters(request, at)
+    filters = compile_filters(request, at)
     lookups = {lookup.key: lookup for each in filters.values() for lookup in each.lookups}
     answers = dict[str, frozenset[str]]()
     gaps = list[str]()
@@ -70,7 +70,7 @@ async def resolved_filters(
     }, tuple(dict.fromkeys(gaps))
 
 
-def read(
+def read_filtered(
     provider: DataProvider,
     view: ExportView,
     shard: Shard,
@@ -123,7 +123,9 @@ async def _answer(
     ids = set[str]()
     damaged = list[Damaged]()
     for shard in await provider.plan(view, shard_bytes=WHOLE_TYPE):
-        batches = read(provider, view, shard, found=lookup.filter, batch_bytes=BATCH_BYTES)
+        batches = read_filtered(
+            provider, view, shard, found=lookup.filter, batch_bytes=BATCH_BYTES
+        )
         async for batch in batches:
             found, undecoded = await asyncio.to_thread(_ids_in, lookup, batch.lines)
             ids |= found
@@ -150,7 +152,7 @@ def _ids_in(lookup: Lookup, lines: Sequence[bytes]) -> tuple[set[str], list[Dama
         try:
             ids |= lookup.ids_in(line)
         except UNREADABLE:
-            damaged.append(undecodable(lookup.resource_type, line))
+            damaged.append(damaged_json(lookup.resource_type, line))
     return ids, damaged
 
 

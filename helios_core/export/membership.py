@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from helios_core.export.cohorts import older_view
+from helios_core.export.cohorts import newcomers_view
 from helios_core.model.exports import Cohort, ExportView, Level
 from helios_core.storage.data_provider import DataProvider
 
@@ -19,13 +19,13 @@ AT_ONCE = 500
 """How many ids a provider is asked about in one go."""
 
 
-class Membership:
+class ExportMembership:
     """What one export shows, by reference."""
 
     def __init__(self, provider: DataProvider, view: ExportView) -> None:
         self._provider = provider
         self._view = view
-        self._older = older_view(view)
+        self._older = newcomers_view(view)
 
     async def exported(self, references: Collection[Reference]) -> set[Reference]:
         """Give those of the references that are in the output by type, age, level and filter."""
@@ -70,15 +70,15 @@ class Membership:
         return matching
 
     async def _belonging(self, resource_type: str, ids: Collection[str]) -> set[str]:
-        view = of_any_age(self._view, self._view.cohort)
+        view = without_dates(self._view, self._view.cohort)
         return await self._provider.among(view, resource_type, ids)
 
     async def _of_newcomers(self, resource_type: str, ids: Collection[str]) -> set[str]:
-        view = of_any_age(self._view, self._view.newcomers)
+        view = without_dates(self._view, self._view.newcomers)
         return await self._provider.among(view, resource_type, ids)
 
     async def _private(self, resource_type: str, ids: Collection[str]) -> set[str]:
-        everybody = of_any_age(self._view, None)
+        everybody = without_dates(self._view, None)
         request = replace(everybody.request, level=Level.PATIENT)
         view = replace(everybody, request=request)
         return await self._provider.among(view, resource_type, ids)
@@ -100,18 +100,18 @@ class Membership:
         return {
             (resource_type, resource_id)
             for resource_type, ids in by_type.items()
-            for some in in_chunks(ids)
+            for some in chunked(ids)
             for resource_id in await ask(resource_type, some)
         }
 
 
-def of_any_age(view: ExportView, cohort: Cohort | None) -> ExportView:
+def without_dates(view: ExportView, cohort: Cohort | None) -> ExportView:
     """Give a view of a cohort at the same instant that no change's date and no filter narrows."""
     request = replace(view.request, since=None, until=None)
     return replace(view, request=request, cohort=cohort, newcomers=None, filters={})
 
 
-def in_chunks(items: Iterable[T], size: int = AT_ONCE) -> Iterator[Sequence[T]]:
+def chunked(items: Iterable[T], size: int = AT_ONCE) -> Iterator[Sequence[T]]:
     """Give the items, some at a time."""
     rest = iter(items)
     while some := list(islice(rest, size)):

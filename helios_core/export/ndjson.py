@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from isal import isal_zlib
 
-from helios_core.model.completeness import added, digest_of
+from helios_core.model.completeness import lines_digest, sum_digests
 from helios_core.storage.data_provider import Batch
-from helios_core.storage.joined_lines import Framed, lengths_of, size_of
+from helios_core.storage.joined_lines import JoinedLines, line_lengths, ndjson_size
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ GZIP_WINDOW_BITS = 31
 """15 bits of window, plus 16 for a gzip header and trailer (RFC 1952)."""
 
 
-class Cutter:
+class PartCutter:
     """
     Cuts a stream of lines into parts by bytes and rows, and counts what it passes on.
 
@@ -69,7 +69,7 @@ class Cutter:
             self.bytes += size
             self.total_rows += fits
             taken = self._take(fits)
-            chunks = frame(taken)
+            chunks = to_chunks(taken)
             del taken  # a large line must not outlive its chunk
             while chunks:
                 yield chunks.pop(0)
@@ -78,21 +78,21 @@ class Cutter:
         """Give the first of the lines waiting, and count their digests."""
         taken, self._waiting = self._waiting[:fits], self._waiting[fits:]
         if self._digests is None:
-            self.digest_sum = added(self.digest_sum, digest_of(taken))
+            self.digest_sum = sum_digests(self.digest_sum, lines_digest(taken))
         else:
-            self.digest_sum = added(self.digest_sum, *self._digests[:fits])
+            self.digest_sum = sum_digests(self.digest_sum, *self._digests[:fits])
             self._digests = self._digests[fits:]
         return taken
 
     def _fitting(self) -> tuple[int, int]:
         """How many of the waiting lines the part still takes, and their size."""
         fits = len(self._waiting)
-        size = size_of(self._waiting)
+        size = ndjson_size(self._waiting)
         within_rows = self._max_rows is None or self.rows + fits <= self._max_rows
         if within_rows and self.bytes + size <= self._max_bytes:
             return fits, size
         fits = size = 0
-        for length in lengths_of(self._waiting):
+        for length in line_lengths(self._waiting):
             grown = size + length + 1
             rows = self.rows + fits
             if self._max_rows is not None and rows >= self._max_rows:
@@ -103,9 +103,9 @@ class Cutter:
         return fits, size
 
 
-def frame(lines: Sequence[bytes]) -> list[bytes]:
+def to_chunks(lines: Sequence[bytes]) -> list[bytes]:
     """Give lines as chunks of NDJSON, each line ended by a newline."""
-    if isinstance(lines, Framed):
+    if isinstance(lines, JoinedLines):
         return lines.chunks()
     if max(map(len, lines), default=0) <= LARGE_LINE_BYTES:
         return [b"\n".join((*lines, b""))] if lines else []
@@ -115,13 +115,13 @@ def frame(lines: Sequence[bytes]) -> list[bytes]:
         if len(line) <= LARGE_LINE_BYTES:
             small.append(line)
             continue
-        chunks += frame(small)
+        chunks += to_chunks(small)
         small = []
         chunks += (line, b"\n")
-    return chunks + frame(small)
+    return chunks + to_chunks(small)
 
 
-async def gzipped(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+async def gzip_chunks(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     """Compress a stream at the fastest level, in a thread."""
     compressor = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW_BITS)
     async for chunk in chunks:
@@ -130,7 +130,7 @@ async def gzipped(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     yield await asyncio.to_thread(compressor.flush)
 
 
-async def ahead(
+async def read_ahead(
     source: AsyncGenerator[T], *, heavy: Callable[[T], bool] = lambda _: False
 ) -> AsyncGenerator[T]:
     """

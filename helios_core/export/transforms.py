@@ -9,7 +9,7 @@ from helios_core.fhir.search import Filter
 from helios_core.fhir.subsetting import Trim, keep_elements
 from helios_core.model.exports import ExportView
 from helios_core.storage.data_provider import Damaged
-from helios_core.storage.joined_lines import text_of
+from helios_core.storage.joined_lines import joined_text
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises where there is no JSON."""
@@ -49,20 +49,20 @@ class Transform:
             try:
                 left += self._all([line])
             except UNREADABLE:
-                damaged.append(undecodable(self._resource_type, line))
+                damaged.append(damaged_json(self._resource_type, line))
         return left, damaged
 
 
 def _trimmed(trim: Trim, lines: Sequence[bytes]) -> list[bytes]:
     left = list[bytes]()
     for start in range(0, len(lines), _TRIMMED_AT_ONCE):
-        left += trim(text_of(lines[start : start + _TRIMMED_AT_ONCE]))
+        left += trim(joined_text(lines[start : start + _TRIMMED_AT_ONCE]))
     if len(left) != len(lines):
         raise msgspec.DecodeError("a line holds more or less than one resource")
     return left
 
 
-def undecodable(resource_type: str, line: bytes) -> Damaged:
+def damaged_json(resource_type: str, line: bytes) -> Damaged:
     """Give what to say of a line at which decoding failed."""
     found = _ID.match(line)
     return Damaged(
@@ -72,16 +72,16 @@ def undecodable(resource_type: str, line: bytes) -> Damaged:
     )
 
 
-def transform_of(view: ExportView, resource_type: str) -> Transform | None:
+def make_transform(view: ExportView, resource_type: str) -> Transform | None:
     """Give what a view does to the lines of a type; None where it takes them as they are."""
     request = view.request
     found = view.filters.get(resource_type)
-    asked = elements_of(request.elements, resource_type)
+    asked = elements_for(request.elements, resource_type)
     trim = None if asked is None else keep_elements(request.fhir_version, resource_type, asked)
     return None if found is None and trim is None else Transform(resource_type, found, trim)
 
 
-def elements_of(elements: Sequence[str], resource_type: str) -> frozenset[str] | None:
+def elements_for(elements: Sequence[str], resource_type: str) -> frozenset[str] | None:
     """
     Give what is asked for of one type by `element` and `Type.element`.
 

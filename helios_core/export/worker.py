@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from helios_core.errors import BackendError, HeliosError, JobNotFound, LeaseLost
-from helios_core.export.cohorts import view_of
+from helios_core.export.cohorts import resolve_view
 from helios_core.export.pipeline.shard_export import PartLimits, ShardExport
 from helios_core.model.exports import ExportView
 from helios_core.model.jobs import JobStatus, Lease
@@ -124,7 +124,7 @@ class Worker:
         """What the job shows; kept for the next shard, since a cohort can be large."""
         job = lease.job
         if self._latest is None or self._latest[0] != job.id:
-            view = await view_of(self._backends.provider, job.request, job.transaction_time)
+            view = await resolve_view(self._backends.provider, job.request, job.transaction_time)
             self._latest = (job.id, view)
         return self._latest[1]
 
@@ -210,7 +210,7 @@ class Worker:
             self._backends.announce(job)
 
 
-async def run(
+async def run_worker(
     name: str, backends: Backends, options: WorkerOptions, *, stop: asyncio.Event
 ) -> None:
     """Work until `stop` is set, then hand back the shard in hand and return."""

@@ -3,7 +3,7 @@
 import msgspec
 
 from helios_core.errors import InvalidResource
-from helios_core.fhir.strict_json import compact, members
+from helios_core.fhir.strict_json import compact_json, object_members
 
 _TYPES = frozenset(
     {
@@ -25,7 +25,7 @@ _WITH_RESOURCE = frozenset({"POST", "PUT"})
 _OTHER_CONDITIONS = ("ifNoneMatch", "ifModifiedSince")
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class ParsedEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a Bundle; what is absent is None."""
 
     full_url: str | None = None
@@ -43,22 +43,22 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the other conditions (ifNoneMatch, ...), none of which is supported."""
 
 
-class Bundle(msgspec.Struct, frozen=True, kw_only=True):
+class ParsedBundle(msgspec.Struct, frozen=True, kw_only=True):
     """A Bundle taken apart, entries in their order."""
 
     type: str
-    entries: tuple[Entry, ...]
+    entries: tuple[ParsedEntry, ...]
 
 
-def parse_bundle(body: bytes) -> Bundle:
+def parse_bundle(body: bytes) -> ParsedBundle:
     """
     Take a Bundle apart without decoding its resources.
 
     Raises:
         InvalidResource: It is not a Bundle, or an entry is malformed; entries count from 0.
     """
-    bundle = members(compact(body))
-    if _text(bundle, "resourceType", where="the body") != "Bundle":
+    bundle = object_members(compact_json(body))
+    if _text(bundle, "resourceType", where="the body") != "ParsedBundle":
         raise InvalidResource("the body is not a Bundle: resourceType must be Bundle")
     bundle_type = _text(bundle, "type", where="the Bundle")
     if bundle_type not in _TYPES:
@@ -67,7 +67,7 @@ def parse_bundle(body: bytes) -> Bundle:
         _entry(raw, f"entry {index}", requested=bundle_type in _REQUESTED)
         for index, raw in enumerate(_entries(bundle))
     )
-    return Bundle(type=bundle_type, entries=tuple(entries))
+    return ParsedBundle(type=bundle_type, entries=tuple(entries))
 
 
 def _entries(bundle: dict[str, msgspec.Raw]) -> list[msgspec.Raw]:
@@ -77,14 +77,14 @@ def _entries(bundle: dict[str, msgspec.Raw]) -> list[msgspec.Raw]:
         raise InvalidResource("Bundle.entry must be an array") from error
 
 
-def _entry(raw: msgspec.Raw, where: str, *, requested: bool) -> Entry:
+def _entry(raw: msgspec.Raw, where: str, *, requested: bool) -> ParsedEntry:
     entry = _object(raw, where)
     resource = bytes(entry["resource"]) if "resource" in entry else None
     full_url = _text(entry, "fullUrl", where=where) if "fullUrl" in entry else None
     if "request" not in entry:
         if requested:
             raise InvalidResource(f"{where} has no request; a batch or transaction needs it")
-        return Entry(full_url=full_url, resource=resource)
+        return ParsedEntry(full_url=full_url, resource=resource)
     request = _object(entry["request"], f"{where}.request")
     method = _text(request, "method", where=f"{where}.request")
     if method not in _METHODS:
@@ -93,7 +93,7 @@ def _entry(raw: msgspec.Raw, where: str, *, requested: bool) -> Entry:
         )
     if requested and method in _WITH_RESOURCE and resource is None:
         raise InvalidResource(f"{where} has no resource; {method} needs one")
-    return Entry(
+    return ParsedEntry(
         full_url=full_url,
         resource=resource,
         method=method,
@@ -108,7 +108,7 @@ def _entry(raw: msgspec.Raw, where: str, *, requested: bool) -> Entry:
 
 def _object(raw: msgspec.Raw, where: str) -> dict[str, msgspec.Raw]:
     try:
-        return members(raw)
+        return object_members(raw)
     except InvalidResource as error:
         raise InvalidResource(f"{where}: {error}") from error
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from helios_core.fhir.definitions import FHIRVersion, Table, table
+from helios_core.fhir.definitions import Definitions, FHIRVersion, load_definitions
 from helios_core.fhir.references import split_reference
 from helios_core.fhir.search.fhirpath import As, Is, Key, Step, parse_expression
 
@@ -50,21 +50,21 @@ def compartment_paths(
     fhir_version: FHIRVersion, compartment: str = "Patient"
 ) -> Mapping[str, tuple[Path, ...]]:
     """Give, for each type that can be in a compartment, where the deciding references are."""
-    definitions = table(fhir_version)
+    definitions = load_definitions(fhir_version)
     return {
         resource_type: tuple(
             dict.fromkeys(
                 path
                 for code in codes
-                for path in parameter_paths(definitions, compartment, resource_type, code=code)
+                for path in reference_paths(definitions, compartment, resource_type, code=code)
             )
         )
         for resource_type, codes in definitions.compartments[compartment].items()
     }
 
 
-def parameter_paths(
-    definitions: Table, compartment: str, resource_type: str, *, code: str
+def reference_paths(
+    definitions: Definitions, compartment: str, resource_type: str, *, code: str
 ) -> tuple[Path, ...]:
     """
     Give the paths at which a search parameter finds references to a compartment's own type.

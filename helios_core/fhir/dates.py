@@ -13,7 +13,7 @@ _EXPECTED = "a date (2026, 2026-11, 2026-11-22) or a dateTime (2026-11-22T19:46:
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def span(text: str) -> tuple[datetime, datetime]:
+def date_bounds(text: str) -> tuple[datetime, datetime]:
     """
     Give the first and the last microsecond that a date or dateTime covers (FHIR R4, 3.1.1.5.5).
 

@@ -7,7 +7,7 @@ import msgspec
 
 from helios_core.errors import InvalidRequest
 
-PRESENTATION = frozenset({"_format", "_pretty"})
+PRESENTATION_PARAMETERS = frozenset({"_format", "_pretty"})
 """Parameters about an answer's looks, legal everywhere; there is one look."""
 
 
@@ -28,7 +28,7 @@ class Preferences(msgspec.Struct, frozen=True, kw_only=True):
     handling: Handling = Handling.DEFAULT
 
 
-def preferences(lines: Sequence[str]) -> Preferences:
+def parse_preferences(lines: Sequence[str]) -> Preferences:
     """
     Read Prefer header lines (RFC 7240 section 2); preferences not known here are ignored.
 

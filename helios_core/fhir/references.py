@@ -30,12 +30,12 @@ def split_reference(reference: str, base_urls: Sequence[str] = ()) -> tuple[str,
     return (match[1], match[2]) if match else None
 
 
-def bases(base_url: str) -> tuple[str, ...]:
+def base_urls(base_url: str) -> tuple[str, ...]:
     """Give the base URLs of this server, none where it does not know its own."""
     return (base_url,) if base_url else ()
 
 
-def named_type(reference: str) -> str | None:
+def referenced_type(reference: str) -> str | None:
     """
     Give the resource type that a literal reference names, wherever it points.
 
@@ -45,7 +45,7 @@ def named_type(reference: str) -> str | None:
     return match[1] if match else None
 
 
-def rewrite(body: bytes, mapping: Mapping[str, str]) -> tuple[bytes, set[str]]:
+def replace_temporary(body: bytes, mapping: Mapping[str, str]) -> tuple[bytes, set[str]]:
     """
     Put `Type/id` in place of temporary references (urn:uuid:, urn:oid:), in compact JSON.
 
@@ -73,7 +73,7 @@ def conditional_references(body: bytes) -> set[str]:
     return {text for text in texts if text is not None}
 
 
-def rewrite_conditional(body: bytes, mapping: Mapping[str, str]) -> bytes:
+def replace_conditional(body: bytes, mapping: Mapping[str, str]) -> bytes:
     """Put `Type/id` in place of the references in compact JSON that are searches."""
 
     def replacement(match: re.Match[bytes]) -> bytes:

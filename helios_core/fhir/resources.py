@@ -10,10 +10,10 @@ import xxhash
 
 from helios_core.errors import InvalidResource
 from helios_core.fhir.compartments import patients_of
-from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.instants import format_instant
-from helios_core.fhir.search import Terms, terms_of
-from helios_core.fhir.strict_json import members, read_object
+from helios_core.fhir.search import IndexTerms, terms_of
+from helios_core.fhir.strict_json import object_members, read_object
 
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
@@ -35,7 +35,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """xxh3_64 of head and tail: equal hashes mean nothing has changed."""
     patients: tuple[str, ...] = ()
     """Ids of the patients whose compartment the resource is in, sorted, without repeats."""
-    terms: Terms | None = None
+    terms: IndexTerms | None = None
     """What to index for searches; None leaves it to the store to find out."""
 
     def stamped(self, version_id: int, last_updated: datetime) -> bytes:
@@ -93,7 +93,7 @@ def _checked_type(tree: dict[str, Any], fhir_version: FHIRVersion, expected: str
         raise InvalidResource(
             "resourceType is missing or not a string; every resource names its type"
         )
-    if found not in table(fhir_version).root_elements:
+    if found not in load_definitions(fhir_version).root_elements:
         raise InvalidResource(_unknown_type(found, fhir_version))
     if expected is not None and found != expected:
         raise InvalidResource(f"the body is of type {found} where {expected} is required")
@@ -101,7 +101,7 @@ def _checked_type(tree: dict[str, Any], fhir_version: FHIRVersion, expected: str
 
 
 def _unknown_type(found: str, fhir_version: FHIRVersion) -> str:
-    others = [v.value for v in FHIRVersion if found in table(v).root_elements]
+    others = [v.value for v in FHIRVersion if found in load_definitions(v).root_elements]
     if not others:
         return (
             f"resourceType is not a resource type of FHIR {fhir_version}, nor of another version"
@@ -127,7 +127,7 @@ def _checked_id(tree: dict[str, Any], expected: str | None) -> str:
 
 
 def _cut(text: bytes, resource_type: str, resource_id: str) -> tuple[bytes, bytes]:
-    elements = members(text)
+    elements = object_members(text)
     del elements["resourceType"]
     elements.pop("id", None)
     meta = _remaining_meta(elements.pop("meta", None))
@@ -141,7 +141,7 @@ def _remaining_meta(meta: msgspec.Raw | None) -> bytes:
         return b""
     if not bytes(meta).startswith(b"{"):
         raise InvalidResource("meta must be an object")
-    remaining = members(meta)
+    remaining = object_members(meta)
     remaining.pop("versionId", None)
     remaining.pop("lastUpdated", None)
     return b"," + msgspec.json.encode(remaining)[1:-1] if remaining else b""

@@ -60,7 +60,7 @@ def read_object(body: bytes) -> tuple[dict[str, Any], bytes]:
     return tree, text
 
 
-def compact(body: bytes) -> bytes:
+def compact_json(body: bytes) -> bytes:
     """
     Give JSON without insignificant white space; the text of its values is not looked into.
 
@@ -75,7 +75,7 @@ def compact(body: bytes) -> bytes:
         raise InvalidResource(_complaint(body, error)) from error
 
 
-def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+def object_members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     """
     Give the members of an object in compact text, undecoded.
 

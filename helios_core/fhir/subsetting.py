@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.elements import kept
+from helios_core.fhir.elements import kept_names
 
 _SUBSETTED = (
     b'{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationValue","code":"SUBSETTED"}'
@@ -29,7 +29,7 @@ def keep_elements(version: FHIRVersion, resource_type: str, elements: Collection
     Values are copied byte by byte, so that numbers keep their text, and the result is tagged as
     SUBSETTED (FHIR R4, 3.1.0.1.5).
     """
-    return _trimming(kept(version, resource_type, elements))
+    return _trimming(kept_names(version, resource_type, elements))
 
 
 @lru_cache(maxsize=256)

@@ -5,23 +5,23 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from helios_core.config.settings import NewlyAdded, Settings
-from helios_core.export.kickoff.accept import Policy
 from helios_core.export.kickoff.dry_run import FileLimits
+from helios_core.export.kickoff.parameters import ExportPolicy
 from helios_core.fhir.bulk_data import GUIDES
 from helios_core.http.access_log import AccessLog
-from helios_core.http.bulk.downloads import Parts
-from helios_core.http.bulk.file_urls import Links
-from helios_core.http.bulk.kickoff import KickOff, Quota, switched_off
-from helios_core.http.bulk.manifest import Manifests
-from helios_core.http.bulk.status import Polls, Status
+from helios_core.http.bulk.downloads import DownloadRoutes
+from helios_core.http.bulk.file_urls import FileURLSigner
+from helios_core.http.bulk.kickoff import ExportQuota, KickoffRoutes, disabled_routes
+from helios_core.http.bulk.manifest import ManifestRenderer
+from helios_core.http.bulk.status import PollLimits, StatusRoutes
 from helios_core.http.callers import Guard
-from helios_core.http.discovery import Discovery
+from helios_core.http.discovery import DiscoveryRoutes
 from helios_core.http.errors import exception_handlers
-from helios_core.http.rest.bundles import Bundles
-from helios_core.http.rest.conditional import ConditionalWriting
-from helios_core.http.rest.crud import Reading, Writing
-from helios_core.http.rest.history import History
-from helios_core.http.rest.search import Searching
+from helios_core.http.rest.bundles import BundleRoutes
+from helios_core.http.rest.conditional import ConditionalRoutes
+from helios_core.http.rest.crud import ReadRoutes, WriteRoutes
+from helios_core.http.rest.history import HistoryRoutes
+from helios_core.http.rest.search import SearchRoutes
 from helios_core.interactions.conditions import Conditions
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import SupportsHistory, SupportsSearch, SupportsWrites
@@ -50,7 +50,7 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
 
 
 def _discovery(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
-    return Discovery(
+    return DiscoveryRoutes(
         backends,
         guard,
         guide=GUIDES[settings.bulk_data_ig] if settings.bulk_export_enabled else None,
@@ -61,12 +61,12 @@ def _discovery(settings: Settings, backends: Backends, guard: Guard) -> list[HTT
 
 def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
     if not settings.bulk_export_enabled:
-        return switched_off()
-    kick_off = KickOff(
+        return disabled_routes()
+    kick_off = KickoffRoutes(
         backends,
         guard,
         policy=_policy(settings),
-        quota=Quota(
+        quota=ExportQuota(
             active=settings.bulk_export_max_concurrent_per_tenant,
             per_minute=settings.bulk_export_kickoffs_per_minute,
         ),
@@ -74,30 +74,30 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
             bytes=settings.bulk_export_part_bytes, rows=settings.bulk_export_part_rows
         ),
     )
-    status = Status(
+    status = StatusRoutes(
         backends,
         guard,
-        manifests=Manifests(GUIDES[settings.bulk_data_ig], _links(settings, backends)),
+        manifests=ManifestRenderer(GUIDES[settings.bulk_data_ig], _links(settings, backends)),
         output_ttl=settings.bulk_export_output_ttl,
-        polls=Polls(
+        polls=PollLimits(
             per_minute=settings.bulk_export_polls_per_minute,
             most_refused=settings.bulk_export_max_refused_polls,
         ),
     )
-    return [*kick_off.routes(), *status.routes(), *Parts(backends, guard).routes()]
+    return [*kick_off.routes(), *status.routes(), *DownloadRoutes(backends, guard).routes()]
 
 
-def _links(settings: Settings, backends: Backends) -> Links:
-    return Links(
+def _links(settings: Settings, backends: Backends) -> FileURLSigner:
+    return FileURLSigner(
         backends.outputs,
         access_token=settings.bulk_export_requires_access_token,
         valid_for=settings.bulk_export_file_url_ttl,
     )
 
 
-def _policy(settings: Settings) -> Policy:
+def _policy(settings: Settings) -> ExportPolicy:
     newly_added = settings.bulk_export_since_newly_added
-    return Policy(
+    return ExportPolicy(
         include_newly_added=newly_added is NewlyAdded.INCLUDE,
         referenced_types=settings.bulk_export_referenced_types,
         guide=GUIDES[settings.bulk_data_ig],
@@ -106,19 +106,21 @@ def _policy(settings: Settings) -> Policy:
 
 def _resources(backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
     provider = backends.provider
-    routes = Reading(provider, guard).routes()
+    routes = ReadRoutes(provider, guard).routes()
     conditions: Conditions | None = None
-    searching: Searching | None = None
+    searching: SearchRoutes | None = None
     if isinstance(provider, SupportsSearch):
         # The job store's name is the same in every process, and nobody outside is ever told it.
         conditions = Conditions(provider, provider, secret=backends.jobs.identity)
-        searching = Searching(provider, guard)
+        searching = SearchRoutes(provider, guard)
         routes += searching.routes()
     if isinstance(provider, SupportsWrites):
-        bundles = Bundles(provider, provider, guard, conditions=conditions, searching=searching)
-        routes += [*Writing(provider, guard, conditions).routes(), *bundles.routes()]
+        bundles = BundleRoutes(
+            provider, provider, guard, conditions=conditions, searching=searching
+        )
+        routes += [*WriteRoutes(provider, guard, conditions).routes(), *bundles.routes()]
         if conditions is not None:
-            routes += ConditionalWriting(provider, guard, conditions).routes()
+            routes += ConditionalRoutes(provider, guard, conditions).routes()
     if isinstance(provider, SupportsHistory):
-        routes += History(provider, guard).routes()
+        routes += HistoryRoutes(provider, guard).routes()
     return routes

@@ -9,8 +9,8 @@ from helios_core.config.settings import TENANT_PATTERN
 from helios_core.errors import InvalidRequest
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.media_types import FHIR_JSON
-from helios_core.http.negotiation import choices
-from helios_core.http.requests import READABLE, Incoming, query_of
+from helios_core.http.negotiation import parse_accept
+from helios_core.http.requests import READABLE, HTTPRequest, query_pairs
 from helios_core.interactions.callers import Caller
 
 TENANT: Final = re.compile(TENANT_PATTERN)
@@ -42,7 +42,7 @@ class Guard:
         self._default_tenant = default_tenant
         self._default_version = default_version
 
-    def admit(self, request: Incoming, *, in_any_form: bool = False) -> Caller:
+    def admit(self, request: HTTPRequest, *, in_any_form: bool = False) -> Caller:
         """
         Give the caller of a request whose answer is JSON, or may be anything at all.
 
@@ -50,7 +50,7 @@ class Guard:
             InvalidRequest: The tenant, the host or the FHIR version is malformed.
             NotAcceptable: The client accepts no JSON.
         """
-        if not in_any_form or "_format" in dict(query_of(request)):
+        if not in_any_form or "_format" in dict(query_pairs(request)):
             self._check_accept(request)
         named = self._named_version(request)
         return Caller(
@@ -60,7 +60,7 @@ class Guard:
             media_type=f"{FHIR_JSON}; fhirVersion={named.release}" if named else FHIR_JSON,
         )
 
-    def tenant(self, request: Incoming) -> str:
+    def tenant(self, request: HTTPRequest) -> str:
         """
         Give the tenant a request is about.
 
@@ -75,7 +75,7 @@ class Guard:
             )
         return values[0]
 
-    def base(self, request: Incoming) -> str:
+    def base(self, request: HTTPRequest) -> str:
         """
         Give the public base URL: the configured one, else the one the client used.
 
@@ -89,19 +89,19 @@ class Guard:
             raise InvalidRequest("The Host header is missing or is not a host with a port.")
         return f"{request.scope['scheme']}://{host}"
 
-    def _check_accept(self, request: Incoming) -> None:
-        wanted = dict(query_of(request)).get("_format")
+    def _check_accept(self, request: HTTPRequest) -> None:
+        wanted = dict(query_pairs(request)).get("_format")
         if wanted is not None:
             if wanted.partition(";")[0].strip().replace(" ", "+") not in FORMATS:
                 raise NotAcceptable("_format asks for a format that is not served; ask for json.")
             return
-        accepted = choices(request.headers.getall("accept", []))
+        accepted = parse_accept(request.headers.getall("accept", []))
         if accepted and not any(c.quality > 0 and c.name in JSON_TYPES for c in accepted):
             raise NotAcceptable(f"Accept leaves out JSON; this server answers in {FHIR_JSON}.")
 
-    def _named_version(self, request: Incoming) -> FHIRVersion | None:
+    def _named_version(self, request: HTTPRequest) -> FHIRVersion | None:
         headers = (
-            choices(request.headers.getall(name, [])) for name in ("accept", "content-type")
+            parse_accept(request.headers.getall(name, [])) for name in ("accept", "content-type")
         )
         named = [
             [c.parameters["fhirversion"] for c in header if "fhirversion" in c.parameters]

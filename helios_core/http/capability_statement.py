@@ -10,9 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from helios_core.fhir.bulk_data import Guide
-from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.instants import format_instant
-from helios_core.fhir.search import Supported, supported
+from helios_core.fhir.search import SupportedParameter, supported_parameters
 from helios_core.storage.data_provider import (
     DataProvider,
     SupportsHistory,
@@ -46,7 +46,7 @@ def capability_statement(
         "kind": "instance",
         "software": {"name": "Helios", "version": version("helios-core")},
         "implementation": {"description": "Helios FHIR server", "url": base},
-        "fhirVersion": table(fhir_version).label,
+        "fhirVersion": load_definitions(fhir_version).label,
         "format": ["application/fhir+json", "json"],
         "rest": [_rest(provider, fhir_version, guide=guide)],
     }
@@ -59,12 +59,12 @@ def _rest(
     provider: DataProvider, fhir_version: FHIRVersion, *, guide: Guide | None
 ) -> dict[str, Any]:
     interactions = [{"code": code} for code in _interactions(provider)]
-    searches = searchable(fhir_version) if isinstance(provider, SupportsSearch) else {}
+    searches = search_capabilities(fhir_version) if isinstance(provider, SupportsSearch) else {}
     rest: dict[str, Any] = {
         "mode": "server",
         "resource": [
             _resource(name, provider, interactions, guide=guide) | searches.get(name, {})
-            for name in sorted(table(fhir_version).types)
+            for name in sorted(load_definitions(fhir_version).types)
         ],
     }
     if isinstance(provider, SupportsWrites):
@@ -109,15 +109,15 @@ def _operation(guide: Guide, definition: str) -> dict[str, str]:
 
 
 @cache
-def searchable(version: FHIRVersion) -> Mapping[str, dict[str, Any]]:
+def search_capabilities(version: FHIRVersion) -> Mapping[str, dict[str, Any]]:
     """
     Give by type the elements of `CapabilityStatement.rest.resource` that are about searches.
 
     Whatever is listed works in `_typeFilter` too, so that nothing has to be marked as not
     supported there (Bulk Data 3.0.0, operation-not-supported). The first call compiles all types.
     """
-    types = sorted(table(version).types)
-    found = {name: supported(version, name) for name in types}
+    types = sorted(load_definitions(version).types)
+    found = {name: supported_parameters(version, name) for name in types}
     pointing = defaultdict[str, list[str]](list)
     for name in types:
         for each in found[name]:
@@ -127,10 +127,13 @@ def searchable(version: FHIRVersion) -> Mapping[str, dict[str, Any]]:
 
 
 def _told(
-    version: FHIRVersion, resource_type: str, found: Sequence[Supported], pointing: list[str]
+    version: FHIRVersion,
+    resource_type: str,
+    found: Sequence[SupportedParameter],
+    pointing: list[str],
 ) -> dict[str, Any]:
     # Of several definitions of one code the first counts, as it does for searching.
-    published = reversed(table(version).search_parameters(resource_type))
+    published = reversed(load_definitions(version).search_parameters(resource_type))
     definitions = {each.code: each.url for each in published}
     told = {
         "searchParam": [

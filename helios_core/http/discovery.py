@@ -13,8 +13,8 @@ from helios_core.fhir.definitions import FHIRVersion
 from helios_core.http.callers import Guard
 from helios_core.http.capability_statement import capability_statement
 from helios_core.http.openapi import openapi_document
-from helios_core.http.requests import READ, Incoming, parameters_of
-from helios_core.http.responses import resource_answer
+from helios_core.http.requests import READ, HTTPRequest, query_parameters
+from helios_core.http.responses import resource_response
 from helios_core.storage.backends import Backends
 
 NOBODY: Final = "readiness"
@@ -23,7 +23,7 @@ PATIENCE_SECONDS: Final = 5
 """How long all backends together may take to answer."""
 
 
-class Discovery:
+class DiscoveryRoutes:
     """Describes the server and tells whether it is ready."""
 
     def __init__(
@@ -51,10 +51,10 @@ class Discovery:
             route("/_liveness", http_method=READ, status_code=200)(self.alive),
         ]
 
-    async def metadata(self, request: Incoming) -> Response[bytes]:
+    async def metadata(self, request: HTTPRequest) -> Response[bytes]:
         """Give the CapabilityStatement of the FHIR version the client asks about."""
         caller = self._guard.admit(request)
-        parameters_of(request, ("mode",))
+        query_parameters(request, ("mode",))
         # The first statement of a version compiles every search parameter there is.
         statement = await asyncio.to_thread(
             capability_statement,
@@ -64,12 +64,12 @@ class Discovery:
             guide=self._guide,
             date=self._date,
         )
-        return resource_answer(caller, statement)
+        return resource_response(caller, statement)
 
-    async def openapi(self, request: Incoming) -> Response[bytes]:
+    async def openapi(self, request: HTTPRequest) -> Response[bytes]:
         """Give the OpenAPI document of the exports and searches."""
         caller = self._guard.admit(request)
-        parameters_of(request)
+        query_parameters(request)
         document = openapi_document(
             self._backends.provider, caller.fhir_version, base=caller.base, guide=self._guide
         )

@@ -68,18 +68,18 @@ HIDDEN: Final[Mapping[int, str]] = {
 log = structlog.stdlib.get_logger()
 
 
-def status_of(error: HeliosError) -> int:
+def status_for(error: HeliosError) -> int:
     """Give the HTTP status an error is answered with."""
     return next(STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES)
 
 
-def outcome(
+def outcome_response(
     status: int, code: str, diagnostics: str, *, headers: Mapping[str, str] | None = None
 ) -> Response[bytes]:
     """Give an answer of one OperationOutcome with one issue, a JSON one whatever was asked for."""
     retry = {"Retry-After": str(RETRY_AFTER[status])} if status in RETRY_AFTER else {}
     return Response(
-        outcome_line(severity_of(status), code, diagnostics),
+        outcome_line(severity_for(status), code, diagnostics),
         status_code=status,
         media_type=FHIR_JSON,
         headers={**retry, **(headers or {})},
@@ -91,27 +91,27 @@ def exception_handlers() -> ExceptionHandlersMap:
     return {HeliosError: _ours, HTTPException: _refusal, Exception: _unexpected}
 
 
-def outcome_of(error: HeliosError) -> bytes:
+def outcome_for(error: HeliosError) -> bytes:
     """Give the OperationOutcome of an error; of a fault of ours it tells no more than that."""
-    status = status_of(error)
-    return outcome_line(severity_of(status), error.code, HIDDEN.get(status, str(error)))
+    status = status_for(error)
+    return outcome_line(severity_for(status), error.code, HIDDEN.get(status, str(error)))
 
 
-def severity_of(status: int) -> Severity:
+def severity_for(status: int) -> Severity:
     """Give how bad a status is: fatal where asking again may not help."""
     return "fatal" if status == HTTPStatus.INTERNAL_SERVER_ERROR else "error"
 
 
-def reason_of(status: int) -> str:
+def reason_phrase(status: int) -> str:
     """Give the phrase that goes with a status."""
     return HTTPStatus(status).phrase
 
 
 def _ours(_: Request[Any, Any, Any], error: HeliosError) -> Response[bytes]:
-    status = status_of(error)
+    status = status_for(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request.failed", status=status, error=type(error).__name__, reason=str(error))
-    return outcome(status, error.code, HIDDEN.get(status, str(error)))
+    return outcome_response(status, error.code, HIDDEN.get(status, str(error)))
 
 
 def _refusal(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -123,7 +123,7 @@ def _refusal(request: Request[Any, Any, Any], error: HTTPException) -> Response[
         405: f"{request.method} is not possible at this address; possible are: {allowed}.",
         413: "The request body is larger than this server accepts.",
     }.get(status, HIDDEN.get(status, error.detail))
-    return outcome(status, CODES.get(status, "invalid"), text, headers=error.headers)
+    return outcome_response(status, CODES.get(status, "invalid"), text, headers=error.headers)
 
 
 def _unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -133,4 +133,4 @@ def _unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         for frame in extract_tb(error.__traceback__)
     ]
     log.error("request.broke", error=type(error).__name__, where=where)
-    return outcome(500, "exception", HIDDEN[500])
+    return outcome_response(500, "exception", HIDDEN[500])

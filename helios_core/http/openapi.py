@@ -11,14 +11,18 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from helios_core.config.settings import TENANT_PATTERN
-from helios_core.export.kickoff.definitions import Parameter, Value, served
+from helios_core.export.kickoff.definitions import (
+    ParameterDefinition,
+    ValueKind,
+    served_parameters,
+)
 from helios_core.fhir.bulk_data import Guide
-from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.media_types import FHIR_JSON
-from helios_core.fhir.search import supported
+from helios_core.fhir.search import supported_parameters
 from helios_core.http.bulk.manifest import Manifest
-from helios_core.http.errors import reason_of
-from helios_core.interactions.search import SHAPING
+from helios_core.http.errors import reason_phrase
+from helios_core.interactions.search import RESULT_PARAMETER_TEXTS
 from helios_core.model.exports import Level
 from helios_core.storage.data_provider import DataProvider, SupportsSearch
 
@@ -29,39 +33,43 @@ RETRIED: Final = (429, 503)
 """The statuses that come with a Retry-After."""
 
 
-def referred(name: str) -> Schema:
+def schema_ref(name: str) -> Schema:
     """Give a reference to a schema of the document."""
     return {"$ref": REFERENCE.format(name=name)}
 
 
-def parameter(name: str, place: str, schema: Schema, *, required: bool = True) -> Schema:
+def parameter_object(name: str, place: str, schema: Schema, *, required: bool = True) -> Schema:
     """Give a parameter of an operation."""
     return {"name": name, "in": place, "required": required, "schema": schema}
 
 
-def header(name: str, description: str, schema: Schema) -> Schema:
+def header_object(name: str, description: str, schema: Schema) -> Schema:
     """Give the headers of an answer that has one."""
     return {name: {"description": description, "required": True, "schema": schema}}
 
 
-def content(schema: Schema, *media_types: str) -> Schema:
+def content_object(schema: Schema, *media_types: str) -> Schema:
     """Give a body in any of some media types."""
     return {"content": {media_type: {"schema": schema} for media_type in media_types}}
 
 
-def answers(good: Mapping[int, Schema], *bad: int) -> Schema:
+def response_objects(good: Mapping[int, Schema], *bad: int) -> Schema:
     """Give the answers of an operation; those that are bad are OperationOutcomes."""
     told = {
-        str(status): {"description": reason_of(status), **answer}
+        str(status): {"description": reason_phrase(status), **answer}
         for status, answer in good.items()
     }
     return told | {str(status): _refusal(status) for status in bad}
 
 
 def _refusal(status: int) -> Schema:
-    again = header("Retry-After", "Seconds to wait", SECONDS) if status in RETRIED else {}
-    answer = content(referred("OperationOutcome"), FHIR_JSON)
-    return {"description": reason_of(status), **answer, **({"headers": again} if again else {})}
+    again = header_object("Retry-After", "Seconds to wait", SECONDS) if status in RETRIED else {}
+    answer = content_object(schema_ref("OperationOutcome"), FHIR_JSON)
+    return {
+        "description": reason_phrase(status),
+        **answer,
+        **({"headers": again} if again else {}),
+    }
 
 
 def _resource(name: str, **properties: Schema) -> Schema:
@@ -87,16 +95,16 @@ SCHEMAS: Final[Schema] = {
 }
 """The manifest's is made of the class that is sent."""
 
-TENANT: Final = parameter(
+TENANT: Final = parameter_object(
     "X-Tenant-ID", "header", {"type": "string", "pattern": TENANT_PATTERN}, required=False
 ) | {"description": "Whose data; the server's default tenant where it is left out."}
-JOB: Final = parameter("job_id", "path", {"type": "string"})
+JOB: Final = parameter_object("job_id", "path", {"type": "string"})
 PROGRESS: Final = {
-    **header("Retry-After", "Seconds to wait before the next poll", SECONDS),
-    **header("X-Progress", "How far it is", {"type": "string"}),
+    **header_object("Retry-After", "Seconds to wait before the next poll", SECONDS),
+    **header_object("X-Progress", "How far it is", {"type": "string"}),
 }
-ETAG: Final = header("ETag", "A strong validator", {"type": "string"})
-NDJSON_FILE: Final = content({"type": "string"}, "application/fhir+ndjson")
+ETAG: Final = header_object("ETag", "A strong validator", {"type": "string"})
+NDJSON_FILE: Final = content_object({"type": "string"}, "application/fhir+ndjson")
 
 
 DESCRIPTION: Final = (
@@ -141,7 +149,7 @@ def openapi_document(
 
 def _schemas(fhir_version: FHIRVersion, guide: Guide | None) -> Iterator[tuple[str, Schema]]:
     """Give the schemas that depend on versions."""
-    yield TYPE, {"type": "string", "enum": sorted(table(fhir_version).types)}
+    yield TYPE, {"type": "string", "enum": sorted(load_definitions(fhir_version).types)}
     if guide is not None and "POST" in guide.kick_off_methods:
         for level in Level:
             yield _body_name(level), _parameters(_asked_at(level, "POST", guide))
@@ -152,8 +160,8 @@ def _body_name(level: Level) -> str:
 
 
 def _discovery() -> Iterator[tuple[str, Schema]]:
-    statement = content({"type": "object"}, FHIR_JSON)
-    told = content({"type": "object"}, "application/json")
+    statement = content_object({"type": "object"}, FHIR_JSON)
+    told = content_object({"type": "object"}, "application/json")
     doors = {
         "/metadata": ("The CapabilityStatement", {200: statement}, (400, 406)),
         "/openapi.json": ("This document", {200: told}, (400, 406)),
@@ -162,7 +170,7 @@ def _discovery() -> Iterator[tuple[str, Schema]]:
         "/_liveness": ("Whether the process answers", {200: told}, ()),
     }
     for path, (summary, good, bad) in doors.items():
-        yield path, {"get": {"summary": summary, "responses": answers(good, *bad)}}
+        yield path, {"get": {"summary": summary, "responses": response_objects(good, *bad)}}
 
 
 def _exports(guide: Guide) -> dict[str, Schema]:
@@ -186,61 +194,62 @@ def _exports(guide: Guide) -> dict[str, Schema]:
     return paths
 
 
-def _asked_at(level: Level, method: str, guide: Guide) -> list[Parameter]:
+def _asked_at(level: Level, method: str, guide: Guide) -> list[ParameterDefinition]:
     return [
         each
-        for each in served(guide)
+        for each in served_parameters(guide)
         if method in each.methods and (each.system or level is not Level.SYSTEM)
     ]
 
 
 def _kick_off(guide: Guide, level: Level, method: str) -> Schema:
-    place = header("Content-Location", "Where to ask for the status", {"type": "string"})
-    group = [parameter("resource_id", "path", {"type": "string"})]
+    place = header_object("Content-Location", "Where to ask for the status", {"type": "string"})
+    group = [parameter_object("resource_id", "path", {"type": "string"})]
     query = _asked_at(level, method, guide) if method == "GET" else []
     operation: Schema = {
         "parameters": [
             TENANT,
-            parameter("Prefer", "header", {"type": "string", "pattern": PREFERENCES}),
+            parameter_object("Prefer", "header", {"type": "string", "pattern": PREFERENCES}),
             *(group if level is Level.GROUP else ()),
             *map(_in_query, query),
         ],
-        "responses": answers(
+        "responses": response_objects(
             {
-                200: content(referred("Parameters"), FHIR_JSON) | {"description": "A dry run"},
+                200: content_object(schema_ref("Parameters"), FHIR_JSON)
+                | {"description": "A dry run"},
                 202: {"description": "The export has begun", "headers": place},
             },
             *(400, 404, 406, 413, 415, 429, 500, 503),
         ),
     }
     if method == "POST":
-        body = content(referred(_body_name(level)), FHIR_JSON, "application/json")
+        body = content_object(schema_ref(_body_name(level)), FHIR_JSON, "application/json")
         operation["requestBody"] = {"required": True, **body}
     return operation
 
 
-def _in_query(asked: Parameter) -> Schema:
+def _in_query(asked: ParameterDefinition) -> Schema:
     text = _text(asked)
     schema = {"type": "array", "items": text} if asked.repeats else text
     example = [asked.example] if asked.repeats else asked.example
-    told = parameter(asked.name, "query", schema, required=False)
+    told = parameter_object(asked.name, "query", schema, required=False)
     return told | {"description": asked.meaning, "example": example}
 
 
-def _text(asked: Parameter) -> Schema:
+def _text(asked: ParameterDefinition) -> Schema:
     """Give the schema of a value as a text."""
     if asked.name == "_type":
-        return referred(TYPE)
+        return schema_ref(TYPE)
     if asked.choices:
         return {"type": "string", "enum": asked.choices}
-    if asked.value is Value.INSTANT:
+    if asked.value is ValueKind.INSTANT:
         return {"type": "string", "format": "date-time"}
-    if asked.value is Value.NUMBER:
+    if asked.value is ValueKind.NUMBER:
         return {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"}
     return {"type": "string"}
 
 
-def _parameters(asked: list[Parameter]) -> Schema:
+def _parameters(asked: list[ParameterDefinition]) -> Schema:
     """Give the schema of a Parameters resource with entries for what can be asked for."""
     entries = [_entry(each, kind) for each in asked for kind in each.value.kinds]
     example = [
@@ -258,7 +267,7 @@ def _parameters(asked: list[Parameter]) -> Schema:
     }
 
 
-def _entry(asked: Parameter, kind: str) -> Schema:
+def _entry(asked: ParameterDefinition, kind: str) -> Schema:
     return {
         "type": "object",
         "description": asked.meaning,
@@ -268,7 +277,7 @@ def _entry(asked: Parameter, kind: str) -> Schema:
     }
 
 
-def _value(asked: Parameter, kind: str) -> Schema:
+def _value(asked: ParameterDefinition, kind: str) -> Schema:
     """Give the schema of a value in one of the kinds it may have."""
     text = _text(asked)
     within = {"valueReference": "reference", "valueCoding": "code"}.get(kind)
@@ -276,19 +285,19 @@ def _value(asked: Parameter, kind: str) -> Schema:
         return {"type": "object", "required": [within], "properties": {within: text}}
     if kind == "valueBoolean":
         return {"type": "boolean"}
-    if asked.value is Value.NUMBER and kind != "valueString":
+    if asked.value is ValueKind.NUMBER and kind != "valueString":
         return {"type": "integer", "minimum": 1, "maximum": 10**18 - 1}
     return text
 
 
 def _poll() -> Schema:
-    manifest = content(referred("Manifest"), "application/json")
-    number = parameter("page", "query", {"type": "integer", "minimum": 1}, required=False)
-    expires = header("Expires", "From when the files may be gone", {"type": "string"})
+    manifest = content_object(schema_ref("Manifest"), "application/json")
+    number = parameter_object("page", "query", {"type": "integer", "minimum": 1}, required=False)
+    expires = header_object("Expires", "From when the files may be gone", {"type": "string"})
     return {
         "summary": "How far an export is, then its manifest",
         "parameters": [TENANT, JOB, number],
-        "responses": answers(
+        "responses": response_objects(
             {
                 200: manifest | {"description": "It is complete", "headers": expires},
                 202: manifest
@@ -303,20 +312,27 @@ def _end() -> Schema:
     return {
         "summary": "End an export and remove its files",
         "parameters": [TENANT, JOB],
-        "responses": answers({202: {"description": "It is ended"}}, 400, 404, 406, 500, 503),
+        "responses": response_objects(
+            {202: {"description": "It is ended"}}, 400, 404, 406, 500, 503
+        ),
     }
 
 
 def _download() -> Schema:
     conditions = ("Range", "If-Range", "If-None-Match")
     optional = [
-        parameter(each, "header", {"type": "string"}, required=False) for each in conditions
+        parameter_object(each, "header", {"type": "string"}, required=False) for each in conditions
     ]
     whole = NDJSON_FILE | {"headers": ETAG}
     return {
         "summary": "Download one file",
-        "parameters": [TENANT, JOB, parameter("name", "path", {"type": "string"}), *optional],
-        "responses": answers(
+        "parameters": [
+            TENANT,
+            JOB,
+            parameter_object("name", "path", {"type": "string"}),
+            *optional,
+        ],
+        "responses": response_objects(
             {
                 200: whole | {"description": "All of it"},
                 206: whole | {"description": "A range of it"},
@@ -328,19 +344,20 @@ def _download() -> Schema:
 
 
 def _searches(fhir_version: FHIRVersion) -> dict[str, Schema]:
-    named = parameter("resource_type", "path", referred(TYPE))
+    named = parameter_object("resource_type", "path", schema_ref(TYPE))
     asked = _asked(fhir_version)
     form = {
         "type": "object",
         "properties": {name: {"type": "string"} for name in asked},
         "additionalProperties": {"type": "string"},
     }
-    bundle = {200: content(referred("Bundle"), FHIR_JSON)}
-    responses = answers(bundle, 400, 404, 406, 413, 415, 500, 503)
+    bundle = {200: content_object(schema_ref("Bundle"), FHIR_JSON)}
+    responses = response_objects(bundle, 400, 404, 406, 413, 415, 500, 503)
     common = {"responses": responses, "summary": "Search resources of a type, in pages"}
-    by_form = {"required": True, **content(form, "application/x-www-form-urlencoded")}
+    by_form = {"required": True, **content_object(form, "application/x-www-form-urlencoded")}
     in_query = [
-        parameter(name, "query", {"type": "string"}, required=False) | {"description": meaning}
+        parameter_object(name, "query", {"type": "string"}, required=False)
+        | {"description": meaning}
         for name, meaning in asked.items()
     ]
     return {
@@ -355,7 +372,7 @@ def _asked(fhir_version: FHIRVersion) -> dict[str, str]:
     """Give what can be asked of every type: those of any type, and what shapes the answer."""
     everywhere = {
         each.code: f"A search parameter of every type ({each.type})."
-        for each in supported(fhir_version, "Basic")
+        for each in supported_parameters(fhir_version, "Basic")
         if each.code.startswith("_")
     }
-    return {**everywhere, **SHAPING}
+    return {**everywhere, **RESULT_PARAMETER_TEXTS}

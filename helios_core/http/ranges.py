@@ -10,11 +10,11 @@ import msgspec
 RANGE: Final = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.IGNORECASE)
 
 
-class Unsatisfiable(ValueError):
+class RangeNotSatisfiable(ValueError):
     """The range begins behind the last byte."""
 
 
-class Span(msgspec.Struct, frozen=True):
+class ByteRange(msgspec.Struct, frozen=True):
     """Bytes from `start`, inclusive, to `end`, exclusive."""
 
     start: int
@@ -26,7 +26,7 @@ class Span(msgspec.Struct, frozen=True):
         return self.end - self.start
 
 
-def span_of(header: str | None, size: int) -> Span | None:
+def parse_range(header: str | None, size: int) -> ByteRange | None:
     """
     Give what a Range header asks for, or None where the whole is to be sent.
 
@@ -46,18 +46,18 @@ def span_of(header: str | None, size: int) -> Span | None:
         if last and int(last) < int(first):
             return None
     if start >= end:
-        raise Unsatisfiable
-    return Span(start, end)
+        raise RangeNotSatisfiable
+    return ByteRange(start, end)
 
 
-def still_same(if_range: str | None, *, etag: str, last_modified: datetime) -> bool:
+def if_range_holds(if_range: str | None, *, etag: str, last_modified: datetime) -> bool:
     """Whether If-Range is absent or names this very representation (§13.1.5)."""
     if if_range is None or if_range.strip() == etag:
         return True
     return _date(if_range) == last_modified
 
 
-def not_modified(if_none_match: str | None, etag: str) -> bool:
+def is_not_modified(if_none_match: str | None, etag: str) -> bool:
     """Whether If-None-Match says that the client has this representation (§13.1.2)."""
     if if_none_match is None:
         return False

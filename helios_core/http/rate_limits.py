@@ -16,18 +16,18 @@ from typing import Final
 import msgspec
 from litestar.exceptions import HTTPException
 
-from helios_core.http.requests import Incoming
+from helios_core.http.requests import HTTPRequest
 
 MINUTE: Final = 60.0
 AT_ONCE: Final = 6
 """Which fraction of a minute's requests may come at the same moment."""
 IPV6_HOST_BITS: Final = 64
 """An IPv6 client has a network of its own and may use any address in it."""
-MOST_CLIENTS: Final = 10_000
+MAX_CLIENTS: Final = 10_000
 """How many are remembered; of more the one that was served longest ago is forgotten."""
 
 
-class Throttled(HTTPException):
+class TooManyRequests(HTTPException):
     """The client asks too often; Retry-After says when it may again."""
 
     status_code = 429
@@ -40,7 +40,7 @@ class _Account(msgspec.Struct):
     """Refusals since the last request that was let in."""
 
 
-class Allowance:
+class RateLimiter:
     """
     Lets every client in so many times a minute, a sixth of that at once; 0 is without a limit.
 
@@ -71,14 +71,14 @@ class Allowance:
         # What is due is a sum of fractions, and must not refuse for the last bit of it.
         if wait > self._interval * 1e-6:
             account.refused += 1
-            raise Throttled(
+            raise TooManyRequests(
                 f"Too many {self._what}; wait as long as Retry-After says.",
                 headers={"Retry-After": str(math.ceil(wait))},
             )
         account.due = max(account.due, now) + self._interval
         account.refused = 0
         self._accounts.move_to_end(client)
-        while len(self._accounts) > MOST_CLIENTS:
+        while len(self._accounts) > MAX_CLIENTS:
             self._accounts.popitem(last=False)
 
     def refused(self, client: Hashable) -> int:
@@ -87,7 +87,7 @@ class Allowance:
         return account.refused if account else 0
 
 
-def client_of(request: Incoming) -> str:
+def client_address(request: HTTPRequest) -> str:
     """Give where a request comes from: an address, of IPv6 the network of its host."""
     if request.client is None:
         return ""

@@ -10,11 +10,11 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
 from helios_core.errors import BodyTooLarge, UnsupportedParameter
 from helios_core.fhir.media_types import FHIR_JSON
-from helios_core.fhir.preferences import PRESENTATION, Handling, preferences
-from helios_core.http.negotiation import Choice, choices
-from helios_core.interactions.callers import Caller, checked_type, pairs_of
+from helios_core.fhir.preferences import PRESENTATION_PARAMETERS, Handling, parse_preferences
+from helios_core.http.negotiation import AcceptItem, parse_accept
+from helios_core.interactions.callers import Caller, parse_pairs, require_type
 
-Incoming: TypeAlias = Request[Any, Any, Any]
+HTTPRequest: TypeAlias = Request[Any, Any, Any]
 
 READ: Final = (HttpMethod.GET, HttpMethod.HEAD)
 """The methods of a door that only shows something."""
@@ -33,7 +33,7 @@ class UnsupportedMediaType(HTTPException):
     status_code = 415
 
 
-def query_of(request: Incoming) -> list[tuple[str, str]]:
+def query_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
     """
     Give the decoded pairs of the query string, in order, repeats and empty values kept.
 
@@ -44,17 +44,17 @@ def query_of(request: Incoming) -> list[tuple[str, str]]:
 
 
 def _pairs(encoded: bytes, what: str) -> list[tuple[str, str]]:
-    return pairs_of(encoded.decode("latin-1"), what)
+    return parse_pairs(encoded.decode("latin-1"), what)
 
 
-def url_of(request: Incoming, base: str) -> str:
+def request_url(request: HTTPRequest, base: str) -> str:
     """Give the absolute URL of a request, its path and query exactly as they were sent."""
     path = request.scope["raw_path"].decode("latin-1")
     query = request.scope["query_string"].decode("latin-1")
     return f"{base}{path}?{query}" if query else f"{base}{path}"
 
 
-async def body_of(request: Incoming) -> bytes:
+async def json_body(request: HTTPRequest) -> bytes:
     """
     Give the body of a request that carries JSON.
 
@@ -66,7 +66,7 @@ async def body_of(request: Incoming) -> bytes:
     return await _whole_body(request)
 
 
-async def form_of(request: Incoming) -> list[tuple[str, str]]:
+async def form_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
     """
     Give the decoded pairs of a body that is a form, in order, repeats and empty values kept.
 
@@ -79,7 +79,7 @@ async def form_of(request: Incoming) -> list[tuple[str, str]]:
     return _pairs(await _whole_body(request), "The form in the body")
 
 
-async def _whole_body(request: Incoming) -> bytes:
+async def _whole_body(request: HTTPRequest) -> bytes:
     try:
         return await request.body()
     except RequestEntityTooLarge as error:
@@ -90,10 +90,10 @@ async def _whole_body(request: Incoming) -> bytes:
         ) from error
 
 
-def _check_content_type(request: Incoming, readable: Collection[str], *, default: str) -> None:
+def _check_content_type(request: HTTPRequest, readable: Collection[str], *, default: str) -> None:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Compressed bodies are not read; send the body as it is.")
-    media = choices(request.headers.getall("content-type", [default]))
+    media = parse_accept(request.headers.getall("content-type", [default]))
     if len(media) != 1 or media[0].name not in readable or _charset(media[0]) != "utf-8":
         raise UnsupportedMediaType(
             "The Content-Type is not one that is read at this address; send "
@@ -101,30 +101,30 @@ def _check_content_type(request: Incoming, readable: Collection[str], *, default
         )
 
 
-def _charset(media: Choice) -> str:
+def _charset(media: AcceptItem) -> str:
     return media.parameters.get("charset", "utf-8").lower().replace("utf8", "utf-8")
 
 
-def type_of(request: Incoming, caller: Caller) -> str:
+def path_type(request: HTTPRequest, caller: Caller) -> str:
     """
     Give the resource type a path begins with.
 
     Raises:
         ResourceNotFound: The caller's FHIR version has no such type.
     """
-    return checked_type(request.scope["path"].split("/")[1], caller.fhir_version)
+    return require_type(request.scope["path"].split("/")[1], caller.fhir_version)
 
 
-def parameters_of(request: Incoming, known: Collection[str] = ()) -> list[tuple[str, str]]:
+def query_parameters(request: HTTPRequest, known: Collection[str] = ()) -> list[tuple[str, str]]:
     """
     Give the parameters that mean something; `Prefer: handling=lenient` drops all others.
 
     Raises:
         UnsupportedParameter: There are others, and the client did not say to ignore them.
     """
-    pairs = [pair for pair in query_of(request) if pair[0] not in PRESENTATION]
+    pairs = [pair for pair in query_pairs(request) if pair[0] not in PRESENTATION_PARAMETERS]
     unknown = {name for name, _ in pairs if name not in known}
-    lenient = preferences(request.headers.getall("prefer", [])).handling is Handling.LENIENT
+    lenient = parse_preferences(request.headers.getall("prefer", [])).handling is Handling.LENIENT
     if unknown and not lenient:
         names = ", ".join(repr(name[:64]) for name in sorted(unknown))
         served = f"; served here: {', '.join(sorted(known))}" if known else ""

@@ -10,13 +10,13 @@ from litestar import Response
 from litestar.response.base import ASGIResponse
 
 from helios_core.errors import ResourceDeleted, ResourceNotFound
-from helios_core.http.ranges import not_modified
-from helios_core.http.requests import Incoming
+from helios_core.http.ranges import is_not_modified
+from helios_core.http.requests import HTTPRequest
 from helios_core.interactions.callers import Caller
 from helios_core.storage.data_provider import StoredVersion
 
 
-def raw(content: bytes | None) -> msgspec.Raw | None:
+def raw_json(content: bytes | None) -> msgspec.Raw | None:
     """Give JSON in a form that goes into a Bundle as it is."""
     return None if content is None else msgspec.Raw(content)
 
@@ -24,7 +24,7 @@ def raw(content: bytes | None) -> msgspec.Raw | None:
 Mode = Literal["match", "include", "outcome"]
 
 
-class Link(msgspec.Struct, frozen=True):
+class BundleLink(msgspec.Struct, frozen=True):
     """A Bundle.link."""
 
     relation: str
@@ -64,7 +64,7 @@ class BundleEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     response: EntryResponse | None = None
 
 
-class BundleAnswer(
+class BundleResource(
     msgspec.Struct,
     frozen=True,
     kw_only=True,
@@ -77,11 +77,11 @@ class BundleAnswer(
 
     type: str
     total: int | None = None
-    link: tuple[Link, ...] = ()
+    link: tuple[BundleLink, ...] = ()
     entry: tuple[BundleEntry, ...] = ()
 
 
-class Empty(Response[bytes]):
+class EmptyResponse(Response[bytes]):
     """An answer without a body and, unlike Litestar's, without the media type of one."""
 
     def __init__(self, *, status: int, headers: Mapping[str, str] | None = None) -> None:
@@ -90,7 +90,7 @@ class Empty(Response[bytes]):
     def to_asgi_response(
         self,
         app: Any,  # noqa: ANN401  the superclass has an alias of its own for it
-        request: Incoming,
+        request: HTTPRequest,
         **options: Any,  # noqa: ANN401
     ) -> ASGIResponse:
         """Give it as ASGI."""
@@ -100,7 +100,7 @@ class Empty(Response[bytes]):
         return answer
 
 
-def etag_of(version_id: int) -> str:
+def version_etag(version_id: int) -> str:
     """Give the weak validator of a version (FHIR R4, http.html#versioning)."""
     return f'W/"{version_id}"'
 
@@ -108,15 +108,15 @@ def etag_of(version_id: int) -> str:
 def version_headers(version_id: int, last_updated: datetime) -> dict[str, str]:
     """Give ETag and Last-Modified."""
     modified = format_datetime(last_updated.astimezone(UTC), usegmt=True)
-    return {"ETag": etag_of(version_id), "Last-Modified": modified}
+    return {"ETag": version_etag(version_id), "Last-Modified": modified}
 
 
-def address(caller: Caller, resource_type: str, resource_id: str) -> str:
+def resource_url(caller: Caller, resource_type: str, resource_id: str) -> str:
     """Give the absolute URL of a resource."""
     return f"{caller.base}/{resource_type}/{resource_id}"
 
 
-def content_of(stored: StoredVersion) -> bytes:
+def require_content(stored: StoredVersion) -> bytes:
     """
     Give the content of a version.
 
@@ -130,7 +130,7 @@ def content_of(stored: StoredVersion) -> bytes:
     return stored.content
 
 
-def found(stored: StoredVersion | None) -> StoredVersion:
+def require_found(stored: StoredVersion | None) -> StoredVersion:
     """
     Give a version back after making sure that there is one.
 
@@ -142,19 +142,19 @@ def found(stored: StoredVersion | None) -> StoredVersion:
     return stored
 
 
-def version_answer(
-    request: Incoming, caller: Caller, stored: StoredVersion | None
+def version_response(
+    request: HTTPRequest, caller: Caller, stored: StoredVersion | None
 ) -> Response[Any]:
     """Give an answer that is one version, or 304 to those who have it."""
-    version = found(stored)
-    content = content_of(version)
+    version = require_found(stored)
+    content = require_content(version)
     headers = version_headers(version.version_id, version.last_updated)
-    if not_modified(request.headers.get("if-none-match"), headers["ETag"]):
+    if is_not_modified(request.headers.get("if-none-match"), headers["ETag"]):
         return Response(None, status_code=304, headers=headers)
-    return resource_answer(caller, content, headers=headers)
+    return resource_response(caller, content, headers=headers)
 
 
-def resource_answer(
+def resource_response(
     caller: Caller,
     content: bytes,
     *,
@@ -167,6 +167,6 @@ def resource_answer(
     )
 
 
-def bundle_answer(caller: Caller, bundle: BundleAnswer) -> Response[bytes]:
+def bundle_response(caller: Caller, bundle: BundleResource) -> Response[bytes]:
     """Give an answer whose body is a Bundle."""
-    return resource_answer(caller, msgspec.json.encode(bundle))
+    return resource_response(caller, msgspec.json.encode(bundle))

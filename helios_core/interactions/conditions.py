@@ -17,14 +17,14 @@ from helios_core.errors import (
     ResourceExists,
     VersionConflict,
 )
-from helios_core.fhir.preferences import PRESENTATION
-from helios_core.fhir.strict_json import compact, members
-from helios_core.interactions.callers import Caller, pairs_of
-from helios_core.interactions.chains import answered
-from helios_core.interactions.search import Pairs, selection
+from helios_core.fhir.preferences import PRESENTATION_PARAMETERS
+from helios_core.fhir.strict_json import compact_json, object_members
+from helios_core.interactions.callers import Caller, parse_pairs
+from helios_core.interactions.chains import resolve_chains
+from helios_core.interactions.search import Pairs, parse_criteria
 from helios_core.storage.data_provider import (
     DataProvider,
-    Query,
+    SearchQuery,
     StoredVersion,
     SupportsSearch,
 )
@@ -83,14 +83,16 @@ class Conditions:
             InvalidRequest: There are no criteria, or one of them is not served.
             MultipleMatches: More than one resource matches.
         """
-        pairs = [pair for pair in criteria if pair[0] not in PRESENTATION]
+        pairs = [pair for pair in criteria if pair[0] not in PRESENTATION_PARAMETERS]
         if not pairs:
             raise InvalidRequest(
                 "A condition needs at least one search parameter, as in identifier=system|value."
             )
-        selected = await answered(self._searcher, caller, selection(caller, resource_type, pairs))
+        selected = await resolve_chains(
+            self._searcher, caller, parse_criteria(caller, resource_type, pairs)
+        )
         page = await self._searcher.search(
-            caller.tenant, caller.fhir_version, Query(filter=selected), count=TWO
+            caller.tenant, caller.fhir_version, SearchQuery(filter=selected), count=TWO
         )
         if len(page.resources) > 1 or page.next is not None:
             raise MultipleMatches(
@@ -115,7 +117,7 @@ class Conditions:
 
     async def _vacancy(self, caller: Caller, resource_type: str, criteria: Pairs) -> Vacancy:
         """Give the first of a condition's ids at which nothing lives."""
-        pairs = sorted(pair for pair in criteria if pair[0] not in PRESENTATION)
+        pairs = sorted(pair for pair in criteria if pair[0] not in PRESENTATION_PARAMETERS)
         number = 0
         while True:
             asked = [caller.tenant, caller.fhir_version, resource_type, pairs, number]
@@ -160,17 +162,17 @@ class Conditions:
         return own, there.version_id if there else 0
 
 
-def criteria_of(text: str, resource_type: str, what: str) -> Pairs:
+def parse_condition(text: str, resource_type: str, what: str) -> Pairs:
     """
     Give the criteria in a header or an entry: what would stand behind the question mark.
 
     Raises:
         InvalidRequest: It does not decode to UTF-8.
     """
-    return pairs_of(text.removeprefix(resource_type).removeprefix("?"), what)
+    return parse_pairs(text.removeprefix(resource_type).removeprefix("?"), what)
 
 
-def agreed(match: int | None, if_match: int | None) -> int | None:
+def require_same_version(match: int | None, if_match: int | None) -> int | None:
     """
     Give the version that must still be current when a change on a condition is made.
 
@@ -187,14 +189,14 @@ def agreed(match: int | None, if_match: int | None) -> int | None:
 
 def _own_id(body: bytes) -> str | None:
     """Give the id in a body, for `parse_resource` to check; None where there is none."""
-    own = members(compact(body)).get("id")
+    own = object_members(compact_json(body)).get("id")
     return None if own is None else str(msgspec.json.decode(own))
 
 
 VERSION_TAG: Final = re.compile(r'(?:W/)?"([1-9]\d{0,17})"')
 
 
-def if_match_of(header: str | None) -> int | None:
+def parse_if_match(header: str | None) -> int | None:
     """
     Give the version an If-Match names, None where there is no condition.
 

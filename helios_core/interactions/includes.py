@@ -10,15 +10,15 @@ from helios_core.errors import InvalidParameter, UnsupportedParameter
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.references import split_reference
 from helios_core.fhir.search import compile_query
-from helios_core.fhir.search.filters import make_decode
-from helios_core.fhir.search.parameters import Parameter, parameter
+from helios_core.fhir.search.filters import make_decoder
+from helios_core.fhir.search.parameters import CompiledParameter, find_parameter
 from helios_core.fhir.search.queries import reference_types
 from helios_core.fhir.search.references import reference_of
 from helios_core.interactions.callers import Caller
-from helios_core.interactions.chains import everything
-from helios_core.storage.data_provider import Query, StoredVersion, SupportsSearch
+from helios_core.interactions.chains import search_all
+from helios_core.storage.data_provider import SearchQuery, StoredVersion, SupportsSearch
 
-MOST: Final = 1000
+MAX_INCLUDED: Final = 1000
 """How many resources one page may have beside its matches."""
 MOST_BYTES: Final = 16 * 1024 * 1024
 """How many bytes of them, so that large ones do not pile up."""
@@ -31,7 +31,7 @@ class Include(msgspec.Struct, frozen=True, kw_only=True):
 
     source: str
     """The type that refers."""
-    parameter: Parameter
+    parameter: CompiledParameter
     """By which of its parameters."""
     targets: tuple[str, ...]
     """The types referred to."""
@@ -39,7 +39,7 @@ class Include(msgspec.Struct, frozen=True, kw_only=True):
     """Whether those that refer to the matches are shown, not those that matches refer to."""
 
 
-def include_of(version: FHIRVersion, searched: str, name: str, value: str) -> Include:
+def parse_include(version: FHIRVersion, searched: str, name: str, value: str) -> Include:
     """
     Give the meaning of an `_include` or `_revinclude`: `Type:parameter` or `Type:parameter:Type`.
 
@@ -55,7 +55,7 @@ def include_of(version: FHIRVersion, searched: str, name: str, value: str) -> In
         raise UnsupportedParameter(
             f"{name}: only references of the type searched are followed, {searched}:parameter."
         )
-    found = parameter(version, source, rest[0])
+    found = find_parameter(version, source, rest[0])
     types = reference_types(version, found)
     targets = tuple(each for each in types if rest[1:] in ([], [each]))
     if not targets or (reverse and searched not in targets):
@@ -71,7 +71,7 @@ def include_of(version: FHIRVersion, searched: str, name: str, value: str) -> In
     )
 
 
-async def included(
+async def find_included(
     provider: SupportsSearch,
     caller: Caller,
     includes: Sequence[Include],
@@ -85,7 +85,7 @@ async def included(
         async for stored in candidates:
             if _key(stored) in shown:
                 continue
-            if len(beside) == MOST or room <= 0:
+            if len(beside) == MAX_INCLUDED or room <= 0:
                 return beside, True
             shown.add(_key(stored))
             beside.append(stored)
@@ -101,14 +101,14 @@ async def _candidates(
 ) -> AsyncGenerator[StoredVersion]:
     for include in includes:
         for query in _queries(caller, include, matches):
-            async with aclosing(everything(provider, caller, query)) as found:
+            async with aclosing(search_all(provider, caller, query)) as found:
                 async for stored in found:
                     yield stored
 
 
 def _queries(
     caller: Caller, include: Include, matches: Sequence[StoredVersion]
-) -> Iterator[Query]:
+) -> Iterator[SearchQuery]:
     if include.reverse:
         sources = (f"{each.resource_type}/{each.id}" for each in matches)
         yield from _naming(caller, include.source, include.parameter.code, sources)
@@ -123,12 +123,12 @@ def _queries(
 
 def _naming(
     caller: Caller, resource_type: str, code: str, values: Iterable[str]
-) -> Iterator[Query]:
+) -> Iterator[SearchQuery]:
     """Give the queries for resources whose parameter has one of these values."""
     wanted = list(values)
     for start in range(0, len(wanted), AT_A_TIME):
         pairs = [(code, ",".join(wanted[start : start + AT_A_TIME]))]
-        yield Query(
+        yield SearchQuery(
             filter=compile_query(
                 caller.fhir_version, resource_type, pairs, base_urls=(caller.base,)
             )
@@ -138,7 +138,7 @@ def _naming(
 def _referred_to(
     caller: Caller, include: Include, matches: Sequence[StoredVersion]
 ) -> Iterator[tuple[str, str]]:
-    decode = make_decode(include.parameter.elements)
+    decode = make_decoder(include.parameter.elements)
     for match in matches:
         leaves: list[Any] = []
         for finder in include.parameter.finders:

@@ -6,11 +6,11 @@ from typing import Final
 from helios_core.errors import InvalidParameter
 
 DEFAULT_COUNT: Final = 50
-LARGEST_COUNT: Final = 1000
+MAX_COUNT: Final = 1000
 """A larger `_count` gets pages of this size, which FHIR allows (FHIR R4, search.html#count)."""
 
 
-def single(given: Sequence[tuple[str, str]], name: str) -> str | None:
+def single_value(given: Sequence[tuple[str, str]], name: str) -> str | None:
     """
     Give the one value of a parameter, None where it is absent.
 
@@ -23,7 +23,7 @@ def single(given: Sequence[tuple[str, str]], name: str) -> str | None:
     return values[0] if values else None
 
 
-def whole_number(name: str, text: str, *, least: int = 1) -> int:
+def parse_whole_number(name: str, text: str, *, least: int = 1) -> int:
     """
     Give the whole number a value is.
 
@@ -35,22 +35,22 @@ def whole_number(name: str, text: str, *, least: int = 1) -> int:
     return int(text)
 
 
-def number_of(given: Sequence[tuple[str, str]], name: str) -> int | None:
+def parse_number(given: Sequence[tuple[str, str]], name: str) -> int | None:
     """
     Give the value of a parameter that is a whole number from 1.
 
     Raises:
         InvalidParameter: It is not.
     """
-    text = single(given, name)
-    return None if text is None else whole_number(name, text)
+    text = single_value(given, name)
+    return None if text is None else parse_whole_number(name, text)
 
 
-def count_of(given: Sequence[tuple[str, str]]) -> int:
+def parse_count(given: Sequence[tuple[str, str]]) -> int:
     """
     Give the length of a page.
 
     Raises:
         InvalidParameter: `_count` is not a whole number from 1.
     """
-    return min(number_of(given, "_count") or DEFAULT_COUNT, LARGEST_COUNT)
+    return min(parse_number(given, "_count") or DEFAULT_COUNT, MAX_COUNT)

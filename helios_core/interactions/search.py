@@ -10,24 +10,29 @@ from typing import Final, TypeVar
 import msgspec
 
 from helios_core.errors import InvalidParameter, TooCostly, UnsupportedParameter
-from helios_core.fhir.definitions import FHIRVersion, table
-from helios_core.fhir.elements import spelt_out
-from helios_core.fhir.preferences import PRESENTATION
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
+from helios_core.fhir.elements import json_names
+from helios_core.fhir.preferences import PRESENTATION_PARAMETERS
 from helios_core.fhir.search import RESULT_PARAMETERS, Filter, compile_query
 from helios_core.interactions.callers import Caller
-from helios_core.interactions.includes import Include, include_of
-from helios_core.interactions.paging import DEFAULT_COUNT, LARGEST_COUNT, single, whole_number
-from helios_core.storage.data_provider import Order
+from helios_core.interactions.includes import Include, parse_include
+from helios_core.interactions.paging import (
+    DEFAULT_COUNT,
+    MAX_COUNT,
+    parse_whole_number,
+    single_value,
+)
+from helios_core.storage.data_provider import SortOrder
 
 Pairs = Sequence[tuple[str, str]]
 
-MOST_INCLUDES: Final = 20
+MAX_INCLUDES: Final = 20
 """How many `_include` and `_revinclude` one search may have: each is a search of its own."""
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
-class Total(StrEnum):
+class TotalMode(StrEnum):
     """How well the number of all matches must be known (FHIR R4, search.html#total)."""
 
     NONE = "none"
@@ -35,25 +40,25 @@ class Total(StrEnum):
     ACCURATE = "accurate"
 
 
-class Summary(StrEnum):
+class SummaryMode(StrEnum):
     """The summaries served."""
 
     FALSE = "false"
     COUNT = "count"
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class ParsedSearch(msgspec.Struct, frozen=True, kw_only=True):
     """One search: what it selects, and how the answer shall look."""
 
     resource_type: str
     given: tuple[tuple[str, str], ...]
     """What counted, without the place in the pages: the self link is made of it."""
     filter: Filter
-    order: Order = Order.ID
+    order: SortOrder = SortOrder.ID
     count: int = DEFAULT_COUNT
     after: str | None = None
     only_total: bool = False
-    total: Total | None = None
+    total: TotalMode | None = None
     elements: Mapping[str, frozenset[str]] = {}
     """By type, the only root elements wanted beside the mandatory ones."""
     includes: tuple[Include, ...] = ()
@@ -61,7 +66,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """One sentence for everything that was ignored."""
 
 
-def understood(caller: Caller, resource_type: str, pairs: Pairs, *, lenient: bool) -> Asked:
+def parse_search(
+    caller: Caller, resource_type: str, pairs: Pairs, *, lenient: bool
+) -> ParsedSearch:
     """
     Give the meaning of search parameters; what is not served is ignored where that is allowed.
 
@@ -72,7 +79,7 @@ def understood(caller: Caller, resource_type: str, pairs: Pairs, *, lenient: boo
     kept: list[tuple[str, str]] = []
     ignored: list[str] = []
     for name, value in pairs:
-        if name in PRESENTATION:
+        if name in PRESENTATION_PARAMETERS:
             continue
         try:
             _check(caller, resource_type, name, value)
@@ -85,7 +92,7 @@ def understood(caller: Caller, resource_type: str, pairs: Pairs, *, lenient: boo
     return _asked(caller, resource_type, kept, tuple(dict.fromkeys(ignored)))
 
 
-def selection(caller: Caller, resource_type: str, pairs: Pairs) -> Filter:
+def parse_criteria(caller: Caller, resource_type: str, pairs: Pairs) -> Filter:
     """
     Give the filter of the parameters that select.
 
@@ -96,19 +103,21 @@ def selection(caller: Caller, resource_type: str, pairs: Pairs) -> Filter:
     return compile_query(caller.fhir_version, resource_type, pairs, base_urls=(caller.base,))
 
 
-def _asked(caller: Caller, resource_type: str, given: Pairs, ignored: tuple[str, ...]) -> Asked:
-    count = _count(single(given, "_count"))
-    summary = _choice(Summary, "_summary", single(given, "_summary"))
-    return Asked(
+def _asked(
+    caller: Caller, resource_type: str, given: Pairs, ignored: tuple[str, ...]
+) -> ParsedSearch:
+    count = _count(single_value(given, "_count"))
+    summary = _choice(SummaryMode, "_summary", single_value(given, "_summary"))
+    return ParsedSearch(
         resource_type=resource_type,
         given=tuple(_used(pair, count) for pair in given if pair[0] != "_after"),
-        filter=selection(caller, resource_type, [p for p in given if p[0] not in _SERVED]),
-        order=_choice(Order, "_sort", single(given, "_sort")) or Order.ID,
+        filter=parse_criteria(caller, resource_type, [p for p in given if p[0] not in _SERVED]),
+        order=_choice(SortOrder, "_sort", single_value(given, "_sort")) or SortOrder.ID,
         count=count or DEFAULT_COUNT,
-        after=single(given, "_after"),
-        only_total=summary is Summary.COUNT or count == 0,
-        total=_choice(Total, "_total", single(given, "_total")),
-        elements=elements_of(caller.fhir_version, resource_type, given),
+        after=single_value(given, "_after"),
+        only_total=summary is SummaryMode.COUNT or count == 0,
+        total=_choice(TotalMode, "_total", single_value(given, "_total")),
+        elements=parse_elements(caller.fhir_version, resource_type, given),
         includes=_includes(caller.fhir_version, resource_type, given),
         ignored=ignored,
     )
@@ -116,12 +125,14 @@ def _asked(caller: Caller, resource_type: str, given: Pairs, ignored: tuple[str,
 
 def _includes(version: FHIRVersion, searched: str, given: Pairs) -> tuple[Include, ...]:
     wanted = dict.fromkeys(pair for pair in given if pair[0] in _INCLUDES)
-    if len(wanted) > MOST_INCLUDES:
-        raise TooCostly(f"A search may have {MOST_INCLUDES} _include and _revinclude at most.")
-    return tuple(include_of(version, searched, name, value) for name, value in wanted)
+    if len(wanted) > MAX_INCLUDES:
+        raise TooCostly(f"A search may have {MAX_INCLUDES} _include and _revinclude at most.")
+    return tuple(parse_include(version, searched, name, value) for name, value in wanted)
 
 
-def elements_of(version: FHIRVersion, searched: str, given: Pairs) -> Mapping[str, frozenset[str]]:
+def parse_elements(
+    version: FHIRVersion, searched: str, given: Pairs
+) -> Mapping[str, frozenset[str]]:
     """
     Give the elements that `_elements` names by type; those named without one are of the matches.
 
@@ -132,7 +143,7 @@ def elements_of(version: FHIRVersion, searched: str, given: Pairs) -> Mapping[st
     for name in (each for key, value in given if key == "_elements" for each in value.split(",")):
         resource_type, _, element = name.rpartition(".")
         resource_type = resource_type or searched
-        if resource_type not in table(version).types or not spelt_out(
+        if resource_type not in load_definitions(version).types or not json_names(
             version, resource_type, element
         ):
             raise InvalidParameter(
@@ -147,7 +158,7 @@ def _check(caller: Caller, resource_type: str, name: str, value: str) -> None:
     """Refuse a parameter that is not served; values are looked at once all are together."""
     code = re.split("[:.]", name, maxsplit=1)[0]
     if name in _INCLUDES:
-        include_of(caller.fhir_version, resource_type, name, value)
+        parse_include(caller.fhir_version, resource_type, name, value)
     elif name in _SHAPING:
         _SHAPING[name](value)
     elif code in RESULT_PARAMETERS or code in _SHAPING:
@@ -156,7 +167,7 @@ def _check(caller: Caller, resource_type: str, name: str, value: str) -> None:
             f"{', '.join(sorted(_SERVED))}."
         )
     else:
-        selection(caller, resource_type, [(name, value)])
+        parse_criteria(caller, resource_type, [(name, value)])
 
 
 def _used(pair: tuple[str, str], count: int | None) -> tuple[str, str]:
@@ -164,7 +175,7 @@ def _used(pair: tuple[str, str], count: int | None) -> tuple[str, str]:
 
 
 def _count(text: str | None) -> int | None:
-    return None if text is None else min(whole_number("_count", text, least=0), LARGEST_COUNT)
+    return None if text is None else min(parse_whole_number("_count", text, least=0), MAX_COUNT)
 
 
 def _choice(choices: type[_Choice], name: str, text: str | None) -> _Choice | None:
@@ -184,20 +195,20 @@ _SHAPING: Final[Mapping[str, Callable[[str], object]]] = {
     "_after": _any,
     "_count": _any,
     "_elements": _any,
-    "_sort": partial(_choice, Order, "_sort"),
-    "_summary": partial(_choice, Summary, "_summary"),
-    "_total": partial(_choice, Total, "_total"),
+    "_sort": partial(_choice, SortOrder, "_sort"),
+    "_summary": partial(_choice, SummaryMode, "_summary"),
+    "_total": partial(_choice, TotalMode, "_total"),
 }
 """What shapes an answer, and what refuses the values of it that are not served."""
-SHAPING: Final[Mapping[str, str]] = {
-    "_count": f"Resources on a page, at most {LARGEST_COUNT}; 0 is only the total.",
-    "_sort": f"One of {', '.join(Order)}.",
-    "_total": f"How well the number of all matches must be known: {', '.join(Total)}.",
-    "_summary": f"One of {', '.join(Summary)}.",
+RESULT_PARAMETER_TEXTS: Final[Mapping[str, str]] = {
+    "_count": f"Resources on a page, at most {MAX_COUNT}; 0 is only the total.",
+    "_sort": f"One of {', '.join(SortOrder)}.",
+    "_total": f"How well the number of all matches must be known: {', '.join(TotalMode)}.",
+    "_summary": f"One of {', '.join(SummaryMode)}.",
     "_elements": "Root elements to send beside the mandatory ones, joined by commas.",
     "_include": "Type:parameter, to bring what the matches refer to.",
     "_revinclude": "Type:parameter, to bring what refers to the matches.",
     "_after": "Where a page begins; it stands in the links of the page before.",
 }
 """What shapes an answer, in words for somebody who writes a client."""
-_SERVED: Final = frozenset(SHAPING)
+_SERVED: Final = frozenset(RESULT_PARAMETER_TEXTS)

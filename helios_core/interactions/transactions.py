@@ -8,19 +8,24 @@ from uuid import uuid4
 import msgspec
 
 from helios_core.errors import InvalidRequest, InvalidResource, RequestError, UnsupportedParameter
-from helios_core.fhir.bundles import Entry
-from helios_core.fhir.references import rewrite, rewrite_conditional
+from helios_core.fhir.bundles import ParsedEntry
+from helios_core.fhir.references import replace_conditional, replace_temporary
 from helios_core.fhir.resources import parse_resource
-from helios_core.interactions.callers import Caller, checked_type
-from helios_core.interactions.conditions import Conditions, agreed, criteria_of, if_match_of
-from helios_core.interactions.search import Asked, Pairs, understood
+from helios_core.interactions.callers import Caller, require_type
+from helios_core.interactions.conditions import (
+    Conditions,
+    parse_condition,
+    parse_if_match,
+    require_same_version,
+)
+from helios_core.interactions.search import Pairs, ParsedSearch, parse_search
 from helios_core.storage.data_provider import Delete, Put, StoredVersion
 
 PLACES: Final = {"POST": 1, "PUT": 2, "DELETE": 2, "GET": 2}
 """How many segments the URL of a request has, by method: the type, and the id."""
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One entry, understood."""
 
     index: int
@@ -28,10 +33,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     resource_type: str
     id: str
     """Until the condition is settled, that of what would be created."""
-    entry: Entry
+    entry: ParsedEntry
     criteria: Pairs | None = None
     """The search that says which resource is meant, or for a GET the search to answer."""
-    search: Asked | None = None
+    search: ParsedSearch | None = None
     """The search to answer, once it is understood."""
     version: int | None = None
     """That of what matches the condition, 0 where nothing does."""
@@ -51,7 +56,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         return self.method != "GET" and not self.idle
 
 
-class Places(msgspec.Struct, frozen=True, kw_only=True):
+class ResolvedReferences(msgspec.Struct, frozen=True, kw_only=True):
     """What references in a transaction mean: `Type/id` by what stands for it."""
 
     temporary: Mapping[str, str]
@@ -61,7 +66,7 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def about(step: Step) -> Iterator[None]:
+def naming_entry(step: ParsedRequest) -> Iterator[None]:
     """Let an error of the client's say which entry is at fault."""
     try:
         yield
@@ -69,7 +74,7 @@ def about(step: Step) -> Iterator[None]:
         raise type(error)(f"entry {step.index}: {error}") from error
 
 
-def step_of(caller: Caller, index: int, entry: Entry) -> Step:
+def parse_request(caller: Caller, index: int, entry: ParsedEntry) -> ParsedRequest:
     """
     Give the meaning of an entry's request.
 
@@ -89,23 +94,25 @@ def step_of(caller: Caller, index: int, entry: Entry) -> Step:
     if len(segments) != (1 if mark else PLACES[method]) or (mark and method == "POST"):
         form = "[type]" if PLACES[method] == 1 else "[type]/[id] or [type]?[search]"
         raise InvalidRequest(f"entry {index}: the URL of a {method} is {form}.")
-    resource_type = checked_type(segments[0], caller.fhir_version)
+    resource_type = require_type(segments[0], caller.fhir_version)
     where = f"The search of entry {index}"
     if entry.if_none_exist is not None:
         if method != "POST":
             raise InvalidRequest(f"entry {index}: ifNoneExist belongs to a POST.")
         mark, query = "?", entry.if_none_exist
-    return Step(
+    return ParsedRequest(
         index=index,
         method=method,
         resource_type=resource_type,
         id=segments[1] if len(segments) > 1 else str(uuid4()),
         entry=entry,
-        criteria=criteria_of(query, resource_type, where) if mark else None,
+        criteria=parse_condition(query, resource_type, where) if mark else None,
     )
 
 
-async def settled(caller: Caller, step: Step, conditions: Conditions | None) -> Step:
+async def resolve_request(
+    caller: Caller, step: ParsedRequest, conditions: Conditions | None
+) -> ParsedRequest:
     """
     Give a step that knows which resource it is about, or what search it asks for.
 
@@ -114,10 +121,10 @@ async def settled(caller: Caller, step: Step, conditions: Conditions | None) -> 
     """
     if step.criteria is None:
         return step
-    with about(step):
-        found = served(conditions)
+    with naming_entry(step):
+        found = require_search(conditions)
         if step.method == "GET":
-            asked = understood(caller, step.resource_type, step.criteria, lenient=False)
+            asked = parse_search(caller, step.resource_type, step.criteria, lenient=False)
             return msgspec.structs.replace(step, search=asked)
         if step.method == "PUT":
             resource_id, version = await found.place(
@@ -138,7 +145,7 @@ async def settled(caller: Caller, step: Step, conditions: Conditions | None) -> 
     )
 
 
-def served(conditions: Conditions | None) -> Conditions:
+def require_search(conditions: Conditions | None) -> Conditions:
     """
     Give conditions back after making sure that they are served.
 
@@ -152,7 +159,9 @@ def served(conditions: Conditions | None) -> Conditions:
     return conditions
 
 
-def change_of(caller: Caller, step: Step, places: Places | None) -> Put | Delete:
+def to_change(
+    caller: Caller, step: ParsedRequest, places: ResolvedReferences | None
+) -> Put | Delete:
     """
     Give the change an entry asks for, its references replaced by real ones.
 
@@ -161,10 +170,10 @@ def change_of(caller: Caller, step: Step, places: Places | None) -> Put | Delete
     Raises:
         RequestError: The entry is at fault, and the message says which.
     """
-    with about(step):
-        if_match = if_match_of(step.entry.if_match)
+    with naming_entry(step):
+        if_match = parse_if_match(step.entry.if_match)
         if step.conditional:
-            if_match = agreed(step.version, if_match)
+            if_match = require_same_version(step.version, if_match)
         if step.method == "DELETE":
             return Delete(resource_type=step.resource_type, id=step.id, if_match=if_match)
         body = step.entry.resource or b""
@@ -181,17 +190,17 @@ def change_of(caller: Caller, step: Step, places: Places | None) -> Put | Delete
         return Put(resource=resource, if_match=if_match)
 
 
-def _resolved(body: bytes, places: Places) -> bytes:
-    body, unresolved = rewrite(body, places.temporary)
+def _resolved(body: bytes, places: ResolvedReferences) -> bytes:
+    body, unresolved = replace_temporary(body, places.temporary)
     if unresolved:
         raise InvalidResource(
             f"{len(unresolved)} temporary references (urn:) are the fullUrl of no entry with a "
             "resource; send what they mean in the same transaction."
         )
-    return rewrite_conditional(body, places.conditional)
+    return replace_conditional(body, places.conditional)
 
 
-def check_once(steps: Sequence[Step]) -> None:
+def check_distinct_targets(steps: Sequence[ParsedRequest]) -> None:
     """
     Make sure that a transaction changes no resource twice (FHIR R4, http.html#trules).
 
@@ -207,7 +216,7 @@ def check_once(steps: Sequence[Step]) -> None:
     )
 
 
-def _check_distinct(steps: Iterable[tuple[object, Step]]) -> None:
+def _check_distinct(steps: Iterable[tuple[object, ParsedRequest]]) -> None:
     seen = dict[object, int]()
     for key, step in steps:
         first = seen.setdefault(key, step.index)

@@ -18,7 +18,7 @@ LINE_SUFFIXES = (".ndjson", ".jsonl")
 SUFFIXES = (*LINE_SUFFIXES, ".json")
 
 
-class Body(msgspec.Struct, frozen=True, kw_only=True):
+class InputDocument(msgspec.Struct, frozen=True, kw_only=True):
     """One line of NDJSON, or the whole of a file that is a single document."""
 
     path: str
@@ -29,15 +29,15 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     """Why the file could not be read from here on; the content is then empty."""
 
 
-class Chunk(msgspec.Struct, frozen=True, kw_only=True):
+class InputChunk(msgspec.Struct, frozen=True, kw_only=True):
     """Some bodies in a row, perhaps of several files."""
 
-    bodies: Sequence[Body]
+    bodies: Sequence[InputDocument]
     bytes_done: int
     """Bytes on disk read so far, of all files."""
 
 
-class Files(msgspec.Struct, frozen=True, kw_only=True):
+class FoundFiles(msgspec.Struct, frozen=True, kw_only=True):
     """What a list of paths comes to."""
 
     paths: tuple[Path, ...]
@@ -48,7 +48,7 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes on disk."""
 
 
-def find(paths: Iterable[Path]) -> Files:
+def find_files(paths: Iterable[Path]) -> FoundFiles:
     """Give the named files and, sorted, those in the named folders; hidden ones are left out."""
     found: dict[Path, None] = {}
     skipped = 0
@@ -64,16 +64,16 @@ def find(paths: Iterable[Path]) -> Files:
             else:
                 skipped += inner.is_file()
     size = sum(path.stat().st_size for path in found if path.is_file())
-    return Files(paths=tuple(found), skipped=skipped, size=size)
+    return FoundFiles(paths=tuple(found), skipped=skipped, size=size)
 
 
-def read_chunks(files: Files) -> Generator[Chunk]:
+def read_chunks(files: FoundFiles) -> Generator[InputChunk]:
     """
     Read all files, a bounded number of bodies at a time.
 
     NDJSON is never held as a whole; a single document is.
     """
-    bodies: list[Body] = []
+    bodies: list[InputDocument] = []
     size = bytes_before = 0
     for path in files.paths:
         position = 0
@@ -81,13 +81,13 @@ def read_chunks(files: Files) -> Generator[Chunk]:
             bodies.append(body)
             size += len(body.content)
             if len(bodies) >= CHUNK_BODIES or size >= CHUNK_BYTES:
-                yield Chunk(bodies=bodies, bytes_done=bytes_before + position)
+                yield InputChunk(bodies=bodies, bytes_done=bytes_before + position)
                 bodies, size = [], 0
         bytes_before += position
-    yield Chunk(bodies=bodies, bytes_done=files.size)
+    yield InputChunk(bodies=bodies, bytes_done=files.size)
 
 
-def _read(path: Path) -> Iterator[tuple[int, Body]]:
+def _read(path: Path) -> Iterator[tuple[int, InputDocument]]:
     """Give each body with the position in the file on disk."""
     name, position, line = str(path), 0, None
     named_lines = _plain_name(path).endswith(LINE_SUFFIXES)
@@ -97,10 +97,10 @@ def _read(path: Path) -> Iterator[tuple[int, Body]]:
             plain = stack.enter_context(_unzipped(disk))
             for line, content in _bodies(plain, named_lines=named_lines):
                 position = disk.tell()
-                yield position, Body(path=name, line=line, content=content)
+                yield position, InputDocument(path=name, line=line, content=content)
         except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]
             reason = f"the file cannot be read further: {_words(error)}"
-            yield position, Body(path=name, line=line, unreadable=reason)
+            yield position, InputDocument(path=name, line=line, unreadable=reason)
 
 
 def _unzipped(disk: "BufferedReader[FileIO]") -> BufferedIOBase:

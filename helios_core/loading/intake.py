@@ -8,12 +8,12 @@ from itertools import chain
 import msgspec
 
 from helios_core.errors import InvalidResource
-from helios_core.fhir.bundles import Bundle, Entry, parse_bundle
+from helios_core.fhir.bundles import ParsedBundle, ParsedEntry, parse_bundle
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.references import rewrite, split_reference
+from helios_core.fhir.references import replace_temporary, split_reference
 from helios_core.fhir.resources import parse_resource
-from helios_core.fhir.strict_json import compact
-from helios_core.loading.inputs import Body, Chunk
+from helios_core.fhir.strict_json import compact_json
+from helios_core.loading.inputs import InputChunk, InputDocument
 from helios_core.storage.data_provider import Delete, Put
 
 UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "history"})
@@ -22,7 +22,7 @@ UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "histor
 _LAST_SEGMENT = re.compile(r"[:/]([A-Za-z0-9\-.]{1,64})$")
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
+class LoadProblem(msgspec.Struct, frozen=True, kw_only=True):
     """One resource, or the rest of a file, that cannot be loaded."""
 
     path: str
@@ -39,7 +39,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.path}{line}{entry}: {self.reason}"
 
 
-class Intake(msgspec.Struct, frozen=True, kw_only=True):
+class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How bodies are to be understood."""
 
     fhir_version: FHIRVersion
@@ -50,11 +50,11 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
     """Whether to stop at the first problem."""
 
 
-class Changes(msgspec.Struct, frozen=True, kw_only=True):
+class ParsedChunk(msgspec.Struct, frozen=True, kw_only=True):
     """What a chunk comes to."""
 
     changes: Sequence[Put | Delete]
-    problems: Sequence[Problem]
+    problems: Sequence[LoadProblem]
     unresolved: Sequence[tuple[str, str]]
     """Temporary references that stay as they are, each once per resource."""
     bytes_done: int
@@ -79,24 +79,24 @@ class _Item(msgspec.Struct, frozen=True):
     id: str | None = None
 
 
-def understand(intake: Intake, chunk: Chunk) -> Changes:
+def parse_chunk(intake: LoadOptions, chunk: InputChunk) -> ParsedChunk:
     """Turn the bodies of a chunk into changes, and tell which could not be."""
     changes: list[Put | Delete] = []
-    problems: list[Problem] = []
+    problems: list[LoadProblem] = []
     unresolved: list[tuple[str, str]] = []
     for found in chain.from_iterable(_found(intake, body, unresolved) for body in chunk.bodies):
-        if not isinstance(found, Problem):
+        if not isinstance(found, LoadProblem):
             changes.append(found)
             continue
         problems.append(found)
         if intake.strict:
             break
-    return Changes(
+    return ParsedChunk(
         changes=changes, problems=problems, unresolved=unresolved, bytes_done=chunk.bytes_done
     )
 
 
-def targets(chunk: Chunk) -> dict[str, str]:
+def bundle_targets(chunk: InputChunk) -> dict[str, str]:
     """Give `Type/id` by temporary fullUrl, for the entries of the bundles in a chunk."""
     found: dict[str, str] = {}
     for body in chunk.bodies:
@@ -110,10 +110,10 @@ def targets(chunk: Chunk) -> dict[str, str]:
 
 
 def _found(
-    intake: Intake, body: Body, unresolved: list[tuple[str, str]]
-) -> Iterator[Put | Delete | Problem]:
+    intake: LoadOptions, body: InputDocument, unresolved: list[tuple[str, str]]
+) -> Iterator[Put | Delete | LoadProblem]:
     for item in _items(body):
-        if isinstance(item, Problem):
+        if isinstance(item, LoadProblem):
             yield item
             continue
         try:
@@ -125,7 +125,7 @@ def _found(
             yield change
 
 
-def _items(body: Body) -> Iterable[_Item | Problem]:
+def _items(body: InputDocument) -> Iterable[_Item | LoadProblem]:
     if body.unreadable is not None:
         return [_problem(body, body.unreadable)]
     if not _is_unpacked(body):
@@ -140,7 +140,7 @@ def _items(body: Body) -> Iterable[_Item | Problem]:
     return [_item(body, index, entry) for index, entry in in_order]
 
 
-def _is_unpacked(body: Body) -> bool:
+def _is_unpacked(body: InputDocument) -> bool:
     """
     Whether a body is a bundle that only carries resources.
 
@@ -150,12 +150,14 @@ def _is_unpacked(body: Body) -> bool:
     if b'"Bundle"' not in body.content:
         return False
     identity = _identity(body.content)
-    if identity.resource_type != "Bundle" or (body.line is not None and identity.id is not None):
+    if identity.resource_type != "ParsedBundle" or (
+        body.line is not None and identity.id is not None
+    ):
         return False
     return bytes(identity.type).strip(b'"').decode(errors="replace") in UNPACKED
 
 
-def _is_remark(bundle: Bundle, entry: Entry) -> bool:
+def _is_remark(bundle: ParsedBundle, entry: ParsedEntry) -> bool:
     """Whether an entry only tells how a search went (FHIR R4, Bundle.entry.search.mode)."""
     return (
         bundle.type == "searchset"
@@ -163,7 +165,7 @@ def _is_remark(bundle: Bundle, entry: Entry) -> bool:
     )
 
 
-def _item(body: Body, index: int, entry: Entry) -> _Item | Problem:
+def _item(body: InputDocument, index: int, entry: ParsedEntry) -> _Item | LoadProblem:
     if entry.method == "DELETE":
         deleted = split_reference(entry.url or "")
         if deleted is None:
@@ -177,7 +179,7 @@ def _item(body: Body, index: int, entry: Entry) -> _Item | Problem:
     return _Item(entry.resource, index, *(put or (None, _target(entry)[1] or None)))
 
 
-def _target(entry: Entry) -> tuple[str, str]:
+def _target(entry: ParsedEntry) -> tuple[str, str]:
     """Give the type and id an entry's resource will have, empty where nothing tells."""
     identity = _identity(entry.resource or b"")
     put = split_reference(entry.url or "") if entry.method == "PUT" else None
@@ -193,7 +195,7 @@ def _identity(content: bytes) -> _Identity:
         return _Identity()  # parsing the resource tells what is wrong
 
 
-def _change(intake: Intake, item: _Item) -> tuple[Put | Delete, Iterable[str]]:
+def _change(intake: LoadOptions, item: _Item) -> tuple[Put | Delete, Iterable[str]]:
     content, missing = item.content, set[str]()
     if content is None:
         return Delete(resource_type=item.resource_type or "", id=item.id or ""), missing
@@ -209,11 +211,11 @@ def _change(intake: Intake, item: _Item) -> tuple[Put | Delete, Iterable[str]]:
     return Put(resource=resource), missing
 
 
-def _resolved(intake: Intake, content: bytes) -> tuple[bytes, set[str]]:
-    if b'"Bundle"' in content and _identity(content).resource_type == "Bundle":
+def _resolved(intake: LoadOptions, content: bytes) -> tuple[bytes, set[str]]:
+    if b'"Bundle"' in content and _identity(content).resource_type == "ParsedBundle":
         return content, set()  # a bundle that is stored refers to its own entries
-    return rewrite(compact(content), intake.targets)
+    return replace_temporary(compact_json(content), intake.targets)
 
 
-def _problem(body: Body, reason: str, *, entry: int | None = None) -> Problem:
-    return Problem(path=body.path, line=body.line, entry=entry, reason=reason)
+def _problem(body: InputDocument, reason: str, *, entry: int | None = None) -> LoadProblem:
+    return LoadProblem(path=body.path, line=body.line, entry=entry, reason=reason)

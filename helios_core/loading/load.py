@@ -13,10 +13,10 @@ from typing import TypeVar
 import msgspec
 
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.loading.inputs import Files, find, read_chunks
-from helios_core.loading.intake import Changes, Intake, Problem, targets
-from helios_core.loading.parsers import understood
-from helios_core.storage.data_provider import Delete, Outcome, Put, SupportsWrites
+from helios_core.loading.inputs import FoundFiles, find_files, read_chunks
+from helios_core.loading.intake import LoadOptions, LoadProblem, ParsedChunk, bundle_targets
+from helios_core.loading.parsers import parse_files
+from helios_core.storage.data_provider import ChangeResult, Delete, Put, SupportsWrites
 
 MAX_PROBLEMS = 100
 """How many bad resources a summary describes one by one; the rest are counted."""
@@ -27,7 +27,7 @@ WRITE_BYTES = 4 * 1024 * 1024
 T = TypeVar("T")
 
 
-class Phase(StrEnum):
+class LoadPhase(StrEnum):
     """What a load is doing."""
 
     SCANNING = "scanning"
@@ -36,10 +36,10 @@ class Phase(StrEnum):
     """Parsing and writing."""
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class LoadProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a load is; bytes are those on disk, compressed where the file is."""
 
-    phase: Phase
+    phase: LoadPhase
     bytes_done: int
     bytes_total: int
     resources: int
@@ -59,7 +59,7 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: int
     deleted: int
     bad: int
-    problems: tuple[Problem, ...]
+    problems: tuple[LoadProblem, ...]
     """The first of the bad ones, at most `MAX_PROBLEMS`."""
     unresolved: int
     """References to a `urn:` that no loaded bundle explains, once per resource, kept as is."""
@@ -78,13 +78,15 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
 class _Tally:
     """Counts while a load runs, and tells how far it is."""
 
-    def __init__(self, files: Files, on_progress: Callable[[Progress], None] | None) -> None:
-        self.outcomes: Counter[Outcome] = Counter()
+    def __init__(
+        self, files: FoundFiles, on_progress: Callable[[LoadProgress], None] | None
+    ) -> None:
+        self.outcomes: Counter[ChangeResult] = Counter()
         self.bad = 0
         self._files = files
         self._on_progress = on_progress
         self._started = time.monotonic()
-        self._problems: list[Problem] = []
+        self._problems: list[LoadProblem] = []
         self._unresolved: Counter[str] = Counter()
         self._distinct: set[str] = set()
 
@@ -92,16 +94,16 @@ class _Tally:
     def _read(self) -> int:
         return self.outcomes.total() + self.bad
 
-    def add(self, changes: Changes) -> None:
+    def add(self, changes: ParsedChunk) -> None:
         self.bad += len(changes.problems)
         self._problems += changes.problems[: MAX_PROBLEMS - len(self._problems)]
         self._unresolved.update(path for path, _ in changes.unresolved)
         self._distinct.update(reference for _, reference in changes.unresolved)
-        self.report(Phase.LOADING, changes.bytes_done)
+        self.report(LoadPhase.LOADING, changes.bytes_done)
 
-    def report(self, phase: Phase, bytes_done: int) -> None:
+    def report(self, phase: LoadPhase, bytes_done: int) -> None:
         if self._on_progress is not None:
-            progress = Progress(
+            progress = LoadProgress(
                 phase=phase,
                 bytes_done=bytes_done,
                 bytes_total=self._files.size,
@@ -114,10 +116,10 @@ class _Tally:
             files=len(self._files.paths),
             skipped=self._files.skipped,
             read=self._read,
-            created=self.outcomes[Outcome.CREATED],
-            updated=self.outcomes[Outcome.UPDATED],
-            unchanged=self.outcomes[Outcome.UNCHANGED] + self.outcomes[Outcome.ABSENT],
-            deleted=self.outcomes[Outcome.DELETED],
+            created=self.outcomes[ChangeResult.CREATED],
+            updated=self.outcomes[ChangeResult.UPDATED],
+            unchanged=self.outcomes[ChangeResult.UNCHANGED] + self.outcomes[ChangeResult.ABSENT],
+            deleted=self.outcomes[ChangeResult.DELETED],
             bad=self.bad,
             problems=tuple(self._problems),
             unresolved=self._unresolved.total(),
@@ -136,7 +138,7 @@ async def load(  # noqa: PLR0913 - what to load, where to, how, and whom to tell
     tenant: str,
     fhir_version: FHIRVersion,
     strict: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[LoadProgress], None] | None = None,
     base_urls: tuple[str, ...] = (),
 ) -> LoadSummary:
     """
@@ -151,15 +153,15 @@ async def load(  # noqa: PLR0913 - what to load, where to, how, and whom to tell
     Raises:
         BackendUnavailable: The provider cannot write; what was written before stays.
     """
-    files = await asyncio.to_thread(find, paths)
+    files = await asyncio.to_thread(find_files, paths)
     tally = _Tally(files, on_progress)
-    intake = Intake(
+    intake = LoadOptions(
         fhir_version=fhir_version,
         base_urls=base_urls,
         targets=await _scan(files, tally),
         strict=strict,
     )
-    async with aclosing(_ahead(understood(intake, files))) as chunks:
+    async with aclosing(_ahead(parse_files(intake, files))) as chunks:
         async for changes in chunks:
             for batch in _batches(changes.changes):
                 applied = await provider.write(tenant, fhir_version, batch)
@@ -170,13 +172,13 @@ async def load(  # noqa: PLR0913 - what to load, where to, how, and whom to tell
     return tally.summary()
 
 
-async def _scan(files: Files, tally: _Tally) -> dict[str, str]:
+async def _scan(files: FoundFiles, tally: _Tally) -> dict[str, str]:
     """Give what temporary references in these files stand for."""
     known: dict[str, str] = {}
     async with aclosing(_ahead(read_chunks(files))) as chunks:
         async for chunk in chunks:
-            known |= targets(chunk)
-            tally.report(Phase.SCANNING, chunk.bytes_done)
+            known |= bundle_targets(chunk)
+            tally.report(LoadPhase.SCANNING, chunk.bytes_done)
     return known
 
 

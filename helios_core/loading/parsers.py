@@ -13,8 +13,8 @@ import msgspec
 
 from helios_core.errors import BackendUnavailable
 from helios_core.fhir.resources import Resource
-from helios_core.loading.inputs import Chunk, Files, read_chunks
-from helios_core.loading.intake import Changes, Intake, Problem, understand
+from helios_core.loading.inputs import FoundFiles, InputChunk, read_chunks
+from helios_core.loading.intake import LoadOptions, LoadProblem, ParsedChunk, parse_chunk
 from helios_core.storage.data_provider import Delete, Put
 
 PARALLEL_BYTES = 32 * 1024 * 1024
@@ -30,16 +30,16 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True):
 
     changes: list[Resource | tuple[str, str]]
     """A resource to put, or the type and id of one to delete."""
-    problems: Sequence[Problem]
+    problems: Sequence[LoadProblem]
     unresolved: Sequence[tuple[str, str]]
     bytes_done: int
 
 
-_CHUNK = msgspec.msgpack.Decoder(Chunk)
+_CHUNK = msgspec.msgpack.Decoder(InputChunk)
 _PACKED = msgspec.msgpack.Decoder(_Packed)
 
 
-def understood(intake: Intake, files: Files) -> Generator[Changes]:
+def parse_files(intake: LoadOptions, files: FoundFiles) -> Generator[ParsedChunk]:
     """
     Read and parse files, in order.
 
@@ -52,7 +52,7 @@ def understood(intake: Intake, files: Files) -> Generator[Changes]:
     chunks = read_chunks(files)
     processes = min(MAX_PROCESSES, (os.cpu_count() or 1) - 1)
     if files.size < PARALLEL_BYTES or processes < 1:
-        yield from (understand(intake, chunk) for chunk in chunks)
+        yield from (parse_chunk(intake, chunk) for chunk in chunks)
         return
     try:
         for packed in _parsed(intake, chunks, processes):
@@ -64,7 +64,7 @@ def understood(intake: Intake, files: Files) -> Generator[Changes]:
         ) from error
 
 
-def _parsed(intake: Intake, chunks: Iterator[Chunk], processes: int) -> Iterator[bytes]:
+def _parsed(intake: LoadOptions, chunks: Iterator[InputChunk], processes: int) -> Iterator[bytes]:
     with ExitStack() as stack:
         idle = [stack.enter_context(_parser(intake)) for _ in range(processes)]
         busy: deque[_Pipe] = deque()
@@ -84,7 +84,7 @@ def _parsed(intake: Intake, chunks: Iterator[Chunk], processes: int) -> Iterator
 
 
 @contextmanager
-def _parser(intake: Intake) -> Iterator[_Pipe]:
+def _parser(intake: LoadOptions) -> Iterator[_Pipe]:
     """Run a parser; the connection is the only thing shared with it, and its end is the sign."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -98,7 +98,7 @@ def _parser(intake: Intake) -> Iterator[_Pipe]:
         process.join()
 
 
-def _parse_all(intake: Intake, chunks: _Pipe) -> None:
+def _parse_all(intake: LoadOptions, chunks: _Pipe) -> None:
     # The terminal interrupts every process; the one that writes decides when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError), chunks:
@@ -106,8 +106,8 @@ def _parse_all(intake: Intake, chunks: _Pipe) -> None:
             chunks.send_bytes(_parse(intake, chunks.recv_bytes()))
 
 
-def _parse(intake: Intake, chunk: bytes) -> bytes:
-    found = understand(intake, _CHUNK.decode(chunk))
+def _parse(intake: LoadOptions, chunk: bytes) -> bytes:
+    found = parse_chunk(intake, _CHUNK.decode(chunk))
     packed = _Packed(
         changes=[
             change.resource if isinstance(change, Put) else (change.resource_type, change.id)
@@ -120,9 +120,9 @@ def _parse(intake: Intake, chunk: bytes) -> bytes:
     return msgspec.msgpack.encode(packed)
 
 
-def _unpacked(content: bytes) -> Changes:
+def _unpacked(content: bytes) -> ParsedChunk:
     packed = _PACKED.decode(content)
-    return Changes(
+    return ParsedChunk(
         changes=[
             Put(resource=change)
             if isinstance(change, Resource)

@@ -8,19 +8,25 @@ from datetime import UTC, datetime, timedelta
 from helios_core.errors import BackendError
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import to_stamp
-from helios_core.fhir.search import Prefilter, satisfied, terms_of
+from helios_core.fhir.search import Prefilter, satisfies, terms_of
 from helios_core.memory import search as searching
-from helios_core.memory.versions import Version, apply, current_version, shows, target
+from helios_core.memory.versions import (
+    MemoryVersion,
+    apply_change,
+    change_target,
+    current_version,
+    is_shown,
+)
 from helios_core.model.exports import ExportView, Shard
 from helios_core.storage.data_provider import (
-    Applied,
+    AppliedChange,
     Batch,
     Damaged,
     DataProvider,
     Delete,
-    Page,
     Put,
-    Query,
+    SearchPage,
+    SearchQuery,
     StoredVersion,
 )
 
@@ -38,7 +44,7 @@ class MemoryDataProvider(DataProvider):
     def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._clock = clock
         self._last = datetime.min.replace(tzinfo=UTC)
-        self._scopes = defaultdict[_Scope, dict[str, list[Version]]](dict)
+        self._scopes = defaultdict[_Scope, dict[str, list[MemoryVersion]]](dict)
 
     async def transaction_time(self) -> datetime:
         """Give now, and see to it that every later write is stamped later (P1)."""
@@ -127,16 +133,16 @@ class MemoryDataProvider(DataProvider):
         self,
         tenant: str,
         fhir_version: FHIRVersion,
-        query: Query,
+        query: SearchQuery,
         *,
         count: int,
         after: str | None = None,
-    ) -> Page:
+    ) -> SearchPage:
         """Give matches in the order asked for, by looking at everything."""
         scope = self._scopes.get((tenant, fhir_version, query.filter.resource_type), {})
         current = [versions[-1] for versions in scope.values()]
         live = ((each.stored, _intact(each)) for each in current if each.stored.content)
-        return searching.page(live, query, count=count, after=after)
+        return searching.search_page(live, query, count=count, after=after)
 
     async def fetch(
         self,
@@ -167,42 +173,46 @@ class MemoryDataProvider(DataProvider):
         for resource_id in ids:
             versions = self._versions(scope, resource_id)
             current = current_version(versions, view.transaction_time)
-            if current is not None and current.stored.content is not None and shows(view, current):
+            if (
+                current is not None
+                and current.stored.content is not None
+                and is_shown(view, current)
+            ):
                 found.add(resource_id)
         return found
 
     async def write(
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
-    ) -> list[Applied]:
+    ) -> list[AppliedChange]:
         """Apply the changes to copies, and put those in place once every change has worked."""
         stamp = max(self._clock(), self._last + timedelta(microseconds=1))
-        drafts: dict[tuple[_Scope, str], list[Version]] = {}
-        applied: list[Applied] = []
+        drafts: dict[tuple[_Scope, str], list[MemoryVersion]] = {}
+        applied: list[AppliedChange] = []
         for change in changes:
-            resource_type, resource_id = target(change)
+            resource_type, resource_id = change_target(change)
             scope = (tenant, fhir_version, resource_type)
             stored = self._versions(scope, resource_id)
             versions = drafts.setdefault((scope, resource_id), list(stored))
-            applied.append(apply(change, versions, stamp))
+            applied.append(apply_change(change, versions, stamp))
         for (scope, resource_id), versions in drafts.items():
             if versions:
                 self._scopes[scope][resource_id] = versions
         self._last = stamp
         return applied
 
-    def _versions(self, scope: _Scope, resource_id: str) -> Sequence[Version]:
+    def _versions(self, scope: _Scope, resource_id: str) -> Sequence[MemoryVersion]:
         return self._scopes.get(scope, {}).get(resource_id, ())
 
     def _changes(
         self, view: ExportView, resource_type: str, within: Shard | None = None
-    ) -> Iterator[Version]:
+    ) -> Iterator[MemoryVersion]:
         """Give, by id, the versions current at the transaction time that the view shows."""
         scope = (view.request.tenant, view.request.fhir_version, resource_type)
         for resource_id in sorted(self._scopes.get(scope, ())):
             if within is not None and not _covers(within, resource_id):
                 continue
             current = current_version(self._versions(scope, resource_id), view.transaction_time)
-            if current is not None and shows(view, current):
+            if current is not None and is_shown(view, current):
                 yield current
 
     def _plannable(self, view: ExportView, resource_type: str) -> Iterator[StoredVersion]:
@@ -248,7 +258,7 @@ def _shards(
     ]
 
 
-async def _batches(changes: Iterable[Version], batch_bytes: int) -> AsyncIterator[Batch]:
+async def _batches(changes: Iterable[MemoryVersion], batch_bytes: int) -> AsyncIterator[Batch]:
     lines: list[bytes] = []
     damaged: list[Damaged] = []
     room = batch_bytes
@@ -269,16 +279,16 @@ async def _batches(changes: Iterable[Version], batch_bytes: int) -> AsyncIterato
         yield Batch(lines=lines, damaged=damaged)
 
 
-def _is_candidate(version: Version, fhir_version: FHIRVersion, prefilter: Prefilter) -> bool:
+def _is_candidate(version: MemoryVersion, fhir_version: FHIRVersion, prefilter: Prefilter) -> bool:
     stored = version.stored
     if stored.content is None or not version.intact:
         return True
     terms = terms_of(stored.content, fhir_version, stored.resource_type)
     updated = to_stamp(stored.last_updated)
-    return satisfied(prefilter, terms, resource_id=stored.id, updated=updated)
+    return satisfies(prefilter, terms, resource_id=stored.id, updated=updated)
 
 
-def _intact(version: Version) -> bytes:
+def _intact(version: MemoryVersion) -> bytes:
     stored = version.stored
     if stored.content is None or not version.intact:
         raise BackendError(

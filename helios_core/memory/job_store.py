@@ -14,7 +14,7 @@ import msgspec
 
 from helios_core.errors import JobNotFound, LeaseLost, TooManyExports
 from helios_core.model.exports import Shard
-from helios_core.model.jobs import Job, JobStatus, Lease, Progress
+from helios_core.model.jobs import Job, JobProgress, JobStatus, Lease
 from helios_core.model.parts import Part, PartKind
 from helios_core.storage.job_store import JobStore
 
@@ -121,10 +121,10 @@ class MemoryJobStore(JobStore):
         """Give a job that was not cancelled."""
         return self._visible(tenant, job_id).job
 
-    async def progress(self, tenant: str, job_id: str) -> Progress:
+    async def progress(self, tenant: str, job_id: str) -> JobProgress:
         """Count published resources and those that holders reported."""
         work = self._visible(tenant, job_id).work
-        return Progress(
+        return JobProgress(
             resources_done=sum(each.resources_done for each in work),
             resources_total=sum(each.shard.resources for each in work),
             shards_done=sum(each.parts is not None for each in work),

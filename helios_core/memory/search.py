@@ -9,23 +9,27 @@ from typing import Annotated
 import msgspec
 
 from helios_core.errors import InvalidParameter
-from helios_core.storage.data_provider import Order, Page, Query, StoredVersion
+from helios_core.storage.data_provider import SearchPage, SearchQuery, SortOrder, StoredVersion
 
-_DESCENDING = frozenset({Order.ID_DESCENDING, Order.LAST_UPDATED_DESCENDING})
-_BY_ID = frozenset({Order.ID, Order.ID_DESCENDING})
+_DESCENDING = frozenset({SortOrder.ID_DESCENDING, SortOrder.LAST_UPDATED_DESCENDING})
+_BY_ID = frozenset({SortOrder.ID, SortOrder.ID_DESCENDING})
 
 
 class _Token(msgspec.Struct, frozen=True, array_like=True):
     """Where a page ended."""
 
-    order: Order
+    order: SortOrder
     id: str
     last_updated: Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-def page(
-    current: Iterable[tuple[StoredVersion, bytes]], query: Query, *, count: int, after: str | None
-) -> Page:
+def search_page(
+    current: Iterable[tuple[StoredVersion, bytes]],
+    query: SearchQuery,
+    *,
+    count: int,
+    after: str | None,
+) -> SearchPage:
     """
     Give a page of those of the current versions that match, each given with its content.
 
@@ -40,12 +44,12 @@ def page(
     if len(rest) > count:
         ending = _Token(query.order, found[-1].id, found[-1].last_updated)
         following = base64.urlsafe_b64encode(msgspec.json.encode(ending)).decode()
-    return Page(resources=found, next=following, total=len(matches) if query.total else None)
+    return SearchPage(resources=found, next=following, total=len(matches) if query.total else None)
 
 
-def _ordered(matches: Iterable[StoredVersion], order: Order) -> Sequence[StoredVersion]:
+def _ordered(matches: Iterable[StoredVersion], order: SortOrder) -> Sequence[StoredVersion]:
     """Sort; of those with one instant the lower id comes first in either direction."""
-    by_id = sorted(matches, key=lambda stored: stored.id, reverse=order is Order.ID_DESCENDING)
+    by_id = sorted(matches, key=lambda stored: stored.id, reverse=order is SortOrder.ID_DESCENDING)
     if order in _BY_ID:
         return by_id
     return sorted(by_id, key=lambda stored: stored.last_updated, reverse=order in _DESCENDING)
@@ -59,7 +63,7 @@ def _follows(stored: StoredVersion, last: _Token) -> bool:
     return (stored.last_updated < last.last_updated) is (last.order in _DESCENDING)
 
 
-def _read(token: str, order: Order) -> _Token:
+def _read(token: str, order: SortOrder) -> _Token:
     try:
         decoded = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
         ending = msgspec.json.decode(decoded, type=_Token)

@@ -8,10 +8,16 @@ import xxhash
 
 from helios_core.errors import VersionConflict
 from helios_core.model.exports import ExportView, Level
-from helios_core.storage.data_provider import Applied, Delete, Outcome, Put, StoredVersion
+from helios_core.storage.data_provider import (
+    AppliedChange,
+    ChangeResult,
+    Delete,
+    Put,
+    StoredVersion,
+)
 
 
-class Version(msgspec.Struct, frozen=True, kw_only=True):
+class MemoryVersion(msgspec.Struct, frozen=True, kw_only=True):
     """A stored version with what the provider knows beside it."""
 
     stored: StoredVersion
@@ -28,7 +34,9 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         return line is None or xxhash.xxh3_64_intdigest(line) == self.checksum
 
 
-def current_version(versions: Sequence[Version], at: datetime | None) -> Version | None:
+def current_version(
+    versions: Sequence[MemoryVersion], at: datetime | None
+) -> MemoryVersion | None:
     """Give the version current at an instant; None is now."""
     for version in reversed(versions):
         if at is None or version.stored.last_updated <= at:
@@ -36,7 +44,7 @@ def current_version(versions: Sequence[Version], at: datetime | None) -> Version
     return None
 
 
-def shows(view: ExportView, version: Version) -> bool:
+def is_shown(view: ExportView, version: MemoryVersion) -> bool:
     """Whether a view takes in the change that made a version, be it a deletion."""
     since, until = view.request.since, view.request.until
     if since is not None and version.stored.last_updated <= since:
@@ -48,14 +56,16 @@ def shows(view: ExportView, version: Version) -> bool:
     return view.request.level is Level.SYSTEM or bool(version.patients)
 
 
-def target(change: Put | Delete) -> tuple[str, str]:
+def change_target(change: Put | Delete) -> tuple[str, str]:
     """Give the type and id of the resource a change is about."""
     if isinstance(change, Put):
         return change.resource.resource_type, change.resource.id
     return change.resource_type, change.id
 
 
-def apply(change: Put | Delete, versions: list[Version], stamp: datetime) -> Applied:
+def apply_change(
+    change: Put | Delete, versions: list[MemoryVersion], stamp: datetime
+) -> AppliedChange:
     """
     Append the version a change makes, if it makes one.
 
@@ -66,16 +76,16 @@ def apply(change: Put | Delete, versions: list[Version], stamp: datetime) -> App
     live = bool(versions) and versions[-1].stored.content is not None
     if isinstance(change, Put):
         if live and versions[-1].content_hash == change.resource.content_hash:
-            return _applied(Outcome.UNCHANGED, versions)
+            return _applied(ChangeResult.UNCHANGED, versions)
         versions.append(_put(change, versions, stamp))
-        return _applied(Outcome.UPDATED if live else Outcome.CREATED, versions)
+        return _applied(ChangeResult.UPDATED if live else ChangeResult.CREATED, versions)
     if not live:
-        return _applied(Outcome.ABSENT, versions)
+        return _applied(ChangeResult.ABSENT, versions)
     versions.append(_deletion(versions[-1], stamp))
-    return _applied(Outcome.DELETED, versions)
+    return _applied(ChangeResult.DELETED, versions)
 
 
-def _check(change: Put | Delete, versions: list[Version]) -> None:
+def _check(change: Put | Delete, versions: list[MemoryVersion]) -> None:
     current = versions[-1].stored.version_id if versions else 0
     if change.if_match is not None and change.if_match != current:
         raise VersionConflict(
@@ -84,10 +94,10 @@ def _check(change: Put | Delete, versions: list[Version]) -> None:
         )
 
 
-def _put(change: Put, versions: list[Version], stamp: datetime) -> Version:
+def _put(change: Put, versions: list[MemoryVersion], stamp: datetime) -> MemoryVersion:
     resource = change.resource
     content = resource.stamped(len(versions) + 1, stamp)
-    return Version(
+    return MemoryVersion(
         stored=StoredVersion(
             resource_type=resource.resource_type,
             id=resource.id,
@@ -101,7 +111,7 @@ def _put(change: Put, versions: list[Version], stamp: datetime) -> Version:
     )
 
 
-def _deletion(ended: Version, stamp: datetime) -> Version:
+def _deletion(ended: MemoryVersion, stamp: datetime) -> MemoryVersion:
     stored = msgspec.structs.replace(
         ended.stored,
         version_id=ended.stored.version_id + 1,
@@ -111,10 +121,10 @@ def _deletion(ended: Version, stamp: datetime) -> Version:
     return msgspec.structs.replace(ended, stored=stored, content_hash=None)
 
 
-def _applied(outcome: Outcome, versions: list[Version]) -> Applied:
+def _applied(outcome: ChangeResult, versions: list[MemoryVersion]) -> AppliedChange:
     if not versions:
-        return Applied(outcome=outcome, version_id=0, last_updated=None)
+        return AppliedChange(outcome=outcome, version_id=0, last_updated=None)
     current = versions[-1].stored
-    return Applied(
+    return AppliedChange(
         outcome=outcome, version_id=current.version_id, last_updated=current.last_updated
     )

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from helios_core.hashes import HASHES
+from helios_core.hashes import HASH_MODULUS
 from helios_core.model.parts import Part
 
 KEY = "urn:helios:completeness"
@@ -22,19 +22,19 @@ ALGORITHM = "xxh3-64-sum"
 """What the digests are, for whoever meets a manifest in some years."""
 
 
-def digest_of(lines: Iterable[bytes]) -> int:
+def lines_digest(lines: Iterable[bytes]) -> int:
     """Give the digest of lines, in any order."""
-    return added(*digests_of(lines))
+    return sum_digests(*line_digests(lines))
 
 
-def digests_of(lines: Iterable[bytes]) -> list[int]:
+def line_digests(lines: Iterable[bytes]) -> list[int]:
     """Give the digest of each line."""
     return list(map(xxh3_64_intdigest, lines))
 
 
-def added(*digests: int) -> int:
+def sum_digests(*digests: int) -> int:
     """Give the digest of all the lines that these are the digests of."""
-    return sum(digests) % HASHES
+    return sum(digests) % HASH_MODULUS
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     """The digest of the lines as 16 hexadecimal digits."""
 
     def __add__(self, other: "Tally") -> "Tally":
-        digest = added(int(self.digest, 16), int(other.digest, 16))
+        digest = sum_digests(int(self.digest, 16), int(other.digest, 16))
         return Tally(
             count=self.count + other.count,
             bytes=self.bytes + other.bytes,
@@ -60,12 +60,12 @@ Tallies: TypeAlias = Mapping[str, Mapping[str, Tally]]
 """By list of the manifest, then by type."""
 
 
-def tally_of(part: Part) -> Tally:
+def part_tally(part: Part) -> Tally:
     """Give what a part contributes."""
     return Tally(count=part.count, bytes=part.plain_size, digest=f"{part.digest_sum or 0:016x}")
 
 
-def total(entries: Iterable[tuple[str, str, Tally]]) -> Tallies:
+def add_up(entries: Iterable[tuple[str, str, Tally]]) -> Tallies:
     """Add up tallies by list and type."""
     totals = dict[str, dict[str, Tally]]()
     for kind, resource_type, tally in entries:

@@ -18,7 +18,7 @@ class Level(StrEnum):
     GROUP = "group"
 
 
-class Associated(StrEnum):
+class AssociatedData(StrEnum):
     """Which Provenance goes with what it is about (Bulk Data 3.0.0, includeAssociatedData)."""
 
     LATEST = "LatestProvenanceResources"
@@ -61,7 +61,7 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What resources of the filtered types must match; other types pass untouched."""
     elements: tuple[str, ...] = ()
     """The only elements to keep beside the mandatory ones, as `element` or `Type.element`."""
-    associated: Associated | None = None
+    associated: AssociatedData | None = None
     """None leaves Provenance to the rule for requests that do not choose."""
     organize_by: str | None = None
     """The type whose instances head the blocks of lines, or None for one type a file."""
@@ -103,7 +103,7 @@ class ExportView(msgspec.Struct, frozen=True, kw_only=True):
     """One sentence per damaged resource that was left out of the answer to a lookup."""
 
 
-class Purpose(StrEnum):
+class ShardPurpose(StrEnum):
     """What a shard adds to an export."""
 
     VIEW = "view"
@@ -128,7 +128,7 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     """Unique in the job, from 0."""
     resource_type: str
-    purpose: Purpose = Purpose.VIEW
+    purpose: ShardPurpose = ShardPurpose.VIEW
     phase: int = 0
     """A shard can be claimed once every shard of the earlier phases is complete."""
     ordinal: int

@@ -46,7 +46,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.request.tenant
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a job is, counted in resources."""
 
     resources_done: int

@@ -14,9 +14,9 @@ from helios_core.errors import ConfigurationError
 from helios_core.export import expiry
 from helios_core.http.app import create_app
 from helios_core.server.work import (
-    nothing,
-    patience,
-    return_large_blocks,
+    do_nothing,
+    grace_seconds,
+    release_large_blocks,
     stop_at_signals,
     work_until,
 )
@@ -29,7 +29,7 @@ async def serve(
     settings: Settings,
     *,
     on_ready: Callable[[str], None],
-    on_stop: Callable[[], None] = nothing,
+    on_stop: Callable[[], None] = do_nothing,
 ) -> None:
     """
     Serve, work and sweep until SIGINT or SIGTERM; `on_ready` is told the address once it answers.
@@ -45,7 +45,7 @@ async def serve(
     workers = settings.bulk_export_worker_concurrency
     if settings.bulk_export_disable_local_worker or not settings.bulk_export_enabled:
         workers = 0
-    return_large_blocks()
+    release_large_blocks()
     async with open_backends(settings) as backends:
         listener = _listen(settings)
         server = _Server(_configuration(settings, backends))
@@ -92,7 +92,7 @@ def _configuration(settings: Settings, backends: Backends) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=max(1, int(patience(settings))),
+        timeout_graceful_shutdown=max(1, int(grace_seconds(settings))),
     )
 
 
@@ -114,7 +114,7 @@ def _address(listener: socket.socket) -> str:
 
 
 async def _sweep(stop: asyncio.Event, backends: Backends, settings: Settings) -> None:
-    await expiry.run(
+    await expiry.sweep_periodically(
         backends,
         output_ttl=settings.bulk_export_output_ttl,
         interval=settings.bulk_export_cleanup_interval,

@@ -59,7 +59,7 @@ KEPT_BYTES = 32 * 1024 * 1024
 """Enough for the batches of small resources to be made anew without asking the system."""
 
 
-def return_large_blocks() -> None:
+def release_large_blocks() -> None:
     """
     Have the C library give large blocks back to the system as soon as they are freed.
 
@@ -74,7 +74,7 @@ def return_large_blocks() -> None:
         library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
-def keep_what_is_loaded() -> None:
+def freeze_loaded_objects() -> None:
     """
     Take what the process has loaded until now out of every later garbage collection.
 
@@ -85,7 +85,7 @@ def keep_what_is_loaded() -> None:
     gc.freeze()
 
 
-def nothing() -> None:
+def do_nothing() -> None:
     """Do nothing."""
 
 
@@ -93,7 +93,7 @@ async def work(
     settings: Settings,
     *,
     on_ready: Callable[[], None],
-    on_stop: Callable[[], None] = nothing,
+    on_stop: Callable[[], None] = do_nothing,
     lifeline: int | None = None,
 ) -> None:
     """
@@ -107,7 +107,7 @@ async def work(
         ConfigurationError: A backend refuses to open.
         BackendUnavailable: A backend cannot be reached.
     """
-    return_large_blocks()
+    release_large_blocks()
     async with open_backends(settings) as backends:
         with stop_at_signals(on_stop, lifeline=lifeline) as stop:
             on_ready()
@@ -124,12 +124,12 @@ async def work_until(
 
     All but one have a process of their own, unless the backends can only be used in this one.
     """
-    keep_what_is_loaded()
+    freeze_loaded_objects()
     here = workers if backends.reach is Reach.PROCESS else min(workers, 1)
     options = _worker_options(settings)
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(worker.run(name, backends, options, stop=stop))
+            group.create_task(worker.run_worker(name, backends, options, stop=stop))
             for name in _names(here)
         ]
         tasks += [group.create_task(_keep_apart(stop)) for _ in range(workers - here)]
@@ -188,7 +188,7 @@ def stop_at_signals(
         release()
 
 
-def patience(settings: Settings) -> float:
+def grace_seconds(settings: Settings) -> float:
     """How many seconds workers and answers under way have; closing the backends has the rest."""
     return 0.9 * settings.worker_shutdown_timeout.total_seconds()
 
@@ -236,7 +236,7 @@ async def _apart(stop: asyncio.Event) -> int:
 async def _end(tasks: Sequence[asyncio.Task[None]], settings: Settings) -> None:
     if not tasks:
         return
-    timeout = patience(settings)
+    timeout = grace_seconds(settings)
     _, late = await asyncio.wait(tasks, timeout=timeout)
     for task in late:
         _log.warning("worker.late", timeout_seconds=timeout)
@@ -267,7 +267,7 @@ def _worker_options(settings: Settings) -> WorkerOptions:
 def main() -> int:
     """Be the process of one worker, which ends when standard input does; give its exit code."""
     settings = replace(plugins.configure(os.environ).settings, bulk_export_worker_concurrency=1)
-    logs.set_up(settings.log_level, settings.log_format)
+    logs.configure_logging(settings.log_level, settings.log_format)
     working = work(
         settings,
         on_ready=lambda: _log.info("worker.ready"),

@@ -16,7 +16,7 @@ import msgspec
 
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.references import bases
+from helios_core.fhir.references import base_urls
 from helios_core.fhir.resources import Resource
 from helios_core.fhir.search import Filter, Prefilter
 from helios_core.model.exports import ExportView, Level, Shard
@@ -41,7 +41,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """
     One compact JSON resource each, without the newline.
 
-    `helios_core.storage.joined_lines.Framed` lines pass on without being taken apart; lists do for all else.
+    `JoinedLines` pass on without being taken apart; lists do for all else.
     """
     damaged: Sequence[Damaged] = ()
     digests: Sequence[int] | None = None
@@ -198,7 +198,7 @@ def _shows(view: ExportView, version: StoredVersion) -> bool:
     if view.cohort is None and request.level is Level.SYSTEM:
         return True
     resource = msgspec.json.decode(version.content)
-    patients = patients_of(resource, request.fhir_version, bases(request.base_url))
+    patients = patients_of(resource, request.fhir_version, base_urls(request.base_url))
     return bool(patients) if view.cohort is None else not view.cohort.patients.isdisjoint(patients)
 
 
@@ -235,7 +235,7 @@ class SupportsPrefilter(Protocol):
         ...
 
 
-class Outcome(StrEnum):
+class ChangeResult(StrEnum):
     """What a change did."""
 
     CREATED = "created"
@@ -263,10 +263,10 @@ class Delete(msgspec.Struct, frozen=True, kw_only=True):
     if_match: int | None = None
 
 
-class Applied(msgspec.Struct, frozen=True, kw_only=True):
+class AppliedChange(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one change."""
 
-    outcome: Outcome
+    outcome: ChangeResult
     version_id: int
     """The version now current, 0 where there is none."""
     last_updated: datetime | None
@@ -279,7 +279,7 @@ class SupportsWrites(Protocol):
 
     async def write(
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
-    ) -> list[Applied]:
+    ) -> list[AppliedChange]:
         """
         Apply changes atomically, in order, and tell what became of each.
 
@@ -322,7 +322,7 @@ class SupportsHistory(Protocol):
         ...
 
 
-class Order(StrEnum):
+class SortOrder(StrEnum):
     """How the matches of a search follow each other; equal instants go by id."""
 
     ID = "_id"
@@ -331,16 +331,16 @@ class Order(StrEnum):
     LAST_UPDATED_DESCENDING = "-_lastUpdated"
 
 
-class Query(msgspec.Struct, frozen=True, kw_only=True):
+class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A search within one type; open lookups of the filter have been answered."""
 
     filter: Filter
-    order: Order = Order.ID
+    order: SortOrder = SortOrder.ID
     total: bool = False
     """Whether the number of all matches is wanted."""
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
+class SearchPage(msgspec.Struct, frozen=True, kw_only=True):
     """One page of a search, in a stable order."""
 
     resources: Sequence[StoredVersion]
@@ -358,11 +358,11 @@ class SupportsSearch(Protocol):
         self,
         tenant: str,
         fhir_version: FHIRVersion,
-        query: Query,
+        query: SearchQuery,
         *,
         count: int,
         after: str | None = None,
-    ) -> Page:
+    ) -> SearchPage:
         """
         Give current resources that match, at most `count`, following the page that gave `after`.
 

@@ -13,16 +13,16 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-SCOPE_BITS = 40
+COLLECTION_BITS = 40
 EXTENT_BITS = 12
 EXTENT_ROWS = 1 << EXTENT_BITS
 EXTENT_BYTES = 4 * 1024 * 1024
 
-Places = Mapping[int, set[int]]
+Positions = Mapping[int, set[int]]
 """For each extent, places in it."""
 
 
-class Range(msgspec.Struct, frozen=True, kw_only=True):
+class SeqRange(msgspec.Struct, frozen=True, kw_only=True):
     """Seqs from `first` up to, but not including, `end`."""
 
     first: int
@@ -33,22 +33,22 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
         """The first and the last extent that the range touches."""
         return self.first >> EXTENT_BITS, (self.end - 1) >> EXTENT_BITS
 
-    def within(self, *, start: str | None, end: str | None) -> "Range":
+    def within(self, *, start: str | None, end: str | None) -> "SeqRange":
         """Narrow the range to the keys of a shard."""
-        return Range(
+        return SeqRange(
             first=self.first if start is None else max(self.first, int(start)),
             end=self.end if end is None else min(self.end, int(end)),
         )
 
-    def within_extent(self, extent: int) -> "Range":
+    def within_extent(self, extent: int) -> "SeqRange":
         """Narrow the range to an extent."""
         first, end = extent << EXTENT_BITS, (extent + 1) << EXTENT_BITS
-        return Range(first=max(self.first, first), end=min(self.end, end))
+        return SeqRange(first=max(self.first, first), end=min(self.end, end))
 
 
-def scope_range(scope: int) -> Range:
+def collection_range(scope: int) -> SeqRange:
     """Give all seqs a scope can ever have."""
-    return Range(first=scope << SCOPE_BITS, end=(scope + 1) << SCOPE_BITS)
+    return SeqRange(first=scope << COLLECTION_BITS, end=(scope + 1) << COLLECTION_BITS)
 
 
 def extent_of(seq: int) -> int:
@@ -56,7 +56,7 @@ def extent_of(seq: int) -> int:
     return seq >> EXTENT_BITS
 
 
-def united(several: Iterable[Places]) -> dict[int, set[int]]:
+def union_of(several: Iterable[Positions]) -> dict[int, set[int]]:
     """Give the places that are in any of these."""
     found = defaultdict[int, set[int]](set)
     for places in several:
@@ -65,7 +65,7 @@ def united(several: Iterable[Places]) -> dict[int, set[int]]:
     return found
 
 
-def common(some: Places, others: Places) -> dict[int, set[int]]:
+def intersection_of(some: Positions, others: Positions) -> dict[int, set[int]]:
     """Give the places that are in both, and only the extents that have any."""
     return {
         extent: both

@@ -6,12 +6,12 @@ from itertools import accumulate, pairwise
 from xxhash import xxh3_64_intdigest
 
 from helios_core.errors import BackendError
-from helios_core.hashes import HASHES, line_hash
+from helios_core.hashes import HASH_MODULUS, line_hash
 from helios_core.storage.data_provider import Batch, Damaged, StoredVersion
-from helios_core.storage.joined_lines import Framed
+from helios_core.storage.joined_lines import JoinedLines
 
 
-def damaged_line(resource_type: str, resource_id: str, line: bytes | None) -> Damaged:
+def damage_of(resource_type: str, resource_id: str, line: bytes | None) -> Damaged:
     """Give the line of an error file about a line that is missing or not what was written."""
     reason = (
         "its content is missing from the database"
@@ -21,7 +21,7 @@ def damaged_line(resource_type: str, resource_id: str, line: bytes | None) -> Da
     return Damaged(resource_type=resource_type, id=resource_id, reason=reason)
 
 
-def undamaged(text: bytes, sizes: Iterable[int], hash_sum: int) -> Batch | None:
+def verified_batch(text: bytes, sizes: Iterable[int], hash_sum: int) -> Batch | None:
     """
     Give lines that a database put together, or None if they are not those that were written.
 
@@ -33,12 +33,12 @@ def undamaged(text: bytes, sizes: Iterable[int], hash_sum: int) -> Batch | None:
         return None
     view = memoryview(text)
     digests = [xxh3_64_intdigest(view[begin : end - 1]) for begin, end in pairwise((0, *ends))]
-    if (hash_sum - sum(digests)) % HASHES:
+    if (hash_sum - sum(digests)) % HASH_MODULUS:
         return None
-    return Batch(lines=Framed(text, ends), digests=digests)
+    return Batch(lines=JoinedLines(text, ends), digests=digests)
 
 
-def checked(stored: StoredVersion, *, deleted: bool, stored_hash: int) -> StoredVersion:
+def verified_version(stored: StoredVersion, *, deleted: bool, stored_hash: int) -> StoredVersion:
     """
     Give a version as it was written, `stored_hash` being the `line_hash` of its content.
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 
 from helios_core.model.exports import Shard
-from helios_core.model.jobs import Job, JobStatus, Lease, Progress
+from helios_core.model.jobs import Job, JobProgress, JobStatus, Lease
 from helios_core.model.parts import Part
 
 
@@ -60,7 +60,7 @@ class JobStore(ABC):
         """
 
     @abstractmethod
-    async def progress(self, tenant: str, job_id: str) -> Progress:
+    async def progress(self, tenant: str, job_id: str) -> JobProgress:
         """
         Count what is done, completed shards and what holders reported since.
 

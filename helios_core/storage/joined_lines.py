@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 
-class Framed(Sequence[bytes]):
+class JoinedLines(Sequence[bytes]):
     """
     Lines that lie one behind the other in one value, with a newline between them.
 
@@ -71,7 +71,7 @@ class Framed(Sequence[bytes]):
         if places.step != 1:
             return [self[place] for place in places]
         ends = self._ends[places.start : places.stop]
-        return Framed(self._text, ends, begin=self._starts(places.start) if ends else 0)
+        return JoinedLines(self._text, ends, begin=self._starts(places.start) if ends else 0)
 
     @property
     def _end(self) -> int:
@@ -81,16 +81,16 @@ class Framed(Sequence[bytes]):
         return self._ends[place - 1] if place else self._begin
 
 
-def size_of(lines: Sequence[bytes]) -> int:
+def ndjson_size(lines: Sequence[bytes]) -> int:
     """Give how many bytes of NDJSON some lines are, newlines included."""
-    return lines.size if isinstance(lines, Framed) else sum(map(len, lines)) + len(lines)
+    return lines.size if isinstance(lines, JoinedLines) else sum(map(len, lines)) + len(lines)
 
 
-def lengths_of(lines: Sequence[bytes]) -> Iterable[int]:
+def line_lengths(lines: Sequence[bytes]) -> Iterable[int]:
     """Give the length of each line."""
-    return lines.lengths() if isinstance(lines, Framed) else map(len, lines)
+    return lines.lengths() if isinstance(lines, JoinedLines) else map(len, lines)
 
 
-def text_of(lines: Sequence[bytes]) -> bytes:
+def joined_text(lines: Sequence[bytes]) -> bytes:
     """Give lines with newlines between them, at most one behind the last."""
-    return lines.text if isinstance(lines, Framed) else b"\n".join(lines)
+    return lines.text if isinstance(lines, JoinedLines) else b"\n".join(lines)

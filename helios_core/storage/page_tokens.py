@@ -6,24 +6,24 @@ import msgspec
 
 from helios_core.errors import InvalidParameter
 from helios_core.fhir.instants import to_stamp
-from helios_core.storage.data_provider import Order, StoredVersion
+from helios_core.storage.data_provider import SortOrder, StoredVersion
 
 PAGE_BYTES = 16 * 1024 * 1024
 """Where a page ends before it has all it may have, so that large resources do not pile up."""
 
-BY_ID = frozenset({Order.ID, Order.ID_DESCENDING})
-DESCENDING = frozenset({Order.ID_DESCENDING, Order.LAST_UPDATED_DESCENDING})
+ID_ORDERS = frozenset({SortOrder.ID, SortOrder.ID_DESCENDING})
+DESCENDING_ORDERS = frozenset({SortOrder.ID_DESCENDING, SortOrder.LAST_UPDATED_DESCENDING})
 
 _SIGNS = {
-    Order.ID: "id",
-    Order.ID_DESCENDING: "-id",
-    Order.LAST_UPDATED: "at",
-    Order.LAST_UPDATED_DESCENDING: "-at",
+    SortOrder.ID: "id",
+    SortOrder.ID_DESCENDING: "-id",
+    SortOrder.LAST_UPDATED: "at",
+    SortOrder.LAST_UPDATED_DESCENDING: "-at",
 }
 _TOKEN = re.compile(r"(-?)(?:id|at:([0-9]{1,18})):([A-Za-z0-9\-.]{1,64})")
 
 
-class Ending(msgspec.Struct, frozen=True, kw_only=True):
+class PagePosition(msgspec.Struct, frozen=True, kw_only=True):
     """The resource with which a page ended."""
 
     stamp: int
@@ -31,7 +31,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     id: str
 
 
-class Filling:
+class PageBuilder:
     """A page that takes resources until it is full."""
 
     def __init__(self, count: int) -> None:
@@ -50,13 +50,13 @@ class Filling:
         self._room -= len(stored.content or b"")
 
 
-def token_after(last: StoredVersion, order: Order) -> str:
+def make_page_token(last: StoredVersion, order: SortOrder) -> str:
     """Give the token of the page behind a resource."""
-    at = "" if order in BY_ID else f":{to_stamp(last.last_updated)}"
+    at = "" if order in ID_ORDERS else f":{to_stamp(last.last_updated)}"
     return f"{_SIGNS[order]}{at}:{last.id}"
 
 
-def ending_of(token: str, order: Order) -> Ending:
+def parse_page_token(token: str, order: SortOrder) -> PagePosition:
     """
     Give the resource behind which a page begins.
 
@@ -69,4 +69,4 @@ def ending_of(token: str, order: Order) -> Ending:
             "the page asked for is not one that this search gave; follow its links as they are,"
             " or start again without one"
         )
-    return Ending(stamp=int(match[2] or 0), id=match[3])
+    return PagePosition(stamp=int(match[2] or 0), id=match[3])

@@ -10,7 +10,7 @@ import msgspec
 from helios_core.model.exports import Shard
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class SeqRun(msgspec.Struct, frozen=True, kw_only=True):
     """A range of seqs, of whose versions only counts are known."""
 
     first: int
@@ -25,27 +25,29 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         return self.first + self.seqs
 
 
-class Size(msgspec.Struct, frozen=True, kw_only=True):
+class ViewSize(msgspec.Struct, frozen=True, kw_only=True):
     """How much a view shows of a type, nearly."""
 
     resources: float
     bytes: float
 
 
-def pieces_of(size: Size, shard_bytes: int) -> int:
+def shard_count(size: ViewSize, shard_bytes: int) -> int:
     """Give into how many shards so much is cut, at least one."""
     return max(1, math.ceil(size.bytes / shard_bytes))
 
 
-def size_of(runs: Sequence[Run]) -> Size:
+def total_size(runs: Sequence[SeqRun]) -> ViewSize:
     """Give the size of all runs together."""
-    return Size(resources=sum(run.resources for run in runs), bytes=sum(run.bytes for run in runs))
+    return ViewSize(
+        resources=sum(run.resources for run in runs), bytes=sum(run.bytes for run in runs)
+    )
 
 
-def shards_of(
+def cut_shards(
     resource_type: str,
-    runs: Sequence[Run],
-    size: Size,
+    runs: Sequence[SeqRun],
+    size: ViewSize,
     *,
     shard_bytes: int,
     start: str | None = None,
@@ -56,7 +58,7 @@ def shards_of(
     The runs, at least one, say where there is how much; `size` what is shown of it altogether.
     With `start` the first shard begins there, without it there is nothing it could leave out.
     """
-    marks = list(_marks(runs, pieces_of(size, shard_bytes)))
+    marks = list(_marks(runs, shard_count(size, shard_bytes)))
     starts = [start, *(str(seq) for seq, _ in marks)]
     shares = [0.0, *(share for _, share in marks), 1.0]
     for place, begin in enumerate(starts):
@@ -72,7 +74,7 @@ def shards_of(
         )
 
 
-def _marks(runs: Sequence[Run], pieces: int) -> Iterator[tuple[int, float]]:
+def _marks(runs: Sequence[SeqRun], pieces: int) -> Iterator[tuple[int, float]]:
     """Give the seqs that cut runs into pieces of equal bytes, and the share before each."""
     ends = list(accumulate(run.bytes for run in runs))
     if not ends[-1]:

@@ -19,10 +19,10 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     cancelled caller first waits for the call to end, then is cancelled.
     """
     call = partial(contextvars.copy_context().run, partial(function, *args, **kwargs))
-    return await finished(asyncio.get_running_loop().run_in_executor(None, call))
+    return await run_to_end(asyncio.get_running_loop().run_in_executor(None, call))
 
 
-async def finished(work: Awaitable[T]) -> T:
+async def run_to_end(work: Awaitable[T]) -> T:
     """Give the result of some work; a cancelled caller waits for its end, then is cancelled."""
     running = asyncio.ensure_future(work)
     try:

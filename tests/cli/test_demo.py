@@ -24,7 +24,7 @@ async def test_it_can_be_repeated_and_every_count_agrees(tmp_path):
     for _ in range(2):
         shown = console()
 
-        await demo.run(tmp_path / "demo", shown, patients=PATIENTS)
+        await demo.run_demo(tmp_path / "demo", shown, patients=PATIENTS)
 
         assert "Every count agrees" in shown.file.getvalue()
         assert "sqlite (selected)" in shown.file.getvalue()
@@ -50,14 +50,14 @@ async def test_what_a_server_leaves_out_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "_load", load_then_lose)
 
     with pytest.raises(DemoFailed, match="the export has 11 Goal at system level, not 12"):
-        await demo.run(tmp_path / "demo", console(), patients=PATIENTS)
+        await demo.run_demo(tmp_path / "demo", console(), patients=PATIENTS)
 
 
 async def test_a_server_that_does_not_start_is_told_with_its_log(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "SERVE", "raise SystemExit('no server today')")
 
     with pytest.raises(DemoFailed, match=r"did not start; .*server\.log tells why"):
-        await demo.run(tmp_path / "demo", console(), patients=PATIENTS)
+        await demo.run_demo(tmp_path / "demo", console(), patients=PATIENTS)
 
     assert "no server today" in (tmp_path / "demo" / "server.log").read_text()
 

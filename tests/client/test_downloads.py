@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from helios_core.client.downloads import Download
-from helios_core.client.errors import ExportFailed, Refused
+from helios_core.client.errors import ExportFailed, RequestRefused
 from tests.client.scripted import Answer
 
 BODY = b"".join(b'{"id":"%d"}\n' % number for number in range(1000))
@@ -116,7 +116,7 @@ async def test_trouble_that_passes_is_waited_out(server, tmp_path, status):
 
 @pytest.mark.parametrize("status", [403, 404, 410, 501])
 async def test_a_refusal_is_final(server, tmp_path, status):
-    with pytest.raises(Refused, match=str(status)):
+    with pytest.raises(RequestRefused, match=str(status)):
         await fetch(server, tmp_path, Answer(status))
 
     assert len(server.requests) == 1
@@ -141,7 +141,7 @@ async def test_a_signed_address_is_not_told(server, tmp_path):
     download = Download(f"{server.url}/file?signature=hush", tmp_path / "file")
 
     async with httpx.AsyncClient() as client:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RequestRefused) as caught:
             await download.run(client)
 
     assert "hush" not in str(caught.value)

@@ -9,8 +9,8 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from helios_core.client.errors import ExportFailed, Refused
-from helios_core.client.export import Order, Phase, export
+from helios_core.client.errors import ExportFailed, RequestRefused
+from helios_core.client.export import ClientRequest, ExportPhase, export
 from helios_core.model.exports import Level
 from tests.client import scripted
 from tests.client.scripted import Answer
@@ -33,7 +33,7 @@ async def test_an_export_gives_files_manifest_and_counts(server, tmp_path):
     server.exports(file(server))
     server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
 
-    summary = await export(Order(base_url=server.url), tmp_path / "new" / "folder")
+    summary = await export(ClientRequest(base_url=server.url), tmp_path / "new" / "folder")
 
     (got,) = summary.files
     assert (got.kind, got.type, got.lines, got.size) == ("output", "Patient", 2, len(LINES))
@@ -50,7 +50,9 @@ async def test_a_server_that_takes_no_get_is_asked_by_post(server, tmp_path):
     server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
     server.say("POST", "/$export", *server.scripts.pop(("GET", "/$export")))
     server.say("GET", "/$export", Answer(405))
-    order = Order(base_url=server.url, types=["Patient", "Device"], since="2026-01-01T00:00:00Z")
+    order = ClientRequest(
+        base_url=server.url, types=["Patient", "Device"], since="2026-01-01T00:00:00Z"
+    )
 
     summary = await export(order, tmp_path)
 
@@ -71,7 +73,7 @@ async def test_nothing_but_the_files_stays(server, tmp_path):
         Answer(body=gzip.compress(LINES), headers={"Content-Encoding": "gzip"}),
     )
 
-    await export(Order(base_url=server.url), tmp_path)
+    await export(ClientRequest(base_url=server.url), tmp_path)
 
     assert {path.name for path in tmp_path.iterdir()} == {"Patient.ndjson", "manifest.json"}
 
@@ -88,7 +90,7 @@ async def test_each_level_has_its_address(server, tmp_path, order, path):
     server.exports()
     server.scripts["GET", path] = server.scripts["GET", "/$export"]
 
-    await export(Order(base_url=f"{server.url}/", **order), tmp_path)
+    await export(ClientRequest(base_url=f"{server.url}/", **order), tmp_path)
 
     (kick_off,) = server.asked("GET", path)
     assert kick_off.headers["prefer"] == "respond-async"
@@ -98,7 +100,7 @@ async def test_each_level_has_its_address(server, tmp_path, order, path):
 
 async def test_parameters_reach_the_server(server, tmp_path):
     server.exports()
-    order = Order(
+    order = ClientRequest(
         base_url=server.url,
         types=("Patient", "Group"),
         since="2026-01-01T00:00:00+01:00",
@@ -118,7 +120,7 @@ async def test_a_kick_off_waits_as_long_as_the_server_wants(server, tmp_path):
     server.say("GET", "/$export", Answer(429, AT_ONCE), Answer(503, AT_ONCE))
     server.exports()
 
-    await export(Order(base_url=server.url), tmp_path)
+    await export(ClientRequest(base_url=server.url), tmp_path)
 
     assert len(server.asked("GET", "/$export")) == 3
 
@@ -126,22 +128,22 @@ async def test_a_kick_off_waits_as_long_as_the_server_wants(server, tmp_path):
 async def test_a_refused_kick_off_is_told_with_the_servers_words(server, tmp_path):
     server.say("GET", "/$export", Answer(400, {}, outcome("value", "no such type")))
 
-    with pytest.raises(Refused, match="answered with 400: no such type"):
-        await export(Order(base_url=server.url), tmp_path)
+    with pytest.raises(RequestRefused, match="answered with 400: no such type"):
+        await export(ClientRequest(base_url=server.url), tmp_path)
 
     assert len(server.requests) == 1
 
 
 async def test_an_address_that_is_none_is_refused(tmp_path):
     with pytest.raises(ExportFailed, match="not an http or https address"):
-        await export(Order(base_url="example.org"), tmp_path)
+        await export(ClientRequest(base_url="example.org"), tmp_path)
 
 
 async def test_a_kick_off_without_location_is_refused(server, tmp_path):
     server.say("GET", "/$export", Answer(202))
 
     with pytest.raises(ExportFailed, match="no Content-Location"):
-        await export(Order(base_url=server.url), tmp_path)
+        await export(ClientRequest(base_url=server.url), tmp_path)
 
 
 async def test_progress_is_passed_on(server, tmp_path):
@@ -150,10 +152,10 @@ async def test_progress_is_passed_on(server, tmp_path):
     server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
     seen = []
 
-    await export(Order(base_url=server.url), tmp_path, on_progress=seen.append)
+    await export(ClientRequest(base_url=server.url), tmp_path, on_progress=seen.append)
 
     assert "41 %" in [now.message for now in seen]
-    assert [now.phase for now in (seen[0], seen[-1])] == [Phase.STARTING, Phase.DONE]
+    assert [now.phase for now in (seen[0], seen[-1])] == [ExportPhase.STARTING, ExportPhase.DONE]
     last = seen[-1]
     assert (last.files_done, last.files_total, last.lines_done) == (1, 1, 2)
     assert (last.lines_total, last.bytes_received) == (2, len(LINES))
@@ -164,7 +166,7 @@ async def test_polling_waits_until_the_date_the_server_names(server, tmp_path):
     server.exports(polls=(Answer(202, {"Retry-After": past}),))
 
     async with asyncio.timeout(0.9):
-        await export(Order(base_url=server.url), tmp_path)
+        await export(ClientRequest(base_url=server.url), tmp_path)
 
 
 async def test_without_retry_after_polling_slows_down_by_itself(server, tmp_path):
@@ -172,12 +174,12 @@ async def test_without_retry_after_polling_slows_down_by_itself(server, tmp_path
     seen = []
 
     await export(
-        Order(base_url=server.url),
+        ClientRequest(base_url=server.url),
         tmp_path,
         on_progress=lambda now: seen.append((asyncio.get_running_loop().time(), now.phase)),
     )
 
-    polled = [at for at, phase in seen if phase is not Phase.STARTING]
+    polled = [at for at, phase in seen if phase is not ExportPhase.STARTING]
     first, second = [later - earlier for earlier, later in pairwise(polled)][:2]
     assert first == pytest.approx(1, abs=0.4)
     assert second == pytest.approx(2, abs=0.4)
@@ -196,7 +198,7 @@ async def test_without_retry_after_polling_slows_down_by_itself(server, tmp_path
 async def test_trouble_that_passes_while_polling_is_waited_out(server, tmp_path, passing):
     server.exports(polls=(passing,))
 
-    summary = await export(Order(base_url=server.url), tmp_path)
+    summary = await export(ClientRequest(base_url=server.url), tmp_path)
 
     assert summary.files == ()
 
@@ -204,8 +206,8 @@ async def test_trouble_that_passes_while_polling_is_waited_out(server, tmp_path,
 async def test_a_failed_export_is_told_with_its_reason_and_deleted(server, tmp_path):
     server.exports(polls=(Answer(500, {}, outcome("exception", "the disk is full")),))
 
-    with pytest.raises(Refused, match="the disk is full"):
-        await export(Order(base_url=server.url), tmp_path)
+    with pytest.raises(RequestRefused, match="the disk is full"):
+        await export(ClientRequest(base_url=server.url), tmp_path)
 
     assert len(server.asked("GET", "/jobs/1")) == 1
     assert len(server.asked("DELETE", "/jobs/1")) == 1
@@ -215,7 +217,7 @@ async def test_a_manifest_that_is_none_is_told(server, tmp_path):
     server.exports(polls=(Answer(200, {}, b"<html>"),))
 
     with pytest.raises(ExportFailed, match="manifest cannot be read"):
-        await export(Order(base_url=server.url), tmp_path)
+        await export(ClientRequest(base_url=server.url), tmp_path)
 
 
 async def test_a_cancelled_export_is_deleted_on_the_server(server, tmp_path):
@@ -225,9 +227,9 @@ async def test_a_cancelled_export_is_deleted_on_the_server(server, tmp_path):
     async with asyncio.TaskGroup() as group:
         task = group.create_task(
             export(
-                Order(base_url=server.url),
+                ClientRequest(base_url=server.url),
                 tmp_path,
-                on_progress=lambda now: now.phase is Phase.EXPORTING and polling.set(),
+                on_progress=lambda now: now.phase is ExportPhase.EXPORTING and polling.set(),
             )
         )
         await polling.wait()
@@ -240,7 +242,7 @@ async def test_a_server_that_cannot_delete_is_no_failure(server, tmp_path):
     server.exports()
     server.scripts["DELETE", "/jobs/1"] = [Answer(500)]
 
-    summary = await export(Order(base_url=server.url), tmp_path)
+    summary = await export(ClientRequest(base_url=server.url), tmp_path)
 
     assert not summary.deleted
 
@@ -254,7 +256,7 @@ async def test_all_three_lists_are_downloaded(server, tmp_path):
     for name in ("out", "gone", "bad"):
         server.say("GET", f"/files/{name}", Answer(body=LINES))
 
-    summary = await export(Order(base_url=server.url), tmp_path)
+    summary = await export(ClientRequest(base_url=server.url), tmp_path)
 
     kinds = [(got.kind, got.path.name) for got in summary.files]
     assert kinds == [("output", "out"), ("deleted", "gone"), ("error", "bad")]
@@ -266,14 +268,14 @@ async def test_a_wrong_count_is_told(server, tmp_path):
     server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
 
     with pytest.raises(ExportFailed, match="holds 2 lines; the manifest announced 3"):
-        await export(Order(base_url=server.url), tmp_path)
+        await export(ClientRequest(base_url=server.url), tmp_path)
 
 
 async def test_a_manifest_without_counts_is_fine(server, tmp_path):
     server.exports(file(server, count=None))
     server.say("GET", "/files/Patient.ndjson", Answer(body=LINES.rstrip()))
 
-    summary = await export(Order(base_url=server.url), tmp_path)
+    summary = await export(ClientRequest(base_url=server.url), tmp_path)
 
     assert summary.lines == 2
 
@@ -282,7 +284,7 @@ async def test_an_empty_file_has_no_lines(server, tmp_path):
     server.exports(file(server, count=0))
     server.say("GET", "/files/Patient.ndjson", Answer())
 
-    assert (await export(Order(base_url=server.url), tmp_path)).lines == 0
+    assert (await export(ClientRequest(base_url=server.url), tmp_path)).lines == 0
 
 
 async def test_equal_names_do_not_overwrite_each_other(server, tmp_path):
@@ -290,7 +292,7 @@ async def test_equal_names_do_not_overwrite_each_other(server, tmp_path):
     server.say("GET", "/files/1/part.ndjson", Answer(body=LINES))
     server.say("GET", "/files/2/part.ndjson", Answer(body=LINES.upper()))
 
-    await export(Order(base_url=server.url), tmp_path)
+    await export(ClientRequest(base_url=server.url), tmp_path)
 
     assert (tmp_path / "part.ndjson").read_bytes() == LINES
     assert (tmp_path / "2-part.ndjson").read_bytes() == LINES.upper()
@@ -302,7 +304,7 @@ async def test_a_name_made_different_stays_different(server, tmp_path):
     for name in names:
         server.say("GET", f"/files/{name}", Answer(body=LINES))
 
-    summary = await export(Order(base_url=server.url), tmp_path)
+    summary = await export(ClientRequest(base_url=server.url), tmp_path)
 
     assert [got.path.name for got in summary.files] == ["3-x", "x", "3-3-x", "x.part"]
 
@@ -321,7 +323,7 @@ async def test_a_name_stays_in_the_folder(server, tmp_path, name, expected):
     server.exports(file(server, name))
     server.say("GET", f"/files/{name.partition('?')[0]}", Answer(body=LINES))
 
-    summary = await export(Order(base_url=server.url), tmp_path / "inner")
+    summary = await export(ClientRequest(base_url=server.url), tmp_path / "inner")
 
     assert summary.files[0].path == tmp_path / "inner" / expected
 
@@ -332,7 +334,7 @@ async def test_headers_go_to_the_server_and_not_to_others(server, tmp_path):
         server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
         storage.say("GET", "/files/signed", Answer(body=LINES))
 
-        await export(Order(base_url=server.url, headers={"X-Tenant-ID": "acme"}), tmp_path)
+        await export(ClientRequest(base_url=server.url, headers={"X-Tenant-ID": "acme"}), tmp_path)
 
         assert all(request.headers["x-tenant-id"] == "acme" for request in server.requests)
         assert [request.headers.get("x-tenant-id") for request in storage.requests] == [None]
@@ -343,7 +345,7 @@ async def test_at_most_so_many_files_are_fetched_at_a_time(server, tmp_path):
     for number in range(9):
         server.say("GET", f"/files/{number}", Answer(body=LINES))
 
-    summary = await export(Order(base_url=server.url), tmp_path, parallel=1)
+    summary = await export(ClientRequest(base_url=server.url), tmp_path, parallel=1)
 
     fetched = [each.path for each in server.requests if each.path.startswith("/files/")]
     assert fetched == [f"/files/{number}" for number in range(9)]
@@ -354,7 +356,7 @@ async def test_a_folder_that_cannot_be_written_is_told(server, tmp_path):
     (tmp_path / "file").write_text("")
 
     with pytest.raises(ExportFailed, match="cannot be written to"):
-        await export(Order(base_url=server.url), tmp_path / "file")
+        await export(ClientRequest(base_url=server.url), tmp_path / "file")
 
 
 async def test_a_link_that_expires_amid_a_download_is_renewed_by_a_poll(server, tmp_path):
@@ -372,7 +374,7 @@ async def test_a_link_that_expires_amid_a_download_is_renewed_by_a_poll(server, 
     server.say("GET", "/files/a.ndjson", Answer(403), Answer(206, rest, LINES[40:]))
     server.say("GET", "/files/b.ndjson", Answer(body=LINES))
 
-    summary = await export(Order(base_url=server.url), tmp_path, parallel=1)
+    summary = await export(ClientRequest(base_url=server.url), tmp_path, parallel=1)
 
     assert summary.lines == 4
     assert (tmp_path / "a.ndjson").read_bytes() == LINES
@@ -389,8 +391,8 @@ async def test_files_that_are_refused_with_new_links_too_are_given_up(server, tm
     server.exports(file(server, "a.ndjson?sig=same"))
     server.say("GET", "/files/a.ndjson", Answer(403))
 
-    with pytest.raises(Refused, match="was answered with 403") as refused:
-        await export(Order(base_url=server.url), tmp_path)
+    with pytest.raises(RequestRefused, match="was answered with 403") as refused:
+        await export(ClientRequest(base_url=server.url), tmp_path)
 
     assert "sig" not in str(refused.value)
     assert len(server.asked("GET", "/jobs/1")) == 2

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
 from helios_core.client.errors import ExportFailed
-from helios_core.client.verification import NoProof, Verdict, verify, verify_if_proven
+from helios_core.client.verification import ProofMissing, Verdict, verify, verify_if_proven
 from helios_core.model import completeness
-from helios_core.model.completeness import Tally, digest_of, total
+from helios_core.model.completeness import Tally, add_up, lines_digest
 
 PATIENTS = [b'{"resourceType":"Patient","id":"p%d"}' % n for n in range(5)]
 DEVICES = [b'{"resourceType":"Device","id":"d%d"}' % n for n in range(3)]
@@ -18,7 +18,7 @@ DEVICES = [b'{"resourceType":"Device","id":"d%d"}' % n for n in range(3)]
 
 def tally(lines):
     size = sum(map(len, lines)) + len(lines)
-    return {"count": len(lines), "bytes": size, "digest": f"{digest_of(lines):016x}"}
+    return {"count": len(lines), "bytes": size, "digest": f"{lines_digest(lines):016x}"}
 
 
 def manifest_of(files, *, proof=None, **more):
@@ -181,7 +181,7 @@ def test_every_file_may_have_its_own_proof(files, tmp_path):
 def test_without_a_proof_that_can_be_read_nothing_is_proven(files, tmp_path, extension):
     manifest = encoded(manifest_of(files, extension=extension))
 
-    with pytest.raises(NoProof):
+    with pytest.raises(ProofMissing):
         verify(manifest, tmp_path)
     assert verify_if_proven(manifest, tmp_path) is None
 
@@ -203,7 +203,7 @@ def test_digests_of_parts_add_up_however_the_lines_are_cut_and_ordered(lines, cu
     edges = sorted([0, *(min(cut, len(lines)) for cut in cuts), len(lines)])
 
     parts = [shuffled[start:end] for start, end in itertools.pairwise(edges)]
-    totals = total(("output", "Patient", Tally(**tally(part))) for part in parts)
+    totals = add_up(("output", "Patient", Tally(**tally(part))) for part in parts)
 
-    assert digest_of(lines) == expected
+    assert lines_digest(lines) == expected
     assert totals["output"]["Patient"] == Tally(**tally(lines))

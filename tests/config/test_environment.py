@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from helios_core.config.environment import Variable, read, text_of, variables
+from helios_core.config.environment import Variable, describe_variables, read_variables, to_text
 from helios_core.storage.secrets import Secret
 
 
@@ -32,11 +32,11 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     hidden: Annotated[str, Meta(extra={"setting": None})] = ""
 
 
-KNOWN = {variable.field: variable for variable in variables(Sample, plugin="sample")}
+KNOWN = {variable.field: variable for variable in describe_variables(Sample, plugin="sample")}
 
 
 def reading(**environ: str):
-    return read(KNOWN.values(), {"HFS_SAMPLE_BUCKET": "b"} | environ)
+    return read_variables(KNOWN.values(), {"HFS_SAMPLE_BUCKET": "b"} | environ)
 
 
 def problem_of(name: str, value: str) -> str:
@@ -51,7 +51,7 @@ def test_a_plugins_settings_carry_its_name():
 
 
 def test_the_servers_settings_carry_no_name():
-    assert variables(Sample)[1].name == "HFS_SIZE"
+    assert describe_variables(Sample)[1].name == "HFS_SIZE"
 
 
 def test_a_shared_setting_keeps_its_name_and_belongs_to_the_server():
@@ -102,7 +102,7 @@ def test_an_empty_value_is_not_set():
 
 
 def test_a_missing_value_without_default_is_a_problem():
-    _, problems = read(KNOWN.values(), {})
+    _, problems = read_variables(KNOWN.values(), {})
 
     assert problems == ["HFS_SAMPLE_BUCKET is not set; allowed is text"]
 
@@ -138,7 +138,7 @@ def test_all_problems_are_told():
 def test_a_secret_does_not_print():
     secret = Secret("hush")
 
-    assert "hush" not in f"{secret} {secret!r} {text_of(secret)}"
+    assert "hush" not in f"{secret} {secret!r} {to_text(secret)}"
     assert secret.reveal() == "hush"
 
 
@@ -176,4 +176,4 @@ def test_a_refused_secret_is_not_shown():
     ],
 )
 def test_a_value_is_written_as_it_would_be_set(value, text):
-    assert text_of(value) == text
+    assert to_text(value) == text

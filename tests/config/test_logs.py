@@ -19,7 +19,7 @@ def written():
     stream = io.StringIO()
 
     def setting_up(level=LogLevel.INFO, log_format=LogFormat.JSON):
-        logs.set_up(level, log_format, to=stream)
+        logs.configure_logging(level, log_format, to=stream)
         return stream
 
     yield setting_up

@@ -2,8 +2,8 @@
 
 import pytest
 
-from helios_core.config.matrix import OUTPUTS, POWERS, STORAGES, matrix, powers
-from helios_core.config.plugins import Plugin, load_all
+from helios_core.config.matrix import OUTPUTS, POWERS, STORAGES, matrix, power_names
+from helios_core.config.plugins import Plugin, load_all_plugins
 from helios_core.memory import MemoryDataProvider, MemoryOutputStore
 from tests.config.conftest import PROVIDER_ONLY, install
 
@@ -13,7 +13,7 @@ SELECTED = ("sqlite", "local-fs")
 
 
 def rows(*, known: bool = False):
-    plugins = [plugin for plugin in load_all() if isinstance(plugin, Plugin)]
+    plugins = [plugin for plugin in load_all_plugins() if isinstance(plugin, Plugin)]
     found = matrix(plugins, selected=SELECTED, known=known)
     return {(row.storage, row.output): row for row in found}
 
@@ -47,7 +47,9 @@ def test_what_does_not_work_says_why():
 
 def test_a_missing_plugin_with_an_extra_is_told_with_it():
     plugins = [
-        item for item in load_all() if isinstance(item, Plugin) and item.origin.name != "localfs"
+        item
+        for item in load_all_plugins()
+        if isinstance(item, Plugin) and item.origin.name != "localfs"
     ]
 
     found = {
@@ -109,4 +111,4 @@ def test_a_storage_that_keeps_no_jobs_has_them_beside_the_output(install):
     ],
 )
 def test_powers_are_read_from_the_class(implementation, expected):
-    assert powers(implementation) == expected
+    assert power_names(implementation) == expected

@@ -4,7 +4,13 @@ import sys
 
 import pytest
 
-from helios_core.config.plugins import Plugin, find, installed, load, load_all
+from helios_core.config.plugins import (
+    Plugin,
+    find_plugin,
+    installed_plugins,
+    load_all_plugins,
+    load_plugin,
+)
 from helios_core.errors import BrokenPlugin, DuplicatePlugin, UnknownPlugin
 
 ODD_LEVEL = """
@@ -62,7 +68,7 @@ def helios_output_store():
 
 
 def named(name):
-    return find(name, installed(), setting="HFS_STORAGE_BACKEND")
+    return find_plugin(name, installed_plugins(), setting="HFS_STORAGE_BACKEND")
 
 
 def test_what_is_installed_is_known_without_importing_it(install):
@@ -75,7 +81,7 @@ def test_what_is_installed_is_known_without_importing_it(install):
 
 
 def test_the_plugins_of_this_repository_are_installed():
-    assert {"sqlite", "localfs", "memory"} <= {plugin.name for plugin in installed()}
+    assert {"sqlite", "localfs", "memory"} <= {plugin.name for plugin in installed_plugins()}
 
 
 def test_a_distribution_seen_twice_on_the_path_counts_once(install):
@@ -96,10 +102,10 @@ def test_an_unknown_plugin_is_told_with_what_is_installed_and_meant():
 
 
 def test_an_unknown_plugin_with_an_extra_is_told_which_to_install():
-    others = [plugin for plugin in installed() if plugin.name != "localfs"]
+    others = [plugin for plugin in installed_plugins() if plugin.name != "localfs"]
 
     with pytest.raises(UnknownPlugin, match=r"install helios-core\[localfs\]$"):
-        find("localfs", others, setting="HFS_BULK_EXPORT_OUTPUT_BACKEND")
+        find_plugin("localfs", others, setting="HFS_BULK_EXPORT_OUTPUT_BACKEND")
 
 
 def test_a_name_claimed_twice_is_told_with_both_distributions(install):
@@ -128,7 +134,7 @@ def test_a_broken_plugin_is_told_with_its_distribution_and_reason(install, sourc
     install("broken", source)
 
     with pytest.raises(BrokenPlugin) as caught:
-        load(named("broken"))
+        load_plugin(named("broken"))
 
     assert "plugin broken of helios-broken 1.2" in str(caught.value)
     assert told in str(caught.value)
@@ -139,11 +145,11 @@ def test_a_name_that_cannot_name_settings_is_refused(install, name):
     install(name, distribution="helios-odd")
 
     with pytest.raises(BrokenPlugin, match="lower-case word"):
-        load(named(name))
+        load_plugin(named(name))
 
 
 def test_a_plugin_offers_what_its_hooks_give():
-    plugin = load(named("memory"))
+    plugin = load_plugin(named("memory"))
 
     assert set(plugin.offers) == {"data provider", "job store", "output store"}
     assert plugin.observer is None
@@ -152,7 +158,7 @@ def test_a_plugin_offers_what_its_hooks_give():
 def test_loading_all_tells_what_is_broken_and_goes_on(install):
     install("aaa_broken", "1/0")
 
-    found = list(load_all())
+    found = list(load_all_plugins())
 
     broken = [item for item in found if not isinstance(item, Plugin)]
     assert [(origin.name, type(error)) for origin, error in broken] == [

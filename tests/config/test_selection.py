@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 import structlog
 
-from helios_core.config.selection import SIDECAR, configure, migrate, names, open_backends, select
+from helios_core.config.selection import (
+    SIDECAR,
+    configure,
+    migrate,
+    open_backends,
+    select,
+    selected_names,
+)
 from helios_core.config.settings import Settings
 from helios_core.errors import BrokenPlugin, ConfigurationError, DuplicatePlugin, UnknownPlugin
 from helios_core.fhir.definitions import FHIRVersion
@@ -112,7 +119,7 @@ def test_nothing_set_selects_sqlite_and_local_files(tmp_path):
 
 
 def test_local_fs_is_the_plugin_localfs():
-    assert names(Settings()) == {"sqlite", "localfs"}
+    assert selected_names(Settings()) == {"sqlite", "localfs"}
 
 
 def test_what_is_not_selected_is_not_imported(install):

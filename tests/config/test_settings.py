@@ -6,18 +6,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from helios_core.config.settings import OWN, Settings, from_environment
+from helios_core.config.settings import OWN, Settings, read_settings
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.model.parts import Compression
 from helios_core.storage.secrets import Secret
 
 
 def test_nothing_set_gives_the_defaults():
-    assert from_environment({"PATH": "/bin"}) == (Settings(), [])
+    assert read_settings({"PATH": "/bin"}) == (Settings(), [])
 
 
 def test_what_is_set_is_read():
-    settings, problems = from_environment(
+    settings, problems = read_settings(
         {
             "HFS_SERVER_PORT": "0",
             "HFS_DEFAULT_FHIR_VERSION": "R5",
@@ -36,14 +36,14 @@ def test_what_is_set_is_read():
 
 
 def test_an_unreadable_value_counts_as_not_set():
-    settings, problems = from_environment({"HFS_SERVER_PORT": "99999", "HFS_SERVER_HOST": "::1"})
+    settings, problems = read_settings({"HFS_SERVER_PORT": "99999", "HFS_SERVER_HOST": "::1"})
 
     assert (settings.server_port, settings.server_host) == (8080, "::1")
     assert problems == ["HFS_SERVER_PORT is '99999'; allowed is a whole number from 0 to 65535"]
 
 
 def test_a_lease_must_outlive_the_heartbeat():
-    _, problems = from_environment({"HFS_BULK_EXPORT_LEASE_DURATION": "20"})
+    _, problems = read_settings({"HFS_BULK_EXPORT_LEASE_DURATION": "20"})
 
     assert len(problems) == 1
     assert "HFS_BULK_EXPORT_LEASE_DURATION (20)" in problems[0]
@@ -61,14 +61,14 @@ def test_a_lease_must_outlive_the_heartbeat():
 def test_a_misspelt_type_to_bring_along_is_refused_with_the_nearest(misspelt, meant):
     types = f"Location,{misspelt}"
 
-    _, [problem] = from_environment({"HFS_BULK_EXPORT_REFERENCED_TYPES": types})
+    _, [problem] = read_settings({"HFS_BULK_EXPORT_REFERENCED_TYPES": types})
 
     assert problem.startswith(f"HFS_BULK_EXPORT_REFERENCED_TYPES names {misspelt!r}")
     assert problem.endswith(f"the nearest is {meant}")
 
 
 def test_a_type_to_bring_along_that_is_like_no_other_is_refused():
-    _, [problem] = from_environment({"HFS_BULK_EXPORT_REFERENCED_TYPES": "Xyzzy"})
+    _, [problem] = read_settings({"HFS_BULK_EXPORT_REFERENCED_TYPES": "Xyzzy"})
 
     assert problem.endswith("leave it out")
 
@@ -76,32 +76,32 @@ def test_a_type_to_bring_along_that_is_like_no_other_is_refused():
 def test_types_to_bring_along_may_be_of_any_fhir_version():
     values = {"HFS_BULK_EXPORT_REFERENCED_TYPES": "EffectEvidenceSynthesis,InventoryItem"}
 
-    assert from_environment(values)[1] == []
+    assert read_settings(values)[1] == []
 
 
 @pytest.mark.parametrize("tenant", ["a/b", "..", "a..b", ".a", "-a", "a" * 65, "ä"])
 def test_a_default_tenant_must_be_one(tenant):
-    _, problems = from_environment({"HFS_DEFAULT_TENANT": tenant})
+    _, problems = read_settings({"HFS_DEFAULT_TENANT": tenant})
 
     assert len(problems) == 1
 
 
 @pytest.mark.parametrize("tenant", ["a", "a.b-c_D9", "a" * 64])
 def test_a_proper_default_tenant_is_taken(tenant):
-    assert from_environment({"HFS_DEFAULT_TENANT": tenant})[0].default_tenant == tenant
+    assert read_settings({"HFS_DEFAULT_TENANT": tenant})[0].default_tenant == tenant
 
 
 @pytest.mark.parametrize(
     "address", ["example.org", "ftp://x", "http://x?y", "http://", "http://x y"]
 )
 def test_a_base_url_must_be_one(address):
-    _, problems = from_environment({"HFS_BASE_URL": address})
+    _, problems = read_settings({"HFS_BASE_URL": address})
 
     assert len(problems) == 1
 
 
 def test_a_base_url_loses_its_final_slash():
-    settings, _ = from_environment({"HFS_BASE_URL": "https://example.org/fhir/"})
+    settings, _ = read_settings({"HFS_BASE_URL": "https://example.org/fhir/"})
 
     assert settings.base_url == "https://example.org/fhir"
 
@@ -112,14 +112,14 @@ def test_output_goes_below_the_data_folder_unless_said_otherwise():
 
 
 def test_other_variables_are_kept_for_plugins_and_do_not_print():
-    settings, _ = from_environment({"HFS_S3_KEY": "hush", "HOME": "/root"})
+    settings, _ = read_settings({"HFS_S3_KEY": "hush", "HOME": "/root"})
 
     assert settings.others == {"HFS_S3_KEY": Secret("hush")}
     assert "hush" not in repr(settings)
 
 
 def test_plugins_read_what_is_in_effect():
-    settings, _ = from_environment(
+    settings, _ = read_settings(
         {"HFS_DATA_DIR": "/srv", "HFS_S3_KEY": "hush", "HFS_DATABASE_URL": "x://u:p@h"}
     )
 
@@ -134,7 +134,7 @@ def test_plugins_read_what_is_in_effect():
 
 
 def test_the_database_url_is_a_secret():
-    settings, _ = from_environment({"HFS_DATABASE_URL": "x://u:hush@h"})
+    settings, _ = read_settings({"HFS_DATABASE_URL": "x://u:hush@h"})
 
     assert "hush" not in repr(settings)
 
@@ -152,7 +152,7 @@ def test_every_default_could_be_set():
     written = {variable.name: variable.default for variable in OWN if variable.name not in WORDED}
     written["HFS_BULK_EXPORT_OUTPUT_DIR"] = "data/exports"
 
-    settings, problems = from_environment(written)
+    settings, problems = read_settings(written)
 
     assert not problems
     assert settings.output_dir == Settings().output_dir
@@ -160,7 +160,7 @@ def test_every_default_could_be_set():
 
 
 def test_what_is_told_to_the_tests_is_no_setting():
-    settings, problems = from_environment({"HFS_TEST_REQUIRE": "all"})
+    settings, problems = read_settings({"HFS_TEST_REQUIRE": "all"})
 
     assert problems == []
     assert settings == Settings()

@@ -140,7 +140,7 @@ def test_the_image_has_the_plugins_that_are_selected_and_needs_nothing_else():
     root = EXAMPLE.parents[2]
     kept = re.findall(r"^!(.+)$", (EXAMPLE / "Dockerfile.dockerignore").read_text(), re.MULTILINE)
     installed = set(re.findall(r"\./plugins/(\w+)", (EXAMPLE / "Dockerfile").read_text()))
-    selected = plugins.names(plugins.configure(settings_of_kubernetes()).settings)
+    selected = plugins.selected_names(plugins.configure(settings_of_kubernetes()).settings)
 
     assert selected <= installed
     assert all((root / path).exists() for path in kept)

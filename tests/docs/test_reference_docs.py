@@ -42,7 +42,9 @@ def powers_of(module: ModuleType) -> set[str]:
 
 
 def test_the_settings_page_is_what_the_command_prints():
-    others = [plugin for plugin in installed.load_all() if isinstance(plugin, installed.Plugin)]
+    others = [
+        plugin for plugin in installed.load_all_plugins() if isinstance(plugin, installed.Plugin)
+    ]
     rows = tables.setting_rows(plugins.configure({}), {}, others=others)
 
     page = (REFERENCE / "settings.md").read_text()

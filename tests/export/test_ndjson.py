@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios_core.export.ndjson import LARGE_LINE_BYTES, Cutter, ahead, frame, gzipped
-from helios_core.model.completeness import digest_of
+from helios_core.export.ndjson import (
+    LARGE_LINE_BYTES,
+    PartCutter,
+    gzip_chunks,
+    read_ahead,
+    to_chunks,
+)
+from helios_core.model.completeness import lines_digest
 from helios_core.storage.data_provider import Batch
 
 
@@ -16,7 +22,7 @@ async def stream(*batches: Sequence[bytes]) -> AsyncGenerator[Batch]:
         yield Batch(lines=lines)
 
 
-async def cut(cutter: Cutter) -> list[bytes]:
+async def cut(cutter: PartCutter) -> list[bytes]:
     parts = []
     while await cutter.more():
         parts.append(b"".join([chunk async for chunk in cutter.part()]))
@@ -33,7 +39,7 @@ async def test_parts_joined_are_the_lines_in_order_and_keep_both_limits(
 ):
     lines = [line for batch in batches for line in batch]
 
-    parts = await cut(Cutter(stream(*batches), max_bytes=max_bytes, max_rows=max_rows))
+    parts = await cut(PartCutter(stream(*batches), max_bytes=max_bytes, max_rows=max_rows))
 
     assert b"".join(parts) == b"".join(line + b"\n" for line in lines)
     for part in parts:
@@ -49,17 +55,17 @@ async def test_digests_that_come_along_are_summed_and_not_computed_again(max_byt
         yield Batch(lines=[b"1", b"2", b"3"], digests=[10, 20, 30])
         yield Batch(lines=[b"4"])
 
-    cutter = Cutter(source(), max_bytes=max_bytes, max_rows=None)
+    cutter = PartCutter(source(), max_bytes=max_bytes, max_rows=None)
     total = 0
     while await cutter.more():
         _ = [chunk async for chunk in cutter.part()]
         total += cutter.digest_sum
 
-    assert total == 60 + digest_of([b"4"])
+    assert total == 60 + lines_digest([b"4"])
 
 
 async def test_a_part_is_filled_before_the_next_one_begins():
-    cutter = Cutter(stream([b"1", b"2"], [b"3"], [b"4", b"5"]), max_bytes=6, max_rows=None)
+    cutter = PartCutter(stream([b"1", b"2"], [b"3"], [b"4", b"5"]), max_bytes=6, max_rows=None)
 
     parts = await cut(cutter)
 
@@ -68,19 +74,19 @@ async def test_a_part_is_filled_before_the_next_one_begins():
 
 
 async def test_a_line_larger_than_a_part_gets_a_part_of_its_own():
-    parts = await cut(Cutter(stream([b"1", b"22222222", b"3"]), max_bytes=4, max_rows=None))
+    parts = await cut(PartCutter(stream([b"1", b"22222222", b"3"]), max_bytes=4, max_rows=None))
 
     assert parts == [b"1\n", b"22222222\n", b"3\n"]
 
 
 async def test_no_lines_make_no_part():
-    assert await cut(Cutter(stream([], []), max_bytes=4, max_rows=None)) == []
+    assert await cut(PartCutter(stream([], []), max_bytes=4, max_rows=None)) == []
 
 
 def test_large_lines_are_passed_on_without_a_copy():
     large = b"x" * (LARGE_LINE_BYTES + 1)
 
-    chunks = frame([b"a", large, b"b", b"c"])
+    chunks = to_chunks([b"a", large, b"b", b"c"])
 
     assert chunks == [b"a\n", large, b"\n", b"b\nc\n"]
     assert chunks[1] is large
@@ -93,7 +99,7 @@ async def test_gzipped_chunks_decompress_to_what_went_in():
         for chunk in chunks:
             yield chunk
 
-    packed = b"".join([chunk async for chunk in gzipped(source())])
+    packed = b"".join([chunk async for chunk in gzip_chunks(source())])
 
     assert gzip.GzipFile(fileobj=io.BytesIO(packed)).read() == b"".join(chunks)
 
@@ -104,7 +110,7 @@ async def test_reading_ahead_keeps_order_and_passes_errors_on():
         yield 2
         raise OSError("the disk is gone")
 
-    reader = ahead(source())
+    reader = read_ahead(source())
 
     assert [await anext(reader), await anext(reader)] == [1, 2]
     with pytest.raises(OSError, match="the disk is gone"):
@@ -121,7 +127,7 @@ async def test_leaving_early_closes_the_source():
         finally:
             closed.append(True)
 
-    reader = ahead(source())
+    reader = read_ahead(source())
     assert await anext(reader) == 0
     await reader.aclose()
 

@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from helios_core.export.transforms import elements_of
+from helios_core.export.transforms import elements_for
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.subsetting import keep_elements
 
@@ -91,10 +91,10 @@ def test_an_element_may_be_called_what_python_keeps_for_itself(name):
 
 def test_an_entry_without_a_type_is_about_every_type():
     """B2-P-18"""
-    assert elements_of(["id", "Patient.name"], "Patient") == {"id", "name"}
-    assert elements_of(["id", "Patient.name"], "Condition") == {"id"}
+    assert elements_for(["id", "Patient.name"], "Patient") == {"id", "name"}
+    assert elements_for(["id", "Patient.name"], "Condition") == {"id"}
 
 
 def test_entries_of_other_types_leave_a_type_alone():
-    assert elements_of(["Patient.name"], "Condition") is None
-    assert elements_of([], "Condition") is None
+    assert elements_for(["Patient.name"], "Condition") is None
+    assert elements_for([], "Condition") is None

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from helios_core.errors import InvalidResource
-from helios_core.fhir.bundles import Entry, parse_bundle
+from helios_core.fhir.bundles import ParsedEntry, parse_bundle
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.references import rewrite
+from helios_core.fhir.references import replace_temporary
 from helios_core.fhir.resources import parse_resource
 
 
@@ -24,13 +24,13 @@ def test_entries_keep_their_order_and_their_resources_text():
 
     assert parsed.type == "transaction"
     assert parsed.entries == (
-        Entry(
+        ParsedEntry(
             full_url="urn:uuid:1",
             resource=b'{"resourceType":"Patient","x":1.10}',
             method="POST",
             url="Patient",
         ),
-        Entry(method="DELETE", url="Patient/2", if_match='W/"3"'),
+        ParsedEntry(method="DELETE", url="Patient/2", if_match='W/"3"'),
     )
 
 
@@ -117,7 +117,7 @@ def test_real_bundles_come_apart_into_resources_whose_references_all_resolve(rea
     types = {e.full_url: json.loads(e.resource)["resourceType"] for e in entries}
     mapping = {url: f"{types[url]}/{ids[url]}" for url in ids}
 
-    rewritten = [rewrite(entry.resource, mapping) for entry in entries]
+    rewritten = [replace_temporary(entry.resource, mapping) for entry in entries]
     resources = [parse_resource(body, FHIRVersion.R4) for body, _ in rewritten]
 
     assert len(transactions) == 61
@@ -139,7 +139,7 @@ def test_the_real_group_names_members_it_does_not_bring(real_bundles):
         if json.loads(entry.resource)["resourceType"] == "Patient"
     }
 
-    body, unresolved = rewrite(parse_resource(group, FHIRVersion.R4).tail, known)
+    body, unresolved = replace_temporary(parse_resource(group, FHIRVersion.R4).tail, known)
 
     assert len(unresolved) == 40
     assert body.count(b'"Patient/') == 60

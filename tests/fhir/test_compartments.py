@@ -1,7 +1,12 @@
 import pytest
 
-from helios_core.fhir.compartments import compartment_paths, parameter_paths, patients_of
-from helios_core.fhir.definitions import FHIRVersion, SearchParameter, Table, table
+from helios_core.fhir.compartments import compartment_paths, patients_of, reference_paths
+from helios_core.fhir.definitions import (
+    Definitions,
+    FHIRVersion,
+    SearchParameter,
+    load_definitions,
+)
 
 # R6 is measured by R5's compartment definition: what it renamed or dropped since has no path.
 WITHOUT_PATH = {
@@ -14,7 +19,7 @@ BY_REFERENCE = {"reference": "Patient/a"}
 
 def every_parameter():
     for version in FHIRVersion:
-        for resource_type, codes in table(version).compartments["Patient"].items():
+        for resource_type, codes in load_definitions(version).compartments["Patient"].items():
             for code in codes:
                 yield version, resource_type, code
 
@@ -29,7 +34,7 @@ def test_every_parameter_of_every_definition_leads_somewhere_but_for_the_named_o
     without = {
         (version, resource_type, code)
         for version, resource_type, code in every_parameter()
-        if not parameter_paths(table(version), "Patient", resource_type, code=code)
+        if not reference_paths(load_definitions(version), "Patient", resource_type, code=code)
     }
 
     assert without == WITHOUT_PATH
@@ -38,7 +43,7 @@ def test_every_parameter_of_every_definition_leads_somewhere_but_for_the_named_o
 @pytest.mark.parametrize("version", FHIRVersion)
 def test_every_path_begins_at_an_element_of_its_type_and_finds_its_patient(version):
     for resource_type, paths in compartment_paths(version).items():
-        elements = table(version).elements(resource_type)
+        elements = load_definitions(version).elements(resource_type)
         for path in paths:
             choice = f"{path[0].removesuffix('Reference')}[x]"
             resource = {"resourceType": resource_type, **nested(path, "Patient/a")}
@@ -50,7 +55,9 @@ def test_every_path_begins_at_an_element_of_its_type_and_finds_its_patient(versi
 
 @pytest.mark.parametrize("version", FHIRVersion)
 def test_a_type_outside_the_compartment_belongs_to_nobody(version):
-    for resource_type in table(version).types - table(version).compartment_types("Patient"):
+    for resource_type in load_definitions(version).types - load_definitions(
+        version
+    ).compartment_types("Patient"):
         resource = {
             "resourceType": resource_type,
             "subject": BY_REFERENCE,
@@ -166,10 +173,10 @@ def table_with(expression):
     parameter = SearchParameter(
         code="x", type="reference", base=("Flag",), url="urn:x", expression=expression
     )
-    return Table(
+    return Definitions(
         label="0.0.0",
         release="0.0",
-        root_elements=table(FHIRVersion.R4).root_elements,
+        root_elements=load_definitions(FHIRVersion.R4).root_elements,
         compartments={"Patient": {"Flag": ("x",)}},
         parameters=(parameter,),
     )
@@ -196,15 +203,17 @@ def table_with(expression):
     ],
 )
 def test_expressions_become_paths(expression, paths):
-    assert parameter_paths(table_with(expression), "Patient", "Flag", code="x") == paths
+    assert reference_paths(table_with(expression), "Patient", "Flag", code="x") == paths
 
 
 def test_an_unsuffixed_choice_is_followed_to_its_reference():
     base = table_with("Group.member")
-    definitions = Table(
+    definitions = Definitions(
         label=base.label,
         release=base.release,
-        root_elements={"Group": {"member[x]": table(FHIRVersion.R4).elements("Group")["member"]}},
+        root_elements={
+            "Group": {"member[x]": load_definitions(FHIRVersion.R4).elements("Group")["member"]}
+        },
         compartments=base.compartments,
         parameters=(
             SearchParameter(
@@ -213,7 +222,7 @@ def test_an_unsuffixed_choice_is_followed_to_its_reference():
         ),
     )
 
-    assert parameter_paths(definitions, "Patient", "Group", code="x") == (
+    assert reference_paths(definitions, "Patient", "Group", code="x") == (
         ("memberReference", "reference"),
     )
 
@@ -223,4 +232,4 @@ def test_an_unsuffixed_choice_is_followed_to_its_reference():
 )
 def test_an_expression_that_cannot_be_followed_is_refused_rather_than_half_read(expression):
     with pytest.raises(ValueError, match="cannot follow"):
-        parameter_paths(table_with(expression), "Patient", "Flag", code="x")
+        reference_paths(table_with(expression), "Patient", "Flag", code="x")

@@ -1,7 +1,7 @@
 import pytest
 
 from helios_core.errors import InvalidParameter
-from helios_core.fhir.dates import span
+from helios_core.fhir.dates import date_bounds
 from helios_core.fhir.instants import format_instant
 
 
@@ -25,7 +25,7 @@ from helios_core.fhir.instants import format_instant
     ],
 )
 def test_a_date_covers_all_of_its_precision(text, low, high):
-    assert tuple(map(format_instant, span(text))) == (low, high)
+    assert tuple(map(format_instant, date_bounds(text))) == (low, high)
 
 
 @pytest.mark.parametrize(
@@ -33,4 +33,4 @@ def test_a_date_covers_all_of_its_precision(text, low, high):
 )
 def test_what_is_no_date_is_refused(text):
     with pytest.raises(InvalidParameter):
-        span(text)
+        date_bounds(text)

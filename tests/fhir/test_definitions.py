@@ -1,7 +1,7 @@
 import pytest
 
 from helios_core.errors import InvalidParameter
-from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from helios_core.fhir.definitions import FHIRVersion, table
 )
 def test_a_version_is_known_by_its_release_and_its_full_label(version, release, label):
     assert version.release == release
-    assert table(version).label == label
+    assert load_definitions(version).label == label
     assert FHIRVersion.from_media_type_parameter(release) is version
     assert FHIRVersion.from_media_type_parameter(label) is version
 
@@ -33,20 +33,23 @@ def test_a_patch_release_nobody_published_is_answered_with_the_nearest_one():
 
 @pytest.mark.parametrize("version", FHIRVersion)
 def test_types_are_concrete_and_include_those_that_are_not_domain_resources(version):
-    types = table(version).types
+    types = load_definitions(version).types
 
     assert {"Patient", "Observation", "Binary", "Bundle", "Parameters"} <= types
     assert types.isdisjoint({"Resource", "DomainResource", "CanonicalResource"})
 
 
 def test_types_differ_between_versions():
-    assert "DeviceUseStatement" in table(FHIRVersion.R4).types
-    assert "DeviceUseStatement" not in table(FHIRVersion.R5).types
-    assert "InventoryItem" in table(FHIRVersion.R5).types - table(FHIRVersion.R4B).types
+    assert "DeviceUseStatement" in load_definitions(FHIRVersion.R4).types
+    assert "DeviceUseStatement" not in load_definitions(FHIRVersion.R5).types
+    assert (
+        "InventoryItem"
+        in load_definitions(FHIRVersion.R5).types - load_definitions(FHIRVersion.R4B).types
+    )
 
 
 def test_elements_say_what_is_mandatory_repeats_and_is_in_the_summary():
-    elements = table(FHIRVersion.R4).elements("Observation")
+    elements = load_definitions(FHIRVersion.R4).elements("Observation")
 
     assert (elements["status"].min, elements["status"].max) == (1, "1")
     assert elements["category"].max == "*"
@@ -57,7 +60,7 @@ def test_elements_say_what_is_mandatory_repeats_and_is_in_the_summary():
 
 @pytest.mark.parametrize("version", FHIRVersion)
 def test_search_parameters_of_a_type_include_those_of_every_resource(version):
-    parameters = {p.code: p for p in table(version).search_parameters("Observation")}
+    parameters = {p.code: p for p in load_definitions(version).search_parameters("Observation")}
 
     assert {"_id", "_lastUpdated", "code", "subject", "patient", "value-quantity"} <= set(
         parameters
@@ -69,7 +72,7 @@ def test_search_parameters_of_a_type_include_those_of_every_resource(version):
 
 @pytest.mark.parametrize("version", FHIRVersion)
 def test_every_compartment_type_is_a_type_of_the_version(version):
-    definitions = table(version)
+    definitions = load_definitions(version)
 
     assert set(definitions.compartments) == {
         "Device",
@@ -84,11 +87,11 @@ def test_every_compartment_type_is_a_type_of_the_version(version):
 
 
 def test_the_patient_compartment_leaves_out_what_is_about_nobody():
-    types = table(FHIRVersion.R4).compartment_types("Patient")
+    types = load_definitions(FHIRVersion.R4).compartment_types("Patient")
 
     assert {"Patient", "Observation", "Condition", "Encounter"} <= types
     assert types.isdisjoint({"Organization", "Practitioner", "Medication", "Location", "Device"})
 
 
 def test_a_table_is_read_once():
-    assert table(FHIRVersion.R5) is table(FHIRVersion.R5)
+    assert load_definitions(FHIRVersion.R5) is load_definitions(FHIRVersion.R5)

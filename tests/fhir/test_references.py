@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from helios_core.fhir.references import (
     conditional_references,
-    rewrite,
-    rewrite_conditional,
+    replace_conditional,
+    replace_temporary,
     split_reference,
 )
 
@@ -51,7 +51,7 @@ def test_temporary_references_become_real_ones_and_the_rest_stays():
         OID.encode(),
     )
 
-    rewritten, unresolved = rewrite(body, {UUID: "Patient/p", OID: "Group/g"})
+    rewritten, unresolved = replace_temporary(body, {UUID: "Patient/p", OID: "Group/g"})
 
     assert rewritten == (
         b'{"a":{"reference":"Patient/p"},"b":[{"display":"x","reference":"Group/g"}],"c":1.10}'
@@ -62,7 +62,7 @@ def test_temporary_references_become_real_ones_and_the_rest_stays():
 def test_what_the_mapping_does_not_know_is_kept_and_reported():
     body = f'{{"a":{{"reference":"{UUID}"}},"b":{{"reference":"Patient/p"}}}}'.encode()
 
-    assert rewrite(body, {}) == (body, {UUID})
+    assert replace_temporary(body, {}) == (body, {UUID})
 
 
 @pytest.mark.parametrize(
@@ -77,19 +77,19 @@ def test_what_the_mapping_does_not_know_is_kept_and_reported():
 def test_text_that_only_looks_like_a_reference_is_left_alone(content):
     body = msgspec.json.encode({"div": content, "system": UUID, "fullUrl": UUID})
 
-    assert rewrite(body, {UUID: "Patient/p"}) == (body, set())
+    assert replace_temporary(body, {UUID: "Patient/p"}) == (body, set())
 
 
 def test_a_member_whose_name_only_ends_in_reference_is_left_alone():
     body = msgspec.json.encode({'a"reference': UUID, "xreference": UUID})
 
-    assert rewrite(body, {UUID: "Patient/p"}) == (body, set())
+    assert replace_temporary(body, {UUID: "Patient/p"}) == (body, set())
 
 
 def test_a_target_cannot_break_out_of_its_string():
     body = f'{{"a":{{"reference":"{UUID}"}}}}'.encode()
 
-    rewritten, _ = rewrite(body, {UUID: 'Patient/x","b":"'})
+    rewritten, _ = replace_temporary(body, {UUID: 'Patient/x","b":"'})
 
     assert json.loads(rewritten) == {"a": {"reference": 'Patient/x","b":"'}}
 
@@ -97,7 +97,7 @@ def test_a_target_cannot_break_out_of_its_string():
 def test_text_that_is_not_utf8_is_left_for_parsing_to_refuse():
     body = b'{"a":{"reference":"urn:uuid:\xff"}}'
 
-    assert rewrite(body, {})[0] == body
+    assert replace_temporary(body, {})[0] == body
 
 
 @given(
@@ -118,7 +118,7 @@ def test_exactly_the_reference_members_are_rewritten(tree):
             return [expected(item) for item in node]
         return "Patient/real" if name == "reference" and node == UUID else node
 
-    rewritten, unresolved = rewrite(msgspec.json.encode(tree), {UUID: "Patient/real"})
+    rewritten, unresolved = replace_temporary(msgspec.json.encode(tree), {UUID: "Patient/real"})
 
     assert json.loads(rewritten) == expected(tree)
     assert unresolved <= {OID}
@@ -132,7 +132,7 @@ def test_references_that_are_searches_are_found_and_replaced():
     )
 
     found = conditional_references(body)
-    rewritten = rewrite_conditional(body, dict.fromkeys(found, "Practitioner/d"))
+    rewritten = replace_conditional(body, dict.fromkeys(found, "Practitioner/d"))
 
     assert found == {'Practitioner?identifier=a\\,b|"1"'}
     assert rewritten == body.replace(by_number, b'"reference":"Practitioner/d"')
@@ -142,4 +142,4 @@ def test_a_search_that_is_no_text_is_left_to_those_who_check_resources():
     body = b'{"a":{"reference":"Practitioner?name=\\ud800"}}'
 
     assert conditional_references(body) == set()
-    assert rewrite_conditional(body, {}) == body
+    assert replace_conditional(body, {}) == body

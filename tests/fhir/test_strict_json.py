@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helios_core.errors import InvalidResource
-from helios_core.fhir.strict_json import MAX_DEPTH, compact, members, read_object
+from helios_core.fhir.strict_json import MAX_DEPTH, compact_json, object_members, read_object
 
 NAMES = st.text(alphabet='ab"\\{}[]:,é\U0001d11e\n', max_size=4)
 NUMBERS = st.sampled_from(
@@ -188,11 +188,11 @@ def test_an_object_of_very_many_members_is_searched_for_duplicates_in_no_time():
 
 
 def test_compacting_does_not_look_into_values():
-    assert compact(b' { "a" : [ 1.10 , "\xff" ] } ') == b'{"a":[1.10,"\xff"]}'
+    assert compact_json(b' { "a" : [ 1.10 , "\xff" ] } ') == b'{"a":[1.10,"\xff"]}'
 
 
 def test_members_are_the_bytes_they_were():
-    found = members(rb'{"a":1.10,"b":{"c":"\u00e9"},"\u0064":[]}')
+    found = object_members(rb'{"a":1.10,"b":{"c":"\u00e9"},"\u0064":[]}')
 
     assert {name: bytes(raw) for name, raw in found.items()} == {
         "a": b"1.10",
@@ -213,7 +213,7 @@ def test_members_are_the_bytes_they_were():
 )
 def test_members_of_what_is_no_proper_object_are_refused(text, reason):
     with pytest.raises(InvalidResource, match=reason):
-        members(text)
+        object_members(text)
 
 
 @given(

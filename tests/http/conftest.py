@@ -9,7 +9,7 @@ import uvicorn
 
 from helios_core.config.settings import Settings
 from helios_core.export.pipeline.shard_export import PartLimits
-from helios_core.export.worker import WorkerOptions, run
+from helios_core.export.worker import WorkerOptions, run_worker
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.resources import parse_resource
 from helios_core.http.app import create_app
@@ -54,7 +54,7 @@ class Site:
         options = WorkerOptions(retry_after=timedelta(milliseconds=1), limits=PartLimits(**limits))
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(run("tester", self.backends, options, stop=stop))
+            group.create_task(run_worker("tester", self.backends, options, stop=stop))
             while (await self.backends.jobs.get(tenant, job_id)).status.active:
                 await asyncio.sleep(0.005)
             stop.set()

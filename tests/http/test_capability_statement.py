@@ -2,7 +2,7 @@ from collections import defaultdict
 
 import pytest
 
-from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.search import compile_query
 
 VALUES = {
@@ -28,8 +28,8 @@ def value_of(version, resource_type, parameter):
     """A value that a parameter can be asked for, whatever is stored."""
     if parameter["type"] != "composite":
         return VALUES[parameter["type"]]
-    published = table(version).search_parameters(resource_type)
-    types = {each.url: each.type for each in table(version).parameters}
+    published = load_definitions(version).search_parameters(resource_type)
+    types = {each.url: each.type for each in load_definitions(version).parameters}
     [first, *_] = [each for each in published if each.code == parameter["name"]]
     return "$".join(VALUES[types[part.definition]] for part in first.component)
 

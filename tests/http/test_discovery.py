@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from helios_core.errors import BackendUnavailable
-from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
 
 BULK_DATA = "http://hl7.org/fhir/uv/bulkdata"
@@ -34,8 +34,8 @@ async def test_metadata_lists_the_types_of_the_version_asked_about(client, versi
     statement = (await client.get("/metadata", headers=headers)).json()
 
     [rest] = statement["rest"]
-    assert statement["fhirVersion"] == table(version).label
-    assert {resource["type"] for resource in rest["resource"]} == table(version).types
+    assert statement["fhirVersion"] == load_definitions(version).label
+    assert {resource["type"] for resource in rest["resource"]} == load_definitions(version).types
     assert {each["code"] for each in rest["resource"][0]["interaction"]} == {
         *("read", "vread", "history-instance", "create", "update", "delete", "search-type")
     }

@@ -3,7 +3,7 @@ import structlog
 
 from helios_core import errors
 from helios_core.errors import BackendError, HeliosError, RequestError
-from helios_core.http.errors import RETRY_AFTER, status_of
+from helios_core.http.errors import RETRY_AFTER, status_for
 
 SECRET = "Jane Canary"
 
@@ -20,7 +20,7 @@ def all_errors():
 
 @pytest.mark.parametrize("cls", leaves(), ids=lambda cls: cls.__name__)
 def test_every_error_has_a_status_that_says_who_must_act(cls):
-    status = status_of(cls("x"))
+    status = status_for(cls("x"))
 
     assert status in range(400, 500) if issubclass(cls, RequestError) else status in {500, 503}
 
@@ -38,7 +38,7 @@ async def test_every_error_is_answered_by_an_outcome_of_its_code(site, outcome, 
 
     response = await site.client.get("/Patient/p1")
 
-    issue = outcome(response, status_of(cls("x")), cls.code)
+    issue = outcome(response, status_for(cls("x")), cls.code)
     ours = not issubclass(cls, RequestError)
     assert (SECRET in issue["diagnostics"]) is not ours
     assert ("retry-after" in response.headers) is (response.status_code in RETRY_AFTER)

@@ -3,10 +3,10 @@ import asyncio
 import httpx
 import pytest
 
-from helios_core.client.export import Order, export
+from helios_core.client.export import ClientRequest, export
 from helios_core.config.settings import Settings
 from helios_core.http.app import create_app
-from helios_core.http.rate_limits import MOST_CLIENTS, Allowance, Throttled, client_of
+from helios_core.http.rate_limits import MAX_CLIENTS, RateLimiter, TooManyRequests, client_address
 
 ASYNC = {"Prefer": "respond-async"}
 PATIENT = {"resourceType": "Patient", "id": "p1"}
@@ -31,7 +31,7 @@ def clock():
 @pytest.fixture
 def allowance(clock):
     """Ten at once, one more every second."""
-    return Allowance(60, "knocks", clock=clock)
+    return RateLimiter(60, "knocks", clock=clock)
 
 
 def let_in(allowance, client="a", *, times=1000):
@@ -39,7 +39,7 @@ def let_in(allowance, client="a", *, times=1000):
     for count in range(times):
         try:
             allowance.spend(client)
-        except Throttled as refusal:
+        except TooManyRequests as refusal:
             return count, int(refusal.headers["Retry-After"])
     return times, 0
 
@@ -100,20 +100,20 @@ def test_refusals_in_a_row_are_counted(allowance, clock):
 
 
 def test_a_rate_below_one_in_ten_seconds_still_lets_one_in(clock):
-    allowance = Allowance(1, "knocks", clock=clock)
+    allowance = RateLimiter(1, "knocks", clock=clock)
 
     assert let_in(allowance) == (1, 60)
 
 
 def test_zero_is_without_a_limit(clock):
-    assert let_in(Allowance(0, "knocks", clock=clock)) == (1000, 0)
+    assert let_in(RateLimiter(0, "knocks", clock=clock)) == (1000, 0)
 
 
 def test_memory_does_not_grow_with_the_clients(allowance):
-    for number in range(MOST_CLIENTS + 100):
+    for number in range(MAX_CLIENTS + 100):
         allowance.spend(number)
 
-    assert len(allowance._accounts) == MOST_CLIENTS
+    assert len(allowance._accounts) == MAX_CLIENTS
 
 
 @pytest.mark.parametrize(
@@ -129,14 +129,14 @@ def test_an_ipv6_client_is_its_network(host, client):
     class Request:
         client = httpx.URL(f"http://[{host}]" if ":" in host else f"http://{host}")
 
-    assert client_of(Request) == client
+    assert client_address(Request) == client
 
 
 def test_a_client_without_an_address_is_one_client():
     class Request:
         client = None
 
-    assert client_of(Request) == ""
+    assert client_address(Request) == ""
 
 
 async def burst(client, method, url, *, times, **options):
@@ -269,7 +269,7 @@ async def test_the_own_client_waits_as_long_as_it_is_told(live, tmp_path):
     await site.put(PATIENT)
     address = str(site.client.base_url).rstrip("/")
     impatient = asyncio.create_task(
-        export(Order(base_url=address, types=("Patient",)), tmp_path / "files")
+        export(ClientRequest(base_url=address, types=("Patient",)), tmp_path / "files")
     )
     while not (jobs := list(site.backends.jobs._entries)):
         await asyncio.sleep(0.01)

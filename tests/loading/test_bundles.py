@@ -5,8 +5,8 @@ import json
 import pytest
 
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.loading.inputs import find, read_chunks
-from helios_core.loading.intake import Intake, targets, understand
+from helios_core.loading.inputs import find_files, read_chunks
+from helios_core.loading.intake import LoadOptions, bundle_targets, parse_chunk
 
 UUID = "6c5d9ca9-54d7-42f5-bfae-a7c19cd217f2"
 OTHER_UUID = "d9f31445-f448-48c0-af57-295c005e07df"
@@ -73,10 +73,10 @@ async def test_an_observation_joins_the_compartment_its_reference_resolves_to(wr
         entry(patient("p"), full_url=f"urn:uuid:{UUID}"),
         entry(observation("o", f"urn:uuid:{UUID}")),
     )
-    (chunk,) = read_chunks(find([write("bundle.json", document)]))
+    (chunk,) = read_chunks(find_files([write("bundle.json", document)]))
 
-    intake = Intake(fhir_version=FHIRVersion.R4, targets=targets(chunk))
-    changes = understand(intake, chunk).changes
+    intake = LoadOptions(fhir_version=FHIRVersion.R4, targets=bundle_targets(chunk))
+    changes = parse_chunk(intake, chunk).changes
 
     assert [change.resource.patients for change in changes] == [("p",), ("p",)]
 

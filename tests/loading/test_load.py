@@ -9,7 +9,7 @@ import pytest
 
 from helios_core.errors import BackendUnavailable
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.loading.load import MAX_PROBLEMS, WRITE_BYTES, WRITE_CHANGES, Phase, load
+from helios_core.loading.load import MAX_PROBLEMS, WRITE_BYTES, WRITE_CHANGES, LoadPhase, load
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.storage.data_provider import SupportsWrites
 
@@ -189,7 +189,7 @@ async def test_progress_grows_to_the_size_on_disk(store, write):
         done = [p.bytes_done for p in progress]
         assert done == sorted(done)
         assert done[-1] == size
-        assert phase in Phase
+        assert phase in LoadPhase
     assert {p.bytes_total for p in told} == {size}
     assert told[-1].resources == 6000
 

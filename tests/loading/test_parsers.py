@@ -9,10 +9,11 @@ import pytest
 
 from helios_core.errors import BackendUnavailable
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.loading.inputs import find
-from helios_core.loading.intake import Intake
-from helios_core.loading.load import load, parsers
-from helios_core.loading.parsers import understood
+from helios_core.loading.inputs import find_files
+from helios_core.loading.intake import LoadOptions
+from helios_core.loading import parsers
+from helios_core.loading.load import load
+from helios_core.loading.parsers import parse_files
 
 UUID = "6c5d9ca9-54d7-42f5-bfae-a7c19cd217f2"
 
@@ -35,7 +36,7 @@ def mixed(write):
 
 
 def together(intake, path):
-    found = list(understood(intake, find([path])))
+    found = list(parse_files(intake, find_files([path])))
     changes = [change for chunk in found for change in chunk.changes]
     problems = [problem for chunk in found for problem in chunk.problems]
     unresolved = [pair for chunk in found for pair in chunk.unresolved]
@@ -44,7 +45,7 @@ def together(intake, path):
 
 def test_the_result_is_that_of_one_process(mixed, monkeypatch):
     targets = {f"urn:uuid:{UUID}": "Patient/p7"}
-    intake = Intake(fhir_version=FHIRVersion.R4, targets=targets)
+    intake = LoadOptions(fhir_version=FHIRVersion.R4, targets=targets)
     parallel = together(intake, mixed)
     monkeypatch.setattr(parsers, "PARALLEL_BYTES", 1 << 40)
 

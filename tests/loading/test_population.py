@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from helios_core.cli.demo.population import GROUP_ID, write_population
-from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
 
-R4 = table(FHIRVersion.R4)
+R4 = load_definitions(FHIRVersion.R4)
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 import msgspec
 
 from helios_core.errors import InvalidParameter
-from helios_core.fhir.search import any_of, compile_query
+from helios_core.fhir.search import any_filter, compile_query
 from helios_core.fhir.search.dates import interval
-from helios_core.fhir.search.parameters import Parameter, compiled_parameters
+from helios_core.fhir.search.parameters import CompiledParameter, compiled_parameters
 from helios_core.fhir.search.references import reference_of
 from helios_core.fhir.search.tokens import codings
 
@@ -77,7 +77,7 @@ def searches(version, resource_type, lines, chance, *, leaving_out=()):
     trees = [msgspec.json.decode(line) for line in lines]
     pairs = []
     for parameter in compiled_parameters(version, resource_type).values():
-        if isinstance(parameter, Parameter) and parameter.code not in leaving_out:
+        if isinstance(parameter, CompiledParameter) and parameter.code not in leaving_out:
             values = drawn(parameter, trees, chance)
             pairs += [(parameter.code, value) for value in values]
             if len(values) > 1:
@@ -88,7 +88,7 @@ def searches(version, resource_type, lines, chance, *, leaving_out=()):
         for _ in range(len(pairs) // 4)
         if (one := compiled(version, resource_type, chance.sample(pairs, 2)))
     ]
-    either = [any_of(chance.sample(alone, 2)) for _ in range(len(alone) // 4)]
+    either = [any_filter(chance.sample(alone, 2)) for _ in range(len(alone) // 4)]
     return [*alone, *both, *either]
 
 

@@ -6,9 +6,9 @@ from itertools import islice
 import msgspec
 import pytest
 
-from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.model.exports import Level
-from helios_core.storage.data_provider import Order, Query
+from helios_core.storage.data_provider import SearchQuery, SortOrder
 from helios_core.testing import corpus
 from tests.push_down.contents import BUNDLES, bundles, examples, loaded, read
 from tests.push_down.searches import searches
@@ -51,12 +51,12 @@ def _narrowed(provider, view, shard, prefilter):
 async def differences(ours, theirs, version, chance):
     """Searches that two stores answer differently, and how many were asked."""
     wrong, asked = [], 0
-    for resource_type in sorted(table(version).types):
+    for resource_type in sorted(load_definitions(version).types):
         for condition in await _searches(ours, version, resource_type, chance):
             asked += 1
             thorough = asked % THOROUGHLY == 0
-            order = chance.choice([Order.ID, Order.ID_DESCENDING])
-            query = Query(filter=condition, order=order, total=thorough)
+            order = chance.choice([SortOrder.ID, SortOrder.ID_DESCENDING])
+            query = SearchQuery(filter=condition, order=order, total=thorough)
             found, others = [await searched(each, version, query) for each in (ours, theirs)]
             if found != others:
                 wrong.append(condition)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios_core.export.ndjson import frame
-from helios_core.storage.joined_lines import Framed, lengths_of, size_of, text_of
+from helios_core.export.ndjson import to_chunks
+from helios_core.storage.joined_lines import JoinedLines, joined_text, line_lengths, ndjson_size
 
 LINES = st.lists(
     st.binary(min_size=1, max_size=5).map(lambda data: data.replace(b"\n", b"x")), max_size=8
@@ -14,9 +14,9 @@ INDEX = st.none() | st.integers(-10, 10)
 STEP = st.sampled_from([None, 1, 2, -1])
 
 
-def framed(lines: list[bytes], *, ended: bool) -> Framed:
+def framed(lines: list[bytes], *, ended: bool) -> JoinedLines:
     ends = list(accumulate(len(line) + 1 for line in lines))
-    return Framed(b"\n".join(lines) + (b"\n" if ended and lines else b""), ends)
+    return JoinedLines(b"\n".join(lines) + (b"\n" if ended and lines else b""), ends)
 
 
 @given(lines=LINES, ended=st.booleans(), start=INDEX, stop=INDEX, step=STEP)
@@ -35,16 +35,16 @@ def test_framed_lines_are_written_as_a_list_of_them_is(lines, ended, start, stop
     part = framed(lines, ended=ended)[start:stop]
     expected = lines[start:stop]
 
-    assert b"".join(frame(part)) == b"".join(frame(expected))
-    assert size_of(part) == size_of(expected)
-    assert list(lengths_of(part)) == list(lengths_of(expected))
-    assert text_of(part).removesuffix(b"\n") == text_of(expected).removesuffix(b"\n")
+    assert b"".join(to_chunks(part)) == b"".join(to_chunks(expected))
+    assert ndjson_size(part) == ndjson_size(expected)
+    assert list(line_lengths(part)) == list(line_lengths(expected))
+    assert joined_text(part).removesuffix(b"\n") == joined_text(expected).removesuffix(b"\n")
 
 
 def test_a_whole_is_passed_on_without_a_copy():
     text = b"one\ntwo"
 
-    whole = Framed(text, [4, 8])
+    whole = JoinedLines(text, [4, 8])
 
     assert whole.text is text
     assert whole.chunks()[0] is text

@@ -7,8 +7,13 @@ import pytest
 from helios_core.errors import InvalidParameter
 from helios_core.fhir.instants import to_stamp
 from helios_core.storage import page_tokens as paging
-from helios_core.storage.data_provider import Order, StoredVersion
-from helios_core.storage.page_tokens import BY_ID, Filling, ending_of, token_after
+from helios_core.storage.data_provider import SortOrder, StoredVersion
+from helios_core.storage.page_tokens import (
+    ID_ORDERS,
+    PageBuilder,
+    make_page_token,
+    parse_page_token,
+)
 
 LAST = StoredVersion(
     resource_type="Patient",
@@ -19,30 +24,30 @@ LAST = StoredVersion(
 )
 
 
-@pytest.mark.parametrize("order", [*Order])
+@pytest.mark.parametrize("order", [*SortOrder])
 def test_a_token_says_where_the_page_ended(order):
-    ending = ending_of(token_after(LAST, order), order)
+    ending = parse_page_token(make_page_token(LAST, order), order)
 
     assert ending.id == LAST.id
-    assert ending.stamp == (0 if order in BY_ID else to_stamp(LAST.last_updated))
+    assert ending.stamp == (0 if order in ID_ORDERS else to_stamp(LAST.last_updated))
 
 
-@pytest.mark.parametrize("order", [*Order])
+@pytest.mark.parametrize("order", [*SortOrder])
 def test_a_token_of_another_order_is_refused(order):
-    for other in set(Order) - {order}:
+    for other in set(SortOrder) - {order}:
         with pytest.raises(InvalidParameter, match="not one that this search gave"):
-            ending_of(token_after(LAST, other), order)
+            parse_page_token(make_page_token(LAST, other), order)
 
 
 @pytest.mark.parametrize("token", ["", "id", "id:", "id:p/1", "at:p1", "at:x:p1", "id:p1\n"])
-@pytest.mark.parametrize("order", [*Order])
+@pytest.mark.parametrize("order", [*SortOrder])
 def test_what_is_no_token_is_refused(token, order):
     with pytest.raises(InvalidParameter):
-        ending_of(token, order)
+        parse_page_token(token, order)
 
 
 def test_a_page_is_full_when_it_has_all_it_may_have():
-    page = Filling(2)
+    page = PageBuilder(2)
     for _ in range(2):
         assert not page.full
         page.add(LAST)
@@ -53,7 +58,7 @@ def test_a_page_is_full_when_it_has_all_it_may_have():
 
 def test_a_page_is_full_when_its_resources_are_large(monkeypatch):
     monkeypatch.setattr(paging, "PAGE_BYTES", 15)
-    page = Filling(100)
+    page = PageBuilder(100)
     page.add(LAST)
     assert not page.full
 
@@ -64,7 +69,7 @@ def test_a_page_is_full_when_its_resources_are_large(monkeypatch):
 
 def test_a_resource_larger_than_a_page_has_a_page_of_its_own(monkeypatch):
     monkeypatch.setattr(paging, "PAGE_BYTES", 5)
-    page = Filling(100)
+    page = PageBuilder(100)
     assert not page.full
 
     page.add(LAST)

@@ -61,7 +61,7 @@ Fields = dict[str, str]
 T = TypeVar("T")
 
 
-class Phrases(msgspec.Struct, frozen=True, kw_only=True):
+class Phrasebook(msgspec.Struct, frozen=True, kw_only=True):
     """The words a population is made of, ready to be put between JSON quotes."""
 
     organizations: list[str]
@@ -132,7 +132,7 @@ class Population:
     def __init__(self, *, seed: int) -> None:
         self._random = Random(seed)  # noqa: S311 - it has to be repeatable, not secret
         source = files("helios_core.cli.demo").joinpath("population.json").read_bytes()
-        self.phrases = msgspec.json.decode(source, type=Phrases)
+        self.phrases = msgspec.json.decode(source, type=Phrasebook)
         self.phrases.choices["Observation"] = list(self._measured())
         self.members: list[str] = []
         self._formats = {name: self.phrases.line(name) for name in self.phrases.templates}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.model.exports import Cohort, ExportRequest, ExportView, Level
 from helios_core.storage.data_provider import DataProvider
 
@@ -15,11 +15,11 @@ _ID = re.compile(r'"id":"([^"]+)"')
 _SHARD_BYTES = 64 * 1024 * 1024
 _BATCH_BYTES = 4 * 1024 * 1024
 
-Tally = Counter[str]
+DemoTally = Counter[str]
 """Resources by type."""
 
 
-def members_in(folder: Path) -> frozenset[str]:
+def read_group_members(folder: Path) -> frozenset[str]:
     """Give the ids of the patients of the only Group of a population."""
     return frozenset(_PATIENT.findall((folder / "Group.ndjson").read_text()))
 
@@ -36,21 +36,21 @@ class _Context:
         if level is not Level.SYSTEM:
             self._named.setdefault(level, set()).update(self._reference.findall(line))
 
-    def tally(self, level: Level) -> Tally:
+    def tally(self, level: Level) -> DemoTally:
         """Count what was referred to; all of it is in the population."""
-        return Tally(name.partition("/")[0] for name in self._named.get(level, ()))
+        return DemoTally(name.partition("/")[0] for name in self._named.get(level, ()))
 
 
-def tally_files(folder: Path, *, referenced_types: Sequence[str]) -> dict[Level, Tally]:
+def tally_files(folder: Path, *, referenced_types: Sequence[str]) -> dict[Level, DemoTally]:
     """
     Count the files of a population, without any of the code that exports.
 
     A population names a patient only where that makes the patient's compartment.
     """
-    found = {level: Tally() for level in Level}
+    found = {level: DemoTally() for level in Level}
     context = _Context(referenced_types)
-    compartment = table(FHIRVersion.R4).compartment_types("Patient")
-    members = members_in(folder)
+    compartment = load_definitions(FHIRVersion.R4).compartment_types("Patient")
+    members = read_group_members(folder)
     for resource_type, line in _lines(folder):
         found[Level.SYSTEM][resource_type] += 1
         if resource_type not in compartment:
@@ -73,18 +73,18 @@ async def tally_database(  # noqa: PLR0913 - one export, by name
     at: datetime,
     members: frozenset[str] = frozenset(),
     referenced_types: Sequence[str],
-) -> Tally:
+) -> DemoTally:
     """Count what a provider shows at an instant, around the server."""
     request = ExportRequest(
         tenant=tenant,
         url="",
         fhir_version=FHIRVersion.R4,
         level=level,
-        types=tuple(sorted(table(FHIRVersion.R4).types)),
+        types=tuple(sorted(load_definitions(FHIRVersion.R4).types)),
     )
     cohort = Cohort(key="members", patients=members) if level is Level.GROUP else None
     view = ExportView(request=request, transaction_time=at, cohort=cohort)
-    found, context = Tally(), _Context(referenced_types)
+    found, context = DemoTally(), _Context(referenced_types)
     for shard in await provider.plan(view, shard_bytes=_SHARD_BYTES):
         async for batch in provider.read(view, shard, batch_bytes=_BATCH_BYTES):
             found[shard.resource_type] += len(batch.lines)

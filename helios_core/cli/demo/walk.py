@@ -18,7 +18,7 @@ from rich.table import Table
 from helios_core.cli import progress, tables
 from helios_core.cli.demo import tallies
 from helios_core.cli.demo.population import GROUP_ID, write_population
-from helios_core.cli.demo.tallies import Tally
+from helios_core.cli.demo.tallies import DemoTally
 from helios_core.client import export as client
 from helios_core.config import matrix as capabilities
 from helios_core.config import selection as plugins
@@ -36,14 +36,14 @@ PATIENTS = 300
 PATIENCE = 30.0
 """Seconds the server may take to start or to stop."""
 
-Tallies = Mapping[Level, Tally]
+Tallies = Mapping[Level, DemoTally]
 
 
 class DemoFailed(HeliosError):
     """Something the demonstration did has not the outcome it must have."""
 
 
-async def run(folder: Path, console: Console, *, patients: int = PATIENTS) -> None:
+async def run_demo(folder: Path, console: Console, *, patients: int = PATIENTS) -> None:
     """
     Demonstrate everything within `folder`, which is removed first.
 
@@ -60,11 +60,11 @@ async def run(folder: Path, console: Console, *, patients: int = PATIENTS) -> No
     expected = await asyncio.to_thread(
         tallies.tally_files, population, referenced_types=referenced
     )
-    console.print(tables.load_report(await _load(selection, population)))
+    console.print(tables.load_table(await _load(selection, population)))
     async with _server(folder) as url:
         console.print(f"Serving at {url}", highlight=False)
         exports = {level: await _export(url, level, files) for level in Level}
-    stored = await _stored(selection, exports, tallies.members_in(population))
+    stored = await _stored(selection, exports, tallies.read_group_members(population))
     console.print("The manifest of the group export:")
     console.print_json(exports[Level.GROUP].manifest.decode())
     console.print(tables.matrix_table(_matrix(selection)))
@@ -89,7 +89,7 @@ async def _load(selection: Selection, population: Path) -> LoadSummary:
     async with selection.provider.open() as provider:
         if not isinstance(provider, SupportsWrites):
             raise DemoFailed(f"{selection.provider.plugin.origin} cannot be written to")
-        with progress.loading() as tell:
+        with progress.load_progress() as tell:
             summary = await load(
                 [population],
                 provider,
@@ -140,17 +140,17 @@ async def _stop(process: Process) -> int:
         raise DemoFailed(f"the server did not stop within {PATIENCE:.0f} s") from error
 
 
-async def _export(url: str, level: Level, files: Path) -> client.Summary:
-    order = client.Order(
+async def _export(url: str, level: Level, files: Path) -> client.ExportSummary:
+    order = client.ClientRequest(
         base_url=url, level=level, group_id=GROUP_ID if level is Level.GROUP else None
     )
-    with progress.exporting(level) as tell:
+    with progress.export_progress(level) as tell:
         return await client.export(order, files / level, on_progress=tell)
 
 
 async def _stored(
-    selection: Selection, exports: Mapping[Level, client.Summary], members: frozenset[str]
-) -> dict[Level, Tally]:
+    selection: Selection, exports: Mapping[Level, client.ExportSummary], members: frozenset[str]
+) -> dict[Level, DemoTally]:
     async with selection.provider.open() as provider:
         return {
             level: await tallies.tally_database(
@@ -165,9 +165,9 @@ async def _stored(
         }
 
 
-def _given(summary: client.Summary) -> Tally:
+def _given(summary: client.ExportSummary) -> DemoTally:
     """Count the lines of the files; the client has compared them with the manifest."""
-    given = Tally()
+    given = DemoTally()
     for file in summary.files:
         given[file.type if file.kind == "output" else file.kind] += file.lines
     return given
@@ -205,5 +205,5 @@ def _check(expected: Tallies, given: Tallies, stored: Tallies) -> None:
         raise DemoFailed("; ".join(wrong))
 
 
-def _all_types(expected: Tally, found: Tally) -> list[tuple[str, int]]:
+def _all_types(expected: DemoTally, found: DemoTally) -> list[tuple[str, int]]:
     return [(name, expected[name]) for name in sorted({*expected, *found})]

@@ -6,15 +6,13 @@ from datetime import datetime
 import structlog
 
 from helios_core.errors import InvalidParameter
-from helios_core.export.cohorts import unfiltered_view_of
-from helios_core.export.kickoff.parameters import Call, Policy
-from helios_core.export.kickoff.parsing import read_request
-from helios_core.export.kickoff.planning import plan
+from helios_core.export.cohorts import resolve_unfiltered_view
+from helios_core.export.kickoff.parameters import KickoffRequest
+from helios_core.export.kickoff.parsing import parse_kickoff
+from helios_core.export.kickoff.planning import plan_export
 from helios_core.model.exports import ExportRequest, ExportView, Shard
 from helios_core.model.jobs import Job
 from helios_core.storage.backends import Backends
-
-__all__ = ["Call", "Policy", "accept", "planned", "read_request"]
 
 log = structlog.stdlib.get_logger()
 
@@ -25,7 +23,9 @@ ERRORS_ONLY = "OperationOutcome"
 """The type of a shard that has nothing to read, but something to report."""
 
 
-async def accept(backends: Backends, call: Call, *, max_active: int, shard_bytes: int) -> Job:
+async def accept(
+    backends: Backends, call: KickoffRequest, *, max_active: int, shard_bytes: int
+) -> Job:
     """
     Turn a call into a stored job with its shards (Bulk Data 2.0.0, Bulk Data Kick-off Request).
 
@@ -37,9 +37,9 @@ async def accept(backends: Backends, call: Call, *, max_active: int, shard_bytes
         TooManyExports: The tenant's cap of active exports is reached.
         BackendUnavailable: The store cannot answer now.
     """
-    request = read_request(call)
+    request = parse_kickoff(call)
     transaction_time = await backends.provider.transaction_time()
-    shards = await planned(backends, request, transaction_time, shard_bytes=shard_bytes)
+    shards = await plan_shards(backends, request, transaction_time, shard_bytes=shard_bytes)
     job = await backends.jobs.add(
         Job(
             id=secrets.token_hex(JOB_ID_BYTES),
@@ -55,7 +55,7 @@ async def accept(backends: Backends, call: Call, *, max_active: int, shard_bytes
     return job
 
 
-async def planned(
+async def plan_shards(
     backends: Backends, request: ExportRequest, transaction_time: datetime, *, shard_bytes: int
 ) -> list[Shard]:
     """
@@ -64,9 +64,9 @@ async def planned(
     Raises:
         InvalidParameter: As in `accept`; so are ResourceNotFound and BackendUnavailable.
     """
-    view = await unfiltered_view_of(backends.provider, request, transaction_time)
+    view = await resolve_unfiltered_view(backends.provider, request, transaction_time)
     await _check_patients(backends, view)
-    shards = await plan(backends.provider, view, shard_bytes=shard_bytes)
+    shards = await plan_export(backends.provider, view, shard_bytes=shard_bytes)
     if not shards and request.ignored:  # somebody has to write the error file
         return [Shard(number=0, resource_type=ERRORS_ONLY, ordinal=1)]
     return shards

@@ -11,7 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from helios_core.fhir.bulk_data import Guide
-from helios_core.model.exports import Associated
+from helios_core.model.exports import AssociatedData
 
 ORGANIZERS = ("Group", "Organization", "Patient", "Practitioner")
 """The types whose instances can head blocks of output."""
@@ -21,7 +21,7 @@ OUTPUT_FORMATS: Final = ("application/fhir+ndjson", "application/ndjson", "ndjso
 """The spellings of the one format there is (Bulk Data 2.0.0, Query Parameters)."""
 
 
-class Value(StrEnum):
+class ValueKind(StrEnum):
     """What the text of a value is."""
 
     TEXT = "text"
@@ -42,20 +42,20 @@ class Value(StrEnum):
 _TEXTS: Final = ("valueString", "valueCode", "valueUri", "valueUrl", "valueCanonical", "valueId")
 _NUMBERS: Final = ("valueInteger", "valuePositiveInt", "valueUnsignedInt", "valueInteger64")
 _KINDS: Final = {
-    Value.TEXT: _TEXTS,
-    Value.CODE: (*_TEXTS, "valueCoding"),
-    Value.INSTANT: ("valueInstant", "valueDateTime", "valueString"),
-    Value.FLAG: ("valueBoolean", "valueString"),
-    Value.NUMBER: (*_NUMBERS, "valueString"),
-    Value.PATIENT: ("valueReference", "valueString"),
+    ValueKind.TEXT: _TEXTS,
+    ValueKind.CODE: (*_TEXTS, "valueCoding"),
+    ValueKind.INSTANT: ("valueInstant", "valueDateTime", "valueString"),
+    ValueKind.FLAG: ("valueBoolean", "valueString"),
+    ValueKind.NUMBER: (*_NUMBERS, "valueString"),
+    ValueKind.PATIENT: ("valueReference", "valueString"),
 }
 
 
-class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+class ParameterDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """One parameter of a kick-off."""
 
     name: str
-    value: Value
+    value: ValueKind
     meaning: str
     """In words for somebody who writes a client."""
     example: str
@@ -70,96 +70,96 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     """Whether only some version of the guide has it."""
 
 
-CATALOGUE: Final = (
-    Parameter(
+PARAMETERS: Final = (
+    ParameterDefinition(
         name="_type",
-        value=Value.TEXT,
+        value=ValueKind.TEXT,
         meaning="Resource types to export; all that the level can show where it is left out.",
         example="Patient",
         repeats=True,
     ),
-    Parameter(
+    ParameterDefinition(
         name="_since",
-        value=Value.INSTANT,
+        value=ValueKind.INSTANT,
         meaning="Only what changed strictly after this instant.",
         example="2020-01-02T03:04:05Z",
     ),
-    Parameter(
+    ParameterDefinition(
         name="_until",
-        value=Value.INSTANT,
+        value=ValueKind.INSTANT,
         meaning="Only what last changed strictly before this instant.",
         example="2200-01-01T00:00:00Z",
     ),
-    Parameter(
+    ParameterDefinition(
         name="patient",
-        value=Value.PATIENT,
+        value=ValueKind.PATIENT,
         meaning="The only patients to export.",
         example="Patient/p1",
         repeats=True,
         methods=frozenset({"POST"}),
         system=False,
     ),
-    Parameter(
+    ParameterDefinition(
         name="_typeFilter",
-        value=Value.TEXT,
+        value=ValueKind.TEXT,
         meaning="Searches, as Type?parameter=value; of their types only what matches one of them.",
         example="Observation?status=final",
         repeats=True,
     ),
-    Parameter(
+    ParameterDefinition(
         name="_elements",
-        value=Value.TEXT,
+        value=ValueKind.TEXT,
         meaning="The only root elements to send beside the mandatory ones, as element or "
         "Type.element.",
         example="Patient.birthDate",
         repeats=True,
     ),
-    Parameter(
+    ParameterDefinition(
         name="includeAssociatedData",
-        value=Value.CODE,
+        value=ValueKind.CODE,
         meaning="Which Provenance goes with what is exported.",
-        example=Associated.LATEST.value,
-        choices=tuple(each.value for each in Associated),
+        example=AssociatedData.LATEST.value,
+        choices=tuple(each.value for each in AssociatedData),
         repeats=True,
     ),
-    Parameter(
+    ParameterDefinition(
         name="organizeOutputBy",
-        value=Value.TEXT,
+        value=ValueKind.TEXT,
         meaning="The type whose instances head blocks of resources in the files.",
         example="Patient",
         choices=ORGANIZERS,
     ),
-    Parameter(
+    ParameterDefinition(
         name="allowPartialManifests",
-        value=Value.FLAG,
+        value=ValueKind.FLAG,
         meaning="Whether polls may show finished files while the export runs, in linked pages.",
         example="true",
         choices=("true", "false"),
     ),
-    Parameter(
+    ParameterDefinition(
         name="_dryRun",
-        value=Value.FLAG,
+        value=ValueKind.FLAG,
         meaning="Whether to estimate the export instead of starting it.",
         example="true",
         choices=("true", "false"),
     ),
-    Parameter(
+    ParameterDefinition(
         name="_outputFormat",
-        value=Value.TEXT,
+        value=ValueKind.TEXT,
         meaning="The format of the files; these are spellings of the same one.",
         example=OUTPUT_FORMATS[0],
         choices=OUTPUT_FORMATS,
     ),
-    Parameter(
+    ParameterDefinition(
         name="_minimumFileSize",
-        value=Value.NUMBER,
+        value=ValueKind.NUMBER,
         meaning="Bytes a file should have at least; it may have less where data end.",
         example="1000",
         draft=True,
     ),
-    Parameter(
+    ParameterDefinition(
         name="_maximumFileSize",
-        value=Value.NUMBER,
+        value=ValueKind.NUMBER,
         meaning="Bytes a file may have at most, unless a single resource is larger.",
         example="1000000",
         draft=True,
@@ -168,6 +168,6 @@ CATALOGUE: Final = (
 """In the order in which they are told."""
 
 
-def served(guide: Guide) -> list[Parameter]:
+def served_parameters(guide: Guide) -> list[ParameterDefinition]:
     """Give the parameters that a version of the guide has here."""
-    return [each for each in CATALOGUE if not each.draft or each.name in guide.parameters]
+    return [each for each in PARAMETERS if not each.draft or each.name in guide.parameters]

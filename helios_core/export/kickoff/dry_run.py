@@ -8,10 +8,10 @@ import msgspec
 import structlog
 
 from helios_core.errors import InvalidRequest
-from helios_core.export.kickoff.accept import planned
-from helios_core.export.kickoff.parameters import Call, Values, given_in
-from helios_core.export.kickoff.parsing import read_request
-from helios_core.fhir.preferences import preferences
+from helios_core.export.kickoff.accept import plan_shards
+from helios_core.export.kickoff.parameters import KickoffRequest, ParameterValues, given_parameters
+from helios_core.export.kickoff.parsing import parse_kickoff
+from helios_core.fhir.preferences import parse_preferences
 from helios_core.model.exports import ExportRequest, Shard
 from helios_core.storage.backends import Backends
 
@@ -21,7 +21,7 @@ RECENT = 5
 """How many of the latest exports tell how fast exports are."""
 
 
-class Amount(msgspec.Struct, frozen=True, kw_only=True):
+class TypeEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """About how much there is of one type."""
 
     resources: int
@@ -38,7 +38,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """One sentence per parameter that would be ignored."""
     remarks: Sequence[str] = ()
     """One sentence per thing that makes the export smaller than the numbers say."""
-    types: Mapping[str, Amount] = {}
+    types: Mapping[str, TypeEstimate] = {}
     files: int = 0
     duration: timedelta | None = None
     """How long exports of that size took of late; None where there were none."""
@@ -51,17 +51,17 @@ class FileLimits(msgspec.Struct, frozen=True, kw_only=True):
     rows: int | None = None
 
 
-def asked(call: Call) -> bool:
+def is_dry_run(call: KickoffRequest) -> bool:
     """
     Whether a call is one for an estimate.
 
     Raises:
         InvalidRequest: The body cannot be read, or `_dryRun` is neither true nor false.
     """
-    return Values(given_in(call), guide=call.policy.guide).flag("_dryRun")
+    return ParameterValues(given_parameters(call), guide=call.policy.guide).flag("_dryRun")
 
 
-async def estimate(backends: Backends, call: Call, *, limits: FileLimits) -> Estimate:
+async def estimate(backends: Backends, call: KickoffRequest, *, limits: FileLimits) -> Estimate:
     """
     Check a call as a kick-off would, and give what it would bring; nothing is stored.
 
@@ -74,10 +74,10 @@ async def estimate(backends: Backends, call: Call, *, limits: FileLimits) -> Est
     """
     if refused := tuple(_refusals(call)):
         return Estimate(refused=refused)
-    request = read_request(call)
+    request = parse_kickoff(call)
     now = await backends.provider.transaction_time()
     try:
-        shards = await planned(backends, request, now, shard_bytes=limits.bytes)
+        shards = await plan_shards(backends, request, now, shard_bytes=limits.bytes)
     except InvalidRequest as error:
         return Estimate(refused=(str(error),))
     resources = sum(shard.resources for shard in shards)
@@ -91,27 +91,27 @@ async def estimate(backends: Backends, call: Call, *, limits: FileLimits) -> Est
     )
 
 
-def _refusals(call: Call) -> Iterator[str]:
+def _refusals(call: KickoffRequest) -> Iterator[str]:
     """Tell every reason for which a call would be refused, each once."""
     reasons = dict[str, None]()
     for each in (call, *_apart(call)):
         try:
-            read_request(each)
+            parse_kickoff(each)
         except InvalidRequest as error:
             reasons[str(error)] = None
     yield from reasons
 
 
-def _apart(call: Call) -> Iterator[Call]:
+def _apart(call: KickoffRequest) -> Iterator[KickoffRequest]:
     """Give calls with one parameter each, so that one refusal does not hide the next."""
     try:
-        prefer = preferences(call.prefer)
+        prefer = parse_preferences(call.prefer)
     except InvalidRequest:
         return  # it is told of the call as a whole
     if not prefer.respond_async:
         call = msgspec.structs.replace(call, prefer=[*call.prefer, "respond-async"])
         yield call
-    for name in dict.fromkeys(given.name for given in given_in(call)):
+    for name in dict.fromkeys(given.name for given in given_parameters(call)):
         query = [pair for pair in call.query if pair[0] == name]
         body = None if call.body is None else _only(name, call.body)
         yield msgspec.structs.replace(call, query=query, body=body)
@@ -134,12 +134,12 @@ def _remarks(request: ExportRequest) -> Iterator[str]:
         yield "_elements is not counted in: there will be fewer bytes than the number given."
 
 
-def _amounts(shards: Sequence[Shard]) -> dict[str, Amount]:
-    amounts = dict[str, Amount]()
+def _amounts(shards: Sequence[Shard]) -> dict[str, TypeEstimate]:
+    amounts = dict[str, TypeEstimate]()
     for shard in shards:
         if shard.resources:
-            so_far = amounts.get(shard.resource_type, Amount(resources=0, bytes=0))
-            amounts[shard.resource_type] = Amount(
+            so_far = amounts.get(shard.resource_type, TypeEstimate(resources=0, bytes=0))
+            amounts[shard.resource_type] = TypeEstimate(
                 resources=so_far.resources + shard.resources, bytes=so_far.bytes + shard.bytes
             )
     return amounts

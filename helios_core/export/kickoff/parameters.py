@@ -8,18 +8,18 @@ from typing import Any, Protocol
 import msgspec
 
 from helios_core.errors import InvalidParameter, InvalidRequest
-from helios_core.export.kickoff.definitions import CATALOGUE, Value
+from helios_core.export.kickoff.definitions import PARAMETERS, ValueKind
 from helios_core.fhir.bulk_data import CURRENT, Guide
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import parse_instant
 from helios_core.fhir.search import split_type_filter
 from helios_core.model.exports import Level
 
-VALUE_KINDS: Mapping[str, Sequence[str]] = {each.name: each.value.kinds for each in CATALOGUE}
+VALUE_KINDS: Mapping[str, Sequence[str]] = {each.name: each.value.kinds for each in PARAMETERS}
 """Per served parameter, the kinds of value an entry of a Parameters resource may carry."""
 
 
-class Given(msgspec.Struct, frozen=True):
+class GivenParameter(msgspec.Struct, frozen=True):
     """One occurrence of a parameter."""
 
     name: str
@@ -38,7 +38,7 @@ class _Parameters(msgspec.Struct, rename="camel"):
     parameter: list[dict[str, Any]] = msgspec.field(default_factory=list[dict[str, Any]])
 
 
-def from_body(body: bytes) -> list[Given]:
+def parse_parameters_resource(body: bytes) -> list[GivenParameter]:
     """
     Read a Parameters resource (FHIR R4, Parameters).
 
@@ -59,7 +59,7 @@ def from_body(body: bytes) -> list[Given]:
     return list(_given(parameters.parameter))
 
 
-def _given(entries: Sequence[dict[str, Any]]) -> Iterator[Given]:
+def _given(entries: Sequence[dict[str, Any]]) -> Iterator[GivenParameter]:
     for index, entry in enumerate(entries):
         name = entry.get("name")
         if not isinstance(name, str) or not name:
@@ -69,7 +69,7 @@ def _given(entries: Sequence[dict[str, Any]]) -> Iterator[Given]:
             raise InvalidParameter(
                 f"Parameter {name} (entry {index}) has {len(kinds)} values; give it exactly one."
             )
-        yield Given(name, _text(name, kinds[0], entry[kinds[0]]))
+        yield GivenParameter(name, _text(name, kinds[0], entry[kinds[0]]))
 
 
 def _text(name: str, kind: str, value: object) -> str:
@@ -87,14 +87,18 @@ def _text(name: str, kind: str, value: object) -> str:
         # A JSON true is also an int of Python's, so that its text is asked for first.
         if kind == "valueBoolean" and isinstance(value, bool):
             return "true" if value else "false"
-        if kind in Value.NUMBER.kinds and isinstance(value, int) and not isinstance(value, bool):
+        if (
+            kind in ValueKind.NUMBER.kinds
+            and isinstance(value, int)
+            and not isinstance(value, bool)
+        ):
             return str(value)
     raise InvalidParameter(
         f"Parameter {name} has a {kind} that cannot be used; send it as {' or '.join(allowed)}."
     )
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
+class ExportPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator decided about every export."""
 
     include_newly_added: bool = True
@@ -105,7 +109,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """The version of the guide that is spoken."""
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class KickoffRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A kick-off as it came in through the door, not yet looked at."""
 
     tenant: str
@@ -123,27 +127,27 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     owner: str | None = None
     base_url: str = ""
     """The server's public base URL; a patient may be named by an absolute URL below it."""
-    policy: Policy = Policy()
+    policy: ExportPolicy = ExportPolicy()
 
 
-def given_in(call: Call) -> list[Given]:
+def given_parameters(call: KickoffRequest) -> list[GivenParameter]:
     """
     Give the parameters of a call, those of the query string first.
 
     Raises:
         InvalidRequest: The body is not a Parameters resource; so is InvalidParameter.
     """
-    given = [Given(name, value) for name, value in call.query]
-    return given if call.body is None else given + from_body(call.body)
+    given = [GivenParameter(name, value) for name, value in call.query]
+    return given if call.body is None else given + parse_parameters_resource(call.body)
 
 
 SIZE = re.compile(r"0*[1-9]\d{0,17}", re.ASCII)
 
 
-class Values:
+class ParameterValues:
     """The values that were given, by the name of their parameter."""
 
-    def __init__(self, given: Sequence[Given], *, guide: Guide) -> None:
+    def __init__(self, given: Sequence[GivenParameter], *, guide: Guide) -> None:
         self._given = given
         self._guide = guide
 

@@ -3,34 +3,44 @@
 from collections.abc import Callable, Collection, Sequence
 
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
-from helios_core.export.kickoff.definitions import ORGANIZERS, OUTPUT_FORMATS, served
-from helios_core.export.kickoff.parameters import Call, Decline, Values, given_in
-from helios_core.export.kickoff.type_filters import Selections
-from helios_core.fhir.definitions import FHIRVersion, table
-from helios_core.fhir.preferences import PRESENTATION, Handling, Preferences, preferences
-from helios_core.fhir.references import bases, split_reference
-from helios_core.model.exports import Associated, ExportRequest, Level
+from helios_core.export.kickoff.definitions import ORGANIZERS, OUTPUT_FORMATS, served_parameters
+from helios_core.export.kickoff.parameters import (
+    Decline,
+    KickoffRequest,
+    ParameterValues,
+    given_parameters,
+)
+from helios_core.export.kickoff.type_filters import FilterParser
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
+from helios_core.fhir.preferences import (
+    PRESENTATION_PARAMETERS,
+    Handling,
+    Preferences,
+    parse_preferences,
+)
+from helios_core.fhir.references import base_urls, split_reference
+from helios_core.model.exports import AssociatedData, ExportRequest, Level
 
 NEVER_CONTEXT = frozenset({"Binary", "Patient"})
 """Types that are never added because something refers to them: they are somebody's data."""
 
 
-def associated(values: Sequence[str], decline: Decline) -> Associated | None:
+def parse_associated(values: Sequence[str], decline: Decline) -> AssociatedData | None:
     """Give the widest of the choices of includeAssociatedData, None if there is none."""
-    known = set[Associated]()
+    known = set[AssociatedData]()
     for value in values:
         try:
-            known.add(Associated(value))
+            known.add(AssociatedData(value))
         except ValueError:
             decline(
                 f"includeAssociatedData: {value[:64]!r} is unknown; known are "
-                f"{' and '.join(Associated)}.",
+                f"{' and '.join(AssociatedData)}.",
                 kind=InvalidParameter,
             )
-    return Associated.RELEVANT if Associated.RELEVANT in known else next(iter(known), None)
+    return AssociatedData.RELEVANT if AssociatedData.RELEVANT in known else next(iter(known), None)
 
 
-def organizer(value: str | None, decline: Decline) -> str | None:
+def parse_organizer(value: str | None, decline: Decline) -> str | None:
     """Give the type that organizeOutputBy names, None if the output is not to be organized."""
     named = None if value is None else value.strip()
     if named is None or named in ORGANIZERS:
@@ -43,13 +53,13 @@ def organizer(value: str | None, decline: Decline) -> str | None:
     return None
 
 
-def context_types(policy: Sequence[str], possible: Collection[str]) -> tuple[str, ...]:
+def referenced_types(policy: Sequence[str], possible: Collection[str]) -> tuple[str, ...]:
     """Give those types of the operator's choice that are added when something refers to them."""
     wanted = (each for each in policy if each in possible and each not in NEVER_CONTEXT)
     return tuple(dict.fromkeys(wanted))
 
 
-def read_request(call: Call) -> ExportRequest:
+def parse_kickoff(call: KickoffRequest) -> ExportRequest:
     """
     Give the meaning of a call, checked as far as that goes without looking into a store.
 
@@ -58,7 +68,7 @@ def read_request(call: Call) -> ExportRequest:
         InvalidParameter: A parameter's value cannot mean anything.
         UnsupportedParameter: A parameter or value is not served, and must not be ignored.
     """
-    prefer = preferences(call.prefer)
+    prefer = parse_preferences(call.prefer)
     if not prefer.respond_async:
         raise InvalidRequest(
             "The header Prefer: respond-async is missing; an export is always asynchronous."
@@ -69,13 +79,13 @@ def read_request(call: Call) -> ExportRequest:
 class _Reading:
     """One pass over the parameters of one call."""
 
-    def __init__(self, call: Call, prefer: Preferences) -> None:
+    def __init__(self, call: KickoffRequest, prefer: Preferences) -> None:
         self._call = call
         self._guide = call.policy.guide
         self._prefer = prefer
         self._ignored = list[str]()
-        self._values = Values(given_in(call), guide=self._guide)
-        self._coverage = Coverage(call, self._values, decline=self._decline, omit=self._omit)
+        self._values = ParameterValues(given_parameters(call), guide=self._guide)
+        self._coverage = TypeParser(call, self._values, decline=self._decline, omit=self._omit)
 
     def request(self) -> ExportRequest:
         call, values = self._call, self._values
@@ -88,10 +98,10 @@ class _Reading:
                 "_since is not before _until, so nothing can lie between; swap or widen them."
             )
         types = self._coverage.types()
-        selections = Selections(
-            call.fhir_version, types, base_urls=bases(call.base_url), decline=self._decline
+        selections = FilterParser(
+            call.fhir_version, types, base_urls=base_urls(call.base_url), decline=self._decline
         )
-        organize_by = organizer(values.single("organizeOutputBy"), self._decline)
+        organize_by = parse_organizer(values.single("organizeOutputBy"), self._decline)
         selection = selections.type_filters(values.type_filters())
         elements = values.listed("_elements") if values.of("_elements") else None
         return ExportRequest(
@@ -131,9 +141,9 @@ class _Reading:
 
     def _check_names(self) -> None:
         self._values.flag("_dryRun")  # what is misspelt must not start an export
-        known = {each.name for each in served(self._guide)}
+        known = {each.name for each in served_parameters(self._guide)}
         for name in self._values:
-            if name not in known and name not in PRESENTATION:
+            if name not in known and name not in PRESENTATION_PARAMETERS:
                 self._decline(
                     f"The parameter {name[:64]!r} is unknown; known are "
                     f"{', '.join(sorted(known))}.",
@@ -163,8 +173,8 @@ class _Reading:
             )
         return largest
 
-    def _associated(self, organize_by: str | None) -> Associated | None:
-        chosen = associated(self._values.listed("includeAssociatedData"), self._decline)
+    def _associated(self, organize_by: str | None) -> AssociatedData | None:
+        chosen = parse_associated(self._values.listed("includeAssociatedData"), self._decline)
         if chosen is None or organize_by is None:
             return chosen
         self._decline(
@@ -175,10 +185,12 @@ class _Reading:
         return None
 
 
-class Coverage:
+class TypeParser:
     """Reads `_type` and `patient`, and declines what the level cannot show."""
 
-    def __init__(self, call: Call, values: Values, *, decline: Decline, omit: Decline) -> None:
+    def __init__(
+        self, call: KickoffRequest, values: ParameterValues, *, decline: Decline, omit: Decline
+    ) -> None:
         self._call = call
         self._values = values
         self._decline = decline
@@ -191,7 +203,7 @@ class Coverage:
         Raises:
             InvalidParameter: None of those named can be exported.
         """
-        definitions = table(self._call.fhir_version)
+        definitions = load_definitions(self._call.fhir_version)
         if self._call.level is Level.SYSTEM:
             possible = definitions.types
         else:
@@ -211,8 +223,8 @@ class Coverage:
         """Give types beside those of the compartments; a `_type` limits them too (B2-P-09)."""
         if self._call.level is Level.SYSTEM:
             return ()
-        possible = self._values.listed("_type") or table(self._call.fhir_version).types
-        return context_types(self._call.policy.referenced_types, possible)
+        possible = self._values.listed("_type") or load_definitions(self._call.fhir_version).types
+        return referenced_types(self._call.policy.referenced_types, possible)
 
     def patients(self) -> tuple[str, ...] | None:
         """
@@ -235,7 +247,9 @@ class Coverage:
 
     def _unknown_type(self, name: str) -> str:
         version = self._call.fhir_version
-        elsewhere = [str(v) for v in FHIRVersion if v is not version and name in table(v).types]
+        elsewhere = [
+            str(v) for v in FHIRVersion if v is not version and name in load_definitions(v).types
+        ]
         hint = f"; it is one of {', '.join(elsewhere)}" if elsewhere else ""
         return f"_type: {name[:64]!r} is not a resource type of FHIR {version}{hint}."
 
@@ -257,7 +271,7 @@ class Coverage:
     def _patient_id(self, number: int, value: str) -> str:
         if "/" not in value:
             value = f"Patient/{value}"
-        named = split_reference(value, bases(self._call.base_url))
+        named = split_reference(value, base_urls(self._call.base_url))
         if named is None or named[0] != "Patient":
             raise InvalidParameter(
                 f"patient value number {number} is not a reference to a Patient of this server; "

@@ -6,31 +6,33 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from helios_core.export.cohorts import older_view
-from helios_core.export.membership import of_any_age
+from helios_core.export.cohorts import newcomers_view
+from helios_core.export.membership import without_dates
 from helios_core.export.pipeline.organized_output import organized_shards
-from helios_core.export.pipeline.provenance import PROVENANCE, scanned
+from helios_core.export.pipeline.provenance import PROVENANCE, provenance_view
 from helios_core.export.pipeline.reference_notes import BINARY
-from helios_core.export.pipeline.sources import linking_view
-from helios_core.fhir.definitions import table
-from helios_core.model.exports import Associated, ExportView, Level, Purpose, Shard
+from helios_core.export.pipeline.sources import reference_view
+from helios_core.fhir.definitions import load_definitions
+from helios_core.model.exports import AssociatedData, ExportView, Level, Shard, ShardPurpose
 from helios_core.storage.data_provider import WHOLE_TYPE, DataProvider
 
 
-async def plan(provider: DataProvider, view: ExportView, *, shard_bytes: int) -> list[Shard]:
+async def plan_export(
+    provider: DataProvider, view: ExportView, *, shard_bytes: int
+) -> list[Shard]:
     """Give the shards of a whole export; none if there is nothing to export."""
     shards = await provider.plan(view, shard_bytes=shard_bytes)
-    if (older := older_view(view)) is not None:
+    if (older := newcomers_view(view)) is not None:
         brought = await provider.plan(older, shard_bytes=shard_bytes)
-        shards += [msgspec.structs.replace(shard, purpose=Purpose.OLDER) for shard in brought]
+        shards += [msgspec.structs.replace(shard, purpose=ShardPurpose.OLDER) for shard in brought]
     if view.request.organize_by is not None:
         blocks = await organized_shards(provider, view, shards, shard_bytes=shard_bytes)
-        return numbered(blocks)
-    shards = await with_companions(provider, view, shards, shard_bytes=shard_bytes)
-    return largest_first(numbered(shards))
+        return number_shards(blocks)
+    shards = await with_associated_shards(provider, view, shards, shard_bytes=shard_bytes)
+    return largest_first(number_shards(shards))
 
 
-def numbered(shards: Iterable[Shard]) -> list[Shard]:
+def number_shards(shards: Iterable[Shard]) -> list[Shard]:
     """Number shards of several plans through, and the ordinals within each type."""
     ordinals = Counter[str]()
     result = list[Shard]()
@@ -47,7 +49,7 @@ def largest_first(shards: Iterable[Shard]) -> list[Shard]:
     return [msgspec.structs.replace(shard, number=number) for number, shard in enumerate(by_size)]
 
 
-async def with_companions(
+async def with_associated_shards(
     provider: DataProvider, view: ExportView, shards: Sequence[Shard], *, shard_bytes: int
 ) -> list[Shard]:
     """Give the shards of a view and those of what goes along with it, not yet numbered."""
@@ -65,12 +67,12 @@ async def with_companions(
         return planned
     return [
         *(replace(shard, notes=True) for shard in planned),
-        *(_whole(each, Purpose.REFERENCED) for each in context),
+        *(_whole(each, ShardPurpose.REFERENCED) for each in context),
     ]
 
 
-def _whole(resource_type: str, purpose: Purpose) -> Shard:
-    phase = int(purpose is Purpose.REFERENCED)
+def _whole(resource_type: str, purpose: ShardPurpose) -> Shard:
+    phase = int(purpose is ShardPurpose.REFERENCED)
     return Shard(number=0, resource_type=resource_type, ordinal=1, purpose=purpose, phase=phase)
 
 
@@ -78,7 +80,7 @@ async def _stored(provider: DataProvider, view: ExportView) -> set[str]:
     """Give those types that matter here and of which there is something in the store."""
     types = (BINARY, *view.request.referenced_types)
     request = replace(view.request, level=Level.SYSTEM, types=types)
-    everything = of_any_age(replace(view, request=request), None)
+    everything = without_dates(replace(view, request=request), None)
     shards = await provider.plan(everything, shard_bytes=WHOLE_TYPE)
     return {shard.resource_type for shard in shards}
 
@@ -93,18 +95,18 @@ async def _with_provenance(
         return planned
     if request.associated is not None and not planned:
         return planned
-    newest = request.associated is Associated.LATEST
+    newest = request.associated is AssociatedData.LATEST
     if newest:
         planned = _without_provenance(view, planned)
         shard_bytes = WHOLE_TYPE
-    scans = await provider.plan(scanned(view), shard_bytes=shard_bytes)
+    scans = await provider.plan(provenance_view(view), shard_bytes=shard_bytes)
     if newest:
         whole = replace(
-            _whole(PROVENANCE, Purpose.ASSOCIATED), bytes=sum(each.bytes for each in scans)
+            _whole(PROVENANCE, ShardPurpose.ASSOCIATED), bytes=sum(each.bytes for each in scans)
         )
         return [*planned, whole] if scans else planned
     # Most of it is only looked at, so that its number says nothing about the progress.
-    scans = [replace(each, purpose=Purpose.ASSOCIATED, resources=0) for each in scans]
+    scans = [replace(each, purpose=ShardPurpose.ASSOCIATED, resources=0) for each in scans]
     return planned + scans
 
 
@@ -114,9 +116,9 @@ def _without_provenance(view: ExportView, shards: Sequence[Shard]) -> list[Shard
     if view.request.since is None:
         return kept
     return kept + [
-        replace(shard, purpose=Purpose.DELETIONS, resources=0, bytes=0)
+        replace(shard, purpose=ShardPurpose.DELETIONS, resources=0, bytes=0)
         for shard in shards
-        if shard.resource_type == PROVENANCE and shard.purpose is Purpose.VIEW
+        if shard.resource_type == PROVENANCE and shard.purpose is ShardPurpose.VIEW
     ]
 
 
@@ -128,12 +130,15 @@ async def _binaries_later(
         return list(shards)
     first = [replace(each, notes=True) for each in shards if each.resource_type != BINARY]
     later = [replace(each, phase=1) for each in shards if each.resource_type == BINARY]
-    unread = sorted(table(view.request.fhir_version).compartment_types("Patient") - _read(view))
-    linking = linking_view(view)
+    unread = sorted(
+        load_definitions(view.request.fhir_version).compartment_types("Patient") - _read(view)
+    )
+    linking = reference_view(view)
     request = replace(linking.request, types=tuple(unread))
     scans = await provider.plan(replace(linking, request=request), shard_bytes=shard_bytes)
     links = [
-        replace(each, purpose=Purpose.LINKS, notes=True, resources=0, bytes=0) for each in scans
+        replace(each, purpose=ShardPurpose.LINKS, notes=True, resources=0, bytes=0)
+        for each in scans
     ]
     return [*first, *links, *later]
 

@@ -6,20 +6,20 @@ import msgspec
 
 from helios_core.errors import HeliosError, InvalidParameter, UnsupportedParameter
 from helios_core.export.kickoff.parameters import Decline
-from helios_core.fhir.definitions import FHIRVersion, table
-from helios_core.fhir.elements import spelt_out
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
+from helios_core.fhir.elements import json_names
 from helios_core.fhir.search import compile_query, parse_type_filter, split_type_filter
 from helios_core.model.exports import TypeFilter
 
 
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
+class ParsedFilters(msgspec.Struct, frozen=True, kw_only=True):
     """The filters of a request, and the types that are not exported for want of one."""
 
     filters: tuple[TypeFilter, ...] = ()
     withheld: frozenset[str] = frozenset()
 
 
-class Selections:
+class FilterParser:
     """Reads what is selected from resources of some types, and declines what means nothing."""
 
     def __init__(
@@ -35,7 +35,7 @@ class Selections:
         self._base_urls = base_urls
         self._decline = decline
 
-    def type_filters(self, values: Sequence[str]) -> Selection:
+    def type_filters(self, values: Sequence[str]) -> ParsedFilters:
         """
         Read the queries of `_typeFilter`.
 
@@ -57,7 +57,7 @@ class Selections:
                 except (InvalidParameter, UnsupportedParameter) as error:
                     self._decline(_withholding(resource_type, error), kind=type(error))
                     withheld.add(resource_type)
-        return Selection(
+        return ParsedFilters(
             filters=tuple(each for each in filters if each.resource_type not in withheld),
             withheld=frozenset(withheld),
         )
@@ -72,7 +72,7 @@ class Selections:
             )
         if resource_type in self._types:
             return resource_type
-        known = resource_type in table(self._version).types
+        known = resource_type in load_definitions(self._version).types
         reason = "is not exported" if known else f"does not exist in FHIR {self._version}"
         self._decline(
             f"_typeFilter: the type {resource_type[:64]} {reason}, so there is nothing to "
@@ -118,13 +118,13 @@ class Selections:
                 f"_elements: {value[:64]!r} is nested; only elements at the root of a resource "
                 "can be chosen, as element or Type.element."
             )
-        if dot and owner not in table(self._version).types:
+        if dot and owner not in load_definitions(self._version).types:
             raise InvalidParameter(
                 f"_elements: {owner[:64]!r} is not a resource type of FHIR {self._version}; send "
                 "element or Type.element."
             )
         types = [owner] if owner else self._types
-        if not any(spelt_out(self._version, each, element) for each in types):
+        if not any(json_names(self._version, each, element) for each in types):
             where = owner or "the exported types"
             raise InvalidParameter(
                 f"_elements: {element[:64]!r} is not a root element of {where} in FHIR "

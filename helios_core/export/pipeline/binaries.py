@@ -10,15 +10,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 import msgspec
 
-from helios_core.export.membership import Membership, Reference
-from helios_core.export.pipeline.reference_notes import BINARY, Noted, noted
-from helios_core.fhir.definitions import table
-from helios_core.fhir.references import bases, split_reference
+from helios_core.export.membership import ExportMembership, Reference
+from helios_core.export.pipeline.reference_notes import BINARY, NotedReferences, read_notes
+from helios_core.fhir.definitions import load_definitions
+from helios_core.fhir.references import base_urls, split_reference
 from helios_core.model.exports import ExportView
 from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import Batch, Damaged
-from helios_core.storage.joined_lines import text_of
+from helios_core.storage.joined_lines import joined_text
 
 _RELATIVE = re.compile(rb'"url":"Binary\\?/')
 _MARK = b'"url":"Binary'
@@ -31,12 +31,12 @@ UNLINKED = (
 Absolute = Callable[[Sequence[bytes]], Sequence[bytes]]
 
 
-def absolute(base_url: str) -> Absolute:
+def absolute_attachment_urls(base_url: str) -> Absolute:
     """Give what puts the base URL before relative addresses of Binary resources in attachments."""
     replacement = b'"url":"' + msgspec.json.encode(base_url.rstrip("/"))[1:-1] + b"/Binary/"
 
     def rewritten(lines: Sequence[bytes]) -> Sequence[bytes]:
-        if _MARK not in text_of(lines):
+        if _MARK not in joined_text(lines):
             return lines
         return [
             _RELATIVE.sub(lambda _: replacement, line) if _MARK in line else line for line in lines
@@ -54,7 +54,7 @@ class _Binary(msgspec.Struct, rename="camel"):
     security_context: _Context = msgspec.field(default_factory=_Context)
 
 
-async def unlinked(
+async def unlinked_binaries(
     backends: Backends, lease: Lease, view: ExportView, batches: AsyncIterator[Batch]
 ) -> AsyncGenerator[Batch]:
     """
@@ -63,8 +63,8 @@ async def unlinked(
     One is a patient's if something in a patient's compartment points to it, or if its security
     context is, or may have been, in one. What no attachment leads to is reported.
     """
-    membership = Membership(backends.provider, view)
-    async with noted(backends, lease, BINARY) as notes:
+    membership = ExportMembership(backends.provider, view)
+    async with read_notes(backends, lease, BINARY) as notes:
         async for batch in batches:
             public = await _public(batch, view, membership, notes)
             del batch
@@ -72,7 +72,9 @@ async def unlinked(
             del public  # a large one must not outlive the reading of the next one
 
 
-async def _public(batch: Batch, view: ExportView, membership: Membership, notes: Noted) -> Batch:
+async def _public(
+    batch: Batch, view: ExportView, membership: ExportMembership, notes: NotedReferences
+) -> Batch:
     """Give those of a batch that are no patient's."""
     lines, damaged = list[bytes](), list(batch.damaged)
     described = [(line, _decode(line)) for line in batch.lines]
@@ -97,14 +99,16 @@ def _decode(line: bytes) -> _Binary:
 
 
 def _context(binary: _Binary, view: ExportView) -> Reference | None:
-    return split_reference(binary.security_context.reference or "", bases(view.request.base_url))
+    return split_reference(
+        binary.security_context.reference or "", base_urls(view.request.base_url)
+    )
 
 
 async def _private(
-    membership: Membership, view: ExportView, contexts: set[Reference]
+    membership: ExportMembership, view: ExportView, contexts: set[Reference]
 ) -> set[Reference]:
     """Give the contexts that are in some patient's compartment; what is gone may have been."""
-    types = table(view.request.fhir_version).compartment_types("Patient")
+    types = load_definitions(view.request.fhir_version).compartment_types("Patient")
     possible = {each for each in contexts if each[0] in types}
     known = await membership.private(possible)
     return known | (possible - await membership.existing(possible))

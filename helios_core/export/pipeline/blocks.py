@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 
 import msgspec
 
-from helios_core.export.ndjson import Cutter, frame
-from helios_core.export.pipeline.scratch import Spool
-from helios_core.model.completeness import added, digest_of
+from helios_core.export.ndjson import PartCutter, to_chunks
+from helios_core.export.pipeline.scratch import ScratchDatabase
+from helios_core.model.completeness import lines_digest, sum_digests
 from helios_core.storage.data_provider import Batch
 
 SCHEMA = """
@@ -50,10 +50,10 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-class Gathering:
+class BlockBuilder:
     """Lines on their way into blocks; memory does not grow with them."""
 
-    def __init__(self, room: Spool) -> None:
+    def __init__(self, room: ScratchDatabase) -> None:
         self._room = room
 
     async def open(self, ids: Sequence[str]) -> None:
@@ -84,7 +84,7 @@ class Gathering:
                 yield lines
 
 
-class Piece(msgspec.Struct, frozen=True, kw_only=True):
+class BlockPiece(msgspec.Struct, frozen=True, kw_only=True):
     """Some lines of a block."""
 
     header: bytes
@@ -97,7 +97,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     """What the whole block needs, its header included."""
 
 
-class BlockCutter(Cutter):
+class BlockCutter(PartCutter):
     """
     Cuts blocks into parts: a block is divided only where a whole part could not hold it.
 
@@ -105,11 +105,11 @@ class BlockCutter(Cutter):
     """
 
     def __init__(
-        self, source: AsyncIterator[Piece], *, max_bytes: int, max_rows: int | None
+        self, source: AsyncIterator[BlockPiece], *, max_bytes: int, max_rows: int | None
     ) -> None:
         super().__init__(_no_lines(), max_bytes=max_bytes, max_rows=max_rows)
         self._pieces = source
-        self._piece: Piece | None = None
+        self._piece: BlockPiece | None = None
         self._begun = False
 
     async def more(self) -> bool:
@@ -139,12 +139,12 @@ class BlockCutter(Cutter):
             taken, self._waiting = self._waiting[:fits], self._waiting[fits:]
             self._begun = True
             self._count(taken, rows=fits)
-            chunks = frame(taken)
+            chunks = to_chunks(taken)
             del taken  # a large line must not outlive its chunk
             while chunks:
                 yield chunks.pop(0)
 
-    def _holds(self, piece: Piece) -> bool:
+    def _holds(self, piece: BlockPiece) -> bool:
         rows = self.rows + piece.block_rows
         few = self._max_rows is None or rows <= self._max_rows
         return few and self.bytes + piece.block_bytes <= self._max_bytes
@@ -153,7 +153,7 @@ class BlockCutter(Cutter):
         self.rows += rows
         self.total_rows += rows
         self.bytes += sum(map(len, lines)) + len(lines)
-        self.digest_sum = added(self.digest_sum, digest_of(lines))
+        self.digest_sum = sum_digests(self.digest_sum, lines_digest(lines))
 
 
 async def _no_lines() -> AsyncGenerator[Batch]:

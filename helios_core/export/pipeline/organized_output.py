@@ -14,17 +14,17 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from helios_core.export.cohorts import older_view
-from helios_core.export.filters import read
-from helios_core.export.membership import Membership, in_chunks, of_any_age
-from helios_core.export.pipeline.binaries import absolute
-from helios_core.export.pipeline.blocks import SCHEMA, Block, Gathering, Piece, Placed
-from helios_core.export.pipeline.reference_notes import BINARY, SLASH, any_base
-from helios_core.export.pipeline.scratch import spool
-from helios_core.export.transforms import UNREADABLE, transform_of, undecodable
+from helios_core.export.cohorts import newcomers_view
+from helios_core.export.filters import read_filtered
+from helios_core.export.membership import ExportMembership, chunked, without_dates
+from helios_core.export.pipeline.binaries import absolute_attachment_urls
+from helios_core.export.pipeline.blocks import SCHEMA, Block, BlockBuilder, BlockPiece, Placed
+from helios_core.export.pipeline.reference_notes import BINARY, SLASH, base_url_pattern
+from helios_core.export.pipeline.scratch import scratch_database
+from helios_core.export.transforms import UNREADABLE, damaged_json, make_transform
 from helios_core.fhir.compartments import patients_of
-from helios_core.fhir.references import bases
-from helios_core.model.exports import Cohort, ExportView, Level, Purpose, Shard
+from helios_core.fhir.references import base_urls
+from helios_core.model.exports import Cohort, ExportView, Level, Shard, ShardPurpose
 from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import WHOLE_TYPE, Damaged, DataProvider
@@ -43,9 +43,9 @@ async def organized_shards(
     heads = await _heads(provider, view, shards, shard_bytes)
     if view.request.since is None:
         return heads
-    told = (shard for shard in shards if shard.purpose is Purpose.VIEW)
+    told = (shard for shard in shards if shard.purpose is ShardPurpose.VIEW)
     return heads + [
-        replace(shard, purpose=Purpose.DELETIONS, resources=0, bytes=0) for shard in told
+        replace(shard, purpose=ShardPurpose.DELETIONS, resources=0, bytes=0) for shard in told
     ]
 
 
@@ -58,7 +58,7 @@ async def _heads(
     if not shards or organizer is None:
         return []
     if organizer != PATIENT:
-        purpose = Purpose.ORGANIZED
+        purpose = ShardPurpose.ORGANIZED
         whole = Shard(number=0, resource_type=organizer, ordinal=1, purpose=purpose)
         return [replace(whole, resources=resources, bytes=total_bytes)]
     instances = instance_view(view)
@@ -69,7 +69,7 @@ async def _heads(
     return [
         replace(
             shard,
-            purpose=Purpose.ORGANIZED,
+            purpose=ShardPurpose.ORGANIZED,
             resources=resources // len(heads),
             bytes=total_bytes // len(heads),
         )
@@ -80,10 +80,10 @@ async def _heads(
 def instance_view(view: ExportView) -> ExportView:
     """Give the patients that may head a block, whatever their age."""
     request = replace(view.request, types=(PATIENT,))
-    return of_any_age(replace(view, request=request), view.cohort)
+    return without_dates(replace(view, request=request), view.cohort)
 
 
-class Organized:
+class OrganizedOutput:
     """Gathers and gives the blocks of one shard."""
 
     def __init__(
@@ -94,15 +94,15 @@ class Organized:
         self._view = view
         self._batch_bytes = batch_bytes
         self._type = lease.shard.resource_type
-        self._absolute = absolute(view.request.base_url)
+        self._absolute = absolute_attachment_urls(view.request.base_url)
         self.damaged = list[Damaged]()
         """What could not be read so far."""
         self._lost = set[str]()
 
-    async def pieces(self) -> AsyncGenerator[Piece]:
+    async def pieces(self) -> AsyncGenerator[BlockPiece]:
         """Give the blocks in pieces, once all of them have been gathered."""
-        async with spool(SCHEMA) as room:
-            gathering = Gathering(room)
+        async with scratch_database(SCHEMA) as room:
+            gathering = BlockBuilder(room)
             if self._type == PATIENT:
                 await self._gather_compartments(gathering)
             else:
@@ -116,11 +116,11 @@ class Organized:
                             yield piece
 
     async def _pieces(
-        self, gathering: Gathering, block: Block, head: bytes | None
-    ) -> AsyncGenerator[Piece]:
-        header = header_of(self._type, block.id)
+        self, gathering: BlockBuilder, block: Block, head: bytes | None
+    ) -> AsyncGenerator[BlockPiece]:
+        header = block_header(self._type, block.id)
         first = [] if head is None else [head]
-        piece = Piece(
+        piece = BlockPiece(
             header=header,
             lines=first,
             opens=True,
@@ -133,25 +133,25 @@ class Organized:
             yield replace(piece, lines=lines, opens=not first)
             first = lines
 
-    async def _gather_compartments(self, gathering: Gathering) -> None:
+    async def _gather_compartments(self, gathering: BlockBuilder) -> None:
         ids = await self._patients(gathering)
         request = self._view.request
 
         def blocks(line: bytes) -> Sequence[str]:
             resource = msgspec.json.decode(line)
-            found = patients_of(resource, request.fhir_version, bases(request.base_url))
+            found = patients_of(resource, request.fhir_version, base_urls(request.base_url))
             return [each for each in found if each in ids]
 
         key = f"{self._lease.job.id}/blocks/{self._lease.shard.number}"
         cohort = Cohort(key=key, patients=frozenset(ids))
         await self._gather(gathering, replace(self._view, cohort=cohort), blocks)
-        older = older_view(self._view)
+        older = newcomers_view(self._view)
         if older is not None and older.cohort is not None:
             joined = cohort.patients & older.cohort.patients
             newcomers = Cohort(key=f"{key}/older", patients=joined)
             await self._gather(gathering, replace(older, cohort=newcomers), blocks)
 
-    async def _patients(self, gathering: Gathering) -> set[str]:
+    async def _patients(self, gathering: BlockBuilder) -> set[str]:
         """Open a block for every patient of the shard, in the order they are stored in."""
         ids = set[str]()
         batches = self._backends.provider.read(
@@ -172,8 +172,8 @@ class Organized:
         self.damaged += [each for each in damaged if each.id not in self._lost]
         self._lost.update(each.id for each in damaged)
 
-    async def _gather_references(self, gathering: Gathering) -> None:
-        base = any_base(self._view.request.base_url)
+    async def _gather_references(self, gathering: BlockBuilder) -> None:
+        base = base_url_pattern(self._view.request.base_url)
         named = self._type.encode()
         pattern = re.compile(
             rb'"reference":"%b%b%b([A-Za-z0-9\-.]{1,64})["\\/]' % (base, named, SLASH)
@@ -183,10 +183,10 @@ class Organized:
             return list(dict.fromkeys(found.decode() for found in pattern.findall(line)))
 
         await self._gather(gathering, self._view, blocks)
-        if (older := older_view(self._view)) is not None:
+        if (older := newcomers_view(self._view)) is not None:
             await self._gather(gathering, older, blocks)
 
-    async def _gather(self, gathering: Gathering, view: ExportView, blocks: Ids) -> None:
+    async def _gather(self, gathering: BlockBuilder, view: ExportView, blocks: Ids) -> None:
         """Place whatever a view shows."""
         provider = self._backends.provider
         for shard in await provider.plan(view, shard_bytes=WHOLE_TYPE):
@@ -194,7 +194,9 @@ class Organized:
                 continue
             placing = _Placing(view, shard.resource_type, blocks, self._type)
             found = view.filters.get(shard.resource_type)
-            batches = read(provider, view, shard, found=found, batch_bytes=self._batch_bytes)
+            batches = read_filtered(
+                provider, view, shard, found=found, batch_bytes=self._batch_bytes
+            )
             async for batch in batches:
                 placed, shown, damaged = await asyncio.to_thread(placing, batch.lines)
                 if shard.resource_type == self._type:
@@ -207,8 +209,8 @@ class Organized:
     async def _instances(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Give the instances that head blocks; those of other patients are none of this export."""
         request, heads = self._view.request, dict[str, bytes]()
-        transform = transform_of(replace(self._view, filters={}), self._type)
-        for some in in_chunks(await self._presentable(ids), 20):
+        transform = make_transform(replace(self._view, filters={}), self._type)
+        for some in chunked(await self._presentable(ids), 20):
             batch = await self._backends.provider.fetch(
                 request.tenant,
                 request.fhir_version,
@@ -227,7 +229,7 @@ class Organized:
     async def _presentable(self, ids: Sequence[str]) -> list[str]:
         if self._view.request.level is Level.SYSTEM:
             return list(ids)
-        membership = Membership(self._backends.provider, self._view)
+        membership = ExportMembership(self._backends.provider, self._view)
         private = await membership.private({(self._type, each) for each in ids})
         foreign = private - await membership.belonging(private)
         return [each for each in ids if (self._type, each) not in foreign]
@@ -249,9 +251,9 @@ class _Placing:
 
     def __init__(self, view: ExportView, resource_type: str, blocks: Ids, organizer: str) -> None:
         whole = replace(view, request=replace(view.request, elements=()))
-        self._filter = transform_of(whole, resource_type)
-        self._trim = transform_of(replace(view, filters={}), resource_type)
-        self._absolute = absolute(view.request.base_url)
+        self._filter = make_transform(whole, resource_type)
+        self._trim = make_transform(replace(view, filters={}), resource_type)
+        self._absolute = absolute_attachment_urls(view.request.base_url)
         self._rewrites = resource_type != "Bundle"
         self._resource_type = resource_type
         self._blocks = blocks
@@ -271,7 +273,7 @@ class _Placing:
                     else None
                 )
             except UNREADABLE:
-                damaged.append(undecodable(self._resource_type, line))
+                damaged.append(damaged_json(self._resource_type, line))
                 continue
             if own is not None and (own in ids or self._organizer != PATIENT):
                 shown.append(own)
@@ -287,7 +289,7 @@ class _Placing:
         return self._absolute(lines) if self._rewrites else lines
 
 
-def header_of(resource_type: str, resource_id: str) -> bytes:
+def block_header(resource_type: str, resource_id: str) -> bytes:
     """Give the line that heads a block (Bulk Data 3.0.0, Resource Organization)."""
     reference = {"reference": f"{resource_type}/{resource_id}"}
     parameters = {

@@ -15,15 +15,15 @@ import msgspec
 from msgspec.structs import replace
 
 from helios_core.errors import InvalidParameter
-from helios_core.export.cohorts import older_view
-from helios_core.export.filters import read
-from helios_core.export.membership import Membership, Reference, of_any_age
-from helios_core.export.pipeline.scratch import Spool, spool
-from helios_core.fhir.dates import span
-from helios_core.fhir.definitions import table
-from helios_core.fhir.references import bases, split_reference
+from helios_core.export.cohorts import newcomers_view
+from helios_core.export.filters import read_filtered
+from helios_core.export.membership import ExportMembership, Reference, without_dates
+from helios_core.export.pipeline.scratch import ScratchDatabase, scratch_database
+from helios_core.fhir.dates import date_bounds
+from helios_core.fhir.definitions import load_definitions
+from helios_core.fhir.references import base_urls, split_reference
 from helios_core.fhir.search import Filter, compile_query
-from helios_core.model.exports import Associated, ExportView, Level, Shard
+from helios_core.model.exports import AssociatedData, ExportView, Level, Shard
 from helios_core.storage.data_provider import (
     WHOLE_TYPE,
     Batch,
@@ -75,7 +75,7 @@ class _Statement(msgspec.Struct):
     def moment(self) -> str:
         """When it was recorded, in a form that sorts; what cannot be read is oldest."""
         try:
-            return span(self.recorded)[0].astimezone(UTC).isoformat(timespec="microseconds")
+            return date_bounds(self.recorded)[0].astimezone(UTC).isoformat(timespec="microseconds")
         except (InvalidParameter, OverflowError):
             return ""
 
@@ -94,30 +94,30 @@ class _Known(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Statement).decode
 
 
-def scanned(view: ExportView) -> ExportView:
+def provenance_view(view: ExportView) -> ExportView:
     """Give the view of all Provenance among which an export looks for its own."""
     request = replace(view.request, level=Level.SYSTEM, types=(PROVENANCE,))
     if request.associated is not None:
         request = replace(request, since=None, until=None)
-    elif older_view(view) is not None:
+    elif newcomers_view(view) is not None:
         request = replace(request, since=None)
     return replace(view, request=request, cohort=None, newcomers=None, filters={})
 
 
-class Provenances:
+class ProvenanceFinder:
     """Finds, in one shard of the Provenance of a store, what goes with an export."""
 
     def __init__(self, provider: DataProvider, view: ExportView, *, batch_bytes: int) -> None:
         self._provider = provider
         self._view = view
-        self._membership = Membership(provider, view)
-        self._older = older_view(view) is not None
-        self._bases = bases(view.request.base_url)
+        self._membership = ExportMembership(provider, view)
+        self._older = newcomers_view(view) is not None
+        self._bases = base_urls(view.request.base_url)
         self._batch_bytes = batch_bytes
 
     async def of(self, shard: Shard) -> AsyncGenerator[Batch]:
         """Give the Provenance that a shard of purpose `associated` adds, each once."""
-        if self._view.request.associated is Associated.LATEST:
+        if self._view.request.associated is AssociatedData.LATEST:
             batches = self._newest(shard)
         else:
             batches = self._all(shard)
@@ -139,7 +139,7 @@ class Provenances:
 
     async def _newest(self, shard: Shard) -> AsyncGenerator[Batch]:
         """Note the newest of every target where there is room, then fetch those noted."""
-        async with spool(_SCHEMA) as room:
+        async with scratch_database(_SCHEMA) as room:
             async for batch, statements in self._scan(shard):
                 about = await self._about(statements)
                 offers = [
@@ -158,7 +158,7 @@ class Provenances:
             async for batch in self._winners(room):
                 yield batch
 
-    async def _winners(self, room: Spool) -> AsyncGenerator[Batch]:
+    async def _winners(self, room: ScratchDatabase) -> AsyncGenerator[Batch]:
         request, last = self._view.request, ""
         while ids := await room.run(_next_winners, last):
             yield await self._provider.fetch(
@@ -175,7 +175,7 @@ class Provenances:
         async for batch in self._batches(shard, seen):
             lines = list[bytes]()
             statements = list[_Known]()
-            damaged = [withheld(each) for each in batch.damaged]
+            damaged = [withhold_ids(each) for each in batch.damaged]
             for line in batch.lines:
                 try:
                     statement = _decode(line)
@@ -189,7 +189,7 @@ class Provenances:
 
     async def _batches(self, shard: Shard, seen: set[str]) -> AsyncGenerator[Batch]:
         """Read all of a shard, or for few patients what an index knows to be about theirs."""
-        provider, view, limit = self._provider, scanned(self._view), self._batch_bytes
+        provider, view, limit = self._provider, provenance_view(self._view), self._batch_bytes
         few = await self._few(shard)
         if few is None:
             async for batch in provider.read(view, shard, batch_bytes=limit):
@@ -197,7 +197,9 @@ class Provenances:
             return
         async for references in few:
             wanted = self._query(references)
-            async for batch in read(provider, view, shard, found=wanted, batch_bytes=limit):
+            async for batch in read_filtered(
+                provider, view, shard, found=wanted, batch_bytes=limit
+            ):
                 yield batch
                 seen.update(filter(None, map(_id_of, batch.lines)))
 
@@ -205,8 +207,8 @@ class Provenances:
         """Give what the export takes in, if that is less than the shard; some at a time."""
         if self._view.cohort is None or not isinstance(self._provider, SupportsPrefilter):
             return None
-        view = of_any_age(self._view, self._view.cohort)
-        types = table(view.request.fhir_version).compartment_types("Patient")
+        view = without_dates(self._view, self._view.cohort)
+        types = load_definitions(view.request.fhir_version).compartment_types("Patient")
         view = replace(view, request=replace(view.request, types=tuple(sorted(types))))
         shards = await self._provider.plan(view, shard_bytes=WHOLE_TYPE)
         if sum(each.bytes for each in shards) * WORTH >= shard.bytes:
@@ -265,7 +267,7 @@ class Provenances:
         return {resource_id for _, resource_id in own}
 
 
-def withheld(damaged: Damaged) -> Damaged:
+def withhold_ids(damaged: Damaged) -> Damaged:
     """Give a report that does not say which one is damaged: it may be none of this export's."""
     return replace(damaged, id="(id withheld)")
 

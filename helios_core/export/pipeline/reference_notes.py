@@ -15,13 +15,13 @@ from contextlib import aclosing, asynccontextmanager
 import msgspec
 
 from helios_core.export.ndjson import GZIP_WINDOW_BITS
-from helios_core.export.pipeline.scratch import Spool, spool
+from helios_core.export.pipeline.scratch import ScratchDatabase, scratch_database
 from helios_core.fhir.compartments import patients_of
-from helios_core.fhir.references import bases
+from helios_core.fhir.references import base_urls
 from helios_core.model.exports import ExportRequest, Level
 from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
-from helios_core.storage.joined_lines import text_of
+from helios_core.storage.joined_lines import joined_text
 
 BINARY = "Binary"
 
@@ -37,9 +37,9 @@ _NOTE = "INSERT OR IGNORE INTO noted VALUES (?)"
 _NEXT = "SELECT id FROM noted WHERE id > ? ORDER BY id LIMIT ?"
 
 
-def any_base(base_url: str) -> bytes:
+def base_url_pattern(base_url: str) -> bytes:
     """Give a pattern of the server's base URL in JSON, slashes escaped or not, or of nothing."""
-    alternatives = [re.escape(base.rstrip("/") + "/").encode() for base in bases(base_url)]
+    alternatives = [re.escape(base.rstrip("/") + "/").encode() for base in base_urls(base_url)]
     return b"".join(b"(?:%b)?" % each.replace(b"/", SLASH) for each in alternatives)
 
 
@@ -47,7 +47,7 @@ SLASH = rb"\\?/"
 """A slash as JSON may have it."""
 
 
-class Notes:
+class ReferenceNotes:
     """
     Collects what the lines of one shard refer to, each once.
 
@@ -58,7 +58,7 @@ class Notes:
         self._request = request
         self._found = set[bytes]()
         self._packed = list[bytes]()
-        base = any_base(request.base_url)
+        base = base_url_pattern(request.base_url)
         types = b"|".join(each.encode() for each in request.referenced_types)
         target = rb'((?:%b)%b%b)["\\/]'
         self._context = (
@@ -74,7 +74,7 @@ class Notes:
 
     def take(self, lines: Sequence[bytes]) -> None:
         """Note what some lines refer to."""
-        text = text_of(lines)
+        text = joined_text(lines)
         if self._context is not None:
             self._found.update(self._context.findall(text))
         if self._linked is not None and b"Binary" in text:
@@ -85,7 +85,7 @@ class Notes:
             self._pack()
 
     def packed(self) -> bytes:
-        """Give what was noted, for `noted` to read; nothing at all if it is nothing."""
+        """Give what was noted, for `read_notes` to read; nothing at all if it is nothing."""
         self._pack()
         return b"".join(self._packed)
 
@@ -100,17 +100,17 @@ class Notes:
         request = self._request
         try:
             resource = msgspec.json.decode(line)
-            private = patients_of(resource, request.fhir_version, bases(request.base_url))
+            private = patients_of(resource, request.fhir_version, base_urls(request.base_url))
         except (msgspec.DecodeError, KeyError):
             private = ("unreadable, so in doubt",)
         if private:
             self._found.update(found)
 
 
-class Noted:
+class NotedReferences:
     """What the earlier phases of a job noted of one type, where there is room for it."""
 
-    def __init__(self, room: Spool) -> None:
+    def __init__(self, room: ScratchDatabase) -> None:
         self._room = room
 
     async def ids(self, after: str, count: int) -> list[str]:
@@ -123,14 +123,16 @@ class Noted:
 
 
 @asynccontextmanager
-async def noted(backends: Backends, lease: Lease, resource_type: str) -> AsyncGenerator[Noted]:
+async def read_notes(
+    backends: Backends, lease: Lease, resource_type: str
+) -> AsyncGenerator[NotedReferences]:
     """Read the notes of a job about one type."""
     job = lease.job
-    async with spool(_SCHEMA) as room:
+    async with scratch_database(_SCHEMA) as room:
         async with aclosing(_gathered(backends.jobs.notes(job.tenant, job.id))) as several:
             async for notes in several:
                 await room.run(_note, notes, resource_type)
-        yield Noted(room)
+        yield NotedReferences(room)
 
 
 async def _gathered(notes: AsyncGenerator[bytes]) -> AsyncGenerator[list[bytes]]:

@@ -8,8 +8,8 @@ was at the transaction time, however old, and nothing that those refer to in tur
 
 from collections.abc import AsyncGenerator
 
-from helios_core.export.membership import AT_ONCE, Membership
-from helios_core.export.pipeline.reference_notes import noted
+from helios_core.export.membership import AT_ONCE, ExportMembership
+from helios_core.export.pipeline.reference_notes import read_notes
 from helios_core.model.exports import ExportView
 from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
@@ -19,11 +19,13 @@ LINES_AT_ONCE = 50
 """How many resources are fetched in one go."""
 
 
-async def referenced(backends: Backends, lease: Lease, view: ExportView) -> AsyncGenerator[Batch]:
+async def read_referenced(
+    backends: Backends, lease: Lease, view: ExportView
+) -> AsyncGenerator[Batch]:
     """Give the resources of a shard's type that the output refers to and does not have yet."""
     resource_type, request = lease.shard.resource_type, view.request
-    membership = Membership(backends.provider, view)
-    async with noted(backends, lease, resource_type) as notes:
+    membership = ExportMembership(backends.provider, view)
+    async with read_notes(backends, lease, resource_type) as notes:
         last = ""
         while ids := await notes.ids(last, AT_ONCE):
             last = ids[-1]
@@ -38,7 +40,7 @@ async def referenced(backends: Backends, lease: Lease, view: ExportView) -> Asyn
                 )
 
 
-async def _missing(membership: Membership, resource_type: str, ids: list[str]) -> list[str]:
+async def _missing(membership: ExportMembership, resource_type: str, ids: list[str]) -> list[str]:
     """Leave out what the view's own shards give, and what is another patient's."""
     named = {(resource_type, each) for each in ids}
     own = await membership.exported(named)

@@ -15,7 +15,7 @@ CACHE_KIB = 16 * 1024
 """How much of a spool is in memory; the rest is in a file without a name."""
 
 
-class Spool:
+class ScratchDatabase:
     """A temporary SQLite database of one owner, who uses it for one thing at a time."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -43,11 +43,11 @@ class Spool:
 
 
 @asynccontextmanager
-async def spool(schema: str) -> AsyncGenerator[Spool]:
+async def scratch_database(schema: str) -> AsyncGenerator[ScratchDatabase]:
     """Give a spool with some tables; whatever happens, nothing of it is left afterwards."""
     connection = await in_thread(_open, schema)
     try:
-        yield Spool(connection)
+        yield ScratchDatabase(connection)
     finally:
         await in_thread(connection.close)
 

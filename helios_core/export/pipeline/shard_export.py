@@ -6,23 +6,23 @@ from contextlib import aclosing
 
 import msgspec
 
-from helios_core.export.cohorts import view_for
+from helios_core.export.cohorts import shard_view
 from helios_core.export.filters import matching_deletions
-from helios_core.export.ndjson import Cutter, ahead, gzipped
-from helios_core.export.pipeline.binaries import Absolute, absolute
+from helios_core.export.ndjson import PartCutter, gzip_chunks, read_ahead
+from helios_core.export.pipeline.binaries import Absolute, absolute_attachment_urls
 from helios_core.export.pipeline.blocks import BlockCutter
-from helios_core.export.pipeline.organized_output import Organized
-from helios_core.export.pipeline.reference_notes import Notes
-from helios_core.export.pipeline.sources import batches_of, filtered
-from helios_core.export.transforms import Transform, transform_of
+from helios_core.export.pipeline.organized_output import OrganizedOutput
+from helios_core.export.pipeline.reference_notes import ReferenceNotes
+from helios_core.export.pipeline.sources import is_filtered, read_source
+from helios_core.export.transforms import Transform, make_transform
 from helios_core.fhir.outcomes import outcome_line
-from helios_core.model.completeness import digests_of
-from helios_core.model.exports import ExportView, Purpose
+from helios_core.model.completeness import line_digests
+from helios_core.model.exports import ExportView, ShardPurpose
 from helios_core.model.jobs import Lease
 from helios_core.model.parts import Compression, Part, PartKey, PartKind
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import Batch, Damaged, SupportsTombstones
-from helios_core.storage.joined_lines import Framed
+from helios_core.storage.joined_lines import JoinedLines
 from helios_core.storage.threads import in_thread
 
 DELETIONS_PER_BUNDLE = 1000
@@ -56,19 +56,21 @@ class ShardExport:
     ) -> None:
         self._backends = backends
         self._lease = lease
-        self._view = view_for(view, lease.shard)
+        self._view = shard_view(view, lease.shard)
         as_is = msgspec.structs.replace(self._view, filters={})
-        narrowed = self._view if filtered(view, lease.shard.purpose) else as_is
+        narrowed = self._view if is_filtered(view, lease.shard.purpose) else as_is
         self._filter = narrowed.filters.get(lease.shard.resource_type)
-        self._transform = transform_of(narrowed, lease.shard.resource_type)
+        self._transform = make_transform(narrowed, lease.shard.resource_type)
         self._limits = limits
         self._damaged = list[Damaged]()
-        self._resources: Cutter | None = None
+        self._resources: PartCutter | None = None
         self._looked_at = 0
         self.notes = b""
         """What is to be kept for later phases, once `run` has returned."""
-        self._notes = Notes(view.request) if lease.shard.notes else None
-        self._absolute = absolute(view.request.base_url) if lease.shard.attachments else None
+        self._notes = ReferenceNotes(view.request) if lease.shard.notes else None
+        self._absolute = (
+            absolute_attachment_urls(view.request.base_url) if lease.shard.attachments else None
+        )
         self._written = list[PartKey]()
 
     @property
@@ -96,16 +98,18 @@ class ShardExport:
 
     @property
     def _is_organized(self) -> bool:
-        return self._lease.shard.purpose is Purpose.ORGANIZED
+        return self._lease.shard.purpose is ShardPurpose.ORGANIZED
 
     async def _write_lines(self) -> list[Part]:
-        async with aclosing(ahead(self._batches(), heavy=self._is_heavy)) as batches:
+        async with aclosing(read_ahead(self._batches(), heavy=self._is_heavy)) as batches:
             self._resources = self._cutter(batches)
             return await self._write(PartKind.OUTPUT, self._resources)
 
     async def _write_blocks(self) -> list[Part]:
         batch_bytes = self._limits.batch_bytes
-        organized = Organized(self._backends, self._lease, self._view, batch_bytes=batch_bytes)
+        organized = OrganizedOutput(
+            self._backends, self._lease, self._view, batch_bytes=batch_bytes
+        )
         async with aclosing(organized.pieces()) as pieces:
             limits = self._limits
             self._resources = BlockCutter(
@@ -120,21 +124,21 @@ class ShardExport:
         for key in self._written:
             await self._backends.outputs.discard(key)
 
-    def _cutter(self, batches: AsyncGenerator[Batch]) -> Cutter:
-        return Cutter(batches, max_bytes=self._part_bytes, max_rows=self._limits.part_rows)
+    def _cutter(self, batches: AsyncGenerator[Batch]) -> PartCutter:
+        return PartCutter(batches, max_bytes=self._part_bytes, max_rows=self._limits.part_rows)
 
     @property
     def _part_bytes(self) -> int:
         limit = self._limits.part_bytes
         return min(self._view.request.max_part_bytes or limit, limit)
 
-    async def _write(self, kind: PartKind, cutter: Cutter) -> list[Part]:
+    async def _write(self, kind: PartKind, cutter: PartCutter) -> list[Part]:
         parts = list[Part]()
         while await cutter.more():
             key = self._key(kind, number=len(parts) + 1)
             self._written.append(key)
             async with aclosing(cutter.part()) as chunks:
-                packed = gzipped(chunks) if key.compression is Compression.GZIP else chunks
+                packed = gzip_chunks(chunks) if key.compression is Compression.GZIP else chunks
                 async with aclosing(packed) as bytes_at_rest:
                     stored = await self._backends.outputs.put(key, bytes_at_rest)
             parts.append(
@@ -164,24 +168,24 @@ class ShardExport:
         )
 
     async def _batches(self) -> AsyncGenerator[Batch]:
-        own = self._lease.shard.purpose in (Purpose.VIEW, Purpose.OLDER)
+        own = self._lease.shard.purpose in (ShardPurpose.VIEW, ShardPurpose.OLDER)
         if own and self._lease.shard.resource_type not in self._view.request.types:
             return  # there is something to report, and nothing to read
         async for batch in self._transformed():
-            if isinstance(batch.lines, Framed) or len(batch.lines) <= self._limits.batch_rows:
+            if isinstance(batch.lines, JoinedLines) or len(batch.lines) <= self._limits.batch_rows:
                 yield batch
             else:
-                for piece in pieces_of(batch, self._limits.batch_rows):
+                for piece in split_batch(batch, self._limits.batch_rows):
                     yield piece
             del batch  # a large resource must not outlive the reading of the next one
 
     async def _transformed(self) -> AsyncGenerator[Batch]:
-        batches = batches_of(
+        batches = read_source(
             self._backends, self._lease, self._view, batch_bytes=self._limits.batch_bytes
         )
         async for batch in batches:
             self._looked_at += len(batch.lines)
-            if self._lease.shard.purpose is Purpose.LINKS:
+            if self._lease.shard.purpose is ShardPurpose.LINKS:
                 # What is damaged there is none of this export's.
                 if self._notes is not None:
                     await in_thread(self._notes.take, batch.lines)
@@ -200,10 +204,10 @@ class ShardExport:
     def _prepared(self, batch: Batch) -> Batch:
         """Give a batch as it leaves, once it is noted what it refers to."""
         if self._transform is not None:
-            batch = transformed(self._transform, batch)
+            batch = transform_batch(self._transform, batch)
         if self._notes is not None:
             self._notes.take(batch.lines)
-        return batch if self._absolute is None else rewritten(self._absolute, batch)
+        return batch if self._absolute is None else rewrite_batch(self._absolute, batch)
 
     def _is_heavy(self, batch: Batch) -> bool:
         """Whether this is one resource larger than a batch: nothing else then gets in there."""
@@ -213,7 +217,7 @@ class ShardExport:
     async def _deletions(self) -> AsyncGenerator[Batch]:
         """Deletions as transaction Bundles (Bulk Data 2.0.0, Complete Status, deleted)."""
         provider = self._backends.provider
-        if self._lease.shard.purpose not in (Purpose.VIEW, Purpose.DELETIONS):
+        if self._lease.shard.purpose not in (ShardPurpose.VIEW, ShardPurpose.DELETIONS):
             return
         if self._view.request.since is None or not isinstance(provider, SupportsTombstones):
             return
@@ -225,7 +229,7 @@ class ShardExport:
 
     async def _problems(self) -> AsyncGenerator[Batch]:
         """What the client must know: once a job what it is about, and unreadable resources."""
-        lines = [unreadable(damaged) for damaged in self._damaged]
+        lines = [damage_outcome(damaged) for damaged in self._damaged]
         if self._lease.shard.number == 0:
             ignored, gaps = self._view.request.ignored, self._view.gaps
             lines += [outcome_line("warning", "not-supported", text) for text in ignored]
@@ -235,19 +239,19 @@ class ShardExport:
         await asyncio.sleep(0)
 
 
-def transformed(transform: Transform, batch: Batch) -> Batch:
+def transform_batch(transform: Transform, batch: Batch) -> Batch:
     """Give what a transform leaves of a batch, with the digests of what it made."""
     lines, damaged = transform(batch.lines)
-    return Batch(lines=lines, damaged=[*batch.damaged, *damaged], digests=digests_of(lines))
+    return Batch(lines=lines, damaged=[*batch.damaged, *damaged], digests=line_digests(lines))
 
 
-def rewritten(rewrite: Absolute, batch: Batch) -> Batch:
+def rewrite_batch(rewrite: Absolute, batch: Batch) -> Batch:
     """Give a batch with other lines; the digests are kept only where these are the same."""
     lines = rewrite(batch.lines)
     return batch if lines is batch.lines else Batch(lines=lines, damaged=batch.damaged)
 
 
-def pieces_of(batch: Batch, rows: int) -> Iterator[Batch]:
+def split_batch(batch: Batch, rows: int) -> Iterator[Batch]:
     """Cut a batch into smaller ones."""
     for start in range(0, len(batch.lines), rows):
         digests = None if batch.digests is None else batch.digests[start : start + rows]
@@ -264,7 +268,7 @@ def deletion_bundle(resource_type: str, ids: Sequence[str]) -> bytes:
     return msgspec.json.encode(bundle)
 
 
-def unreadable(damaged: Damaged) -> bytes:
+def damage_outcome(damaged: Damaged) -> bytes:
     """Give one line of an error file: which resource is missing from the output, and why."""
     return outcome_line(
         "error",

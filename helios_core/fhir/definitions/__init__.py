@@ -21,7 +21,7 @@ class FHIRVersion(StrEnum):
     @property
     def release(self) -> str:
         """Major and minor number, the value of the `fhirVersion` media-type parameter: "4.0"."""
-        return table(self).release
+        return load_definitions(self).release
 
     @classmethod
     def from_media_type_parameter(cls, text: str) -> "FHIRVersion":
@@ -33,7 +33,7 @@ class FHIRVersion(StrEnum):
         """
         release = ".".join(text.split(".")[:2])
         for version in cls:
-            if text in (version.release, table(version).label):
+            if text in (version.release, load_definitions(version).label):
                 return version
         known = ", ".join(version.release for version in cls)
         near = next((v.release for v in cls if v.release == release), None)
@@ -41,7 +41,7 @@ class FHIRVersion(StrEnum):
         raise InvalidParameter(f"fhirVersion must be one of {known}{hint}")
 
 
-class Element(msgspec.Struct, frozen=True):
+class ElementDefinition(msgspec.Struct, frozen=True):
     """What a version says about one root element of a type."""
 
     types: tuple[str, ...]
@@ -53,7 +53,7 @@ class Element(msgspec.Struct, frozen=True):
     """Shown with `_summary=true`; never set in R6, whose source does not say."""
 
 
-class Component(msgspec.Struct, frozen=True):
+class SearchComponent(msgspec.Struct, frozen=True):
     """One part of a composite search parameter."""
 
     definition: str
@@ -73,17 +73,17 @@ class SearchParameter(msgspec.Struct, frozen=True):
     """FHIRPath, alternatives of other types included; None for the few that have none."""
     target: tuple[str, ...] = ()
     """Of a reference: the types it may point to."""
-    component: tuple[Component, ...] = ()
+    component: tuple[SearchComponent, ...] = ()
 
 
-class Table(msgspec.Struct, frozen=True, kw_only=True):
+class Definitions(msgspec.Struct, frozen=True, kw_only=True):
     """What one FHIR version defines, as far as a server needs it."""
 
     label: str
     """The full number, as in CapabilityStatement.fhirVersion: "4.0.1"."""
     release: str
     """Major and minor number: "4.0"."""
-    root_elements: Mapping[str, Mapping[str, Element]] = msgspec.field(name="elements")
+    root_elements: Mapping[str, Mapping[str, ElementDefinition]] = msgspec.field(name="elements")
     compartments: Mapping[str, Mapping[str, tuple[str, ...]]]
     """For each compartment, the codes of the search parameters by which a type is in it."""
     parameters: tuple[SearchParameter, ...] = msgspec.field(name="search_parameters")
@@ -93,7 +93,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
         """The names of the concrete resource types."""
         return frozenset(self.root_elements)
 
-    def elements(self, resource_type: str) -> Mapping[str, Element]:
+    def elements(self, resource_type: str) -> Mapping[str, ElementDefinition]:
         """
         Give the root elements of a type by name.
 
@@ -112,7 +112,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @cache
-def table(version: FHIRVersion) -> Table:
+def load_definitions(version: FHIRVersion) -> Definitions:
     """Give the table of a version; the first call reads it."""
     source = files("helios_core.fhir.definitions") / f"{version.value}.json"
-    return msgspec.json.decode(source.read_bytes(), type=Table)
+    return msgspec.json.decode(source.read_bytes(), type=Definitions)

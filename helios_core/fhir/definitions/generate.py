@@ -1,5 +1,7 @@
 """
-Makes the tables from the published definitions: `python -m helios_core.fhir.definitions.generate FOLDER`.
+Make the definitions from the published ones.
+
+Run `python -m helios_core.fhir.definitions.generate FOLDER`.
 
 FOLDER holds one folder per version with `elements.json.gz` (root elements per type),
 `search-parameters.json.gz` (a Bundle) and `compartmentdefinition-*.json`. Not imported at run

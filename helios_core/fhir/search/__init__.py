@@ -1,6 +1,6 @@
 """Search as FHIR means it: compiled once, asked of many resources."""
 
-from helios_core.fhir.search.filters import Filter, Lookup, any_of
+from helios_core.fhir.search.filters import Filter, Lookup, any_filter
 from helios_core.fhir.search.index_terms import terms_of
 from helios_core.fhir.search.prefilters import (
     TERMS_VERSION,
@@ -8,15 +8,15 @@ from helios_core.fhir.search.prefilters import (
     AnyId,
     AnyOf,
     AnyTerm,
+    IndexTerms,
     Prefilter,
-    Span,
-    Terms,
-    Updated,
-    cost,
-    satisfied,
+    SpanWithin,
+    UpdatedWithin,
+    lookup_cost,
+    satisfies,
 )
 from helios_core.fhir.search.queries import RESULT_PARAMETERS, compile_query
-from helios_core.fhir.search.support import Supported, supported
+from helios_core.fhir.search.support import SupportedParameter, supported_parameters
 from helios_core.fhir.search.type_filters import parse_type_filter, split_type_filter
 
 __all__ = [
@@ -27,18 +27,18 @@ __all__ = [
     "AnyOf",
     "AnyTerm",
     "Filter",
+    "IndexTerms",
     "Lookup",
     "Prefilter",
-    "Span",
-    "Supported",
-    "Terms",
-    "Updated",
-    "any_of",
+    "SpanWithin",
+    "SupportedParameter",
+    "UpdatedWithin",
+    "any_filter",
     "compile_query",
-    "cost",
+    "lookup_cost",
     "parse_type_filter",
-    "satisfied",
+    "satisfies",
     "split_type_filter",
-    "supported",
+    "supported_parameters",
     "terms_of",
 ]

@@ -11,19 +11,19 @@ from helios_core.fhir.search.filters import (
     Lookup,
     Resource,
     any_value,
-    make_decode,
+    make_decoder,
 )
-from helios_core.fhir.search.parameters import Parameter
+from helios_core.fhir.search.parameters import CompiledParameter
 from helios_core.fhir.search.prefilters import AnyId, number
 from helios_core.fhir.search.references import pointing_to, reference_of
-from helios_core.hashes import unsigned
+from helios_core.hashes import to_unsigned
 
 _FEW = 1000
 """Up to how many ids an index is asked for; beyond that looking at everything is quicker."""
 
 
-def chained(
-    parameter: Parameter, target: Filter, *, asked: str, base_urls: Sequence[str]
+def chain_condition(
+    parameter: CompiledParameter, target: Filter, *, asked: str, base_urls: Sequence[str]
 ) -> Condition:
     """Give the condition that a reference points to a resource that a filter lets pass."""
 
@@ -35,7 +35,7 @@ def chained(
         resource_type=target.resource_type,
         filter=target,
         ids=ids,
-        decode=make_decode(target.elements | {"id"}),
+        decode=make_decoder(target.elements | {"id"}),
     )
 
     def resolve(answers: Answers) -> Condition:
@@ -55,9 +55,9 @@ def chained(
     )
 
 
-def pointed_to(
+def has_condition(
     source: Filter,
-    reference: Parameter,
+    reference: CompiledParameter,
     resource_type: str,
     *,
     asked: str,
@@ -77,7 +77,7 @@ def pointed_to(
         filter=source,
         reference=reference.code,
         ids=ids,
-        decode=make_decode(source.elements | reference.elements),
+        decode=make_decoder(source.elements | reference.elements),
     )
 
     def resolve(answers: Answers) -> Condition:
@@ -103,7 +103,7 @@ def _ids_of(leaves: Iterable[Any], resource_type: str, base_urls: Sequence[str])
 def _key(direction: str, inner: Filter, asked: str) -> str:
     # A hash, because keys may be logged and values may not.
     text = f"{direction}|{inner.resource_type}|{asked}"
-    return f"{direction}-{inner.resource_type}-{unsigned(number(text)):016x}"
+    return f"{direction}-{inner.resource_type}-{to_unsigned(number(text)):016x}"
 
 
 def _unresolved(_: Resource) -> bool:

@@ -7,15 +7,15 @@ import msgspec
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.search.parameters import Parameter
+from helios_core.fhir.search.parameters import CompiledParameter
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class Criterion(msgspec.Struct, frozen=True, kw_only=True):
     """One parameter, how it is modified, and the values of which any will do."""
 
     version: FHIRVersion
     resource_type: str
-    parameter: Parameter
+    parameter: CompiledParameter
     modifier: str | None = None
     values: tuple[str, ...]
     """Still escaped; none is empty."""

@@ -5,13 +5,13 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from helios_core.errors import InvalidParameter
-from helios_core.fhir.dates import span
+from helios_core.fhir.dates import date_bounds
 from helios_core.fhir.instants import to_stamp
 from helios_core.fhir.search import prefilters
-from helios_core.fhir.search.criteria import Question
+from helios_core.fhir.search.criteria import Criterion
 from helios_core.fhir.search.filters import Condition, any_value
-from helios_core.fhir.search.prefilters import Prefilter, Span, Updated
-from helios_core.fhir.search.values import prefixed, unescape
+from helios_core.fhir.search.prefilters import Prefilter, SpanWithin, UpdatedWithin
+from helios_core.fhir.search.values import split_prefix, unescape
 
 EARLIEST, LATEST = -(1 << 62), 1 << 62
 """Where open spans begin and end."""
@@ -28,12 +28,12 @@ Interval = tuple[int, int]
 """First and last microsecond since 1970, both inclusive."""
 
 
-def condition(question: Question) -> Condition:
+def condition(question: Criterion) -> Condition:
     """Give the condition that a date is as asked."""
     return any_value(question.parameter, leaf_test(question), prefilter(question))
 
 
-def leaf_test(question: Question) -> Callable[[Any], bool]:
+def leaf_test(question: Criterion) -> Callable[[Any], bool]:
     """Give what tells whether one value matches."""
     checks = tuple(_CHECKS[prefix](low, high) for prefix, low, high in _asked(question))
 
@@ -44,24 +44,24 @@ def leaf_test(question: Question) -> Callable[[Any], bool]:
     return test
 
 
-def prefilter(question: Question) -> Prefilter | None:
+def prefilter(question: Criterion) -> Prefilter | None:
     """Give the spans of which a match has one."""
     bounds = [
         _BOUNDS[prefix](low, high) if prefix in _BOUNDS else None
         for prefix, low, high in _asked(question)
     ]
     if question.parameter.code == "_lastUpdated":
-        return prefilters.any_of(each and _updated(*each) for each in bounds)
+        return prefilters.any_prefilter(each and _updated(*each) for each in bounds)
     if not question.parameter.groups:
         return None
-    return prefilters.any_of(
-        each and Span(group=group(name), **dict(zip(_FIELDS, each, strict=True)))
+    return prefilters.any_prefilter(
+        each and SpanWithin(group=span_group(name), **dict(zip(_FIELDS, each, strict=True)))
         for name in question.parameter.groups
         for each in bounds
     )
 
 
-def group(name: str) -> int:
+def span_group(name: str) -> int:
     """Give the number under which spans at a place are indexed."""
     return prefilters.number(f"{name}|d")
 
@@ -128,7 +128,7 @@ def _usual_interval(text: str) -> Interval | None:
 
 def _any_interval(text: str) -> Interval | None:
     try:
-        first, last = span(text)
+        first, last = date_bounds(text)
     except InvalidParameter:
         return None
     return to_stamp(first), to_stamp(last)
@@ -138,14 +138,14 @@ _FIELDS = ("low_from", "low_to", "high_from", "high_to")
 Bounds = tuple[int | None, int | None, int | None, int | None]
 
 
-def _asked(question: Question) -> list[tuple[str, int, int]]:
+def _asked(question: Criterion) -> list[tuple[str, int, int]]:
     return [_comparison(question, unescape(value)) for value in question.values]
 
 
-def _comparison(question: Question, value: str) -> tuple[str, int, int]:
-    prefix, text = prefixed(value)
+def _comparison(question: Criterion, value: str) -> tuple[str, int, int]:
+    prefix, text = split_prefix(value)
     try:
-        first, last = span(text)
+        first, last = date_bounds(text)
     except InvalidParameter as error:
         raise question.invalid(str(error)) from error
     low, high = to_stamp(first), to_stamp(last)
@@ -183,7 +183,7 @@ _BOUNDS: Mapping[str, Callable[[int, int], Bounds]] = {
 
 def _updated(
     low_from: int | None, low_to: int | None, high_from: int | None, high_to: int | None
-) -> Updated:
+) -> UpdatedWithin:
     since = [each for each in (low_from, high_from) if each is not None]
     until = [each for each in (low_to, high_to) if each is not None]
-    return Updated(since=max(since, default=None), until=min(until, default=None))
+    return UpdatedWithin(since=max(since, default=None), until=min(until, default=None))

@@ -66,13 +66,13 @@ class Resolve(msgspec.Struct, frozen=True):
     """Go on in the resource that a reference points to."""
 
 
-class First(msgspec.Struct, frozen=True):
+class FirstOf(msgspec.Struct, frozen=True):
     """Keep the first thing that any of several paths finds."""
 
     paths: "tuple[Path, ...]"
 
 
-Step = Key | As | Is | Where | Extended | Extension | Index | Exists | Resolve | First
+Step = Key | As | Is | Where | Extended | Extension | Index | Exists | Resolve | FirstOf
 
 
 class Path(msgspec.Struct, frozen=True):
@@ -161,11 +161,11 @@ class _Reader:
         return paths
 
     def _extended(self, paths: tuple[Path, ...], step: Step) -> tuple[Path, ...]:
-        if isinstance(step, First):
+        if isinstance(step, FirstOf):
             roots = {path.root for path in paths}
             if len(roots) > 1:
                 raise self._beyond()
-            return (Path(root=roots.pop(), steps=(First(paths),)),)
+            return (Path(root=roots.pop(), steps=(FirstOf(paths),)),)
         return tuple(Path(root=path.root, steps=(*path.steps, step)) for path in paths)
 
     def _beginning(self) -> Path:
@@ -201,7 +201,7 @@ class _Reader:
             case "resolve":
                 step = Resolve()
             case "first":
-                step = First(())
+                step = FirstOf(())
             case "exists":
                 self.expect(")")
                 return Exists(not_false=self._accept("and") and self._not_false())

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from helios_core.fhir.search import prefilters
-from helios_core.fhir.search.parameters import Parameter
+from helios_core.fhir.search.parameters import CompiledParameter
 from helios_core.fhir.search.prefilters import Prefilter
 
 Resource = Mapping[str, Any]
@@ -99,11 +99,11 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_filter(resource_type: str, condition: Condition) -> Filter:
     """Give the filter of a condition."""
-    decode = make_decode(condition.elements)
+    decode = make_decoder(condition.elements)
     return Filter(resource_type=resource_type, condition=condition, decode=decode)
 
 
-def any_of(filters: Sequence[Filter]) -> Filter:
+def any_filter(filters: Sequence[Filter]) -> Filter:
     """
     Give the filter that lets pass what at least one of these does; all are of one type.
 
@@ -123,7 +123,7 @@ def all_conditions(conditions: Sequence[Condition]) -> Condition:
     tests = tuple(each.test for each in conditions)
     return Condition(
         test=lambda resource: all(test(resource) for test in tests),
-        prefilter=prefilters.all_of(each.prefilter for each in conditions),
+        prefilter=prefilters.all_prefilters(each.prefilter for each in conditions),
         **_together(conditions, all_conditions),
     )
 
@@ -135,7 +135,7 @@ def any_condition(conditions: Sequence[Condition]) -> Condition:
     tests = tuple(each.test for each in conditions)
     return Condition(
         test=lambda resource: any(test(resource) for test in tests),
-        prefilter=prefilters.any_of(each.prefilter for each in conditions),
+        prefilter=prefilters.any_prefilter(each.prefilter for each in conditions),
         **_together(conditions, any_condition),
     )
 
@@ -160,7 +160,7 @@ def _together(
 
 
 def any_value(
-    parameter: Parameter, test: Callable[[Any], bool], prefilter: Prefilter | None = None
+    parameter: CompiledParameter, test: Callable[[Any], bool], prefilter: Prefilter | None = None
 ) -> Condition:
     """Give the condition that at least one value of a parameter passes a test."""
     walks = tuple(each.walk for each in parameter.finders)
@@ -177,14 +177,14 @@ def any_value(
     return Condition(test=tell, elements=parameter.elements, prefilter=prefilter)
 
 
-def negated(condition: Condition) -> Condition:
+def negate(condition: Condition) -> Condition:
     """Give the condition that another one does not hold; no index can help with it."""
     test = condition.test
     return Condition(test=lambda resource: not test(resource), elements=condition.elements)
 
 
 @lru_cache(maxsize=1024)
-def make_decode(elements: frozenset[str]) -> Callable[[bytes], Resource]:
+def make_decoder(elements: frozenset[str]) -> Callable[[bytes], Resource]:
     """Give what decodes these elements of a JSON object and skips the rest."""
     # mypy wants a TypedDict's elements spelled out in the source.
     define: Any = TypedDict

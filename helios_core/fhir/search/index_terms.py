@@ -8,14 +8,14 @@ import msgspec
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.search import dates, prefilters, references, tokens
-from helios_core.fhir.search.filters import Resource, make_decode
-from helios_core.fhir.search.parameters import NOT_INDEXED, Parameter, compiled_parameters
-from helios_core.fhir.search.paths import Finder
-from helios_core.fhir.search.prefilters import Terms, number
-from helios_core.fhir.search.walks import Walk, spread
+from helios_core.fhir.search.filters import Resource, make_decoder
+from helios_core.fhir.search.parameters import NOT_INDEXED, CompiledParameter, compiled_parameters
+from helios_core.fhir.search.paths import CompiledPath
+from helios_core.fhir.search.prefilters import IndexTerms, number
+from helios_core.fhir.search.walks import Walk, each_value
 
 
-class Index(msgspec.Struct, frozen=True, kw_only=True):
+class TypeIndex(msgspec.Struct, frozen=True, kw_only=True):
     """What is indexed of one type."""
 
     walks: Mapping[str, tuple[Walk, ...]]
@@ -28,19 +28,19 @@ class _Found(msgspec.Struct):
     spans: list[tuple[int, int, int]]
 
 
-def terms_of(resource: Resource | bytes, version: FHIRVersion, resource_type: str) -> Terms:
+def terms_of(resource: Resource | bytes, version: FHIRVersion, resource_type: str) -> IndexTerms:
     """Give what to index of a resource, decoded or as JSON."""
-    index = index_of(version, resource_type)
+    index = type_index(version, resource_type)
     decoded = index.decode(resource) if isinstance(resource, bytes) else resource
     found = _Found(set(), [])
     for element, value in decoded.items():
         for walk in index.walks.get(element, ()):
-            spread(value, found, walk)
-    return Terms(terms=frozenset(found.terms), spans=tuple(dict.fromkeys(found.spans)))
+            each_value(value, found, walk)
+    return IndexTerms(terms=frozenset(found.terms), spans=tuple(dict.fromkeys(found.spans)))
 
 
 @cache
-def index_of(version: FHIRVersion, resource_type: str) -> Index:
+def type_index(version: FHIRVersion, resource_type: str) -> TypeIndex:
     """Give what is indexed of a type; the first call compiles it."""
     walks: dict[str, dict[tuple[str, str, str], Walk]] = {}
     for kind, finder in _finders(compiled_parameters(version, resource_type).values()):
@@ -48,15 +48,15 @@ def index_of(version: FHIRVersion, resource_type: str) -> Index:
             # Equal places are indexed once, however many parameters look there.
             key = (kind, finder.group, branch.below)
             walks.setdefault(branch.element, {})[key] = branch.lead(_ADD[kind](finder.group))
-    return Index(
+    return TypeIndex(
         walks={element: tuple(each.values()) for element, each in walks.items()},
-        decode=make_decode(frozenset(walks)),
+        decode=make_decoder(frozenset(walks)),
     )
 
 
-def _finders(parameters: Iterable[Parameter | str]) -> Iterator[tuple[str, Finder]]:
+def _finders(parameters: Iterable[CompiledParameter | str]) -> Iterator[tuple[str, CompiledPath]]:
     for each in parameters:
-        if not isinstance(each, Parameter) or each.code in NOT_INDEXED:
+        if not isinstance(each, CompiledParameter) or each.code in NOT_INDEXED:
             continue
         parts = [part for composed in each.composed for part in composed.parts]
         sources = [(each.type, each.finders), *((part.type, part.places) for part in parts)]
@@ -88,7 +88,7 @@ def _adds_references(group: str) -> Walk:
 
 
 def _adds_spans(group: str) -> Walk:
-    indexed = dates.group(group)
+    indexed = dates.span_group(group)
 
     def add(leaf: Any, found: _Found) -> None:  # noqa: ANN401 - decoded JSON
         interval = dates.interval(leaf)

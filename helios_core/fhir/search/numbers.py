@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from helios_core.fhir.search.criteria import Question
+from helios_core.fhir.search.criteria import Criterion
 from helios_core.fhir.search.filters import Condition, any_value
-from helios_core.fhir.search.values import prefixed, split, unescape
+from helios_core.fhir.search.values import split_prefix, split_unescaped, unescape
 
 End = tuple[Decimal, int]
 """A number and a hair: -1 is just below it, 0 is it, 1 is just above it."""
@@ -32,12 +32,12 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     unit: str = ""
 
 
-def condition(question: Question) -> Condition:
+def condition(question: Criterion) -> Condition:
     """Give the condition that a number or quantity is as asked."""
     return any_value(question.parameter, leaf_test(question))
 
 
-def leaf_test(question: Question) -> Callable[[Any], bool]:
+def leaf_test(question: Criterion) -> Callable[[Any], bool]:
     """Give what tells whether one value matches."""
     asked = [_read(question, value) for value in question.values]
 
@@ -51,9 +51,9 @@ def leaf_test(question: Question) -> Callable[[Any], bool]:
     return test
 
 
-def _read(question: Question, value: str) -> _Asked:
-    prefix, rest = prefixed(value)
-    parts = [unescape(part) for part in split(rest, "|")]
+def _read(question: Criterion, value: str) -> _Asked:
+    prefix, rest = split_prefix(value)
+    parts = [unescape(part) for part in split_unescaped(rest, "|")]
     if question.parameter.type == "number" and len(parts) > 1:
         raise question.invalid("expected a number alone, without a unit")
     if len(parts) not in (1, _PARTS):

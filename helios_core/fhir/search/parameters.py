@@ -7,9 +7,14 @@ from functools import cache
 import msgspec
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
-from helios_core.fhir.definitions import FHIRVersion, SearchParameter, Table, table
+from helios_core.fhir.definitions import (
+    Definitions,
+    FHIRVersion,
+    SearchParameter,
+    load_definitions,
+)
 from helios_core.fhir.search.fhirpath import Path, parse_expression
-from helios_core.fhir.search.paths import Finder, finder
+from helios_core.fhir.search.paths import CompiledPath, compile_path
 
 _EVERY_TYPE = frozenset({"Resource", "DomainResource"})
 _SEARCHED = frozenset(
@@ -31,22 +36,22 @@ _REFUSED = {
 }
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class CompositePart(msgspec.Struct, frozen=True, kw_only=True):
     """One component of a composite parameter."""
 
     type: str
-    finders: tuple[Finder, ...]
+    finders: tuple[CompiledPath, ...]
     """Begin at the item, or at the resource where `rooted`."""
-    places: tuple[Finder, ...]
+    places: tuple[CompiledPath, ...]
     """The same values, from the resource's root."""
     rooted: bool = False
 
 
-class Composed(msgspec.Struct, frozen=True, kw_only=True):
+class CompositePath(msgspec.Struct, frozen=True, kw_only=True):
     """One place at which a composite parameter looks, and what it looks for there."""
 
-    base: Finder
-    parts: tuple[Part, ...]
+    base: CompiledPath
+    parts: tuple[CompositePart, ...]
 
     @property
     def elements(self) -> frozenset[str]:
@@ -55,15 +60,15 @@ class Composed(msgspec.Struct, frozen=True, kw_only=True):
         return self.base.elements.union(*inner)
 
 
-class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+class CompiledParameter(msgspec.Struct, frozen=True, kw_only=True):
     """A search parameter of one type in one version, compiled."""
 
     code: str
     type: str
-    finders: tuple[Finder, ...] = ()
+    finders: tuple[CompiledPath, ...] = ()
     targets: tuple[str, ...] = ()
     """Of a reference: the types it may point to."""
-    composed: tuple[Composed, ...] = ()
+    composed: tuple[CompositePath, ...] = ()
     """Of a composite."""
 
     @property
@@ -85,7 +90,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset().union(*types) if types and all(types) else None
 
 
-def parameter(version: FHIRVersion, resource_type: str, code: str) -> Parameter:
+def find_parameter(version: FHIRVersion, resource_type: str, code: str) -> CompiledParameter:
     """
     Give a search parameter of a type.
 
@@ -95,12 +100,12 @@ def parameter(version: FHIRVersion, resource_type: str, code: str) -> Parameter:
     """
     parameters = compiled_parameters(version, resource_type)
     compiled = parameters.get(code)
-    if isinstance(compiled, Parameter):
+    if isinstance(compiled, CompiledParameter):
         return compiled
     refused = _REFUSED.get(code, compiled)
     if refused is not None:
         raise UnsupportedParameter(f"search parameter {code} of {resource_type}: {refused}")
-    codes = ", ".join(code for code, p in parameters.items() if isinstance(p, Parameter))
+    codes = ", ".join(code for code, p in parameters.items() if isinstance(p, CompiledParameter))
     shown = f" {code}" if code.isascii() and code.isprintable() and len(code) <= 64 else ""  # noqa: PLR2004 - longer than any published code
     raise UnsupportedParameter(
         f"{resource_type} has no search parameter{shown} in FHIR {version}; supported are: {codes}"
@@ -108,14 +113,16 @@ def parameter(version: FHIRVersion, resource_type: str, code: str) -> Parameter:
 
 
 @cache
-def compiled_parameters(version: FHIRVersion, resource_type: str) -> Mapping[str, Parameter | str]:
+def compiled_parameters(
+    version: FHIRVersion, resource_type: str
+) -> Mapping[str, CompiledParameter | str]:
     """
     Give every published search parameter of a type by code; text says why one cannot be used.
 
     Raises:
         InvalidParameter: There is no such type.
     """
-    definitions = table(version)
+    definitions = load_definitions(version)
     if resource_type not in definitions.types:
         raise InvalidParameter(f"FHIR {version} has no such resource type to search")
     published: dict[str, list[SearchParameter]] = defaultdict(list)
@@ -129,8 +136,8 @@ def compiled_parameters(version: FHIRVersion, resource_type: str) -> Mapping[str
 
 
 def _compiled(
-    definitions: Table, resource_type: str, published: list[SearchParameter]
-) -> Parameter | str | None:
+    definitions: Definitions, resource_type: str, published: list[SearchParameter]
+) -> CompiledParameter | str | None:
     first = published[0]
     own = [(each, path) for each in published for path in _paths(each.expression, resource_type)]
     # R6 puts the parameters of its newest types on every type; they are not this type's.
@@ -156,34 +163,34 @@ def _paths(expression: str | None, resource_type: str) -> list[Path]:
 
 
 def _parameter(
-    definitions: Table, resource_type: str, own: list[tuple[SearchParameter, Path]]
-) -> Parameter:
+    definitions: Definitions, resource_type: str, own: list[tuple[SearchParameter, Path]]
+) -> CompiledParameter:
     published = own[0][0]
     elements = definitions.elements(resource_type)
-    finders = tuple(finder(path, elements) for _, path in own)
+    finders = tuple(compile_path(path, elements) for _, path in own)
     if published.type != "composite":
         targets = {target for each, _ in own for target in each.target}
         limits = {each.target for each in finders if each.target}
         limited = all(each.target for each in finders)
-        return Parameter(
+        return CompiledParameter(
             code=published.code,
             type=published.type,
             finders=finders,
             targets=tuple(sorted(limits if limited else targets)),
         )
     composed = tuple(
-        Composed(
+        CompositePath(
             base=base,
             parts=tuple(_parts(definitions, resource_type, published, path)),
         )
         for base, (_, path) in zip(finders, own, strict=True)
     )
-    return Parameter(code=published.code, type="composite", composed=composed)
+    return CompiledParameter(code=published.code, type="composite", composed=composed)
 
 
 def _parts(
-    definitions: Table, resource_type: str, published: SearchParameter, base: Path
-) -> Iterator[Part]:
+    definitions: Definitions, resource_type: str, published: SearchParameter, base: Path
+) -> Iterator[CompositePart]:
     by_url = {each.url: each for each in definitions.parameters}
     at_root = definitions.elements(resource_type)
     if not published.component:
@@ -196,12 +203,12 @@ def _parts(
             raise ValueError(f"a component is of type {definition.type}")
         paths = _component_paths(component.expression, definition, base)
         rooted = not base.steps or paths[0].root == "%resource"
-        yield Part(
+        yield CompositePart(
             type=definition.type,
             rooted=rooted,
-            finders=tuple(finder(path, at_root if rooted else None) for path in paths),
+            finders=tuple(compile_path(path, at_root if rooted else None) for path in paths),
             places=tuple(
-                finder(path if rooted else _under(base, path), at_root) for path in paths
+                compile_path(path if rooted else _under(base, path), at_root) for path in paths
             ),
         )
 

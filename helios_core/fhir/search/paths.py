@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 
-from helios_core.fhir.definitions import Element
+from helios_core.fhir.definitions import ElementDefinition
 from helios_core.fhir.search.fhirpath import (
     As,
     Exists,
     Extended,
     Extension,
-    First,
+    FirstOf,
     Index,
     Is,
     Key,
@@ -25,14 +25,14 @@ from helios_core.fhir.search.walks import (
     Link,
     Walk,
     capitalized,
-    found,
+    child,
+    choice_child,
+    collect,
+    indexed_child,
     is_data_type,
-    only_extended,
-    only_type,
-    only_where,
-    through,
-    through_any_type,
-    through_one,
+    where_equals,
+    where_extension,
+    where_reference_type,
 )
 
 
@@ -46,7 +46,7 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
     """Makes the walk that hands each value it finds to the walk it is given."""
 
 
-class Finder(msgspec.Struct, frozen=True, kw_only=True):
+class CompiledPath(msgspec.Struct, frozen=True, kw_only=True):
     """Finds the values of one path; arrays on the way are walked through."""
 
     walk: Walk
@@ -63,7 +63,7 @@ class Finder(msgspec.Struct, frozen=True, kw_only=True):
     """The same search without conditions, cut behind the root; empty without a group."""
 
 
-def finder(path: Path, elements: Mapping[str, Element] | None) -> Finder:
+def compile_path(path: Path, elements: Mapping[str, ElementDefinition] | None) -> CompiledPath:
     """
     Compile a path. `elements` are those of the type it begins at, None inside of a type.
 
@@ -73,12 +73,12 @@ def finder(path: Path, elements: Mapping[str, Element] | None) -> Finder:
     steps = path.steps
     if steps and isinstance(steps[-1], Exists):
         return _existence(_Compiled(steps[:-1], elements), not_false=steps[-1].not_false)
-    if steps and isinstance(steps[0], First):
-        return _first([finder(inner, elements) for inner in steps[0].paths], steps[1:])
+    if steps and isinstance(steps[0], FirstOf):
+        return _first([compile_path(inner, elements) for inner in steps[0].paths], steps[1:])
     return _Compiled(steps, elements).finder()
 
 
-def _existence(inner: "_Compiled", *, not_false: bool) -> Finder:
+def _existence(inner: "_Compiled", *, not_false: bool) -> CompiledPath:
     walk = inner.walk
 
     def tell(node: Any, out: list[Any]) -> None:  # noqa: ANN401 - decoded JSON
@@ -86,10 +86,10 @@ def _existence(inner: "_Compiled", *, not_false: bool) -> Finder:
         walk(node, below)
         out.append(any(value is not False for value in below) if not_false else bool(below))
 
-    return Finder(walk=tell, elements=inner.elements, types=frozenset({"boolean"}))
+    return CompiledPath(walk=tell, elements=inner.elements, types=frozenset({"boolean"}))
 
 
-def _first(inner: Sequence[Finder], steps: Sequence[Step]) -> Finder:
+def _first(inner: Sequence[CompiledPath], steps: Sequence[Step]) -> CompiledPath:
     if steps:
         raise ValueError("nothing can follow the first of several")
 
@@ -101,7 +101,7 @@ def _first(inner: Sequence[Finder], steps: Sequence[Step]) -> Finder:
                 out.append(below[0])
                 return
 
-    return Finder(walk=walk, elements=frozenset().union(*(each.elements for each in inner)))
+    return CompiledPath(walk=walk, elements=frozenset().union(*(each.elements for each in inner)))
 
 
 def _joined(links: Sequence[Link]) -> Link:
@@ -114,7 +114,9 @@ def _joined(links: Sequence[Link]) -> Link:
 
 
 class _Compiled:
-    def __init__(self, steps: Sequence[Step], elements: Mapping[str, Element] | None) -> None:
+    def __init__(
+        self, steps: Sequence[Step], elements: Mapping[str, ElementDefinition] | None
+    ) -> None:
         self._steps = list(steps)
         self._roots: tuple[str, ...] = ()
         self._names: list[str] = []
@@ -132,10 +134,10 @@ class _Compiled:
 
     @property
     def walk(self) -> Walk:
-        return _joined([link for link, _ in self._links])(found)
+        return _joined([link for link, _ in self._links])(collect)
 
-    def finder(self) -> Finder:
-        return Finder(
+    def finder(self) -> CompiledPath:
+        return CompiledPath(
             walk=self.walk,
             elements=self.elements,
             types=self._types,
@@ -150,21 +152,21 @@ class _Compiled:
         for root in self._roots:
             yield Branch(element=root, below=".".join(way for _, way in below), lead=lead)
 
-    def _take(self, elements: Mapping[str, Element] | None) -> None:
+    def _take(self, elements: Mapping[str, ElementDefinition] | None) -> None:
         match self._steps.pop(0):
             case Key(name):
                 self._go(name, elements)
             case Extension(url):
                 self._go("extension", elements)
                 self._names[-1] = f"extension({url})"
-                self._links.append((only_where("url", url), self._names[-1]))
+                self._links.append((where_equals("url", url), self._names[-1]))
             case Where(name, text):
-                self._keep(only_where(name, text))
+                self._keep(where_equals(name, text))
             case Extended(url):
-                self._keep(only_extended(url))
+                self._keep(where_extension(url))
             case Is(target):
                 self._target = target
-                self._keep(only_type(target))
+                self._keep(where_reference_type(target))
             case Resolve():
                 raise ValueError("it leads into another resource")
             case step:
@@ -173,7 +175,7 @@ class _Compiled:
     def _keep(self, link: Link) -> None:
         self._links.append((link, ""))
 
-    def _go(self, name: str, elements: Mapping[str, Element] | None) -> None:
+    def _go(self, name: str, elements: Mapping[str, ElementDefinition] | None) -> None:
         position, cast = self._position(), self._cast()
         resource_type = cast if cast and not is_data_type(cast) else None
         if resource_type:
@@ -186,14 +188,14 @@ class _Compiled:
             self._types = frozenset({cast} if cast else ())
         self._names.append(name)
         if position is not None:
-            self._links.append((through_one(names[0], position), f"{name}[{position}]"))
+            self._links.append((indexed_child(names[0], position), f"{name}[{position}]"))
             self._indexed = False
         elif elements is None and cast is None and not self._goes_on():
-            self._links.append((through_any_type(name), f"{name}[x]"))
+            self._links.append((choice_child(name), f"{name}[x]"))
         else:
-            self._links.append((through(names), "/".join(names)))
+            self._links.append((child(names), "/".join(names)))
         if resource_type:
-            self._keep(only_where("resourceType", resource_type))
+            self._keep(where_equals("resourceType", resource_type))
 
     def _goes_on(self) -> bool:
         return any(isinstance(step, Key | Extension) for step in self._steps)
@@ -214,7 +216,7 @@ class _Compiled:
 
 
 def _root_names(
-    name: str, cast: str | None, elements: Mapping[str, Element]
+    name: str, cast: str | None, elements: Mapping[str, ElementDefinition]
 ) -> tuple[tuple[str, ...], frozenset[str]]:
     if name in elements:
         return (name,), frozenset({cast} if cast else elements[name].types)

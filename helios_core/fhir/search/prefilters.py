@@ -2,7 +2,8 @@
 What an index can know about a resource, and what a search can ask of it.
 
 A prefilter is a necessary condition: every resource that matches the search satisfies it, some
-that do not may. It is a tree of `AllOf` and `AnyOf` over `AnyTerm`, `Span`, `AnyId` and `Updated`.
+that do not may. It is a tree of `AllOf` and `AnyOf` over `AnyTerm`, `SpanWithin`, `AnyId` and
+`UpdatedWithin`.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from helios_core.hashes import signed
+from helios_core.hashes import to_signed
 
 TERMS_VERSION = 1
 """Grows with every change of what `terms_of` gives, so that stores know to index again."""
@@ -19,7 +20,7 @@ _LOWEST = -1 << 63
 _HIGHEST = (1 << 63) - 1
 
 
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
+class IndexTerms(msgspec.Struct, frozen=True, kw_only=True):
     """What to index of a resource."""
 
     terms: frozenset[int] = frozenset()
@@ -34,7 +35,7 @@ class AnyTerm(msgspec.Struct, frozen=True):
     terms: frozenset[int]
 
 
-class Span(msgspec.Struct, frozen=True, kw_only=True):
+class SpanWithin(msgspec.Struct, frozen=True, kw_only=True):
     """At least one span of the group lies so; all bounds are inclusive, None bounds nothing."""
 
     group: int
@@ -55,7 +56,7 @@ class AnyId(msgspec.Struct, frozen=True):
     ids: frozenset[str]
 
 
-class Updated(msgspec.Struct, frozen=True, kw_only=True):
+class UpdatedWithin(msgspec.Struct, frozen=True, kw_only=True):
     """The version is from these microseconds since 1970; inclusive, None bounds nothing."""
 
     since: int | None = None
@@ -79,7 +80,7 @@ class AnyOf(msgspec.Struct, frozen=True):
     parts: "tuple[Prefilter, ...]"
 
 
-Prefilter = AnyTerm | Span | AnyId | Updated | AllOf | AnyOf
+Prefilter = AnyTerm | SpanWithin | AnyId | UpdatedWithin | AllOf | AnyOf
 
 
 def prefix(group: str, kind: str) -> str:
@@ -94,16 +95,16 @@ def term(group: str, kind: str, text: str) -> int:
 
 def number(text: str) -> int:
     """Give the signed 64-bit number of a canonical text."""
-    return signed(xxh3_64_intdigest(text.encode()))
+    return to_signed(xxh3_64_intdigest(text.encode()))
 
 
-def all_of(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
+def all_prefilters(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
     """Give what all of these demand; those that are None demand nothing."""
     parts = tuple(dict.fromkeys(each for each in prefilters if each is not None))
     return AllOf(parts) if len(parts) > 1 else next(iter(parts), None)
 
 
-def any_of(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
+def any_prefilter(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
     """Give what at least one of these demands: nothing, if one demands nothing."""
     parts: list[Prefilter] = []
     terms: set[int] = set()
@@ -120,28 +121,28 @@ def any_of(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
     return AnyOf(unique) if len(unique) > 1 else unique[0]
 
 
-def satisfied(prefilter: Prefilter, terms: Terms, *, resource_id: str, updated: int) -> bool:
+def satisfies(prefilter: Prefilter, terms: IndexTerms, *, resource_id: str, updated: int) -> bool:
     """Tell whether a resource satisfies a prefilter; `updated` in microseconds since 1970."""
     match prefilter:
         case AnyTerm(wanted):
             return not wanted.isdisjoint(terms.terms)
-        case Span():
+        case SpanWithin():
             return any(_lies(prefilter, *span) for span in terms.spans)
         case AnyId(ids):
             return resource_id in ids
-        case Updated(since=since, until=until):
+        case UpdatedWithin(since=since, until=until):
             return _between(since, updated, until)
         case AllOf(parts):
             return all(
-                satisfied(part, terms, resource_id=resource_id, updated=updated) for part in parts
+                satisfies(part, terms, resource_id=resource_id, updated=updated) for part in parts
             )
         case AnyOf(parts):
             return any(
-                satisfied(part, terms, resource_id=resource_id, updated=updated) for part in parts
+                satisfies(part, terms, resource_id=resource_id, updated=updated) for part in parts
             )
 
 
-def cost(prefilter: Prefilter) -> int:
+def lookup_cost(prefilter: Prefilter) -> int:
     """Rank by what looking it up in an index costs, for parts that must all be satisfied."""
     match prefilter:
         case AnyId():
@@ -149,10 +150,10 @@ def cost(prefilter: Prefilter) -> int:
         case AnyTerm():
             return 1
         case AllOf(parts):
-            return min(map(cost, parts))
+            return min(map(lookup_cost, parts))
         case AnyOf(parts):
-            return max(map(cost, parts))
-        case Span():
+            return max(map(lookup_cost, parts))
+        case SpanWithin():
             return 3
     return 2
 
@@ -161,7 +162,7 @@ def _closed(first: int | None, last: int | None) -> tuple[int, int]:
     return _LOWEST if first is None else first, _HIGHEST if last is None else last
 
 
-def _lies(span: Span, group: int, low: int, high: int) -> bool:
+def _lies(span: SpanWithin, group: int, low: int, high: int) -> bool:
     return (
         group == span.group
         and _between(span.low_from, low, span.low_to)

@@ -7,19 +7,23 @@ from datetime import UTC, datetime
 import msgspec
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
-from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.search import chains, composites, tokens
-from helios_core.fhir.search.criteria import Question
+from helios_core.fhir.search.criteria import Criterion
 from helios_core.fhir.search.filters import (
     Condition,
     Filter,
     all_conditions,
     any_value,
     make_filter,
-    negated,
+    negate,
 )
-from helios_core.fhir.search.parameter_types import kind_of
-from helios_core.fhir.search.parameters import Parameter, compiled_parameters, parameter
+from helios_core.fhir.search.parameter_types import parameter_type
+from helios_core.fhir.search.parameters import (
+    CompiledParameter,
+    compiled_parameters,
+    find_parameter,
+)
 from helios_core.fhir.search.values import alternatives
 
 Pairs = Sequence[tuple[str, str]]
@@ -133,8 +137,8 @@ def _refuse_unreadable(name: str, value: str) -> None:
 
 
 def _plain(search: _Search, code: str, modifier: str, value: str) -> Condition:
-    found = parameter(search.version, search.resource_type, code)
-    question = Question(
+    found = find_parameter(search.version, search.resource_type, code)
+    question = Criterion(
         version=search.version,
         resource_type=search.resource_type,
         parameter=found,
@@ -148,22 +152,22 @@ def _plain(search: _Search, code: str, modifier: str, value: str) -> Condition:
         return _missing(question)
     if found.type == "composite":
         return composites.condition(question)
-    return kind_of(found.type).condition(question)
+    return parameter_type(found.type).condition(question)
 
 
-def modifiers(version: FHIRVersion, found: Parameter) -> tuple[str, ...]:
+def modifiers(version: FHIRVersion, found: CompiledParameter) -> tuple[str, ...]:
     """Give the modifiers that a parameter can be asked with; of a reference, its types too."""
     if found.type == "composite":
         return ()
     types = reference_types(version, found)
-    return tuple(sorted({"missing", *kind_of(found.type).modifiers(found), *types}))
+    return tuple(sorted({"missing", *parameter_type(found.type).modifiers(found), *types}))
 
 
-def reference_types(version: FHIRVersion, found: Parameter) -> tuple[str, ...]:
+def reference_types(version: FHIRVersion, found: CompiledParameter) -> tuple[str, ...]:
     """Give the resource types that a parameter's references may point to."""
     if found.type != "reference":
         return ()
-    known = table(version).types
+    known = load_definitions(version).types
     # Resource stands for all of them; of canonical URLs the type is not told.
     targets = (
         known if "Resource" in found.targets or not found.targets else known & {*found.targets}
@@ -171,7 +175,7 @@ def reference_types(version: FHIRVersion, found: Parameter) -> tuple[str, ...]:
     return tuple(sorted(targets)) if found.data_types != frozenset({"canonical"}) else ()
 
 
-def _check_modifier(question: Question) -> None:
+def _check_modifier(question: Criterion) -> None:
     modifier = question.modifier
     supported = modifiers(question.version, question.parameter)
     if modifier is None or modifier in supported:
@@ -181,11 +185,11 @@ def _check_modifier(question: Question) -> None:
     raise question.unsupported(f"supported modifiers are: {', '.join(supported) or 'none'}")
 
 
-def _missing(question: Question) -> Condition:
+def _missing(question: Criterion) -> Condition:
     if question.values not in (("true",), ("false",)):
         raise question.invalid("expected true or false")
     present = any_value(question.parameter, lambda _: True)
-    return negated(present) if question.values == ("true",) else present
+    return negate(present) if question.values == ("true",) else present
 
 
 def _chain(search: _Search, name: str, value: str) -> Condition:
@@ -193,17 +197,19 @@ def _chain(search: _Search, name: str, value: str) -> Condition:
     code, _, named = head.partition(":")
     if search.inner or "." in rest or rest.startswith("_has"):
         raise UnsupportedParameter(f"{name}: chains of more than one step are not supported")
-    found = parameter(search.version, search.resource_type, code)
+    found = find_parameter(search.version, search.resource_type, code)
     if found.type != "reference":
         raise UnsupportedParameter(
             f"{name}: {code} of {search.resource_type} is a {found.type}; only a reference can be"
             " chained"
         )
     target = _filter(search.of(_target(search, found, named, rest)), [(rest, value)])
-    return chains.chained(found, target, asked=f"{rest}={value}", base_urls=search.base_urls)
+    return chains.chain_condition(
+        found, target, asked=f"{rest}={value}", base_urls=search.base_urls
+    )
 
 
-def _target(search: _Search, found: Parameter, named: str, rest: str) -> str:
+def _target(search: _Search, found: CompiledParameter, named: str, rest: str) -> str:
     types = reference_types(search.version, found)
     shown = f"search parameter {found.code} of {search.resource_type}"
     if named:
@@ -214,7 +220,7 @@ def _target(search: _Search, found: Parameter, named: str, rest: str) -> str:
     able = [
         each
         for each in types
-        if isinstance(compiled_parameters(search.version, each).get(code), Parameter)
+        if isinstance(compiled_parameters(search.version, each).get(code), CompiledParameter)
     ]
     if len(able) != 1:
         raise UnsupportedParameter(
@@ -233,14 +239,14 @@ def _has(search: _Search, name: str, value: str) -> Condition:
     _, source_type, reference_code, rest = parts
     if search.inner or rest.startswith("_has"):
         raise UnsupportedParameter("_has of more than one step is not supported")
-    reference = parameter(search.version, source_type, reference_code)
+    reference = find_parameter(search.version, source_type, reference_code)
     if search.resource_type not in reference_types(search.version, reference):
         raise UnsupportedParameter(
             f"_has: search parameter {reference_code} of {source_type} is no reference to"
             f" {search.resource_type}"
         )
     source = _filter(search.of(source_type), [(rest, value)])
-    return chains.pointed_to(
+    return chains.has_condition(
         source,
         reference,
         search.resource_type,

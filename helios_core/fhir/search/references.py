@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from helios_core.fhir.definitions import table
+from helios_core.fhir.definitions import load_definitions
 from helios_core.fhir.references import split_reference
 from helios_core.fhir.search import prefilters, tokens
-from helios_core.fhir.search.criteria import Question
+from helios_core.fhir.search.criteria import Criterion
 from helios_core.fhir.search.filters import Condition, any_value
-from helios_core.fhir.search.parameters import Parameter
+from helios_core.fhir.search.parameters import CompiledParameter
 from helios_core.fhir.search.prefilters import AnyTerm, Prefilter
 from helios_core.fhir.search.values import unescape
 
@@ -26,7 +26,7 @@ _NAMED_ID = re.compile(
 _EXPECTED = "expected an id, Type/id, or an absolute URL"
 
 
-class References(msgspec.Struct, frozen=True, kw_only=True):
+class ReferenceSet(msgspec.Struct, frozen=True, kw_only=True):
     """The references asked for, any of which will do."""
 
     base_urls: Sequence[str]
@@ -85,39 +85,39 @@ def key(text: str) -> str:
     return match[1] if match else plain
 
 
-def modifiers(parameter: Parameter) -> tuple[str, ...]:
+def modifiers(parameter: CompiledParameter) -> tuple[str, ...]:
     """Give the modifiers of a reference parameter, beside missing and the resource types."""
     return () if parameter.data_types == frozenset({"canonical"}) else ("identifier",)
 
 
-def condition(question: Question) -> Condition:
+def condition(question: Criterion) -> Condition:
     """Give the condition that a reference is as asked."""
     return any_value(question.parameter, leaf_test(question), prefilter(question))
 
 
-def leaf_test(question: Question) -> Callable[[Any], bool]:
+def leaf_test(question: Criterion) -> Callable[[Any], bool]:
     """Give what tells whether one value matches."""
     if question.modifier != "identifier":
-        return asked(question).match
-    identified = tokens.asked(question)
+        return parse_references(question).match
+    identified = tokens.parse_tokens(question)
     return lambda leaf: identified.match(_identifier(leaf))
 
 
-def prefilter(question: Question) -> Prefilter | None:
+def prefilter(question: Criterion) -> Prefilter | None:
     """Give the terms of which a match has one."""
     if question.modifier == "identifier":
         return None
     return pointing_to(question.parameter, (key(unescape(value)) for value in question.values))
 
 
-def pointing_to(parameter: Parameter, keys: Iterable[str]) -> Prefilter | None:
+def pointing_to(parameter: CompiledParameter, keys: Iterable[str]) -> Prefilter | None:
     """Give the terms of references to these keys."""
     wanted = tuple(keys)
     terms = (prefilters.term(group, KIND, each) for group in parameter.groups for each in wanted)
     return AnyTerm(frozenset(terms)) if parameter.groups else None
 
 
-def asked(question: Question) -> References:
+def parse_references(question: Criterion) -> ReferenceSet:
     """
     Give the references that a question's values name.
 
@@ -142,7 +142,7 @@ def asked(question: Question) -> References:
             texts.add(value)
         else:
             raise question.invalid(_EXPECTED)
-    return References(
+    return ReferenceSet(
         base_urls=question.base_urls,
         ids=frozenset(ids),
         targets=frozenset(targets),
@@ -150,8 +150,8 @@ def asked(question: Question) -> References:
     )
 
 
-def _check_type(question: Question, resource_type: str) -> None:
-    if resource_type not in table(question.version).types:
+def _check_type(question: Criterion, resource_type: str) -> None:
+    if resource_type not in load_definitions(question.version).types:
         raise question.invalid(f"{_EXPECTED}; FHIR {question.version} has no such type")
     if question.modifier not in (None, resource_type):
         raise question.invalid("the value's type is not the modifier's")

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from helios_core.fhir.search.criteria import Question
+from helios_core.fhir.search.criteria import Criterion
 from helios_core.fhir.search.filters import Condition, any_value
 from helios_core.fhir.search.values import unescape
 
@@ -53,12 +53,12 @@ def normalized(text: str) -> str:
     return " ".join("".join(each for each in spaced if not _dropped(each)).split())
 
 
-def condition(question: Question) -> Condition:
+def condition(question: Criterion) -> Condition:
     """Give the condition that a string is as asked."""
     return any_value(question.parameter, leaf_test(question))
 
 
-def leaf_test(question: Question) -> Callable[[Any], bool]:
+def leaf_test(question: Criterion) -> Callable[[Any], bool]:
     """Give what tells whether one value matches."""
     passes = text_test(question)
     words = all(path.endswith("family") for path in _groups(question))
@@ -69,11 +69,11 @@ def leaf_test(question: Question) -> Callable[[Any], bool]:
     return test
 
 
-def _groups(question: Question) -> Iterator[str]:
+def _groups(question: Criterion) -> Iterator[str]:
     return (finder.group for finder in question.parameter.finders)
 
 
-def text_test(question: Question) -> Callable[[str, bool], bool]:
+def text_test(question: Criterion) -> Callable[[str, bool], bool]:
     """Give what tells whether a text matches; its second argument allows any word to begin so."""
     wanted = tuple(map(unescape, question.values))
     if question.modifier == "exact":

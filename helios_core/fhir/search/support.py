@@ -3,11 +3,11 @@
 import msgspec
 
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.search.parameters import Parameter, compiled_parameters
+from helios_core.fhir.search.parameters import CompiledParameter, compiled_parameters
 from helios_core.fhir.search.queries import modifiers, reference_types
 
 
-class Supported(msgspec.Struct, frozen=True, kw_only=True):
+class SupportedParameter(msgspec.Struct, frozen=True, kw_only=True):
     """A search parameter that works for a type."""
 
     code: str
@@ -18,7 +18,7 @@ class Supported(msgspec.Struct, frozen=True, kw_only=True):
     """Of a reference: the types that it can be chained through."""
 
 
-def supported(version: FHIRVersion, resource_type: str) -> list[Supported]:
+def supported_parameters(version: FHIRVersion, resource_type: str) -> list[SupportedParameter]:
     """
     Give precisely the parameters that `compile_query` accepts, by code; `_has` is not among them.
 
@@ -26,13 +26,15 @@ def supported(version: FHIRVersion, resource_type: str) -> list[Supported]:
         InvalidParameter: There is no such type.
     """
     parameters = compiled_parameters(version, resource_type).values()
-    return [_supported(version, each) for each in parameters if isinstance(each, Parameter)]
+    return [
+        _supported(version, each) for each in parameters if isinstance(each, CompiledParameter)
+    ]
 
 
-def _supported(version: FHIRVersion, parameter: Parameter) -> Supported:
+def _supported(version: FHIRVersion, parameter: CompiledParameter) -> SupportedParameter:
     types = reference_types(version, parameter)
     plain = [each for each in modifiers(version, parameter) if each not in types]
-    return Supported(
+    return SupportedParameter(
         code=parameter.code,
         type=parameter.type,
         modifiers=tuple(sorted([*plain, "type"] if types else plain)),

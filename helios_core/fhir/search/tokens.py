@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 
 from helios_core.fhir.search import prefilters, strings
-from helios_core.fhir.search.criteria import Question
-from helios_core.fhir.search.filters import Condition, any_value, negated
-from helios_core.fhir.search.parameters import Parameter
+from helios_core.fhir.search.criteria import Criterion
+from helios_core.fhir.search.filters import Condition, any_value, negate
+from helios_core.fhir.search.parameters import CompiledParameter
 from helios_core.fhir.search.prefilters import AnyId, AnyTerm, Prefilter
-from helios_core.fhir.search.values import split, unescape
+from helios_core.fhir.search.values import split_unescaped, unescape
 
 KIND = "t"
 """What terms of tokens are marked with."""
@@ -22,7 +22,7 @@ _WITHOUT_TEXT = _WITHOUT_SYSTEM | {"code", "canonical", "System.String"}
 _OF_TYPE_PARTS = 3
 
 
-class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+class TokenSet(msgspec.Struct, frozen=True, kw_only=True):
     """
     The tokens asked for, any of which will do.
 
@@ -74,7 +74,7 @@ def codings(leaf: Any) -> Iterator[tuple[str | None, str]]:  # noqa: ANN401 - a 
                     yield system, ""
 
 
-def asked(question: Question, *, exact: bool = False) -> Tokens:
+def parse_tokens(question: Criterion, *, exact: bool = False) -> TokenSet:
     """
     Give the tokens that a question's values name.
 
@@ -83,7 +83,7 @@ def asked(question: Question, *, exact: bool = False) -> Tokens:
     """
     codes, pairs, systems = set(), set(), set()
     for value in question.values:
-        parts = [unescape(part) for part in split(value, "|")]
+        parts = [unescape(part) for part in split_unescaped(value, "|")]
         code = parts[-1] if exact else parts[-1].casefold()
         if len(parts) > 2 or not any(parts):  # noqa: PLR2004 - system and code
             raise question.invalid("expected code, system|code, |code or system|")
@@ -93,12 +93,12 @@ def asked(question: Question, *, exact: bool = False) -> Tokens:
             pairs.add((parts[0], code))
         else:
             systems.add(parts[0])
-    return Tokens(
+    return TokenSet(
         codes=frozenset(codes), pairs=frozenset(pairs), systems=frozenset(systems), exact=exact
     )
 
 
-def modifiers(parameter: Parameter) -> tuple[str, ...]:
+def modifiers(parameter: CompiledParameter) -> tuple[str, ...]:
     """Give the modifiers that a token parameter can be asked with, beside missing."""
     types = parameter.data_types
     last = {finder.group.rpartition(".")[2].lower() for finder in parameter.finders}
@@ -107,30 +107,30 @@ def modifiers(parameter: Parameter) -> tuple[str, ...]:
     return ("not", *(["of-type"] if identifier else []), *(["text"] if text else []))
 
 
-def condition(question: Question) -> Condition:
+def condition(question: Criterion) -> Condition:
     """Give the condition that a token is as asked."""
     test = leaf_test(question)
     match question.modifier:
         case "not":
-            return negated(any_value(question.parameter, test))
+            return negate(any_value(question.parameter, test))
         case "text" | "of-type":
             return any_value(question.parameter, test)
     return any_value(question.parameter, test, prefilter(question))
 
 
-def leaf_test(question: Question) -> Callable[[Any], bool]:
+def leaf_test(question: Criterion) -> Callable[[Any], bool]:
     """Give what tells whether one value matches; `not` is not looked at."""
     if question.modifier == "text":
         return _text_test(question)
     if question.modifier == "of-type":
         return _of_type_test(question)
     _refuse_impossible(question)
-    return asked(question, exact=question.parameter.code == "_id").match
+    return parse_tokens(question, exact=question.parameter.code == "_id").match
 
 
-def prefilter(question: Question) -> Prefilter | None:
+def prefilter(question: Criterion) -> Prefilter | None:
     """Give the terms of which a match has one."""
-    wanted = asked(question, exact=question.parameter.code == "_id")
+    wanted = parse_tokens(question, exact=question.parameter.code == "_id")
     if wanted.systems:
         return None
     codes = wanted.codes | {code for _, code in wanted.pairs}
@@ -141,18 +141,18 @@ def prefilter(question: Question) -> Prefilter | None:
     return AnyTerm(frozenset(terms)) if groups else None
 
 
-def _refuse_impossible(question: Question) -> None:
+def _refuse_impossible(question: Criterion) -> None:
     types = question.parameter.data_types
     if types is None:
         return
-    parts = [split(value, "|") for value in question.values]
+    parts = [split_unescaped(value, "|") for value in question.values]
     if types <= _WITHOUT_SYSTEM and any(len(each) > 1 for each in parts):
         raise question.invalid("its values have no system; expected the value alone, without |")
     if types == {"boolean"} and any(each[0] not in ("true", "false") for each in parts):
         raise question.invalid("expected true or false")
 
 
-def _text_test(question: Question) -> Callable[[Any], bool]:
+def _text_test(question: Criterion) -> Callable[[Any], bool]:
     begins = strings.text_test(question)
     return lambda leaf: any(begins(text, False) for text in _texts(leaf))  # noqa: FBT003 - positional for speed
 
@@ -172,10 +172,10 @@ def _texts(leaf: Any) -> Iterator[str]:  # noqa: ANN401 - decoded JSON
     yield from (each for each in candidates if type(each) is str)
 
 
-def _of_type_test(question: Question) -> Callable[[Any], bool]:
+def _of_type_test(question: Criterion) -> Callable[[Any], bool]:
     wanted = set()
     for value in question.values:
-        parts = [unescape(part) for part in split(value, "|")]
+        parts = [unescape(part) for part in split_unescaped(value, "|")]
         if len(parts) != _OF_TYPE_PARTS or not all(parts):
             raise question.invalid("expected system|code|value, all three of them")
         wanted.add((parts[0], parts[1].casefold(), parts[2].casefold()))

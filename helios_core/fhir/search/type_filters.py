@@ -4,7 +4,7 @@ import re
 from urllib.parse import unquote
 
 from helios_core.errors import InvalidParameter
-from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.search.queries import refuse_result_parameter
 
 _COMMA = re.compile(r"\\.|(,)(?=[A-Z][A-Za-z]*\?)", re.DOTALL)
@@ -35,7 +35,7 @@ def parse_type_filter(query: str, version: FHIRVersion) -> tuple[str, list[tuple
     resource_type, mark, parameters = query.partition("?")
     if not mark or "/" in resource_type or not resource_type:
         raise InvalidParameter(_EXPECTED)
-    if resource_type not in table(version).types:
+    if resource_type not in load_definitions(version).types:
         raise InvalidParameter(f"{_EXPECTED}; FHIR {version} has no such type")
     pairs = [_pair(resource_type, each) for each in parameters.split("&") if each]
     for name, _ in pairs:

@@ -3,19 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
-from helios_core.fhir.search.criteria import Question
+from helios_core.fhir.search.criteria import Criterion
 from helios_core.fhir.search.filters import Condition, any_value
 from helios_core.fhir.search.values import unescape
 
 MODIFIERS = ("above", "below")
 
 
-def condition(question: Question) -> Condition:
+def condition(question: Criterion) -> Condition:
     """Give the condition that a URI is as asked."""
     return any_value(question.parameter, leaf_test(question))
 
 
-def leaf_test(question: Question) -> Callable[[Any], bool]:
+def leaf_test(question: Criterion) -> Callable[[Any], bool]:
     """Give what tells whether one value matches."""
     wanted = [unescape(value) for value in question.values]
     if question.modifier and not all("://" in each for each in wanted):

@@ -13,7 +13,7 @@ _ESCAPED = re.compile(r"\\([,|$\\])")
 _PREFIXED = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
 
 
-def split(text: str, separator: str) -> list[str]:
+def split_unescaped(text: str, separator: str) -> list[str]:
     """Give what lies between separators that are not escaped; the parts stay escaped."""
     parts = [""]
     for token in re.findall(r"\\[,|$\\]|.", text, re.DOTALL):
@@ -36,13 +36,13 @@ def alternatives(name: str, value: str) -> tuple[str, ...]:
     Raises:
         InvalidParameter: One of them is empty.
     """
-    values = tuple(split(value, ","))
+    values = tuple(split_unescaped(value, ","))
     if not all(values):
         raise InvalidParameter(f"{name} is empty or has an empty value in its list; leave it out")
     return values
 
 
-def prefixed(value: str) -> tuple[str, str]:
+def split_prefix(value: str) -> tuple[str, str]:
     """Give the comparison (eq where there is none) and the rest of a value."""
     match = _PREFIXED.fullmatch(value)
     return (match[1] or "eq", match[2]) if match else ("eq", value)

@@ -8,7 +8,7 @@ A link makes a walk that goes one step and leaves the rest to the walk it is giv
 from collections.abc import Callable
 from typing import Any
 
-from helios_core.fhir.references import named_type
+from helios_core.fhir.references import referenced_type
 
 Walk = Callable[[Any, Any], None]
 Link = Callable[[Walk], Walk]
@@ -83,12 +83,12 @@ def is_data_type(name: str) -> bool:
     return capitalized(name) in _SUFFIXES
 
 
-def found(node: Any, out: Any) -> None:  # noqa: ANN401 - decoded JSON
+def collect(node: Any, out: Any) -> None:  # noqa: ANN401 - decoded JSON
     """End a walk: this is what was looked for."""
     out.append(node)
 
 
-def through(names: tuple[str, ...]) -> Link:
+def child(names: tuple[str, ...]) -> Link:
     """Go to the elements of any of these names."""
     return _through_several(names) if len(names) > 1 else _through(names[0])
 
@@ -97,7 +97,7 @@ def _through(name: str) -> Link:
     def link(rest: Walk) -> Walk:
         def walk(node: Any, out: Any) -> None:  # noqa: ANN401 - decoded JSON
             if type(node) is dict:
-                spread(node.get(name), out, rest)
+                each_value(node.get(name), out, rest)
 
         return walk
 
@@ -109,14 +109,14 @@ def _through_several(names: tuple[str, ...]) -> Link:
         def walk(node: Any, out: Any) -> None:  # noqa: ANN401 - decoded JSON
             if type(node) is dict:
                 for name in names:
-                    spread(node.get(name), out, rest)
+                    each_value(node.get(name), out, rest)
 
         return walk
 
     return link
 
 
-def through_any_type(name: str) -> Link:
+def choice_child(name: str) -> Link:
     """
     Go to the elements of this name, or, where it is a choice, to that of any type.
 
@@ -128,25 +128,25 @@ def through_any_type(name: str) -> Link:
             if type(node) is not dict:
                 return
             if name in node:
-                spread(node[name], out, rest)
+                each_value(node[name], out, rest)
                 return
             for key in node:
                 if key.startswith(name) and key[len(name) :] in _SUFFIXES:
-                    spread(node[key], out, rest)
+                    each_value(node[key], out, rest)
 
         return walk
 
     return link
 
 
-def through_one(name: str, position: int) -> Link:
+def indexed_child(name: str, position: int) -> Link:
     """Go to one of the elements of this name, counted from 0."""
 
     def link(rest: Walk) -> Walk:
         def walk(node: Any, out: Any) -> None:  # noqa: ANN401 - decoded JSON
             items: list[Any] = []
             if type(node) is dict:
-                spread(node.get(name), items, found)
+                each_value(node.get(name), items, collect)
             if len(items) > position:
                 rest(items[position], out)
 
@@ -155,7 +155,7 @@ def through_one(name: str, position: int) -> Link:
     return link
 
 
-def spread(child: Any, out: Any, rest: Walk) -> None:  # noqa: ANN401 - decoded JSON
+def each_value(child: Any, out: Any, rest: Walk) -> None:  # noqa: ANN401 - decoded JSON
     """Go on with a value, or with each of an array; null is nothing."""
     if child is None:
         return
@@ -178,12 +178,12 @@ def _only(kept: Callable[[Any], bool]) -> Link:
     return link
 
 
-def only_where(name: str, text: str) -> Link:
+def where_equals(name: str, text: str) -> Link:
     """Keep objects with a member of exactly that text."""
     return _only(lambda node: type(node) is dict and node.get(name) == text)
 
 
-def only_extended(url: str) -> Link:
+def where_extension(url: str) -> Link:
     """Keep objects with an extension of that URL."""
     return _only(lambda node: url in _extensions(node))
 
@@ -194,10 +194,10 @@ def _extensions(node: Any) -> list[Any]:  # noqa: ANN401 - decoded JSON
     return urls
 
 
-_EXTENSION_URL = _through("extension")(_through("url")(found))
+_EXTENSION_URL = _through("extension")(_through("url")(collect))
 
 
-def only_type(resource_type: str) -> Link:
+def where_reference_type(resource_type: str) -> Link:
     """Keep references that say they point to a resource of that type."""
     prefix = f"{resource_type}/"
 
@@ -208,7 +208,7 @@ def only_type(resource_type: str) -> Link:
         if type(reference) is not str:
             return bool(node.get("type") == resource_type)
         return reference.startswith(prefix) or resource_type == (
-            named_type(reference) or node.get("type")
+            referenced_type(reference) or node.get("type")
         )
 
     return _only(points_there)

@@ -10,14 +10,14 @@ from helios_core.model.parts import PartKey
 from helios_core.storage.output_store import OutputStore, SupportsSignedURLs
 
 
-class Addresses(msgspec.Struct, frozen=True, kw_only=True):
+class PartURLs(msgspec.Struct, frozen=True, kw_only=True):
     """The addresses of some parts, all of one kind."""
 
     of: Mapping[PartKey, str]
     require_access_token: bool
 
 
-class Links:
+class FileURLSigner:
     """
     Gives every file an address: signed by the output store, or one of this server.
 
@@ -32,7 +32,7 @@ class Links:
         self._valid_for = valid_for
         self._need_token = access_token is AccessToken.TRUE
 
-    async def to(self, keys: Sequence[PartKey], base: str) -> Addresses:
+    async def to(self, keys: Sequence[PartKey], base: str) -> PartURLs:
         """
         Give the address of each part, as seen through a base URL.
 
@@ -43,6 +43,6 @@ class Links:
             urls = [f"{base}/export-file/{key.job_id}/{key.name}" for key in keys]
         else:
             urls = list(await self._signer.signed_urls(keys, valid_for=self._valid_for))
-        return Addresses(
+        return PartURLs(
             of=dict(zip(keys, urls, strict=True)), require_access_token=self._need_token
         )

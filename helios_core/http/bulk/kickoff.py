@@ -8,13 +8,14 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from helios_core.export.kickoff import accept as kickoff
 from helios_core.export.kickoff import dry_run as dry_runs
+from helios_core.export.kickoff.accept import accept
 from helios_core.export.kickoff.dry_run import Estimate, FileLimits
+from helios_core.export.kickoff.parameters import ExportPolicy, KickoffRequest
 from helios_core.http.callers import Guard
-from helios_core.http.rate_limits import Allowance, client_of
-from helios_core.http.requests import Incoming, body_of, query_of, url_of
-from helios_core.http.responses import Empty, resource_answer
+from helios_core.http.rate_limits import RateLimiter, client_address
+from helios_core.http.requests import HTTPRequest, json_body, query_pairs, request_url
+from helios_core.http.responses import EmptyResponse, resource_response
 from helios_core.model.exports import Level
 from helios_core.storage.backends import Backends
 
@@ -25,7 +26,7 @@ class NotOffered(HTTPException):
     status_code = 501
 
 
-class Quota(msgspec.Struct, frozen=True, kw_only=True):
+class ExportQuota(msgspec.Struct, frozen=True, kw_only=True):
     """How many exports there may be."""
 
     active: int
@@ -34,7 +35,7 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     """Asked for by one client for one tenant; 0 is without a limit."""
 
 
-class KickOff:
+class KickoffRoutes:
     """Accepts exports (Bulk Data 2.0.0, Bulk Data Kick-off Request)."""
 
     def __init__(
@@ -42,8 +43,8 @@ class KickOff:
         backends: Backends,
         guard: Guard,
         *,
-        policy: kickoff.Policy,
-        quota: Quota,
+        policy: ExportPolicy,
+        quota: ExportQuota,
         limits: FileLimits,
     ) -> None:
         self._backends = backends
@@ -51,7 +52,7 @@ class KickOff:
         self._policy = policy
         self._max_active = quota.active
         self._limits = limits
-        self._allowance = Allowance(quota.per_minute, "kick-offs")
+        self._allowance = RateLimiter(quota.per_minute, "kick-offs")
 
     def routes(self) -> list[HTTPRouteHandler]:
         """Give a door for every level, open to the methods of the guide."""
@@ -65,48 +66,48 @@ class KickOff:
             route(path, http_method=methods, status_code=202)(answer) for path, answer in doors
         ]
 
-    async def system(self, request: Incoming) -> Response[bytes]:
+    async def system(self, request: HTTPRequest) -> Response[bytes]:
         """Export everything."""
         return await self._accept(request, Level.SYSTEM)
 
-    async def patient(self, request: Incoming) -> Response[bytes]:
+    async def patient(self, request: HTTPRequest) -> Response[bytes]:
         """Export the compartments of all patients."""
         return await self._accept(request, Level.PATIENT)
 
-    async def group(self, request: Incoming, resource_id: FromPath[str]) -> Response[bytes]:
+    async def group(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[bytes]:
         """Export the compartments of a group's patients."""
         return await self._accept(request, Level.GROUP, group_id=resource_id)
 
     async def _accept(
-        self, request: Incoming, level: Level, *, group_id: str | None = None
+        self, request: HTTPRequest, level: Level, *, group_id: str | None = None
     ) -> Response[bytes]:
         caller = self._guard.admit(request)
-        self._allowance.spend((client_of(request), caller.tenant))
-        call = kickoff.Call(
+        self._allowance.spend((client_address(request), caller.tenant))
+        call = KickoffRequest(
             tenant=caller.tenant,
             fhir_version=caller.fhir_version,
             level=level,
             group_id=group_id,
-            url=url_of(request, caller.base),
-            query=query_of(request),
-            body=await body_of(request) if request.method == "POST" else None,
+            url=request_url(request, caller.base),
+            query=query_pairs(request),
+            body=await json_body(request) if request.method == "POST" else None,
             prefer=request.headers.getall("prefer", []),
             base_url=caller.base,
             policy=self._policy,
         )
-        if dry_runs.asked(call):
+        if dry_runs.is_dry_run(call):
             estimate = await dry_runs.estimate(self._backends, call, limits=self._limits)
-            return resource_answer(caller, estimate_answer(estimate))
-        job = await kickoff.accept(
+            return resource_response(caller, estimate_response(estimate))
+        job = await accept(
             self._backends, call, max_active=self._max_active, shard_bytes=self._limits.bytes
         )
         headers = {"Content-Location": f"{caller.base}/export-status/{job.id}"}
         if job.request.separate_status:
             headers["Preference-Applied"] = "respond-async, separate-export-status"
-        return Empty(status=202, headers=headers)
+        return EmptyResponse(status=202, headers=headers)
 
 
-def switched_off() -> list[HTTPRouteHandler]:
+def disabled_routes() -> list[HTTPRouteHandler]:
     """Give doors that say that this server offers no exports."""
 
     async def refuse() -> None:
@@ -125,7 +126,7 @@ def switched_off() -> list[HTTPRouteHandler]:
 UNITS = "http://unitsofmeasure.org"
 
 
-def estimate_answer(estimate: Estimate) -> bytes:
+def estimate_response(estimate: Estimate) -> bytes:
     """Give an estimate as FHIR; of a call that would be refused only the reasons."""
     accepted = not estimate.refused
     parameters = [

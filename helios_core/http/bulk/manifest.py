@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from helios_core.errors import PartNotFound
 from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.instants import format_instant
-from helios_core.http.bulk.file_urls import Addresses, Links
+from helios_core.http.bulk.file_urls import FileURLSigner, PartURLs
 from helios_core.model import completeness
 from helios_core.model.jobs import Job
 from helios_core.model.parts import Part, PartKey, PartKind
@@ -60,7 +60,7 @@ PARTS_PER_PAGE: Final = 10
 """How many files a page of a manifest has that may be shown before the export is complete."""
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
+class ManifestPage(msgspec.Struct, frozen=True, kw_only=True):
     """The parts one manifest shows, and where the next ones are."""
 
     parts: Sequence[Part]
@@ -71,13 +71,15 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     def keys(self) -> list[PartKey]:
         """Every part that is named, that in which the last one goes on included."""
         named = [part.key for part in self.parts]
-        return list(dict.fromkeys(named + [following(p.key) for p in self.parts if p.continues]))
+        return list(
+            dict.fromkeys(named + [next_part_key(p.key) for p in self.parts if p.continues])
+        )
 
 
-class Manifests:
+class ManifestRenderer:
     """Gives manifests as one version of the guide has them, their files as links have them."""
 
-    def __init__(self, guide: Guide, links: Links) -> None:
+    def __init__(self, guide: Guide, links: FileURLSigner) -> None:
         self._guide = guide
         self._links = links
 
@@ -89,15 +91,15 @@ class Manifests:
             PartNotFound: There will never be a page of that number.
             BackendUnavailable: Its links cannot be signed.
         """
-        page = page_of(job, parts, number)
+        page = manifest_page(job, parts, number)
         if page is None:
             return b""
         addresses = await self._links.to(page.keys, base)
-        manifest = manifest_of(job, page, guide=self._guide, base=base, addresses=addresses)
+        manifest = render_manifest(job, page, guide=self._guide, base=base, addresses=addresses)
         return msgspec.json.encode(manifest)
 
 
-def page_of(job: Job, parts: Sequence[Part], number: int) -> Page | None:
+def manifest_page(job: Job, parts: Sequence[Part], number: int) -> ManifestPage | None:
     """
     Give a page of the manifest, or None while it cannot be told what will be on it.
 
@@ -118,21 +120,21 @@ def page_of(job: Job, parts: Sequence[Part], number: int) -> Page | None:
     elif number > 1 and not chosen:
         raise PartNotFound("The manifest has fewer pages; follow its links from the first one on.")
     more = len(parts) > number * size
-    return Page(parts=chosen, next=number + 1 if more else None)
+    return ManifestPage(parts=chosen, next=number + 1 if more else None)
 
 
-def following(key: PartKey) -> PartKey:
+def next_part_key(key: PartKey) -> PartKey:
     """Give the next part of the same shard and kind."""
     return msgspec.structs.replace(key, number=key.number + 1)
 
 
-def manifest_of(
+def render_manifest(
     job: Job,
-    page: Page,
+    page: ManifestPage,
     *,
     guide: Guide,
     base: str,
-    addresses: Addresses,
+    addresses: PartURLs,
 ) -> Manifest:
     """
     Give a manifest as seen through a base URL (Bulk Data 2.0.0, Output Manifest).
@@ -171,7 +173,7 @@ class _Rendering:
         self._urls = urls
         self._organized_by = organized_by
 
-    def files(self, page: Page, kind: PartKind, *, proven: bool) -> list[ManifestFile]:
+    def files(self, page: ManifestPage, kind: PartKind, *, proven: bool) -> list[ManifestFile]:
         return [self._file(part, proven=proven) for part in page.parts if part.key.kind is kind]
 
     def _file(self, part: Part, *, proven: bool) -> ManifestFile:
@@ -180,7 +182,7 @@ class _Rendering:
             type=part.manifest_type if self._typed(key.kind) else UNSET,
             url=self._urls[key],
             count=part.count,
-            continues_in_file=self._urls[following(key)] if part.continues else UNSET,
+            continues_in_file=self._urls[next_part_key(key)] if part.continues else UNSET,
             file_size=part.plain_size if self._guide.shows_sizes else UNSET,
             extension=self._tally(part) if proven else UNSET,
         )
@@ -193,21 +195,21 @@ class _Rendering:
     def _tally(self, part: Part) -> Extensions | msgspec.UnsetType:
         if part.digest_sum is None:
             return UNSET
-        tally = completeness.tally_of(part)
+        tally = completeness.part_tally(part)
         if self._guide.lists_extensions:
             return [_extension(completeness.KEY, _members(tally))]
         return {completeness.KEY: tally}
 
-    def proof(self, page: Page) -> Extensions | msgspec.UnsetType:
+    def proof(self, page: ManifestPage) -> Extensions | msgspec.UnsetType:
         """Give what all the parts add up to, unless one of them is older than the proof."""
         if any(part.digest_sum is None for part in page.parts):
             return UNSET
         names = {PartKind.ERROR: self._guide.problems}
-        totals = completeness.total(
+        totals = completeness.add_up(
             (
                 names.get(part.key.kind, part.key.kind.value),
                 self._group(part),
-                completeness.tally_of(part),
+                completeness.part_tally(part),
             )
             for part in page.parts
         )

@@ -15,14 +15,14 @@ from litestar.params import FromPath
 
 from helios_core.errors import BackendError, InvalidParameter
 from helios_core.export import expiry
-from helios_core.http.bulk.manifest import Manifests
+from helios_core.http.bulk.manifest import ManifestRenderer
 from helios_core.http.callers import Guard
-from helios_core.http.errors import outcome, reason_of
-from helios_core.http.rate_limits import Allowance, Throttled, client_of
-from helios_core.http.requests import READ, Incoming, query_of
-from helios_core.http.responses import Empty
+from helios_core.http.errors import outcome_response, reason_phrase
+from helios_core.http.rate_limits import RateLimiter, TooManyRequests, client_address
+from helios_core.http.requests import READ, HTTPRequest, query_pairs
+from helios_core.http.responses import EmptyResponse
 from helios_core.interactions.callers import Caller
-from helios_core.model.jobs import Job, JobStatus, Progress
+from helios_core.model.jobs import Job, JobProgress, JobStatus
 from helios_core.storage.backends import Backends
 
 LONGEST_WAIT: Final = 30
@@ -34,7 +34,7 @@ PAGE_NUMBER: Final = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 log = structlog.stdlib.get_logger()
 
 
-class Polls(msgspec.Struct, frozen=True, kw_only=True):
+class PollLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How often one client may ask about one export."""
 
     per_minute: int = 0
@@ -43,7 +43,7 @@ class Polls(msgspec.Struct, frozen=True, kw_only=True):
     """Refusals in a row after which a running export is ended, 0 for never."""
 
 
-class Status:
+class StatusRoutes:
     """Answers polls and ends exports (Bulk Data 2.0.0, Bulk Data Status and Delete Request)."""
 
     def __init__(
@@ -51,16 +51,16 @@ class Status:
         backends: Backends,
         guard: Guard,
         *,
-        manifests: Manifests,
+        manifests: ManifestRenderer,
         output_ttl: timedelta,
-        polls: Polls,
+        polls: PollLimits,
     ) -> None:
         self._backends = backends
         self._guard = guard
         self._manifests = manifests
         self._output_ttl = output_ttl
         self._polls = polls
-        self._allowance = Allowance(polls.per_minute, "polls of this export")
+        self._allowance = RateLimiter(polls.per_minute, "polls of this export")
 
     def routes(self) -> list[HTTPRouteHandler]:
         """Give the doors of one export."""
@@ -70,15 +70,15 @@ class Status:
             delete(path, status_code=202)(self.end),
         ]
 
-    async def poll(self, request: Incoming, job_id: FromPath[str]) -> Response[bytes]:
+    async def poll(self, request: HTTPRequest, job_id: FromPath[str]) -> Response[bytes]:
         """Tell how far an export is, or give its manifest, or say why it failed."""
         caller = self._guard.admit(request)
         number = _page_number(request)
         # The pages of a manifest may be read in one go, and exports watched side by side.
-        client = (client_of(request), caller.tenant, job_id, number)
+        client = (client_address(request), caller.tenant, job_id, number)
         try:
             self._allowance.spend(client)
-        except Throttled:
+        except TooManyRequests:
             if self._allowance.refused(client) == self._polls.most_refused:
                 ended = await self._ended_for_polling(caller, job_id)
                 if ended is not None:
@@ -96,7 +96,7 @@ class Status:
         await self._backends.jobs.cancel(caller.tenant, job_id)
         log.warning("job.ended_for_polling", job_id=job_id)
         text = "This export was asked about far too often and has been ended; begin another one."
-        answer = outcome(429, "throttled", text)
+        answer = outcome_response(429, "throttled", text)
         answer.background = BackgroundTask(self._remove, caller.tenant, job_id)
         return answer
 
@@ -106,13 +106,13 @@ class Status:
                 body = await self._manifest(job, caller, number)
                 return Response(body, media_type=JSON, headers=self._expiry(job))
             case JobStatus.ERROR:
-                return outcome(500, "processing", job.failure or "The export failed.")
+                return outcome_response(500, "processing", job.failure or "The export failed.")
             case _:
                 progress = await self._backends.jobs.progress(caller.tenant, job.id)
                 headers = _progress(job, progress, now=datetime.now(UTC))
                 body = await self._manifest(job, caller, number)
                 if not body:
-                    return Empty(status=202, headers=headers)
+                    return EmptyResponse(status=202, headers=headers)
                 return Response(body, status_code=202, media_type=JSON, headers=headers)
 
     async def _manifest(self, job: Job, caller: Caller, number: int) -> bytes:
@@ -128,40 +128,40 @@ class Status:
         expires = job.completed_at.astimezone(UTC) + self._output_ttl
         return {"Expires": format_datetime(expires, usegmt=True)}
 
-    async def end(self, request: Incoming, job_id: FromPath[str]) -> Response[bytes]:
+    async def end(self, request: HTTPRequest, job_id: FromPath[str]) -> Response[bytes]:
         """End an export at once; its files go after the answer."""
         caller = self._guard.admit(request)
         await self._backends.jobs.cancel(caller.tenant, job_id)
         log.info("job.cancelled", job_id=job_id)
-        answer = Empty(status=202)
+        answer = EmptyResponse(status=202)
         answer.background = BackgroundTask(self._remove, caller.tenant, job_id)
         return answer
 
     async def _remove(self, tenant: str, job_id: str) -> None:
         """Remove what an ended export left; the sweeper tries again where this fails."""
         try:
-            await expiry.remove(self._backends, tenant, job_id)
+            await expiry.remove_job(self._backends, tenant, job_id)
         except BackendError as error:
             log.warning("job.removal_failed", job_id=job_id, reason=str(error))
 
 
-def _progress(job: Job, progress: Progress, *, now: datetime) -> dict[str, str]:
+def _progress(job: Job, progress: JobProgress, *, now: datetime) -> dict[str, str]:
     total = max(progress.resources_total, progress.resources_done)
     text = f"{progress.percent} % ({progress.resources_done:,} of {total:,} resources)"
     age = max(now - (job.created_at or now), timedelta())
-    return {"Retry-After": str(wait_for(progress, age=age)), "X-Progress": text}
+    return {"Retry-After": str(next_poll_seconds(progress, age=age)), "X-Progress": text}
 
 
 def _separated(answer: Response[bytes]) -> Response[bytes]:
     """Let the status speak of the poll, and a header of the export (Bulk Data 3.0.0, Status)."""
     status = answer.status_code or 200
-    answer.headers["X-Export-Status"] = f"{status} {reason_of(status)}"
+    answer.headers["X-Export-Status"] = f"{status} {reason_phrase(status)}"
     answer.status_code = 200
     return answer
 
 
-def _page_number(request: Incoming) -> int:
-    values = [value for name, value in query_of(request) if name == "page"]
+def _page_number(request: HTTPRequest) -> int:
+    values = [value for name, value in query_pairs(request) if name == "page"]
     if not values:
         return 1
     if len(values) > 1 or not PAGE_NUMBER.fullmatch(values[0]):
@@ -171,7 +171,7 @@ def _page_number(request: Incoming) -> int:
     return int(values[0])
 
 
-def wait_for(progress: Progress, *, age: timedelta) -> int:
+def next_poll_seconds(progress: JobProgress, *, age: timedelta) -> int:
     """
     Give the seconds until the next poll is worth while.
 

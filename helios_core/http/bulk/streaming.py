@@ -14,7 +14,7 @@ from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Receive, Send
 
 from helios_core.errors import BackendError
-from helios_core.http.ranges import Span
+from helios_core.http.ranges import ByteRange
 from helios_core.model.parts import Compression, Part
 from helios_core.storage.output_store import OutputStore
 
@@ -52,17 +52,17 @@ class Representation(msgspec.Struct, frozen=True, kw_only=True):
         return headers
 
 
-class Transfer(ASGIStreamingResponse):
+class StreamingBody(ASGIStreamingResponse):
     """Sends chunks as fast as the client takes them, and closes their source in any case."""
 
     async def send_body(self, send: Send, receive: Receive) -> None:
         """Send until the last chunk, or until the client leaves."""
-        async with released(self.iterator):
+        async with close_at_end(self.iterator):
             await super().send_body(send, receive)
 
 
-async def contents(
-    outputs: OutputStore, form: Representation, span: Span
+async def stream_part(
+    outputs: OutputStore, form: Representation, span: ByteRange
 ) -> AsyncGenerator[bytes]:
     """Stream a span of a representation."""
     key = form.part.key
@@ -70,19 +70,19 @@ async def contents(
         stored, start = outputs.read(key), span.start
     else:
         stored, start = outputs.read(key, start=span.start, end=span.end), 0
-    source = gunzipped(stored) if form.decompressed else stored
-    chunks = sliced(source, start=start, length=span.length)
-    async with released(stored), released(source), released(chunks):
+    source = gunzip_chunks(stored) if form.decompressed else stored
+    chunks = slice_chunks(source, start=start, length=span.length)
+    async with close_at_end(stored), close_at_end(source), close_at_end(chunks):
         async for chunk in chunks:
             yield chunk
 
 
-async def begun(chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+async def start_stream(chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     """Wait for the first chunk, so that a part that is gone is told while it still can be."""
     first = await anext(chunks, b"")
 
     async def rest() -> AsyncGenerator[bytes]:
-        async with released(chunks):
+        async with close_at_end(chunks):
             yield first
             async for chunk in chunks:
                 yield chunk
@@ -91,7 +91,7 @@ async def begun(chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
 
 
 @asynccontextmanager
-async def released(chunks: object) -> AsyncIterator[None]:
+async def close_at_end(chunks: object) -> AsyncIterator[None]:
     """Close a stream at the end where it can be closed; left to itself it might stay open long."""
     try:
         yield
@@ -107,7 +107,7 @@ GZIP_WINDOW_BITS: Final = 31
 """15 bits of window, plus 16 for a gzip header and trailer (RFC 1952)."""
 
 
-async def gunzipped(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+async def gunzip_chunks(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     """
     Decompress a gzip stream in a thread, in pieces of bounded size.
 
@@ -129,7 +129,7 @@ async def gunzipped(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         raise BackendError("A stored part ends before its gzip stream does.")
 
 
-async def sliced(
+async def slice_chunks(
     chunks: AsyncIterator[bytes], *, start: int, length: int
 ) -> AsyncGenerator[bytes]:
     """

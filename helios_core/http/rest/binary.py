@@ -10,10 +10,10 @@ from litestar import Response
 
 from helios_core.fhir.media_types import FHIR_JSON
 from helios_core.http.callers import NotAcceptable
-from helios_core.http.negotiation import choices
-from helios_core.http.ranges import not_modified
-from helios_core.http.requests import Incoming, query_of
-from helios_core.http.responses import content_of, version_headers
+from helios_core.http.negotiation import parse_accept
+from helios_core.http.ranges import is_not_modified
+from helios_core.http.requests import HTTPRequest, query_pairs
+from helios_core.http.responses import require_content, version_headers
 from helios_core.storage.data_provider import StoredVersion
 
 OCTETS: Final = "application/octet-stream"
@@ -29,7 +29,7 @@ SAFE: Final = {
 }
 
 
-class Binary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class BinaryContent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """As much of a Binary as is needed to show what it holds."""
 
     content_type: str = OCTETS
@@ -38,16 +38,16 @@ class Binary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What `data` was called before FHIR R4."""
 
 
-def wants_resource(request: Incoming, native: str) -> bool:
+def wants_resource(request: HTTPRequest, native: str) -> bool:
     """
     Whether a client asks for FHIR's JSON rather than for what a Binary holds.
 
     That takes a FHIR media type, or plain JSON where the content itself is none.
     """
-    if "_format" in dict(query_of(request)):
+    if "_format" in dict(query_pairs(request)):
         return True
     main = native.partition(";")[0].strip().lower()
-    for choice in choices(request.headers.getall("accept", [])):
+    for choice in parse_accept(request.headers.getall("accept", [])):
         if choice.quality > 0 and choice.name in FHIR_TYPES | (JSON - {main}):
             return True
         if choice.quality > 0 and choice.name in (main, f"{main.partition('/')[0]}/*", "*/*"):
@@ -55,21 +55,23 @@ def wants_resource(request: Incoming, native: str) -> bool:
     return False
 
 
-def binary_of(stored: StoredVersion) -> Binary:
+def decode_binary(stored: StoredVersion) -> BinaryContent:
     """
     Give the Binary of a version; one that cannot be read holds nothing.
 
     Raises:
         ResourceDeleted: The version is a deletion.
     """
-    content = content_of(stored)
+    content = require_content(stored)
     try:
-        return msgspec.json.decode(content, type=Binary)
+        return msgspec.json.decode(content, type=BinaryContent)
     except msgspec.DecodeError:
-        return Binary()
+        return BinaryContent()
 
 
-async def binary_answer(request: Incoming, stored: StoredVersion, binary: Binary) -> Response[Any]:
+async def binary_response(
+    request: HTTPRequest, stored: StoredVersion, binary: BinaryContent
+) -> Response[Any]:
     """
     Give an answer whose body is what a Binary holds.
 
@@ -77,7 +79,7 @@ async def binary_answer(request: Incoming, stored: StoredVersion, binary: Binary
         NotAcceptable: Its data are not base64, so that only the resource can be shown.
     """
     headers = version_headers(stored.version_id, stored.last_updated) | SAFE
-    if not_modified(request.headers.get("if-none-match"), headers["ETag"]):
+    if is_not_modified(request.headers.get("if-none-match"), headers["ETag"]):
         return Response(None, status_code=304, headers=headers)
     encoded = binary.data or binary.content or ""
     try:

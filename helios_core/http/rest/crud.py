@@ -10,25 +10,25 @@ from litestar.params import FromPath
 from helios_core.errors import UnsupportedParameter
 from helios_core.fhir.resources import Resource, parse_resource
 from helios_core.http.callers import Guard
-from helios_core.http.requests import READ, Incoming, body_of, parameters_of, type_of
+from helios_core.http.requests import READ, HTTPRequest, json_body, path_type, query_parameters
 from helios_core.http.responses import (
-    address,
-    content_of,
-    etag_of,
-    found,
-    resource_answer,
-    version_answer,
+    require_content,
+    require_found,
+    resource_response,
+    resource_url,
+    version_etag,
     version_headers,
+    version_response,
 )
-from helios_core.http.rest.binary import binary_answer, binary_of, wants_resource
-from helios_core.interactions.callers import Caller, checked_type
-from helios_core.interactions.conditions import Conditions, criteria_of, if_match_of
+from helios_core.http.rest.binary import binary_response, decode_binary, wants_resource
+from helios_core.interactions.callers import Caller, require_type
+from helios_core.interactions.conditions import Conditions, parse_condition, parse_if_match
 from helios_core.interactions.search import Pairs
 from helios_core.storage.data_provider import (
-    Applied,
+    AppliedChange,
+    ChangeResult,
     DataProvider,
     Delete,
-    Outcome,
     Put,
     StoredVersion,
     SupportsWrites,
@@ -37,17 +37,17 @@ from helios_core.storage.data_provider import (
 BINARY: Final = "Binary"
 
 
-def paths(suffix: str = "") -> list[str]:
+def type_paths(suffix: str = "") -> list[str]:
     """
     Give the paths of a door that every type has.
 
     Litestar's router never goes back from a literal segment, and the exports put Patient and Group
-    into it; `type_of` reads the type in all three cases.
+    into it; `path_type` reads the type in all three cases.
     """
     return [f"{prefix}{suffix}" for prefix in ("/{resource_type:str}", "/Patient", "/Group")]
 
 
-class Reading:
+class ReadRoutes:
     """Shows current resources."""
 
     def __init__(self, provider: DataProvider, guard: Guard) -> None:
@@ -56,29 +56,29 @@ class Reading:
 
     def routes(self) -> list[HTTPRouteHandler]:
         """Give the door of reading."""
-        path = paths("/{resource_id:str}")
+        path = type_paths("/{resource_id:str}")
         return [route(path, http_method=READ, status_code=200)(self.read)]
 
-    async def read(self, request: Incoming, resource_id: FromPath[str]) -> Response[Any]:
+    async def read(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[Any]:
         """Give the current version, of a Binary what it holds."""
         resource_type = request.scope["path"].split("/")[1]
         caller = self._guard.admit(request, in_any_form=resource_type == BINARY)
-        checked_type(resource_type, caller.fhir_version)
-        parameters_of(request)
+        require_type(resource_type, caller.fhir_version)
+        query_parameters(request)
         stored = await self._provider.get(
             caller.tenant, caller.fhir_version, resource_type, resource_id
         )
         if resource_type == BINARY:
-            binary = binary_of(found(stored))
+            binary = decode_binary(require_found(stored))
             if not wants_resource(request, binary.content_type):
-                return await binary_answer(request, found(stored), binary)
-        answer = version_answer(request, caller, stored)
+                return await binary_response(request, require_found(stored), binary)
+        answer = version_response(request, caller, stored)
         if resource_type == BINARY:
             answer.headers["Vary"] = "Accept"
         return answer
 
 
-class Writing:
+class WriteRoutes:
     """Changes resources, one at a time; without conditions none are served."""
 
     def __init__(
@@ -90,20 +90,20 @@ class Writing:
 
     def routes(self) -> list[HTTPRouteHandler]:
         """Give the doors of creating, updating and deleting."""
-        one = paths("/{resource_id:str}")
+        one = type_paths("/{resource_id:str}")
         return [
-            post(paths())(self.create),
+            post(type_paths())(self.create),
             put(one)(self.update),
             delete(one, status_code=204)(self.delete),
         ]
 
-    async def create(self, request: Incoming) -> Response[bytes]:
+    async def create(self, request: HTTPRequest) -> Response[bytes]:
         """Store a new resource under an id of the server's choice."""
         caller = self._guard.admit(request)
-        resource_type = type_of(request, caller)
-        parameters_of(request)
+        resource_type = path_type(request, caller)
+        query_parameters(request)
         criteria = self._criteria(request, resource_type)
-        body = await body_of(request)
+        body = await json_body(request)
 
         def resource_of(resource_id: str) -> Resource:
             return parse_resource(
@@ -128,7 +128,9 @@ class Writing:
 
         return await conditions.exactly(caller, change)
 
-    def _criteria(self, request: Incoming, resource_type: str) -> tuple[Conditions, Pairs] | None:
+    def _criteria(
+        self, request: HTTPRequest, resource_type: str
+    ) -> tuple[Conditions, Pairs] | None:
         """Give what If-None-Exist asks for, None where there is no condition."""
         values = request.headers.getall("if-none-exist", [])
         if not values:
@@ -137,56 +139,56 @@ class Writing:
             raise UnsupportedParameter(
                 "If-None-Exist is not served, because this storage cannot be searched."
             )
-        return self._conditions, criteria_of("&".join(values), resource_type, "If-None-Exist")
+        return self._conditions, parse_condition("&".join(values), resource_type, "If-None-Exist")
 
-    async def update(self, request: Incoming, resource_id: FromPath[str]) -> Response[bytes]:
+    async def update(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[bytes]:
         """Store a new version, or the first one under an id of the client's choice."""
         caller = self._guard.admit(request)
-        resource_type = type_of(request, caller)
-        parameters_of(request)
+        resource_type = path_type(request, caller)
+        query_parameters(request)
         resource = parse_resource(
-            await body_of(request),
+            await json_body(request),
             caller.fhir_version,
             resource_type=resource_type,
             resource_id=resource_id,
             base_urls=(caller.base,),
         )
-        if_match = if_match_of(request.headers.get("if-match"))
+        if_match = parse_if_match(request.headers.get("if-match"))
         return await self._put(caller, Put(resource=resource, if_match=if_match))
 
-    async def delete(self, request: Incoming, resource_id: FromPath[str]) -> Response[None]:
+    async def delete(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[None]:
         """Delete a resource; its versions stay. Deleting it again changes nothing."""
         caller = self._guard.admit(request)
         change = Delete(
-            resource_type=type_of(request, caller),
+            resource_type=path_type(request, caller),
             id=resource_id,
-            if_match=if_match_of(request.headers.get("if-match")),
+            if_match=parse_if_match(request.headers.get("if-match")),
         )
-        parameters_of(request)
+        query_parameters(request)
         [applied] = await self._provider.write(caller.tenant, caller.fhir_version, [change])
-        headers = {"ETag": etag_of(applied.version_id)} if applied.version_id else {}
+        headers = {"ETag": version_etag(applied.version_id)} if applied.version_id else {}
         return Response(None, status_code=204, headers=headers)
 
     async def _put(self, caller: Caller, change: Put) -> Response[bytes]:
         [applied] = await self._provider.write(caller.tenant, caller.fhir_version, [change])
-        return stored_answer(caller, change.resource, applied)
+        return stored_response(caller, change.resource, applied)
 
 
 def _found_answer(caller: Caller, match: StoredVersion) -> Response[bytes]:
     """Answer a create with what is there already."""
     version = match.version_id
-    where = f"{address(caller, match.resource_type, match.id)}/_history/{version}"
+    where = f"{resource_url(caller, match.resource_type, match.id)}/_history/{version}"
     headers = {"Location": where, **version_headers(version, match.last_updated)}
-    return resource_answer(caller, content_of(match), headers=headers)
+    return resource_response(caller, require_content(match), headers=headers)
 
 
-def stored_answer(caller: Caller, resource: Resource, applied: Applied) -> Response[bytes]:
+def stored_response(caller: Caller, resource: Resource, applied: AppliedChange) -> Response[bytes]:
     """Answer a create or update with what is stored now."""
     version, instant = applied.version_id, applied.last_updated
     assert instant is not None  # noqa: S101 - what was put is there
-    created = applied.outcome is Outcome.CREATED
-    where = f"{address(caller, resource.resource_type, resource.id)}/_history/{version}"
-    return resource_answer(
+    created = applied.outcome is ChangeResult.CREATED
+    where = f"{resource_url(caller, resource.resource_type, resource.id)}/_history/{version}"
+    return resource_response(
         caller,
         resource.stamped(version, instant),
         status=201 if created else 200,

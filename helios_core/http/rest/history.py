@@ -9,27 +9,27 @@ from litestar.params import FromPath
 from helios_core.errors import ResourceNotFound
 from helios_core.fhir.instants import format_instant
 from helios_core.http.callers import Guard
-from helios_core.http.requests import READ, Incoming, parameters_of, type_of
+from helios_core.http.requests import READ, HTTPRequest, path_type, query_parameters
 from helios_core.http.responses import (
-    BundleAnswer,
     BundleEntry,
+    BundleLink,
+    BundleResource,
     EntryRequest,
     EntryResponse,
-    Link,
-    address,
-    bundle_answer,
-    etag_of,
-    found,
-    raw,
-    version_answer,
+    bundle_response,
+    raw_json,
+    require_found,
+    resource_url,
+    version_etag,
+    version_response,
 )
-from helios_core.http.rest.crud import paths
+from helios_core.http.rest.crud import type_paths
 from helios_core.interactions.callers import Caller
-from helios_core.interactions.paging import count_of, number_of
+from helios_core.interactions.paging import parse_count, parse_number
 from helios_core.storage.data_provider import StoredVersion, SupportsHistory
 
 
-class History:
+class HistoryRoutes:
     """Shows earlier versions."""
 
     def __init__(self, provider: SupportsHistory, guard: Guard) -> None:
@@ -38,33 +38,33 @@ class History:
 
     def routes(self) -> list[HTTPRouteHandler]:
         """Give the doors of one version and of all."""
-        every = paths("/{resource_id:str}/_history")
-        one = paths("/{resource_id:str}/_history/{version:str}")
+        every = type_paths("/{resource_id:str}/_history")
+        one = type_paths("/{resource_id:str}/_history/{version:str}")
         return [
             route(every, http_method=READ, status_code=200)(self.list),
             route(one, http_method=READ, status_code=200)(self.read),
         ]
 
     async def read(
-        self, request: Incoming, resource_id: FromPath[str], version: FromPath[str]
+        self, request: HTTPRequest, resource_id: FromPath[str], version: FromPath[str]
     ) -> Response[Any]:
         """Give one version."""
         caller = self._guard.admit(request)
-        resource_type = type_of(request, caller)
-        parameters_of(request)
+        resource_type = path_type(request, caller)
+        query_parameters(request)
         if not (version.isascii() and version.isdigit() and len(version) < 18):  # noqa: PLR2004
             raise ResourceNotFound("Versions are whole numbers; there is none of that name.")
         stored = await self._provider.get_version(
             caller.tenant, caller.fhir_version, resource_type, resource_id, int(version)
         )
-        return version_answer(request, caller, stored)
+        return version_response(request, caller, stored)
 
-    async def list(self, request: Incoming, resource_id: FromPath[str]) -> Response[bytes]:
+    async def list(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[bytes]:
         """Give a page of versions, newest first."""
         caller = self._guard.admit(request)
-        resource_type = type_of(request, caller)
-        given = parameters_of(request, ("_count", "_before"))
-        count, before = count_of(given), number_of(given, "_before")
+        resource_type = path_type(request, caller)
+        given = query_parameters(request, ("_count", "_before"))
+        count, before = parse_count(given), parse_number(given, "_before")
         versions = await self._provider.history(
             caller.tenant,
             caller.fhir_version,
@@ -74,14 +74,14 @@ class History:
             before=before,
         )
         if before is None:
-            found(versions[0] if versions else None)
-        where = f"{address(caller, resource_type, resource_id)}/_history?_count={count}"
-        links = [Link("self", where if before is None else f"{where}&_before={before}")]
+            require_found(versions[0] if versions else None)
+        where = f"{resource_url(caller, resource_type, resource_id)}/_history?_count={count}"
+        links = [BundleLink("self", where if before is None else f"{where}&_before={before}")]
         if len(versions) > count:
-            links.append(Link("next", f"{where}&_before={versions[count - 1].version_id}"))
-        return bundle_answer(
+            links.append(BundleLink("next", f"{where}&_before={versions[count - 1].version_id}"))
+        return bundle_response(
             caller,
-            BundleAnswer(
+            BundleResource(
                 type="history",
                 link=tuple(links),
                 entry=tuple(_entry(caller, version) for version in versions[:count]),
@@ -95,12 +95,12 @@ def _entry(caller: Caller, stored: StoredVersion) -> BundleEntry:
     else:
         method, status = "PUT", "201 Created" if stored.version_id == 1 else "200 OK"
     return BundleEntry(
-        full_url=address(caller, stored.resource_type, stored.id),
-        resource=raw(stored.content),
+        full_url=resource_url(caller, stored.resource_type, stored.id),
+        resource=raw_json(stored.content),
         request=EntryRequest(method, f"{stored.resource_type}/{stored.id}"),
         response=EntryResponse(
             status=status,
-            etag=etag_of(stored.version_id),
+            etag=version_etag(stored.version_id),
             last_modified=format_instant(stored.last_updated),
         ),
     )

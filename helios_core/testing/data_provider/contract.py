@@ -12,7 +12,7 @@ from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.resources import Resource
 from helios_core.model.exports import ExportView
 from helios_core.storage.data_provider import (
-    Applied,
+    AppliedChange,
     DataProvider,
     Delete,
     Put,
@@ -102,7 +102,7 @@ async def write(
     *changes: Change,
     tenant: str = corpus.TENANT,
     fhir_version: FHIRVersion = corpus.VERSION,
-) -> list[Applied]:
+) -> list[AppliedChange]:
     """Apply changes in one call."""
     assert isinstance(provider, SupportsWrites)
     puts = [Put(resource=each) if isinstance(each, Resource) else each for each in changes]

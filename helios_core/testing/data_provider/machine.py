@@ -13,7 +13,12 @@ from hypothesis.stateful import Bundle, initialize, multiple, rule
 
 from helios_core.fhir.resources import Resource
 from helios_core.model.exports import ExportView, Level
-from helios_core.storage.data_provider import Applied, DataProvider, Outcome, SupportsPrefilter
+from helios_core.storage.data_provider import (
+    AppliedChange,
+    ChangeResult,
+    DataProvider,
+    SupportsPrefilter,
+)
 from helios_core.testing import corpus
 from helios_core.testing.data_provider.contract import DataProviderContract, delete, write
 from helios_core.testing.data_provider.prefilters import searched, sift
@@ -157,18 +162,20 @@ class DataProviderMachine(BackendMachine[DataProvider]):
         self._follow(corpus.TENANT, meanwhile, writing.result())
         return snapshot
 
-    async def _write(self, tenant: str, steps: Sequence[Step]) -> list[Applied]:
+    async def _write(self, tenant: str, steps: Sequence[Step]) -> list[AppliedChange]:
         changes = [step.resource if step.keep else delete(step.resource) for step in steps]
         return await write(self.backend, *changes, tenant=tenant)
 
-    def _follow(self, tenant: str, steps: Sequence[Step], applied: Sequence[Applied]) -> None:
+    def _follow(
+        self, tenant: str, steps: Sequence[Step], applied: Sequence[AppliedChange]
+    ) -> None:
         """Apply the same changes to the model, and compare what became of them."""
         stamps = set[datetime]()
         for step, result in zip(steps, applied, strict=True):
             versions = self.model[tenant, corpus.name(step.resource)]
             expected = _outcome(versions, step)
             assert result.outcome is expected
-            if expected not in (Outcome.UNCHANGED, Outcome.ABSENT):
+            if expected not in (ChangeResult.UNCHANGED, ChangeResult.ABSENT):
                 assert result.last_updated is not None
                 stamps.add(result.last_updated)
                 versions.append(_next(versions, step, result.last_updated))
@@ -179,14 +186,14 @@ class DataProviderMachine(BackendMachine[DataProvider]):
             self.last = stamp
 
 
-def _outcome(versions: Sequence[_Version], step: Step) -> Outcome:
+def _outcome(versions: Sequence[_Version], step: Step) -> ChangeResult:
     live = bool(versions) and versions[-1].live
     if not step.keep:
-        return Outcome.DELETED if live else Outcome.ABSENT
+        return ChangeResult.DELETED if live else ChangeResult.ABSENT
     if not live:
-        return Outcome.CREATED
+        return ChangeResult.CREATED
     same = versions[-1].resource.content_hash == step.resource.content_hash
-    return Outcome.UNCHANGED if same else Outcome.UPDATED
+    return ChangeResult.UNCHANGED if same else ChangeResult.UPDATED
 
 
 def _next(versions: Sequence[_Version], step: Step, stamp: datetime) -> _Version:

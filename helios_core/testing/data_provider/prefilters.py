@@ -8,7 +8,7 @@ import pytest
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.resources import Resource
-from helios_core.fhir.search import Filter, any_of, compile_query
+from helios_core.fhir.search import Filter, any_filter, compile_query
 from helios_core.model.exports import ExportView, Level, Shard
 from helios_core.storage.data_provider import (
     Batch,
@@ -82,7 +82,7 @@ def measurements(count: int = 60) -> list[Resource]:
 def searched(alternatives: Sequence[Pairs], resource_type: str = "Observation") -> Filter:
     """Give the filter that at least one of these conditions makes."""
     compiled = [compile_query(corpus.VERSION, resource_type, pairs) for pairs in alternatives]
-    return any_of(compiled)
+    return any_filter(compiled)
 
 
 class PrefilterClauses(DataProviderContract):

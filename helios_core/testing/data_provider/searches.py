@@ -11,8 +11,8 @@ from helios_core.fhir.instants import format_instant
 from helios_core.fhir.search import compile_query
 from helios_core.storage.data_provider import (
     DataProvider,
-    Order,
-    Query,
+    SearchQuery,
+    SortOrder,
     StoredVersion,
     SupportsSearch,
     SupportsWrites,
@@ -22,19 +22,19 @@ from helios_core.testing.corpus import organization, patient
 from helios_core.testing.data_provider.contract import DataProviderContract, delete, get, write
 from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched
 
-ORDERS = [*Order]
+ORDERS = [*SortOrder]
 MICROSECOND = timedelta(microseconds=1)
 
 
 def query(
     *pairs: tuple[str, str],
     resource_type: str = "Patient",
-    order: Order = Order.ID,
+    order: SortOrder = SortOrder.ID,
     total: bool = False,
-) -> Query:
+) -> SearchQuery:
     """Give the search for what matches all of these pairs."""
     compiled = compile_query(corpus.VERSION, resource_type, pairs)
-    return Query(filter=compiled, order=order, total=total)
+    return SearchQuery(filter=compiled, order=order, total=total)
 
 
 ALL = query()
@@ -57,7 +57,7 @@ class SearchClauses(DataProviderContract):
 
     @pytest.mark.parametrize("order", ORDERS)
     async def test_a_search_where_nothing_was_stored_is_empty(
-        self, provider: DataProvider, order: Order
+        self, provider: DataProvider, order: SortOrder
     ) -> None:
         """SupportsSearch: with or without a filter that an index helps with."""
         self.needs(SupportsSearch)
@@ -173,7 +173,7 @@ class SearchClauses(DataProviderContract):
     @pytest.mark.parametrize("count", [1, 4, 100])
     @pytest.mark.parametrize("order", ORDERS)
     async def test_matches_come_in_the_order_asked_for(
-        self, provider: DataProvider, order: Order, count: int
+        self, provider: DataProvider, order: SortOrder, count: int
     ) -> None:
         """SupportsSearch: page by page, and by id where the instant is the same."""
         self.needs(SupportsSearch)
@@ -183,16 +183,16 @@ class SearchClauses(DataProviderContract):
         pages = await self._pages(provider, query(order=order), count=count)
 
         expected = {
-            Order.ID: "abcdfghxz",
-            Order.ID_DESCENDING: "zxhgfdcba",
-            Order.LAST_UPDATED: "bdgzafhxc",
-            Order.LAST_UPDATED_DESCENDING: "cafhxbdgz",
+            SortOrder.ID: "abcdfghxz",
+            SortOrder.ID_DESCENDING: "zxhgfdcba",
+            SortOrder.LAST_UPDATED: "bdgzafhxc",
+            SortOrder.LAST_UPDATED_DESCENDING: "cafhxbdgz",
         }
         assert "".join(each for page in pages for each in page) == expected[order]
 
     @pytest.mark.parametrize("order", ORDERS)
     async def test_a_filter_is_answered_exactly_in_any_order(
-        self, provider: DataProvider, order: Order
+        self, provider: DataProvider, order: SortOrder
     ) -> None:
         """SupportsSearch: whether an index helps with it or not."""
         self.needs(SupportsSearch)
@@ -206,11 +206,11 @@ class SearchClauses(DataProviderContract):
 
         odd = [f"p{number:02}" for number in range(1, 20, 2)]
         found = [each for page in pages for each in page]
-        assert found == (odd[::-1] if order is Order.ID_DESCENDING else odd)
+        assert found == (odd[::-1] if order is SortOrder.ID_DESCENDING else odd)
 
     @pytest.mark.parametrize("order", ORDERS)
     async def test_a_search_finds_what_the_evaluator_finds(
-        self, provider: DataProvider, order: Order
+        self, provider: DataProvider, order: SortOrder
     ) -> None:
         """P5, SupportsSearch: whatever part of the answer comes from an index."""
         self.needs(SupportsSearch)
@@ -219,7 +219,7 @@ class SearchClauses(DataProviderContract):
 
         for alternatives in SEARCHES:
             condition = searched(alternatives)
-            found = await self._found(provider, Query(filter=condition, order=order))
+            found = await self._found(provider, SearchQuery(filter=condition, order=order))
             assert found == [each for each in stored if condition.matches(each.content or b"")]
 
     @pytest.mark.parametrize(
@@ -286,16 +286,16 @@ class SearchClauses(DataProviderContract):
             found.append(stored)
         return found
 
-    async def _found(self, provider: DataProvider, query: Query) -> list[StoredVersion]:
+    async def _found(self, provider: DataProvider, query: SearchQuery) -> list[StoredVersion]:
         assert isinstance(provider, SupportsSearch)
         page = await provider.search(corpus.TENANT, corpus.VERSION, query, count=1000)
         return list(page.resources)
 
-    async def _ids(self, provider: DataProvider, query: Query) -> list[str]:
+    async def _ids(self, provider: DataProvider, query: SearchQuery) -> list[str]:
         return sorted(each for page in await self._pages(provider, query) for each in page)
 
     async def _pages(
-        self, provider: DataProvider, query: Query, *, count: int = 2
+        self, provider: DataProvider, query: SearchQuery, *, count: int = 2
     ) -> list[list[str]]:
         assert isinstance(provider, SupportsSearch)
         pages: list[list[str]] = []

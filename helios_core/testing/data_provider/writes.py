@@ -7,8 +7,8 @@ import pytest
 from helios_core.errors import VersionConflict
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.storage.data_provider import (
+    ChangeResult,
     DataProvider,
-    Outcome,
     SupportsHistory,
     SupportsWrites,
 )
@@ -45,11 +45,11 @@ class WriteClauses(DataProviderContract):
         )
 
         assert [(each.outcome, each.version_id) for each in applied] == [
-            (Outcome.CREATED, 1),
-            (Outcome.UPDATED, 2),
-            (Outcome.UNCHANGED, 1),
-            (Outcome.DELETED, 2),
-            (Outcome.ABSENT, 0),
+            (ChangeResult.CREATED, 1),
+            (ChangeResult.UPDATED, 2),
+            (ChangeResult.UNCHANGED, 1),
+            (ChangeResult.DELETED, 2),
+            (ChangeResult.ABSENT, 0),
         ]
         assert applied[-1].last_updated is None
 
@@ -72,7 +72,7 @@ class WriteClauses(DataProviderContract):
 
         [again] = await write(provider, patient("p1"))
 
-        assert (again.outcome, again.version_id) == (Outcome.UNCHANGED, 1)
+        assert (again.outcome, again.version_id) == (ChangeResult.UNCHANGED, 1)
         assert again.last_updated == stamp
         assert dict(await self._raw(provider)) == {"Patient/p1": 1}
 
@@ -84,7 +84,7 @@ class WriteClauses(DataProviderContract):
 
         [again] = await write(provider, patient("p1"))
 
-        assert (again.outcome, again.version_id) == (Outcome.CREATED, 3)
+        assert (again.outcome, again.version_id) == (ChangeResult.CREATED, 3)
         assert dict(await self._raw(provider)) == {"Patient/p1": 3}
 
     async def test_a_resource_cannot_be_deleted_twice(self, provider: DataProvider) -> None:
@@ -96,7 +96,7 @@ class WriteClauses(DataProviderContract):
         [again] = await write(provider, delete(patient("p1")))
 
         stored = await get(provider, patient("p1"))
-        assert again.outcome is Outcome.ABSENT
+        assert again.outcome is ChangeResult.ABSENT
         assert stored is not None
         assert (stored.version_id, stored.content) == (2, None)
 
@@ -141,9 +141,9 @@ class WriteClauses(DataProviderContract):
 
         snapshot = await take(provider, await everything_now(provider))
         assert [(each.outcome, each.version_id) for each in applied] == [
-            (Outcome.CREATED, 1),
-            (Outcome.UPDATED, 2),
-            (Outcome.UNCHANGED, 2),
+            (ChangeResult.CREATED, 1),
+            (ChangeResult.UPDATED, 2),
+            (ChangeResult.UNCHANGED, 2),
         ]
         assert (snapshot.versions, len(snapshot.lines)) == ({"Patient/p1": 2}, 1)
 
@@ -156,7 +156,10 @@ class WriteClauses(DataProviderContract):
         applied = await write(provider, patient("p1"), delete(patient("p1")), patient("p2"))
 
         snapshot = await take(provider, await everything_now(provider))
-        assert [each.outcome for each in applied[:2]] == [Outcome.CREATED, Outcome.DELETED]
+        assert [each.outcome for each in applied[:2]] == [
+            ChangeResult.CREATED,
+            ChangeResult.DELETED,
+        ]
         assert snapshot.names == ["Patient/p2"]
 
     async def test_the_version_named_must_be_current(self, provider: DataProvider) -> None:
@@ -262,7 +265,7 @@ class WriteClauses(DataProviderContract):
         applied = await write(provider, *many)
 
         snapshot = await take(provider, await everything_now(provider))
-        assert {each.outcome for each in applied} == {Outcome.CREATED}
+        assert {each.outcome for each in applied} == {ChangeResult.CREATED}
         assert snapshot.names == names(*many)
 
     async def test_a_write_stays_in_its_tenant_and_version(self, provider: DataProvider) -> None:
@@ -275,7 +278,7 @@ class WriteClauses(DataProviderContract):
         [later] = await write(provider, patient("p1", fhir_version=r5), fhir_version=r5)
         await write(provider, delete(patient("p1")), tenant=corpus.OTHER_TENANT)
 
-        assert (elsewhere.outcome, later.outcome) == (Outcome.CREATED, Outcome.CREATED)
+        assert (elsewhere.outcome, later.outcome) == (ChangeResult.CREATED, ChangeResult.CREATED)
         assert dict(await self._raw(provider)) == {"Patient/p1": 1}
         assert dict(await self.raw_current(provider, corpus.OTHER_TENANT, corpus.VERSION)) == {}
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from helios_core.errors import JobNotFound, LeaseLost, TooManyExports
-from helios_core.model.jobs import JobStatus, Progress
+from helios_core.model.jobs import JobProgress, JobStatus
 from helios_core.model.parts import PartKind
 from helios_core.storage.job_store import JobStore
 from helios_core.testing import corpus
@@ -251,7 +251,7 @@ class EndingClauses(JobStoreContract):
 
         progress = await store.progress(corpus.TENANT, "job")
 
-        assert progress == Progress(
+        assert progress == JobProgress(
             resources_done=14, resources_total=30, shards_done=1, shards_total=3
         )
 

@@ -8,8 +8,24 @@ from typing import NamedTuple
 import msgspec
 
 from helios_core.errors import BackendError
-from helios_core.fhir.search import AllOf, AnyId, AnyOf, AnyTerm, Prefilter, Span, Updated, cost
-from helios_core.storage.extents import EXTENT_BITS, EXTENT_ROWS, Places, common, extent_of, united
+from helios_core.fhir.search import (
+    AllOf,
+    AnyId,
+    AnyOf,
+    AnyTerm,
+    Prefilter,
+    SpanWithin,
+    UpdatedWithin,
+    lookup_cost,
+)
+from helios_core.storage.extents import (
+    EXTENT_BITS,
+    EXTENT_ROWS,
+    Positions,
+    extent_of,
+    intersection_of,
+    union_of,
+)
 from helios_postgres.databases import Connection
 from helios_postgres.indexing import recent_entries
 from helios_postgres.packing import (
@@ -67,7 +83,7 @@ class _Bounds(NamedTuple):
 
 async def candidates(
     connection: Connection, scope: int, prefilter: Prefilter, *, extents: Sequence[int]
-) -> Places:
+) -> Positions:
     """
     Give the versions in some extents that may satisfy a prefilter, current or not.
 
@@ -85,7 +101,7 @@ async def candidates(
 
 async def _candidates(
     connection: Connection, scope: int, prefilter: Prefilter, extents: Sequence[int]
-) -> Places:
+) -> Positions:
     # What could not be read when it was indexed may satisfy anything.
     condition = AnyOf((prefilter, AnyTerm(frozenset({UNKNOWN}))))
     # What is recent is read first: a writer may move it to the other tables in the meantime.
@@ -95,7 +111,7 @@ async def _candidates(
     return await _Window(connection, scope, recent).places(condition, extents)
 
 
-def seqs_in(places: Places) -> list[int]:
+def seqs_in(places: Positions) -> list[int]:
     """Give the seqs of places, ascending."""
     return [
         (extent << EXTENT_BITS) + place
@@ -118,28 +134,28 @@ class _Window:
         match prefilter:
             case AnyTerm(terms):
                 return await self._of_terms(terms, extents)
-            case Span():
+            case SpanWithin():
                 return await self._of_span(prefilter, extents)
             case AnyId(ids):
                 return await self._of_ids(ids, extents)
-            case Updated():
+            case UpdatedWithin():
                 return await self._of_instants(prefilter, extents)
             case AllOf(parts):
                 return await self._of_all(parts, extents)
             case AnyOf(parts):
-                return united([await self.places(part, extents) for part in parts])
+                return union_of([await self.places(part, extents) for part in parts])
 
     async def _of_all(
         self, parts: Iterable[Prefilter], extents: Sequence[int]
     ) -> dict[int, set[int]]:
         """Look further only where there was something, beginning with what costs least."""
-        first, *others = sorted(parts, key=cost)
+        first, *others = sorted(parts, key=lookup_cost)
         found = await self.places(first, extents)
         for part in others:
             if not found:
                 break
             places = await self.places(part, list(found))
-            found = common(found, places)
+            found = intersection_of(found, places)
         return found
 
     async def _of_terms(
@@ -156,7 +172,7 @@ class _Window:
                     found[extent].update(places)
         return found
 
-    async def _of_span(self, span: Span, extents: Sequence[int]) -> dict[int, set[int]]:
+    async def _of_span(self, span: SpanWithin, extents: Sequence[int]) -> dict[int, set[int]]:
         bounds = _Bounds(*span.bounds)
         found = self._in_recent(
             extents,
@@ -180,7 +196,9 @@ class _Window:
                 found[extent_of(seq)].add(seq % EXTENT_ROWS)
         return found
 
-    async def _of_instants(self, updated: Updated, extents: Sequence[int]) -> dict[int, set[int]]:
+    async def _of_instants(
+        self, updated: UpdatedWithin, extents: Sequence[int]
+    ) -> dict[int, set[int]]:
         """Give all of the extents that were being filled then."""
         rows = await self._connection.fetch(_FILLED, extents, *updated.bounds)
         return {extent: set(range(appended)) for extent, appended in rows}

@@ -12,7 +12,7 @@ import xxhash
 from asyncpg import InterfaceError, InternalClientError
 
 from helios_core.storage.secrets import Secret
-from helios_core.storage.threads import finished
+from helios_core.storage.threads import run_to_end
 from helios_postgres import schema
 from helios_postgres.failures import ABORTED, opening, translated
 from helios_postgres.settings import PostgresSettings
@@ -93,7 +93,7 @@ class Database:
             yield self
         finally:
             if self._pool is not None:
-                await finished(self._close(self._pool))
+                await run_to_end(self._close(self._pool))
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

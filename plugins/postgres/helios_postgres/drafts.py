@@ -9,8 +9,8 @@ import msgspec
 from helios_core.errors import VersionConflict
 from helios_core.fhir.instants import from_stamp
 from helios_core.fhir.resources import Resource
-from helios_core.hashes import signed
-from helios_core.storage.data_provider import Applied, Delete, Outcome, Put
+from helios_core.hashes import to_signed
+from helios_core.storage.data_provider import AppliedChange, ChangeResult, Delete, Put
 
 Key: TypeAlias = tuple[int, str]
 """A resource: its scope and its id."""
@@ -53,15 +53,17 @@ class Draft(msgspec.Struct, kw_only=True):
 class Result(NamedTuple):
     """What became of one change; an instant of None is that of the write."""
 
-    outcome: Outcome
+    outcome: ChangeResult
     version_id: int
     last_updated: datetime | None
     new: bool
 
-    def applied(self, instant: datetime | None) -> Applied:
+    def applied(self, instant: datetime | None) -> AppliedChange:
         """Give it with the instant of the write."""
         last_updated = instant if self.new else self.last_updated
-        return Applied(outcome=self.outcome, version_id=self.version_id, last_updated=last_updated)
+        return AppliedChange(
+            outcome=self.outcome, version_id=self.version_id, last_updated=last_updated
+        )
 
 
 class Drafting:
@@ -92,10 +94,10 @@ class Drafting:
 
     def _put(self, change: Put, key: Key) -> Result:
         resource, current = change.resource, self.latest.get(key)
-        content_hash = signed(resource.content_hash)
+        content_hash = to_signed(resource.content_hash)
         live = current is not None and not current.deleted
         if current is not None and live and current.content_hash == content_hash:
-            return _unchanged(Outcome.UNCHANGED, current)
+            return _unchanged(ChangeResult.UNCHANGED, current)
         self._add(
             Draft(
                 key=key,
@@ -107,14 +109,14 @@ class Drafting:
                 in_compartment=bool(resource.patients),
             )
         )
-        return self._changed(Outcome.UPDATED if live else Outcome.CREATED)
+        return self._changed(ChangeResult.UPDATED if live else ChangeResult.CREATED)
 
     def _delete(self, key: Key) -> Result:
         current = self.latest.get(key)
         if current is None:
-            return Result(Outcome.ABSENT, 0, None, new=False)
+            return Result(ChangeResult.ABSENT, 0, None, new=False)
         if current.deleted:
-            return _unchanged(Outcome.ABSENT, current)
+            return _unchanged(ChangeResult.ABSENT, current)
         self._add(
             Draft(
                 key=key,
@@ -126,13 +128,13 @@ class Drafting:
                 in_compartment=current.in_compartment,
             )
         )
-        return self._changed(Outcome.DELETED)
+        return self._changed(ChangeResult.DELETED)
 
     def _add(self, draft: Draft) -> None:
         self.drafts.append(draft)
         self.latest[draft.key] = draft
 
-    def _changed(self, outcome: Outcome) -> Result:
+    def _changed(self, outcome: ChangeResult) -> Result:
         return Result(outcome, self.drafts[-1].version_id, None, new=True)
 
 
@@ -155,7 +157,7 @@ def _key(item: tuple[Key, object]) -> Key:
     return item[0]
 
 
-def _unchanged(outcome: Outcome, current: Head | Draft) -> Result:
+def _unchanged(outcome: ChangeResult, current: Head | Draft) -> Result:
     if isinstance(current, Draft):
         return Result(outcome, current.version_id, None, new=True)
     return Result(outcome, current.version_id, from_stamp(current.since_stamp), new=False)

@@ -6,16 +6,16 @@ from collections.abc import Collection, Iterable, Sequence
 import msgspec
 
 from helios_core.storage.extents import (
+    COLLECTION_BITS,
     EXTENT_BITS,
     EXTENT_BYTES,
     EXTENT_ROWS,
-    SCOPE_BITS,
     extent_of,
 )
 from helios_postgres.databases import Connection
 from helios_postgres.drafts import Draft, Head
 
-_NUMBER_BITS = SCOPE_BITS - EXTENT_BITS
+_NUMBER_BITS = COLLECTION_BITS - EXTENT_BITS
 
 # FOR UPDATE belongs to the inner query: it is what skips an extent that somebody else is filling.
 _HOLD = """

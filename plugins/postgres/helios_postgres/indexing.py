@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.search import TERMS_VERSION, Terms, terms_of
+from helios_core.fhir.search import TERMS_VERSION, IndexTerms, terms_of
 from helios_core.hashes import line_hash
-from helios_core.storage.extents import EXTENT_BITS, EXTENT_ROWS, scope_range
+from helios_core.storage.extents import EXTENT_BITS, EXTENT_ROWS, collection_range
 from helios_postgres.packing import (
     UNKNOWN,
     Entry,
@@ -53,14 +53,14 @@ class Postings:
     def __init__(self) -> None:
         self._entries = defaultdict[int, list[Entry]](list)
 
-    def add(self, seq: int, terms: Terms | None) -> None:
+    def add(self, seq: int, terms: IndexTerms | None) -> None:
         """
         Note what is in a version, None where it is a deletion.
 
         The seqs of an extent come in ascending order.
         """
         extent, place = divmod(seq, EXTENT_ROWS)
-        self._entries[extent].append(_entry(place, terms or Terms()))
+        self._entries[extent].append(_entry(place, terms or IndexTerms()))
 
     async def store(self, connection: "Connection") -> None:
         """
@@ -92,7 +92,7 @@ async def index_anew(connection: "Connection") -> None:
     """Make the index of all versions; the caller's transaction makes it all or nothing."""
     await connection.execute(_CLEAR)
     for scope, fhir_version, resource_type in await connection.fetch(_SCOPES):
-        for (extent,) in await connection.fetch(_EXTENTS, *scope_range(scope).extents):
+        for (extent,) in await connection.fetch(_EXTENTS, *collection_range(scope).extents):
             entries = await _entries(
                 connection, extent, (FHIRVersion(fhir_version), resource_type)
             )
@@ -110,13 +110,13 @@ async def _entries(
     ]
 
 
-def _terms(stored_hash: int, content: bytes | None, of: tuple[FHIRVersion, str]) -> Terms:
+def _terms(stored_hash: int, content: bytes | None, of: tuple[FHIRVersion, str]) -> IndexTerms:
     if content is None or line_hash(content) != stored_hash:
-        return Terms(terms=frozenset({UNKNOWN}))
+        return IndexTerms(terms=frozenset({UNKNOWN}))
     return terms_of(content, *of)
 
 
-def _entry(place: int, terms: Terms) -> Entry:
+def _entry(place: int, terms: IndexTerms) -> Entry:
     return Entry(place, tuple(terms.terms), terms.spans)
 
 

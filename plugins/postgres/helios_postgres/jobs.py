@@ -12,7 +12,7 @@ from asyncpg import Record
 
 from helios_core.errors import BackendUnavailable, JobNotFound, TooManyExports
 from helios_core.model.exports import Shard
-from helios_core.model.jobs import Job, JobStatus, Lease, Progress
+from helios_core.model.jobs import Job, JobProgress, JobStatus, Lease
 from helios_core.model.parts import Part
 from helios_core.storage.job_store import JobStore
 from helios_postgres import leasing
@@ -120,10 +120,10 @@ class PostgresJobStore(JobStore):
         [row] = await self._found(_GET, tenant, job_id)
         return leasing.to_job(row)
 
-    async def progress(self, tenant: str, job_id: str) -> Progress:
+    async def progress(self, tenant: str, job_id: str) -> JobProgress:
         """Count published resources and those that holders reported."""
         [row] = await self._found(_PROGRESS, tenant, job_id)
-        return Progress(**row)
+        return JobProgress(**row)
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
         """Give the published parts in order."""

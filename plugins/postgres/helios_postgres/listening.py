@@ -8,7 +8,7 @@ from datetime import timedelta
 import structlog
 
 from helios_core.errors import BackendError, ConfigurationError
-from helios_core.storage.threads import finished
+from helios_core.storage.threads import run_to_end
 from helios_postgres.databases import Connection, connected
 from helios_postgres.failures import translated
 from helios_postgres.settings import PostgresSettings
@@ -36,7 +36,7 @@ async def listener(
         yield
     finally:
         task.cancel()
-        await finished(asyncio.wait([task]))
+        await run_to_end(asyncio.wait([task]))
         if not task.cancelled():
             task.result()  # it ends by itself only if it has a defect
 

@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 from asyncpg import Record
 
 from helios_core.fhir.instants import FOREVER, from_stamp, to_stamp
-from helios_core.hashes import line_hash, unsigned
+from helios_core.hashes import line_hash, to_unsigned
 from helios_core.model.exports import ExportView
 from helios_core.storage.data_provider import Batch, Damaged, StoredVersion
-from helios_core.storage.integrity import checked, damaged_line
+from helios_core.storage.integrity import damage_of, verified_version
 from helios_postgres.databases import Connection
 from helios_postgres.views import shown_by
 
@@ -93,10 +93,10 @@ async def fetch(
         _FETCH, scope[0], list(ids), to_stamp(at)
     ):
         if line is None or line_hash(line) != stored_hash:
-            damaged.append(damaged_line(scope[1], found, line))
+            damaged.append(damage_of(scope[1], found, line))
         else:
             lines.append(line)
-            digests.append(unsigned(stored_hash))
+            digests.append(to_unsigned(stored_hash))
     return Batch(lines=lines, damaged=damaged, digests=digests)
 
 
@@ -128,4 +128,4 @@ def stored_version(resource_type: str, row: Iterable[Any]) -> StoredVersion:
         last_updated=from_stamp(since_stamp),
         content=content,
     )
-    return checked(version, deleted=bool(deleted), stored_hash=stored_hash)
+    return verified_version(version, deleted=bool(deleted), stored_hash=stored_hash)

@@ -9,7 +9,7 @@ import msgspec
 from helios_core.errors import BackendError, BackendUnavailable
 from helios_core.fhir.search import Prefilter
 from helios_core.storage.data_provider import Batch
-from helios_core.storage.extents import Range
+from helios_core.storage.extents import SeqRange
 from helios_postgres.candidates import candidates, seqs_in
 from helios_postgres.databases import Connection
 from helios_postgres.ordering import EXTENTS_AT_ONCE
@@ -92,4 +92,4 @@ async def _undamaged(several: AsyncIterator[list[int]]) -> list[int] | None:
 
 
 def _behind(of: Slice, seq: int) -> Slice:
-    return msgspec.structs.replace(of, seqs=Range(first=seq + 1, end=of.seqs.end))
+    return msgspec.structs.replace(of, seqs=SeqRange(first=seq + 1, end=of.seqs.end))

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from helios_core.fhir.instants import FOREVER
 from helios_core.fhir.search import Prefilter
-from helios_core.storage.data_provider import Order
-from helios_core.storage.extents import extent_of, scope_range
-from helios_core.storage.page_tokens import BY_ID, DESCENDING, Ending
+from helios_core.storage.data_provider import SortOrder
+from helios_core.storage.extents import collection_range, extent_of
+from helios_core.storage.page_tokens import DESCENDING_ORDERS, ID_ORDERS, PagePosition
 from helios_postgres.candidates import candidates, seqs_in
 from helios_postgres.databases import Connection
 
@@ -65,20 +65,22 @@ class Scope(NamedTuple):
 
     async def unordered(self) -> AsyncGenerator[list[Head]]:
         """Give all heads, some extents at a time."""
-        rows = await self.connection.fetch(_FROM, *scope_range(self.number).extents, 0)
+        rows = await self.connection.fetch(_FROM, *collection_range(self.number).extents, 0)
         for extents in self._windows([extent for extent, *_ in rows]):
             yield await self._in_extents(extents)
 
-    async def ordered(self, order: Order, after: Ending | None) -> AsyncGenerator[list[Head]]:
+    async def ordered(
+        self, order: SortOrder, after: PagePosition | None
+    ) -> AsyncGenerator[list[Head]]:
         """Give the heads behind one in an order, some at a time; each list goes on with it."""
-        if order not in BY_ID:
-            async for heads in self._by_age(after, descending=order in DESCENDING):
+        if order not in ID_ORDERS:
+            async for heads in self._by_age(after, descending=order in DESCENDING_ORDERS):
                 yield heads
         elif (few := await self._few()) is None:
-            async for heads in self._by_id(after, descending=order in DESCENDING):
+            async for heads in self._by_id(after, descending=order in DESCENDING_ORDERS):
                 yield heads
         else:
-            yield _sorted_by_id(few, after, descending=order in DESCENDING)
+            yield _sorted_by_id(few, after, descending=order in DESCENDING_ORDERS)
 
     async def _in_extents(self, extents: Sequence[int]) -> list[Head]:
         if self.prefilter is None:
@@ -106,7 +108,9 @@ class Scope(NamedTuple):
             yield extents[start : start + count]
             start, count = start + count, min(2 * count, most)
 
-    async def _by_id(self, after: Ending | None, *, descending: bool) -> AsyncIterator[list[Head]]:
+    async def _by_id(
+        self, after: PagePosition | None, *, descending: bool
+    ) -> AsyncIterator[list[Head]]:
         query = _BY_ID_DESCENDING if descending else _BY_ID
         last = None if after is None else after.id
         count = IDS_AT_ONCE // 10
@@ -124,7 +128,7 @@ class Scope(NamedTuple):
         return [head for head in heads if head.seq in wanted]
 
     async def _by_age(
-        self, after: Ending | None, *, descending: bool
+        self, after: PagePosition | None, *, descending: bool
     ) -> AsyncIterator[list[Head]]:
         """
         Give heads by their stamps, and by id where these are equal.
@@ -134,7 +138,7 @@ class Scope(NamedTuple):
         """
         query, start = (_UP_TO, FOREVER) if descending else (_FROM, 0)
         bound = start if after is None else after.stamp
-        rows = await self.connection.fetch(query, *scope_range(self.number).extents, bound)
+        rows = await self.connection.fetch(query, *collection_range(self.number).extents, bound)
         edges = {extent: -last if descending else first for extent, first, last in rows}
         waiting: list[Head] = []
         looked_at = 0
@@ -147,18 +151,22 @@ class Scope(NamedTuple):
             yield _sorted_by_age(ready, after, descending=descending)
 
 
-def _sorted_by_id(heads: Sequence[Head], after: Ending | None, *, descending: bool) -> list[Head]:
+def _sorted_by_id(
+    heads: Sequence[Head], after: PagePosition | None, *, descending: bool
+) -> list[Head]:
     ordered = sorted(heads, key=attrgetter("id"), reverse=descending)
     if after is None:
         return ordered
     return [head for head in ordered if (head.id < after.id if descending else head.id > after.id)]
 
 
-def _sorted_by_age(heads: Sequence[Head], after: Ending | None, *, descending: bool) -> list[Head]:
+def _sorted_by_age(
+    heads: Sequence[Head], after: PagePosition | None, *, descending: bool
+) -> list[Head]:
     ordered = sorted((_age(head, descending=descending), head.id, head) for head in heads)
     bound = None if after is None else (_age(after, descending=descending), after.id)
     return [head for age, id_, head in ordered if bound is None or (age, id_) > bound]
 
 
-def _age(head: Head | Ending, *, descending: bool) -> int:
+def _age(head: Head | PagePosition, *, descending: bool) -> int:
     return -head.stamp if descending else head.stamp

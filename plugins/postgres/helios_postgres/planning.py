@@ -8,8 +8,8 @@ import msgspec
 
 from helios_core.fhir.instants import to_stamp
 from helios_core.model.exports import ExportView, Level, Shard
-from helios_core.storage.extents import Range, scope_range
-from helios_core.storage.shard_ranges import Size, pieces_of, shards_of, size_of
+from helios_core.storage.extents import SeqRange, collection_range
+from helios_core.storage.shard_ranges import ViewSize, cut_shards, shard_count, total_size
 from helios_postgres.databases import Connection
 from helios_postgres.runs import Holding, holdings
 from helios_postgres.views import SHOWN, shown_by
@@ -97,16 +97,16 @@ class _Planning:
         size = await self._size(scope, holding)
         if size is None:
             return []
-        if self._view.cohort is not None and (pieces := pieces_of(size, self._shard_bytes)) > 1:
+        if self._view.cohort is not None and (pieces := shard_count(size, self._shard_bytes)) > 1:
             holding = (await self.holdings({scope: pieces}))[scope]
-        return list(shards_of(resource_type, holding.runs, size, shard_bytes=self._shard_bytes))
+        return list(cut_shards(resource_type, holding.runs, size, shard_bytes=self._shard_bytes))
 
-    async def _size(self, scope: int, holding: Holding) -> Size | None:
+    async def _size(self, scope: int, holding: Holding) -> ViewSize | None:
         """Give the size of what is shown, nearly, or None where nothing is."""
-        seqs = Range(first=holding.runs[0].first, end=holding.runs[-1].end)
+        seqs = SeqRange(first=holding.runs[0].first, end=holding.runs[-1].end)
         if self._view.cohort is not None:
             return await self._size_of_cohort(self._view.cohort.patients, scope, seqs)
-        size = size_of(holding.runs)
+        size = total_size(holding.runs)
         request = self._view.request
         bounded = request.since is not None or request.until is not None
         if bounded or holding.last_stamp > to_stamp(self._view.transaction_time):
@@ -114,8 +114,8 @@ class _Planning:
         return size if size.resources else None
 
     async def _size_of_cohort(
-        self, patients: frozenset[str], scope: int, seqs: Range
-    ) -> Size | None:
+        self, patients: frozenset[str], scope: int, seqs: SeqRange
+    ) -> ViewSize | None:
         sample = list(islice(patients, SAMPLE))
         if not sample:
             return None
@@ -127,9 +127,9 @@ class _Planning:
         if not shown and (certain or not await self._has_any_of(patients, scope, seqs)):
             return None
         factor = len(patients) / len(sample)
-        return Size(resources=resources * factor, bytes=float(total_bytes) * factor)
+        return ViewSize(resources=resources * factor, bytes=float(total_bytes) * factor)
 
-    async def _has_any_of(self, patients: frozenset[str], scope: int, seqs: Range) -> bool:
+    async def _has_any_of(self, patients: frozenset[str], scope: int, seqs: SeqRange) -> bool:
         """Look from the smaller side; where both are large, take it that they meet."""
         if len(patients) <= LOOKED_UP:
             bounds = (seqs.first, seqs.end)
@@ -139,7 +139,7 @@ class _Planning:
         rows = await self._connection.fetch(_SOME_PATIENTS, scope, LOOKED_UP)
         return len(rows) == LOOKED_UP or not patients.isdisjoint(row[0] for row in rows)
 
-    async def _shows_any(self, seqs: Range) -> bool:
+    async def _shows_any(self, seqs: SeqRange) -> bool:
         """Look at the first versions; where there are more, take it that one of them is shown."""
         shown, left = self._shown, LOOKED_UP
         bounds = (shown.at, shown.since, shown.until)
@@ -153,10 +153,10 @@ class _Planning:
                 return True
         return False
 
-    def _parameters(self, seqs: Range) -> tuple[Any, ...]:
+    def _parameters(self, seqs: SeqRange) -> tuple[Any, ...]:
         return (*self._shown.parameters(seqs), self._view.request.since is not None)
 
 
-def whole(scope: int, shard: Shard) -> Range:
+def whole(scope: int, shard: Shard) -> SeqRange:
     """Give the seqs of a shard."""
-    return scope_range(scope).within(start=shard.start, end=shard.end)
+    return collection_range(scope).within(start=shard.start, end=shard.end)

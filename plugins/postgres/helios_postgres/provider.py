@@ -9,16 +9,16 @@ from helios_core.fhir.instants import from_stamp, to_stamp
 from helios_core.fhir.search import Prefilter
 from helios_core.model.exports import ExportView, Shard
 from helios_core.storage.data_provider import (
-    Applied,
+    AppliedChange,
     Batch,
     DataProvider,
     Delete,
-    Page,
     Put,
-    Query,
+    SearchPage,
+    SearchQuery,
     StoredVersion,
 )
-from helios_core.storage.integrity import damaged_line
+from helios_core.storage.integrity import damage_of
 from helios_postgres import cohorts, lookups, searching
 from helios_postgres.clock import Clock
 from helios_postgres.databases import Database
@@ -152,7 +152,7 @@ class PostgresDataProvider(DataProvider):
 
     async def write(
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
-    ) -> list[Applied]:
+    ) -> list[AppliedChange]:
         """Apply changes in one transaction, under one stamp."""
         return await self._writer.write(tenant, fhir_version, changes)
 
@@ -193,11 +193,11 @@ class PostgresDataProvider(DataProvider):
         self,
         tenant: str,
         fhir_version: FHIRVersion,
-        query: Query,
+        query: SearchQuery,
         *,
         count: int,
         after: str | None = None,
-    ) -> Page:
+    ) -> SearchPage:
         """Give a page in any of the orders, of one state of the database."""
         scope = await self._scope(tenant, fhir_version, query.filter.resource_type)
         return await self._database.read(
@@ -216,7 +216,7 @@ class PostgresDataProvider(DataProvider):
         except BackendUnavailable:
             raise
         except BackendError:
-            return Batch(damaged=[damaged_line(place[1], resource_id, None)])
+            return Batch(damaged=[damage_of(place[1], resource_id, None)])
 
     async def _slice(self, view: ExportView, shard: Shard) -> Slice | None:
         request = view.request

@@ -12,10 +12,10 @@ from asyncpg import Record
 from xxhash import xxh3_64_intdigest
 
 from helios_core.errors import BackendError, BackendUnavailable
-from helios_core.hashes import HASHES, line_hash
+from helios_core.hashes import HASH_MODULUS, line_hash
 from helios_core.storage.data_provider import Batch
-from helios_core.storage.extents import Range
-from helios_core.storage.integrity import damaged_line, undamaged
+from helios_core.storage.extents import SeqRange
+from helios_core.storage.integrity import damage_of, verified_batch
 from helios_postgres.cohorts import StoredCohort, check
 from helios_postgres.databases import Connection
 from helios_postgres.replicas import Reads
@@ -98,7 +98,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 
     scope: int
     resource_type: str
-    seqs: Range
+    seqs: SeqRange
     shown: Shown
     cohort: StoredCohort | None = None
     """Whose resources alone are meant; None is everybody."""
@@ -139,7 +139,7 @@ class Reading:
         """Give those of some versions of a slice that are shown; seqs are in order."""
         for start in range(0, len(seqs), PICKED_AT_ONCE):
             some = seqs[start : start + PICKED_AT_ONCE]
-            bounds = Range(first=some[0], end=some[-1] + 1)
+            bounds = SeqRange(first=some[0], end=some[-1] + 1)
             sizes = await self._fetch(_SIZES_AMONG, of, bounds, list(some))
             async for batch in self._by_size(of, sizes, batch_bytes):
                 yield batch
@@ -164,13 +164,13 @@ class Reading:
     async def _windows(self, of: Slice) -> list[Window]:
         return await self._reads.run(of.shown.at, windows_of, of.seqs, of.shown)
 
-    async def _together(self, of: Slice, seqs: Range) -> Batch | None:
+    async def _together(self, of: Slice, seqs: SeqRange) -> Batch | None:
         """Give what is shown of a window, or None where its rows must be looked at."""
         runs = await _unless_damaged(self._fetch(_TOGETHER, of, seqs))
         return None if runs is None else _joined(runs)
 
     async def _fetch(
-        self, query: _Query, of: Slice, seqs: Range, *further: object
+        self, query: _Query, of: Slice, seqs: SeqRange, *further: object
     ) -> list[Record]:
         parameters = of.shown.parameters(seqs)
         if of.cohort is None:
@@ -218,7 +218,7 @@ class Reading:
         """Give rows as one batch, and as more where very many are damaged (P6)."""
         batch, damaged = _batch(sorted(rows, key=itemgetter(0)))
         named = await self._ask(of, _IDS, list(damaged)) if damaged else []
-        reports = [damaged_line(of.resource_type, id_, damaged[seq]) for seq, id_ in named]
+        reports = [damage_of(of.resource_type, id_, damaged[seq]) for seq, id_ in named]
         if batch.lines:
             yield batch
         del batch, damaged
@@ -279,7 +279,9 @@ def _joined(runs: Sequence[Record]) -> Batch | None:
     sums, sizes, texts = zip(*runs, strict=True)
     text = b"\n".join(text for text in texts if text is not None)
     packed = b"".join(sizes)
-    return undamaged(text, struct.unpack(f">{len(packed) // 4}i", packed), sum(map(int, sums)))
+    return verified_batch(
+        text, struct.unpack(f">{len(packed) // 4}i", packed), sum(map(int, sums))
+    )
 
 
 def _batch(rows: Sequence[_Row]) -> tuple[Batch, dict[int, bytes | None]]:
@@ -289,7 +291,7 @@ def _batch(rows: Sequence[_Row]) -> tuple[Batch, dict[int, bytes | None]]:
     seqs, hashes, lines = zip(*rows, strict=True)
     if None not in lines:
         digests = list(map(xxh3_64_intdigest, lines))
-        if (sum(digests) - sum(hashes)) % HASHES == 0:
+        if (sum(digests) - sum(hashes)) % HASH_MODULUS == 0:
             return Batch(lines=lines, digests=digests), {}
     whole = [line is not None and line_hash(line) == stored for _, stored, line in rows]
     damaged = {seq: line for seq, line, good in zip(seqs, lines, whole, strict=True) if not good}

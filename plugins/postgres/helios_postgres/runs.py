@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from helios_core.storage.shard_ranges import Run
+from helios_core.storage.shard_ranges import SeqRun
 from helios_postgres.databases import Connection
 from helios_postgres.views import Shown
 
@@ -60,7 +60,7 @@ _OF_PATIENTS = _joined(
 class Holding(msgspec.Struct):
     """What there is of a type that a view may show."""
 
-    runs: list[Run] = msgspec.field(default_factory=list)
+    runs: list[SeqRun] = msgspec.field(default_factory=list)
     last_stamp: int = -1
     """When the last of it was written, at the latest."""
 
@@ -76,8 +76,8 @@ async def holdings(
     """
     Give what there is of each scope that has anything, in runs that can be cut into its pieces.
 
-    The pieces are those of `helios_core.storage.shard_ranges`; None are as many as its bytes need. There are
-    no more than two runs for each, and one: extents between two cuts, and one that may be cut.
+    The pieces are those of `cut_shards`; None are as many as its bytes need. There are no more
+    than two runs for each, and one: extents between two cuts, and one that may be cut.
     """
     found = defaultdict[int, Holding](Holding)
     query = _OF_EVERYBODY if everybody else _OF_PATIENTS
@@ -87,6 +87,6 @@ async def holdings(
     )
     for scope, first, end, resources, size, last_stamp in rows:
         holding = found[scope]
-        holding.runs.append(Run(first=first, seqs=end - first, resources=resources, bytes=size))
+        holding.runs.append(SeqRun(first=first, seqs=end - first, resources=resources, bytes=size))
         holding.last_stamp = max(holding.last_stamp, last_stamp)
     return found

@@ -4,9 +4,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 from helios_core.fhir.search import Filter
-from helios_core.storage.data_provider import Order, Page, Query, StoredVersion
-from helios_core.storage.extents import scope_range
-from helios_core.storage.page_tokens import Ending, Filling, ending_of, token_after
+from helios_core.storage.data_provider import SearchPage, SearchQuery, SortOrder, StoredVersion
+from helios_core.storage.extents import collection_range
+from helios_core.storage.page_tokens import (
+    PageBuilder,
+    PagePosition,
+    make_page_token,
+    parse_page_token,
+)
 from helios_postgres.databases import Connection
 from helios_postgres.lookups import stored_version
 from helios_postgres.ordering import Head, Scope
@@ -31,15 +36,15 @@ NOTHING = 0
 
 
 async def search(
-    connection: Connection, scope: int, query: Query, *, count: int, after: str | None
-) -> Page:
+    connection: Connection, scope: int, query: SearchQuery, *, count: int, after: str | None
+) -> SearchPage:
     """
     Give a page of a search.
 
     Raises:
         InvalidParameter: `after` is not something a page in this order gave.
     """
-    ending = None if after is None else ending_of(after, query.order)
+    ending = None if after is None else parse_page_token(after, query.order)
     searching = _Search(Scope(connection, scope, query.filter.prefilter()), query.filter)
     async with aclosing(searching.matches(query.order, ending, count)) as matches:
         found, more = await _page(matches, count)
@@ -47,8 +52,10 @@ async def search(
     if query.total:
         whole = after is None and not more
         total = len(found) if whole else await searching.total()
-    return Page(
-        resources=found, next=token_after(found[-1], query.order) if more else None, total=total
+    return SearchPage(
+        resources=found,
+        next=make_page_token(found[-1], query.order) if more else None,
+        total=total,
     )
 
 
@@ -60,7 +67,7 @@ class _Search:
         self._filter = condition
 
     async def matches(
-        self, order: Order, after: Ending | None, count: int
+        self, order: SortOrder, after: PagePosition | None, count: int
     ) -> AsyncGenerator[StoredVersion]:
         """Give what matches, in order; `count` is how many are going to be asked for."""
         async with aclosing(self._scope.ordered(order, after)) as ordered:
@@ -73,7 +80,7 @@ class _Search:
     async def total(self) -> int:
         """Count all that match."""
         if self._filter.passes_everything:
-            extents = scope_range(self._scope.number).extents
+            extents = collection_range(self._scope.number).extents
             return int(await self._scope.connection.fetchval(_COUNT, *extents))
         total = 0
         async with aclosing(self._scope.unordered()) as unordered:
@@ -112,7 +119,7 @@ async def _page(
     matches: AsyncIterator[StoredVersion], count: int
 ) -> tuple[list[StoredVersion], bool]:
     """Give what fits on a page, and whether there is more."""
-    page = Filling(count)
+    page = PageBuilder(count)
     async for stored in matches:
         if page.full:
             return page.found, True

@@ -4,7 +4,7 @@ import msgspec
 
 from helios_core.fhir.instants import FOREVER, to_stamp
 from helios_core.model.exports import ExportView, Level
-from helios_core.storage.extents import Range
+from helios_core.storage.extents import SeqRange
 
 
 def shown(first: str, end: str) -> str:
@@ -34,7 +34,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     everybody: bool
     """Whether resources outside every compartment are shown."""
 
-    def parameters(self, seqs: Range) -> tuple[int, int, int, int, int, bool]:
+    def parameters(self, seqs: SeqRange) -> tuple[int, int, int, int, int, bool]:
         """Give what `SHOWN` is asked with."""
         return (seqs.first, seqs.end, self.at, self.since, self.until, self.everybody)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from helios_core.storage.extents import Range
+from helios_core.storage.extents import SeqRange
 from helios_postgres.databases import Connection
 from helios_postgres.views import Shown
 
@@ -19,12 +19,12 @@ ORDER BY extent
 class Window(msgspec.Struct, frozen=True, kw_only=True):
     """A run of seqs and how much is in it, whatever is shown of that."""
 
-    seqs: Range
+    seqs: SeqRange
     rows: int
     bytes: int
 
 
-async def windows_of(connection: Connection, seqs: Range, shown: Shown) -> list[Window]:
+async def windows_of(connection: Connection, seqs: SeqRange, shown: Shown) -> list[Window]:
     """Give one window for each extent that may hold something of a view, in order."""
     rows = await connection.fetch(_EXTENTS, *seqs.extents, shown.at, shown.since, shown.until)
     return [
@@ -41,6 +41,6 @@ def joined(windows: Sequence[Window], batch_bytes: int) -> Iterator[Window]:
         while end < len(windows) and (end == start or size + windows[end].bytes <= batch_bytes):
             rows, size = rows + windows[end].rows, size + windows[end].bytes
             end += 1
-        seqs = Range(first=windows[start].seqs.first, end=windows[end - 1].seqs.end)
+        seqs = SeqRange(first=windows[start].seqs.first, end=windows[end - 1].seqs.end)
         yield Window(seqs=seqs, rows=rows, bytes=size)
         start = end

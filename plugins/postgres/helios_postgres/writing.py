@@ -7,9 +7,9 @@ from asyncpg.exceptions import UniqueViolationError
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import from_stamp
-from helios_core.fhir.search import Terms, terms_of
+from helios_core.fhir.search import IndexTerms, terms_of
 from helios_core.hashes import line_hash
-from helios_core.storage.data_provider import Applied, Delete, Put
+from helios_core.storage.data_provider import AppliedChange, Delete, Put
 from helios_postgres import extents
 from helios_postgres.clock import Clock
 from helios_postgres.databases import Connection, Database
@@ -68,7 +68,7 @@ class Writer:
 
     async def write(
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
-    ) -> list[Applied]:
+    ) -> list[AppliedChange]:
         """
         Apply changes in order, in one transaction and under one stamp.
 
@@ -95,7 +95,7 @@ class Writer:
         connection: Connection,
         fhir_version: FHIRVersion,
         changes: Sequence[tuple[Put | Delete, Key]],
-    ) -> list[Applied]:
+    ) -> list[AppliedChange]:
         await connection.fetchrow(_PATIENCE)
         drafting = Drafting(await _lock(connection, {key for _, key in changes}))
         results = [drafting.apply(change, key) for change, key in changes]
@@ -164,7 +164,7 @@ class _Journal:
             postings.add(draft.seq, self._terms(draft, line))
         await postings.store(connection)
 
-    def _terms(self, draft: Draft, line: bytes | None) -> Terms | None:
+    def _terms(self, draft: Draft, line: bytes | None) -> IndexTerms | None:
         if draft.resource is None or line is None:
             return None
         resource = draft.resource

@@ -8,7 +8,7 @@ import obstore
 from helios_core.errors import PartMissing
 from helios_core.model.parts import PartKey, StoredPart
 from helios_core.storage.output_store import OutputStore
-from helios_core.storage.threads import finished, in_thread
+from helios_core.storage.threads import in_thread, run_to_end
 from helios_s3.buckets import Bucket
 from helios_s3.downloads import windows
 from helios_s3.failures import FAILURES, unavailable
@@ -37,7 +37,7 @@ class S3OutputStore(OutputStore):
                 del piece  # or it would be kept while the next one is made
             return await upload.finish()
         except BaseException:
-            await finished(upload.abandon())
+            await run_to_end(upload.abandon())
             raise
 
     async def read(

@@ -7,16 +7,25 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
-from helios_core.fhir.search import AllOf, AnyId, AnyOf, AnyTerm, Prefilter, Span, Updated, cost
+from helios_core.fhir.search import (
+    AllOf,
+    AnyId,
+    AnyOf,
+    AnyTerm,
+    Prefilter,
+    SpanWithin,
+    UpdatedWithin,
+    lookup_cost,
+)
 from helios_core.storage.extents import (
     EXTENT_BITS,
     EXTENT_ROWS,
-    Places,
-    Range,
-    common,
+    Positions,
+    SeqRange,
+    collection_range,
     extent_of,
-    scope_range,
-    united,
+    intersection_of,
+    union_of,
 )
 from helios_sqlite.indexing import UNKNOWN, unpacked
 from helios_sqlite.views import first_after
@@ -66,7 +75,7 @@ class Candidates:
         self._prefilter = AnyOf((prefilter, AnyTerm(frozenset({UNKNOWN}))))
         self._bounds = _bounds(prefilter)
 
-    def seqs(self, within: Range, *, descending: bool = False) -> Iterator[list[int]]:
+    def seqs(self, within: SeqRange, *, descending: bool = False) -> Iterator[list[int]]:
         """Give the seqs in a range, in order; nothing is read before it is asked for."""
         left = self._narrowed(within)
         count = 1
@@ -74,40 +83,40 @@ class Candidates:
             count = min(2 * count, EXTENTS_AT_ONCE)
             yield self._found(extents, left, descending=descending)
             if descending:
-                left = Range(first=left.first, end=extents[-1] << EXTENT_BITS)
+                left = SeqRange(first=left.first, end=extents[-1] << EXTENT_BITS)
             else:
-                left = Range(first=(extents[-1] + 1) << EXTENT_BITS, end=left.end)
+                left = SeqRange(first=(extents[-1] + 1) << EXTENT_BITS, end=left.end)
 
-    def picked(self, within: Range) -> Iterator[list[int]]:
+    def picked(self, within: SeqRange) -> Iterator[list[int]]:
         """Give those of the seqs in the connection's table `picked`, in order."""
         left = self._narrowed(within)
         while seqs := self._picked(left):
             places = self._places(self._prefilter, list(dict.fromkeys(map(extent_of, seqs))))
             yield [seq for seq in seqs if seq % EXTENT_ROWS in places.get(extent_of(seq), ())]
-            left = Range(first=seqs[-1] + 1, end=left.end)
+            left = SeqRange(first=seqs[-1] + 1, end=left.end)
 
-    def _narrowed(self, within: Range) -> Range:
+    def _narrowed(self, within: SeqRange) -> SeqRange:
         since, until = self._bounds
-        scope = scope_range(self._scope)
+        scope = collection_range(self._scope)
         first, end = within.first, within.end
         if since is not None:
             first = max(first, first_after(self._connection, scope, since - 1))
         if until is not None:
             end = min(end, first_after(self._connection, scope, until))
-        return Range(first=first, end=end)
+        return SeqRange(first=first, end=end)
 
-    def _extents(self, within: Range, count: int, *, descending: bool) -> list[int]:
+    def _extents(self, within: SeqRange, count: int, *, descending: bool) -> list[int]:
         if within.first >= within.end:
             return []
         query = _EXTENTS_DESCENDING if descending else _EXTENTS
         rows = self._connection.execute(query, (*within.extents, count))
         return [extent for (extent,) in rows.fetchall()]
 
-    def _picked(self, within: Range) -> list[int]:
+    def _picked(self, within: SeqRange) -> list[int]:
         bounds = (within.first, within.end, PICKED_AT_ONCE)
         return [seq for (seq,) in self._connection.execute(_PICKED, bounds).fetchall()]
 
-    def _found(self, extents: Sequence[int], within: Range, *, descending: bool) -> list[int]:
+    def _found(self, extents: Sequence[int], within: SeqRange, *, descending: bool) -> list[int]:
         places = self._places(self._prefilter, extents)
         seqs = (
             (extent << EXTENT_BITS) + place
@@ -116,33 +125,33 @@ class Candidates:
         )
         return [seq for seq in seqs if within.first <= seq < within.end]
 
-    def _places(self, prefilter: Prefilter, extents: Sequence[int]) -> Places:
+    def _places(self, prefilter: Prefilter, extents: Sequence[int]) -> Positions:
         match prefilter:
             case AnyTerm(terms):
                 return self._of_terms(terms, extents)
-            case Span():
+            case SpanWithin():
                 return self._of_span(prefilter, extents)
             case AnyId(ids):
                 return self._of_ids(ids, extents)
-            case Updated(since=since, until=until):
+            case UpdatedWithin(since=since, until=until):
                 return self._of_instants(since, until, extents)
             case AllOf(parts):
                 return self._of_all(parts, extents)
             case AnyOf(parts):
-                return united(self._places(part, extents) for part in parts)
+                return union_of(self._places(part, extents) for part in parts)
 
-    def _of_all(self, parts: Iterable[Prefilter], extents: Sequence[int]) -> Places:
+    def _of_all(self, parts: Iterable[Prefilter], extents: Sequence[int]) -> Positions:
         """Look further only where there was something, beginning with what costs least."""
-        found: Places | None = None
-        for part in sorted(parts, key=cost):
+        found: Positions | None = None
+        for part in sorted(parts, key=lookup_cost):
             places = self._places(part, extents)
-            found = places if found is None else common(found, places)
+            found = places if found is None else intersection_of(found, places)
             extents = [extent for extent in extents if extent in found]
             if not extents:
                 return {}
         return found or {}
 
-    def _of_terms(self, terms: Collection[int], extents: Sequence[int]) -> Places:
+    def _of_terms(self, terms: Collection[int], extents: Sequence[int]) -> Positions:
         parameters = {"extents": json.dumps(extents), "terms": json.dumps(list(terms))}
         found = defaultdict[int, set[int]](set)
         for extent, place, more in self._connection.execute(_POSTINGS, parameters):
@@ -151,7 +160,7 @@ class Candidates:
                 found[extent].update(unpacked(more))
         return found
 
-    def _of_span(self, span: Span, extents: Sequence[int]) -> Places:
+    def _of_span(self, span: SpanWithin, extents: Sequence[int]) -> Positions:
         parameters = {
             "extents": json.dumps(extents),
             "kind": span.group,
@@ -160,7 +169,7 @@ class Candidates:
         listed = ((extent, _PLACES.decode(places)) for extent, places in rows)
         return {extent: places for extent, places in listed if places}
 
-    def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> Places:
+    def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> Positions:
         first, last = min(extents), max(extents)
         bounds = (first << EXTENT_BITS, (last + 1) << EXTENT_BITS)
         rows = self._connection.execute(_OF_IDS, (self._scope, json.dumps(list(ids)), *bounds))
@@ -169,8 +178,10 @@ class Candidates:
             found[extent_of(seq)].add(seq % EXTENT_ROWS)
         return found
 
-    def _of_instants(self, since: int | None, until: int | None, extents: Sequence[int]) -> Places:
-        scope = scope_range(self._scope)
+    def _of_instants(
+        self, since: int | None, until: int | None, extents: Sequence[int]
+    ) -> Positions:
+        scope = collection_range(self._scope)
         first = scope.first if since is None else first_after(self._connection, scope, since - 1)
         end = scope.end if until is None else first_after(self._connection, scope, until)
         found: dict[int, set[int]] = {}
@@ -185,7 +196,7 @@ class Candidates:
 def _bounds(prefilter: Prefilter) -> tuple[int | None, int | None]:
     """Give the stamps outside of which nothing satisfies a prefilter, as far as is easily told."""
     match prefilter:
-        case Updated(since=since, until=until):
+        case UpdatedWithin(since=since, until=until):
             return since, until
         case AllOf(parts):
             each = [_bounds(part) for part in parts]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from helios_core.storage.extents import EXTENT_BITS, EXTENT_BYTES, EXTENT_ROWS, scope_range
+from helios_core.storage.extents import EXTENT_BITS, EXTENT_BYTES, EXTENT_ROWS, collection_range
 
 _LAST = """
 SELECT extent, appended, appended_bytes FROM extents
@@ -58,7 +58,7 @@ class Filler:
     """Gives out the seqs of a scope in ascending order, extent by extent."""
 
     def __init__(self, connection: sqlite3.Connection, scope: int) -> None:
-        first, last = scope_range(scope).extents
+        first, last = collection_range(scope).extents
         row: tuple[int, int, int] | None = connection.execute(_LAST, (first, last)).fetchone()
         self.extent, self._rows, self._bytes = row or (first, 0, 0)
 

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.search import TERMS_VERSION, Terms, terms_of
+from helios_core.fhir.search import TERMS_VERSION, IndexTerms, terms_of
 from helios_core.hashes import line_hash
-from helios_core.storage.extents import EXTENT_ROWS, scope_range
+from helios_core.storage.extents import EXTENT_ROWS, collection_range
 
 UNKNOWN = 0
 """The term of versions whose content could not be read: any search may be about them."""
@@ -30,7 +30,7 @@ class Postings:
         self._places = defaultdict[int, defaultdict[int, list[int]]](lambda: defaultdict(list))
         self._spans: list[tuple[int, int, int, int, int]] = []
 
-    def add(self, seq: int, terms: Terms) -> None:
+    def add(self, seq: int, terms: IndexTerms) -> None:
         """Note what is in a version; seqs come in ascending order."""
         extent, place = divmod(seq, EXTENT_ROWS)
         places = self._places[extent]
@@ -41,7 +41,7 @@ class Postings:
 
     def add_unreadable(self, seq: int) -> None:
         """Note a version that has to be looked at in every search."""
-        self.add(seq, Terms(terms=frozenset({UNKNOWN})))
+        self.add(seq, IndexTerms(terms=frozenset({UNKNOWN})))
 
     def store(self, connection: sqlite3.Connection) -> None:
         """Write everything down."""
@@ -78,7 +78,7 @@ def index_anew(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM postings")
     connection.execute("DELETE FROM spans")
     for scope, fhir_version, resource_type in connection.execute(_SCOPES).fetchall():
-        for (extent,) in connection.execute(_EXTENTS, scope_range(scope).extents).fetchall():
+        for (extent,) in connection.execute(_EXTENTS, collection_range(scope).extents).fetchall():
             _index(connection, extent, FHIRVersion(fhir_version), resource_type)
     connection.execute("UPDATE search_index SET terms_version = ?", (TERMS_VERSION,))
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from aiosqlite import Connection
 
-from helios_core.storage.threads import finished, in_thread
+from helios_core.storage.threads import in_thread, run_to_end
 from helios_sqlite.failures import primary_code, translated
 from helios_sqlite.files import open_file
 from helios_sqlite.settings import SQLiteSettings
@@ -47,10 +47,10 @@ class JobDatabase:
             ConfigurationError: The file cannot be used.
         """
         try:
-            _ = await finished(self._connection)
+            _ = await run_to_end(self._connection)
             yield self
         finally:
-            await finished(self._close())
+            await run_to_end(self._close())
 
     @asynccontextmanager
     async def transaction(self, begin: Iterable[str] = WRITE) -> AsyncIterator[Connection]:
@@ -95,7 +95,7 @@ class JobDatabase:
             with translated():
                 async with self._turn:
                     try:
-                        return await finished(rows_of(self._connection, query, parameters))
+                        return await run_to_end(rows_of(self._connection, query, parameters))
                     except sqlite3.OperationalError as error:
                         if not _is_busy(error, deadline):
                             raise
@@ -126,7 +126,7 @@ async def _undone_on_error(connection: Connection) -> AsyncIterator[None]:
         yield
     except BaseException:
         # It queues behind a statement still running; after a COMMIT it does nothing.
-        await finished(connection.rollback())
+        await run_to_end(connection.rollback())
         raise
 
 

@@ -12,7 +12,7 @@ from aiosqlite import Connection
 
 from helios_core.errors import JobNotFound, TooManyExports
 from helios_core.model.exports import Shard
-from helios_core.model.jobs import Job, JobStatus, Lease, Progress
+from helios_core.model.jobs import Job, JobProgress, JobStatus, Lease
 from helios_core.model.parts import Part
 from helios_core.storage.job_store import JobStore
 from helios_sqlite import leasing
@@ -121,12 +121,12 @@ class SQLiteJobStore(JobStore):
         """Give the tenant's jobs, newest first."""
         return await self._jobs(_LIST, tenant)
 
-    async def progress(self, tenant: str, job_id: str) -> Progress:
+    async def progress(self, tenant: str, job_id: str) -> JobProgress:
         """Count published resources and those that holders reported."""
         done, total, shards_done, shards_total = map(
             int, await self._row(_PROGRESS, tenant, job_id)
         )
-        return Progress(
+        return JobProgress(
             resources_done=done,
             resources_total=total,
             shards_done=shards_done,

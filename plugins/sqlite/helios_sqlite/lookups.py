@@ -10,7 +10,7 @@ import msgspec
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import FOREVER, from_stamp, to_stamp
 from helios_core.storage.data_provider import StoredVersion
-from helios_core.storage.integrity import checked
+from helios_core.storage.integrity import verified_version
 from helios_sqlite.scopes import NOWHERE, find_scope
 
 COLUMNS = "SELECT seq, id, version_id, since_stamp, deleted, line_hash, content FROM versions "
@@ -106,4 +106,4 @@ def stored_version(resource_type: str, row: Row) -> StoredVersion:
         last_updated=from_stamp(since_stamp),
         content=content,
     )
-    return checked(version, deleted=bool(deleted), stored_hash=stored_hash)
+    return verified_version(version, deleted=bool(deleted), stored_hash=stored_hash)

@@ -9,11 +9,11 @@ import msgspec
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import to_stamp
-from helios_core.hashes import line_hash, unsigned
+from helios_core.hashes import line_hash, to_unsigned
 from helios_core.model.exports import ExportView
 from helios_core.storage.data_provider import Batch, Damaged
-from helios_core.storage.extents import scope_range
-from helios_core.storage.integrity import damaged_line
+from helios_core.storage.extents import collection_range
+from helios_core.storage.integrity import damage_of
 from helios_sqlite.scopes import NOWHERE, find_scope
 from helios_sqlite.views import filter_of
 
@@ -39,7 +39,7 @@ def among(
     scope = find_scope(connection, request.tenant, request.fhir_version, resource_type)
     if scope is None:
         return set()
-    shown = msgspec.structs.asdict(filter_of(view, scope, scope_range(scope)))
+    shown = msgspec.structs.asdict(filter_of(view, scope, collection_range(scope)))
     rows = connection.execute(_AMONG, shown | {"ids": json.dumps(list(ids))})
     if view.cohort is None:
         return {resource_id for resource_id, _ in rows}
@@ -62,8 +62,8 @@ def fetch(
     parameters = {"ids": json.dumps(list(ids)), "scope": number, "at": to_stamp(at)}
     for resource_id, size, stored_hash, line in connection.execute(_FETCH, parameters):
         if line is None or len(line) != size or line_hash(line) != stored_hash:
-            damaged.append(damaged_line(scope[2], resource_id, line))
+            damaged.append(damage_of(scope[2], resource_id, line))
         else:
             lines.append(line)
-            digests.append(unsigned(stored_hash))
+            digests.append(to_unsigned(stored_hash))
     return Batch(lines=lines, damaged=damaged, digests=digests)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from helios_core.fhir.search import Prefilter
 from helios_core.storage.data_provider import Batch
-from helios_core.storage.extents import Range
+from helios_core.storage.extents import SeqRange
 from helios_sqlite import reading
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.failures import is_damage
@@ -24,7 +24,7 @@ class Narrowed:
         self._left: Slice | None = whole
         self._pending: list[int] = []
         candidates = Candidates(connection, whole.shown.scope, prefilter)
-        seqs = Range(first=whole.shown.first, end=whole.shown.end)
+        seqs = SeqRange(first=whole.shown.first, end=whole.shown.end)
         self._windows: Iterator[list[int]] | None = (
             candidates.picked(seqs) if whole.picked else candidates.seqs(seqs)
         )

@@ -10,8 +10,8 @@ import msgspec
 
 from helios_core.fhir.instants import to_stamp
 from helios_core.model.exports import ExportView, Level, Shard
-from helios_core.storage.extents import EXTENT_BITS, scope_range
-from helios_core.storage.shard_ranges import Run, Size, shards_of, size_of
+from helios_core.storage.extents import EXTENT_BITS, collection_range
+from helios_core.storage.shard_ranges import SeqRun, ViewSize, cut_shards, total_size
 from helios_sqlite.failures import is_damage
 from helios_sqlite.scopes import Scope, all_scopes
 from helios_sqlite.views import filter_of, seqs_of
@@ -81,7 +81,7 @@ class _Planning:
         self._view = view
         self._scope = scope
         self._seqs = _unless_damaged(
-            lambda: seqs_of(connection, view, scope), otherwise=scope_range(scope.number)
+            lambda: seqs_of(connection, view, scope), otherwise=collection_range(scope.number)
         )
 
     def shards(self, shard_bytes: int) -> Iterator[Shard]:
@@ -90,11 +90,11 @@ class _Planning:
         if size is None:
             return
         start = None if self._view.request.since is None else str(self._seqs.first)
-        yield from shards_of(
+        yield from cut_shards(
             self._scope.resource_type, runs, size, shard_bytes=shard_bytes, start=start
         )
 
-    def _runs(self) -> Iterator[Run]:
+    def _runs(self) -> Iterator[SeqRun]:
         seqs = self._seqs
         whole = self._view.cohort is None and self._view.request.level is Level.SYSTEM
         for row in self._connection.execute(_EXTENTS, seqs.extents):
@@ -103,19 +103,19 @@ class _Planning:
             end = min(seqs.end, (extent << EXTENT_BITS) + appended)
             if first < end:
                 share = (end - first) / appended
-                yield Run(
+                yield SeqRun(
                     first=first,
                     seqs=end - first,
                     resources=share * (live if whole else compartment_live),
                     bytes=share * (live_bytes if whole else compartment_bytes),
                 )
 
-    def _size(self, runs: Sequence[Run]) -> Size | None:
+    def _size(self, runs: Sequence[SeqRun]) -> ViewSize | None:
         """Give the size of what is shown, nearly, or None where nothing is."""
-        counted = size_of(runs)
+        counted = total_size(runs)
         return _unless_damaged(lambda: self._size_shown(counted), otherwise=counted)
 
-    def _size_shown(self, size: Size) -> Size | None:
+    def _size_shown(self, size: ViewSize) -> ViewSize | None:
         if self._view.cohort is not None:
             return self._size_of_cohort(self._view.cohort.patients)
         request = self._view.request
@@ -124,7 +124,7 @@ class _Planning:
             return size if self._shows_any() else None
         return size if size.resources else None
 
-    def _size_of_cohort(self, patients: frozenset[str]) -> Size | None:
+    def _size_of_cohort(self, patients: frozenset[str]) -> ViewSize | None:
         sample = list(islice(patients, SAMPLE))
         if not sample:
             return None
@@ -133,7 +133,7 @@ class _Planning:
         if not shown and (certain or not self._has_any_of(patients)):
             return None
         factor = len(patients) / len(sample)
-        return Size(resources=resources * factor, bytes=total_bytes * factor)
+        return ViewSize(resources=resources * factor, bytes=total_bytes * factor)
 
     def _has_any_of(self, patients: frozenset[str]) -> bool:
         """Look from the smaller side; where both are large, take it that they meet."""

@@ -8,13 +8,13 @@ from helios_core.fhir.instants import from_stamp
 from helios_core.fhir.search import Prefilter
 from helios_core.model.exports import ExportView, Shard
 from helios_core.storage.data_provider import (
-    Applied,
+    AppliedChange,
     Batch,
     DataProvider,
     Delete,
-    Page,
     Put,
-    Query,
+    SearchPage,
+    SearchQuery,
     StoredVersion,
 )
 from helios_sqlite import lookups, membership, reading, searching
@@ -135,7 +135,7 @@ class SQLiteDataProvider(DataProvider):
 
     async def write(
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
-    ) -> list[Applied]:
+    ) -> list[AppliedChange]:
         """Apply changes in one transaction, under one stamp."""
         return await self._database.write(write, tenant, fhir_version, changes)
 
@@ -169,11 +169,11 @@ class SQLiteDataProvider(DataProvider):
         self,
         tenant: str,
         fhir_version: FHIRVersion,
-        query: Query,
+        query: SearchQuery,
         *,
         count: int,
         after: str | None = None,
-    ) -> Page:
+    ) -> SearchPage:
         """Give a page in any of the orders."""
         scope = (tenant, fhir_version, query.filter.resource_type)
         return await self._database.read(searching.search, scope, query, count=count, after=after)

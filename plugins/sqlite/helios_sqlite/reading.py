@@ -8,11 +8,11 @@ from itertools import accumulate, takewhile
 
 import msgspec
 
-from helios_core.hashes import line_hash, unsigned
+from helios_core.hashes import line_hash, to_unsigned
 from helios_core.model.exports import Cohort, ExportView, Shard
 from helios_core.storage.data_provider import Batch, Damaged
-from helios_core.storage.extents import EXTENT_BITS, Range, scope_range
-from helios_core.storage.integrity import damaged_line, undamaged
+from helios_core.storage.extents import EXTENT_BITS, SeqRange, collection_range
+from helios_core.storage.integrity import damage_of, verified_batch
 from helios_sqlite.databases import Reader
 from helios_sqlite.failures import is_damage, primary_code
 from helios_sqlite.scopes import find_scope
@@ -134,7 +134,7 @@ def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
     scope = find_scope(connection, request.tenant, request.fhir_version, shard.resource_type)
     if scope is None:
         return None
-    seqs = scope_range(scope).within(start=shard.start, end=shard.end)
+    seqs = collection_range(scope).within(start=shard.start, end=shard.end)
     shown = filter_of(view, scope, seqs)
     if view.cohort is not None:
         _load(reader, view.cohort)
@@ -210,8 +210,8 @@ def _next_window(
 
 
 def _wide_window(
-    connection: sqlite3.Connection, left: Slice, seqs: Range, batch_bytes: int
-) -> tuple[Range, Batch | None]:
+    connection: sqlite3.Connection, left: Slice, seqs: SeqRange, batch_bytes: int
+) -> tuple[SeqRange, Batch | None]:
     """Give what a cohort has in several extents, or only the first of them to read with care."""
     first, last = seqs.extents
     bounds = {"first": first, "last": last, "bits": EXTENT_BITS, "most": EXTENTS_AT_ONCE}
@@ -221,7 +221,7 @@ def _wide_window(
     single = seqs.within_extent(extents[0][0])
     if count <= 1:
         return single, None
-    window = Range(first=seqs.first, end=seqs.within_extent(extents[count - 1][0]).end)
+    window = SeqRange(first=seqs.first, end=seqs.within_extent(extents[count - 1][0]).end)
     together = _row(connection, left, window)
     if len(together[-1] or b"") > batch_bytes:
         return single, None
@@ -229,28 +229,28 @@ def _wide_window(
     return (single, None) if batch is None else (window, batch)
 
 
-def _row(connection: sqlite3.Connection, left: Slice, window: Range) -> _Together:
+def _row(connection: sqlite3.Connection, left: Slice, window: SeqRange) -> _Together:
     query = _WINDOW_OF_COHORT if left.picked else _WINDOW
     parameters = left.parameters(first=window.first, end=window.end)
     row: _Together = connection.execute(query, parameters).fetchone()
     return row
 
 
-def _remaining(connection: sqlite3.Connection, left: Slice) -> Range | None:
+def _remaining(connection: sqlite3.Connection, left: Slice) -> SeqRange | None:
     """Give the range left to read, of a cohort from its next version on; None if there is none."""
     first, end = left.shown.first, left.shown.end
     if not left.picked:
-        return Range(first=first, end=end)
+        return SeqRange(first=first, end=end)
     picked: int | None
     [picked] = connection.execute(_FIRST_PICKED, (first, end)).fetchone()
-    return None if picked is None else Range(first=picked, end=end)
+    return None if picked is None else SeqRange(first=picked, end=end)
 
 
 def _undamaged(high: float, low: float, sizes: str | None, content: bytes | None) -> Batch | None:
     """Give the lines of a window, or None if they are not those that were written."""
     if sizes is None:
         return Batch()
-    return undamaged(content or b"", map(int, sizes.split(",")), (int(high) << 32) + int(low))
+    return verified_batch(content or b"", map(int, sizes.split(",")), (int(high) << 32) + int(low))
 
 
 def next_among(
@@ -288,10 +288,10 @@ def _gather(
         if size > batch_bytes:
             line = _large(connection, seq)  # noqa: PLW2901 - the query left it out
         if line is None or len(line) != size or line_hash(line) != stored_hash:
-            damaged.append(damaged_line(left.resource_type, resource_id, line))
+            damaged.append(damage_of(left.resource_type, resource_id, line))
             continue
         lines.append(line)
-        digests.append(unsigned(stored_hash))
+        digests.append(to_unsigned(stored_hash))
         room -= size
     return Batch(lines=lines, damaged=damaged, digests=digests), following
 

@@ -11,9 +11,15 @@ import msgspec
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import FOREVER
-from helios_core.storage.data_provider import Order, Page, Query, StoredVersion
-from helios_core.storage.extents import Range, scope_range
-from helios_core.storage.page_tokens import BY_ID, Ending, Filling, ending_of, token_after
+from helios_core.storage.data_provider import SearchPage, SearchQuery, SortOrder, StoredVersion
+from helios_core.storage.extents import SeqRange, collection_range
+from helios_core.storage.page_tokens import (
+    ID_ORDERS,
+    PageBuilder,
+    PagePosition,
+    make_page_token,
+    parse_page_token,
+)
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.lookups import COLUMNS, Row, stored_version
 from helios_sqlite.scopes import NOWHERE, find_scope
@@ -22,12 +28,12 @@ from helios_sqlite.views import first_after
 _LIVE = f"until_stamp = {FOREVER} AND NOT deleted "
 _HEADS = "SELECT since_stamp, id, seq FROM versions "
 _BY_ID = {
-    Order.ID: _HEADS + f"WHERE scope = ? AND id > ? AND {_LIVE} ORDER BY id",
-    Order.ID_DESCENDING: _HEADS + f"WHERE scope = ? AND id < ? AND {_LIVE} ORDER BY id DESC",
+    SortOrder.ID: _HEADS + f"WHERE scope = ? AND id > ? AND {_LIVE} ORDER BY id",
+    SortOrder.ID_DESCENDING: _HEADS + f"WHERE scope = ? AND id < ? AND {_LIVE} ORDER BY id DESC",
 }
 _BY_SEQ = {
-    Order.LAST_UPDATED: _HEADS + f"WHERE seq >= ? AND seq < ? AND {_LIVE} ORDER BY seq",
-    Order.LAST_UPDATED_DESCENDING: _HEADS
+    SortOrder.LAST_UPDATED: _HEADS + f"WHERE seq >= ? AND seq < ? AND {_LIVE} ORDER BY seq",
+    SortOrder.LAST_UPDATED_DESCENDING: _HEADS
     + f"WHERE seq >= ? AND seq < ? AND {_LIVE} ORDER BY seq DESC",
 }
 _OF_SEQS = "WHERE seq IN (SELECT value FROM json_each(?)) AND "
@@ -54,11 +60,11 @@ class _Head(NamedTuple):
 def search(
     connection: sqlite3.Connection,
     scope: tuple[str, FHIRVersion, str],
-    query: Query,
+    query: SearchQuery,
     *,
     count: int,
     after: str | None,
-) -> Page:
+) -> SearchPage:
     """
     Give a page of a search.
 
@@ -66,32 +72,32 @@ def search(
         InvalidParameter: `after` is not something a page in this order gave.
     """
     searching = _Search(connection, find_scope(connection, *scope) or NOWHERE, query)
-    heads = searching.heads(None if after is None else ending_of(after, query.order))
+    heads = searching.heads(None if after is None else parse_page_token(after, query.order))
     with closing(heads):
         found, more = _page(searching.matches(heads), count)
-    following = token_after(found[-1], query.order) if more else None
+    following = make_page_token(found[-1], query.order) if more else None
     total = None
     if query.total:
         whole = after is None and not more
         total = len(found) if whole else searching.total()
-    return Page(resources=found, next=following, total=total)
+    return SearchPage(resources=found, next=following, total=total)
 
 
 class _Search:
     """One query within one scope."""
 
-    def __init__(self, connection: sqlite3.Connection, scope: int, query: Query) -> None:
+    def __init__(self, connection: sqlite3.Connection, scope: int, query: SearchQuery) -> None:
         self._connection = connection
         self._scope = scope
-        self._range = scope_range(scope)
+        self._range = collection_range(scope)
         self._filter = query.filter
         self._order = query.order
         prefilter = query.filter.prefilter()
         self._candidates = None if prefilter is None else Candidates(connection, scope, prefilter)
 
-    def heads(self, after: Ending | None) -> Generator[_Head]:
+    def heads(self, after: PagePosition | None) -> Generator[_Head]:
         """Give what may match, in order, beginning behind one."""
-        if self._order in BY_ID:
+        if self._order in ID_ORDERS:
             return self._by_id(after)
         return self._by_age(after)
 
@@ -121,15 +127,15 @@ class _Search:
         for window in self._candidates.seqs(self._range):
             yield from self._connection.execute(_CONTENTS_AMONG, (json.dumps(window),))
 
-    def _by_id(self, after: Ending | None) -> Generator[_Head]:
+    def _by_id(self, after: PagePosition | None) -> Generator[_Head]:
         few = self._few_candidates()
         if few is not None:
-            descending = self._order is Order.ID_DESCENDING
+            descending = self._order is SortOrder.ID_DESCENDING
             for head in sorted(few, key=lambda head: head.id, reverse=descending):
                 if after is None or (head.id < after.id if descending else head.id > after.id):
                     yield head
             return
-        first = "" if self._order is Order.ID else _BEYOND_ALL_IDS
+        first = "" if self._order is SortOrder.ID else _BEYOND_ALL_IDS
         key = (self._scope, first if after is None else after.id)
         with closing(self._connection.execute(_BY_ID[self._order], key)) as rows:
             yield from map(_Head._make, rows)
@@ -138,30 +144,30 @@ class _Search:
         """Give the candidates, or None if they are too many to be sorted."""
         if self._candidates is None:
             return None
-        heads = self._of_range(self._range, Order.LAST_UPDATED)
+        heads = self._of_range(self._range, SortOrder.LAST_UPDATED)
         with closing(heads):
             few = list(islice(heads, SORTED_AT_ONCE + 1))
         return few if len(few) <= SORTED_AT_ONCE else None
 
-    def _by_age(self, after: Ending | None) -> Generator[_Head]:
+    def _by_age(self, after: PagePosition | None) -> Generator[_Head]:
         heads = self._of_range(self._narrowed(after), self._order)
         for stamp, together in groupby(heads, key=lambda head: head.stamp):
             for head in sorted(together):
                 if after is None or stamp != after.stamp or head.id > after.id:
                     yield head
 
-    def _narrowed(self, after: Ending | None) -> Range:
+    def _narrowed(self, after: PagePosition | None) -> SeqRange:
         """Give the range from the instant on, or up to and including it."""
         if after is None:
             return self._range
-        if self._order is Order.LAST_UPDATED:
+        if self._order is SortOrder.LAST_UPDATED:
             first = first_after(self._connection, self._range, after.stamp - 1)
             return msgspec.structs.replace(self._range, first=first)
         end = first_after(self._connection, self._range, after.stamp)
         return msgspec.structs.replace(self._range, end=end)
 
-    def _of_range(self, seqs: Range, order: Order) -> Generator[_Head]:
-        descending = order is Order.LAST_UPDATED_DESCENDING
+    def _of_range(self, seqs: SeqRange, order: SortOrder) -> Generator[_Head]:
+        descending = order is SortOrder.LAST_UPDATED_DESCENDING
         if self._candidates is not None:
             for window in self._candidates.seqs(seqs, descending=descending):
                 yield from self._among(window, descending=descending)
@@ -176,7 +182,7 @@ class _Search:
 
 def _page(matches: Iterable[StoredVersion], count: int) -> tuple[list[StoredVersion], bool]:
     """Give what fits on a page, and whether there is more."""
-    page = Filling(count)
+    page = PageBuilder(count)
     for stored in matches:
         if page.full:
             return page.found, True

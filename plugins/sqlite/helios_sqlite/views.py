@@ -7,7 +7,7 @@ import msgspec
 
 from helios_core.fhir.instants import FOREVER, to_stamp
 from helios_core.model.exports import ExportView, Level
-from helios_core.storage.extents import EXTENT_BITS, Range, scope_range
+from helios_core.storage.extents import EXTENT_BITS, SeqRange, collection_range
 from helios_sqlite.scopes import Scope
 
 _LAST_EXTENT_FROM = """
@@ -31,7 +31,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     end: int
 
 
-def filter_of(view: ExportView, scope: int, seqs: Range) -> Filter:
+def filter_of(view: ExportView, scope: int, seqs: SeqRange) -> Filter:
     """Give the filter of a view within a range of a scope."""
     since, until = view.request.since, view.request.until
     return Filter(
@@ -45,20 +45,20 @@ def filter_of(view: ExportView, scope: int, seqs: Range) -> Filter:
     )
 
 
-def seqs_of(connection: sqlite3.Connection, view: ExportView, scope: Scope) -> Range:
+def seqs_of(connection: sqlite3.Connection, view: ExportView, scope: Scope) -> SeqRange:
     """Give the range outside of which a scope has nothing for a view, by the order of stamps."""
-    whole = scope_range(scope.number)
+    whole = collection_range(scope.number)
     since, until = view.request.since, view.request.until
     last = to_stamp(view.transaction_time)
     if until is not None:
         last = min(last, to_stamp(until) - 1)
-    return Range(
+    return SeqRange(
         first=whole.first if since is None else first_after(connection, whole, to_stamp(since)),
         end=whole.end if last >= scope.last_stamp else first_after(connection, whole, last),
     )
 
 
-def first_after(connection: sqlite3.Connection, whole: Range, stamp: int) -> int:
+def first_after(connection: sqlite3.Connection, whole: SeqRange, stamp: int) -> int:
     """Give the seq that a scope's first version after an instant has, or would have."""
     row = connection.execute(_LAST_EXTENT_FROM, (*whole.extents, stamp)).fetchone()
     if row is None:

@@ -12,8 +12,8 @@ from helios_core.errors import VersionConflict
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import FOREVER, from_stamp
 from helios_core.fhir.search import terms_of
-from helios_core.hashes import line_hash, signed
-from helios_core.storage.data_provider import Applied, Delete, Outcome, Put
+from helios_core.hashes import line_hash, to_signed
+from helios_core.storage.data_provider import AppliedChange, ChangeResult, Delete, Put
 from helios_core.storage.extents import extent_of
 from helios_sqlite.clock import next_stamp, remember
 from helios_sqlite.extents import Counts, Filler, add_counts
@@ -84,7 +84,7 @@ class _ScopeWriter:
         rows = connection.execute(_CURRENT, {"scope": scope, "ids": json.dumps(ids)})
         self._current = {row[0]: _Current._make(row[1:]) for row in rows}
 
-    def apply(self, change: Put | Delete) -> Applied:
+    def apply(self, change: Put | Delete) -> AppliedChange:
         if isinstance(change, Put):
             current = self._current.get(change.resource.id)
             _check(change, current)
@@ -93,12 +93,14 @@ class _ScopeWriter:
         _check(change, current)
         return self._delete(change, current)
 
-    def _put(self, change: Put, current: _Current | None) -> Applied:
+    def _put(self, change: Put, current: _Current | None) -> AppliedChange:
         resource = change.resource
-        content_hash = signed(resource.content_hash)
+        content_hash = to_signed(resource.content_hash)
         live = current is not None and not current.deleted
         if current is not None and live and current.content_hash == content_hash:
-            return _applied(Outcome.UNCHANGED, current.version_id, from_stamp(current.since_stamp))
+            return _applied(
+                ChangeResult.UNCHANGED, current.version_id, from_stamp(current.since_stamp)
+            )
         version_id = 1 if current is None else current.version_id + 1
         line = resource.stamped(version_id, self._journal.instant)
         seq = self._append(
@@ -112,17 +114,19 @@ class _ScopeWriter:
             seq,
             resource.terms or terms_of(line, self._journal.fhir_version, resource.resource_type),
         )
-        outcome = Outcome.UPDATED if live else Outcome.CREATED
+        outcome = ChangeResult.UPDATED if live else ChangeResult.CREATED
         return _applied(outcome, version_id, self._journal.instant)
 
-    def _delete(self, change: Delete, current: _Current | None) -> Applied:
+    def _delete(self, change: Delete, current: _Current | None) -> AppliedChange:
         if current is None:
-            return _applied(Outcome.ABSENT, 0, None)
+            return _applied(ChangeResult.ABSENT, 0, None)
         if current.deleted:
-            return _applied(Outcome.ABSENT, current.version_id, from_stamp(current.since_stamp))
+            return _applied(
+                ChangeResult.ABSENT, current.version_id, from_stamp(current.since_stamp)
+            )
         version_id = current.version_id + 1
         self._append(change.id, version_id, line=None, content_hash=0, patients=current.patients)
-        return _applied(Outcome.DELETED, version_id, self._journal.instant)
+        return _applied(ChangeResult.DELETED, version_id, self._journal.instant)
 
     def _append(
         self,
@@ -166,7 +170,7 @@ def write(
     tenant: str,
     fhir_version: FHIRVersion,
     changes: Sequence[Put | Delete],
-) -> list[Applied]:
+) -> list[AppliedChange]:
     """
     Apply changes in order, all under one stamp, and tell what became of each.
 
@@ -211,5 +215,7 @@ def _check(change: Put | Delete, current: _Current | None) -> None:
         )
 
 
-def _applied(outcome: Outcome, version_id: int, last_updated: datetime | None) -> Applied:
-    return Applied(outcome=outcome, version_id=version_id, last_updated=last_updated)
+def _applied(
+    outcome: ChangeResult, version_id: int, last_updated: datetime | None
+) -> AppliedChange:
+    return AppliedChange(outcome=outcome, version_id=version_id, last_updated=last_updated)

@@ -2,19 +2,20 @@ import msgspec
 import pytest
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
-from helios_core.export.kickoff.accept import Call, Policy, read_request
+from helios_core.export.kickoff.parameters import KickoffRequest, ExportPolicy
+from helios_core.export.kickoff.parsing import parse_kickoff
 from helios_core.fhir.bulk_data import GUIDES, GuideVersion
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.model.exports import Level
 
-DRAFT = Policy(guide=GUIDES[GuideVersion.DRAFT_4])
+DRAFT = ExportPolicy(guide=GUIDES[GuideVersion.DRAFT_4])
 STRICT = "respond-async, handling=strict"
 LENIENT = "respond-async, handling=lenient"
 
 
 def call(*query, policy=None, body=None, prefer="respond-async", level=Level.SYSTEM):
     parameters = {"resourceType": "Parameters", "parameter": body}
-    return Call(
+    return KickoffRequest(
         tenant="default",
         fhir_version=FHIRVersion.R4,
         level=level,
@@ -23,7 +24,7 @@ def call(*query, policy=None, body=None, prefer="respond-async", level=Level.SYS
         body=None if body is None else msgspec.json.encode(parameters),
         prefer=[prefer],
         base_url="http://localhost",
-        policy=policy or Policy(),
+        policy=policy or ExportPolicy(),
     )
 
 
@@ -34,21 +35,21 @@ def test_the_draft_of_version_4_has_no_comma_lists(name):
     both = [("_type", "Patient"), (name, value)] if name != "_type" else [(name, value)]
 
     with pytest.raises((InvalidParameter, UnsupportedParameter)):
-        read_request(call(*both, policy=DRAFT))
+        parse_kickoff(call(*both, policy=DRAFT))
 
 
 def test_the_draft_of_version_4_repeats_instead():
     """B4-02: repeated entries mean what a list meant."""
     types = [("_type", "Patient"), ("_type", "Observation")]
 
-    assert read_request(call(*types, policy=DRAFT)).types == ("Patient", "Observation")
+    assert parse_kickoff(call(*types, policy=DRAFT)).types == ("Patient", "Observation")
 
 
 def test_a_comma_inside_a_query_keeps_its_meaning_in_the_draft():
     """B4-02: it joins values of the search, not queries."""
     query = ("_typeFilter", "Patient?gender=male,female")
 
-    request = read_request(call(("_type", "Patient"), query, policy=DRAFT))
+    request = parse_kickoff(call(("_type", "Patient"), query, policy=DRAFT))
 
     assert [each.resource_type for each in request.filters] == ["Patient"]
 
@@ -56,7 +57,7 @@ def test_a_comma_inside_a_query_keeps_its_meaning_in_the_draft():
 @pytest.mark.parametrize("size", [{"valueInteger": 5000}, {"valueString": "5000"}])
 def test_the_largest_file_that_is_wanted_is_frozen_into_the_request(size):
     """B4-08: in the draft of version 4."""
-    request = read_request(call(policy=DRAFT, body=[{"name": "_maximumFileSize", **size}]))
+    request = parse_kickoff(call(policy=DRAFT, body=[{"name": "_maximumFileSize", **size}]))
 
     assert request.max_part_bytes == 5000
 
@@ -76,23 +77,23 @@ def test_the_largest_file_that_is_wanted_is_frozen_into_the_request(size):
 def test_sizes_that_cannot_be_are_refused(sizes, prefer):
     """B4-08: sizes are positive, and the largest is above the smallest."""
     with pytest.raises(InvalidParameter):
-        read_request(call(*sizes.items(), policy=DRAFT, prefer=prefer))
+        parse_kickoff(call(*sizes.items(), policy=DRAFT, prefer=prefer))
 
 
 def test_a_smallest_size_cannot_be_promised_and_that_is_said():
     """B4-08: the last file of a range may be smaller."""
     asked = call(("_minimumFileSize", "10"), policy=DRAFT)
 
-    [reported] = read_request(asked).ignored
+    [reported] = parse_kickoff(asked).ignored
 
     assert reported.startswith("_minimumFileSize")
     with pytest.raises(UnsupportedParameter):
-        read_request(call(("_minimumFileSize", "10"), policy=DRAFT, prefer=STRICT))
+        parse_kickoff(call(("_minimumFileSize", "10"), policy=DRAFT, prefer=STRICT))
 
 
 def test_sizes_are_unknown_to_the_versions_in_use():
     with pytest.raises(UnsupportedParameter, match="_maximumFileSize"):
-        read_request(call(("_maximumFileSize", "10")))
+        parse_kickoff(call(("_maximumFileSize", "10")))
 
 
 @pytest.mark.parametrize(
@@ -107,13 +108,13 @@ def test_a_client_says_that_it_takes_partial_manifests(entry, expected):
     """B3-21, RC-05: as a boolean or as text."""
     asked = call(body=[{"name": "allowPartialManifests", **entry}])
 
-    assert read_request(asked).partial_manifests is expected
+    assert parse_kickoff(asked).partial_manifests is expected
 
 
 def test_nobody_gets_partial_manifests_unasked():
     """B3-26, TR-45"""
-    assert read_request(call()).partial_manifests is False
-    assert read_request(call()).separate_status is False
+    assert parse_kickoff(call()).partial_manifests is False
+    assert parse_kickoff(call()).separate_status is False
 
 
 @pytest.mark.parametrize("name", ["allowPartialManifests", "_dryRun"])
@@ -122,12 +123,12 @@ def test_nobody_gets_partial_manifests_unasked():
 def test_what_is_neither_true_nor_false_is_refused(name, value, prefer):
     """B3-21: also under lenient, for nobody knows what was meant."""
     with pytest.raises(InvalidParameter, match=name):
-        read_request(call((name, value), prefer=prefer))
+        parse_kickoff(call((name, value), prefer=prefer))
 
 
 def test_a_flag_given_twice_is_refused():
     with pytest.raises(InvalidParameter, match="2 times"):
-        read_request(call(*[("allowPartialManifests", "true")] * 2))
+        parse_kickoff(call(*[("allowPartialManifests", "true")] * 2))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_a_flag_given_twice_is_refused():
 def test_a_flag_of_another_kind_is_refused(value):
     """B3-21"""
     with pytest.raises(InvalidParameter, match="allowPartialManifests"):
-        read_request(call(body=[{"name": "allowPartialManifests", **value}]))
+        parse_kickoff(call(body=[{"name": "allowPartialManifests", **value}]))
 
 
 @pytest.mark.parametrize(
@@ -149,4 +150,4 @@ def test_a_flag_of_another_kind_is_refused(value):
 )
 def test_the_preference_for_a_separate_status_is_read(prefer):
     """B3-02"""
-    assert read_request(call(prefer=prefer)).separate_status
+    assert parse_kickoff(call(prefer=prefer)).separate_status

@@ -2,7 +2,8 @@ import msgspec
 import pytest
 
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
-from helios_core.export.kickoff.accept import Call, read_request
+from helios_core.export.kickoff.parameters import KickoffRequest
+from helios_core.export.kickoff.parsing import parse_kickoff
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import format_instant
 from helios_core.model.exports import Level
@@ -12,7 +13,7 @@ LENIENT = ("respond-async, handling=lenient",)
 
 
 def call(*query, level=Level.SYSTEM, body=None, prefer=("respond-async",), version=FHIRVersion.R4):
-    return Call(
+    return KickoffRequest(
         tenant="default",
         fhir_version=version,
         level=level,
@@ -42,19 +43,19 @@ def posted(*parameters, level=Level.PATIENT, **options):
 )
 def test_respond_async_is_found_anywhere_in_prefer(prefer):
     """TR-01, TR-03"""
-    assert read_request(call(prefer=prefer)).level is Level.SYSTEM
+    assert parse_kickoff(call(prefer=prefer)).level is Level.SYSTEM
 
 
 @pytest.mark.parametrize("prefer", [[], ["handling=strict"], ["not-respond-async"], ["return=x"]])
 def test_without_respond_async_nothing_is_accepted(prefer):
     """B2-KO-16"""
     with pytest.raises(InvalidRequest, match="respond-async"):
-        read_request(call(prefer=prefer))
+        parse_kickoff(call(prefer=prefer))
 
 
 def test_an_unknown_handling_is_refused():
     with pytest.raises(InvalidRequest, match="handling=strict"):
-        read_request(call(prefer=["respond-async, handling=maybe"]))
+        parse_kickoff(call(prefer=["respond-async, handling=maybe"]))
 
 
 @pytest.mark.parametrize(
@@ -67,13 +68,13 @@ def test_an_unknown_handling_is_refused():
 )
 def test_repeats_and_commas_mean_the_same(query):
     """B2-KO-04, TR-24"""
-    assert read_request(call(*query)).types == ("Patient", "Observation")
+    assert parse_kickoff(call(*query)).types == ("Patient", "Observation")
 
 
 def test_an_omitted_type_means_every_type_of_the_level():
     """B2-P-10"""
-    system = read_request(call()).types
-    patient = read_request(call(level=Level.PATIENT)).types
+    system = parse_kickoff(call()).types
+    patient = parse_kickoff(call(level=Level.PATIENT)).types
 
     assert {"Patient", "Organization", "CodeSystem"} <= set(system)
     assert {"Patient", "Observation"} <= set(patient)
@@ -85,17 +86,17 @@ def test_an_omitted_type_means_every_type_of_the_level():
 def test_an_unknown_or_empty_type_is_refused(value, handling):
     """B2-P-12, TR-24, RV-14"""
     with pytest.raises(InvalidParameter, match="_type"):
-        read_request(call(("_type", value), prefer=handling))
+        parse_kickoff(call(("_type", value), prefer=handling))
 
 
 def test_a_type_of_another_version_is_named_as_such():
     with pytest.raises(InvalidParameter, match="is not a resource type of FHIR R4; it is one of"):
-        read_request(call(("_type", "InventoryItem")))
+        parse_kickoff(call(("_type", "InventoryItem")))
 
 
 def test_lenient_leaves_an_unknown_type_out_and_says_so():
     """B2-P-14"""
-    request = read_request(call(("_type", "Patient,NotAType"), prefer=LENIENT))
+    request = parse_kickoff(call(("_type", "Patient,NotAType"), prefer=LENIENT))
 
     assert request.types == ("Patient",)
     assert len(request.ignored) == 1
@@ -105,17 +106,17 @@ def test_lenient_leaves_an_unknown_type_out_and_says_so():
 def test_lenient_never_turns_unknown_types_into_everything():
     """B2-P-14"""
     with pytest.raises(InvalidParameter):
-        read_request(call(("_type", "NotAType"), prefer=LENIENT))
+        parse_kickoff(call(("_type", "NotAType"), prefer=LENIENT))
 
 
 def test_only_types_outside_the_compartment_are_refused_at_patient_level():
     """B2-P-13"""
     with pytest.raises(InvalidParameter, match="compartment"):
-        read_request(call(("_type", "CodeSystem"), level=Level.PATIENT))
+        parse_kickoff(call(("_type", "CodeSystem"), level=Level.PATIENT))
 
 
 def test_types_outside_the_compartment_beside_others_are_left_out_and_reported():
-    request = read_request(call(("_type", "CodeSystem,Patient"), level=Level.PATIENT))
+    request = parse_kickoff(call(("_type", "CodeSystem,Patient"), level=Level.PATIENT))
 
     assert request.types == ("Patient",)
     assert "CodeSystem" in request.ignored[0]
@@ -123,25 +124,25 @@ def test_types_outside_the_compartment_beside_others_are_left_out_and_reported()
 
 def test_strict_refuses_a_type_outside_the_compartment():
     with pytest.raises(InvalidParameter):
-        read_request(call(("_type", "CodeSystem,Patient"), level=Level.PATIENT, prefer=STRICT))
+        parse_kickoff(call(("_type", "CodeSystem,Patient"), level=Level.PATIENT, prefer=STRICT))
 
 
 @pytest.mark.parametrize("handling", [["respond-async"], STRICT])
 def test_an_unknown_parameter_is_refused(handling):
     """TR-10"""
     with pytest.raises(UnsupportedParameter, match="bogus"):
-        read_request(call(("bogus", "1"), prefer=handling))
+        parse_kickoff(call(("bogus", "1"), prefer=handling))
 
 
 def test_lenient_ignores_an_unknown_parameter_and_says_so():
-    request = read_request(call(("bogus", "1"), prefer=LENIENT))
+    request = parse_kickoff(call(("bogus", "1"), prefer=LENIENT))
 
     assert "bogus" in request.ignored[0]
 
 
 @pytest.mark.parametrize("name", ["_format", "_pretty"])
 def test_parameters_about_looks_change_nothing(name):
-    assert read_request(call((name, "json"), prefer=STRICT)).ignored == ()
+    assert parse_kickoff(call((name, "json"), prefer=STRICT)).ignored == ()
 
 
 @pytest.mark.parametrize(
@@ -155,14 +156,14 @@ def test_parameters_about_looks_change_nothing(name):
 )
 def test_every_spelling_of_ndjson_is_accepted(value):
     """B2-P-03, TR-20"""
-    assert read_request(call(("_outputFormat", value))).ignored == ()
+    assert parse_kickoff(call(("_outputFormat", value))).ignored == ()
 
 
 @pytest.mark.parametrize("handling", [["respond-async"], LENIENT])
 def test_another_output_format_is_refused(handling):
     """B2-P-04, RV-13"""
     with pytest.raises(UnsupportedParameter, match="_outputFormat"):
-        read_request(call(("_outputFormat", "text/csv"), prefer=handling))
+        parse_kickoff(call(("_outputFormat", "text/csv"), prefer=handling))
 
 
 @pytest.mark.parametrize("name", ["_since", "_until", "_outputFormat"])
@@ -170,7 +171,7 @@ def test_a_parameter_that_may_come_once_is_refused_twice(name):
     """TR-15"""
     value = "ndjson" if name == "_outputFormat" else "2024-01-01T00:00:00Z"
     with pytest.raises(InvalidParameter, match=name):
-        read_request(call((name, value), (name, value)))
+        parse_kickoff(call((name, value), (name, value)))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_a_parameter_that_may_come_once_is_refused_twice(name):
 )
 def test_since_is_an_instant_in_any_zone(value):
     """TR-20, TR-21"""
-    since = read_request(call(("_since", value))).since
+    since = parse_kickoff(call(("_since", value))).since
 
     assert format_instant(since) == "2024-01-01T00:00:00.000000Z"
 
@@ -189,11 +190,11 @@ def test_since_is_an_instant_in_any_zone(value):
 )
 def test_since_without_time_or_zone_or_of_no_day_is_refused(value):
     with pytest.raises(InvalidParameter, match="_since"):
-        read_request(call(("_since", value), prefer=LENIENT))
+        parse_kickoff(call(("_since", value), prefer=LENIENT))
 
 
 def test_digits_beyond_microseconds_keep_both_ends_exclusive():
-    request = read_request(
+    request = parse_kickoff(
         call(
             ("_since", "2024-01-01T00:00:00.1234567Z"), ("_until", "2024-01-02T00:00:00.1234567Z")
         )
@@ -206,15 +207,15 @@ def test_digits_beyond_microseconds_keep_both_ends_exclusive():
 @pytest.mark.parametrize("until", ["2024-01-01T00:00:00Z", "2023-01-01T00:00:00Z"])
 def test_since_not_before_until_is_refused(until):
     with pytest.raises(InvalidParameter, match="_since is not before _until"):
-        read_request(call(("_since", "2024-01-01T00:00:00Z"), ("_until", until)))
+        parse_kickoff(call(("_since", "2024-01-01T00:00:00Z"), ("_until", until)))
 
 
 def test_patient_is_refused_by_get_and_at_system_level():
     """B2-P-24, RV-18"""
     with pytest.raises(InvalidParameter, match="POST"):
-        read_request(call(("patient", "Patient/p1"), level=Level.PATIENT))
+        parse_kickoff(call(("patient", "Patient/p1"), level=Level.PATIENT))
     with pytest.raises(InvalidParameter, match="system"):
-        read_request(posted({"name": "patient", "valueString": "p1"}, level=Level.SYSTEM))
+        parse_kickoff(posted({"name": "patient", "valueString": "p1"}, level=Level.SYSTEM))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_patient_is_refused_by_get_and_at_system_level():
 )
 def test_a_patient_may_be_named_in_several_ways(value):
     """TR-26"""
-    assert read_request(posted({"name": "patient", **value})).patients == ("p1",)
+    assert parse_kickoff(posted({"name": "patient", **value})).patients == ("p1",)
 
 
 @pytest.mark.parametrize(
@@ -245,13 +246,13 @@ def test_a_patient_may_be_named_in_several_ways(value):
 )
 def test_what_is_no_patient_of_this_server_is_refused(value):
     with pytest.raises(InvalidParameter, match="patient"):
-        read_request(posted({"name": "patient", **value}))
+        parse_kickoff(posted({"name": "patient", **value}))
 
 
 @pytest.mark.parametrize("kind", ["valueInstant", "valueDateTime", "valueString"])
 def test_since_is_read_from_every_kind_of_value_clients_send(kind):
     """TR-13"""
-    request = read_request(posted({"name": "_since", kind: "2024-01-01T00:00:00Z"}))
+    request = parse_kickoff(posted({"name": "_since", kind: "2024-01-01T00:00:00Z"}))
 
     assert format_instant(request.since) == "2024-01-01T00:00:00.000000Z"
 
@@ -260,11 +261,11 @@ def test_query_and_body_are_merged():
     """TR-16"""
     body = b'{"resourceType":"Parameters","parameter":[{"name":"_type","valueString":"Patient"}]}'
 
-    assert read_request(call(("_type", "Device"), body=body)).types == ("Device", "Patient")
+    assert parse_kickoff(call(("_type", "Device"), body=body)).types == ("Device", "Patient")
 
 
 def test_parameters_without_entries_ask_for_nothing_special():
-    assert read_request(call(body=b'{"resourceType":"Parameters"}')).ignored == ()
+    assert parse_kickoff(call(body=b'{"resourceType":"Parameters"}')).ignored == ()
 
 
 @pytest.mark.parametrize(
@@ -289,4 +290,4 @@ def test_parameters_without_entries_ask_for_nothing_special():
 def test_a_body_that_is_no_parameters_resource_is_refused(body):
     """TR-12, RV-19"""
     with pytest.raises(InvalidRequest):
-        read_request(call(body=body))
+        parse_kickoff(call(body=body))

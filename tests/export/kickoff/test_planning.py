@@ -1,6 +1,6 @@
 """How shards are put in order."""
 
-from helios_core.export.kickoff.planning import largest_first, numbered
+from helios_core.export.kickoff.planning import largest_first, number_shards
 from helios_core.model.exports import Shard
 
 
@@ -17,7 +17,7 @@ def test_shards_are_numbered_by_phase_then_size_and_ordinals_stay():
         shard("Patient", 64),
     ]
 
-    ordered = largest_first(numbered(planned))
+    ordered = largest_first(number_shards(planned))
 
     assert [(each.number, each.resource_type, each.ordinal) for each in ordered] == [
         (0, "Observation", 1),

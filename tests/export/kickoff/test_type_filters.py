@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
-from helios_core.export.kickoff.accept import Call, read_request
+from helios_core.export.kickoff.parameters import KickoffRequest
+from helios_core.export.kickoff.parsing import parse_kickoff
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.model.exports import Level, TypeFilter
 
@@ -22,7 +23,7 @@ def reading(*query, handling="respond-async", body=None, level=Level.SYSTEM):
     parameters = None
     if body is not None:
         parameters = msgspec.json.encode({"resourceType": "Parameters", "parameter": body})
-    call = Call(
+    call = KickoffRequest(
         tenant="default",
         fhir_version=FHIRVersion.R4,
         level=level,
@@ -32,7 +33,7 @@ def reading(*query, handling="respond-async", body=None, level=Level.SYSTEM):
         prefer=[handling],
         base_url="http://localhost",
     )
-    return read_request(call)
+    return parse_kickoff(call)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import msgspec
 
-from helios_core.export.kickoff.accept import Call, Policy, accept
+from helios_core.export.kickoff.accept import accept
+from helios_core.export.kickoff.parameters import KickoffRequest, ExportPolicy
 from helios_core.export.pipeline.shard_export import PartLimits
 from helios_core.export.worker import Worker, WorkerOptions
 from helios_core.fhir.definitions import FHIRVersion
@@ -27,7 +28,7 @@ class Hospital:
 
     def __init__(self, provider: DataProvider | None = None) -> None:
         self.provider = provider or MemoryDataProvider()
-        self.policy = Policy()
+        self.policy = ExportPolicy()
         self.limits = PartLimits()
         self.jobs = MemoryJobStore()
         self.outputs = MemoryOutputStore()
@@ -75,7 +76,7 @@ class Hospital:
         if patients is not None:
             named = [{"name": "patient", "valueString": patient} for patient in patients]
             body = msgspec.json.encode({"resourceType": "Parameters", "parameter": named})
-        call = Call(
+        call = KickoffRequest(
             tenant=TENANT,
             fhir_version=FHIRVersion.R4,
             level=Level.GROUP if group else level,

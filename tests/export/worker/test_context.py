@@ -3,7 +3,7 @@
 import pytest
 
 from helios_core.errors import InvalidParameter
-from helios_core.export.kickoff.accept import Policy
+from helios_core.export.kickoff.parameters import ExportPolicy
 from helios_core.export.pipeline import reference_notes as notes
 from helios_core.export.pipeline.shard_export import PartLimits
 from helios_core.fhir.definitions import FHIRVersion
@@ -20,7 +20,7 @@ TYPES = ("Practitioner", "PractitionerRole", "Organization", "Location", "Medica
 
 @pytest.fixture
 async def ward(clinic):
-    clinic.policy = Policy(referenced_types=TYPES)
+    clinic.policy = ExportPolicy(referenced_types=TYPES)
     clinic.between = await filled(clinic)
     return clinic
 
@@ -52,7 +52,7 @@ async def test_a_system_export_has_everything_once_anyway(ward):
 
 async def test_an_operator_switches_it_off_with_an_empty_list(ward):
     """B2-KO-10"""
-    ward.policy = Policy(referenced_types=())
+    ward.policy = ExportPolicy(referenced_types=())
 
     assert context(await ward.export(level=Level.PATIENT)) == []
 
@@ -177,7 +177,7 @@ async def test_what_a_filter_or_the_elements_leave_out_refers_to_nothing(ward):
 
 async def test_what_is_in_another_patients_compartment_is_never_context(ward):
     """B2-P-22, TR-58"""
-    ward.policy = Policy(referenced_types=("Observation",))
+    ward.policy = ExportPolicy(referenced_types=("Observation",))
     await ward.store(
         observation("obs-p4", "p4"),
         observation("obs-c", "p1", derivedFrom=[{"reference": "Observation/obs-p4"}]),
@@ -188,7 +188,7 @@ async def test_what_is_in_another_patients_compartment_is_never_context(ward):
 
 async def test_patients_and_binaries_are_never_context(ward):
     """B2-P-22, B2-KO-11"""
-    ward.policy = Policy(referenced_types=("Patient", "Binary", "Nothing"))
+    ward.policy = ExportPolicy(referenced_types=("Patient", "Binary", "Nothing"))
     await ward.store(
         patient("p8"), observation("obs-c", "p1", derivedFrom=[{"reference": "Binary/bin9"}])
     )

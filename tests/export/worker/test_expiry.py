@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from helios_core.errors import BackendUnavailable, JobNotFound
-from helios_core.export.expiry import remove, run, sweep
+from helios_core.export.expiry import remove_job, sweep, sweep_periodically
 from helios_core.memory import MemoryOutputStore
 from helios_core.model.jobs import JobStatus
 from helios_core.model.parts import PartKey, PartKind
@@ -89,7 +89,7 @@ async def test_remove_takes_output_and_job(ward):
     job = await ward.work(await ward.kick_off())
     await ward.jobs.cancel(job.tenant, job.id)
 
-    await remove(ward.backends, job.tenant, job.id)
+    await remove_job(ward.backends, job.tenant, job.id)
 
     assert await stored(ward) == []
     assert not await ward.jobs.exists(job.tenant, job.id)
@@ -120,7 +120,9 @@ async def test_sweeping_goes_on_until_told_to_stop(ward):
     ward.outputs.failures = 1
     stop = asyncio.Event()
     sweeping = asyncio.create_task(
-        run(ward.backends, output_ttl=NOW, interval=timedelta(milliseconds=5), stop=stop)
+        sweep_periodically(
+            ward.backends, output_ttl=NOW, interval=timedelta(milliseconds=5), stop=stop
+        )
     )
     async with asyncio.timeout(5):
         while await stored(ward):

@@ -5,7 +5,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from helios_core.export.cohorts import view_of
+from helios_core.export.cohorts import resolve_view
 from helios_core.export.pipeline.shard_export import PartLimits, ShardExport
 from helios_core.model.jobs import JobStatus
 from helios_core.model.parts import PartKind
@@ -270,7 +270,7 @@ async def test_a_filter_looks_at_elements_that_are_not_kept(ward):
 async def test_progress_counts_what_was_looked_at(ward):
     await ward.kick_off(("_type", "Patient"), *filtered("Patient?birthdate:missing=true"))
     lease = await ward.jobs.claim("w", lease_for=timedelta(seconds=60), max_attempts=1)
-    view = await view_of(ward.provider, lease.job.request, lease.job.transaction_time)
+    view = await resolve_view(ward.provider, lease.job.request, lease.job.transaction_time)
     export = ShardExport(ward.backends, lease, view=view, limits=PartLimits())
 
     assert await export.run() == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from helios_core.export.kickoff.accept import Policy
+from helios_core.export.kickoff.parameters import ExportPolicy
 from helios_core.model.jobs import JobStatus
 from helios_core.model.parts import PartKind
 from tests.export.worker.hospital import group, observation, patient
@@ -26,7 +26,7 @@ async def ward(clinic):
 
 @pytest.fixture
 def excluding(ward):
-    ward.policy = Policy(include_newly_added=False)
+    ward.policy = ExportPolicy(include_newly_added=False)
     return ward
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helios_core.errors import BackendUnavailable, InvalidParameter
-from helios_core.export.pipeline.blocks import SCHEMA, Block, BlockCutter, Gathering, Piece
-from helios_core.export.pipeline.scratch import spool
+from helios_core.export.pipeline.blocks import SCHEMA, Block, BlockBuilder, BlockCutter, BlockPiece
+from helios_core.export.pipeline.scratch import scratch_database
 from helios_core.export.pipeline.shard_export import PartLimits
 from helios_core.fhir.instants import format_instant
 from helios_core.model.exports import Level
@@ -265,7 +265,7 @@ async def cut(blocks: list[list[int]], *, max_bytes: int, max_rows: int | None):
             lines = [b"%d" % number + b"x" * size for size in sizes]
             whole = sum(len(line) + 1 for line in (header, *lines))
             for place in range(0, len(lines), 2):
-                yield Piece(
+                yield BlockPiece(
                     header=header,
                     lines=lines[place : place + 2],
                     opens=place == 0,
@@ -313,8 +313,8 @@ async def test_blocks_are_cut_only_where_a_part_cannot_hold_them(blocks, max_byt
 
 
 async def test_a_gathering_gives_back_what_was_placed():
-    async with spool(SCHEMA) as room:
-        gathering = Gathering(room)
+    async with scratch_database(SCHEMA) as room:
+        gathering = BlockBuilder(room)
         await gathering.open(["b", "a", "empty"])
         await gathering.place([(["a", "b"], b"1"), (["a"], b"2"), (["new"], b"333")])
         await gathering.show(["a"])
@@ -334,6 +334,6 @@ async def test_a_spool_without_room_is_a_backend_that_may_come_back():
         connection.execute("PRAGMA max_page_count = 1")
         connection.execute("CREATE TABLE more (x)")
 
-    async with spool("CREATE TABLE t (x);") as room:
+    async with scratch_database("CREATE TABLE t (x);") as room:
         with pytest.raises(BackendUnavailable, match="temporary"):
             await room.run(fail)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
-from helios_core.fhir.dates import span
+from helios_core.fhir.dates import date_bounds
 from helios_core.fhir.instants import to_stamp
 from helios_core.fhir.search.dates import interval
 
@@ -178,7 +178,7 @@ def test_a_date_that_cannot_be_read_matches_nothing(ask, effective):
      "2013-02-28T10:11:60Z", "0001-01-01", "9998-12-31T23:59:59.999999-14:00"],
 )  # fmt: skip
 def test_the_quick_reader_reads_what_the_exact_one_reads(text):
-    first, last = span(text)
+    first, last = date_bounds(text)
 
     assert interval(text) == (to_stamp(first), to_stamp(last))
 
@@ -194,7 +194,7 @@ def test_every_instant_is_read_alike_by_both_readers(instant, digits, offset):
     zone = f"{sign}{abs(offset) // 60:02}:{abs(offset) % 60:02}" if offset else "Z"
     text = f"{instant:%Y-%m-%dT%H:%M:%S}".zfill(19) + fraction + zone
 
-    first, last = span(text)
+    first, last = date_bounds(text)
 
     assert interval(text) == (to_stamp(first), to_stamp(last))
 

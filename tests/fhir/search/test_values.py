@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helios_core.errors import InvalidParameter
-from helios_core.fhir.search.values import alternatives, prefixed, split, unescape
+from helios_core.fhir.search.values import alternatives, split_prefix, split_unescaped, unescape
 
 
 def escape(text):
@@ -31,7 +31,7 @@ def escape(text):
     ],
 )
 def test_only_a_separator_that_is_not_escaped_parts(text, separator, parts):
-    assert split(text, separator) == parts
+    assert split_unescaped(text, separator) == parts
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_an_escape_stands_for_its_character_and_other_backslashes_for_themselves
 def test_what_is_escaped_and_joined_comes_apart_as_it_was(texts):
     joined = ",".join(map(escape, texts))
 
-    assert [unescape(part) for part in split(joined, ",")] == texts
+    assert [unescape(part) for part in split_unescaped(joined, ",")] == texts
 
 
 @pytest.mark.parametrize("value", ["", ",", "a,", ",a", "a,,b"])
@@ -74,4 +74,4 @@ def test_an_empty_value_is_refused(value):
     ],
 )
 def test_a_comparison_is_told_from_its_value(value, found):
-    assert prefixed(value) == found
+    assert split_prefix(value) == found

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from helios_core.config.settings import Settings
-from helios_core.export.kickoff.definitions import CATALOGUE
+from helios_core.export.kickoff.definitions import PARAMETERS
 from helios_core.fhir.bulk_data import GuideVersion
 from tests.parameters import CASES, DRAFT, LEVELS, METHODS, Outcome
 
@@ -85,5 +85,5 @@ async def check(filled, outcome, case, level, *, methods=METHODS):
 
 
 def test_every_parameter_that_is_served_is_on_the_grid():
-    served = {each.name for each in CATALOGUE}
+    served = {each.name for each in PARAMETERS}
     assert {*served, "_pretty", "bogus"} <= {case.parameter for case in CASES}

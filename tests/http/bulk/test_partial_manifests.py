@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from helios_core.export.pipeline.shard_export import PartLimits
-from helios_core.export.worker import WorkerOptions, run
+from helios_core.export.worker import WorkerOptions, run_worker
 from helios_core.memory import MemoryOutputStore
 
 PARTIAL = "/$export?allowPartialManifests=true"
@@ -66,7 +66,7 @@ async def running(open_site):
         await site.put(
             *({"resourceType": name, "id": f"r{n}"} for name in types for n in range(5))
         )
-        group.create_task(run("tester", site.backends, options, stop=stop))
+        group.create_task(run_worker("tester", site.backends, options, stop=stop))
         separator = "&" if "?" in path else "?"
         location = await site.kick_off(
             f"{path}{separator}_type={','.join(types)}", headers=headers or {}

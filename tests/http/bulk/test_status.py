@@ -7,9 +7,9 @@ import pytest
 from helios_core.config.settings import Settings
 from helios_core.errors import BackendUnavailable
 from helios_core.fhir.instants import parse_instant
-from helios_core.http.bulk.status import wait_for
+from helios_core.http.bulk.status import next_poll_seconds
 from helios_core.memory import MemoryOutputStore
-from helios_core.model.jobs import Progress
+from helios_core.model.jobs import JobProgress
 
 PATIENT = {"resourceType": "Patient", "id": "p1"}
 
@@ -181,9 +181,11 @@ async def test_an_unknown_export_is_an_outcome(client, outcome):
 )
 def test_the_wait_follows_the_rest_of_the_work_and_the_age(done, total, age, seconds):
     """TR-31, RC-09"""
-    progress = Progress(resources_done=done, resources_total=total, shards_done=0, shards_total=1)
+    progress = JobProgress(
+        resources_done=done, resources_total=total, shards_done=0, shards_total=1
+    )
 
-    assert wait_for(progress, age=timedelta(seconds=age)) == seconds
+    assert next_poll_seconds(progress, age=timedelta(seconds=age)) == seconds
 
 
 async def test_progress_is_short_ascii_and_below_100_percent(open_site):
@@ -193,7 +195,7 @@ async def test_progress_is_short_ascii_and_below_100_percent(open_site):
     location = await site.kick_off()
 
     async def progress(_tenant, _job_id):
-        return Progress(
+        return JobProgress(
             resources_done=300_000, resources_total=290_000, shards_done=1, shards_total=2
         )
 

@@ -7,7 +7,7 @@ import pytest
 from helios_core.errors import BackendError, SchemaOutdated
 from helios_core.fhir.search import TERMS_VERSION, compile_query
 from helios_core.model.exports import Level
-from helios_core.storage.data_provider import Order
+from helios_core.storage.data_provider import SortOrder
 from helios_core.testing import corpus
 from helios_core.testing.corpus import measurement, patient, request, view
 from helios_core.testing.data_provider.contract import delete
@@ -132,7 +132,7 @@ async def test_a_term_is_found_in_many_extents(provider, write, monkeypatch):
             assert found.matches == found.expected
 
 
-@pytest.mark.parametrize("order", [*Order])
+@pytest.mark.parametrize("order", [*SortOrder])
 @pytest.mark.parametrize("few", [0, 5, 1000])
 async def test_pages_agree_however_many_candidates_there_are(
     provider, write, monkeypatch, order, few
@@ -151,7 +151,7 @@ async def test_pages_agree_however_many_candidates_there_are(
         assert found == [each for each in everything if condition.matches(each.content)]
 
 
-@pytest.mark.parametrize("order", [Order.LAST_UPDATED, Order.LAST_UPDATED_DESCENDING])
+@pytest.mark.parametrize("order", [SortOrder.LAST_UPDATED, SortOrder.LAST_UPDATED_DESCENDING])
 async def test_ages_are_in_order_across_the_extents_of_many_writers(
     provider, write, monkeypatch, order
 ):
@@ -166,7 +166,7 @@ async def test_ages_are_in_order_across_the_extents_of_many_writers(
 
     ages = [each.last_updated for each in found]
     assert sorted(each.id for each in found) == names
-    assert ages == sorted(ages, reverse=order is Order.LAST_UPDATED_DESCENDING)
+    assert ages == sorted(ages, reverse=order is SortOrder.LAST_UPDATED_DESCENDING)
 
 
 async def one_after_another(write, names):
@@ -308,4 +308,4 @@ async def test_a_search_by_a_damaged_index_says_what_to_do(provider, write, raw)
     await raw.execute(UNPACKABLE)
 
     with pytest.raises(BackendError, match="helios migrate"):
-        await pages(provider, searched([[("status", "final")]]), Order.ID)
+        await pages(provider, searched([[("status", "final")]]), SortOrder.ID)

@@ -8,8 +8,8 @@ import pytest
 
 from helios_core.fhir.instants import to_stamp
 from helios_core.model.exports import Level
-from helios_core.storage.extents import EXTENT_BITS, scope_range
-from helios_core.storage.shard_ranges import Run, shards_of, size_of
+from helios_core.storage.extents import EXTENT_BITS, collection_range
+from helios_core.storage.shard_ranges import SeqRun, cut_shards, total_size
 from helios_core.testing.corpus import (
     TENANT,
     VERSION,
@@ -86,7 +86,7 @@ async def each_alone(raw, *, everybody=True):
     )
     found = defaultdict(list)
     for extent, seqs, resources, size in rows:
-        run = Run(first=extent << EXTENT_BITS, seqs=seqs, resources=resources, bytes=size)
+        run = SeqRun(first=extent << EXTENT_BITS, seqs=seqs, resources=resources, bytes=size)
         found[extent >> 28].append(run)
     return found
 
@@ -115,7 +115,9 @@ async def test_shards_are_those_of_every_extent_by_itself(provider, raw, many, l
     expected = [
         shard
         for scope, name in enumerate(("Patient", "Observation", "Organization"), 1)
-        for shard in shards_of(name, runs[scope], size_of(runs[scope]), shard_bytes=shard_bytes)
+        for shard in cut_shards(
+            name, runs[scope], total_size(runs[scope]), shard_bytes=shard_bytes
+        )
     ]
     numbered = [msgspec.structs.replace(shard, number=n) for n, shard in enumerate(expected)]
     assert [*map(msgspec.structs.asdict, shards)] == [*map(msgspec.structs.asdict, numbered)]
@@ -128,7 +130,7 @@ async def test_shards_of_very_many_extents_are_even(provider, raw, many):
     shards = await provider.plan(shown, shard_bytes=SHARD_BYTES)
 
     of_type = [shard for shard in shards if shard.resource_type == "Observation"]
-    ranges = [scope_range(2).within(start=shard.start, end=shard.end) for shard in of_type]
+    ranges = [collection_range(2).within(start=shard.start, end=shard.end) for shard in of_type]
     held = [bytes_within(runs, each.first, each.end) for each in ranges]
     assert sum(held) == pytest.approx(sum(run.bytes for run in runs))
     assert len(held) > 400
@@ -222,7 +224,7 @@ async def test_a_large_group_has_even_shards(provider, hospital, monkeypatch):
     shards = await provider.plan(shown, shard_bytes=50_000)
 
     of_type = [shard for shard in shards if shard.resource_type == "Observation"]
-    pieces = [scope_range(2).within(start=each.start, end=each.end) for each in of_type]
+    pieces = [collection_range(2).within(start=each.start, end=each.end) for each in of_type]
     whole = await rows_of(provider, view(shown.transaction_time), of_type)
     assert sum(await rows_of(provider, shown, shards)) == 400
     assert sum(shard.resources for shard in shards) == 400

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from helios_core.errors import BackendUnavailable
-from helios_core.storage.joined_lines import Framed
+from helios_core.storage.joined_lines import JoinedLines
 from helios_core.testing.corpus import TENANT, VERSION, mixture, observation, patient, view
 from helios_core.testing.data_provider.contract import delete, everything_now, names, write
 from helios_core.testing.snapshots import take
@@ -50,7 +50,7 @@ async def test_lines_that_are_whole_come_as_postgresql_has_joined_them(provider,
 
     batches = [batch async for batch in provider.read(everything, shard, batch_bytes=MEBIBYTE)]
 
-    assert [type(batch.lines) for batch in batches] == [Framed]
+    assert [type(batch.lines) for batch in batches] == [JoinedLines]
     assert sum(len(batch.lines) for batch in batches) == 300
 
 

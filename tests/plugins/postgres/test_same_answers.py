@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from helios_core.fhir.definitions import FHIRVersion, table
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.loading.load import load
 from helios_core.model.exports import Level
 from helios_core.storage.data_provider import Delete
@@ -17,7 +17,7 @@ from helios_sqlite import open_data_provider as open_sqlite
 
 BUNDLES = Path(__file__).resolve().parents[4] / "shared" / "data" / "synthea-r4" / "bundles"
 STAMP = re.compile(rb'"lastUpdated":"[^"]*"')
-TYPES = tuple(sorted(table(FHIRVersion.R4).root_elements))
+TYPES = tuple(sorted(load_definitions(FHIRVersion.R4).root_elements))
 
 pytestmark = pytest.mark.skipif(
     not BUNDLES.is_dir(), reason="the real bundles are not in ../shared/data"

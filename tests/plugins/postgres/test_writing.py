@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from helios_core.storage.data_provider import Outcome
+from helios_core.storage.data_provider import ChangeResult
 from helios_core.testing.corpus import observation, patient
 from helios_core.testing.data_provider.contract import delete, everything_now, write
 from helios_core.testing.snapshots import take
@@ -36,7 +36,9 @@ async def test_writers_of_overlapping_sets_never_wait_in_a_circle(provider, sett
         tasks = [group.create_task(one(n, (provider, other)[n % 2])) for n in range(60)]
 
     applied = [each for task in tasks for each in task.result()]
-    made = sum(each.outcome not in (Outcome.UNCHANGED, Outcome.ABSENT) for each in applied)
+    made = sum(
+        each.outcome not in (ChangeResult.UNCHANGED, ChangeResult.ABSENT) for each in applied
+    )
     assert await raw.fetchval("SELECT count(*) FROM versions") == made + 20
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     assert await raw.fetchval(deadlocks) == 0

@@ -8,7 +8,7 @@ import httpx
 import msgspec
 import pytest
 
-from helios_core.client.export import Order, Phase, export
+from helios_core.client.export import ClientRequest, ExportPhase, export
 from tests.processes import POLL_SECONDS, Site, names
 from tests.proxies import Fault
 
@@ -91,11 +91,11 @@ async def test_our_client_exports_and_renews_links_that_have_expired(site, tmp_p
     waited = []
 
     def wait_until_they_have(progress):
-        if progress.phase is Phase.DOWNLOADING and not waited:
+        if progress.phase is ExportPhase.DOWNLOADING and not waited:
             waited.append(time.sleep(3))
 
     summary = await export(
-        Order(base_url=client.base_url), tmp_path / "out", on_progress=wait_until_they_have
+        ClientRequest(base_url=client.base_url), tmp_path / "out", on_progress=wait_until_they_have
     )
 
     assert waited

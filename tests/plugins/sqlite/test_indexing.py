@@ -13,7 +13,7 @@ from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.resources import parse_resource
 from helios_core.fhir.search import TERMS_VERSION, compile_query, terms_of
 from helios_core.model.exports import Level
-from helios_core.storage.data_provider import Order, Put
+from helios_core.storage.data_provider import Put, SortOrder
 from helios_core.testing import corpus
 from helios_core.testing.corpus import measurement, patient, request
 from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched
@@ -84,7 +84,7 @@ async def test_a_term_is_found_in_many_extents(provider, write, monkeypatch):
             assert found.matches == found.expected
 
 
-@pytest.mark.parametrize("order", [*Order])
+@pytest.mark.parametrize("order", [*SortOrder])
 @pytest.mark.parametrize("few", [0, 5, 1000])
 async def test_pages_agree_however_many_candidates_there_are(
     provider, write, monkeypatch, order, few

@@ -7,7 +7,7 @@ import pytest
 from helios_core.errors import BackendError
 from helios_core.model.exports import Level
 from helios_core.storage.data_provider import Put
-from helios_core.storage.joined_lines import Framed
+from helios_core.storage.joined_lines import JoinedLines
 from helios_core.testing import corpus
 from helios_core.testing.corpus import observation, patient, request, view
 from helios_sqlite import open_data_provider, reading
@@ -43,7 +43,7 @@ async def test_lines_that_are_whole_come_as_sqlite_has_joined_them(provider, wri
 
     batches = [batch async for batch in provider.read(shown, shard, batch_bytes=MEBIBYTE)]
 
-    assert [type(batch.lines) for batch in batches] == [Framed]
+    assert [type(batch.lines) for batch in batches] == [JoinedLines]
 
 
 async def test_a_resource_larger_than_a_batch_comes_alone(provider, write):

@@ -7,8 +7,8 @@ import pytest
 
 from helios_core.errors import BackendUnavailable
 from helios_core.fhir.instants import FOREVER
-from helios_core.storage.data_provider import Delete, Outcome, Put
-from helios_core.storage.extents import SCOPE_BITS
+from helios_core.storage.data_provider import ChangeResult, Delete, Put
+from helios_core.storage.extents import COLLECTION_BITS
 from helios_core.testing import corpus
 from helios_core.testing.corpus import observation, organization, patient
 from helios_sqlite import open_data_provider
@@ -62,7 +62,7 @@ async def test_seqs_ascend_with_stamps_within_a_scope(write, raw, monkeypatch):
     rows = raw.execute("SELECT scope, since_stamp FROM versions ORDER BY seq").fetchall()
 
     assert rows == sorted(rows)
-    assert {seq >> SCOPE_BITS for (seq,) in raw.execute("SELECT seq FROM versions")} == {
+    assert {seq >> COLLECTION_BITS for (seq,) in raw.execute("SELECT seq FROM versions")} == {
         1,
         2,
     }
@@ -85,7 +85,7 @@ async def test_an_unchanged_write_touches_nothing(write, raw):
 
     [applied] = await write(patient("p1"))
 
-    assert applied.outcome is Outcome.UNCHANGED
+    assert applied.outcome is ChangeResult.UNCHANGED
     assert list(raw.iterdump()) == before
 
 
@@ -133,7 +133,7 @@ async def test_a_writer_waits_for_another_process(write, raw, monkeypatch):
 
     [applied] = await writing
 
-    assert applied.outcome is Outcome.CREATED
+    assert applied.outcome is ChangeResult.CREATED
 
 
 async def test_a_writer_that_waited_too_long_says_so_and_changes_nothing(write, raw):
@@ -168,7 +168,7 @@ async def test_a_full_disk_is_told_and_changes_nothing(provider, write, raw):
     await provider._database.write(sqlite3.Connection.execute, "PRAGMA max_page_count = 100000")
     assert raw.execute("SELECT count(*) FROM versions").fetchone() == (1,)
     [applied] = await write(patient("p2"))
-    assert applied.outcome is Outcome.CREATED
+    assert applied.outcome is ChangeResult.CREATED
 
 
 async def test_writes_that_wait_together_are_all_done(provider):

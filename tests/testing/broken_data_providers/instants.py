@@ -7,7 +7,7 @@ from datetime import timedelta
 import msgspec
 
 from helios_core.memory.data_provider import MemoryDataProvider
-from helios_core.memory.versions import shows
+from helios_core.memory.versions import is_shown
 from tests.testing.broken_data_providers.asking import asking
 from tests.testing.on_memory import OnMemoryProvider
 
@@ -187,7 +187,7 @@ class ShowsTheFirstSince(MemoryDataProvider):
         for change in super()._changes(view, resource_type, within):
             scope = (view.request.tenant, view.request.fhir_version, resource_type)
             versions = self._versions(scope, change.stored.id)
-            yield next(each for each in versions if shows(view, each))
+            yield next(each for each in versions if is_shown(view, each))
 
 
 class TestShowsTheFirstSince(OnMemoryProvider):

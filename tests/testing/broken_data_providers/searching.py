@@ -3,9 +3,9 @@
 import msgspec
 
 from helios_core.fhir.instants import from_stamp
-from helios_core.fhir.search import AllOf, AnyId, Updated
+from helios_core.fhir.search import AllOf, AnyId, UpdatedWithin
 from helios_core.memory.data_provider import MemoryDataProvider
-from helios_core.storage.data_provider import Order, Page
+from helios_core.storage.data_provider import SearchPage, SortOrder
 from tests.testing.on_memory import OnMemoryProvider
 
 
@@ -29,7 +29,7 @@ class SearchesAllTenants(MemoryDataProvider):
             if kind == query.filter.resource_type:
                 page = await super().search(place, version, query, count=100)
                 found += page.resources
-        return Page(resources=found, next=None)
+        return SearchPage(resources=found, next=None)
 
 
 class TestSearchesAllTenants(OnMemoryProvider):
@@ -81,7 +81,7 @@ class PagesByOffset(MemoryDataProvider):
         page = await super().search(tenant, fhir_version, query, count=100_000)
         start = int(after or 0)
         following = str(start + count) if len(page.resources) > start + count else None
-        return Page(resources=page.resources[start : start + count], next=following)
+        return SearchPage(resources=page.resources[start : start + count], next=following)
 
 
 class TestPagesByOffset(OnMemoryProvider):
@@ -125,7 +125,7 @@ class ExcludesBounds(MemoryDataProvider):
 
 def _bounds(prefilter):
     for part in prefilter.parts if isinstance(prefilter, AllOf) else (prefilter,):
-        if isinstance(part, Updated):
+        if isinstance(part, UpdatedWithin):
             for bound in (part.since, part.until):
                 if bound is not None:
                     yield from_stamp(bound)
@@ -158,7 +158,7 @@ class SortsById(MemoryDataProvider):
     """Whatever order is asked for."""
 
     async def search(self, tenant, fhir_version, query, *, count, after=None):
-        query = msgspec.structs.replace(query, order=Order.ID)
+        query = msgspec.structs.replace(query, order=SortOrder.ID)
         return await super().search(tenant, fhir_version, query, count=count, after=after)
 
 

@@ -1,7 +1,7 @@
 """SupportsTombstones: deletions since an instant."""
 
 from helios_core.memory.data_provider import MemoryDataProvider
-from helios_core.memory.versions import current_version, shows
+from helios_core.memory.versions import current_version, is_shown
 from tests.testing.on_memory import OnMemoryProvider
 
 
@@ -59,7 +59,7 @@ class NamesWhatCameBack(MemoryDataProvider):
         request = view.request
         scope = self._scopes[request.tenant, request.fhir_version, shard.resource_type]
         for resource_id, versions in scope.items():
-            deletions = [v for v in versions if v.stored.content is None and shows(view, v)]
+            deletions = [v for v in versions if v.stored.content is None and is_shown(view, v)]
             past = current_version(deletions, view.transaction_time)
             if request.since is not None and past is not None:
                 yield [resource_id]

@@ -6,7 +6,7 @@ import msgspec
 
 from helios_core.errors import VersionConflict
 from helios_core.memory.data_provider import MemoryDataProvider
-from helios_core.storage.data_provider import Applied, Outcome, Put
+from helios_core.storage.data_provider import AppliedChange, ChangeResult, Put
 from tests.testing.on_memory import OnMemoryProvider
 
 
@@ -53,8 +53,10 @@ class MistakesRevivalForNoChange(MemoryDataProvider):
 
 def _unchanged(version):
     stored = version.stored
-    return Applied(
-        outcome=Outcome.UNCHANGED, version_id=stored.version_id, last_updated=stored.last_updated
+    return AppliedChange(
+        outcome=ChangeResult.UNCHANGED,
+        version_id=stored.version_id,
+        last_updated=stored.last_updated,
     )
 
 
@@ -181,7 +183,7 @@ class AcknowledgesOnly(MemoryDataProvider):
     async def write(self, tenant, fhir_version, changes):
         kept = {scope: dict(versions) for scope, versions in self._scopes.items()}
         applied = await super().write(tenant, fhir_version, changes)
-        if any(each.outcome is Outcome.UPDATED for each in applied):
+        if any(each.outcome is ChangeResult.UPDATED for each in applied):
             self._scopes.clear()
             self._scopes.update(kept)
         return applied
@@ -198,7 +200,7 @@ class DeletesTwice(MemoryDataProvider):
     async def write(self, tenant, fhir_version, changes):
         applied = await super().write(tenant, fhir_version, changes)
         for change, result in zip(changes, applied, strict=True):
-            if result.outcome is Outcome.ABSENT and result.version_id:
+            if result.outcome is ChangeResult.ABSENT and result.version_id:
                 scope = self._scopes[tenant, fhir_version, change.resource_type]
                 last = scope[change.id][-1]
                 stored = msgspec.structs.replace(last.stored, version_id=result.version_id + 1)
