@@ -33,7 +33,10 @@ test: $(STAMP) ## Every test on real components
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) tests
 
 lint: $(STAMP) ## Style, types and import rules
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy helios_core plugins && $(BIN)/lint-imports
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && \
+		MYPYPATH=$(subst $() ,:,$(strip $(PLUGINS))) $(BIN)/mypy helios_core plugins && \
+		for config in pyproject.toml $(PLUGINS:%=%/pyproject.toml); do \
+			$(BIN)/lint-imports --config $$config || exit 1; done
 
 bench: $(STAMP) ## Speed and memory on 400,000 resources, as ratios against yardsticks
 	@$(BIN)/python tests/bench --resources 400000

@@ -1,1 +1,11 @@
-"""Helios: a FHIR Bulk Data Export server in which every backend is a plugin."""
+"""
+FHIR Bulk Data Export: the plugin API.
+
+Plugins import from here, from `helios_core.fhir` and, in their tests, from `helios_core.testing`;
+every other module may change at any time. The names stand in `__init__.pyi`. Each is imported when
+it is first asked for, so that a process loads only what it uses.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -66,7 +66,7 @@ def main(
 ) -> None:
     """FHIR Bulk Data Export. Settings are environment variables: see `helios settings`."""
     if show_version:
-        out.print(version("helios-core"), highlight=False)
+        out.print(version("helios-fhir"), highlight=False)
         raise typer.Exit
 
 

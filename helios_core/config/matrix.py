@@ -162,7 +162,7 @@ def _job_store(primary: str, keeper: Plugin) -> str:
 def _remedy(missing: Sequence[str]) -> str:
     """Say which extras to install, and what no extra of this release installs."""
     ours = [name for name in missing if has_extra(name)]
-    install = f"install helios-core[{','.join(ours)}]" if ours else ""
+    install = f"install helios-fhir[{','.join(ours)}]" if ours else ""
     others = ", ".join(name for name in missing if name not in ours)
     absent = f"not part of this release: {others}" if others else ""
     return "; ".join(filter(None, (install, absent)))

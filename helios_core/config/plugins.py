@@ -128,7 +128,7 @@ def find_plugin(name: str, choices: Sequence[InstalledPlugin], *, setting: str) 
 
 def has_extra(name: str) -> bool:
     """Whether an extra of this release installs the plugin."""
-    known = metadata("helios-core").get_all("Provides-Extra") or []
+    known = metadata("helios-fhir").get_all("Provides-Extra") or []
     return name in known or name.replace("_", "-") in known
 
 
@@ -200,7 +200,7 @@ def _observer(hook: pluggy.HookCaller) -> Callable[[Job], object] | None:
 def _unknown(name: str, choices: Sequence[InstalledPlugin], setting: str) -> str:
     names = sorted({plugin.name for plugin in choices})
     if has_extra(name):
-        advice = f"install helios-core[{name}]"
+        advice = f"install helios-fhir[{name}]"
     elif guess := nearest_name(name, names):
         advice = f"the nearest is {guess}"
     else:

@@ -213,7 +213,7 @@ class _Choice:
                     f"{setting} selects plugin {plugin.origin.name}, whose reach is "
                     f"{backend.reach}, and HFS_CLUSTER is true; select one whose reach is "
                     f"{Reach.MACHINES}: `helios plugins` shows the reach of what is installed, "
-                    "helios-core[cluster] installs more"
+                    "helios-fhir[cluster] installs more"
                 )
             )
 

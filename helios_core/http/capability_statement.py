@@ -44,7 +44,7 @@ def capability_statement(
         "status": "active",
         "date": format_instant(date),
         "kind": "instance",
-        "software": {"name": "Helios", "version": version("helios-core")},
+        "software": {"name": "Helios", "version": version("helios-fhir")},
         "implementation": {"description": "Helios FHIR server", "url": base},
         "fhirVersion": load_definitions(fhir_version).label,
         "format": ["application/fhir+json", "json"],

@@ -136,7 +136,7 @@ def openapi_document(
             "openapi": "3.1.0",
             "info": {
                 "title": "Helios",
-                "version": version("helios-core"),
+                "version": version("helios-fhir"),
                 "description": DESCRIPTION,
                 "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
             },

@@ -7,11 +7,19 @@ from typing import Any
 import msgspec
 import xxhash
 
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.resources import Resource, parse_resource
-from helios_core.model.exports import Cohort, ExportRequest, ExportView, Level, Shard
-from helios_core.model.jobs import Job, Lease
-from helios_core.model.parts import Part, PartKey, PartKind
+from helios_core import (
+    Cohort,
+    ExportRequest,
+    ExportView,
+    Job,
+    Lease,
+    Level,
+    Part,
+    PartKey,
+    PartKind,
+    Shard,
+)
+from helios_core.fhir import FHIRVersion, Resource, parse_resource
 
 TENANT = "clinic"
 """The tenant of whatever does not say otherwise."""

@@ -4,17 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 
-from helios_core.errors import BackendUnavailable
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.model.exports import ExportView, Shard
-from helios_core.model.parts import PartKey, StoredPart
-from helios_core.storage.data_provider import (
+from helios_core import (
+    BackendUnavailable,
     Batch,
     DataProvider,
+    ExportView,
+    OutputStore,
+    PartKey,
+    Shard,
+    StoredPart,
     StoredVersion,
     SupportsTombstones,
 )
-from helios_core.storage.output_store import OutputStore
+from helios_core.fhir import FHIRVersion
 
 
 class Fault:

@@ -12,9 +12,17 @@ import httpx
 import msgspec
 import pytest
 
-from helios_core.errors import BackendUnavailable, ConfigurationError, PartMissing
-from helios_core.model.parts import Compression, PartKey, PartKind, StoredPart
-from helios_core.storage.output_store import OutputStore, SupportsSignedURLs
+from helios_core import (
+    BackendUnavailable,
+    Compression,
+    ConfigurationError,
+    OutputStore,
+    PartKey,
+    PartKind,
+    PartMissing,
+    StoredPart,
+    SupportsSignedURLs,
+)
 from helios_core.testing.suites import ContractSuite
 
 MIB = 1024 * 1024

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from helios_core.model.exports import ExportView, Shard
-from helios_core.storage.data_provider import Batch, Damaged, DataProvider, SupportsTombstones
+from helios_core import Batch, Damaged, DataProvider, ExportView, Shard, SupportsTombstones
 
 SHARD_BYTES = 1024 * 1024
 BATCH_BYTES = 64 * 1024

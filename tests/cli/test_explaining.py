@@ -93,7 +93,7 @@ def test_plugins_are_listed_with_what_they_are(helios):
     by_name = {row["name"]: row for row in rows}
     assert by_name["sqlite"]["selected"]
     assert not by_name["memory"]["selected"]
-    assert by_name["localfs"]["origin"] == "helios-localfs"
+    assert by_name["localfs"]["origin"] == "helios-fhir-localfs"
     assert by_name["localfs"]["version"] == "0.1.0"
     assert by_name["sqlite"]["offers"] == ["data provider", "job store"]
     assert "write" in by_name["sqlite"]["powers"]

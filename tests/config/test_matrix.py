@@ -56,9 +56,9 @@ def test_a_missing_plugin_with_an_extra_is_told_with_it():
         (row.storage, row.output): row for row in matrix(plugins, selected=SELECTED, known=True)
     }
 
-    assert found[SELECTED].reason == "install helios-core[localfs]"
+    assert found[SELECTED].reason == "install helios-fhir[localfs]"
     assert found["mongodb", "local-fs"].reason == (
-        "install helios-core[localfs]; not part of this release: mongodb"
+        "install helios-fhir[localfs]; not part of this release: mongodb"
     )
 
 

@@ -104,7 +104,7 @@ def test_an_unknown_plugin_is_told_with_what_is_installed_and_meant():
 def test_an_unknown_plugin_with_an_extra_is_told_which_to_install():
     others = [plugin for plugin in installed_plugins() if plugin.name != "localfs"]
 
-    with pytest.raises(UnknownPlugin, match=r"install helios-core\[localfs\]$"):
+    with pytest.raises(UnknownPlugin, match=r"install helios-fhir\[localfs\]$"):
         find_plugin("localfs", others, setting="HFS_BULK_EXPORT_OUTPUT_BACKEND")
 
 

@@ -277,7 +277,7 @@ def test_a_cluster_refuses_what_one_machine_only_can_use_all_at_once():
         assert [setting in line for line in lines].count(True) == 1
     assert all("HFS_CLUSTER" in line for line in lines)
     assert sum("whose reach is one machine" in line for line in lines) == 2
-    assert sum("helios-core[cluster]" in line for line in lines) == 2
+    assert sum("helios-fhir[cluster]" in line for line in lines) == 2
 
 
 def test_a_cluster_refuses_the_job_database_beside_the_output(install):

@@ -53,7 +53,7 @@ def test_the_suite_proves_the_example_from_its_own_folder(elsewhere, python):
 def test_helios_plugins_lists_the_example(elsewhere, python):
     output = _run(elsewhere, python, SCRIPTS / "helios", "plugins", COLUMNS="200")
 
-    assert re.search(r"zip\W+0\.1\.0\W+helios-zip\W+output store", output), output
+    assert re.search(r"zip\W+0\.1\.0\W+helios-fhir-zip\W+output store", output), output
 
 
 def test_the_example_is_opened_when_it_is_selected(elsewhere, python):

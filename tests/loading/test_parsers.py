@@ -9,9 +9,9 @@ import pytest
 
 from helios_core.errors import BackendUnavailable
 from helios_core.fhir.definitions import FHIRVersion
+from helios_core.loading import parsers
 from helios_core.loading.inputs import find_files
 from helios_core.loading.intake import LoadOptions
-from helios_core.loading import parsers
 from helios_core.loading.load import load
 from helios_core.loading.parsers import parse_files
 

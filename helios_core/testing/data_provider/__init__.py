@@ -1,6 +1,6 @@
 """The contract of a data provider as tests."""
 
-from helios_core.storage.data_provider import SupportsTombstones, SupportsWrites
+from helios_core import SupportsTombstones, SupportsWrites
 from helios_core.testing.data_provider.changes import ChangeClauses
 from helios_core.testing.data_provider.lookups import LookupClauses
 from helios_core.testing.data_provider.machine import DataProviderMachine

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helios_core.model.exports import Level
-from helios_core.storage.data_provider import DataProvider, SupportsWrites
+from helios_core import DataProvider, Level, SupportsWrites
 from helios_core.testing import corpus
 from helios_core.testing.corpus import mixture, observation, patient, request, view
 from helios_core.testing.data_provider.contract import (

@@ -8,13 +8,11 @@ from typing import ClassVar
 
 import pytest
 
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.resources import Resource
-from helios_core.model.exports import ExportView
-from helios_core.storage.data_provider import (
+from helios_core import (
     AppliedChange,
     DataProvider,
     Delete,
+    ExportView,
     Put,
     StoredVersion,
     SupportsHistory,
@@ -23,6 +21,7 @@ from helios_core.storage.data_provider import (
     SupportsTombstones,
     SupportsWrites,
 )
+from helios_core.fhir import FHIRVersion, Resource
 from helios_core.testing import corpus
 from helios_core.testing.suites import ContractSuite
 

@@ -3,8 +3,7 @@
 import msgspec
 from msgspec.structs import replace
 
-from helios_core.model.exports import Cohort, ExportView, Level
-from helios_core.storage.data_provider import DataProvider
+from helios_core import Cohort, DataProvider, ExportView, Level
 from helios_core.testing import corpus
 from helios_core.testing.corpus import observation, patient, request, view
 from helios_core.testing.data_provider.contract import DataProviderContract, everything_now

@@ -11,14 +11,15 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, initialize, multiple, rule
 
-from helios_core.fhir.resources import Resource
-from helios_core.model.exports import ExportView, Level
-from helios_core.storage.data_provider import (
+from helios_core import (
     AppliedChange,
     ChangeResult,
     DataProvider,
+    ExportView,
+    Level,
     SupportsPrefilter,
 )
+from helios_core.fhir import Resource
 from helios_core.testing import corpus
 from helios_core.testing.data_provider.contract import DataProviderContract, delete, write
 from helios_core.testing.data_provider.prefilters import searched, sift

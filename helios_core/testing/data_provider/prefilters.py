@@ -6,17 +6,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.resources import Resource
-from helios_core.fhir.search import Filter, any_filter, compile_query
-from helios_core.model.exports import ExportView, Level, Shard
-from helios_core.storage.data_provider import (
+from helios_core import (
     Batch,
     Damaged,
     DataProvider,
+    ExportView,
+    Level,
+    Shard,
     SupportsPrefilter,
     SupportsWrites,
 )
+from helios_core.fhir import FHIRVersion, Filter, Resource, any_filter, compile_query
 from helios_core.testing import corpus
 from helios_core.testing.corpus import measurement, patient, request, view
 from helios_core.testing.data_provider.contract import (

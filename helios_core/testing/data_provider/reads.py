@@ -6,9 +6,8 @@ import tracemalloc
 import pytest
 from xxhash import xxh3_64_intdigest
 
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.model.exports import ExportView, Level, Shard
-from helios_core.storage.data_provider import DataProvider
+from helios_core import DataProvider, ExportView, Level, Shard
+from helios_core.fhir import FHIRVersion
 from helios_core.testing import corpus
 from helios_core.testing.corpus import mixture, observation, organization, patient, request, view
 from helios_core.testing.data_provider.contract import (

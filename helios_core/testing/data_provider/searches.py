@@ -5,18 +5,16 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from helios_core.errors import InvalidParameter
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.instants import format_instant
-from helios_core.fhir.search import compile_query
-from helios_core.storage.data_provider import (
+from helios_core import (
     DataProvider,
+    InvalidParameter,
     SearchQuery,
     SortOrder,
     StoredVersion,
     SupportsSearch,
     SupportsWrites,
 )
+from helios_core.fhir import FHIRVersion, compile_query, format_instant
 from helios_core.testing import corpus
 from helios_core.testing.corpus import organization, patient
 from helios_core.testing.data_provider.contract import DataProviderContract, delete, get, write

@@ -5,8 +5,7 @@ import random
 
 import pytest
 
-from helios_core.model.exports import Level
-from helios_core.storage.data_provider import DataProvider, SupportsTombstones, SupportsWrites
+from helios_core import DataProvider, Level, SupportsTombstones, SupportsWrites
 from helios_core.testing import corpus
 from helios_core.testing.corpus import observation, organization, patient, request, view
 from helios_core.testing.data_provider.contract import Change, DataProviderContract, delete, write

@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from helios_core.errors import VersionConflict
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.storage.data_provider import (
+from helios_core import (
     ChangeResult,
     DataProvider,
     SupportsHistory,
     SupportsWrites,
+    VersionConflict,
 )
+from helios_core.fhir import FHIRVersion
 from helios_core.testing import corpus
 from helios_core.testing.corpus import organization, patient
 from helios_core.testing.data_provider.contract import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from helios_core.errors import LeaseLost, TooManyExports
+from helios_core import LeaseLost, TooManyExports
 from helios_core.testing import corpus
 from helios_core.testing.job_store.contract import (
     HOUR,

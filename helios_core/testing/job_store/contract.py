@@ -8,9 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from helios_core.model.exports import Shard
-from helios_core.model.jobs import Job, JobStatus, Lease
-from helios_core.storage.job_store import JobStore
+from helios_core import Job, JobStatus, JobStore, Lease, Shard
 from helios_core.testing import corpus
 from helios_core.testing.suites import ContractSuite
 

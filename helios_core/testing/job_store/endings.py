@@ -6,10 +6,15 @@ from itertools import pairwise
 
 import pytest
 
-from helios_core.errors import JobNotFound, LeaseLost, TooManyExports
-from helios_core.model.jobs import JobProgress, JobStatus
-from helios_core.model.parts import PartKind
-from helios_core.storage.job_store import JobStore
+from helios_core import (
+    JobNotFound,
+    JobProgress,
+    JobStatus,
+    JobStore,
+    LeaseLost,
+    PartKind,
+    TooManyExports,
+)
 from helios_core.testing import corpus
 from helios_core.testing.job_store.contract import (
     HOUR,

@@ -5,9 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from helios_core.errors import LeaseLost
-from helios_core.model.jobs import JobStatus, Lease
-from helios_core.storage.job_store import JobStore
+from helios_core import JobStatus, JobStore, Lease, LeaseLost
 from helios_core.testing import corpus
 from helios_core.testing.job_store.contract import (
     HOUR,

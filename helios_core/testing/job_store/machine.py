@@ -10,11 +10,16 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, invariant, multiple, rule
 
-from helios_core.errors import JobNotFound, LeaseLost, TooManyExports
-from helios_core.model.exports import Shard
-from helios_core.model.jobs import JobStatus, Lease
-from helios_core.model.parts import Part
-from helios_core.storage.job_store import JobStore
+from helios_core import (
+    JobNotFound,
+    JobStatus,
+    JobStore,
+    Lease,
+    LeaseLost,
+    Part,
+    Shard,
+    TooManyExports,
+)
 from helios_core.testing import corpus
 from helios_core.testing.job_store.contract import JobStoreContract
 from helios_core.testing.machines import BackendMachine

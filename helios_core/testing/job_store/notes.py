@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from helios_core.errors import JobNotFound, LeaseLost
-from helios_core.storage.job_store import JobStore
+from helios_core import JobNotFound, JobStore, LeaseLost
 from helios_core.testing import corpus
 from helios_core.testing.job_store.contract import HOUR, JobStoreContract, add, claim, fail
 

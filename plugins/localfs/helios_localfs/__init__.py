@@ -7,8 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from helios_core.storage.hooks import API_LEVEL, Backend, Reach, hookimpl
-from helios_core.storage.output_store import OutputStore
+from helios_core import API_LEVEL, Backend, OutputStore, Reach, hookimpl
 from helios_localfs.store import LocalOutputStore
 
 __all__ = ["LocalFSSettings", "LocalOutputStore", "helios_output_store"]

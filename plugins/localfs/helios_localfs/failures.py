@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 import structlog
 
-from helios_core.errors import BackendUnavailable
+from helios_core import BackendUnavailable
 
 _CONDITIONS = MappingProxyType(
     {

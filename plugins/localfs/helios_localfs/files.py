@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 import xxhash
 
-from helios_core.model.parts import StoredPart
+from helios_core import StoredPart
 from helios_localfs.layout import draft_path
 
 READ_BYTES = 1024 * 1024

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from helios_core.errors import InvalidRequest
-from helios_core.model.parts import PartKey
+from helios_core import InvalidRequest, PartKey
 
 OWNER_MARK = ".helios-owner"
 """The file that says which job store the folder belongs to."""

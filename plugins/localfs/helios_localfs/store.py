@@ -5,10 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from helios_core.errors import PartMissing
-from helios_core.model.parts import PartKey, StoredPart
-from helios_core.storage.output_store import OutputStore
-from helios_core.storage.threads import in_thread
+from helios_core import OutputStore, PartKey, PartMissing, StoredPart, in_thread
 from helios_localfs.failures import unavailable
 from helios_localfs.files import READ_BYTES, PartReader, PartWriter, remove_folder, remove_part
 from helios_localfs.layout import job_folder, part_path, subfolders

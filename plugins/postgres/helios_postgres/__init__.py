@@ -3,9 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from helios_core.storage.data_provider import DataProvider
-from helios_core.storage.hooks import API_LEVEL, Backend, Reach, hookimpl
-from helios_core.storage.job_store import JobStore
+from helios_core import API_LEVEL, Backend, DataProvider, JobStore, Reach, hookimpl
 from helios_postgres import schema
 from helios_postgres.databases import Database, connected, lock_key
 from helios_postgres.jobs import PostgresJobStore

@@ -7,8 +7,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from helios_core.errors import BackendError
-from helios_core.fhir.search import (
+from helios_core import (
+    EXTENT_BITS,
+    EXTENT_ROWS,
+    BackendError,
+    Positions,
+    extent_of,
+    intersection_of,
+    union_of,
+)
+from helios_core.fhir import (
     AllOf,
     AnyId,
     AnyOf,
@@ -17,14 +25,6 @@ from helios_core.fhir.search import (
     SpanWithin,
     UpdatedWithin,
     lookup_cost,
-)
-from helios_core.storage.extents import (
-    EXTENT_BITS,
-    EXTENT_ROWS,
-    Positions,
-    extent_of,
-    intersection_of,
-    union_of,
 )
 from helios_postgres.databases import Connection
 from helios_postgres.indexing import recent_entries

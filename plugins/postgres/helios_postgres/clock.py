@@ -5,7 +5,7 @@ import time
 
 from asyncpg.exceptions import LockNotAvailableError
 
-from helios_core.errors import BackendUnavailable
+from helios_core import BackendUnavailable
 from helios_postgres.databases import Connection, Database
 from helios_postgres.failures import translated
 

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from helios_core.errors import BackendUnavailable
-from helios_core.model.exports import Cohort
+from helios_core import BackendUnavailable, Cohort
 
 if TYPE_CHECKING:
     from helios_postgres.databases import Connection, Database

@@ -11,8 +11,7 @@ import asyncpg
 import xxhash
 from asyncpg import InterfaceError, InternalClientError
 
-from helios_core.storage.secrets import Secret
-from helios_core.storage.threads import run_to_end
+from helios_core import Secret, run_to_end
 from helios_postgres import schema
 from helios_postgres.failures import ABORTED, opening, translated
 from helios_postgres.settings import PostgresSettings

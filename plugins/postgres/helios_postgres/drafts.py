@@ -6,11 +6,8 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from helios_core.errors import VersionConflict
-from helios_core.fhir.instants import from_stamp
-from helios_core.fhir.resources import Resource
-from helios_core.hashes import to_signed
-from helios_core.storage.data_provider import AppliedChange, ChangeResult, Delete, Put
+from helios_core import AppliedChange, ChangeResult, Delete, Put, VersionConflict, to_signed
+from helios_core.fhir import Resource, from_stamp
 
 Key: TypeAlias = tuple[int, str]
 """A resource: its scope and its id."""

@@ -10,7 +10,7 @@ from asyncpg.exceptions import (
     TargetServerAttributeNotMatched,
 )
 
-from helios_core.errors import BackendError, BackendUnavailable, ConfigurationError
+from helios_core import BackendError, BackendUnavailable, ConfigurationError
 
 ABORTED = (SerializationError, DeadlockDetectedError)
 """The whole transaction was rolled back for the sake of another one; it may be tried again."""

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.search import TERMS_VERSION, IndexTerms, terms_of
-from helios_core.hashes import line_hash
-from helios_core.storage.extents import EXTENT_BITS, EXTENT_ROWS, collection_range
+from helios_core import EXTENT_BITS, EXTENT_ROWS, collection_range, line_hash
+from helios_core.fhir import TERMS_VERSION, FHIRVersion, IndexTerms, terms_of
 from helios_postgres.packing import (
     UNKNOWN,
     Entry,

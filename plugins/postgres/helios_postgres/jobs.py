@@ -10,11 +10,18 @@ from typing import TypeVar
 import msgspec
 from asyncpg import Record
 
-from helios_core.errors import BackendUnavailable, JobNotFound, TooManyExports
-from helios_core.model.exports import Shard
-from helios_core.model.jobs import Job, JobProgress, JobStatus, Lease
-from helios_core.model.parts import Part
-from helios_core.storage.job_store import JobStore
+from helios_core import (
+    BackendUnavailable,
+    Job,
+    JobNotFound,
+    JobProgress,
+    JobStatus,
+    JobStore,
+    Lease,
+    Part,
+    Shard,
+    TooManyExports,
+)
 from helios_postgres import leasing
 from helios_postgres.databases import Connection, Database
 

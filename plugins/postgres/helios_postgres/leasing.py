@@ -11,10 +11,7 @@ from datetime import timedelta
 import msgspec
 from asyncpg import Record
 
-from helios_core.errors import LeaseLost
-from helios_core.model.exports import Shard
-from helios_core.model.jobs import Job, JobStatus, Lease
-from helios_core.model.parts import Part, PartKind
+from helios_core import Job, JobStatus, Lease, LeaseLost, Part, PartKind, Shard
 from helios_postgres.databases import Connection
 
 _CLAIM = """

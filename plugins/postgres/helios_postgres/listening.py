@@ -7,8 +7,7 @@ from datetime import timedelta
 
 import structlog
 
-from helios_core.errors import BackendError, ConfigurationError
-from helios_core.storage.threads import run_to_end
+from helios_core import BackendError, ConfigurationError, run_to_end
 from helios_postgres.databases import Connection, connected
 from helios_postgres.failures import translated
 from helios_postgres.settings import PostgresSettings

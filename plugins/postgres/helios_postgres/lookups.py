@@ -6,11 +6,17 @@ from typing import Any, TypeAlias
 
 from asyncpg import Record
 
-from helios_core.fhir.instants import FOREVER, from_stamp, to_stamp
-from helios_core.hashes import line_hash, to_unsigned
-from helios_core.model.exports import ExportView
-from helios_core.storage.data_provider import Batch, Damaged, StoredVersion
-from helios_core.storage.integrity import damage_of, verified_version
+from helios_core import (
+    Batch,
+    Damaged,
+    ExportView,
+    StoredVersion,
+    damage_of,
+    line_hash,
+    to_unsigned,
+    verified_version,
+)
+from helios_core.fhir import FOREVER, from_stamp, to_stamp
 from helios_postgres.databases import Connection
 from helios_postgres.views import shown_by
 

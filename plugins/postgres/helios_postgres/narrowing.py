@@ -6,10 +6,8 @@ from contextlib import aclosing
 
 import msgspec
 
-from helios_core.errors import BackendError, BackendUnavailable
-from helios_core.fhir.search import Prefilter
-from helios_core.storage.data_provider import Batch
-from helios_core.storage.extents import SeqRange
+from helios_core import BackendError, BackendUnavailable, Batch, SeqRange
+from helios_core.fhir import Prefilter
 from helios_postgres.candidates import candidates, seqs_in
 from helios_postgres.databases import Connection
 from helios_postgres.ordering import EXTENTS_AT_ONCE

@@ -4,11 +4,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from helios_core.fhir.instants import FOREVER
-from helios_core.fhir.search import Prefilter
-from helios_core.storage.data_provider import SortOrder
-from helios_core.storage.extents import collection_range, extent_of
-from helios_core.storage.page_tokens import DESCENDING_ORDERS, ID_ORDERS, PagePosition
+from helios_core import (
+    DESCENDING_ORDERS,
+    ID_ORDERS,
+    PagePosition,
+    SortOrder,
+    collection_range,
+    extent_of,
+)
+from helios_core.fhir import FOREVER, Prefilter
 from helios_postgres.candidates import candidates, seqs_in
 from helios_postgres.databases import Connection
 

@@ -6,10 +6,18 @@ from typing import Any
 
 import msgspec
 
-from helios_core.fhir.instants import to_stamp
-from helios_core.model.exports import ExportView, Level, Shard
-from helios_core.storage.extents import SeqRange, collection_range
-from helios_core.storage.shard_ranges import ViewSize, cut_shards, shard_count, total_size
+from helios_core import (
+    ExportView,
+    Level,
+    SeqRange,
+    Shard,
+    ViewSize,
+    collection_range,
+    cut_shards,
+    shard_count,
+    total_size,
+)
+from helios_core.fhir import to_stamp
 from helios_postgres.databases import Connection
 from helios_postgres.runs import Holding, holdings
 from helios_postgres.views import SHOWN, shown_by

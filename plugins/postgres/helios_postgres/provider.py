@@ -3,22 +3,22 @@
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 
-from helios_core.errors import BackendError, BackendUnavailable
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.instants import from_stamp, to_stamp
-from helios_core.fhir.search import Prefilter
-from helios_core.model.exports import ExportView, Shard
-from helios_core.storage.data_provider import (
+from helios_core import (
     AppliedChange,
+    BackendError,
+    BackendUnavailable,
     Batch,
     DataProvider,
     Delete,
+    ExportView,
     Put,
     SearchPage,
     SearchQuery,
+    Shard,
     StoredVersion,
+    damage_of,
 )
-from helios_core.storage.integrity import damage_of
+from helios_core.fhir import FHIRVersion, Prefilter, from_stamp, to_stamp
 from helios_postgres import cohorts, lookups, searching
 from helios_postgres.clock import Clock
 from helios_postgres.databases import Database

@@ -11,11 +11,16 @@ import msgspec
 from asyncpg import Record
 from xxhash import xxh3_64_intdigest
 
-from helios_core.errors import BackendError, BackendUnavailable
-from helios_core.hashes import HASH_MODULUS, line_hash
-from helios_core.storage.data_provider import Batch
-from helios_core.storage.extents import SeqRange
-from helios_core.storage.integrity import damage_of, verified_batch
+from helios_core import (
+    HASH_MODULUS,
+    BackendError,
+    BackendUnavailable,
+    Batch,
+    SeqRange,
+    damage_of,
+    line_hash,
+    verified_batch,
+)
 from helios_postgres.cohorts import StoredCohort, check
 from helios_postgres.databases import Connection
 from helios_postgres.replicas import Reads

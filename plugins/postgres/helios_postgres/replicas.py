@@ -10,7 +10,7 @@ from typing import Generic, ParamSpec, TypeVar
 import msgspec
 import structlog
 
-from helios_core.errors import BackendError, SchemaOutdated
+from helios_core import BackendError, SchemaOutdated
 from helios_postgres.databases import Connection, Database, Work
 from helios_postgres.settings import PostgresSettings
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from helios_core.storage.shard_ranges import SeqRun
+from helios_core import SeqRun
 from helios_postgres.databases import Connection
 from helios_postgres.views import Shown
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from helios_core.errors import ConfigurationError, SchemaOutdated
+from helios_core import ConfigurationError, SchemaOutdated
 from helios_postgres.indexing import index_anew, is_indexed
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ async def check(connection: "Connection", schema: str) -> None:
     if found > known:
         raise ConfigurationError(
             f"schema {schema} of the PostgreSQL database has version {found}, this code knows"
-            f" versions up to {known}; install the version of helios-postgres that wrote it"
+            f" versions up to {known}; install the version of helios-fhir-postgres that wrote it"
         )
     if found < known:
         raise SchemaOutdated(

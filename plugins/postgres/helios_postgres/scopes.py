@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
-from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir import FHIRVersion
 from helios_postgres.databases import Connection, Database
 
 Key: TypeAlias = tuple[str, FHIRVersion, str]

@@ -3,15 +3,18 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
-from helios_core.fhir.search import Filter
-from helios_core.storage.data_provider import SearchPage, SearchQuery, SortOrder, StoredVersion
-from helios_core.storage.extents import collection_range
-from helios_core.storage.page_tokens import (
+from helios_core import (
     PageBuilder,
     PagePosition,
+    SearchPage,
+    SearchQuery,
+    SortOrder,
+    StoredVersion,
+    collection_range,
     make_page_token,
     parse_page_token,
 )
+from helios_core.fhir import Filter
 from helios_postgres.databases import Connection
 from helios_postgres.lookups import stored_version
 from helios_postgres.ordering import Head, Scope

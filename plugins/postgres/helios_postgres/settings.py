@@ -6,8 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from helios_core.errors import ConfigurationError
-from helios_core.storage.secrets import Secret
+from helios_core import ConfigurationError, Secret
 
 SCHEMES = frozenset({"postgres", "postgresql"})
 

@@ -2,9 +2,8 @@
 
 import msgspec
 
-from helios_core.fhir.instants import FOREVER, to_stamp
-from helios_core.model.exports import ExportView, Level
-from helios_core.storage.extents import SeqRange
+from helios_core import ExportView, Level, SeqRange
+from helios_core.fhir import FOREVER, to_stamp
 
 
 def shown(first: str, end: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from helios_core.storage.extents import SeqRange
+from helios_core import SeqRange
 from helios_postgres.databases import Connection
 from helios_postgres.views import Shown
 

@@ -5,11 +5,8 @@ from collections.abc import Iterable, Sequence
 
 from asyncpg.exceptions import UniqueViolationError
 
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.instants import from_stamp
-from helios_core.fhir.search import IndexTerms, terms_of
-from helios_core.hashes import line_hash
-from helios_core.storage.data_provider import AppliedChange, Delete, Put
+from helios_core import AppliedChange, Delete, Put, line_hash
+from helios_core.fhir import FHIRVersion, IndexTerms, from_stamp, terms_of
 from helios_postgres import extents
 from helios_postgres.clock import Clock
 from helios_postgres.databases import Connection, Database

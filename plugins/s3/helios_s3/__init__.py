@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from helios_core.storage.hooks import API_LEVEL, Backend, Reach, hookimpl
-from helios_core.storage.output_store import OutputStore
-from helios_core.storage.threads import in_thread
+from helios_core import API_LEVEL, Backend, OutputStore, Reach, hookimpl, in_thread
 from helios_s3.buckets import Bucket
 from helios_s3.settings import S3Settings
 from helios_s3.store import S3OutputStore

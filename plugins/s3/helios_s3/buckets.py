@@ -10,7 +10,7 @@ import botocore.session
 from botocore.exceptions import BotoCoreError
 from obstore.store import S3Store
 
-from helios_core.errors import ConfigurationError
+from helios_core import ConfigurationError
 from helios_s3.settings import S3Settings
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
-from helios_core.errors import BackendUnavailable
+from helios_core import BackendUnavailable
 
 FAILURES = (BaseError, BotoCoreError, ClientError, OSError)
 """What a request to the bucket can end with; obstore has FileNotFoundError for a 404."""

@@ -1,7 +1,6 @@
 """Where everything lies: {prefix}/{tenant}/{job}/{part}, and nothing of ours anywhere else."""
 
-from helios_core.errors import InvalidRequest
-from helios_core.model.parts import PartKey
+from helios_core import InvalidRequest, PartKey
 
 OWNER_MARK = ".helios-owner"
 """The object that says which job store the prefix belongs to."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from helios_core.errors import BackendUnavailable, ConfigurationError
+from helios_core import BackendUnavailable, ConfigurationError
 from helios_s3.buckets import Bucket
 from helios_s3.failures import code_of, meaning
 from helios_s3.layout import OWNER_MARK, PROBE

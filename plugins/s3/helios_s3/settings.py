@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from helios_core.storage.secrets import Secret
+from helios_core import Secret
 
 MEBIBYTE = 1024 * 1024
 

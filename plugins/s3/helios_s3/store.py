@@ -5,10 +5,7 @@ from datetime import timedelta
 
 import obstore
 
-from helios_core.errors import PartMissing
-from helios_core.model.parts import PartKey, StoredPart
-from helios_core.storage.output_store import OutputStore
-from helios_core.storage.threads import in_thread, run_to_end
+from helios_core import OutputStore, PartKey, PartMissing, StoredPart, in_thread, run_to_end
 from helios_s3.buckets import Bucket
 from helios_s3.downloads import windows
 from helios_s3.failures import FAILURES, unavailable

@@ -7,8 +7,7 @@ import obstore
 import structlog
 import xxhash
 
-from helios_core.model.parts import Compression, PartKey, StoredPart
-from helios_core.storage.threads import in_thread
+from helios_core import Compression, PartKey, StoredPart, in_thread
 from helios_s3.buckets import Bucket
 from helios_s3.failures import FAILURES, unavailable
 from helios_s3.layout import part_key

@@ -3,10 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from helios_core.storage.data_provider import DataProvider
-from helios_core.storage.hooks import API_LEVEL, Backend, Reach, hookimpl
-from helios_core.storage.job_store import JobStore
-from helios_core.storage.threads import in_thread
+from helios_core import API_LEVEL, Backend, DataProvider, JobStore, Reach, hookimpl, in_thread
 from helios_sqlite import files
 from helios_sqlite.databases import Database
 from helios_sqlite.job_databases import JobDatabase

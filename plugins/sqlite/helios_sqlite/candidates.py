@@ -7,17 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
-from helios_core.fhir.search import (
-    AllOf,
-    AnyId,
-    AnyOf,
-    AnyTerm,
-    Prefilter,
-    SpanWithin,
-    UpdatedWithin,
-    lookup_cost,
-)
-from helios_core.storage.extents import (
+from helios_core import (
     EXTENT_BITS,
     EXTENT_ROWS,
     Positions,
@@ -26,6 +16,16 @@ from helios_core.storage.extents import (
     extent_of,
     intersection_of,
     union_of,
+)
+from helios_core.fhir import (
+    AllOf,
+    AnyId,
+    AnyOf,
+    AnyTerm,
+    Prefilter,
+    SpanWithin,
+    UpdatedWithin,
+    lookup_cost,
 )
 from helios_sqlite.indexing import UNKNOWN, unpacked
 from helios_sqlite.views import first_after

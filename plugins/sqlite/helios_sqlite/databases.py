@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
-from helios_core.storage.threads import in_thread
+from helios_core import in_thread
 from helios_sqlite.failures import translated
 from helios_sqlite.files import connect, open_file, transaction
 from helios_sqlite.settings import SQLiteSettings

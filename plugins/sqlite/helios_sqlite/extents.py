@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from helios_core.storage.extents import EXTENT_BITS, EXTENT_BYTES, EXTENT_ROWS, collection_range
+from helios_core import EXTENT_BITS, EXTENT_BYTES, EXTENT_ROWS, collection_range
 
 _LAST = """
 SELECT extent, appended, appended_bytes FROM extents

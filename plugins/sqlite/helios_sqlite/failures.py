@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from helios_core.errors import BackendError, BackendUnavailable
+from helios_core import BackendError, BackendUnavailable
 
 _PASSING = {
     sqlite3.SQLITE_BUSY: "other processes are writing to it all the time",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
-from helios_core.errors import ConfigurationError
+from helios_core import ConfigurationError
 from helios_sqlite import schema
 from helios_sqlite.failures import primary_code, translated
 from helios_sqlite.settings import SQLiteSettings

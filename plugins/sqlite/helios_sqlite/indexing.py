@@ -5,10 +5,8 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.search import TERMS_VERSION, IndexTerms, terms_of
-from helios_core.hashes import line_hash
-from helios_core.storage.extents import EXTENT_ROWS, collection_range
+from helios_core import EXTENT_ROWS, collection_range, line_hash
+from helios_core.fhir import TERMS_VERSION, FHIRVersion, IndexTerms, terms_of
 
 UNKNOWN = 0
 """The term of versions whose content could not be read: any search may be about them."""

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from aiosqlite import Connection
 
-from helios_core.storage.threads import in_thread, run_to_end
+from helios_core import in_thread, run_to_end
 from helios_sqlite.failures import primary_code, translated
 from helios_sqlite.files import open_file
 from helios_sqlite.settings import SQLiteSettings

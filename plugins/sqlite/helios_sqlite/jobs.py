@@ -10,11 +10,17 @@ from itertools import accumulate, takewhile
 import msgspec
 from aiosqlite import Connection
 
-from helios_core.errors import JobNotFound, TooManyExports
-from helios_core.model.exports import Shard
-from helios_core.model.jobs import Job, JobProgress, JobStatus, Lease
-from helios_core.model.parts import Part
-from helios_core.storage.job_store import JobStore
+from helios_core import (
+    Job,
+    JobNotFound,
+    JobProgress,
+    JobStatus,
+    JobStore,
+    Lease,
+    Part,
+    Shard,
+    TooManyExports,
+)
 from helios_sqlite import leasing
 from helios_sqlite.job_databases import JobDatabase, Row, rows_of
 

@@ -6,10 +6,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from aiosqlite import Connection
 
-from helios_core.errors import LeaseLost
-from helios_core.model.exports import Shard
-from helios_core.model.jobs import Job, JobStatus, Lease
-from helios_core.model.parts import Part, PartKind
+from helios_core import Job, JobStatus, Lease, LeaseLost, Part, PartKind, Shard
 from helios_sqlite.job_databases import Row, rows_of
 
 

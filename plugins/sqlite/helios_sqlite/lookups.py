@@ -7,10 +7,8 @@ from datetime import datetime
 
 import msgspec
 
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.instants import FOREVER, from_stamp, to_stamp
-from helios_core.storage.data_provider import StoredVersion
-from helios_core.storage.integrity import verified_version
+from helios_core import StoredVersion, verified_version
+from helios_core.fhir import FOREVER, FHIRVersion, from_stamp, to_stamp
 from helios_sqlite.scopes import NOWHERE, find_scope
 
 COLUMNS = "SELECT seq, id, version_id, since_stamp, deleted, line_hash, content FROM versions "

@@ -7,13 +7,16 @@ from datetime import datetime
 
 import msgspec
 
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.instants import to_stamp
-from helios_core.hashes import line_hash, to_unsigned
-from helios_core.model.exports import ExportView
-from helios_core.storage.data_provider import Batch, Damaged
-from helios_core.storage.extents import collection_range
-from helios_core.storage.integrity import damage_of
+from helios_core import (
+    Batch,
+    Damaged,
+    ExportView,
+    collection_range,
+    damage_of,
+    line_hash,
+    to_unsigned,
+)
+from helios_core.fhir import FHIRVersion, to_stamp
 from helios_sqlite.scopes import NOWHERE, find_scope
 from helios_sqlite.views import filter_of
 

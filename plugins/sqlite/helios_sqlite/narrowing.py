@@ -4,9 +4,8 @@ import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from helios_core.fhir.search import Prefilter
-from helios_core.storage.data_provider import Batch
-from helios_core.storage.extents import SeqRange
+from helios_core import Batch, SeqRange
+from helios_core.fhir import Prefilter
 from helios_sqlite import reading
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.failures import is_damage

@@ -8,10 +8,18 @@ from typing import TypeVar
 
 import msgspec
 
-from helios_core.fhir.instants import to_stamp
-from helios_core.model.exports import ExportView, Level, Shard
-from helios_core.storage.extents import EXTENT_BITS, collection_range
-from helios_core.storage.shard_ranges import SeqRun, ViewSize, cut_shards, total_size
+from helios_core import (
+    EXTENT_BITS,
+    ExportView,
+    Level,
+    SeqRun,
+    Shard,
+    ViewSize,
+    collection_range,
+    cut_shards,
+    total_size,
+)
+from helios_core.fhir import to_stamp
 from helios_sqlite.failures import is_damage
 from helios_sqlite.scopes import Scope, all_scopes
 from helios_sqlite.views import filter_of, seqs_of

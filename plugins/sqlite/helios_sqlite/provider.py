@@ -3,20 +3,19 @@
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.instants import from_stamp
-from helios_core.fhir.search import Prefilter
-from helios_core.model.exports import ExportView, Shard
-from helios_core.storage.data_provider import (
+from helios_core import (
     AppliedChange,
     Batch,
     DataProvider,
     Delete,
+    ExportView,
     Put,
     SearchPage,
     SearchQuery,
+    Shard,
     StoredVersion,
 )
+from helios_core.fhir import FHIRVersion, Prefilter, from_stamp
 from helios_sqlite import lookups, membership, reading, searching
 from helios_sqlite.clock import settled_stamp
 from helios_sqlite.databases import Database, unblocked

@@ -8,11 +8,20 @@ from itertools import accumulate, takewhile
 
 import msgspec
 
-from helios_core.hashes import line_hash, to_unsigned
-from helios_core.model.exports import Cohort, ExportView, Shard
-from helios_core.storage.data_provider import Batch, Damaged
-from helios_core.storage.extents import EXTENT_BITS, SeqRange, collection_range
-from helios_core.storage.integrity import damage_of, verified_batch
+from helios_core import (
+    EXTENT_BITS,
+    Batch,
+    Cohort,
+    Damaged,
+    ExportView,
+    SeqRange,
+    Shard,
+    collection_range,
+    damage_of,
+    line_hash,
+    to_unsigned,
+    verified_batch,
+)
 from helios_sqlite.databases import Reader
 from helios_sqlite.failures import is_damage, primary_code
 from helios_sqlite.scopes import find_scope

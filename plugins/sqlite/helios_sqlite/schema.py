@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import msgspec
 
-from helios_core.errors import ConfigurationError, SchemaOutdated
+from helios_core import ConfigurationError, SchemaOutdated
 from helios_sqlite.indexing import index_anew, is_indexed
 
 APPLICATION_ID = 0x48454C49
@@ -73,7 +73,7 @@ def check(connection: sqlite3.Connection) -> None:
     if found > known:
         raise ConfigurationError(
             f"the SQLite database has schema {found}, this code knows schemas up to {known};"
-            " install the version of helios-sqlite that wrote it"
+            " install the version of helios-fhir-sqlite that wrote it"
         )
     if found < known:
         raise SchemaOutdated(

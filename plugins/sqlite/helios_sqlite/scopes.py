@@ -4,7 +4,7 @@ import sqlite3
 
 import msgspec
 
-from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir import FHIRVersion
 
 NOWHERE = 0
 """The number no scope has: nothing is found there."""

@@ -9,17 +9,20 @@ from typing import NamedTuple
 
 import msgspec
 
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.instants import FOREVER
-from helios_core.storage.data_provider import SearchPage, SearchQuery, SortOrder, StoredVersion
-from helios_core.storage.extents import SeqRange, collection_range
-from helios_core.storage.page_tokens import (
+from helios_core import (
     ID_ORDERS,
     PageBuilder,
     PagePosition,
+    SearchPage,
+    SearchQuery,
+    SeqRange,
+    SortOrder,
+    StoredVersion,
+    collection_range,
     make_page_token,
     parse_page_token,
 )
+from helios_core.fhir import FOREVER, FHIRVersion
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.lookups import COLUMNS, Row, stored_version
 from helios_sqlite.scopes import NOWHERE, find_scope

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from helios_core.errors import ConfigurationError
+from helios_core import ConfigurationError
 
 
 class Synchronous(StrEnum):

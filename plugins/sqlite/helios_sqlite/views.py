@@ -5,9 +5,8 @@ import sqlite3
 
 import msgspec
 
-from helios_core.fhir.instants import FOREVER, to_stamp
-from helios_core.model.exports import ExportView, Level
-from helios_core.storage.extents import EXTENT_BITS, SeqRange, collection_range
+from helios_core import EXTENT_BITS, ExportView, Level, SeqRange, collection_range
+from helios_core.fhir import FOREVER, to_stamp
 from helios_sqlite.scopes import Scope
 
 _LAST_EXTENT_FROM = """

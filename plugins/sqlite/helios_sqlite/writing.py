@@ -8,13 +8,17 @@ from datetime import datetime
 from itertools import repeat
 from typing import NamedTuple
 
-from helios_core.errors import VersionConflict
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.instants import FOREVER, from_stamp
-from helios_core.fhir.search import terms_of
-from helios_core.hashes import line_hash, to_signed
-from helios_core.storage.data_provider import AppliedChange, ChangeResult, Delete, Put
-from helios_core.storage.extents import extent_of
+from helios_core import (
+    AppliedChange,
+    ChangeResult,
+    Delete,
+    Put,
+    VersionConflict,
+    extent_of,
+    line_hash,
+    to_signed,
+)
+from helios_core.fhir import FOREVER, FHIRVersion, from_stamp, terms_of
 from helios_sqlite.clock import next_stamp, remember
 from helios_sqlite.extents import Counts, Filler, add_counts
 from helios_sqlite.indexing import Postings

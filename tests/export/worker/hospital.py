@@ -7,7 +7,7 @@ from datetime import timedelta
 import msgspec
 
 from helios_core.export.kickoff.accept import accept
-from helios_core.export.kickoff.parameters import KickoffRequest, ExportPolicy
+from helios_core.export.kickoff.parameters import ExportPolicy, KickoffRequest
 from helios_core.export.pipeline.shard_export import PartLimits
 from helios_core.export.worker import Worker, WorkerOptions
 from helios_core.fhir.definitions import FHIRVersion

@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from helios_core.model.parts import Compression, PartKey
-from helios_core.storage.output_store import OutputStore
+from helios_core import Compression, OutputStore, PartKey
 from helios_core.testing import OutputStoreSuite
 from helios_localfs import LocalOutputStore
 

@@ -5,7 +5,7 @@ import shutil
 import msgspec
 import pytest
 
-from helios_core.errors import BackendUnavailable
+from helios_core import BackendUnavailable
 from helios_core.testing.output_store import MIB, PART, Gate, chunked, content_of, jobs_in, stored
 from helios_localfs import LocalOutputStore
 from helios_localfs.failures import meaning, unavailable

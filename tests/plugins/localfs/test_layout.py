@@ -3,8 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from helios_core.errors import InvalidRequest
-from helios_core.model.parts import Compression, PartKind
+from helios_core import Compression, InvalidRequest, PartKind
 from helios_core.testing.output_store import PART
 from helios_localfs.layout import job_folder, part_path, subfolders
 

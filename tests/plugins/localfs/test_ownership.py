@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from helios_core.errors import ConfigurationError
+from helios_core import ConfigurationError
 from helios_core.testing.output_store import PART, jobs_in, stored
 from helios_localfs import LocalOutputStore
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import msgspec
 
 import helios_localfs
-from helios_core.storage.hooks import API_LEVEL
+from helios_core import API_LEVEL
 from helios_core.testing.output_store import PART, content_of, stored
 from helios_localfs import LocalFSSettings, LocalOutputStore
 

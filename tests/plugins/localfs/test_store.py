@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from helios_core.errors import BackendUnavailable, PartMissing
+from helios_core import BackendUnavailable, PartMissing
 from helios_core.testing.output_store import MIB, PART, Gate, chunked, content_of, jobs_in, stored
 from helios_localfs import files
 from helios_localfs.files import PartReader, PartWriter

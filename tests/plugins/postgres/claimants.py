@@ -4,7 +4,7 @@ import asyncio
 import sys
 from datetime import timedelta
 
-from helios_core.storage.secrets import Secret
+from helios_core import Secret
 from helios_postgres import PostgresSettings, open_job_store
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from helios_core.storage.secrets import Secret
+from helios_core import Secret
 from helios_postgres import PostgresSettings, migrate, open_job_store
 from tests.plugins.postgres.connecting import connected
 

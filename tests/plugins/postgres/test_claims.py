@@ -8,8 +8,7 @@ from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 
-from helios_core.errors import JobNotFound, LeaseLost
-from helios_core.model.jobs import JobStatus
+from helios_core import JobNotFound, JobStatus, LeaseLost
 from helios_core.testing import corpus
 from helios_postgres import open_job_store
 

@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from helios_core.errors import BackendUnavailable
-from helios_core.model.exports import Cohort, Level
+from helios_core import BackendUnavailable, Cohort, Level
 from helios_core.testing.corpus import observation, patient, request, view
 from helios_core.testing.data_provider.contract import write
 from helios_core.testing.snapshots import batches, take

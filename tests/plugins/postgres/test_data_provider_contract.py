@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from helios_core.storage.secrets import Secret
+from helios_core import Secret
 from helios_core.testing import DataProviderSuite, corpus
 from helios_postgres import PostgresSettings, migrate, open_data_provider
 from tests.plugins.postgres.connecting import connected

@@ -5,7 +5,7 @@ import asyncpg
 import pytest
 from msgspec import structs
 
-from helios_core.errors import BackendUnavailable
+from helios_core import BackendUnavailable
 from helios_postgres.databases import TRIES, Database
 
 

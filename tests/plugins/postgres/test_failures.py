@@ -1,7 +1,7 @@
 import asyncpg
 import pytest
 
-from helios_core.errors import BackendError, BackendUnavailable, ConfigurationError
+from helios_core import BackendError, BackendUnavailable, ConfigurationError
 from helios_postgres.failures import opening, translated
 
 

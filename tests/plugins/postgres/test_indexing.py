@@ -4,10 +4,8 @@ import asyncio
 
 import pytest
 
-from helios_core.errors import BackendError, SchemaOutdated
-from helios_core.fhir.search import TERMS_VERSION, compile_query
-from helios_core.model.exports import Level
-from helios_core.storage.data_provider import SortOrder
+from helios_core import BackendError, Level, SchemaOutdated, SortOrder
+from helios_core.fhir import TERMS_VERSION, compile_query
 from helios_core.testing import corpus
 from helios_core.testing.corpus import measurement, patient, request, view
 from helios_core.testing.data_provider.contract import delete

@@ -6,7 +6,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from helios_core.model.parts import Part
+from helios_core import Part
 from helios_core.testing import JobStoreSuite
 from helios_postgres import open_job_store
 

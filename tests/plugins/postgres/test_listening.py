@@ -5,7 +5,7 @@ import pytest
 import structlog
 from msgspec import structs
 
-from helios_core.storage.secrets import Secret
+from helios_core import Secret
 from helios_postgres import listening
 from helios_postgres.listening import listener
 

@@ -6,9 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from helios_core.errors import LeaseLost, TooManyExports
-from helios_core.model.jobs import JobStatus
-from helios_core.storage.secrets import Secret
+from helios_core import JobStatus, LeaseLost, Secret, TooManyExports
 from helios_core.testing import corpus
 from helios_postgres import PostgresSettings, open_job_store
 from tests.services import through

@@ -6,10 +6,8 @@ from collections import defaultdict
 import msgspec
 import pytest
 
-from helios_core.fhir.instants import to_stamp
-from helios_core.model.exports import Level
-from helios_core.storage.extents import EXTENT_BITS, collection_range
-from helios_core.storage.shard_ranges import SeqRun, cut_shards, total_size
+from helios_core import EXTENT_BITS, Level, SeqRun, collection_range, cut_shards, total_size
+from helios_core.fhir import to_stamp
 from helios_core.testing.corpus import (
     TENANT,
     VERSION,

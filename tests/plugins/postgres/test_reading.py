@@ -6,8 +6,7 @@ import random
 import asyncpg
 import pytest
 
-from helios_core.errors import BackendUnavailable
-from helios_core.storage.joined_lines import JoinedLines
+from helios_core import BackendUnavailable, JoinedLines
 from helios_core.testing.corpus import TENANT, VERSION, mixture, observation, patient, view
 from helios_core.testing.data_provider.contract import delete, everything_now, names, write
 from helios_core.testing.snapshots import take

@@ -6,9 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from helios_core.errors import ConfigurationError
-from helios_core.model.exports import Level
-from helios_core.storage.secrets import Secret
+from helios_core import ConfigurationError, Level, Secret
 from helios_core.testing.corpus import mixture, patient, request, view
 from helios_core.testing.data_provider.contract import everything_now, names, write
 from helios_core.testing.snapshots import take

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from helios_core.fhir.definitions import FHIRVersion, load_definitions
+from helios_core import Delete, Level
+from helios_core.fhir import FHIRVersion, load_definitions
 from helios_core.loading.load import load
-from helios_core.model.exports import Level
-from helios_core.storage.data_provider import Delete
 from helios_core.testing.corpus import TENANT, VERSION, request, view
 from helios_core.testing.snapshots import take
 from helios_postgres import open_data_provider

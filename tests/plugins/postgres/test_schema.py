@@ -8,8 +8,7 @@ import asyncpg
 import pytest
 from msgspec import structs
 
-from helios_core.errors import BackendUnavailable, ConfigurationError, SchemaOutdated
-from helios_core.storage.secrets import Secret
+from helios_core import BackendUnavailable, ConfigurationError, SchemaOutdated, Secret
 from helios_core.testing import corpus
 from helios_postgres import (
     PostgresSettings,

@@ -1,8 +1,7 @@
 import pytest
 
+from helios_core import ConfigurationError, Secret
 from helios_core.config.selection import configure
-from helios_core.errors import ConfigurationError
-from helios_core.storage.secrets import Secret
 from helios_postgres import PostgresSettings
 
 ADDRESS = "postgresql://somebody:canary@127.0.0.1/helios"

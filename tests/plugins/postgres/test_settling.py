@@ -8,9 +8,8 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from helios_core.errors import BackendUnavailable
-from helios_core.fhir.instants import to_stamp
-from helios_core.storage.data_provider import Put
+from helios_core import BackendUnavailable, Put
+from helios_core.fhir import to_stamp
 from helios_core.testing import corpus
 from helios_core.testing.corpus import patient
 from helios_core.testing.data_provider.contract import everything_now, write

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from helios_core.storage.data_provider import ChangeResult
+from helios_core import ChangeResult
 from helios_core.testing.corpus import observation, patient
 from helios_core.testing.data_provider.contract import delete, everything_now, write
 from helios_core.testing.snapshots import take

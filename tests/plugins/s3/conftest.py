@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from helios_core.storage.secrets import Secret
+from helios_core import Secret
 from helios_s3 import S3OutputStore, S3Settings
 from helios_s3.buckets import Bucket
 from helios_s3.settings import MEBIBYTE

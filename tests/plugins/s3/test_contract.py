@@ -2,8 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from helios_core.model.parts import Compression, PartKey
-from helios_core.storage.output_store import OutputStore, SupportsSignedURLs
+from helios_core import Compression, OutputStore, PartKey, SupportsSignedURLs
 from helios_core.testing import OutputStoreSuite
 
 

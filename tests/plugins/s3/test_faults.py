@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from helios_core.errors import BackendUnavailable
+from helios_core import BackendUnavailable
 from helios_core.testing.output_store import (
     MIB,
     PART,

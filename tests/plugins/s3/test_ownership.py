@@ -3,8 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from helios_core.errors import BackendUnavailable, ConfigurationError
-from helios_core.storage.secrets import Secret
+from helios_core import BackendUnavailable, ConfigurationError, Secret
 from helios_core.testing.output_store import PART, stored
 from helios_s3 import ownership
 from tests.proxies import Fault

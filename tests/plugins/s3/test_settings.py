@@ -5,10 +5,8 @@ import botocore.exceptions
 import pytest
 
 import helios_s3
+from helios_core import API_LEVEL, ConfigurationError, Reach, Secret
 from helios_core.config.selection import configure
-from helios_core.errors import ConfigurationError
-from helios_core.storage.hooks import API_LEVEL, Reach
-from helios_core.storage.secrets import Secret
 from helios_core.testing.output_store import PART, content_of, stored
 from helios_s3 import S3OutputStore, S3Settings
 from helios_s3.buckets import Bucket

@@ -5,8 +5,7 @@ import sys
 import msgspec
 import pytest
 
-from helios_core.errors import BackendUnavailable, PartMissing
-from helios_core.model.parts import Compression
+from helios_core import BackendUnavailable, Compression, PartMissing
 from helios_core.testing.output_store import MIB, PART, chunked, content_of, jobs_in, stored
 from helios_s3.settings import Encryption
 

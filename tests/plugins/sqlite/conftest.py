@@ -3,8 +3,8 @@ from contextlib import closing
 
 import pytest
 
-from helios_core.fhir.resources import Resource
-from helios_core.storage.data_provider import Delete, Put
+from helios_core import Delete, Put
+from helios_core.fhir import Resource
 from helios_core.testing import corpus
 from helios_sqlite import SQLiteSettings, open_data_provider, open_job_store
 

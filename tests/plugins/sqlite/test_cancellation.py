@@ -8,8 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from helios_core.errors import HeliosError
-from helios_core.model.jobs import JobStatus
+from helios_core import HeliosError, JobStatus
 from helios_core.testing import corpus
 from helios_sqlite import open_job_store
 

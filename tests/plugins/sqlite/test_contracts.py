@@ -8,8 +8,8 @@ from unittest.mock import patch
 
 import msgspec
 
-from helios_core.fhir.instants import FOREVER
-from helios_core.model.parts import Part
+from helios_core import Part
+from helios_core.fhir import FOREVER
 from helios_core.testing import DataProviderSuite, JobStoreSuite, corpus
 from helios_sqlite import SQLiteSettings, clock, open_data_provider, open_job_store
 

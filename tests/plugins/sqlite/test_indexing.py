@@ -8,12 +8,8 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from helios_core.errors import SchemaOutdated
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.resources import parse_resource
-from helios_core.fhir.search import TERMS_VERSION, compile_query, terms_of
-from helios_core.model.exports import Level
-from helios_core.storage.data_provider import Put, SortOrder
+from helios_core import Level, Put, SchemaOutdated, SortOrder
+from helios_core.fhir import TERMS_VERSION, FHIRVersion, compile_query, parse_resource, terms_of
 from helios_core.testing import corpus
 from helios_core.testing.corpus import measurement, patient, request
 from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched

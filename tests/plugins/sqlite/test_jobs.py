@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from helios_core.errors import BackendUnavailable
+from helios_core import BackendUnavailable
 from helios_core.testing import corpus
 from helios_sqlite import open_job_store
 

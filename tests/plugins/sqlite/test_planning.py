@@ -3,7 +3,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from helios_core.model.exports import Level
+from helios_core import Level
 from helios_core.testing.corpus import observation, organization, patient, request, view
 from helios_sqlite import planning
 from helios_sqlite.databases import unblocked

@@ -1,7 +1,5 @@
 import helios_sqlite
-from helios_core.model.exports import Shard
-from helios_core.storage.data_provider import Put
-from helios_core.storage.hooks import API_LEVEL
+from helios_core import API_LEVEL, Put, Shard
 from helios_core.testing import corpus
 from helios_core.testing.corpus import patient, request, view
 from helios_sqlite import SQLiteDataProvider, SQLiteJobStore, open_data_provider

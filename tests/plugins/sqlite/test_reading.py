@@ -4,10 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from helios_core.errors import BackendError
-from helios_core.model.exports import Level
-from helios_core.storage.data_provider import Put
-from helios_core.storage.joined_lines import JoinedLines
+from helios_core import BackendError, JoinedLines, Level, Put
 from helios_core.testing import corpus
 from helios_core.testing.corpus import observation, patient, request, view
 from helios_sqlite import open_data_provider, reading

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from helios_core.errors import ConfigurationError, LeaseLost, SchemaOutdated
-from helios_core.model.jobs import JobStatus
-from helios_core.storage.data_provider import Put
+from helios_core import ConfigurationError, JobStatus, LeaseLost, Put, SchemaOutdated
 from helios_core.testing import corpus
 from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched, sift
 from helios_sqlite import migrate, open_data_provider, open_job_store, schema

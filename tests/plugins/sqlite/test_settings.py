@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from helios_core.errors import ConfigurationError
+from helios_core import ConfigurationError
 from helios_sqlite import SQLiteSettings
 
 

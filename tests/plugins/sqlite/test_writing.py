@@ -5,10 +5,8 @@ import time
 
 import pytest
 
-from helios_core.errors import BackendUnavailable
-from helios_core.fhir.instants import FOREVER
-from helios_core.storage.data_provider import ChangeResult, Delete, Put
-from helios_core.storage.extents import COLLECTION_BITS
+from helios_core import COLLECTION_BITS, BackendUnavailable, ChangeResult, Delete, Put
+from helios_core.fhir import FOREVER
 from helios_core.testing import corpus
 from helios_core.testing.corpus import observation, organization, patient
 from helios_sqlite import open_data_provider

@@ -12,11 +12,19 @@ from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import msgspec
 
-from helios_core.errors import BackendUnavailable, ConfigurationError, PartMissing
-from helios_core.model.parts import PartKey, StoredPart
-from helios_core.storage.hooks import API_LEVEL, Backend, Reach, hookimpl
-from helios_core.storage.output_store import OutputStore
-from helios_core.storage.threads import in_thread
+from helios_core import (
+    API_LEVEL,
+    Backend,
+    BackendUnavailable,
+    ConfigurationError,
+    OutputStore,
+    PartKey,
+    PartMissing,
+    Reach,
+    StoredPart,
+    hookimpl,
+    in_thread,
+)
 
 CHUNK_BYTES = 1024 * 1024
 

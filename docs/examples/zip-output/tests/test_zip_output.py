@@ -4,9 +4,7 @@ from zipfile import ZipFile
 import pytest
 from helios_zip import ZipOutputStore, helios_output_store
 
-from helios_core.errors import BackendUnavailable, ConfigurationError
-from helios_core.model.parts import PartKey
-from helios_core.storage.output_store import OutputStore
+from helios_core import BackendUnavailable, ConfigurationError, OutputStore, PartKey
 from helios_core.testing import OutputStoreSuite
 from helios_core.testing.output_store import MIB, PART, chunked, content_of, stored
 
