@@ -284,9 +284,11 @@ async def _load(
     strict: bool,
 ) -> loading.LoadSummary:
     base_url = selection.settings.base_url
-    async with selection.provider.open() as provider:
+    async with selection.data_provider.open() as provider:
         if not isinstance(provider, SupportsWrites):
-            raise ConfigurationError(f"{selection.provider.plugin.origin} cannot be written to")
+            raise ConfigurationError(
+                f"{selection.data_provider.plugin.origin} cannot be written to"
+            )
         with progress.load_progress() as tell:
             return await loading.load(
                 paths,

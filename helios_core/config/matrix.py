@@ -76,8 +76,8 @@ def matrix(
     knows of are listed too when they are not installed.
     """
     by_name = {plugin.origin.name: plugin for plugin in plugins}
-    storages = [name for name, plugin in by_name.items() if plugin.provider]
-    outputs = [_spelt(name) for name, plugin in by_name.items() if plugin.outputs]
+    storages = [name for name, plugin in by_name.items() if plugin.data_provider]
+    outputs = [_spelt(name) for name, plugin in by_name.items() if plugin.output_store]
     if known:
         indexed = (f"{name}-{INDEX}" for name in STORAGES)
         storages = list(dict.fromkeys((*STORAGES, *indexed, *storages)))
@@ -107,12 +107,12 @@ def _combination(
     primary, _, index = storage.partition("-")
     sink_name = output.replace("-", "")
     provider, sink = plugins.get(primary), plugins.get(sink_name)
-    keeper = provider if provider and provider.jobs else plugins.get("sqlite")
+    keeper = provider if provider and provider.job_store else plugins.get("sqlite")
     has = {
-        _role(primary, provider, "storage"): bool(provider and provider.provider),
+        _role(primary, provider, "storage"): bool(provider and provider.data_provider),
         index: not index,
-        _role(sink_name, sink, "output"): bool(sink and sink.outputs),
-        "sqlite": bool(keeper and keeper.jobs),
+        _role(sink_name, sink, "output"): bool(sink and sink.output_store),
+        "sqlite": bool(keeper and keeper.job_store),
     }
     missing = [name for name, there in has.items() if not there]
     return Combination(
@@ -128,7 +128,11 @@ def _combination(
 
 
 def _reach(provider: Plugin | None, keeper: Plugin | None, sink: Plugin | None) -> str:
-    chosen = (provider and provider.provider, keeper and keeper.jobs, sink and sink.outputs)
+    chosen = (
+        provider and provider.data_provider,
+        keeper and keeper.job_store,
+        sink and sink.output_store,
+    )
     return Reach.common(*(backend.reach for backend in chosen if backend))
 
 
@@ -140,7 +144,7 @@ def _role(name: str, plugin: Plugin | None, role: str) -> str:
 def _capabilities(provider: Plugin | None, sink: Plugin | None) -> Sequence[Capability]:
     has = [
         power
-        for backend in (provider and provider.provider, sink and sink.outputs)
+        for backend in (provider and provider.data_provider, sink and sink.output_store)
         if backend
         for power in power_names(backend.implementation)
     ]

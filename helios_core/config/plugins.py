@@ -66,18 +66,18 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
     """An imported plugin and what it offers."""
 
     origin: InstalledPlugin
-    provider: Backend[DataProvider] | None
-    jobs: Backend[JobStore] | None
-    outputs: Backend[OutputStore] | None
+    data_provider: Backend[DataProvider] | None
+    job_store: Backend[JobStore] | None
+    output_store: Backend[OutputStore] | None
     observer: Callable[[Job], object] | None
 
     @property
     def offers(self) -> Mapping[str, Backend[Any]]:
         """The backends by what they are."""
         named: dict[str, Backend[Any] | None] = {
-            "data provider": self.provider,
-            "job store": self.jobs,
-            "output store": self.outputs,
+            "data provider": self.data_provider,
+            "job store": self.job_store,
+            "output store": self.output_store,
         }
         return {role: backend for role, backend in named.items() if backend is not None}
 
@@ -154,9 +154,9 @@ def load_plugin(origin: InstalledPlugin) -> Plugin:
     hook = manager.hook
     return Plugin(
         origin=origin,
-        provider=_offer(origin, hook.helios_data_provider, DataProvider),
-        jobs=_offer(origin, hook.helios_job_store, JobStore),
-        outputs=_offer(origin, hook.helios_output_store, OutputStore),
+        data_provider=_offer(origin, hook.helios_data_provider, DataProvider),
+        job_store=_offer(origin, hook.helios_job_store, JobStore),
+        output_store=_offer(origin, hook.helios_output_store, OutputStore),
         observer=_observer(hook.helios_job_changed),
     )
 

@@ -50,9 +50,9 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings
     plugins: tuple[Plugin, ...]
-    provider: SelectedBackend[DataProvider]
-    jobs: SelectedBackend[JobStore]
-    outputs: SelectedBackend[OutputStore]
+    data_provider: SelectedBackend[DataProvider]
+    job_store: SelectedBackend[JobStore]
+    output_store: SelectedBackend[OutputStore]
 
 
 def configure(environ: Mapping[str, str]) -> Selection:
@@ -92,19 +92,19 @@ async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
     """
     selection = select(settings)
     async with AsyncExitStack() as stack:
-        provider = await stack.enter_async_context(selection.provider.open())
-        jobs = await stack.enter_async_context(selection.jobs.open())
-        outputs = await stack.enter_async_context(selection.outputs.open())
+        provider = await stack.enter_async_context(selection.data_provider.open())
+        jobs = await stack.enter_async_context(selection.job_store.open())
+        outputs = await stack.enter_async_context(selection.output_store.open())
         await outputs.bind(jobs.identity)
         yield Backends(
-            provider=provider,
-            jobs=jobs,
-            outputs=outputs,
+            data_provider=provider,
+            job_store=jobs,
+            output_store=outputs,
             announce=_announcer(selection.plugins),
             reach=Reach.common(
-                selection.provider.backend.reach,
-                selection.jobs.backend.reach,
-                selection.outputs.backend.reach,
+                selection.data_provider.backend.reach,
+                selection.job_store.backend.reach,
+                selection.output_store.backend.reach,
             ),
         )
 
@@ -113,7 +113,7 @@ async def migrate(selection: Selection) -> list[tuple[str, str]]:
     """Bring every selected backend's schema up to date; give plugin and what it did."""
     done: list[tuple[str, str]] = []
     seen: list[tuple[object, object]] = []
-    for chosen in (selection.provider, selection.jobs, selection.outputs):
+    for chosen in (selection.data_provider, selection.job_store, selection.output_store):
         step = chosen.backend.migrate
         # A plugin that offers two backends on one database migrates it once.
         if step is not None and (step, chosen.settings) not in seen:
@@ -144,9 +144,9 @@ class _Choice:
         return Selection(
             settings=self._settings,
             plugins=tuple(self._loaded.values()),
-            provider=provider,
-            jobs=jobs,
-            outputs=outputs,
+            data_provider=provider,
+            job_store=jobs,
+            output_store=outputs,
         )
 
     def _provider(self) -> SelectedBackend[DataProvider] | None:
@@ -157,23 +157,23 @@ class _Choice:
                 UnknownPlugin(f"{setting} asks for search index {index}; this release has none")
             )
         plugin = self._load(name, setting, role="data provider")
-        return self._chosen(plugin, plugin.provider, setting) if plugin else None
+        return self._chosen(plugin, plugin.data_provider, setting) if plugin else None
 
     def _jobs(self, primary: Plugin) -> SelectedBackend[JobStore] | None:
-        if primary.jobs is not None:
-            return self._chosen(primary, primary.jobs, "HFS_STORAGE_BACKEND")
+        if primary.job_store is not None:
+            return self._chosen(primary, primary.job_store, "HFS_STORAGE_BACKEND")
         setting = f"HFS_STORAGE_BACKEND ({primary.origin.name}, which cannot keep jobs)"
         plugin = self._load("sqlite", setting, role="job store")
         self._environ["HFS_DATABASE_URL"] = str(self._settings.output_dir / SIDECAR)
-        return self._chosen(plugin, plugin.jobs, setting) if plugin else None
+        return self._chosen(plugin, plugin.job_store, setting) if plugin else None
 
     def _outputs(self) -> SelectedBackend[OutputStore] | None:
         name = _output(self._settings)
         setting = "HFS_BULK_EXPORT_OUTPUT_BACKEND"
         plugin = self._load(name, setting, role="output store")
-        if plugin and plugin.outputs:
-            self._check_links(plugin, plugin.outputs)
-        return self._chosen(plugin, plugin.outputs, setting) if plugin else None
+        if plugin and plugin.output_store:
+            self._check_links(plugin, plugin.output_store)
+        return self._chosen(plugin, plugin.output_store, setting) if plugin else None
 
     def _load(self, name: str, setting: str, *, role: str | None = None) -> Plugin | None:
         try:

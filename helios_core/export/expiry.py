@@ -26,14 +26,14 @@ async def remove_job(backends: Backends, tenant: str, job_id: str) -> None:
     Raises:
         BackendError: The output or the job could not be removed.
     """
-    await backends.outputs.delete(tenant, job_id)
-    await backends.jobs.delete(tenant, job_id)
+    await backends.output_store.delete(tenant, job_id)
+    await backends.job_store.delete(tenant, job_id)
 
 
 async def sweep(backends: Backends, *, output_ttl: timedelta) -> int:
     """Remove every job that may go and all output without a job; give how many were removed."""
     removed = 0
-    while jobs := await backends.jobs.removable(completed_before=output_ttl, limit=BATCH):
+    while jobs := await backends.job_store.removable(completed_before=output_ttl, limit=BATCH):
         done = [await _expire(backends, job) for job in jobs]
         removed += sum(done)
         if not all(done) or len(jobs) < BATCH:
@@ -45,7 +45,7 @@ async def _expire(backends: Backends, job: Job) -> bool:
     """Remove one job; a failure is told and leaves it for the next sweep."""
     try:
         with suppress(JobNotFound):  # cancelled already, by its owner or by another process
-            await backends.jobs.cancel(job.tenant, job.id)
+            await backends.job_store.cancel(job.tenant, job.id)
         await remove_job(backends, job.tenant, job.id)
     except BackendError as error:
         log.warning("job.removal_failed", job_id=job.id, reason=str(error))
@@ -57,11 +57,11 @@ async def _expire(backends: Backends, job: Job) -> bool:
 async def _sweep_orphans(backends: Backends) -> int:
     """Remove output whose job is forgotten: what a worker wrote while its job was removed."""
     removed = 0
-    async for tenant, job_id in backends.outputs.jobs():
-        if await backends.jobs.exists(tenant, job_id):
+    async for tenant, job_id in backends.output_store.jobs():
+        if await backends.job_store.exists(tenant, job_id):
             continue
         try:
-            await backends.outputs.delete(tenant, job_id)
+            await backends.output_store.delete(tenant, job_id)
         except BackendError as error:
             log.warning("output.removal_failed", job_id=job_id, reason=str(error))
             continue

@@ -54,7 +54,7 @@ class Worker:
         """Work until the stop event is set; a shard in hand is handed back at once."""
         while not self._stop.is_set():
             try:
-                lease = await self._backends.jobs.claim(
+                lease = await self._backends.job_store.claim(
                     self._name,
                     lease_for=self._options.lease_for,
                     max_attempts=self._options.max_attempts,
@@ -70,7 +70,7 @@ class Worker:
 
     async def _idle(self) -> None:
         """Wait for work or for the end, whichever comes first."""
-        work = asyncio.ensure_future(self._backends.jobs.wait_for_work(self._options.idle))
+        work = asyncio.ensure_future(self._backends.job_store.wait_for_work(self._options.idle))
         stopped = asyncio.ensure_future(self._stop.wait())
         try:
             await _until_one_of(work, stopped)
@@ -124,7 +124,9 @@ class Worker:
         """What the job shows; kept for the next shard, since a cohort can be large."""
         job = lease.job
         if self._latest is None or self._latest[0] != job.id:
-            view = await resolve_view(self._backends.provider, job.request, job.transaction_time)
+            view = await resolve_view(
+                self._backends.data_provider, job.request, job.transaction_time
+            )
             self._latest = (job.id, view)
         return self._latest[1]
 
@@ -154,7 +156,7 @@ class Worker:
         longer be published anyway.
         """
         try:
-            await self._backends.jobs.release(lease)
+            await self._backends.job_store.release(lease)
         except BackendError as error:
             log.exception("shard.abandoned", reason=str(error))
         else:
@@ -168,7 +170,7 @@ class Worker:
             await asyncio.sleep(pause.total_seconds())
             asked_at = time.monotonic()
             try:
-                await self._backends.jobs.renew(
+                await self._backends.job_store.renew(
                     lease,
                     lease_for=self._options.lease_for,
                     resources_done=export.resources_done,
@@ -185,14 +187,14 @@ class Worker:
                 pause = self._options.heartbeat
 
     async def _publish(self, lease: Lease, parts: list[Part], *, notes: bytes) -> None:
-        status = await self._backends.jobs.complete(lease, parts, notes=notes)
+        status = await self._backends.job_store.complete(lease, parts, notes=notes)
         log.info("shard.completed", parts=len(parts), resources=sum(p.count for p in parts))
         await self._announce(lease, status)
 
     async def _fail(self, lease: Lease, error: Exception) -> None:
         options = self._options
         log.error("shard.failed", attempt=lease.attempt, reason=str(error), exc_info=error)
-        status = await self._backends.jobs.fail(
+        status = await self._backends.job_store.fail(
             lease,
             _public_reason(lease, error),
             max_attempts=options.max_attempts,
@@ -205,7 +207,7 @@ class Worker:
         if status.active:
             return
         with suppress(JobNotFound):  # cancelled meanwhile
-            job = await self._backends.jobs.get(lease.job.tenant, lease.job.id)
+            job = await self._backends.job_store.get(lease.job.tenant, lease.job.id)
             log.info("job.ended", status=job.status)
             self._backends.announce(job)
 

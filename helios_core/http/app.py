@@ -89,7 +89,7 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
 
 def _links(settings: Settings, backends: Backends) -> FileURLSigner:
     return FileURLSigner(
-        backends.outputs,
+        backends.output_store,
         access_token=settings.bulk_export_requires_access_token,
         valid_for=settings.bulk_export_file_url_ttl,
     )
@@ -105,13 +105,13 @@ def _policy(settings: Settings) -> ExportPolicy:
 
 
 def _resources(backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
-    provider = backends.provider
+    provider = backends.data_provider
     routes = ReadRoutes(provider, guard).routes()
     conditions: Conditions | None = None
     searching: SearchRoutes | None = None
     if isinstance(provider, SupportsSearch):
         # The job store's name is the same in every process, and nobody outside is ever told it.
-        conditions = Conditions(provider, provider, secret=backends.jobs.identity)
+        conditions = Conditions(provider, provider, secret=backends.job_store.identity)
         searching = SearchRoutes(provider, guard)
         routes += searching.routes()
     if isinstance(provider, SupportsWrites):

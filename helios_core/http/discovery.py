@@ -58,7 +58,7 @@ class DiscoveryRoutes:
         # The first statement of a version compiles every search parameter there is.
         statement = await asyncio.to_thread(
             capability_statement,
-            self._backends.provider,
+            self._backends.data_provider,
             caller.fhir_version,
             base=caller.base,
             guide=self._guide,
@@ -71,7 +71,7 @@ class DiscoveryRoutes:
         caller = self._guard.admit(request)
         query_parameters(request)
         document = openapi_document(
-            self._backends.provider, caller.fhir_version, base=caller.base, guide=self._guide
+            self._backends.data_provider, caller.fhir_version, base=caller.base, guide=self._guide
         )
         return Response(document, media_type="application/json")
 
@@ -98,7 +98,7 @@ class DiscoveryRoutes:
         return {"status": "ok"}
 
     async def _ask_all(self) -> None:
-        await self._backends.provider.get(self._tenant, self._fhir_version, "Patient", NOBODY)
-        await self._backends.jobs.exists(self._tenant, NOBODY)
-        async for _ in self._backends.outputs.jobs():
+        await self._backends.data_provider.get(self._tenant, self._fhir_version, "Patient", NOBODY)
+        await self._backends.job_store.exists(self._tenant, NOBODY)
+        async for _ in self._backends.output_store.jobs():
             break

@@ -56,7 +56,7 @@ class RateLimiter:
         self._clock = clock
         self._accounts = OrderedDict[Hashable, _Account]()
 
-    def spend(self, client: Hashable) -> None:
+    def acquire(self, client: Hashable) -> None:
         """
         Let a client in.
 

@@ -14,9 +14,9 @@ from helios_core.storage.output_store import OutputStore
 class Backends(msgspec.Struct, frozen=True, kw_only=True):
     """The opened backends of one process."""
 
-    provider: DataProvider
-    jobs: JobStore
-    outputs: OutputStore
+    data_provider: DataProvider
+    job_store: JobStore
+    output_store: OutputStore
     announce: Callable[[Job], None]
     """Tells the observers that a job changed; it never raises."""
     reach: Reach = Reach.PROCESS

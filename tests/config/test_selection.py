@@ -114,7 +114,7 @@ def job() -> Job:
 def test_nothing_set_selects_sqlite_and_local_files(tmp_path):
     selection = configure({"HFS_DATA_DIR": str(tmp_path)})
 
-    chosen = (selection.provider, selection.jobs, selection.outputs)
+    chosen = (selection.data_provider, selection.job_store, selection.output_store)
     assert [backend.plugin.origin.name for backend in chosen] == ["sqlite", "sqlite", "localfs"]
 
 
@@ -142,8 +142,8 @@ def test_a_storage_without_jobs_gets_a_sqlite_database_beside_the_output(install
         }
     )
 
-    assert selection.jobs.plugin.origin.name == "sqlite"
-    assert selection.jobs.settings.path == tmp_path / SIDECAR
+    assert selection.job_store.plugin.origin.name == "sqlite"
+    assert selection.job_store.settings.path == tmp_path / SIDECAR
 
 
 async def test_the_sidecar_opens(install, tmp_path):
@@ -151,8 +151,10 @@ async def test_the_sidecar_opens(install, tmp_path):
     settings = Settings(storage_backend="lake", data_dir=tmp_path)
 
     async with open_backends(settings) as backends:
-        assert isinstance(backends.provider, MemoryDataProvider)
-        assert await backends.jobs.removable(completed_before=timedelta(days=1), limit=1) == []
+        assert isinstance(backends.data_provider, MemoryDataProvider)
+        assert (
+            await backends.job_store.removable(completed_before=timedelta(days=1), limit=1) == []
+        )
 
     assert (tmp_path / "exports" / SIDECAR).exists()
 
@@ -161,11 +163,11 @@ async def test_what_is_selected_is_opened_and_bound():
     settings = Settings(storage_backend="memory", bulk_export_output_backend="memory")
 
     async with open_backends(settings) as backends:
-        assert isinstance(backends.jobs, MemoryJobStore)
-        assert isinstance(backends.outputs, MemoryOutputStore)
-        await backends.outputs.bind(backends.jobs.identity)
+        assert isinstance(backends.job_store, MemoryJobStore)
+        assert isinstance(backends.output_store, MemoryOutputStore)
+        await backends.output_store.bind(backends.job_store.identity)
         with pytest.raises(ConfigurationError):
-            await backends.outputs.bind("another job store")
+            await backends.output_store.bind("another job store")
 
 
 async def test_output_of_another_job_store_is_refused(tmp_path):
@@ -185,7 +187,7 @@ async def test_two_processes_may_share_one_database_and_its_output(tmp_path):
     settings = Settings(data_dir=tmp_path)
 
     async with open_backends(settings) as one, open_backends(settings) as two:
-        assert one.jobs.identity == two.jobs.identity
+        assert one.job_store.identity == two.job_store.identity
 
 
 def test_an_unknown_name_is_told_with_the_nearest():

@@ -18,7 +18,7 @@ from helios_core.config.selection import configure, open_backends
 
 async def show():
     async with open_backends(configure(os.environ).settings) as backends:
-        print(type(backends.outputs).__module__)
+        print(type(backends.output_store).__module__)
 
 asyncio.run(show())
 """

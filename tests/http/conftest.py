@@ -35,11 +35,11 @@ class Site:
         changes = [
             Put(resource=parse_resource(msgspec.json.encode(r), version)) for r in resources
         ]
-        return await self.backends.provider.write(tenant, version, changes)
+        return await self.backends.data_provider.write(tenant, version, changes)
 
     async def delete(self, resource_type, resource_id):
         change = Delete(resource_type=resource_type, id=resource_id)
-        await self.backends.provider.write("default", FHIRVersion.R4, [change])
+        await self.backends.data_provider.write("default", FHIRVersion.R4, [change])
 
     async def kick_off(self, path="/$export", **options):
         options["headers"] = ASYNC | options.get("headers", {})
@@ -55,7 +55,7 @@ class Site:
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(run_worker("tester", self.backends, options, stop=stop))
-            while (await self.backends.jobs.get(tenant, job_id)).status.active:
+            while (await self.backends.job_store.get(tenant, job_id)).status.active:
                 await asyncio.sleep(0.005)
             stop.set()
 
@@ -71,9 +71,9 @@ class Site:
 @pytest.fixture
 def backends():
     return Backends(
-        provider=MemoryDataProvider(),
-        jobs=MemoryJobStore(),
-        outputs=MemoryOutputStore(),
+        data_provider=MemoryDataProvider(),
+        job_store=MemoryJobStore(),
+        output_store=MemoryOutputStore(),
         announce=lambda _job: None,
     )
 

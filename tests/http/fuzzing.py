@@ -39,12 +39,12 @@ class Fuzzed:
 
     def jobs(self):
         if self._database is None:
-            return len(self._site.backends.jobs._entries)
+            return len(self._site.backends.job_store._entries)
         return self._rows("jobs") + self._rows("shards") + self._rows("parts")
 
     def versions(self):
         if self._database is None:
-            return repr(self._site.backends.provider._scopes)
+            return repr(self._site.backends.data_provider._scopes)
         return self._rows("versions")
 
     def _rows(self, table):

@@ -90,7 +90,7 @@ async def ward(either_site):
     await site.put(*OLD)
     await site.delete("Condition", "cond-gone")
     await site.put(about("Observation", "obs-v", status="registered"))
-    since = format_instant(await site.backends.provider.transaction_time())
+    since = format_instant(await site.backends.data_provider.transaction_time())
     await site.put(*NEW[:3])
     for resource_type, resource_id in [("Condition", "cond-del"), ("Patient", "p6")]:
         await site.delete(resource_type, resource_id)
@@ -312,7 +312,7 @@ async def test_a_resource_that_cannot_be_read_does_not_fail_the_rest(site):
     """TR-64, B2-ST-11"""
     ward = Ward(site, "")
     await site.put(*OLD)
-    provider = site.backends.provider
+    provider = site.backends.data_provider
     scope = next(s for key, s in provider._scopes.items() if key[2] == "Patient")
     versions = scope["p2"]
     stored = msgspec.structs.replace(versions[-1].stored, content=b"{")
@@ -362,7 +362,7 @@ async def test_a_chain_of_exports_meets_at_the_transaction_time(ward):
 async def test_a_poll_that_fails_says_nothing_about_the_export(ward, outcome):
     """B2-ST-10, RC-07"""
     location = await ward.site.kick_off()
-    jobs = ward.site.backends.jobs
+    jobs = ward.site.backends.job_store
     working = jobs.get
 
     async def broken(*_args):
@@ -408,7 +408,7 @@ async def test_a_defect_at_the_kick_off_is_an_outcome(site, outcome):
     async def broken():
         raise ZeroDivisionError
 
-    site.backends.provider.transaction_time = broken
+    site.backends.data_provider.transaction_time = broken
 
     outcome(await site.client.get("/$export", headers={"Prefer": "respond-async"}), 500)
 

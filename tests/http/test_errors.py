@@ -34,7 +34,7 @@ def failing(provider, error):
 
 @pytest.mark.parametrize("cls", all_errors(), ids=lambda cls: cls.__name__)
 async def test_every_error_is_answered_by_an_outcome_of_its_code(site, outcome, cls):
-    failing(site.backends.provider, cls(f"about {SECRET}"))
+    failing(site.backends.data_provider, cls(f"about {SECRET}"))
 
     response = await site.client.get("/Patient/p1")
 
@@ -46,7 +46,7 @@ async def test_every_error_is_answered_by_an_outcome_of_its_code(site, outcome, 
 
 
 async def test_a_defect_is_a_500_that_gives_nothing_away(site, outcome):
-    failing(site.backends.provider, ZeroDivisionError(SECRET))
+    failing(site.backends.data_provider, ZeroDivisionError(SECRET))
 
     with structlog.testing.capture_logs() as logs:
         response = await site.client.get("/Patient/p1")
@@ -60,7 +60,7 @@ async def test_a_defect_is_a_500_that_gives_nothing_away(site, outcome):
 
 
 async def test_a_failure_of_a_backend_is_logged_with_its_reason(site):
-    failing(site.backends.provider, BackendError("the disk is on fire"))
+    failing(site.backends.data_provider, BackendError("the disk is on fire"))
 
     with structlog.testing.capture_logs() as logs:
         await site.client.get("/Patient/p1")

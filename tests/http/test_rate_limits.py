@@ -38,7 +38,7 @@ def let_in(allowance, client="a", *, times=1000):
     """Knock until it is refused; give how often it was let in, and how long it has to wait."""
     for count in range(times):
         try:
-            allowance.spend(client)
+            allowance.acquire(client)
         except TooManyRequests as refusal:
             return count, int(refusal.headers["Retry-After"])
     return times, 0
@@ -94,7 +94,7 @@ def test_refusals_in_a_row_are_counted(allowance, clock):
     assert allowance.refused("a") == 2
 
     clock.now += 1
-    allowance.spend("a")
+    allowance.acquire("a")
 
     assert (allowance.refused("a"), allowance.refused("b")) == (0, 0)
 
@@ -111,7 +111,7 @@ def test_zero_is_without_a_limit(clock):
 
 def test_memory_does_not_grow_with_the_clients(allowance):
     for number in range(MAX_CLIENTS + 100):
-        allowance.spend(number)
+        allowance.acquire(number)
 
     assert len(allowance._accounts) == MAX_CLIENTS
 
@@ -209,7 +209,7 @@ async def test_a_burst_of_kick_offs_is_refused_and_leaves_nothing(open_site, bac
     assert answers.keys() == {202, 429}
     outcome(answers[429][0], 429, "throttled")
     assert answers[429][0].headers["retry-after"] == "1"
-    assert len(backends.jobs._entries) == len(answers[202])
+    assert len(backends.job_store._entries) == len(answers[202])
     other = {**ASYNC, "X-Tenant-ID": "other"}
     assert (await site.client.get("/$export", headers=other)).status_code == 202
 
@@ -237,7 +237,7 @@ async def test_abuse_ends_an_export_where_the_operator_says_so(open_site, backen
     assert (len(answers[202]), len(answers[429])) == (1, 5)
     assert "ended" in outcome(answers[429][-1], 429, "throttled")["diagnostics"]
     outcome(await site.client.get(f"{location}?page=2"), 404, "not-found")
-    assert not backends.jobs._entries
+    assert not backends.job_store._entries
 
 
 async def test_abuse_does_not_end_an_export_that_is_complete(open_site):
@@ -250,7 +250,7 @@ async def test_abuse_does_not_end_an_export_that_is_complete(open_site):
 
     assert (len(answers[200]), len(answers[429])) == (1, 59)
     assert (await site.client.get(f"{location}?page=1")).status_code == 429
-    assert (await site.backends.jobs.get("default", location.rsplit("/", 1)[1])).completed_at
+    assert (await site.backends.job_store.get("default", location.rsplit("/", 1)[1])).completed_at
 
 
 async def test_without_limits_nobody_is_refused(open_site):
@@ -271,7 +271,7 @@ async def test_the_own_client_waits_as_long_as_it_is_told(live, tmp_path):
     impatient = asyncio.create_task(
         export(ClientRequest(base_url=address, types=("Patient",)), tmp_path / "files")
     )
-    while not (jobs := list(site.backends.jobs._entries)):
+    while not (jobs := list(site.backends.job_store._entries)):
         await asyncio.sleep(0.01)
     job_id = jobs[0][1] if isinstance(jobs[0], tuple) else jobs[0]
     await burst(site.client, "GET", f"/export-status/{job_id}", times=50)

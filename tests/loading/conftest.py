@@ -14,14 +14,14 @@ class Store:
     """A memory provider, with the load and the look the tests need."""
 
     def __init__(self) -> None:
-        self.provider = MemoryDataProvider()
+        self.data_provider = MemoryDataProvider()
 
     async def load(self, *paths: Path, **options) -> LoadSummary:
         options = {"tenant": "default", "fhir_version": FHIRVersion.R4} | options
-        return await load(paths, self.provider, **options)
+        return await load(paths, self.data_provider, **options)
 
     async def version(self, reference: str, fhir_version: FHIRVersion = FHIRVersion.R4):
-        return await self.provider.get("default", fhir_version, *reference.split("/"))
+        return await self.data_provider.get("default", fhir_version, *reference.split("/"))
 
     async def text(self, reference: str) -> str:
         version = await self.version(reference)

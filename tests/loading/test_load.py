@@ -66,7 +66,7 @@ async def test_everything_stays_inside_the_tenant_and_the_version(store, write):
     await store.load(write("a.ndjson", patient(0)), tenant="other", fhir_version=FHIRVersion.R5)
 
     assert await store.version("Patient/p0") is None
-    assert await store.provider.get("other", FHIRVersion.R5, "Patient", "p0")
+    assert await store.data_provider.get("other", FHIRVersion.R5, "Patient", "p0")
 
 
 async def test_a_bad_line_is_told_and_the_rest_is_loaded(store, write):

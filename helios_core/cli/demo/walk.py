@@ -86,9 +86,9 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 async def _load(selection: Selection, population: Path) -> LoadSummary:
-    async with selection.provider.open() as provider:
+    async with selection.data_provider.open() as provider:
         if not isinstance(provider, SupportsWrites):
-            raise DemoFailed(f"{selection.provider.plugin.origin} cannot be written to")
+            raise DemoFailed(f"{selection.data_provider.plugin.origin} cannot be written to")
         with progress.load_progress() as tell:
             summary = await load(
                 [population],
@@ -151,7 +151,7 @@ async def _export(url: str, level: Level, files: Path) -> client.ExportSummary:
 async def _stored(
     selection: Selection, exports: Mapping[Level, client.ExportSummary], members: frozenset[str]
 ) -> dict[Level, DemoTally]:
-    async with selection.provider.open() as provider:
+    async with selection.data_provider.open() as provider:
         return {
             level: await tallies.tally_database(
                 provider,

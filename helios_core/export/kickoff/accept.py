@@ -38,9 +38,9 @@ async def accept(
         BackendUnavailable: The store cannot answer now.
     """
     request = parse_kickoff(call)
-    transaction_time = await backends.provider.transaction_time()
+    transaction_time = await backends.data_provider.transaction_time()
     shards = await plan_shards(backends, request, transaction_time, shard_bytes=shard_bytes)
-    job = await backends.jobs.add(
+    job = await backends.job_store.add(
         Job(
             id=secrets.token_hex(JOB_ID_BYTES),
             request=request,
@@ -64,9 +64,9 @@ async def plan_shards(
     Raises:
         InvalidParameter: As in `accept`; so are ResourceNotFound and BackendUnavailable.
     """
-    view = await resolve_unfiltered_view(backends.provider, request, transaction_time)
+    view = await resolve_unfiltered_view(backends.data_provider, request, transaction_time)
     await _check_patients(backends, view)
-    shards = await plan_export(backends.provider, view, shard_bytes=shard_bytes)
+    shards = await plan_export(backends.data_provider, view, shard_bytes=shard_bytes)
     if not shards and request.ignored:  # somebody has to write the error file
         return [Shard(number=0, resource_type=ERRORS_ONLY, ordinal=1)]
     return shards
@@ -84,7 +84,7 @@ async def _check_patients(backends: Backends, view: ExportView) -> None:
             f"{len(outsiders)} of {len(named)} patient values name no member of "
             f"Group/{request.group_id}, the first being number {outsiders[0]}; name members only."
         )
-    missing = await backends.provider.missing(
+    missing = await backends.data_provider.missing(
         request.tenant, request.fhir_version, "Patient", named, at=view.transaction_time
     )
     if missing:

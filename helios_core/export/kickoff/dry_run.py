@@ -75,7 +75,7 @@ async def estimate(backends: Backends, call: KickoffRequest, *, limits: FileLimi
     if refused := tuple(_refusals(call)):
         return Estimate(refused=refused)
     request = parse_kickoff(call)
-    now = await backends.provider.transaction_time()
+    now = await backends.data_provider.transaction_time()
     try:
         shards = await plan_shards(backends, request, now, shard_bytes=limits.bytes)
     except InvalidRequest as error:
@@ -156,8 +156,8 @@ def _files(shard: Shard, request: ExportRequest, limits: FileLimits) -> int:
 async def _duration(backends: Backends, tenant: str, resources: int) -> timedelta | None:
     """Give how long so many resources take at the rate of the tenant's latest exports."""
     done, taken = 0, timedelta()
-    for job in await backends.jobs.recent(tenant, limit=RECENT):
+    for job in await backends.job_store.recent(tenant, limit=RECENT):
         if job.created_at is not None and job.completed_at is not None:
-            done += (await backends.jobs.progress(tenant, job.id)).resources_done
+            done += (await backends.job_store.progress(tenant, job.id)).resources_done
             taken += job.completed_at - job.created_at
     return taken * (resources / done) if done else None

@@ -63,7 +63,7 @@ async def unlinked_binaries(
     One is a patient's if something in a patient's compartment points to it, or if its security
     context is, or may have been, in one. What no attachment leads to is reported.
     """
-    membership = ExportMembership(backends.provider, view)
+    membership = ExportMembership(backends.data_provider, view)
     async with read_notes(backends, lease, BINARY) as notes:
         async for batch in batches:
             public = await _public(batch, view, membership, notes)

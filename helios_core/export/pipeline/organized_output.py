@@ -154,7 +154,7 @@ class OrganizedOutput:
     async def _patients(self, gathering: BlockBuilder) -> set[str]:
         """Open a block for every patient of the shard, in the order they are stored in."""
         ids = set[str]()
-        batches = self._backends.provider.read(
+        batches = self._backends.data_provider.read(
             instance_view(self._view), self._lease.shard, batch_bytes=self._batch_bytes
         )
         async for batch in batches:
@@ -188,7 +188,7 @@ class OrganizedOutput:
 
     async def _gather(self, gathering: BlockBuilder, view: ExportView, blocks: Ids) -> None:
         """Place whatever a view shows."""
-        provider = self._backends.provider
+        provider = self._backends.data_provider
         for shard in await provider.plan(view, shard_bytes=WHOLE_TYPE):
             if shard.resource_type == BINARY:
                 continue
@@ -211,7 +211,7 @@ class OrganizedOutput:
         request, heads = self._view.request, dict[str, bytes]()
         transform = make_transform(replace(self._view, filters={}), self._type)
         for some in chunked(await self._presentable(ids), 20):
-            batch = await self._backends.provider.fetch(
+            batch = await self._backends.data_provider.fetch(
                 request.tenant,
                 request.fhir_version,
                 self._type,
@@ -229,7 +229,7 @@ class OrganizedOutput:
     async def _presentable(self, ids: Sequence[str]) -> list[str]:
         if self._view.request.level is Level.SYSTEM:
             return list(ids)
-        membership = ExportMembership(self._backends.provider, self._view)
+        membership = ExportMembership(self._backends.data_provider, self._view)
         private = await membership.private({(self._type, each) for each in ids})
         foreign = private - await membership.belonging(private)
         return [each for each in ids if (self._type, each) not in foreign]

@@ -129,7 +129,7 @@ async def read_notes(
     """Read the notes of a job about one type."""
     job = lease.job
     async with scratch_database(_SCHEMA) as room:
-        async with aclosing(_gathered(backends.jobs.notes(job.tenant, job.id))) as several:
+        async with aclosing(_gathered(backends.job_store.notes(job.tenant, job.id))) as several:
             async for notes in several:
                 await room.run(_note, notes, resource_type)
         yield NotedReferences(room)

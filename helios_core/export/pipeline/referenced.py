@@ -24,14 +24,14 @@ async def read_referenced(
 ) -> AsyncGenerator[Batch]:
     """Give the resources of a shard's type that the output refers to and does not have yet."""
     resource_type, request = lease.shard.resource_type, view.request
-    membership = ExportMembership(backends.provider, view)
+    membership = ExportMembership(backends.data_provider, view)
     async with read_notes(backends, lease, resource_type) as notes:
         last = ""
         while ids := await notes.ids(last, AT_ONCE):
             last = ids[-1]
             missing = await _missing(membership, resource_type, ids)
             for start in range(0, len(missing), LINES_AT_ONCE):
-                yield await backends.provider.fetch(
+                yield await backends.data_provider.fetch(
                     request.tenant,
                     request.fhir_version,
                     resource_type,

@@ -122,7 +122,7 @@ class ShardExport:
     async def discard(self) -> None:
         """Remove whatever this attempt has stored."""
         for key in self._written:
-            await self._backends.outputs.discard(key)
+            await self._backends.output_store.discard(key)
 
     def _cutter(self, batches: AsyncGenerator[Batch]) -> PartCutter:
         return PartCutter(batches, max_bytes=self._part_bytes, max_rows=self._limits.part_rows)
@@ -140,7 +140,7 @@ class ShardExport:
             async with aclosing(cutter.part()) as chunks:
                 packed = gzip_chunks(chunks) if key.compression is Compression.GZIP else chunks
                 async with aclosing(packed) as bytes_at_rest:
-                    stored = await self._backends.outputs.put(key, bytes_at_rest)
+                    stored = await self._backends.output_store.put(key, bytes_at_rest)
             parts.append(
                 Part(
                     key=key,
@@ -216,7 +216,7 @@ class ShardExport:
 
     async def _deletions(self) -> AsyncGenerator[Batch]:
         """Deletions as transaction Bundles (Bulk Data 2.0.0, Complete Status, deleted)."""
-        provider = self._backends.provider
+        provider = self._backends.data_provider
         if self._lease.shard.purpose not in (ShardPurpose.VIEW, ShardPurpose.DELETIONS):
             return
         if self._view.request.since is None or not isinstance(provider, SupportsTombstones):

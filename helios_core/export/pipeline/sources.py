@@ -26,7 +26,7 @@ def read_source(
     backends: Backends, lease: Lease, view: ExportView, *, batch_bytes: int
 ) -> AsyncIterator[Batch]:
     """Give what a shard reads, before it is filtered and trimmed."""
-    provider, shard = backends.provider, lease.shard
+    provider, shard = backends.data_provider, lease.shard
     match shard.purpose:
         case ShardPurpose.ASSOCIATED:
             return ProvenanceFinder(provider, view, batch_bytes=batch_bytes).of(shard)

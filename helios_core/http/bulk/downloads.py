@@ -73,11 +73,11 @@ class DownloadRoutes:
 
     async def _published(self, tenant: str, job_id: str, name: str) -> tuple[Job, Part]:
         """Look a part up among the caller's own: no part of a path is ever built from `name`."""
-        job = await self._backends.jobs.get(tenant, job_id)
+        job = await self._backends.job_store.get(tenant, job_id)
         if job.status is JobStatus.COMPLETE or (
             job.status.active and job.request.partial_manifests
         ):
-            for part in await self._backends.jobs.parts(tenant, job_id):
+            for part in await self._backends.job_store.parts(tenant, job_id):
                 if part.key.name == name:
                     return job, part
         raise PartNotFound(
@@ -92,7 +92,9 @@ class DownloadRoutes:
         status = HTTPStatus.OK if span is None else HTTPStatus.PARTIAL_CONTENT
         if head:
             return ASGIResponse(status_code=status, headers=headers, media_type=NDJSON)
-        content = await start_stream(read_ahead(stream_part(self._backends.outputs, form, wanted)))
+        content = await start_stream(
+            read_ahead(stream_part(self._backends.output_store, form, wanted))
+        )
         return StreamingBody(
             iterator=content, status_code=status, headers=headers, media_type=NDJSON
         )

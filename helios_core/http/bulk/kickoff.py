@@ -82,7 +82,7 @@ class KickoffRoutes:
         self, request: HTTPRequest, level: Level, *, group_id: str | None = None
     ) -> Response[bytes]:
         caller = self._guard.admit(request)
-        self._allowance.spend((client_address(request), caller.tenant))
+        self._allowance.acquire((client_address(request), caller.tenant))
         call = KickoffRequest(
             tenant=caller.tenant,
             fhir_version=caller.fhir_version,

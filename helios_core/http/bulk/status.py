@@ -77,23 +77,23 @@ class StatusRoutes:
         # The pages of a manifest may be read in one go, and exports watched side by side.
         client = (client_address(request), caller.tenant, job_id, number)
         try:
-            self._allowance.spend(client)
+            self._allowance.acquire(client)
         except TooManyRequests:
             if self._allowance.refused(client) == self._polls.most_refused:
                 ended = await self._ended_for_polling(caller, job_id)
                 if ended is not None:
                     return ended
             raise
-        job = await self._backends.jobs.get(caller.tenant, job_id)
+        job = await self._backends.job_store.get(caller.tenant, job_id)
         answer = await self._answer(job, caller, number)
         return _separated(answer) if job.request.separate_status else answer
 
     async def _ended_for_polling(self, caller: Caller, job_id: str) -> Response[bytes] | None:
         """End an export, unless it is done: then it costs nothing any more."""
-        job = await self._backends.jobs.get(caller.tenant, job_id)
+        job = await self._backends.job_store.get(caller.tenant, job_id)
         if not job.status.active:
             return None
-        await self._backends.jobs.cancel(caller.tenant, job_id)
+        await self._backends.job_store.cancel(caller.tenant, job_id)
         log.warning("job.ended_for_polling", job_id=job_id)
         text = "This export was asked about far too often and has been ended; begin another one."
         answer = outcome_response(429, "throttled", text)
@@ -108,7 +108,7 @@ class StatusRoutes:
             case JobStatus.ERROR:
                 return outcome_response(500, "processing", job.failure or "The export failed.")
             case _:
-                progress = await self._backends.jobs.progress(caller.tenant, job.id)
+                progress = await self._backends.job_store.progress(caller.tenant, job.id)
                 headers = _progress(job, progress, now=datetime.now(UTC))
                 body = await self._manifest(job, caller, number)
                 if not body:
@@ -119,7 +119,7 @@ class StatusRoutes:
         """Give a page of the manifest, empty as long as it cannot be shown."""
         if job.status.active and not job.request.partial_manifests:
             return b""
-        parts = await self._backends.jobs.parts(caller.tenant, job.id)
+        parts = await self._backends.job_store.parts(caller.tenant, job.id)
         return await self._manifests.page(job, parts, number, base=caller.base)
 
     def _expiry(self, job: Job) -> dict[str, str]:
@@ -131,7 +131,7 @@ class StatusRoutes:
     async def end(self, request: HTTPRequest, job_id: FromPath[str]) -> Response[bytes]:
         """End an export at once; its files go after the answer."""
         caller = self._guard.admit(request)
-        await self._backends.jobs.cancel(caller.tenant, job_id)
+        await self._backends.job_store.cancel(caller.tenant, job_id)
         log.info("job.cancelled", job_id=job_id)
         answer = EmptyResponse(status=202)
         answer.background = BackgroundTask(self._remove, caller.tenant, job_id)

@@ -102,6 +102,6 @@ async def store_new(hospital: Hospital) -> None:
 async def filled(hospital: Hospital) -> datetime:
     """Store everything, and give the instant between old and new."""
     await store_old(hospital)
-    between = await hospital.provider.transaction_time()
+    between = await hospital.data_provider.transaction_time()
     await store_new(hospital)
     return between

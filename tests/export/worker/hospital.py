@@ -27,38 +27,38 @@ class Hospital:
     """Backends in memory and what a test does with them."""
 
     def __init__(self, provider: DataProvider | None = None) -> None:
-        self.provider = provider or MemoryDataProvider()
+        self.data_provider = provider or MemoryDataProvider()
         self.policy = ExportPolicy()
         self.limits = PartLimits()
-        self.jobs = MemoryJobStore()
-        self.outputs = MemoryOutputStore()
+        self.job_store = MemoryJobStore()
+        self.output_store = MemoryOutputStore()
         self.announced: list[Job] = []
 
     @property
     def backends(self) -> Backends:
         return Backends(
-            provider=self.provider,
-            jobs=self.jobs,
-            outputs=self.outputs,
+            data_provider=self.data_provider,
+            job_store=self.job_store,
+            output_store=self.output_store,
             announce=self.announced.append,
         )
 
     async def store(self, *resources: dict) -> None:
         bodies = [msgspec.json.encode(resource) for resource in resources]
         puts = [Put(resource=parse_resource(body, FHIRVersion.R4)) for body in bodies]
-        await self.provider.write(TENANT, FHIRVersion.R4, puts)
+        await self.data_provider.write(TENANT, FHIRVersion.R4, puts)
 
     async def now(self) -> str:
         """An instant after everything stored so far, and before all that follows."""
-        return format_instant(await self.provider.transaction_time())
+        return format_instant(await self.data_provider.transaction_time())
 
     async def delete(self, resource_type: str, resource_id: str) -> None:
         gone = Delete(resource_type=resource_type, id=resource_id)
-        await self.provider.write(TENANT, FHIRVersion.R4, [gone])
+        await self.data_provider.write(TENANT, FHIRVersion.R4, [gone])
 
     def damage(self, resource_type: str, resource_id: str) -> None:
         """Cut a stored line short, behind the provider's back."""
-        versions = self.provider._scopes[TENANT, FHIRVersion.R4, resource_type][resource_id]
+        versions = self.data_provider._scopes[TENANT, FHIRVersion.R4, resource_type][resource_id]
         stored = versions[-1].stored
         cut = msgspec.structs.replace(stored, content=stored.content[:-3])
         versions[-1] = msgspec.structs.replace(versions[-1], stored=cut)
@@ -102,7 +102,7 @@ class Hospital:
             for number in range(workers):
                 worker = Worker(f"w{number}", backends or self.backends, options, stop=stop)
                 group.create_task(worker.run())
-            while (job := await self.jobs.get(job.tenant, job.id)).status.active:
+            while (job := await self.job_store.get(job.tenant, job.id)).status.active:
                 await asyncio.sleep(0.005)
             stop.set()
         return job
@@ -110,9 +110,9 @@ class Hospital:
     async def lines(self, job: Job, kind: PartKind = PartKind.OUTPUT) -> list[dict]:
         """Everything the published parts of a kind hold."""
         decoded = []
-        for part in await self.jobs.parts(job.tenant, job.id):
+        for part in await self.job_store.parts(job.tenant, job.id):
             if part.key.kind is kind:
-                data = b"".join([chunk async for chunk in self.outputs.read(part.key)])
+                data = b"".join([chunk async for chunk in self.output_store.read(part.key)])
                 assert data.count(b"\n") == part.count
                 decoded += [msgspec.json.decode(line) for line in data.splitlines()]
         return decoded

@@ -161,7 +161,7 @@ async def test_slashes_may_be_escaped(ward):
     body = rb"""{"resourceType":"Observation","id":"obs-s","status":"final",
     "subject":{"reference":"Patient\/p1"},"performer":[{"reference":"Organization\/org9"}]}"""
     put = Put(resource=parse_resource(body, FHIRVersion.R4))
-    await ward.provider.write("default", FHIRVersion.R4, [put])
+    await ward.data_provider.write("default", FHIRVersion.R4, [put])
 
     assert "Organization/org9" in await ward.export(level=Level.PATIENT)
 
@@ -201,7 +201,7 @@ async def test_patients_and_binaries_are_never_context(ward):
 async def test_the_notes_of_the_first_phase_are_no_output(ward):
     job = await ward.work(await ward.kick_off(level=Level.PATIENT))
 
-    assert [each async for each in ward.jobs.notes(job.tenant, job.id)]
+    assert [each async for each in ward.job_store.notes(job.tenant, job.id)]
     assert all(line["resourceType"] for line in await ward.lines(job))
 
 

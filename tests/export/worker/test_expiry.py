@@ -30,13 +30,13 @@ class Sticky(MemoryOutputStore):
 
 @pytest.fixture
 async def ward(hospital):
-    hospital.outputs = Sticky()
+    hospital.output_store = Sticky()
     await hospital.store(patient("p1"))
     return hospital
 
 
 async def stored(ward):
-    return [job_id async for _, job_id in ward.outputs.jobs()]
+    return [job_id async for _, job_id in ward.output_store.jobs()]
 
 
 async def test_output_and_job_stay_until_their_time_has_come(ward):
@@ -54,7 +54,7 @@ async def test_output_and_job_go_together_after_their_time(ward):
 
     assert await stored(ward) == []
     with pytest.raises(JobNotFound):
-        await ward.jobs.get(job.tenant, job.id)
+        await ward.job_store.get(job.tenant, job.id)
 
 
 async def test_a_running_job_never_expires(ward):
@@ -62,37 +62,37 @@ async def test_a_running_job_never_expires(ward):
 
     assert await sweep(ward.backends, output_ttl=NOW) == 0
 
-    assert (await ward.jobs.get(job.tenant, job.id)).status is JobStatus.ACCEPTED
+    assert (await ward.job_store.get(job.tenant, job.id)).status is JobStatus.ACCEPTED
 
 
 async def test_a_failed_removal_is_retried_and_never_forgotten(ward):
     job = await ward.work(await ward.kick_off())
-    ward.outputs.failures = 2
+    ward.output_store.failures = 2
     await asyncio.sleep(0.01)
 
     removed = [await sweep(ward.backends, output_ttl=NOW) for _ in range(3)]
 
     assert removed == [0, 0, 1]
     assert await stored(ward) == []
-    assert not await ward.jobs.exists(job.tenant, job.id)
+    assert not await ward.job_store.exists(job.tenant, job.id)
 
 
 async def test_a_cancelled_job_is_removed_whatever_its_age(ward):
     job = await ward.work(await ward.kick_off())
-    await ward.jobs.cancel(job.tenant, job.id)
+    await ward.job_store.cancel(job.tenant, job.id)
 
     assert await sweep(ward.backends, output_ttl=LATER) == 1
-    assert not await ward.jobs.exists(job.tenant, job.id)
+    assert not await ward.job_store.exists(job.tenant, job.id)
 
 
 async def test_remove_takes_output_and_job(ward):
     job = await ward.work(await ward.kick_off())
-    await ward.jobs.cancel(job.tenant, job.id)
+    await ward.job_store.cancel(job.tenant, job.id)
 
     await remove_job(ward.backends, job.tenant, job.id)
 
     assert await stored(ward) == []
-    assert not await ward.jobs.exists(job.tenant, job.id)
+    assert not await ward.job_store.exists(job.tenant, job.id)
 
 
 async def test_output_without_a_job_is_swept(ward):
@@ -109,7 +109,7 @@ async def test_output_without_a_job_is_swept(ward):
     async def chunks():
         yield b"{}\n"
 
-    await ward.outputs.put(key, chunks())
+    await ward.output_store.put(key, chunks())
 
     assert await sweep(ward.backends, output_ttl=LATER) == 1
     assert await stored(ward) == []
@@ -117,7 +117,7 @@ async def test_output_without_a_job_is_swept(ward):
 
 async def test_sweeping_goes_on_until_told_to_stop(ward):
     await ward.work(await ward.kick_off())
-    ward.outputs.failures = 1
+    ward.output_store.failures = 1
     stop = asyncio.Event()
     sweeping = asyncio.create_task(
         sweep_periodically(

@@ -116,7 +116,7 @@ async def test_an_empty_group_exports_nothing_rather_than_everybody(wards):
     job = await wards.work(await wards.kick_off(group="g"))
 
     assert job.status is JobStatus.COMPLETE
-    assert await wards.jobs.parts(job.tenant, job.id) == []
+    assert await wards.job_store.parts(job.tenant, job.id) == []
 
 
 async def test_a_group_of_unresolved_references_exports_nothing(wards):
@@ -248,7 +248,7 @@ async def test_many_shards_export_each_resource_once(hospital):
     job = await hospital.work(job, workers=4)
 
     lines = await hospital.lines(job)
-    assert len(await hospital.jobs.parts(job.tenant, job.id)) > 20
+    assert len(await hospital.job_store.parts(job.tenant, job.id)) > 20
     assert sorted(line["id"] for line in lines) == sorted(f"o{n}" for n in range(300))
 
 
@@ -257,7 +257,7 @@ async def test_the_cap_of_active_exports_is_kept_and_an_ended_one_frees_its_slot
     with pytest.raises(TooManyExports):
         await wards.kick_off()
 
-    await wards.jobs.cancel("default", jobs[0].id)
+    await wards.job_store.cancel("default", jobs[0].id)
 
     assert (await wards.kick_off()).status is JobStatus.ACCEPTED
 

@@ -49,29 +49,29 @@ async def ward(hospital):
 
 
 async def stored_parts(hospital: Hospital) -> list[tuple[str, str]]:
-    return [found async for found in hospital.outputs.jobs()]
+    return [found async for found in hospital.output_store.jobs()]
 
 
 async def test_a_full_disk_ends_the_job_in_error_with_the_reason_and_no_parts(ward):
-    ward.outputs = FullDisk(failures=3)
+    ward.output_store = FullDisk(failures=3)
 
     job = await ward.work(await ward.kick_off())
 
     assert job.status is JobStatus.ERROR
     assert job.failure == "The output folder is out of space."
-    assert await ward.jobs.parts(job.tenant, job.id) == []
+    assert await ward.job_store.parts(job.tenant, job.id) == []
     assert await stored_parts(ward) == []
 
 
 async def test_an_export_after_a_full_disk_works(ward):
-    ward.outputs = FullDisk(failures=3)
+    ward.output_store = FullDisk(failures=3)
     await ward.work(await ward.kick_off())
 
     assert await ward.export() == ["Patient/p1", "Patient/p2"]
 
 
 async def test_a_passing_fault_is_survived(ward):
-    ward.outputs = FullDisk(failures=2)
+    ward.output_store = FullDisk(failures=2)
 
     assert await ward.export() == ["Patient/p1", "Patient/p2"]
 
@@ -81,7 +81,7 @@ async def test_a_fault_nobody_foresaw_fails_the_job_without_telling_the_client_a
         async def put(self, key, chunks):
             raise ZeroDivisionError("secret")
 
-    ward.outputs = Defective()
+    ward.output_store = Defective()
 
     job = await ward.work(await ward.kick_off())
 
@@ -96,31 +96,31 @@ async def run_until(ward: Hospital, stop: asyncio.Event, **options) -> None:
 
 
 async def test_a_stopped_worker_hands_its_shard_back_and_the_attempt_does_not_count(ward):
-    ward.outputs = SlowDisk()
+    ward.output_store = SlowDisk()
     job = await ward.kick_off()
     stop = asyncio.Event()
     working = asyncio.create_task(run_until(ward, stop))
-    await ward.outputs.reached.wait()
+    await ward.output_store.reached.wait()
 
     stop.set()
     await working
 
-    lease = await ward.jobs.claim("x", lease_for=timedelta(seconds=60), max_attempts=1)
+    lease = await ward.job_store.claim("x", lease_for=timedelta(seconds=60), max_attempts=1)
     assert lease.job.id == job.id
     assert lease.attempt == 1
     assert await stored_parts(ward) == []
 
 
 async def test_a_worker_whose_job_is_cancelled_publishes_nothing_and_cleans_up(ward):
-    ward.outputs = SlowDisk()
+    ward.output_store = SlowDisk()
     job = await ward.kick_off()
     stop = asyncio.Event()
     working = asyncio.create_task(run_until(ward, stop, heartbeat=timedelta(milliseconds=5)))
-    await ward.outputs.reached.wait()
+    await ward.output_store.reached.wait()
 
-    await ward.jobs.cancel(job.tenant, job.id)
+    await ward.job_store.cancel(job.tenant, job.id)
     await asyncio.sleep(0.05)
-    ward.outputs.go_on.set()
+    ward.output_store.go_on.set()
     stop.set()
     await working
 
@@ -128,34 +128,34 @@ async def test_a_worker_whose_job_is_cancelled_publishes_nothing_and_cleans_up(w
 
 
 async def test_a_sleeper_that_wakes_after_its_lease_publishes_nothing(ward):
-    ward.outputs = SlowDisk()
+    ward.output_store = SlowDisk()
     job = await ward.kick_off()
     stop = asyncio.Event()
     sleeper = asyncio.create_task(run_until(ward, stop, lease_for=timedelta(0)))
-    await ward.outputs.reached.wait()
-    other = await ward.jobs.claim("x", lease_for=timedelta(seconds=60), max_attempts=3)
+    await ward.output_store.reached.wait()
+    other = await ward.job_store.claim("x", lease_for=timedelta(seconds=60), max_attempts=3)
     assert other is not None
 
-    ward.outputs.go_on.set()
+    ward.output_store.go_on.set()
     await asyncio.sleep(0.05)
 
-    assert await ward.jobs.parts(job.tenant, job.id) == []
+    assert await ward.job_store.parts(job.tenant, job.id) == []
     assert await stored_parts(ward) == []
-    await ward.jobs.complete(other, [])
+    await ward.job_store.complete(other, [])
     stop.set()
     await sleeper
-    assert (await ward.jobs.get(job.tenant, job.id)).status is JobStatus.COMPLETE
+    assert (await ward.job_store.get(job.tenant, job.id)).status is JobStatus.COMPLETE
 
 
 async def test_parts_stay_when_the_answer_to_complete_is_lost(ward):
     """Decision 2: only the job store's word that nothing is published allows discarding."""
-    complete = ward.jobs.complete
+    complete = ward.job_store.complete
 
     async def complete_and_lose_the_answer(lease, parts, **options):
         await complete(lease, parts, **options)
         raise BackendUnavailable("connection lost")
 
-    ward.jobs.complete = complete_and_lose_the_answer
+    ward.job_store.complete = complete_and_lose_the_answer
 
     job = await ward.work(await ward.kick_off())
 
@@ -164,21 +164,21 @@ async def test_parts_stay_when_the_answer_to_complete_is_lost(ward):
 
 
 async def test_a_lease_is_renewed_for_as_long_as_the_work_takes(ward):
-    ward.outputs = SlowDisk()
+    ward.output_store = SlowDisk()
     await ward.kick_off()
     renewals = []
-    renew = ward.jobs.renew
+    renew = ward.job_store.renew
 
     async def counted(lease, **options):
         renewals.append(options["resources_done"])
         await renew(lease, **options)
         if len(renewals) == 3:
-            ward.outputs.go_on.set()
+            ward.output_store.go_on.set()
 
-    ward.jobs.renew = counted
+    ward.job_store.renew = counted
     stop = asyncio.Event()
     working = asyncio.create_task(run_until(ward, stop, heartbeat=timedelta(milliseconds=5)))
-    while ward.jobs.parts is None or len(renewals) < 3:
+    while ward.job_store.parts is None or len(renewals) < 3:
         await asyncio.sleep(0.005)
     await asyncio.sleep(0.05)
     stop.set()
@@ -188,20 +188,20 @@ async def test_a_lease_is_renewed_for_as_long_as_the_work_takes(ward):
 
 
 async def test_a_job_store_out_of_reach_ends_the_work_when_the_lease_would_have_lapsed(ward):
-    ward.outputs = SlowDisk()
+    ward.output_store = SlowDisk()
     await ward.kick_off()
 
     async def unreachable(_lease, **_options):
         raise BackendUnavailable("down")
 
-    ward.jobs.renew = unreachable
+    ward.job_store.renew = unreachable
     stop = asyncio.Event()
     working = asyncio.create_task(
         run_until(
             ward, stop, heartbeat=timedelta(milliseconds=1), lease_for=timedelta(milliseconds=1)
         )
     )
-    await ward.outputs.reached.wait()
+    await ward.output_store.reached.wait()
     await asyncio.sleep(0.05)
 
     assert not working.done()
@@ -212,14 +212,17 @@ async def test_a_job_store_out_of_reach_ends_the_work_when_the_lease_would_have_
 
 async def test_claims_are_tried_again_when_the_job_store_comes_back(ward):
     await ward.kick_off()
-    claim, failures = ward.jobs.claim, [BackendUnavailable("down"), BackendUnavailable("down")]
+    claim, failures = (
+        ward.job_store.claim,
+        [BackendUnavailable("down"), BackendUnavailable("down")],
+    )
 
     async def flaky(*args, **options):
         if failures:
             raise failures.pop()
         return await claim(*args, **options)
 
-    ward.jobs.claim = flaky
+    ward.job_store.claim = flaky
 
     assert await ward.export() == ["Patient/p1", "Patient/p2"]
 
@@ -228,10 +231,10 @@ async def test_a_lost_lease_during_publishing_discards_the_parts(ward):
     job = await ward.kick_off()
 
     async def lost(lease, parts, **options):
-        await ward.jobs.cancel(job.tenant, job.id)
+        await ward.job_store.cancel(job.tenant, job.id)
         raise LeaseLost("a newer lease exists")
 
-    ward.jobs.complete = lost
+    ward.job_store.complete = lost
     stop = asyncio.Event()
     working = asyncio.create_task(run_until(ward, stop))
     await asyncio.sleep(0.05)

@@ -105,7 +105,7 @@ async def test_a_filter_that_nothing_matches_gives_an_empty_export(ward):
     )
 
     assert job.status is JobStatus.COMPLETE
-    assert await ward.jobs.parts(job.tenant, job.id) == []
+    assert await ward.job_store.parts(job.tenant, job.id) == []
 
 
 async def test_filters_and_since_both_apply(ward):
@@ -172,7 +172,7 @@ async def test_without_history_deletions_of_a_filtered_type_stay_unnamed(ward):
     since = await ward.now()
     await ward.delete("Patient", "p1")
     await ward.delete("Observation", "o1")
-    backends = msgspec.structs.replace(ward.backends, provider=Forgetful(ward.provider))
+    backends = msgspec.structs.replace(ward.backends, data_provider=Forgetful(ward.data_provider))
 
     job = await ward.kick_off(
         ("_type", "Patient,Observation"), ("_since", since), *filtered("Patient?gender=male")
@@ -269,8 +269,8 @@ async def test_a_filter_looks_at_elements_that_are_not_kept(ward):
 
 async def test_progress_counts_what_was_looked_at(ward):
     await ward.kick_off(("_type", "Patient"), *filtered("Patient?birthdate:missing=true"))
-    lease = await ward.jobs.claim("w", lease_for=timedelta(seconds=60), max_attempts=1)
-    view = await resolve_view(ward.provider, lease.job.request, lease.job.transaction_time)
+    lease = await ward.job_store.claim("w", lease_for=timedelta(seconds=60), max_attempts=1)
+    view = await resolve_view(ward.data_provider, lease.job.request, lease.job.transaction_time)
     export = ShardExport(ward.backends, lease, view=view, limits=PartLimits())
 
     assert await export.run() == []
@@ -279,7 +279,9 @@ async def test_progress_counts_what_was_looked_at(ward):
 
 async def test_a_line_that_cannot_be_read_becomes_an_error(hospital):
     await hospital.store(patient("p1", gender="male"), patient("p2", gender="male"))
-    backends = msgspec.structs.replace(hospital.backends, provider=Garbling(hospital.provider))
+    backends = msgspec.structs.replace(
+        hospital.backends, data_provider=Garbling(hospital.data_provider)
+    )
 
     job = await hospital.kick_off(("_type", "Patient"), ("_elements", "gender"))
     job = await hospital.work(job, backends=backends)

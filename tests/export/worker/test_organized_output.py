@@ -43,7 +43,7 @@ async def organized(hospital, *query, work=None, **options) -> dict[str, list[st
     job = await hospital.kick_off(*query, **options)
     job = await hospital.work(job, **(work or {}))
     blocks = dict[str, list[str]]()
-    for part in await hospital.jobs.parts(job.tenant, job.id):
+    for part in await hospital.job_store.parts(job.tenant, job.id):
         if part.key.kind is PartKind.OUTPUT:
             found = blocks_in(await lines_of(hospital, part))
             assert part.count == sum(map(len, found.values()))
@@ -54,7 +54,7 @@ async def organized(hospital, *query, work=None, **options) -> dict[str, list[st
 
 
 async def lines_of(hospital, part) -> list[dict]:
-    data = b"".join([chunk async for chunk in hospital.outputs.read(part.key)])
+    data = b"".join([chunk async for chunk in hospital.output_store.read(part.key)])
     return [msgspec.json.decode(line) for line in data.splitlines()]
 
 
@@ -228,7 +228,7 @@ async def test_a_damaged_patient_loses_no_more_than_itself(hospital):
 
 
 async def hospital_lines(hospital, job) -> list[dict]:
-    parts = await hospital.jobs.parts(job.tenant, job.id)
+    parts = await hospital.job_store.parts(job.tenant, job.id)
     found = [await lines_of(hospital, p) for p in parts if p.key.kind is PartKind.OUTPUT]
     return [line for lines in found for line in lines]
 
@@ -242,7 +242,9 @@ async def test_small_parts_repeat_the_header_and_say_that_they_go_on(ward):
 
     job = await ward.work(job)
 
-    parts = [p for p in await ward.jobs.parts(job.tenant, job.id) if p.key.kind is PartKind.OUTPUT]
+    parts = [
+        p for p in await ward.job_store.parts(job.tenant, job.id) if p.key.kind is PartKind.OUTPUT
+    ]
     assert len(parts) > 3
     for part in parts:
         lines = await lines_of(ward, part)

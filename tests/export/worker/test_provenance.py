@@ -162,7 +162,7 @@ async def test_it_cannot_be_chosen_where_output_is_organized(ward):
 
 async def test_deletions_of_provenance_are_told_where_only_the_latest_is_exported(ward):
     await ward.store(patient("p9"), provenance("prov-9", "Patient/p9"))
-    since = format_instant(await ward.provider.transaction_time())
+    since = format_instant(await ward.data_provider.transaction_time())
     await ward.delete("Provenance", "prov-9")
     await ward.store(patient("p9", gender="male"))
     query = (("_since", since), ("includeAssociatedData", "LatestProvenanceResources"))
@@ -202,13 +202,13 @@ async def test_among_much_provenance_an_index_finds_that_of_few_patients(ward, c
     query = [] if choice is None else [("includeAssociatedData", choice)]
 
     asked = []
-    read_candidates = ward.provider.read_candidates
+    read_candidates = ward.data_provider.read_candidates
 
     def counted(view, shard, prefilter, **options):
         asked.append(prefilter)
         return read_candidates(view, shard, prefilter, **options)
 
-    ward.provider.read_candidates = counted
+    ward.data_provider.read_candidates = counted
 
     assert provenances(await ward.export(*query, group="g2")) == ["y", "z"]
     assert len(asked) == 2

@@ -138,7 +138,7 @@ async def test_parts_from_before_there_were_proofs_make_none(site):
     await site.put({"resourceType": "Patient", "id": "p1"})
     location = await site.kick_off()
     await site.finish(location)
-    [entry] = site.backends.jobs._entries.values()
+    [entry] = site.backends.job_store._entries.values()
     for work in entry.work:
         work.parts = [type(part)(**_fields(part) | {"digest_sum": None}) for part in work.parts]
 
@@ -162,7 +162,7 @@ async def test_the_draft_of_version_4_takes_no_get(open_site, outcome):
         "/$export", headers=headers, json={"resourceType": "Parameters"}
     )
     assert posted.status_code == 202
-    assert await site.backends.jobs.claim("w", lease_for=timedelta(1), max_attempts=1) is None
+    assert await site.backends.job_store.claim("w", lease_for=timedelta(1), max_attempts=1) is None
 
 
 @pytest.mark.parametrize(

@@ -204,8 +204,8 @@ async def test_a_file_of_another_tenant_or_export_is_not_found(site, file, outco
 
 
 async def test_a_part_that_is_gone_is_our_fault_and_says_no_more(site, file, outcome):
-    [(tenant, job_id)] = [job async for job in site.backends.outputs.jobs()]
-    await site.backends.outputs.delete(tenant, job_id)
+    [(tenant, job_id)] = [job async for job in site.backends.output_store.jobs()]
+    await site.backends.output_store.delete(tenant, job_id)
 
     issue = outcome(await site.client.get(file), 500)
 

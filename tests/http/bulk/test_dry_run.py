@@ -49,7 +49,7 @@ def types(parameters):
 
 
 async def nothing_started(site):
-    return await site.backends.jobs.claim("w", lease_for=LEASE, max_attempts=3) is None
+    return await site.backends.job_store.claim("w", lease_for=LEASE, max_attempts=3) is None
 
 
 async def test_a_dry_run_tells_how_much_there_is_and_starts_nothing(site, group):
@@ -166,7 +166,7 @@ async def test_a_dry_run_works_when_no_export_would_be_accepted(open_site):
 async def test_the_expected_duration_follows_the_latest_exports(site, group):
     for _ in range(2):
         await site.finish(await site.kick_off())
-    for entry in site.backends.jobs._entries.values():
+    for entry in site.backends.job_store._entries.values():
         assert entry.job.status is JobStatus.COMPLETE
         started = entry.job.completed_at - timedelta(seconds=8)
         entry.job = msgspec.structs.replace(entry.job, created_at=started)

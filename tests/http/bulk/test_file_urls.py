@@ -66,7 +66,7 @@ async def test_with_a_required_token_this_server_sends_the_files(signing_site):
     [file] = manifest["output"]
     answer = await site.client.get(file["url"], headers={"Range": "bytes=0-9"})
     assert answer.status_code == 206
-    assert site.backends.outputs.signed == 0
+    assert site.backends.output_store.signed == 0
 
 
 async def test_a_store_that_cannot_sign_has_its_files_sent_without_a_token(site):

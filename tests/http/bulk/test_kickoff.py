@@ -82,7 +82,7 @@ async def test_no_other_method_starts_an_export(site, group, outcome, method, pa
 
     assert response.status_code == 405
     assert "GET" in response.headers["allow"]
-    assert await site.backends.jobs.claim("w", lease_for=LEASE, max_attempts=3) is None
+    assert await site.backends.job_store.claim("w", lease_for=LEASE, max_attempts=3) is None
 
 
 async def test_the_cap_answers_429_until_an_export_is_deleted(open_site, outcome):

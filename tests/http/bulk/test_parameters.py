@@ -40,7 +40,7 @@ async def sent(site, case, level, method, handling):
 
 async def reported(site, location):
     """End an export, and give what it would have reported."""
-    job = await site.backends.jobs.get("default", location.rsplit("/", 1)[1])
+    job = await site.backends.job_store.get("default", location.rsplit("/", 1)[1])
     await site.client.delete(location)
     return job.request.ignored
 
@@ -81,7 +81,7 @@ async def check(filled, outcome, case, level, *, methods=METHODS):
             assert all(case.parameter in reason for reason in ignored), (method, handling)
         else:
             assert case.parameter in outcome(response, 400)["diagnostics"], (method, handling)
-    assert await filled.backends.jobs.claim("w", lease_for=LEASE, max_attempts=3) is None
+    assert await filled.backends.job_store.claim("w", lease_for=LEASE, max_attempts=3) is None
 
 
 def test_every_parameter_that_is_served_is_on_the_grid():

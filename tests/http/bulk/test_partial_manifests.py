@@ -42,10 +42,10 @@ class Running:
 
     async def published(self, parts):
         """Let that many parts through in all, and wait until they are published."""
-        there = len(await self.site.backends.jobs.parts("default", self.job_id))
-        self.site.backends.outputs.let(parts - there)
+        there = len(await self.site.backends.job_store.parts("default", self.job_id))
+        self.site.backends.output_store.let(parts - there)
         async with asyncio.timeout(10):
-            while len(await self.site.backends.jobs.parts("default", self.job_id)) < parts:
+            while len(await self.site.backends.job_store.parts("default", self.job_id)) < parts:
                 await asyncio.sleep(0.002)
 
     @property
@@ -98,7 +98,7 @@ async def test_pages_are_shown_while_the_export_runs_and_never_change(running):
     full = await export.poll()
     await export.published(15)
     linked, second = await export.poll(), await export.poll(2)
-    export.site.backends.outputs.let(10)
+    export.site.backends.output_store.let(10)
     await finished(export)
     pages = [await export.poll(page) for page in (1, 2, 3)]
 
@@ -123,7 +123,7 @@ async def test_pages_are_shown_while_the_export_runs_and_never_change(running):
 
 async def finished(export):
     async with asyncio.timeout(10):
-        while (await export.site.backends.jobs.get("default", export.job_id)).status.active:
+        while (await export.site.backends.job_store.get("default", export.job_id)).status.active:
             await asyncio.sleep(0.002)
 
 
@@ -134,7 +134,7 @@ async def test_what_is_listed_can_be_downloaded_at_once_and_stays_as_it_is(runni
     [url, *_] = [file["url"] for file in (await export.poll()).json()["output"]]
 
     early = await export.site.client.get(url)
-    export.site.backends.outputs.let(15)
+    export.site.backends.output_store.let(15)
     await finished(export)
     late = await export.site.client.get(url)
 
@@ -151,7 +151,7 @@ async def test_without_the_parameter_nothing_is_shown_before_the_end(running):
 
     early = await export.poll()
     file = await export.site.client.get(f"/export-file/{export.job_id}/Device-1-1.ndjson")
-    export.site.backends.outputs.let(15)
+    export.site.backends.output_store.let(15)
     await finished(export)
     manifest = (await export.poll()).json()
 
@@ -164,7 +164,7 @@ async def test_without_the_parameter_nothing_is_shown_before_the_end(running):
 async def test_pages_end_where_the_files_end(running):
     """B3-25: a full last page has no link, and there is no page behind it."""
     export = await running(TYPES[:2])
-    export.site.backends.outputs.let(10)
+    export.site.backends.output_store.let(10)
     await finished(export)
 
     first, beyond = await export.poll(), await export.poll(2)
@@ -245,7 +245,7 @@ async def test_a_failure_is_told_in_a_header_too(site):
     """B3-03"""
     await site.put({"resourceType": "Patient", "id": "p1"})
     location = await site.kick_off(headers=SEPARATE)
-    entry = site.backends.jobs._entries["default", location.rsplit("/", 1)[1]]
+    entry = site.backends.job_store._entries["default", location.rsplit("/", 1)[1]]
     failed = msgspec.structs.replace(entry.job, status="error", failure="The disk is full.")
     entry.job = msgspec.convert(msgspec.to_builtins(failed), type(failed))
 
@@ -287,7 +287,7 @@ async def test_partial_manifests_come_with_a_separate_status(running):
     await export.published(10)
 
     early = await export.poll()
-    export.site.backends.outputs.let(5)
+    export.site.backends.output_store.let(5)
     await finished(export)
 
     assert (early.status_code, early.headers["x-export-status"]) == (200, "202 Accepted")

@@ -125,7 +125,7 @@ async def test_a_deleted_export_is_gone_at_once_and_its_files_with_it(site, outc
     outcome(await site.client.get(location), 404, "not-found")
     outcome(await site.client.delete(location), 404, "not-found")
     outcome(await site.client.get(file), 404, "not-found")
-    assert [job async for job in site.backends.outputs.jobs()] == []
+    assert [job async for job in site.backends.output_store.jobs()] == []
 
 
 async def test_a_running_export_can_be_deleted(site, outcome):
@@ -148,7 +148,7 @@ async def test_files_that_cannot_be_removed_are_left_to_the_sweeper(open_site, o
 
     assert deleted.status_code == 202
     outcome(await site.client.get(location), 404)
-    assert await site.backends.jobs.removable(completed_before=timedelta(days=1), limit=9)
+    assert await site.backends.job_store.removable(completed_before=timedelta(days=1), limit=9)
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "HEAD"])
@@ -199,7 +199,7 @@ async def test_progress_is_short_ascii_and_below_100_percent(open_site):
             resources_done=300_000, resources_total=290_000, shards_done=1, shards_total=2
         )
 
-    site.backends.jobs.progress = progress
+    site.backends.job_store.progress = progress
 
     text = (await site.client.get(location)).headers["x-progress"]
     assert text == "99 % (300,000 of 300,000 resources)"

@@ -64,12 +64,12 @@ async def standstill(store):
 async def test_a_slow_client_is_not_read_ahead_for(download):
     site, *_ = download
 
-    assert await standstill(site.backends.outputs) < TOTAL / 2
+    assert await standstill(site.backends.output_store) < TOTAL / 2
 
 
 async def test_a_client_that_leaves_is_not_read_for(download):
     site, _, _, writer = download
-    store = site.backends.outputs
+    store = site.backends.output_store
     await standstill(store)
 
     writer.transport.abort()

@@ -294,7 +294,7 @@ class OnlyWritable(DataProvider):
 async def test_without_search_conditions_are_refused_and_not_promised(
     open_site, backends, outcome
 ):
-    provider = OnlyWritable(backends.provider)
+    provider = OnlyWritable(backends.data_provider)
     client = (await open_site(provider=provider)).client
     entry = {
         "resource": PATIENT,

@@ -36,8 +36,8 @@ def test_settings_come_from_variables():
         }
     )
 
-    settings = selection.jobs.settings
-    assert selection.provider.settings == settings
+    settings = selection.job_store.settings
+    assert selection.data_provider.settings == settings
     assert settings.database_url.reveal() == ADDRESS
     assert (settings.schema, settings.pool_size) == ("exports", 3)
     assert settings.statement_timeout_ms == 500

@@ -17,7 +17,7 @@ S3 = {"HFS_BULK_EXPORT_OUTPUT_BACKEND": "s3", "HFS_BULK_EXPORT_S3_BUCKET": "expo
 
 def chosen(**settings):
     own = {f"HFS_BULK_EXPORT_S3_{name}": value for name, value in settings.items()}
-    return configure(S3 | own).outputs.settings
+    return configure(S3 | own).output_store.settings
 
 
 async def test_the_hook_describes_a_store_for_many_machines(settings):
@@ -43,7 +43,7 @@ def test_settings_are_read_under_their_traditional_names():
         "HFS_S3_REGION": "us-west-2",
     }
 
-    own = configure(environ).outputs.settings
+    own = configure(environ).output_store.settings
 
     assert (own.bucket, own.prefix) == ("exports", "site/1")
     assert (own.output_region, own.region) == ("eu-central-1", "us-west-2")
@@ -91,7 +91,7 @@ def test_the_region_is_that_of_the_bucket_then_that_of_all_then_that_of_aws(monk
     assert region(chosen(**keys)) == "eu-north-1"
     general = {"HFS_S3_REGION": "us-west-2", **S3}
     own = {f"HFS_BULK_EXPORT_S3_{name}": value for name, value in keys.items()}
-    assert region(configure(general | own).outputs.settings) == "us-west-2"
+    assert region(configure(general | own).output_store.settings) == "us-west-2"
     assert region(chosen(**keys, REGION="eu-west-1")) == "eu-west-1"
 
 
