@@ -227,5 +227,5 @@ def _require_client(command: str) -> None:
 
     if not all(map(find_spec, ("httpx", "stamina"))):
         raise ConfigurationError(
-            f"helios {command} needs the Bulk Data client: pip install 'helios-fhir[client]'"
+            f"{command} needs the Bulk Data client: pip install 'helios-fhir[client]'"
         )
