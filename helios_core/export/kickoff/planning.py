@@ -11,7 +11,7 @@ from helios_core.export.membership import without_dates
 from helios_core.export.pipeline.organized_output import organized_shards
 from helios_core.export.pipeline.provenance import PROVENANCE, provenance_view
 from helios_core.export.pipeline.reference_notes import BINARY
-from helios_core.export.pipeline.sources import reference_view
+from helios_core.export.pipeline.sources import linking_view
 from helios_core.fhir.definitions import load_definitions
 from helios_core.model.exports import AssociatedData, ExportView, Level, Shard, ShardPurpose
 from helios_core.storage.data_provider import WHOLE_TYPE, DataProvider
@@ -133,7 +133,7 @@ async def _binaries_later(
     unread = sorted(
         load_definitions(view.request.fhir_version).compartment_types("Patient") - _read(view)
     )
-    linking = reference_view(view)
+    linking = linking_view(view)
     request = replace(linking.request, types=tuple(unread))
     scans = await provider.plan(replace(linking, request=request), shard_bytes=shard_bytes)
     links = [
