@@ -58,7 +58,7 @@ def parse_bundle(body: bytes) -> ParsedBundle:
         InvalidResource: It is not a Bundle, or an entry is malformed; entries count from 0.
     """
     bundle = object_members(compact_json(body))
-    if _text(bundle, "resourceType", where="the body") != "ParsedBundle":
+    if _text(bundle, "resourceType", where="the body") != "Bundle":
         raise InvalidResource("the body is not a Bundle: resourceType must be Bundle")
     bundle_type = _text(bundle, "type", where="the Bundle")
     if bundle_type not in _TYPES:

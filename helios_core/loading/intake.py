@@ -150,9 +150,7 @@ def _is_unpacked(body: InputDocument) -> bool:
     if b'"Bundle"' not in body.content:
         return False
     identity = _identity(body.content)
-    if identity.resource_type != "ParsedBundle" or (
-        body.line is not None and identity.id is not None
-    ):
+    if identity.resource_type != "Bundle" or (body.line is not None and identity.id is not None):
         return False
     return bytes(identity.type).strip(b'"').decode(errors="replace") in UNPACKED
 
@@ -212,7 +210,7 @@ def _change(intake: LoadOptions, item: _Item) -> tuple[Put | Delete, Iterable[st
 
 
 def _resolved(intake: LoadOptions, content: bytes) -> tuple[bytes, set[str]]:
-    if b'"Bundle"' in content and _identity(content).resource_type == "ParsedBundle":
+    if b'"Bundle"' in content and _identity(content).resource_type == "Bundle":
         return content, set()  # a bundle that is stored refers to its own entries
     return replace_temporary(compact_json(content), intake.targets)
 

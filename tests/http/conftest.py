@@ -105,7 +105,7 @@ async def either_site(request, open_site, tmp_path):
         yield await open_site()
         return
     async with open_data_provider(SQLiteSettings(data_dir=str(tmp_path))) as provider:
-        yield await open_site(provider=provider)
+        yield await open_site(data_provider=provider)
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -117,7 +117,9 @@ async def fuzzed(request, open_site, tmp_path):
             own = SQLiteSettings(data_dir=str(tmp_path))
             provider = await stack.enter_async_context(open_data_provider(own))
             jobs = await stack.enter_async_context(open_job_store(own))
-            made = Fuzzed(await open_site(UNLIMITED, provider=provider, jobs=jobs), own.path)
+            made = Fuzzed(
+                await open_site(UNLIMITED, data_provider=provider, job_store=jobs), own.path
+            )
         await made._site.put(*STORED)
         yield made
 

@@ -66,7 +66,12 @@ class LostOutput(MemoryOutputStore):
 
 
 @pytest.mark.parametrize(
-    "broken", [{"provider": SilentProvider()}, {"jobs": LostJobs()}, {"outputs": LostOutput()}]
+    "broken",
+    [
+        {"data_provider": SilentProvider()},
+        {"job_store": LostJobs()},
+        {"output_store": LostOutput()},
+    ],
 )
 async def test_a_server_with_a_broken_backend_is_alive_but_not_ready(
     open_site, outcome, monkeypatch, broken

@@ -56,7 +56,7 @@ async def test_a_defect_is_a_500_that_gives_nothing_away(site, outcome):
     assert SECRET not in repr(logs)
     [broken] = [event for event in logs if event["event"] == "request.broke"]
     assert broken["error"] == "ZeroDivisionError"
-    assert any("test_outcomes.py" in place for place in broken["where"])
+    assert any("test_errors.py" in place for place in broken["where"])
 
 
 async def test_a_failure_of_a_backend_is_logged_with_its_reason(site):

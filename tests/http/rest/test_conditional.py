@@ -69,8 +69,8 @@ async def processes(shared, open_site):
     async with AsyncExitStack() as stack:
         opened = [
             {
-                "provider": await stack.enter_async_context(plugin.open_data_provider(own)),
-                "jobs": await stack.enter_async_context(plugin.open_job_store(own)),
+                "data_provider": await stack.enter_async_context(plugin.open_data_provider(own)),
+                "job_store": await stack.enter_async_context(plugin.open_job_store(own)),
             }
             for _ in range(2)
         ]
@@ -139,7 +139,7 @@ async def test_who_no_longer_meets_the_condition_is_not_written_over(client):
 
 async def test_an_id_does_not_tell_other_stores_what_was_searched_for(open_site):
     one = (await create((await open_site()).client)).json()["id"]
-    other = await open_site(provider=MemoryDataProvider(), jobs=MemoryJobStore())
+    other = await open_site(data_provider=MemoryDataProvider(), job_store=MemoryJobStore())
 
     assert (await create(other.client)).json()["id"] != one
 
@@ -295,7 +295,7 @@ async def test_without_search_conditions_are_refused_and_not_promised(
     open_site, backends, outcome
 ):
     provider = OnlyWritable(backends.data_provider)
-    client = (await open_site(provider=provider)).client
+    client = (await open_site(data_provider=provider)).client
     entry = {
         "resource": PATIENT,
         "request": {"method": "POST", "url": "Patient", "ifNoneExist": CRITERIA},

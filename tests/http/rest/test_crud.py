@@ -158,7 +158,7 @@ async def test_a_type_that_does_not_exist_is_404(client, outcome, method):
 async def test_a_read_only_provider_offers_reading_alone(open_site, outcome):
     site = await open_site()
     await site.put(PATIENT)
-    reading = await open_site(provider=ReadOnly(site.backends.data_provider))
+    reading = await open_site(data_provider=ReadOnly(site.backends.data_provider))
 
     metadata = (await reading.client.get("/metadata")).json()
 

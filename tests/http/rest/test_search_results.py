@@ -256,7 +256,7 @@ async def test_more_includes_than_a_search_may_have_are_refused(client, outcome)
 
 
 async def test_a_page_says_when_it_leaves_out_what_it_should_include(stored, monkeypatch):
-    monkeypatch.setattr("helios_core.interactions.includes.MOST", 2)
+    monkeypatch.setattr("helios_core.interactions.includes.MAX_INCLUDED", 2)
 
     answer = await bundle(stored.client, "/Patient?_revinclude=Observation:subject")
 
@@ -282,7 +282,7 @@ async def test_chains_reach_other_resources(stored, url, found):
 
 
 async def test_a_chain_through_too_much_is_refused(stored, outcome, monkeypatch):
-    monkeypatch.setattr("helios_core.interactions.chains.MOST", 3)
+    monkeypatch.setattr("helios_core.interactions.chains.MAX_FOUND", 3)
     url = "/Patient?_has:Observation:subject:status=final"
 
     outcome(await stored.client.get(url), 400, "too-costly")
