@@ -13,7 +13,7 @@ from helios_core.config.plugins import InstalledPlugin, Plugin
 from helios_core.config.selection import Selection
 from helios_core.config.settings import OWN
 from helios_core.errors import BrokenPlugin
-from helios_core.storage.hooks import Reach
+from helios_core.storage.backends import Reach
 from helios_core.storage.secrets import Secret
 
 

@@ -8,7 +8,6 @@ from datetime import datetime
 
 import structlog
 
-from helios_core.export.transforms import DECODE_ERRORS, damaged_json
 from helios_core.fhir.references import base_urls
 from helios_core.fhir.search import Filter, Lookup, any_filter, compile_query
 from helios_core.model.exports import ExportRequest, ExportView, Level, Shard
@@ -20,6 +19,7 @@ from helios_core.storage.data_provider import (
     SupportsHistory,
     SupportsPrefilter,
 )
+from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
 from helios_core.storage.keys import TypeKey
 
 log = structlog.stdlib.get_logger()

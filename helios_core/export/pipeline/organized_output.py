@@ -21,13 +21,14 @@ from helios_core.export.pipeline.binaries import attachment_rewriter
 from helios_core.export.pipeline.blocks import SCHEMA, Block, BlockBuilder, BlockPiece, PlacedLine
 from helios_core.export.pipeline.reference_notes import BINARY, SLASH, base_url_pattern
 from helios_core.export.pipeline.scratch import scratch_database
-from helios_core.export.transforms import DECODE_ERRORS, damaged_json, make_transform
+from helios_core.export.transforms import make_transform
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.references import base_urls
 from helios_core.model.exports import Cohort, ExportView, Level, Shard, ShardPurpose
 from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import WHOLE_TYPE, Damaged, DataProvider
+from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
 from helios_core.storage.keys import TypeKey
 
 PATIENT = "Patient"

@@ -13,7 +13,7 @@ from helios_core.export.pipeline.blocks import BlockCutter
 from helios_core.export.pipeline.organized_output import OrganizedOutput
 from helios_core.export.pipeline.reference_notes import ReferenceNotes
 from helios_core.export.pipeline.sources import is_filtered, read_source
-from helios_core.export.transforms import Transform, make_transform
+from helios_core.export.transforms import LineTransform, make_transform
 from helios_core.fhir.outcomes import outcome_line
 from helios_core.model.completeness import line_digests
 from helios_core.model.exports import ExportView, ShardPurpose
@@ -247,7 +247,7 @@ class ShardExport:
             yield Batch(lines=lines)
 
 
-def transform_batch(transform: Transform, batch: Batch) -> Batch:
+def transform_batch(transform: LineTransform, batch: Batch) -> Batch:
     """Return a batch of the transformed lines, with their digests."""
     lines, damaged = transform(batch.lines)
     return Batch(lines=lines, damaged=[*batch.damaged, *damaged], digests=line_digests(lines))
