@@ -65,7 +65,7 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
     kick_off = KickoffRoutes(
         backends,
         guard,
-        policy=_policy(settings),
+        policy=_policy(settings, backends),
         quota=ExportQuota(
             active=settings.bulk_export_max_concurrent_per_tenant,
             per_minute=settings.bulk_export_kickoffs_per_minute,
@@ -95,12 +95,13 @@ def _links(settings: Settings, backends: Backends) -> FileURLSigner:
     )
 
 
-def _policy(settings: Settings) -> ExportPolicy:
+def _policy(settings: Settings, backends: Backends) -> ExportPolicy:
     newly_added = settings.bulk_export_since_newly_added
     return ExportPolicy(
         include_newly_added=newly_added is NewlyAdded.INCLUDE,
         referenced_types=settings.bulk_export_referenced_types,
         guide=GUIDES[settings.bulk_data_ig],
+        transforms=backends.transforms,
     )
 
 
