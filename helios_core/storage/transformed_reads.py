@@ -29,10 +29,14 @@ from helios_core.storage.transforms import RestReads, Transforms
 
 def visible_backends(backends: Backends) -> Backends:
     """Return backends whose data provider shows what clients may see over REST."""
-    if backends.transforms.rest is RestReads.UNTOUCHED:
-        return backends
-    provider = transformed_reads(backends.data_provider, backends.transforms.of_reads())
-    return replace(backends, data_provider=provider)
+    provider, transforms = backends.data_provider, backends.transforms.of_reads()
+    match transforms.rest:
+        case RestReads.UNTOUCHED:
+            return backends
+        case RestReads.WITHHELD:
+            return replace(backends, data_provider=WithheldReads(provider, transforms))
+        case RestReads.TRANSFORMED:
+            return replace(backends, data_provider=transformed_reads(provider, transforms))
 
 
 def transformed_reads(provider: DataProvider, transforms: Transforms) -> DataProvider:
@@ -148,6 +152,10 @@ class _Reads(DataProvider):
         if transformed.damaged:
             raise BackendError(transformed.damaged[0].reason)
         return transformed.lines
+
+
+class WithheldReads(_Reads):
+    """Resources that leave in exports only: nothing of them is read or found over REST."""
 
 
 class _History(_Reads):
