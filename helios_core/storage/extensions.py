@@ -55,7 +55,7 @@ class CommandExtension(Descriptor, frozen=True, kw_only=True):
     """
 
     command: Callable[[CommandHost], Any]
-    """Returns a `click.Command`, which may be a group; Typer makes one of its applications."""
+    """Takes the host, returns a `click.Command`, which may be a group."""
 
 
 class RouteExtension(Descriptor, frozen=True, kw_only=True):
