@@ -11,7 +11,6 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from helios_core.errors import BackendError
-from helios_core.fhir.definitions import FHIRVersion
 from helios_core.model.exports import ExportView, Shard
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import (
@@ -23,7 +22,7 @@ from helios_core.storage.data_provider import (
     SupportsHistory,
     SupportsSearch,
 )
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.keys import ResourceKey, TypeKey
 from helios_core.storage.transforms import RestReads, Transforms
 
 
@@ -76,41 +75,17 @@ class _Reads(DataProvider):
         async for batch in self._provider.read(view, shard, batch_bytes=batch_bytes):
             yield await self._batch(key, batch)
 
-    async def get(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        *,
-        at: datetime | None = None,
-    ) -> StoredVersion | None:
-        key = TypeKey(tenant, fhir_version, resource_type)
-        stored = await self._provider.get(tenant, fhir_version, resource_type, resource_id, at=at)
-        return None if stored is None else await self._version(key, stored)
+    async def get(self, key: ResourceKey, *, at: datetime | None = None) -> StoredVersion | None:
+        stored = await self._provider.get(key, at=at)
+        return None if stored is None else await self._version(key.type, stored)
 
     async def missing(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        ids: Collection[str],
-        *,
-        at: datetime | None = None,
+        self, key: TypeKey, ids: Collection[str], *, at: datetime | None = None
     ) -> set[str]:
-        return await self._provider.missing(tenant, fhir_version, resource_type, ids, at=at)
+        return await self._provider.missing(key, ids, at=at)
 
-    async def fetch(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        ids: Collection[str],
-        *,
-        at: datetime,
-    ) -> Batch:
-        batch = await self._provider.fetch(tenant, fhir_version, resource_type, ids, at=at)
-        return await self._batch(TypeKey(tenant, fhir_version, resource_type), batch)
+    async def fetch(self, key: TypeKey, ids: Collection[str], *, at: datetime) -> Batch:
+        return await self._batch(key, await self._provider.fetch(key, ids, at=at))
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
         return await self._provider.among(view, resource_type, ids)
@@ -159,39 +134,20 @@ class WithheldReads(_Reads):
 
 
 class _History(_Reads):
-    async def get_version(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        version_id: int,
-    ) -> StoredVersion | None:
+    async def get_version(self, key: ResourceKey, version_id: int) -> StoredVersion | None:
         assert isinstance(self._provider, SupportsHistory)  # noqa: S101  see `transformed_reads`
-        key = TypeKey(tenant, fhir_version, resource_type)
-        stored = await self._provider.get_version(
-            tenant, fhir_version, resource_type, resource_id, version_id
-        )
-        return None if stored is None else await self._version(key, stored)
+        stored = await self._provider.get_version(key, version_id)
+        return None if stored is None else await self._version(key.type, stored)
 
-    async def history(  # noqa: PLR0913 - a page of one history
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        *,
-        count: int,
-        before: int | None = None,
+    async def history(
+        self, key: ResourceKey, *, count: int, before: int | None = None
     ) -> list[StoredVersion]:
         assert isinstance(self._provider, SupportsHistory)  # noqa: S101  see `transformed_reads`
-        key = TypeKey(tenant, fhir_version, resource_type)
         shown = list[StoredVersion]()
         while len(shown) < count:
-            versions = await self._provider.history(
-                tenant, fhir_version, resource_type, resource_id, count=count, before=before
-            )
-            shown += [each for each in await self._versions(key, versions) if each is not None]
+            versions = await self._provider.history(key, count=count, before=before)
+            left = await self._versions(key.type, versions)
+            shown += [version for version in left if version is not None]
             if len(versions) < count:
                 break
             before = versions[-1].version_id
@@ -200,21 +156,18 @@ class _History(_Reads):
 
 class _Searched(_Reads):
     async def search(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        query: SearchQuery,
-        *,
-        count: int,
-        after: str | None = None,
+        self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
         assert isinstance(self._provider, SupportsSearch)  # noqa: S101  see `transformed_reads`
-        key = TypeKey(tenant, fhir_version, query.filter.resource_type)
-        page = await self._provider.search(tenant, fhir_version, query, count=count, after=after)
-        shown = [each for each in await self._versions(key, page.resources) if each is not None]
+        page = await self._provider.search(key, query, count=count, after=after)
+        shown = await self._versions(key, page.resources)
         # How many match in all would tell how many of them are kept back.
         counted = not self._transforms.drops(key.resource_type)
-        return SearchPage(resources=shown, next=page.next, total=page.total if counted else None)
+        return SearchPage(
+            resources=[version for version in shown if version is not None],
+            next=page.next,
+            total=page.total if counted else None,
+        )
 
 
 class _SearchedHistory(_History, _Searched):

@@ -11,7 +11,7 @@ from helios_core.export.ndjson import LineCutter, PartCutter, gzip_chunks, read_
 from helios_core.export.pipeline.binaries import Rewrite, attachment_rewriter
 from helios_core.export.pipeline.blocks import BlockCutter
 from helios_core.export.pipeline.organized_output import OrganizedOutput
-from helios_core.export.pipeline.provenance import withhold_ids
+from helios_core.export.pipeline.provenance import withhold_id
 from helios_core.export.pipeline.reference_notes import ReferenceNotes
 from helios_core.export.pipeline.sources import is_filtered, read_source
 from helios_core.export.transforms import LineTransform, make_transform
@@ -270,7 +270,7 @@ class ShardExport:
     async def _problems(self) -> AsyncGenerator[Batch]:
         """Yield the lines of the error file; the first shard also reports on the whole export."""
         nameless = self._backends.transforms.renames
-        reports = map(withhold_ids, self._damaged) if nameless else self._damaged
+        reports = map(withhold_id, self._damaged) if nameless else self._damaged
         lines = [damage_outcome(damaged) for damaged in reports]
         if self._lease.shard.number == 0:
             ignored, gaps = self._view.request.ignored, self._view.gaps
