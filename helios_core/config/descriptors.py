@@ -90,7 +90,7 @@ def _settings_problems(kind: str, settings: object, plugin: str) -> Iterator[str
         return
     try:
         describe_variables(settings, plugin=plugin)
-    except (TypeError, NotImplementedError, AttributeError) as error:
+    except Exception as error:  # noqa: BLE001  annotations of a plugin may be anything
         yield f"offers a descriptor of its {kind} whose settings cannot be described: {error}"
 
 

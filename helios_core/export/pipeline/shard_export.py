@@ -82,7 +82,8 @@ class ShardExport:
     @property
     def resources_done(self) -> int:
         """The number of resources written, or if some are left out the number of those read."""
-        if self._filter is not None or self._backends.transforms.drops(self._key.resource_type):
+        drops = self._backends.transforms.drops(self._key.resource_type)
+        if self._filter is not None or (drops and not self._is_organized):
             return self._rows_read
         return self._resources.total_rows if self._resources else 0
 
