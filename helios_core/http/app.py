@@ -17,6 +17,7 @@ from helios_core.http.bulk.status import PollLimits, StatusRoutes
 from helios_core.http.callers import Guard
 from helios_core.http.discovery import DiscoveryRoutes
 from helios_core.http.errors import exception_handlers
+from helios_core.http.requests import require_small_headers
 from helios_core.http.rest.bundles import BundleRoutes
 from helios_core.http.rest.conditional import ConditionalRoutes
 from helios_core.http.rest.crud import ReadRoutes, WriteRoutes
@@ -41,6 +42,7 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
                 *_exports(settings, backends, guard),
                 *_resources(backends, guard),
             ],
+            before_request=require_small_headers,
             exception_handlers=exception_handlers(),
             request_max_body_size=settings.max_body_bytes,
             openapi_config=None,

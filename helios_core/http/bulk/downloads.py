@@ -63,7 +63,7 @@ class DownloadRoutes:
             modified=ended.astimezone(UTC).replace(microsecond=0),
             decompressed=gzip and not accepts_gzip(request.headers.getall("accept-encoding", [])),
         )
-        if is_not_modified(request.headers.get("if-none-match"), form.etag):
+        if is_not_modified(request.headers.getall("if-none-match", []), form.etag):
             return ASGIResponse(status_code=304, headers=form.headers)
         try:
             span = _asked(request, form)
