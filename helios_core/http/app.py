@@ -81,9 +81,9 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
         guard,
         manifests=ManifestRenderer(GUIDES[settings.bulk_data_ig], _links(settings, backends)),
         output_ttl=settings.bulk_export_output_ttl,
-        polls=PollLimits(
+        poll_limits=PollLimits(
             per_minute=settings.bulk_export_polls_per_minute,
-            most_refused=settings.bulk_export_max_refused_polls,
+            max_refused=settings.bulk_export_max_refused_polls,
         ),
     )
     return [*kick_off.routes(), *status.routes(), *DownloadRoutes(backends, guard).routes()]
