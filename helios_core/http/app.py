@@ -18,6 +18,7 @@ from helios_core.http.callers import Guard
 from helios_core.http.discovery import DiscoveryRoutes
 from helios_core.http.errors import exception_handlers
 from helios_core.http.plugin_routes import plugin_routers
+from helios_core.http.requests import require_small_headers
 from helios_core.http.rest.bundles import BundleRoutes
 from helios_core.http.rest.conditional import ConditionalRoutes
 from helios_core.http.rest.crud import ReadRoutes, WriteRoutes
@@ -50,6 +51,7 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
                 *_resources(visible, guard),
                 *plugin_routers(backends.routes, guard),
             ],
+            before_request=require_small_headers,
             exception_handlers=exception_handlers(),
             request_max_body_size=settings.max_body_bytes,
             openapi_config=None,
@@ -88,9 +90,9 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
         guard,
         manifests=ManifestRenderer(GUIDES[settings.bulk_data_ig], _links(settings, backends)),
         output_ttl=settings.bulk_export_output_ttl,
-        polls=PollLimits(
+        poll_limits=PollLimits(
             per_minute=settings.bulk_export_polls_per_minute,
-            most_refused=settings.bulk_export_max_refused_polls,
+            max_refused=settings.bulk_export_max_refused_polls,
         ),
     )
     return [*kick_off.routes(), *status.routes(), *DownloadRoutes(backends, guard).routes()]
