@@ -1,9 +1,53 @@
 import logging
+from pathlib import Path
 
 import pytest
 import structlog
 
 from tests.services import a_bucket, minio_endpoint, postgres, s3_endpoint
+
+TESTS = Path(__file__).parent
+
+MARKERS = {
+    "cli/test_demo.py": ["process"],
+    "cli/test_running.py": ["process"],
+    "cluster": ["crash", "process", "service"],
+    "crash": ["crash", "process"],
+    "docs/test_output_store_guide.py": ["process"],
+    "end_to_end": ["process"],
+    "http/test_fuzz.py": ["fuzz"],
+    "http/test_openapi.py": ["fuzz"],
+    "loading/test_parsers.py": ["process"],
+    "plugins/postgres": ["service"],
+    "plugins/s3": ["service"],
+    "plugins/sqlite/test_processes.py": ["process"],
+    "push_down": ["service"],
+    "test_services.py": ["service"],
+    "testing/test_broken_backends.py": ["process", "fuzz"],
+    "testing/test_suites.py": ["process"],
+}
+"""What the tests of a folder or a file need; `make test-fast` leaves them out."""
+
+SERVICES = {"postgres_server", "s3_server", "minio_server"}
+"""Fixtures that start a service; a test that uses one needs `service`."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mark every test with what it needs, so that nobody has to mark them one by one."""
+    for item in items:
+        path = item.path.relative_to(TESTS).as_posix()
+        names = {
+            name
+            for place, markers in MARKERS.items()
+            if path == place or path.startswith(f"{place}/")
+            for name in markers
+        }
+        if SERVICES.intersection(item.fixturenames):
+            names.add("service")
+        if getattr(item.obj, "is_hypothesis_test", False):
+            names.add("fuzz")
+        for name in sorted(names):
+            item.add_marker(name)
 
 
 @pytest.fixture(autouse=True)
