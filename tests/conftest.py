@@ -14,6 +14,7 @@ MARKERS = {
     "cluster": ["crash", "process", "service"],
     "crash": ["crash", "process"],
     "docs/test_output_store_guide.py": ["process"],
+    "docs/test_walks.py": ["process"],
     "end_to_end": ["process"],
     "http/test_fuzz.py": ["fuzz"],
     "http/test_openapi.py": ["fuzz"],
