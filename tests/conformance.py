@@ -8,6 +8,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -52,6 +53,7 @@ def expectations() -> Expectations:
     return msgspec.convert(tomllib.loads(ROWS.read_text(encoding="utf-8")), Expectations)
 
 
+@cache
 def proofs() -> dict[str, list[str]]:
     """Give, per id, the modules with tests that name it."""
     found = dict[str, set[str]]()
