@@ -215,7 +215,7 @@ async def test_a_part_that_is_gone_is_our_fault_and_says_no_more(site, file, out
 @pytest.mark.parametrize("coding", ["gzip", "identity"])
 async def test_a_download_that_breaks_is_never_taken_for_whole(live, compression, coding):
     """TR-65"""
-    site = await live(outputs=Shrunk())
+    site = await live(output_store=Shrunk())
     await site.put(*({"resourceType": "Patient", "id": f"p{n}"} for n in range(NUMBER)))
     manifest = await site.manifest(limits={"compression": compression})
     [file] = manifest["output"]

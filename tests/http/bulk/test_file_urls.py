@@ -27,7 +27,7 @@ class SigningStore(MemoryOutputStore):
 @pytest.fixture
 async def signing_site(open_site):
     async def signing_site(**settings):
-        site = await open_site(Settings(**settings), outputs=SigningStore())
+        site = await open_site(Settings(**settings), output_store=SigningStore())
         await site.put(*PATIENTS)
         return site
 
@@ -129,7 +129,7 @@ async def test_a_manifest_that_cannot_be_signed_is_asked_for_again_later(open_si
         async def signed_urls(self, keys, *, valid_for):
             raise BackendUnavailable("there are no credentials")
 
-    site = await open_site(outputs=Unable())
+    site = await open_site(output_store=Unable())
     await site.put(*PATIENTS)
     location = await site.kick_off()
     await site.finish(location)
