@@ -67,7 +67,7 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     elements: tuple[str, ...] = ()
     """The only elements to keep besides the mandatory ones, as `element` or `Type.element`."""
     associated: AssociatedData | None = None
-    """The value of `includeAssociatedData`, None if it was not sent."""
+    """The value of `includeAssociatedData`; None applies the default rule for Provenance."""
     organize_by: str | None = None
     """The type by whose instances output is organized, or None for files of one type each."""
     partial_manifests: bool = False
