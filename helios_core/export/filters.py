@@ -20,6 +20,7 @@ from helios_core.storage.data_provider import (
     SupportsHistory,
     SupportsPrefilter,
 )
+from helios_core.storage.keys import TypeKey
 
 log = structlog.stdlib.get_logger()
 
@@ -110,12 +111,11 @@ async def matching_deletions(
 async def _last_content_matches(
     provider: DataProvider, history: SupportsHistory, view: ExportView, filter_: Filter, id_: str
 ) -> bool:
-    request = view.request
-    key = (request.tenant, request.fhir_version, filter_.resource_type, id_)
-    deletion = await provider.get(*key, at=view.transaction_time)
+    key = TypeKey.of(view.request, filter_.resource_type).resource(id_)
+    deletion = await provider.get(key, at=view.transaction_time)
     if deletion is None:
         return False
-    last = await history.get_version(*key, deletion.version_id - 1)
+    last = await history.get_version(key, deletion.version_id - 1)
     if last is None or last.content is None:
         return False
     with suppress(*DECODE_ERRORS):

@@ -28,6 +28,7 @@ from helios_core.storage.data_provider import (
     StoredVersion,
     SupportsSearch,
 )
+from helios_core.storage.keys import TypeKey
 
 T = TypeVar("T")
 
@@ -92,7 +93,7 @@ class Conditions:
             self._searcher, caller, parse_criteria(caller, resource_type, pairs)
         )
         page = await self._searcher.search(
-            caller.tenant, caller.fhir_version, SearchQuery(filter=selected), count=TWO
+            TypeKey.of(caller, resource_type), SearchQuery(filter=selected), count=TWO
         )
         if len(page.resources) > 1 or page.next is not None:
             raise MultipleMatches(
@@ -123,7 +124,7 @@ class Conditions:
             asked = [caller.tenant, caller.fhir_version, resource_type, pairs, number]
             resource_id = self._id_of(asked)
             there = await self._provider.get(
-                caller.tenant, caller.fhir_version, resource_type, resource_id
+                TypeKey.of(caller, resource_type).resource(resource_id)
             )
             if there is None or there.content is None:
                 return Vacancy(id=resource_id, version=there.version_id if there else 0)
@@ -153,7 +154,7 @@ class Conditions:
         own = _own_id(body)
         if own is None:
             return match.id, match.version
-        there = await self._provider.get(caller.tenant, caller.fhir_version, resource_type, own)
+        there = await self._provider.get(TypeKey.of(caller, resource_type).resource(own))
         if there is not None and there.content is not None:
             raise ResourceExists(
                 f"No {resource_type} matches the condition, but there is one of the id in the "

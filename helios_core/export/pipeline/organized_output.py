@@ -28,6 +28,7 @@ from helios_core.model.exports import Cohort, ExportView, Level, Shard, ShardPur
 from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import WHOLE_TYPE, Damaged, DataProvider
+from helios_core.storage.keys import TypeKey
 
 PATIENT = "Patient"
 BLOCKS_PER_PAGE = 100
@@ -220,15 +221,11 @@ class OrganizedOutput:
 
     async def _instances(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Return the instances that head blocks, by id; those of other patients are left out."""
-        request, instances = self._view.request, dict[str, bytes]()
+        key, instances = TypeKey.of(self._view.request, self._type), dict[str, bytes]()
         transform = make_transform(replace(self._view, filters={}), self._type)
         for chunk in chunked(await self._exportable(ids), INSTANCES_PER_FETCH):
             batch = await self._backends.data_provider.fetch(
-                request.tenant,
-                request.fhir_version,
-                self._type,
-                chunk,
-                at=self._view.transaction_time,
+                key, chunk, at=self._view.transaction_time
             )
             self._report_damaged_instances(batch.damaged)
             lines, damaged = (batch.lines, ()) if transform is None else transform(batch.lines)

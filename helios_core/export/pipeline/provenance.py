@@ -31,6 +31,7 @@ from helios_core.storage.data_provider import (
     DataProvider,
     SupportsPrefilter,
 )
+from helios_core.storage.keys import TypeKey
 
 PROVENANCE = "Provenance"
 TARGETS_PER_SEARCH = 200
@@ -161,15 +162,9 @@ class ProvenanceFinder:
                 yield batch
 
     async def _fetch_newest(self, scratch: ScratchDatabase) -> AsyncGenerator[Batch]:
-        request, last = self._view.request, ""
+        key, last = TypeKey.of(self._view.request, PROVENANCE), ""
         while ids := await scratch.run(_newest_ids, last):
-            yield await self._provider.fetch(
-                request.tenant,
-                request.fhir_version,
-                PROVENANCE,
-                ids,
-                at=self._view.transaction_time,
-            )
+            yield await self._provider.fetch(key, ids, at=self._view.transaction_time)
             last = ids[-1]
 
     async def _candidates(self, shard: Shard) -> AsyncGenerator[tuple[Batch, list[_Candidate]]]:

@@ -15,6 +15,7 @@ from helios_core.model.exports import ExportView
 from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import Batch
+from helios_core.storage.keys import TypeKey
 
 RESOURCES_PER_FETCH = 50
 """Maximum number of resources in one batch."""
@@ -24,7 +25,8 @@ async def read_referenced(
     backends: Backends, lease: Lease, view: ExportView
 ) -> AsyncGenerator[Batch]:
     """Yield the resources of a shard's type that the output refers to but does not contain."""
-    resource_type, request = lease.shard.resource_type, view.request
+    resource_type = lease.shard.resource_type
+    key = TypeKey.of(view.request, resource_type)
     membership = ExportMembership(backends.data_provider, view)
     async with read_notes(backends, lease, resource_type) as notes:
         last = ""
@@ -32,13 +34,7 @@ async def read_referenced(
             last = ids[-1]
             missing = await _not_exported(membership, resource_type, ids)
             for chunk in chunked(missing, RESOURCES_PER_FETCH):
-                yield await backends.data_provider.fetch(
-                    request.tenant,
-                    request.fhir_version,
-                    resource_type,
-                    chunk,
-                    at=view.transaction_time,
-                )
+                yield await backends.data_provider.fetch(key, chunk, at=view.transaction_time)
 
 
 async def _not_exported(

@@ -45,6 +45,7 @@ from helios_core.storage.data_provider import (
     StoredVersion,
     SupportsWrites,
 )
+from helios_core.storage.keys import TypeKey
 
 T = TypeVar("T")
 
@@ -198,9 +199,7 @@ class BundleRoutes:
 
     async def _read(self, caller: Caller, step: ParsedRequest) -> BundleEntry:
         stored = require_found(
-            await self._provider.get(
-                caller.tenant, caller.fhir_version, step.resource_type, step.id
-            )
+            await self._provider.get(TypeKey.of(caller, step.resource_type).resource(step.id))
         )
         return BundleEntry(
             resource=raw_json(require_content(stored)),

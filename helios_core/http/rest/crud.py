@@ -33,6 +33,7 @@ from helios_core.storage.data_provider import (
     StoredVersion,
     SupportsWrites,
 )
+from helios_core.storage.keys import TypeKey
 
 BINARY: Final = "Binary"
 
@@ -65,9 +66,7 @@ class ReadRoutes:
         caller = self._guard.admit(request, in_any_form=resource_type == BINARY)
         require_type(resource_type, caller.fhir_version)
         query_parameters(request)
-        stored = await self._provider.get(
-            caller.tenant, caller.fhir_version, resource_type, resource_id
-        )
+        stored = await self._provider.get(TypeKey.of(caller, resource_type).resource(resource_id))
         if resource_type == BINARY:
             binary = decode_binary(require_found(stored))
             if not wants_resource(request, binary.content_type):

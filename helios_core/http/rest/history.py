@@ -27,6 +27,7 @@ from helios_core.http.rest.crud import type_paths
 from helios_core.interactions.callers import Caller
 from helios_core.interactions.paging import parse_count, parse_number
 from helios_core.storage.data_provider import StoredVersion, SupportsHistory
+from helios_core.storage.keys import TypeKey
 
 
 class HistoryRoutes:
@@ -54,9 +55,8 @@ class HistoryRoutes:
         query_parameters(request)
         if not (version.isascii() and version.isdigit() and len(version) < 18):  # noqa: PLR2004
             raise ResourceNotFound("Versions are whole numbers; there is none of that name.")
-        stored = await self._provider.get_version(
-            caller.tenant, caller.fhir_version, resource_type, resource_id, int(version)
-        )
+        key = TypeKey.of(caller, resource_type).resource(resource_id)
+        stored = await self._provider.get_version(key, int(version))
         return version_response(request, caller, stored)
 
     async def list(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[bytes]:
@@ -65,14 +65,8 @@ class HistoryRoutes:
         resource_type = path_type(request, caller)
         given = query_parameters(request, ("_count", "_before"))
         count, before = parse_count(given), parse_number(given, "_before")
-        versions = await self._provider.history(
-            caller.tenant,
-            caller.fhir_version,
-            resource_type,
-            resource_id,
-            count=count + 1,
-            before=before,
-        )
+        key = TypeKey.of(caller, resource_type).resource(resource_id)
+        versions = await self._provider.history(key, count=count + 1, before=before)
         if before is None:
             require_found(versions[0] if versions else None)
         where = f"{resource_url(caller, resource_type, resource_id)}/_history?_count={count}"

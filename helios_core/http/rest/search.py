@@ -33,6 +33,7 @@ from helios_core.storage.data_provider import (
     StoredVersion,
     SupportsSearch,
 )
+from helios_core.storage.keys import TypeKey
 
 CUT: Final = (
     f"This page includes {MAX_INCLUDED} resources, or as many bytes as it may; there are more "
@@ -81,8 +82,7 @@ class SearchRoutes:
             total=asked.only_total or asked.total in (TotalMode.ACCURATE, TotalMode.ESTIMATE),
         )
         page = await self._provider.search(
-            caller.tenant,
-            caller.fhir_version,
+            TypeKey.of(caller, query.filter.resource_type),
             query,
             count=1 if asked.only_total else asked.count,
             after=None if asked.only_total else asked.after,

@@ -284,8 +284,8 @@ class OnlyWritable(DataProvider):
     def read(self, view, shard, *, batch_bytes):
         return self._inner.read(view, shard, batch_bytes=batch_bytes)
 
-    async def get(self, *args, at=None):
-        return await self._inner.get(*args, at=at)
+    async def get(self, key, *, at=None):
+        return await self._inner.get(key, at=at)
 
     async def write(self, tenant, fhir_version, changes):
         return await self._inner.write(tenant, fhir_version, changes)

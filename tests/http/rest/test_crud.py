@@ -24,8 +24,8 @@ class ReadOnly(DataProvider):
     def read(self, view, shard, *, batch_bytes):
         return self._shown.read(view, shard, batch_bytes=batch_bytes)
 
-    async def get(self, tenant, fhir_version, resource_type, resource_id, *, at=None):
-        return await self._shown.get(tenant, fhir_version, resource_type, resource_id, at=at)
+    async def get(self, key, *, at=None):
+        return await self._shown.get(key, at=at)
 
 
 async def test_an_update_with_a_new_id_creates(client):
