@@ -23,15 +23,15 @@ class GuideVersion(StrEnum):
     CURRENT = "3"
     """Version 3, which includes version 2."""
     DRAFT_4 = "4-draft"
-    """The ballot version of version 4."""
+    """The ballot of version 4."""
 
 
 class Guide(msgspec.Struct, frozen=True, kw_only=True):
-    """The kick-off and the manifest in one version of the guide."""
+    """What one version of the guide specifies about the kick-off and the manifest."""
 
     kick_off_methods: tuple[Literal["GET", "POST"], ...]
     comma_lists: bool
-    """Whether a list may be one value with commas."""
+    """Whether one value may be a comma-separated list."""
     parameters: frozenset[str] = frozenset()
     """Parameters that only this version has."""
     problems: Literal["error", "outcome"]
@@ -43,7 +43,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
     shows_sizes: bool
     """Whether the manifest states the size of every file."""
     lists_extensions: bool
-    """Whether extensions of the manifest are a list of FHIR Extensions; otherwise an object."""
+    """Whether the manifest's `extension` is a list of FHIR Extensions, not an object."""
     manifest_type: str | None = None
     """The canonical URL of the manifest's definition; None if the manifest does not state it."""
     output_format: str | None = None
@@ -83,7 +83,7 @@ GUIDES: Final[Mapping[GuideVersion, Guide]] = MappingProxyType(
         ),
     }
 )
-"""Sources: Bulk Data 2.0.0 and 3.0.0; Bulk Data 4.0.0-ballot."""
+"""Sources: Bulk Data 2.0.0 and 3.0.0, and Bulk Data 4.0.0-ballot."""
 
 CURRENT: Final = GUIDES[GuideVersion.CURRENT]
-"""The default of the setting."""
+"""The default version."""

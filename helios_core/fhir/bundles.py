@@ -19,9 +19,9 @@ _TYPES = frozenset(
         "transaction-response",
     }
 )
-_WITH_REQUEST = frozenset({"batch", "transaction"})
+_TYPES_WITH_REQUEST = frozenset({"batch", "transaction"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
-_WITH_RESOURCE = frozenset({"POST", "PUT"})
+_METHODS_WITH_RESOURCE = frozenset({"POST", "PUT"})
 _OTHER_CONDITIONS = ("ifNoneMatch", "ifModifiedSince")
 
 
@@ -65,7 +65,7 @@ def parse_bundle(body: bytes) -> ParsedBundle:
     if bundle_type not in _TYPES:
         raise InvalidResource(f"Bundle.type must be one of {', '.join(sorted(_TYPES))}")
     entries = (
-        _parse_entry(entry, f"entry {index}", needs_request=bundle_type in _WITH_REQUEST)
+        _parse_entry(entry, f"entry {index}", needs_request=bundle_type in _TYPES_WITH_REQUEST)
         for index, entry in enumerate(_raw_entries(bundle))
     )
     return ParsedBundle(type=bundle_type, entries=tuple(entries))
@@ -94,7 +94,7 @@ def _parse_entry(raw: msgspec.Raw, where: str, *, needs_request: bool) -> Parsed
         raise InvalidResource(
             f"{where}.request.method must be one of {', '.join(sorted(_METHODS))}"
         )
-    if needs_request and method in _WITH_RESOURCE and resource is None:
+    if needs_request and method in _METHODS_WITH_RESOURCE and resource is None:
         raise InvalidResource(f"{where} has no resource; {method} requires one")
     return ParsedEntry(
         full_url=full_url,

@@ -49,7 +49,7 @@ def _collect(node: object, path: KeyPath, depth: int, references: list[str]) -> 
 def compartment_paths(
     fhir_version: FHIRVersion, compartment: str = "Patient"
 ) -> Mapping[str, tuple[KeyPath, ...]]:
-    """Return, by resource type, the paths of the references that put it into a compartment."""
+    """Return the paths of the references that put a resource into a compartment, by its type."""
     definitions = load_definitions(fhir_version)
     return {
         resource_type: tuple(

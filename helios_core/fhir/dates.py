@@ -1,4 +1,4 @@
-"""The span of time that a date or dateTime covers, which may be a whole year or a second."""
+"""The interval that a date or dateTime covers: a year, a month, a day, or less."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ def date_bounds(text: str) -> tuple[datetime, datetime]:
         InvalidParameter: The text is neither, or there is no such date, time or zone.
     """
     if match := _PARTIAL.fullmatch(text):
-        return _date_bounds(*match.groups())
+        return _partial_date_bounds(*match.groups())
     if match := _MINUTES.fullmatch(text):
         zone = match[1] or "Z"
         low = parse_instant(f"{text[:16]}:00{zone}")
@@ -37,7 +37,9 @@ def date_bounds(text: str) -> tuple[datetime, datetime]:
     return low, low + width - _MICROSECOND
 
 
-def _date_bounds(year: str, month: str | None, day: str | None) -> tuple[datetime, datetime]:
+def _partial_date_bounds(
+    year: str, month: str | None, day: str | None
+) -> tuple[datetime, datetime]:
     try:
         low = datetime(int(year), int(month or 1), int(day or 1), tzinfo=UTC)
         if day:

@@ -64,7 +64,11 @@ def _choice_names(version: FHIRVersion, resource_type: str) -> frozenset[str]:
 
 
 def _listed_choice_names(version: FHIRVersion, resource_type: str, choice: str) -> frozenset[str]:
-    """Return the names of a choice that the definitions list one by one, at least two."""
+    """
+    Return the JSON names of a choice of which the definitions list each name, as in R6.
+
+    Two names are needed: a single one is an element of its own.
+    """
     names = frozenset(
         name
         for name in load_definitions(version).elements(resource_type)

@@ -43,8 +43,8 @@ def parse_instant(text: str, *, round_up: bool = False) -> datetime:
 
     Digits beyond microseconds are dropped; with `round_up` they add one microsecond unless all
     are 0. A space in front of the zone is read as plus, because URL decoding makes a space of a
-    plus. A leap second (:60) is read as the first instant of the next minute, which is what
-    follows on every clock without leap seconds.
+    plus. A leap second (:60) is read as the first instant of the next minute, as on clocks without
+    leap seconds.
 
     Raises:
         InvalidParameter: The text is not an instant, or there is no such date, time or zone.

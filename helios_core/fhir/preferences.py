@@ -1,4 +1,4 @@
-"""What a client prefers: the Prefer header, and the parameters about presentation."""
+"""What a client prefers: the Prefer header, and the parameters `_format` and `_pretty`."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -24,7 +24,7 @@ class Preferences(msgspec.Struct, frozen=True, kw_only=True):
 
     respond_async: bool = False
     separate_status: bool = False
-    """Whether the status of a poll is separate from that of the export (Bulk Data 3.0.0)."""
+    """Whether the status code of a poll is about the poll, not the export (Bulk Data 3.0.0)."""
     handling: Handling = Handling.DEFAULT
 
 

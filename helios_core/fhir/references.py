@@ -49,15 +49,15 @@ def replace_temporary(body: bytes, mapping: Mapping[str, str]) -> tuple[bytes, s
     """
     Replace temporary references (urn:uuid:, urn:oid:) in compact JSON by `Type/id`.
 
-    `mapping` is from the temporary URL to `Type/id`. Temporary references that it lacks stay as
-    they are and are returned too.
+    `mapping` is from the temporary URL to `Type/id`. The second result is the temporary references
+    that it lacks; they stay as they are.
     """
     unresolved: set[str] = set()
 
     def replacement(match: re.Match[bytes]) -> bytes:
         temporary = match[1].decode(errors="replace")
         if body[match.start() - 1] == _BACKSLASH:
-            return match[0]
+            return match[0]  # the name is longer: it has an escaped quote and then "reference"
         if temporary not in mapping:
             unresolved.add(temporary)
             return match[0]
@@ -88,9 +88,9 @@ def replace_conditional(body: bytes, mapping: Mapping[str, str]) -> bytes:
 
 
 def _conditional_text(body: bytes, match: re.Match[bytes]) -> str | None:
-    """Return the text of a possible conditional reference, or None if it is not one."""
+    """Return the reference that a match of `_CONDITIONAL` is, or None if it is not one."""
     if body[match.start() - 1] == _BACKSLASH:
-        return None
+        return None  # the name is longer: it has an escaped quote and then "reference"
     try:
         return str(msgspec.json.decode(match[1]))
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -36,7 +36,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     patients: tuple[str, ...] = ()
     """Ids of the patients in whose compartments the resource is, sorted and distinct."""
     terms: IndexTerms | None = None
-    """What to index for searches; if None, a store that has an index calls `terms_of`."""
+    """What to index for searches; if None, a store with an index has to call `terms_of`."""
 
     def stamped(self, version_id: int, last_updated: datetime) -> bytes:
         """Return the line to store and to export: a compact JSON object without a newline."""
@@ -54,10 +54,10 @@ def parse_resource(  # noqa: PLR0913 - what is required of the body, each with a
     base_urls: Sequence[str] = (),
 ) -> Resource:
     """
-    Parse and validate the body of a request.
+    Parse and validate the JSON of a resource.
 
-    The body must be of `resource_type` and have `resource_id`, if they are set; a body without an
-    id gets `resource_id`. `assigned_id` replaces any id of the body, as in a create. Absolute
+    If set, `resource_type` and `resource_id` must be those of the body; a body without an id gets
+    `resource_id`. `assigned_id` replaces any id of the body, as in a create. Absolute
     references count for `patients` only under one of `base_urls`.
 
     Raises:

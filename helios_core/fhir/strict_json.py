@@ -16,7 +16,7 @@ import msgspec
 from helios_core.errors import InvalidResource
 
 MAX_DEPTH = 200
-"""The most objects and arrays inside each other; the examples of the specification need 20."""
+"""The deepest nesting of objects and arrays; the examples of the specification need 20."""
 
 # Decimals keep their text (1.10, 1e-7), so that encoding the tree restores every byte.
 _DECODER = msgspec.json.Decoder(Any, float_hook=msgspec.Raw)
@@ -39,7 +39,7 @@ def read_object(body: bytes) -> tuple[dict[str, Any], bytes]:
     """
     Return a JSON object as a tree, and its text without insignificant white space.
 
-    A number of the tree that is not an integer is a `msgspec.Raw` of its text.
+    Numbers of the tree that are not integers are `msgspec.Raw` with their text.
 
     Raises:
         InvalidResource: The body is not one JSON object in UTF-8, or it is ambiguous.
@@ -52,7 +52,7 @@ def read_object(body: bytes) -> tuple[dict[str, Any], bytes]:
     if text == body:
         text = body
     elif text != (shortened := msgspec.json.format(body, indent=-1)):
-        # Duplicate keys make this difference, but so do escapes, -0 and the like.
+        # Duplicate keys change the text, but so do escapes, -0 and the like.
         _check_duplicates(shortened)
         text = shortened
     if b"\\u0000" in text and _NUL.search(text):
@@ -126,22 +126,22 @@ def _check_depth(body: bytes) -> None:
     if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return
     brackets = _brackets(body)
+    # Each round removes the innermost pairs, after which most bodies are short.
     for removed in range(_LEVELS_REMOVED):
         if len(brackets) <= 2 * (MAX_DEPTH - removed):
             return
         brackets = brackets.replace(b"[]", b"")
-    # Few bodies reach this line, and counting takes the same time for brackets of any shape.
-    if (
-        _LEVELS_REMOVED + max(accumulate(map(_DEPTH_CHANGE.__getitem__, brackets)), default=0)
-        > MAX_DEPTH
-    ):
+    # Few bodies get here. Counting takes equally long for brackets of any shape.
+    depth = max(accumulate(map(_DEPTH_CHANGE.__getitem__, brackets)), default=0)
+    if _LEVELS_REMOVED + depth > MAX_DEPTH:
         raise _too_deep()
 
 
 def _brackets(body: bytes) -> bytes:
+    """Return the brackets that are not inside of strings, braces as square brackets."""
     unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
     kept = unescaped.translate(_SQUARE_BRACKETS, _NEITHER_BRACKET_NOR_QUOTE)
-    # Removing two quotes that touch changes nothing about what is inside a string.
+    # Two quotes side by side can go: the other quotes still begin and end the same strings.
     paired = kept.replace(b'""', b"")
     return re.sub(rb'"[^"]*"', b"", paired) if b'"' in paired else paired
 
@@ -154,7 +154,7 @@ def _check_pairs(pairs: list[tuple[str, object]]) -> None:
 
 def _raise_duplicate(names: list[str]) -> NoReturn:
     repeated = Counter(names).most_common(1)[0][0]
-    # A name can be any text, even a patient's; one that looks like an element is safe to show.
+    # A member can have any name, even a patient's; one that looks like an element is safe.
     name = f" ({repeated})" if _ELEMENT_NAME.fullmatch(repeated) else ""
     raise InvalidResource(
         f"the body has two members with the same name{name} in one object; names must be unique"

@@ -243,7 +243,7 @@ def test_a_body_must_be_of_the_type_and_id_of_the_request():
         ("Transport", [FHIRVersion.R5, FHIRVersion.R6]),
     ],
 )
-def test_the_table_of_the_version_decides_what_can_be_stored(resource_type, versions):
+def test_the_definitions_of_the_version_decide_what_can_be_stored(resource_type, versions):
     body = json.dumps({"resourceType": resource_type, "id": "x"}).encode()
 
     for version in FHIRVersion:

@@ -172,7 +172,7 @@ def test_brackets_in_strings_and_side_by_side_are_not_depth():
     assert read_object(wide)[1] == wide
 
 
-def test_a_complaint_never_shows_the_content():
+def test_an_error_never_shows_the_content():
     for body in (b'{"name":"Secret', b'{"name":"Secret\xff"}', b'{"Secret":1,"Secret":1 x}'):
         with pytest.raises(InvalidResource) as caught:
             read_object(body)
@@ -220,7 +220,7 @@ def test_members_of_what_is_no_proper_object_are_refused(text, reason):
     st.binary(max_size=60)
     | st.text(alphabet='{}[]",:\\u0dD8c1e.-ab ', max_size=40).map(str.encode)
 )
-def test_whatever_comes_in_is_read_or_refused(body):
+def test_any_body_is_read_or_refused(body):
     try:
         _, text = read_object(body)
     except InvalidResource:

@@ -1,4 +1,4 @@
-"""The supported FHIR versions, and their definitions: one JSON file per version beside this."""
+"""The supported FHIR versions and their definitions, which are JSON files in this folder."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -45,7 +45,7 @@ class ElementDefinition(msgspec.Struct, frozen=True):
     """A root element of a resource type."""
 
     types: tuple[str, ...]
-    """FHIR data types: all of a choice; `Reference` for a reference, whatever its targets."""
+    """Its data types, several for a choice; a reference is `Reference`, without its targets."""
     min: int = 0
     max: str = "1"
     """A number or `*`."""
@@ -67,7 +67,7 @@ class SearchParameter(msgspec.Struct, frozen=True):
     code: str
     type: str
     base: tuple[str, ...]
-    """The types it applies to, Resource and DomainResource among them."""
+    """The resource types it applies to; may be Resource or DomainResource."""
     url: str
     expression: str | None = None
     """FHIRPath, including the paths of other types; None for the few without an expression."""
@@ -85,7 +85,7 @@ class Definitions(msgspec.Struct, frozen=True, kw_only=True):
     """Major and minor version: "4.0"."""
     root_elements: Mapping[str, Mapping[str, ElementDefinition]] = msgspec.field(name="elements")
     compartments: Mapping[str, Mapping[str, tuple[str, ...]]]
-    """By compartment and resource type, the codes of the parameters that link the type to it."""
+    """By compartment and resource type, the codes of the search parameters that link the two."""
     parameters: tuple[SearchParameter, ...] = msgspec.field(name="search_parameters")
 
     @property

@@ -41,9 +41,9 @@ class IndexedPath(msgspec.Struct, frozen=True, kw_only=True):
     element: str
     """The root element at which the path begins."""
     below: str
-    """The names of the steps below it: paths of one element with equal names are equal."""
+    """The names of `steps`; two paths with the same element and names have the same values."""
     steps: CompiledStep
-    """The steps below it."""
+    """The steps below the element."""
 
 
 class CompiledPath(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,9 +59,9 @@ class CompiledPath(msgspec.Struct, frozen=True, kw_only=True):
     """The only resource type whose references are kept; None if the path has no such condition."""
     group: str = ""
     """
-    The dotted element names, without data types and conditions.
+    The dotted element names, without data types and conditions; empty if the path is not indexed.
 
-    Paths with one name are indexed as one group. Empty if the path is not indexed.
+    Paths with the same names share a group of the index.
     """
     indexed: tuple[IndexedPath, ...] = ()
     """The path for each of `elements`; empty if the path is not indexed."""

@@ -10,7 +10,7 @@ from helios_core.fhir.search.filters import (
     Filter,
     Lookup,
     LookupResults,
-    any_value,
+    any_leaf,
     make_decoder,
 )
 from helios_core.fhir.search.parameters import CompiledParameter
@@ -55,7 +55,7 @@ def chain_condition(
             )
 
         prefilter = prefilter_for_keys(parameter, ids) if len(ids) <= _MAX_PREFILTER_IDS else None
-        return any_value(parameter, test, prefilter)
+        return any_leaf(parameter, test, prefilter)
 
     return Condition(
         test=_unresolved, elements=parameter.elements, lookups=(lookup,), resolve=resolve

@@ -164,18 +164,18 @@ def _combine(
     }
 
 
-def any_value(
+def any_leaf(
     parameter: CompiledParameter, test: Callable[[Any], bool], prefilter: Prefilter | None = None
 ) -> Condition:
-    """Return the condition that at least one value of a parameter passes a test."""
+    """Return the condition that at least one leaf, a value of the parameter's paths, passes."""
     collectors = tuple(path.collect for path in parameter.paths)
 
     def any_passes(resource: DecodedResource) -> bool:
-        values: list[Any] = []
+        leaves: list[Any] = []
         for collect in collectors:
-            collect(resource, values)
-        for value in values:  # noqa: SIM110 - any() with a generator takes twice as long
-            if test(value):
+            collect(resource, leaves)
+        for leaf in leaves:  # noqa: SIM110 - any() with a generator takes twice as long
+            if test(leaf):
                 return True
         return False
 

@@ -13,7 +13,7 @@ import msgspec
 
 from helios_core.fhir.search import dates, numbers, references, strings, tokens, uris
 from helios_core.fhir.search.criteria import Criterion
-from helios_core.fhir.search.filters import Condition, any_value, negate
+from helios_core.fhir.search.filters import Condition, any_leaf, negate
 from helios_core.fhir.search.parameters import CompiledParameter
 from helios_core.fhir.search.prefilters import Prefilter
 
@@ -44,8 +44,8 @@ def condition(criterion: Criterion) -> Condition:
     implementation = parameter_type(criterion.parameter.type)
     test = implementation.leaf_test(criterion)
     if criterion.modifier == "not":
-        return negate(any_value(criterion.parameter, test))
-    return any_value(criterion.parameter, test, implementation.prefilter(criterion))
+        return negate(any_leaf(criterion.parameter, test))
+    return any_leaf(criterion.parameter, test, implementation.prefilter(criterion))
 
 
 _NUMBERS = ParameterType(leaf_test=numbers.leaf_test)

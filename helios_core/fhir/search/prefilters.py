@@ -67,7 +67,7 @@ class AnyId(msgspec.Struct, frozen=True):
 
 class UpdatedWithin(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The version was stored between two instants, in microseconds since 1970.
+    The `meta.lastUpdated` of the version is between two bounds, in microseconds since 1970.
 
     Both are inclusive; None is no bound.
     """

@@ -14,7 +14,7 @@ from helios_core.fhir.search.filters import (
     Condition,
     Filter,
     all_conditions,
-    any_value,
+    any_leaf,
     make_filter,
     negate,
 )
@@ -190,7 +190,7 @@ def _check_modifier(criterion: Criterion) -> None:
 def _missing_condition(criterion: Criterion) -> Condition:
     if criterion.values not in (("true",), ("false",)):
         raise criterion.invalid("expected true or false")
-    present = any_value(criterion.parameter, lambda _: True)
+    present = any_leaf(criterion.parameter, lambda _: True)
     return negate(present) if criterion.values == ("true",) else present
 
 
