@@ -9,16 +9,20 @@ TEST_WORKERS ?= auto
 MINIO := github.com/minio/minio@latest
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 
-.PHONY: help install demo serve test lint bench bench-quick services constraints clean
+.PHONY: help install demo serve test test-fast lint style types imports docs bench bench-quick \
+	services constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(STAMP): pyproject.toml $(PLUGINS:%=%/pyproject.toml) constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
-		--editable . $(PLUGINS:%=--editable %) --group dev
+	@test -x $(BIN)/python || { echo "Creating $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@test -x $(BIN)/uv || { echo "Installing uv, which installs the rest ..."; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check uv; }
+	@echo "Installing Helios, its $(words $(PLUGINS)) plugins and the tools of its tests into $(VENV):" \
+		"$$(grep -c . constraints.txt) packages, about a minute the first time ..."
+	@set -o pipefail; $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt \
+		--editable . $(PLUGINS:%=--editable %) --group dev 2>&1 | { grep -v '^ [-+~] ' || true; }
 	@touch $@
 
 install: $(STAMP) ## Bootstrap .venv with the core, the embedded plugins and the tools
@@ -32,11 +36,24 @@ serve: $(STAMP) ## Serve on the default port with SQLite and local files
 test: $(STAMP) ## Every test on real components
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) tests
 
-lint: $(STAMP) ## Style, types and import rules
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && \
-		MYPYPATH=$(subst $() ,:,$(strip $(PLUGINS))) $(BIN)/mypy helios_core plugins && \
-		for config in pyproject.toml $(PLUGINS:%=%/pyproject.toml); do \
-			$(BIN)/lint-imports --config $$config || exit 1; done
+test-fast: $(STAMP) ## Tests without processes, services and fuzzing, in about a minute
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) \
+		-m "not (crash or process or service or fuzz or slow)" tests
+
+lint: style types imports ## Style, types and import rules
+
+style: $(STAMP)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(STAMP)
+	@MYPYPATH=$(subst $() ,:,$(strip $(PLUGINS))) $(BIN)/mypy helios_core plugins
+
+imports: $(STAMP)
+	@for config in pyproject.toml $(PLUGINS:%=%/pyproject.toml); do \
+		$(BIN)/lint-imports --config $$config || exit 1; done
+
+docs: $(STAMP) ## Write the pages of the reference that are generated from the code
+	@$(BIN)/python -m tests.pages
 
 bench: $(STAMP) ## Speed and memory on 400,000 resources, as ratios against yardsticks
 	@$(BIN)/python tests/bench --resources 400000

@@ -19,6 +19,7 @@ from helios_core.storage.data_provider import (
     SupportsSearch,
     SupportsWrites,
 )
+from helios_core.storage.transformed_reads import WithheldReads
 
 EXPORTS: Final = {"Patient": "patient-export", "Group": "group-export"}
 """The types on which an export can be started, and the definitions of those operations."""
@@ -76,7 +77,8 @@ def _rest(
 
 def _interactions(provider: DataProvider) -> Iterator[str]:
     """Give the codes of what can be done with every type."""
-    yield "read"
+    if not isinstance(provider, WithheldReads):
+        yield "read"
     if isinstance(provider, SupportsHistory):
         yield from ("vread", "history-instance")
     if isinstance(provider, SupportsWrites):
@@ -88,11 +90,9 @@ def _interactions(provider: DataProvider) -> Iterator[str]:
 def _resource(
     name: str, provider: DataProvider, interactions: list[dict[str, str]], *, guide: Guide | None
 ) -> dict[str, Any]:
-    resource: dict[str, Any] = {
-        "type": name,
-        "interaction": interactions,
-        "conditionalRead": "not-match",
-    }
+    resource: dict[str, Any] = {"type": name}
+    if interactions:
+        resource |= {"interaction": interactions, "conditionalRead": "not-match"}
     if isinstance(provider, SupportsWrites):
         resource |= {"versioning": "versioned-update", "updateCreate": True}
     if isinstance(provider, SupportsHistory):

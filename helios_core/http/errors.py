@@ -55,6 +55,7 @@ CODES: Final[Mapping[int, str]] = {
     413: "too-long",
     415: "not-supported",
     429: "throttled",
+    431: "too-long",
     501: "not-supported",
 }
 """The FHIR issue codes of what is refused before a resource or an export is concerned."""

@@ -149,7 +149,7 @@ def version_response(
     version = require_found(stored)
     content = require_content(version)
     headers = version_headers(version.version_id, version.last_updated)
-    if is_not_modified(request.headers.get("if-none-match"), headers["ETag"]):
+    if is_not_modified(request.headers.getall("if-none-match", []), headers["ETag"]):
         return Response(None, status_code=304, headers=headers)
     return resource_response(caller, content, headers=headers)
 

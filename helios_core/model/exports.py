@@ -80,6 +80,8 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the older data of members who joined after `since` is exported too."""
     max_part_bytes: int | None = None
     """The maximum size of a part if smaller than the server's (draft of version 4)."""
+    transforms: tuple[str, ...] = ()
+    """Plugins that transform every line, in order; a worker with others leaves the job alone."""
     ignored: tuple[str, ...] = ()
     """One sentence per ignored parameter, reported in an error file."""
 
