@@ -36,7 +36,7 @@ async def sweep(backends: Backends, *, output_ttl: timedelta) -> int:
     What cannot be removed is logged and left to the next sweep.
 
     Raises:
-        BackendError: The jobs could not be listed.
+        BackendError: The jobs or the stored output could not be listed.
     """
     removed = 0
     while True:

@@ -29,7 +29,7 @@ class ExportMembership:
         self._older_view = newcomers_view(view)
 
     async def exported(self, references: Collection[Reference]) -> set[Reference]:
-        """Return the references to resources in the output: type, dates, cohort and filter fit."""
+        """Return the references to resources that match the types, dates, cohort and filters."""
         types = self._view.request.types
         return await self._by_type(self._exported, (r for r in references if r[0] in types))
 
@@ -51,18 +51,18 @@ class ExportMembership:
 
     async def in_view(self, resource_type: str, ids: Collection[str]) -> set[str]:
         """Return the ids of one type that the export shows, its filters not yet applied."""
-        shown = await self._provider.among(self._view, resource_type, ids)
+        in_view = await self._provider.among(self._view, resource_type, ids)
         if self._older_view is not None:
-            shown |= await self._provider.among(self._older_view, resource_type, ids)
-        return shown
+            in_view |= await self._provider.among(self._older_view, resource_type, ids)
+        return in_view
 
     async def _exported(self, resource_type: str, ids: Collection[str]) -> set[str]:
-        shown = await self.in_view(resource_type, ids)
-        if (filter_ := self._view.filters.get(resource_type)) is None or not shown:
-            return shown
+        in_view = await self.in_view(resource_type, ids)
+        if (filter_ := self._view.filters.get(resource_type)) is None or not in_view:
+            return in_view
         key, at = TypeKey.of(self._view.request, resource_type), self._view.transaction_time
         matching = set[str]()
-        for resource_id in shown:  # one at a time: decoding each line for its id would cost more
+        for resource_id in in_view:  # one at a time: decoding each line for its id would cost more
             batch = await self._provider.fetch(key, [resource_id], at=at)
             if any(map(filter_.matches, batch.lines)):
                 matching.add(resource_id)

@@ -40,7 +40,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 3
     """How often a shard is attempted before its job ends in error."""
     retry_after: timedelta = timedelta(seconds=1)
-    """The wait before the second attempt; before each further one it is four times as long."""
+    """The wait before the second attempt; it is four times as long before each further one."""
     idle: timedelta = timedelta(seconds=1)
     """The longest wait before the job store is asked for work again."""
     limits: PartLimits = msgspec.field(default_factory=PartLimits)
@@ -128,7 +128,7 @@ class Worker:
                 raise
         except LeaseLost:
             raise
-        except Exception as error:  # noqa: BLE001 a shard's failure is recorded, the worker goes on
+        except Exception as error:  # noqa: BLE001 a shard's failure is recorded, the worker continues
             await self._fail(lease, error)
         finally:
             if export is not None:

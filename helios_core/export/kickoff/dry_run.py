@@ -130,10 +130,10 @@ def _remarks(request: ExportRequest) -> Iterator[str]:
         types = ", ".join(sorted({query.resource_type for query in request.filters}))
         yield (
             f"_typeFilter is not taken into account: of {types}, only the matching resources will "
-            "be exported, at most the number given."
+            "be exported, at most the number estimated."
         )
     if request.elements:
-        yield "_elements is not taken into account: there will be fewer bytes than given."
+        yield "_elements is not taken into account: there will be fewer bytes than estimated."
 
 
 def _types(shards: Sequence[Shard]) -> dict[str, TypeEstimate]:
