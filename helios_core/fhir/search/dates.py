@@ -32,7 +32,7 @@ Interval = tuple[int, int]
 
 
 def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
-    """Return the test whether the interval of a leaf matches one of the criterion's values."""
+    """Return a test of a leaf: whether its interval matches one of the criterion's values."""
     checks = tuple(_CHECKS[prefix](low, high) for prefix, low, high in _parse_values(criterion))
 
     def test(leaf: Any) -> bool:  # noqa: ANN401 - decoded JSON
@@ -43,7 +43,7 @@ def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
 
 
 def prefilter(criterion: Criterion) -> Prefilter | None:
-    """Return the spans of which every match has one; None if one of the prefixes is `ne`."""
+    """Return the spans of which every match has at least one, or None if an index cannot help."""
     bounds = [
         _BOUNDS[prefix](low, high) if prefix in _BOUNDS else None
         for prefix, low, high in _parse_values(criterion)
@@ -108,7 +108,11 @@ def _parse_interval(text: str) -> Interval | None:
 
 
 def _parse_common_form(text: str) -> Interval | None:
-    """Parse a day or a time with seconds, many times as fast; most of what is stored is such."""
+    """
+    Parse a day, or a time with seconds, many times as fast as `_parse_any_form`.
+
+    Most stored dates have one of these forms. Other forms are None or raise ValueError.
+    """
     if len(text) == _DATE_LENGTH:
         if text[4] != "-" or text[7] != "-":
             return None
@@ -155,7 +159,7 @@ def _parse_value(criterion: Criterion, value: str) -> tuple[str, int, int]:
     return prefix, low, high
 
 
-# By prefix: from a value's interval (low, high) to the test of a leaf's interval (first, last).
+# By prefix: for the interval of a value (low, high), a test of a leaf's interval (first, last).
 _CHECKS: Mapping[str, Callable[[int, int], Callable[[int, int], bool]]] = {
     "eq": lambda low, high: lambda first, last: low <= first and last <= high,
     "ne": lambda low, high: lambda first, last: not (low <= first and last <= high),
@@ -168,7 +172,7 @@ _CHECKS: Mapping[str, Callable[[int, int], Callable[[int, int], bool]]] = {
     "ap": lambda low, high: lambda first, last: first <= high and last >= low,
 }
 
-# By prefix: the bounds that every interval within the check satisfies. There are none for ne.
+# By prefix: bounds of all intervals that pass the check. For ne there are none.
 _BOUNDS: Mapping[str, Callable[[int, int], Bounds]] = {
     "eq": lambda low, high: (low, None, None, high),
     "gt": lambda _, high: (None, None, high + 1, None),
