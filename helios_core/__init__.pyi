@@ -53,6 +53,11 @@ from .model.parts import (
     PartKind,
     StoredPart,
 )
+from .storage.changes import (
+    CurrentVersion,
+    Decision,
+    decide,
+)
 from .storage.data_provider import (
     WHOLE_TYPE,
     AppliedChange,
@@ -153,8 +158,10 @@ __all__ = [
     "Cohort",
     "Compression",
     "ConfigurationError",
+    "CurrentVersion",
     "Damaged",
     "DataProvider",
+    "Decision",
     "Delete",
     "DuplicatePlugin",
     "ExportRequest",
@@ -217,6 +224,7 @@ __all__ = [
     "collection_range",
     "cut_shards",
     "damage_of",
+    "decide",
     "extent_of",
     "hookimpl",
     "in_thread",
