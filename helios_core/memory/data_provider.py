@@ -13,7 +13,6 @@ from helios_core.memory import search as searching
 from helios_core.memory.versions import (
     MemoryVersion,
     apply_change,
-    change_target,
     current_version,
     is_shown,
 )
@@ -148,7 +147,7 @@ class MemoryDataProvider(DataProvider):
         drafts: dict[ResourceKey, list[MemoryVersion]] = {}
         applied: list[AppliedChange] = []
         for change in changes:
-            key = ResourceKey(tenant, fhir_version, *change_target(change))
+            key = ResourceKey(tenant, fhir_version, change.resource_type, change.id)
             versions = drafts.setdefault(key, list(self._versions(key)))
             applied.append(apply_change(change, versions, stamp))
         for key, versions in drafts.items():

@@ -7,15 +7,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import NoReturn
 from uuid import uuid4
 
 import msgspec
 
-from helios_core.errors import JobNotFound, LeaseLost, TooManyExports
 from helios_core.model.exports import Shard
 from helios_core.model.jobs import Job, JobProgress, JobStatus, Lease
-from helios_core.model.parts import Part, PartKind
+from helios_core.model.parts import Part
+from helios_core.storage.job_records import (
+    PART_KINDS,
+    count_exported,
+    give_up_reason,
+    job_not_found,
+    lease_lost,
+    too_many_exports,
+)
 from helios_core.storage.job_store import JobStore
 
 
@@ -45,7 +51,7 @@ class _Work:
     def resources_done(self) -> int:
         if self.parts is None:
             return self.reported
-        return sum(part.count for part in self.parts if part.key.kind is PartKind.OUTPUT)
+        return count_exported(self.parts)
 
 
 @dataclass
@@ -103,10 +109,7 @@ class MemoryJobStore(JobStore):
         jobs = [entry.job for entry in self._entries.values()]
         active = sum(each.status.active for each in jobs if each.tenant == job.tenant)
         if active >= max_active:
-            raise TooManyExports(
-                f"{active} exports are active and {max_active} are allowed;"
-                " wait for one to finish, or delete one"
-            )
+            raise too_many_exports(active, max_active)
         now = self._clock()
         stored = msgspec.structs.replace(job, status=JobStatus.ACCEPTED, created_at=now)
         ordered = sorted(shards, key=lambda shard: shard.number)
@@ -135,8 +138,9 @@ class MemoryJobStore(JobStore):
         """Give the published parts, by kind, shard number and part number."""
         work = self._visible(tenant, job_id).work
         parts = [(each.shard.number, part) for each in work for part in each.parts or ()]
-        kinds = [*PartKind]
-        parts.sort(key=lambda part: (kinds.index(part[1].key.kind), part[0], part[1].key.number))
+        parts.sort(
+            key=lambda part: (PART_KINDS.index(part[1].key.kind), part[0], part[1].key.number)
+        )
         return [part for _, part in parts]
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
@@ -151,7 +155,8 @@ class MemoryJobStore(JobStore):
         while (found := self._fairest(now)) is not None:
             entry, work = found
             if work.attempts >= max_attempts:
-                entry.end(JobStatus.ERROR, now, failure=_exhausted(work))
+                reason = give_up_reason(work.shard.number, work.attempts, work.failure)
+                entry.end(JobStatus.ERROR, now, failure=reason)
                 continue
             self._served[entry.job.tenant] = next(self._claims)
             return _lease(entry, work, worker, until=now + lease_for)
@@ -240,7 +245,7 @@ class MemoryJobStore(JobStore):
     def _visible(self, tenant: str, job_id: str) -> _Entry:
         entry = self._entries.get((tenant, job_id))
         if entry is None or not entry.visible:
-            raise JobNotFound(f"there is no export {job_id}, or it was deleted; start a new one")
+            raise job_not_found(job_id)
         return entry
 
     def _fairest(self, now: datetime) -> tuple[_Entry, _Work] | None:
@@ -253,10 +258,10 @@ class MemoryJobStore(JobStore):
         """Give the shard of a lease that is still the newest one (J4)."""
         entry = self._entries.get((lease.job.tenant, lease.job.id))
         if entry is None or not entry.job.status.active:
-            _lost(lease, "the job was ended")
+            raise lease_lost(lease)
         work = next(each for each in entry.work if each.shard.number == lease.shard.number)
         if not work.held or work.token != lease.token:
-            _lost(lease, "the shard was handed back or claimed again")
+            raise lease_lost(lease)
         return entry, work
 
 
@@ -272,19 +277,7 @@ def _lease(entry: _Entry, work: _Work, worker: str, *, until: datetime) -> Lease
     )
 
 
-def _exhausted(work: _Work) -> str:
-    failure = work.failure or "none of its workers reported back"
-    return f"shard {work.shard.number} was given up after {work.attempts} attempts: {failure}"
-
-
 def _removable(job: Job, latest: datetime) -> bool:
     if job.status is JobStatus.CANCELLED:
         return True
     return job.completed_at is not None and job.completed_at < latest
-
-
-def _lost(lease: Lease, why: str) -> NoReturn:
-    raise LeaseLost(
-        f"lease {lease.token} on shard {lease.shard.number} of export {lease.job.id} is lost:"
-        f" {why}; write nothing more under it"
-    )

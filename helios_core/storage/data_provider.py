@@ -231,6 +231,16 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
     if_match: int | None = None
     """The version that must be current, 0 where there must never have been one; None: any."""
 
+    @property
+    def resource_type(self) -> str:
+        """The type of the resource, as of a `Delete`."""
+        return self.resource.resource_type
+
+    @property
+    def id(self) -> str:
+        """The id of the resource, as of a `Delete`."""
+        return self.resource.id
+
 
 class Delete(msgspec.Struct, frozen=True, kw_only=True):
     """Mark a resource as deleted; its versions stay."""

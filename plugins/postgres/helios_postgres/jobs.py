@@ -13,14 +13,14 @@ from asyncpg import Record
 from helios_core import (
     BackendUnavailable,
     Job,
-    JobNotFound,
     JobProgress,
     JobStatus,
     JobStore,
     Lease,
     Part,
     Shard,
-    TooManyExports,
+    job_not_found,
+    too_many_exports,
 )
 from helios_postgres import leasing
 from helios_postgres.databases import Connection, Database
@@ -232,10 +232,7 @@ class PostgresJobStore(JobStore):
     ) -> Job:
         active = await connection.fetchval(_ACTIVE, job.tenant)
         if active >= max_active:
-            raise TooManyExports(
-                f"{active} exports are active and {max_active} are allowed;"
-                " wait for one to finish, or delete one"
-            )
+            raise too_many_exports(active, max_active)
         await connection.execute(_TURN, job.tenant)
         number = await connection.fetchval(_ADD_JOB, job.tenant, job.id, msgspec.json.encode(job))
         await _add_shards(connection, number, shards)
@@ -270,7 +267,7 @@ class PostgresJobStore(JobStore):
         async with self._database.connection() as connection:
             rows = await connection.fetch(query, tenant, job_id, *more)
         if not rows:
-            raise _not_found(job_id)
+            raise job_not_found(job_id)
         return rows
 
     async def _jobs(self, query: str, *parameters: object) -> list[Job]:
@@ -292,14 +289,10 @@ async def _add_shards(connection: Connection, job: int, shards: Sequence[Shard])
 async def _cancel(connection: Connection, tenant: str, job_id: str) -> None:
     job = await connection.fetchval(_CANCEL, tenant, job_id)
     if job is None:
-        raise _not_found(job_id)
+        raise job_not_found(job_id)
     await leasing.end(connection, job, JobStatus.CANCELLED)
 
 
 def _to_part(row: Record) -> Part:
     part = msgspec.json.decode(row["part"], type=Part)
     return msgspec.structs.replace(part, published=row["position"])
-
-
-def _not_found(job_id: str) -> JobNotFound:
-    return JobNotFound(f"there is no export {job_id}; list the exports to see which exist")

@@ -11,7 +11,18 @@ from datetime import timedelta
 import msgspec
 from asyncpg import Record
 
-from helios_core import Job, JobStatus, Lease, LeaseLost, Part, PartKind, Shard
+from helios_core import (
+    PART_KINDS,
+    Job,
+    JobStatus,
+    Lease,
+    Part,
+    Shard,
+    count_exported,
+    give_up_reason,
+    lease_lost,
+    stored_job,
+)
 from helios_postgres.databases import Connection
 
 _CLAIM = """
@@ -116,15 +127,12 @@ UPDATE shards SET token = token + 1, worker = NULL, available_at = NULL
 WHERE job = $1 AND NOT done
 """
 
-KINDS = [*PartKind]
-"""The order of kinds among the parts of a job."""
-
 
 def to_job(row: Record) -> Job:
     """Give a stored job."""
-    return msgspec.structs.replace(
-        msgspec.json.decode(row["accepted"], type=Job),
-        status=JobStatus(row["status"]),
+    return stored_job(
+        row["accepted"],
+        status=row["status"],
         created_at=row["created_at"],
         completed_at=row["completed_at"],
         failure=row["failure"],
@@ -168,9 +176,8 @@ async def give_up(connection: Connection, shard: Exhausted, *, max_attempts: int
         return
     row = await connection.fetchrow(_EXHAUSTED, shard.job, shard.number, max_attempts)
     if row is not None:
-        error = row["last_error"] or "none of its workers reported back"
-        failure = f"shard {shard.number} was given up after {row['attempts']} attempts: {error}"
-        await end(connection, shard.job, JobStatus.ERROR, failure=failure)
+        reason = give_up_reason(shard.number, row["attempts"], row["last_error"])
+        await end(connection, shard.job, JobStatus.ERROR, failure=reason)
 
 
 async def renew(
@@ -179,14 +186,14 @@ async def renew(
     """Extend a lease from now on (J4)."""
     row = await connection.fetchrow(_RENEW, *_key(lease), lease_for, resources_done)
     if row is None:
-        raise _lost(lease)
+        raise lease_lost(lease)
 
 
 async def release(connection: Connection, lease: Lease, *, channel: str) -> None:
     """Free the shard at once, as if it had not been claimed."""
     row = await connection.fetchrow(_RELEASE, *_key(lease), channel)
     if row is None:
-        raise _lost(lease)
+        raise lease_lost(lease)
 
 
 async def complete(  # noqa: PLR0913 - what is published, and how the answer to it is asked for
@@ -206,18 +213,17 @@ async def complete(  # noqa: PLR0913 - what is published, and how the answer to 
     answer to the same call was lost: it may turn out to have been done.
     """
     job, status = await _locked(connection, lease)
-    exported = sum(part.count for part in parts if part.key.kind is PartKind.OUTPUT)
-    kinds = [KINDS.index(part.key.kind) for part in parts]
+    kinds = [PART_KINDS.index(part.key.kind) for part in parts]
     numbers = [part.key.number for part in parts]
     encoded = [msgspec.json.encode(part) for part in parts]
     shard = (job, lease.shard.number, lease.token)
     row = status.active and await connection.fetchrow(
-        _COMPLETE, *shard, exported, kinds, numbers, encoded, notes
+        _COMPLETE, *shard, count_exported(parts), kinds, numbers, encoded, notes
     )
     if not row:
         if again and await connection.fetchval(_COMPLETED_UNDER, *shard):
             return status
-        raise _lost(lease)
+        raise lease_lost(lease)
     if row["next_phase"] is None:
         return await end(connection, job, JobStatus.COMPLETE)
     if row["next_phase"] > row["phase"]:
@@ -240,7 +246,7 @@ async def fail(  # noqa: PLR0913 - what JobStore.fail is told
         _FAIL, job, lease.shard.number, lease.token, retry_after, reason
     )
     if not attempts:
-        raise _lost(lease)
+        raise lease_lost(lease)
     if attempts >= max_attempts:
         return await end(connection, job, JobStatus.ERROR, failure=reason)
     if not retry_after:
@@ -261,17 +267,9 @@ async def _locked(connection: Connection, lease: Lease) -> tuple[int, JobStatus]
     """Take the row of a lease's job."""
     row = await connection.fetchrow(_FIND, lease.job.tenant, lease.job.id)
     if row is None:
-        raise _lost(lease)
+        raise lease_lost(lease)
     return row["job"], JobStatus(row["status"])
 
 
 def _key(lease: Lease) -> tuple[str, str, int, int]:
     return lease.job.tenant, lease.job.id, lease.shard.number, lease.token
-
-
-def _lost(lease: Lease) -> LeaseLost:
-    return LeaseLost(
-        f"lease {lease.token} on shard {lease.shard.number} of export {lease.job.id} is lost:"
-        " the shard was claimed again or handed back, or the job was ended; write nothing more"
-        " under it"
-    )

@@ -1,7 +1,6 @@
 """Job state in SQLite."""
 
 import asyncio
-import builtins
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -12,14 +11,14 @@ from aiosqlite import Connection
 
 from helios_core import (
     Job,
-    JobNotFound,
     JobProgress,
     JobStatus,
     JobStore,
     Lease,
     Part,
     Shard,
-    TooManyExports,
+    job_not_found,
+    too_many_exports,
 )
 from helios_sqlite import leasing
 from helios_sqlite.job_databases import JobDatabase, Row, rows_of
@@ -29,7 +28,6 @@ _VISIBLE = "WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled' "
 _NUMBER = "SELECT job " + _JOB + _VISIBLE
 _COLUMNS = "SELECT accepted, status, created_at, completed_at, failure FROM jobs "
 _GET = _COLUMNS + "WHERE tenant = ? AND id = ? AND status <> 'cancelled'"
-_LIST = _COLUMNS + "WHERE tenant = ? AND status <> 'cancelled' ORDER BY job DESC"
 _REMOVABLE = leasing.clocked(
     _COLUMNS
     + "WHERE completed_at IS NOT NULL AND (completed_at <= :now - ? OR status = 'cancelled')"
@@ -123,10 +121,6 @@ class SQLiteJobStore(JobStore):
         """Give a job that was not cancelled."""
         return leasing.to_job(await self._row(_GET, tenant, job_id))
 
-    async def list(self, tenant: str) -> builtins.list[Job]:
-        """Give the tenant's jobs, newest first."""
-        return await self._jobs(_LIST, tenant)
-
     async def progress(self, tenant: str, job_id: str) -> JobProgress:
         """Count published resources and those that holders reported."""
         done, total, shards_done, shards_total = map(
@@ -139,22 +133,22 @@ class SQLiteJobStore(JobStore):
             shards_total=shards_total,
         )
 
-    async def parts(self, tenant: str, job_id: str) -> builtins.list[Part]:
+    async def parts(self, tenant: str, job_id: str) -> list[Part]:
         """Give the published parts in order."""
         rows = await self._database.rows(_PARTS, (tenant, job_id))
         if not rows:
-            raise _not_found(job_id)
+            raise job_not_found(job_id)
         return [msgspec.json.decode(part, type=Part) for (part,) in rows if part is not None]
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """Give what completed shards noted, one read after the other (J13)."""
         sizes = await self._database.rows(_NOTED, (tenant, job_id))
         if not sizes:
-            raise _not_found(job_id)
+            raise job_not_found(job_id)
         for first, last in _runs([(shard, size) for shard, size in sizes if size is not None]):
             rows = await self._database.rows(_NOTES, (first, last, tenant, job_id))
             if not rows:
-                raise _not_found(job_id)
+                raise job_not_found(job_id)
             for (notes,) in rows:
                 yield notes
 
@@ -208,11 +202,11 @@ class SQLiteJobStore(JobStore):
         async with self._database.transaction() as connection:
             await _cancel(connection, tenant, job_id)
 
-    async def removable(self, *, completed_before: timedelta, limit: int) -> builtins.list[Job]:
+    async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
         """Give cancelled jobs and those finished long enough ago (J7)."""
         return await self._jobs(_REMOVABLE, leasing.in_milliseconds(completed_before), limit)
 
-    async def recent(self, tenant: str, *, limit: int) -> builtins.list[Job]:
+    async def recent(self, tenant: str, *, limit: int) -> list[Job]:
         """Give the tenant's complete jobs, the latest first."""
         return await self._jobs(_RECENT, tenant, limit)
 
@@ -238,20 +232,17 @@ class SQLiteJobStore(JobStore):
         """Give the only row of a query about a job, which ends with the job's id."""
         rows = await self._database.rows(query, parameters)
         if not rows:
-            raise _not_found(str(parameters[-1]))
+            raise job_not_found(str(parameters[-1]))
         return rows[0]
 
-    async def _jobs(self, query: str, *parameters: object) -> builtins.list[Job]:
+    async def _jobs(self, query: str, *parameters: object) -> list[Job]:
         return [leasing.to_job(row) for row in await self._database.rows(query, parameters)]
 
 
 async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_active: int) -> Job:
     [(active,)] = await rows_of(connection, _ACTIVE, (job.tenant,))
     if active >= max_active:
-        raise TooManyExports(
-            f"{active} exports are active and {max_active} are allowed;"
-            " wait for one to finish, or delete one"
-        )
+        raise too_many_exports(active, max_active)
     row = (job.tenant, job.id, msgspec.json.encode(job), JobStatus.ACCEPTED)
     [(number,)] = await rows_of(connection, _ADD_JOB, row)
     rows = [
@@ -278,9 +269,5 @@ def _runs(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 async def _cancel(connection: Connection, tenant: str, job_id: str) -> None:
     found = await rows_of(connection, _NUMBER, (tenant, job_id))
     if not found:
-        raise _not_found(job_id)
+        raise job_not_found(job_id)
     await leasing.end(connection, found[0][0], JobStatus.CANCELLED)
-
-
-def _not_found(job_id: str) -> JobNotFound:
-    return JobNotFound(f"there is no export {job_id}; list the exports to see which exist")

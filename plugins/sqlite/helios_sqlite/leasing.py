@@ -6,7 +6,18 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from aiosqlite import Connection
 
-from helios_core import Job, JobStatus, Lease, LeaseLost, Part, PartKind, Shard
+from helios_core import (
+    PART_KINDS,
+    Job,
+    JobStatus,
+    Lease,
+    Part,
+    Shard,
+    count_exported,
+    give_up_reason,
+    lease_lost,
+    stored_job,
+)
 from helios_sqlite.job_databases import Row, rows_of
 
 
@@ -70,9 +81,6 @@ _END_SHARDS = """
 UPDATE shards SET token = token + 1, worker = NULL, available_at = NULL WHERE job = ?
 """
 
-KINDS = [*PartKind]
-"""The order of kinds among the parts of a job."""
-
 
 class Held(msgspec.Struct, frozen=True):
     """A shard that a lease is still good for."""
@@ -93,9 +101,9 @@ def in_milliseconds(duration: timedelta) -> int:
 def to_job(row: Row) -> Job:
     """Give a stored job."""
     accepted, status, created_at, completed_at, failure = row
-    return msgspec.structs.replace(
-        msgspec.json.decode(accepted, type=Job),
-        status=JobStatus(status),
+    return stored_job(
+        accepted,
+        status=status,
         created_at=_instant(created_at),
         completed_at=None if completed_at is None else _instant(completed_at),
         failure=failure,
@@ -111,7 +119,10 @@ async def claim(
         now, job, number, shard, token, attempts, last_error, *accepted = row
         if attempts >= max_attempts:
             await end(
-                connection, job, JobStatus.ERROR, failure=_exhausted(number, attempts, last_error)
+                connection,
+                job,
+                JobStatus.ERROR,
+                failure=give_up_reason(number, attempts, last_error),
             )
             continue
         until = now + in_milliseconds(lease_for)
@@ -147,15 +158,14 @@ async def complete(
     held = await _held(connection, lease)
     job, number = held.job, lease.shard.number
     rows = [
-        (job, KINDS.index(part.key.kind), number, part.key.number, _numbered(part, place))
+        (job, PART_KINDS.index(part.key.kind), number, part.key.number, _numbered(part, place))
         for place, part in enumerate(parts, held.published)
     ]
     if rows:
         await connection.executemany(_PUBLISH, rows)
     if notes:
         await rows_of(connection, _NOTE, (job, number, notes))
-    exported = sum(part.count for part in parts if part.key.kind is PartKind.OUTPUT)
-    [(any_left,)] = await rows_of(connection, _CLOSE, (exported, job, number))
+    [(any_left,)] = await rows_of(connection, _CLOSE, (count_exported(parts), job, number))
     if any_left:
         return JobStatus.IN_PROGRESS
     return await end(connection, job, JobStatus.COMPLETE)
@@ -200,11 +210,7 @@ async def _held(connection: Connection, lease: Lease) -> Held:
     key = (lease.job.tenant, lease.job.id, lease.shard.number, lease.token)
     found = await rows_of(connection, _HELD, key)
     if not found:
-        raise LeaseLost(
-            f"lease {lease.token} on shard {lease.shard.number} of export {lease.job.id} is lost:"
-            " the shard was claimed again or handed back, or the job was ended; write nothing"
-            " more under it"
-        )
+        raise lease_lost(lease)
     return Held(*found[0])
 
 
@@ -225,11 +231,6 @@ async def _hand_back(
 
 def _numbered(part: Part, place: int) -> bytes:
     return msgspec.json.encode(msgspec.structs.replace(part, published=place))
-
-
-def _exhausted(number: int, attempts: int, last_error: str | None) -> str:
-    error = last_error or "none of its workers reported back"
-    return f"shard {number} was given up after {attempts} attempts: {error}"
 
 
 def _instant(milliseconds: int) -> datetime:
