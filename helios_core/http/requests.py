@@ -12,7 +12,8 @@ from helios_core.errors import BodyTooLarge, UnsupportedParameter
 from helios_core.fhir.media_types import FHIR_JSON
 from helios_core.fhir.preferences import PRESENTATION_PARAMETERS, Handling, parse_preferences
 from helios_core.http.negotiation import AcceptItem, parse_accept
-from helios_core.interactions.callers import Caller, parse_pairs, require_type
+from helios_core.interactions.callers import Caller, require_type
+from helios_core.interactions.parameters import parse_pairs
 
 HTTPRequest: TypeAlias = Request[Any, Any, Any]
 

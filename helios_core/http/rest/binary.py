@@ -13,7 +13,8 @@ from helios_core.http.callers import NotAcceptable
 from helios_core.http.negotiation import parse_accept
 from helios_core.http.ranges import is_not_modified
 from helios_core.http.requests import HTTPRequest, query_pairs
-from helios_core.http.responses import require_content, version_headers
+from helios_core.http.responses import version_headers
+from helios_core.interactions.read import require_content
 from helios_core.storage.data_provider import StoredVersion
 
 OCTETS: Final = "application/octet-stream"
