@@ -1,33 +1,28 @@
-"""What the command line shows of the configuration, as tables."""
+"""What the commands show of the configuration: settings, plugins and the capability matrix."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-from rich import box
-from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
-from helios_core.client.export import ExportSummary
-from helios_core.client.verification import VerificationReport
+from helios_core.cli.terminal import new_table
 from helios_core.config.environment import Variable, to_text
 from helios_core.config.matrix import POWERS, Combination, power_names
 from helios_core.config.plugins import InstalledPlugin, Plugin
 from helios_core.config.selection import Selection
 from helios_core.config.settings import OWN
 from helios_core.errors import BrokenPlugin
-from helios_core.loading.load import LoadSummary
 from helios_core.storage.hooks import Reach
 from helios_core.storage.secrets import Secret
 
 
 class SettingRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting as `helios settings` tells it."""
+    """One setting as `helios settings` prints it."""
 
     name: str
     value: str
-    """The value in effect; masked for a secret, the default's words where there is none."""
+    """The value in effect, masked if it is a secret; the text of `default` if none is set."""
     origin: str
     """`environment` or `default`."""
     default: str
@@ -38,25 +33,25 @@ class SettingRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PluginRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One plugin as `helios plugins` tells it."""
+    """One plugin as `helios plugins` prints it."""
 
     name: str
     selected: bool
     version: str
     origin: str
-    """The distribution that brings it."""
+    """The name of the distribution that contains it."""
     offers: tuple[str, ...] = ()
     powers: tuple[str, ...] = ()
     reach: str = ""
-    """How far apart the processes may be that share it; empty where it offers no backend."""
+    """How far apart the processes may be that share its backends; empty if it offers none."""
     problem: str = ""
-    """Why it cannot be used; empty where it can."""
+    """Why it cannot be used; empty if it can."""
 
 
 def setting_rows(
     selection: Selection, environ: Mapping[str, str], *, others: Iterable[Plugin] = ()
 ) -> list[SettingRow]:
-    """Give every setting of the server, of the selected plugins and of others, each once."""
+    """Return the settings of the server, of the selected plugins and of `others`, each once."""
     effective = selection.settings.for_plugins()
     known = {variable.name: variable for variable in OWN}
     for plugin in (*selection.plugins, *others):
@@ -68,12 +63,12 @@ def setting_rows(
 def _setting(
     variable: Variable, environ: Mapping[str, str], effective: Mapping[str, str]
 ) -> SettingRow:
-    given = bool(environ.get(variable.name, "").strip())
+    is_set = bool(environ.get(variable.name, "").strip())
     text = effective.get(variable.name, variable.default)
     return SettingRow(
         name=variable.name,
-        value=to_text(Secret(text)) if variable.secret and given else text,
-        origin="environment" if given else "default",
+        value=to_text(Secret(text)) if variable.secret and is_set else text,
+        origin="environment" if is_set else "default",
         default=variable.default,
         unit=variable.unit,
         allowed=variable.allowed,
@@ -83,8 +78,8 @@ def _setting(
 
 
 def settings_table(rows: Iterable[SettingRow]) -> Table:
-    """Show settings, those of the environment standing out."""
-    table = _table("setting", "value", "origin", "default", "unit")
+    """Render settings, those from the environment in bold."""
+    table = new_table("setting", "value", "origin", "default", "unit")
     for row in rows:
         style = "bold" if row.origin == "environment" else None
         cells = (row.name, row.value, row.origin, row.default, row.unit)
@@ -93,7 +88,7 @@ def settings_table(rows: Iterable[SettingRow]) -> Table:
 
 
 def settings_markdown(rows: Sequence[SettingRow]) -> str:
-    """Write the reference of the settings, one table for the server and one per plugin."""
+    """Return the reference of the settings in Markdown: a table for the server and each plugin."""
     blocks = []
     for plugin in dict.fromkeys(row.plugin for row in rows):
         lines = [
@@ -114,11 +109,10 @@ def _markdown(row: SettingRow) -> str:
 
 
 def plugin_rows(
-    found: Iterable[Plugin | tuple[InstalledPlugin, BrokenPlugin]], selected: Iterable[str]
+    plugins: Iterable[Plugin | tuple[InstalledPlugin, BrokenPlugin]], selected: set[str]
 ) -> list[PluginRow]:
-    """Tell of every installed plugin what it is and offers, or what is wrong with it."""
-    names = set(selected)
-    return [_plugin(item, names) for item in found]
+    """Return what every plugin is and offers, or what is wrong with it."""
+    return [_plugin(item, selected) for item in plugins]
 
 
 def _plugin(item: Plugin | tuple[InstalledPlugin, BrokenPlugin], selected: set[str]) -> PluginRow:
@@ -140,8 +134,8 @@ def _plugin(item: Plugin | tuple[InstalledPlugin, BrokenPlugin], selected: set[s
 
 
 def plugins_table(rows: Iterable[PluginRow]) -> Table:
-    """Show plugins, broken ones with the reason."""
-    table = _table("plugin", "selected", "version", "origin", "offers", "reach", "powers")
+    """Render plugins, broken ones with the reason."""
+    table = new_table("plugin", "selected", "version", "origin", "offers", "reach", "powers")
     for row in rows:
         offers = f"[red]broken: {escape(row.problem)}" if row.problem else ", ".join(row.offers)
         table.add_row(
@@ -157,12 +151,12 @@ def plugins_table(rows: Iterable[PluginRow]) -> Table:
 
 
 def matrix_table(combinations: Iterable[Combination]) -> Table:
-    """Show the capability matrix; below it stands why something does not work."""
-    table = _table("storage", "output", "export", "jobs in", "reach", "remarks")
+    """Render the capability matrix, with the reason for what does not work."""
+    table = new_table("data provider", "output store", "export", "job store", "reach", "remarks")
     for row in combinations:
-        storage = f"{row.storage} (selected)" if row.selected else row.storage
+        provider = f"{row.data_provider} (selected)" if row.selected else row.data_provider
         export = "yes" if row.works else "no"
-        cells = (storage, row.output, export, row.job_store, row.reach, _remarks(row))
+        cells = (provider, row.output_store, export, row.job_store, row.reach, _remarks(row))
         table.add_row(*map(escape, cells), style=None if row.works else "dim")
     return table
 
@@ -171,71 +165,3 @@ def _remarks(row: Combination) -> str:
     able = ", ".join(capability.name for capability in row.capabilities if capability.works)
     unable = ", ".join(capability.name for capability in row.capabilities if not capability.works)
     return row.reason or "; ".join(filter(None, (able, unable and f"no {unable}")))
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("setting", "storage"))
-    return table
-
-
-def load_table(summary: LoadSummary) -> Group:
-    """Say what a load did, and what was wrong with what could not be loaded."""
-    names = ("files", "read", "created", "updated", "unchanged", "deleted", "bad", "rate")
-    counts = _table(*names)
-    counts.add_row(
-        *(
-            f"{count:,}"
-            for count in (
-                summary.files,
-                summary.read,
-                summary.created,
-                summary.updated,
-                summary.unchanged,
-                summary.deleted,
-                summary.bad,
-            )
-        ),
-        f"{summary.rate:,.0f}/s",
-    )
-    lines = [f"bad: {problem}" for problem in summary.problems]
-    if summary.bad > len(summary.problems):
-        lines.append(f"bad: {summary.bad - len(summary.problems):,} more")
-    if summary.unresolved:
-        lines.append(
-            f"{summary.unresolved:,} references to {summary.unresolved_distinct:,} resources that "
-            "were not loaded are kept as they are:"
-        )
-        lines += [f"  {path}: {count:,}" for path, count in summary.unresolved_by_file]
-    if summary.skipped:
-        lines.append(f"{summary.skipped:,} files were skipped: their names are not those of JSON")
-    return Group(counts, *map(Text, lines))
-
-
-def verification_table(report: VerificationReport) -> Group:
-    """Say of every type whether all of it is there."""
-    types = _table("list", "type", "resources", "bytes", "verdict")
-    for finding in report.findings:
-        amounts = (f"{finding.found.count:,}", f"{finding.found.bytes:,}")
-        verdict = f"{finding.verdict}: {finding.reason}" if finding.reason else finding.verdict
-        types.add_row(*map(escape, (finding.kind, finding.type, *amounts, verdict)))
-    whole = "complete" if report.ok else "NOT complete"
-    total = f"proof of completeness as of {report.transaction_time}: {whole}"
-    if report.continued:
-        total += "; the manifest goes on in another page, to be verified by itself"
-    return Group(types, Text(total))
-
-
-def export_table(summary: ExportSummary) -> Group:
-    """Say which files an export gave."""
-    files = _table("file", "list", "holds", "lines", "bytes")
-    for file in summary.files:
-        cells = (str(file.path), file.kind, file.type, f"{file.lines:,}", f"{file.size:,}")
-        files.add_row(*map(escape, cells))
-    forgotten = "" if summary.deleted else "; the server did not delete the export"
-    total = (
-        f"{summary.lines:,} resources as of {summary.transaction_time} in {summary.seconds:.1f} "
-        f"s, every announced count verified{forgotten}"
-    )
-    return Group(files, Text(total))

@@ -1,4 +1,4 @@
-"""The matrix: what each combination of storage and output can do, and why not the rest."""
+"""The matrix: what each data provider can do with each output store, and why not the rest."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,14 +15,14 @@ from helios_core.storage.data_provider import (
 from helios_core.storage.hooks import Reach
 from helios_core.storage.output_store import SupportsSignedURLs
 
-STORAGES = ("sqlite", "postgres", "mongodb", "s3")
-"""The storage backends Helios knows of, installed or not."""
+DATA_PROVIDERS = ("sqlite", "postgres", "mongodb", "s3")
+"""The data providers Helios knows of, installed or not."""
 
-OUTPUTS = ("local-fs", "s3")
-"""The output backends Helios knows of, installed or not."""
+OUTPUT_STORES = ("local-fs", "s3")
+"""The output stores Helios knows of, installed or not."""
 
 INDEX = "elasticsearch"
-"""The search index each storage may be combined with."""
+"""The search index that each data provider may be combined with."""
 
 POWERS: tuple[tuple[type, str], ...] = (
     (SupportsWrites, "write"),
@@ -32,37 +32,37 @@ POWERS: tuple[tuple[type, str], ...] = (
     (SupportsTombstones, "deletions"),
     (SupportsSignedURLs, "signed URLs"),
 )
-"""Every optional power of a backend, and its name."""
+"""Every optional power of a backend, with its name."""
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing a combination does, or why it does not."""
+    """An optional power of a combination, or why it lacks it."""
 
     name: str
     works: bool
     reason: str = ""
-    """Why it does not work; empty where it does."""
+    """Why it does not work; empty if it does."""
 
 
 class Combination(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the matrix."""
 
-    storage: str
-    output: str
+    data_provider: str
+    output_store: str
     selected: bool
     works: bool
     """Whether exports at all three levels work."""
     reason: str = ""
-    """Why they do not, and what to do; empty where they do."""
+    """Why they do not work, and what to do; empty if they do."""
     job_store: str = ""
-    """Where the jobs live."""
+    """The plugin that stores the jobs; empty if exports do not work."""
     reach: str = ""
-    """How far apart the processes may be; empty where nothing works."""
+    """How far apart the processes may be; empty if exports do not work."""
     capabilities: tuple[Capability, ...] = ()
 
 
 def power_names(implementation: type) -> list[str]:
-    """Give the names of the optional powers a backend's class has."""
+    """Return the names of the optional powers of a backend's class."""
     return [name for protocol, name in POWERS if issubclass(implementation, protocol)]
 
 
@@ -70,27 +70,27 @@ def matrix(
     plugins: Iterable[Plugin], *, selected: tuple[str, str], known: bool = False
 ) -> list[Combination]:
     """
-    Give a row per combination of what plugins offer.
+    Return a row for each combination of the plugins' data providers and output stores.
 
-    `selected` names the configured storage and output backend. With `known`, combinations Helios
-    knows of are listed too when they are not installed.
+    `selected` names the configured data provider and output store. With `known`, the rows include
+    combinations that Helios knows of but that are not installed.
     """
     by_name = {plugin.origin.name: plugin for plugin in plugins}
-    storages = [name for name, plugin in by_name.items() if plugin.data_provider]
-    outputs = [_spelt(name) for name, plugin in by_name.items() if plugin.output_store]
+    providers = [name for name, plugin in by_name.items() if plugin.data_provider]
+    outputs = [_setting_value(name) for name, plugin in by_name.items() if plugin.output_store]
     if known:
-        indexed = (f"{name}-{INDEX}" for name in STORAGES)
-        storages = list(dict.fromkeys((*STORAGES, *indexed, *storages)))
-        outputs = list(dict.fromkeys((*OUTPUTS, *outputs)))
+        indexed = (f"{name}-{INDEX}" for name in DATA_PROVIDERS)
+        providers = list(dict.fromkeys((*DATA_PROVIDERS, *indexed, *providers)))
+        outputs = list(dict.fromkeys((*OUTPUT_STORES, *outputs)))
     return [
-        _combination(storage, output, by_name, selected=selected)
-        for storage in storages
+        _combination(provider, output, by_name, selected=selected)
+        for provider in providers
         for output in outputs
     ]
 
 
 def with_problem(rows: Iterable[Combination], problem: str) -> list[Combination]:
-    """Give rows, the selected one with what would stop its start; empty where nothing would."""
+    """Mark the selected row as not working if `problem`, a reason not to start, is not empty."""
     return [
         msgspec.structs.replace(
             row, works=False, reason=problem, job_store="", reach="", capabilities=()
@@ -102,69 +102,69 @@ def with_problem(rows: Iterable[Combination], problem: str) -> list[Combination]
 
 
 def _combination(
-    storage: str, output: str, plugins: dict[str, Plugin], *, selected: tuple[str, str]
+    data_provider: str, output_store: str, plugins: dict[str, Plugin], *, selected: tuple[str, str]
 ) -> Combination:
-    primary, _, index = storage.partition("-")
-    sink_name = output.replace("-", "")
-    provider, sink = plugins.get(primary), plugins.get(sink_name)
-    keeper = provider if provider and provider.job_store else plugins.get("sqlite")
+    primary, _, index = data_provider.partition("-")
+    output_name = output_store.replace("-", "")
+    provider, outputs = plugins.get(primary), plugins.get(output_name)
+    jobs = provider if provider and provider.job_store else plugins.get("sqlite")
     has = {
-        _role(primary, provider, "storage"): bool(provider and provider.data_provider),
+        _role(primary, provider, "data provider"): bool(provider and provider.data_provider),
         index: not index,
-        _role(sink_name, sink, "output"): bool(sink and sink.output_store),
-        "sqlite": bool(keeper and keeper.job_store),
+        _role(output_name, outputs, "output store"): bool(outputs and outputs.output_store),
+        "sqlite": bool(jobs and jobs.job_store),
     }
-    missing = [name for name, there in has.items() if not there]
+    missing = [name for name, present in has.items() if not present]
     return Combination(
-        storage=storage,
-        output=output,
-        selected=(storage, output) == selected,
+        data_provider=data_provider,
+        output_store=output_store,
+        selected=(data_provider, output_store) == selected,
         works=not missing,
         reason=_remedy(missing),
-        job_store="" if missing or not keeper else _job_store(primary, keeper),
-        reach="" if missing else _reach(provider, keeper, sink),
-        capabilities=tuple(_capabilities(provider, sink)) if not missing else (),
+        job_store="" if missing or not jobs else _job_store(primary, jobs),
+        reach="" if missing else _reach(provider, jobs, outputs),
+        capabilities=tuple(_capabilities(provider, outputs)) if not missing else (),
     )
 
 
-def _reach(provider: Plugin | None, keeper: Plugin | None, sink: Plugin | None) -> str:
-    chosen = (
+def _reach(provider: Plugin | None, jobs: Plugin | None, outputs: Plugin | None) -> str:
+    backends = (
         provider and provider.data_provider,
-        keeper and keeper.job_store,
-        sink and sink.output_store,
+        jobs and jobs.job_store,
+        outputs and outputs.output_store,
     )
-    return Reach.common(*(backend.reach for backend in chosen if backend))
+    return Reach.common(*(backend.reach for backend in backends if backend))
 
 
 def _role(name: str, plugin: Plugin | None, role: str) -> str:
-    """Name what is missing: a plugin, or what an installed plugin lacks."""
+    """Return how to name what is missing: a plugin, or the role that a plugin does not offer."""
     return name if plugin is None else f"{name} as {role}"
 
 
-def _capabilities(provider: Plugin | None, sink: Plugin | None) -> Sequence[Capability]:
-    has = [
+def _capabilities(provider: Plugin | None, outputs: Plugin | None) -> Sequence[Capability]:
+    powers = [
         power
-        for backend in (provider and provider.data_provider, sink and sink.output_store)
+        for backend in (provider and provider.data_provider, outputs and outputs.output_store)
         if backend
         for power in power_names(backend.implementation)
     ]
-    return [_capability(name, protocol, works=name in has) for protocol, name in POWERS]
+    return [_capability(name, protocol, works=name in powers) for protocol, name in POWERS]
 
 
 def _capability(name: str, protocol: type, *, works: bool) -> Capability:
-    side = "output" if protocol is SupportsSignedURLs else "storage"
+    role = "output store" if protocol is SupportsSignedURLs else "data provider"
     return Capability(
-        name=name, works=works, reason="" if works else f"the {side} lacks {protocol.__name__}"
+        name=name, works=works, reason="" if works else f"the {role} lacks {protocol.__name__}"
     )
 
 
-def _job_store(primary: str, keeper: Plugin) -> str:
-    own = keeper.origin.name == primary
-    return keeper.origin.name if own else f"{keeper.origin.name} beside the output"
+def _job_store(primary: str, jobs: Plugin) -> str:
+    own = jobs.origin.name == primary
+    return jobs.origin.name if own else f"{jobs.origin.name} beside the output"
 
 
 def _remedy(missing: Sequence[str]) -> str:
-    """Say which extras to install, and what no extra of this release installs."""
+    """Return which extras to install, and which plugins no extra of this release installs."""
     ours = [name for name in missing if has_extra(name)]
     install = f"install helios-fhir[{','.join(ours)}]" if ours else ""
     others = ", ".join(name for name in missing if name not in ours)
@@ -172,5 +172,6 @@ def _remedy(missing: Sequence[str]) -> str:
     return "; ".join(filter(None, (install, absent)))
 
 
-def _spelt(name: str) -> str:
+def _setting_value(name: str) -> str:
+    """Return how `HFS_BULK_EXPORT_OUTPUT_BACKEND` spells a plugin."""
     return "local-fs" if name == "localfs" else name

@@ -34,7 +34,7 @@ class InstalledPlugin(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def prefixes(self) -> tuple[str, str]:
-        """What the names of the plugin's own settings begin with, traditional ones included."""
+        """The prefixes of the names of the plugin's own settings, traditional ones included."""
         name = self.name.upper()
         return f"{PREFIX}{name}_", f"{PREFIX}BULK_EXPORT_{name}_"
 
@@ -73,7 +73,7 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def offers(self) -> Mapping[str, Backend[Any]]:
-        """The backends by what they are."""
+        """The plugin's backends by role: data provider, job store, output store."""
         named: dict[str, Backend[Any] | None] = {
             "data provider": self.data_provider,
             "job store": self.job_store,
@@ -83,7 +83,7 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def variables(self) -> tuple[Variable, ...]:
-        """Every setting of every backend of the plugin, once."""
+        """The settings of all backends of the plugin, without repetition."""
         named = {
             variable.name: variable
             for backend in self.offers.values()
@@ -93,8 +93,12 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def installed_plugins() -> list[InstalledPlugin]:
-    """Give every installed plugin by name; two distributions that claim one name give two."""
-    found = {
+    """
+    Return every installed plugin, sorted by name.
+
+    If two distributions claim one name, both are listed.
+    """
+    plugins = {
         InstalledPlugin(
             name=entry.name,
             module=entry.value,
@@ -104,45 +108,45 @@ def installed_plugins() -> list[InstalledPlugin]:
         for entry in entry_points(group=GROUP)
         if entry.dist is not None
     }
-    return sorted(found, key=lambda plugin: (plugin.name, plugin.distribution))
+    return sorted(plugins, key=lambda plugin: (plugin.name, plugin.distribution))
 
 
 def find_plugin(name: str, choices: Sequence[InstalledPlugin], *, setting: str) -> InstalledPlugin:
     """
-    Give the plugin of that name.
+    Return the plugin of that name.
 
     Raises:
-        UnknownPlugin: There is none.
-        DuplicatePlugin: There is more than one.
+        UnknownPlugin: No installed plugin has the name.
+        DuplicatePlugin: More than one plugin has the name.
     """
-    found = [plugin for plugin in choices if plugin.name == name]
-    if not found:
+    matching = [plugin for plugin in choices if plugin.name == name]
+    if not matching:
         raise UnknownPlugin(_unknown(name, choices, setting))
-    if len(found) > 1:
-        claims = " and ".join(f"{plugin.distribution} {plugin.version}" for plugin in found)
+    if len(matching) > 1:
+        claims = " and ".join(f"{plugin.distribution} {plugin.version}" for plugin in matching)
         raise DuplicatePlugin(
             f"{setting} selects plugin {name}, which {claims} both claim; uninstall one of them"
         )
-    return found[0]
+    return matching[0]
 
 
 def has_extra(name: str) -> bool:
-    """Whether an extra of this release installs the plugin."""
+    """Return whether an extra of this release installs the plugin."""
     known = metadata("helios-fhir").get_all("Provides-Extra") or []
     return name in known or name.replace("_", "-") in known
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """Give the known name that was probably meant."""
+    """Return the known name that is closest to `name`, or None if none is close."""
     return next(iter(get_close_matches(name, list(known), n=1)), None)
 
 
 def load_plugin(origin: InstalledPlugin) -> Plugin:
     """
-    Import a plugin and ask it what it offers.
+    Import a plugin and call its hooks to learn what it offers.
 
     Raises:
-        BrokenPlugin: It cannot be imported, or does not keep the contract of the hooks.
+        BrokenPlugin: It cannot be imported, or violates the contract of the hooks.
     """
     manager = pluggy.PluginManager("helios")
     manager.add_hookspecs(hooks)
@@ -162,7 +166,7 @@ def load_plugin(origin: InstalledPlugin) -> Plugin:
 
 
 def load_all_plugins() -> Iterator[Plugin | tuple[InstalledPlugin, BrokenPlugin]]:
-    """Import every installed plugin, selected or not; a broken one comes with what is wrong."""
+    """Import every installed plugin, selected or not; yield a broken one with its error."""
     for origin in installed_plugins():
         try:
             yield load_plugin(origin)
@@ -204,7 +208,7 @@ def _unknown(name: str, choices: Sequence[InstalledPlugin], setting: str) -> str
     elif guess := nearest_name(name, names):
         advice = f"the nearest is {guess}"
     else:
-        advice = "install the distribution that brings it"
+        advice = "install the distribution that provides it"
     listed = ", ".join(names) or "none"
     return (
         f"{setting} selects plugin {name}, which is not installed (installed: {listed}); {advice}"

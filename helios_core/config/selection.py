@@ -30,7 +30,7 @@ T = TypeVar("T")
 _log = structlog.get_logger()
 
 SIDECAR = "bulk_export.db"
-"""The job database beside the output, for a storage backend that cannot keep jobs."""
+"""The job database in the output folder, for a data provider whose plugin has no job store."""
 
 
 class SelectedBackend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ class SelectedBackend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """What a configuration selects, imported and checked but not opened."""
+    """The plugins and backends a configuration selects: imported and checked, but not opened."""
 
     settings: Settings
     plugins: tuple[Plugin, ...]
@@ -70,21 +70,21 @@ def select(settings: Settings, problems: Sequence[str] = ()) -> Selection:
     Import the plugins that settings select and read their settings.
 
     Raises:
-        ConfigurationError: Names everything that is wrong, `problems` found earlier included; the
-            subclass says what it is where it is one kind of thing only.
+        ConfigurationError: Something is wrong. The message lists everything, including `problems`
+            found earlier; if all problems are of one subclass, that subclass is raised.
     """
     return _Choice(settings, [ConfigurationError(problem) for problem in problems]).selection()
 
 
 def selected_names(settings: Settings) -> set[str]:
-    """Name the plugins that settings ask for, whether they are installed or not."""
+    """Return the names of the plugins that settings select, installed or not."""
     return {_primary(settings), _output(settings), *settings.plugins}
 
 
 @asynccontextmanager
 async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
     """
-    Open what settings select; leaving the context closes it in reverse.
+    Open the backends that settings select; leaving the context closes them in reverse order.
 
     Raises:
         ConfigurationError: As `select`, or a backend refuses to open.
@@ -110,7 +110,7 @@ async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
 
 
 async def migrate(selection: Selection) -> list[tuple[str, str]]:
-    """Bring every selected backend's schema up to date; give plugin and what it did."""
+    """Migrate the schema of every selected backend; return each plugin's name and what it did."""
     done: list[tuple[str, str]] = []
     seen: list[tuple[object, object]] = []
     for chosen in (selection.data_provider, selection.job_store, selection.output_store):
@@ -123,7 +123,7 @@ async def migrate(selection: Selection) -> list[tuple[str, str]]:
 
 
 class _Choice:
-    """Collects what is wrong with a configuration while choosing, to tell it all at once."""
+    """Selects backends and collects all problems of the configuration, to report them together."""
 
     def __init__(self, settings: Settings, problems: list[ConfigurationError]) -> None:
         self._settings = settings
@@ -154,18 +154,18 @@ class _Choice:
         name = _primary(self._settings)
         if index := self._settings.storage_backend.removeprefix(name).removeprefix("-"):
             self._problems.append(
-                UnknownPlugin(f"{setting} asks for search index {index}; this release has none")
+                UnknownPlugin(f"{setting} requests search index {index}; this release has none")
             )
         plugin = self._load(name, setting, role="data provider")
-        return self._chosen(plugin, plugin.data_provider, setting) if plugin else None
+        return self._select_backend(plugin, plugin.data_provider, setting) if plugin else None
 
     def _jobs(self, primary: Plugin) -> SelectedBackend[JobStore] | None:
         if primary.job_store is not None:
-            return self._chosen(primary, primary.job_store, "HFS_STORAGE_BACKEND")
-        setting = f"HFS_STORAGE_BACKEND ({primary.origin.name}, which cannot keep jobs)"
+            return self._select_backend(primary, primary.job_store, "HFS_STORAGE_BACKEND")
+        setting = f"HFS_STORAGE_BACKEND ({primary.origin.name}, which has no job store)"
         plugin = self._load("sqlite", setting, role="job store")
         self._environ["HFS_DATABASE_URL"] = str(self._settings.output_dir / SIDECAR)
-        return self._chosen(plugin, plugin.job_store, setting) if plugin else None
+        return self._select_backend(plugin, plugin.job_store, setting) if plugin else None
 
     def _outputs(self) -> SelectedBackend[OutputStore] | None:
         name = _output(self._settings)
@@ -173,7 +173,7 @@ class _Choice:
         plugin = self._load(name, setting, role="output store")
         if plugin and plugin.output_store:
             self._check_links(plugin, plugin.output_store)
-        return self._chosen(plugin, plugin.output_store, setting) if plugin else None
+        return self._select_backend(plugin, plugin.output_store, setting) if plugin else None
 
     def _load(self, name: str, setting: str, *, role: str | None = None) -> Plugin | None:
         try:
@@ -190,7 +190,7 @@ class _Choice:
             self._problems.append(error)
             return None
 
-    def _chosen(
+    def _select_backend(
         self, plugin: Plugin, backend: Backend[T] | None, setting: str
     ) -> SelectedBackend[T] | None:
         if backend is None:
@@ -202,7 +202,7 @@ class _Choice:
         try:
             settings = None if problems else backend.settings(**values)
         except (ValueError, ConfigurationError) as error:
-            problems.append(f"the settings of {plugin.origin} do not go together: {error}")
+            problems.append(f"the settings of {plugin.origin} contradict each other: {error}")
         self._problems += map(ConfigurationError, problems)
         return SelectedBackend(plugin=plugin, backend=backend, settings=settings)
 
@@ -222,9 +222,9 @@ class _Choice:
         if only_links and not issubclass(backend.implementation, SupportsSignedURLs):
             self._problems.append(
                 ConfigurationError(
-                    "HFS_BULK_EXPORT_REQUIRES_ACCESS_TOKEN is false, and output plugin "
+                    "HFS_BULK_EXPORT_REQUIRES_ACCESS_TOKEN is false, and output store "
                     f"{plugin.origin.name} cannot sign links that need no token; set it to auto "
-                    "or true, or select an output that can: `helios plugins` shows which"
+                    "or true, or select an output store that can: `helios plugins` shows which"
                 )
             )
 
@@ -232,7 +232,7 @@ class _Choice:
         known = {variable.name for variable in own.OWN}
         for plugin in self._loaded.values():
             known |= {variable.name for variable in plugin.variables}
-        # What is not imported cannot be asked for its settings.
+        # The settings of a plugin that is not imported are unknown.
         idle = tuple(
             prefix
             for other in self._installed
@@ -245,12 +245,12 @@ class _Choice:
 
 
 def _primary(settings: Settings) -> str:
-    """Give the storage backend's name without that of its search index."""
+    """Return the name of the data provider's plugin, without that of its search index."""
     return settings.storage_backend.partition("-")[0]
 
 
 def _output(settings: Settings) -> str:
-    """Give the output plugin's name: the traditional value is local-fs, names have no hyphen."""
+    """Return the name of the output store's plugin: `local-fs` is traditional for `localfs`."""
     return settings.bulk_export_output_backend.replace("-", "")
 
 
@@ -269,7 +269,7 @@ def _announcer(plugins: Sequence[Plugin]) -> Callable[[Job], None]:
 
 def _unknown(name: str, known: set[str]) -> str:
     guess = nearest_name(name, known)
-    advice = f"the nearest is {guess}" if guess else "`helios settings` lists what there is"
+    advice = f"the nearest is {guess}" if guess else "`helios settings` lists all settings"
     return f"{name} is not a setting of the server or of a selected plugin; {advice}"
 
 

@@ -297,6 +297,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """The folder of the output files."""
         return self.bulk_export_output_dir or self.data_dir / "exports"
 
+    @property
+    def backend_names(self) -> tuple[str, str]:
+        """The data provider and the output store that are selected, as the settings spell them."""
+        return self.storage_backend, self.bulk_export_output_backend
+
     def for_plugins(self) -> dict[str, str]:
         """Give every variable in effect by name, as plugins that share a setting read it."""
         own = {variable.name: getattr(self, variable.field) for variable in OWN}

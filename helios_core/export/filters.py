@@ -8,7 +8,7 @@ from datetime import datetime
 
 import structlog
 
-from helios_core.export.transforms import UNREADABLE, damaged_json
+from helios_core.export.transforms import DECODE_ERRORS, damaged_json
 from helios_core.fhir.references import base_urls
 from helios_core.fhir.search import Filter, Lookup, any_filter, compile_query
 from helios_core.model.exports import ExportRequest, ExportView, Level, Shard
@@ -111,7 +111,7 @@ async def _matched(
     last = await history.get_version(*place, deletion.version_id - 1)
     if last is None or last.content is None:
         return False
-    with suppress(*UNREADABLE):
+    with suppress(*DECODE_ERRORS):
         return found.matches(last.content)
     return False
 
@@ -151,7 +151,7 @@ def _ids_in(lookup: Lookup, lines: Sequence[bytes]) -> tuple[set[str], list[Dama
     for line in lines:
         try:
             ids |= lookup.ids_in(line)
-        except UNREADABLE:
+        except DECODE_ERRORS:
             damaged.append(damaged_json(lookup.resource_type, line))
     return ids, damaged
 

@@ -1,4 +1,4 @@
-"""What becomes of a line between the store and the file: it may be dropped, or trimmed."""
+"""Drop and trim lines of NDJSON on their way from the data provider to an output file."""
 
 import re
 from collections.abc import Sequence
@@ -11,82 +11,83 @@ from helios_core.model.exports import ExportView
 from helios_core.storage.data_provider import Damaged
 from helios_core.storage.joined_lines import joined_text
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises where there is no JSON."""
-
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""The exceptions raised when a line cannot be decoded as JSON."""
 
 _ID = re.compile(rb'\{"resourceType":"[A-Za-z]+","id":"([A-Za-z0-9\-.]{1,64})"')
 
-_TRIMMED_AT_ONCE = 64
+_LINES_PER_TRIM = 64
 """Lines that are decoded before the first is encoded: few enough to stay in a core's cache."""
 
 
-class Transform:
-    """Drops and trims the lines of one type."""
-
-    def __init__(self, resource_type: str, found: Filter | None, trim: Trim | None) -> None:
-        self._resource_type = resource_type
-        self._filter = found
-        self._trim = trim
-
-    def __call__(self, lines: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[Damaged]]:
-        """Give what is left of some lines, and which of them cannot be read."""
-        try:
-            return self._all(lines), ()
-        except UNREADABLE:
-            return self._one_by_one(lines)
-
-    def _all(self, lines: Sequence[bytes]) -> Sequence[bytes]:
-        if self._filter is not None:
-            matches = self._filter.matches
-            lines = [line for line in lines if matches(line)]
-        return lines if self._trim is None else _trimmed(self._trim, lines)
-
-    def _one_by_one(self, lines: Sequence[bytes]) -> tuple[list[bytes], list[Damaged]]:
-        left = list[bytes]()
-        damaged = list[Damaged]()
-        for line in lines:
-            try:
-                left += self._all([line])
-            except UNREADABLE:
-                damaged.append(damaged_json(self._resource_type, line))
-        return left, damaged
-
-
-def _trimmed(trim: Trim, lines: Sequence[bytes]) -> list[bytes]:
-    left = list[bytes]()
-    for start in range(0, len(lines), _TRIMMED_AT_ONCE):
-        left += trim(joined_text(lines[start : start + _TRIMMED_AT_ONCE]))
-    if len(left) != len(lines):
-        raise msgspec.DecodeError("a line holds more or less than one resource")
-    return left
-
-
-def damaged_json(resource_type: str, line: bytes) -> Damaged:
-    """Give what to say of a line at which decoding failed."""
-    found = _ID.match(line)
-    return Damaged(
-        resource_type=resource_type,
-        id=found[1].decode() if found else "(unknown)",
-        reason="its stored content cannot be read as JSON",
-    )
-
-
-def make_transform(view: ExportView, resource_type: str) -> Transform | None:
-    """Give what a view does to the lines of a type; None where it takes them as they are."""
+def make_transform(view: ExportView, resource_type: str) -> "Transform | None":
+    """Return the transform of one resource type, or None if its lines are exported unchanged."""
     request = view.request
-    found = view.filters.get(resource_type)
-    asked = elements_for(request.elements, resource_type)
-    trim = None if asked is None else keep_elements(request.fhir_version, resource_type, asked)
-    return None if found is None and trim is None else Transform(resource_type, found, trim)
+    filter_ = view.filters.get(resource_type)
+    elements = elements_for(request.elements, resource_type)
+    trim = None
+    if elements is not None:
+        trim = keep_elements(request.fhir_version, resource_type, elements)
+    return None if filter_ is None and trim is None else Transform(resource_type, filter_, trim)
 
 
 def elements_for(elements: Sequence[str], resource_type: str) -> frozenset[str] | None:
     """
-    Give what is asked for of one type by `element` and `Type.element`.
+    Return the elements of one type that `element` and `Type.element` entries name.
 
-    None where nothing is said about the type: all entries begin with the names of other types.
+    None if no entry applies to the type: then its resources are not trimmed.
     """
-    named = [name.rpartition(".") for name in elements]
-    said = [element for owner, _, element in named if owner in ("", resource_type)]
-    return frozenset(said) if said else None
+    entries = [entry.rpartition(".") for entry in elements]
+    names = [element for owner, _, element in entries if owner in ("", resource_type)]
+    return frozenset(names) if names else None
+
+
+class Transform:
+    """Drops the lines of one type that do not match a filter, and trims the others."""
+
+    def __init__(self, resource_type: str, filter_: Filter | None, trim: Trim | None) -> None:
+        self._resource_type = resource_type
+        self._filter = filter_
+        self._trim = trim
+
+    def __call__(self, lines: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[Damaged]]:
+        """Return the lines to export, and a report for each line that cannot be decoded."""
+        try:
+            return self._apply(lines), ()
+        except DECODE_ERRORS:
+            return self._apply_one_by_one(lines)
+
+    def _apply(self, lines: Sequence[bytes]) -> Sequence[bytes]:
+        if self._filter is not None:
+            matches = self._filter.matches
+            lines = [line for line in lines if matches(line)]
+        return lines if self._trim is None else _trim_lines(self._trim, lines)
+
+    def _apply_one_by_one(self, lines: Sequence[bytes]) -> tuple[list[bytes], list[Damaged]]:
+        transformed = list[bytes]()
+        damaged = list[Damaged]()
+        for line in lines:
+            try:
+                transformed += self._apply([line])
+            except DECODE_ERRORS:
+                damaged.append(damaged_json(self._resource_type, line))
+        return transformed, damaged
+
+
+def damaged_json(resource_type: str, line: bytes) -> Damaged:
+    """Return the report for a line that cannot be decoded."""
+    id_match = _ID.match(line)
+    return Damaged(
+        resource_type=resource_type,
+        id=id_match[1].decode() if id_match else "(unknown)",
+        reason="its stored content cannot be read as JSON",
+    )
+
+
+def _trim_lines(trim: Trim, lines: Sequence[bytes]) -> list[bytes]:
+    trimmed = list[bytes]()
+    for start in range(0, len(lines), _LINES_PER_TRIM):
+        trimmed += trim(joined_text(lines[start : start + _LINES_PER_TRIM]))
+    if len(trimmed) != len(lines):
+        raise msgspec.DecodeError("a line holds more or less than one resource")
+    return trimmed

@@ -150,9 +150,7 @@ def _is_unpacked(body: InputDocument) -> bool:
     if b'"Bundle"' not in body.content:
         return False
     identity = _identity(body.content)
-    if identity.resource_type != "Bundle" or (
-        body.line is not None and identity.id is not None
-    ):
+    if identity.resource_type != "Bundle" or (body.line is not None and identity.id is not None):
         return False
     return bytes(identity.type).strip(b'"').decode(errors="replace") in UNPACKED
 

@@ -56,7 +56,7 @@ async def test_what_a_server_leaves_out_is_told(tmp_path, monkeypatch):
 async def test_a_server_that_does_not_start_is_told_with_its_log(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "SERVE", "raise SystemExit('no server today')")
 
-    with pytest.raises(DemoFailed, match=r"did not start; .*server\.log tells why"):
+    with pytest.raises(DemoFailed, match=r"did not start; .*server\.log says why"):
         await demo.run_demo(tmp_path / "demo", console(), patients=PATIENTS)
 
     assert "no server today" in (tmp_path / "demo" / "server.log").read_text()
@@ -72,7 +72,7 @@ async def test_a_server_that_does_not_stop_is_ended_and_told(tmp_path, monkeypat
 
     with pytest.raises(DemoFailed, match="did not stop within"):
         async with demo._server(tmp_path):
-            monkeypatch.setattr(demo, "PATIENCE", 0.3)
+            monkeypatch.setattr(demo, "TIMEOUT_SECONDS", 0.3)
 
 
 def test_the_tally_of_files_follows_the_compartment(tmp_path):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from helios_core.cli.commands import app
 from helios_core.config.settings import OWN
@@ -126,7 +126,7 @@ def test_capabilities_say_why_what_is_selected_does_not_start(helios):
     output = helios("capabilities", "--format", "json", HFS_BULK_EXPORT_OUTPUT_BACKEND="s3").output
 
     [row] = [row for row in json.loads(output) if row["selected"]]
-    assert (row["storage"], row["output"], row["works"]) == ("sqlite", "s3", False)
+    assert (row["data_provider"], row["output_store"], row["works"]) == ("sqlite", "s3", False)
     assert row["reason"].startswith("HFS_BULK_EXPORT_S3_BUCKET is not set")
 
 
@@ -140,7 +140,7 @@ def test_capabilities_are_given_as_json(helios):
     rows = json.loads(helios("capabilities", "--format", "json").output)
 
     selected = [row for row in rows if row["selected"]]
-    assert [(row["storage"], row["output"], row["works"]) for row in selected] == [
+    assert [(row["data_provider"], row["output_store"], row["works"]) for row in selected] == [
         ("sqlite", "local-fs", True)
     ]
 

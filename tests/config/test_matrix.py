@@ -2,7 +2,13 @@
 
 import pytest
 
-from helios_core.config.matrix import OUTPUTS, POWERS, STORAGES, matrix, power_names
+from helios_core.config.matrix import (
+    DATA_PROVIDERS,
+    OUTPUT_STORES,
+    POWERS,
+    matrix,
+    power_names,
+)
 from helios_core.config.plugins import Plugin, load_all_plugins
 from helios_core.memory import MemoryDataProvider, MemoryOutputStore
 from tests.config.conftest import PROVIDER_ONLY, install
@@ -14,8 +20,8 @@ SELECTED = ("sqlite", "local-fs")
 
 def rows(*, known: bool = False):
     plugins = [plugin for plugin in load_all_plugins() if isinstance(plugin, Plugin)]
-    found = matrix(plugins, selected=SELECTED, known=known)
-    return {(row.storage, row.output): row for row in found}
+    listed = matrix(plugins, selected=SELECTED, known=known)
+    return {(row.data_provider, row.output_store): row for row in listed}
 
 
 def test_installed_combinations_are_listed():
@@ -32,10 +38,10 @@ def test_only_the_configured_combination_is_selected():
 def test_all_lists_every_known_combination_once():
     found = rows(known=True)
 
-    for storage in STORAGES:
-        for output in OUTPUTS:
-            assert (storage, output) in found
-            assert (f"{storage}-elasticsearch", output) in found
+    for provider in DATA_PROVIDERS:
+        for output in OUTPUT_STORES:
+            assert (provider, output) in found
+            assert (f"{provider}-elasticsearch", output) in found
 
 
 def test_what_does_not_work_says_why():
@@ -53,7 +59,8 @@ def test_a_missing_plugin_with_an_extra_is_told_with_it():
     ]
 
     found = {
-        (row.storage, row.output): row for row in matrix(plugins, selected=SELECTED, known=True)
+        (row.data_provider, row.output_store): row
+        for row in matrix(plugins, selected=SELECTED, known=True)
     }
 
     assert found[SELECTED].reason == "install helios-fhir[localfs]"
@@ -63,7 +70,9 @@ def test_a_missing_plugin_with_an_extra_is_told_with_it():
 
 
 def test_an_installed_plugin_that_lacks_the_role_is_told_so():
-    assert rows(known=True)["s3", "local-fs"].reason == "not part of this release: s3 as storage"
+    assert rows(known=True)["s3", "local-fs"].reason == (
+        "not part of this release: s3 as data provider"
+    )
 
 
 def test_capabilities_are_the_powers_of_both_sides():
@@ -78,7 +87,7 @@ def test_a_lacking_power_says_which():
     row = rows()[SELECTED]
 
     reasons = [capability.reason for capability in row.capabilities if not capability.works]
-    assert reasons == ["the output lacks SupportsSignedURLs"]
+    assert reasons == ["the output store lacks SupportsSignedURLs"]
 
 
 def test_a_combination_reaches_as_far_as_its_nearest_part():
@@ -92,11 +101,11 @@ def test_what_does_not_work_reaches_nowhere():
     assert {row.reach for row in rows(known=True).values() if not row.works} == {""}
 
 
-def test_a_storage_that_keeps_jobs_keeps_them_itself():
+def test_a_data_provider_with_a_job_store_keeps_its_jobs_itself():
     assert rows()[SELECTED].job_store == "sqlite"
 
 
-def test_a_storage_that_keeps_no_jobs_has_them_beside_the_output(install):
+def test_a_data_provider_without_a_job_store_has_its_jobs_beside_the_output(install):
     install("lake", PROVIDER_ONLY)
 
     assert rows()["lake", "local-fs"].job_store == "sqlite beside the output"

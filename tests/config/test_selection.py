@@ -293,7 +293,7 @@ def test_a_cluster_refuses_the_job_database_beside_the_output(install):
         HFS_BULK_EXPORT_OUTPUT_BACKEND="cloud",
     )
 
-    start = "HFS_STORAGE_BACKEND (lake, which cannot keep jobs) selects plugin sqlite"
+    start = "HFS_STORAGE_BACKEND (lake, which has no job store) selects plugin sqlite"
     assert str(error).startswith(start)
 
 

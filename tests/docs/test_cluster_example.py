@@ -8,7 +8,6 @@ from pathlib import Path
 import jsonschema
 import kubernetes_validate
 import pytest
-import typer.main
 import yaml
 
 from helios_core.cli.commands import app
@@ -21,7 +20,7 @@ SERVICES = COMPOSE["services"]
 OURS = {name: each for name, each in SERVICES.items() if each["image"].startswith("helios:")}
 OBJECTS = list(yaml.safe_load_all((EXAMPLE / "kubernetes.yaml").read_text()))
 WORKLOADS = [each for each in OBJECTS if each["kind"] in ("Job", "Deployment")]
-COMMANDS = set(typer.main.get_command(app).commands)
+COMMANDS = set(app.commands)
 
 
 def settings_of_compose(service):

@@ -4,14 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
-import typer.main
 
 from helios_core.cli.commands import app
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference/cli.md"
 README = ROOT / "README.md"
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = app.commands
 
 
 def sections():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from helios_core.export.ndjson import (
     LARGE_LINE_BYTES,
+    LineCutter,
     PartCutter,
     gzip_chunks,
     read_ahead,
@@ -39,7 +40,7 @@ async def test_parts_joined_are_the_lines_in_order_and_keep_both_limits(
 ):
     lines = [line for batch in batches for line in batch]
 
-    parts = await cut(PartCutter(stream(*batches), max_bytes=max_bytes, max_rows=max_rows))
+    parts = await cut(LineCutter(stream(*batches), max_bytes=max_bytes, max_rows=max_rows))
 
     assert b"".join(parts) == b"".join(line + b"\n" for line in lines)
     for part in parts:
@@ -55,7 +56,7 @@ async def test_digests_that_come_along_are_summed_and_not_computed_again(max_byt
         yield Batch(lines=[b"1", b"2", b"3"], digests=[10, 20, 30])
         yield Batch(lines=[b"4"])
 
-    cutter = PartCutter(source(), max_bytes=max_bytes, max_rows=None)
+    cutter = LineCutter(source(), max_bytes=max_bytes, max_rows=None)
     total = 0
     while await cutter.more():
         _ = [chunk async for chunk in cutter.part()]
@@ -65,7 +66,7 @@ async def test_digests_that_come_along_are_summed_and_not_computed_again(max_byt
 
 
 async def test_a_part_is_filled_before_the_next_one_begins():
-    cutter = PartCutter(stream([b"1", b"2"], [b"3"], [b"4", b"5"]), max_bytes=6, max_rows=None)
+    cutter = LineCutter(stream([b"1", b"2"], [b"3"], [b"4", b"5"]), max_bytes=6, max_rows=None)
 
     parts = await cut(cutter)
 
@@ -74,13 +75,13 @@ async def test_a_part_is_filled_before_the_next_one_begins():
 
 
 async def test_a_line_larger_than_a_part_gets_a_part_of_its_own():
-    parts = await cut(PartCutter(stream([b"1", b"22222222", b"3"]), max_bytes=4, max_rows=None))
+    parts = await cut(LineCutter(stream([b"1", b"22222222", b"3"]), max_bytes=4, max_rows=None))
 
     assert parts == [b"1\n", b"22222222\n", b"3\n"]
 
 
 async def test_no_lines_make_no_part():
-    assert await cut(PartCutter(stream([], []), max_bytes=4, max_rows=None)) == []
+    assert await cut(LineCutter(stream([], []), max_bytes=4, max_rows=None)) == []
 
 
 def test_large_lines_are_passed_on_without_a_copy():

@@ -1,6 +1,7 @@
-"""Show the whole product in one go: make data, load, serve, export, check."""
+"""Demonstrate the whole product: make data, load it, serve, export, check every count."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -8,21 +9,23 @@ import signal
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from helios_core.cli import progress, tables
+from helios_core.cli import tables
 from helios_core.cli.demo import tallies
 from helios_core.cli.demo.population import GROUP_ID, write_population
 from helios_core.cli.demo.tallies import DemoTally
+from helios_core.cli.export import export_progress
+from helios_core.cli.load import load_progress, load_table
+from helios_core.cli.terminal import log_errors_only, out, run
 from helios_core.client import export as client
-from helios_core.config import matrix as capabilities
-from helios_core.config import selection as plugins
-from helios_core.config.selection import Selection
+from helios_core.config.matrix import matrix
+from helios_core.config.selection import Selection, configure
 from helios_core.errors import HeliosError
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import parse_instant
@@ -33,19 +36,27 @@ from helios_core.storage.data_provider import SupportsWrites
 SERVE = "from helios_core.cli.commands import app; app(['serve'])"
 LISTENING = re.compile(r"^Listening on (\S+)", re.MULTILINE)
 PATIENTS = 300
-PATIENCE = 30.0
-"""Seconds the server may take to start or to stop."""
+TIMEOUT_SECONDS = 30.0
+"""How long the server may take to start, and to stop."""
+MANIFEST_FILES = 3
+"""How many files of the manifest are shown."""
 
 Tallies = Mapping[Level, DemoTally]
 
 
 class DemoFailed(HeliosError):
-    """Something the demonstration did has not the outcome it must have."""
+    """A step of the demonstration did not have the result that it must have."""
+
+
+def show_demo(folder: Path) -> None:
+    """Run the demonstration on the terminal; see `run_demo`."""
+    log_errors_only()
+    run(run_demo(folder, out))
 
 
 async def run_demo(folder: Path, console: Console, *, patients: int = PATIENTS) -> None:
     """
-    Demonstrate everything within `folder`, which is removed first.
+    Demonstrate everything in `folder`, which is removed first.
 
     Raises:
         DemoFailed: A count is wrong, or the server does not start or stop as it should.
@@ -53,30 +64,31 @@ async def run_demo(folder: Path, console: Console, *, patients: int = PATIENTS) 
     started = time.monotonic()
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     population, files = folder / "population", folder / "files"
-    selection = plugins.configure(_environment(folder))
+    selection = configure(_environment(folder))
     made = await asyncio.to_thread(write_population, population, patients=patients)
     console.print(f"Made {made.total():,} resources of {len(made)} types in {population}")
     referenced = selection.settings.bulk_export_referenced_types
     expected = await asyncio.to_thread(
         tallies.tally_files, population, referenced_types=referenced
     )
-    console.print(tables.load_table(await _load(selection, population)))
+    console.print(load_table(await _load(selection, population)))
     async with _server(folder) as url:
         console.print(f"Serving at {url}", highlight=False)
         exports = {level: await _export(url, level, files) for level in Level}
     stored = await _stored(selection, exports, tallies.read_group_members(population))
-    console.print("The manifest of the group export:")
-    console.print_json(exports[Level.GROUP].manifest.decode())
-    console.print(tables.matrix_table(_matrix(selection)))
-    given = {level: _given(summary) for level, summary in exports.items()}
-    console.print(_comparison(expected, given, stored))
-    _check(expected, given, stored)
+    exported = {level: _tally_summary(summary) for level, summary in exports.items()}
+    console.print(_comparison(expected, exported, stored))
+    _check(expected, exported, stored)
+    console.print("The manifest of the group export, shortened:")
+    console.print_json(json.dumps(_shorten(json.loads(exports[Level.GROUP].manifest))))
+    rows = matrix(selection.plugins, selected=selection.settings.backend_names)
+    console.print(tables.matrix_table(rows))
     seconds = time.monotonic() - started
     console.print(f"Every count agrees. The files are in {files} ({seconds:.1f} s in all).")
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Give an environment in which only the demonstration's own settings count."""
+    """Return this process's environment with no settings but the demonstration's own."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HFS_")}
     return environ | {
         "HFS_DATA_DIR": str(folder / "server"),
@@ -89,13 +101,13 @@ async def _load(selection: Selection, population: Path) -> LoadSummary:
     async with selection.data_provider.open() as provider:
         if not isinstance(provider, SupportsWrites):
             raise DemoFailed(f"{selection.data_provider.plugin.origin} cannot be written to")
-        with progress.load_progress() as tell:
+        with load_progress() as report:
             summary = await load(
                 [population],
                 provider,
                 tenant=selection.settings.default_tenant,
                 fhir_version=FHIRVersion.R4,
-                on_progress=tell,
+                on_progress=report,
             )
     if summary.bad:
         raise DemoFailed(f"{summary.bad:,} resources were not loaded: {summary.problems[0]}")
@@ -104,7 +116,7 @@ async def _load(selection: Selection, population: Path) -> LoadSummary:
 
 @asynccontextmanager
 async def _server(folder: Path) -> AsyncIterator[str]:
-    """Run `helios serve` until the context ends, then have it stop by itself."""
+    """Run `helios serve` until the context ends, then stop it with SIGTERM."""
     log = folder / "server.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
@@ -116,36 +128,36 @@ async def _server(folder: Path) -> AsyncIterator[str]:
         await _stop(process)
         raise
     if code := await _stop(process):
-        raise DemoFailed(f"the server ended with code {code}; {log} tells why")
+        raise DemoFailed(f"the server ended with code {code}; {log} says why")
 
 
 async def _address(process: Process, log: Path) -> str:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while process.returncode is None and time.monotonic() < deadline:
-        if found := LISTENING.search(await asyncio.to_thread(log.read_text)):
-            return found[1]
+        if match := LISTENING.search(await asyncio.to_thread(log.read_text)):
+            return match[1]
         await asyncio.sleep(0.05)
-    raise DemoFailed(f"the server did not start; {log} tells why")
+    raise DemoFailed(f"the server did not start; {log} says why")
 
 
 async def _stop(process: Process) -> int:
     if process.returncode is None:
         process.send_signal(signal.SIGTERM)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await process.wait()
     except TimeoutError as error:
         process.kill()
         await process.wait()
-        raise DemoFailed(f"the server did not stop within {PATIENCE:.0f} s") from error
+        raise DemoFailed(f"the server did not stop within {TIMEOUT_SECONDS:.0f} s") from error
 
 
 async def _export(url: str, level: Level, files: Path) -> client.ExportSummary:
-    order = client.ClientRequest(
+    request = client.ClientRequest(
         base_url=url, level=level, group_id=GROUP_ID if level is Level.GROUP else None
     )
-    with progress.export_progress(level) as tell:
-        return await client.export(order, files / level, on_progress=tell)
+    with export_progress(level) as report:
+        return await client.export(request, files / level, on_progress=report)
 
 
 async def _stored(
@@ -165,18 +177,26 @@ async def _stored(
         }
 
 
-def _given(summary: client.ExportSummary) -> DemoTally:
+def _tally_summary(summary: client.ExportSummary) -> DemoTally:
     """Count the lines of the files; the client has compared them with the manifest."""
-    given = DemoTally()
+    exported = DemoTally()
     for file in summary.files:
-        given[file.type if file.kind == "output" else file.kind] += file.lines
-    return given
+        exported[file.type if file.kind == "output" else file.kind] += file.lines
+    return exported
 
 
-def _matrix(selection: Selection) -> list[capabilities.Combination]:
-    settings = selection.settings
-    selected = (settings.storage_backend, settings.bulk_export_output_backend)
-    return capabilities.matrix(selection.plugins, selected=selected)
+def _shorten(manifest: dict[str, object]) -> dict[str, object]:
+    """Return a manifest with only its first files and without its extensions."""
+    return {
+        name: _first(value) if isinstance(value, list) else value
+        for name, value in manifest.items()
+        if name != "extension"
+    }
+
+
+def _first(files: Sequence[object]) -> list[object]:
+    more = len(files) - MANIFEST_FILES
+    return [*files[:MANIFEST_FILES], *([f"... {more} more"] if more > 0 else [])]
 
 
 def _comparison(*tallied: Tallies) -> Table:
@@ -192,11 +212,10 @@ def _cell(counts: list[int]) -> str:
     return " / ".join(f"{count:,}" for count in (counts if len(set(counts)) > 1 else counts[:1]))
 
 
-def _check(expected: Tallies, given: Tallies, stored: Tallies) -> None:
-    found = [("export", given), ("database", stored)]
+def _check(expected: Tallies, exported: Tallies, stored: Tallies) -> None:
     wrong = [
         f"the {source} has {tallied[level][name]:,} {name} at {level} level, not {count:,}"
-        for source, tallied in found
+        for source, tallied in (("export", exported), ("database", stored))
         for level in Level
         for name, count in _all_types(expected[level], tallied[level])
         if tallied[level][name] != count
@@ -205,5 +224,5 @@ def _check(expected: Tallies, given: Tallies, stored: Tallies) -> None:
         raise DemoFailed("; ".join(wrong))
 
 
-def _all_types(expected: DemoTally, found: DemoTally) -> list[tuple[str, int]]:
-    return [(name, expected[name]) for name in sorted({*expected, *found})]
+def _all_types(expected: DemoTally, counted: DemoTally) -> list[tuple[str, int]]:
+    return [(name, expected[name]) for name in sorted({*expected, *counted})]

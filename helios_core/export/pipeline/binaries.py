@@ -28,10 +28,10 @@ UNLINKED = (
     "exported as a Binary, and no attachment points to it"
 )
 
-Absolute = Callable[[Sequence[bytes]], Sequence[bytes]]
+Rewrite = Callable[[Sequence[bytes]], Sequence[bytes]]
 
 
-def absolute_attachment_urls(base_url: str) -> Absolute:
+def attachment_rewriter(base_url: str) -> Rewrite:
     """Give what puts the base URL before relative addresses of Binary resources in attachments."""
     replacement = b'"url":"' + msgspec.json.encode(base_url.rstrip("/"))[1:-1] + b"/Binary/"
 

@@ -1,4 +1,4 @@
-"""Blocks of lines: what belongs together, gathered where there is room, and cut into parts."""
+"""Blocks of lines: gathered in a scratch database, then cut into parts."""
 
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
@@ -8,7 +8,6 @@ import msgspec
 from helios_core.export.ndjson import PartCutter, to_chunks
 from helios_core.export.pipeline.scratch import ScratchDatabase
 from helios_core.model.completeness import lines_digest, sum_digests
-from helios_core.storage.data_provider import Batch
 
 SCHEMA = """
 CREATE TABLE blocks (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
@@ -19,7 +18,7 @@ CREATE TABLE placed (
 ) WITHOUT ROWID;
 """
 HEAD = 0
-"""The line under which a block notes that it is to be shown though nothing may refer to it."""
+"""The line number that marks a block as required, even if no line is placed in it."""
 
 _BLOCK = "INSERT INTO blocks (id) VALUES (?) ON CONFLICT DO UPDATE SET id = id RETURNING number"
 _LINE = "INSERT INTO lines (line) VALUES (?)"
@@ -37,117 +36,121 @@ SELECT p.line, p.size, l.line FROM placed AS p JOIN lines AS l ON l.number = p.l
 WHERE p.block = ? AND p.line > ? ORDER BY p.line
 """
 
-Placed = tuple[Sequence[str], bytes]
-"""The ids of the blocks a line belongs to, and the line."""
+PlacedLine = tuple[Sequence[str], bytes]
+"""The ids of the blocks that a line belongs to, and the line."""
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """One instance that something refers to, or that is itself among what is exported."""
+    """A block of one instance: it has lines, or the export includes the instance itself."""
 
     number: int
     id: str
+    """The id of the instance."""
     rows: int
+    """Lines placed in the block; the instance itself is not one of them."""
     bytes: int
+    """Bytes of these lines, newlines included."""
 
 
 class BlockBuilder:
-    """Lines on their way into blocks; memory does not grow with them."""
+    """Gathers lines into blocks in a scratch database, so that memory does not grow with them."""
 
-    def __init__(self, room: ScratchDatabase) -> None:
-        self._room = room
+    def __init__(self, scratch: ScratchDatabase) -> None:
+        self._scratch = scratch
 
     async def open(self, ids: Sequence[str]) -> None:
-        """Make blocks in a certain order; others are made when something is placed in them."""
-        await self._room.run(_open, ids)
+        """Create blocks in this order. Other blocks are created when a line is placed in them."""
+        await self._scratch.run(_open, ids)
 
-    async def show(self, ids: Sequence[str]) -> None:
-        """See to it that blocks are shown even if nothing refers to them."""
-        await self._room.run(_show, ids)
+    async def require(self, ids: Sequence[str]) -> None:
+        """Mark blocks that `blocks` returns even if no line is placed in them."""
+        await self._scratch.run(_require, ids)
 
-    async def place(self, placed: Sequence[Placed]) -> None:
+    async def place(self, lines: Sequence[PlacedLine]) -> None:
         """Put lines into their blocks."""
-        await self._room.run(_place, placed)
+        await self._scratch.run(_place, lines)
 
-    async def blocks(self, at_once: int) -> AsyncGenerator[list[Block]]:
-        """Give the blocks in order, some at a time."""
+    async def blocks(self, page_size: int) -> AsyncGenerator[list[Block]]:
+        """Yield the blocks in the order of creation, up to `page_size` at a time."""
         after = 0
-        while (last := await self._room.run(_last, after, at_once)) is not None:
-            yield await self._room.run(_blocks, after, at_once)
+        while (last := await self._scratch.run(_last, after, page_size)) is not None:
+            yield await self._scratch.run(_blocks, after, page_size)
             after = last
 
     async def lines(self, block: Block, batch_bytes: int) -> AsyncGenerator[list[bytes]]:
-        """Give what is in a block in the order in which it was placed."""
+        """Yield the lines of a block in the order in which they were placed."""
         after: int | None = HEAD
         while after is not None:
-            lines, after = await self._room.run(_lines, block.number, after, batch_bytes)
+            lines, after = await self._scratch.run(_lines, block.number, after, batch_bytes)
             if lines:
                 yield lines
 
 
 class BlockPiece(msgspec.Struct, frozen=True, kw_only=True):
-    """Some lines of a block."""
+    """Consecutive lines of one block."""
 
     header: bytes
     """The line that heads the block in every part it is in."""
     lines: Sequence[bytes]
     opens: bool
-    """Whether the block begins here."""
+    """Whether these are the first lines of the block."""
     block_rows: int
+    """Rows of the whole block, without the header."""
     block_bytes: int
-    """What the whole block needs, its header included."""
+    """Bytes of the whole block, with one header; newlines included."""
 
 
 class BlockCutter(PartCutter):
     """
-    Cuts blocks into parts: a block is divided only where a whole part could not hold it.
+    Cuts blocks into parts: a block is divided only if it is larger than a whole part.
 
-    Headers are repeated in every part and do not count as rows.
+    A header is repeated in every part that holds lines of its block, and does not count as a row.
     """
 
     def __init__(
         self, source: AsyncIterator[BlockPiece], *, max_bytes: int, max_rows: int | None
     ) -> None:
-        super().__init__(_no_lines(), max_bytes=max_bytes, max_rows=max_rows)
-        self._pieces = source
+        super().__init__(max_bytes=max_bytes, max_rows=max_rows)
+        self._source = source
         self._piece: BlockPiece | None = None
-        self._begun = False
+        self._piece_started = False
 
     async def more(self) -> bool:
-        """Whether another part is to come; waits for its first lines."""
+        """Wait for the next line, and return whether there is one to start a part with."""
         while self._piece is None or not self._waiting:
-            self._piece = await anext(self._pieces, None)
+            self._piece = await anext(self._source, None)
             if self._piece is None:
                 return False
-            self._waiting, self._begun = self._piece.lines, False
+            self._waiting, self._piece_started = self._piece.lines, False
         return True
 
     async def part(self) -> AsyncGenerator[bytes]:
-        """Give one part as chunks, to be called only after `more` said there is one."""
+        """Yield one part as chunks of NDJSON. Call it only after `more` returned true."""
         self.rows = self.bytes = self.digest_sum = 0
         self.continues = False
         while await self.more() and self._piece is not None:
-            opens = self._piece.opens and not self._begun
-            if opens and self.bytes and not self._holds(self._piece):
+            opens_block = self._piece.opens and not self._piece_started
+            if opens_block and self.bytes and not self._block_fits(self._piece):
                 return
-            if opens or not self.bytes:
+            if opens_block or not self.bytes:
                 self._count([self._piece.header], rows=0)
                 yield self._piece.header + b"\n"
-            fits, _ = self._fitting()
-            if not fits:
+            count, _ = self._fitting()
+            if not count:
                 self.continues = True
                 return
-            taken, self._waiting = self._waiting[:fits], self._waiting[fits:]
-            self._begun = True
-            self._count(taken, rows=fits)
-            chunks = to_chunks(taken)
-            del taken  # a large line must not outlive its chunk
+            lines, self._waiting = self._waiting[:count], self._waiting[count:]
+            self._piece_started = True
+            self._count(lines, rows=count)
+            chunks = to_chunks(lines)
+            del lines  # a large line must not outlive its chunk
             while chunks:
                 yield chunks.pop(0)
 
-    def _holds(self, piece: BlockPiece) -> bool:
+    def _block_fits(self, piece: BlockPiece) -> bool:
         rows = self.rows + piece.block_rows
-        few = self._max_rows is None or rows <= self._max_rows
-        return few and self.bytes + piece.block_bytes <= self._max_bytes
+        within_rows = self._max_rows is None or rows <= self._max_rows
+        return within_rows and self.bytes + piece.block_bytes <= self._max_bytes
 
     def _count(self, lines: Sequence[bytes], *, rows: int) -> None:
         self.rows += rows
@@ -156,59 +159,59 @@ class BlockCutter(PartCutter):
         self.digest_sum = sum_digests(self.digest_sum, lines_digest(lines))
 
 
-async def _no_lines() -> AsyncGenerator[Batch]:
-    for batch in tuple[Batch]():
-        yield batch
-
-
 def _open(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
     connection.execute("BEGIN")
-    for each in ids:
-        _number(connection, each)
+    for block_id in ids:
+        _block_number(connection, block_id)
     connection.execute("COMMIT")
 
 
-def _number(connection: sqlite3.Connection, block_id: str) -> int:
+def _block_number(connection: sqlite3.Connection, block_id: str) -> int:
+    """Return the number of a block, creating the block if there is none."""
     [(number,)] = connection.execute(_BLOCK, (block_id,)).fetchall()
     return int(number)
 
 
-def _show(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
+def _require(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
     connection.execute("BEGIN")
-    connection.executemany(_PLACE, [(_number(connection, each), HEAD, 0) for each in ids])
+    rows = [(_block_number(connection, block_id), HEAD, 0) for block_id in ids]
+    connection.executemany(_PLACE, rows)
     connection.execute("COMMIT")
 
 
-def _place(connection: sqlite3.Connection, placed: Sequence[Placed]) -> None:
+def _place(connection: sqlite3.Connection, lines: Sequence[PlacedLine]) -> None:
     connection.execute("BEGIN")
-    for ids, line in placed:
+    for ids, line in lines:
         number = connection.execute(_LINE, (line,)).lastrowid
-        rows = [(_number(connection, each), number, len(line) + 1) for each in ids]
+        size = len(line) + 1
+        rows = [(_block_number(connection, block_id), number, size) for block_id in ids]
         connection.executemany(_PLACE, rows)
     connection.execute("COMMIT")
 
 
-def _last(connection: sqlite3.Connection, after: int, at_once: int) -> int | None:
-    found: int | None = connection.execute(_LAST, (after, at_once)).fetchone()[0]
-    return found
+def _last(connection: sqlite3.Connection, after: int, page_size: int) -> int | None:
+    """Return the number of the last block of a page, or None if the page is empty."""
+    [(number,)] = connection.execute(_LAST, (after, page_size)).fetchall()
+    return None if number is None else int(number)
 
 
-def _blocks(connection: sqlite3.Connection, after: int, at_once: int) -> list[Block]:
+def _blocks(connection: sqlite3.Connection, after: int, page_size: int) -> list[Block]:
+    """Return the blocks of a page; empty blocks that are not required are left out."""
     return [
         Block(number=number, id=block_id, rows=rows, bytes=int(size))
-        for number, block_id, rows, size in connection.execute(_BLOCKS, (after, at_once))
+        for number, block_id, rows, size in connection.execute(_BLOCKS, (after, page_size))
     ]
 
 
 def _lines(
     connection: sqlite3.Connection, block: int, after: int, batch_bytes: int
 ) -> tuple[list[bytes], int | None]:
-    """Give lines of a block, and behind which one to go on; None at its end."""
+    """Return a batch of lines, and the number of its last line or None at the block's end."""
     lines = list[bytes]()
-    room = batch_bytes
+    budget = batch_bytes
     for number, size, line in connection.execute(_LINES, (block, after)):
-        if lines and size > room:
+        if lines and size > budget:
             return lines, after
         lines.append(line)
-        after, room = number, room - size
+        after, budget = number, budget - size
     return lines, None

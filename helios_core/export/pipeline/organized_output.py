@@ -17,11 +17,11 @@ from msgspec.structs import replace
 from helios_core.export.cohorts import newcomers_view
 from helios_core.export.filters import read_filtered
 from helios_core.export.membership import ExportMembership, chunked, without_dates
-from helios_core.export.pipeline.binaries import absolute_attachment_urls
-from helios_core.export.pipeline.blocks import SCHEMA, Block, BlockBuilder, BlockPiece, Placed
+from helios_core.export.pipeline.binaries import attachment_rewriter
+from helios_core.export.pipeline.blocks import SCHEMA, Block, BlockBuilder, BlockPiece, PlacedLine
 from helios_core.export.pipeline.reference_notes import BINARY, SLASH, base_url_pattern
 from helios_core.export.pipeline.scratch import scratch_database
-from helios_core.export.transforms import UNREADABLE, damaged_json, make_transform
+from helios_core.export.transforms import DECODE_ERRORS, damaged_json, make_transform
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.references import base_urls
 from helios_core.model.exports import Cohort, ExportView, Level, Shard, ShardPurpose
@@ -94,7 +94,7 @@ class OrganizedOutput:
         self._view = view
         self._batch_bytes = batch_bytes
         self._type = lease.shard.resource_type
-        self._absolute = absolute_attachment_urls(view.request.base_url)
+        self._rewrite = attachment_rewriter(view.request.base_url)
         self.damaged = list[Damaged]()
         """What could not be read so far."""
         self._lost = set[str]()
@@ -204,7 +204,7 @@ class OrganizedOutput:
                 else:
                     self.damaged += [*batch.damaged, *damaged]
                 await gathering.place(placed)
-                await gathering.show(shown)
+                await gathering.require(shown)
 
     async def _instances(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Give the instances that head blocks; those of other patients are none of this export."""
@@ -221,7 +221,7 @@ class OrganizedOutput:
             self._lose(batch.damaged)
             lines, damaged = (batch.lines, ()) if transform is None else transform(batch.lines)
             self._lose(damaged)
-            for line in self._absolute(lines):
+            for line in self._rewrite(lines):
                 if (found := _instance(line)) is not None:
                     heads[found.id] = line
         return heads
@@ -242,7 +242,7 @@ class _Instance(msgspec.Struct):
 def _instance(line: bytes) -> _Instance | None:
     try:
         return msgspec.json.decode(line, type=_Instance)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None  # the provider did not notice; it is reported where it is placed
 
 
@@ -253,14 +253,16 @@ class _Placing:
         whole = replace(view, request=replace(view.request, elements=()))
         self._filter = make_transform(whole, resource_type)
         self._trim = make_transform(replace(view, filters={}), resource_type)
-        self._absolute = absolute_attachment_urls(view.request.base_url)
+        self._rewrite = attachment_rewriter(view.request.base_url)
         self._rewrites = resource_type != "Bundle"
         self._resource_type = resource_type
         self._blocks = blocks
         self._organizer = organizer
 
-    def __call__(self, lines: Sequence[bytes]) -> tuple[list[Placed], list[str], list[Damaged]]:
-        placed, shown, damaged = list[Placed](), list[str](), list[Damaged]()
+    def __call__(
+        self, lines: Sequence[bytes]
+    ) -> tuple[list[PlacedLine], list[str], list[Damaged]]:
+        placed, shown, damaged = list[PlacedLine](), list[str](), list[Damaged]()
         if self._filter is not None:
             lines, unread = self._filter(lines)
             damaged += unread
@@ -272,7 +274,7 @@ class _Placing:
                     if self._resource_type == self._organizer
                     else None
                 )
-            except UNREADABLE:
+            except DECODE_ERRORS:
                 damaged.append(damaged_json(self._resource_type, line))
                 continue
             if own is not None and (own in ids or self._organizer != PATIENT):
@@ -286,7 +288,7 @@ class _Placing:
         lines: Sequence[bytes] = [line]
         if self._trim is not None:
             lines, _ = self._trim(lines)
-        return self._absolute(lines) if self._rewrites else lines
+        return self._rewrite(lines) if self._rewrites else lines
 
 
 def block_header(resource_type: str, resource_id: str) -> bytes:

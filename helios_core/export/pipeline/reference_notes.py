@@ -72,7 +72,7 @@ class ReferenceNotes:
             else None
         )
 
-    def take(self, lines: Sequence[bytes]) -> None:
+    def add(self, lines: Sequence[bytes]) -> None:
         """Note what some lines refer to."""
         text = joined_text(lines)
         if self._context is not None:
@@ -84,7 +84,7 @@ class ReferenceNotes:
         if len(self._found) >= NOTED_AT_ONCE:
             self._pack()
 
-    def packed(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """Give what was noted, for `read_notes` to read; nothing at all if it is nothing."""
         self._pack()
         return b"".join(self._packed)

@@ -1,6 +1,5 @@
-"""One shard, from the data provider to parts in the output store."""
+"""Export one shard: read it from the data provider, write it as parts to the output store."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
@@ -8,8 +7,8 @@ import msgspec
 
 from helios_core.export.cohorts import shard_view
 from helios_core.export.filters import matching_deletions
-from helios_core.export.ndjson import PartCutter, gzip_chunks, read_ahead
-from helios_core.export.pipeline.binaries import Absolute, absolute_attachment_urls
+from helios_core.export.ndjson import LineCutter, PartCutter, gzip_chunks, read_ahead
+from helios_core.export.pipeline.binaries import Rewrite, attachment_rewriter
 from helios_core.export.pipeline.blocks import BlockCutter
 from helios_core.export.pipeline.organized_output import OrganizedOutput
 from helios_core.export.pipeline.reference_notes import ReferenceNotes
@@ -26,20 +25,20 @@ from helios_core.storage.joined_lines import JoinedLines
 from helios_core.storage.threads import in_thread
 
 DELETIONS_PER_BUNDLE = 1000
-"""How many deletions one line of a deleted file holds."""
+"""Maximum number of deletions in one Bundle, which is one line of a deleted file."""
 
 
 class PartLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is read at a time, and where a part ends."""
+    """The limits of a batch that is read and of a part that is written."""
 
     batch_bytes: int = 4 * 1024 * 1024
-    """The most that is read in one go, unless a single resource is larger."""
+    """Maximum bytes of a batch, unless a single resource is larger."""
     batch_rows: int = 1000
-    """The most resources that are handed on in one go, between two looks at other tasks."""
+    """Maximum number of resources processed before other tasks get a turn."""
     part_bytes: int = 128 * 1024 * 1024
-    """Where a part is cut, in bytes of NDJSON before compression."""
+    """Maximum size of a part, in bytes of NDJSON before compression."""
     part_rows: int | None = None
-    """Where a part is cut, in lines; None is no limit."""
+    """Maximum number of lines in a part; None is no limit."""
     compression: Compression = Compression.NONE
 
 
@@ -47,8 +46,8 @@ class ShardExport:
     """
     Exports one shard under one lease.
 
-    The parts are durable but not published when `run` returns; `discard` removes what was written
-    so far, and is what a failed or superseded attempt owes the output store.
+    When `run` returns, the parts are durable but not published. After a failed or superseded
+    attempt, call `discard` to remove what was written.
     """
 
     def __init__(
@@ -57,32 +56,33 @@ class ShardExport:
         self._backends = backends
         self._lease = lease
         self._view = shard_view(view, lease.shard)
-        as_is = msgspec.structs.replace(self._view, filters={})
-        narrowed = self._view if is_filtered(view, lease.shard.purpose) else as_is
-        self._filter = narrowed.filters.get(lease.shard.resource_type)
-        self._transform = make_transform(narrowed, lease.shard.resource_type)
+        output_view = self._view
+        if not is_filtered(view, lease.shard.purpose):
+            output_view = msgspec.structs.replace(self._view, filters={})
+        self._filter = output_view.filters.get(lease.shard.resource_type)
+        self._transform = make_transform(output_view, lease.shard.resource_type)
         self._limits = limits
         self._damaged = list[Damaged]()
         self._resources: PartCutter | None = None
-        self._looked_at = 0
+        self._rows_read = 0
         self.notes = b""
-        """What is to be kept for later phases, once `run` has returned."""
+        """The reference notes to store for later phases; complete once `run` has returned."""
         self._notes = ReferenceNotes(view.request) if lease.shard.notes else None
-        self._absolute = (
-            absolute_attachment_urls(view.request.base_url) if lease.shard.attachments else None
+        self._rewrite = (
+            attachment_rewriter(view.request.base_url) if lease.shard.attachments else None
         )
         self._written = list[PartKey]()
 
     @property
     def resources_done(self) -> int:
-        """How many resources have been passed on, or looked at and found not to match."""
+        """The number of resources written, or with a filter the number of resources read."""
         if self._filter is not None:
-            return self._looked_at
+            return self._rows_read
         return self._resources.total_rows if self._resources else 0
 
     async def run(self) -> list[Part]:
         """
-        Write every part of the shard and give them, not yet published.
+        Write every part of the shard, and return the parts; they are not yet published.
 
         Raises:
             BackendError: The data could not be read or the parts could not be stored.
@@ -93,8 +93,13 @@ class ShardExport:
         async with aclosing(self._problems()) as batches:
             parts += await self._write(PartKind.ERROR, self._cutter(batches))
         if self._notes is not None:
-            self.notes = await in_thread(self._notes.packed)
+            self.notes = await in_thread(self._notes.to_bytes)
         return parts
+
+    async def discard(self) -> None:
+        """Remove the parts that this attempt has written."""
+        for key in self._written:
+            await self._backends.output_store.discard(key)
 
     @property
     def _is_organized(self) -> bool:
@@ -106,12 +111,11 @@ class ShardExport:
             return await self._write(PartKind.OUTPUT, self._resources)
 
     async def _write_blocks(self) -> list[Part]:
-        batch_bytes = self._limits.batch_bytes
+        limits = self._limits
         organized = OrganizedOutput(
-            self._backends, self._lease, self._view, batch_bytes=batch_bytes
+            self._backends, self._lease, self._view, batch_bytes=limits.batch_bytes
         )
         async with aclosing(organized.pieces()) as pieces:
-            limits = self._limits
             self._resources = BlockCutter(
                 pieces, max_bytes=self._part_bytes, max_rows=limits.part_rows
             )
@@ -119,13 +123,8 @@ class ShardExport:
         self._damaged += organized.damaged
         return parts
 
-    async def discard(self) -> None:
-        """Remove whatever this attempt has stored."""
-        for key in self._written:
-            await self._backends.output_store.discard(key)
-
     def _cutter(self, batches: AsyncGenerator[Batch]) -> PartCutter:
-        return PartCutter(batches, max_bytes=self._part_bytes, max_rows=self._limits.part_rows)
+        return LineCutter(batches, max_bytes=self._part_bytes, max_rows=self._limits.part_rows)
 
     @property
     def _part_bytes(self) -> int:
@@ -138,9 +137,9 @@ class ShardExport:
             key = self._key(kind, number=len(parts) + 1)
             self._written.append(key)
             async with aclosing(cutter.part()) as chunks:
-                packed = gzip_chunks(chunks) if key.compression is Compression.GZIP else chunks
-                async with aclosing(packed) as bytes_at_rest:
-                    stored = await self._backends.output_store.put(key, bytes_at_rest)
+                gzipped = key.compression is Compression.GZIP
+                async with aclosing(gzip_chunks(chunks) if gzipped else chunks) as content:
+                    stored = await self._backends.output_store.put(key, content)
             parts.append(
                 Part(
                     key=key,
@@ -167,11 +166,21 @@ class ShardExport:
             compression=self._limits.compression,
         )
 
+    @property
+    def _reads_resources(self) -> bool:
+        match self._lease.shard.purpose:
+            case ShardPurpose.DELETIONS:
+                return False
+            case ShardPurpose.VIEW | ShardPurpose.OLDER:
+                # A shard of another type exists only to write the error file.
+                return self._lease.shard.resource_type in self._view.request.types
+            case _:
+                return True
+
     async def _batches(self) -> AsyncGenerator[Batch]:
-        own = self._lease.shard.purpose in (ShardPurpose.VIEW, ShardPurpose.OLDER)
-        if own and self._lease.shard.resource_type not in self._view.request.types:
-            return  # there is something to report, and nothing to read
-        async for batch in self._transformed():
+        if not self._reads_resources:
+            return
+        async for batch in self._transformed_batches():
             if isinstance(batch.lines, JoinedLines) or len(batch.lines) <= self._limits.batch_rows:
                 yield batch
             else:
@@ -179,43 +188,43 @@ class ShardExport:
                     yield piece
             del batch  # a large resource must not outlive the reading of the next one
 
-    async def _transformed(self) -> AsyncGenerator[Batch]:
+    async def _transformed_batches(self) -> AsyncGenerator[Batch]:
         batches = read_source(
             self._backends, self._lease, self._view, batch_bytes=self._limits.batch_bytes
         )
         async for batch in batches:
-            self._looked_at += len(batch.lines)
+            self._rows_read += len(batch.lines)
             if self._lease.shard.purpose is ShardPurpose.LINKS:
-                # What is damaged there is none of this export's.
+                # Nothing of it is exported, so damaged resources in it are not reported either.
                 if self._notes is not None:
-                    await in_thread(self._notes.take, batch.lines)
+                    await in_thread(self._notes.add, batch.lines)
                 continue
-            if not self._leave_as_they_are:
-                batch = await in_thread(self._prepared, batch)  # noqa: PLW2901
+            if self._changes_lines or self._notes is not None:
+                batch = await in_thread(self._process, batch)  # noqa: PLW2901
             self._damaged += batch.damaged
             if batch.lines:
                 yield batch
             del batch
 
     @property
-    def _leave_as_they_are(self) -> bool:
-        return (self._transform, self._notes, self._absolute) == (None, None, None)
+    def _changes_lines(self) -> bool:
+        return self._transform is not None or self._rewrite is not None
 
-    def _prepared(self, batch: Batch) -> Batch:
-        """Give a batch as it leaves, once it is noted what it refers to."""
+    def _process(self, batch: Batch) -> Batch:
+        """Filter and trim a batch, note its references, then make its attachment URLs absolute."""
         if self._transform is not None:
             batch = transform_batch(self._transform, batch)
         if self._notes is not None:
-            self._notes.take(batch.lines)
-        return batch if self._absolute is None else rewrite_batch(self._absolute, batch)
+            self._notes.add(batch.lines)
+        return batch if self._rewrite is None else rewrite_batch(self._rewrite, batch)
 
     def _is_heavy(self, batch: Batch) -> bool:
-        """Whether this is one resource larger than a batch: nothing else then gets in there."""
+        """Whether a batch is one resource larger than `batch_bytes`."""
         lines = batch.lines
         return len(lines) == 1 and len(lines[0]) > self._limits.batch_bytes
 
     async def _deletions(self) -> AsyncGenerator[Batch]:
-        """Deletions as transaction Bundles (Bulk Data 2.0.0, Complete Status, deleted)."""
+        """Yield deletions as transaction Bundles (Bulk Data 2.0.0, Complete Status, deleted)."""
         provider = self._backends.data_provider
         if self._lease.shard.purpose not in (ShardPurpose.VIEW, ShardPurpose.DELETIONS):
             return
@@ -223,12 +232,12 @@ class ShardExport:
             return
         shard = self._lease.shard
         async for ids in provider.read_deleted(self._view, shard, batch_rows=DELETIONS_PER_BUNDLE):
-            named = await matching_deletions(provider, self._view, self._filter, ids)
-            if named:
-                yield Batch(lines=[deletion_bundle(shard.resource_type, named)])
+            matching = await matching_deletions(provider, self._view, self._filter, ids)
+            if matching:
+                yield Batch(lines=[deletion_bundle(shard.resource_type, matching)])
 
     async def _problems(self) -> AsyncGenerator[Batch]:
-        """What the client must know: once a job what it is about, and unreadable resources."""
+        """Yield the lines of the error file; the first shard also reports on the whole export."""
         lines = [damage_outcome(damaged) for damaged in self._damaged]
         if self._lease.shard.number == 0:
             ignored, gaps = self._view.request.ignored, self._view.gaps
@@ -236,30 +245,29 @@ class ShardExport:
             lines += [outcome_line("error", "incomplete", text) for text in gaps]
         if lines:
             yield Batch(lines=lines)
-        await asyncio.sleep(0)
 
 
 def transform_batch(transform: Transform, batch: Batch) -> Batch:
-    """Give what a transform leaves of a batch, with the digests of what it made."""
+    """Return a batch of the transformed lines, with their digests."""
     lines, damaged = transform(batch.lines)
     return Batch(lines=lines, damaged=[*batch.damaged, *damaged], digests=line_digests(lines))
 
 
-def rewrite_batch(rewrite: Absolute, batch: Batch) -> Batch:
-    """Give a batch with other lines; the digests are kept only where these are the same."""
+def rewrite_batch(rewrite: Rewrite, batch: Batch) -> Batch:
+    """Return a batch of the rewritten lines; it keeps its digests only if no line changed."""
     lines = rewrite(batch.lines)
     return batch if lines is batch.lines else Batch(lines=lines, damaged=batch.damaged)
 
 
 def split_batch(batch: Batch, rows: int) -> Iterator[Batch]:
-    """Cut a batch into smaller ones."""
+    """Split a batch into batches of at most `rows` lines."""
     for start in range(0, len(batch.lines), rows):
         digests = None if batch.digests is None else batch.digests[start : start + rows]
         yield Batch(lines=batch.lines[start : start + rows], digests=digests)
 
 
 def deletion_bundle(resource_type: str, ids: Sequence[str]) -> bytes:
-    """Give one line of a deleted file: a transaction Bundle with a DELETE for each id."""
+    """Return one line of a deleted file: a transaction Bundle with a DELETE for each id."""
     entries = [
         {"request": {"method": "DELETE", "url": f"{resource_type}/{resource_id}"}}
         for resource_id in ids
@@ -269,7 +277,7 @@ def deletion_bundle(resource_type: str, ids: Sequence[str]) -> bytes:
 
 
 def damage_outcome(damaged: Damaged) -> bytes:
-    """Give one line of an error file: which resource is missing from the output, and why."""
+    """Return one line of an error file: which resource is missing from the output, and why."""
     return outcome_line(
         "error",
         "incomplete",

@@ -1,6 +1,6 @@
 """Where the resources of a shard come from, by what the shard adds to its export."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 
 from msgspec.structs import replace
 
@@ -32,8 +32,6 @@ def read_source(
             return ProvenanceFinder(provider, view, batch_bytes=batch_bytes).of(shard)
         case ShardPurpose.REFERENCED:
             return read_referenced(backends, lease, view)
-        case ShardPurpose.DELETIONS:
-            return _nothing()
         case ShardPurpose.LINKS:
             return provider.read(reference_view(view), shard, batch_bytes=batch_bytes)
         case _:
@@ -47,8 +45,3 @@ def reference_view(view: ExportView) -> ExportView:
     """Give everything that is a patient's, as of the same instant: it may point to a Binary."""
     request = replace(view.request, level=Level.PATIENT, since=None, until=None)
     return replace(view, request=request, cohort=None, newcomers=None, filters={})
-
-
-async def _nothing() -> AsyncGenerator[Batch]:
-    for batch in tuple[Batch]():
-        yield batch

@@ -14,6 +14,7 @@ from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Receive, Send
 
 from helios_core.errors import BackendError
+from helios_core.export.ndjson import GZIP_WINDOW_BITS
 from helios_core.http.ranges import ByteRange
 from helios_core.model.parts import Compression, Part
 from helios_core.storage.output_store import OutputStore
@@ -102,9 +103,6 @@ async def close_at_end(chunks: object) -> AsyncIterator[None]:
 
 PIECE_BYTES: Final = 1024 * 1024
 """Decompressed bytes given at once, however well the part compresses."""
-
-GZIP_WINDOW_BITS: Final = 31
-"""15 bits of window, plus 16 for a gzip header and trailer (RFC 1952)."""
 
 
 async def gunzip_chunks(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
