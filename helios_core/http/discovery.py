@@ -1,4 +1,4 @@
-"""The doors that say what the server can do and how it is."""
+"""Routes that describe the server and report its health."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -17,14 +17,14 @@ from helios_core.http.requests import READ, HTTPRequest, query_parameters
 from helios_core.http.responses import resource_response
 from helios_core.storage.backends import Backends
 
-NOBODY: Final = "readiness"
-"""An id that nothing has: a backend that can say so is there."""
-PATIENCE_SECONDS: Final = 5
-"""How long all backends together may take to answer."""
+UNUSED_ID: Final = "readiness"
+"""An id that nothing has; a backend that reports so is available."""
+TIMEOUT_SECONDS: Final = 5
+"""How long all backends together may take to respond."""
 
 
 class DiscoveryRoutes:
-    """Describes the server and tells whether it is ready."""
+    """Describes the server and reports whether it is ready."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class DiscoveryRoutes:
         self._date = datetime.now(UTC)
 
     def routes(self) -> list[HTTPRouteHandler]:
-        """Give the doors of description and of health."""
+        """Return the routes of description and of health."""
         return [
             route("/metadata", http_method=READ, status_code=200)(self.metadata),
             route("/openapi.json", http_method=READ, status_code=200)(self.openapi),
@@ -52,7 +52,7 @@ class DiscoveryRoutes:
         ]
 
     async def metadata(self, request: HTTPRequest) -> Response[bytes]:
-        """Give the CapabilityStatement of the FHIR version the client asks about."""
+        """Return the CapabilityStatement of the requested FHIR version."""
         caller = self._guard.admit(request)
         query_parameters(request, ("mode",))
         # The first statement of a version compiles every search parameter there is.
@@ -67,7 +67,7 @@ class DiscoveryRoutes:
         return resource_response(caller, statement)
 
     async def openapi(self, request: HTTPRequest) -> Response[bytes]:
-        """Give the OpenAPI document of the exports and searches."""
+        """Return the OpenAPI document of the exports and searches."""
         caller = self._guard.admit(request)
         query_parameters(request)
         document = openapi_document(
@@ -76,29 +76,31 @@ class DiscoveryRoutes:
         return Response(document, media_type="application/json")
 
     async def alive(self) -> dict[str, str]:
-        """Say that the process answers; no backend is asked."""
+        """Report that the process responds, whatever its backends do."""
         return {"status": "ok"}
 
     async def ready(self) -> dict[str, str]:
         """
-        Say that every backend answers.
+        Report that every backend responds.
 
         Raises:
-            BackendUnavailable: One does not, or not in time.
+            BackendUnavailable: One does not, or not within `TIMEOUT_SECONDS`.
         """
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                await self._ask_all()
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await self._query_all()
         except TimeoutError as error:
             raise BackendUnavailable(
-                f"The backends did not all answer within {PATIENCE_SECONDS} seconds."
+                f"Not all backends responded within {TIMEOUT_SECONDS} seconds."
             ) from error
         except BackendError as error:
-            raise BackendUnavailable(f"A backend does not answer: {error}") from error
+            raise BackendUnavailable(f"A backend does not respond: {error}") from error
         return {"status": "ok"}
 
-    async def _ask_all(self) -> None:
-        await self._backends.data_provider.get(self._tenant, self._fhir_version, "Patient", NOBODY)
-        await self._backends.job_store.exists(self._tenant, NOBODY)
+    async def _query_all(self) -> None:
+        await self._backends.data_provider.get(
+            self._tenant, self._fhir_version, "Patient", UNUSED_ID
+        )
+        await self._backends.job_store.exists(self._tenant, UNUSED_ID)
         async for _ in self._backends.output_store.jobs():
             break

@@ -38,10 +38,10 @@ def authorize(caller: Caller, interaction: Interaction, resource_type: str | Non
     """
     Raise unless a caller may perform an interaction.
 
-    Every interaction comes through here before it uses the storage, whether it is a request of
-    its own or an entry of a Bundle. A conditional change comes through as the change that it is.
-    Callers are not told apart: whoever reaches the server may do everything with every type of
-    the tenant and FHIR version of the request.
+    Every interaction passes through here before it uses the storage, whether it is a request of
+    its own or an entry of a Bundle; a conditional change passes as the change that it is. All
+    callers have the same permissions: every interaction with every type of their tenant and FHIR
+    version.
 
     Raises:
         ResourceNotFound: The caller's FHIR version has no such resource type.

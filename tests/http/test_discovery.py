@@ -76,7 +76,7 @@ class LostOutput(MemoryOutputStore):
 async def test_a_server_with_a_broken_backend_is_alive_but_not_ready(
     open_site, outcome, monkeypatch, broken
 ):
-    monkeypatch.setattr("helios_core.http.discovery.PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("helios_core.http.discovery.TIMEOUT_SECONDS", 0.05)
     site = await open_site(**broken)
 
     for path in ("/_readiness", "/health"):
