@@ -6,8 +6,9 @@ import pytest
 import helios_postgres
 import helios_sqlite
 from helios_core.memory import MemoryDataProvider, MemoryJobStore
-from helios_core.storage.data_provider import DataProvider, SupportsWrites
+from helios_core.storage.data_provider import SupportsWrites
 from helios_core.storage.secrets import Secret
+from tests.interactions.narrowed import OnlyWritable
 
 SYSTEM = "http://hospital.example/mrn"
 PATIENT = {"resourceType": "Patient", "identifier": [{"system": SYSTEM, "value": "7"}]}
@@ -267,28 +268,6 @@ async def test_a_condition_may_be_a_chain(site, client):
 
     assert deleted.status_code == 204
     assert await ids(client) == []
-
-
-class OnlyWritable(DataProvider):
-    """A provider that can be written to, but not searched."""
-
-    def __init__(self, inner):
-        self._inner = inner
-
-    async def transaction_time(self):
-        return await self._inner.transaction_time()
-
-    async def plan(self, view, *, shard_bytes):
-        return await self._inner.plan(view, shard_bytes=shard_bytes)
-
-    def read(self, view, shard, *, batch_bytes):
-        return self._inner.read(view, shard, batch_bytes=batch_bytes)
-
-    async def get(self, *args, at=None):
-        return await self._inner.get(*args, at=at)
-
-    async def write(self, tenant, fhir_version, changes):
-        return await self._inner.write(tenant, fhir_version, changes)
 
 
 async def test_without_search_conditions_are_refused_and_not_promised(

@@ -4,28 +4,9 @@ import msgspec
 import pytest
 
 from helios_core.fhir.instants import parse_instant
-from helios_core.storage.data_provider import DataProvider
+from tests.interactions.narrowed import ReadOnly
 
 PATIENT = {"resourceType": "Patient", "id": "p1", "active": True}
-
-
-class ReadOnly(DataProvider):
-    """Shows another provider's data and lets nobody change it."""
-
-    def __init__(self, shown):
-        self._shown = shown
-
-    async def transaction_time(self):
-        return await self._shown.transaction_time()
-
-    async def plan(self, view, *, shard_bytes):
-        return await self._shown.plan(view, shard_bytes=shard_bytes)
-
-    def read(self, view, shard, *, batch_bytes):
-        return self._shown.read(view, shard, batch_bytes=batch_bytes)
-
-    async def get(self, tenant, fhir_version, resource_type, resource_id, *, at=None):
-        return await self._shown.get(tenant, fhir_version, resource_type, resource_id, at=at)
 
 
 async def test_an_update_with_a_new_id_creates(client):
