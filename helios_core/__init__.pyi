@@ -101,6 +101,10 @@ from .storage.job_store import (
 from .storage.joined_lines import (
     JoinedLines,
 )
+from .storage.keys import (
+    ResourceKey,
+    TypeKey,
+)
 from .storage.output_store import (
     OutputStore,
     SupportsSignedURLs,
@@ -183,6 +187,7 @@ __all__ = [
     "RequestError",
     "ResourceDeleted",
     "ResourceExists",
+    "ResourceKey",
     "ResourceNotFound",
     "SchemaOutdated",
     "SearchPage",
@@ -204,6 +209,7 @@ __all__ = [
     "TooCostly",
     "TooManyExports",
     "TypeFilter",
+    "TypeKey",
     "UnknownPlugin",
     "UnsupportedParameter",
     "VersionConflict",

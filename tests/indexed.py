@@ -19,8 +19,7 @@ async def pages(provider, condition, order):
     found, after = [], None
     while True:
         page = await provider.search(
-            corpus.TENANT,
-            corpus.VERSION,
+            corpus.type_key(condition.resource_type),
             SearchQuery(filter=condition, order=order, total=True),
             count=PAGE,
             after=after,

@@ -14,6 +14,7 @@ from helios_core.fhir.dates import date_bounds
 from helios_core.fhir.references import base_urls, split_reference
 from helios_core.model.exports import Cohort, ExportRequest, ExportView, Level, Shard, ShardPurpose
 from helios_core.storage.data_provider import DataProvider
+from helios_core.storage.keys import TypeKey
 
 PATIENT_GROUP_TYPES = frozenset({None, "person", "animal"})
 """The Group.type codes whose members can be Patients."""
@@ -115,9 +116,8 @@ class GroupMembers:
             return None
 
     async def _group(self, group_id: str, at: datetime) -> _Group:
-        request = self._request
         found = await self._provider.get(
-            request.tenant, request.fhir_version, "Group", group_id, at=at
+            TypeKey.of(self._request, "Group").resource(group_id), at=at
         )
         if found is None or found.content is None:
             nested = "" if group_id == self._root else f", nested in Group/{self._root},"

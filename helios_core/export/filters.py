@@ -20,6 +20,7 @@ from helios_core.storage.data_provider import (
     SupportsHistory,
     SupportsPrefilter,
 )
+from helios_core.storage.keys import TypeKey
 
 log = structlog.stdlib.get_logger()
 
@@ -103,12 +104,11 @@ async def matching_deletions(
 async def _matched(
     provider: DataProvider, history: SupportsHistory, view: ExportView, found: Filter, each: str
 ) -> bool:
-    request, resource_type = view.request, found.resource_type
-    place = (request.tenant, request.fhir_version, resource_type, each)
-    deletion = await provider.get(*place, at=view.transaction_time)
+    key = TypeKey.of(view.request, found.resource_type).resource(each)
+    deletion = await provider.get(key, at=view.transaction_time)
     if deletion is None:
         return False
-    last = await history.get_version(*place, deletion.version_id - 1)
+    last = await history.get_version(key, deletion.version_id - 1)
     if last is None or last.content is None:
         return False
     with suppress(*DECODE_ERRORS):

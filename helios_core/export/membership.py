@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from helios_core.export.cohorts import newcomers_view
 from helios_core.model.exports import Cohort, ExportView, Level
 from helios_core.storage.data_provider import DataProvider
+from helios_core.storage.keys import TypeKey
 
 T = TypeVar("T")
 Reference = tuple[str, str]
@@ -59,12 +60,10 @@ class ExportMembership:
         found = await self.shown(resource_type, ids)
         if (wanted := self._view.filters.get(resource_type)) is None or not found:
             return found
-        request, at = self._view.request, self._view.transaction_time
+        key, at = TypeKey.of(self._view.request, resource_type), self._view.transaction_time
         matching = set[str]()
         for resource_id in found:  # one at a time: a line does not say cheaply whose it is
-            batch = await self._provider.fetch(
-                request.tenant, request.fhir_version, resource_type, [resource_id], at=at
-            )
+            batch = await self._provider.fetch(key, [resource_id], at=at)
             if any(map(wanted.matches, batch.lines)):
                 matching.add(resource_id)
         return matching
@@ -84,10 +83,8 @@ class ExportMembership:
         return await self._provider.among(view, resource_type, ids)
 
     async def _existing(self, resource_type: str, ids: Collection[str]) -> set[str]:
-        request, at = self._view.request, self._view.transaction_time
-        return set(ids) - await self._provider.missing(
-            request.tenant, request.fhir_version, resource_type, ids, at=at
-        )
+        key, at = TypeKey.of(self._view.request, resource_type), self._view.transaction_time
+        return set(ids) - await self._provider.missing(key, ids, at=at)
 
     async def _each(
         self,

@@ -16,6 +16,7 @@ from helios_core.http.openapi import openapi_document
 from helios_core.http.requests import READ, HTTPRequest, query_parameters
 from helios_core.http.responses import resource_response
 from helios_core.storage.backends import Backends
+from helios_core.storage.keys import ResourceKey
 
 UNUSED_ID: Final = "readiness"
 """An id that nothing has; a backend that reports so is available."""
@@ -98,9 +99,8 @@ class DiscoveryRoutes:
         return {"status": "ok"}
 
     async def _query_all(self) -> None:
-        await self._backends.data_provider.get(
-            self._tenant, self._fhir_version, "Patient", UNUSED_ID
-        )
+        key = ResourceKey(self._tenant, self._fhir_version, "Patient", UNUSED_ID)
+        await self._backends.data_provider.get(key)
         await self._backends.job_store.exists(self._tenant, UNUSED_ID)
         async for _ in self._backends.output_store.jobs():
             break

@@ -8,6 +8,7 @@ from helios_core.errors import TooCostly
 from helios_core.fhir.search import Filter, Lookup
 from helios_core.interactions.callers import Caller
 from helios_core.storage.data_provider import SearchQuery, StoredVersion, SupportsSearch
+from helios_core.storage.keys import TypeKey
 
 PAGE_SIZE: Final = 1000
 """The number of resources read at a time."""
@@ -34,11 +35,10 @@ async def search_all(
     provider: SupportsSearch, caller: Caller, query: SearchQuery
 ) -> AsyncGenerator[StoredVersion]:
     """Yield all matches of a query, read page by page."""
+    key = TypeKey.of(caller, query.filter.resource_type)
     after: str | None = None
     while True:
-        page = await provider.search(
-            caller.tenant, caller.fhir_version, query, count=PAGE_SIZE, after=after
-        )
+        page = await provider.search(key, query, count=PAGE_SIZE, after=after)
         for stored in page.resources:
             yield stored
         after = page.next

@@ -30,6 +30,7 @@ from helios_core.storage.data_provider import (
     StoredVersion,
     SupportsSearch,
 )
+from helios_core.storage.keys import TypeKey
 
 T = TypeVar("T")
 
@@ -95,8 +96,7 @@ class Conditions:
             searcher, caller, parse_criteria(caller, resource_type, pairs)
         )
         page = await searcher.search(
-            caller.tenant,
-            caller.fhir_version,
+            TypeKey.of(caller, resource_type),
             SearchQuery(filter=filter_),
             count=2,  # which is enough to know that there is more than one
         )
@@ -141,9 +141,7 @@ class Conditions:
         own_id = _own_id(body)
         if own_id is None:
             return match.id, match.version_id
-        stored = await self._provider.get(
-            caller.tenant, caller.fhir_version, resource_type, own_id
-        )
+        stored = await self._provider.get(TypeKey.of(caller, resource_type).resource(own_id))
         if stored is not None and stored.content is not None:
             raise ResourceExists(
                 f"No {resource_type} matches the condition, but there is one with the id in the "
@@ -154,14 +152,13 @@ class Conditions:
     async def _vacancy(self, caller: Caller, resource_type: str, criteria: Pairs) -> Vacancy:
         """Return the first of a condition's ids that no live resource has."""
         pairs = sorted(pair for pair in criteria if pair[0] not in PRESENTATION_PARAMETERS)
+        key = TypeKey.of(caller, resource_type)
         number = 0
         while True:
             resource_id = self._derived_id(
                 [caller.tenant, caller.fhir_version, resource_type, pairs, number]
             )
-            stored = await self._provider.get(
-                caller.tenant, caller.fhir_version, resource_type, resource_id
-            )
+            stored = await self._provider.get(key.resource(resource_id))
             if stored is None or stored.content is None:
                 return Vacancy(id=resource_id, version_id=stored.version_id if stored else 0)
             number += 1

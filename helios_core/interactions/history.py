@@ -9,6 +9,7 @@ from helios_core.interactions.callers import Caller, Interaction, authorize
 from helios_core.interactions.parameters import Pairs, parse_count, parse_number
 from helios_core.interactions.read import require_found
 from helios_core.storage.data_provider import StoredVersion, SupportsHistory
+from helios_core.storage.keys import TypeKey
 
 HISTORY_PARAMETERS: Final = ("_count", "_before")
 
@@ -56,10 +57,7 @@ async def history_instance(
     """
     authorize(caller, Interaction.HISTORY_INSTANCE, resource_type)
     versions = await provider.history(
-        caller.tenant,
-        caller.fhir_version,
-        resource_type,
-        resource_id,
+        TypeKey.of(caller, resource_type).resource(resource_id),
         count=query.count + 1,
         before=query.before,
     )

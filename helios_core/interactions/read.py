@@ -3,6 +3,7 @@
 from helios_core.errors import ResourceDeleted, ResourceNotFound
 from helios_core.interactions.callers import Caller, Interaction, authorize
 from helios_core.storage.data_provider import DataProvider, StoredVersion, SupportsHistory
+from helios_core.storage.keys import TypeKey
 
 MAX_DIGITS = 17
 
@@ -19,7 +20,7 @@ async def read(
     """
     authorize(caller, Interaction.READ, resource_type)
     stored = require_found(
-        await provider.get(caller.tenant, caller.fhir_version, resource_type, resource_id)
+        await provider.get(TypeKey.of(caller, resource_type).resource(resource_id))
     )
     require_content(stored)
     return stored
@@ -44,7 +45,7 @@ async def vread(
         raise ResourceNotFound("There is no such version; versions are whole numbers.")
     stored = require_found(
         await provider.get_version(
-            caller.tenant, caller.fhir_version, resource_type, resource_id, int(version_id)
+            TypeKey.of(caller, resource_type).resource(resource_id), int(version_id)
         )
     )
     require_content(stored)

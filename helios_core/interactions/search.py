@@ -16,6 +16,7 @@ from helios_core.storage.data_provider import (
     StoredVersion,
     SupportsSearch,
 )
+from helios_core.storage.keys import TypeKey
 
 INCOMPLETE: Final = (
     f"This page includes {MAX_INCLUDED} resources, or as many bytes as it may; there are more "
@@ -82,8 +83,7 @@ async def _page(provider: SupportsSearch, caller: Caller, search: ParsedSearch) 
         total=search.only_total or search.total in (TotalMode.ACCURATE, TotalMode.ESTIMATE),
     )
     return await provider.search(
-        caller.tenant,
-        caller.fhir_version,
+        TypeKey.of(caller, search.resource_type),
         query,
         count=1 if search.only_total else search.count,
         after=None if search.only_total else search.after,

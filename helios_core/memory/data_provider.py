@@ -29,8 +29,7 @@ from helios_core.storage.data_provider import (
     SearchQuery,
     StoredVersion,
 )
-
-_Scope = tuple[str, FHIRVersion, str]
+from helios_core.storage.keys import ResourceKey, TypeKey
 
 
 class MemoryDataProvider(DataProvider):
@@ -44,7 +43,7 @@ class MemoryDataProvider(DataProvider):
     def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._clock = clock
         self._last = datetime.min.replace(tzinfo=UTC)
-        self._scopes = defaultdict[_Scope, dict[str, list[MemoryVersion]]](dict)
+        self._collections = defaultdict[TypeKey, dict[str, list[MemoryVersion]]](dict)
 
     async def transaction_time(self) -> datetime:
         """Give now, and see to it that every later write is stamped later (P1)."""
@@ -88,76 +87,36 @@ class MemoryDataProvider(DataProvider):
             yield ids[start : start + batch_rows]
             await asyncio.sleep(0)
 
-    async def get(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        *,
-        at: datetime | None = None,
-    ) -> StoredVersion | None:
-        """Give the version current at an instant."""
-        versions = self._versions((tenant, fhir_version, resource_type), resource_id)
-        current = current_version(versions, at)
+    async def get(self, key: ResourceKey, *, at: datetime | None = None) -> StoredVersion | None:
+        """Return the version current at an instant."""
+        current = current_version(self._versions(key), at)
         return None if current is None else current.stored
 
-    async def get_version(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        version_id: int,
-    ) -> StoredVersion | None:
-        """Give one version, or None."""
-        versions = self._versions((tenant, fhir_version, resource_type), resource_id)
+    async def get_version(self, key: ResourceKey, version_id: int) -> StoredVersion | None:
+        """Return one version, or None."""
+        versions = self._versions(key)
         return next((v.stored for v in versions if v.stored.version_id == version_id), None)
 
-    async def history(  # noqa: PLR0913 - the contract's signature
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        *,
-        count: int,
-        before: int | None = None,
+    async def history(
+        self, key: ResourceKey, *, count: int, before: int | None = None
     ) -> list[StoredVersion]:
-        """Give the newest `count` versions below `before`, newest first."""
-        versions = self._versions((tenant, fhir_version, resource_type), resource_id)
-        stored = [version.stored for version in reversed(versions)]
+        """Return the newest `count` versions below `before`, newest first."""
+        stored = [version.stored for version in reversed(self._versions(key))]
         return [v for v in stored if before is None or v.version_id < before][:count]
 
     async def search(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        query: SearchQuery,
-        *,
-        count: int,
-        after: str | None = None,
+        self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
-        """Give matches in the order asked for, by looking at everything."""
-        scope = self._scopes.get((tenant, fhir_version, query.filter.resource_type), {})
-        current = [versions[-1] for versions in scope.values()]
+        """Return matches in the order of the query, by looking at everything."""
+        current = [versions[-1] for versions in self._collections.get(key, {}).values()]
         live = ((each.stored, _intact(each)) for each in current if each.stored.content)
         return searching.search_page(live, query, count=count, after=after)
 
-    async def fetch(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        ids: Collection[str],
-        *,
-        at: datetime,
-    ) -> Batch:
-        """Give those of `ids` that are live at an instant (P6)."""
+    async def fetch(self, key: TypeKey, ids: Collection[str], *, at: datetime) -> Batch:
+        """Return those of `ids` that are live at an instant (P6)."""
         lines, damaged = list[bytes](), list[Damaged]()
         for resource_id in ids:
-            versions = self._versions((tenant, fhir_version, resource_type), resource_id)
-            current = current_version(versions, at)
+            current = current_version(self._versions(key.resource(resource_id)), at)
             if current is None or (line := current.stored.content) is None:
                 continue
             if current.intact:
@@ -168,50 +127,49 @@ class MemoryDataProvider(DataProvider):
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
         """Give those of `ids` that the view shows."""
-        scope = (view.request.tenant, view.request.fhir_version, resource_type)
-        found = set[str]()
+        key = TypeKey.of(view.request, resource_type)
+        shown = set[str]()
         for resource_id in ids:
-            versions = self._versions(scope, resource_id)
+            versions = self._versions(key.resource(resource_id))
             current = current_version(versions, view.transaction_time)
             if (
                 current is not None
                 and current.stored.content is not None
                 and is_shown(view, current)
             ):
-                found.add(resource_id)
-        return found
+                shown.add(resource_id)
+        return shown
 
     async def write(
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
     ) -> list[AppliedChange]:
         """Apply the changes to copies, and put those in place once every change has worked."""
         stamp = max(self._clock(), self._last + timedelta(microseconds=1))
-        drafts: dict[tuple[_Scope, str], list[MemoryVersion]] = {}
+        drafts: dict[ResourceKey, list[MemoryVersion]] = {}
         applied: list[AppliedChange] = []
         for change in changes:
-            resource_type, resource_id = change_target(change)
-            scope = (tenant, fhir_version, resource_type)
-            stored = self._versions(scope, resource_id)
-            versions = drafts.setdefault((scope, resource_id), list(stored))
+            key = ResourceKey(tenant, fhir_version, *change_target(change))
+            versions = drafts.setdefault(key, list(self._versions(key)))
             applied.append(apply_change(change, versions, stamp))
-        for (scope, resource_id), versions in drafts.items():
+        for key, versions in drafts.items():
             if versions:
-                self._scopes[scope][resource_id] = versions
+                self._collections[key.type][key.id] = versions
         self._last = stamp
         return applied
 
-    def _versions(self, scope: _Scope, resource_id: str) -> Sequence[MemoryVersion]:
-        return self._scopes.get(scope, {}).get(resource_id, ())
+    def _versions(self, key: ResourceKey) -> Sequence[MemoryVersion]:
+        return self._collections.get(key.type, {}).get(key.id, ())
 
     def _changes(
         self, view: ExportView, resource_type: str, within: Shard | None = None
     ) -> Iterator[MemoryVersion]:
-        """Give, by id, the versions current at the transaction time that the view shows."""
-        scope = (view.request.tenant, view.request.fhir_version, resource_type)
-        for resource_id in sorted(self._scopes.get(scope, ())):
+        """Yield, by id, the versions current at the transaction time that the view shows."""
+        key = TypeKey.of(view.request, resource_type)
+        for resource_id in sorted(self._collections.get(key, ())):
             if within is not None and not _covers(within, resource_id):
                 continue
-            current = current_version(self._versions(scope, resource_id), view.transaction_time)
+            versions = self._versions(key.resource(resource_id))
+            current = current_version(versions, view.transaction_time)
             if current is not None and is_shown(view, current):
                 yield current
 

@@ -20,6 +20,7 @@ from helios_core.fhir.references import base_urls
 from helios_core.fhir.resources import Resource
 from helios_core.fhir.search import Filter, Prefilter
 from helios_core.model.exports import ExportView, Level, Shard
+from helios_core.storage.keys import ResourceKey, TypeKey
 
 WHOLE_TYPE = 1 << 62
 """A size of shards that no type reaches, so that each is planned as one."""
@@ -112,61 +113,39 @@ class DataProvider(ABC):
         """
 
     @abstractmethod
-    async def get(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        *,
-        at: datetime | None = None,
-    ) -> StoredVersion | None:
+    async def get(self, key: ResourceKey, *, at: datetime | None = None) -> StoredVersion | None:
         """
-        Give the version current at an instant (None: now), or None where there never was one.
+        Return the version current at an instant (None: now), or None if there never was one.
 
-        A deleted resource is given as a version whose content is None.
+        A deleted resource is returned as a version whose content is None.
         """
 
     async def missing(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        ids: Collection[str],
-        *,
-        at: datetime | None = None,
+        self, key: TypeKey, ids: Collection[str], *, at: datetime | None = None
     ) -> set[str]:
         """
-        Give those of `ids` that no live resource has at an instant.
+        Return those of `ids` that no live resource of a type has at an instant (None: now).
 
-        This default asks for one at a time; a provider that can ask for many at once overrides it.
+        This default reads one at a time; a provider that can read many at once overrides it.
         """
         absent = set[str]()
         for resource_id in ids:
-            found = await self.get(tenant, fhir_version, resource_type, resource_id, at=at)
-            if found is None or found.content is None:
+            stored = await self.get(key.resource(resource_id), at=at)
+            if stored is None or stored.content is None:
                 absent.add(resource_id)
         return absent
 
-    async def fetch(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        ids: Collection[str],
-        *,
-        at: datetime,
-    ) -> Batch:
+    async def fetch(self, key: TypeKey, ids: Collection[str], *, at: datetime) -> Batch:
         """
-        Give those of `ids` that are live at an instant, as lines in the order asked for (P6).
+        Return the resources of these ids that are live at an instant, in the order of `ids` (P6).
 
-        This default asks for one at a time; a provider that can ask for many at once overrides it.
+        This default reads one at a time; a provider that can read many at once overrides it.
         """
         lines = list[bytes]()
         for resource_id in ids:
-            found = await self.get(tenant, fhir_version, resource_type, resource_id, at=at)
-            if found is not None and found.content is not None:
-                lines.append(found.content)
+            stored = await self.get(key.resource(resource_id), at=at)
+            if stored is not None and stored.content is not None:
+                lines.append(stored.content)
         return Batch(lines=lines)
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
@@ -176,13 +155,11 @@ class DataProvider(ABC):
         As in `read`, filters and newcomers play no part. This default asks for one at a time; a
         provider that can ask for many at once overrides it.
         """
-        request, at = view.request, view.transaction_time
+        key = TypeKey.of(view.request, resource_type)
         shown = set[str]()
         for resource_id in ids:
-            found = await self.get(
-                request.tenant, request.fhir_version, resource_type, resource_id, at=at
-            )
-            if found is not None and _shows(view, found):
+            stored = await self.get(key.resource(resource_id), at=view.transaction_time)
+            if stored is not None and _shows(view, stored):
                 shown.add(resource_id)
         return shown
 
@@ -281,10 +258,10 @@ class SupportsWrites(Protocol):
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
     ) -> list[AppliedChange]:
         """
-        Apply changes atomically, in order, and tell what became of each.
+        Apply changes atomically, in order, and return what became of each.
 
-        All versions written by one call carry the same instant. A resource that appears twice is
-        applied twice.
+        The changes may concern several types. All versions written by one call carry the same
+        instant. A resource that appears twice is applied twice.
 
         Raises:
             VersionConflict: An `if_match` failed; nothing is changed.
@@ -297,28 +274,14 @@ class SupportsWrites(Protocol):
 class SupportsHistory(Protocol):
     """The provider keeps earlier versions."""
 
-    async def get_version(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        version_id: int,
-    ) -> StoredVersion | None:
-        """Give one version, or None where there is none of that number."""
+    async def get_version(self, key: ResourceKey, version_id: int) -> StoredVersion | None:
+        """Return one version, or None if there is none of that number."""
         ...
 
-    async def history(  # noqa: PLR0913 - a page of one history
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        *,
-        count: int,
-        before: int | None = None,
+    async def history(
+        self, key: ResourceKey, *, count: int, before: int | None = None
     ) -> list[StoredVersion]:
-        """Give at most `count` versions, newest first, only those below version `before`."""
+        """Return at most `count` versions, newest first, only those below version `before`."""
         ...
 
 
@@ -355,16 +318,12 @@ class SupportsSearch(Protocol):
     """The provider can find resources by query."""
 
     async def search(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        query: SearchQuery,
-        *,
-        count: int,
-        after: str | None = None,
+        self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
         """
-        Give current resources that match, at most `count`, following the page that gave `after`.
+        Return at most `count` current resources that match, from the page `after` on.
+
+        The query's filter was compiled for the key's type.
 
         Raises:
             InvalidParameter: `after` is not something a page of this query gave.

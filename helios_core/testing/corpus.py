@@ -18,6 +18,7 @@ from helios_core import (
     PartKey,
     PartKind,
     Shard,
+    TypeKey,
 )
 from helios_core.fhir import FHIRVersion, Resource, parse_resource
 
@@ -31,6 +32,13 @@ TYPES = ("Patient", "Observation", "Organization")
 """The types of all resources made here."""
 AN_INSTANT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 """The transaction time of jobs whose data does not matter."""
+
+
+def type_key(
+    resource_type: str, *, tenant: str = TENANT, fhir_version: FHIRVersion = VERSION
+) -> TypeKey:
+    """Return the key of a type; that of one resource is `.resource(id)` of it."""
+    return TypeKey(tenant, fhir_version, resource_type)
 
 
 def patient(resource_id: str, *, note: str = "", fhir_version: FHIRVersion = VERSION) -> Resource:

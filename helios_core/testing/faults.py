@@ -11,12 +11,12 @@ from helios_core import (
     ExportView,
     OutputStore,
     PartKey,
+    ResourceKey,
     Shard,
     StoredPart,
     StoredVersion,
     SupportsTombstones,
 )
-from helios_core.fhir import FHIRVersion
 
 
 class Fault:
@@ -145,14 +145,6 @@ class FaultyDataProvider(DataProvider):
             async for ids in self._provider.read_deleted(view, shard, batch_rows=batch_rows):
                 yield ids
 
-    async def get(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        *,
-        at: datetime | None = None,
-    ) -> StoredVersion | None:
+    async def get(self, key: ResourceKey, *, at: datetime | None = None) -> StoredVersion | None:
         """As the other provider."""
-        return await self._provider.get(tenant, fhir_version, resource_type, resource_id, at=at)
+        return await self._provider.get(key, at=at)

@@ -44,7 +44,7 @@ class Fuzzed:
 
     def versions(self):
         if self._database is None:
-            return repr(self._site.backends.data_provider._scopes)
+            return repr(self._site.backends.data_provider._collections)
         return self._rows("versions")
 
     def _rows(self, table):

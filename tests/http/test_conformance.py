@@ -313,8 +313,11 @@ async def test_a_resource_that_cannot_be_read_does_not_fail_the_rest(site):
     ward = Ward(site, "")
     await site.put(*OLD)
     provider = site.backends.data_provider
-    scope = next(s for key, s in provider._scopes.items() if key[2] == "Patient")
-    versions = scope["p2"]
+    versions = next(
+        stored["p2"]
+        for key, stored in provider._collections.items()
+        if key.resource_type == "Patient"
+    )
     stored = msgspec.structs.replace(versions[-1].stored, content=b"{")
     versions[-1] = msgspec.structs.replace(versions[-1], stored=stored)
 

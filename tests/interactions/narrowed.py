@@ -18,12 +18,12 @@ class ReadOnly(DataProvider):
     def read(self, view, shard, *, batch_bytes):
         return self._inner.read(view, shard, batch_bytes=batch_bytes)
 
-    async def get(self, *args, at=None):
-        return await self._inner.get(*args, at=at)
+    async def get(self, key, *, at=None):
+        return await self._inner.get(key, at=at)
 
 
 class OnlyWritable(ReadOnly):
     """A provider that can be written to, but not searched."""
 
-    async def write(self, *args):
-        return await self._inner.write(*args)
+    async def write(self, tenant, fhir_version, changes):
+        return await self._inner.write(tenant, fhir_version, changes)

@@ -8,6 +8,7 @@ import pytest
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.loading.load import LoadSummary, load
 from helios_core.memory.data_provider import MemoryDataProvider
+from helios_core.storage.keys import ResourceKey
 
 
 class Store:
@@ -21,7 +22,8 @@ class Store:
         return await load(paths, self.data_provider, **options)
 
     async def version(self, reference: str, fhir_version: FHIRVersion = FHIRVersion.R4):
-        return await self.data_provider.get("default", fhir_version, *reference.split("/"))
+        key = ResourceKey("default", fhir_version, *reference.split("/"))
+        return await self.data_provider.get(key)
 
     async def text(self, reference: str) -> str:
         version = await self.version(reference)

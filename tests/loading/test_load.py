@@ -12,6 +12,7 @@ from helios_core.fhir.definitions import FHIRVersion
 from helios_core.loading.load import MAX_PROBLEMS, WRITE_BYTES, WRITE_CHANGES, LoadPhase, load
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.storage.data_provider import SupportsWrites
+from helios_core.storage.keys import ResourceKey, TypeKey
 
 CANARY = "Ophelia-Vanderbeek"
 
@@ -66,7 +67,7 @@ async def test_everything_stays_inside_the_tenant_and_the_version(store, write):
     await store.load(write("a.ndjson", patient(0)), tenant="other", fhir_version=FHIRVersion.R5)
 
     assert await store.version("Patient/p0") is None
-    assert await store.data_provider.get("other", FHIRVersion.R5, "Patient", "p0")
+    assert await store.data_provider.get(ResourceKey("other", FHIRVersion.R5, "Patient", "p0"))
 
 
 async def test_a_bad_line_is_told_and_the_rest_is_loaded(store, write):
@@ -174,8 +175,9 @@ async def test_a_provider_that_cannot_write_ends_the_load(write):
     with pytest.raises(BackendUnavailable, match="the disk is full"):
         await load([path], Recording(provider, fail_at=1), tenant="t", fhir_version=FHIRVersion.R4)
 
-    assert await provider.get("t", FHIRVersion.R4, "Patient", "p0")
-    assert await provider.get("t", FHIRVersion.R4, "Patient", "p2999") is None
+    patients = TypeKey("t", FHIRVersion.R4, "Patient")
+    assert await provider.get(patients.resource("p0"))
+    assert await provider.get(patients.resource("p2999")) is None
 
 
 async def test_progress_grows_to_the_size_on_disk(store, write):

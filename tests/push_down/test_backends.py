@@ -24,7 +24,8 @@ async def searched(provider, version, query):
     """The ids of all matches, page by page."""
     found, after = [], None
     while True:
-        page = await provider.search(corpus.TENANT, version, query, count=40, after=after)
+        key = corpus.type_key(query.filter.resource_type, fhir_version=version)
+        page = await provider.search(key, query, count=40, after=after)
         found += [each.id for each in page.resources]
         if (after := page.next) is None:
             assert page.total in {None, len(found)}

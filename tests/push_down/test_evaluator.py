@@ -9,6 +9,7 @@ from helios_core.cli.demo.population import write_population
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.model.exports import Level
 from helios_core.storage.data_provider import SearchQuery, SortOrder
+from helios_core.storage.keys import TypeKey
 from helios_core.testing import corpus
 from tests.push_down.contents import BUNDLES, bundles, examples, loaded, read
 from tests.push_down.searches import searches
@@ -20,13 +21,13 @@ async def differences(provider, version, chance):
     wrong, indexed = [], 0
     for resource_type in sorted(load_definitions(version).types):
         request = corpus.request(types=(resource_type,), fhir_version=version, level=Level.SYSTEM)
-        view = corpus.view(now, request)
+        view, key = corpus.view(now, request), TypeKey.of(request, resource_type)
         for shard in await provider.plan(view, shard_bytes=1 << 40):
             lines = await read(provider.read(view, shard, batch_bytes=1 << 24))
             for condition in searches(version, resource_type, lines, chance):
                 expected = [line for line in lines if condition.matches(line)]
                 query = SearchQuery(filter=condition, order=SortOrder.LAST_UPDATED)
-                page = await provider.search(corpus.TENANT, version, query, count=10_000)
+                page = await provider.search(key, query, count=10_000)
                 if sorted(each.content for each in page.resources) != sorted(expected):
                     wrong.append(condition)
                 if (prefilter := condition.prefilter()) is None:

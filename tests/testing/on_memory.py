@@ -20,17 +20,17 @@ class OnMemoryProvider(DataProviderSuite):
         yield self.subject_class(clock=lambda: datetime.now(UTC) - self.behind)
 
     async def damage(self, provider, resource_type, resource_id):
-        scope = provider._scopes[corpus.TENANT, corpus.VERSION, resource_type]
-        versions = scope[resource_id]
+        versions = provider._collections[corpus.type_key(resource_type)][resource_id]
         spoilt = msgspec.structs.replace(versions[-1].stored, content=b'{"spoilt')
         versions[-1] = msgspec.structs.replace(versions[-1], stored=spoilt)
 
     async def raw_current(self, provider, tenant, fhir_version):
         return {
-            f"{kind}/{resource_id}": versions[-1].stored.version_id
-            for (owner, version, kind), scope in provider._scopes.items()
-            for resource_id, versions in scope.items()
-            if (owner, version) == (tenant, fhir_version) and versions[-1].stored.content
+            f"{key.resource_type}/{resource_id}": versions[-1].stored.version_id
+            for key, collection in provider._collections.items()
+            for resource_id, versions in collection.items()
+            if (key.tenant, key.fhir_version) == (tenant, fhir_version)
+            and versions[-1].stored.content
         }
 
     async def set_clock_back(self, provider, by):

@@ -89,7 +89,7 @@ async def test_deletions_go_through(provider):
     view = corpus.view(await faulty.transaction_time(), corpus.request(since=since))
 
     assert (await take(faulty, view)).deleted == ["Patient/p1"]
-    deleted = await faulty.get(corpus.TENANT, corpus.VERSION, "Patient", "p1")
+    deleted = await faulty.get(corpus.type_key("Patient").resource("p1"))
     assert deleted.content is None
 
 

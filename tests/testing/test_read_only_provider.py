@@ -23,8 +23,8 @@ class ReadOnly(DataProvider):
     def read(self, view, shard, *, batch_bytes):
         return self.filled.read(view, shard, batch_bytes=batch_bytes)
 
-    async def get(self, tenant, fhir_version, resource_type, resource_id, *, at=None):
-        return await self.filled.get(tenant, fhir_version, resource_type, resource_id, at=at)
+    async def get(self, key, *, at=None):
+        return await self.filled.get(key, at=at)
 
 
 class TestReadOnlyProvider(OnMemoryProvider):

@@ -13,6 +13,7 @@ from helios_core.export.kickoff.planning import plan_export
 from helios_core.model.exports import ExportRequest, ExportView, Shard
 from helios_core.model.jobs import Job
 from helios_core.storage.backends import Backends
+from helios_core.storage.keys import TypeKey
 
 log = structlog.stdlib.get_logger()
 
@@ -85,7 +86,7 @@ async def _check_patients(backends: Backends, view: ExportView) -> None:
             f"Group/{request.group_id}, the first being number {outsiders[0]}; name members only."
         )
     missing = await backends.data_provider.missing(
-        request.tenant, request.fhir_version, "Patient", named, at=view.transaction_time
+        TypeKey.of(request, "Patient"), named, at=view.transaction_time
     )
     if missing:
         first = next(number for number, p in enumerate(named, 1) if p in missing)

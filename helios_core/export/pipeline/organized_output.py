@@ -28,6 +28,7 @@ from helios_core.model.exports import Cohort, ExportView, Level, Shard, ShardPur
 from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import WHOLE_TYPE, Damaged, DataProvider
+from helios_core.storage.keys import TypeKey
 
 PATIENT = "Patient"
 BLOCKS_AT_ONCE = 100
@@ -208,15 +209,11 @@ class OrganizedOutput:
 
     async def _instances(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Give the instances that head blocks; those of other patients are none of this export."""
-        request, heads = self._view.request, dict[str, bytes]()
+        key, heads = TypeKey.of(self._view.request, self._type), dict[str, bytes]()
         transform = make_transform(replace(self._view, filters={}), self._type)
         for some in chunked(await self._presentable(ids), 20):
             batch = await self._backends.data_provider.fetch(
-                request.tenant,
-                request.fhir_version,
-                self._type,
-                some,
-                at=self._view.transaction_time,
+                key, some, at=self._view.transaction_time
             )
             self._lose(batch.damaged)
             lines, damaged = (batch.lines, ()) if transform is None else transform(batch.lines)

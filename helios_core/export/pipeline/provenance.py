@@ -31,6 +31,7 @@ from helios_core.storage.data_provider import (
     DataProvider,
     SupportsPrefilter,
 )
+from helios_core.storage.keys import TypeKey
 
 PROVENANCE = "Provenance"
 REFERENCES_AT_ONCE = 200
@@ -159,15 +160,9 @@ class ProvenanceFinder:
                 yield batch
 
     async def _winners(self, room: ScratchDatabase) -> AsyncGenerator[Batch]:
-        request, last = self._view.request, ""
+        key, last = TypeKey.of(self._view.request, PROVENANCE), ""
         while ids := await room.run(_next_winners, last):
-            yield await self._provider.fetch(
-                request.tenant,
-                request.fhir_version,
-                PROVENANCE,
-                ids,
-                at=self._view.transaction_time,
-            )
+            yield await self._provider.fetch(key, ids, at=self._view.transaction_time)
             last = ids[-1]
 
     async def _scan(self, shard: Shard) -> AsyncGenerator[tuple[Batch, list[_Known]]]:

@@ -14,6 +14,7 @@ from helios_core.model.exports import ExportView
 from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import Batch
+from helios_core.storage.keys import TypeKey
 
 LINES_AT_ONCE = 50
 """How many resources are fetched in one go."""
@@ -23,20 +24,16 @@ async def read_referenced(
     backends: Backends, lease: Lease, view: ExportView
 ) -> AsyncGenerator[Batch]:
     """Give the resources of a shard's type that the output refers to and does not have yet."""
-    resource_type, request = lease.shard.resource_type, view.request
+    key = TypeKey.of(view.request, lease.shard.resource_type)
     membership = ExportMembership(backends.data_provider, view)
-    async with read_notes(backends, lease, resource_type) as notes:
+    async with read_notes(backends, lease, key.resource_type) as notes:
         last = ""
         while ids := await notes.ids(last, AT_ONCE):
             last = ids[-1]
-            missing = await _missing(membership, resource_type, ids)
+            missing = await _missing(membership, key.resource_type, ids)
             for start in range(0, len(missing), LINES_AT_ONCE):
                 yield await backends.data_provider.fetch(
-                    request.tenant,
-                    request.fhir_version,
-                    resource_type,
-                    missing[start : start + LINES_AT_ONCE],
-                    at=view.transaction_time,
+                    key, missing[start : start + LINES_AT_ONCE], at=view.transaction_time
                 )
 
 

@@ -185,8 +185,8 @@ class ChangeClauses(DataProviderContract):
         await write(provider, delete(patient("p1")), patient("p2"))
         ids = ["p1", "p2"]
 
-        then = await provider.missing(corpus.TENANT, corpus.VERSION, "Patient", ids, at=past)
-        now = await provider.missing(corpus.TENANT, corpus.VERSION, "Patient", ids)
+        then = await provider.missing(corpus.type_key("Patient"), ids, at=past)
+        now = await provider.missing(corpus.type_key("Patient"), ids)
 
         assert (then, now) == ({"p2"}, {"p1"})
 

@@ -118,7 +118,7 @@ async def stamp_of(provider: DataProvider, *changes: Change) -> datetime:
 
 async def get(provider: DataProvider, of: Resource, **options: datetime) -> StoredVersion | None:
     """Get a resource of `corpus.TENANT` by the name another one has."""
-    return await provider.get(corpus.TENANT, corpus.VERSION, of.resource_type, of.id, **options)
+    return await provider.get(corpus.type_key(of.resource_type).resource(of.id), **options)
 
 
 def put(resource: Resource, *, if_match: int) -> Put:

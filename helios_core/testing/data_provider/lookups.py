@@ -9,6 +9,7 @@ from helios_core.testing.corpus import observation, patient, request, view
 from helios_core.testing.data_provider.contract import DataProviderContract, everything_now
 
 ABSENT = "absent"
+OBSERVATIONS = corpus.type_key("Observation")
 
 
 class LookupClauses(DataProviderContract):
@@ -57,12 +58,10 @@ class LookupClauses(DataProviderContract):
         await self.seed(provider, observation("a"), observation("b"))
         now = await provider.transaction_time()
         await self.seed(provider, observation("later"))
-        shown = await provider.get(corpus.TENANT, corpus.VERSION, "Observation", "a", at=now)
+        shown = await provider.get(OBSERVATIONS.resource("a"), at=now)
         assert shown is not None
 
-        batch = await provider.fetch(
-            corpus.TENANT, corpus.VERSION, "Observation", ["a", "later", ABSENT], at=now
-        )
+        batch = await provider.fetch(OBSERVATIONS, ["a", "later", ABSENT], at=now)
 
         assert batch.lines == [shown.content]
         assert not batch.damaged
@@ -73,7 +72,7 @@ class LookupClauses(DataProviderContract):
         everything = await everything_now(provider)
         at = everything.transaction_time
 
-        batch = await provider.fetch(corpus.TENANT, corpus.VERSION, "Observation", ["a"], at=at)
+        batch = await provider.fetch(OBSERVATIONS, ["a"], at=at)
 
         assert list(batch.lines) == []
         assert await provider.among(everything, "Observation", ["a"]) == set()
@@ -85,9 +84,7 @@ class LookupClauses(DataProviderContract):
         everything = await everything_now(provider)
         ids = [each.id for each in resources]
 
-        batch = await provider.fetch(
-            corpus.TENANT, corpus.VERSION, "Observation", ids, at=everything.transaction_time
-        )
+        batch = await provider.fetch(OBSERVATIONS, ids, at=everything.transaction_time)
 
         assert {msgspec.json.decode(line)["id"] for line in batch.lines} == set(ids)
         assert await provider.among(everything, "Observation", ids) == set(ids)

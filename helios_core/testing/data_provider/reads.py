@@ -349,7 +349,9 @@ class ReadClauses(DataProviderContract):
 
         assert (ours.names, theirs.names) == (["Patient/p1", "Patient/p2"], ["Patient/p1"])
         assert not {*ours.lines} & {*theirs.lines}
-        missing = provider.get(corpus.OTHER_TENANT, corpus.VERSION, "Patient", "p2")
+        missing = provider.get(
+            corpus.type_key("Patient", tenant=corpus.OTHER_TENANT).resource("p2")
+        )
         assert await missing is None
 
     async def test_another_fhir_version_is_never_shown(self, provider: DataProvider) -> None:
@@ -364,7 +366,9 @@ class ReadClauses(DataProviderContract):
 
         assert (as_r4.names, as_r5.names) == (["Patient/p1", "Patient/p2"], ["Patient/p1"])
         assert not {*as_r4.lines} & {*as_r5.lines}
-        assert await provider.get(corpus.TENANT, r5, "Patient", "p2") is None
+        assert (
+            await provider.get(corpus.type_key("Patient", fhir_version=r5).resource("p2")) is None
+        )
 
     async def test_a_cohort_stays_in_its_tenant(self, provider: DataProvider) -> None:
         """P7: patient ids repeat between tenants, and so may cohort keys."""
@@ -382,9 +386,7 @@ class ReadClauses(DataProviderContract):
         """P7: of this tenant, version and type."""
         await self.seed(provider, patient("p1"), patient("p2"), organization("x"))
 
-        missing = await provider.missing(
-            corpus.TENANT, corpus.VERSION, "Patient", ["p1", "x", "p9"]
-        )
+        missing = await provider.missing(corpus.type_key("Patient"), ["p1", "x", "p9"])
 
         assert missing == {"x", "p9"}
 

@@ -20,6 +20,7 @@ from helios_core.testing.corpus import organization, patient
 from helios_core.testing.data_provider.contract import DataProviderContract, delete, get, write
 from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched
 
+PATIENTS = corpus.type_key("Patient")
 ORDERS = [*SortOrder]
 MICROSECOND = timedelta(microseconds=1)
 
@@ -63,7 +64,7 @@ class SearchClauses(DataProviderContract):
 
         for pairs in ((), (("_id", "p1"),), (("name", "odd"),), (("identifier", "x"),)):
             asked = query(*pairs, order=order, total=True)
-            page = await provider.search(corpus.TENANT, corpus.VERSION, asked, count=10)
+            page = await provider.search(PATIENTS, asked, count=10)
             assert ([*page.resources], page.next, page.total) == ([], None, 0)
 
     async def test_a_search_gives_stored_versions(self, provider: DataProvider) -> None:
@@ -72,7 +73,7 @@ class SearchClauses(DataProviderContract):
         assert isinstance(provider, SupportsSearch)
         await self.seed(provider, patient("p1"))
 
-        page = await provider.search(corpus.TENANT, corpus.VERSION, ALL, count=10)
+        page = await provider.search(PATIENTS, ALL, count=10)
 
         assert list(page.resources) == [await get(provider, patient("p1"))]
         assert page.next is None
@@ -120,7 +121,7 @@ class SearchClauses(DataProviderContract):
         after = None
 
         for number in range(100):
-            page = await provider.search(corpus.TENANT, corpus.VERSION, ALL, count=3, after=after)
+            page = await provider.search(PATIENTS, ALL, count=3, after=after)
             found += [each.id for each in page.resources]
             await write(provider, patient(f"p{number:02}x"), delete(patient(f"gone{number}")))
             if (after := page.next) is None:
@@ -240,7 +241,7 @@ class SearchClauses(DataProviderContract):
         await self.seed(provider, *resources, organization("x"))
 
         asked = query(*pairs, total=True)
-        page = await provider.search(corpus.TENANT, corpus.VERSION, asked, count=count)
+        page = await provider.search(PATIENTS, asked, count=count)
 
         assert page.total == expected
 
@@ -251,18 +252,10 @@ class SearchClauses(DataProviderContract):
         await self._aged(provider, 3)
 
         for order in ORDERS:
-            page = await provider.search(
-                corpus.TENANT, corpus.VERSION, query(order=order), count=1
-            )
+            page = await provider.search(PATIENTS, query(order=order), count=1)
             for other in {*ORDERS} - {order}:
                 with pytest.raises(InvalidParameter):
-                    await provider.search(
-                        corpus.TENANT,
-                        corpus.VERSION,
-                        query(order=other),
-                        count=1,
-                        after=page.next,
-                    )
+                    await provider.search(PATIENTS, query(order=other), count=1, after=page.next)
 
     async def test_a_page_nobody_gave_is_refused(self, provider: DataProvider) -> None:
         """SupportsSearch: in the client's words, whatever is in the token."""
@@ -272,7 +265,7 @@ class SearchClauses(DataProviderContract):
 
         for made_up in ("", "☃", "!", "a" * 5000, "\x00", "' OR 1=1 --"):
             with pytest.raises(InvalidParameter):
-                await provider.search(corpus.TENANT, corpus.VERSION, ALL, count=3, after=made_up)
+                await provider.search(PATIENTS, ALL, count=3, after=made_up)
 
     async def _aged(self, provider: DataProvider, count: int) -> list[StoredVersion]:
         """Store patients one after the other."""
@@ -286,7 +279,8 @@ class SearchClauses(DataProviderContract):
 
     async def _found(self, provider: DataProvider, query: SearchQuery) -> list[StoredVersion]:
         assert isinstance(provider, SupportsSearch)
-        page = await provider.search(corpus.TENANT, corpus.VERSION, query, count=1000)
+        key = corpus.type_key(query.filter.resource_type)
+        page = await provider.search(key, query, count=1000)
         return list(page.resources)
 
     async def _ids(self, provider: DataProvider, query: SearchQuery) -> list[str]:
@@ -299,9 +293,8 @@ class SearchClauses(DataProviderContract):
         pages: list[list[str]] = []
         after = None
         while not pages or after is not None:
-            page = await provider.search(
-                corpus.TENANT, corpus.VERSION, query, count=count, after=after
-            )
+            key = corpus.type_key(query.filter.resource_type)
+            page = await provider.search(key, query, count=count, after=after)
             pages.append([each.id for each in page.resources])
             after = page.next
         return pages

@@ -289,9 +289,9 @@ class WriteClauses(DataProviderContract):
         assert isinstance(provider, SupportsHistory)
         first = await stamp_of(provider, patient("p1"))
         second = await stamp_of(provider, delete(patient("p1")))
-        place = (corpus.TENANT, corpus.VERSION, "Patient", "p1")
+        key = corpus.type_key("Patient").resource("p1")
 
-        found = [await provider.get_version(*place, version_id) for version_id in (0, 1, 2, 3)]
+        found = [await provider.get_version(key, version_id) for version_id in (0, 1, 2, 3)]
 
         assert (found[0], found[3]) == (None, None)
         assert [(each.last_updated, each.content) for each in found if each] == [
@@ -308,17 +308,17 @@ class WriteClauses(DataProviderContract):
             await write(provider, patient("p1", note=f"{number}"), patient(f"o{number}"))
         await write(provider, patient("p1"), tenant=corpus.OTHER_TENANT)
         await write(provider, delete(patient("p1")))
-        place = (corpus.TENANT, corpus.VERSION, "Patient", "p1")
+        key = corpus.type_key("Patient").resource("p1")
 
-        first = await provider.history(*place, count=3)
-        second = await provider.history(*place, count=3, before=first[-1].version_id)
-        third = await provider.history(*place, count=3, before=second[-1].version_id)
+        first = await provider.history(key, count=3)
+        second = await provider.history(key, count=3, before=first[-1].version_id)
+        third = await provider.history(key, count=3, before=second[-1].version_id)
 
         pages = [[each.version_id for each in page] for page in (first, second, third)]
         assert pages == [[8, 7, 6], [5, 4, 3], [2, 1]]
         assert first[0].content is None
-        assert second[0] == await provider.get_version(*place, 5)
-        assert await provider.history(*place, count=3, before=1) == []
+        assert second[0] == await provider.get_version(key, 5)
+        assert await provider.history(key, count=3, before=1) == []
 
     async def test_what_was_never_there_has_no_history(self, provider: DataProvider) -> None:
         """SupportsHistory, P7: nor does what is only in another tenant."""
@@ -326,10 +326,10 @@ class WriteClauses(DataProviderContract):
         self.needs(SupportsHistory)
         assert isinstance(provider, SupportsHistory)
         await write(provider, patient("p1"), tenant=corpus.OTHER_TENANT)
-        place = (corpus.TENANT, corpus.VERSION, "Patient", "p1")
+        key = corpus.type_key("Patient").resource("p1")
 
-        assert await provider.history(*place, count=10) == []
-        assert await provider.get_version(*place, 1) is None
+        assert await provider.history(key, count=10) == []
+        assert await provider.get_version(key, 1) is None
 
     async def _raw(self, provider: DataProvider) -> dict[str, int]:
         return dict(await self.raw_current(provider, corpus.TENANT, corpus.VERSION))

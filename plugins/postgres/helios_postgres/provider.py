@@ -12,10 +12,12 @@ from helios_core import (
     Delete,
     ExportView,
     Put,
+    ResourceKey,
     SearchPage,
     SearchQuery,
     Shard,
     StoredVersion,
+    TypeKey,
     damage_of,
 )
 from helios_core.fhir import FHIRVersion, Prefilter, from_stamp, to_stamp
@@ -84,52 +86,30 @@ class PostgresDataProvider(DataProvider):
         async for ids in self._reading.deleted(of, batch_rows):
             yield ids
 
-    async def get(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        *,
-        at: datetime | None = None,
-    ) -> StoredVersion | None:
-        """Give the version current at an instant."""
-        scope = await self._scope(tenant, fhir_version, resource_type)
+    async def get(self, key: ResourceKey, *, at: datetime | None = None) -> StoredVersion | None:
+        """Return the version current at an instant."""
+        scope = await self._scope(key.type)
         if scope is None:
             return None
         async with self._database.connection() as connection:
-            return await lookups.get(connection, (scope, resource_type), resource_id, at=at)
+            return await lookups.get(connection, (scope, key.resource_type), key.id, at=at)
 
     async def missing(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        ids: Collection[str],
-        *,
-        at: datetime | None = None,
+        self, key: TypeKey, ids: Collection[str], *, at: datetime | None = None
     ) -> set[str]:
-        """Give those of `ids` that no live resource has at an instant, in one query."""
-        scope = await self._scope(tenant, fhir_version, resource_type)
+        """Return those of `ids` that no live resource has at an instant, with one query."""
+        scope = await self._scope(key)
         if scope is None:
             return set(ids)
         async with self._database.connection() as connection:
             return set(ids) - await lookups.live(connection, scope, ids, at=at)
 
-    async def fetch(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        ids: Collection[str],
-        *,
-        at: datetime,
-    ) -> Batch:
-        """Give those of `ids` that are live at an instant, in one query."""
-        scope = await self._scope(tenant, fhir_version, resource_type)
+    async def fetch(self, key: TypeKey, ids: Collection[str], *, at: datetime) -> Batch:
+        """Return those of `ids` that are live at an instant, with one query."""
+        scope = await self._scope(key)
         if scope is None:
             return Batch()
-        place = (scope, resource_type)
+        place = (scope, key.resource_type)
         try:
             return await self._reads.run(to_stamp(at), lookups.fetch, place, ids, at=at)
         except BackendUnavailable:
@@ -143,8 +123,7 @@ class PostgresDataProvider(DataProvider):
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
         """Give those of `ids` that the view shows, in one query."""
-        request = view.request
-        scope = await self._scope(request.tenant, request.fhir_version, resource_type)
+        scope = await self._scope(TypeKey.of(view.request, resource_type))
         if scope is None:
             return set()
         at = to_stamp(view.transaction_time)
@@ -156,58 +135,34 @@ class PostgresDataProvider(DataProvider):
         """Apply changes in one transaction, under one stamp."""
         return await self._writer.write(tenant, fhir_version, changes)
 
-    async def get_version(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        version_id: int,
-    ) -> StoredVersion | None:
-        """Give one version, or None."""
-        place = (tenant, fhir_version, resource_type, resource_id)
-        found = await self.history(*place, count=1, before=version_id + 1)
-        return found[0] if found and found[0].version_id == version_id else None
+    async def get_version(self, key: ResourceKey, version_id: int) -> StoredVersion | None:
+        """Return one version, or None."""
+        versions = await self.history(key, count=1, before=version_id + 1)
+        return versions[0] if versions and versions[0].version_id == version_id else None
 
-    async def history(  # noqa: PLR0913 - the contract's signature
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        *,
-        count: int,
-        before: int | None = None,
+    async def history(
+        self, key: ResourceKey, *, count: int, before: int | None = None
     ) -> list[StoredVersion]:
-        """Give the newest `count` versions below `before`."""
-        scope = await self._scope(tenant, fhir_version, resource_type)
+        """Return the newest `count` versions below `before`."""
+        scope = await self._scope(key.type)
         if scope is None:
             return []
-        place = (scope, resource_type)
+        place = (scope, key.resource_type)
         async with self._database.connection() as connection:
-            return await lookups.history(
-                connection, place, resource_id, count=count, before=before
-            )
+            return await lookups.history(connection, place, key.id, count=count, before=before)
 
     async def search(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        query: SearchQuery,
-        *,
-        count: int,
-        after: str | None = None,
+        self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
-        """Give a page in any of the orders, of one state of the database."""
-        scope = await self._scope(tenant, fhir_version, query.filter.resource_type)
+        """Return a page in any of the orders, of one state of the database."""
+        scope = await self._scope(key)
         return await self._database.read(
             searching.search, scope or searching.NOTHING, query, count=count, after=after
         )
 
-    async def _scope(
-        self, tenant: str, fhir_version: FHIRVersion, resource_type: str
-    ) -> int | None:
-        return (await self._scopes.find(tenant, fhir_version, [resource_type])).get(resource_type)
+    async def _scope(self, key: TypeKey) -> int | None:
+        scopes = await self._scopes.find(key.tenant, key.fhir_version, [key.resource_type])
+        return scopes.get(key.resource_type)
 
     async def _fetch_one(self, place: tuple[int, str], resource_id: str, at: datetime) -> Batch:
         """Give one resource, or tell that PostgreSQL cannot put it together any more (P6)."""
@@ -219,8 +174,7 @@ class PostgresDataProvider(DataProvider):
             return Batch(damaged=[damage_of(place[1], resource_id, None)])
 
     async def _slice(self, view: ExportView, shard: Shard) -> Slice | None:
-        request = view.request
-        scope = await self._scope(request.tenant, request.fhir_version, shard.resource_type)
+        scope = await self._scope(TypeKey.of(view.request, shard.resource_type))
         if scope is None:
             return None
         cohort = None if view.cohort is None else await cohorts.stored(self._database, view.cohort)

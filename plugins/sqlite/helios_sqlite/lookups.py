@@ -5,10 +5,8 @@ import sqlite3
 from collections.abc import Collection
 from datetime import datetime
 
-import msgspec
-
-from helios_core import StoredVersion, verified_version
-from helios_core.fhir import FOREVER, FHIRVersion, from_stamp, to_stamp
+from helios_core import ResourceKey, StoredVersion, TypeKey, verified_version
+from helios_core.fhir import FOREVER, from_stamp, to_stamp
 from helios_sqlite.scopes import NOWHERE, find_scope
 
 COLUMNS = "SELECT seq, id, version_id, since_stamp, deleted, line_hash, content FROM versions "
@@ -29,60 +27,46 @@ WHERE (
 Row = tuple[int, str, int, int, int, int, bytes | None]
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one resource is looked for."""
-
-    tenant: str
-    fhir_version: FHIRVersion
-    resource_type: str
-    id: str
-
-
 def get(
-    connection: sqlite3.Connection, place: Place, *, at: datetime | None
+    connection: sqlite3.Connection, key: ResourceKey, *, at: datetime | None
 ) -> StoredVersion | None:
-    """Give the version current at an instant, None for now."""
+    """Return the version current at an instant, None for now."""
     stamp = FOREVER if at is None else to_stamp(at)
-    key = (_scope(connection, place), place.id, stamp)
-    return _one(place.resource_type, connection.execute(_AT, key).fetchone())
+    parameters = (_scope(connection, key.type), key.id, stamp)
+    return _one(key.resource_type, connection.execute(_AT, parameters).fetchone())
 
 
 def get_version(
-    connection: sqlite3.Connection, place: Place, version_id: int
+    connection: sqlite3.Connection, key: ResourceKey, version_id: int
 ) -> StoredVersion | None:
-    """Give one version."""
-    key = (_scope(connection, place), place.id, version_id)
-    return _one(place.resource_type, connection.execute(_VERSION, key).fetchone())
+    """Return one version."""
+    parameters = (_scope(connection, key.type), key.id, version_id)
+    return _one(key.resource_type, connection.execute(_VERSION, parameters).fetchone())
 
 
 def history(
-    connection: sqlite3.Connection, place: Place, *, count: int, before: int | None
+    connection: sqlite3.Connection, key: ResourceKey, *, count: int, before: int | None
 ) -> list[StoredVersion]:
-    """Give versions below `before`, newest first."""
+    """Return versions below `before`, newest first."""
     below = FOREVER if before is None else before
-    key = (_scope(connection, place), place.id, below, count)
-    return [stored_version(place.resource_type, row) for row in connection.execute(_HISTORY, key)]
+    rows = connection.execute(_HISTORY, (_scope(connection, key.type), key.id, below, count))
+    return [stored_version(key.resource_type, row) for row in rows]
 
 
 def missing(
-    connection: sqlite3.Connection,
-    scope: tuple[str, FHIRVersion, str],
-    ids: Collection[str],
-    *,
-    at: datetime | None,
+    connection: sqlite3.Connection, key: TypeKey, ids: Collection[str], *, at: datetime | None
 ) -> set[str]:
-    """Give those of `ids` that no live resource has at an instant."""
+    """Return those of `ids` that no live resource has at an instant."""
     parameters = {
         "ids": json.dumps(list(ids)),
-        "scope": find_scope(connection, *scope) or NOWHERE,
+        "scope": _scope(connection, key),
         "at": FOREVER if at is None else to_stamp(at),
     }
     return set(ids) - {found for (found,) in connection.execute(_LIVE_AT, parameters)}
 
 
-def _scope(connection: sqlite3.Connection, place: Place) -> int:
-    found = find_scope(connection, place.tenant, place.fhir_version, place.resource_type)
-    return found or NOWHERE
+def _scope(connection: sqlite3.Connection, key: TypeKey) -> int:
+    return find_scope(connection, key) or NOWHERE
 
 
 def _one(resource_type: str, row: Row | None) -> StoredVersion | None:

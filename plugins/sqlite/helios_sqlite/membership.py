@@ -11,12 +11,13 @@ from helios_core import (
     Batch,
     Damaged,
     ExportView,
+    TypeKey,
     collection_range,
     damage_of,
     line_hash,
     to_unsigned,
 )
-from helios_core.fhir import FHIRVersion, to_stamp
+from helios_core.fhir import to_stamp
 from helios_sqlite.scopes import NOWHERE, find_scope
 from helios_sqlite.views import filter_of
 
@@ -38,8 +39,7 @@ def among(
     connection: sqlite3.Connection, view: ExportView, resource_type: str, ids: Collection[str]
 ) -> set[str]:
     """Give those of `ids` that a view shows."""
-    request = view.request
-    scope = find_scope(connection, request.tenant, request.fhir_version, resource_type)
+    scope = find_scope(connection, TypeKey.of(view.request, resource_type))
     if scope is None:
         return set()
     shown = msgspec.structs.asdict(filter_of(view, scope, collection_range(scope)))
@@ -51,21 +51,17 @@ def among(
 
 
 def fetch(
-    connection: sqlite3.Connection,
-    scope: tuple[str, FHIRVersion, str],
-    ids: Collection[str],
-    *,
-    at: datetime,
+    connection: sqlite3.Connection, key: TypeKey, ids: Collection[str], *, at: datetime
 ) -> Batch:
-    """Give those of `ids` that are live at an instant."""
+    """Return those of `ids` that are live at an instant."""
     lines = list[bytes]()
     digests = list[int]()
     damaged = list[Damaged]()
-    number = find_scope(connection, *scope) or NOWHERE
+    number = find_scope(connection, key) or NOWHERE
     parameters = {"ids": json.dumps(list(ids)), "scope": number, "at": to_stamp(at)}
     for resource_id, size, stored_hash, line in connection.execute(_FETCH, parameters):
         if line is None or len(line) != size or line_hash(line) != stored_hash:
-            damaged.append(damage_of(scope[2], resource_id, line))
+            damaged.append(damage_of(key.resource_type, resource_id, line))
         else:
             lines.append(line)
             digests.append(to_unsigned(stored_hash))

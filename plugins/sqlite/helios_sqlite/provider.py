@@ -10,16 +10,17 @@ from helios_core import (
     Delete,
     ExportView,
     Put,
+    ResourceKey,
     SearchPage,
     SearchQuery,
     Shard,
     StoredVersion,
+    TypeKey,
 )
 from helios_core.fhir import FHIRVersion, Prefilter, from_stamp
 from helios_sqlite import lookups, membership, reading, searching
 from helios_sqlite.clock import settled_stamp
 from helios_sqlite.databases import Database, unblocked
-from helios_sqlite.lookups import Place
 from helios_sqlite.narrowing import Narrowed
 from helios_sqlite.planning import plan
 from helios_sqlite.writing import write
@@ -89,44 +90,19 @@ class SQLiteDataProvider(DataProvider):
                 if ids:
                     yield ids
 
-    async def get(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        *,
-        at: datetime | None = None,
-    ) -> StoredVersion | None:
-        """Give the version current at an instant."""
-        place = _place(tenant, fhir_version, resource_type, resource_id)
-        return await self._database.read(lookups.get, place, at=at)
+    async def get(self, key: ResourceKey, *, at: datetime | None = None) -> StoredVersion | None:
+        """Return the version current at an instant."""
+        return await self._database.read(lookups.get, key, at=at)
 
     async def missing(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        ids: Collection[str],
-        *,
-        at: datetime | None = None,
+        self, key: TypeKey, ids: Collection[str], *, at: datetime | None = None
     ) -> set[str]:
-        """Give those of `ids` that no live resource has at an instant, in one query."""
-        scope = (tenant, fhir_version, resource_type)
-        return await self._database.read(lookups.missing, scope, ids, at=at)
+        """Return those of `ids` that no live resource has at an instant, with one query."""
+        return await self._database.read(lookups.missing, key, ids, at=at)
 
-    async def fetch(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        ids: Collection[str],
-        *,
-        at: datetime,
-    ) -> Batch:
-        """Give those of `ids` that are live at an instant, in one query."""
-        scope = (tenant, fhir_version, resource_type)
-        return await self._database.read(membership.fetch, scope, ids, at=at)
+    async def fetch(self, key: TypeKey, ids: Collection[str], *, at: datetime) -> Batch:
+        """Return those of `ids` that are live at an instant, with one query."""
+        return await self._database.read(membership.fetch, key, ids, at=at)
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
         """Give those of `ids` that the view shows, in one query."""
@@ -138,51 +114,22 @@ class SQLiteDataProvider(DataProvider):
         """Apply changes in one transaction, under one stamp."""
         return await self._database.write(write, tenant, fhir_version, changes)
 
-    async def get_version(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        version_id: int,
-    ) -> StoredVersion | None:
-        """Give one version, or None."""
-        place = _place(tenant, fhir_version, resource_type, resource_id)
-        return await self._database.read(lookups.get_version, place, version_id)
+    async def get_version(self, key: ResourceKey, version_id: int) -> StoredVersion | None:
+        """Return one version, or None."""
+        return await self._database.read(lookups.get_version, key, version_id)
 
-    async def history(  # noqa: PLR0913 - the contract's signature
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        resource_type: str,
-        resource_id: str,
-        *,
-        count: int,
-        before: int | None = None,
+    async def history(
+        self, key: ResourceKey, *, count: int, before: int | None = None
     ) -> list[StoredVersion]:
-        """Give the newest `count` versions below `before`."""
-        place = _place(tenant, fhir_version, resource_type, resource_id)
-        return await self._database.read(lookups.history, place, count=count, before=before)
+        """Return the newest `count` versions below `before`."""
+        return await self._database.read(lookups.history, key, count=count, before=before)
 
     async def search(
-        self,
-        tenant: str,
-        fhir_version: FHIRVersion,
-        query: SearchQuery,
-        *,
-        count: int,
-        after: str | None = None,
+        self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
-        """Give a page in any of the orders."""
-        scope = (tenant, fhir_version, query.filter.resource_type)
-        return await self._database.read(searching.search, scope, query, count=count, after=after)
+        """Return a page in any of the orders."""
+        return await self._database.read(searching.search, key, query, count=count, after=after)
 
 
 def _key(view: ExportView) -> str | None:
     return None if view.cohort is None else view.cohort.key
-
-
-def _place(tenant: str, fhir_version: FHIRVersion, resource_type: str, resource_id: str) -> Place:
-    return Place(
-        tenant=tenant, fhir_version=fhir_version, resource_type=resource_type, id=resource_id
-    )

@@ -16,6 +16,7 @@ from helios_core import (
     ExportView,
     SeqRange,
     Shard,
+    TypeKey,
     collection_range,
     damage_of,
     line_hash,
@@ -139,8 +140,8 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 
 def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
     """Give a shard to read from its start, or None where its type was never stored."""
-    connection, request = reader.connection, view.request
-    scope = find_scope(connection, request.tenant, request.fhir_version, shard.resource_type)
+    connection = reader.connection
+    scope = find_scope(connection, TypeKey.of(view.request, shard.resource_type))
     if scope is None:
         return None
     seqs = collection_range(scope).within(start=shard.start, end=shard.end)

@@ -3,7 +3,9 @@
 import sqlite3
 
 import msgspec
+from msgspec.structs import astuple
 
+from helios_core import TypeKey
 from helios_core.fhir import FHIRVersion
 
 NOWHERE = 0
@@ -34,27 +36,23 @@ def all_scopes(
     }
 
 
-def find_scope(
-    connection: sqlite3.Connection, tenant: str, fhir_version: FHIRVersion, resource_type: str
-) -> int | None:
-    """Give a scope's number, or None where nothing of that type was ever stored."""
+def find_scope(connection: sqlite3.Connection, key: TypeKey) -> int | None:
+    """Return a scope's number, or None if nothing of that type was ever stored."""
     row: tuple[int] | None = connection.execute(
         "SELECT scope FROM scopes WHERE tenant = ? AND fhir_version = ? AND resource_type = ?",
-        (tenant, fhir_version, resource_type),
+        astuple(key),
     ).fetchone()
     return None if row is None else row[0]
 
 
-def intern_scope(
-    connection: sqlite3.Connection, tenant: str, fhir_version: FHIRVersion, resource_type: str
-) -> int:
-    """Give a scope's number, a new one where there is none; the caller holds the write lock."""
-    found = find_scope(connection, tenant, fhir_version, resource_type)
-    if found is not None:
-        return found
+def intern_scope(connection: sqlite3.Connection, key: TypeKey) -> int:
+    """Return a scope's number, a new one if there is none; the caller holds the write lock."""
+    scope = find_scope(connection, key)
+    if scope is not None:
+        return scope
     row: tuple[int] = connection.execute(
         "INSERT INTO scopes (tenant, fhir_version, resource_type, last_stamp)"
         " VALUES (?, ?, ?, 0) RETURNING scope",
-        (tenant, fhir_version, resource_type),
+        astuple(key),
     ).fetchone()
     return row[0]

@@ -18,11 +18,12 @@ from helios_core import (
     SeqRange,
     SortOrder,
     StoredVersion,
+    TypeKey,
     collection_range,
     make_page_token,
     parse_page_token,
 )
-from helios_core.fhir import FOREVER, FHIRVersion
+from helios_core.fhir import FOREVER
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.lookups import COLUMNS, Row, stored_version
 from helios_sqlite.scopes import NOWHERE, find_scope
@@ -62,7 +63,7 @@ class _Head(NamedTuple):
 
 def search(
     connection: sqlite3.Connection,
-    scope: tuple[str, FHIRVersion, str],
+    key: TypeKey,
     query: SearchQuery,
     *,
     count: int,
@@ -74,7 +75,7 @@ def search(
     Raises:
         InvalidParameter: `after` is not something a page in this order gave.
     """
-    searching = _Search(connection, find_scope(connection, *scope) or NOWHERE, query)
+    searching = _Search(connection, find_scope(connection, key) or NOWHERE, query)
     heads = searching.heads(None if after is None else parse_page_token(after, query.order))
     with closing(heads):
         found, more = _page(searching.matches(heads), count)

@@ -13,6 +13,7 @@ from helios_core import (
     ChangeResult,
     Delete,
     Put,
+    TypeKey,
     VersionConflict,
     extent_of,
     line_hash,
@@ -187,9 +188,9 @@ def write(
         ids[resource_type][resource_id] = None
     put = {change.resource.resource_type for change in changes if isinstance(change, Put)}
     scopes = {
-        name: intern_scope(connection, tenant, fhir_version, name)
+        name: intern_scope(connection, TypeKey(tenant, fhir_version, name))
         if name in put
-        else find_scope(connection, tenant, fhir_version, name) or NOWHERE
+        else find_scope(connection, TypeKey(tenant, fhir_version, name)) or NOWHERE
         for name in ids
     }
     journal = _Journal(next_stamp(connection), fhir_version)

@@ -19,6 +19,7 @@ from helios_core.model.jobs import Job
 from helios_core.model.parts import PartKind
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import DataProvider, Delete, Put
+from helios_core.storage.keys import TypeKey
 
 TENANT = "default"
 
@@ -58,7 +59,8 @@ class Hospital:
 
     def damage(self, resource_type: str, resource_id: str) -> None:
         """Cut a stored line short, behind the provider's back."""
-        versions = self.data_provider._scopes[TENANT, FHIRVersion.R4, resource_type][resource_id]
+        key = TypeKey(TENANT, FHIRVersion.R4, resource_type)
+        versions = self.data_provider._collections[key][resource_id]
         stored = versions[-1].stored
         cut = msgspec.structs.replace(stored, content=stored.content[:-3])
         versions[-1] = msgspec.structs.replace(versions[-1], stored=cut)

@@ -200,8 +200,8 @@ class Forgetful(DataProvider):
     def read_deleted(self, view, shard, *, batch_rows):
         return self._provider.read_deleted(view, shard, batch_rows=batch_rows)
 
-    async def get(self, *place, at=None):
-        return await self._provider.get(*place, at=at)
+    async def get(self, key, *, at=None):
+        return await self._provider.get(key, at=at)
 
 
 async def test_lenient_reports_a_filter_nobody_can_evaluate_and_withholds_its_type(ward):

@@ -7,7 +7,8 @@ import asyncpg
 import pytest
 
 from helios_core import BackendUnavailable, JoinedLines
-from helios_core.testing.corpus import TENANT, VERSION, mixture, observation, patient, view
+from helios_core.testing import corpus
+from helios_core.testing.corpus import mixture, observation, patient, view
 from helios_core.testing.data_provider.contract import delete, everything_now, names, write
 from helios_core.testing.snapshots import take
 from helios_postgres import open_data_provider
@@ -137,7 +138,7 @@ async def test_a_content_whose_pages_are_broken_is_reported(provider, raw):
         assert [each.id for each in snapshot.damaged] == ["p2"]
 
     now, ids = await provider.transaction_time(), ["p3", "p2", "p1", "p0"]
-    fetched = await provider.fetch(TENANT, VERSION, "Patient", ids, at=now)
+    fetched = await provider.fetch(corpus.type_key("Patient"), ids, at=now)
     assert (len(fetched.lines), [each.id for each in fetched.damaged]) == (2, ["p2"])
 
 

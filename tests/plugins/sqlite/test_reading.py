@@ -152,7 +152,7 @@ async def test_damaged_content_is_not_served_either(provider, write, raw):
     raw.execute("UPDATE versions SET content = CAST('canary' AS BLOB)")
 
     with pytest.raises(BackendError, match="damaged") as raised:
-        await provider.get(corpus.TENANT, corpus.VERSION, "Patient", "p1")
+        await provider.get(corpus.type_key("Patient").resource("p1"))
 
     assert "canary" not in str(raised.value)
 
@@ -225,7 +225,7 @@ async def test_an_index_that_is_unreadable_is_an_error_of_the_backend(settings, 
 
     async with open_data_provider(settings) as another:
         with pytest.raises(BackendError, match="integrity_check"):
-            await another.get(corpus.TENANT, corpus.VERSION, "Patient", "p1")
+            await another.get(corpus.type_key("Patient").resource("p1"))
 
 
 def sizes_of(batches):

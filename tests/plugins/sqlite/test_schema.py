@@ -245,6 +245,6 @@ async def test_resources_and_jobs_share_one_file(settings, raw):
 
 async def test_a_database_that_is_closed_is_one_file(settings):
     async with open_data_provider(settings) as provider, open_job_store(settings):
-        await provider.get(corpus.TENANT, corpus.VERSION, "Patient", "nobody")
+        await provider.get(corpus.type_key("Patient").resource("nobody"))
 
     assert [entry.name for entry in settings.path.parent.iterdir()] == ["helios.db"]

@@ -150,7 +150,7 @@ async def test_reading_goes_on_while_another_process_writes(provider, write, raw
     await write(patient("p1"))
     raw.execute("BEGIN IMMEDIATE")
 
-    found = await provider.get(corpus.TENANT, corpus.VERSION, "Patient", "p1")
+    found = await provider.get(corpus.type_key("Patient").resource("p1"))
 
     assert found is not None
 

@@ -132,9 +132,9 @@ class RemembersFirstCompartments(MemoryDataProvider):
 
     async def write(self, tenant, fhir_version, changes):
         applied = await super().write(tenant, fhir_version, changes)
-        for scope in self._scopes.values():
-            for resource_id, versions in scope.items():
-                scope[resource_id] = [
+        for collection in self._collections.values():
+            for resource_id, versions in collection.items():
+                collection[resource_id] = [
                     msgspec.structs.replace(each, patients=versions[0].patients)
                     for each in versions
                 ]

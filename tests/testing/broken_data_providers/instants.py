@@ -8,6 +8,7 @@ import msgspec
 
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.memory.versions import is_shown
+from helios_core.storage.keys import TypeKey
 from tests.testing.broken_data_providers.asking import asking
 from tests.testing.on_memory import OnMemoryProvider
 
@@ -105,8 +106,8 @@ class TestStampsBeforeWaiting(OnMemoryProvider):
 
 
 class GetsTheNewest(MemoryDataProvider):
-    async def get(self, tenant, fhir_version, resource_type, resource_id, *, at=None):
-        return await super().get(tenant, fhir_version, resource_type, resource_id)
+    async def get(self, key, *, at=None):
+        return await super().get(key)
 
 
 class TestGetsTheNewest(OnMemoryProvider):
@@ -142,13 +143,11 @@ class LooksWhileReading(MemoryDataProvider):
     async def read(self, view, shard, *, batch_bytes):
         async for batch in super().read(view, shard, batch_bytes=batch_bytes):
             head = [msgspec.json.decode(line) for line in batch.lines]
-            scope = self._scopes[
-                view.request.tenant, view.request.fhir_version, shard.resource_type
-            ]
+            stored = self._collections[TypeKey.of(view.request, shard.resource_type)]
             kept = [
                 line
                 for line, each in zip(batch.lines, head, strict=True)
-                if scope[each["id"]][-1].stored.content == line
+                if stored[each["id"]][-1].stored.content == line
             ]
             yield msgspec.structs.replace(batch, lines=kept)
 
@@ -166,9 +165,9 @@ class ShowsTheFirstOfAnInstant(MemoryDataProvider):
 
     def _changes(self, view, resource_type, within=None):
         for change in super()._changes(view, resource_type, within):
-            scope = (view.request.tenant, view.request.fhir_version, resource_type)
+            key = TypeKey.of(view.request, resource_type).resource(change.stored.id)
             stamp = change.stored.last_updated
-            versions = self._versions(scope, change.stored.id)
+            versions = self._versions(key)
             yield next(each for each in versions if each.stored.last_updated == stamp)
 
 
@@ -185,8 +184,8 @@ class ShowsTheFirstSince(MemoryDataProvider):
 
     def _changes(self, view, resource_type, within=None):
         for change in super()._changes(view, resource_type, within):
-            scope = (view.request.tenant, view.request.fhir_version, resource_type)
-            versions = self._versions(scope, change.stored.id)
+            key = TypeKey.of(view.request, resource_type).resource(change.stored.id)
+            versions = self._versions(key)
             yield next(each for each in versions if is_shown(view, each))
 
 

@@ -8,7 +8,7 @@ from tests.testing.on_memory import OnMemoryProvider
 
 
 class MissesNothing(MemoryDataProvider):
-    async def missing(self, tenant, fhir_version, resource_type, ids, *, at=None):
+    async def missing(self, key, ids, *, at=None):
         return set()
 
 
@@ -18,8 +18,8 @@ class TestMissesNothing(OnMemoryProvider):
 
 
 class MissesAsOfNow(MemoryDataProvider):
-    async def missing(self, tenant, fhir_version, resource_type, ids, *, at=None):
-        return await super().missing(tenant, fhir_version, resource_type, ids)
+    async def missing(self, key, ids, *, at=None):
+        return await super().missing(key, ids)
 
 
 class TestMissesAsOfNow(OnMemoryProvider):
@@ -60,9 +60,9 @@ class TestLooksUpSomeIdsOnly(OnMemoryProvider):
 
 
 class FetchesWhatIsCurrent(MemoryDataProvider):
-    async def fetch(self, tenant, fhir_version, resource_type, ids, *, at):
+    async def fetch(self, key, ids, *, at):
         now = await self.transaction_time()
-        return await super().fetch(tenant, fhir_version, resource_type, ids, at=now)
+        return await super().fetch(key, ids, at=now)
 
 
 class TestFetchesWhatIsCurrent(OnMemoryProvider):
@@ -71,10 +71,11 @@ class TestFetchesWhatIsCurrent(OnMemoryProvider):
 
 
 class FetchesFromAllTenants(MemoryDataProvider):
-    async def fetch(self, tenant, fhir_version, resource_type, ids, *, at):
+    async def fetch(self, key, ids, *, at):
         found = Batch()
-        for each in {scope[0] for scope in self._scopes}:
-            batch = await super().fetch(each, fhir_version, resource_type, ids, at=at)
+        for each in {other.tenant for other in self._collections}:
+            other = msgspec.structs.replace(key, tenant=each)
+            batch = await super().fetch(other, ids, at=at)
             found = batch if batch.lines else found
         return found
 

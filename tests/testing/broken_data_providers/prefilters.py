@@ -6,6 +6,7 @@ from helios_core.fhir.search import AnyOf, AnyTerm
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.model.exports import Level
 from helios_core.storage.data_provider import Put
+from helios_core.storage.keys import TypeKey
 from helios_core.testing import corpus
 from tests.testing.broken_data_providers.asking import asking
 from tests.testing.on_memory import OnMemoryProvider
@@ -152,8 +153,7 @@ class NeedsAnIndexToLookInto(MemoryDataProvider):
     """There is none before the first resource of a type."""
 
     def read_candidates(self, view, shard, prefilter, *, batch_bytes):
-        request = view.request
-        _ = dict(self._scopes)[request.tenant, request.fhir_version, shard.resource_type]
+        _ = dict(self._collections)[TypeKey.of(view.request, shard.resource_type)]
         return super().read_candidates(view, shard, prefilter, batch_bytes=batch_bytes)
 
 

@@ -10,10 +10,10 @@ from tests.testing.on_memory import OnMemoryProvider
 
 
 class FindsOldVersions(MemoryDataProvider):
-    async def search(self, tenant, fhir_version, query, *, count, after=None):
-        page = await super().search(tenant, fhir_version, query, count=count, after=after)
-        scope = self._scopes[tenant, fhir_version, query.filter.resource_type]
-        gone = [v[0].stored for v in scope.values() if v[-1].stored.content is None]
+    async def search(self, key, query, *, count, after=None):
+        page = await super().search(key, query, count=count, after=after)
+        versions = self._collections[key].values()
+        gone = [v[0].stored for v in versions if v[-1].stored.content is None]
         return msgspec.structs.replace(page, resources=[*page.resources, *gone])
 
 
@@ -23,11 +23,11 @@ class TestFindsOldVersions(OnMemoryProvider):
 
 
 class SearchesAllTenants(MemoryDataProvider):
-    async def search(self, tenant, fhir_version, query, *, count, after=None):
+    async def search(self, key, query, *, count, after=None):
         found = []
-        for place, version, kind in list(self._scopes):
-            if kind == query.filter.resource_type:
-                page = await super().search(place, version, query, count=100)
+        for other in list(self._collections):
+            if other.resource_type == key.resource_type:
+                page = await super().search(other, query, count=100)
                 found += page.resources
         return SearchPage(resources=found, next=None)
 
@@ -40,9 +40,9 @@ class TestSearchesAllTenants(OnMemoryProvider):
 class NeedsSomethingToSearch(MemoryDataProvider):
     """There is nothing to look into before the first resource of a type."""
 
-    async def search(self, tenant, fhir_version, query, *, count, after=None):
-        _ = dict(self._scopes)[tenant, fhir_version, query.filter.resource_type]
-        return await super().search(tenant, fhir_version, query, count=count, after=after)
+    async def search(self, key, query, *, count, after=None):
+        _ = dict(self._collections)[key]
+        return await super().search(key, query, count=count, after=after)
 
 
 class TestNeedsSomethingToSearch(OnMemoryProvider):
@@ -51,8 +51,8 @@ class TestNeedsSomethingToSearch(OnMemoryProvider):
 
 
 class ForgetsTheContentOfMatches(MemoryDataProvider):
-    async def search(self, tenant, fhir_version, query, *, count, after=None):
-        page = await super().search(tenant, fhir_version, query, count=count, after=after)
+    async def search(self, key, query, *, count, after=None):
+        page = await super().search(key, query, count=count, after=after)
         bare = [msgspec.structs.replace(each, content=b"{}") for each in page.resources]
         return msgspec.structs.replace(page, resources=bare)
 
@@ -63,8 +63,8 @@ class TestForgetsTheContentOfMatches(OnMemoryProvider):
 
 
 class LosesAMatchPerPage(MemoryDataProvider):
-    async def search(self, tenant, fhir_version, query, *, count, after=None):
-        page = await super().search(tenant, fhir_version, query, count=count, after=after)
+    async def search(self, key, query, *, count, after=None):
+        page = await super().search(key, query, count=count, after=after)
         start = 0 if after is None else 1
         return msgspec.structs.replace(page, resources=page.resources[start:])
 
@@ -77,8 +77,8 @@ class TestLosesAMatchPerPage(OnMemoryProvider):
 class PagesByOffset(MemoryDataProvider):
     """The next page begins at a number, whatever came or went before it."""
 
-    async def search(self, tenant, fhir_version, query, *, count, after=None):
-        page = await super().search(tenant, fhir_version, query, count=100_000)
+    async def search(self, key, query, *, count, after=None):
+        page = await super().search(key, query, count=100_000)
         start = int(after or 0)
         following = str(start + count) if len(page.resources) > start + count else None
         return SearchPage(resources=page.resources[start : start + count], next=following)
@@ -95,12 +95,12 @@ class TestPagesByOffset(OnMemoryProvider):
 class SearchesForAnyId(MemoryDataProvider):
     """Of several `_id` parameters, one has to fit."""
 
-    async def search(self, tenant, fhir_version, query, *, count, after=None):
+    async def search(self, key, query, *, count, after=None):
         prefilter = query.filter.prefilter()
         if isinstance(prefilter, AllOf) and all(isinstance(p, AnyId) for p in prefilter.parts):
             ids = {each for part in prefilter.parts for each in part.ids}
             query = _answering(query, lambda resource: resource["id"] in ids)
-        return await super().search(tenant, fhir_version, query, count=count, after=after)
+        return await super().search(key, query, count=count, after=after)
 
 
 def _answering(query, test):
@@ -116,8 +116,8 @@ class TestSearchesForAnyId(OnMemoryProvider):
 
 
 class ExcludesBounds(MemoryDataProvider):
-    async def search(self, tenant, fhir_version, query, *, count, after=None):
-        page = await super().search(tenant, fhir_version, query, count=count, after=after)
+    async def search(self, key, query, *, count, after=None):
+        page = await super().search(key, query, count=count, after=after)
         bounds = {*_bounds(query.filter.prefilter())}
         inside = [e for e in page.resources if e.last_updated not in bounds]
         return msgspec.structs.replace(page, resources=inside)
@@ -139,10 +139,10 @@ class TestExcludesBounds(OnMemoryProvider):
 class SearchesWithTheIndexAlone(MemoryDataProvider):
     """What no index can tell is taken to be so."""
 
-    async def search(self, tenant, fhir_version, query, *, count, after=None):
+    async def search(self, key, query, *, count, after=None):
         if query.filter.prefilter() is None:
             query = _answering(query, lambda _: True)
-        return await super().search(tenant, fhir_version, query, count=count, after=after)
+        return await super().search(key, query, count=count, after=after)
 
 
 class TestSearchesWithTheIndexAlone(OnMemoryProvider):
@@ -157,9 +157,9 @@ class TestSearchesWithTheIndexAlone(OnMemoryProvider):
 class SortsById(MemoryDataProvider):
     """Whatever order is asked for."""
 
-    async def search(self, tenant, fhir_version, query, *, count, after=None):
+    async def search(self, key, query, *, count, after=None):
         query = msgspec.structs.replace(query, order=SortOrder.ID)
-        return await super().search(tenant, fhir_version, query, count=count, after=after)
+        return await super().search(key, query, count=count, after=after)
 
 
 class TestSortsById(OnMemoryProvider):
@@ -171,8 +171,8 @@ class TestSortsById(OnMemoryProvider):
 
 
 class CountsThePage(MemoryDataProvider):
-    async def search(self, tenant, fhir_version, query, *, count, after=None):
-        page = await super().search(tenant, fhir_version, query, count=count, after=after)
+    async def search(self, key, query, *, count, after=None):
+        page = await super().search(key, query, count=count, after=after)
         return msgspec.structs.replace(page, total=len(page.resources))
 
 

@@ -2,6 +2,7 @@
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.memory.data_provider import MemoryDataProvider
+from helios_core.storage.keys import ResourceKey
 from tests.testing.broken_data_providers.asking import asking
 from tests.testing.on_memory import OnMemoryProvider
 
@@ -10,7 +11,7 @@ class IgnoresTheTenant(MemoryDataProvider):
     """All tenants look into one store."""
 
     def _changes(self, view, resource_type, within=None):
-        for tenant in sorted({tenant for tenant, _, _ in self._scopes}):
+        for tenant in sorted({key.tenant for key in self._collections}):
             yield from super()._changes(asking(view, tenant=tenant), resource_type, within)
 
 
@@ -36,8 +37,8 @@ class TestIgnoresTheFHIRVersion(OnMemoryProvider):
 
 
 class StoresAllTenantsTogether(MemoryDataProvider):
-    def _versions(self, scope, resource_id):
-        return super()._versions(("clinic", FHIRVersion.R4, scope[2]), resource_id)
+    def _versions(self, key):
+        return super()._versions(ResourceKey("clinic", FHIRVersion.R4, key.resource_type, key.id))
 
 
 class TestStoresAllTenantsTogether(OnMemoryProvider):

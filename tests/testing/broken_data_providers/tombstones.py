@@ -2,6 +2,7 @@
 
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.memory.versions import current_version, is_shown
+from helios_core.storage.keys import TypeKey
 from tests.testing.on_memory import OnMemoryProvider
 
 
@@ -56,12 +57,11 @@ class NamesWhatCameBack(MemoryDataProvider):
     """Whatever was deleted since is named, though it was written again."""
 
     async def read_deleted(self, view, shard, *, batch_rows):
-        request = view.request
-        scope = self._scopes[request.tenant, request.fhir_version, shard.resource_type]
-        for resource_id, versions in scope.items():
+        key = TypeKey.of(view.request, shard.resource_type)
+        for resource_id, versions in self._collections[key].items():
             deletions = [v for v in versions if v.stored.content is None and is_shown(view, v)]
             past = current_version(deletions, view.transaction_time)
-            if request.since is not None and past is not None:
+            if view.request.since is not None and past is not None:
                 yield [resource_id]
 
 
@@ -82,10 +82,10 @@ class TestNamesAllDeletionsAtOnce(OnMemoryProvider):
 
 class LooksForDeletionsWhileReading(MemoryDataProvider):
     async def read_deleted(self, view, shard, *, batch_rows):
-        request = view.request
+        key = TypeKey.of(view.request, shard.resource_type)
         async for ids in super().read_deleted(view, shard, batch_rows=batch_rows):
-            scope = self._scopes[request.tenant, request.fhir_version, shard.resource_type]
-            yield [each for each in ids if scope[each][-1].stored.content is None]
+            versions = self._collections[key]
+            yield [each for each in ids if versions[each][-1].stored.content is None]
 
 
 class TestLooksForDeletionsWhileReading(OnMemoryProvider):

@@ -6,7 +6,9 @@ import msgspec
 
 from helios_core.errors import VersionConflict
 from helios_core.memory.data_provider import MemoryDataProvider
+from helios_core.memory.versions import change_target
 from helios_core.storage.data_provider import AppliedChange, ChangeResult, Put
+from helios_core.storage.keys import ResourceKey, TypeKey
 from tests.testing.on_memory import OnMemoryProvider
 
 
@@ -41,10 +43,9 @@ class MistakesRevivalForNoChange(MemoryDataProvider):
         applied = []
         for change in changes:
             if isinstance(change, Put):
-                scope = (tenant, fhir_version, change.resource.resource_type)
-                hashes = [v.content_hash for v in self._versions(scope, change.resource.id)]
-                if change.resource.content_hash in hashes:
-                    versions = self._versions(scope, change.resource.id)
+                key = ResourceKey(tenant, fhir_version, *change_target(change))
+                versions = self._versions(key)
+                if change.resource.content_hash in [v.content_hash for v in versions]:
                     applied.append(_unchanged(versions[-1]))
                     continue
             applied += await super().write(tenant, fhir_version, [change])
@@ -123,8 +124,7 @@ class ComparesThenWrites(MemoryDataProvider):
 
     async def write(self, tenant, fhir_version, changes):
         for change in changes:
-            about = change.resource if isinstance(change, Put) else change
-            versions = self._versions((tenant, fhir_version, about.resource_type), about.id)
+            versions = self._versions(ResourceKey(tenant, fhir_version, *change_target(change)))
             if change.if_match not in (None, len(versions)):
                 raise VersionConflict
         await asyncio.sleep(0)
@@ -144,10 +144,10 @@ class LosesConcurrentWrites(MemoryDataProvider):
     """Reads, gives others their turn, then writes what it has read."""
 
     async def write(self, tenant, fhir_version, changes):
-        before = {scope: dict(kept) for scope, kept in self._scopes.items()}
+        before = {key: dict(kept) for key, kept in self._collections.items()}
         await asyncio.sleep(0)
-        self._scopes.clear()
-        self._scopes.update(before)
+        self._collections.clear()
+        self._collections.update(before)
         return await super().write(tenant, fhir_version, changes)
 
 
@@ -181,11 +181,11 @@ class AcknowledgesOnly(MemoryDataProvider):
     """Says it has written, and has not."""
 
     async def write(self, tenant, fhir_version, changes):
-        kept = {scope: dict(versions) for scope, versions in self._scopes.items()}
+        kept = {key: dict(versions) for key, versions in self._collections.items()}
         applied = await super().write(tenant, fhir_version, changes)
         if any(each.outcome is ChangeResult.UPDATED for each in applied):
-            self._scopes.clear()
-            self._scopes.update(kept)
+            self._collections.clear()
+            self._collections.update(kept)
         return applied
 
 
@@ -201,10 +201,11 @@ class DeletesTwice(MemoryDataProvider):
         applied = await super().write(tenant, fhir_version, changes)
         for change, result in zip(changes, applied, strict=True):
             if result.outcome is ChangeResult.ABSENT and result.version_id:
-                scope = self._scopes[tenant, fhir_version, change.resource_type]
-                last = scope[change.id][-1]
-                stored = msgspec.structs.replace(last.stored, version_id=result.version_id + 1)
-                scope[change.id].append(msgspec.structs.replace(last, stored=stored))
+                key = TypeKey(tenant, fhir_version, change.resource_type)
+                versions = self._collections[key][change.id]
+                last = versions[-1].stored
+                stored = msgspec.structs.replace(last, version_id=result.version_id + 1)
+                versions.append(msgspec.structs.replace(versions[-1], stored=stored))
         return applied
 
 
@@ -216,8 +217,8 @@ class TestDeletesTwice(OnMemoryProvider):
 class ForgetsContents(MemoryDataProvider):
     """Earlier versions lose their content."""
 
-    async def get_version(self, *place):
-        version = await super().get_version(*place)
+    async def get_version(self, key, version_id):
+        version = await super().get_version(key, version_id)
         return None if version is None else msgspec.structs.replace(version, content=None)
 
 
@@ -227,8 +228,9 @@ class TestForgetsContents(OnMemoryProvider):
 
 
 class TellsTheHistoryOfOthers(MemoryDataProvider):
-    async def history(self, tenant, *rest, count, before=None):
-        return await super().history("hospital", *rest, count=count, before=before)
+    async def history(self, key, *, count, before=None):
+        other = msgspec.structs.replace(key, tenant="hospital")
+        return await super().history(other, count=count, before=before)
 
 
 class TestTellsTheHistoryOfOthers(OnMemoryProvider):
