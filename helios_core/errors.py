@@ -1,49 +1,49 @@
 """
-Everything that can go wrong, sorted by who must act.
+All errors, sorted by who must act.
 
 HeliosError
 ├── RequestError          the client must change the request
 │   ├── InvalidRequest        malformed or not allowed as sent
-│   │   ├── InvalidParameter      a parameter value that cannot mean anything
+│   │   ├── InvalidParameter      a parameter value that is not valid
 │   │   ├── UnsupportedParameter  a parameter or value this server does not implement
-│   │   ├── InvalidResource       a body that is not the FHIR resource it should be
-│   │   └── TooCostly             a search that would have to look at too much
-│   ├── ResourceNotFound      no such resource, or none of that version
-│   │   └── ResourceDeleted       it was there once
-│   ├── JobNotFound           no such export, or not this caller's
+│   │   ├── InvalidResource       a body that is not a valid FHIR resource
+│   │   └── TooCostly             a search that would have to read too much
+│   ├── ResourceNotFound      no such resource or version
+│   │   └── ResourceDeleted       the resource has been deleted
+│   ├── JobNotFound           no such export of this caller
 │   ├── PartNotFound          no such file in this export
-│   ├── VersionConflict       If-Match named another version than the current one
-│   ├── MultipleMatches       several resources match where one must
-│   ├── ResourceExists        a resource to be created has an id that is taken
-│   ├── TooManyExports        the tenant's cap of active exports is reached
+│   ├── VersionConflict       If-Match does not name the current version
+│   ├── MultipleMatches       several resources match where one is needed
+│   ├── ResourceExists        the id of a resource to be created is taken
+│   ├── TooManyExports        the tenant has its maximum of active exports
 │   └── BodyTooLarge          the body exceeds HFS_MAX_BODY_BYTES
-├── BackendError          the operator must act, later
-│   ├── BackendUnavailable    worth another try: busy, down, out of space
-│   └── PartMissing           a published part is gone: our fault, never a 404
-├── ConfigurationError    the operator must act, now: the process does not start
+├── BackendError          the operator must act, while the process runs
+│   ├── BackendUnavailable    a retry may succeed: busy, down, out of space
+│   └── PartMissing           a published part is missing: a server error, never a 404
+├── ConfigurationError    the operator must act: the process does not start
 │   ├── UnknownPlugin         a setting names a plugin that is not installed
-│   ├── BrokenPlugin          an installed plugin cannot be imported or breaks the contract
+│   ├── BrokenPlugin          an installed plugin cannot be imported or violates the contract
 │   ├── DuplicatePlugin       two distributions claim one name
 │   └── SchemaOutdated        the database needs `helios migrate`
-└── LeaseLost             nobody: the worker stops and another one has the shard
+└── LeaseLost             nobody: the worker stops; another worker has the shard
 
-Every class carries the FHIR issue code its OperationOutcome shows; HTTP statuses are the business
-of `helios_core.http.errors` alone. A message says what was found, what was expected and what to
-do, and never holds resource content, a patient's id, a search value, a token or a signed URL.
+Every class has the FHIR issue code of its OperationOutcome; only `helios_core.http.errors` knows
+HTTP statuses. A message says what was found, what was expected and what to do, and never contains
+resource content, a patient's id, a search value, a token or a signed URL.
 """
 
 from typing import ClassVar
 
 
 class HeliosError(Exception):
-    """The root of every error this project raises on purpose."""
+    """The base class of every error that Helios raises on purpose."""
 
     code: ClassVar[str] = "exception"
     """The FHIR issue-type code (http://hl7.org/fhir/issue-type)."""
 
 
 class RequestError(HeliosError):
-    """The client has to change the request before trying again."""
+    """The client has to change the request before it retries."""
 
     code = "invalid"
 
@@ -53,43 +53,43 @@ class InvalidRequest(RequestError):
 
 
 class InvalidParameter(InvalidRequest):
-    """A parameter's value cannot mean anything."""
+    """The value of a parameter is not valid."""
 
     code = "value"
 
 
 class UnsupportedParameter(InvalidRequest):
-    """A parameter, or this value of it, is something the server does not implement."""
+    """The server does not implement a parameter, or this value of it."""
 
     code = "not-supported"
 
 
 class InvalidResource(InvalidRequest):
-    """A body is not the FHIR resource it should be."""
+    """A body is not a valid FHIR resource of the expected type."""
 
     code = "structure"
 
 
 class TooCostly(InvalidRequest):
-    """Answering would take more than one request may; the client has to narrow it."""
+    """The request would take more resources than one request may; the client has to narrow it."""
 
     code = "too-costly"
 
 
 class ResourceNotFound(RequestError):
-    """No resource of that type and id, or none of that version, is stored."""
+    """No resource of that type and id is stored, or no such version of it."""
 
     code = "not-found"
 
 
 class ResourceDeleted(ResourceNotFound):
-    """The resource was stored once and has been deleted since."""
+    """The resource has been deleted."""
 
     code = "deleted"
 
 
 class JobNotFound(RequestError):
-    """No export of that id belongs to the caller; whether it exists elsewhere is not told."""
+    """No export of that id belongs to the caller; another caller may have one."""
 
     code = "not-found"
 
@@ -101,25 +101,25 @@ class PartNotFound(RequestError):
 
 
 class VersionConflict(RequestError):
-    """The version named by the client is not the current one."""
+    """The version that the client named is not the current one."""
 
     code = "conflict"
 
 
 class MultipleMatches(RequestError):
-    """Several resources match the condition of a change that is about one."""
+    """Several resources match the condition of a change to one resource."""
 
     code = "multiple-matches"
 
 
 class ResourceExists(RequestError):
-    """A resource would be created, but there is one of that id that is not meant."""
+    """A resource would be created with the id of an existing one that the condition excludes."""
 
     code = "duplicate"
 
 
 class TooManyExports(RequestError):
-    """The tenant has as many active exports as it may have."""
+    """The tenant has the maximum number of active exports."""
 
     code = "throttled"
 
@@ -131,19 +131,19 @@ class BodyTooLarge(RequestError):
 
 
 class BackendError(HeliosError):
-    """A backend failed; the operator has to look."""
+    """A backend failed; the operator has to find out why."""
 
     code = "exception"
 
 
 class BackendUnavailable(BackendError):
-    """A backend cannot answer now (busy, down, out of space); another try may succeed."""
+    """A backend cannot respond now (busy, down, out of space); a retry may succeed."""
 
     code = "transient"
 
 
 class PartMissing(BackendError, FileNotFoundError):
-    """A published part is gone from the output store."""
+    """A published part is missing from the output store."""
 
     code = "no-store"
 
@@ -157,7 +157,7 @@ class UnknownPlugin(ConfigurationError):
 
 
 class BrokenPlugin(ConfigurationError):
-    """An installed plugin cannot be imported or does not keep the contract."""
+    """An installed plugin cannot be imported or violates the contract of the hooks."""
 
 
 class DuplicatePlugin(ConfigurationError):
@@ -165,8 +165,8 @@ class DuplicatePlugin(ConfigurationError):
 
 
 class SchemaOutdated(ConfigurationError):
-    """The database's schema is older than the code; `helios migrate` brings it up to date."""
+    """The schema of the database is older than the code; `helios migrate` updates it."""
 
 
 class LeaseLost(HeliosError):
-    """A newer lease exists or the job was ended; the holder may write nothing more."""
+    """A newer lease exists or the job has ended; the holder may write nothing more."""

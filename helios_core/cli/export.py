@@ -116,7 +116,7 @@ def verification_table(report: VerificationReport) -> Group:
     """Render for every type whether all of it is there."""
     types = new_table("list", "type", "resources", "bytes", "verdict")
     for finding in report.findings:
-        amounts = (f"{finding.found.count:,}", f"{finding.found.bytes:,}")
+        amounts = (f"{finding.tally.count:,}", f"{finding.tally.bytes:,}")
         verdict = f"{finding.verdict}: {finding.reason}" if finding.reason else finding.verdict
         types.add_row(*map(escape, (finding.kind, finding.type, *amounts, verdict)))
     complete = "complete" if report.ok else "NOT complete"

@@ -1,4 +1,4 @@
-"""A client of any Bulk Data server: kick off, wait, download, verify, delete."""
+"""The client of any Bulk Data server: kick off, poll, download, check the counts, delete."""
 
 import asyncio
 import contextlib
@@ -30,33 +30,33 @@ from helios_core.model.exports import Level
 _FHIR_JSON = "application/fhir+json"
 _TIMEOUT = httpx.Timeout(60, connect=10)
 _FIRST_WAIT = timedelta(seconds=1)
-_LONGEST_WAIT = timedelta(seconds=30)
-_PATIENCE_AT_THE_END = 10.0
+_MAX_WAIT = timedelta(seconds=30)
+_DELETE_SECONDS = 10.0
 
 
 class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What to export from where (Bulk Data 2.0.0, Bulk Data Kick-off Request)."""
+    """What to export, and from which server (Bulk Data 2.0.0, Bulk Data Kick-off Request)."""
 
     base_url: str
     level: Level = Level.SYSTEM
     group_id: str | None = None
     types: Sequence[str] = ()
-    """Resource types, empty for all of them."""
+    """Resource types; empty for all."""
     since: str | None = None
     until: str | None = None
     headers: Mapping[str, str] = {}
-    """Headers for every request to the server itself, for example of its tenant."""
+    """Headers of every request to the server itself, for example X-Tenant-ID."""
 
     @property
     def url(self) -> str:
-        """The kick-off address, without the query."""
+        """The kick-off URL without its query."""
         folders = {Level.SYSTEM: "", Level.PATIENT: "Patient/"}
         folder = folders.get(self.level, f"Group/{self.group_id}/")
         return f"{self.base_url.rstrip('/')}/{folder}$export"
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The kick-off parameters as a resource, without lists joined by commas."""
+        """The kick-off parameters as a FHIR resource, one parameter for each type."""
         named = [("_type", name) for name in self.types]
         named += [("_since", self.since or ""), ("_until", self.until or "")]
         entries = [{"name": name, "valueString": value} for name, value in named if value]
@@ -64,13 +64,13 @@ class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def query(self) -> dict[str, str]:
-        """The kick-off parameters."""
+        """The kick-off parameters as a query."""
         named = {"_type": ",".join(self.types), "_since": self.since, "_until": self.until}
         return {name: value for name, value in named.items() if value}
 
 
 class ExportPhase(StrEnum):
-    """What a client is doing."""
+    """What the client is doing."""
 
     STARTING = "starting"
     EXPORTING = "exporting"
@@ -79,18 +79,18 @@ class ExportPhase(StrEnum):
 
 
 class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far an export and its download are."""
+    """The progress of an export and its download."""
 
     phase: ExportPhase
     message: str = ""
-    """What the server says in X-Progress."""
+    """The server's X-Progress header."""
     files_done: int = 0
     files_total: int = 0
     lines_done: int = 0
     lines_total: int = 0
-    """The sum of the manifest's counts, 0 where it has none."""
+    """The sum of the counts in the manifest; 0 if it has none."""
     bytes_received: int = 0
-    """Bytes over the wire, after compression."""
+    """Bytes received, compressed if the server compresses them."""
 
 
 class ExportedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +105,7 @@ class ExportedFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What an export gave; every count of the manifest has been checked."""
+    """The result of an export; every count in the manifest has been checked."""
 
     status_url: str
     transaction_time: str
@@ -113,56 +113,56 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The manifest as it was sent."""
     files: tuple[ExportedFile, ...]
     deleted: bool
-    """Whether the server has forgotten the export, as it was asked to."""
+    """Whether the server confirmed that it deleted the export."""
     seconds: float
 
     @property
     def lines(self) -> int:
-        """How many resources there are in the output files."""
+        """The number of resources in the output files."""
         return sum(file.lines for file in self.files if file.kind == "output")
 
 
 async def export(
-    order: ClientRequest,
+    request: ClientRequest,
     folder: Path,
     *,
     parallel: int = 5,
     on_progress: Callable[[ExportProgress], None] = lambda _: None,
 ) -> ExportSummary:
     """
-    Export, download everything into `folder`, verify the counts, and delete the export.
+    Export, download all files into `folder`, check the counts, and delete the export.
 
     The export is deleted on the server whether the download succeeds, fails or is cancelled.
 
     Raises:
-        ExportFailed: The server refused or failed the export, cannot be reached, or a file does
-            not hold what the manifest announced.
+        ExportFailed: The server refused or failed the export or cannot be reached, a file does
+            not have as many lines as the manifest says, or `folder` cannot be written to.
     """
-    if not order.base_url.startswith(("http://", "https://")):
-        raise ExportFailed(f"{order.base_url!r} is not an http or https address")
+    if not request.base_url.startswith(("http://", "https://")):
+        raise ExportFailed(f"{request.base_url!r} is not an http or https address")
     async with httpx.AsyncClient(timeout=_TIMEOUT, follow_redirects=True) as client:
         try:
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-            return await _Export(order, client, parallel, on_progress=on_progress).run(folder)
+            return await _Export(request, client, parallel, on_progress=on_progress).run(folder)
         except httpx.TransportError as error:
             reason = f"{type(error).__name__} {error}".strip()
-            raise ExportFailed(f"{order.base_url} cannot be reached: {reason}") from error
+            raise ExportFailed(f"{request.base_url} cannot be reached: {reason}") from error
         except OSError as error:
             raise ExportFailed(f"{folder} cannot be written to: {error}") from error
 
 
 class _Export:
-    """One export from kick-off to DELETE."""
+    """One export, from kick-off to DELETE."""
 
     def __init__(
         self,
-        order: ClientRequest,
+        request: ClientRequest,
         client: httpx.AsyncClient,
         parallel: int,
         *,
         on_progress: Callable[[ExportProgress], None],
     ) -> None:
-        self._order = order
+        self._request = request
         self._client = client
         self._slots = asyncio.Semaphore(parallel)
         self._on_progress = on_progress
@@ -171,14 +171,14 @@ class _Export:
 
     async def run(self, folder: Path) -> ExportSummary:
         started = time.monotonic()
-        self._tell()
+        self._report()
         async with self._job() as status_url:
-            sent = await self._finished(status_url)
+            sent = await self._wait_for_manifest(status_url)
             manifest = read_manifest(sent)
             await asyncio.to_thread((folder / "manifest.json").write_bytes, sent)
-            links = FileURLs(self._order.base_url, partial(self._finished, status_url))
-            files = await self._files(manifest, links, folder)
-        self._tell(phase=ExportPhase.DONE)
+            urls = FileURLs(self._request.base_url, partial(self._wait_for_manifest, status_url))
+            files = await self._download_all(manifest, urls, folder)
+        self._report(phase=ExportPhase.DONE)
         return ExportSummary(
             status_url=status_url,
             transaction_time=manifest.transaction_time,
@@ -200,106 +200,110 @@ class _Export:
         on=should_retry_unsent, attempts=5, timeout=None, wait_initial=0.2, wait_jitter=0.2
     )
     async def _kick_off(self) -> str:
-        headers = {"Accept": _FHIR_JSON, "Prefer": "respond-async"} | dict(self._order.headers)
+        headers = {"Accept": _FHIR_JSON, "Prefer": "respond-async"} | dict(self._request.headers)
         response = await self._client.get(
-            self._order.url, params=self._order.query, headers=headers
+            self._request.url, params=self._request.query, headers=headers
         )
         if response.status_code == httpx.codes.METHOD_NOT_ALLOWED:
-            # Servers of version 4 of the guide take no GET.
+            # Servers of version 4 of the guide need not support GET.
             response = await self._client.post(
-                self._order.url, json=self._order.parameters, headers=headers
+                self._request.url, json=self._request.parameters, headers=headers
             )
         raise_for_refusal(response)
         location = response.headers.get("Content-Location")
         if response.status_code != httpx.codes.ACCEPTED or not location:
             raise ExportFailed(
-                f"the kick-off was answered with {response.status_code} and "
-                f"{'a' if location else 'no'} Content-Location; 202 and one were expected"
+                f"the kick-off returned {response.status_code} with "
+                f"{'a' if location else 'no'} Content-Location; expected was 202 with one"
             )
         return str(response.url.join(location))
 
-    async def _finished(self, status_url: str) -> bytes:
-        """Poll until the manifest is there, as often as the server wants."""
+    async def _wait_for_manifest(self, status_url: str) -> bytes:
+        """Poll until the export is complete, as often as the server asks for."""
         wait = _FIRST_WAIT
         while True:
             response = await self._poll(status_url)
             if response.status_code != httpx.codes.ACCEPTED:
                 return response.content
-            self._tell(phase=ExportPhase.EXPORTING, message=response.headers.get("X-Progress", ""))
-            asked = retry_after(response)
-            await asyncio.sleep((wait if asked is None else asked).total_seconds())
-            wait = min(wait * 2, _LONGEST_WAIT)
+            self._report(
+                phase=ExportPhase.EXPORTING, message=response.headers.get("X-Progress", "")
+            )
+            requested = retry_after(response)
+            await asyncio.sleep((wait if requested is None else requested).total_seconds())
+            wait = min(wait * 2, _MAX_WAIT)
 
     @stamina.retry(
         on=should_retry, attempts=8, timeout=None, wait_initial=0.2, wait_jitter=0.2, wait_max=20
     )
     async def _poll(self, status_url: str) -> httpx.Response:
-        headers = {"Accept": "application/json"} | dict(self._order.headers)
+        headers = {"Accept": "application/json"} | dict(self._request.headers)
         response = await self._client.get(status_url, headers=headers)
         raise_for_refusal(response)
         return response
 
-    async def _files(
-        self, manifest: ReceivedManifest, links: FileURLs, folder: Path
+    async def _download_all(
+        self, manifest: ReceivedManifest, urls: FileURLs, folder: Path
     ) -> list[ExportedFile]:
-        wanted = plan_files(manifest, folder)
-        self._tell(
+        planned = plan_files(manifest, folder)
+        self._report(
             phase=ExportPhase.DOWNLOADING,
-            files_total=len(wanted),
-            lines_total=sum(file.entry.count or 0 for file in wanted),
+            files_total=len(planned),
+            lines_total=sum(file.entry.count or 0 for file in planned),
         )
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._file(file, manifest, links)) for file in wanted]
+                tasks = [
+                    group.create_task(self._download(file, manifest, urls)) for file in planned
+                ]
         except ExceptionGroup as failures:
-            # One reason is enough: whatever else failed did so at the same time.
+            # One reason is enough: the first failure cancelled the other downloads.
             raise failures.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _file(
-        self, wanted: PlannedFile, manifest: ReceivedManifest, links: FileURLs
+    async def _download(
+        self, file: PlannedFile, manifest: ReceivedManifest, urls: FileURLs
     ) -> ExportedFile:
-        url = httpx.URL(self._order.base_url).join(wanted.entry.url)
-        # A signed URL of another host must not see what was meant for the server.
-        trusted = manifest.requires_access_token or _origin(url) == _origin(self._order.base_url)
-        headers = dict(self._order.headers) if trusted else {}
+        url = httpx.URL(self._request.base_url).join(file.entry.url)
+        # Another host, whose URLs are signed, must not receive headers meant for the server.
+        trusted = manifest.requires_access_token or _origin(url) == _origin(self._request.base_url)
+        headers = dict(self._request.headers) if trusted else {}
         async with self._slots:
             download = Download(
-                links.newest(str(url)),
-                wanted.path,
+                urls.latest(str(url)),
+                file.path,
                 headers=headers,
-                renewed=links.renewed,
-                on_bytes=self._received,
+                renew_url=urls.renew,
+                on_bytes=self._report_bytes,
             )
-            got = await download.run(self._client)
-        if wanted.entry.count not in (None, got.lines):
+            downloaded = await download.run(self._client)
+        if file.entry.count not in (None, downloaded.lines):
             raise ExportFailed(
-                f"{wanted.path.name} holds {got.lines} lines; "
-                f"the manifest announced {wanted.entry.count}"
+                f"{file.path.name} has {downloaded.lines} lines; "
+                f"the manifest says {file.entry.count}"
             )
-        self._tell(
+        self._report(
             files_done=self._progress.files_done + 1,
-            lines_done=self._progress.lines_done + got.lines,
+            lines_done=self._progress.lines_done + downloaded.lines,
         )
         return ExportedFile(
-            kind=wanted.kind,
-            type=wanted.entry.type,
-            path=got.path,
-            lines=got.lines,
-            size=got.size,
+            kind=file.kind,
+            type=file.entry.type,
+            path=downloaded.path,
+            lines=downloaded.lines,
+            size=downloaded.size,
         )
 
     async def _delete(self, status_url: str) -> None:
         with contextlib.suppress(httpx.TransportError, TimeoutError):
-            async with asyncio.timeout(_PATIENCE_AT_THE_END):
-                headers = {"Accept": _FHIR_JSON} | dict(self._order.headers)
+            async with asyncio.timeout(_DELETE_SECONDS):
+                headers = {"Accept": _FHIR_JSON} | dict(self._request.headers)
                 response = await self._client.delete(status_url, headers=headers)
                 self._deleted = response.is_success
 
-    def _received(self, count: int) -> None:
-        self._tell(bytes_received=self._progress.bytes_received + count)
+    def _report_bytes(self, count: int) -> None:
+        self._report(bytes_received=self._progress.bytes_received + count)
 
-    def _tell(self, **changes: Any) -> None:  # noqa: ANN401  the fields of Progress
+    def _report(self, **changes: Any) -> None:  # noqa: ANN401  the fields of ExportProgress
         self._progress = msgspec.structs.replace(self._progress, **changes)
         self._on_progress(self._progress)
 

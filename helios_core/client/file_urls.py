@@ -1,4 +1,4 @@
-"""Links that expire, and what a new poll has in their place."""
+"""File URLs that expire, and their replacements from a new poll."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,31 +10,31 @@ from helios_core.client.manifest import read_manifest
 
 class FileURLs:
     """
-    The newest links to the files of one export.
+    The latest URLs of the files of one export.
 
-    A link names the same file as another one that is the same up to the `?`; what comes behind it
-    signs it, and every poll makes that anew.
+    Two URLs that are equal up to the `?` name the same file; the query is a signature, and every
+    poll returns a new one.
     """
 
     def __init__(self, base_url: str, poll: Callable[[], Awaitable[bytes]]) -> None:
         self._base_url = httpx.URL(base_url)
         self._poll = poll
-        self._known = dict[httpx.URL, str]()
+        self._latest = dict[httpx.URL, str]()
         self._polling = asyncio.Lock()
 
-    def newest(self, link: str) -> str:
-        """Give the newest link to what a link names."""
-        return self._known.get(_place(link), link)
+    def latest(self, url: str) -> str:
+        """Return the latest URL of the file that a URL names."""
+        return self._latest.get(_without_query(url), url)
 
-    async def renewed(self, link: str) -> str:
-        """Give a newer link than this one, from a new poll where none is known yet."""
+    async def renew(self, url: str) -> str:
+        """Return a newer URL of the same file; poll for it if no newer one is known yet."""
         async with self._polling:
-            if self.newest(link) == link:
+            if self.latest(url) == url:
                 entries = read_manifest(await self._poll()).entries
                 urls = [self._base_url.join(entry.url) for _, entry in entries]
-                self._known = {_place(url): str(url) for url in urls}
-            return self.newest(link)
+                self._latest = {_without_query(url): str(url) for url in urls}
+            return self.latest(url)
 
 
-def _place(url: httpx.URL | str) -> httpx.URL:
+def _without_query(url: httpx.URL | str) -> httpx.URL:
     return httpx.URL(url).copy_with(query=None)

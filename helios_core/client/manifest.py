@@ -12,13 +12,13 @@ from helios_core.client.errors import ExportFailed
 
 
 class ManifestEntry(msgspec.Struct, frozen=True):
-    """One file of a manifest."""
+    """One file that a manifest lists."""
 
     url: str
     type: str = ""
     count: int | None = None
     extension: Any = None
-    """An object of members, or FHIR Extensions from version 4 on."""
+    """A JSON object, or FHIR Extensions from version 4 on."""
 
 
 class ReceivedManifest(msgspec.Struct, frozen=True, rename="camel"):
@@ -33,18 +33,18 @@ class ReceivedManifest(msgspec.Struct, frozen=True, rename="camel"):
     output_organized_by: str | None = None
     link: Sequence[Any] = ()
     extension: Any = None
-    """As in an entry."""
+    """As in `ManifestEntry`."""
 
     @property
     def entries(self) -> list[tuple[str, ManifestEntry]]:
-        """All the files, each with the list it is in."""
+        """All files, each with the name of its list."""
         names = ("output", "deleted", "error", "outcome")
-        lists: dict[str, Sequence[ManifestEntry]] = {each: getattr(self, each) for each in names}
+        lists: dict[str, Sequence[ManifestEntry]] = {name: getattr(self, name) for name in names}
         return [(kind, entry) for kind, entries in lists.items() for entry in entries]
 
 
 class PlannedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One file to fetch, and where it goes."""
+    """One file to download, and its path on disk."""
 
     kind: str
     """`output`, `deleted`, `error` or, from version 4 on, `outcome`."""
@@ -54,10 +54,10 @@ class PlannedFile(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_manifest(sent: bytes) -> ReceivedManifest:
     """
-    Read what a server sent as the manifest.
+    Parse the manifest that a server sent.
 
     Raises:
-        ExportFailed: It is none.
+        ExportFailed: It is not a manifest.
     """
     try:
         return msgspec.json.decode(sent, type=ReceivedManifest)
@@ -66,19 +66,19 @@ def read_manifest(sent: bytes) -> ReceivedManifest:
 
 
 def plan_files(manifest: ReceivedManifest, folder: Path) -> list[PlannedFile]:
-    """Name every file after its URL's last segment, and make equal names different."""
+    """Name every file after the last segment of its URL; a number makes equal names different."""
     taken: set[str] = {"manifest.json"}
-    wanted = []
+    planned = []
     for number, (kind, entry) in enumerate(manifest.entries, start=1):
         name = _name(entry) or f"{kind}-{number}.ndjson"
         while name in taken:
             name = f"{number}-{name}"
         taken.add(name)
-        wanted.append(PlannedFile(kind=kind, entry=entry, path=folder / name))
-    return wanted
+        planned.append(PlannedFile(kind=kind, entry=entry, path=folder / name))
+    return planned
 
 
 def _name(entry: ManifestEntry) -> str:
     segment = unquote(urlsplit(entry.url).path.rsplit("/", 1)[-1])
-    # What the server calls a file must not choose another folder of ours.
+    # A name that the server chooses must not lead out of the folder.
     return re.sub(r"[^A-Za-z0-9._-]", "_", segment).lstrip(".").removesuffix(".gz")[-200:]

@@ -21,15 +21,15 @@ from helios_core.model.completeness import ALGORITHM, KEY, Tallies, Tally, add_u
 
 CHUNK = 4 * 1024 * 1024
 HEADER = b'{"resourceType":"Parameters"'
-"""How a line begins that heads a block and is no resource (Bulk Data 3.0.0, organizeOutputBy)."""
+"""The start of a block header line, which is no resource (Bulk Data 3.0.0, organizeOutputBy)."""
 
 
 class ProofMissing(HeliosError):
-    """A manifest does not say what its files add up to."""
+    """A manifest has no proof of completeness."""
 
 
 class Verdict(StrEnum):
-    """What became of a proof."""
+    """The result of comparing files with the proof."""
 
     OK = "ok"
     MISMATCH = "mismatch"
@@ -37,12 +37,12 @@ class Verdict(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What the files of one type add up to, against what they should."""
+    """What the files of one type add up to, and whether it is what the proof says."""
 
     kind: str
     """The list of the manifest."""
     type: str
-    found: Tally
+    tally: Tally
     verdict: Verdict
     reason: str = ""
 
@@ -53,11 +53,11 @@ class VerificationReport(msgspec.Struct, frozen=True, kw_only=True):
     transaction_time: str
     findings: tuple[Finding, ...]
     continued: bool
-    """Whether the manifest is a page that others follow."""
+    """Whether the manifest is a page that is followed by another."""
 
     @property
     def ok(self) -> bool:
-        """Whether everything the manifest lists is there, and unchanged."""
+        """Whether everything that the manifest lists is present and unchanged."""
         return all(finding.verdict is Verdict.OK for finding in self.findings)
 
 
@@ -65,19 +65,19 @@ def verify(manifest: bytes, folder: Path) -> VerificationReport:
     """
     Compare files with the proof in their manifest.
 
-    Files are looked for under the names that `helios export` gives them, the last segments of
-    their URLs, also with `.gz` behind it.
+    The files have the names that `helios export` writes, the last segments of their URLs, or these
+    with `.gz` appended.
 
     Raises:
         ExportFailed: The manifest cannot be read.
-        NoProof: It carries no proof, or one of another kind.
+        ProofMissing: It has no proof, or one of another kind.
     """
     received = read_manifest(manifest)
     expected = _proof(received)
     files = dict[tuple[str, str], list[PlannedFile]]()
-    for wanted in plan_files(received, folder):
-        key = wanted.kind, _group(received, wanted.kind, wanted.entry)
-        files.setdefault(key, []).append(wanted)
+    for file in plan_files(received, folder):
+        key = file.kind, _type(received, file.kind, file.entry)
+        files.setdefault(key, []).append(file)
     proven = {(kind, name) for kind, types in expected.items() for name in types}
     organized = received.output_organized_by is not None
     return VerificationReport(
@@ -96,7 +96,7 @@ def verify(manifest: bytes, folder: Path) -> VerificationReport:
 
 
 def verify_if_proven(manifest: bytes, folder: Path) -> VerificationReport | None:
-    """Compare as `verify` does, or give None for a manifest without a proof."""
+    """Return what `verify` does, or None if the manifest has no proof."""
     try:
         return verify(manifest, folder)
     except ProofMissing:
@@ -107,59 +107,59 @@ def _finding(
     key: tuple[str, str], files: list[PlannedFile], *, expected: Tally | None, organized: bool
 ) -> Finding:
     kind, name = key
-    present = [(wanted, _present(wanted.path)) for wanted in files]
-    absent = [wanted.path.name for wanted, path in present if path is None]
-    found = Tally()
+    paths = [(file, _find(file.path)) for file in files]
+    absent = [file.path.name for file, path in paths if path is None]
+    tally = Tally()
     try:
-        for _, path in present:
+        for _, path in paths:
             if path is not None:
-                found += _tally(path, organized=organized)
-        verdict, reason = _judged(expected, found, absent)
+                tally += _tally(path, organized=organized)
+        verdict, reason = _compare(expected, tally, absent)
     except (OSError, EOFError, zlib.error) as error:
         verdict, reason = Verdict.MISMATCH, f"a file cannot be read ({type(error).__name__})"
-    return Finding(kind=kind, type=name, found=found, verdict=verdict, reason=reason)
+    return Finding(kind=kind, type=name, tally=tally, verdict=verdict, reason=reason)
 
 
-def _judged(expected: Tally | None, found: Tally, absent: list[str]) -> tuple[Verdict, str]:
+def _compare(expected: Tally | None, tally: Tally, absent: list[str]) -> tuple[Verdict, str]:
     if absent:
         return Verdict.MISSING, f"no file {', '.join(absent)}"
     if expected is None:
-        return Verdict.MISMATCH, "the proof does not speak of it"
-    if found.count != expected.count:
+        return Verdict.MISMATCH, "the proof does not mention it"
+    if tally.count != expected.count:
         return Verdict.MISMATCH, f"{expected.count:,} resources were exported"
-    if found.bytes != expected.bytes:
+    if tally.bytes != expected.bytes:
         return Verdict.MISMATCH, f"{expected.bytes:,} bytes were exported"
-    if found.digest != expected.digest:
-        return Verdict.MISMATCH, "the content is not what was exported"
+    if tally.digest != expected.digest:
+        return Verdict.MISMATCH, "the content differs from what was exported"
     return Verdict.OK, ""
 
 
-def _group(manifest: ReceivedManifest, kind: str, entry: ManifestEntry) -> str:
-    """Give under which type a file counts, as the server that made the proof does."""
+def _type(manifest: ReceivedManifest, kind: str, entry: ManifestEntry) -> str:
+    """Return the type under which the proof counts a file."""
     if entry.type:
         return entry.type
-    named = {"deleted": "Bundle", "error": "OperationOutcome", "outcome": "OperationOutcome"}
-    return named.get(kind, manifest.output_organized_by or "")
+    types = {"deleted": "Bundle", "error": "OperationOutcome", "outcome": "OperationOutcome"}
+    return types.get(kind, manifest.output_organized_by or "")
 
 
 def _proof(manifest: ReceivedManifest) -> Tallies:
     try:
-        whole = _whole(manifest.extension)
-        return _apart(manifest) if whole is None else whole
+        proof = _manifest_proof(manifest.extension)
+        return _sum_of_file_proofs(manifest) if proof is None else proof
     except (msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
         raise ProofMissing(
-            "the manifest carries no proof of completeness that can be read; ask for the export "
-            "again from a server that gives one"
+            "the manifest has no proof of completeness that can be read; repeat the export with a "
+            "server that sends one"
         ) from error
 
 
-def _whole(extension: object) -> Tallies | None:
-    """Give the proof of a whole manifest, None where there is none."""
+def _manifest_proof(extension: object) -> Tallies | None:
+    """Return the proof of a whole manifest, or None if it has none."""
     if isinstance(extension, list):
-        found = [_members(each) for each in extension if each["url"] == KEY]
-        if not found:
+        proofs = [_members(item) for item in extension if item["url"] == KEY]
+        if not proofs:
             return None
-        return add_up((each["list"], each["type"], _converted(each)) for each in found)
+        return add_up((proof["list"], proof["type"], _to_tally(proof)) for proof in proofs)
     if not isinstance(extension, dict) or KEY not in extension:
         return None
     proof = dict(extension[KEY])
@@ -168,40 +168,40 @@ def _whole(extension: object) -> Tallies | None:
     return msgspec.convert(proof, type=dict[str, dict[str, Tally]])
 
 
-def _apart(manifest: ReceivedManifest) -> Tallies:
-    """Give what the proofs of the single files add up to."""
+def _sum_of_file_proofs(manifest: ReceivedManifest) -> Tallies:
+    """Return the sum of the proofs of the single files."""
     if not manifest.entries:
         raise KeyError(KEY)
     return add_up(
-        (kind, _group(manifest, kind, entry), _single(entry.extension))
+        (kind, _type(manifest, kind, entry), _file_proof(entry.extension))
         for kind, entry in manifest.entries
     )
 
 
-def _single(extension: Any) -> Tally:  # noqa: ANN401  whatever a server sends
-    """Give the proof of one file."""
+def _file_proof(extension: Any) -> Tally:  # noqa: ANN401  whatever a server sends
+    """Return the proof of one file."""
     if isinstance(extension, list):
-        [members] = [_members(each) for each in extension if each["url"] == KEY]
-        return _converted(members)
-    return _converted(extension[KEY])
+        [members] = [_members(item) for item in extension if item["url"] == KEY]
+        return _to_tally(members)
+    return _to_tally(extension[KEY])
 
 
 def _members(extension: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the parts of a FHIR Extension by name."""
+    """Return the values of a FHIR Extension's parts by their names."""
     return {
         part["url"]: next(value for name, value in part.items() if name.startswith("value"))
         for part in extension["extension"]
     }
 
 
-def _converted(members: Mapping[str, Any]) -> Tally:
-    named = {name: members[name] for name in ("count", "bytes", "digest")}
-    return msgspec.convert(named, type=Tally)
+def _to_tally(members: Mapping[str, Any]) -> Tally:
+    fields = {name: members[name] for name in ("count", "bytes", "digest")}
+    return msgspec.convert(fields, type=Tally)
 
 
-def _present(path: Path) -> Path | None:
-    packed = path.with_name(path.name + ".gz")
-    return next((each for each in (path, packed) if each.is_file()), None)
+def _find(path: Path) -> Path | None:
+    compressed = path.with_name(path.name + ".gz")
+    return next((name for name in (path, compressed) if name.is_file()), None)
 
 
 def _tally(path: Path, *, organized: bool) -> Tally:
@@ -210,13 +210,13 @@ def _tally(path: Path, *, organized: bool) -> Tally:
         for lines, length in _lines(file):
             digest += lines_digest(lines)
             size += length
-            heads = sum(line.startswith(HEADER) for line in lines) if organized else 0
-            count += len(lines) - heads
+            headers = sum(line.startswith(HEADER) for line in lines) if organized else 0
+            count += len(lines) - headers
     return Tally(count=count, bytes=size, digest=f"{digest % 2**64:016x}")
 
 
 def _lines(file: IO[bytes] | gzip.GzipFile) -> Iterator[tuple[list[bytes], int]]:
-    """Give lines without their newlines, many at a time, and the bytes that held them."""
+    """Yield lists of lines without their newlines, with the bytes they take in the file."""
     rest = b""
     while chunk := file.read(CHUNK):
         lines = (rest + chunk).split(b"\n")

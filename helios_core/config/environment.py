@@ -1,4 +1,4 @@
-"""Environment variables: described by the fields of a struct, read into its values."""
+"""Environment variables: described by the fields of a struct, read into their values."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
@@ -15,28 +15,28 @@ from helios_core.storage.secrets import Secret
 PREFIX = "HFS_"
 
 TEST_PREFIX = "HFS_TEST_"
-"""Names that tell the tests something, and no process of the server anything."""
+"""The prefix of variables that configure the tests and that the server ignores."""
 
 
 class Variable(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting: its name and what may be said with it."""
+    """One setting: its name, its type and its allowed values."""
 
     name: str
     field: str
-    """The field of the struct that takes the value."""
+    """The field of the struct that holds the value."""
     type: Any
     allowed: str
-    """What a value may be, in words that follow "allowed is"."""
+    """The allowed values, in words that continue "allowed is"."""
     required: bool
     """Whether there is no default."""
     default: str
-    """The default as one would write it; empty where there is none."""
+    """The default as an operator would write it; empty if there is none."""
     unit: str
     description: str
     plugin: str | None
-    """The plugin the setting belongs to, None for the server's own."""
+    """The plugin that the setting belongs to; None for a setting of the server."""
     may_be_empty: bool = False
-    """Whether an empty value means an empty list; otherwise it means that nothing is set."""
+    """Whether an empty value means an empty list; otherwise it counts as not set."""
 
     @property
     def secret(self) -> bool:
@@ -45,35 +45,36 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
 
     def value(self, text: str) -> Any:  # noqa: ANN401  whatever the field's type says
         """
-        Read a value.
+        Parse a value.
 
         Raises:
-            ValueError: The text is not an allowed value; the message never shows a secret.
+            ValueError: The text is not an allowed value; the message never contains a secret.
         """
-        raw: Any = _items(text) if _many(self.type) else text
+        raw: Any = _split(text) if _is_list(self.type) else text
         try:
             value = msgspec.convert(raw, self.type, strict=False, dec_hook=_decode)
         except msgspec.ValidationError:
-            raise self._refusal(text) from None
+            raise self._error(text) from None
         if isinstance(value, timedelta) and value <= timedelta(0):
-            raise self._refusal(text)
+            raise self._error(text)
         return value
 
-    def _refusal(self, text: str) -> ValueError:
-        found = "cannot be read" if self.secret else f"is {text!r}"
-        return ValueError(f"{self.name} {found}; allowed is {self.allowed}")
+    def _error(self, text: str) -> ValueError:
+        problem = "cannot be read" if self.secret else f"is {text!r}"
+        return ValueError(f"{self.name} {problem}; allowed is {self.allowed}")
 
 
 def describe_variables(
     shape: type[msgspec.Struct], *, plugin: str | None = None
 ) -> tuple[Variable, ...]:
     """
-    Describe every setting a struct reads.
+    Return a description of every setting in a struct.
 
-    Field `x` is `HFS_X`, or `HFS_P_X` for plugin `p`. Its `msgspec.Meta` may carry the unit as
-    `title`, the meaning as `description`, and in `extra` another name as `name`, the name of a
-    setting shared with the server as `setting` (None: not a setting), words for the default as
-    `default` and for what may be said as `allowed`.
+    Field `x` is read from `HFS_X`, or from `HFS_P_X` for plugin `p`. Its `msgspec.Meta` may have
+    the unit as `title` and the meaning as `description`. In `extra` it may have another variable
+    as `name`, a variable that the server reads too as `setting` (None: not a setting), a text for
+    the default as `default`, one for the allowed values as `allowed`, and `empty` as True if an
+    empty value is an empty list.
     """
     prefix = PREFIX if plugin is None else f"{PREFIX}{plugin.upper()}_"
     described = (_variable(field, prefix, plugin) for field in structs.fields(shape))
@@ -83,15 +84,15 @@ def describe_variables(
 def read_variables(
     known: Iterable[Variable], environ: Mapping[str, str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Give the values by field, and one sentence per value that is unreadable or missing."""
+    """Return the values by field, and one sentence for each value that is invalid or missing."""
     values: dict[str, Any] = {}
     problems: list[str] = []
     for variable in known:
-        # Compose files and shells write "not set" as an empty value.
+        # Compose files and shells pass a variable that is not set as an empty value.
         text = environ.get(variable.name, "").strip()
-        emptied = variable.may_be_empty and variable.name in environ
+        set_to_empty = variable.may_be_empty and variable.name in environ
         try:
-            if text or emptied:
+            if text or set_to_empty:
                 values[variable.field] = variable.value(text)
             elif variable.required:
                 problems.append(f"{variable.name} is not set; allowed is {variable.allowed}")
@@ -101,7 +102,7 @@ def read_variables(
 
 
 def to_text(value: object) -> str:
-    """Write a value as one would set it; empty for None, masked for a secret."""
+    """Return a value as an operator would write it: empty for None, masked for a secret."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
     match value:
@@ -145,11 +146,11 @@ def _parts(annotation: Any) -> Iterator[Any]:  # noqa: ANN401  annotations have 
             yield from _parts(part)
 
 
-def _many(annotation: Any) -> bool:  # noqa: ANN401  annotations have no common type
+def _is_list(annotation: Any) -> bool:  # noqa: ANN401  annotations have no common type
     return any(get_origin(part) in (tuple, list) for part in _parts(annotation))
 
 
-def _items(text: str) -> list[str]:
+def _split(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
@@ -192,5 +193,5 @@ def _alternatives(values: Iterable[object]) -> str:
 
 
 def _bounds(kind: inspect.IntType | inspect.FloatType) -> str:
-    words = {"from": kind.ge, "above": kind.gt, "to": kind.le, "below": kind.lt}
-    return "".join(f" {word} {bound}" for word, bound in words.items() if bound is not None)
+    bounds = {"from": kind.ge, "above": kind.gt, "to": kind.le, "below": kind.lt}
+    return "".join(f" {word} {bound}" for word, bound in bounds.items() if bound is not None)

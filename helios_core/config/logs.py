@@ -1,4 +1,4 @@
-"""How log lines look, ours and those of the libraries alike."""
+"""The format of log lines, for Helios and its libraries alike."""
 
 import logging
 import sys
@@ -8,11 +8,11 @@ import structlog
 
 from helios_core.config.settings import LogFormat, LogLevel
 
-_CHATTY = ("asyncio", "httpx", "httpcore", "uvicorn.access", "uvicorn.error", "aiosqlite")
+_QUIET_LOGGERS = ("asyncio", "httpx", "httpcore", "uvicorn.access", "uvicorn.error", "aiosqlite")
 
 
 def configure_logging(level: LogLevel, log_format: LogFormat, *, to: TextIO | None = None) -> None:
-    """Write log lines of that level and above, one line each, to standard output by default."""
+    """Log events of that level and above, one line each, by default to standard output."""
     stream = to or sys.stdout
     severity = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
@@ -21,9 +21,9 @@ def configure_logging(level: LogLevel, log_format: LogFormat, *, to: TextIO | No
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    rendering = _rendering(log_format)
+    renderers = _renderers(log_format)
     structlog.configure(
-        processors=[*shared, *rendering],
+        processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(severity),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
@@ -31,18 +31,18 @@ def configure_logging(level: LogLevel, log_format: LogFormat, *, to: TextIO | No
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
         )
     )
     logging.basicConfig(handlers=[handler], level=severity, force=True)
-    # These speak of URLs, statements and values, which may hold what a log must not.
-    for name in _CHATTY:
+    # These log URLs, statements and values, which may contain what must not be logged.
+    for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(max(severity, logging.WARNING))
 
 
-def _rendering(log_format: LogFormat) -> list[Any]:
-    # Tracebacks come without the values of local variables: a resource may be among them.
+def _renderers(log_format: LogFormat) -> list[Any]:
+    # Tracebacks do not show the values of local variables, which may be resources.
     if log_format is LogFormat.CONSOLE:
         plain = structlog.dev.plain_traceback
         return [structlog.dev.ConsoleRenderer(exception_formatter=plain)]

@@ -1,4 +1,4 @@
-"""Every setting of the server; plugins describe their own."""
+"""The settings of the server; plugins describe their own."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -23,11 +23,11 @@ from helios_core.model.parts import Compression
 from helios_core.storage.secrets import Secret
 
 TENANT_PATTERN = r"^[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,63}$"
-"""What a tenant id looks like; it becomes a folder name, hence no two dots in a row."""
+"""The form of a tenant id; it becomes a folder name, so it has no two dots in a row."""
 
 
 class LogLevel(StrEnum):
-    """The least severe log line that is written."""
+    """The lowest severity that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -36,14 +36,14 @@ class LogLevel(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How log lines look."""
+    """The format of log lines."""
 
     JSON = "json"
     CONSOLE = "console"
 
 
 class NewlyAdded(StrEnum):
-    """What becomes of group members who joined after `_since`."""
+    """Whether an export includes group members who joined after `_since`, with all their data."""
 
     INCLUDE = "include"
     EXCLUDE = "exclude"
@@ -53,11 +53,11 @@ class AccessToken(StrEnum):
     """Whether a manifest says that its files need an access token."""
 
     AUTO = "auto"
-    """They need none; where the output store can sign links, clients get signed ones."""
+    """It is false, and the manifest has signed URLs if the output store can sign URLs."""
     TRUE = "true"
-    """They do, and this server sends them whatever the output store can do."""
+    """It is true, and this server sends the files even if the output store can sign URLs."""
     FALSE = "false"
-    """They need none, and the output store must be able to sign links."""
+    """It is false, and the output store must be able to sign URLs."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,9 +75,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             Meta(
                 pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
                 description="Public address of the server, without a final slash, for every URL "
-                "it hands out.",
+                "in its responses.",
                 extra={
-                    "default": "what the client's Host header says",
+                    "default": "the client's Host header",
                     "allowed": "an http or https address without query and fragment",
                 },
             ),
@@ -87,30 +87,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Annotated[
         Path,
         Meta(
-            description="Folder for everything the server keeps in files by default.",
+            description="Folder for everything that the server stores in files by default.",
             extra={"default": "./data"},
         ),
     ] = Path("./data")
     storage_backend: Annotated[
-        str, Meta(description="Plugin that keeps the resources, and the jobs where it can.")
+        str,
+        Meta(description="Data provider; its plugin is also the job store if it has one."),
     ] = "sqlite"
     database_url: Annotated[
         Secret | None,
         Meta(
-            description="Database of the storage backend, in the form its plugin documents.",
-            extra={"default": "as the plugin says; sqlite: {HFS_DATA_DIR}/helios.db"},
+            description="Database of the data provider, in the form that its plugin documents.",
+            extra={"default": "set by the plugin; sqlite: {HFS_DATA_DIR}/helios.db"},
         ),
     ] = None
     cluster: Annotated[
         bool,
         Meta(
-            description="Whether this process is one of several on many machines; what only one "
-            "machine can use then stops the start."
+            description="Whether this process is one of several on many machines; the server then "
+            "does not start with a backend that only one machine can use."
         ),
     ] = False
     plugins: Annotated[
         tuple[str, ...],
-        Meta(description="Further plugins to activate, for example observers of jobs."),
+        Meta(description="Additional plugins to activate, for example observers of jobs."),
     ] = ()
     default_tenant: Annotated[
         str,
@@ -125,43 +126,43 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "default"
     default_fhir_version: Annotated[
         FHIRVersion,
-        Meta(description="FHIR version of a request without fhirVersion in its media type."),
+        Meta(description="FHIR version of a request whose media type has no fhirVersion."),
     ] = FHIRVersion.R4
     max_body_bytes: Annotated[
-        int, Meta(ge=1, title="bytes", description="Largest request body that is accepted.")
+        int, Meta(ge=1, title="bytes", description="Maximum size of a request body.")
     ] = 16 * 1024 * 1024
-    log_level: Annotated[
-        LogLevel, Meta(description="The least severe log line that is written.")
-    ] = LogLevel.INFO
+    log_level: Annotated[LogLevel, Meta(description="Lowest severity that is logged.")] = (
+        LogLevel.INFO
+    )
     log_format: Annotated[
-        LogFormat, Meta(description="How log lines look on standard output.")
+        LogFormat, Meta(description="Format of log lines on standard output.")
     ] = LogFormat.JSON
     worker_shutdown_timeout: Annotated[
         timedelta,
         Meta(
             title="seconds",
-            description="How long a stopping process may take to hand back its shards and to end "
-            "its answers under way; then it ends whatever it still waits for.",
+            description="Time that a stopping process has to hand back its shards and to finish "
+            "responses; then it ends, whatever it still waits for.",
         ),
     ] = timedelta(seconds=20)
     bulk_export_enabled: Annotated[
-        bool, Meta(description="Whether exports are offered; 501 for every one if not.")
+        bool, Meta(description="Whether exports are offered; if not, every kick-off gets 501.")
     ] = True
     bulk_data_ig: Annotated[
         GuideVersion,
         Meta(
-            description="Version of the Bulk Data Access guide that is spoken: 3, which clients "
-            "of version 2 understand, or the ballot of version 4."
+            description="Version of the Bulk Data Access guide that is served: 3, which clients "
+            "of version 2 can use, or the ballot of version 4."
         ),
     ] = GuideVersion.CURRENT
     bulk_export_output_backend: Annotated[
-        str, Meta(description="Plugin that keeps the output files; local-fs is plugin localfs.")
+        str, Meta(description="Output store; local-fs is plugin localfs.")
     ] = "local-fs"
     bulk_export_output_dir: Annotated[
         Path | None,
         Meta(
-            description="Folder of the output files, and of the job database where the storage "
-            "backend cannot keep jobs.",
+            description="Folder of the output files, and of the job database if the plugin of the "
+            "data provider has no job store.",
             extra={"default": "{HFS_DATA_DIR}/exports"},
         ),
     ] = None
@@ -169,15 +170,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         AccessToken,
         Meta(
             description="Whether files are downloaded from this server with the token of the "
-            "export (true), or through signed links where the output store has them (auto), or "
-            "through nothing else (false)."
+            "export (true), through signed URLs if the output store can sign them (auto), or only "
+            "through signed URLs (false)."
         ),
     ] = AccessToken.AUTO
     bulk_export_file_url_ttl: Annotated[
         timedelta,
         Meta(
             title="seconds",
-            description="How long a signed link is valid; every poll of the manifest gives new "
+            description="How long a signed URL is valid; every poll of the manifest returns new "
             "ones.",
         ),
     ] = timedelta(hours=1)
@@ -189,31 +190,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=1,
-            description="Workers of one `helios serve` or `helios worker`: shards exported at the "
-            "same time. Each but the first has a process of its own.",
+            description="Workers of one `helios serve` or `helios worker`; each exports one shard "
+            "at a time, and each but the first has a process of its own.",
         ),
     ] = 2
     bulk_export_disable_local_worker: Annotated[
         bool,
-        Meta(description="Whether `helios serve` leaves all the work to `helios worker`."),
+        Meta(description="Whether `helios serve` leaves all exports to `helios worker`."),
     ] = False
     bulk_export_max_concurrent_per_tenant: Annotated[
-        int, Meta(ge=1, description="Active exports a tenant may have; the next one gets 429.")
+        int,
+        Meta(ge=1, description="Maximum number of active exports of a tenant; another gets 429."),
     ] = 4
     bulk_export_kickoffs_per_minute: Annotated[
         int,
         Meta(
             ge=0,
-            description="Kick-offs a client may make for a tenant, a sixth of them at once; more "
-            "are 429. 0 is without a limit. Every server process counts for itself.",
+            description="Kick-offs per minute of a client for a tenant, a sixth of them at once; "
+            "more get 429. 0 is no limit. Every server process counts for itself.",
         ),
     ] = 600
     bulk_export_polls_per_minute: Annotated[
         int,
         Meta(
             ge=0,
-            description="Polls a client may make of one page of one export's status, a sixth of "
-            "them at once; more are 429. 0 is without a limit. Every server process counts for "
+            description="Polls per minute of a client for one page of one export's status, a "
+            "sixth of them at once; more get 429. 0 is no limit. Every server process counts for "
             "itself.",
         ),
     ] = 120
@@ -221,61 +223,61 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
-            description="Polls refused in a row after which a running export is ended; 0 is "
-            "never.",
+            description="Number of consecutive refused polls after which a running export is "
+            "cancelled; 0 is never.",
         ),
     ] = 0
     bulk_export_max_attempts: Annotated[
-        int, Meta(ge=1, description="Tries a shard gets before its export ends in error.")
+        int, Meta(ge=1, description="Attempts at a shard before its export fails.")
     ] = 3
     bulk_export_batch_bytes: Annotated[
         int,
-        Meta(ge=1, title="bytes", description="Resources read from the storage in one go."),
+        Meta(ge=1, title="bytes", description="Resources read from the data provider at a time."),
     ] = 4 * 1024 * 1024
     bulk_export_batch_size: Annotated[
-        int, Meta(ge=1, title="resources", description="Resources written on in one go.")
+        int, Meta(ge=1, title="resources", description="Resources processed at a time.")
     ] = 1000
     bulk_export_part_bytes: Annotated[
         int,
         Meta(
             ge=1,
             title="bytes",
-            description="Size an output file aims at, as NDJSON before compression; also the size "
-            "of a shard.",
+            description="Target size of an output file, as NDJSON before compression; also the "
+            "size of a shard.",
         ),
     ] = 128 * 1024 * 1024
     bulk_export_part_rows: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(
             title="lines",
-            description="Lines an output file has at most.",
+            description="Maximum number of lines of an output file.",
             extra={"default": "no limit"},
         ),
     ] = None
     bulk_export_compression: Annotated[
-        Compression, Meta(description="How output files are stored.")
+        Compression, Meta(description="Compression of stored output files.")
     ] = Compression.GZIP
     bulk_export_referenced_types: Annotated[
         tuple[str, ...],
         Meta(
-            description="Types that exports of patients and groups add where something refers to "
-            "them, each resource once; an empty value switches that off.",
+            description="Types whose resources are added to exports of patients and groups, each "
+            "once, if an exported resource refers to them; an empty value adds none.",
             extra={"empty": True},
         ),
     ] = ("Practitioner", "PractitionerRole", "Organization", "Location", "Medication", "Device")
     bulk_export_since_newly_added: Annotated[
         NewlyAdded,
         Meta(
-            description="Whether group members who joined after `_since` bring all of their older "
-            "data, or are left out."
+            description="Whether an export includes all data of group members who joined after "
+            "`_since`, or excludes these members."
         ),
     ] = NewlyAdded.INCLUDE
     bulk_export_lease_duration: Annotated[
         timedelta,
         Meta(
             title="seconds",
-            description="How long a worker that went silent keeps its shard; above "
-            "HFS_BULK_EXPORT_HEARTBEAT_INTERVAL.",
+            description="How long a worker that stopped renewing its lease keeps its shard; must "
+            "be above HFS_BULK_EXPORT_HEARTBEAT_INTERVAL.",
         ),
     ] = timedelta(seconds=60)
     bulk_export_heartbeat_interval: Annotated[
@@ -286,7 +288,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(title="seconds", description="How often expired and orphaned output is removed."),
     ] = timedelta(seconds=300)
     others: Annotated[Mapping[str, Secret], Meta(extra={"setting": None})] = {}
-    """The `HFS_` variables that are not the server's own, for the plugins to read."""
+    """The `HFS_` variables that are not settings of the server; plugins read them."""
 
     def __post_init__(self) -> None:
         if self.base_url is not None:
@@ -303,7 +305,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.storage_backend, self.bulk_export_output_backend
 
     def for_plugins(self) -> dict[str, str]:
-        """Give every variable in effect by name, as plugins that share a setting read it."""
+        """Return every variable in effect by name, for plugins to read."""
         own = {variable.name: getattr(self, variable.field) for variable in OWN}
         own["HFS_BULK_EXPORT_OUTPUT_DIR"] = self.output_dir
         revealed = {
@@ -314,15 +316,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 OWN = describe_variables(Settings)
-"""The server's own settings, in the order of their declaration."""
+"""The settings of the server, in the order of their declaration."""
 
 
 def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """
-    Read the server's own settings, and give one sentence for everything wrong with them.
+    Return the settings of the server, and one sentence for each problem with them.
 
-    An unreadable value counts as not set, so that the rest can still be looked at. What is left in
-    `Settings.others` has not been checked: only the plugins know their names.
+    An invalid value counts as not set, so that the rest can still be checked. `Settings.others` is
+    not checked: only the plugins know the names in it.
     """
     values, problems = read_variables(OWN, environ)
     names = {variable.name for variable in OWN}
@@ -332,14 +334,14 @@ def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and name not in names
     }
     settings = Settings(**values, others=others)
-    return settings, problems + _contradictions(settings)
+    return settings, problems + _check(settings)
 
 
-def _contradictions(settings: Settings) -> list[str]:
-    return [*_short_lease(settings), *_ambiguous_address(settings)]
+def _check(settings: Settings) -> list[str]:
+    return [*_check_lease(settings), *_check_types(settings), *_check_address(settings)]
 
 
-def _short_lease(settings: Settings) -> list[str]:
+def _check_lease(settings: Settings) -> list[str]:
     lease = settings.bulk_export_lease_duration
     heartbeat = settings.bulk_export_heartbeat_interval
     too_short = (
@@ -347,11 +349,11 @@ def _short_lease(settings: Settings) -> list[str]:
         f"HFS_BULK_EXPORT_HEARTBEAT_INTERVAL ({to_text(heartbeat)}), which renews the lease; "
         "three times as long is good"
     )
-    return ([] if lease > heartbeat else [too_short]) + _unknown_types(settings)
+    return [] if lease > heartbeat else [too_short]
 
 
-def _unknown_types(settings: Settings) -> list[str]:
-    """Tell which types to bring along no FHIR version has; one that not all have is fine."""
+def _check_types(settings: Settings) -> list[str]:
+    """Report referenced types that no FHIR version has; not every version need have them."""
     problems = list[str]()
     for name in settings.bulk_export_referenced_types:
         if any(name in load_definitions(version).types for version in FHIRVersion):
@@ -359,10 +361,10 @@ def _unknown_types(settings: Settings) -> list[str]:
         known = sorted(
             set[str]().union(*(load_definitions(version).types for version in FHIRVersion))
         )
-        # In other case than it is spelt everything is far from everything.
-        close = {each.lower(): each for each in known}
-        guess = next(iter(get_close_matches(name.lower(), close, n=1)), None)
-        advice = f"the nearest is {close[guess]}" if guess else "leave it out"
+        # Compared in lower case: names that differ in case only would not be close matches.
+        spellings = {known_name.lower(): known_name for known_name in known}
+        guess = next(iter(get_close_matches(name.lower(), spellings, n=1)), None)
+        advice = f"the nearest is {spellings[guess]}" if guess else "remove it"
         problems.append(
             f"HFS_BULK_EXPORT_REFERENCED_TYPES names {name!r}, which is a resource type of no "
             f"FHIR version; {advice}"
@@ -370,10 +372,10 @@ def _unknown_types(settings: Settings) -> list[str]:
     return problems
 
 
-def _ambiguous_address(settings: Settings) -> list[str]:
-    """Without it each server would name itself in what it hands out."""
+def _check_address(settings: Settings) -> list[str]:
+    """Require a base URL in a cluster: without it, each server would use its own in responses."""
     no_address = (
-        "HFS_CLUSTER is true and HFS_BASE_URL is not set; set it, for every process, to the one "
-        "address under which clients reach all the servers"
+        "HFS_CLUSTER is true and HFS_BASE_URL is not set; set it in every process to the "
+        "address under which clients reach all servers"
     )
     return [no_address] if settings.cluster and settings.base_url is None else []

@@ -1,4 +1,4 @@
-"""Remove what has expired, was cancelled or belongs to nobody."""
+"""Remove expired and cancelled jobs with their output, and output that belongs to no job."""
 
 import asyncio
 from contextlib import suppress
@@ -12,16 +12,50 @@ from helios_core.storage.backends import Backends
 
 log = structlog.stdlib.get_logger()
 
-BATCH = 100
-"""How many jobs are removed between two looks into the job store."""
+JOBS_PER_QUERY = 100
+"""Maximum number of removable jobs that the job store returns at a time."""
+
+
+async def sweep_periodically(
+    backends: Backends, *, output_ttl: timedelta, interval: timedelta, stop: asyncio.Event
+) -> None:
+    """Sweep now, then at every interval until `stop` is set; failures are logged."""
+    while not stop.is_set():
+        try:
+            await sweep(backends, output_ttl=output_ttl)
+        except BackendError as error:
+            log.warning("sweep.failed", reason=str(error))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), interval.total_seconds())
+
+
+async def sweep(backends: Backends, *, output_ttl: timedelta) -> int:
+    """
+    Remove every removable job and all output without a job, and return how many were removed.
+
+    What cannot be removed is logged and left to the next sweep.
+
+    Raises:
+        BackendError: The jobs could not be listed.
+    """
+    removed = 0
+    while True:
+        jobs = await backends.job_store.removable(
+            completed_before=output_ttl, limit=JOBS_PER_QUERY
+        )
+        results = [await _remove_expired(backends, job) for job in jobs]
+        removed += sum(results)
+        if not all(results) or len(jobs) < JOBS_PER_QUERY:
+            break
+    return removed + await _remove_orphans(backends)
 
 
 async def remove_job(backends: Backends, tenant: str, job_id: str) -> None:
     """
-    Remove an ended job's output, then forget the job; call it after `JobStore.cancel`.
+    Remove the output of an ended job, then the job; call `JobStore.cancel` first.
 
-    Until both have succeeded the job stays among `JobStore.removable`, so that a failure is
-    retried by every later sweep.
+    Until both are removed, `JobStore.removable` returns the job, so that every later sweep
+    retries.
 
     Raises:
         BackendError: The output or the job could not be removed.
@@ -30,21 +64,10 @@ async def remove_job(backends: Backends, tenant: str, job_id: str) -> None:
     await backends.job_store.delete(tenant, job_id)
 
 
-async def sweep(backends: Backends, *, output_ttl: timedelta) -> int:
-    """Remove every job that may go and all output without a job; give how many were removed."""
-    removed = 0
-    while jobs := await backends.job_store.removable(completed_before=output_ttl, limit=BATCH):
-        done = [await _expire(backends, job) for job in jobs]
-        removed += sum(done)
-        if not all(done) or len(jobs) < BATCH:
-            break
-    return removed + await _sweep_orphans(backends)
-
-
-async def _expire(backends: Backends, job: Job) -> bool:
-    """Remove one job; a failure is told and leaves it for the next sweep."""
+async def _remove_expired(backends: Backends, job: Job) -> bool:
+    """Remove a job and return whether that succeeded."""
     try:
-        with suppress(JobNotFound):  # cancelled already, by its owner or by another process
+        with suppress(JobNotFound):  # already cancelled, by its owner or by another process
             await backends.job_store.cancel(job.tenant, job.id)
         await remove_job(backends, job.tenant, job.id)
     except BackendError as error:
@@ -54,8 +77,8 @@ async def _expire(backends: Backends, job: Job) -> bool:
     return True
 
 
-async def _sweep_orphans(backends: Backends) -> int:
-    """Remove output whose job is forgotten: what a worker wrote while its job was removed."""
+async def _remove_orphans(backends: Backends) -> int:
+    """Remove output without a job: a worker may write while its job is being removed."""
     removed = 0
     async for tenant, job_id in backends.output_store.jobs():
         if await backends.job_store.exists(tenant, job_id):
@@ -68,16 +91,3 @@ async def _sweep_orphans(backends: Backends) -> int:
         removed += 1
         log.info("output.orphan_removed", job_id=job_id)
     return removed
-
-
-async def sweep_periodically(
-    backends: Backends, *, output_ttl: timedelta, interval: timedelta, stop: asyncio.Event
-) -> None:
-    """Sweep now and at every interval until `stop` is set."""
-    while not stop.is_set():
-        try:
-            await sweep(backends, output_ttl=output_ttl)
-        except BackendError as error:
-            log.warning("sweep.failed", reason=str(error))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), interval.total_seconds())

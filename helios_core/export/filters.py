@@ -1,4 +1,4 @@
-"""The filters of an export: compiled, told what they must know, and used to read less."""
+"""The filters of an export: compile them, resolve their lookups, and read what they match."""
 
 import asyncio
 from collections import defaultdict
@@ -25,50 +25,52 @@ from helios_core.storage.keys import TypeKey
 log = structlog.stdlib.get_logger()
 
 BATCH_BYTES = 4 * 1024 * 1024
-"""How much is read at a time to answer a lookup."""
+"""Maximum bytes of a batch that is read to resolve a lookup, unless one resource is larger."""
 
 
 def compile_filters(request: ExportRequest, now: datetime) -> dict[str, Filter]:
     """
-    Give by type what its resources must match.
+    Return the filter of each filtered type; `now` is the instant that relative dates refer to.
 
     Raises:
-        InvalidParameter: A value of a query cannot mean anything.
-        UnsupportedParameter: A query asks for something that does not work here.
+        InvalidParameter: A search value is not valid.
+        UnsupportedParameter: A query uses a feature that is not supported.
     """
-    queries = defaultdict[str, list[Filter]](list)
-    for each in request.filters:
-        queries[each.resource_type].append(
+    filters_by_type = defaultdict[str, list[Filter]](list)
+    for query in request.filters:
+        filters_by_type[query.resource_type].append(
             compile_query(
                 request.fhir_version,
-                each.resource_type,
-                each.pairs,
+                query.resource_type,
+                query.pairs,
                 base_urls=base_urls(request.base_url),
                 now=now,
             )
         )
-    return {resource_type: any_filter(filters) for resource_type, filters in queries.items()}
+    return {name: any_filter(filters) for name, filters in filters_by_type.items()}
 
 
 async def resolve_filters(
     provider: DataProvider, request: ExportRequest, at: datetime
 ) -> tuple[dict[str, Filter], tuple[str, ...]]:
     """
-    Give the filters with their lookups answered as of an instant, and what is missing from that.
+    Return the filters with their lookups resolved as of an instant, and a sentence for each gap.
 
-    An answer is kept in memory: one id for each resource a lookup finds.
+    A gap is a damaged resource that a lookup could not take into account. The ids that a lookup
+    finds are kept in memory.
     """
     filters = compile_filters(request, at)
-    lookups = {lookup.key: lookup for each in filters.values() for lookup in each.lookups}
-    answers = dict[str, frozenset[str]]()
+    lookups = {lookup.key: lookup for f in filters.values() for lookup in f.lookups}
+    ids_by_key = dict[str, frozenset[str]]()
     gaps = list[str]()
     for key, lookup in lookups.items():
-        answers[key], damaged = await _answer(provider, request, lookup, at)
+        ids_by_key[key], damaged = await _resolve_lookup(provider, request, lookup, at)
         gaps += map(_gap, damaged)
-    return {
-        resource_type: each.resolved(answers) if each.lookups else each
-        for resource_type, each in filters.items()
-    }, tuple(dict.fromkeys(gaps))
+    resolved = {
+        resource_type: filter_.resolved(ids_by_key) if filter_.lookups else filter_
+        for resource_type, filter_ in filters.items()
+    }
+    return resolved, tuple(dict.fromkeys(gaps))
 
 
 def read_filtered(
@@ -76,35 +78,40 @@ def read_filtered(
     view: ExportView,
     shard: Shard,
     *,
-    found: Filter | None,
+    filter_: Filter | None,
     batch_bytes: int,
 ) -> AsyncIterator[Batch]:
-    """Read of a shard all that a filter lets pass, and as little else as the provider can."""
-    prefilter = None if found is None else found.prefilter()
+    """
+    Read everything in a shard that matches a filter, and as little else as possible.
+
+    Without an index for the filter the whole shard is read.
+    """
+    prefilter = None if filter_ is None else filter_.prefilter()
     if prefilter is not None and isinstance(provider, SupportsPrefilter):
         return provider.read_candidates(view, shard, prefilter, batch_bytes=batch_bytes)
     return provider.read(view, shard, batch_bytes=batch_bytes)
 
 
 async def matching_deletions(
-    provider: DataProvider, view: ExportView, found: Filter | None, ids: Sequence[str]
+    provider: DataProvider, view: ExportView, filter_: Filter | None, ids: Sequence[str]
 ) -> Sequence[str]:
     """
-    Give those deleted ids whose last content a filter lets pass; all of them if there is none.
+    Return the deleted ids whose last content matched a filter, or all ids if there is no filter.
 
-    A provider without history cannot tell, so nothing is named that the client perhaps never saw.
+    Without history nothing is known of the last content. Then no id is returned, because the
+    client may never have received that resource.
     """
-    if found is None:
+    if filter_ is None:
         return ids
     if not isinstance(provider, SupportsHistory):
         return []
-    return [each for each in ids if await _matched(provider, provider, view, found, each)]
+    return [i for i in ids if await _last_content_matches(provider, provider, view, filter_, i)]
 
 
-async def _matched(
-    provider: DataProvider, history: SupportsHistory, view: ExportView, found: Filter, each: str
+async def _last_content_matches(
+    provider: DataProvider, history: SupportsHistory, view: ExportView, filter_: Filter, id_: str
 ) -> bool:
-    key = TypeKey.of(view.request, found.resource_type).resource(each)
+    key = TypeKey.of(view.request, filter_.resource_type).resource(id_)
     deletion = await provider.get(key, at=view.transaction_time)
     if deletion is None:
         return False
@@ -112,29 +119,31 @@ async def _matched(
     if last is None or last.content is None:
         return False
     with suppress(*DECODE_ERRORS):
-        return found.matches(last.content)
+        return filter_.matches(last.content)
     return False
 
 
-async def _answer(
+async def _resolve_lookup(
     provider: DataProvider, request: ExportRequest, lookup: Lookup, at: datetime
 ) -> tuple[frozenset[str], list[Damaged]]:
-    view = ExportView(request=_everything(request, lookup.resource_type), transaction_time=at)
+    """Return the ids that a lookup finds, and the resources it could not read."""
+    everything = _whole_type_request(request, lookup.resource_type)
+    view = ExportView(request=everything, transaction_time=at)
     ids = set[str]()
     damaged = list[Damaged]()
     for shard in await provider.plan(view, shard_bytes=WHOLE_TYPE):
         batches = read_filtered(
-            provider, view, shard, found=lookup.filter, batch_bytes=BATCH_BYTES
+            provider, view, shard, filter_=lookup.filter, batch_bytes=BATCH_BYTES
         )
         async for batch in batches:
-            found, undecoded = await asyncio.to_thread(_ids_in, lookup, batch.lines)
-            ids |= found
-            damaged += [*batch.damaged, *undecoded]
-    log.info("lookup.answered", type=lookup.resource_type, found=len(ids), damaged=len(damaged))
+            batch_ids, unreadable = await asyncio.to_thread(_ids_in, lookup, batch.lines)
+            ids |= batch_ids
+            damaged += [*batch.damaged, *unreadable]
+    log.info("lookup.resolved", type=lookup.resource_type, found=len(ids), damaged=len(damaged))
     return frozenset(ids), damaged
 
 
-def _everything(request: ExportRequest, resource_type: str) -> ExportRequest:
+def _whole_type_request(request: ExportRequest, resource_type: str) -> ExportRequest:
     return ExportRequest(
         tenant=request.tenant,
         url="",
@@ -158,6 +167,6 @@ def _ids_in(lookup: Lookup, lines: Sequence[bytes]) -> tuple[set[str], list[Dama
 
 def _gap(damaged: Damaged) -> str:
     return (
-        f"{damaged.resource_type}/{damaged.id} cannot be read, so a filter that looks at it may "
+        f"{damaged.resource_type}/{damaged.id} cannot be read, so a filter that depends on it may "
         f"have left resources out: {damaged.reason}"
     )

@@ -1,4 +1,4 @@
-"""Whether an export shows certain resources, asked for many at once."""
+"""Which of many references an export includes, looked up in batches."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
@@ -14,61 +14,61 @@ from helios_core.storage.keys import TypeKey
 
 T = TypeVar("T")
 Reference = tuple[str, str]
-"""Type and id."""
+"""A resource type and an id."""
 
-AT_ONCE = 500
-"""How many ids a provider is asked about in one go."""
+IDS_PER_QUERY = 500
+"""Maximum number of ids in one call to the data provider."""
 
 
 class ExportMembership:
-    """What one export shows, by reference."""
+    """Filters references by what one export includes."""
 
     def __init__(self, provider: DataProvider, view: ExportView) -> None:
         self._provider = provider
         self._view = view
-        self._older = newcomers_view(view)
+        self._older_view = newcomers_view(view)
 
     async def exported(self, references: Collection[Reference]) -> set[Reference]:
-        """Give those of the references that are in the output by type, age, level and filter."""
+        """Return the references to resources in the output: type, dates, cohort and filter fit."""
         types = self._view.request.types
-        return await self._each(self._exported, (r for r in references if r[0] in types))
+        return await self._by_type(self._exported, (r for r in references if r[0] in types))
 
-    async def belonging(self, references: Collection[Reference]) -> set[Reference]:
-        """Give those that the export's level and cohort take in, whatever their type and age."""
-        return await self._each(self._belonging, references)
+    async def in_cohort(self, references: Collection[Reference]) -> set[Reference]:
+        """Return the references within the export's level and cohort, of any type and date."""
+        return await self._by_type(self._in_cohort, references)
 
     async def of_newcomers(self, references: Collection[Reference]) -> set[Reference]:
-        """Give those that are about members who joined after `since`, whatever their age."""
-        return await self._each(self._of_newcomers, references)
+        """Return the references about members who joined after `since`, of any type and date."""
+        return await self._by_type(self._of_newcomers, references)
 
-    async def private(self, references: Collection[Reference]) -> set[Reference]:
-        """Give those that are in the compartment of some patient."""
-        return await self._each(self._private, references)
+    async def of_any_patient(self, references: Collection[Reference]) -> set[Reference]:
+        """Return the references to resources in the compartment of any patient."""
+        return await self._by_type(self._of_any_patient, references)
 
     async def existing(self, references: Collection[Reference]) -> set[Reference]:
-        """Give those that are live at the transaction time, whoever they belong to."""
-        return await self._each(self._existing, references)
+        """Return the references to resources that exist at the transaction time, anybody's."""
+        return await self._by_type(self._existing, references)
 
-    async def shown(self, resource_type: str, ids: Collection[str]) -> set[str]:
-        """Give those of `ids` that the view shows before its filters are asked."""
-        found = await self._provider.among(self._view, resource_type, ids)
-        if self._older is not None:
-            found |= await self._provider.among(self._older, resource_type, ids)
-        return found
+    async def in_view(self, resource_type: str, ids: Collection[str]) -> set[str]:
+        """Return the ids of one type that the export shows, its filters not yet applied."""
+        shown = await self._provider.among(self._view, resource_type, ids)
+        if self._older_view is not None:
+            shown |= await self._provider.among(self._older_view, resource_type, ids)
+        return shown
 
     async def _exported(self, resource_type: str, ids: Collection[str]) -> set[str]:
-        found = await self.shown(resource_type, ids)
-        if (wanted := self._view.filters.get(resource_type)) is None or not found:
-            return found
+        shown = await self.in_view(resource_type, ids)
+        if (filter_ := self._view.filters.get(resource_type)) is None or not shown:
+            return shown
         key, at = TypeKey.of(self._view.request, resource_type), self._view.transaction_time
         matching = set[str]()
-        for resource_id in found:  # one at a time: a line does not say cheaply whose it is
+        for resource_id in shown:  # one at a time: decoding each line for its id would cost more
             batch = await self._provider.fetch(key, [resource_id], at=at)
-            if any(map(wanted.matches, batch.lines)):
+            if any(map(filter_.matches, batch.lines)):
                 matching.add(resource_id)
         return matching
 
-    async def _belonging(self, resource_type: str, ids: Collection[str]) -> set[str]:
+    async def _in_cohort(self, resource_type: str, ids: Collection[str]) -> set[str]:
         view = without_dates(self._view, self._view.cohort)
         return await self._provider.among(view, resource_type, ids)
 
@@ -76,7 +76,7 @@ class ExportMembership:
         view = without_dates(self._view, self._view.newcomers)
         return await self._provider.among(view, resource_type, ids)
 
-    async def _private(self, resource_type: str, ids: Collection[str]) -> set[str]:
+    async def _of_any_patient(self, resource_type: str, ids: Collection[str]) -> set[str]:
         everybody = without_dates(self._view, None)
         request = replace(everybody.request, level=Level.PATIENT)
         view = replace(everybody, request=request)
@@ -86,30 +86,31 @@ class ExportMembership:
         key, at = TypeKey.of(self._view.request, resource_type), self._view.transaction_time
         return set(ids) - await self._provider.missing(key, ids, at=at)
 
-    async def _each(
+    async def _by_type(
         self,
-        ask: Callable[[str, Collection[str]], Awaitable[set[str]]],
+        select: Callable[[str, Collection[str]], Awaitable[set[str]]],
         references: Iterable[Reference],
     ) -> set[Reference]:
-        by_type = defaultdict[str, list[str]](list)
+        """Return the references that `select` returns for the ids of each type."""
+        ids_by_type = defaultdict[str, list[str]](list)
         for resource_type, resource_id in references:
-            by_type[resource_type].append(resource_id)
+            ids_by_type[resource_type].append(resource_id)
         return {
             (resource_type, resource_id)
-            for resource_type, ids in by_type.items()
-            for some in chunked(ids)
-            for resource_id in await ask(resource_type, some)
+            for resource_type, ids in ids_by_type.items()
+            for chunk in chunked(ids)
+            for resource_id in await select(resource_type, chunk)
         }
 
 
 def without_dates(view: ExportView, cohort: Cohort | None) -> ExportView:
-    """Give a view of a cohort at the same instant that no change's date and no filter narrows."""
+    """Return a view of a cohort at the same instant, without `since`, `until` and filters."""
     request = replace(view.request, since=None, until=None)
     return replace(view, request=request, cohort=cohort, newcomers=None, filters={})
 
 
-def chunked(items: Iterable[T], size: int = AT_ONCE) -> Iterator[Sequence[T]]:
-    """Give the items, some at a time."""
-    rest = iter(items)
-    while some := list(islice(rest, size)):
-        yield some
+def chunked(items: Iterable[T], size: int = IDS_PER_QUERY) -> Iterator[Sequence[T]]:
+    """Yield the items in lists of at most `size`."""
+    remaining = iter(items)
+    while chunk := list(islice(remaining, size)):
+        yield chunk

@@ -1,10 +1,10 @@
-"""Claim shards and export them, until told to stop."""
+"""Claim shards and export them, until the worker is to stop."""
 
 import asyncio
 import time
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import structlog
@@ -20,26 +20,34 @@ from helios_core.storage.backends import Backends
 log = structlog.stdlib.get_logger()
 
 RENEWAL_RETRY = timedelta(milliseconds=500)
-"""How soon a renewal is tried again after the job store could not be reached."""
+"""The wait before a renewal is retried when the job store could not be reached."""
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker works."""
+    """The settings of a worker."""
 
     lease_for: timedelta = timedelta(seconds=60)
+    """How long a lease lasts unless it is renewed."""
     heartbeat: timedelta = timedelta(seconds=20)
-    """Shorter than `lease_for`, so that a renewal may fail once or twice."""
+    """The time between renewals; shorter than `lease_for`, so that one or two may fail."""
     max_attempts: int = 3
-    """How often a shard is tried before its job ends in error."""
+    """How often a shard is attempted before its job ends in error."""
     retry_after: timedelta = timedelta(seconds=1)
-    """The wait before the second attempt; it is four times as long before each further one."""
+    """The wait before the second attempt; before each further one it is four times as long."""
     idle: timedelta = timedelta(seconds=1)
-    """The longest wait between two looks for work."""
+    """The longest wait before the job store is asked for work again."""
     limits: PartLimits = msgspec.field(default_factory=PartLimits)
 
 
+async def run_worker(
+    name: str, backends: Backends, options: WorkerOptions, *, stop: asyncio.Event
+) -> None:
+    """Claim and export shards until `stop` is set; then release the current shard and return."""
+    await Worker(name, backends, options, stop=stop).run()
+
+
 class Worker:
-    """One claimant of shards; a process runs as many as it likes."""
+    """Exports one shard at a time; a process may run several workers."""
 
     def __init__(
         self, name: str, backends: Backends, options: WorkerOptions, *, stop: asyncio.Event
@@ -48,10 +56,10 @@ class Worker:
         self._backends = backends
         self._options = options
         self._stop = stop
-        self._latest: tuple[str, ExportView] | None = None
+        self._latest_view: tuple[str, ExportView] | None = None
 
     async def run(self) -> None:
-        """Work until the stop event is set; a shard in hand is handed back at once."""
+        """Claim and export shards until the stop event is set; then release the current shard."""
         while not self._stop.is_set():
             try:
                 lease = await self._backends.job_store.claim(
@@ -61,27 +69,25 @@ class Worker:
                 )
             except BackendError as error:
                 log.warning("claim.failed", worker=self._name, reason=str(error))
-                await self._until_stopped(self._options.idle)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), self._options.idle.total_seconds())
                 continue
             if lease is None:
-                await self._idle()
+                await self._wait_for_work()
             else:
-                await self._work(lease)
+                await self._process(lease)
 
-    async def _idle(self) -> None:
-        """Wait for work or for the end, whichever comes first."""
+    async def _wait_for_work(self) -> None:
+        """Wait until there may be work, for `idle` at most, or until the worker is to stop."""
         work = asyncio.ensure_future(self._backends.job_store.wait_for_work(self._options.idle))
-        stopped = asyncio.ensure_future(self._stop.wait())
+        stopping = asyncio.ensure_future(self._stop.wait())
         try:
-            await _until_one_of(work, stopped)
+            await _first_done(work, stopping)
         finally:
-            await _end(work, stopped)
+            await _cancel(work, stopping)
 
-    async def _until_stopped(self, at_most: timedelta) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), at_most.total_seconds())
-
-    async def _work(self, lease: Lease) -> None:
+    async def _process(self, lease: Lease) -> None:
+        """Attempt a shard; a lost lease or an unreachable job store does not stop the worker."""
         job, shard = lease.job, lease.shard
         with structlog.contextvars.bound_contextvars(
             job_id=job.id, shard=shard.number, token=lease.token, worker=self._name
@@ -92,11 +98,11 @@ class Worker:
             except LeaseLost as error:
                 log.warning("lease.lost", reason=str(error))
             except BackendError as error:
-                # The job store itself is out of reach: the lease lapses and another claim follows.
+                # The job store is unreachable: the lease lapses, then another claim follows.
                 log.exception("shard.abandoned", reason=str(error))
 
     async def _attempt(self, lease: Lease) -> None:
-        """Export the shard and tell the job store how it went; nothing unpublished stays."""
+        """Export a shard and publish it or record its failure; discard parts not published."""
         export: ShardExport | None = None
         try:
             view = await self._view(lease)
@@ -104,13 +110,13 @@ class Worker:
             parts = await self._export_while_held(lease, export)
             if parts is None:
                 return
-            # From here on the parts may be published even if the answer is lost on its way, so
-            # only the job store's word that they are not allows discarding them.
-            unpublished, export = export, None
+            # From here on the parts may be published even if the job store's response is lost, so
+            # they are discarded only if it says that they are not.
+            publishing, export = export, None
             try:
-                await self._publish(lease, parts, notes=unpublished.notes)
+                await self._publish(lease, parts, notes=publishing.notes)
             except LeaseLost:
-                export = unpublished
+                export = publishing
                 raise
         except LeaseLost:
             raise
@@ -121,39 +127,45 @@ class Worker:
                 await asyncio.shield(_discard(export))
 
     async def _view(self, lease: Lease) -> ExportView:
-        """What the job shows; kept for the next shard, since a cohort can be large."""
+        """Return the view of a job; it is kept for the next shard, since a cohort can be large."""
         job = lease.job
-        if self._latest is None or self._latest[0] != job.id:
+        if self._latest_view is None or self._latest_view[0] != job.id:
             view = await resolve_view(
                 self._backends.data_provider, job.request, job.transaction_time
             )
-            self._latest = (job.id, view)
-        return self._latest[1]
+            self._latest_view = (job.id, view)
+        return self._latest_view[1]
 
     async def _export_while_held(self, lease: Lease, export: ShardExport) -> list[Part] | None:
-        """Give the parts, or None when told to stop; raise LeaseLost as soon as that is known."""
+        """
+        Export a shard while renewing its lease, and return its parts.
+
+        If the worker is to stop, release the lease and return None.
+
+        Raises:
+            LeaseLost: The lease could not be renewed; the export is cancelled.
+        """
         exporting = asyncio.ensure_future(export.run())
         renewing = asyncio.ensure_future(self._renew(lease, export))
-        stopped = asyncio.ensure_future(self._stop.wait())
+        stopping = asyncio.ensure_future(self._stop.wait())
         try:
-            await _until_one_of(exporting, renewing, stopped)
-            if stopped.done() and not exporting.done() and not renewing.done():
-                await _end(renewing)
-                await self._hand_back(lease)
-        finally:
-            await _end(exporting, renewing, stopped)
-        if exporting.cancelled():
-            if renewing.done() and not renewing.cancelled():
-                renewing.result()
+            await _first_done(exporting, renewing, stopping)
+            if exporting.done():
+                return exporting.result()
+            if renewing.done():
+                renewing.result()  # raises LeaseLost
+            await _cancel(renewing)
+            await self._release(lease)
             return None
-        return exporting.result()
+        finally:
+            await _cancel(exporting, renewing, stopping)
 
-    async def _hand_back(self, lease: Lease) -> None:
+    async def _release(self, lease: Lease) -> None:
         """
-        Free the shard for others while it is still being exported.
+        Free the shard for other workers while its export still runs.
 
-        Ending the export first could take as long as the output store does, and its parts can no
-        longer be published anyway.
+        Cancelling the export first could take as long as the output store does, and its parts can
+        no longer be published anyway.
         """
         try:
             await self._backends.job_store.release(lease)
@@ -162,13 +174,18 @@ class Worker:
         else:
             log.info("shard.released")
 
-    async def _renew(self, lease: Lease, export: ShardExport) -> None:
-        """Extend the lease at every heartbeat until it is lost."""
+    async def _renew(self, lease: Lease, export: ShardExport) -> NoReturn:
+        """
+        Extend a lease at every heartbeat.
+
+        Raises:
+            LeaseLost: The job store says so, or was unreachable until the lease lapsed.
+        """
         held_until = time.monotonic() + self._options.lease_for.total_seconds()
         pause = self._options.heartbeat
         while True:
             await asyncio.sleep(pause.total_seconds())
-            asked_at = time.monotonic()
+            requested_at = time.monotonic()
             try:
                 await self._backends.job_store.renew(
                     lease,
@@ -183,13 +200,13 @@ class Worker:
                     ) from error
                 pause = RENEWAL_RETRY
             else:
-                held_until = asked_at + self._options.lease_for.total_seconds()
+                held_until = requested_at + self._options.lease_for.total_seconds()
                 pause = self._options.heartbeat
 
     async def _publish(self, lease: Lease, parts: list[Part], *, notes: bytes) -> None:
         status = await self._backends.job_store.complete(lease, parts, notes=notes)
         log.info("shard.completed", parts=len(parts), resources=sum(p.count for p in parts))
-        await self._announce(lease, status)
+        await self._announce_end(lease, status)
 
     async def _fail(self, lease: Lease, error: Exception) -> None:
         options = self._options
@@ -200,37 +217,31 @@ class Worker:
             max_attempts=options.max_attempts,
             retry_after=options.retry_after * 4 ** (lease.attempt - 1),
         )
-        await self._announce(lease, status)
+        await self._announce_end(lease, status)
 
-    async def _announce(self, lease: Lease, status: JobStatus) -> None:
-        """Tell the observers once the job has ended."""
+    async def _announce_end(self, lease: Lease, status: JobStatus) -> None:
+        """Announce a job to the observers if its status is final."""
         if status.active:
             return
-        with suppress(JobNotFound):  # cancelled meanwhile
+        with suppress(JobNotFound):  # cancelled in the meantime
             job = await self._backends.job_store.get(lease.job.tenant, lease.job.id)
             log.info("job.ended", status=job.status)
             self._backends.announce(job)
 
 
-async def run_worker(
-    name: str, backends: Backends, options: WorkerOptions, *, stop: asyncio.Event
-) -> None:
-    """Work until `stop` is set, then hand back the shard in hand and return."""
-    await Worker(name, backends, options, stop=stop).run()
-
-
-async def _until_one_of(*tasks: asyncio.Future[Any]) -> None:
+async def _first_done(*tasks: asyncio.Future[Any]) -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _end(*tasks: asyncio.Future[Any]) -> None:
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks and wait until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
 
 
 async def _discard(export: ShardExport) -> None:
-    """Remove unpublished parts; what cannot be removed goes with the job's prefix."""
+    """Remove unpublished parts; if that fails, they are removed together with the job."""
     try:
         await export.discard()
     except BackendError as error:
@@ -238,7 +249,7 @@ async def _discard(export: ShardExport) -> None:
 
 
 def _public_reason(lease: Lease, error: Exception) -> str:
-    """Why a shard failed, in words a client may read."""
+    """Return why a shard failed, without internal details."""
     if isinstance(error, HeliosError):
         return str(error)
     return (

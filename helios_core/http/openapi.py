@@ -14,7 +14,7 @@ from helios_core.config.settings import TENANT_PATTERN
 from helios_core.export.kickoff.definitions import (
     ParameterDefinition,
     ValueKind,
-    served_parameters,
+    kickoff_parameters,
 )
 from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
@@ -197,7 +197,7 @@ def _exports(guide: Guide) -> dict[str, Schema]:
 def _asked_at(level: Level, method: str, guide: Guide) -> list[ParameterDefinition]:
     return [
         each
-        for each in served_parameters(guide)
+        for each in kickoff_parameters(guide)
         if method in each.methods and (each.system or level is not Level.SYSTEM)
     ]
 

@@ -1,4 +1,4 @@
-"""What a body to load asks for: its resource, or the entries of its bundle, as changes."""
+"""Turn documents into changes: a resource, or the entries of a Bundle."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from helios_core.loading.inputs import InputChunk, InputDocument
 from helios_core.storage.data_provider import Delete, Put
 
 UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "history"})
-"""The bundles that are a way to send resources; the others are resources themselves."""
+"""The types of Bundles that only carry resources; the others are stored as resources."""
 
 _LAST_SEGMENT = re.compile(r"[:/]([A-Za-z0-9\-.]{1,64})$")
 
@@ -27,11 +27,11 @@ class LoadProblem(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     line: int | None
-    """From 1; None for a file that is a single document."""
+    """Counted from 1; None for a file that is a single document."""
     entry: int | None
-    """The index in the bundle's `entry`, from 0; None outside a bundle."""
+    """The index in the `entry` of the Bundle, from 0; None outside a Bundle."""
     reason: str
-    """What is wrong, without showing the content."""
+    """What is wrong; contains nothing of the resource."""
 
     def __str__(self) -> str:
         line = f", line {self.line}" if self.line is not None else ""
@@ -40,23 +40,23 @@ class LoadProblem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How bodies are to be understood."""
+    """How documents are parsed."""
 
     fhir_version: FHIRVersion
     base_urls: tuple[str, ...] = ()
     targets: Mapping[str, str] = msgspec.field(default_factory=dict)
-    """From an entry's temporary fullUrl to its `Type/id`, of all bundles loaded together."""
+    """`Type/id` by temporary fullUrl, of the entries of all Bundles that are loaded together."""
     strict: bool = False
     """Whether to stop at the first problem."""
 
 
 class ParsedChunk(msgspec.Struct, frozen=True, kw_only=True):
-    """What a chunk comes to."""
+    """The changes and problems of one chunk."""
 
     changes: Sequence[Put | Delete]
     problems: Sequence[LoadProblem]
     unresolved: Sequence[tuple[str, str]]
-    """Temporary references that stay as they are, each once per resource."""
+    """Paths and temporary references that could not be replaced, each once per resource."""
     bytes_done: int
 
 
@@ -70,26 +70,27 @@ _IDENTITY = msgspec.json.Decoder(_Identity)
 
 
 class _Item(msgspec.Struct, frozen=True):
-    """One resource of a body, not parsed yet."""
+    """One resource of a document, not parsed yet."""
 
     content: bytes | None
     entry: int | None = None
     resource_type: str | None = None
-    """What the content must say; with no content, what is to be deleted."""
+    """The type the content must have; without content, the type of the resource to delete."""
     id: str | None = None
 
 
-def parse_chunk(intake: LoadOptions, chunk: InputChunk) -> ParsedChunk:
-    """Turn the bodies of a chunk into changes, and tell which could not be."""
+def parse_chunk(options: LoadOptions, chunk: InputChunk) -> ParsedChunk:
+    """Turn the documents of a chunk into changes, and list those that cannot be loaded."""
     changes: list[Put | Delete] = []
     problems: list[LoadProblem] = []
     unresolved: list[tuple[str, str]] = []
-    for found in chain.from_iterable(_found(intake, body, unresolved) for body in chunk.bodies):
-        if not isinstance(found, LoadProblem):
-            changes.append(found)
+    parsed = (_parse(options, document, unresolved) for document in chunk.documents)
+    for result in chain.from_iterable(parsed):
+        if not isinstance(result, LoadProblem):
+            changes.append(result)
             continue
-        problems.append(found)
-        if intake.strict:
+        problems.append(result)
+        if options.strict:
             break
     return ParsedChunk(
         changes=changes, problems=problems, unresolved=unresolved, bytes_done=chunk.bytes_done
@@ -97,88 +98,92 @@ def parse_chunk(intake: LoadOptions, chunk: InputChunk) -> ParsedChunk:
 
 
 def bundle_targets(chunk: InputChunk) -> dict[str, str]:
-    """Give `Type/id` by temporary fullUrl, for the entries of the bundles in a chunk."""
-    found: dict[str, str] = {}
-    for body in chunk.bodies:
-        if not _is_unpacked(body):
+    """Return `Type/id` by temporary fullUrl for the entries of the Bundles in a chunk."""
+    targets: dict[str, str] = {}
+    for document in chunk.documents:
+        if not _is_unpacked(document):
             continue
-        with suppress(InvalidResource):  # it is told when the bundle is loaded
-            for entry in parse_bundle(body.content).entries:
+        with suppress(InvalidResource):  # it is reported when the Bundle is loaded
+            for entry in parse_bundle(document.content).entries:
                 if entry.full_url and entry.full_url.startswith("urn:") and entry.resource:
-                    found[entry.full_url] = "/".join(_target(entry))
-    return found
+                    targets[entry.full_url] = "/".join(_target(entry))
+    return targets
 
 
-def _found(
-    intake: LoadOptions, body: InputDocument, unresolved: list[tuple[str, str]]
+def _parse(
+    options: LoadOptions, document: InputDocument, unresolved: list[tuple[str, str]]
 ) -> Iterator[Put | Delete | LoadProblem]:
-    for item in _items(body):
+    for item in _items(document):
         if isinstance(item, LoadProblem):
             yield item
             continue
         try:
-            change, missing = _change(intake, item)
+            change, missing = _change(options, item)
         except InvalidResource as error:
-            yield _problem(body, str(error), entry=item.entry)
+            yield _problem(document, str(error), entry=item.entry)
         else:
-            unresolved += ((body.path, reference) for reference in missing)
+            unresolved += ((document.path, reference) for reference in missing)
             yield change
 
 
-def _items(body: InputDocument) -> Iterable[_Item | LoadProblem]:
-    if body.unreadable is not None:
-        return [_problem(body, body.unreadable)]
-    if not _is_unpacked(body):
-        return [_Item(body.content)]
+def _items(document: InputDocument) -> Iterable[_Item | LoadProblem]:
+    if document.unreadable is not None:
+        return [_problem(document, document.unreadable)]
+    if not _is_unpacked(document):
+        return [_Item(document.content)]
     try:
-        bundle = parse_bundle(body.content)
+        bundle = parse_bundle(document.content)
     except InvalidResource as error:
-        return [_problem(body, str(error))]
-    entries = ((i, e) for i, e in enumerate(bundle.entries) if not _is_remark(bundle, e))
+        return [_problem(document, str(error))]
+    entries = ((i, e) for i, e in enumerate(bundle.entries) if not _is_search_outcome(bundle, e))
     # A history lists the newest version first (FHIR R4, RESTful API, history).
     in_order = reversed(list(entries)) if bundle.type == "history" else entries
-    return [_item(body, index, entry) for index, entry in in_order]
+    return [_item(document, index, entry) for index, entry in in_order]
 
 
-def _is_unpacked(body: InputDocument) -> bool:
+def _is_unpacked(document: InputDocument) -> bool:
     """
-    Whether a body is a bundle that only carries resources.
+    Return whether a document is a Bundle that only carries resources.
 
-    A line of NDJSON with an id is a resource to store, whatever its type: exporting bundles and
-    loading the files again has to give the same bundles.
+    A line of NDJSON with an id is a resource to store, whatever its type: loading exported Bundles
+    has to store the same Bundles.
     """
-    if b'"Bundle"' not in body.content:
+    if b'"Bundle"' not in document.content:
         return False
-    identity = _identity(body.content)
-    if identity.resource_type != "Bundle" or (body.line is not None and identity.id is not None):
+    identity = _identity(document.content)
+    if identity.resource_type != "Bundle" or (
+        document.line is not None and identity.id is not None
+    ):
         return False
     return bytes(identity.type).strip(b'"').decode(errors="replace") in UNPACKED
 
 
-def _is_remark(bundle: ParsedBundle, entry: ParsedEntry) -> bool:
-    """Whether an entry only tells how a search went (FHIR R4, Bundle.entry.search.mode)."""
+def _is_search_outcome(bundle: ParsedBundle, entry: ParsedEntry) -> bool:
+    """Return whether an entry only reports on a search (FHIR R4, Bundle.entry.search.mode)."""
     return (
         bundle.type == "searchset"
         and _identity(entry.resource or b"").resource_type == "OperationOutcome"
     )
 
 
-def _item(body: InputDocument, index: int, entry: ParsedEntry) -> _Item | LoadProblem:
+def _item(document: InputDocument, index: int, entry: ParsedEntry) -> _Item | LoadProblem:
     if entry.method == "DELETE":
         deleted = split_reference(entry.url or "")
         if deleted is None:
-            return _problem(body, "a DELETE must name Type/id to be loaded", entry=index)
+            return _problem(document, "a DELETE must name Type/id to be loaded", entry=index)
         return _Item(None, index, *deleted)
     if entry.resource is None:
-        return _problem(body, "the entry has no resource to load", entry=index)
+        return _problem(document, "the entry has no resource to load", entry=index)
     if entry.method not in {None, "POST", "PUT"}:
-        return _problem(body, f"a {entry.method} changes nothing that can be loaded", entry=index)
+        return _problem(
+            document, f"a {entry.method} changes nothing that can be loaded", entry=index
+        )
     put = split_reference(entry.url or "") if entry.method == "PUT" else None
     return _Item(entry.resource, index, *(put or (None, _target(entry)[1] or None)))
 
 
 def _target(entry: ParsedEntry) -> tuple[str, str]:
-    """Give the type and id an entry's resource will have, empty where nothing tells."""
+    """Return the type and id of an entry's resource, each empty if nothing specifies it."""
     identity = _identity(entry.resource or b"")
     put = split_reference(entry.url or "") if entry.method == "PUT" else None
     last = _LAST_SEGMENT.search(entry.full_url or "")
@@ -190,30 +195,30 @@ def _identity(content: bytes) -> _Identity:
     try:
         return _IDENTITY.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _Identity()  # parsing the resource tells what is wrong
+        return _Identity()  # parsing the resource reports what is wrong
 
 
-def _change(intake: LoadOptions, item: _Item) -> tuple[Put | Delete, Iterable[str]]:
+def _change(options: LoadOptions, item: _Item) -> tuple[Put | Delete, Iterable[str]]:
     content, missing = item.content, set[str]()
     if content is None:
         return Delete(resource_type=item.resource_type or "", id=item.id or ""), missing
     if b"urn:uuid:" in content or b"urn:oid:" in content:
-        content, missing = _resolved(intake, content)
+        content, missing = _replace_references(options, content)
     resource = parse_resource(
         content,
-        intake.fhir_version,
+        options.fhir_version,
         resource_type=item.resource_type,
         resource_id=item.id,
-        base_urls=intake.base_urls,
+        base_urls=options.base_urls,
     )
     return Put(resource=resource), missing
 
 
-def _resolved(intake: LoadOptions, content: bytes) -> tuple[bytes, set[str]]:
+def _replace_references(options: LoadOptions, content: bytes) -> tuple[bytes, set[str]]:
     if b'"Bundle"' in content and _identity(content).resource_type == "Bundle":
-        return content, set()  # a bundle that is stored refers to its own entries
-    return replace_temporary(compact_json(content), intake.targets)
+        return content, set()  # a stored Bundle refers to its own entries
+    return replace_temporary(compact_json(content), options.targets)
 
 
-def _problem(body: InputDocument, reason: str, *, entry: int | None = None) -> LoadProblem:
-    return LoadProblem(path=body.path, line=body.line, entry=entry, reason=reason)
+def _problem(document: InputDocument, reason: str, *, entry: int | None = None) -> LoadProblem:
+    return LoadProblem(path=document.path, line=document.line, entry=entry, reason=reason)

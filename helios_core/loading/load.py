@@ -19,7 +19,7 @@ from helios_core.loading.parsers import parse_files
 from helios_core.storage.data_provider import ChangeResult, Delete, Put, SupportsWrites
 
 MAX_PROBLEMS = 100
-"""How many bad resources a summary describes one by one; the rest are counted."""
+"""How many bad resources a summary lists; the rest are counted."""
 
 WRITE_CHANGES = 1000
 WRITE_BYTES = 4 * 1024 * 1024
@@ -28,16 +28,16 @@ T = TypeVar("T")
 
 
 class LoadPhase(StrEnum):
-    """What a load is doing."""
+    """What the load is doing."""
 
     SCANNING = "scanning"
-    """Looking for bundles, whose entries other resources may refer to."""
+    """Finding the entries of Bundles, to which other resources may refer."""
     LOADING = "loading"
     """Parsing and writing."""
 
 
 class LoadProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a load is; bytes are those on disk, compressed where the file is."""
+    """The progress of a load; bytes are counted as on disk, compressed if the file is."""
 
     phase: LoadPhase
     bytes_done: int
@@ -47,26 +47,26 @@ class LoadProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What a load did."""
+    """The result of a load."""
 
     files: int
     skipped: int
-    """Files left alone because their name, in a folder that was given, is not one of JSON."""
+    """Files in the named folders that were skipped because their names are not those of JSON."""
     read: int
-    """Resources seen, bad ones included."""
+    """Resources read, including bad ones."""
     created: int
     updated: int
     unchanged: int
     deleted: int
     bad: int
     problems: tuple[LoadProblem, ...]
-    """The first of the bad ones, at most `MAX_PROBLEMS`."""
+    """The first bad resources, at most `MAX_PROBLEMS`."""
     unresolved: int
-    """References to a `urn:` that no loaded bundle explains, once per resource, kept as is."""
+    """References to a `urn:` of no loaded Bundle, counted once per resource; they are kept."""
     unresolved_distinct: int
-    """How many different ones among them."""
+    """How many of these are different."""
     unresolved_by_file: tuple[tuple[Path, int], ...]
-    """The files that hold them and how many each, in the order of loading."""
+    """The files that contain them, with their numbers, in the order of loading."""
     seconds: float
 
     @property
@@ -76,7 +76,7 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Tally:
-    """Counts while a load runs, and tells how far it is."""
+    """Counts while a load runs, and reports its progress."""
 
     def __init__(
         self, files: FoundFiles, on_progress: Callable[[LoadProgress], None] | None
@@ -131,7 +131,7 @@ class _Tally:
         )
 
 
-async def load(  # noqa: PLR0913 - what to load, where to, how, and whom to tell
+async def load(  # noqa: PLR0913 - what to load, where to, how, and a callback
     paths: Sequence[Path],
     provider: SupportsWrites,
     *,
@@ -144,24 +144,24 @@ async def load(  # noqa: PLR0913 - what to load, where to, how, and whom to tell
     """
     Load files, and the .json, .ndjson and .jsonl files in folders, plain or gzip.
 
-    A file holds NDJSON, a Bundle or a single resource, which its content tells. A resource keeps
-    its id; in a Bundle one without gets that of its fullUrl. Loading again updates, and an
-    unchanged resource makes no new version. A bad resource is reported and the rest is loaded;
-    with `strict` nothing after the first bad one is, and what came before stays. A Bundle is not
-    atomic here: its entries are written in chunks with everything else.
+    A file contains NDJSON, a Bundle or a single resource, which is detected from its content. A
+    resource keeps its id; a Bundle entry without one gets the id in its fullUrl. Loading again is
+    an update, and an unchanged resource gets no new version. A bad resource is reported and the
+    rest is loaded; with `strict`, loading stops at the first bad one, and what was written before
+    stays. A Bundle is not atomic here: its entries are written in chunks with everything else.
 
     Raises:
-        BackendUnavailable: The provider cannot write; what was written before stays.
+        BackendUnavailable: The data provider cannot write; what was written before stays.
     """
     files = await asyncio.to_thread(find_files, paths)
     tally = _Tally(files, on_progress)
-    intake = LoadOptions(
+    options = LoadOptions(
         fhir_version=fhir_version,
         base_urls=base_urls,
         targets=await _scan(files, tally),
         strict=strict,
     )
-    async with aclosing(_ahead(parse_files(intake, files))) as chunks:
+    async with aclosing(_read_ahead(parse_files(options, files))) as chunks:
         async for changes in chunks:
             for batch in _batches(changes.changes):
                 applied = await provider.write(tenant, fhir_version, batch)
@@ -173,17 +173,17 @@ async def load(  # noqa: PLR0913 - what to load, where to, how, and whom to tell
 
 
 async def _scan(files: FoundFiles, tally: _Tally) -> dict[str, str]:
-    """Give what temporary references in these files stand for."""
-    known: dict[str, str] = {}
-    async with aclosing(_ahead(read_chunks(files))) as chunks:
+    """Return `Type/id` by temporary fullUrl for all Bundles in the files."""
+    targets: dict[str, str] = {}
+    async with aclosing(_read_ahead(read_chunks(files))) as chunks:
         async for chunk in chunks:
-            known |= bundle_targets(chunk)
+            targets |= bundle_targets(chunk)
             tally.report(LoadPhase.SCANNING, chunk.bytes_done)
-    return known
+    return targets
 
 
-async def _ahead(items: Generator[T]) -> AsyncGenerator[T]:
-    """Draw items in a thread, one ahead of what is asked for."""
+async def _read_ahead(items: Generator[T]) -> AsyncGenerator[T]:
+    """Yield items that a thread produces one ahead of their use."""
     loop = asyncio.get_running_loop()
     with closing(items), ThreadPoolExecutor(1, thread_name_prefix="loading") as thread:
         upcoming = loop.run_in_executor(thread, next, items, None)
@@ -193,7 +193,7 @@ async def _ahead(items: Generator[T]) -> AsyncGenerator[T]:
 
 
 def _batches(changes: Sequence[Put | Delete]) -> Iterator[Sequence[Put | Delete]]:
-    """Cut changes into transactions short enough to keep nobody waiting."""
+    """Split changes into transactions that are short enough not to block other writers."""
     start = size = 0
     for end, change in enumerate(changes):
         size += (

@@ -1,4 +1,4 @@
-"""Processes that parse what is loaded, beside the one that writes it."""
+"""Processes that parse files while another writes the resources."""
 
 import multiprocessing
 import os
@@ -18,15 +18,15 @@ from helios_core.loading.intake import LoadOptions, LoadProblem, ParsedChunk, pa
 from helios_core.storage.data_provider import Delete, Put
 
 PARALLEL_BYTES = 32 * 1024 * 1024
-"""From how many bytes on disk it pays to start processes."""
+"""The size on disk from which it pays to start processes."""
 MAX_PROCESSES = 4
-"""One writer keeps no more than these busy."""
+"""One writer cannot keep more processes busy."""
 
 _Pipe: TypeAlias = "Connection[bytes, bytes]"
 
 
 class _Packed(msgspec.Struct, frozen=True, array_like=True):
-    """Changes as bytes of MessagePack, which pickle takes three times as long to make and read."""
+    """Changes as MessagePack; pickle takes three times as long to write and read them."""
 
     changes: list[Resource | tuple[str, str]]
     """A resource to put, or the type and id of one to delete."""
@@ -39,40 +39,42 @@ _CHUNK = msgspec.msgpack.Decoder(InputChunk)
 _PACKED = msgspec.msgpack.Decoder(_Packed)
 
 
-def parse_files(intake: LoadOptions, files: FoundFiles) -> Generator[ParsedChunk]:
+def parse_files(options: LoadOptions, files: FoundFiles) -> Generator[ParsedChunk]:
     """
     Read and parse files, in order.
 
-    Large ones are parsed in other processes: in one process the thread that parses would keep the
-    interpreter lock from the one that writes, and the two would take turns.
+    Large files are parsed in other processes: within one process, parsing and writing would take
+    turns, because the parsing thread holds the interpreter lock.
 
     Raises:
-        BackendUnavailable: A process was ended from outside.
+        BackendUnavailable: A process was killed.
     """
     chunks = read_chunks(files)
     processes = min(MAX_PROCESSES, (os.cpu_count() or 1) - 1)
     if files.size < PARALLEL_BYTES or processes < 1:
-        yield from (parse_chunk(intake, chunk) for chunk in chunks)
+        yield from (parse_chunk(options, chunk) for chunk in chunks)
         return
     try:
-        for packed in _parsed(intake, chunks, processes):
-            yield _unpacked(packed)
+        for packed in _parse_in_parallel(options, chunks, processes):
+            yield _unpack(packed)
     except (EOFError, BrokenPipeError, ConnectionResetError) as error:
         raise BackendUnavailable(
-            "a process that parses has ended, perhaps for lack of memory; load again: what has"
-            " been written stays and is not written twice"
+            "a process that parses was killed, perhaps for lack of memory; load again: what has "
+            "been written stays and is not written twice"
         ) from error
 
 
-def _parsed(intake: LoadOptions, chunks: Iterator[InputChunk], processes: int) -> Iterator[bytes]:
+def _parse_in_parallel(
+    options: LoadOptions, chunks: Iterator[InputChunk], processes: int
+) -> Iterator[bytes]:
     with ExitStack() as stack:
-        idle = [stack.enter_context(_parser(intake)) for _ in range(processes)]
+        idle = [stack.enter_context(_parser(options)) for _ in range(processes)]
         busy: deque[_Pipe] = deque()
         for chunk in chunks:
             if idle:
                 parser, done = idle.pop(), b""
             else:
-                # Only then new work: two ends that both write would wait for each other.
+                # Receive before sending: two ends that both send would wait for each other.
                 parser = busy.popleft()
                 done = parser.recv_bytes()
             parser.send_bytes(msgspec.msgpack.encode(chunk))
@@ -84,11 +86,11 @@ def _parsed(intake: LoadOptions, chunks: Iterator[InputChunk], processes: int) -
 
 
 @contextmanager
-def _parser(intake: LoadOptions) -> Iterator[_Pipe]:
-    """Run a parser; the connection is the only thing shared with it, and its end is the sign."""
+def _parser(options: LoadOptions) -> Iterator[_Pipe]:
+    """Run a parsing process, which ends when the connection is closed."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_parse_all, args=(intake, theirs), daemon=True)
+    process = context.Process(target=_parse_all, args=(options, theirs), daemon=True)
     with theirs:
         process.start()
     try:
@@ -98,29 +100,29 @@ def _parser(intake: LoadOptions) -> Iterator[_Pipe]:
         process.join()
 
 
-def _parse_all(intake: LoadOptions, chunks: _Pipe) -> None:
-    # The terminal interrupts every process; the one that writes decides when to end.
+def _parse_all(options: LoadOptions, chunks: _Pipe) -> None:
+    # Ctrl-C interrupts every process of the terminal; the one that writes decides when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError), chunks:
         while True:
-            chunks.send_bytes(_parse(intake, chunks.recv_bytes()))
+            chunks.send_bytes(_parse(options, chunks.recv_bytes()))
 
 
-def _parse(intake: LoadOptions, chunk: bytes) -> bytes:
-    found = parse_chunk(intake, _CHUNK.decode(chunk))
+def _parse(options: LoadOptions, chunk: bytes) -> bytes:
+    parsed = parse_chunk(options, _CHUNK.decode(chunk))
     packed = _Packed(
         changes=[
             change.resource if isinstance(change, Put) else (change.resource_type, change.id)
-            for change in found.changes
+            for change in parsed.changes
         ],
-        problems=found.problems,
-        unresolved=found.unresolved,
-        bytes_done=found.bytes_done,
+        problems=parsed.problems,
+        unresolved=parsed.unresolved,
+        bytes_done=parsed.bytes_done,
     )
     return msgspec.msgpack.encode(packed)
 
 
-def _unpacked(content: bytes) -> ParsedChunk:
+def _unpack(content: bytes) -> ParsedChunk:
     packed = _PACKED.decode(content)
     return ParsedChunk(
         changes=[

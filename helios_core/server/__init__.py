@@ -1,1 +1,1 @@
-"""What runs: the server and its workers."""
+"""The processes: the server and its workers."""

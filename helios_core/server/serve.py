@@ -1,4 +1,4 @@
-"""Run a server until a signal asks to stop."""
+"""Run a server until a signal stops it."""
 
 import asyncio
 import socket
@@ -32,14 +32,15 @@ async def serve(
     on_stop: Callable[[], None] = do_nothing,
 ) -> None:
     """
-    Serve, work and sweep until SIGINT or SIGTERM; `on_ready` is told the address once it answers.
+    Serve, work and sweep until SIGINT or SIGTERM.
 
-    `on_stop` is called at the signal. Stopping hands shards back and lets answers under way end,
-    for most of HFS_WORKER_SHUTDOWN_TIMEOUT; the rest is for closing the backends. A second signal
+    `on_ready` is called with the URL once the server accepts requests, `on_stop` at the signal.
+    Stopping hands shards back and finishes the responses that have begun. It has 90 % of
+    HFS_WORKER_SHUTDOWN_TIMEOUT for that; the rest is for closing the backends. A second signal
     ends the process at once.
 
     Raises:
-        ConfigurationError: A backend refuses to open, or the address cannot be listened on.
+        ConfigurationError: A backend refuses to open, or the server cannot listen on the address.
         BackendUnavailable: A backend cannot be reached.
     """
     workers = settings.bulk_export_worker_concurrency
@@ -58,13 +59,13 @@ async def serve(
                 on_ready(_address(listener))
                 sweeping = group.create_task(_sweep(stop, backends, settings))
                 await work_until(stop, backends, settings, workers=workers)
-                # The next sweep, of any server, goes on where this one is.
+                # The next sweep of any server continues where this one is interrupted.
                 sweeping.cancel()
     _log.info("server.stopped")
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn that says when it answers, and leaves the signals to us."""
+    """A Uvicorn server that reports when it accepts requests and does not handle signals."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

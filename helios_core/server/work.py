@@ -1,9 +1,9 @@
 """
-Work on exports until a signal asks to stop.
+Work on exports until a signal stops it.
 
-A process works on one shard at a time, for two of them would share its interpreter. Each further
-worker has a process of its own, which runs this module and lives no longer than the one that
-started it.
+A process works on one shard at a time, because two would share its interpreter. Each further
+worker has a process of its own, which runs this module and ends when the process that started it
+does.
 """
 
 import asyncio
@@ -38,34 +38,34 @@ _log = structlog.get_logger()
 
 
 FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 30.0
-"""Between the end of a worker's process and the next; twice as long each time."""
+MAX_PAUSE_SECONDS = 30.0
+"""The pauses before the process of a worker is restarted; each is twice as long as the last."""
 
 M_MMAP_THRESHOLD = -3
-"""mallopt(3): from which size on a block is not part of an arena."""
+"""mallopt(3): the size from which a block is mapped by itself instead of taken from an arena."""
 
 M_TRIM_THRESHOLD = -1
-"""mallopt(3): from which size on free memory at the end of an arena goes back to the system."""
+"""mallopt(3): the size from which free memory at the end of an arena is returned."""
 
 M_ARENA_MAX = -8
-"""mallopt(3): how many arenas there are, between which the threads share themselves out."""
+"""mallopt(3): the number of arenas, which the threads share."""
 
 ARENAS = 2
-"""Every arena keeps what was freed in it; the interpreter's lock lets few threads allocate."""
+"""Each arena keeps its freed memory, and the interpreter lock lets few threads allocate."""
 
 LARGE_BLOCK_BYTES = 8 * 1024 * 1024
 
 KEPT_BYTES = 32 * 1024 * 1024
-"""Enough for the batches of small resources to be made anew without asking the system."""
+"""Enough to reuse the memory of batches of small resources without asking the system."""
 
 
 def release_large_blocks() -> None:
     """
-    Have the C library give large blocks back to the system as soon as they are freed.
+    Make the C library return large blocks to the system as soon as they are freed.
 
-    glibc otherwise learns from the first large resource to keep such blocks, in one arena per
-    thread: measured, 40 MB more after fifty resources of 20 MB, and 50 MB more in many exports of
-    small ones. Other C libraries keep none.
+    After the first large resource, glibc otherwise keeps such blocks, in one arena per thread.
+    Measured: 40 MB more after fifty resources of 20 MB, and 50 MB more in many exports of small
+    ones. Other C libraries do not keep them.
     """
     with suppress(AttributeError, OSError):
         library = ctypes.CDLL(None)
@@ -76,10 +76,10 @@ def release_large_blocks() -> None:
 
 def freeze_loaded_objects() -> None:
     """
-    Take what the process has loaded until now out of every later garbage collection.
+    Exclude everything the process has loaded so far from later garbage collections.
 
-    Code and tables are hundreds of thousands of objects that stay. Looked at in every full
-    collection, they took a quarter of the processor time of an export from PostgreSQL.
+    Code and FHIR definitions are hundreds of thousands of objects that stay. Scanning them in
+    every full collection took a quarter of the processor time of an export from PostgreSQL.
     """
     gc.collect()
     gc.freeze()
@@ -97,10 +97,10 @@ async def work(
     lifeline: int | None = None,
 ) -> None:
     """
-    Work without serving until SIGINT or SIGTERM, then hand shards back.
+    Work on exports without serving until SIGINT or SIGTERM, then hand shards back.
 
-    The end of what the file descriptor `lifeline` reads is such a signal too. `on_stop` is called
-    then. Handing back may take most of HFS_WORKER_SHUTDOWN_TIMEOUT; the rest is for closing the
+    End of file on the file descriptor `lifeline` stops it as well. `on_stop` is called when it
+    stops. Handing back may take 90 % of HFS_WORKER_SHUTDOWN_TIMEOUT; the rest is for closing the
     backends. A second signal ends the process at once.
 
     Raises:
@@ -120,9 +120,9 @@ async def work_until(
     stop: asyncio.Event, backends: Backends, settings: Settings, *, workers: int
 ) -> None:
     """
-    Keep that many workers until `stop`, then have them hand back what they hold.
+    Run that many workers until `stop` is set, then let them hand back their shards.
 
-    All but one have a process of their own, unless the backends can only be used in this one.
+    All but one have a process of their own, unless the backends can be used in this process only.
     """
     freeze_loaded_objects()
     here = workers if backends.reach is Reach.PROCESS else min(workers, 1)
@@ -132,26 +132,26 @@ async def work_until(
             group.create_task(worker.run_worker(name, backends, options, stop=stop))
             for name in _names(here)
         ]
-        tasks += [group.create_task(_keep_apart(stop)) for _ in range(workers - here)]
+        tasks += [group.create_task(_supervise(stop)) for _ in range(workers - here)]
         await stop.wait()
         await _end(tasks, settings)
 
 
 def exit_after(timeout: timedelta) -> None:
     """
-    End the process when the time is over, whatever it still waits for.
+    End the process after `timeout`, whatever it still waits for.
 
-    A store that went silent can hold threads and connections for ever, and nothing it holds is
-    needed: a stop without ceremony is survived at any moment.
+    A backend that stopped responding can block threads and connections forever. Ending without
+    clean-up is safe at any moment.
     """
     seconds = timeout.total_seconds()
 
-    def leave() -> None:
+    def end() -> None:
         _log.error("process.stop_overdue", timeout_seconds=seconds)
         sys.stdout.flush()
         os._exit(1)
 
-    timer = threading.Timer(seconds, leave)
+    timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
 
@@ -160,7 +160,7 @@ def exit_after(timeout: timedelta) -> None:
 def stop_at_signals(
     on_stop: Callable[[], None], *, lifeline: int | None = None
 ) -> Iterator[asyncio.Event]:
-    """Give what is set at SIGINT, SIGTERM or the end of the lifeline; the next signal kills."""
+    """Yield an event set by SIGINT, SIGTERM or the end of the lifeline; a second signal kills."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -171,17 +171,17 @@ def stop_at_signals(
         if lifeline is not None:
             loop.remove_reader(lifeline)
 
-    def asked() -> None:
+    def request_stop() -> None:
         _log.info("process.stopping")
         on_stop()
         stop.set()
-        # Whoever asks twice does not want to wait.
+        # A second signal means that the operator does not want to wait.
         release()
 
     for number in signals:
-        loop.add_signal_handler(number, asked)
+        loop.add_signal_handler(number, request_stop)
     if lifeline is not None:
-        loop.add_reader(lifeline, asked)
+        loop.add_reader(lifeline, request_stop)
     try:
         yield stop
     finally:
@@ -189,30 +189,30 @@ def stop_at_signals(
 
 
 def grace_seconds(settings: Settings) -> float:
-    """How many seconds workers and answers under way have; closing the backends has the rest."""
+    """Return the seconds that workers and begun responses have to end before backends close."""
     return 0.9 * settings.worker_shutdown_timeout.total_seconds()
 
 
-async def _keep_apart(stop: asyncio.Event) -> None:
-    """Keep one worker in a process of its own, and start it again when it ends by itself."""
+async def _supervise(stop: asyncio.Event) -> None:
+    """Run one worker in a process of its own, and restart it when it ends before `stop`."""
     pause = FIRST_PAUSE_SECONDS
     while not stop.is_set():
         started_at = time.monotonic()
-        code = await _apart(stop)
+        code = await _run_process(stop)
         if stop.is_set():
             return
-        if time.monotonic() - started_at > LONGEST_PAUSE_SECONDS:
+        if time.monotonic() - started_at > MAX_PAUSE_SECONDS:
             pause = FIRST_PAUSE_SECONDS
         _log.error("worker.died", code=code, again_in_seconds=pause)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), pause)
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
 
-async def _apart(stop: asyncio.Event) -> int:
-    """Run a worker's process until it ends or is told to by `stop`; give its exit code."""
+async def _run_process(stop: asyncio.Event) -> int:
+    """Run the process of a worker until it ends or `stop` is set; return its exit code."""
     try:
-        # -P: no module of the folder that a server happens to be started in.
+        # -P: import no module from the folder in which the server happens to be started.
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", __name__, stdin=asyncio.subprocess.PIPE
         )
@@ -221,14 +221,14 @@ async def _apart(stop: asyncio.Event) -> int:
         return 1
     _log.info("worker.started", pid=process.pid)
     ended = asyncio.ensure_future(process.wait())
-    told = asyncio.ensure_future(stop.wait())
+    stopped = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait([ended, told], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
         if process.stdin:
             process.stdin.close()
         return await ended
     finally:
-        told.cancel()
+        stopped.cancel()
         if process.returncode is None:
             process.kill()
 
@@ -244,7 +244,7 @@ async def _end(tasks: Sequence[asyncio.Task[None]], settings: Settings) -> None:
 
 
 def _names(workers: int) -> list[str]:
-    """Name the workers so that no other process on any machine uses the names."""
+    """Return names for the workers that no process on any machine shares."""
     process = f"{socket.gethostname()}-{os.getpid()}"
     return [f"{process}-{number}" for number in range(1, workers + 1)]
 
@@ -265,7 +265,7 @@ def _worker_options(settings: Settings) -> WorkerOptions:
 
 
 def main() -> int:
-    """Be the process of one worker, which ends when standard input does; give its exit code."""
+    """Run one worker until standard input ends or a signal stops it; return the exit code."""
     settings = replace(plugins.configure(os.environ).settings, bulk_export_worker_concurrency=1)
     logs.configure_logging(settings.log_level, settings.log_format)
     working = work(

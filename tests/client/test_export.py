@@ -128,7 +128,7 @@ async def test_a_kick_off_waits_as_long_as_the_server_wants(server, tmp_path):
 async def test_a_refused_kick_off_is_told_with_the_servers_words(server, tmp_path):
     server.say("GET", "/$export", Answer(400, {}, outcome("value", "no such type")))
 
-    with pytest.raises(RequestRefused, match="answered with 400: no such type"):
+    with pytest.raises(RequestRefused, match="returned 400: no such type"):
         await export(ClientRequest(base_url=server.url), tmp_path)
 
     assert len(server.requests) == 1
@@ -267,7 +267,7 @@ async def test_a_wrong_count_is_told(server, tmp_path):
     server.exports(file(server, count=3))
     server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
 
-    with pytest.raises(ExportFailed, match="holds 2 lines; the manifest announced 3"):
+    with pytest.raises(ExportFailed, match="has 2 lines; the manifest says 3"):
         await export(ClientRequest(base_url=server.url), tmp_path)
 
 
@@ -391,7 +391,7 @@ async def test_files_that_are_refused_with_new_links_too_are_given_up(server, tm
     server.exports(file(server, "a.ndjson?sig=same"))
     server.say("GET", "/files/a.ndjson", Answer(403))
 
-    with pytest.raises(RequestRefused, match="was answered with 403") as refused:
+    with pytest.raises(RequestRefused, match="returned 403") as refused:
         await export(ClientRequest(base_url=server.url), tmp_path)
 
     assert "sig" not in str(refused.value)

@@ -69,7 +69,7 @@ def test_files_that_are_whole_are_proven(files, tmp_path):
 
     assert report.ok
     assert verdicts(report) == {"Device": Verdict.OK, "Patient": Verdict.OK}
-    assert [finding.found.count for finding in report.findings] == [3, 5]
+    assert [finding.tally.count for finding in report.findings] == [3, 5]
     assert not report.continued
 
 

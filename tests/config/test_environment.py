@@ -156,7 +156,7 @@ def test_a_refused_secret_is_not_shown():
         plugin=None,
     )
 
-    assert str(variable._refusal("1234")) == "HFS_PIN cannot be read; allowed is a PIN"
+    assert str(variable._error("1234")) == "HFS_PIN cannot be read; allowed is a PIN"
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_misspelt_type_to_bring_along_is_refused_with_the_nearest(misspelt, me
 def test_a_type_to_bring_along_that_is_like_no_other_is_refused():
     _, [problem] = read_settings({"HFS_BULK_EXPORT_REFERENCED_TYPES": "Xyzzy"})
 
-    assert problem.endswith("leave it out")
+    assert problem.endswith("remove it")
 
 
 def test_types_to_bring_along_may_be_of_any_fhir_version():

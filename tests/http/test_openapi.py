@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from helios_core.config.settings import Settings
-from helios_core.export.kickoff.definitions import served_parameters
+from helios_core.export.kickoff.definitions import kickoff_parameters
 from helios_core.fhir.bulk_data import CURRENT, GUIDES, GuideVersion
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.http.app import create_app
@@ -218,7 +218,7 @@ def test_every_parameter_that_is_served_is_in_the_document(guide):
 
     entries = document["components"]["schemas"]["GroupExport"]["properties"]["parameter"]
     named = {each["properties"]["name"]["const"] for each in entries["items"]["anyOf"]}
-    assert named == {each.name for each in served_parameters(guide)}
+    assert named == {each.name for each in kickoff_parameters(guide)}
 
 
 async def test_the_examples_of_the_document_are_accepted(site):

@@ -83,7 +83,7 @@ async def test_a_parser_that_is_killed_ends_the_load_with_a_reason(write):
                 os.kill(child.pid, signal.SIGKILL)
             return []
 
-    with pytest.raises(BackendUnavailable, match="a process that parses has ended"):
+    with pytest.raises(BackendUnavailable, match="a process that parses was killed"):
         await load([path], Killing(), tenant="t", fhir_version=FHIRVersion.R4)
 
 

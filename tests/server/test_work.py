@@ -88,6 +88,6 @@ async def test_a_process_that_cannot_be_started_is_tried_again(monkeypatch):
     asyncio.get_running_loop().call_later(0.05, stop.set)
 
     with structlog.testing.capture_logs() as lines:
-        await working._keep_apart(stop)
+        await working._supervise(stop)
 
     assert [line["event"] for line in lines] == ["worker.start_failed", "worker.died"]

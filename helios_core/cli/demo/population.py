@@ -1,4 +1,4 @@
-"""A synthetic population of any size: the same seed gives the same bytes."""
+"""A synthetic population of any size; the same seed makes the same bytes."""
 
 import base64
 import json
@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 import msgspec
 
 GROUP_ID = "every-tenth-patient"
-"""The id of the Group every population holds: one patient in ten."""
+"""The id of the Group in every population; one patient in ten is a member."""
 
 PER_PRACTITIONER = 25
 PER_ORGANIZATION = 100
 
-# What a patient has once, in an order in which every reference points backwards.
+# The resources a patient has once, in an order in which references point to earlier ones.
 ONCE = (
     "Patient",
     "Coverage",
@@ -36,7 +36,7 @@ ONCE = (
     "Claim",
     "Provenance",
 )
-# What a visit brings on average; the shares are those of Synthea, rounded.
+# The mean numbers of resources per visit; the proportions are those of Synthea, rounded.
 PER_VISIT = {
     "Observation": 4.5,
     "Condition": 0.5,
@@ -51,7 +51,7 @@ PER_VISIT = {
 }
 VISITS = 8
 PER_PATIENT = round(len(ONCE) + VISITS * (1 + sum(PER_VISIT.values())))
-"""How many resources a patient brings on average."""
+"""The mean number of resources per patient."""
 
 LINES_PER_WRITE = 2000
 EPOCH = date(2015, 1, 1)
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 
 class Phrasebook(msgspec.Struct, frozen=True, kw_only=True):
-    """The words a population is made of, ready to be put between JSON quotes."""
+    """The texts from which a population is made, escaped for JSON strings."""
 
     organizations: list[str]
     people: list[Fields]
@@ -72,7 +72,7 @@ class Phrasebook(msgspec.Struct, frozen=True, kw_only=True):
     templates: dict[str, dict[str, Any]]
 
     def line(self, resource_type: str) -> str:
-        """Give the line of a type, with a `%(name)s` wherever a field goes."""
+        """Return the format of a type's lines, with `%(name)s` for each field."""
         text = json.dumps(
             self.templates[resource_type], ensure_ascii=False, separators=(",", ":")
         ).replace("%", "%%")
@@ -84,14 +84,14 @@ def write_population(
     folder: Path, *, patients: int | None = None, resources: int | None = None, seed: int = 1
 ) -> Counter[str]:
     """
-    Write one NDJSON file per type and give the number of lines in each.
+    Write one NDJSON file per type and return the number of lines of each.
 
-    Either `patients` is given, or `resources`, which is then met exactly. A resource has about
-    1.25 KB. All references point to resources of the same population, and one patient in ten is
-    a member of the Group `GROUP_ID`.
+    Set either `patients` or `resources`, which is then the exact number. A resource has about 1.25
+    kB. All references point to resources of the same population, and one patient in ten is a
+    member of the Group `GROUP_ID`.
 
     Raises:
-        ValueError: There is no room for a single patient.
+        ValueError: `resources` is too small for a single patient.
     """
     population = Population(seed=seed)
     if resources is None:
@@ -102,32 +102,32 @@ def write_population(
     folder.mkdir(parents=True, exist_ok=True)
     counts = _write(folder, lines)
     if not population.members:
-        raise ValueError(f"Found {resources} resources: too few for a single patient.")
+        raise ValueError(f"{resources} resources are too few for a single patient")
     return counts + _write(folder, iter([("Group", population.group())]))
 
 
 def _write(folder: Path, lines: Iterator[tuple[str, str]]) -> Counter[str]:
     counts: Counter[str] = Counter()
-    waiting: dict[str, list[str]] = defaultdict(list)
+    pending: dict[str, list[str]] = defaultdict(list)
 
     def flush(resource_type: str) -> None:
         mode = "ab" if counts[resource_type] else "wb"
         with (folder / f"{resource_type}.ndjson").open(mode) as file:
-            file.write("".join(waiting[resource_type]).encode())
-        counts[resource_type] += len(waiting.pop(resource_type))
+            file.write("".join(pending[resource_type]).encode())
+        counts[resource_type] += len(pending.pop(resource_type))
 
     for resource_type, line in lines:
-        lines_of_type = waiting[resource_type]
+        lines_of_type = pending[resource_type]
         lines_of_type.append(line)
         if len(lines_of_type) >= LINES_PER_WRITE:
             flush(resource_type)
-    for resource_type in list(waiting):
+    for resource_type in list(pending):
         flush(resource_type)
     return counts
 
 
 class Population:
-    """Makes the lines of one population; every line changes what the next ones refer to."""
+    """Makes the lines of one population; each line may be referenced by the next ones."""
 
     def __init__(self, *, seed: int) -> None:
         self._random = Random(seed)  # noqa: S311 - it has to be repeatable, not secret
@@ -140,14 +140,15 @@ class Population:
         self._narratives = [self._sentences(2) for _ in range(200)]
         self._notes = [base64.b64encode(self._sentences(10).encode()).decode() for _ in range(50)]
         self._serial = 0
-        # What the next line is filled with; a type's own name stands for its latest id.
+        # The values for the next line; the name of a type maps to its latest id.
         self._fields: Fields = {}
 
     def lines(self, *, expected: int, patients: Iterable[int]) -> Iterator[tuple[str, str]]:
         """
-        Give type and line of everything but the Group, references always to earlier lines.
+        Yield type and line of all resources but the Group; references point to earlier lines.
 
-        `expected` is about how many patients there will be; it sizes what they share.
+        `expected` is the approximate number of patients, from which follows how many organisations
+        and practitioners they share.
         """
         organizations, practitioners, medications = [], [], []
         for _ in range(1 + expected // PER_ORGANIZATION):
@@ -169,7 +170,7 @@ class Population:
             yield from self._patient(number)
 
     def group(self) -> str:
-        """Give the Group's line, of the patients made so far."""
+        """Return the line of the Group of the patients made so far."""
         members = [{"entity": {"reference": f"Patient/{patient}"}} for patient in self.members]
         group = {
             "resourceType": "Group",

@@ -1,4 +1,4 @@
-"""Accept an export: check what is asked, resolve it, plan it, store the job."""
+"""Accept a kick-off: parse it, check it against the data, plan its shards and store its job."""
 
 import secrets
 from datetime import datetime
@@ -18,27 +18,27 @@ from helios_core.storage.keys import TypeKey
 log = structlog.stdlib.get_logger()
 
 JOB_ID_BYTES = 16
-"""128 random bits: nobody guesses the id of somebody else's export."""
+"""Random bytes of a job id: with 128 bits nobody can guess the id of another export."""
 
 ERRORS_ONLY = "OperationOutcome"
-"""The type of a shard that has nothing to read, but something to report."""
+"""The type of a shard that reads no resources and only writes the error file."""
 
 
 async def accept(
-    backends: Backends, call: KickoffRequest, *, max_active: int, shard_bytes: int
+    backends: Backends, kickoff: KickoffRequest, *, max_active: int, shard_bytes: int
 ) -> Job:
     """
-    Turn a call into a stored job with its shards (Bulk Data 2.0.0, Bulk Data Kick-off Request).
+    Store a job with its shards for a kick-off (Bulk Data 2.0.0, Bulk Data Kick-off Request).
 
     Raises:
-        InvalidRequest: The call is malformed, or `Prefer: respond-async` is missing.
-        InvalidParameter: A parameter's value cannot mean anything.
-        UnsupportedParameter: A parameter or value is not served, and must not be ignored.
+        InvalidRequest: The request is malformed, or `Prefer: respond-async` is missing.
+        InvalidParameter: A parameter's value is not valid.
+        UnsupportedParameter: A parameter or value is not supported, and must not be ignored.
         ResourceNotFound: The group does not exist.
-        TooManyExports: The tenant's cap of active exports is reached.
-        BackendUnavailable: The store cannot answer now.
+        TooManyExports: The tenant already has `max_active` active exports.
+        BackendUnavailable: A backend cannot be used at the moment.
     """
-    request = parse_kickoff(call)
+    request = parse_kickoff(kickoff)
     transaction_time = await backends.data_provider.transaction_time()
     shards = await plan_shards(backends, request, transaction_time, shard_bytes=shard_bytes)
     job = await backends.job_store.add(
@@ -46,7 +46,7 @@ async def accept(
             id=secrets.token_hex(JOB_ID_BYTES),
             request=request,
             transaction_time=transaction_time,
-            owner=call.owner,
+            owner=kickoff.owner,
         ),
         shards,
         max_active=max_active,
@@ -60,7 +60,7 @@ async def plan_shards(
     backends: Backends, request: ExportRequest, transaction_time: datetime, *, shard_bytes: int
 ) -> list[Shard]:
     """
-    Give the shards of what is asked for at an instant.
+    Return the shards of a request at an instant.
 
     Raises:
         InvalidParameter: As in `accept`; so are ResourceNotFound and BackendUnavailable.
@@ -68,29 +68,29 @@ async def plan_shards(
     view = await resolve_unfiltered_view(backends.data_provider, request, transaction_time)
     await _check_patients(backends, view)
     shards = await plan_export(backends.data_provider, view, shard_bytes=shard_bytes)
-    if not shards and request.ignored:  # somebody has to write the error file
+    if not shards and request.ignored:  # a shard is needed to write the error file
         return [Shard(number=0, resource_type=ERRORS_ONLY, ordinal=1)]
     return shards
 
 
 async def _check_patients(backends: Backends, view: ExportView) -> None:
-    """Refuse patients that do not exist or are no members, without repeating who they are."""
+    """Raise InvalidParameter for patients that do not exist or are no members, without ids."""
     request, cohort = view.request, view.cohort
     if request.patients is None or cohort is None:
         return
-    named = request.patients
+    patients = request.patients
     members = cohort.patients | (view.newcomers.patients if view.newcomers else frozenset())
-    if outsiders := [number for number, p in enumerate(named, 1) if p not in members]:
+    if outsiders := [number for number, p in enumerate(patients, 1) if p not in members]:
         raise InvalidParameter(
-            f"{len(outsiders)} of {len(named)} patient values name no member of "
+            f"{len(outsiders)} of {len(patients)} patient values name no member of "
             f"Group/{request.group_id}, the first being number {outsiders[0]}; name members only."
         )
     missing = await backends.data_provider.missing(
-        TypeKey.of(request, "Patient"), named, at=view.transaction_time
+        TypeKey.of(request, "Patient"), patients, at=view.transaction_time
     )
     if missing:
-        first = next(number for number, p in enumerate(named, 1) if p in missing)
+        first = next(number for number, p in enumerate(patients, 1) if p in missing)
         raise InvalidParameter(
-            f"{len(missing)} of {len(named)} patient values name no Patient stored here, the "
+            f"{len(missing)} of {len(patients)} patient values name no Patient stored here, the "
             f"first being number {first}; leave them out."
         )

@@ -1,8 +1,8 @@
 """
-Every parameter of a kick-off: the one table of what is served.
+The table of all kick-off parameters that the server supports.
 
-What a Parameters resource may carry, what is refused as unknown and what `/openapi.json` tells all
-come from here.
+It decides which value a Parameters resource may carry, which parameters are rejected as unknown
+and what `/openapi.json` describes.
 """
 
 from enum import StrEnum
@@ -13,20 +13,19 @@ import msgspec
 from helios_core.fhir.bulk_data import Guide
 from helios_core.model.exports import AssociatedData
 
-ORGANIZERS = ("Group", "Organization", "Patient", "Practitioner")
-"""The types whose instances can head blocks of output."""
-
+ORGANIZERS: Final = ("Group", "Organization", "Patient", "Practitioner")
+"""The types by whose instances output can be organized."""
 
 OUTPUT_FORMATS: Final = ("application/fhir+ndjson", "application/ndjson", "ndjson")
-"""The spellings of the one format there is (Bulk Data 2.0.0, Query Parameters)."""
+"""The names of the only output format (Bulk Data 2.0.0, Query Parameters)."""
 
 
 class ValueKind(StrEnum):
-    """What the text of a value is."""
+    """The kind of value that a parameter takes."""
 
     TEXT = "text"
     CODE = "code"
-    """A text, or a Coding of it."""
+    """A text, or a Coding with that code."""
     INSTANT = "instant"
     FLAG = "flag"
     NUMBER = "number"
@@ -35,7 +34,7 @@ class ValueKind(StrEnum):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of value an entry of a Parameters resource may carry it in."""
+        """The value[x] elements that an entry of a Parameters resource may use for it."""
         return _KINDS[self]
 
 
@@ -57,37 +56,37 @@ class ParameterDefinition(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     value: ValueKind
     meaning: str
-    """In words for somebody who writes a client."""
+    """A description for developers of clients."""
     example: str
     choices: tuple[str, ...] = ()
-    """The only values there are; empty where there are others."""
+    """The only allowed values; empty if there are others."""
     repeats: bool = False
-    """Whether it may be given more than once."""
+    """Whether it may be sent more than once."""
     methods: frozenset[Literal["GET", "POST"]] = frozenset({"GET", "POST"})
     system: bool = True
-    """Whether it has a meaning at system level."""
+    """Whether it is supported at system level."""
     draft: bool = False
-    """Whether only some version of the guide has it."""
+    """Whether only some versions of the guide define it."""
 
 
 PARAMETERS: Final = (
     ParameterDefinition(
         name="_type",
         value=ValueKind.TEXT,
-        meaning="Resource types to export; all that the level can show where it is left out.",
+        meaning="The resource types to export; without it, all types available at the level.",
         example="Patient",
         repeats=True,
     ),
     ParameterDefinition(
         name="_since",
         value=ValueKind.INSTANT,
-        meaning="Only what changed strictly after this instant.",
+        meaning="Only resources that changed strictly after this instant.",
         example="2020-01-02T03:04:05Z",
     ),
     ParameterDefinition(
         name="_until",
         value=ValueKind.INSTANT,
-        meaning="Only what last changed strictly before this instant.",
+        meaning="Only resources that last changed strictly before this instant.",
         example="2200-01-01T00:00:00Z",
     ),
     ParameterDefinition(
@@ -102,14 +101,15 @@ PARAMETERS: Final = (
     ParameterDefinition(
         name="_typeFilter",
         value=ValueKind.TEXT,
-        meaning="Searches, as Type?parameter=value; of their types only what matches one of them.",
+        meaning="Searches, as Type?parameter=value; resources of their types are exported only if "
+        "they match one.",
         example="Observation?status=final",
         repeats=True,
     ),
     ParameterDefinition(
         name="_elements",
         value=ValueKind.TEXT,
-        meaning="The only root elements to send beside the mandatory ones, as element or "
+        meaning="The only root elements to include besides the mandatory ones, as element or "
         "Type.element.",
         example="Patient.birthDate",
         repeats=True,
@@ -117,22 +117,22 @@ PARAMETERS: Final = (
     ParameterDefinition(
         name="includeAssociatedData",
         value=ValueKind.CODE,
-        meaning="Which Provenance goes with what is exported.",
+        meaning="Which Provenance of the exported resources to add.",
         example=AssociatedData.LATEST.value,
-        choices=tuple(each.value for each in AssociatedData),
+        choices=tuple(choice.value for choice in AssociatedData),
         repeats=True,
     ),
     ParameterDefinition(
         name="organizeOutputBy",
         value=ValueKind.TEXT,
-        meaning="The type whose instances head blocks of resources in the files.",
+        meaning="The type whose instances head blocks of related resources in the files.",
         example="Patient",
         choices=ORGANIZERS,
     ),
     ParameterDefinition(
         name="allowPartialManifests",
         value=ValueKind.FLAG,
-        meaning="Whether polls may show finished files while the export runs, in linked pages.",
+        meaning="Whether polls may list finished files, in linked pages, while the export runs.",
         example="true",
         choices=("true", "false"),
     ),
@@ -146,28 +146,28 @@ PARAMETERS: Final = (
     ParameterDefinition(
         name="_outputFormat",
         value=ValueKind.TEXT,
-        meaning="The format of the files; these are spellings of the same one.",
+        meaning="The format of the files; these are names of the same format.",
         example=OUTPUT_FORMATS[0],
         choices=OUTPUT_FORMATS,
     ),
     ParameterDefinition(
         name="_minimumFileSize",
         value=ValueKind.NUMBER,
-        meaning="Bytes a file should have at least; it may have less where data end.",
+        meaning="The minimum size of a file in bytes; a file may be smaller where its data ends.",
         example="1000",
         draft=True,
     ),
     ParameterDefinition(
         name="_maximumFileSize",
         value=ValueKind.NUMBER,
-        meaning="Bytes a file may have at most, unless a single resource is larger.",
+        meaning="The maximum size of a file in bytes, unless a single resource is larger.",
         example="1000000",
         draft=True,
     ),
 )
-"""In the order in which they are told."""
+"""In the order in which they are documented."""
 
 
-def served_parameters(guide: Guide) -> list[ParameterDefinition]:
-    """Give the parameters that a version of the guide has here."""
-    return [each for each in PARAMETERS if not each.draft or each.name in guide.parameters]
+def kickoff_parameters(guide: Guide) -> list[ParameterDefinition]:
+    """Return the parameters that are supported with a version of the guide."""
+    return [p for p in PARAMETERS if not p.draft or p.name in guide.parameters]

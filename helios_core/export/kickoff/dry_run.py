@@ -1,4 +1,4 @@
-"""Tell what an export would be, without starting one."""
+"""Estimate an export without starting it."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ import structlog
 
 from helios_core.errors import InvalidRequest
 from helios_core.export.kickoff.accept import plan_shards
-from helios_core.export.kickoff.parameters import KickoffRequest, ParameterValues, given_parameters
+from helios_core.export.kickoff.parameters import KickoffRequest, ParameterValues, sent_parameters
 from helios_core.export.kickoff.parsing import parse_kickoff
 from helios_core.fhir.preferences import parse_preferences
 from helios_core.model.exports import ExportRequest, Shard
@@ -17,12 +17,12 @@ from helios_core.storage.backends import Backends
 
 log = structlog.stdlib.get_logger()
 
-RECENT = 5
-"""How many of the latest exports tell how fast exports are."""
+RECENT_JOBS = 5
+"""The number of latest exports from which the duration is estimated."""
 
 
 class TypeEstimate(msgspec.Struct, frozen=True, kw_only=True):
-    """About how much there is of one type."""
+    """The estimated amount of data of one type."""
 
     resources: int
     bytes: int
@@ -30,51 +30,51 @@ class TypeEstimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What would become of a call; nothing is estimated of one that would be refused."""
+    """What a kick-off would export; if it would be refused, only `refused` is set."""
 
     refused: Sequence[str] = ()
     """Why it would be refused, one sentence per reason."""
     ignored: Sequence[str] = ()
     """One sentence per parameter that would be ignored."""
     remarks: Sequence[str] = ()
-    """One sentence per thing that makes the export smaller than the numbers say."""
+    """One sentence per parameter that makes the export smaller than estimated."""
     types: Mapping[str, TypeEstimate] = {}
     files: int = 0
     duration: timedelta | None = None
-    """How long exports of that size took of late; None where there were none."""
+    """The expected duration at the rate of recent exports; None if there were none."""
 
 
 class FileLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Where files are cut."""
+    """The maximum size of a file."""
 
     bytes: int
     rows: int | None = None
 
 
-def is_dry_run(call: KickoffRequest) -> bool:
+def is_dry_run(kickoff: KickoffRequest) -> bool:
     """
-    Whether a call is one for an estimate.
+    Return whether a kick-off requests an estimate.
 
     Raises:
-        InvalidRequest: The body cannot be read, or `_dryRun` is neither true nor false.
+        InvalidRequest: The body cannot be parsed, or `_dryRun` is neither true nor false.
     """
-    return ParameterValues(given_parameters(call), guide=call.policy.guide).flag("_dryRun")
+    return ParameterValues(sent_parameters(kickoff), guide=kickoff.policy.guide).flag("_dryRun")
 
 
-async def estimate(backends: Backends, call: KickoffRequest, *, limits: FileLimits) -> Estimate:
+async def estimate(backends: Backends, kickoff: KickoffRequest, *, limits: FileLimits) -> Estimate:
     """
-    Check a call as a kick-off would, and give what it would bring; nothing is stored.
+    Check a kick-off and estimate what it would export, without storing anything.
 
-    What a `_typeFilter` or `_elements` leaves out is not estimated: the numbers are those of what
-    is looked at.
+    The effect of `_typeFilter` and `_elements` is not estimated: the numbers include what these
+    would leave out.
 
     Raises:
         ResourceNotFound: The group does not exist.
-        BackendUnavailable: The store cannot answer now.
+        BackendUnavailable: A backend cannot be used at the moment.
     """
-    if refused := tuple(_refusals(call)):
+    if refused := tuple(_refusals(kickoff)):
         return Estimate(refused=refused)
-    request = parse_kickoff(call)
+    request = parse_kickoff(kickoff)
     now = await backends.data_provider.transaction_time()
     try:
         shards = await plan_shards(backends, request, now, shard_bytes=limits.bytes)
@@ -85,64 +85,66 @@ async def estimate(backends: Backends, call: KickoffRequest, *, limits: FileLimi
     return Estimate(
         ignored=request.ignored,
         remarks=tuple(_remarks(request)),
-        types=_amounts(shards),
+        types=_types(shards),
         files=sum(_files(shard, request, limits) for shard in shards) + bool(request.ignored),
-        duration=await _duration(backends, call.tenant, resources),
+        duration=await _duration(backends, kickoff.tenant, resources),
     )
 
 
-def _refusals(call: KickoffRequest) -> Iterator[str]:
-    """Tell every reason for which a call would be refused, each once."""
+def _refusals(kickoff: KickoffRequest) -> Iterator[str]:
+    """Yield every reason for which a kick-off would be refused, each once."""
     reasons = dict[str, None]()
-    for each in (call, *_apart(call)):
+    for attempt in (kickoff, *_single_parameter_kickoffs(kickoff)):
         try:
-            parse_kickoff(each)
+            parse_kickoff(attempt)
         except InvalidRequest as error:
             reasons[str(error)] = None
     yield from reasons
 
 
-def _apart(call: KickoffRequest) -> Iterator[KickoffRequest]:
-    """Give calls with one parameter each, so that one refusal does not hide the next."""
+def _single_parameter_kickoffs(kickoff: KickoffRequest) -> Iterator[KickoffRequest]:
+    """Yield kick-offs with one parameter each, so that one refusal does not hide another."""
     try:
-        prefer = parse_preferences(call.prefer)
+        preferences = parse_preferences(kickoff.prefer)
     except InvalidRequest:
-        return  # it is told of the call as a whole
-    if not prefer.respond_async:
-        call = msgspec.structs.replace(call, prefer=[*call.prefer, "respond-async"])
-        yield call
-    for name in dict.fromkeys(given.name for given in given_parameters(call)):
-        query = [pair for pair in call.query if pair[0] == name]
-        body = None if call.body is None else _only(name, call.body)
-        yield msgspec.structs.replace(call, query=query, body=body)
+        return  # parsing the whole kick-off reports it
+    if not preferences.respond_async:
+        prefer = [*kickoff.prefer, "respond-async"]
+        kickoff = msgspec.structs.replace(kickoff, prefer=prefer)
+        yield kickoff
+    for name in dict.fromkeys(parameter.name for parameter in sent_parameters(kickoff)):
+        query = [pair for pair in kickoff.query if pair[0] == name]
+        body = None if kickoff.body is None else _only(name, kickoff.body)
+        yield msgspec.structs.replace(kickoff, query=query, body=body)
 
 
 def _only(name: str, body: bytes) -> bytes:
+    """Return a Parameters resource with only the entries of one parameter."""
     parameters = msgspec.json.decode(body)
-    entries = [each for each in parameters.get("parameter", ()) if each["name"] == name]
+    entries = [entry for entry in parameters.get("parameter", ()) if entry["name"] == name]
     return msgspec.json.encode({"resourceType": "Parameters", "parameter": entries})
 
 
 def _remarks(request: ExportRequest) -> Iterator[str]:
     if request.filters:
-        types = ", ".join(sorted({each.resource_type for each in request.filters}))
+        types = ", ".join(sorted({query.resource_type for query in request.filters}))
         yield (
-            f"_typeFilter is not counted in: of {types} there will be as many resources as match, "
-            "not more than the number given."
+            f"_typeFilter is not taken into account: of {types}, only the matching resources will "
+            "be exported, at most the number given."
         )
     if request.elements:
-        yield "_elements is not counted in: there will be fewer bytes than the number given."
+        yield "_elements is not taken into account: there will be fewer bytes than given."
 
 
-def _amounts(shards: Sequence[Shard]) -> dict[str, TypeEstimate]:
-    amounts = dict[str, TypeEstimate]()
+def _types(shards: Sequence[Shard]) -> dict[str, TypeEstimate]:
+    types = dict[str, TypeEstimate]()
     for shard in shards:
         if shard.resources:
-            so_far = amounts.get(shard.resource_type, TypeEstimate(resources=0, bytes=0))
-            amounts[shard.resource_type] = TypeEstimate(
+            so_far = types.get(shard.resource_type, TypeEstimate(resources=0, bytes=0))
+            types[shard.resource_type] = TypeEstimate(
                 resources=so_far.resources + shard.resources, bytes=so_far.bytes + shard.bytes
             )
-    return amounts
+    return types
 
 
 def _files(shard: Shard, request: ExportRequest, limits: FileLimits) -> int:
@@ -154,10 +156,10 @@ def _files(shard: Shard, request: ExportRequest, limits: FileLimits) -> int:
 
 
 async def _duration(backends: Backends, tenant: str, resources: int) -> timedelta | None:
-    """Give how long so many resources take at the rate of the tenant's latest exports."""
-    done, taken = 0, timedelta()
-    for job in await backends.job_store.recent(tenant, limit=RECENT):
+    """Return how long this many resources take at the rate of the tenant's latest exports."""
+    done, elapsed = 0, timedelta()
+    for job in await backends.job_store.recent(tenant, limit=RECENT_JOBS):
         if job.created_at is not None and job.completed_at is not None:
             done += (await backends.job_store.progress(tenant, job.id)).resources_done
-            taken += job.completed_at - job.created_at
-    return taken * (resources / done) if done else None
+            elapsed += job.completed_at - job.created_at
+    return elapsed * (resources / done) if done else None

@@ -1,26 +1,32 @@
-"""What a kick-off selects within its types: `_typeFilter` and `_elements`."""
+"""Parse `_typeFilter`: the search queries that resources of a type must match."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
 from helios_core.errors import HeliosError, InvalidParameter, UnsupportedParameter
-from helios_core.export.kickoff.parameters import Decline
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
-from helios_core.fhir.elements import json_names
 from helios_core.fhir.search import compile_query, parse_type_filter, split_type_filter
 from helios_core.model.exports import TypeFilter
 
 
+class Decline(Protocol):
+    """Raises an error, or under handling=lenient records that something is ignored."""
+
+    def __call__(self, reason: str, *, error: Callable[[str], Exception]) -> None:
+        """Raise `error(reason)`, or record the reason."""
+
+
 class ParsedFilters(msgspec.Struct, frozen=True, kw_only=True):
-    """The filters of a request, and the types that are not exported for want of one."""
+    """The filters of a request, and the types that are not exported because one was ignored."""
 
     filters: tuple[TypeFilter, ...] = ()
     withheld: frozenset[str] = frozenset()
 
 
-class FilterParser:
-    """Reads what is selected from resources of some types, and declines what means nothing."""
+class TypeFilterParser:
+    """Parses queries over the types of one export."""
 
     def __init__(
         self,
@@ -35,36 +41,36 @@ class FilterParser:
         self._base_urls = base_urls
         self._decline = decline
 
-    def type_filters(self, values: Sequence[str]) -> ParsedFilters:
+    def parse(self, values: Sequence[str]) -> ParsedFilters:
         """
-        Read the queries of `_typeFilter`.
+        Parse the values of `_typeFilter`.
 
-        A query that cannot be answered, once it is declined, withholds its type: what is not
-        filtered is not exported.
+        If a query is ignored, its type is withheld: exporting it unfiltered would return more
+        than was requested.
 
         Raises:
-            InvalidParameter: A query names no single type, so nobody knows what it would withhold.
+            InvalidParameter: A query does not name a single type, so there is none to withhold.
         """
         filters = list[TypeFilter]()
         withheld = set[str]()
         for value in values:
-            for text in split_type_filter(value):
-                resource_type = self._type_of(text)
+            for query in split_type_filter(value):
+                resource_type = self._exported_type(query)
                 if resource_type is None:
                     continue
                 try:
-                    filters.append(self._filter(text))
+                    filters.append(self._parse_query(query))
                 except (InvalidParameter, UnsupportedParameter) as error:
-                    self._decline(_withholding(resource_type, error), kind=type(error))
+                    self._decline(_withheld_reason(resource_type, error), error=type(error))
                     withheld.add(resource_type)
         return ParsedFilters(
-            filters=tuple(each for each in filters if each.resource_type not in withheld),
+            filters=tuple(f for f in filters if f.resource_type not in withheld),
             withheld=frozenset(withheld),
         )
 
-    def _type_of(self, text: str) -> str | None:
-        """Give the type a query is about, or None for one that has nothing to say here."""
-        resource_type, mark, _ = text.partition("?")
+    def _exported_type(self, query: str) -> str | None:
+        """Return the type of a query, or None if it is declined because it is not exported."""
+        resource_type, mark, _ = query.partition("?")
         if not mark or not resource_type.isascii() or not resource_type.isalpha():
             raise InvalidParameter(
                 "_typeFilter: a value is not a search of one type; send Type?parameter=value, "
@@ -77,62 +83,16 @@ class FilterParser:
         self._decline(
             f"_typeFilter: the type {resource_type[:64]} {reason}, so there is nothing to "
             "filter; name it in _type, or leave the query out.",
-            kind=InvalidParameter,
+            error=InvalidParameter,
         )
         return None
 
-    def _filter(self, text: str) -> TypeFilter:
-        resource_type, pairs = parse_type_filter(text, self._version)
+    def _parse_query(self, query: str) -> TypeFilter:
+        resource_type, pairs = parse_type_filter(query, self._version)
         compile_query(self._version, resource_type, pairs, base_urls=self._base_urls)
         return TypeFilter(resource_type=resource_type, pairs=tuple(pairs))
 
-    def elements(self, values: Sequence[str] | None) -> tuple[str, ...]:
-        """
-        Read the entries of `_elements`; None where it is not given.
 
-        Raises:
-            InvalidParameter: No entry means anything: everything would be sent.
-        """
-        if values is None:
-            return ()
-        good = list[str]()
-        problem = InvalidParameter("_elements names no element; name some, or leave it out.")
-        for value in values:
-            try:
-                self._check_element(value)
-            except InvalidParameter as error:
-                problem = error
-                self._decline(str(error), kind=InvalidParameter)
-            else:
-                good.append(value)
-        if not good:
-            raise problem
-        return tuple(good)
-
-    def _check_element(self, value: str) -> None:
-        owner, dot, element = value.partition(".")
-        if not dot:
-            owner, element = "", value
-        if "." in element:
-            raise InvalidParameter(
-                f"_elements: {value[:64]!r} is nested; only elements at the root of a resource "
-                "can be chosen, as element or Type.element."
-            )
-        if dot and owner not in load_definitions(self._version).types:
-            raise InvalidParameter(
-                f"_elements: {owner[:64]!r} is not a resource type of FHIR {self._version}; send "
-                "element or Type.element."
-            )
-        types = [owner] if owner else self._types
-        if not any(json_names(self._version, each, element) for each in types):
-            where = owner or "the exported types"
-            raise InvalidParameter(
-                f"_elements: {element[:64]!r} is not a root element of {where} in FHIR "
-                f"{self._version}; send element or Type.element."
-            )
-
-
-def _withholding(resource_type: str, error: HeliosError) -> str:
-    """Name the parameter, and say what becomes of its type when it is ignored."""
+def _withheld_reason(resource_type: str, error: HeliosError) -> str:
     reason = str(error).removeprefix("_typeFilter: ").rstrip(".")
     return f"_typeFilter: {reason}. {resource_type} is not exported unfiltered instead."

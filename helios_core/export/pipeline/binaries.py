@@ -1,8 +1,8 @@
 """
-Attachments and the Binary resources they are about.
+Binary resources, and the attachments that link to them.
 
-What is a patient's leaves as the resource that points to it, not as a Binary (Bulk Data 2.0.0,
-Bulk Data Output File Requests, Attachments), and its address is absolute.
+A Binary of a patient is exported by way of the resource that links to it, not as a Binary (Bulk
+Data 2.0.0, Bulk Data Output File Requests, Attachments). The link is made an absolute URL.
 """
 
 import re
@@ -20,29 +20,50 @@ from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import Batch, Damaged
 from helios_core.storage.joined_lines import joined_text
 
-_RELATIVE = re.compile(rb'"url":"Binary\\?/')
-_MARK = b'"url":"Binary'
+_RELATIVE_URL = re.compile(rb'"url":"Binary\\?/')
+_URL_PREFIX = b'"url":"Binary'
 
 UNLINKED = (
-    "nothing that is exported shows it: it is a patient's by its securityContext, so it is not "
-    "exported as a Binary, and no attachment points to it"
+    "its securityContext makes it a patient's, so it is not exported as a Binary, and no exported "
+    "attachment links to it"
 )
 
 Rewrite = Callable[[Sequence[bytes]], Sequence[bytes]]
+"""A function that returns changed lines, or the same object if no line changes."""
 
 
 def attachment_rewriter(base_url: str) -> Rewrite:
-    """Give what puts the base URL before relative addresses of Binary resources in attachments."""
+    """Return the function that makes relative URLs of Binary resources absolute."""
     replacement = b'"url":"' + msgspec.json.encode(base_url.rstrip("/"))[1:-1] + b"/Binary/"
 
-    def rewritten(lines: Sequence[bytes]) -> Sequence[bytes]:
-        if _MARK not in joined_text(lines):
+    def rewrite(lines: Sequence[bytes]) -> Sequence[bytes]:
+        if _URL_PREFIX not in joined_text(lines):
             return lines
         return [
-            _RELATIVE.sub(lambda _: replacement, line) if _MARK in line else line for line in lines
+            _RELATIVE_URL.sub(lambda _: replacement, line) if _URL_PREFIX in line else line
+            for line in lines
         ]
 
-    return rewritten
+    return rewrite
+
+
+async def unlinked_binaries(
+    backends: Backends, lease: Lease, view: ExportView, batches: AsyncIterator[Batch]
+) -> AsyncGenerator[Batch]:
+    """
+    Yield the Binary resources that belong to no patient.
+
+    A Binary belongs to a patient if a resource in a patient's compartment links to it, or if its
+    securityContext is in a patient's compartment or may have been before it was deleted. A Binary
+    of the second kind that no attachment links to is reported as damaged.
+    """
+    membership = ExportMembership(backends.data_provider, view)
+    async with read_notes(backends, lease, BINARY) as notes:
+        async for batch in batches:
+            public = await _public(batch, view, membership, notes)
+            del batch
+            yield public
+            del public  # a large one must not outlive the reading of the next one
 
 
 class _Context(msgspec.Struct):
@@ -54,44 +75,28 @@ class _Binary(msgspec.Struct, rename="camel"):
     security_context: _Context = msgspec.field(default_factory=_Context)
 
 
-async def unlinked_binaries(
-    backends: Backends, lease: Lease, view: ExportView, batches: AsyncIterator[Batch]
-) -> AsyncGenerator[Batch]:
-    """
-    Give those Binary resources that are no patient's.
-
-    One is a patient's if something in a patient's compartment points to it, or if its security
-    context is, or may have been, in one. What no attachment leads to is reported.
-    """
-    membership = ExportMembership(backends.data_provider, view)
-    async with read_notes(backends, lease, BINARY) as notes:
-        async for batch in batches:
-            public = await _public(batch, view, membership, notes)
-            del batch
-            yield public
-            del public  # a large one must not outlive the reading of the next one
-
-
 async def _public(
     batch: Batch, view: ExportView, membership: ExportMembership, notes: NotedReferences
 ) -> Batch:
-    """Give those of a batch that are no patient's."""
+    """Return a batch without the Binary resources of patients."""
     lines, damaged = list[bytes](), list(batch.damaged)
-    described = [(line, _decode(line)) for line in batch.lines]
-    pointed_at = await notes.among([binary.id for _, binary in described])
-    contexts = {_context(binary, view) for _, binary in described}
-    private = await _private(membership, view, {each for each in contexts if each})
-    for line, binary in described:
-        if _context(binary, view) not in private and binary.id not in pointed_at:
+    binaries = [(line, _decode(line)) for line in batch.lines]
+    linked = await notes.among([binary.id for _, binary in binaries])
+    contexts = {_context(binary, view) for _, binary in binaries}
+    contexts = {_context(binary, view) for _, binary in binaries}
+    private = await _private(membership, view, {context for context in contexts if context})
+    for line, binary in binaries:
+        if binary.id in linked:
+            continue
+        if _context(binary, view) in private:
+            damaged.append(Damaged(resource_type=BINARY, id=binary.id, reason=UNLINKED))
+        else:
             lines.append(line)
-        elif binary.id not in pointed_at:
-            unshown = Damaged(resource_type=BINARY, id=binary.id, reason=UNLINKED)
-            damaged.append(unshown)
     return Batch(lines=lines, damaged=damaged)
 
 
 def _decode(line: bytes) -> _Binary:
-    """Read a line; one that cannot be read cannot be a patient's, and ends as damaged later."""
+    """Decode a line. One that cannot be decoded passes here and is reported as damaged later."""
     try:
         return msgspec.json.decode(line, type=_Binary)
     except msgspec.DecodeError:
@@ -107,8 +112,8 @@ def _context(binary: _Binary, view: ExportView) -> Reference | None:
 async def _private(
     membership: ExportMembership, view: ExportView, contexts: set[Reference]
 ) -> set[Reference]:
-    """Give the contexts that are in some patient's compartment; what is gone may have been."""
+    """Return the contexts in a patient's compartment, and deleted ones that may have been."""
     types = load_definitions(view.request.fhir_version).compartment_types("Patient")
-    possible = {each for each in contexts if each[0] in types}
-    known = await membership.private(possible)
-    return known | (possible - await membership.existing(possible))
+    possible = {context for context in contexts if context[0] in types}
+    of_patients = await membership.of_any_patient(possible)
+    return of_patients | (possible - await membership.existing(possible))

@@ -1,10 +1,10 @@
 """
-Organized output: blocks, each of one instance and what belongs to it (Bulk Data 3.0.0).
+Organized output: blocks of one instance and the resources that belong to it (Bulk Data 3.0.0).
 
-By Patient, a block holds what is in the patient's compartment, and a shard is a range of patients
-whose data have about the size of a part. By any other type, a block holds what refers to the
-instance directly, and one shard goes through all there is. What is in several blocks is repeated
-in each; what is in none is left out.
+Organized by Patient, a block holds the resources in the patient's compartment, and a shard is a
+range of patients whose data fills about one part. Organized by another type, a block holds the
+resources that refer to the instance directly, and a single shard reads everything. A resource that
+belongs to several blocks is repeated in each; one that belongs to none is left out.
 """
 
 import asyncio
@@ -31,26 +31,32 @@ from helios_core.storage.data_provider import WHOLE_TYPE, Damaged, DataProvider
 from helios_core.storage.keys import TypeKey
 
 PATIENT = "Patient"
-BLOCKS_AT_ONCE = 100
+BLOCKS_PER_PAGE = 100
+INSTANCES_PER_FETCH = 20
 
-Ids = Callable[[bytes], Sequence[str]]
-"""Gives the ids of the blocks a line belongs to."""
+BlockIds = Callable[[bytes], Sequence[str]]
+"""A function that returns the ids of the blocks that a line belongs to."""
 
 
 async def organized_shards(
     provider: DataProvider, view: ExportView, shards: Sequence[Shard], *, shard_bytes: int
 ) -> list[Shard]:
-    """Give the shards of blocks, and those of deletions where the view has any."""
-    heads = await _heads(provider, view, shards, shard_bytes)
+    """
+    Replace the shards of a view by shards of blocks.
+
+    With `since`, the shards of the view remain for their deletions only.
+    """
+    block_shards = await _block_shards(provider, view, shards, shard_bytes)
     if view.request.since is None:
-        return heads
-    told = (shard for shard in shards if shard.purpose is ShardPurpose.VIEW)
-    return heads + [
-        replace(shard, purpose=ShardPurpose.DELETIONS, resources=0, bytes=0) for shard in told
+        return block_shards
+    return block_shards + [
+        replace(shard, purpose=ShardPurpose.DELETIONS, resources=0, bytes=0)
+        for shard in shards
+        if shard.purpose is ShardPurpose.VIEW
     ]
 
 
-async def _heads(
+async def _block_shards(
     provider: DataProvider, view: ExportView, shards: Sequence[Shard], shard_bytes: int
 ) -> list[Shard]:
     resources = sum(shard.resources for shard in shards)
@@ -60,32 +66,32 @@ async def _heads(
         return []
     if organizer != PATIENT:
         purpose = ShardPurpose.ORGANIZED
-        whole = Shard(number=0, resource_type=organizer, ordinal=1, purpose=purpose)
-        return [replace(whole, resources=resources, bytes=total_bytes)]
-    instances = instance_view(view)
-    whole_plan = await provider.plan(instances, shard_bytes=WHOLE_TYPE)
-    of_instances = sum(shard.bytes for shard in whole_plan)
-    share = min(1.0, of_instances / max(total_bytes, 1))
-    heads = await provider.plan(instances, shard_bytes=max(1, int(shard_bytes * share)))
+        shard = Shard(number=0, resource_type=organizer, ordinal=1, purpose=purpose)
+        return [replace(shard, resources=resources, bytes=total_bytes)]
+    patients = patient_view(view)
+    whole_type = await provider.plan(patients, shard_bytes=WHOLE_TYPE)
+    patient_bytes = sum(shard.bytes for shard in whole_type)
+    share = min(1.0, patient_bytes / max(total_bytes, 1))
+    ranges = await provider.plan(patients, shard_bytes=max(1, int(shard_bytes * share)))
     return [
         replace(
             shard,
             purpose=ShardPurpose.ORGANIZED,
-            resources=resources // len(heads),
-            bytes=total_bytes // len(heads),
+            resources=resources // len(ranges),
+            bytes=total_bytes // len(ranges),
         )
-        for shard in heads
+        for shard in ranges
     ]
 
 
-def instance_view(view: ExportView) -> ExportView:
-    """Give the patients that may head a block, whatever their age."""
+def patient_view(view: ExportView) -> ExportView:
+    """Return the view of the patients that may head a block, whatever their date."""
     request = replace(view.request, types=(PATIENT,))
     return without_dates(replace(view, request=request), view.cohort)
 
 
 class OrganizedOutput:
-    """Gathers and gives the blocks of one shard."""
+    """Gathers the blocks of one shard, then yields them."""
 
     def __init__(
         self, backends: Backends, lease: Lease, view: ExportView, *, batch_bytes: int
@@ -97,30 +103,31 @@ class OrganizedOutput:
         self._type = lease.shard.resource_type
         self._rewrite = attachment_rewriter(view.request.base_url)
         self.damaged = list[Damaged]()
-        """What could not be read so far."""
-        self._lost = set[str]()
+        """The resources that could not be read so far."""
+        self._damaged_instances = set[str]()
 
     async def pieces(self) -> AsyncGenerator[BlockPiece]:
-        """Give the blocks in pieces, once all of them have been gathered."""
-        async with scratch_database(SCHEMA) as room:
-            gathering = BlockBuilder(room)
+        """Yield the blocks in pieces, once all of them have been gathered."""
+        async with scratch_database(SCHEMA) as scratch:
+            builder = BlockBuilder(scratch)
             if self._type == PATIENT:
-                await self._gather_compartments(gathering)
+                await self._gather_compartments(builder)
             else:
-                await self._gather_references(gathering)
-            async for blocks in gathering.blocks(BLOCKS_AT_ONCE):
-                heads = await self._instances([block.id for block in blocks])
+                await self._gather_references(builder)
+            async for blocks in builder.blocks(BLOCKS_PER_PAGE):
+                instances = await self._instances([block.id for block in blocks])
                 for block in blocks:
-                    head = heads.get(block.id)
-                    if head is not None or block.id in self._lost:
-                        async for piece in self._pieces(gathering, block, head):
+                    instance = instances.get(block.id)
+                    if instance is not None or block.id in self._damaged_instances:
+                        async for piece in self._pieces_of(block, instance, builder):
                             yield piece
 
-    async def _pieces(
-        self, gathering: BlockBuilder, block: Block, head: bytes | None
+    async def _pieces_of(
+        self, block: Block, instance: bytes | None, builder: BlockBuilder
     ) -> AsyncGenerator[BlockPiece]:
+        """Yield a block in pieces; the instance comes first, unless it is damaged."""
         header = block_header(self._type, block.id)
-        first = [] if head is None else [head]
+        first = [] if instance is None else [instance]
         piece = BlockPiece(
             header=header,
             lines=first,
@@ -130,143 +137,150 @@ class OrganizedOutput:
         )
         if first:
             yield piece
-        async for lines in gathering.lines(block, self._batch_bytes):
-            yield replace(piece, lines=lines, opens=not first)
-            first = lines
+        opens = not first
+        async for lines in builder.lines(block, self._batch_bytes):
+            yield replace(piece, lines=lines, opens=opens)
+            opens = False
 
-    async def _gather_compartments(self, gathering: BlockBuilder) -> None:
-        ids = await self._patients(gathering)
+    async def _gather_compartments(self, builder: BlockBuilder) -> None:
+        ids = await self._open_patient_blocks(builder)
         request = self._view.request
 
-        def blocks(line: bytes) -> Sequence[str]:
+        def block_ids(line: bytes) -> Sequence[str]:
             resource = msgspec.json.decode(line)
-            found = patients_of(resource, request.fhir_version, base_urls(request.base_url))
-            return [each for each in found if each in ids]
+            patients = patients_of(resource, request.fhir_version, base_urls(request.base_url))
+            return [patient for patient in patients if patient in ids]
 
         key = f"{self._lease.job.id}/blocks/{self._lease.shard.number}"
         cohort = Cohort(key=key, patients=frozenset(ids))
-        await self._gather(gathering, replace(self._view, cohort=cohort), blocks)
+        await self._gather(builder, replace(self._view, cohort=cohort), block_ids)
         older = newcomers_view(self._view)
         if older is not None and older.cohort is not None:
-            joined = cohort.patients & older.cohort.patients
-            newcomers = Cohort(key=f"{key}/older", patients=joined)
-            await self._gather(gathering, replace(older, cohort=newcomers), blocks)
+            patients = cohort.patients & older.cohort.patients
+            newcomers = Cohort(key=f"{key}/older", patients=patients)
+            await self._gather(builder, replace(older, cohort=newcomers), block_ids)
 
-    async def _patients(self, gathering: BlockBuilder) -> set[str]:
-        """Open a block for every patient of the shard, in the order they are stored in."""
+    async def _open_patient_blocks(self, builder: BlockBuilder) -> set[str]:
+        """Open a block for every patient of the shard, in stored order, and return their ids."""
         ids = set[str]()
         batches = self._backends.data_provider.read(
-            instance_view(self._view), self._lease.shard, batch_bytes=self._batch_bytes
+            patient_view(self._view), self._lease.shard, batch_bytes=self._batch_bytes
         )
         async for batch in batches:
-            self._lose(batch.damaged)
-            found = [each.id for each in batch.damaged]
-            found += [each.id for line in batch.lines if (each := _instance(line))]
-            if self._view.cohort is not None:  # a patient linked to a member need not be one
-                found = [each for each in found if each in self._view.cohort.patients]
-            await gathering.open(found)
-            ids.update(found)
+            self._report_damaged_instances(batch.damaged)
+            batch_ids = [report.id for report in batch.damaged]
+            batch_ids += [patient for patient in map(_id_of, batch.lines) if patient is not None]
+            cohort = self._view.cohort
+            if cohort is not None:  # a patient linked to a member need not be a member
+                batch_ids = [patient for patient in batch_ids if patient in cohort.patients]
+            await builder.open(batch_ids)
+            ids.update(batch_ids)
         return ids
 
-    def _lose(self, damaged: Sequence[Damaged]) -> None:
-        """Note which instances cannot be shown, so that at least what is theirs is."""
-        self.damaged += [each for each in damaged if each.id not in self._lost]
-        self._lost.update(each.id for each in damaged)
+    def _report_damaged_instances(self, damaged: Sequence[Damaged]) -> None:
+        """Report instances that cannot be read, once each; their blocks are still exported."""
+        self.damaged += [report for report in damaged if report.id not in self._damaged_instances]
+        self._damaged_instances.update(report.id for report in damaged)
 
-    async def _gather_references(self, gathering: BlockBuilder) -> None:
+    async def _gather_references(self, builder: BlockBuilder) -> None:
         base = base_url_pattern(self._view.request.base_url)
-        named = self._type.encode()
         pattern = re.compile(
-            rb'"reference":"%b%b%b([A-Za-z0-9\-.]{1,64})["\\/]' % (base, named, SLASH)
+            rb'"reference":"%b%b%b([A-Za-z0-9\-.]{1,64})["\\/]'
+            % (base, self._type.encode(), SLASH)
         )
 
-        def blocks(line: bytes) -> Sequence[str]:
-            return list(dict.fromkeys(found.decode() for found in pattern.findall(line)))
+        def block_ids(line: bytes) -> Sequence[str]:
+            return list(dict.fromkeys(match.decode() for match in pattern.findall(line)))
 
-        await self._gather(gathering, self._view, blocks)
+        await self._gather(builder, self._view, block_ids)
         if (older := newcomers_view(self._view)) is not None:
-            await self._gather(gathering, older, blocks)
+            await self._gather(builder, older, block_ids)
 
-    async def _gather(self, gathering: BlockBuilder, view: ExportView, blocks: Ids) -> None:
-        """Place whatever a view shows."""
+    async def _gather(self, builder: BlockBuilder, view: ExportView, block_ids: BlockIds) -> None:
+        """Place every resource of a view in its blocks."""
         provider = self._backends.data_provider
         for shard in await provider.plan(view, shard_bytes=WHOLE_TYPE):
             if shard.resource_type == BINARY:
                 continue
-            placing = _Placing(view, shard.resource_type, blocks, self._type)
-            found = view.filters.get(shard.resource_type)
+            sorter = _LineSorter(view, shard.resource_type, block_ids, organizer=self._type)
             batches = read_filtered(
-                provider, view, shard, found=found, batch_bytes=self._batch_bytes
+                provider,
+                view,
+                shard,
+                filter_=view.filters.get(shard.resource_type),
+                batch_bytes=self._batch_bytes,
             )
             async for batch in batches:
-                placed, shown, damaged = await asyncio.to_thread(placing, batch.lines)
+                placed, instances, damaged = await asyncio.to_thread(sorter.sort, batch.lines)
                 if shard.resource_type == self._type:
-                    self._lose([*batch.damaged, *damaged])
+                    self._report_damaged_instances([*batch.damaged, *damaged])
                 else:
                     self.damaged += [*batch.damaged, *damaged]
-                await gathering.place(placed)
-                await gathering.require(shown)
+                await builder.place(placed)
+                await builder.require(instances)
 
     async def _instances(self, ids: Sequence[str]) -> dict[str, bytes]:
-        """Give the instances that head blocks; those of other patients are none of this export."""
-        key, heads = TypeKey.of(self._view.request, self._type), dict[str, bytes]()
+        """Return the instances that head blocks, by id; those of other patients are left out."""
+        key, instances = TypeKey.of(self._view.request, self._type), dict[str, bytes]()
         transform = make_transform(replace(self._view, filters={}), self._type)
-        for some in chunked(await self._presentable(ids), 20):
+        for chunk in chunked(await self._exportable(ids), INSTANCES_PER_FETCH):
             batch = await self._backends.data_provider.fetch(
-                key, some, at=self._view.transaction_time
+                key, chunk, at=self._view.transaction_time
             )
-            self._lose(batch.damaged)
+            self._report_damaged_instances(batch.damaged)
             lines, damaged = (batch.lines, ()) if transform is None else transform(batch.lines)
-            self._lose(damaged)
+            self._report_damaged_instances(damaged)
             for line in self._rewrite(lines):
-                if (found := _instance(line)) is not None:
-                    heads[found.id] = line
-        return heads
+                if (instance_id := _id_of(line)) is not None:
+                    instances[instance_id] = line
+        return instances
 
-    async def _presentable(self, ids: Sequence[str]) -> list[str]:
+    async def _exportable(self, ids: Sequence[str]) -> list[str]:
+        """Return the ids without those of patients outside of the export."""
         if self._view.request.level is Level.SYSTEM:
             return list(ids)
         membership = ExportMembership(self._backends.data_provider, self._view)
-        private = await membership.private({(self._type, each) for each in ids})
-        foreign = private - await membership.belonging(private)
-        return [each for each in ids if (self._type, each) not in foreign]
+        of_patients = await membership.of_any_patient({(self._type, i) for i in ids})
+        of_others = of_patients - await membership.in_cohort(of_patients)
+        return [instance_id for instance_id in ids if (self._type, instance_id) not in of_others]
 
 
 class _Instance(msgspec.Struct):
     id: str
 
 
-def _instance(line: bytes) -> _Instance | None:
+def _id_of(line: bytes) -> str | None:
+    """Return the id of a resource, or None if it cannot be read: placing it reports that."""
     try:
-        return msgspec.json.decode(line, type=_Instance)
+        return msgspec.json.decode(line, type=_Instance).id
     except DECODE_ERRORS:
-        return None  # the provider did not notice; it is reported where it is placed
+        return None
 
 
-class _Placing:
-    """Finds the blocks of lines of one type, and makes the lines what they leave as."""
+class _LineSorter:
+    """Filters and trims the lines of one type, and finds the blocks they belong to."""
 
-    def __init__(self, view: ExportView, resource_type: str, blocks: Ids, organizer: str) -> None:
-        whole = replace(view, request=replace(view.request, elements=()))
-        self._filter = make_transform(whole, resource_type)
+    def __init__(
+        self, view: ExportView, resource_type: str, block_ids: BlockIds, *, organizer: str
+    ) -> None:
+        untrimmed = replace(view, request=replace(view.request, elements=()))
+        self._filter = make_transform(untrimmed, resource_type)
         self._trim = make_transform(replace(view, filters={}), resource_type)
         self._rewrite = attachment_rewriter(view.request.base_url)
-        self._rewrites = resource_type != "Bundle"
         self._resource_type = resource_type
-        self._blocks = blocks
+        self._block_ids = block_ids
         self._organizer = organizer
 
-    def __call__(
-        self, lines: Sequence[bytes]
-    ) -> tuple[list[PlacedLine], list[str], list[Damaged]]:
-        placed, shown, damaged = list[PlacedLine](), list[str](), list[Damaged]()
+    def sort(self, lines: Sequence[bytes]) -> tuple[list[PlacedLine], list[str], list[Damaged]]:
+        """Return lines with their blocks, the ids of instances to export, and unreadable lines."""
+        placed, instances, damaged = list[PlacedLine](), list[str](), list[Damaged]()
         if self._filter is not None:
-            lines, unread = self._filter(lines)
-            damaged += unread
+            lines, unreadable = self._filter(lines)
+            damaged += unreadable
         for line in lines:
             try:
-                ids = self._blocks(line)
-                own = (
+                block_ids = self._block_ids(line)
+                instance_id = (
                     msgspec.json.decode(line, type=_Instance).id
                     if self._resource_type == self._organizer
                     else None
@@ -274,22 +288,25 @@ class _Placing:
             except DECODE_ERRORS:
                 damaged.append(damaged_json(self._resource_type, line))
                 continue
-            if own is not None and (own in ids or self._organizer != PATIENT):
-                shown.append(own)
-            others = [each for each in ids if each != own]
+            if instance_id is not None and (
+                instance_id in block_ids or self._organizer != PATIENT
+            ):
+                instances.append(instance_id)
+            others = [block_id for block_id in block_ids if block_id != instance_id]
             if others:
-                placed += [(others, left) for left in self._leaving(line)]
-        return placed, shown, damaged
+                placed += [(others, output_line) for output_line in self._output_lines(line)]
+        return placed, instances, damaged
 
-    def _leaving(self, line: bytes) -> Sequence[bytes]:
+    def _output_lines(self, line: bytes) -> Sequence[bytes]:
+        """Return a line as it is exported; nothing if it cannot be trimmed."""
         lines: Sequence[bytes] = [line]
         if self._trim is not None:
             lines, _ = self._trim(lines)
-        return self._rewrite(lines) if self._rewrites else lines
+        return lines if self._resource_type == "Bundle" else self._rewrite(lines)
 
 
 def block_header(resource_type: str, resource_id: str) -> bytes:
-    """Give the line that heads a block (Bulk Data 3.0.0, Resource Organization)."""
+    """Return the line that heads a block (Bulk Data 3.0.0, Resource Organization)."""
     reference = {"reference": f"{resource_type}/{resource_id}"}
     parameters = {
         "resourceType": "Parameters",

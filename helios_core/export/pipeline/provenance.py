@@ -1,9 +1,9 @@
 """
 Provenance of what is exported.
 
-Without a choice, exports of patients and groups bring every Provenance that targets something in
-a compartment they take in (Bulk Data 2.0.0, includeAssociatedData). With `includeAssociatedData`
-those of exported resources are added whatever their age: the newest per target, or all of them.
+Without `includeAssociatedData`, exports of patients and groups contain every Provenance with a
+target in an exported compartment (Bulk Data 2.0.0, includeAssociatedData). With it, they contain
+the Provenance of exported resources, whatever its date: the newest for each target, or all.
 """
 
 import sqlite3
@@ -34,22 +34,34 @@ from helios_core.storage.data_provider import (
 from helios_core.storage.keys import TypeKey
 
 PROVENANCE = "Provenance"
-REFERENCES_AT_ONCE = 200
-"""How many targets an index is asked for in one go."""
-WORTH = 2
-"""How many times more Provenance than other data makes asking an index worth while."""
+TARGETS_PER_SEARCH = 200
+"""Maximum number of targets in one search by the `target` parameter."""
+SEARCH_THRESHOLD = 2
+"""A shard is searched by target if it has more than this many times the bytes of the targets."""
+
+_ID_WITHHELD = "(id withheld)"
 
 _SCHEMA = """
 CREATE TABLE newest (
   target TEXT PRIMARY KEY, recorded TEXT NOT NULL, updated TEXT NOT NULL, id TEXT NOT NULL
 ) WITHOUT ROWID;
 """
-_OFFER = """
+_KEEP_NEWEST = """
 INSERT INTO newest VALUES (?, ?, ?, ?) ON CONFLICT (target) DO UPDATE
 SET recorded = excluded.recorded, updated = excluded.updated, id = excluded.id
 WHERE (excluded.recorded, excluded.updated, excluded.id) > (recorded, updated, id)
 """
-_WINNERS = "SELECT DISTINCT id FROM newest WHERE id > ? ORDER BY id LIMIT ?"
+_NEWEST_IDS = "SELECT DISTINCT id FROM newest WHERE id > ? ORDER BY id LIMIT ?"
+
+
+def provenance_view(view: ExportView) -> ExportView:
+    """Return the view of all Provenance that an export may contain."""
+    request = replace(view.request, level=Level.SYSTEM, types=(PROVENANCE,))
+    if request.associated is not None:
+        request = replace(request, since=None, until=None)
+    elif newcomers_view(view) is not None:
+        request = replace(request, since=None)
+    return replace(view, request=request, cohort=None, newcomers=None, filters={})
 
 
 class _Target(msgspec.Struct):
@@ -60,12 +72,8 @@ class _Meta(msgspec.Struct, rename="camel"):
     last_updated: str = ""
 
 
-class _Named(msgspec.Struct):
-    id: str
-
-
-class _Statement(msgspec.Struct):
-    """As much of a Provenance as is needed."""
+class _Provenance(msgspec.Struct):
+    """The elements of a Provenance that decide whether it is exported."""
 
     id: str
     target: list[_Target] = msgspec.field(default_factory=list[_Target])
@@ -73,51 +81,45 @@ class _Statement(msgspec.Struct):
     meta: _Meta = msgspec.field(default_factory=_Meta)
 
     @property
-    def moment(self) -> str:
-        """When it was recorded, in a form that sorts; what cannot be read is oldest."""
+    def recorded_at(self) -> str:
+        """When it was recorded, in UTC and in a form that sorts; empty if it cannot be read."""
         try:
             return date_bounds(self.recorded)[0].astimezone(UTC).isoformat(timespec="microseconds")
         except (InvalidParameter, OverflowError):
             return ""
 
 
-class _Known(msgspec.Struct):
-    """A Provenance, and what of its targets is on this server."""
+class _Candidate(msgspec.Struct):
+    """A Provenance that was read, with its targets on this server."""
 
-    statement: _Statement
+    provenance: _Provenance
     targets: list[Reference]
 
     @property
     def id(self) -> str:
-        return self.statement.id
+        return self.provenance.id
 
 
-_decode = msgspec.json.Decoder(_Statement).decode
+class _Identified(msgspec.Struct):
+    id: str
 
 
-def provenance_view(view: ExportView) -> ExportView:
-    """Give the view of all Provenance among which an export looks for its own."""
-    request = replace(view.request, level=Level.SYSTEM, types=(PROVENANCE,))
-    if request.associated is not None:
-        request = replace(request, since=None, until=None)
-    elif newcomers_view(view) is not None:
-        request = replace(request, since=None)
-    return replace(view, request=request, cohort=None, newcomers=None, filters={})
+_decode = msgspec.json.Decoder(_Provenance).decode
 
 
 class ProvenanceFinder:
-    """Finds, in one shard of the Provenance of a store, what goes with an export."""
+    """Finds the Provenance that belongs to an export, one shard of Provenance at a time."""
 
     def __init__(self, provider: DataProvider, view: ExportView, *, batch_bytes: int) -> None:
         self._provider = provider
         self._view = view
         self._membership = ExportMembership(provider, view)
-        self._older = newcomers_view(view) is not None
-        self._bases = base_urls(view.request.base_url)
+        self._has_newcomers = newcomers_view(view) is not None
+        self._base_urls = base_urls(view.request.base_url)
         self._batch_bytes = batch_bytes
 
-    async def of(self, shard: Shard) -> AsyncGenerator[Batch]:
-        """Give the Provenance that a shard of purpose `associated` adds, each once."""
+    async def find(self, shard: Shard) -> AsyncGenerator[Batch]:
+        """Yield the Provenance that a shard of purpose `associated` adds, each once."""
         if self._view.request.associated is AssociatedData.LATEST:
             batches = self._newest(shard)
         else:
@@ -127,167 +129,177 @@ class ProvenanceFinder:
                 yield batch
 
     async def _all(self, shard: Shard) -> AsyncGenerator[Batch]:
-        async for batch, statements in self._scan(shard):
-            about = await self._about(statements)
-            chosen = {s.id for s in statements if not about.isdisjoint(s.targets)}
-            chosen -= await self._given_already(chosen)
+        async for batch, candidates in self._candidates(shard):
+            targets = await self._relevant_targets(candidates)
+            ids = {c.id for c in candidates if not targets.isdisjoint(c.targets)}
+            ids -= await self._exported_by_others(ids)
             lines = [
                 line
-                for line, statement in zip(batch.lines, statements, strict=True)
-                if statement.id in chosen
+                for line, candidate in zip(batch.lines, candidates, strict=True)
+                if candidate.id in ids
             ]
             yield Batch(lines=lines, damaged=batch.damaged)
 
     async def _newest(self, shard: Shard) -> AsyncGenerator[Batch]:
-        """Note the newest of every target where there is room, then fetch those noted."""
-        async with scratch_database(_SCHEMA) as room:
-            async for batch, statements in self._scan(shard):
-                about = await self._about(statements)
-                offers = [
+        """Collect the newest for each target in a scratch database, then fetch these."""
+        async with scratch_database(_SCHEMA) as scratch:
+            async for batch, candidates in self._candidates(shard):
+                targets = await self._relevant_targets(candidates)
+                rows = [
                     (
                         f"{target[0]}/{target[1]}",
-                        s.statement.moment,
-                        s.statement.meta.last_updated,
-                        s.id,
+                        candidate.provenance.recorded_at,
+                        candidate.provenance.meta.last_updated,
+                        candidate.id,
                     )
-                    for s in statements
-                    for target in s.targets
-                    if target in about
+                    for candidate in candidates
+                    for target in candidate.targets
+                    if target in targets
                 ]
-                await room.run(_offer, offers)
+                await scratch.run(_keep_newest, rows)
                 yield Batch(damaged=batch.damaged)
-            async for batch in self._winners(room):
+            async for batch in self._fetch_newest(scratch):
                 yield batch
 
-    async def _winners(self, room: ScratchDatabase) -> AsyncGenerator[Batch]:
+    async def _fetch_newest(self, scratch: ScratchDatabase) -> AsyncGenerator[Batch]:
         key, last = TypeKey.of(self._view.request, PROVENANCE), ""
-        while ids := await room.run(_next_winners, last):
+        while ids := await scratch.run(_newest_ids, last):
             yield await self._provider.fetch(key, ids, at=self._view.transaction_time)
             last = ids[-1]
 
-    async def _scan(self, shard: Shard) -> AsyncGenerator[tuple[Batch, list[_Known]]]:
+    async def _candidates(self, shard: Shard) -> AsyncGenerator[tuple[Batch, list[_Candidate]]]:
+        """Yield batches of Provenance, and for each line of a batch what was decoded from it."""
         seen = set[str]()
         async for batch in self._batches(shard, seen):
             lines = list[bytes]()
-            statements = list[_Known]()
-            damaged = [withhold_ids(each) for each in batch.damaged]
+            candidates = list[_Candidate]()
+            damaged = [withhold_id(report) for report in batch.damaged]
             for line in batch.lines:
                 try:
-                    statement = _decode(line)
+                    provenance = _decode(line)
                 except msgspec.DecodeError:
                     damaged.append(_unreadable())
                     continue
-                if statement.id not in seen:
-                    statements.append(_Known(statement, self._targets(statement)))
+                if provenance.id not in seen:
+                    candidates.append(_Candidate(provenance, self._targets(provenance)))
                     lines.append(line)
-            yield Batch(lines=lines, damaged=damaged), statements
+            yield Batch(lines=lines, damaged=damaged), candidates
 
     async def _batches(self, shard: Shard, seen: set[str]) -> AsyncGenerator[Batch]:
-        """Read all of a shard, or for few patients what an index knows to be about theirs."""
+        """
+        Read a whole shard, or if that reads less, search it for the targets of the export.
+
+        Several searches may find one resource: after each batch its ids are added to `seen`.
+        """
         provider, view, limit = self._provider, provenance_view(self._view), self._batch_bytes
-        few = await self._few(shard)
-        if few is None:
+        searches = await self._searches(shard)
+        if searches is None:
             async for batch in provider.read(view, shard, batch_bytes=limit):
                 yield batch
             return
-        async for references in few:
-            wanted = self._query(references)
+        async for references in searches:
+            filter_ = self._target_filter(references)
             async for batch in read_filtered(
-                provider, view, shard, found=wanted, batch_bytes=limit
+                provider, view, shard, filter_=filter_, batch_bytes=limit
             ):
                 yield batch
                 seen.update(filter(None, map(_id_of, batch.lines)))
 
-    async def _few(self, shard: Shard) -> AsyncIterator[Sequence[str]] | None:
-        """Give what the export takes in, if that is less than the shard; some at a time."""
+    async def _searches(self, shard: Shard) -> AsyncIterator[Sequence[str]] | None:
+        """Return the targets of each search, or None if reading the whole shard is cheaper."""
         if self._view.cohort is None or not isinstance(self._provider, SupportsPrefilter):
             return None
         view = without_dates(self._view, self._view.cohort)
         types = load_definitions(view.request.fhir_version).compartment_types("Patient")
         view = replace(view, request=replace(view.request, types=tuple(sorted(types))))
         shards = await self._provider.plan(view, shard_bytes=WHOLE_TYPE)
-        if sum(each.bytes for each in shards) * WORTH >= shard.bytes:
+        target_bytes = sum(planned.bytes for planned in shards)
+        if target_bytes * SEARCH_THRESHOLD >= shard.bytes:
             return None
         return self._references(view, shards)
 
     async def _references(
         self, view: ExportView, shards: Sequence[Shard]
     ) -> AsyncGenerator[Sequence[str]]:
+        """Yield the references to all resources of a view, up to `TARGETS_PER_SEARCH` each."""
         waiting = list[str]()
         for shard in shards:
             batches = self._provider.read(view, shard, batch_bytes=self._batch_bytes)
             async for batch in batches:
                 ids = filter(None, map(_id_of, batch.lines))
-                waiting += [f"{shard.resource_type}/{each}" for each in ids]
-                while len(waiting) >= REFERENCES_AT_ONCE:
-                    yield waiting[:REFERENCES_AT_ONCE]
-                    del waiting[:REFERENCES_AT_ONCE]
+                waiting += [f"{shard.resource_type}/{resource_id}" for resource_id in ids]
+                while len(waiting) >= TARGETS_PER_SEARCH:
+                    yield waiting[:TARGETS_PER_SEARCH]
+                    del waiting[:TARGETS_PER_SEARCH]
         if waiting:
             yield waiting
 
-    def _query(self, references: Sequence[str]) -> Filter:
+    def _target_filter(self, references: Sequence[str]) -> Filter:
         request, at = self._view.request, self._view.transaction_time
         pairs = [("target", ",".join(references))]
         return compile_query(
-            request.fhir_version, PROVENANCE, pairs, base_urls=self._bases, now=at
+            request.fhir_version, PROVENANCE, pairs, base_urls=self._base_urls, now=at
         )
 
-    def _targets(self, statement: _Statement) -> list[Reference]:
-        named = (split_reference(t.reference or "", self._bases) for t in statement.target)
-        return [target for target in named if target is not None]
+    def _targets(self, provenance: _Provenance) -> list[Reference]:
+        targets = (split_reference(t.reference or "", self._base_urls) for t in provenance.target)
+        return [target for target in targets if target is not None]
 
-    async def _about(self, statements: Sequence[_Known]) -> set[Reference]:
-        """Give those of the targets whose Provenance the export is to bring."""
+    async def _relevant_targets(self, candidates: Sequence[_Candidate]) -> set[Reference]:
+        """Return the targets whose Provenance belongs to the export."""
         if self._view.request.associated is not None:
-            targets = {t for s in statements for t in s.targets if t[0] != PROVENANCE}
+            targets = {t for c in candidates for t in c.targets if t[0] != PROVENANCE}
             return await self._membership.exported(targets)
-        changed = {t for s in statements if self._in_period(s.statement) for t in s.targets}
-        about = await self._membership.belonging(changed)
-        if self._older:
-            others = {t for s in statements for t in s.targets} - about
-            about |= await self._membership.of_newcomers(others)
-        return about
+        changed = {t for c in candidates if self._in_period(c.provenance) for t in c.targets}
+        relevant = await self._membership.in_cohort(changed)
+        if self._has_newcomers:
+            others = {t for c in candidates for t in c.targets} - relevant
+            relevant |= await self._membership.of_newcomers(others)
+        return relevant
 
-    def _in_period(self, statement: _Statement) -> bool:
+    def _in_period(self, provenance: _Provenance) -> bool:
         since = self._view.request.since
         if since is None:
             return True
-        return _instant(statement.meta.last_updated) > since
+        return _instant(provenance.meta.last_updated) > since
 
-    async def _given_already(self, ids: set[str]) -> set[str]:
-        """Give those of `ids` that the view's own shards bring."""
+    async def _exported_by_others(self, ids: set[str]) -> set[str]:
+        """Return those of `ids` that the view's own shards export."""
         if self._view.request.associated is None:
-            return await self._membership.shown(PROVENANCE, ids)
-        own = await self._membership.exported({(PROVENANCE, each) for each in ids})
-        return {resource_id for _, resource_id in own}
+            return await self._membership.in_view(PROVENANCE, ids)
+        exported = await self._membership.exported({(PROVENANCE, i) for i in ids})
+        return {resource_id for _, resource_id in exported}
 
 
-def withhold_ids(damaged: Damaged) -> Damaged:
-    """Give a report that does not say which one is damaged: it may be none of this export's."""
-    return replace(damaged, id="(id withheld)")
+def withhold_id(damaged: Damaged) -> Damaged:
+    """Return a report without the id: the resource may not belong to this export."""
+    return replace(damaged, id=_ID_WITHHELD)
 
 
 def _id_of(line: bytes) -> str | None:
+    """Return the id of a resource, or None if it cannot be read: its own shard reports that."""
     try:
-        return msgspec.json.decode(line, type=_Named).id
+        return msgspec.json.decode(line, type=_Identified).id
     except msgspec.DecodeError:
-        return None  # whoever exports it reports it
+        return None
 
 
 def _unreadable() -> Damaged:
     reason = "the stored bytes are not a Provenance"
-    return Damaged(resource_type=PROVENANCE, id="(id withheld)", reason=reason)
+    return Damaged(resource_type=PROVENANCE, id=_ID_WITHHELD, reason=reason)
 
 
 def _instant(text: str) -> datetime:
     return datetime.fromisoformat(text) if text else datetime.max.replace(tzinfo=UTC)
 
 
-def _offer(connection: sqlite3.Connection, offers: Sequence[tuple[str, str, str, str]]) -> None:
+def _keep_newest(
+    connection: sqlite3.Connection, rows: Sequence[tuple[str, str, str, str]]
+) -> None:
     connection.execute("BEGIN")
-    connection.executemany(_OFFER, offers)
+    connection.executemany(_KEEP_NEWEST, rows)
     connection.execute("COMMIT")
 
 
-def _next_winners(connection: sqlite3.Connection, last: str) -> list[str]:
-    return [found for (found,) in connection.execute(_WINNERS, (last, 100))]
+def _newest_ids(connection: sqlite3.Connection, after: str) -> list[str]:
+    return [resource_id for (resource_id,) in connection.execute(_NEWEST_IDS, (after, 100))]

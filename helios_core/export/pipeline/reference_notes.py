@@ -1,8 +1,10 @@
 """
-What shards note for those of later phases: `Type/id` of what is referenced, one a line, packed.
+Reference notes: what a shard's lines refer to, kept for the shards of later phases.
 
-References are taken from the bytes as they leave: from compact JSON, in which no text can look
-like a reference, since a quote inside of a string is escaped.
+The notes of a shard are lines of `Type/id`, compressed with gzip.
+
+References are found by patterns in the bytes of compact JSON, not by parsing it. No text in it can
+look like a reference, because a quote inside a string is escaped.
 """
 
 import gzip
@@ -25,153 +27,154 @@ from helios_core.storage.joined_lines import joined_text
 
 BINARY = "Binary"
 
-PACKED_AT_ONCE = 1024 * 1024
-"""How many bytes of packed notes are read before they are looked at."""
+SLASH = rb"\\?/"
+"""The pattern of a slash in JSON, where it may be escaped."""
 
-NOTED_AT_ONCE = 50_000
-"""How many different references of a shard are in memory before they are packed."""
+BYTES_PER_INSERT = 1024 * 1024
+"""Compressed notes are stored in the scratch database in batches of about this size."""
+
+MAX_PENDING = 50_000
+"""How many different references are collected in memory before they are compressed."""
 
 _ID = rb"[A-Za-z0-9\-.]{1,64}"
 _SCHEMA = "CREATE TABLE noted (id TEXT PRIMARY KEY) WITHOUT ROWID;"
-_NOTE = "INSERT OR IGNORE INTO noted VALUES (?)"
-_NEXT = "SELECT id FROM noted WHERE id > ? ORDER BY id LIMIT ?"
+_INSERT = "INSERT OR IGNORE INTO noted VALUES (?)"
+_PAGE = "SELECT id FROM noted WHERE id > ? ORDER BY id LIMIT ?"
+_AMONG = "SELECT id FROM noted WHERE id IN (SELECT value FROM json_each(?))"
 
 
 def base_url_pattern(base_url: str) -> bytes:
-    """Give a pattern of the server's base URL in JSON, slashes escaped or not, or of nothing."""
+    """Return a pattern that matches the server's base URL in JSON, or nothing."""
     alternatives = [re.escape(base.rstrip("/") + "/").encode() for base in base_urls(base_url)]
-    return b"".join(b"(?:%b)?" % each.replace(b"/", SLASH) for each in alternatives)
-
-
-SLASH = rb"\\?/"
-"""A slash as JSON may have it."""
+    return b"".join(b"(?:%b)?" % url.replace(b"/", SLASH) for url in alternatives)
 
 
 class ReferenceNotes:
     """
-    Collects what the lines of one shard refer to, each once.
+    Collects what the lines of one shard refer to.
 
-    Of very many some are there again: what is packed is not looked at any more.
+    A reference may be repeated once `MAX_PENDING` different ones have been compressed.
     """
 
     def __init__(self, request: ExportRequest) -> None:
         self._request = request
-        self._found = set[bytes]()
-        self._packed = list[bytes]()
+        self._pending = set[bytes]()
+        self._compressed = list[bytes]()
         base = base_url_pattern(request.base_url)
-        types = b"|".join(each.encode() for each in request.referenced_types)
+        types = b"|".join(name.encode() for name in request.referenced_types)
         target = rb'((?:%b)%b%b)["\\/]'
-        self._context = (
+        self._referenced = (
             re.compile(rb'"reference":"%b' % base + target % (types, SLASH, _ID))
             if types
             else None
         )
-        self._linked = (
+        self._binary_links = (
             re.compile(rb'"(?:url|reference)":"%b' % base + target % (b"Binary", SLASH, _ID))
             if request.level is Level.SYSTEM
             else None
         )
 
     def add(self, lines: Sequence[bytes]) -> None:
-        """Note what some lines refer to."""
+        """Note what the lines refer to."""
         text = joined_text(lines)
-        if self._context is not None:
-            self._found.update(self._context.findall(text))
-        if self._linked is not None and b"Binary" in text:
+        if self._referenced is not None:
+            self._pending.update(self._referenced.findall(text))
+        if self._binary_links is not None and b"Binary" in text:
             for line in lines:
-                if b"Binary" in line and (found := self._linked.findall(line)):
-                    self._take_links(line, found)
-        if len(self._found) >= NOTED_AT_ONCE:
-            self._pack()
+                if b"Binary" in line and (links := self._binary_links.findall(line)):
+                    self._add_links(line, links)
+        if len(self._pending) >= MAX_PENDING:
+            self._compress()
 
     def to_bytes(self) -> bytes:
-        """Give what was noted, for `read_notes` to read; nothing at all if it is nothing."""
-        self._pack()
-        return b"".join(self._packed)
+        """Return the notes as `read_notes` reads them; empty if nothing was noted."""
+        self._compress()
+        return b"".join(self._compressed)
 
-    def _pack(self) -> None:
-        if self._found:
-            lines = sorted({each.replace(b"\\", b"") for each in self._found})
-            self._packed.append(gzip.compress(b"\n".join((*lines, b"")), compresslevel=1))
-            self._found.clear()
+    def _compress(self) -> None:
+        if self._pending:
+            lines = sorted({reference.replace(b"\\", b"") for reference in self._pending})
+            self._compressed.append(gzip.compress(b"\n".join((*lines, b"")), compresslevel=1))
+            self._pending.clear()
 
-    def _take_links(self, line: bytes, found: Iterable[bytes]) -> None:
-        """A Binary is a patient's where something in a patient's compartment points to it."""
+    def _add_links(self, line: bytes, links: Iterable[bytes]) -> None:
+        """Note the Binary resources that a line links to, if the line may be a patient's."""
         request = self._request
         try:
             resource = msgspec.json.decode(line)
-            private = patients_of(resource, request.fhir_version, base_urls(request.base_url))
+            may_be_patients = bool(
+                patients_of(resource, request.fhir_version, base_urls(request.base_url))
+            )
         except (msgspec.DecodeError, KeyError):
-            private = ("unreadable, so in doubt",)
-        if private:
-            self._found.update(found)
+            may_be_patients = True
+        if may_be_patients:
+            self._pending.update(links)
 
 
 class NotedReferences:
-    """What the earlier phases of a job noted of one type, where there is room for it."""
+    """The ids of one type that earlier phases of a job noted, in a scratch database."""
 
-    def __init__(self, room: ScratchDatabase) -> None:
-        self._room = room
+    def __init__(self, scratch: ScratchDatabase) -> None:
+        self._scratch = scratch
 
-    async def ids(self, after: str, count: int) -> list[str]:
-        """Give the next ids in order."""
-        return await self._room.run(_next, after, count)
+    async def page(self, after: str, count: int) -> list[str]:
+        """Return the next ids in ascending order, at most `count`; start with an empty string."""
+        return await self._scratch.run(_page, after, count)
 
     async def among(self, ids: Sequence[str]) -> set[str]:
-        """Give those of `ids` that were noted."""
-        return await self._room.run(_among, ids)
+        """Return those of `ids` that were noted."""
+        return await self._scratch.run(_among, ids)
 
 
 @asynccontextmanager
 async def read_notes(
     backends: Backends, lease: Lease, resource_type: str
 ) -> AsyncGenerator[NotedReferences]:
-    """Read the notes of a job about one type."""
+    """Read the ids of one type from all notes of a job."""
     job = lease.job
-    async with scratch_database(_SCHEMA) as room:
-        async with aclosing(_gathered(backends.job_store.notes(job.tenant, job.id))) as several:
-            async for notes in several:
-                await room.run(_note, notes, resource_type)
-        yield NotedReferences(room)
+    async with scratch_database(_SCHEMA) as scratch:
+        async with aclosing(_batched(backends.job_store.notes(job.tenant, job.id))) as batches:
+            async for batch in batches:
+                await scratch.run(_insert, batch, resource_type)
+        yield NotedReferences(scratch)
 
 
-async def _gathered(notes: AsyncGenerator[bytes]) -> AsyncGenerator[list[bytes]]:
-    """Give some at a time: most are small, and each look at the room is a hop to a thread."""
-    several, size = list[bytes](), 0
+async def _batched(notes: AsyncGenerator[bytes]) -> AsyncGenerator[list[bytes]]:
+    """Yield notes in batches: most are small, and each insertion is a call in a thread."""
+    batch, size = list[bytes](), 0
     async with aclosing(notes):
-        async for each in notes:
-            several.append(each)
-            size += len(each)
-            if size >= PACKED_AT_ONCE:
-                yield several
-                several, size = [], 0
-    if several:
-        yield several
+        async for note in notes:
+            batch.append(note)
+            size += len(note)
+            if size >= BYTES_PER_INSERT:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
 
 
-def _note(connection: sqlite3.Connection, several: Sequence[bytes], resource_type: str) -> None:
-    named = re.compile(rb"^%b/(.*)$" % resource_type.encode(), re.MULTILINE)
+def _insert(connection: sqlite3.Connection, notes: Iterable[bytes], resource_type: str) -> None:
+    id_pattern = re.compile(rb"^%b/(.*)$" % resource_type.encode(), re.MULTILINE)
     connection.execute("BEGIN")
-    for text in _unpacked(several):
-        connection.executemany(_NOTE, [(each.decode(),) for each in named.findall(text)])
+    for text in _decompressed(notes):
+        connection.executemany(_INSERT, [(noted.decode(),) for noted in id_pattern.findall(text)])
     connection.execute("COMMIT")
 
 
-def _unpacked(several: Iterable[bytes]) -> Iterator[bytes]:
-    """Give the text of each member: as much as was noted before it was packed."""
-    for packed in several:
-        left = packed
-        while left:
+def _decompressed(notes: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the text of each gzip member; its size is bounded by `MAX_PENDING`."""
+    for note in notes:
+        remaining = note
+        while remaining:
             member = zlib.decompressobj(wbits=GZIP_WINDOW_BITS)
-            yield member.decompress(left)
-            left = member.unused_data
+            yield member.decompress(remaining)
+            remaining = member.unused_data
 
 
-def _next(connection: sqlite3.Connection, after: str, count: int) -> list[str]:
-    return [found for (found,) in connection.execute(_NEXT, (after, count))]
+def _page(connection: sqlite3.Connection, after: str, count: int) -> list[str]:
+    return [resource_id for (resource_id,) in connection.execute(_PAGE, (after, count))]
 
 
 def _among(connection: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
-    query = "SELECT id FROM noted WHERE id IN (SELECT value FROM json_each(?))"
-    rows = connection.execute(query, (msgspec.json.encode(list(ids)).decode(),))
-    return {found for (found,) in rows}
+    rows = connection.execute(_AMONG, (msgspec.json.encode(list(ids)).decode(),))
+    return {resource_id for (resource_id,) in rows}

@@ -1,14 +1,15 @@
 """
-Referenced context: what an export of patients refers to, but that is no patient's.
+Referenced resources: what the output of a patient export refers to outside of compartments.
 
-A Practitioner or an Organization is in no patient's compartment, and yet without it the data say
-little. The first phase notes what the output refers to, the second one adds it: each once, as it
-was at the transaction time, however old, and nothing that those refer to in turn.
+A Practitioner or an Organization is in no patient's compartment, but without it the exported data
+is hard to use. The shards of the first phase note what their output refers to, those of the second
+export it: each resource once, as of the transaction time, whatever its date. References in these
+resources are not followed.
 """
 
 from collections.abc import AsyncGenerator
 
-from helios_core.export.membership import AT_ONCE, ExportMembership
+from helios_core.export.membership import IDS_PER_QUERY, ExportMembership, chunked
 from helios_core.export.pipeline.reference_notes import read_notes
 from helios_core.model.exports import ExportView
 from helios_core.model.jobs import Lease
@@ -16,31 +17,33 @@ from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import Batch
 from helios_core.storage.keys import TypeKey
 
-LINES_AT_ONCE = 50
-"""How many resources are fetched in one go."""
+RESOURCES_PER_FETCH = 50
+"""Maximum number of resources in one batch."""
 
 
 async def read_referenced(
     backends: Backends, lease: Lease, view: ExportView
 ) -> AsyncGenerator[Batch]:
-    """Give the resources of a shard's type that the output refers to and does not have yet."""
-    key = TypeKey.of(view.request, lease.shard.resource_type)
+    """Yield the resources of a shard's type that the output refers to but does not contain."""
+    resource_type = lease.shard.resource_type
+    key = TypeKey.of(view.request, resource_type)
     membership = ExportMembership(backends.data_provider, view)
-    async with read_notes(backends, lease, key.resource_type) as notes:
+    async with read_notes(backends, lease, resource_type) as notes:
         last = ""
-        while ids := await notes.ids(last, AT_ONCE):
+        while ids := await notes.page(last, IDS_PER_QUERY):
             last = ids[-1]
-            missing = await _missing(membership, key.resource_type, ids)
-            for start in range(0, len(missing), LINES_AT_ONCE):
-                yield await backends.data_provider.fetch(
-                    key, missing[start : start + LINES_AT_ONCE], at=view.transaction_time
-                )
+            missing = await _not_exported(membership, resource_type, ids)
+            for chunk in chunked(missing, RESOURCES_PER_FETCH):
+                yield await backends.data_provider.fetch(key, chunk, at=view.transaction_time)
 
 
-async def _missing(membership: ExportMembership, resource_type: str, ids: list[str]) -> list[str]:
-    """Leave out what the view's own shards give, and what is another patient's."""
-    named = {(resource_type, each) for each in ids}
-    own = await membership.exported(named)
-    private = await membership.private(named)
-    foreign = private - await membership.belonging(private)
-    return [each for each in ids if (resource_type, each) not in own | foreign]
+async def _not_exported(
+    membership: ExportMembership, resource_type: str, ids: list[str]
+) -> list[str]:
+    """Return the ids that other shards do not export, without those of patients not exported."""
+    references = {(resource_type, resource_id) for resource_id in ids}
+    exported = await membership.exported(references)
+    of_patients = await membership.of_any_patient(references)
+    of_others = of_patients - await membership.in_cohort(of_patients)
+    excluded = exported | of_others
+    return [resource_id for resource_id in ids if (resource_type, resource_id) not in excluded]

@@ -1,4 +1,4 @@
-"""Room for what does not fit into memory: a private database that goes with its owner."""
+"""Scratch databases: temporary SQLite files for what does not fit into memory."""
 
 import sqlite3
 from collections.abc import AsyncGenerator, Callable
@@ -12,39 +12,39 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CACHE_KIB = 16 * 1024
-"""How much of a spool is in memory; the rest is in a file without a name."""
+"""Maximum memory of one scratch database; the rest is in its temporary file."""
 
 
 class ScratchDatabase:
-    """A temporary SQLite database of one owner, who uses it for one thing at a time."""
+    """A temporary SQLite database with one owner, who makes one call at a time."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     async def run(
         self,
-        work: Callable[Concatenate[sqlite3.Connection, P], T],
+        function: Callable[Concatenate[sqlite3.Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
         """
-        Do some work on the database in a thread.
+        Call a function with the connection, in a thread, and return its result.
 
         Raises:
-            BackendUnavailable: There is no room for temporary files.
+            BackendUnavailable: The temporary file cannot be written, for example on a full disk.
         """
         try:
-            return await in_thread(work, self._connection, *args, **kwargs)
+            return await in_thread(function, self._connection, *args, **kwargs)
         except sqlite3.OperationalError as error:
             raise BackendUnavailable(
-                f"The temporary file of an export cannot be written ({error}); make room in the "
+                f"The temporary file of an export cannot be written ({error}); free space in the "
                 "folder for temporary files."
             ) from error
 
 
 @asynccontextmanager
 async def scratch_database(schema: str) -> AsyncGenerator[ScratchDatabase]:
-    """Give a spool with some tables; whatever happens, nothing of it is left afterwards."""
+    """Open a scratch database with some tables; it is deleted when the context ends."""
     connection = await in_thread(_open, schema)
     try:
         yield ScratchDatabase(connection)

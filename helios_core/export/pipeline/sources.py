@@ -1,4 +1,4 @@
-"""Where the resources of a shard come from, by what the shard adds to its export."""
+"""Which resources a shard reads, depending on what it adds to its export."""
 
 from collections.abc import AsyncIterator
 
@@ -16,7 +16,7 @@ from helios_core.storage.data_provider import Batch
 
 
 def is_filtered(view: ExportView, purpose: ShardPurpose) -> bool:
-    """Whether the filters of the view are asked about what a shard reads or names."""
+    """Return whether the filters of a view apply to the resources or deletions of a shard."""
     if purpose is ShardPurpose.ASSOCIATED:
         return view.request.associated is None
     return purpose in (ShardPurpose.VIEW, ShardPurpose.OLDER, ShardPurpose.DELETIONS)
@@ -25,23 +25,26 @@ def is_filtered(view: ExportView, purpose: ShardPurpose) -> bool:
 def read_source(
     backends: Backends, lease: Lease, view: ExportView, *, batch_bytes: int
 ) -> AsyncIterator[Batch]:
-    """Give what a shard reads, before it is filtered and trimmed."""
+    """Read the resources of a shard, before they are transformed."""
     provider, shard = backends.data_provider, lease.shard
     match shard.purpose:
         case ShardPurpose.ASSOCIATED:
-            return ProvenanceFinder(provider, view, batch_bytes=batch_bytes).of(shard)
+            return ProvenanceFinder(provider, view, batch_bytes=batch_bytes).find(shard)
         case ShardPurpose.REFERENCED:
             return read_referenced(backends, lease, view)
         case ShardPurpose.LINKS:
-            return provider.read(reference_view(view), shard, batch_bytes=batch_bytes)
+            return provider.read(linking_view(view), shard, batch_bytes=batch_bytes)
         case _:
-            found = view.filters.get(shard.resource_type)
-            batches = read_filtered(provider, view, shard, found=found, batch_bytes=batch_bytes)
-            kept_back = shard.resource_type == BINARY and shard.phase > 0
-            return unlinked_binaries(backends, lease, view, batches) if kept_back else batches
+            filter_ = view.filters.get(shard.resource_type)
+            batches = read_filtered(
+                provider, view, shard, filter_=filter_, batch_bytes=batch_bytes
+            )
+            if shard.resource_type == BINARY and shard.phase > 0:
+                return unlinked_binaries(backends, lease, view, batches)
+            return batches
 
 
-def reference_view(view: ExportView) -> ExportView:
-    """Give everything that is a patient's, as of the same instant: it may point to a Binary."""
+def linking_view(view: ExportView) -> ExportView:
+    """Return the view of every patient's resources: any of them may link to a Binary."""
     request = replace(view.request, level=Level.PATIENT, since=None, until=None)
     return replace(view, request=request, cohort=None, newcomers=None, filters={})

@@ -207,7 +207,7 @@ async def test_the_notes_of_the_first_phase_are_no_output(ward):
 
 async def test_more_references_than_are_kept_in_memory_are_all_noted(ward, monkeypatch):
     """TR-56"""
-    monkeypatch.setattr(notes, "NOTED_AT_ONCE", 2)
+    monkeypatch.setattr(notes, "MAX_PENDING", 2)
     for number in range(20):
         await ward.store({"resourceType": "Practitioner", "id": f"more{number}"})
         performer = [{"reference": f"Practitioner/more{number}"}]

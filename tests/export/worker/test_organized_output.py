@@ -314,16 +314,16 @@ async def test_blocks_are_cut_only_where_a_part_cannot_hold_them(blocks, max_byt
             assert seen[header] == 1
 
 
-async def test_a_gathering_gives_back_what_was_placed():
-    async with scratch_database(SCHEMA) as room:
-        gathering = BlockBuilder(room)
-        await gathering.open(["b", "a", "empty"])
-        await gathering.place([(["a", "b"], b"1"), (["a"], b"2"), (["new"], b"333")])
-        await gathering.show(["a"])
+async def test_blocks_hold_the_lines_that_were_placed_in_them():
+    async with scratch_database(SCHEMA) as scratch:
+        builder = BlockBuilder(scratch)
+        await builder.open(["b", "a", "empty"])
+        await builder.place([(["a", "b"], b"1"), (["a"], b"2"), (["new"], b"333")])
+        await builder.require(["a"])
 
-        blocks = [block async for some in gathering.blocks(2) for block in some]
+        blocks = [block async for page in builder.blocks(2) for block in page]
         contents = {
-            block.id: [x async for lines in gathering.lines(block, 1) for x in lines]
+            block.id: [line async for lines in builder.lines(block, 1) for line in lines]
             for block in blocks
         }
 
@@ -331,11 +331,11 @@ async def test_a_gathering_gives_back_what_was_placed():
     assert blocks[1] == Block(number=2, id="a", rows=2, bytes=4)
 
 
-async def test_a_spool_without_room_is_a_backend_that_may_come_back():
+async def test_a_full_scratch_database_raises_backend_unavailable():
     def fail(connection):
         connection.execute("PRAGMA max_page_count = 1")
         connection.execute("CREATE TABLE more (x)")
 
-    async with scratch_database("CREATE TABLE t (x);") as room:
+    async with scratch_database("CREATE TABLE t (x);") as scratch:
         with pytest.raises(BackendUnavailable, match="temporary"):
-            await room.run(fail)
+            await scratch.run(fail)

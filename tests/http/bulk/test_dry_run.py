@@ -186,8 +186,8 @@ async def test_an_answer_says_that_filters_are_not_counted_in(site, group):
     narrowed, whole = await estimated(site, path), await estimated(site)
 
     filters, elements = values(narrowed, "remark")
-    assert filters.startswith("_typeFilter is not counted in: of Patient")
-    assert elements.startswith("_elements is not counted in")
+    assert filters.startswith("_typeFilter is not taken into account: of Patient")
+    assert elements.startswith("_elements is not taken into account")
     assert types(narrowed) == types(whole)
     assert values(whole, "remark") == []
 
