@@ -16,7 +16,7 @@ from helios_core.interactions.changes import (
 )
 from helios_core.interactions.conditions import Conditions, require_search
 from helios_core.interactions.entries import (
-    EntryRequest,
+    InteractionRequest,
     ReadRequest,
     naming_entry,
     parse_entry,
@@ -83,7 +83,7 @@ class Bundles:
     async def _parse_and_perform(self, caller: Caller, entry: ParsedEntry) -> EntryResult:
         return await self._perform(caller, parse_entry(caller, entry))
 
-    async def _perform(self, caller: Caller, request: EntryRequest) -> EntryResult:
+    async def _perform(self, caller: Caller, request: InteractionRequest) -> EntryResult:
         match request:
             case ReadRequest():
                 return await read(self._provider, caller, request.resource_type, request.id)
@@ -94,7 +94,7 @@ class Bundles:
 
     def _parse_for_transaction(
         self, caller: Caller, index: int, entry: ParsedEntry
-    ) -> EntryRequest:
+    ) -> InteractionRequest:
         """Parse an entry and refuse before anything is changed what would only fail afterwards."""
         with naming_entry(index):
             request = parse_entry(caller, entry)

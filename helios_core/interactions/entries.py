@@ -30,7 +30,8 @@ class ReadRequest(msgspec.Struct, frozen=True, kw_only=True):
     id: str
 
 
-EntryRequest: TypeAlias = ReadRequest | ParsedSearch | ChangeRequest
+InteractionRequest: TypeAlias = ReadRequest | ParsedSearch | ChangeRequest
+"""What an entry requests; each has an `interaction` and a `resource_type`."""
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def naming_entry(index: int) -> Iterator[None]:
         raise type(error)(f"entry {index}: {error}") from error
 
 
-def parse_entry(caller: Caller, entry: ParsedEntry) -> EntryRequest:
+def parse_entry(caller: Caller, entry: ParsedEntry) -> InteractionRequest:
     """
     Parse the request of an entry.
 

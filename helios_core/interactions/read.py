@@ -1,11 +1,14 @@
 """Read and vread: one resource, in its current or an earlier version (FHIR R4, http.html#read)."""
 
+from typing import Final
+
 from helios_core.errors import ResourceDeleted, ResourceNotFound
 from helios_core.interactions.callers import Caller, Interaction, authorize
 from helios_core.storage.data_provider import DataProvider, StoredVersion, SupportsHistory
 from helios_core.storage.keys import TypeKey
 
-MAX_DIGITS = 17
+MAX_VERSION_DIGITS: Final = 17
+"""Longer version numbers are not looked up: storage keeps 64-bit numbers."""
 
 
 async def read(
@@ -41,7 +44,9 @@ async def vread(
         ResourceDeleted: The version is a deletion.
     """
     authorize(caller, Interaction.VREAD, resource_type)
-    if not (version_id.isascii() and version_id.isdigit() and len(version_id) <= MAX_DIGITS):
+    if not (
+        version_id.isascii() and version_id.isdigit() and len(version_id) <= MAX_VERSION_DIGITS
+    ):
         raise ResourceNotFound("There is no such version; versions are whole numbers.")
     stored = require_found(
         await provider.get_version(

@@ -14,7 +14,7 @@ from helios_core.fhir.references import (
 )
 from helios_core.interactions.callers import Interaction
 from helios_core.interactions.changes import ChangeRequest, CompletedChange, ResolvedChange
-from helios_core.interactions.entries import EntryRequest
+from helios_core.interactions.entries import InteractionRequest
 
 ORDER: Final = (Interaction.DELETE, Interaction.CREATE, Interaction.UPDATE)
 """The order in which the changes of a transaction are written (FHIR R4, http.html#trules)."""
@@ -47,20 +47,24 @@ class ResolvedReferences(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def collect_changes(
-    entries: Sequence[ParsedEntry], requests: Sequence[EntryRequest]
+    entries: Sequence[ParsedEntry], requests: Sequence[InteractionRequest]
 ) -> Transaction:
     """Return the changes among the requests of entries, with what their references may mean."""
-    changes = {i: each for i, each in enumerate(requests) if isinstance(each, ChangeRequest)}
+    changes = {
+        index: request
+        for index, request in enumerate(requests)
+        if isinstance(request, ChangeRequest)
+    }
     return Transaction(
         changes=changes,
         full_urls={
-            entry.full_url: i
-            for i, entry in enumerate(entries)
-            if entry.full_url is not None and i in changes and changes[i].body
+            entry.full_url: index
+            for index, entry in enumerate(entries)
+            if entry.full_url is not None and index in changes and changes[index].body
         },
         conditional_references={
-            reference: i
-            for i, change in changes.items()
+            reference: index
+            for index, change in changes.items()
             for reference in conditional_references(change.body)
         },
     )
@@ -92,12 +96,14 @@ def check_distinct_targets(changes: Mapping[int, ResolvedChange | CompletedChang
     Raises:
         InvalidRequest: Two entries change one resource, or would create it on one condition.
     """
-    pending = [(i, each) for i, each in changes.items() if isinstance(each, ResolvedChange)]
-    _check_distinct(((each.resource_type, each.id), i) for i, each in pending)
+    pending = [
+        (index, change) for index, change in changes.items() if isinstance(change, ResolvedChange)
+    ]
+    _check_distinct(((change.resource_type, change.id), index) for index, change in pending)
     _check_distinct(
-        ((each.resource_type, *sorted(each.request.criteria or ())), i)
-        for i, each in pending
-        if each.version_id == 0
+        ((change.resource_type, *sorted(change.request.criteria or ())), index)
+        for index, change in pending
+        if change.version_id == 0
     )
 
 

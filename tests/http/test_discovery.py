@@ -28,7 +28,7 @@ async def test_metadata_names_the_guide_and_its_three_operations(client):
 
 
 @pytest.mark.parametrize("version", list(FHIRVersion))
-async def test_metadata_lists_the_types_of_the_version_asked_about(client, version):
+async def test_metadata_lists_the_types_of_the_requested_version(client, version):
     headers = {"Accept": f"application/fhir+json; fhirVersion={version.release}"}
 
     statement = (await client.get("/metadata", headers=headers)).json()

@@ -110,10 +110,10 @@ async def test_who_has_the_version_gets_304(client):
 
 
 @pytest.mark.parametrize("kind", ["Patient", "Group", "Observation"])
-async def test_every_type_has_the_same_doors(client, kind):
+async def test_every_type_has_the_same_routes(client, kind):
     body = {"resourceType": kind, "id": "x"}
 
-    answers = [
+    responses = [
         await client.put(f"/{kind}/x", json=body),
         await client.post(f"/{kind}", json=body),
         await client.get(f"/{kind}"),
@@ -124,7 +124,16 @@ async def test_every_type_has_the_same_doors(client, kind):
         await client.delete(f"/{kind}/x"),
     ]
 
-    assert [answer.status_code for answer in answers] == [201, 201, 200, 200, 200, 200, 200, 204]
+    assert [response.status_code for response in responses] == [
+        201,
+        201,
+        200,
+        200,
+        200,
+        200,
+        200,
+        204,
+    ]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
