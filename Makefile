@@ -15,10 +15,13 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(STAMP): pyproject.toml $(PLUGINS:%=%/pyproject.toml) constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
-		--editable . $(PLUGINS:%=--editable %) --group dev
+	@test -x $(BIN)/python || { echo "Creating $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@test -x $(BIN)/uv || { echo "Installing uv, which installs the rest ..."; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check uv; }
+	@echo "Installing Helios, its $(words $(PLUGINS)) plugins and the tools of its tests into $(VENV):" \
+		"$$(grep -c . constraints.txt) packages, about a minute the first time ..."
+	@set -o pipefail; $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt \
+		--editable . $(PLUGINS:%=--editable %) --group dev 2>&1 | { grep -v '^ [-+~] ' || true; }
 	@touch $@
 
 install: $(STAMP) ## Bootstrap .venv with the core, the embedded plugins and the tools

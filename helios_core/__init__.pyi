@@ -30,6 +30,9 @@ from .hashes import (
     to_signed,
     to_unsigned,
 )
+from .interactions.callers import (
+    Caller,
+)
 from .model.exports import (
     AssociatedData,
     Cohort,
@@ -53,6 +56,12 @@ from .model.parts import (
     PartKind,
     StoredPart,
 )
+from .storage.backends import (
+    Backend,
+    Backends,
+    NoSettings,
+    Reach,
+)
 from .storage.data_provider import (
     WHOLE_TYPE,
     AppliedChange,
@@ -72,6 +81,15 @@ from .storage.data_provider import (
     SupportsTombstones,
     SupportsWrites,
 )
+from .storage.extensions import (
+    CommandExtension,
+    CommandHost,
+    HealthExtension,
+    Observer,
+    ObserverExtension,
+    RouteExtension,
+    TransformExtension,
+)
 from .storage.extents import (
     COLLECTION_BITS,
     EXTENT_BITS,
@@ -86,8 +104,6 @@ from .storage.extents import (
 )
 from .storage.hooks import (
     API_LEVEL,
-    Backend,
-    Reach,
     hookimpl,
 )
 from .storage.integrity import (
@@ -131,6 +147,13 @@ from .storage.threads import (
     in_thread,
     run_to_end,
 )
+from .storage.transforms import (
+    Coding,
+    RestReads,
+    SupportsRenaming,
+    Transform,
+    TransformEffect,
+)
 
 __all__ = [
     "API_LEVEL",
@@ -147,10 +170,15 @@ __all__ = [
     "Backend",
     "BackendError",
     "BackendUnavailable",
+    "Backends",
     "Batch",
     "BrokenPlugin",
+    "Caller",
     "ChangeResult",
+    "Coding",
     "Cohort",
+    "CommandExtension",
+    "CommandHost",
     "Compression",
     "ConfigurationError",
     "Damaged",
@@ -159,6 +187,7 @@ __all__ = [
     "DuplicatePlugin",
     "ExportRequest",
     "ExportView",
+    "HealthExtension",
     "HeliosError",
     "InvalidParameter",
     "InvalidRequest",
@@ -173,6 +202,9 @@ __all__ = [
     "LeaseLost",
     "Level",
     "MultipleMatches",
+    "NoSettings",
+    "Observer",
+    "ObserverExtension",
     "OutputStore",
     "PageBuilder",
     "PagePosition",
@@ -189,6 +221,8 @@ __all__ = [
     "ResourceExists",
     "ResourceKey",
     "ResourceNotFound",
+    "RestReads",
+    "RouteExtension",
     "SchemaOutdated",
     "SearchPage",
     "SearchQuery",
@@ -202,12 +236,16 @@ __all__ = [
     "StoredVersion",
     "SupportsHistory",
     "SupportsPrefilter",
+    "SupportsRenaming",
     "SupportsSearch",
     "SupportsSignedURLs",
     "SupportsTombstones",
     "SupportsWrites",
     "TooCostly",
     "TooManyExports",
+    "Transform",
+    "TransformEffect",
+    "TransformExtension",
     "TypeFilter",
     "TypeKey",
     "UnknownPlugin",

@@ -5,6 +5,7 @@ What a command does is in the module that it imports when it runs, so that `heli
 `helios --help` load nothing of the server.
 """
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +15,39 @@ from helios_core.errors import ConfigurationError, HeliosError
 
 
 class Commands(click.Group):
-    """The commands in the order of their declaration; errors of Helios show no traceback."""
+    """
+    The commands in the order of their declaration, then those of plugins named in HFS_PLUGINS.
+
+    Errors of Helios show no traceback.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click passes it
         """Return the names in the order in which the help lists them."""
-        return list(self.commands)
+        if not os.environ.get("HFS_PLUGINS"):
+            return list(self.commands)
+        from helios_core.cli.plugin_commands import usable_commands
+
+        return [*self.commands, *usable_commands()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """
+        Return the command of that name, one of the server's own first.
+
+        Raises:
+            ConfigurationError: It is that of a plugin which cannot be used.
+        """
+        if own := super().get_command(ctx, cmd_name):
+            return own
+        from helios_core.cli.plugin_commands import is_installed, plugin_command
+
+        command = plugin_command(cmd_name)
+        if command is None and is_installed(cmd_name):
+            raise click.UsageError(
+                f"No such command {cmd_name!r}. If plugin {cmd_name} offers one, HFS_PLUGINS has "
+                "to name the plugin.",
+                ctx,
+            )
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  as click declares it
         """Run a command; exit with 2 if the configuration is wrong and 1 after other errors."""

@@ -64,7 +64,7 @@ def export_to_folder(  # noqa: PLR0913  one parameter per option
 
 def verify_folder(manifest: Path, folder: Path) -> bool:
     """
-    Verify downloaded files against their manifest, print the findings, return whether all is well.
+    Verify downloaded files against their manifest, print the findings, and return the result.
 
     Raises:
         ExportFailed: The manifest cannot be read.

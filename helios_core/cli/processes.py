@@ -52,7 +52,7 @@ def migrate_backends() -> None:
 def _greet(chosen: Selection, url: str) -> None:
     print_line(f"Listening on {url}")
     for plugin in chosen.plugins:
-        offers = ", ".join((*plugin.offers, *(["observer"] if plugin.observer else [])))
+        offers = ", ".join((*plugin.offers, *plugin.extensions))
         print_line(f"  {plugin.origin}: {offers}")
     rows = matrix.matrix(chosen.plugins, selected=chosen.settings.backend_names)
     out.print(tables.matrix_table(rows))

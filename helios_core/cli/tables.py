@@ -13,7 +13,7 @@ from helios_core.config.plugins import InstalledPlugin, Plugin
 from helios_core.config.selection import Selection
 from helios_core.config.settings import OWN
 from helios_core.errors import BrokenPlugin
-from helios_core.storage.hooks import Reach
+from helios_core.storage.backends import Reach
 from helios_core.storage.secrets import Secret
 
 
@@ -120,13 +120,13 @@ def _plugin(item: Plugin | tuple[InstalledPlugin, BrokenPlugin], selected: set[s
     offers = item.offers if isinstance(item, Plugin) else {}
     has = {power for backend in offers.values() for power in power_names(backend.implementation)}
     reaches = [backend.reach for backend in offers.values()]
-    observes = ["observer"] if isinstance(item, Plugin) and item.observer else []
+    extensions = item.extensions if isinstance(item, Plugin) else {}
     return PluginRow(
         name=origin.name,
         selected=origin.name in selected,
         version=origin.version,
         origin=origin.distribution,
-        offers=(*offers, *observes),
+        offers=(*offers, *extensions),
         powers=tuple(name for _, name in POWERS if name in has),
         reach=Reach.common(*reaches) if reaches else "",
         problem=problem,

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from helios_core.config.plugins import Plugin, has_extra
+from helios_core.storage.backends import Reach
 from helios_core.storage.data_provider import (
     SupportsHistory,
     SupportsPrefilter,
@@ -12,7 +13,6 @@ from helios_core.storage.data_provider import (
     SupportsTombstones,
     SupportsWrites,
 )
-from helios_core.storage.hooks import Reach
 from helios_core.storage.output_store import SupportsSignedURLs
 
 DATA_PROVIDERS = ("sqlite", "postgres", "mongodb", "s3")

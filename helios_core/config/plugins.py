@@ -10,12 +10,19 @@ from typing import Any
 import msgspec
 import pluggy
 
+from helios_core.config.descriptors import KINDS, descriptor_problems
 from helios_core.config.environment import PREFIX, Variable, describe_variables
 from helios_core.errors import BrokenPlugin, DuplicatePlugin, UnknownPlugin
-from helios_core.model.jobs import Job
 from helios_core.storage import hooks
+from helios_core.storage.backends import Backend, Descriptor
 from helios_core.storage.data_provider import DataProvider
-from helios_core.storage.hooks import API_LEVEL, Backend, Reach
+from helios_core.storage.extensions import (
+    CommandExtension,
+    HealthExtension,
+    ObserverExtension,
+    RouteExtension,
+    TransformExtension,
+)
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
 
@@ -52,7 +59,7 @@ class InstalledPlugin(msgspec.Struct, frozen=True, kw_only=True):
             raise BrokenPlugin(f"{self}: the name must be a lower-case word, as settings carry it")
         try:
             module = EntryPoint(self.name, self.module, GROUP).load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = f"{type(error).__name__}: {error}"
             raise BrokenPlugin(
                 f"{self} cannot be imported from {self.module}: {reason}"
@@ -66,10 +73,14 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
     """An imported plugin and what it offers."""
 
     origin: InstalledPlugin
-    data_provider: Backend[DataProvider] | None
-    job_store: Backend[JobStore] | None
-    output_store: Backend[OutputStore] | None
-    observer: Callable[[Job], object] | None
+    data_provider: Backend[DataProvider] | None = None
+    job_store: Backend[JobStore] | None = None
+    output_store: Backend[OutputStore] | None = None
+    command: CommandExtension | None = None
+    routes: RouteExtension | None = None
+    health_checks: HealthExtension | None = None
+    transform: TransformExtension | None = None
+    observer: ObserverExtension | None = None
 
     @property
     def offers(self) -> Mapping[str, Backend[Any]]:
@@ -82,12 +93,24 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
         return {role: backend for role, backend in named.items() if backend is not None}
 
     @property
+    def extensions(self) -> Mapping[str, Descriptor]:
+        """What the plugin adds beside backends, by kind."""
+        named: dict[str, Descriptor | None] = {
+            "command": self.command,
+            "routes": self.routes,
+            "health checks": self.health_checks,
+            "transform": self.transform,
+            "observer": self.observer,
+        }
+        return {kind: extension for kind, extension in named.items() if extension is not None}
+
+    @property
     def variables(self) -> tuple[Variable, ...]:
-        """The settings of all backends of the plugin, without repetition."""
+        """The settings of everything the plugin offers, without repetition."""
         named = {
             variable.name: variable
-            for backend in self.offers.values()
-            for variable in describe_variables(backend.settings, plugin=self.origin.name)
+            for descriptor in (*self.offers.values(), *self.extensions.values())
+            for variable in describe_variables(descriptor.settings, plugin=self.origin.name)
         }
         return tuple(named.values())
 
@@ -155,13 +178,9 @@ def load_plugin(origin: InstalledPlugin) -> Plugin:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise BrokenPlugin(f"{origin} breaks the contract of the hooks: {error}") from error
-    hook = manager.hook
+    offers = {hook: _offer(origin, hook, getattr(manager.hook, hook)) for hook in KINDS}
     return Plugin(
-        origin=origin,
-        data_provider=_offer(origin, hook.helios_data_provider, DataProvider),
-        job_store=_offer(origin, hook.helios_job_store, JobStore),
-        output_store=_offer(origin, hook.helios_output_store, OutputStore),
-        observer=_observer(hook.helios_job_changed),
+        origin=origin, **{hook.removeprefix("helios_"): offer for hook, offer in offers.items()}
     )
 
 
@@ -174,31 +193,15 @@ def load_all_plugins() -> Iterator[Plugin | tuple[InstalledPlugin, BrokenPlugin]
             yield origin, error
 
 
-def _offer(origin: InstalledPlugin, hook: Callable[[], object], role: type) -> Backend[Any] | None:
+def _offer(origin: InstalledPlugin, hook: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401
     try:
-        offer = hook()
-    except Exception as error:
+        offer = call()
+    except (Exception, SystemExit) as error:
         raise BrokenPlugin(f"{origin} fails to describe itself: {error!r}") from error
-    if offer is None:
-        return None
-    if not isinstance(offer, Backend) or not issubclass(offer.implementation, role):
-        raise BrokenPlugin(f"{origin} offers something that is not a Backend of a {role.__name__}")
-    if offer.api_level != API_LEVEL:
-        raise BrokenPlugin(
-            f"{origin} was written for level {offer.api_level} of the plugin contract and this is "
-            f"level {API_LEVEL}; install versions of both that fit"
-        )
-    if not isinstance(offer.reach, Reach):
-        raise BrokenPlugin(
-            f"{origin} has reach {offer.reach!r}; it must be one of helios_core.Reach"
-        )
+    if offer is not None:
+        for problem in descriptor_problems(hook, offer, plugin=origin.name):
+            raise BrokenPlugin(f"{origin} {problem}")
     return offer
-
-
-def _observer(hook: pluggy.HookCaller) -> Callable[[Job], object] | None:
-    if not hook.get_hookimpls():
-        return None
-    return lambda job: hook(job=job)
 
 
 def _unknown(name: str, choices: Sequence[InstalledPlugin], setting: str) -> str:

@@ -1,14 +1,20 @@
 """Choose the plugins the configuration selects, and open their backends."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
 import msgspec
-import structlog
 
 from helios_core.config import settings as own
-from helios_core.config.environment import describe_variables, read_variables
+from helios_core.config.extensions import (
+    SelectedExtension,
+    open_health_checks,
+    open_observers,
+    open_routes,
+    open_transforms,
+    read_descriptor_settings,
+)
 from helios_core.config.plugins import (
     Plugin,
     find_plugin,
@@ -18,16 +24,18 @@ from helios_core.config.plugins import (
 )
 from helios_core.config.settings import Settings
 from helios_core.errors import BrokenPlugin, ConfigurationError, UnknownPlugin
-from helios_core.model.jobs import Job
-from helios_core.storage.backends import Backends
+from helios_core.storage.backends import Backend, Backends, Descriptor, Reach
 from helios_core.storage.data_provider import DataProvider
-from helios_core.storage.hooks import Backend, Reach
+from helios_core.storage.extensions import CommandExtension
 from helios_core.storage.job_store import JobStore
+from helios_core.storage.observers import JobAnnouncer
 from helios_core.storage.output_store import OutputStore, SupportsSignedURLs
+from helios_core.storage.transformed_reads import visible_backends
 
 T = TypeVar("T")
 
-_log = structlog.get_logger()
+DRAIN_SHARE = 0.05
+"""The share of HFS_WORKER_SHUTDOWN_TIMEOUT for which an observer may end its last calls."""
 
 SIDECAR = "bulk_export.db"
 """The job database in the output folder, for a data provider whose plugin has no job store."""
@@ -53,6 +61,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     data_provider: SelectedBackend[DataProvider]
     job_store: SelectedBackend[JobStore]
     output_store: SelectedBackend[OutputStore]
+    extensions: tuple[SelectedExtension, ...] = ()
+    """What the plugins add beside backends, in the order of `plugins`."""
 
 
 def configure(environ: Mapping[str, str]) -> Selection:
@@ -82,31 +92,48 @@ def selected_names(settings: Settings) -> set[str]:
 
 
 @asynccontextmanager
-async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
+async def open_backends(settings: Settings, *, serving: bool = False) -> AsyncIterator[Backends]:
     """
-    Open the backends that settings select; leaving the context closes them in reverse order.
+    Open what settings select; leaving the context closes it in reverse order.
+
+    Routes and health checks of plugins are opened by `serving` processes only.
 
     Raises:
-        ConfigurationError: As `select`, or a backend refuses to open.
+        ConfigurationError: As `select`, or something refuses to open.
         BackendUnavailable: A backend cannot be reached.
     """
     selection = select(settings)
+    extensions, announcer = selection.extensions, JobAnnouncer()
     async with AsyncExitStack() as stack:
         provider = await stack.enter_async_context(selection.data_provider.open())
         jobs = await stack.enter_async_context(selection.job_store.open())
         outputs = await stack.enter_async_context(selection.output_store.open())
         await outputs.bind(jobs.identity)
-        yield Backends(
+        backends = Backends(
             data_provider=provider,
             job_store=jobs,
             output_store=outputs,
-            announce=_announcer(selection.plugins),
+            announce=announcer.announce,
             reach=Reach.common(
                 selection.data_provider.backend.reach,
                 selection.job_store.backend.reach,
                 selection.output_store.backend.reach,
             ),
+            # A worker that is stuck loses its shard as if it had gone silent.
+            transforms=await open_transforms(
+                stack, extensions, time_limit=settings.bulk_export_lease_duration
+            ),
         )
+        drain = settings.worker_shutdown_timeout * DRAIN_SHARE
+        await open_observers(stack, extensions, backends, announcer, drain=drain)
+        if serving:
+            visible = visible_backends(backends)
+            backends = msgspec.structs.replace(
+                backends,
+                routes=await open_routes(stack, extensions, visible),
+                health_checks=await open_health_checks(stack, extensions, backends),
+            )
+        yield backends
 
 
 async def migrate(selection: Selection) -> list[tuple[str, str]]:
@@ -138,6 +165,7 @@ class _Choice:
         outputs = self._outputs()
         for name in self._settings.plugins:
             self._load(name, "HFS_PLUGINS")
+        extensions = self._extensions()
         self._check_names()
         if provider is None or jobs is None or outputs is None or self._problems:
             raise _together(self._problems)
@@ -147,6 +175,20 @@ class _Choice:
             data_provider=provider,
             job_store=jobs,
             output_store=outputs,
+            extensions=extensions,
+        )
+
+    def _extensions(self) -> tuple[SelectedExtension, ...]:
+        return tuple(
+            SelectedExtension(
+                origin=plugin.origin,
+                extension=extension,
+                settings=self._read_settings(plugin, extension),
+            )
+            for plugin in self._loaded.values()
+            for extension in plugin.extensions.values()
+            # A command reads its settings when it runs.
+            if not isinstance(extension, CommandExtension)
         )
 
     def _provider(self) -> SelectedBackend[DataProvider] | None:
@@ -196,15 +238,13 @@ class _Choice:
         if backend is None:
             return None
         self._check_reach(plugin, backend, setting)
-        known = describe_variables(backend.settings, plugin=plugin.origin.name)
-        values, problems = read_variables(known, self._environ)
-        settings = None
-        try:
-            settings = None if problems else backend.settings(**values)
-        except (ValueError, ConfigurationError) as error:
-            problems.append(f"the settings of {plugin.origin} contradict each other: {error}")
-        self._problems += map(ConfigurationError, problems)
+        settings = self._read_settings(plugin, backend)
         return SelectedBackend(plugin=plugin, backend=backend, settings=settings)
+
+    def _read_settings(self, plugin: Plugin, descriptor: Descriptor) -> Any:  # noqa: ANN401
+        settings, problems = read_descriptor_settings(plugin.origin, descriptor, self._environ)
+        self._problems += map(ConfigurationError, problems)
+        return settings
 
     def _check_reach(self, plugin: Plugin, backend: Backend[Any], setting: str) -> None:
         if self._settings.cluster and backend.reach is not Reach.MACHINES:
@@ -252,19 +292,6 @@ def _primary(settings: Settings) -> str:
 def _output(settings: Settings) -> str:
     """Return the name of the output store's plugin: `local-fs` is traditional for `localfs`."""
     return settings.bulk_export_output_backend.replace("-", "")
-
-
-def _announcer(plugins: Sequence[Plugin]) -> Callable[[Job], None]:
-    observers = [(plugin.origin.name, plugin.observer) for plugin in plugins if plugin.observer]
-
-    def announce(job: Job) -> None:
-        for name, observe in observers:
-            try:
-                observe(job)
-            except Exception:  # noqa: BLE001  a foreign observer may raise anything
-                _log.exception("observer.failed", plugin=name, job_id=job.id)
-
-    return announce
 
 
 def _unknown(name: str, known: set[str]) -> str:

@@ -373,7 +373,7 @@ def _check_types(settings: Settings) -> list[str]:
 
 
 def _check_address(settings: Settings) -> list[str]:
-    """Require a base URL in a cluster: without it, each server would use its own in responses."""
+    """Require HFS_BASE_URL in a cluster: without it, each server would name its own address."""
     no_address = (
         "HFS_CLUSTER is true and HFS_BASE_URL is not set; set it in every process to the "
         "address under which clients reach all servers"

@@ -8,7 +8,6 @@ from datetime import datetime
 
 import structlog
 
-from helios_core.export.transforms import DECODE_ERRORS, damaged_json
 from helios_core.fhir.references import base_urls
 from helios_core.fhir.search import Filter, Lookup, any_filter, compile_query
 from helios_core.model.exports import ExportRequest, ExportView, Level, Shard
@@ -20,6 +19,7 @@ from helios_core.storage.data_provider import (
     SupportsHistory,
     SupportsPrefilter,
 )
+from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
 from helios_core.storage.keys import TypeKey
 
 log = structlog.stdlib.get_logger()
@@ -103,23 +103,31 @@ async def matching_deletions(
     """
     if filter_ is None:
         return ids
+    contents = await last_contents(provider, view, filter_.resource_type, ids)
+    return [i for i, content in contents.items() if _matches(filter_, content)]
+
+
+async def last_contents(
+    provider: DataProvider, view: ExportView, resource_type: str, ids: Sequence[str]
+) -> dict[str, bytes]:
+    """Return by id the last content of deleted resources; of those not known, nothing."""
     if not isinstance(provider, SupportsHistory):
-        return []
-    return [i for i in ids if await _last_content_matches(provider, provider, view, filter_, i)]
+        return {}
+    contents = dict[str, bytes]()
+    for id_ in ids:
+        key = TypeKey.of(view.request, resource_type).resource(id_)
+        deletion = await provider.get(key, at=view.transaction_time)
+        if deletion is None:
+            continue
+        last = await provider.get_version(key, deletion.version_id - 1)
+        if last is not None and last.content is not None:
+            contents[id_] = last.content
+    return contents
 
 
-async def _last_content_matches(
-    provider: DataProvider, history: SupportsHistory, view: ExportView, filter_: Filter, id_: str
-) -> bool:
-    key = TypeKey.of(view.request, filter_.resource_type).resource(id_)
-    deletion = await provider.get(key, at=view.transaction_time)
-    if deletion is None:
-        return False
-    last = await history.get_version(key, deletion.version_id - 1)
-    if last is None or last.content is None:
-        return False
+def _matches(filter_: Filter, content: bytes) -> bool:
     with suppress(*DECODE_ERRORS):
-        return filter_.matches(last.content)
+        return filter_.matches(content)
     return False
 
 

@@ -1,6 +1,5 @@
 """Drop and trim lines of NDJSON on their way from the data provider to an output file."""
 
-import re
 from collections.abc import Sequence
 
 import msgspec
@@ -9,18 +8,14 @@ from helios_core.fhir.search import Filter
 from helios_core.fhir.subsetting import Trim, keep_elements
 from helios_core.model.exports import ExportView
 from helios_core.storage.data_provider import Damaged
+from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
 from helios_core.storage.joined_lines import joined_text
-
-DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""The exceptions raised when a line cannot be decoded as JSON."""
-
-_ID = re.compile(rb'\{"resourceType":"[A-Za-z]+","id":"([A-Za-z0-9\-.]{1,64})"')
 
 _LINES_PER_TRIM = 64
 """Lines that are decoded before the first is encoded: few enough to stay in a core's cache."""
 
 
-def make_transform(view: ExportView, resource_type: str) -> "Transform | None":
+def make_transform(view: ExportView, resource_type: str) -> "LineTransform | None":
     """Return the transform of one resource type, or None if its lines are exported unchanged."""
     request = view.request
     filter_ = view.filters.get(resource_type)
@@ -28,7 +23,9 @@ def make_transform(view: ExportView, resource_type: str) -> "Transform | None":
     trim = None
     if elements is not None:
         trim = keep_elements(request.fhir_version, resource_type, elements)
-    return None if filter_ is None and trim is None else Transform(resource_type, filter_, trim)
+    return (
+        None if filter_ is None and trim is None else LineTransform(resource_type, filter_, trim)
+    )
 
 
 def elements_for(elements: Sequence[str], resource_type: str) -> frozenset[str] | None:
@@ -42,7 +39,7 @@ def elements_for(elements: Sequence[str], resource_type: str) -> frozenset[str] 
     return frozenset(names) if names else None
 
 
-class Transform:
+class LineTransform:
     """Drops the lines of one type that do not match a filter, and trims the others."""
 
     def __init__(self, resource_type: str, filter_: Filter | None, trim: Trim | None) -> None:
@@ -72,16 +69,6 @@ class Transform:
             except DECODE_ERRORS:
                 damaged.append(damaged_json(self._resource_type, line))
         return transformed, damaged
-
-
-def damaged_json(resource_type: str, line: bytes) -> Damaged:
-    """Return the report for a line that cannot be decoded."""
-    id_match = _ID.match(line)
-    return Damaged(
-        resource_type=resource_type,
-        id=id_match[1].decode() if id_match else "(unknown)",
-        reason="its stored content cannot be read as JSON",
-    )
 
 
 def _trim_lines(trim: Trim, lines: Sequence[bytes]) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NoReturn
@@ -9,7 +10,13 @@ from typing import Any, NoReturn
 import msgspec
 import structlog
 
-from helios_core.errors import BackendError, HeliosError, JobNotFound, LeaseLost
+from helios_core.errors import (
+    BackendError,
+    ConfigurationError,
+    HeliosError,
+    JobNotFound,
+    LeaseLost,
+)
 from helios_core.export.cohorts import resolve_view
 from helios_core.export.pipeline.shard_export import PartLimits, ShardExport
 from helios_core.model.exports import ExportView
@@ -105,6 +112,7 @@ class Worker:
         """Export a shard and publish it or record its failure; discard parts not published."""
         export: ShardExport | None = None
         try:
+            self._check_transforms(lease)
             view = await self._view(lease)
             export = ShardExport(self._backends, lease, view=view, limits=self._options.limits)
             parts = await self._export_while_held(lease, export)
@@ -125,6 +133,15 @@ class Worker:
         finally:
             if export is not None:
                 await asyncio.shield(_discard(export))
+
+    def _check_transforms(self, lease: Lease) -> None:
+        """Refuse a job that another process accepted with other transforms of resources."""
+        accepted, own = lease.job.request.transforms, self._backends.transforms.names
+        if accepted != own:
+            raise ConfigurationError(
+                f"The export was accepted with the transforms {_listed(accepted)} and a worker "
+                f"has {_listed(own)}; every process needs the same HFS_PLUGINS."
+            )
 
     async def _view(self, lease: Lease) -> ExportView:
         """Return the view of a job; it is kept for the next shard, since a cohort can be large."""
@@ -213,7 +230,7 @@ class Worker:
         log.error("shard.failed", attempt=lease.attempt, reason=str(error), exc_info=error)
         status = await self._backends.job_store.fail(
             lease,
-            _public_reason(lease, error),
+            _public_reason(lease, error, nameless=self._backends.transforms.renames),
             max_attempts=options.max_attempts,
             retry_after=options.retry_after * 4 ** (lease.attempt - 1),
         )
@@ -248,9 +265,13 @@ async def _discard(export: ShardExport) -> None:
         log.warning("part.discard_failed", reason=str(error))
 
 
-def _public_reason(lease: Lease, error: Exception) -> str:
-    """Return why a shard failed, without internal details."""
-    if isinstance(error, HeliosError):
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "(none)"
+
+
+def _public_reason(lease: Lease, error: Exception, *, nameless: bool) -> str:
+    """Return why a shard failed, without internal details; `nameless` ones name no resource."""
+    if isinstance(error, ConfigurationError) or (isinstance(error, HeliosError) and not nameless):
         return str(error)
     return (
         f"An internal error ended the export of {lease.shard.resource_type}; the server's log "

@@ -17,6 +17,8 @@ from helios_core.http.bulk.status import PollLimits, StatusRoutes
 from helios_core.http.callers import Guard
 from helios_core.http.discovery import DiscoveryRoutes
 from helios_core.http.errors import exception_handlers
+from helios_core.http.plugin_routes import plugin_routers
+from helios_core.http.requests import require_small_headers
 from helios_core.http.rest.bundles import BundleRoutes
 from helios_core.http.rest.conditional import ConditionalRoutes
 from helios_core.http.rest.crud import ReadRoutes, WriteRoutes
@@ -27,10 +29,17 @@ from helios_core.interactions.changes import Changes
 from helios_core.interactions.conditions import Conditions
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import SupportsHistory, SupportsSearch, SupportsWrites
+from helios_core.storage.transformed_reads import WithheldReads, visible_backends
 
 
 def create_app(settings: Settings, backends: Backends) -> ASGIApp:
-    """Return the application that serves opened backends; their powers decide on its routes."""
+    """
+    Return the application that serves opened backends; their powers decide on its routes.
+
+    Raises:
+        BrokenPlugin: A plugin's route cannot be used.
+    """
+    visible = visible_backends(backends)
     guard = Guard(
         base_url=settings.base_url,
         default_tenant=settings.default_tenant,
@@ -39,10 +48,12 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
     return AccessLog(
         Litestar(
             [
-                *_discovery(settings, backends, guard),
+                *_discovery(settings, visible, guard),
                 *_exports(settings, backends, guard),
-                *_resources(backends, guard),
+                *_resources(visible, guard),
+                *plugin_routers(backends.routes, guard),
             ],
+            before_request=require_small_headers,
             exception_handlers=exception_handlers(),
             request_max_body_size=settings.max_body_bytes,
             openapi_config=None,
@@ -67,7 +78,7 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
     kick_off = KickoffRoutes(
         backends,
         guard,
-        policy=_policy(settings),
+        policy=_policy(settings, backends),
         quota=ExportQuota(
             active=settings.bulk_export_max_concurrent_per_tenant,
             per_minute=settings.bulk_export_kickoffs_per_minute,
@@ -81,9 +92,9 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
         guard,
         manifests=ManifestRenderer(GUIDES[settings.bulk_data_ig], _links(settings, backends)),
         output_ttl=settings.bulk_export_output_ttl,
-        polls=PollLimits(
+        poll_limits=PollLimits(
             per_minute=settings.bulk_export_polls_per_minute,
-            most_refused=settings.bulk_export_max_refused_polls,
+            max_refused=settings.bulk_export_max_refused_polls,
         ),
     )
     return [*kick_off.routes(), *status.routes(), *DownloadRoutes(backends, guard).routes()]
@@ -97,17 +108,20 @@ def _links(settings: Settings, backends: Backends) -> FileURLSigner:
     )
 
 
-def _policy(settings: Settings) -> ExportPolicy:
+def _policy(settings: Settings, backends: Backends) -> ExportPolicy:
     newly_added = settings.bulk_export_since_newly_added
     return ExportPolicy(
         include_newly_added=newly_added is NewlyAdded.INCLUDE,
         referenced_types=settings.bulk_export_referenced_types,
         guide=GUIDES[settings.bulk_data_ig],
+        transforms=backends.transforms,
     )
 
 
 def _resources(backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
     provider = backends.data_provider
+    if isinstance(provider, WithheldReads):
+        return []
     routes = ReadRoutes(provider, guard).routes()
     if isinstance(provider, SupportsSearch):
         routes += SearchRoutes(provider, guard).routes()

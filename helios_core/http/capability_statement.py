@@ -20,6 +20,7 @@ from helios_core.storage.data_provider import (
     SupportsSearch,
     SupportsWrites,
 )
+from helios_core.storage.transformed_reads import WithheldReads
 
 EXPORTS: Final = {"Patient": "patient-export", "Group": "group-export"}
 """The types that an export can be started on, and the definitions of those operations."""
@@ -78,7 +79,8 @@ def _rest(
 
 def _type_interactions(provider: DataProvider) -> Iterator[Interaction]:
     """Yield the interactions that every type has."""
-    yield Interaction.READ
+    if not isinstance(provider, WithheldReads):
+        yield Interaction.READ
     if isinstance(provider, SupportsHistory):
         yield from (Interaction.VREAD, Interaction.HISTORY_INSTANCE)
     if isinstance(provider, SupportsWrites):
@@ -90,11 +92,9 @@ def _type_interactions(provider: DataProvider) -> Iterator[Interaction]:
 def _resource(
     name: str, provider: DataProvider, interactions: list[dict[str, str]], *, guide: Guide | None
 ) -> dict[str, Any]:
-    resource: dict[str, Any] = {
-        "type": name,
-        "interaction": interactions,
-        "conditionalRead": "not-match",
-    }
+    resource: dict[str, Any] = {"type": name}
+    if interactions:
+        resource |= {"interaction": interactions, "conditionalRead": "not-match"}
     if isinstance(provider, SupportsWrites):
         resource |= {"versioning": "versioned-update", "updateCreate": True}
     if isinstance(provider, SupportsHistory):

@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from litestar import Response, route
 from litestar.handlers import HTTPRouteHandler
@@ -12,6 +12,8 @@ from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.http.callers import Guard
 from helios_core.http.capability_statement import capability_statement
+from helios_core.http.errors import outcome_response
+from helios_core.http.health import HealthChecks
 from helios_core.http.openapi import openapi_document
 from helios_core.http.requests import READ, HTTPRequest, query_parameters
 from helios_core.http.responses import resource_response
@@ -37,6 +39,7 @@ class DiscoveryRoutes:
         fhir_version: FHIRVersion,
     ) -> None:
         self._backends = backends
+        self._checks = HealthChecks(backends.health_checks)
         self._guard = guard
         self._guide = guide
         self._tenant = tenant
@@ -80,13 +83,20 @@ class DiscoveryRoutes:
         """Report that the process responds, whatever its backends do."""
         return {"status": "ok"}
 
-    async def ready(self) -> dict[str, str]:
+    async def ready(self) -> dict[str, Any] | Response[bytes]:
         """
-        Report that every backend responds.
+        Report that every backend responds and every health check of a plugin passes.
 
         Raises:
-            BackendUnavailable: One does not, or not within `TIMEOUT_SECONDS`.
+            BackendUnavailable: A backend does not respond, or not within `TIMEOUT_SECONDS`.
         """
+        failing, _ = await asyncio.gather(self._checks.failing(), self._query_in_time())
+        if failing:
+            text = f"These health checks fail: {', '.join(failing)}. The reasons are in the log."
+            return outcome_response(503, BackendUnavailable.code, text)
+        return {"status": "ok", **({"checks": names} if (names := self._checks.names) else {})}
+
+    async def _query_in_time(self) -> None:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 await self._query_all()
@@ -96,7 +106,6 @@ class DiscoveryRoutes:
             ) from error
         except BackendError as error:
             raise BackendUnavailable(f"A backend does not respond: {error}") from error
-        return {"status": "ok"}
 
     async def _query_all(self) -> None:
         key = ResourceKey(self._tenant, self._fhir_version, "Patient", UNUSED_ID)

@@ -55,6 +55,7 @@ CODES: Final[Mapping[int, str]] = {
     413: "too-long",
     415: "not-supported",
     429: "throttled",
+    431: "too-long",
     501: "not-supported",
 }
 """The FHIR issue codes of requests that are refused before an interaction begins."""

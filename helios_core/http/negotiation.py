@@ -1,45 +1,48 @@
-"""Headers that list alternatives with weights: Accept and Accept-Encoding."""
+"""Content negotiation by Accept and Accept-Encoding (RFC 9110 section 12)."""
 
 import re
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from litestar.datastructures.headers import MediaTypeHeader
+from werkzeug.http import parse_list_header, parse_options_header
 
-QUALITY: Final = re.compile(r"[01](?:\.\d{0,3})?")
+QUALITY: Final = re.compile(r"[01](?:\.\d*)?|\.\d+", re.ASCII)
+"""A weight (§12.4.2). HTTP clients of older Java versions send `q=.2`, without the zero."""
 
 
 class AcceptItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One alternative."""
+    """One element of an Accept or Accept-Encoding header."""
 
     name: str
-    """A media range, or a coding, in lower case."""
+    """A media range or a content coding, in lower case."""
     parameters: dict[str, str]
-    """By name in lower case, the weight included."""
+    """Values by name, the weight `q` included; names are in lower case."""
     quality: float
-    """From 0, not wanted, to 1 (RFC 9110 §12.4.2)."""
+    """From 0, not acceptable, to 1, preferred (§12.4.2)."""
 
 
 def parse_accept(lines: Sequence[str]) -> list[AcceptItem]:
-    """Give the alternatives of all lines of one header, the most wanted first."""
-    entries = (entry for line in lines for entry in line.split(",") if entry.strip())
-    return sorted(map(_choice, entries), key=lambda choice: -choice.quality)
+    """Return the elements of all lines of one header, those with the highest quality first."""
+    items = map(_accept_item, parse_list_header(", ".join(lines)))
+    return sorted(items, key=lambda item: -item.quality)
 
 
-def _choice(entry: str) -> AcceptItem:
-    """Read one alternative; a weight that cannot be read counts as absent."""
-    header = MediaTypeHeader(entry)
-    weight = header.params.get("q", "")
+def _accept_item(element: str) -> AcceptItem:
+    """Parse one element; a weight that cannot be read counts as absent."""
+    name, parameters = parse_options_header(element)
+    weight = parameters.get("q", "")
     return AcceptItem(
-        name=f"{header.maintype}/{header.subtype}" if header.subtype else header.maintype,
-        parameters=header.params,
-        quality=float(weight) if QUALITY.fullmatch(weight) else 1.0,
+        name=name.lower(),
+        parameters=parameters,
+        quality=min(float(weight), 1.0) if QUALITY.fullmatch(weight) else 1.0,
     )
 
 
 def accepts_gzip(accept_encoding: Sequence[str]) -> bool:
-    """Whether Accept-Encoding allows gzip (RFC 9110 §12.5.3); its absence keeps to plain bytes."""
-    weights = {choice.name: choice.quality for choice in parse_accept(accept_encoding)}
-    named = [weights[name] for name in ("gzip", "x-gzip", "*") if name in weights]
-    return bool(named) and named[0] > 0
+    """Return whether Accept-Encoding allows gzip (§12.5.3), which an absent header does not."""
+    qualities = {item.name: item.quality for item in parse_accept(accept_encoding)}
+    for coding in ("gzip", "x-gzip", "*"):
+        if coding in qualities:
+            return qualities[coding] > 0
+    return False

@@ -1,17 +1,19 @@
-"""Conditions and byte ranges of a download (RFC 9110 sections 13 and 14)."""
+"""Conditional requests and byte ranges (RFC 9110 sections 13 and 14)."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import msgspec
+from werkzeug.http import parse_date, parse_etags, unquote_etag
 
-RANGE: Final = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.IGNORECASE)
+RANGE: Final = re.compile(r"bytes=[ \t,]*(\d{0,99})-(\d{0,99})[ \t,]*", re.ASCII | re.IGNORECASE)
+"""One range of bytes; a list may have empty elements around it (§5.6.1.2)."""
 
 
 class RangeNotSatisfiable(ValueError):
-    """The range begins behind the last byte."""
+    """No byte of the representation is in the range."""
 
 
 class ByteRange(msgspec.Struct, frozen=True):
@@ -22,18 +24,22 @@ class ByteRange(msgspec.Struct, frozen=True):
 
     @property
     def length(self) -> int:
-        """How many bytes that is."""
+        """Number of bytes in the range."""
         return self.end - self.start
 
 
 def parse_range(header: str | None, size: int) -> ByteRange | None:
     """
-    Give what a Range header asks for, or None where the whole is to be sent.
+    Return the requested range of a representation, or None if all of it is to be sent.
 
-    Several ranges at once, and what cannot be read, are answered with the whole (§14.2).
+    Several ranges in one header, other units and malformed headers are ignored (§14.2).
+
+    Args:
+        header: The Range header, or None if there is none.
+        size: The bytes of the representation.
 
     Raises:
-        Unsatisfiable: Nothing of the range exists.
+        RangeNotSatisfiable: The range begins at or after `size`, or is the last 0 bytes.
     """
     match = RANGE.fullmatch(header or "")
     if match is None or not any(match.groups()):
@@ -51,22 +57,13 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
 
 
 def if_range_holds(if_range: str | None, *, etag: str, last_modified: datetime) -> bool:
-    """Whether If-Range is absent or names this very representation (§13.1.5)."""
-    if if_range is None or if_range.strip() == etag:
+    """Return whether If-Range is absent or names this representation exactly (§13.1.5)."""
+    if if_range is None or if_range == etag:
         return True
-    return _date(if_range) == last_modified
+    return '"' not in if_range and parse_date(if_range) == last_modified
 
 
-def is_not_modified(if_none_match: str | None, etag: str) -> bool:
-    """Whether If-None-Match says that the client has this representation (§13.1.2)."""
-    if if_none_match is None:
-        return False
-    known = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return bool(known & {"*", etag.removeprefix("W/")})
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        return parsedate_to_datetime(text)
-    except ValueError:
-        return None
+def is_not_modified(if_none_match: Sequence[str], etag: str) -> bool:
+    """Return whether a line of If-None-Match names the ETag of the representation (§13.1.2)."""
+    tag, _ = unquote_etag(etag)
+    return parse_etags(", ".join(if_none_match)).contains_weak(tag)

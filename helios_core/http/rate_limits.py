@@ -1,9 +1,14 @@
 """
-Floods of requests: who asks too often is told when to come back.
+Rate limits per client, by the generic cell rate algorithm (GCRA).
 
-Every process counts for itself, in memory of a fixed size, so that counting costs nothing that a
-flood could use up. Litestar's own middleware does not fit: it counts in fixed windows, has no
-Retry-After, and keeps every instant of every client it ever saw.
+The algorithm is from ITU-T Recommendation I.371 (traffic control in ATM networks); this is its
+form called virtual scheduling. It keeps one instant per client, the theoretical arrival time: when
+the next request would arrive, had the accepted ones come evenly. A request is refused if it comes
+before that by more than a tolerance.
+
+Every process counts for itself, in memory of a fixed size, so that many clients at once cannot use
+it up. Litestar's own middleware does not fit: it counts in fixed windows, sends no Retry-After and
+keeps a timestamp of every request of every client it ever saw.
 """
 
 import math
@@ -19,76 +24,84 @@ from litestar.exceptions import HTTPException
 from helios_core.http.requests import HTTPRequest
 
 MINUTE: Final = 60.0
-AT_ONCE: Final = 6
-"""Which fraction of a minute's requests may come at the same moment."""
+BURST_DIVISOR: Final = 6
+"""This fraction of the requests of a minute may come at the same moment."""
 IPV6_HOST_BITS: Final = 64
 """An IPv6 client has a network of its own and may use any address in it."""
 MAX_CLIENTS: Final = 10_000
-"""How many are remembered; of more the one that was served longest ago is forgotten."""
+"""Clients remembered. When there are more, the one accepted longest ago is forgotten."""
 
 
 class TooManyRequests(HTTPException):
-    """The client asks too often; Retry-After says when it may again."""
+    """The client is over its rate limit; Retry-After has the seconds until it is below."""
 
     status_code = 429
 
 
-class _Account(msgspec.Struct):
-    due: float
-    """When all that was let in would have come if it had come evenly."""
-    refused: int = 0
-    """Refusals since the last request that was let in."""
+class _ClientState(msgspec.Struct):
+    theoretical_arrival: float
+    """Seconds of the limiter's clock."""
+    refusals: int = 0
+    """Refused requests since the last accepted one."""
 
 
 class RateLimiter:
     """
-    Lets every client in so many times a minute, a sixth of that at once; 0 is without a limit.
+    A limit of requests per minute and client, of which a sixth may come at once.
 
-    A refused request does not count: whoever waits as long as Retry-After says is let in.
+    Refused requests do not count: a client that waits for the seconds of Retry-After is accepted.
     """
 
     def __init__(
-        self, per_minute: int, what: str, *, clock: Callable[[], float] = time.monotonic
+        self, per_minute: int, noun: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        """
+        Start with no client known.
+
+        Args:
+            per_minute: Accepted requests per minute and client; 0 means no limit.
+            noun: What is limited, in the plural, for the error message.
+            clock: A monotonic clock in seconds.
+        """
         self._interval = MINUTE / per_minute if per_minute else 0.0
-        self._leeway = (max(per_minute // AT_ONCE, 1) - 1) * self._interval
-        self._what = what
+        self._tolerance = (max(per_minute // BURST_DIVISOR, 1) - 1) * self._interval
+        self._noun = noun
         self._clock = clock
-        self._accounts = OrderedDict[Hashable, _Account]()
+        self._clients = OrderedDict[Hashable, _ClientState]()
 
     def acquire(self, client: Hashable) -> None:
         """
-        Let a client in.
+        Accept a request of a client.
 
         Raises:
-            Throttled: It has to wait.
+            TooManyRequests: The client is over its limit.
         """
         if not self._interval:
             return
         now = self._clock()
-        account = self._accounts.setdefault(client, _Account(due=now))
-        wait = account.due - self._leeway - now
-        # What is due is a sum of fractions, and must not refuse for the last bit of it.
+        state = self._clients.setdefault(client, _ClientState(theoretical_arrival=now))
+        wait = state.theoretical_arrival - self._tolerance - now
+        # The theoretical arrival is a sum of fractions; its rounding error must not refuse.
         if wait > self._interval * 1e-6:
-            account.refused += 1
+            state.refusals += 1
             raise TooManyRequests(
-                f"Too many {self._what}; wait as long as Retry-After says.",
+                f"Too many {self._noun}; wait for the seconds in Retry-After.",
                 headers={"Retry-After": str(math.ceil(wait))},
             )
-        account.due = max(account.due, now) + self._interval
-        account.refused = 0
-        self._accounts.move_to_end(client)
-        while len(self._accounts) > MAX_CLIENTS:
-            self._accounts.popitem(last=False)
+        state.theoretical_arrival = max(state.theoretical_arrival, now) + self._interval
+        state.refusals = 0
+        self._clients.move_to_end(client)
+        while len(self._clients) > MAX_CLIENTS:
+            self._clients.popitem(last=False)
 
-    def refused(self, client: Hashable) -> int:
-        """Give how often a client was refused since it was let in."""
-        account = self._accounts.get(client)
-        return account.refused if account else 0
+    def refusals(self, client: Hashable) -> int:
+        """Return how many requests of a client were refused since the last accepted one."""
+        state = self._clients.get(client)
+        return state.refusals if state else 0
 
 
 def client_address(request: HTTPRequest) -> str:
-    """Give where a request comes from: an address, of IPv6 the network of its host."""
+    """Return the address a request comes from, of an IPv6 address only its /64 network."""
     if request.client is None:
         return ""
     try:

@@ -23,11 +23,30 @@ READABLE: Final = frozenset({"application/fhir+json", "application/json"})
 """The media types of JSON bodies."""
 FORM: Final = "application/x-www-form-urlencoded"
 
+MAX_HEADER_BYTES: Final = 32 * 1024
+"""Names and values of all headers of a request; proxies usually allow 8 to 64 KiB."""
+
 
 class UnsupportedMediaType(HTTPException):
     """The body has an unsupported media type or encoding."""
 
     status_code = 415
+
+
+class HeadersTooLarge(HTTPException):
+    """The headers together are larger than MAX_HEADER_BYTES (RFC 6585 section 5)."""
+
+    status_code = 431
+
+
+def require_small_headers(request: HTTPRequest) -> None:
+    """
+    Raise HeadersTooLarge if the headers are so large that parsing them would take long.
+
+    uvicorn does not limit them. Parsing takes up to a second per megabyte, and blocks the process.
+    """
+    if sum(len(name) + len(value) for name, value in request.scope["headers"]) > MAX_HEADER_BYTES:
+        raise HeadersTooLarge(f"The headers are larger than {MAX_HEADER_BYTES} bytes together.")
 
 
 def query_pairs(request: HTTPRequest) -> list[tuple[str, str]]:

@@ -119,7 +119,7 @@ def resource_url(caller: Caller, resource_type: str, resource_id: str) -> str:
 def version_response(request: HTTPRequest, caller: Caller, stored: StoredVersion) -> Response[Any]:
     """Return a response with one version, or 304 if the client has it already."""
     headers = version_headers(stored.version_id, stored.last_updated)
-    if is_not_modified(request.headers.get("if-none-match"), headers["ETag"]):
+    if is_not_modified(request.headers.getall("if-none-match", []), headers["ETag"]):
         return Response(None, status_code=304, headers=headers)
     return resource_response(caller, require_content(stored), headers=headers)
 

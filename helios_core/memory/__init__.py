@@ -13,8 +13,9 @@ import msgspec
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.memory.job_store import MemoryJobStore
 from helios_core.memory.output_store import MemoryOutputStore
+from helios_core.storage.backends import Backend, Reach
 from helios_core.storage.data_provider import DataProvider
-from helios_core.storage.hooks import API_LEVEL, Backend, Reach, hookimpl
+from helios_core.storage.hooks import API_LEVEL, hookimpl
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
 

@@ -75,6 +75,8 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether members who joined after `since` bring their older data too."""
     max_part_bytes: int | None = None
     """Where a part is cut if not where the server's setting says (draft of version 4)."""
+    transforms: tuple[str, ...] = ()
+    """Plugins that transform every line, in order; a worker with others leaves the job alone."""
     ignored: tuple[str, ...] = ()
     """One sentence per parameter ignored under `handling=lenient`, reported in an error file."""
 

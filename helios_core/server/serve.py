@@ -47,7 +47,7 @@ async def serve(
     if settings.bulk_export_disable_local_worker or not settings.bulk_export_enabled:
         workers = 0
     release_large_blocks()
-    async with open_backends(settings) as backends:
+    async with open_backends(settings, serving=True) as backends:
         listener = _listen(settings)
         server = _Server(_configuration(settings, backends))
         with stop_at_signals(on_stop) as stop:

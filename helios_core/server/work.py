@@ -31,8 +31,7 @@ from helios_core.errors import HeliosError
 from helios_core.export import worker
 from helios_core.export.pipeline.shard_export import PartLimits
 from helios_core.export.worker import WorkerOptions
-from helios_core.storage.backends import Backends
-from helios_core.storage.hooks import Reach
+from helios_core.storage.backends import Backends, Reach
 
 _log = structlog.get_logger()
 

@@ -1,23 +1,96 @@
-"""TODO."""
+"""Backends: how a plugin describes one, and what a process has opened."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from helios_core.model.jobs import Job
 from helios_core.storage.data_provider import DataProvider
-from helios_core.storage.hooks import Reach
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
+from helios_core.storage.transforms import NO_TRANSFORMS, Transforms
+
+T = TypeVar("T")
+
+
+class Reach(StrEnum):
+    """How far apart the processes may be that share what a backend keeps; from near to far."""
+
+    PROCESS = "one process"
+    MACHINE = "one machine"
+    MACHINES = "many machines"
+
+    @classmethod
+    def common(cls, *reaches: "Reach") -> "Reach":
+        """Return the nearest of several, which is as far as they reach together."""
+        return min(reaches, key=list(cls).index)
+
+
+class NoSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """There is nothing to set."""
+
+
+class Descriptor(msgspec.Struct, frozen=True, kw_only=True):
+    """What every hook returns has these fields."""
+
+    api_level: int
+    """The `API_LEVEL` the plugin was written for."""
+    settings: type[msgspec.Struct] = NoSettings
+    """
+    The settings it reads, one field each.
+
+    Field `x` of plugin `p` is read from `HFS_P_X`, unless the field's `msgspec.Meta` carries
+    `extra={"name": "HFS_…"}`, another name for it, or `extra={"setting": "HFS_…"}`, a setting of
+    the server that it shares. `title` in the Meta is its unit, `description` its meaning.
+    """
+
+
+class Backend(Descriptor, Generic[T], frozen=True, kw_only=True):
+    """What a plugin says of one backend it offers."""
+
+    implementation: type[T]
+    """The class of what `open` yields; its powers are read from the protocols it satisfies."""
+    open: Callable[[Any], AbstractAsyncContextManager[T]]
+    """Takes an instance of `settings`, yields the backend; leaving the context closes it."""
+    reach: Reach = Reach.MACHINE
+    """How far processes of one configuration may be apart; HFS_CLUSTER needs many machines."""
+    migrate: Callable[[Any], Awaitable[str]] | None = None
+    """Brings the backend's schema up to date and returns in one line what it did."""
+
+
+class OpenedRoutes(msgspec.Struct, frozen=True, kw_only=True):
+    """The HTTP routes of one plugin."""
+
+    plugin: str
+    handlers: Sequence[Any]
+    """Route handlers of Litestar, their paths relative to the plugin's prefix."""
+    public: bool
+    """Whether everybody may call them, without any authorisation."""
+
+
+class OpenedHealthChecks(msgspec.Struct, frozen=True, kw_only=True):
+    """The health checks of one plugin."""
+
+    plugin: str
+    checks: Mapping[str, Callable[[], Awaitable[object]]]
+    time_limit: timedelta
 
 
 class Backends(msgspec.Struct, frozen=True, kw_only=True):
-    """The opened backends of one process."""
+    """The opened backends of one process, and what else its plugins have opened."""
 
     data_provider: DataProvider
     job_store: JobStore
     output_store: OutputStore
     announce: Callable[[Job], None]
-    """Tells the observers that a job changed; it never raises."""
+    """Passes a job that has changed to the observers; returns at once and never raises."""
     reach: Reach = Reach.PROCESS
     """How far apart the processes may be that use all three."""
+    transforms: Transforms = NO_TRANSFORMS
+    """Applied to every line of an export, and to resources read over REST as they say."""
+    routes: Sequence[OpenedRoutes] = ()
+    health_checks: Sequence[OpenedHealthChecks] = ()

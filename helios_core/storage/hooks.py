@@ -2,21 +2,22 @@
 The hooks of a Helios plugin.
 
 A plugin is a module named by an entry point in group `helios`; the entry-point name is the
-plugin's name everywhere: in settings (`HFS_<NAME>_…`), on the command line and in logs. Hooks
-only describe: each gives a small descriptor, the host opens what the configuration selects and
-calls the opened objects directly.
+plugin's name everywhere: in settings (`HFS_<NAME>_…`), on the command line, in addresses and in
+logs. Hooks only describe: each returns a small descriptor. The host opens what the configuration
+selects and calls the opened objects directly, so that no hook is called while it serves.
 """
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from enum import StrEnum
-from typing import Any, Generic, TypeVar
-
-import msgspec
 import pluggy
 
-from helios_core.model.jobs import Job
+from helios_core.storage.backends import Backend
 from helios_core.storage.data_provider import DataProvider
+from helios_core.storage.extensions import (
+    CommandExtension,
+    HealthExtension,
+    ObserverExtension,
+    RouteExtension,
+    TransformExtension,
+)
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
 
@@ -25,44 +26,6 @@ API_LEVEL = 1
 
 hookspec = pluggy.HookspecMarker("helios")
 hookimpl = pluggy.HookimplMarker("helios")
-
-T = TypeVar("T")
-
-
-class Reach(StrEnum):
-    """How far apart the processes may be that share what a backend keeps; from near to far."""
-
-    PROCESS = "one process"
-    MACHINE = "one machine"
-    MACHINES = "many machines"
-
-    @classmethod
-    def common(cls, *reaches: "Reach") -> "Reach":
-        """Give the nearest of several, which is as far as they reach together."""
-        return min(reaches, key=list(cls).index)
-
-
-class Backend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """What a plugin says of one backend it offers."""
-
-    api_level: int
-    """The `API_LEVEL` the plugin was written for."""
-    implementation: type[T]
-    """The class `open` gives; its powers are read from the protocols it satisfies."""
-    settings: type[msgspec.Struct]
-    """
-    The plugin's settings, one field each.
-
-    Field `x` of plugin `p` is read from `HFS_P_X`, unless the field's `msgspec.Meta` carries
-    `extra={"name": "HFS_…"}`, another name for it, or `extra={"setting": "HFS_…"}`, a setting of
-    the server that it shares. `title` in the Meta is its unit, `description` its meaning.
-    """
-    open: Callable[[Any], AbstractAsyncContextManager[T]]
-    """Takes an instance of `settings`, gives the opened backend; leaving the context closes it."""
-    reach: Reach = Reach.MACHINE
-    """How far processes of one configuration may be apart; HFS_CLUSTER needs many machines."""
-    migrate: Callable[[Any], Awaitable[str]] | None = None
-    """Brings the backend's schema up to date and says in one line what it did."""
 
 
 @hookspec(firstresult=True)
@@ -80,11 +43,26 @@ def helios_output_store() -> Backend[OutputStore] | None:
     """Offer an output store: where output bytes go."""
 
 
-@hookspec
-def helios_job_changed(job: Job) -> None:
-    """
-    Observe that a job was accepted or reached a final status.
+@hookspec(firstresult=True)
+def helios_command() -> CommandExtension | None:
+    """Offer a command of `helios` under the plugin's name."""
 
-    Called after the change is stored, in the process that made it; an observer that raises is
-    logged and skipped, and must not block.
-    """
+
+@hookspec(firstresult=True)
+def helios_routes() -> RouteExtension | None:
+    """Offer HTTP routes under the plugin's own prefix."""
+
+
+@hookspec(firstresult=True)
+def helios_health_checks() -> HealthExtension | None:
+    """Offer checks that decide with the backends whether the server is ready."""
+
+
+@hookspec(firstresult=True)
+def helios_transform() -> TransformExtension | None:
+    """Offer a transform of resources on their way out, for example to de-identify them."""
+
+
+@hookspec(firstresult=True)
+def helios_observer() -> ObserverExtension | None:
+    """Offer an observer of jobs that are accepted or reach a final status."""

@@ -1,14 +1,21 @@
 """Stored content that is not what was written: how a provider tells of it."""
 
+import re
 from collections.abc import Iterable
 from itertools import accumulate, pairwise
 
+import msgspec
 from xxhash import xxh3_64_intdigest
 
 from helios_core.errors import BackendError
 from helios_core.hashes import HASH_MODULUS, line_hash
 from helios_core.storage.data_provider import Batch, Damaged, StoredVersion
 from helios_core.storage.joined_lines import JoinedLines
+
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""The exceptions raised when a line cannot be decoded as JSON."""
+
+_ID = re.compile(rb'\{"resourceType":"[A-Za-z]+","id":"([A-Za-z0-9\-.]{1,64})"')
 
 
 def damage_of(resource_type: str, resource_id: str, line: bytes | None) -> Damaged:
@@ -19,6 +26,16 @@ def damage_of(resource_type: str, resource_id: str, line: bytes | None) -> Damag
         else "its content in the database is not what was written"
     )
     return Damaged(resource_type=resource_type, id=resource_id, reason=reason)
+
+
+def damaged_json(resource_type: str, line: bytes) -> Damaged:
+    """Return the report for a line that cannot be decoded."""
+    id_match = _ID.match(line)
+    return Damaged(
+        resource_type=resource_type,
+        id=id_match[1].decode() if id_match else "(unknown)",
+        reason="its stored content cannot be read as JSON",
+    )
 
 
 def verified_batch(text: bytes, sizes: Iterable[int], hash_sum: int) -> Batch | None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sqlite3
 
 import pytest
@@ -26,8 +27,11 @@ async def test_it_can_be_repeated_and_every_count_agrees(tmp_path):
 
         await demo.run_demo(tmp_path / "demo", shown, patients=PATIENTS)
 
-        assert "Every count agrees" in shown.file.getvalue()
-        assert "sqlite (selected)" in shown.file.getvalue()
+        output = shown.file.getvalue()
+        assert "Every count agrees" in output
+        assert "sqlite (selected)" in output
+        assert output.index("Resources generated") < output.index('"transactionTime"')
+        assert re.search(r'"\.\.\. \d+ more"', output)
     for level in Level:
         folder = tmp_path / "demo" / "files" / level
         manifest = json.loads((folder / "manifest.json").read_bytes())

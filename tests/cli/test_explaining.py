@@ -14,7 +14,7 @@ __all__ = ["install"]
 
 @pytest.fixture
 def helios(monkeypatch):
-    """Run a command with only the given settings."""
+    """Run a command with these settings only."""
     for variable in OWN:
         monkeypatch.delenv(variable.name, raising=False)
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import msgspec
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """One HTTP answer; `cut` ends the connection after that many bytes of the body."""
+class Reply(msgspec.Struct, frozen=True):
+    """One HTTP response; `cut` closes the connection after that many bytes of the body."""
 
     status: int = 200
     headers: dict[str, str] = {}
@@ -30,20 +30,20 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Server:
-    """Answers each method and path from its script; the last answer is repeated."""
+    """A server with scripted responses for each method and path; the last one is repeated."""
 
     def __init__(self) -> None:
-        self.scripts: dict[tuple[str, str], list[Answer]] = defaultdict(list)
+        self.scripts: dict[tuple[str, str], list[Reply]] = defaultdict(list)
         self.requests: list[Request] = []
         self.url = ""
 
-    def say(self, method: str, path: str, *answers: Answer) -> None:
-        self.scripts[method, path] += answers
+    def say(self, method: str, path: str, *replies: Reply) -> None:
+        self.scripts[method, path] += replies
 
-    def exports(self, *files: dict, polls: tuple[Answer, ...] = (), **lists: list[dict]) -> None:
-        """Script one whole export whose manifest has these files."""
+    def exports(self, *files: dict, polls: tuple[Reply, ...] = (), **lists: list[dict]) -> None:
+        """Script a complete export whose manifest has these files."""
         location = {"Content-Location": f"{self.url}/jobs/1"}
-        self.say("GET", "/$export", Answer(202, location))
+        self.say("GET", "/$export", Reply(202, location))
         manifest = {
             "transactionTime": "2026-01-01T00:00:00Z",
             "request": f"{self.url}/$export",
@@ -51,27 +51,27 @@ class Server:
             "output": list(files),
             "error": [],
         } | lists
-        done = Answer(200, {"Content-Type": "application/json"}, msgspec.json.encode(manifest))
+        done = Reply(200, {"Content-Type": "application/json"}, msgspec.json.encode(manifest))
         self.say("GET", "/jobs/1", *polls, done)
-        self.say("DELETE", "/jobs/1", Answer(202))
+        self.say("DELETE", "/jobs/1", Reply(202))
 
     def asked(self, method: str, path: str) -> list[Request]:
         return [each for each in self.requests if (each.method, each.path) == (method, path)]
 
-    def _next(self, request: Request) -> Answer:
+    def _next(self, request: Request) -> Reply:
         script = self.scripts[request.method, request.path]
         if not script:
-            return Answer(404)
+            return Reply(404)
         return script.pop(0) if len(script) > 1 else script[0]
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await _head(reader):
                 self.requests.append(head)
-                answer = self._next(head)
-                writer.write(_encoded(answer))
+                reply = self._next(head)
+                writer.write(_encoded(reply))
                 await writer.drain()
-                if answer.cut is not None:
+                if reply.cut is not None:
                     break
         except ConnectionError:
             pass
@@ -92,11 +92,11 @@ async def _head(reader: asyncio.StreamReader) -> Request | None:
     return Request(method, target, headers, body)
 
 
-def _encoded(answer: Answer) -> bytes:
-    headers = {"Content-Length": str(len(answer.body))} | answer.headers
+def _encoded(reply: Reply) -> bytes:
+    headers = {"Content-Length": str(len(reply.body))} | reply.headers
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    head = f"HTTP/1.1 {answer.status} Scripted\r\n{lines}\r\n".encode()
-    return head + answer.body[: answer.cut]
+    head = f"HTTP/1.1 {reply.status} Scripted\r\n{lines}\r\n".encode()
+    return head + reply.body[: reply.cut]
 
 
 @asynccontextmanager

@@ -8,29 +8,29 @@ import pytest
 
 from helios_core.client.downloads import Download
 from helios_core.client.errors import ExportFailed, RequestRefused
-from tests.client.scripted import Answer
+from tests.client.scripted import Reply
 
 BODY = b"".join(b'{"id":"%d"}\n' % number for number in range(1000))
 STRONG = {"ETag": '"v1"'}
 
 
-async def fetch(server, tmp_path, *answers, on_bytes=lambda _: None):
-    server.say("GET", "/file", *answers)
+async def fetch(server, tmp_path, *replies, on_bytes=lambda _: None):
+    server.say("GET", "/file", *replies)
     download = Download(f"{server.url}/file", tmp_path / "file", on_bytes=on_bytes)
     async with httpx.AsyncClient() as client:
         return await download.run(client)
 
 
-def rest(start: int, body: bytes = BODY, **headers: str) -> Answer:
+def rest(start: int, body: bytes = BODY, **headers: str) -> Reply:
     span = f"bytes {start}-{len(body) - 1}/{len(body)}"
-    return Answer(206, {"Content-Range": span} | headers, body[start:])
+    return Reply(206, {"Content-Range": span} | headers, body[start:])
 
 
 async def test_a_broken_download_is_taken_up_where_it_broke(server, tmp_path):
     counted = []
 
     got = await fetch(
-        server, tmp_path, Answer(200, STRONG, BODY, cut=700), rest(700), on_bytes=counted.append
+        server, tmp_path, Reply(200, STRONG, BODY, cut=700), rest(700), on_bytes=counted.append
     )
 
     assert got.path.read_bytes() == BODY
@@ -48,7 +48,7 @@ async def test_a_packed_file_is_taken_up_in_its_packed_form(server, tmp_path):
     got = await fetch(
         server,
         tmp_path,
-        Answer(200, STRONG | coding, packed, cut=3000),
+        Reply(200, STRONG | coding, packed, cut=3000),
         rest(3000, packed, **coding),
     )
 
@@ -63,8 +63,8 @@ async def test_without_a_strong_tag_it_begins_again(server, tmp_path, headers):
     got = await fetch(
         server,
         tmp_path,
-        Answer(200, headers, BODY, cut=700),
-        Answer(200, headers, BODY),
+        Reply(200, headers, BODY, cut=700),
+        Reply(200, headers, BODY),
         on_bytes=counted.append,
     )
 
@@ -79,8 +79,8 @@ async def test_a_file_that_changed_meanwhile_begins_again(server, tmp_path):
     got = await fetch(
         server,
         tmp_path,
-        Answer(200, STRONG, BODY, cut=700),
-        Answer(200, {"ETag": '"v2"'}, other),
+        Reply(200, STRONG, BODY, cut=700),
+        Reply(200, {"ETag": '"v2"'}, other),
     )
 
     assert got.path.read_bytes() == other
@@ -88,7 +88,7 @@ async def test_a_file_that_changed_meanwhile_begins_again(server, tmp_path):
 
 async def test_a_range_nobody_asked_for_is_refused(server, tmp_path):
     with pytest.raises(ExportFailed, match="did not resume at byte 700"):
-        await fetch(server, tmp_path, Answer(200, STRONG, BODY, cut=700), rest(500))
+        await fetch(server, tmp_path, Reply(200, STRONG, BODY, cut=700), rest(500))
 
     assert list(tmp_path.iterdir()) == []
 
@@ -97,9 +97,9 @@ async def test_a_range_that_cannot_be_satisfied_begins_again(server, tmp_path):
     got = await fetch(
         server,
         tmp_path,
-        Answer(200, STRONG, BODY, cut=700),
-        Answer(416),
-        Answer(200, STRONG, BODY),
+        Reply(200, STRONG, BODY, cut=700),
+        Reply(416),
+        Reply(200, STRONG, BODY),
     )
 
     assert got.path.read_bytes() == BODY
@@ -107,9 +107,7 @@ async def test_a_range_that_cannot_be_satisfied_begins_again(server, tmp_path):
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 async def test_trouble_that_passes_is_waited_out(server, tmp_path, status):
-    got = await fetch(
-        server, tmp_path, Answer(status, {"Retry-After": "0"}), Answer(200, {}, BODY)
-    )
+    got = await fetch(server, tmp_path, Reply(status, {"Retry-After": "0"}), Reply(200, {}, BODY))
 
     assert got.lines == 1000
 
@@ -117,7 +115,7 @@ async def test_trouble_that_passes_is_waited_out(server, tmp_path, status):
 @pytest.mark.parametrize("status", [403, 404, 410, 501])
 async def test_a_refusal_is_final(server, tmp_path, status):
     with pytest.raises(RequestRefused, match=str(status)):
-        await fetch(server, tmp_path, Answer(status))
+        await fetch(server, tmp_path, Reply(status))
 
     assert len(server.requests) == 1
     assert list(tmp_path.iterdir()) == []
@@ -125,19 +123,19 @@ async def test_a_refusal_is_final(server, tmp_path, status):
 
 async def test_an_unknown_coding_is_refused(server, tmp_path):
     with pytest.raises(ExportFailed, match="sent in coding br"):
-        await fetch(server, tmp_path, Answer(200, {"Content-Encoding": "br"}, BODY))
+        await fetch(server, tmp_path, Reply(200, {"Content-Encoding": "br"}, BODY))
 
 
 @pytest.mark.parametrize("packed", [gzip.compress(BODY, mtime=0)[:-9], b"no gzip at all"])
 async def test_a_file_that_cannot_be_unpacked_leaves_nothing(server, tmp_path, packed):
     with pytest.raises(ExportFailed, match="cannot be decompressed"):
-        await fetch(server, tmp_path, Answer(200, {"Content-Encoding": "gzip"}, packed))
+        await fetch(server, tmp_path, Reply(200, {"Content-Encoding": "gzip"}, packed))
 
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_signed_address_is_not_told(server, tmp_path):
-    server.say("GET", "/file", Answer(403))
+    server.say("GET", "/file", Reply(403))
     download = Download(f"{server.url}/file?signature=hush", tmp_path / "file")
 
     async with httpx.AsyncClient() as client:

@@ -13,7 +13,7 @@ from helios_core.client.errors import ExportFailed, RequestRefused
 from helios_core.client.export import ClientRequest, ExportPhase, export
 from helios_core.model.exports import Level
 from tests.client import scripted
-from tests.client.scripted import Answer
+from tests.client.scripted import Reply
 
 LINES = b'{"resourceType":"Patient","id":"a"}\n{"resourceType":"Patient","id":"b"}\n'
 AT_ONCE = {"Retry-After": "0"}
@@ -31,7 +31,7 @@ def file(server, name="Patient.ndjson", count: int | None = 2, **more) -> dict:
 
 async def test_an_export_gives_files_manifest_and_counts(server, tmp_path):
     server.exports(file(server))
-    server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
+    server.say("GET", "/files/Patient.ndjson", Reply(body=LINES))
 
     summary = await export(ClientRequest(base_url=server.url), tmp_path / "new" / "folder")
 
@@ -47,9 +47,9 @@ async def test_an_export_gives_files_manifest_and_counts(server, tmp_path):
 async def test_a_server_that_takes_no_get_is_asked_by_post(server, tmp_path):
     """B4-01, B4-02: repeated entries instead of a list."""
     server.exports(file(server))
-    server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
+    server.say("GET", "/files/Patient.ndjson", Reply(body=LINES))
     server.say("POST", "/$export", *server.scripts.pop(("GET", "/$export")))
-    server.say("GET", "/$export", Answer(405))
+    server.say("GET", "/$export", Reply(405))
     order = ClientRequest(
         base_url=server.url, types=["Patient", "Device"], since="2026-01-01T00:00:00Z"
     )
@@ -70,7 +70,7 @@ async def test_nothing_but_the_files_stays(server, tmp_path):
     server.say(
         "GET",
         "/files/Patient.ndjson",
-        Answer(body=gzip.compress(LINES), headers={"Content-Encoding": "gzip"}),
+        Reply(body=gzip.compress(LINES), headers={"Content-Encoding": "gzip"}),
     )
 
     await export(ClientRequest(base_url=server.url), tmp_path)
@@ -117,7 +117,7 @@ async def test_parameters_reach_the_server(server, tmp_path):
 
 
 async def test_a_kick_off_waits_as_long_as_the_server_wants(server, tmp_path):
-    server.say("GET", "/$export", Answer(429, AT_ONCE), Answer(503, AT_ONCE))
+    server.say("GET", "/$export", Reply(429, AT_ONCE), Reply(503, AT_ONCE))
     server.exports()
 
     await export(ClientRequest(base_url=server.url), tmp_path)
@@ -126,7 +126,7 @@ async def test_a_kick_off_waits_as_long_as_the_server_wants(server, tmp_path):
 
 
 async def test_a_refused_kick_off_is_told_with_the_servers_words(server, tmp_path):
-    server.say("GET", "/$export", Answer(400, {}, outcome("value", "no such type")))
+    server.say("GET", "/$export", Reply(400, {}, outcome("value", "no such type")))
 
     with pytest.raises(RequestRefused, match="returned 400: no such type"):
         await export(ClientRequest(base_url=server.url), tmp_path)
@@ -140,16 +140,16 @@ async def test_an_address_that_is_none_is_refused(tmp_path):
 
 
 async def test_a_kick_off_without_location_is_refused(server, tmp_path):
-    server.say("GET", "/$export", Answer(202))
+    server.say("GET", "/$export", Reply(202))
 
     with pytest.raises(ExportFailed, match="no Content-Location"):
         await export(ClientRequest(base_url=server.url), tmp_path)
 
 
 async def test_progress_is_passed_on(server, tmp_path):
-    polls = (Answer(202, AT_ONCE | {"X-Progress": "41 %"}), Answer(202, AT_ONCE))
+    polls = (Reply(202, AT_ONCE | {"X-Progress": "41 %"}), Reply(202, AT_ONCE))
     server.exports(file(server), polls=polls)
-    server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
+    server.say("GET", "/files/Patient.ndjson", Reply(body=LINES))
     seen = []
 
     await export(ClientRequest(base_url=server.url), tmp_path, on_progress=seen.append)
@@ -163,14 +163,14 @@ async def test_progress_is_passed_on(server, tmp_path):
 
 async def test_polling_waits_until_the_date_the_server_names(server, tmp_path):
     past = format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)
-    server.exports(polls=(Answer(202, {"Retry-After": past}),))
+    server.exports(polls=(Reply(202, {"Retry-After": past}),))
 
     async with asyncio.timeout(0.9):
         await export(ClientRequest(base_url=server.url), tmp_path)
 
 
 async def test_without_retry_after_polling_slows_down_by_itself(server, tmp_path):
-    server.exports(polls=(Answer(202), Answer(202)))
+    server.exports(polls=(Reply(202), Reply(202)))
     seen = []
 
     await export(
@@ -188,11 +188,11 @@ async def test_without_retry_after_polling_slows_down_by_itself(server, tmp_path
 @pytest.mark.parametrize(
     "passing",
     [
-        Answer(429, AT_ONCE),
-        Answer(503, AT_ONCE),
-        Answer(500, AT_ONCE, outcome("transient", "later")),
-        Answer(500, AT_ONCE),
-        Answer(202, AT_ONCE, b"x" * 10, 5),
+        Reply(429, AT_ONCE),
+        Reply(503, AT_ONCE),
+        Reply(500, AT_ONCE, outcome("transient", "later")),
+        Reply(500, AT_ONCE),
+        Reply(202, AT_ONCE, b"x" * 10, 5),
     ],
 )
 async def test_trouble_that_passes_while_polling_is_waited_out(server, tmp_path, passing):
@@ -204,7 +204,7 @@ async def test_trouble_that_passes_while_polling_is_waited_out(server, tmp_path,
 
 
 async def test_a_failed_export_is_told_with_its_reason_and_deleted(server, tmp_path):
-    server.exports(polls=(Answer(500, {}, outcome("exception", "the disk is full")),))
+    server.exports(polls=(Reply(500, {}, outcome("exception", "the disk is full")),))
 
     with pytest.raises(RequestRefused, match="the disk is full"):
         await export(ClientRequest(base_url=server.url), tmp_path)
@@ -214,14 +214,14 @@ async def test_a_failed_export_is_told_with_its_reason_and_deleted(server, tmp_p
 
 
 async def test_a_manifest_that_is_none_is_told(server, tmp_path):
-    server.exports(polls=(Answer(200, {}, b"<html>"),))
+    server.exports(polls=(Reply(200, {}, b"<html>"),))
 
     with pytest.raises(ExportFailed, match="manifest cannot be read"):
         await export(ClientRequest(base_url=server.url), tmp_path)
 
 
 async def test_a_cancelled_export_is_deleted_on_the_server(server, tmp_path):
-    server.exports(polls=(Answer(202, {"Retry-After": "60"}),) * 2)
+    server.exports(polls=(Reply(202, {"Retry-After": "60"}),) * 2)
     polling = asyncio.Event()
 
     async with asyncio.TaskGroup() as group:
@@ -240,7 +240,7 @@ async def test_a_cancelled_export_is_deleted_on_the_server(server, tmp_path):
 
 async def test_a_server_that_cannot_delete_is_no_failure(server, tmp_path):
     server.exports()
-    server.scripts["DELETE", "/jobs/1"] = [Answer(500)]
+    server.scripts["DELETE", "/jobs/1"] = [Reply(500)]
 
     summary = await export(ClientRequest(base_url=server.url), tmp_path)
 
@@ -254,7 +254,7 @@ async def test_all_three_lists_are_downloaded(server, tmp_path):
         error=[file(server, "bad", 2) | {"type": "OperationOutcome"}],
     )
     for name in ("out", "gone", "bad"):
-        server.say("GET", f"/files/{name}", Answer(body=LINES))
+        server.say("GET", f"/files/{name}", Reply(body=LINES))
 
     summary = await export(ClientRequest(base_url=server.url), tmp_path)
 
@@ -265,7 +265,7 @@ async def test_all_three_lists_are_downloaded(server, tmp_path):
 
 async def test_a_wrong_count_is_told(server, tmp_path):
     server.exports(file(server, count=3))
-    server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
+    server.say("GET", "/files/Patient.ndjson", Reply(body=LINES))
 
     with pytest.raises(ExportFailed, match="has 2 lines; the manifest says 3"):
         await export(ClientRequest(base_url=server.url), tmp_path)
@@ -273,7 +273,7 @@ async def test_a_wrong_count_is_told(server, tmp_path):
 
 async def test_a_manifest_without_counts_is_fine(server, tmp_path):
     server.exports(file(server, count=None))
-    server.say("GET", "/files/Patient.ndjson", Answer(body=LINES.rstrip()))
+    server.say("GET", "/files/Patient.ndjson", Reply(body=LINES.rstrip()))
 
     summary = await export(ClientRequest(base_url=server.url), tmp_path)
 
@@ -282,15 +282,15 @@ async def test_a_manifest_without_counts_is_fine(server, tmp_path):
 
 async def test_an_empty_file_has_no_lines(server, tmp_path):
     server.exports(file(server, count=0))
-    server.say("GET", "/files/Patient.ndjson", Answer())
+    server.say("GET", "/files/Patient.ndjson", Reply())
 
     assert (await export(ClientRequest(base_url=server.url), tmp_path)).lines == 0
 
 
 async def test_equal_names_do_not_overwrite_each_other(server, tmp_path):
     server.exports(file(server, "1/part.ndjson"), file(server, "2/part.ndjson"))
-    server.say("GET", "/files/1/part.ndjson", Answer(body=LINES))
-    server.say("GET", "/files/2/part.ndjson", Answer(body=LINES.upper()))
+    server.say("GET", "/files/1/part.ndjson", Reply(body=LINES))
+    server.say("GET", "/files/2/part.ndjson", Reply(body=LINES.upper()))
 
     await export(ClientRequest(base_url=server.url), tmp_path)
 
@@ -302,7 +302,7 @@ async def test_a_name_made_different_stays_different(server, tmp_path):
     names = ("3-x", "1/x", "2/x", "x.part")
     server.exports(*(file(server, name) for name in names))
     for name in names:
-        server.say("GET", f"/files/{name}", Answer(body=LINES))
+        server.say("GET", f"/files/{name}", Reply(body=LINES))
 
     summary = await export(ClientRequest(base_url=server.url), tmp_path)
 
@@ -321,7 +321,7 @@ async def test_a_name_made_different_stays_different(server, tmp_path):
 )
 async def test_a_name_stays_in_the_folder(server, tmp_path, name, expected):
     server.exports(file(server, name))
-    server.say("GET", f"/files/{name.partition('?')[0]}", Answer(body=LINES))
+    server.say("GET", f"/files/{name.partition('?')[0]}", Reply(body=LINES))
 
     summary = await export(ClientRequest(base_url=server.url), tmp_path / "inner")
 
@@ -331,8 +331,8 @@ async def test_a_name_stays_in_the_folder(server, tmp_path, name, expected):
 async def test_headers_go_to_the_server_and_not_to_others(server, tmp_path):
     async with scripted.running() as storage:
         server.exports(file(server), file(storage, "signed"))
-        server.say("GET", "/files/Patient.ndjson", Answer(body=LINES))
-        storage.say("GET", "/files/signed", Answer(body=LINES))
+        server.say("GET", "/files/Patient.ndjson", Reply(body=LINES))
+        storage.say("GET", "/files/signed", Reply(body=LINES))
 
         await export(ClientRequest(base_url=server.url, headers={"X-Tenant-ID": "acme"}), tmp_path)
 
@@ -343,7 +343,7 @@ async def test_headers_go_to_the_server_and_not_to_others(server, tmp_path):
 async def test_at_most_so_many_files_are_fetched_at_a_time(server, tmp_path):
     server.exports(*(file(server, f"{number}") for number in range(9)))
     for number in range(9):
-        server.say("GET", f"/files/{number}", Answer(body=LINES))
+        server.say("GET", f"/files/{number}", Reply(body=LINES))
 
     summary = await export(ClientRequest(base_url=server.url), tmp_path, parallel=1)
 
@@ -370,9 +370,9 @@ async def test_a_link_that_expires_amid_a_download_is_renewed_by_a_poll(server, 
     server.scripts["GET", "/jobs/1"] = manifests
     tag = {"ETag": '"v1"'}
     rest = {"Content-Range": f"bytes 40-{len(LINES) - 1}/{len(LINES)}"}
-    server.say("GET", "/files/a.ndjson", Answer(200, tag, LINES, cut=40))
-    server.say("GET", "/files/a.ndjson", Answer(403), Answer(206, rest, LINES[40:]))
-    server.say("GET", "/files/b.ndjson", Answer(body=LINES))
+    server.say("GET", "/files/a.ndjson", Reply(200, tag, LINES, cut=40))
+    server.say("GET", "/files/a.ndjson", Reply(403), Reply(206, rest, LINES[40:]))
+    server.say("GET", "/files/b.ndjson", Reply(body=LINES))
 
     summary = await export(ClientRequest(base_url=server.url), tmp_path, parallel=1)
 
@@ -389,7 +389,7 @@ async def test_a_link_that_expires_amid_a_download_is_renewed_by_a_poll(server, 
 
 async def test_files_that_are_refused_with_new_links_too_are_given_up(server, tmp_path):
     server.exports(file(server, "a.ndjson?sig=same"))
-    server.say("GET", "/files/a.ndjson", Answer(403))
+    server.say("GET", "/files/a.ndjson", Reply(403))
 
     with pytest.raises(RequestRefused, match="returned 403") as refused:
         await export(ClientRequest(base_url=server.url), tmp_path)
@@ -405,4 +405,4 @@ def scripted_manifest(server, urls):
         "output": [{"type": "Patient", "url": url, "count": 2} for url in urls],
         "error": [],
     }
-    return Answer(200, {"Content-Type": "application/json"}, msgspec.json.encode(manifest))
+    return Reply(200, {"Content-Type": "application/json"}, msgspec.json.encode(manifest))

@@ -22,7 +22,7 @@ def tally(lines):
 
 
 def manifest_of(files, *, proof=None, **more):
-    """A manifest of files by name, with the proof that fits them unless another one is given."""
+    """A manifest of files by name, with their proof unless another one is passed."""
     entries = [
         {"type": name.split("-")[0], "url": f"http://fhir.example/export-file/1/{name}"}
         for name in files

@@ -9,8 +9,7 @@ import pytest
 Install = Callable[..., None]
 
 PROVIDER_ONLY = """
-from helios_core.storage.hooks import hookimpl
-from helios_core import memory
+from helios_core import hookimpl, memory
 
 @hookimpl
 def helios_data_provider():

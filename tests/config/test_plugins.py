@@ -15,7 +15,7 @@ from helios_core.errors import BrokenPlugin, DuplicatePlugin, UnknownPlugin
 
 ODD_LEVEL = """
 from msgspec.structs import replace
-from helios_core.storage.hooks import hookimpl
+from helios_core import hookimpl
 from helios_core import memory
 
 @hookimpl
@@ -25,7 +25,7 @@ def helios_job_store():
 
 ODD_REACH = """
 from msgspec.structs import replace
-from helios_core.storage.hooks import hookimpl
+from helios_core import hookimpl
 from helios_core import memory
 
 @hookimpl
@@ -34,7 +34,7 @@ def helios_job_store():
 """
 
 WRONG_ROLE = """
-from helios_core.storage.hooks import hookimpl
+from helios_core import hookimpl
 from helios_core import memory
 
 @hookimpl
@@ -43,7 +43,7 @@ def helios_job_store():
 """
 
 MISSPELT = """
-from helios_core.storage.hooks import hookimpl
+from helios_core import hookimpl
 
 @hookimpl
 def helios_data_provder():
@@ -51,15 +51,15 @@ def helios_data_provder():
 """
 
 WRONG_ARGUMENT = """
-from helios_core.storage.hooks import hookimpl
+from helios_core import hookimpl
 
 @hookimpl
-def helios_job_changed(task):
+def helios_observer(task):
     return None
 """
 
 FAILING_HOOK = """
-from helios_core.storage.hooks import hookimpl
+from helios_core import hookimpl
 
 @hookimpl
 def helios_output_store():
@@ -122,6 +122,7 @@ def test_a_name_claimed_twice_is_told_with_both_distributions(install):
         ("import nowhere_to_be_found", "ModuleNotFoundError: No module named"),
         ("def broken(:", "SyntaxError"),
         ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
+        ("raise SystemExit('no licence')", "SystemExit: no licence"),
         (ODD_LEVEL, "written for level 99 of the plugin contract and this is level 1"),
         (ODD_REACH, "reach 'the moon'"),
         (WRONG_ROLE, "not a Backend of a JobStore"),
@@ -152,7 +153,7 @@ def test_a_plugin_offers_what_its_hooks_give():
     plugin = load_plugin(named("memory"))
 
     assert set(plugin.offers) == {"data provider", "job store", "output store"}
-    assert plugin.observer is None
+    assert dict(plugin.extensions) == {}
 
 
 def test_loading_all_tells_what_is_broken_and_goes_on(install):

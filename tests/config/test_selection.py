@@ -1,11 +1,10 @@
 """Choosing what the configuration selects, and opening it."""
 
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import structlog
 
 from helios_core.config.selection import (
     SIDECAR,
@@ -17,36 +16,14 @@ from helios_core.config.selection import (
 )
 from helios_core.config.settings import Settings
 from helios_core.errors import BrokenPlugin, ConfigurationError, DuplicatePlugin, UnknownPlugin
-from helios_core.fhir.definitions import FHIRVersion
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
-from helios_core.model.exports import ExportRequest, Level
-from helios_core.model.jobs import Job
 from tests.config.conftest import PROVIDER_ONLY
 
 MEMORY = {"HFS_STORAGE_BACKEND": "memory", "HFS_BULK_EXPORT_OUTPUT_BACKEND": "memory"}
 
-OBSERVER = """
-from helios_core.storage.hooks import hookimpl
-
-seen = []
-
-@hookimpl
-def helios_job_changed(job):
-    seen.append(job.id)
-"""
-
-FAILING_OBSERVER = """
-from helios_core.storage.hooks import hookimpl
-
-@hookimpl
-def helios_job_changed(job):
-    raise RuntimeError("observer down")
-"""
-
 PROVIDER_FOR_MANY = """
 from msgspec.structs import replace
-from helios_core.storage.hooks import Reach, hookimpl
-from helios_core import memory
+from helios_core import Reach, hookimpl, memory
 
 @hookimpl
 def helios_data_provider():
@@ -71,7 +48,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 import msgspec
 from helios_core.errors import ConfigurationError
-from helios_core.storage.hooks import API_LEVEL, Backend, hookimpl
+from helios_core import API_LEVEL, Backend, hookimpl
 from helios_core.memory import MemoryOutputStore
 
 class PickySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,17 +75,6 @@ def refusal(**environ: str) -> ConfigurationError:
     with pytest.raises(ConfigurationError) as caught:
         configure(MEMORY | environ)
     return caught.value
-
-
-def job() -> Job:
-    request = ExportRequest(
-        tenant="t",
-        url="http://x/$export",
-        fhir_version=FHIRVersion.R4,
-        level=Level.SYSTEM,
-        types=("Patient",),
-    )
-    return Job(id="j1", request=request, transaction_time=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def test_nothing_set_selects_sqlite_and_local_files(tmp_path):
@@ -307,35 +273,6 @@ def test_a_cluster_takes_what_many_machines_can_use(install):
     }
 
     assert configure(environ).settings.cluster
-
-
-async def test_observers_are_told(install):
-    install("watch", OBSERVER)
-    settings = Settings(
-        storage_backend="memory", bulk_export_output_backend="memory", plugins=("watch",)
-    )
-
-    async with open_backends(settings) as backends:
-        backends.announce(job())
-
-    assert sys.modules["helios_watch"].seen == ["j1"]
-
-
-async def test_an_observer_that_raises_is_logged_and_skipped(install):
-    install("watch", OBSERVER)
-    install("grumpy", FAILING_OBSERVER)
-    settings = Settings(
-        storage_backend="memory",
-        bulk_export_output_backend="memory",
-        plugins=("grumpy", "watch"),
-    )
-
-    async with open_backends(settings) as backends:
-        with structlog.testing.capture_logs() as lines:
-            backends.announce(job())
-
-    assert [(line["event"], line["plugin"]) for line in lines] == [("observer.failed", "grumpy")]
-    assert sys.modules["helios_watch"].seen == ["j1"]
 
 
 async def test_one_database_is_migrated_once(tmp_path: Path):

@@ -3,7 +3,7 @@ import structlog
 CANARY = "canary-4711"
 
 
-async def test_every_answer_is_logged_without_what_could_name_somebody(site):
+async def test_every_response_is_logged_without_what_could_name_somebody(site):
     paths = [
         f"/Patient/{CANARY}",
         f"/Patient?_id={CANARY}",

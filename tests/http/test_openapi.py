@@ -66,7 +66,7 @@ VARYING = [label for label, each in OPERATIONS.items() if each.definition.raw.ge
 
 
 async def send(fuzzed, case):
-    """Send a case, and hold the answer to what is promised of every answer."""
+    """Send a case, and hold the response to what is promised of every response."""
     sent = requests.Request(**case.as_transport_kwargs(base_url=BASE)).prepare()
     headers = [
         (
@@ -149,13 +149,13 @@ async def test_the_life_of_an_export_is_as_promised(fuzzed):
     cancel = OPERATIONS["DELETE /export-status/{job_id}"].Case(path_parameters={"job_id": job_id})
     ended, _ = await send(fuzzed, cancel)
 
-    answers = (running, complete, ranged, ended)
-    assert [each.status_code for each in answers] == [202, 200, 206, 202]
-    for case, answer in zip((poll, poll, download, cancel), answers, strict=True):
-        case.validate_response(answer, checks=PROMISES if answer.content else OF_HEADERS)
+    responses = (running, complete, ranged, ended)
+    assert [each.status_code for each in responses] == [202, 200, 206, 202]
+    for case, response in zip((poll, poll, download, cancel), responses, strict=True):
+        case.validate_response(response, checks=PROMISES if response.content else OF_HEADERS)
 
 
-async def test_the_document_is_served_and_names_the_address_it_was_asked_at(site):
+async def test_the_document_is_served_and_names_the_address_it_was_requested_at(site):
     response = await site.client.get("/openapi.json")
 
     assert response.headers["content-type"] == "application/json"
@@ -187,7 +187,7 @@ def test_the_document_is_valid_for_every_version(version, guide):
 
 
 @pytest.mark.parametrize("guide", GuideVersion)
-async def test_the_document_has_every_door_of_exports_and_searches(backends, guide):
+async def test_the_document_has_every_route_of_exports_and_searches(backends, guide):
     app = create_app(Settings(bulk_data_ig=guide), backends).app
     routes = {
         (re.sub(r":\w+\}", "}", route.path), method)
@@ -196,14 +196,14 @@ async def test_the_document_has_every_door_of_exports_and_searches(backends, gui
         if method not in ("HEAD", "OPTIONS")
     }
 
-    doors = {
+    documented = {
         (path, method.upper())
         for path, operations in described(guide=GUIDES[guide])["paths"].items()
         for method in operations
     }
 
-    assert doors <= routes
-    assert all(ELSEWHERE.match(path) for path, _ in routes - doors), routes - doors
+    assert documented <= routes
+    assert all(ELSEWHERE.match(path) for path, _ in routes - documented), routes - documented
 
 
 def test_without_exports_the_document_has_none():

@@ -14,7 +14,7 @@ STRICT = Settings(bulk_export_polls_per_minute=6, bulk_export_max_refused_polls=
 
 
 class Clock:
-    """Stands still until it is told to go on."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self):
         self.now = 1000.0
@@ -29,91 +29,91 @@ def clock():
 
 
 @pytest.fixture
-def allowance(clock):
-    """Ten at once, one more every second."""
-    return RateLimiter(60, "knocks", clock=clock)
+def limiter(clock):
+    """A limit of ten at once and one more every second."""
+    return RateLimiter(60, "requests", clock=clock)
 
 
-def let_in(allowance, client="a", *, times=1000):
-    """Knock until it is refused; give how often it was let in, and how long it has to wait."""
+def accepted(limiter, client="a", *, times=1000):
+    """Request until it is refused; return how many were accepted, and the Retry-After."""
     for count in range(times):
         try:
-            allowance.acquire(client)
+            limiter.acquire(client)
         except TooManyRequests as refusal:
             return count, int(refusal.headers["Retry-After"])
     return times, 0
 
 
-def test_a_sixth_of_a_minute_may_come_at_once(allowance):
-    assert let_in(allowance) == (10, 1)
+def test_a_sixth_of_a_minute_may_come_at_once(limiter):
+    assert accepted(limiter) == (10, 1)
 
 
-def test_who_waits_as_long_as_told_is_let_in_every_time(allowance, clock):
-    let_in(allowance)
+def test_who_waits_as_long_as_required_is_accepted_every_time(limiter, clock):
+    accepted(limiter)
 
     for _ in range(200):
-        count, wait = let_in(allowance)
+        count, wait = accepted(limiter)
         assert count <= 1
         clock.now += wait
-        assert let_in(allowance, times=1) == (1, 0)
+        assert accepted(limiter, times=1) == (1, 0)
 
 
-def test_a_refusal_does_not_count(allowance, clock):
-    let_in(allowance)
+def test_a_refusal_does_not_count(limiter, clock):
+    accepted(limiter)
     for _ in range(100):
-        assert let_in(allowance) == (0, 1)
+        assert accepted(limiter) == (0, 1)
 
     clock.now += 1
 
-    assert let_in(allowance) == (1, 1)
+    assert accepted(limiter) == (1, 1)
 
 
-def test_a_steady_client_at_the_rate_is_never_refused(allowance, clock):
+def test_a_steady_client_at_the_rate_is_never_refused(limiter, clock):
     for _ in range(1000):
-        assert let_in(allowance, times=1) == (1, 0)
+        assert accepted(limiter, times=1) == (1, 0)
         clock.now += 1
 
 
-def test_an_idle_minute_brings_no_more_than_what_may_come_at_once(allowance, clock):
-    let_in(allowance)
+def test_an_idle_minute_brings_no_more_than_what_may_come_at_once(limiter, clock):
+    accepted(limiter)
 
     clock.now += 3600
 
-    assert let_in(allowance) == (10, 1)
+    assert accepted(limiter) == (10, 1)
 
 
-def test_clients_do_not_count_for_each_other(allowance):
-    let_in(allowance, "a")
+def test_clients_do_not_count_for_each_other(limiter):
+    accepted(limiter, "a")
 
-    assert let_in(allowance, "b") == (10, 1)
+    assert accepted(limiter, "b") == (10, 1)
 
 
-def test_refusals_in_a_row_are_counted(allowance, clock):
-    let_in(allowance)
-    let_in(allowance)
-    assert allowance.refused("a") == 2
+def test_refusals_in_a_row_are_counted(limiter, clock):
+    accepted(limiter)
+    accepted(limiter)
+    assert limiter.refusals("a") == 2
 
     clock.now += 1
-    allowance.acquire("a")
+    limiter.acquire("a")
 
-    assert (allowance.refused("a"), allowance.refused("b")) == (0, 0)
+    assert (limiter.refusals("a"), limiter.refusals("b")) == (0, 0)
 
 
-def test_a_rate_below_one_in_ten_seconds_still_lets_one_in(clock):
-    allowance = RateLimiter(1, "knocks", clock=clock)
+def test_a_rate_below_one_in_ten_seconds_still_accepts_one(clock):
+    limiter = RateLimiter(1, "requests", clock=clock)
 
-    assert let_in(allowance) == (1, 60)
+    assert accepted(limiter) == (1, 60)
 
 
 def test_zero_is_without_a_limit(clock):
-    assert let_in(RateLimiter(0, "knocks", clock=clock)) == (1000, 0)
+    assert accepted(RateLimiter(0, "requests", clock=clock)) == (1000, 0)
 
 
-def test_memory_does_not_grow_with_the_clients(allowance):
+def test_memory_does_not_grow_with_the_clients(limiter):
     for number in range(MAX_CLIENTS + 100):
-        allowance.acquire(number)
+        limiter.acquire(number)
 
-    assert len(allowance._accounts) == MAX_CLIENTS
+    assert len(limiter._clients) == MAX_CLIENTS
 
 
 @pytest.mark.parametrize(
@@ -140,12 +140,12 @@ def test_a_client_without_an_address_is_one_client():
 
 
 async def burst(client, method, url, *, times, **options):
-    """Send at once, and give the answers by status."""
+    """Send requests at once, and return the responses by status."""
     sent = (client.request(method, url, **options) for _ in range(times))
-    answers = {}
+    responses = {}
     for response in await asyncio.gather(*sent):
-        answers.setdefault(response.status_code, []).append(response)
-    return answers
+        responses.setdefault(response.status_code, []).append(response)
+    return responses
 
 
 async def test_fifty_polls_at_once_are_too_many(site, outcome):
@@ -153,11 +153,11 @@ async def test_fifty_polls_at_once_are_too_many(site, outcome):
     await site.put(PATIENT)
     location = await site.kick_off()
 
-    answers = await burst(site.client, "GET", location, times=50)
+    responses = await burst(site.client, "GET", location, times=50)
 
-    assert 20 <= len(answers[202]) < 30
-    assert answers.keys() == {202, 429}
-    refused = answers[429][-1]
+    assert 20 <= len(responses[202]) < 30
+    assert responses.keys() == {202, 429}
+    refused = responses[429][-1]
     assert "wait" in outcome(refused, 429, "throttled")["diagnostics"]
     assert refused.headers["retry-after"] == "1"
     assert (await site.client.get("/metadata")).status_code == 200
@@ -203,13 +203,13 @@ async def test_a_burst_of_kick_offs_is_refused_and_leaves_nothing(open_site, bac
     """B2-SEC-10"""
     site = await open_site(Settings(bulk_export_max_concurrent_per_tenant=1000))
 
-    answers = await burst(site.client, "GET", "/$export", times=200, headers=ASYNC)
+    responses = await burst(site.client, "GET", "/$export", times=200, headers=ASYNC)
 
-    assert 100 <= len(answers[202]) < 190
-    assert answers.keys() == {202, 429}
-    outcome(answers[429][0], 429, "throttled")
-    assert answers[429][0].headers["retry-after"] == "1"
-    assert len(backends.job_store._entries) == len(answers[202])
+    assert 100 <= len(responses[202]) < 190
+    assert responses.keys() == {202, 429}
+    outcome(responses[429][0], 429, "throttled")
+    assert responses[429][0].headers["retry-after"] == "1"
+    assert len(backends.job_store._entries) == len(responses[202])
     other = {**ASYNC, "X-Tenant-ID": "other"}
     assert (await site.client.get("/$export", headers=other)).status_code == 202
 
@@ -222,8 +222,8 @@ async def test_refused_kick_offs_and_dry_runs_count_too(open_site):
     paths = ("/$export?bogus=1", "/$export?_dryRun=true")
 
     for path, headers in zip(paths, tenants, strict=True):
-        answers = await burst(site.client, "GET", path, times=3, headers=headers)
-        assert (len(answers[429]), len(answers)) == (2, 2)
+        responses = await burst(site.client, "GET", path, times=3, headers=headers)
+        assert (len(responses[429]), len(responses)) == (2, 2)
 
 
 async def test_abuse_ends_an_export_where_the_operator_says_so(open_site, backends, outcome):
@@ -232,10 +232,10 @@ async def test_abuse_ends_an_export_where_the_operator_says_so(open_site, backen
     await site.put(PATIENT)
     location = await site.kick_off()
 
-    answers = await burst(site.client, "GET", location, times=6)
+    responses = await burst(site.client, "GET", location, times=6)
 
-    assert (len(answers[202]), len(answers[429])) == (1, 5)
-    assert "ended" in outcome(answers[429][-1], 429, "throttled")["diagnostics"]
+    assert (len(responses[202]), len(responses[429])) == (1, 5)
+    assert "ended" in outcome(responses[429][-1], 429, "throttled")["diagnostics"]
     outcome(await site.client.get(f"{location}?page=2"), 404, "not-found")
     assert not backends.job_store._entries
 
@@ -246,9 +246,9 @@ async def test_abuse_does_not_end_an_export_that_is_complete(open_site):
     location = await site.kick_off("/$export?_type=Patient")
     await site.finish(location)
 
-    answers = await burst(site.client, "GET", location, times=60)
+    responses = await burst(site.client, "GET", location, times=60)
 
-    assert (len(answers[200]), len(answers[429])) == (1, 59)
+    assert (len(responses[200]), len(responses[429])) == (1, 59)
     assert (await site.client.get(f"{location}?page=1")).status_code == 429
     assert (await site.backends.job_store.get("default", location.rsplit("/", 1)[1])).completed_at
 
@@ -263,7 +263,7 @@ async def test_without_limits_nobody_is_refused(open_site):
     assert (await burst(site.client, "GET", location, times=200)).keys() == {202}
 
 
-async def test_the_own_client_waits_as_long_as_it_is_told(live, tmp_path):
+async def test_our_client_waits_as_long_as_required(live, tmp_path):
     """B2-ST-05, RC-07"""
     site = await live(Settings(bulk_export_polls_per_minute=30))
     await site.put(PATIENT)

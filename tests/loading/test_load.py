@@ -22,7 +22,7 @@ def patient(number, **more):
 
 
 class Recording(SupportsWrites):
-    """Counts what it is asked to write, and stores nothing."""
+    """Counts what it receives, and stores nothing."""
 
     def __init__(self, provider, *, fail_at=None):
         self._provider = provider

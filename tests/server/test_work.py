@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from helios_core.config.selection import open_backends
 from helios_core.config.settings import Settings
 from helios_core.server import work as working
-from helios_core.storage.hooks import Reach
+from helios_core.storage.backends import Reach
 
 SETTINGS = Settings(
     storage_backend="memory",

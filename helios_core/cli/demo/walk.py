@@ -74,15 +74,16 @@ async def run_demo(folder: Path, console: Console, *, patients: int = PATIENTS) 
     console.print(load_table(await _load(selection, population)))
     async with _server(folder) as url:
         console.print(f"Serving at {url}", highlight=False)
+        rows = matrix(selection.plugins, selected=selection.settings.backend_names)
+        console.print(tables.matrix_table(rows))
         exports = {level: await _export(url, level, files) for level in Level}
     stored = await _stored(selection, exports, tallies.read_group_members(population))
     exported = {level: _tally_summary(summary) for level, summary in exports.items()}
     console.print(_comparison(expected, exported, stored))
     _check(expected, exported, stored)
-    console.print("The manifest of the group export, shortened:")
+    manifest = files / Level.GROUP / "manifest.json"
+    console.print(f"The manifest of the group export, shortened; all of it is in {manifest}:")
     console.print_json(json.dumps(_shorten(json.loads(exports[Level.GROUP].manifest))))
-    rows = matrix(selection.plugins, selected=selection.settings.backend_names)
-    console.print(tables.matrix_table(rows))
     seconds = time.monotonic() - started
     console.print(f"Every count agrees. The files are in {files} ({seconds:.1f} s in all).")
 

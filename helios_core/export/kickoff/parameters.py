@@ -14,6 +14,7 @@ from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import parse_instant
 from helios_core.fhir.search import split_type_filter
 from helios_core.model.exports import Level
+from helios_core.storage.transforms import NO_TRANSFORMS, Transforms
 
 _SIZE = re.compile(r"0*[1-9]\d{0,17}", re.ASCII)
 _KINDS = {parameter.name: parameter.value.kinds for parameter in PARAMETERS}
@@ -28,6 +29,8 @@ class ExportPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Types that are added to patient and group exports when the output refers to them."""
     guide: Guide = CURRENT
     """The supported version of the guide."""
+    transforms: Transforms = NO_TRANSFORMS
+    """The transforms of plugins that every line passes through."""
 
 
 class KickoffRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,6 +66,7 @@ class _Parser:
             types,
             base_urls=base_urls(kickoff.base_url),
             decline=self._decline,
+            concealed=kickoff.policy.transforms.conceals,
         ).parse(parameters.type_filters())
         return ExportRequest(
             tenant=kickoff.tenant,
@@ -87,6 +88,7 @@ class _Parser:
             separate_status=self._preferences.separate_status,
             max_part_bytes=self._max_part_bytes(),
             include_newly_added=kickoff.policy.include_newly_added,
+            transforms=kickoff.policy.transforms.names,
             ignored=tuple(self._ignored),
         )
 
@@ -183,6 +185,11 @@ class _Parser:
             raise InvalidParameter("patient cannot be sent by GET; send it in a POST.")
         if self._kickoff.level is Level.SYSTEM:
             raise InvalidParameter("patient is not supported at system level; leave it out.")
+        if self._kickoff.policy.transforms.renames:
+            raise UnsupportedParameter(
+                "patient is not supported here, because patients are exported under other ids; "
+                "leave it out."
+            )
         references = self._parameters.items("patient")
         if not references:
             raise InvalidParameter("patient names no patient; name some, or leave it out.")

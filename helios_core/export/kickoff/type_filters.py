@@ -35,11 +35,13 @@ class TypeFilterParser:
         *,
         base_urls: Sequence[str],
         decline: Decline,
+        concealed: bool,
     ) -> None:
         self._version = version
         self._types = types
         self._base_urls = base_urls
         self._decline = decline
+        self._concealed = concealed
 
     def parse(self, values: Sequence[str]) -> ParsedFilters:
         """
@@ -88,6 +90,11 @@ class TypeFilterParser:
         return None
 
     def _parse_query(self, query: str) -> TypeFilter:
+        if self._concealed:
+            raise UnsupportedParameter(
+                "_typeFilter: filters are not supported here, because their results would reveal "
+                "what is removed from the exported resources"
+            )
         resource_type, pairs = parse_type_filter(query, self._version)
         compile_query(self._version, resource_type, pairs, base_urls=self._base_urls)
         return TypeFilter(resource_type=resource_type, pairs=tuple(pairs))

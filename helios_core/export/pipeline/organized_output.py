@@ -21,13 +21,14 @@ from helios_core.export.pipeline.binaries import attachment_rewriter
 from helios_core.export.pipeline.blocks import SCHEMA, Block, BlockBuilder, BlockPiece, PlacedLine
 from helios_core.export.pipeline.reference_notes import BINARY, SLASH, base_url_pattern
 from helios_core.export.pipeline.scratch import scratch_database
-from helios_core.export.transforms import DECODE_ERRORS, damaged_json, make_transform
+from helios_core.export.transforms import make_transform
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.references import base_urls
 from helios_core.model.exports import Cohort, ExportView, Level, Shard, ShardPurpose
 from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import WHOLE_TYPE, Damaged, DataProvider
+from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
 from helios_core.storage.keys import TypeKey
 
 PATIENT = "Patient"
@@ -115,18 +116,21 @@ class OrganizedOutput:
             else:
                 await self._gather_references(builder)
             async for blocks in builder.blocks(BLOCKS_PER_PAGE):
-                instances = await self._instances([block.id for block in blocks])
-                for block in blocks:
+                ids = [block.id for block in blocks]
+                instances = await self._instances(ids)
+                key = TypeKey.of(self._view.request, self._type)
+                names = await self._backends.transforms.rename(key, ids)
+                for block, name in zip(blocks, names, strict=True):
                     instance = instances.get(block.id)
                     if instance is not None or block.id in self._damaged_instances:
-                        async for piece in self._pieces_of(block, instance, builder):
+                        header = block_header(self._type, name)
+                        async for piece in self._pieces_of(block, header, instance, builder):
                             yield piece
 
     async def _pieces_of(
-        self, block: Block, instance: bytes | None, builder: BlockBuilder
+        self, block: Block, header: bytes, instance: bytes | None, builder: BlockBuilder
     ) -> AsyncGenerator[BlockPiece]:
         """Yield a block in pieces; the instance comes first, unless it is damaged."""
-        header = block_header(self._type, block.id)
         first = [] if instance is None else [instance]
         piece = BlockPiece(
             header=header,
@@ -212,12 +216,27 @@ class OrganizedOutput:
             )
             async for batch in batches:
                 placed, instances, damaged = await asyncio.to_thread(sorter.sort, batch.lines)
+                placed = await self._apply_plugins(shard.resource_type, placed, damaged)
                 if shard.resource_type == self._type:
                     self._report_damaged_instances([*batch.damaged, *damaged])
                 else:
                     self.damaged += [*batch.damaged, *damaged]
                 await builder.place(placed)
                 await builder.require(instances)
+
+    async def _apply_plugins(
+        self, resource_type: str, placed: Sequence[PlacedLine], damaged: list[Damaged]
+    ) -> list[PlacedLine]:
+        """Apply the transforms of plugins, after everything else that is done to a line."""
+        key = TypeKey.of(self._view.request, resource_type)
+        lines = [line for _, line in placed]
+        transformed = await self._backends.transforms.apply(key, lines)
+        damaged += transformed.damaged
+        return [
+            (block_ids, line)
+            for (block_ids, _), line in zip(placed, transformed.lines, strict=True)
+            if line is not None
+        ]
 
     async def _instances(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Return the instances that head blocks, by id; those of other patients are left out."""
@@ -230,9 +249,12 @@ class OrganizedOutput:
             self._report_damaged_instances(batch.damaged)
             lines, damaged = (batch.lines, ()) if transform is None else transform(batch.lines)
             self._report_damaged_instances(damaged)
-            for line in self._rewrite(lines):
-                if (instance_id := _id_of(line)) is not None:
-                    instances[instance_id] = line
+            read = [(_id_of(line), line) for line in self._rewrite(lines)]
+            placed = [([instance_id], line) for instance_id, line in read if instance_id]
+            failed = list[Damaged]()
+            exported = await self._apply_plugins(self._type, placed, failed)
+            self._report_damaged_instances(failed)
+            instances |= {instance_id: line for [instance_id], line in exported}
         return instances
 
     async def _exportable(self, ids: Sequence[str]) -> list[str]:

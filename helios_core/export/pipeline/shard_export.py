@@ -6,14 +6,15 @@ from contextlib import aclosing
 import msgspec
 
 from helios_core.export.cohorts import shard_view
-from helios_core.export.filters import matching_deletions
+from helios_core.export.filters import last_contents, matching_deletions
 from helios_core.export.ndjson import LineCutter, PartCutter, gzip_chunks, read_ahead
 from helios_core.export.pipeline.binaries import Rewrite, attachment_rewriter
 from helios_core.export.pipeline.blocks import BlockCutter
 from helios_core.export.pipeline.organized_output import OrganizedOutput
+from helios_core.export.pipeline.provenance import withhold_id
 from helios_core.export.pipeline.reference_notes import ReferenceNotes
 from helios_core.export.pipeline.sources import is_filtered, read_source
-from helios_core.export.transforms import Transform, make_transform
+from helios_core.export.transforms import LineTransform, make_transform
 from helios_core.fhir.outcomes import outcome_line
 from helios_core.model.completeness import line_digests
 from helios_core.model.exports import ExportView, ShardPurpose
@@ -22,10 +23,14 @@ from helios_core.model.parts import Compression, Part, PartKey, PartKind
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import Batch, Damaged, SupportsTombstones
 from helios_core.storage.joined_lines import JoinedLines
+from helios_core.storage.keys import TypeKey
 from helios_core.storage.threads import in_thread
 
 DELETIONS_PER_BUNDLE = 1000
 """Maximum number of deletions in one Bundle, which is one line of a deleted file."""
+
+NAMELESS_GAP = "A resource cannot be read, so a filter that looks at it may have left others out."
+"""What is said of gaps where resources leave under other ids than the gaps name."""
 
 
 class PartLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +66,7 @@ class ShardExport:
             output_view = msgspec.structs.replace(self._view, filters={})
         self._filter = output_view.filters.get(lease.shard.resource_type)
         self._transform = make_transform(output_view, lease.shard.resource_type)
+        self._key = TypeKey.of(view.request, lease.shard.resource_type)
         self._limits = limits
         self._damaged = list[Damaged]()
         self._resources: PartCutter | None = None
@@ -75,8 +81,9 @@ class ShardExport:
 
     @property
     def resources_done(self) -> int:
-        """The number of resources written, or with a filter the number of resources read."""
-        if self._filter is not None:
+        """The number of resources written, or if some are left out the number of those read."""
+        drops = self._backends.transforms.drops(self._key.resource_type)
+        if self._filter is not None or (drops and not self._is_organized):
             return self._rows_read
         return self._resources.total_rows if self._resources else 0
 
@@ -134,7 +141,7 @@ class ShardExport:
     async def _write(self, kind: PartKind, cutter: PartCutter) -> list[Part]:
         parts = list[Part]()
         while await cutter.more():
-            key = self._key(kind, number=len(parts) + 1)
+            key = self._part_key(kind, number=len(parts) + 1)
             self._written.append(key)
             async with aclosing(cutter.part()) as chunks:
                 gzipped = key.compression is Compression.GZIP
@@ -153,7 +160,7 @@ class ShardExport:
             )
         return parts
 
-    def _key(self, kind: PartKind, *, number: int) -> PartKey:
+    def _part_key(self, kind: PartKind, *, number: int) -> PartKey:
         job, shard = self._lease.job, self._lease.shard
         return PartKey(
             tenant=job.tenant,
@@ -201,6 +208,7 @@ class ShardExport:
                 continue
             if self._changes_lines or self._notes is not None:
                 batch = await in_thread(self._process, batch)  # noqa: PLW2901
+            batch = await self._apply_plugins(batch)  # noqa: PLW2901
             self._damaged += batch.damaged
             if batch.lines:
                 yield batch
@@ -218,6 +226,18 @@ class ShardExport:
             self._notes.add(batch.lines)
         return batch if self._rewrite is None else rewrite_batch(self._rewrite, batch)
 
+    async def _apply_plugins(self, batch: Batch) -> Batch:
+        """
+        Apply the transforms of plugins, after everything else that is done to a line.
+
+        References are noted before, since later phases look up what is stored under them.
+        """
+        transforms = self._backends.transforms
+        if not transforms.touches(self._key.resource_type):
+            return batch
+        transformed = await transforms.apply(self._key, batch.lines)
+        return Batch(lines=transformed.kept, damaged=[*batch.damaged, *transformed.damaged])
+
     def _is_heavy(self, batch: Batch) -> bool:
         """Whether a batch is one resource larger than `batch_bytes`."""
         lines = batch.lines
@@ -233,21 +253,37 @@ class ShardExport:
         shard = self._lease.shard
         async for ids in provider.read_deleted(self._view, shard, batch_rows=DELETIONS_PER_BUNDLE):
             matching = await matching_deletions(provider, self._view, self._filter, ids)
-            if matching:
-                yield Batch(lines=[deletion_bundle(shard.resource_type, matching)])
+            named = await self._transformed_deletions(matching)
+            if named:
+                yield Batch(lines=[deletion_bundle(shard.resource_type, named)])
+
+    async def _transformed_deletions(self, ids: Sequence[str]) -> Sequence[str]:
+        """Return the ids under which clients know what was deleted, without what never left."""
+        transforms = self._backends.transforms
+        if transforms.drops(self._key.resource_type):
+            contents = await last_contents(
+                self._backends.data_provider, self._view, self._key.resource_type, ids
+            )
+            left = await transforms.apply(self._key, list(contents.values()))
+            ids = [each for each, line in zip(contents, left.lines, strict=True) if line]
+        return await transforms.rename(self._key, ids)
 
     async def _problems(self) -> AsyncGenerator[Batch]:
         """Yield the lines of the error file; the first shard also reports on the whole export."""
-        lines = [damage_outcome(damaged) for damaged in self._damaged]
+        nameless = self._backends.transforms.renames
+        reports = map(withhold_id, self._damaged) if nameless else self._damaged
+        lines = [damage_outcome(damaged) for damaged in reports]
         if self._lease.shard.number == 0:
             ignored, gaps = self._view.request.ignored, self._view.gaps
+            if nameless and gaps:
+                gaps = (NAMELESS_GAP,)
             lines += [outcome_line("warning", "not-supported", text) for text in ignored]
             lines += [outcome_line("error", "incomplete", text) for text in gaps]
         if lines:
             yield Batch(lines=lines)
 
 
-def transform_batch(transform: Transform, batch: Batch) -> Batch:
+def transform_batch(transform: LineTransform, batch: Batch) -> Batch:
     """Return a batch of the transformed lines, with their digests."""
     lines, damaged = transform(batch.lines)
     return Batch(lines=lines, damaged=[*batch.damaged, *damaged], digests=line_digests(lines))

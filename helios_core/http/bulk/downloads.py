@@ -1,8 +1,7 @@
-"""The door where the files of a finished export are downloaded."""
+"""The route on which the files of an export are downloaded."""
 
-from datetime import UTC
+from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final
 
 from litestar import Response, route
 from litestar.enums import HttpMethod
@@ -13,6 +12,7 @@ from litestar.types import ASGIApp
 
 from helios_core.errors import PartNotFound
 from helios_core.export.ndjson import read_ahead
+from helios_core.fhir.media_types import NDJSON
 from helios_core.http.bulk.streaming import (
     Representation,
     StreamingBody,
@@ -34,45 +34,39 @@ from helios_core.model.jobs import Job, JobStatus
 from helios_core.model.parts import Compression, Part
 from helios_core.storage.backends import Backends
 
-NDJSON: Final = "application/fhir+ndjson"
-
 
 class DownloadRoutes:
-    """Serves published parts to those whose export they belong to."""
+    """Serves published parts to the tenant of their export (Bulk Data 2.0.0, File Request)."""
 
     def __init__(self, backends: Backends, guard: Guard) -> None:
         self._backends = backends
         self._guard = guard
 
     def routes(self) -> list[HTTPRouteHandler]:
-        """Give the door of a part."""
+        """Return the route of one file."""
         path = "/export-file/{job_id:str}/{name:str}"
         return [route(path, http_method=READ, status_code=200)(self.download)]
 
     async def download(
         self, request: HTTPRequest, job_id: FromPath[str], name: FromPath[str]
     ) -> ASGIApp:
-        """Give a part, whole or in a range, compressed where it is stored so and accepted so."""
-        job, part = await self._published(self._guard.tenant(request), job_id, name)
-        gzip = part.key.compression is Compression.GZIP
-        # What is downloaded before the end must not look changed after it.
-        partial = job.request.partial_manifests
-        ended = job.transaction_time if partial else job.completed_at or job.transaction_time
-        form = Representation(
-            part=part,
-            modified=ended.astimezone(UTC).replace(microsecond=0),
-            decompressed=gzip and not accepts_gzip(request.headers.getall("accept-encoding", [])),
+        """Send a file or a range of it; with gzip if it is stored so and the client accepts it."""
+        job, part = await self._published_part(self._guard.tenant(request), job_id, name)
+        compressed = part.key.compression is Compression.GZIP
+        accepts = accepts_gzip(request.headers.getall("accept-encoding", []))
+        representation = Representation(
+            part=part, modified=_last_modified(job), decompressed=compressed and not accepts
         )
-        if is_not_modified(request.headers.get("if-none-match"), form.etag):
-            return ASGIResponse(status_code=304, headers=form.headers)
+        if is_not_modified(request.headers.getall("if-none-match", []), representation.etag):
+            return ASGIResponse(status_code=304, headers=representation.headers)
         try:
-            span = _asked(request, form)
+            byte_range = _requested_range(request, representation)
         except RangeNotSatisfiable:
-            return _unsatisfiable(form).to_asgi_response(None, request)
-        return await self._send(form, span, head=request.method == HttpMethod.HEAD)
+            return _range_not_satisfiable(representation).to_asgi_response(None, request)
+        return await self._send(representation, byte_range, head=request.method == HttpMethod.HEAD)
 
-    async def _published(self, tenant: str, job_id: str, name: str) -> tuple[Job, Part]:
-        """Look a part up among the caller's own: no part of a path is ever built from `name`."""
+    async def _published_part(self, tenant: str, job_id: str, name: str) -> tuple[Job, Part]:
+        """Look a part up in its job: no path in the output store is ever built from `name`."""
         job = await self._backends.job_store.get(tenant, job_id)
         if job.status is JobStatus.COMPLETE or (
             job.status.active and job.request.partial_manifests
@@ -80,34 +74,47 @@ class DownloadRoutes:
             for part in await self._backends.job_store.parts(tenant, job_id):
                 if part.key.name == name:
                     return job, part
-        raise PartNotFound(
-            "This export has no file of that name; the manifest lists those it has."
-        )
+        raise PartNotFound("This export has no file of that name; see its manifest.")
 
-    async def _send(self, form: Representation, span: ByteRange | None, *, head: bool) -> ASGIApp:
-        wanted = span or ByteRange(0, form.size)
-        headers = form.headers | {"Content-Length": str(wanted.length)}
-        if span is not None:
-            headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{form.size}"
-        status = HTTPStatus.OK if span is None else HTTPStatus.PARTIAL_CONTENT
+    async def _send(
+        self, representation: Representation, byte_range: ByteRange | None, *, head: bool
+    ) -> ASGIApp:
+        sent = byte_range or ByteRange(0, representation.size)
+        headers = representation.headers | {"Content-Length": str(sent.length)}
+        status = HTTPStatus.OK
+        if byte_range is not None:
+            status = HTTPStatus.PARTIAL_CONTENT
+            headers["Content-Range"] = f"bytes {sent.start}-{sent.end - 1}/{representation.size}"
         if head:
             return ASGIResponse(status_code=status, headers=headers, media_type=NDJSON)
-        content = await start_stream(
-            read_ahead(stream_part(self._backends.output_store, form, wanted))
+        chunks = await start_stream(
+            read_ahead(stream_part(self._backends.output_store, representation, sent))
         )
         return StreamingBody(
-            iterator=content, status_code=status, headers=headers, media_type=NDJSON
+            iterator=chunks, status_code=status, headers=headers, media_type=NDJSON
         )
 
 
-def _asked(request: HTTPRequest, form: Representation) -> ByteRange | None:
-    """Give the span a client asks for; If-Range sends the whole to those who have another form."""
-    condition = request.headers.get("if-range")
-    if not if_range_holds(condition, etag=form.etag, last_modified=form.modified):
+def _last_modified(job: Job) -> datetime:
+    """Return when the export ended, or an instant that stays the same while it runs."""
+    ended = job.completed_at or job.transaction_time
+    # A file that is downloaded before the end must not look changed after it.
+    modified = job.transaction_time if job.request.partial_manifests else ended
+    return modified.astimezone(UTC).replace(microsecond=0)
+
+
+def _requested_range(request: HTTPRequest, representation: Representation) -> ByteRange | None:
+    """Return the requested range; None if there is none, or If-Range names other bytes."""
+    if not if_range_holds(
+        request.headers.get("if-range"),
+        etag=representation.etag,
+        last_modified=representation.modified,
+    ):
         return None
-    return parse_range(request.headers.get("range"), form.size)
+    return parse_range(request.headers.get("range"), representation.size)
 
 
-def _unsatisfiable(form: Representation) -> Response[bytes]:
-    text = f"The range begins behind the end; the file has {form.size} bytes in this form."
-    return outcome_response(416, "value", text, headers={"Content-Range": f"bytes */{form.size}"})
+def _range_not_satisfiable(representation: Representation) -> Response[bytes]:
+    size = representation.size
+    text = f"The range has no bytes of the file, which has {size} bytes in this encoding."
+    return outcome_response(416, "value", text, headers={"Content-Range": f"bytes */{size}"})

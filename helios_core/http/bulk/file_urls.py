@@ -1,4 +1,4 @@
-"""Where the files of a manifest are downloaded from."""
+"""The URLs from which the files of a manifest are downloaded."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -10,31 +10,34 @@ from helios_core.model.parts import PartKey
 from helios_core.storage.output_store import OutputStore, SupportsSignedURLs
 
 
-class PartURLs(msgspec.Struct, frozen=True, kw_only=True):
-    """The addresses of some parts, all of one kind."""
+class FileURLs(msgspec.Struct, frozen=True, kw_only=True):
+    """The URLs of some parts."""
 
-    of: Mapping[PartKey, str]
+    by_key: Mapping[PartKey, str]
     require_access_token: bool
+    """Whether a download needs the token of the API; the same for all parts of an export."""
 
 
 class FileURLSigner:
     """
-    Gives every file an address: signed by the output store, or one of this server.
+    Makes the URL of every file: signed by the output store, or of this server.
 
-    A signed address differs from poll to poll after its `?` alone, and is kept nowhere.
+    Signed URLs of one file differ only in their query from poll to poll, and are never stored.
     """
 
     def __init__(
-        self, outputs: OutputStore, *, access_token: AccessToken, valid_for: timedelta
+        self, output_store: OutputStore, *, access_token: AccessToken, valid_for: timedelta
     ) -> None:
-        signs = access_token is not AccessToken.TRUE
-        self._signer = outputs if signs and isinstance(outputs, SupportsSignedURLs) else None
+        self._require_access_token = access_token is AccessToken.TRUE
+        signed = not self._require_access_token
+        self._signer = (
+            output_store if signed and isinstance(output_store, SupportsSignedURLs) else None
+        )
         self._valid_for = valid_for
-        self._need_token = access_token is AccessToken.TRUE
 
-    async def to(self, keys: Sequence[PartKey], base: str) -> PartURLs:
+    async def urls(self, keys: Sequence[PartKey], *, base: str) -> FileURLs:
         """
-        Give the address of each part, as seen through a base URL.
+        Return the URL of each part; those of this server begin with `base`.
 
         Raises:
             BackendUnavailable: There are no credentials to sign with.
@@ -43,6 +46,7 @@ class FileURLSigner:
             urls = [f"{base}/export-file/{key.job_id}/{key.name}" for key in keys]
         else:
             urls = list(await self._signer.signed_urls(keys, valid_for=self._valid_for))
-        return PartURLs(
-            of=dict(zip(keys, urls, strict=True)), require_access_token=self._need_token
+        return FileURLs(
+            by_key=dict(zip(keys, urls, strict=True)),
+            require_access_token=self._require_access_token,
         )

@@ -1,6 +1,6 @@
-"""The doors where an export begins: one per level."""
+"""The routes on which an export is started, one per level, and estimated (`_dryRun`)."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from litestar import Response, route
@@ -8,9 +8,8 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from helios_core.export.kickoff import dry_run as dry_runs
 from helios_core.export.kickoff.accept import accept
-from helios_core.export.kickoff.dry_run import Estimate, FileLimits
+from helios_core.export.kickoff.dry_run import Estimate, FileLimits, estimate, is_dry_run
 from helios_core.export.kickoff.parameters import ExportPolicy, KickoffRequest
 from helios_core.http.callers import Guard
 from helios_core.http.rate_limits import RateLimiter, client_address
@@ -19,20 +18,23 @@ from helios_core.http.responses import EmptyResponse, resource_response
 from helios_core.model.exports import Level
 from helios_core.storage.backends import Backends
 
+UCUM: Final = "http://unitsofmeasure.org"
+"""The code system of units."""
 
-class NotOffered(HTTPException):
-    """The operator has switched this off."""
+
+class ExportsDisabled(HTTPException):
+    """The operator has switched exports off."""
 
     status_code = 501
 
 
 class ExportQuota(msgspec.Struct, frozen=True, kw_only=True):
-    """How many exports there may be."""
+    """How many exports may be started."""
 
     active: int
-    """Of one tenant at the same time."""
+    """Exports of one tenant that may run at the same time."""
     per_minute: int
-    """Asked for by one client for one tenant; 0 is without a limit."""
+    """Kick-off requests of one client for one tenant; 0 means no limit."""
 
 
 class KickoffRoutes:
@@ -52,38 +54,39 @@ class KickoffRoutes:
         self._policy = policy
         self._max_active = quota.active
         self._limits = limits
-        self._allowance = RateLimiter(quota.per_minute, "kick-offs")
+        self._rate_limiter = RateLimiter(quota.per_minute, "kick-offs")
 
     def routes(self) -> list[HTTPRouteHandler]:
-        """Give a door for every level, open to the methods of the guide."""
-        doors = (
+        """Return the route of every level, for the methods of the guide's version."""
+        handlers = (
             ("/$export", self.system),
             ("/Patient/$export", self.patient),
             ("/Group/{resource_id:str}/$export", self.group),
         )
         methods = self._policy.guide.kick_off_methods
         return [
-            route(path, http_method=methods, status_code=202)(answer) for path, answer in doors
+            route(path, http_method=methods, status_code=202)(handler)
+            for path, handler in handlers
         ]
 
     async def system(self, request: HTTPRequest) -> Response[bytes]:
         """Export everything."""
-        return await self._accept(request, Level.SYSTEM)
+        return await self._kick_off(request, Level.SYSTEM)
 
     async def patient(self, request: HTTPRequest) -> Response[bytes]:
         """Export the compartments of all patients."""
-        return await self._accept(request, Level.PATIENT)
+        return await self._kick_off(request, Level.PATIENT)
 
     async def group(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[bytes]:
         """Export the compartments of a group's patients."""
-        return await self._accept(request, Level.GROUP, group_id=resource_id)
+        return await self._kick_off(request, Level.GROUP, group_id=resource_id)
 
-    async def _accept(
+    async def _kick_off(
         self, request: HTTPRequest, level: Level, *, group_id: str | None = None
     ) -> Response[bytes]:
         caller = self._guard.admit(request)
-        self._allowance.acquire((client_address(request), caller.tenant))
-        call = KickoffRequest(
+        self._rate_limiter.acquire((client_address(request), caller.tenant))
+        kickoff = KickoffRequest(
             tenant=caller.tenant,
             fhir_version=caller.fhir_version,
             level=level,
@@ -95,11 +98,11 @@ class KickoffRoutes:
             base_url=caller.base,
             policy=self._policy,
         )
-        if dry_runs.is_dry_run(call):
-            estimate = await dry_runs.estimate(self._backends, call, limits=self._limits)
-            return resource_response(caller, estimate_response(estimate))
+        if is_dry_run(kickoff):
+            estimated = await estimate(self._backends, kickoff, limits=self._limits)
+            return resource_response(caller, _estimate_parameters(estimated))
         job = await accept(
-            self._backends, call, max_active=self._max_active, shard_bytes=self._limits.bytes
+            self._backends, kickoff, max_active=self._max_active, shard_bytes=self._limits.bytes
         )
         headers = {"Content-Location": f"{caller.base}/export-status/{job.id}"}
         if job.request.separate_status:
@@ -108,10 +111,10 @@ class KickoffRoutes:
 
 
 def disabled_routes() -> list[HTTPRouteHandler]:
-    """Give doors that say that this server offers no exports."""
+    """Return the routes of a server on which exports are switched off; they respond with 501."""
 
     async def refuse() -> None:
-        raise NotOffered("Exports are switched off on this server (HFS_BULK_EXPORT_ENABLED).")
+        raise ExportsDisabled("Exports are switched off on this server (HFS_BULK_EXPORT_ENABLED).")
 
     paths = [
         "/$export",
@@ -123,50 +126,48 @@ def disabled_routes() -> list[HTTPRouteHandler]:
     return [route(paths, http_method=["GET", "POST", "DELETE"], status_code=200)(refuse)]
 
 
-UNITS = "http://unitsofmeasure.org"
-
-
-def estimate_response(estimate: Estimate) -> bytes:
-    """Give an estimate as FHIR; of a call that would be refused only the reasons."""
-    accepted = not estimate.refused
+def _estimate_parameters(estimated: Estimate) -> bytes:
+    """Return an estimate as a Parameters resource; of a refused kick-off only the reasons."""
+    accepted = not estimated.refused
     parameters = [
-        _entry("accepted", valueBoolean=accepted),
-        *(_entry("refused", valueString=reason) for reason in estimate.refused),
-        *(_entry("ignored", valueString=reason) for reason in estimate.ignored),
-        *(_entry("remark", valueString=remark) for remark in estimate.remarks),
-        *(_amounts(estimate) if accepted else ()),
+        _parameter("accepted", valueBoolean=accepted),
+        *(_parameter("refused", valueString=reason) for reason in estimated.refused),
+        *(_parameter("ignored", valueString=reason) for reason in estimated.ignored),
+        *(_parameter("remark", valueString=remark) for remark in estimated.remarks),
+        *(_amounts(estimated) if accepted else ()),
     ]
     return msgspec.json.encode({"resourceType": "Parameters", "parameter": parameters})
 
 
-def _amounts(estimate: Estimate) -> list[dict[str, Any]]:
-    amounts = estimate.types.values()
+def _amounts(estimated: Estimate) -> list[dict[str, Any]]:
+    resources = sum(amount.resources for amount in estimated.types.values())
+    size = sum(amount.bytes for amount in estimated.types.values())
     return [
-        _entry("resources", valueDecimal=sum(amount.resources for amount in amounts)),
-        _entry("bytes", valueDecimal=sum(amount.bytes for amount in amounts)),
-        _entry("files", valueDecimal=estimate.files),
-        *_duration(estimate),
+        _parameter("resources", valueDecimal=resources),
+        _parameter("bytes", valueDecimal=size),
+        _parameter("files", valueDecimal=estimated.files),
+        *_expected_duration(estimated),
         *(
-            _entry(
+            _parameter(
                 "type",
                 part=[
-                    _entry("type", valueCode=name),
-                    _entry("resources", valueDecimal=amount.resources),
-                    _entry("bytes", valueDecimal=amount.bytes),
+                    _parameter("type", valueCode=resource_type),
+                    _parameter("resources", valueDecimal=amount.resources),
+                    _parameter("bytes", valueDecimal=amount.bytes),
                 ],
             )
-            for name, amount in sorted(estimate.types.items())
+            for resource_type, amount in sorted(estimated.types.items())
         ),
     ]
 
 
-def _duration(estimate: Estimate) -> list[dict[str, Any]]:
-    if estimate.duration is None:
+def _expected_duration(estimated: Estimate) -> list[dict[str, Any]]:
+    if estimated.duration is None:
         return []
-    seconds = round(estimate.duration.total_seconds(), 3)
-    value = {"value": seconds, "unit": "s", "system": UNITS, "code": "s"}
-    return [_entry("expectedDuration", valueDuration=value)]
+    seconds = round(estimated.duration.total_seconds(), 3)
+    value = {"value": seconds, "unit": "s", "system": UCUM, "code": "s"}
+    return [_parameter("expectedDuration", valueDuration=value)]
 
 
-def _entry(name: str, **value: Any) -> dict[str, Any]:  # noqa: ANN401  a FHIR value of any type
+def _parameter(name: str, **value: Any) -> dict[str, Any]:  # noqa: ANN401  any FHIR type
     return {"name": name, **value}

@@ -1,4 +1,4 @@
-"""The door where an export is watched, fetched and ended."""
+"""The route on which an export is polled and ended."""
 
 import math
 import re
@@ -25,8 +25,8 @@ from helios_core.interactions.callers import Caller
 from helios_core.model.jobs import Job, JobProgress, JobStatus
 from helios_core.storage.backends import Backends
 
-LONGEST_WAIT: Final = 30
-"""Seconds between two polls, however long an export takes."""
+MAX_POLL_SECONDS: Final = 30
+"""The longest time a client is told to wait between two polls."""
 
 JSON: Final = "application/json"
 PAGE_NUMBER: Final = re.compile(r"[1-9]\d{0,8}", re.ASCII)
@@ -35,16 +35,16 @@ log = structlog.stdlib.get_logger()
 
 
 class PollLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How often one client may ask about one export."""
+    """How often one client may poll one page of one export's status."""
 
     per_minute: int = 0
-    """0 is without a limit."""
-    most_refused: int = 0
-    """Refusals in a row after which a running export is ended, 0 for never."""
+    """0 means no limit."""
+    max_refused: int = 0
+    """Refused polls in a row that end a running export; 0 means never."""
 
 
 class StatusRoutes:
-    """Answers polls and ends exports (Bulk Data 2.0.0, Bulk Data Status and Delete Request)."""
+    """Responds to polls and ends exports (Bulk Data 2.0.0, Status Request and Delete Request)."""
 
     def __init__(
         self,
@@ -53,17 +53,17 @@ class StatusRoutes:
         *,
         manifests: ManifestRenderer,
         output_ttl: timedelta,
-        polls: PollLimits,
+        poll_limits: PollLimits,
     ) -> None:
         self._backends = backends
         self._guard = guard
         self._manifests = manifests
         self._output_ttl = output_ttl
-        self._polls = polls
-        self._allowance = RateLimiter(polls.per_minute, "polls of this export")
+        self._max_refused = poll_limits.max_refused
+        self._rate_limiter = RateLimiter(poll_limits.per_minute, "polls of this export")
 
     def routes(self) -> list[HTTPRouteHandler]:
-        """Give the doors of one export."""
+        """Return the route of one export's status."""
         path = "/export-status/{job_id:str}"
         return [
             route(path, http_method=READ, status_code=200)(self.poll),
@@ -71,56 +71,69 @@ class StatusRoutes:
         ]
 
     async def poll(self, request: HTTPRequest, job_id: FromPath[str]) -> Response[bytes]:
-        """Tell how far an export is, or give its manifest, or say why it failed."""
+        """Report the progress of an export, its manifest, or why it failed."""
         caller = self._guard.admit(request)
-        number = _page_number(request)
-        # The pages of a manifest may be read in one go, and exports watched side by side.
-        client = (client_address(request), caller.tenant, job_id, number)
+        page = _page_number(request)
+        # Pages may be fetched at once and exports polled side by side: each has its own limit.
+        client = (client_address(request), caller.tenant, job_id, page)
         try:
-            self._allowance.acquire(client)
+            self._rate_limiter.acquire(client)
         except TooManyRequests:
-            if self._allowance.refused(client) == self._polls.most_refused:
-                ended = await self._ended_for_polling(caller, job_id)
+            if self._rate_limiter.refusals(client) == self._max_refused:
+                ended = await self._end_for_polling(caller, job_id)
                 if ended is not None:
                     return ended
             raise
         job = await self._backends.job_store.get(caller.tenant, job_id)
-        answer = await self._answer(job, caller, number)
-        return _separated(answer) if job.request.separate_status else answer
+        response = await self._status(job, caller, page)
+        return _separate_status(response) if job.request.separate_status else response
 
-    async def _ended_for_polling(self, caller: Caller, job_id: str) -> Response[bytes] | None:
-        """End an export, unless it is done: then it costs nothing any more."""
+    async def end(self, request: HTTPRequest, job_id: FromPath[str]) -> Response[bytes]:
+        """End an export at once; its files are removed after the response."""
+        caller = self._guard.admit(request)
+        await self._backends.job_store.cancel(caller.tenant, job_id)
+        log.info("job.cancelled", job_id=job_id)
+        response = EmptyResponse(status=202)
+        response.background = BackgroundTask(self._remove, caller.tenant, job_id)
+        return response
+
+    async def _end_for_polling(self, caller: Caller, job_id: str) -> Response[bytes] | None:
+        """End a running export; return None if it has ended, because it costs nothing then."""
         job = await self._backends.job_store.get(caller.tenant, job_id)
         if not job.status.active:
             return None
         await self._backends.job_store.cancel(caller.tenant, job_id)
         log.warning("job.ended_for_polling", job_id=job_id)
-        text = "This export was asked about far too often and has been ended; begin another one."
-        answer = outcome_response(429, "throttled", text)
-        answer.background = BackgroundTask(self._remove, caller.tenant, job_id)
-        return answer
+        text = "This export was polled far too often and has been ended; start another one."
+        response = outcome_response(429, "throttled", text)
+        response.background = BackgroundTask(self._remove, caller.tenant, job_id)
+        return response
 
-    async def _answer(self, job: Job, caller: Caller, number: int) -> Response[bytes]:
-        match job.status:
-            case JobStatus.COMPLETE:
-                body = await self._manifest(job, caller, number)
-                return Response(body, media_type=JSON, headers=self._expiry(job))
-            case JobStatus.ERROR:
-                return outcome_response(500, "processing", job.failure or "The export failed.")
-            case _:
-                progress = await self._backends.job_store.progress(caller.tenant, job.id)
-                headers = _progress(job, progress, now=datetime.now(UTC))
-                body = await self._manifest(job, caller, number)
-                if not body:
-                    return EmptyResponse(status=202, headers=headers)
-                return Response(body, status_code=202, media_type=JSON, headers=headers)
+    async def _status(self, job: Job, caller: Caller, page: int) -> Response[bytes]:
+        if job.status is JobStatus.ERROR:
+            return outcome_response(500, "processing", job.failure or "The export failed.")
+        complete = job.status is JobStatus.COMPLETE
+        headers = self._expiry(job) if complete else await self._progress(job)
+        manifest = await self._manifest(job, caller, page)
+        status = 200 if complete else 202
+        if manifest is None:
+            return EmptyResponse(status=status, headers=headers)
+        return Response(manifest, status_code=status, media_type=JSON, headers=headers)
 
-    async def _manifest(self, job: Job, caller: Caller, number: int) -> bytes:
-        """Give a page of the manifest, empty as long as it cannot be shown."""
+    async def _progress(self, job: Job) -> dict[str, str]:
+        progress = await self._backends.job_store.progress(job.tenant, job.id)
+        total = max(progress.resources_total, progress.resources_done)
+        text = f"{progress.percent} % ({progress.resources_done:,} of {total:,} resources)"
+        now = datetime.now(UTC)
+        age = max(now - (job.created_at or now), timedelta())
+        return {"Retry-After": str(next_poll_seconds(progress, age=age)), "X-Progress": text}
+
+    async def _manifest(self, job: Job, caller: Caller, page: int) -> bytes | None:
+        """Return a page of the manifest, or None while it must not be shown."""
         if job.status.active and not job.request.partial_manifests:
-            return b""
+            return None
         parts = await self._backends.job_store.parts(caller.tenant, job.id)
-        return await self._manifests.page(job, parts, number, base=caller.base)
+        return await self._manifests.page(job, parts, page, base=caller.base)
 
     def _expiry(self, job: Job) -> dict[str, str]:
         if job.completed_at is None:
@@ -128,36 +141,34 @@ class StatusRoutes:
         expires = job.completed_at.astimezone(UTC) + self._output_ttl
         return {"Expires": format_datetime(expires, usegmt=True)}
 
-    async def end(self, request: HTTPRequest, job_id: FromPath[str]) -> Response[bytes]:
-        """End an export at once; its files go after the answer."""
-        caller = self._guard.admit(request)
-        await self._backends.job_store.cancel(caller.tenant, job_id)
-        log.info("job.cancelled", job_id=job_id)
-        answer = EmptyResponse(status=202)
-        answer.background = BackgroundTask(self._remove, caller.tenant, job_id)
-        return answer
-
     async def _remove(self, tenant: str, job_id: str) -> None:
-        """Remove what an ended export left; the sweeper tries again where this fails."""
+        """Remove what is left of an ended export; if that fails, the sweeper tries again."""
         try:
             await expiry.remove_job(self._backends, tenant, job_id)
         except BackendError as error:
             log.warning("job.removal_failed", job_id=job_id, reason=str(error))
 
 
-def _progress(job: Job, progress: JobProgress, *, now: datetime) -> dict[str, str]:
-    total = max(progress.resources_total, progress.resources_done)
-    text = f"{progress.percent} % ({progress.resources_done:,} of {total:,} resources)"
-    age = max(now - (job.created_at or now), timedelta())
-    return {"Retry-After": str(next_poll_seconds(progress, age=age)), "X-Progress": text}
+def next_poll_seconds(progress: JobProgress, *, age: timedelta) -> int:
+    """
+    Return the seconds until the next poll is worthwhile, from 1 to MAX_POLL_SECONDS.
+
+    That is the time the export probably still needs, but no more than it has run already: the end
+    of a short export is noticed soon, and a long export is not polled needlessly.
+    """
+    seconds = age.total_seconds()
+    if progress.resources_done > 0:
+        remaining = max(progress.resources_total - progress.resources_done, 0)
+        seconds = min(seconds, seconds * remaining / progress.resources_done)
+    return min(max(math.ceil(seconds), 1), MAX_POLL_SECONDS)
 
 
-def _separated(answer: Response[bytes]) -> Response[bytes]:
-    """Let the status speak of the poll, and a header of the export (Bulk Data 3.0.0, Status)."""
-    status = answer.status_code or 200
-    answer.headers["X-Export-Status"] = f"{status} {reason_phrase(status)}"
-    answer.status_code = 200
-    return answer
+def _separate_status(response: Response[bytes]) -> Response[bytes]:
+    """Move the export's status to a header; the status is the poll's (Bulk Data 3.0.0, Status)."""
+    status = response.status_code or 200
+    response.headers["X-Export-Status"] = f"{status} {reason_phrase(status)}"
+    response.status_code = 200
+    return response
 
 
 def _page_number(request: HTTPRequest) -> int:
@@ -169,17 +180,3 @@ def _page_number(request: HTTPRequest) -> int:
             "page is not one whole number from 1; follow the links of the manifest."
         )
     return int(values[0])
-
-
-def next_poll_seconds(progress: JobProgress, *, age: timedelta) -> int:
-    """
-    Give the seconds until the next poll is worth while.
-
-    It is what the export is expected to need still, but never more than it has run already, so
-    that a short export is noticed soon and a long one is not asked about needlessly.
-    """
-    seconds = age.total_seconds()
-    if progress.resources_done > 0:
-        rest = max(progress.resources_total - progress.resources_done, 0)
-        seconds = min(seconds, seconds * rest / progress.resources_done)
-    return min(max(math.ceil(seconds), 1), LONGEST_WAIT)

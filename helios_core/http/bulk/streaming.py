@@ -1,4 +1,4 @@
-"""The bytes of a download on their way from an output store to a client."""
+"""The bytes of a download, from an output store to a client."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -19,27 +19,31 @@ from helios_core.http.ranges import ByteRange
 from helios_core.model.parts import Compression, Part
 from helios_core.storage.output_store import OutputStore
 
+PIECE_BYTES: Final = 1024 * 1024
+"""The most bytes decompressed at once, however well a part is compressed."""
+
 
 class Representation(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the forms a part can be sent in: as it is stored, or decompressed."""
+    """A part as it is sent: with the bytes it is stored with, or decompressed (RFC 9110 §3.2)."""
 
     part: Part
     modified: datetime
+    """Whole seconds, in UTC."""
     decompressed: bool
 
     @property
     def size(self) -> int:
-        """Bytes to send in all."""
+        """Bytes of the representation."""
         return self.part.plain_size if self.decompressed else self.part.size
 
     @property
     def etag(self) -> str:
-        """A strong validator; every form has its own (RFC 9110 §8.8.3.3)."""
+        """A strong validator; the two representations of a part have two (RFC 9110 §8.8.3.3)."""
         return f'"{self.part.digest}-plain"' if self.decompressed else f'"{self.part.digest}"'
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every answer about this form carries."""
+        """The headers of every response with this representation, 304 included."""
         headers = {
             "ETag": self.etag,
             "Last-Modified": format_datetime(self.modified, usegmt=True),
@@ -54,60 +58,56 @@ class Representation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamingBody(ASGIStreamingResponse):
-    """Sends chunks as fast as the client takes them, and closes their source in any case."""
+    """Sends chunks as fast as the client reads them, and closes their source at the end."""
 
     async def send_body(self, send: Send, receive: Receive) -> None:
-        """Send until the last chunk, or until the client leaves."""
-        async with close_at_end(self.iterator):
+        """Send until the last chunk, or until the client disconnects."""
+        async with _closing(self.iterator):
             await super().send_body(send, receive)
 
 
-async def stream_part(
-    outputs: OutputStore, form: Representation, span: ByteRange
-) -> AsyncGenerator[bytes]:
-    """Stream a span of a representation."""
-    key = form.part.key
-    if form.decompressed:
-        stored, start = outputs.read(key), span.start
-    else:
-        stored, start = outputs.read(key, start=span.start, end=span.end), 0
-    source = gunzip_chunks(stored) if form.decompressed else stored
-    chunks = slice_chunks(source, start=start, length=span.length)
-    async with close_at_end(stored), close_at_end(source), close_at_end(chunks):
-        async for chunk in chunks:
-            yield chunk
-
-
 async def start_stream(chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Wait for the first chunk, so that a part that is gone is told while it still can be."""
+    """
+    Read the first chunk, then return a stream of all of them.
+
+    A part that is gone raises here, while the response can still be an error.
+    """
     first = await anext(chunks, b"")
 
-    async def rest() -> AsyncGenerator[bytes]:
-        async with close_at_end(chunks):
+    async def stream() -> AsyncGenerator[bytes]:
+        async with _closing(chunks):
             yield first
             async for chunk in chunks:
                 yield chunk
 
-    return rest()
+    return stream()
 
 
-@asynccontextmanager
-async def close_at_end(chunks: object) -> AsyncIterator[None]:
-    """Close a stream at the end where it can be closed; left to itself it might stay open long."""
-    try:
-        yield
-    finally:
-        if isinstance(chunks, AsyncGenerator):
-            await chunks.aclose()
+async def stream_part(
+    output_store: OutputStore, representation: Representation, byte_range: ByteRange
+) -> AsyncGenerator[bytes]:
+    """
+    Yield a range of a representation.
 
-
-PIECE_BYTES: Final = 1024 * 1024
-"""Decompressed bytes given at once, however well the part compresses."""
+    Raises:
+        BackendError: The stored part is missing, damaged or too short.
+    """
+    key, start = representation.part.key, byte_range.start
+    if representation.decompressed:
+        stored = output_store.read(key)
+        source: AsyncIterator[bytes] = gunzip_chunks(stored)
+    else:
+        source = stored = output_store.read(key, start=start, end=byte_range.end)
+        start = 0
+    chunks = slice_chunks(source, start=start, length=byte_range.length)
+    async with _closing(stored), _closing(source), _closing(chunks):
+        async for chunk in chunks:
+            yield chunk
 
 
 async def gunzip_chunks(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     """
-    Decompress a gzip stream in a thread, in pieces of bounded size.
+    Decompress a gzip stream in a thread, in pieces of at most PIECE_BYTES.
 
     Raises:
         BackendError: The stream is damaged or ends too early.
@@ -131,10 +131,11 @@ async def slice_chunks(
     chunks: AsyncIterator[bytes], *, start: int, length: int
 ) -> AsyncGenerator[bytes]:
     """
-    Give exactly `length` bytes of a stream, from `start` on.
+    Yield exactly `length` bytes of a stream, from the offset `start`.
 
     Raises:
-        BackendError: The stream ends earlier; what was given so far must not pass for the whole.
+        BackendError: The stream ends earlier. Then the response must break off, so that the client
+            does not take it for complete.
     """
     async for chunk in chunks:
         piece = chunk[start : start + length] if start or len(chunk) > length else chunk
@@ -146,3 +147,13 @@ async def slice_chunks(
             return
     if length:
         raise BackendError(f"A stored part is {length} bytes shorter than it was published.")
+
+
+@asynccontextmanager
+async def _closing(chunks: object) -> AsyncIterator[None]:
+    """Close a stream at the end, if it can be closed; garbage collection might come much later."""
+    try:
+        yield
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()

@@ -81,7 +81,7 @@ async def binary_response(
         NotAcceptable: Its data is not base64, so that only the resource can be returned.
     """
     headers = version_headers(stored.version_id, stored.last_updated) | SAFE
-    if is_not_modified(request.headers.get("if-none-match"), headers["ETag"]):
+    if is_not_modified(request.headers.getall("if-none-match", []), headers["ETag"]):
         return Response(None, status_code=304, headers=headers)
     encoded = binary.data or binary.content or ""
     try:

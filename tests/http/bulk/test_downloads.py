@@ -81,7 +81,7 @@ async def test_any_accept_gets_the_file(client, file, accept):
     assert response.headers["content-type"] == "application/fhir+ndjson"
 
 
-async def test_head_tells_everything_but_the_bytes(client, file, plain):
+async def test_head_has_everything_but_the_bytes(client, file, plain):
     headers = {"Accept-Encoding": "identity"}
 
     head, get = [await client.request(m, file, headers=headers) for m in ("HEAD", "GET")]
@@ -91,7 +91,7 @@ async def test_head_tells_everything_but_the_bytes(client, file, plain):
 
 
 @pytest.mark.parametrize(
-    ("asked", "wanted"),
+    ("requested", "wanted"),
     [
         ("0-0", slice(0, 1)),
         ("5-99", slice(5, 100)),
@@ -100,8 +100,8 @@ async def test_head_tells_everything_but_the_bytes(client, file, plain):
         ("9-999999999", slice(9, None)),
     ],
 )
-async def test_a_range_is_exactly_those_bytes(client, file, plain, asked, wanted):
-    headers = {"Accept-Encoding": "identity", "Range": f"bytes={asked}"}
+async def test_a_range_is_exactly_those_bytes(client, file, plain, requested, wanted):
+    headers = {"Accept-Encoding": "identity", "Range": f"bytes={requested}"}
 
     response = await client.get(file, headers=headers)
 
@@ -111,7 +111,7 @@ async def test_a_range_is_exactly_those_bytes(client, file, plain, asked, wanted
     assert response.headers["content-length"] == str(end - first)
 
 
-async def test_a_range_of_a_compressed_answer_counts_compressed_bytes(client, file):
+async def test_a_range_of_a_compressed_response_counts_compressed_bytes(client, file):
     async def raw(**headers):
         async with client.stream("GET", file, headers=headers) as response:
             return b"".join([chunk async for chunk in response.aiter_raw()])
@@ -122,9 +122,9 @@ async def test_a_range_of_a_compressed_answer_counts_compressed_bytes(client, fi
     assert rest == whole[10:]
 
 
-@pytest.mark.parametrize("asked", ["bytes=999999999-", "bytes=-0"])
-async def test_a_range_behind_the_end_is_416(client, file, plain, outcome, asked):
-    headers = {"Accept-Encoding": "identity", "Range": asked}
+@pytest.mark.parametrize("requested", ["bytes=999999999-", "bytes=-0"])
+async def test_a_range_behind_the_end_is_416(client, file, plain, outcome, requested):
+    headers = {"Accept-Encoding": "identity", "Range": requested}
 
     response = await client.get(file, headers=headers)
 
@@ -132,16 +132,18 @@ async def test_a_range_behind_the_end_is_416(client, file, plain, outcome, asked
     assert response.headers["content-range"] == f"bytes */{len(plain)}"
 
 
-@pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "lines=1-2", "bytes=9-5", "bytes=-", "x"])
-async def test_a_range_that_is_not_served_gets_the_whole(client, file, plain, asked):
-    headers = {"Accept-Encoding": "identity", "Range": asked}
+@pytest.mark.parametrize("requested", ["bytes=0-1,5-6", "lines=1-2", "bytes=9-5", "bytes=-", "x"])
+async def test_a_range_that_is_not_served_gets_the_whole_file(client, file, plain, requested):
+    headers = {"Accept-Encoding": "identity", "Range": requested}
 
     response = await client.get(file, headers=headers)
 
     assert (response.status_code, response.content) == (200, plain)
 
 
-async def test_a_resumed_download_is_the_rest_of_the_same_bytes_or_the_whole(client, file, plain):
+async def test_a_resumed_download_is_the_rest_of_the_same_bytes_or_all_of_them(
+    client, file, plain
+):
     headers = {"Accept-Encoding": "identity", "Range": "bytes=100-"}
     known = (await client.head(file, headers={"Accept-Encoding": "identity"})).headers
 
@@ -215,15 +217,15 @@ async def test_a_part_that_is_gone_is_our_fault_and_says_no_more(site, file, out
 @pytest.mark.parametrize("coding", ["gzip", "identity"])
 async def test_a_download_that_breaks_is_never_taken_for_whole(live, compression, coding):
     """TR-65"""
-    site = await live(outputs=Shrunk())
+    site = await live(output_store=Shrunk())
     await site.put(*({"resourceType": "Patient", "id": f"p{n}"} for n in range(NUMBER)))
     manifest = await site.manifest(limits={"compression": compression})
     [file] = manifest["output"]
 
     headers = {"Accept-Encoding": coding, "Connection": "close"}
-    answer = await raw_get(file["url"], headers)
+    response = await raw_get(file["url"], headers)
 
-    head, _, body = answer.partition(b"\r\n\r\n")
+    head, _, body = response.partition(b"\r\n\r\n")
     promised = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
     refused = head.startswith(b"HTTP/1.1 500")
     assert refused or len(body) < promised

@@ -52,7 +52,7 @@ async def nothing_started(site):
     return await site.backends.job_store.claim("w", lease_for=LEASE, max_attempts=3) is None
 
 
-async def test_a_dry_run_tells_how_much_there_is_and_starts_nothing(site, group):
+async def test_a_dry_run_estimates_how_much_there_is_and_starts_nothing(site, group):
     parameters = await estimated(site)
 
     assert values(parameters, "accepted") == [True]
@@ -90,7 +90,7 @@ async def test_as_many_files_are_announced_as_there_will_be(open_site):
     assert announced == [len(manifest["output"])] == [3]
 
 
-async def test_everything_that_would_be_refused_is_told_at_once(site, outcome):
+async def test_everything_that_would_be_refused_is_reported_at_once(site, outcome):
     query = "_dryRun=true&_type=Nonsense&_since=yesterday&bogus=1"
 
     parameters = await estimated(site, f"/$export?{query}")
@@ -102,7 +102,7 @@ async def test_everything_that_would_be_refused_is_told_at_once(site, outcome):
     outcome(await site.client.get(f"/$export?{query[13:]}", headers=ASYNC), 400)
 
 
-async def test_what_would_be_refused_of_a_body_is_told_too(site):
+async def test_what_would_be_refused_of_a_body_is_reported_too(site):
     body = {
         "resourceType": "Parameters",
         "parameter": [
@@ -118,7 +118,7 @@ async def test_what_would_be_refused_of_a_body_is_told_too(site):
     assert [reason.split(" ")[0].strip(":") for reason in refused] == ["_since", "patient"]
 
 
-async def test_patients_who_are_not_there_are_told(site):
+async def test_patients_who_are_not_there_are_reported(site):
     body = {
         "resourceType": "Parameters",
         "parameter": [
@@ -133,7 +133,7 @@ async def test_patients_who_are_not_there_are_told(site):
     assert "no Patient stored" in reason
 
 
-async def test_what_would_be_ignored_is_told(site, group):
+async def test_what_would_be_ignored_is_reported(site, group):
     headers = {"Prefer": "respond-async, handling=lenient"}
 
     response = await site.client.get("/$export?_dryRun=true&bogus=1", headers=headers)
@@ -146,7 +146,7 @@ async def test_what_would_be_ignored_is_told(site, group):
 
 
 @pytest.mark.parametrize("prefer", ["", "handling=never"])
-async def test_a_header_that_would_be_refused_is_told(site, prefer):
+async def test_a_header_that_would_be_refused_is_reported(site, prefer):
     response = await site.client.get("/$export?_dryRun=true&bogus=1", headers={"Prefer": prefer})
 
     reasons = values(response.json()["parameter"], "refused")
@@ -180,7 +180,7 @@ async def test_the_expected_duration_follows_the_latest_exports(site, group):
     assert half == {"value": 4, **DURATION}
 
 
-async def test_an_answer_says_that_filters_are_not_counted_in(site, group):
+async def test_an_estimate_says_that_filters_are_not_counted_in(site, group):
     path = "/$export?_dryRun=true&_typeFilter=Patient%3Factive%3Dtrue&_elements=id"
 
     narrowed, whole = await estimated(site, path), await estimated(site)

@@ -27,7 +27,7 @@ class SigningStore(MemoryOutputStore):
 @pytest.fixture
 async def signing_site(open_site):
     async def signing_site(**settings):
-        site = await open_site(Settings(**settings), outputs=SigningStore())
+        site = await open_site(Settings(**settings), output_store=SigningStore())
         await site.put(*PATIENTS)
         return site
 
@@ -64,8 +64,8 @@ async def test_with_a_required_token_this_server_sends_the_files(signing_site):
 
     assert manifest["requiresAccessToken"] is True
     [file] = manifest["output"]
-    answer = await site.client.get(file["url"], headers={"Range": "bytes=0-9"})
-    assert answer.status_code == 206
+    response = await site.client.get(file["url"], headers={"Range": "bytes=0-9"})
+    assert response.status_code == 206
     assert site.backends.output_store.signed == 0
 
 
@@ -124,12 +124,12 @@ async def test_a_page_that_was_shown_keeps_its_files(signing_site):
     assert first == second
 
 
-async def test_a_manifest_that_cannot_be_signed_is_asked_for_again_later(open_site, outcome):
+async def test_a_manifest_that_cannot_be_signed_can_be_polled_again_later(open_site, outcome):
     class Unable(SigningStore):
         async def signed_urls(self, keys, *, valid_for):
             raise BackendUnavailable("there are no credentials")
 
-    site = await open_site(outputs=Unable())
+    site = await open_site(output_store=Unable())
     await site.put(*PATIENTS)
     location = await site.kick_off()
     await site.finish(location)

@@ -26,7 +26,7 @@ async def group(site):
 
 @pytest.mark.parametrize("path", [*PATHS, *(path.replace("$", "%24") for path in PATHS)])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_every_level_has_a_door_for_get_and_post(site, group, path, method):
+async def test_every_level_has_a_route_for_get_and_post(site, group, path, method):
     """B2-KO-01, B2-KO-02, B2-KO-05, B2-KO-06, B2-KO-07, B2-KO-17, B2-KO-18, B2-KO-19, TR-06"""
     options = {"json": PARAMETERS} if method == "POST" else {}
 
@@ -67,7 +67,7 @@ async def test_several_prefer_lines_count_together(client):
     assert response.status_code == 202
 
 
-async def test_a_missing_group_is_told_before_there_is_a_job(client, outcome):
+async def test_a_missing_group_is_reported_before_there_is_a_job(client, outcome):
     """B2-KO-20, TR-29"""
     response = await client.get("/Group/none/$export", headers={"Prefer": "respond-async"})
 
@@ -131,13 +131,13 @@ async def raw_kick_off(site, target):
         "Prefer: respond-async\r\nConnection: close\r\n\r\n"
     )
     writer.write(request.encode())
-    answer = (await reader.read()).decode()
+    response = (await reader.read()).decode()
     writer.close()
     await writer.wait_closed()
-    assert answer.startswith("HTTP/1.1 202"), answer
+    assert response.startswith("HTTP/1.1 202"), response
     [location] = [
         line.partition(": ")[2]
-        for line in answer.split("\r\n")
+        for line in response.split("\r\n")
         if line.lower().startswith("content-location")
     ]
     return location

@@ -56,7 +56,7 @@ class Running:
 @pytest.fixture
 async def running(open_site):
     """Give exports whose every resource is a part of its own, five to a shard."""
-    site = await open_site(outputs=Gate())
+    site = await open_site(output_store=Gate())
     stop = asyncio.Event()
     options = WorkerOptions(
         idle=timedelta(milliseconds=2), limits=PartLimits(part_rows=1, batch_rows=1)
@@ -218,15 +218,15 @@ SEPARATE = {"Prefer": "respond-async, separate-export-status"}
 
 async def test_a_kick_off_says_which_preferences_were_applied(client):
     """B3-02"""
-    asked = await client.get("/$export", headers=SEPARATE)
+    separate = await client.get("/$export", headers=SEPARATE)
     plain = await client.get("/$export", headers={"Prefer": "respond-async"})
 
-    assert asked.headers["preference-applied"] == "respond-async, separate-export-status"
+    assert separate.headers["preference-applied"] == "respond-async, separate-export-status"
     assert "preference-applied" not in plain.headers
 
 
-async def test_a_separate_status_is_told_in_a_header(site):
-    """B3-03: the status of an answer is that of the poll."""
+async def test_a_separate_status_is_sent_in_a_header(site):
+    """B3-03: the status of a response is that of the poll."""
     await site.put({"resourceType": "Patient", "id": "p1"})
     location = await site.kick_off(headers=SEPARATE)
 
@@ -241,7 +241,7 @@ async def test_a_separate_status_is_told_in_a_header(site):
     assert complete.json()["output"][0]["type"] == "Patient"
 
 
-async def test_a_failure_is_told_in_a_header_too(site):
+async def test_a_failure_is_sent_in_a_header_too(site):
     """B3-03"""
     await site.put({"resourceType": "Patient", "id": "p1"})
     location = await site.kick_off(headers=SEPARATE)

@@ -107,9 +107,9 @@ async def test_elements_of_a_patient(ward):
 )
 async def test_what_means_nothing_is_refused_before_there_is_a_job(ward, outcome, query):
     """B2-P-17, B2-P-32, B2-P-33, B3-10"""
-    answer = await ward.client.get(f"/$export?{query}", headers={"Prefer": "respond-async"})
+    response = await ward.client.get(f"/$export?{query}", headers={"Prefer": "respond-async"})
 
-    issue = outcome(answer, 400)
+    issue = outcome(response, 400)
     assert query.partition("=")[0] in issue["diagnostics"] or "_typeFilter" in issue["diagnostics"]
 
 

@@ -100,7 +100,7 @@ async def test_deletions_since_the_last_export_are_listed(site):
 
 async def test_a_failed_export_says_why_again_and_again(open_site, outcome):
     """B2-ST-07, B2-ST-08, B2-ST-09, TR-36"""
-    site = await open_site(outputs=Full())
+    site = await open_site(output_store=Full())
     await site.put(PATIENT)
     location = await site.kick_off()
     await site.finish(location)
@@ -139,7 +139,7 @@ async def test_a_running_export_can_be_deleted(site, outcome):
 
 
 async def test_files_that_cannot_be_removed_are_left_to_the_sweeper(open_site, outcome):
-    site = await open_site(outputs=Stubborn())
+    site = await open_site(output_store=Stubborn())
     await site.put(PATIENT)
     location = await site.kick_off()
     await site.finish(location)

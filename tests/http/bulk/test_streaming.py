@@ -32,7 +32,7 @@ class Watched(MemoryOutputStore):
 @pytest.fixture
 async def download(live):
     """Begin a large download whose client has read nothing but the head."""
-    site = await live(outputs=Watched())
+    site = await live(output_store=Watched())
     text = "x" * RESOURCE_BYTES
     for number in range(RESOURCES):
         await site.put({"resourceType": "Patient", "id": f"p{number}", "name": [{"text": text}]})

@@ -1,0 +1,186 @@
+"""Read the settings of what plugins describe, and open what they add to the backends."""
+
+import asyncio
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import msgspec
+
+from helios_core.config.environment import describe_variables, read_variables
+from helios_core.config.plugins import InstalledPlugin
+from helios_core.errors import BrokenPlugin, ConfigurationError, HeliosError
+from helios_core.storage.backends import Backends, Descriptor, OpenedHealthChecks, OpenedRoutes
+from helios_core.storage.extensions import (
+    HealthExtension,
+    ObserverExtension,
+    RouteExtension,
+    TransformExtension,
+)
+from helios_core.storage.observers import JobAnnouncer
+from helios_core.storage.transforms import OpenedTransform, Transforms
+
+E = TypeVar("E", bound=Descriptor)
+
+_CHECK_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+class SelectedExtension(msgspec.Struct, frozen=True, kw_only=True):
+    """An extension of a selected plugin, with its settings."""
+
+    origin: InstalledPlugin
+    extension: Descriptor
+    settings: Any
+
+
+def read_descriptor_settings(
+    origin: InstalledPlugin, descriptor: Descriptor, environ: Mapping[str, str]
+) -> tuple[Any, list[str]]:
+    """Return the settings that a descriptor asks for, None with one sentence for each problem."""
+    known = describe_variables(descriptor.settings, plugin=origin.name)
+    values, problems = read_variables(known, environ)
+    if problems:
+        return None, problems
+    try:
+        return descriptor.settings(**values), []
+    except (ValueError, ConfigurationError) as error:
+        return None, [f"the settings of {origin} do not go together: {error}"]
+
+
+async def open_transforms(
+    stack: AsyncExitStack, selected: Sequence[SelectedExtension], *, time_limit: timedelta
+) -> Transforms:
+    """
+    Open the transforms; `time_limit` is that of `Transforms`.
+
+    Raises:
+        ConfigurationError: One of them refuses to open.
+    """
+    opened = list[OpenedTransform]()
+    for each, extension in _of_kind(selected, TransformExtension):
+        transform = await _enter(stack, each, extension.open, each.settings)
+        if not isinstance(transform, extension.implementation):
+            raise BrokenPlugin(
+                f"{each.origin} opens a transform that is not a "
+                f"{extension.implementation.__name__}, as its descriptor says"
+            )
+        opened.append(
+            OpenedTransform(plugin=each.origin.name, transform=transform, effect=extension.effect)
+        )
+    return Transforms(opened, time_limit=time_limit)
+
+
+async def open_observers(
+    stack: AsyncExitStack,
+    selected: Sequence[SelectedExtension],
+    backends: Backends,
+    announcer: JobAnnouncer,
+    *,
+    drain: timedelta,
+) -> None:
+    """
+    Open the observers and pass them what is announced; closing each may take `drain`.
+
+    Raises:
+        ConfigurationError: One of them refuses to open.
+    """
+    for each, extension in _of_kind(selected, ObserverExtension):
+        observer = await _enter(stack, each, extension.open, each.settings, backends)
+        if not callable(observer):
+            raise BrokenPlugin(f"{each.origin} opens an observer that cannot be called")
+        await stack.enter_async_context(
+            announcer.observed_by(
+                each.origin.name, observer, time_limit=extension.time_limit, drain=drain
+            )
+        )
+
+
+async def open_routes(
+    stack: AsyncExitStack, selected: Sequence[SelectedExtension], backends: Backends
+) -> list[OpenedRoutes]:
+    """
+    Open the routes; what they show of the backends is shown to clients.
+
+    Raises:
+        ConfigurationError: One of them refuses to open.
+    """
+    return [
+        OpenedRoutes(
+            plugin=each.origin.name,
+            handlers=await _enter(stack, each, extension.open, each.settings, backends),
+            public=extension.public,
+        )
+        for each, extension in _of_kind(selected, RouteExtension)
+    ]
+
+
+async def open_health_checks(
+    stack: AsyncExitStack, selected: Sequence[SelectedExtension], backends: Backends
+) -> list[OpenedHealthChecks]:
+    """
+    Open the health checks.
+
+    Raises:
+        ConfigurationError: One of them refuses to open, or opens something else.
+    """
+    opened = list[OpenedHealthChecks]()
+    for each, extension in _of_kind(selected, HealthExtension):
+        checks = await _enter(stack, each, extension.open, each.settings, backends)
+        if not isinstance(checks, Mapping) or not checks:
+            raise BrokenPlugin(f"{each.origin} opens no health checks by name")
+        for name, check in checks.items():
+            _check_health_check(each.origin, name, check)
+        opened.append(
+            OpenedHealthChecks(
+                plugin=each.origin.name, checks=dict(checks), time_limit=extension.time_limit
+            )
+        )
+    return opened
+
+
+def is_asynchronous(function: object) -> bool:
+    """Return whether calling an object runs it as a coroutine and so cannot block the loop."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  its kind is asked for, not its presence
+    )
+
+
+def _check_health_check(
+    origin: InstalledPlugin, name: object, check: Callable[[], Awaitable[object]]
+) -> None:
+    if not isinstance(name, str) or not _CHECK_NAME.fullmatch(name):
+        raise BrokenPlugin(
+            f"{origin} names a health check {name!r}; a name is lower-case letters, digits and "
+            "hyphens between them"
+        )
+    if not is_asynchronous(check):
+        raise BrokenPlugin(
+            f"{origin} has a health check {name} that is not asynchronous; define it with async "
+            "def, and call what blocks with helios_core.in_thread"
+        )
+
+
+def _of_kind(
+    selected: Sequence[SelectedExtension], kind: type[E]
+) -> list[tuple[SelectedExtension, E]]:
+    return [(each, each.extension) for each in selected if isinstance(each.extension, kind)]
+
+
+async def _enter(
+    stack: AsyncExitStack,
+    selected: SelectedExtension,
+    opener: Callable[..., Any],
+    *arguments: object,
+) -> Any:  # noqa: ANN401  whatever the plugin opens
+    try:
+        return await stack.enter_async_context(opener(*arguments))
+    except (HeliosError, asyncio.CancelledError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise ConfigurationError(
+            f"{selected.origin} cannot open its {type(selected.extension).__name__}: "
+            f"{type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,131 @@
+"""
+Extensions: how a plugin describes what it adds to the server beside backends.
+
+Whatever an extension opens is opened after the backends, in the order of `HFS_PLUGINS`, and closed
+before them in reverse. A plugin may offer one of each kind.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
+
+from helios_core.model.jobs import Job
+from helios_core.storage.backends import Backends, Descriptor
+from helios_core.storage.transforms import Transform, TransformEffect
+
+T = TypeVar("T")
+
+
+class CommandHost(Protocol):
+    """What the server does for a command of a plugin."""
+
+    def settings(self) -> Any:  # noqa: ANN401  an instance of the extension's `settings`
+        """
+        Read the extension's settings.
+
+        Raises:
+            ConfigurationError: One is missing or unreadable.
+        """
+        ...
+
+    def open_backends(self) -> AbstractAsyncContextManager[Backends]:
+        """
+        Open what the configuration selects, as a worker does.
+
+        Raises:
+            ConfigurationError: The configuration is wrong.
+            BackendUnavailable: A backend cannot be reached.
+        """
+        ...
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run asynchronous work to its end and return its result."""
+        ...
+
+
+class CommandExtension(Descriptor, frozen=True, kw_only=True):
+    """
+    A command of `helios` under the plugin's name: `helios NAME …`.
+
+    C1  The command is there for every plugin named in `HFS_PLUGINS`, and helps itself: it and each
+        of its subcommands and options has a help text.
+    C2  `--help` works without any setting; settings are read and backends opened by what runs.
+    C3  A wrong configuration ends a command with exit code 2 and a sentence.
+    """
+
+    command: Callable[[CommandHost], Any]
+    """Takes the host, returns a `click.Command`, which may be a group."""
+
+
+class RouteExtension(Descriptor, frozen=True, kw_only=True):
+    """
+    HTTP routes under the plugin's own prefix, `/_plugins/NAME`.
+
+    R1  Every handler is an asynchronous HTTP route handler of Litestar.
+    R2  None of them has an error handler or a body limit of its own: errors are OperationOutcomes
+        and bodies are limited as at every other address.
+    R3  A route without parameters answers a GET within the time a client waits, and not with 5xx.
+    R4  Requests are answered side by side: one that waits keeps no other waiting.
+    """
+
+    open: Callable[[Any, Backends], AbstractAsyncContextManager[Sequence[Any]]]
+    """
+    Takes an instance of `settings` and the opened backends, yields the route handlers.
+
+    Their data provider shows resources as clients may see them: transformed, and read-only.
+    """
+    public: bool
+    """
+    Whether everybody may call the routes. Otherwise callers need whatever authorisation the
+    server is configured for; this release has none, so that everybody may.
+    """
+
+
+class HealthExtension(Descriptor, frozen=True, kw_only=True):
+    """
+    Checks that `/health` and `/_readiness` run along with those of the backends.
+
+    H1  There is at least one, and each has a name of lower-case letters, digits and hyphens.
+    H2  A check returns if all is well, and raises if not; it changes nothing.
+    H3  A check ends when it is cancelled.
+    H4  A check may run again right after it has ended, however it ended.
+    """
+
+    open: Callable[
+        [Any, Backends], AbstractAsyncContextManager[Mapping[str, Callable[[], Awaitable[object]]]]
+    ]
+    """Takes an instance of `settings` and the opened backends, yields the checks by name."""
+    time_limit: timedelta = timedelta(seconds=2)
+    """How long each check may take; above 0, at most 5 seconds."""
+
+
+class TransformExtension(Descriptor, frozen=True, kw_only=True):
+    """A transform of resources on their way out; its clauses are those of `Transform`."""
+
+    implementation: type[Transform]
+    """The class of what `open` yields; it may be one that `SupportsRenaming`."""
+    open: Callable[[Any], AbstractAsyncContextManager[Transform]]
+    """Takes an instance of `settings`, yields the transform; every worker process opens one."""
+    effect: TransformEffect
+    """What it does to resources."""
+
+
+Observer = Callable[[Job], Awaitable[None] | None]
+"""Takes a job that has changed; asynchronous, or called in a thread of its own."""
+
+
+class ObserverExtension(Descriptor, frozen=True, kw_only=True):
+    """
+    An observer of jobs: called when one is accepted or reaches a final status.
+
+    V1  A job in any status is taken, also of a tenant never heard of before.
+    V2  The same job may come twice, and events may be lost when a process is killed.
+    V3  An asynchronous observer ends when it is cancelled.
+    V4  Leaving the context leaves nothing running.
+    """
+
+    open: Callable[[Any, Backends], AbstractAsyncContextManager[Observer]]
+    """Takes an instance of `settings` and the opened backends, yields the observer."""
+    time_limit: timedelta = timedelta(seconds=30)
+    """How long one call may take; above 0."""

@@ -1,0 +1,167 @@
+"""Call code of plugins so that it can neither stop the event loop nor end the process."""
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from traceback import extract_tb
+from typing import Any, ParamSpec, TypeVar
+
+from helios_core.errors import HeliosError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_abandoned = set[asyncio.Future[Any]]()
+"""Calls that did not end in time; a reference keeps them from being collected half way."""
+
+
+class Overdue(Exception):
+    """A call took longer than it may."""
+
+    def __init__(self, call: asyncio.Future[Any]) -> None:
+        super().__init__()
+        self.call = call
+        """The call itself; it is done once it has really ended."""
+
+
+async def call_within(
+    limit: timedelta, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """
+    Return the result of an asynchronous call that may take so long.
+
+    A call that is late is cancelled and not waited for: it may ignore that. What it raises is an
+    `Exception` in any case, since SystemExit in a task would end the event loop.
+
+    Raises:
+        Overdue: The call is late.
+    """
+    call = asyncio.ensure_future(_only_exceptions(function, *args, **kwargs))
+    try:
+        await asyncio.wait({call}, timeout=limit.total_seconds())
+        if call.done():
+            return _result_of(call)
+    finally:
+        abandon(call)
+    raise Overdue(call)
+
+
+def abandon(call: asyncio.Future[Any]) -> None:
+    """Cancel a call without waiting for its end; do nothing if it has ended."""
+    if call.done():
+        return
+    call.cancel()
+    _abandoned.add(call)
+    call.add_done_callback(_forget)
+
+
+def start_thread(
+    function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> "asyncio.Future[T]":
+    """
+    Start a blocking call in a thread of its own, and return the future of its result.
+
+    Unlike a thread of a pool, it is waited for neither by the end of the loop nor by that of the
+    process, and keeps no other call waiting if it never returns. Cancelling the future leaves it
+    running.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    call = partial(contextvars.copy_context().run, partial(function, *args, **kwargs))
+
+    def run() -> None:
+        try:
+            settle = partial(_set_result, future, call())
+        except BaseException as error:  # noqa: BLE001  whatever it is, it ends this call only
+            settle = partial(_set_exception, future, _as_exception(error))
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle)
+
+    threading.Thread(target=run, name="plugin", daemon=True).start()
+    return future
+
+
+class ThreadSlots:
+    """Starts blocking calls in threads, at most so many at once; one that hangs keeps its slot."""
+
+    def __init__(self, size: int) -> None:
+        self._free = asyncio.Semaphore(size)
+
+    async def run(
+        self, limit: timedelta, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """
+        Return the result of a blocking call that may take so long, the wait for a slot included.
+
+        Raises:
+            Overdue: The call is late. Its thread is left to itself.
+        """
+        return await call_within(limit, self._run, partial(function, *args, **kwargs))
+
+    async def _run(self, function: Callable[[], T]) -> T:
+        await self._free.acquire()
+        try:
+            running = start_thread(function)
+        except BaseException:
+            self._free.release()
+            raise
+        running.add_done_callback(lambda _: self._free.release())
+        # Shielded, so that the future ends when the thread does and not when nobody waits.
+        return await asyncio.shield(running)
+
+
+def reason_for_log(error: BaseException) -> str:
+    """Return the message of one of our errors; that of any other may hold what no log must."""
+    return str(error) if isinstance(error, HeliosError) else ""
+
+
+def frames_of(error: BaseException) -> list[str]:
+    """Return where an error was raised, outermost first, without the values of variables."""
+    return [
+        f"{frame.filename}:{frame.lineno} {frame.name}"
+        for frame in extract_tb(error.__traceback__)
+    ]
+
+
+async def _only_exceptions(
+    function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    try:
+        return await function(*args, **kwargs)
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        raise _as_exception(error) from error
+
+
+def _result_of(call: "asyncio.Future[T]") -> T:
+    if call.cancelled():
+        raise RuntimeError("the call cancelled itself")
+    return call.result()
+
+
+def _as_exception(error: BaseException) -> Exception:
+    # A future takes no StopIteration; asyncio passes SystemExit on to whoever runs the loop.
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return RuntimeError(f"the call raised {type(error).__name__}")
+
+
+def _set_result(future: "asyncio.Future[T]", result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _set_exception(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _forget(call: asyncio.Future[Any]) -> None:
+    _abandoned.discard(call)
+    if not call.cancelled():
+        call.exception()  # looked at, so that asyncio does not log it as never retrieved

@@ -1,0 +1,116 @@
+"""Observers of jobs: each is called in its own time, and whatever it does holds nobody up."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import structlog
+
+from helios_core.model.jobs import Job
+from helios_core.storage.extensions import Observer
+from helios_core.storage.isolation import (
+    Overdue,
+    abandon,
+    call_within,
+    frames_of,
+    reason_for_log,
+    start_thread,
+)
+
+MAX_WAITING = 1000
+"""How many jobs wait for one observer at most; more are dropped."""
+
+log = structlog.stdlib.get_logger()
+
+
+class JobAnnouncer:
+    """Passes jobs to the observers of a process."""
+
+    def __init__(self) -> None:
+        self._queues = list["_ObserverQueue"]()
+
+    def announce(self, job: Job) -> None:
+        """Pass a job to every observer, and return without waiting for any of them."""
+        for queue in self._queues:
+            queue.put(job)
+
+    @asynccontextmanager
+    async def observed_by(
+        self, plugin: str, observer: Observer, *, time_limit: timedelta, drain: timedelta
+    ) -> AsyncIterator[None]:
+        """Pass jobs to an observer within the context; its end waits for calls, up to `drain`."""
+        queue = _ObserverQueue(plugin, observer, time_limit)
+        self._queues.append(queue)
+        try:
+            yield
+        finally:
+            self._queues.remove(queue)
+            await queue.close(drain)
+
+
+class _ObserverQueue:
+    """The jobs that wait for one observer, and the task that calls it for one at a time."""
+
+    def __init__(self, plugin: str, observer: Observer, time_limit: timedelta) -> None:
+        self._plugin = plugin
+        self._observer = observer
+        self._time_limit = time_limit
+        self._waiting = asyncio.Queue[Job | None](MAX_WAITING + 1)  # the last place is the end's
+        self._calling = asyncio.ensure_future(self._call_for_each())
+
+    def put(self, job: Job) -> None:
+        if self._waiting.qsize() >= MAX_WAITING:
+            log.error("observer.overrun", plugin=self._plugin, job_id=job.id)
+        else:
+            self._waiting.put_nowait(job)
+
+    async def close(self, drain: timedelta) -> None:
+        """Wait for the calls to end, but not longer than `drain`."""
+        self._waiting.put_nowait(None)
+        await asyncio.wait({self._calling}, timeout=drain.total_seconds())
+        if not self._calling.done():
+            left = self._waiting.qsize()  # the one it is called for, and not the end
+            log.error("observer.undelivered", plugin=self._plugin, jobs=left)
+        abandon(self._calling)
+
+    async def _call_for_each(self) -> None:
+        while (job := await self._waiting.get()) is not None:
+            await self._call(job)
+
+    async def _call(self, job: Job) -> None:
+        # An asynchronous observer gives back an awaitable at once; a thread costs it little.
+        thread: asyncio.Future[object] = start_thread(self._observer, job)
+        failure: Exception | None = None
+        try:
+            await call_within(self._time_limit, _end_of, thread)
+        except Overdue as overdue:
+            await self._wait_for(job, overdue.call, thread)
+        except Exception as error:  # noqa: BLE001  a foreign observer may raise anything
+            failure = error
+        if failure is not None:
+            log.error(
+                "observer.failed",
+                plugin=self._plugin,
+                job_id=job.id,
+                error=type(failure).__name__,
+                reason=reason_for_log(failure),
+                where=frames_of(failure),
+            )
+
+    async def _wait_for(self, job: Job, *running: "asyncio.Future[object]") -> None:
+        """Wait until a late call has ended: nothing can end a thread, and there must be one."""
+        log.error(
+            "observer.overdue",
+            plugin=self._plugin,
+            job_id=job.id,
+            timeout_seconds=self._time_limit.total_seconds(),
+        )
+        await asyncio.wait(running)
+
+
+async def _end_of(thread: "asyncio.Future[object]") -> None:
+    result = await asyncio.shield(thread)
+    if inspect.isawaitable(result):
+        await result
