@@ -9,7 +9,8 @@ TEST_WORKERS ?= auto
 MINIO := github.com/minio/minio@latest
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 
-.PHONY: help install demo serve test lint bench bench-quick services constraints clean
+.PHONY: help install demo serve test test-fast lint style types imports docs bench bench-quick \
+	services constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,11 +36,24 @@ serve: $(STAMP) ## Serve on the default port with SQLite and local files
 test: $(STAMP) ## Every test on real components
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) tests
 
-lint: $(STAMP) ## Style, types and import rules
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && \
-		MYPYPATH=$(subst $() ,:,$(strip $(PLUGINS))) $(BIN)/mypy helios_core plugins && \
-		for config in pyproject.toml $(PLUGINS:%=%/pyproject.toml); do \
-			$(BIN)/lint-imports --config $$config || exit 1; done
+test-fast: $(STAMP) ## Tests without processes, services and fuzzing, in about a minute
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) \
+		-m "not (crash or process or service or fuzz or slow)" tests
+
+lint: style types imports ## Style, types and import rules
+
+style: $(STAMP)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(STAMP)
+	@MYPYPATH=$(subst $() ,:,$(strip $(PLUGINS))) $(BIN)/mypy helios_core plugins
+
+imports: $(STAMP)
+	@for config in pyproject.toml $(PLUGINS:%=%/pyproject.toml); do \
+		$(BIN)/lint-imports --config $$config || exit 1; done
+
+docs: $(STAMP) ## Write the pages of the reference that are generated from the code
+	@$(BIN)/python -m tests.pages
 
 bench: $(STAMP) ## Speed and memory on 400,000 resources, as ratios against yardsticks
 	@$(BIN)/python tests/bench --resources 400000

@@ -1,9 +1,64 @@
 import logging
+from pathlib import Path
 
 import pytest
 import structlog
 
 from tests.services import a_bucket, minio_endpoint, postgres, s3_endpoint
+
+TESTS = Path(__file__).parent
+
+MARKERS = {
+    "cli/test_demo.py": ["process"],
+    "cli/test_running.py": ["process"],
+    "cli/test_startup.py": ["process"],
+    "cluster": ["crash", "process", "service"],
+    "crash": ["crash", "process"],
+    "docs/test_data_provider_guide.py": ["slow"],
+    "docs/test_output_store_guide.py": ["process"],
+    "docs/test_walks.py": ["process"],
+    "end_to_end": ["process"],
+    "http/bulk/test_parameters.py": ["slow"],
+    "http/test_capability_statement.py": ["slow"],
+    "http/test_fuzz.py": ["fuzz"],
+    "http/test_openapi.py": ["fuzz"],
+    "loading/test_parsers.py": ["process"],
+    "loading/test_real_data.py": ["slow"],
+    "plugins/postgres": ["service"],
+    "plugins/s3": ["service"],
+    "plugins/sqlite/test_processes.py": ["process"],
+    "push_down": ["service"],
+    "test_services.py": ["service"],
+    "testing/test_broken_backends.py": ["process", "fuzz"],
+    "testing/test_broken_output_stores.py": ["process"],
+    "testing/test_suites.py": ["process"],
+}
+"""What the tests of a folder or a file need; `make test-fast` leaves them out."""
+
+SERVICES = {"postgres_server", "s3_server", "minio_server"}
+"""Fixtures that start a service; a test that uses one needs `service`."""
+
+MACHINES = "_agrees_with_the_model"
+"""How the tests of contract suites end that try many generated histories."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mark every test with what it needs, so that nobody has to mark them one by one."""
+    for item in items:
+        path = item.path.relative_to(TESTS).as_posix()
+        names = {
+            name
+            for place, markers in MARKERS.items()
+            if path == place or path.startswith(f"{place}/")
+            for name in markers
+        }
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if SERVICES.intersection(item.fixturenames) or "postgres" in parameters:
+            names.add("service")
+        if getattr(item.obj, "is_hypothesis_test", False) or item.name.endswith(MACHINES):
+            names.add("fuzz")
+        for name in sorted(names):
+            item.add_marker(name)
 
 
 @pytest.fixture(autouse=True)

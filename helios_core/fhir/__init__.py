@@ -1,7 +1,7 @@
 """
-What FHIR says: versions, resources, references, instants, search.
+What FHIR specifies: versions, resources, references, instants, search.
 
-The public names stand in `__init__.pyi`; see `helios_core` for what that means.
+`__init__.pyi` lists the public names; see `helios_core` for what that means.
 """
 
 import lazy_loader

@@ -1,8 +1,8 @@
 """
 The versions of the Bulk Data Access guide, as one table.
 
-What differs between them is looked up here; no other module asks which version it is. Versions 2
-and 3 agree where a server of the one meets a client of the other, so that they are one row.
+Everything that differs between versions is a field of `Guide`; no other module compares versions.
+Versions 2 and 3 share a row: clients of the one work with servers of the other.
 """
 
 from collections.abc import Mapping
@@ -18,43 +18,43 @@ CANONICAL: Final = "http://hl7.org/fhir/uv/bulkdata"
 
 
 class GuideVersion(StrEnum):
-    """Which version of the guide the server speaks."""
+    """The version of the guide that the server implements."""
 
     CURRENT = "3"
-    """Version 3, and version 2 with it."""
+    """Version 3, which includes version 2."""
     DRAFT_4 = "4-draft"
     """The ballot of version 4."""
 
 
 class Guide(msgspec.Struct, frozen=True, kw_only=True):
-    """What one version of the guide says of a kick-off and a manifest."""
+    """What one version of the guide specifies about the kick-off and the manifest."""
 
     kick_off_methods: tuple[Literal["GET", "POST"], ...]
     comma_lists: bool
-    """Whether the values of a list may be joined by commas."""
+    """Whether one value may be a comma-separated list."""
     parameters: frozenset[str] = frozenset()
     """Parameters that only this version has."""
     problems: Literal["error", "outcome"]
-    """The member of the manifest that lists the files of OperationOutcomes."""
+    """The member of the manifest that lists files of OperationOutcomes."""
     typed_problems: bool
-    """Whether files of deletions and of OperationOutcomes say what they hold."""
+    """Whether the manifest states a type for files of deletions and of OperationOutcomes."""
     shows_request: bool
     """Whether the manifest repeats the kick-off URL."""
     shows_sizes: bool
-    """Whether every file of the manifest has its size."""
+    """Whether the manifest states the size of every file."""
     lists_extensions: bool
-    """Whether extensions are a list of FHIR Extensions, or an object of members."""
+    """Whether the manifest's `extension` is a list of FHIR Extensions, not an object."""
     manifest_type: str | None = None
-    """The canonical URL of the manifest's own definition, where it names one."""
+    """The canonical URL of the manifest's definition; None if the manifest does not state it."""
     output_format: str | None = None
-    """The format of the files, where the manifest names it."""
+    """The media type of the files; None if the manifest does not state it."""
     version: str | None = None
-    """What canonical URLs are pinned to; None leaves them open."""
+    """The version in canonical URLs; None if they have none."""
 
     def canonical(self, kind: str, name: str) -> str:
-        """Give the canonical URL of something the guide defines."""
-        pin = f"|{self.version}" if self.version else ""
-        return f"{CANONICAL}/{kind}/{name}{pin}"
+        """Return the canonical URL of a definition of the guide."""
+        version = f"|{self.version}" if self.version else ""
+        return f"{CANONICAL}/{kind}/{name}{version}"
 
 
 GUIDES: Final[Mapping[GuideVersion, Guide]] = MappingProxyType(
@@ -83,7 +83,7 @@ GUIDES: Final[Mapping[GuideVersion, Guide]] = MappingProxyType(
         ),
     }
 )
-"""Bulk Data 2.0.0 and 3.0.0; Bulk Data 4.0.0-ballot."""
+"""Sources: Bulk Data 2.0.0 and 3.0.0, and Bulk Data 4.0.0-ballot."""
 
 CURRENT: Final = GUIDES[GuideVersion.CURRENT]
-"""What is spoken unless the operator chooses."""
+"""The default version."""

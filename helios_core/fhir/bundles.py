@@ -1,4 +1,4 @@
-"""Bundles: taken apart into entries, each resource left as the bytes it is."""
+"""Parse Bundles into entries without decoding their resources."""
 
 import msgspec
 
@@ -19,32 +19,32 @@ _TYPES = frozenset(
         "transaction-response",
     }
 )
-_REQUESTED = frozenset({"batch", "transaction"})
+_TYPES_WITH_REQUEST = frozenset({"batch", "transaction"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
-_WITH_RESOURCE = frozenset({"POST", "PUT"})
+_METHODS_WITH_RESOURCE = frozenset({"POST", "PUT"})
 _OTHER_CONDITIONS = ("ifNoneMatch", "ifModifiedSince")
 
 
 class ParsedEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of a Bundle; what is absent is None."""
+    """One entry of a Bundle; absent members are None."""
 
     full_url: str | None = None
     resource: bytes | None = None
-    """Compact JSON, not checked yet: `parse_resource` does that."""
+    """Compact JSON, not validated; `parse_resource` validates it."""
     method: str | None = None
-    """Of `request`; never None in a batch or transaction."""
+    """`request.method`; never None in a batch or transaction."""
     url: str | None = None
-    """Of `request`; never None in a batch or transaction."""
+    """`request.url`; never None in a batch or transaction."""
     if_match: str | None = None
-    """Of `request`, as sent: `W/"3"`."""
+    """`request.ifMatch`, as sent: `W/"3"`."""
     if_none_exist: str | None = None
-    """Of `request`, as sent: the search of a conditional create."""
+    """`request.ifNoneExist`, as sent: the search of a conditional create."""
     conditions: tuple[str, ...] = ()
-    """Names of the other conditions (ifNoneMatch, ...), none of which is supported."""
+    """Names of the unsupported conditions that `request` has: ifNoneMatch, ifModifiedSince."""
 
 
 class ParsedBundle(msgspec.Struct, frozen=True, kw_only=True):
-    """A Bundle taken apart, entries in their order."""
+    """A Bundle with its entries in their order."""
 
     type: str
     entries: tuple[ParsedEntry, ...]
@@ -52,10 +52,11 @@ class ParsedBundle(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_bundle(body: bytes) -> ParsedBundle:
     """
-    Take a Bundle apart without decoding its resources.
+    Parse a Bundle without decoding its resources.
 
     Raises:
-        InvalidResource: It is not a Bundle, or an entry is malformed; entries count from 0.
+        InvalidResource: The body is not a Bundle, or an entry is malformed. The message names the
+            entry, counted from 0.
     """
     bundle = object_members(compact_json(body))
     if _text(bundle, "resourceType", where="the body") != "Bundle":
@@ -64,35 +65,37 @@ def parse_bundle(body: bytes) -> ParsedBundle:
     if bundle_type not in _TYPES:
         raise InvalidResource(f"Bundle.type must be one of {', '.join(sorted(_TYPES))}")
     entries = (
-        _entry(raw, f"entry {index}", requested=bundle_type in _REQUESTED)
-        for index, raw in enumerate(_entries(bundle))
+        _parse_entry(entry, f"entry {index}", needs_request=bundle_type in _TYPES_WITH_REQUEST)
+        for index, entry in enumerate(_raw_entries(bundle))
     )
     return ParsedBundle(type=bundle_type, entries=tuple(entries))
 
 
-def _entries(bundle: dict[str, msgspec.Raw]) -> list[msgspec.Raw]:
+def _raw_entries(bundle: dict[str, msgspec.Raw]) -> list[msgspec.Raw]:
     try:
         return msgspec.json.decode(bundle.get("entry", b"[]"), type=list[msgspec.Raw])
     except msgspec.ValidationError as error:
         raise InvalidResource("Bundle.entry must be an array") from error
 
 
-def _entry(raw: msgspec.Raw, where: str, *, requested: bool) -> ParsedEntry:
-    entry = _object(raw, where)
+def _parse_entry(raw: msgspec.Raw, where: str, *, needs_request: bool) -> ParsedEntry:
+    entry = _members(raw, where)
     resource = bytes(entry["resource"]) if "resource" in entry else None
     full_url = _text(entry, "fullUrl", where=where) if "fullUrl" in entry else None
     if "request" not in entry:
-        if requested:
-            raise InvalidResource(f"{where} has no request; a batch or transaction needs it")
+        if needs_request:
+            raise InvalidResource(
+                f"{where} has no request; every entry of a batch or transaction must have one"
+            )
         return ParsedEntry(full_url=full_url, resource=resource)
-    request = _object(entry["request"], f"{where}.request")
+    request = _members(entry["request"], f"{where}.request")
     method = _text(request, "method", where=f"{where}.request")
     if method not in _METHODS:
         raise InvalidResource(
             f"{where}.request.method must be one of {', '.join(sorted(_METHODS))}"
         )
-    if requested and method in _WITH_RESOURCE and resource is None:
-        raise InvalidResource(f"{where} has no resource; {method} needs one")
+    if needs_request and method in _METHODS_WITH_RESOURCE and resource is None:
+        raise InvalidResource(f"{where} has no resource; {method} requires one")
     return ParsedEntry(
         full_url=full_url,
         resource=resource,
@@ -106,7 +109,7 @@ def _entry(raw: msgspec.Raw, where: str, *, requested: bool) -> ParsedEntry:
     )
 
 
-def _object(raw: msgspec.Raw, where: str) -> dict[str, msgspec.Raw]:
+def _members(raw: msgspec.Raw, where: str) -> dict[str, msgspec.Raw]:
     try:
         return object_members(raw)
     except InvalidResource as error:

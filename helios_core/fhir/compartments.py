@@ -1,22 +1,22 @@
-"""Which patients a resource is about, by the CompartmentDefinition of its FHIR version."""
+"""Find the patients in whose compartments a resource is, by the CompartmentDefinition."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from helios_core.fhir.definitions import Definitions, FHIRVersion, load_definitions
+from helios_core.fhir.fhirpath.parser import As, Child, Is, Step, parse_expression
 from helios_core.fhir.references import split_reference
-from helios_core.fhir.search.fhirpath import As, Is, Key, Step, parse_expression
 
-Path = tuple[str, ...]
-"""JSON keys from a resource down to a reference's text; arrays on the way are walked through."""
+KeyPath = tuple[str, ...]
+"""JSON keys from the resource to the text of a reference; each item of an array is followed."""
 
 
 def patients_of(
     resource: Mapping[str, Any], fhir_version: FHIRVersion, base_urls: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """
-    Give the ids of the patients in whose compartment a resource is, sorted, without repeats.
+    Return the ids of the patients in whose compartments a resource is, sorted and distinct.
 
     A Patient is in its own compartment and in those of the patients it links to. Absolute
     references count only under one of `base_urls`; contained, temporary and logical ones never do.
@@ -25,16 +25,16 @@ def patients_of(
     references: list[str] = []
     for path in compartment_paths(fhir_version).get(resource_type, ()):
         _collect(resource, path, 0, references)
-    found = {resource["id"]} if resource_type == "Patient" and "id" in resource else set()
+    patients = {resource["id"]} if resource_type == "Patient" and "id" in resource else set()
     for reference in references:
         if "Patient/" in reference:
             target = split_reference(reference, base_urls)
             if target is not None and target[0] == "Patient":
-                found.add(target[1])
-    return tuple(sorted(found))
+                patients.add(target[1])
+    return tuple(sorted(patients))
 
 
-def _collect(node: object, path: Path, depth: int, references: list[str]) -> None:
+def _collect(node: object, path: KeyPath, depth: int, references: list[str]) -> None:
     if isinstance(node, dict):
         if depth < len(path) and (child := node.get(path[depth])) is not None:
             _collect(child, path, depth + 1, references)
@@ -48,8 +48,8 @@ def _collect(node: object, path: Path, depth: int, references: list[str]) -> Non
 @cache
 def compartment_paths(
     fhir_version: FHIRVersion, compartment: str = "Patient"
-) -> Mapping[str, tuple[Path, ...]]:
-    """Give, for each type that can be in a compartment, where the deciding references are."""
+) -> Mapping[str, tuple[KeyPath, ...]]:
+    """Return the paths of the references that put a resource into a compartment, by its type."""
     definitions = load_definitions(fhir_version)
     return {
         resource_type: tuple(
@@ -65,15 +65,15 @@ def compartment_paths(
 
 def reference_paths(
     definitions: Definitions, compartment: str, resource_type: str, *, code: str
-) -> tuple[Path, ...]:
+) -> tuple[KeyPath, ...]:
     """
-    Give the paths at which a search parameter finds references to a compartment's own type.
+    Return the paths at which a search parameter finds references to the compartment's type.
 
-    Empty where the version defines no such parameter for the type.
+    Empty if the version defines no such parameter for the resource type.
 
     Raises:
-        ValueError: The parameter's expression is beyond what is understood here; half understood
-            it would put resources into the wrong compartment.
+        ValueError: The parameter's expression uses an unsupported step. Leaving the step out would
+            put resources into the wrong compartment.
     """
     parameters = (p for p in definitions.search_parameters(resource_type) if p.code == code)
     alternatives = (
@@ -84,16 +84,17 @@ def reference_paths(
         if alternative.root == resource_type
     )
     elements = set(definitions.elements(resource_type))
-    paths = (_path(alternative.steps, compartment, elements) for alternative in alternatives)
+    paths = (_key_path(alternative.steps, compartment, elements) for alternative in alternatives)
     return tuple(path for path in paths if path)
 
 
-def _path(steps: Sequence[Step], compartment: str, elements: set[str]) -> Path | None:
+def _key_path(steps: Sequence[Step], compartment: str, elements: set[str]) -> KeyPath | None:
+    """Return the path of a reference, or None if the steps select something else."""
     names: list[str] = []
     choice = False
     for step in steps:
         match step:
-            case Key(name) if not choice:
+            case Child(name) if not choice:
                 names.append(name)
             case As("Reference"):
                 choice = True
@@ -102,6 +103,8 @@ def _path(steps: Sequence[Step], compartment: str, elements: set[str]) -> Path |
             case As() | Is():
                 return None
             case _:
-                raise ValueError(f"cannot follow {type(step).__name__} to a compartment")
+                raise ValueError(
+                    f"the FHIRPath step {type(step).__name__} is not supported in a compartment"
+                )
     choice = choice or (len(names) == 1 and f"{names[0]}[x]" in elements)
     return (*names[:-1], names[-1] + "Reference" if choice else names[-1], "reference")

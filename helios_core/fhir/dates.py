@@ -1,4 +1,4 @@
-"""Dates and dateTimes, which may be partial: the span of instants they cover."""
+"""The interval that a date or dateTime covers: a year, a month, a day, or less."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -15,15 +15,15 @@ _MICROSECOND = timedelta(microseconds=1)
 
 def date_bounds(text: str) -> tuple[datetime, datetime]:
     """
-    Give the first and the last microsecond that a date or dateTime covers (FHIR R4, 3.1.1.5.5).
+    Return the first and the last microsecond that a date or dateTime covers (FHIR R4, 3.1.1.5.5).
 
-    What has no zone is read as UTC.
+    A time without a zone is read as UTC.
 
     Raises:
-        InvalidParameter: It is neither, or names no moment that ever was.
+        InvalidParameter: The text is neither, or there is no such date, time or zone.
     """
     if match := _PARTIAL.fullmatch(text):
-        return _calendar_span(*match.groups())
+        return _partial_date_bounds(*match.groups())
     if match := _MINUTES.fullmatch(text):
         zone = match[1] or "Z"
         low = parse_instant(f"{text[:16]}:00{zone}")
@@ -37,15 +37,17 @@ def date_bounds(text: str) -> tuple[datetime, datetime]:
     return low, low + width - _MICROSECOND
 
 
-def _calendar_span(year: str, month: str | None, day: str | None) -> tuple[datetime, datetime]:
+def _partial_date_bounds(
+    year: str, month: str | None, day: str | None
+) -> tuple[datetime, datetime]:
     try:
         low = datetime(int(year), int(month or 1), int(day or 1), tzinfo=UTC)
         if day:
-            after = low + timedelta(days=1)
+            next_low = low + timedelta(days=1)
         elif month:
-            after = (low + timedelta(days=31)).replace(day=1)
+            next_low = (low + timedelta(days=31)).replace(day=1)
         else:
-            after = low.replace(year=low.year + 1)
+            next_low = low.replace(year=low.year + 1)
     except (ValueError, OverflowError) as error:
-        raise InvalidParameter(f"no such date exists; {_EXPECTED}") from error
-    return low, after - _MICROSECOND
+        raise InvalidParameter(f"there is no such date; {_EXPECTED}") from error
+    return low, next_low - _MICROSECOND

@@ -1,90 +1,90 @@
-"""The root elements of a type as they stand in JSON: choices spelt out, extensions beside them."""
+"""The root elements of a resource type by their JSON names; a choice has one name per type."""
 
 from collections.abc import Collection, Iterator
 from functools import cache
 
+from helios_core.fhir.data_types import choice_suffix
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 
-CHOICE = "[x]"
-
-ALWAYS = frozenset({"id", "meta"})
-"""What identifies a resource and tells its version: part of it however little is asked for."""
+_CHOICE = "[x]"
+_IDENTIFYING = frozenset({"id", "meta"})
 
 
 @cache
 def json_names(version: FHIRVersion, resource_type: str, element: str) -> frozenset[str]:
     """
-    Give the JSON names that an element stands for, none where the type has no such element.
+    Return the JSON names that an element stands for; none if the type has no such element.
 
-    A choice may be named `value`, `value[x]`, or `valueQuantity` for that one alone.
+    `value` and `value[x]` stand for all types of a choice, `valueQuantity` for one of them.
     """
     elements = load_definitions(version).elements(resource_type)
-    if element in elements and not element.endswith(CHOICE):
+    if element in elements and not element.endswith(_CHOICE):
         return frozenset({element})
-    choice = element.removesuffix(CHOICE)
-    if found := elements.get(choice + CHOICE):
-        return frozenset(choice + _capital(each) for each in found.types)
-    if element in _choices(version, resource_type):
+    choice = element.removesuffix(_CHOICE)
+    if definition := elements.get(choice + _CHOICE):
+        return frozenset(choice + choice_suffix(data_type) for data_type in definition.types)
+    if element in _choice_names(version, resource_type):
         return frozenset({element})
-    return _spelt_in_table(version, resource_type, choice)
+    return _listed_choice_names(version, resource_type, choice)
 
 
-def kept_names(version: FHIRVersion, resource_type: str, asked: Collection[str]) -> frozenset[str]:
-    """Give the JSON names of the elements asked for and of those no resource can do without."""
-    names = ALWAYS | mandatory_names(version, resource_type)
-    return names.union(*(json_names(version, resource_type, element) for element in asked))
+def kept_names(
+    version: FHIRVersion, resource_type: str, requested: Collection[str]
+) -> frozenset[str]:
+    """Return the JSON names of the requested and the mandatory elements, and of id and meta."""
+    names = _IDENTIFYING | mandatory_names(version, resource_type)
+    return names.union(*(json_names(version, resource_type, element) for element in requested))
 
 
 @cache
 def mandatory_names(version: FHIRVersion, resource_type: str) -> frozenset[str]:
     """
-    Give the JSON names of the mandatory elements.
+    Return the JSON names of the mandatory elements.
 
-    R6 does not say which choices are mandatory; there those count that R5 demands.
+    The definitions of R6 do not say which choices are mandatory; those of R5 are used instead.
     """
-    required = [
-        name
-        for name, each in load_definitions(version).elements(resource_type).items()
-        if each.min
-    ]
+    elements = load_definitions(version).elements(resource_type)
+    mandatory = [name for name, element in elements.items() if element.min]
     if version is FHIRVersion.R6 and resource_type in load_definitions(FHIRVersion.R5).types:
-        before = load_definitions(FHIRVersion.R5).elements(resource_type)
-        required += [name for name, each in before.items() if each.min and name.endswith(CHOICE)]
-    return frozenset().union(*(json_names(version, resource_type, name) for name in required))
+        in_r5 = load_definitions(FHIRVersion.R5).elements(resource_type)
+        mandatory += [
+            name for name, element in in_r5.items() if element.min and name.endswith(_CHOICE)
+        ]
+    return frozenset().union(*(json_names(version, resource_type, name) for name in mandatory))
 
 
-def _choices(version: FHIRVersion, resource_type: str) -> frozenset[str]:
+def _choice_names(version: FHIRVersion, resource_type: str) -> frozenset[str]:
     elements = load_definitions(version).elements(resource_type)
     return frozenset(
-        name.removesuffix(CHOICE) + _capital(each)
+        name.removesuffix(_CHOICE) + choice_suffix(data_type)
         for name, element in elements.items()
-        if name.endswith(CHOICE)
-        for each in element.types
+        if name.endswith(_CHOICE)
+        for data_type in element.types
     )
 
 
-def _spelt_in_table(version: FHIRVersion, resource_type: str, choice: str) -> frozenset[str]:
-    """Give the names of a choice where the table has them one by one, at least two."""
+def _listed_choice_names(version: FHIRVersion, resource_type: str, choice: str) -> frozenset[str]:
+    """
+    Return the JSON names of a choice of which the definitions list each name, as in R6.
+
+    Two names are needed: a single one is an element of its own.
+    """
     names = frozenset(
         name
         for name in load_definitions(version).elements(resource_type)
-        if name.startswith(choice) and name[len(choice) :] in _data_types()
+        if name.startswith(choice) and name[len(choice) :] in _root_choice_suffixes()
     )
     return names if choice and len(names) > 1 else frozenset()
 
 
 @cache
-def _data_types() -> frozenset[str]:
-    """Give the types that R5 offers in choices, with a capital; those of R6 are the same."""
-    return frozenset(_data_types_of(FHIRVersion.R5))
+def _root_choice_suffixes() -> frozenset[str]:
+    """Return the suffixes of root choices in R5; R6 has the same ones."""
+    return frozenset(_choice_suffixes_in(FHIRVersion.R5))
 
 
-def _data_types_of(version: FHIRVersion) -> Iterator[str]:
+def _choice_suffixes_in(version: FHIRVersion) -> Iterator[str]:
     for elements in load_definitions(version).root_elements.values():
         for name, element in elements.items():
-            if name.endswith(CHOICE):
-                yield from map(_capital, element.types)
-
-
-def _capital(data_type: str) -> str:
-    return data_type[:1].upper() + data_type[1:]
+            if name.endswith(_CHOICE):
+                yield from map(choice_suffix, element.types)

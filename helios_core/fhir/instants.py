@@ -1,4 +1,4 @@
-"""Instants: as FHIR writes them, as clients send them, as stores number them."""
+"""Instants: parse and format them, and convert them to stamps, the integers that stores keep."""
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
@@ -18,35 +18,36 @@ _SECOND = 1_000_000
 _DAY = 24 * 60 * 60 * _SECOND
 
 FOREVER = (1 << 63) - 1
-"""A stamp after all others."""
+"""A stamp later than that of any instant."""
 
 
 def to_stamp(instant: datetime) -> int:
-    """Give the microseconds since 1970."""
-    passed = instant - _EPOCH
-    return passed.days * _DAY + passed.seconds * _SECOND + passed.microseconds
+    """Return the stamp of an instant: whole microseconds since 1970 in UTC."""
+    elapsed = instant - _EPOCH
+    return elapsed.days * _DAY + elapsed.seconds * _SECOND + elapsed.microseconds
 
 
 def from_stamp(stamp: int) -> datetime:
-    """Give the instant of a stamp."""
+    """Return the instant of a stamp, in UTC."""
     return _EPOCH + timedelta(microseconds=stamp)
 
 
 def format_instant(instant: datetime) -> str:
-    """Give an instant in UTC with microseconds: `2026-11-22T19:46:11.123456Z`."""
+    """Return an instant as text, in UTC with microseconds: `2026-11-22T19:46:11.123456Z`."""
     return instant.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def parse_instant(text: str, *, round_up: bool = False) -> datetime:
     """
-    Read a FHIR instant: date, time with seconds, and zone are all required.
+    Parse a FHIR instant: a date, a time with seconds, and a zone, all required.
 
-    Digits beyond microseconds are dropped, or with `round_up` count as one more microsecond. A
-    space where the zone's plus was lost in URL decoding is read as plus. A leap second (:60) is
-    read as the first instant of the next minute, which follows it on every clock without one.
+    Digits beyond microseconds are dropped; with `round_up` they add one microsecond unless all
+    are 0. A space in front of the zone is read as plus, because URL decoding makes a space of a
+    plus. A leap second (:60) is read as the first instant of the next minute, as on clocks without
+    leap seconds.
 
     Raises:
-        InvalidParameter: It is a date only, has no zone, or names no moment that ever was.
+        InvalidParameter: The text is not an instant, or there is no such date, time or zone.
     """
     match = _INSTANT.fullmatch(text)
     if match is None:
@@ -57,10 +58,10 @@ def parse_instant(text: str, *, round_up: bool = False) -> datetime:
     micros = 0 if leap else int(digits[:_MICROSECOND_DIGITS])
     extra = round_up and not leap and bool(digits[_MICROSECOND_DIGITS:].strip("0"))
     try:
-        whole = datetime(year, month, day, hour, minute, second - leap, tzinfo=_zone(match[8]))
-        return whole.astimezone(UTC) + timedelta(seconds=int(leap), microseconds=micros + extra)
+        start = datetime(year, month, day, hour, minute, second - leap, tzinfo=_zone(match[8]))
+        return start.astimezone(UTC) + timedelta(seconds=int(leap), microseconds=micros + extra)
     except (ValueError, OverflowError) as error:
-        raise InvalidParameter(f"no such date, time or zone exists; {_EXPECTED}") from error
+        raise InvalidParameter(f"there is no such date, time or zone; {_EXPECTED}") from error
 
 
 def _zone(text: str) -> timezone:

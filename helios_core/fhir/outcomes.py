@@ -1,4 +1,4 @@
-"""OperationOutcome: how FHIR says what went wrong."""
+"""OperationOutcome, the resource that reports errors."""
 
 from typing import Literal
 
@@ -9,9 +9,9 @@ Severity = Literal["fatal", "error", "warning", "information"]
 
 def outcome_line(severity: Severity, code: str, diagnostics: str) -> bytes:
     """
-    Give an OperationOutcome with one issue as compact JSON, without a newline.
+    Return an OperationOutcome with one issue as compact JSON, without a newline.
 
-    `code` is one of http://hl7.org/fhir/issue-type; every class of `helios_core.errors` has one.
+    `code` is from http://hl7.org/fhir/issue-type; every class of `helios_core.errors` has one.
     """
     issue = {"severity": severity, "code": code, "diagnostics": diagnostics}
     return msgspec.json.encode({"resourceType": "OperationOutcome", "issue": [issue]})

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a client prefers: the Prefer header, and the parameters `_format` and `_pretty`."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -8,11 +8,11 @@ import msgspec
 from helios_core.errors import InvalidRequest
 
 PRESENTATION_PARAMETERS = frozenset({"_format", "_pretty"})
-"""Parameters about an answer's looks, legal everywhere; there is one look."""
+"""Allowed in every request and without effect: responses have one presentation."""
 
 
 class Handling(StrEnum):
-    """What to do with a parameter that cannot be honoured (RFC 7240 section 4.4)."""
+    """What to do with an unsupported parameter (RFC 7240 section 4.4)."""
 
     DEFAULT = "default"
     STRICT = "strict"
@@ -20,17 +20,17 @@ class Handling(StrEnum):
 
 
 class Preferences(msgspec.Struct, frozen=True, kw_only=True):
-    """What the Prefer header asks for."""
+    """The preferences of a request."""
 
     respond_async: bool = False
     separate_status: bool = False
-    """Whether polls are to answer about themselves (Bulk Data 3.0.0, separate-export-status)."""
+    """Whether the status code of a poll is about the poll, not the export (Bulk Data 3.0.0)."""
     handling: Handling = Handling.DEFAULT
 
 
 def parse_preferences(lines: Sequence[str]) -> Preferences:
     """
-    Read Prefer header lines (RFC 7240 section 2); preferences not known here are ignored.
+    Parse Prefer headers (RFC 7240 section 2); unknown preferences are ignored.
 
     Raises:
         InvalidRequest: `handling` is neither strict nor lenient.
@@ -44,8 +44,8 @@ def parse_preferences(lines: Sequence[str]) -> Preferences:
                 respond_async = True
             case "separate-export-status":
                 separate_status = True
-            case "handling" if handling is Handling.DEFAULT:  # a repeat does not count (section 2)
-                handling = _handling(value.strip().strip('"').lower())
+            case "handling" if handling is Handling.DEFAULT:  # the first one counts (section 2)
+                handling = _parse_handling(value.strip().strip('"').lower())
             case _:
                 pass
     return Preferences(
@@ -53,10 +53,10 @@ def parse_preferences(lines: Sequence[str]) -> Preferences:
     )
 
 
-def _handling(value: str) -> Handling:
+def _parse_handling(value: str) -> Handling:
     if value not in (Handling.STRICT, Handling.LENIENT):
         raise InvalidRequest(
-            "The Prefer header has a handling that is neither strict nor lenient; "
-            "send handling=strict, handling=lenient or neither."
+            "The handling in the Prefer header is neither strict nor lenient; "
+            "send handling=strict, handling=lenient, or no handling."
         )
     return Handling(value)

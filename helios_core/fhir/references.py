@@ -1,4 +1,4 @@
-"""Literal references: reading them, and putting real ones where a Bundle had temporary ones."""
+"""Parse literal references, and replace the temporary and conditional ones of a Bundle."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,8 @@ import msgspec
 _LITERAL = re.compile(
     r"([A-Z][A-Za-z]{1,63})/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?"
 )
-_ANYWHERE = re.compile(rf"(?:https?://[^?#|]+/)?{_LITERAL.pattern}")
-# In compact JSON no string content can look like this: a quote inside a string is escaped.
+_LITERAL_ON_ANY_SERVER = re.compile(rf"(?:https?://[^?#|]+/)?{_LITERAL.pattern}")
+# In compact JSON the content of a string cannot match: its quotes are escaped.
 _TEMPORARY = re.compile(rb'"reference":"(urn:(?:uuid|oid):[^"\\]*)"')
 _CONDITIONAL = re.compile(rb'"reference":("[A-Z][A-Za-z]{1,63}\?(?:[^"\\]|\\.)*")')
 _BACKSLASH = ord("\\")
@@ -17,10 +17,10 @@ _BACKSLASH = ord("\\")
 
 def split_reference(reference: str, base_urls: Sequence[str] = ()) -> tuple[str, str] | None:
     """
-    Give type and id of what a literal reference points to on this server.
+    Return the resource type and id of a literal reference to this server, otherwise None.
 
-    An absolute URL counts only under one of `base_urls`. Contained (#x), temporary (urn:) and
-    conditional references, and those to elsewhere, give None.
+    An absolute URL is to this server if it begins with one of `base_urls`. Contained (#x),
+    temporary (urn:) and conditional references are not literal.
     """
     for base in base_urls:
         if reference.startswith(prefix := base.rstrip("/") + "/"):
@@ -31,63 +31,67 @@ def split_reference(reference: str, base_urls: Sequence[str] = ()) -> tuple[str,
 
 
 def base_urls(base_url: str) -> tuple[str, ...]:
-    """Give the base URLs of this server, none where it does not know its own."""
+    """Return the base URLs of this server for `split_reference`; none if `base_url` is empty."""
     return (base_url,) if base_url else ()
 
 
 def referenced_type(reference: str) -> str | None:
     """
-    Give the resource type that a literal reference names, wherever it points.
+    Return the resource type that a literal reference to any server names, otherwise None.
 
-    Contained (#x), temporary (urn:) and conditional references, and canonical URLs, give None.
+    Contained (#x), temporary (urn:) and conditional references, and canonical URLs, have none.
     """
-    match = _ANYWHERE.fullmatch(reference)
+    match = _LITERAL_ON_ANY_SERVER.fullmatch(reference)
     return match[1] if match else None
 
 
 def replace_temporary(body: bytes, mapping: Mapping[str, str]) -> tuple[bytes, set[str]]:
     """
-    Put `Type/id` in place of temporary references (urn:uuid:, urn:oid:), in compact JSON.
+    Replace temporary references (urn:uuid:, urn:oid:) in compact JSON by `Type/id`.
 
-    `mapping` goes from the temporary URL to `Type/id`. Those it does not know stay as they are
-    and are given back.
+    `mapping` is from the temporary URL to `Type/id`. The second result is the temporary references
+    that it lacks; they stay as they are.
     """
     unresolved: set[str] = set()
 
     def replacement(match: re.Match[bytes]) -> bytes:
         temporary = match[1].decode(errors="replace")
         if body[match.start() - 1] == _BACKSLASH:
-            return match[0]
+            return match[0]  # the name is longer: it has an escaped quote and then "reference"
         if temporary not in mapping:
             unresolved.add(temporary)
             return match[0]
-        # An id in a Bundle may be any string; encoding keeps it one.
+        # An id in a Bundle can be any string; encoding it keeps the JSON valid.
         return b'"reference":' + msgspec.json.encode(mapping[temporary])
 
     return _TEMPORARY.sub(replacement, body), unresolved
 
 
 def conditional_references(body: bytes) -> set[str]:
-    """Give the references in compact JSON that are searches: `Type?parameter=value`."""
-    texts = (_conditional(body, match) for match in _CONDITIONAL.finditer(body))
+    """Return the conditional references in compact JSON: `Type?parameter=value`."""
+    texts = (_conditional_text(body, match) for match in _CONDITIONAL.finditer(body))
     return {text for text in texts if text is not None}
 
 
 def replace_conditional(body: bytes, mapping: Mapping[str, str]) -> bytes:
-    """Put `Type/id` in place of the references in compact JSON that are searches."""
+    """
+    Replace conditional references in compact JSON by `Type/id`.
+
+    `mapping` must have all of them.
+    """
 
     def replacement(match: re.Match[bytes]) -> bytes:
-        text = _conditional(body, match)
+        text = _conditional_text(body, match)
         return b'"reference":' + msgspec.json.encode(mapping[text]) if text else match[0]
 
     return _CONDITIONAL.sub(replacement, body)
 
 
-def _conditional(body: bytes, match: re.Match[bytes]) -> str | None:
-    """Give the text of what looks like such a reference, None where it is none."""
+def _conditional_text(body: bytes, match: re.Match[bytes]) -> str | None:
+    """Return the reference that a match of `_CONDITIONAL` is, or None if it is not one."""
     if body[match.start() - 1] == _BACKSLASH:
-        return None
+        return None  # the name is longer: it has an escaped quote and then "reference"
     try:
         return str(msgspec.json.decode(match[1]))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return None  # checking the resource as a whole says what is wrong
+        return None  # `parse_resource` reports what is wrong with the text

@@ -1,4 +1,4 @@
-"""A resource on its way in: checked, compacted, and ready to be stamped with a version."""
+"""Parse and validate a resource, ready to be stored as a version."""
 
 import re
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A valid resource as compact bytes, cut where meta.versionId and meta.lastUpdated go.
+    A valid resource as compact JSON in two pieces, between which `stamped` puts the version.
 
     Numbers, escapes, unknown elements and the order of elements are those of the input.
     """
@@ -30,21 +30,21 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     head: bytes
     """Compact JSON up to and including `"meta":{`."""
     tail: bytes
-    """The rest: what else is in meta, then the other elements."""
+    """The rest: the other members of meta, then the other elements."""
     content_hash: int
-    """xxh3_64 of head and tail: equal hashes mean nothing has changed."""
+    """The xxh3_64 of head and tail: equal hashes mean that the content is the same."""
     patients: tuple[str, ...] = ()
-    """Ids of the patients whose compartment the resource is in, sorted, without repeats."""
+    """Ids of the patients in whose compartments the resource is, sorted and distinct."""
     terms: IndexTerms | None = None
-    """What to index for searches; None leaves it to the store to find out."""
+    """What to index for searches; if None, a store with an index has to call `terms_of`."""
 
     def stamped(self, version_id: int, last_updated: datetime) -> bytes:
-        """Give the line to store and to export: one compact JSON object without a newline."""
+        """Return the line to store and to export: a compact JSON object without a newline."""
         stamp = f'"versionId":"{version_id}","lastUpdated":"{format_instant(last_updated)}"'
         return b"".join((self.head, stamp.encode(), self.tail))
 
 
-def parse_resource(  # noqa: PLR0913 - what the body must say, each with a default
+def parse_resource(  # noqa: PLR0913 - what is required of the body, each with a default
     body: bytes,
     fhir_version: FHIRVersion,
     *,
@@ -54,25 +54,26 @@ def parse_resource(  # noqa: PLR0913 - what the body must say, each with a defau
     base_urls: Sequence[str] = (),
 ) -> Resource:
     """
-    Check a body and cut it.
+    Parse and validate the JSON of a resource.
 
-    `resource_type` and `resource_id` are what the body must say; an absent id is filled in from
-    `resource_id`. `assigned_id` is the id to give whatever the body says, as a create does.
-    Absolute references count for `patients` only under one of `base_urls`.
+    If set, `resource_type` and `resource_id` must be those of the body; a body without an id gets
+    `resource_id`. `assigned_id` replaces any id of the body, as in a create. Absolute
+    references count for `patients` only under one of `base_urls`.
 
     Raises:
-        InvalidResource: What is wrong and where, without showing the content.
+        InvalidResource: The body is invalid. The message says what is wrong and where, without any
+            content.
     """
     tree, text = read_object(body)
-    found_type = _checked_type(tree, fhir_version, resource_type)
-    tree["id"] = found_id = assigned_id or _checked_id(tree, resource_id)
+    own_type = _require_type(tree, fhir_version, resource_type)
+    tree["id"] = own_id = assigned_id or _require_id(tree, resource_id)
     patients = patients_of(tree, fhir_version, base_urls)
-    terms = terms_of(tree, fhir_version, found_type)
-    del tree  # as large as the text, which is cut next
-    head, tail = _cut(text, found_type, found_id)
+    terms = terms_of(tree, fhir_version, own_type)
+    del tree  # frees as much memory as the next line takes
+    head, tail = _split(text, own_type, own_id)
     return Resource(
-        resource_type=found_type,
-        id=found_id,
+        resource_type=own_type,
+        id=own_id,
         head=head,
         tail=tail,
         content_hash=_hash(head, tail),
@@ -87,46 +88,46 @@ def _hash(head: bytes, tail: bytes) -> int:
     return digest.intdigest()
 
 
-def _checked_type(tree: dict[str, Any], fhir_version: FHIRVersion, expected: str | None) -> str:
-    found = tree.get("resourceType")
-    if not isinstance(found, str):
+def _require_type(tree: dict[str, Any], fhir_version: FHIRVersion, expected: str | None) -> str:
+    own_type = tree.get("resourceType")
+    if not isinstance(own_type, str):
         raise InvalidResource(
-            "resourceType is missing or not a string; every resource names its type"
+            "resourceType is missing or not a string; every resource must have one"
         )
-    if found not in load_definitions(fhir_version).root_elements:
-        raise InvalidResource(_unknown_type(found, fhir_version))
-    if expected is not None and found != expected:
-        raise InvalidResource(f"the body is of type {found} where {expected} is required")
-    return found
+    if own_type not in load_definitions(fhir_version).root_elements:
+        raise InvalidResource(_unknown_type(own_type, fhir_version))
+    if expected is not None and own_type != expected:
+        raise InvalidResource(f"the body is of type {own_type}; {expected} is required")
+    return own_type
 
 
-def _unknown_type(found: str, fhir_version: FHIRVersion) -> str:
-    others = [v.value for v in FHIRVersion if found in load_definitions(v).root_elements]
-    if not others:
+def _unknown_type(own_type: str, fhir_version: FHIRVersion) -> str:
+    versions = [v.value for v in FHIRVersion if own_type in load_definitions(v).root_elements]
+    if not versions:
         return (
             f"resourceType is not a resource type of FHIR {fhir_version}, nor of another version"
         )
     return (
-        f"{found} is not a resource type of FHIR {fhir_version}; it is one of {', '.join(others)}"
+        f"{own_type} is not a resource type of FHIR {fhir_version}, but of {', '.join(versions)}"
     )
 
 
-def _checked_id(tree: dict[str, Any], expected: str | None) -> str:
-    found = tree.get("id", expected)
-    if found is None and "id" not in tree:
+def _require_id(tree: dict[str, Any], expected: str | None) -> str:
+    own_id = tree.get("id", expected)
+    if own_id is None and "id" not in tree:
         raise InvalidResource("the resource has no id")
-    if not isinstance(found, str) or not _ID.fullmatch(found):
+    if not isinstance(own_id, str) or not _ID.fullmatch(own_id):
         raise InvalidResource(
-            "id must be a string of 1 to 64 characters out of A-Z, a-z, 0-9, hyphen and dot"
+            "id must be a string of 1 to 64 characters from A-Z, a-z, 0-9, hyphen and dot"
         )
-    if expected is not None and found != expected:
+    if expected is not None and own_id != expected:
         raise InvalidResource(
             "the id in the body is not the id in the request; they must be equal"
         )
-    return found
+    return own_id
 
 
-def _cut(text: bytes, resource_type: str, resource_id: str) -> tuple[bytes, bytes]:
+def _split(text: bytes, resource_type: str, resource_id: str) -> tuple[bytes, bytes]:
     elements = object_members(text)
     del elements["resourceType"]
     elements.pop("id", None)

@@ -1,8 +1,8 @@
 """
-JSON as a FHIR server must read it: nothing ambiguous gets in, nothing is reworded.
+Parse JSON strictly: refuse what is ambiguous, and keep the text of everything else.
 
-Readers differ in what they make of duplicate keys, lone surrogates and NUL. What two readers could
-understand differently is refused here, once, so that everything stored reads the same everywhere.
+JSON parsers differ in how they treat duplicate keys, lone surrogates and NUL. Text that two of
+them could read differently is refused here, so that all clients read the same in what is stored.
 """
 
 import json
@@ -16,9 +16,9 @@ import msgspec
 from helios_core.errors import InvalidResource
 
 MAX_DEPTH = 200
-"""How many objects and arrays may lie inside each other; the specification's examples need 20."""
+"""The deepest nesting of objects and arrays; the examples of the specification need 20."""
 
-# Decimals stay the text they were (1.10, 1e-7): the tree can be encoded again byte for byte.
+# Decimals keep their text (1.10, 1e-7), so that encoding the tree restores every byte.
 _DECODER = msgspec.json.Decoder(Any, float_hook=msgspec.Raw)
 _ENCODER = msgspec.json.Encoder()
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -30,67 +30,69 @@ _LONE_SURROGATE = re.compile(
 )
 _ELEMENT_NAME = re.compile(r"_?[A-Za-z][A-Za-z0-9]{0,63}")
 _NEITHER_BRACKET_NOR_QUOTE = bytes(set(range(256)) - set(b'"{}[]'))
-_ONE_KIND = bytes.maketrans(b"{}", b"[]")
-_STEP = {ord("["): 1, ord("]"): -1}
+_SQUARE_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_DEPTH_CHANGE = {ord("["): 1, ord("]"): -1}
 _LEVELS_REMOVED = 8
 
 
 def read_object(body: bytes) -> tuple[dict[str, Any], bytes]:
     """
-    Give a JSON object as a tree, and its text without insignificant white space.
+    Return a JSON object as a tree, and its text without insignificant white space.
 
-    In the tree a number that is not an integer is a `msgspec.Raw` of its text.
+    Numbers of the tree that are not integers are `msgspec.Raw` with their text.
 
     Raises:
-        InvalidResource: It is not one UTF-8 JSON object, or one that could be read in two ways.
+        InvalidResource: The body is not one JSON object in UTF-8, or it is ambiguous.
     """
     tree = _decode(body)
     if not isinstance(tree, dict):
         raise InvalidResource("the body is JSON but not an object; a FHIR resource is an object")
-    _refuse_depth(body)
+    _check_depth(body)
     text = _ENCODER.encode(tree)
     if text == body:
         text = body
     elif text != (shortened := msgspec.json.format(body, indent=-1)):
-        # Escapes, -0 and the like also make a difference; only duplicate keys are refused.
-        _refuse_duplicates(shortened)
+        # Duplicate keys change the text, but so do escapes, -0 and the like.
+        _check_duplicates(shortened)
         text = shortened
     if b"\\u0000" in text and _NUL.search(text):
-        raise InvalidResource(r"the body holds a NUL character (\u0000); FHIR strings have none")
+        raise InvalidResource(
+            r"the body has a NUL character (\u0000); FHIR strings must not have one"
+        )
     return tree, text
 
 
 def compact_json(body: bytes) -> bytes:
     """
-    Give JSON without insignificant white space; the text of its values is not looked into.
+    Return JSON without insignificant white space, without checking the text of strings.
 
     Raises:
-        InvalidResource: It is not JSON.
+        InvalidResource: The body is not JSON.
     """
     try:
         return msgspec.json.format(body, indent=-1)
     except RecursionError as error:
         raise _too_deep() from error
     except msgspec.DecodeError as error:
-        raise InvalidResource(_complaint(body, error)) from error
+        raise InvalidResource(_explain(body, error)) from error
 
 
 def object_members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     """
-    Give the members of an object in compact text, undecoded.
+    Return the members of an object in compact JSON, undecoded.
 
     Raises:
-        InvalidResource: It is not an object, or names a member twice.
+        InvalidResource: The text is not an object, or has two members with one name.
     """
     text = bytes(text)
     try:
-        found = _MEMBERS.decode(text)
+        members = _MEMBERS.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        _decode(text)
-        raise InvalidResource("found a JSON value where an object is required") from None
-    if _ENCODER.encode(found) != text:
-        _refuse_duplicates(text)
-    return found
+        _decode(text)  # raises a better message if this is not JSON
+        raise InvalidResource("a JSON object is required") from None
+    if _ENCODER.encode(members) != text:
+        _check_duplicates(text)
+    return members
 
 
 def _decode(body: bytes) -> object:
@@ -99,10 +101,10 @@ def _decode(body: bytes) -> object:
     except RecursionError as error:
         raise _too_deep() from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidResource(_complaint(body, error)) from error
+        raise InvalidResource(_explain(body, error)) from error
 
 
-def _complaint(body: bytes, error: Exception) -> str:
+def _explain(body: bytes, error: Exception) -> str:
     if not body.strip():
         return "the body is empty; a JSON object is required"
     if body.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
@@ -112,9 +114,7 @@ def _complaint(body: bytes, error: Exception) -> str:
     except UnicodeDecodeError as undecodable:
         return f"the body is not UTF-8 (byte {undecodable.start})"
     if surrogate := _LONE_SURROGATE.search(body):
-        return (
-            rf"the body holds half a surrogate pair (\u escape ending at byte {surrogate.end()})"
-        )
+        return rf"the body has half a surrogate pair (\u escape ending at byte {surrogate.end()})"
     return f"the body is not valid JSON: {str(error).removeprefix('JSON is malformed: ')}"
 
 
@@ -122,51 +122,52 @@ def _too_deep() -> InvalidResource:
     return InvalidResource(f"the body is nested more than {MAX_DEPTH} levels deep")
 
 
-def _refuse_depth(body: bytes) -> None:
+def _check_depth(body: bytes) -> None:
     if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return
     brackets = _brackets(body)
+    # Each round removes the innermost pairs, after which most bodies are short.
     for removed in range(_LEVELS_REMOVED):
         if len(brackets) <= 2 * (MAX_DEPTH - removed):
             return
         brackets = brackets.replace(b"[]", b"")
-    # What is still long here is rare, and counting takes the same time whatever its shape.
-    if _LEVELS_REMOVED + max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > MAX_DEPTH:
+    # Few bodies get here. Counting takes equally long for brackets of any shape.
+    depth = max(accumulate(map(_DEPTH_CHANGE.__getitem__, brackets)), default=0)
+    if _LEVELS_REMOVED + depth > MAX_DEPTH:
         raise _too_deep()
 
 
 def _brackets(body: bytes) -> bytes:
+    """Return the brackets that are not inside of strings, braces as square brackets."""
     unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    kept = unescaped.translate(_ONE_KIND, _NEITHER_BRACKET_NOR_QUOTE)
-    # Quotes that touch go in pairs; what was inside a string stays inside.
+    kept = unescaped.translate(_SQUARE_BRACKETS, _NEITHER_BRACKET_NOR_QUOTE)
+    # Two quotes side by side can go: the other quotes still begin and end the same strings.
     paired = kept.replace(b'""', b"")
     return re.sub(rb'"[^"]*"', b"", paired) if b'"' in paired else paired
 
 
-def _without_duplicates(pairs: list[tuple[str, object]]) -> None:
+def _check_pairs(pairs: list[tuple[str, object]]) -> None:
     names = {name for name, _ in pairs}
     if len(names) != len(pairs):
-        _name_duplicate([name for name, _ in pairs])
+        _raise_duplicate([name for name, _ in pairs])
 
 
-def _name_duplicate(names: list[str]) -> NoReturn:
+def _raise_duplicate(names: list[str]) -> NoReturn:
     repeated = Counter(names).most_common(1)[0][0]
-    # A member can be called anything; only what looks like an element is safe to repeat.
-    shown = f" ({repeated})" if _ELEMENT_NAME.fullmatch(repeated) else ""
+    # A member can have any name, even a patient's; one that looks like an element is safe.
+    name = f" ({repeated})" if _ELEMENT_NAME.fullmatch(repeated) else ""
     raise InvalidResource(
-        f"the body names a member twice in one object{shown}; each may occur once"
+        f"the body has two members with the same name{name} in one object; names must be unique"
     )
 
 
-# Numbers are not looked at, and Python refuses to convert the very long ones.
-_DUPLICATES = json.JSONDecoder(
-    object_pairs_hook=_without_duplicates, parse_int=str, parse_float=str
-)
+# Numbers stay text: they do not matter here, and Python refuses to convert very long ones.
+_DUPLICATES = json.JSONDecoder(object_pairs_hook=_check_pairs, parse_int=str, parse_float=str)
 
 
-def _refuse_duplicates(text: bytes) -> None:
-    _refuse_depth(text)
+def _check_duplicates(text: bytes) -> None:
+    _check_depth(text)
     try:
         _DUPLICATES.decode(text.decode())
     except UnicodeDecodeError as error:
-        raise InvalidResource(_complaint(text, error)) from error
+        raise InvalidResource(_explain(text, error)) from error

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Reduce resources to some of their elements, tagged as SUBSETTED."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
@@ -18,27 +18,27 @@ _EMPTY = b"{}"
 
 
 Trim = Callable[[bytes], list[bytes]]
-"""Takes lines of NDJSON and gives what is left of each."""
+"""Takes lines of NDJSON and returns each of them reduced."""
 
 
 def keep_elements(version: FHIRVersion, resource_type: str, elements: Collection[str]) -> Trim:
     """
-    Give what cuts resources down to these root elements and the mandatory ones.
+    Return a function that reduces resources to these root elements and the mandatory ones.
 
-    Names are taken as `helios_core.fhir.elements.spelt_out` does; unknown ones keep nothing.
-    Values are copied byte by byte, so that numbers keep their text, and the result is tagged as
-    SUBSETTED (FHIR R4, 3.1.0.1.5).
+    `helios_core.fhir.elements.json_names` says which JSON members a name stands for; for an
+    unknown name that is none. Values are copied byte for byte, so that numbers keep their text,
+    and each result is tagged as SUBSETTED (FHIR R4, 3.1.0.1.5).
     """
-    return _trimming(kept_names(version, resource_type, elements))
+    return _make_trim(kept_names(version, resource_type, elements))
 
 
 @lru_cache(maxsize=256)
-def _trimming(names: frozenset[str]) -> Trim:
+def _make_trim(names: frozenset[str]) -> Trim:
     fields = list(_fields(names))
-    # The attributes need other names than the JSON, which may be what Python keeps for itself.
+    # Attributes have names of their own because JSON names can be keywords of Python.
     shape: Any = msgspec.defstruct(
         "Trimmed",
-        [(attribute, Raw | UnsetType, _absent(name)) for attribute, name in fields],
+        [(attribute, Raw | UnsetType, _default(name)) for attribute, name in fields],
         rename=dict(fields),
         gc=False,
     )
@@ -48,28 +48,32 @@ def _trimming(names: frozenset[str]) -> Trim:
     def trim(text: bytes) -> list[bytes]:
         resources = decode(text)
         metas = [bytes(resource.meta) for resource in resources]
-        plain = _have_no_tag(metas)
+        appendable = _can_append_tag(metas)
         for resource, meta in zip(resources, metas, strict=True):
-            resource.meta = Raw(meta[:-1] + _ONLY_TAG if plain else _tagged(meta))
+            resource.meta = Raw(meta[:-1] + _ONLY_TAG if appendable else _add_tag(meta))
         return encode(resources).split(b"\n")[:-1]
 
     return trim
 
 
-def _have_no_tag(metas: Sequence[bytes]) -> bool:
-    """Whether a tag can go to the end of each, found out at once: each look costs 0.1 us."""
-    together = b"".join(metas)
+def _can_append_tag(metas: Sequence[bytes]) -> bool:
+    """
+    Whether the tag can be appended to the text of every meta: it has members and surely no tag.
+
+    All are looked at together, because each look costs 0.1 us.
+    """
+    joined = b"".join(metas)
     # `in` takes twice as long: it first tries whether the bytes are a number.
-    return all(together.find(each) < 0 for each in (b'"tag"', b"\\", _EMPTY))
+    return all(joined.find(text) < 0 for text in (b'"tag"', b"\\", _EMPTY))
 
 
-def _absent(name: str) -> Raw | UnsetType:
-    """Give what stands for an element that is not there: only the tag needs meta."""
+def _default(name: str) -> Raw | UnsetType:
+    """Return the value of an absent element; meta is never absent, because of the tag."""
     return Raw(_EMPTY) if name == "meta" else UNSET
 
 
 def _fields(names: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """Give attributes and JSON names, in the order in which they are written."""
+    """Yield attributes and their JSON names, in the order of the output."""
     yield "resource_type", "resourceType"
     yield "id", "id"
     yield "meta", "meta"
@@ -80,8 +84,8 @@ def _fields(names: frozenset[str]) -> Iterator[tuple[str, str]]:
         yield f"element_{number}", name
 
 
-def _tagged(text: bytes) -> bytes:
-    """Give any meta with the tag SUBSETTED, once."""
+def _add_tag(text: bytes) -> bytes:
+    """Return a meta with the tag SUBSETTED, which it may have already."""
     meta = msgspec.json.decode(text, type=dict[str, Raw])
     tags = msgspec.json.decode(meta.get("tag", b"[]"), type=list[Raw])
     if not any(map(_is_subsetted, tags)):

@@ -14,7 +14,7 @@ from helios_core.fhir.search import compile_query
 from helios_core.fhir.search.filters import make_decoder
 from helios_core.fhir.search.parameters import CompiledParameter, find_parameter
 from helios_core.fhir.search.queries import reference_types
-from helios_core.fhir.search.references import reference_of
+from helios_core.fhir.search.references import reference_text
 from helios_core.interactions.callers import Caller
 from helios_core.interactions.chains import search_all
 from helios_core.storage.data_provider import SearchQuery, StoredVersion, SupportsSearch
@@ -146,10 +146,10 @@ def _targets(
     decode = make_decoder(include.parameter.elements)
     for match in matches:
         leaves: list[Any] = []
-        for finder in include.parameter.finders:
-            finder.walk(decode(match.content or b""), leaves)
+        for path in include.parameter.paths:
+            path.collect(decode(match.content or b""), leaves)
         for leaf in leaves:
-            target = split_reference(reference_of(leaf) or "", (caller.base,))
+            target = split_reference(reference_text(leaf) or "", (caller.base,))
             if target is not None:
                 yield target
 

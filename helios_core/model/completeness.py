@@ -1,9 +1,9 @@
 """
-Proof that nothing is missing: per type, how many lines, how many bytes and a digest of them all.
+Proof that an export is complete: the lines and bytes of each type, and a digest of its lines.
 
 The digest is the sum of the 64-bit XXH3 hashes of the lines, without their newlines, modulo
-2^64. It does not depend on the order of the lines nor on how they are cut into files: the digests
-of parts add up to that of the export, and whoever holds the files can compute it again.
+2^64. It does not depend on the order of the lines or on how they are divided into files: the
+digests of parts add up to that of the export, and anybody who has the files can recompute it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,32 +16,32 @@ from helios_core.hashes import HASH_MODULUS
 from helios_core.model.parts import Part
 
 KEY = "urn:helios:completeness"
-"""Under which name the proof stands among the extensions of a manifest."""
+"""The name of the proof among the extensions of a manifest."""
 
 ALGORITHM = "xxh3-64-sum"
-"""What the digests are, for whoever meets a manifest in some years."""
+"""The name of the algorithm in the manifest, so that the digests can be checked years later."""
 
 
 def lines_digest(lines: Iterable[bytes]) -> int:
-    """Give the digest of lines, in any order."""
+    """Return the digest of lines; their order does not matter."""
     return sum_digests(*line_digests(lines))
 
 
 def line_digests(lines: Iterable[bytes]) -> list[int]:
-    """Give the digest of each line."""
+    """Return the digest of each line, in order."""
     return list(map(xxh3_64_intdigest, lines))
 
 
 def sum_digests(*digests: int) -> int:
-    """Give the digest of all the lines that these are the digests of."""
+    """Return the digest of all lines from digests of some of them."""
     return sum(digests) % HASH_MODULUS
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
-    """What lines add up to."""
+    """The number, bytes and digest of lines."""
 
     count: int = 0
-    """Resources; lines that only head a block do not count."""
+    """The number of resources; headers of blocks do not count."""
     bytes: int = 0
     """Bytes of NDJSON, newlines included."""
     digest: str = f"{0:016x}"
@@ -57,16 +57,16 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Tallies: TypeAlias = Mapping[str, Mapping[str, Tally]]
-"""By list of the manifest, then by type."""
+"""The tallies of an export, by list of the manifest and resource type."""
 
 
 def part_tally(part: Part) -> Tally:
-    """Give what a part contributes."""
+    """Return the tally of one part."""
     return Tally(count=part.count, bytes=part.plain_size, digest=f"{part.digest_sum or 0:016x}")
 
 
 def add_up(entries: Iterable[tuple[str, str, Tally]]) -> Tallies:
-    """Add up tallies by list and type."""
+    """Add up tallies; each entry is a list of the manifest, a resource type and a tally."""
     totals = dict[str, dict[str, Tally]]()
     for kind, resource_type, tally in entries:
         types = totals.setdefault(kind, {})

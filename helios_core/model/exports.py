@@ -1,4 +1,4 @@
-"""What an export was asked to be: parsed, validated, immutable."""
+"""Export requests, what they show, and the shards they are divided into."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,30 +11,35 @@ from helios_core.fhir.search import Filter
 
 
 class Level(StrEnum):
-    """Whose data an export is about (Bulk Data 2.0.0, Bulk Data Kick-off Request)."""
+    """The level of an export (Bulk Data 2.0.0, Bulk Data Kick-off Request)."""
 
     SYSTEM = "system"
+    """All resources."""
     PATIENT = "patient"
+    """The compartments of all patients."""
     GROUP = "group"
+    """The compartments of the patients of a group."""
 
 
 class AssociatedData(StrEnum):
-    """Which Provenance goes with what it is about (Bulk Data 3.0.0, includeAssociatedData)."""
+    """Which Provenance to add to an export (Bulk Data 3.0.0, includeAssociatedData)."""
 
     LATEST = "LatestProvenanceResources"
+    """The newest for each exported resource."""
     RELEVANT = "RelevantProvenanceResources"
+    """All of them for each exported resource."""
 
 
 class TypeFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """One query of `_typeFilter`; those of one type are OR-ed."""
+    """One query of `_typeFilter`; a resource has to match one of those of its type."""
 
     resource_type: str
     pairs: tuple[tuple[str, str], ...]
-    """Parameter names with modifiers and values as `compile_query` takes them."""
+    """Names, with modifiers, and values of search parameters, as `compile_query` takes them."""
 
 
 class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One accepted request, complete enough for any worker to run it later."""
+    """A parsed and validated request, complete enough for any worker to run it later."""
 
     tenant: str
     url: str
@@ -47,85 +52,85 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The Group's id at group level, otherwise None."""
     types: tuple[str, ...]
     """
-    The resource types to export: an omitted `_type` is spelt out at kick-off.
+    The resource types to export; without `_type`, all types of the level.
 
-    Empty only where `handling=lenient` left nothing that may be exported.
+    Empty only if `handling=lenient` ignored a filter of every type.
     """
     since: datetime | None = None
     """Only resources changed strictly after this instant."""
     until: datetime | None = None
     """Only resources changed strictly before this instant."""
     patients: tuple[str, ...] | None = None
-    """Ids of the only patients to export, from the `patient` parameter; None narrows nothing."""
+    """Ids of the only patients to export, from `patient`; None is no restriction."""
     filters: tuple[TypeFilter, ...] = ()
-    """What resources of the filtered types must match; other types pass untouched."""
+    """The queries of `_typeFilter`; types without a query are not filtered."""
     elements: tuple[str, ...] = ()
-    """The only elements to keep beside the mandatory ones, as `element` or `Type.element`."""
+    """The only elements to keep besides the mandatory ones, as `element` or `Type.element`."""
     associated: AssociatedData | None = None
-    """None leaves Provenance to the rule for requests that do not choose."""
+    """The value of `includeAssociatedData`; None applies the default rule for Provenance."""
     organize_by: str | None = None
-    """The type whose instances head the blocks of lines, or None for one type a file."""
+    """The type by whose instances output is organized, or None for files of one type each."""
     partial_manifests: bool = False
-    """Whether parts may be shown while the job runs, in manifests linked by pages."""
+    """Whether manifests may list parts while the job runs, in linked pages."""
     separate_status: bool = False
-    """Whether a poll answers about itself, and about the job in X-Export-Status."""
+    """Whether polls report the status of the job in X-Export-Status, not as their own status."""
     referenced_types: tuple[str, ...] = ()
-    """Types of which those referenced from the output are added, at patient and group level."""
+    """Types that are added when the output refers to them, at patient and group level."""
     include_newly_added: bool = True
-    """Whether members who joined after `since` bring their older data too."""
+    """Whether the older data of members who joined after `since` is exported too."""
     max_part_bytes: int | None = None
-    """Where a part is cut if not where the server's setting says (draft of version 4)."""
+    """The maximum size of a part if smaller than the server's (draft of version 4)."""
     transforms: tuple[str, ...] = ()
     """Plugins that transform every line, in order; a worker with others leaves the job alone."""
     ignored: tuple[str, ...] = ()
-    """One sentence per parameter ignored under `handling=lenient`, reported in an error file."""
+    """One sentence per ignored parameter, reported in an error file."""
 
 
 class Cohort(msgspec.Struct, frozen=True, kw_only=True):
-    """The explicit set of patients an export is about."""
+    """The set of patients that an export is limited to."""
 
     key: str
-    """Equal keys mean equal patients, so that a provider sends a cohort to its database once."""
+    """Equal keys mean equal patients, so a provider can send a cohort to its database once."""
     patients: frozenset[str]
     """Patient ids, without the type."""
 
 
 class ExportView(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a store one export shows: the request, at an instant, for a cohort."""
+    """Which stored resources an export shows: a request, at an instant, for a cohort."""
 
     request: ExportRequest
     transaction_time: datetime
     cohort: Cohort | None = None
-    """None means everybody: at system level every resource, at patient level every compartment."""
+    """None is no limit: every resource at system level, every compartment at patient level."""
     newcomers: Cohort | None = None
-    """Members who joined after `since`: their older data is shown too, or nothing of them."""
+    """Members who joined after `since`; `include_newly_added` decides: all their data, or none."""
     filters: Mapping[str, Filter] = {}
-    """By type, what its resources must match; open lookups have been answered."""
+    """The filter of each filtered type, with its lookups resolved."""
     gaps: tuple[str, ...] = ()
-    """One sentence per damaged resource that was left out of the answer to a lookup."""
+    """One sentence per damaged resource that the lookup of a filter could not read."""
 
 
 class ShardPurpose(StrEnum):
-    """What a shard adds to an export."""
+    """What the shard adds to the export."""
 
     VIEW = "view"
-    """The resources that the view shows."""
+    """The resources of the view, and its deletions."""
     OLDER = "older"
-    """What newcomers bring from before `since`."""
+    """The older data of newcomers, from before `since`."""
     ASSOCIATED = "associated"
-    """Provenance of what is exported."""
+    """Provenance of exported resources."""
     REFERENCED = "referenced"
-    """What is referenced from what is exported."""
+    """Resources that the output refers to."""
     LINKS = "links"
-    """Nothing: only what its resources refer to is noted for later phases."""
+    """Nothing: it only notes what its resources refer to, for later phases."""
     ORGANIZED = "organized"
-    """Blocks of resources, each headed by what they are organized by."""
+    """Blocks of resources, each headed by the instance they are organized by."""
     DELETIONS = "deletions"
-    """What the view no longer shows; its resources are in other shards."""
+    """Only the deletions of the view."""
 
 
 class Shard(msgspec.Struct, frozen=True, kw_only=True):
-    """One resource type and one key range of a job: the unit of claiming and publishing."""
+    """One resource type and one key range of a job: what a worker claims and publishes."""
 
     number: int
     """Unique in the job, from 0."""
@@ -134,16 +139,16 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
     phase: int = 0
     """A shard can be claimed once every shard of the earlier phases is complete."""
     ordinal: int
-    """The shard's place among those of its type, from 1; it appears in file names."""
+    """The number of the shard among those of its type, from 1; it appears in file names."""
     start: str | None = None
-    """First key of the range, inclusive; None is the beginning. Opaque but to the provider."""
+    """First key of the range, inclusive; None is the beginning. Opaque except to the provider."""
     end: str | None = None
-    """End of the range, exclusive; None is the end. Opaque but to the provider."""
+    """End of the range, exclusive; None is the end. Opaque except to the provider."""
     resources: int = 0
-    """How many resources the provider expects, for progress only."""
+    """The expected number of resources, for progress only."""
     bytes: int = 0
-    """How many bytes of NDJSON the provider expects, for sizing only."""
+    """The expected bytes of NDJSON, for sizing only."""
     notes: bool = False
-    """Whether what its lines refer to is noted for the shards of later phases."""
+    """Whether the references in its lines are noted for the shards of later phases."""
     attachments: bool = False
-    """Whether its lines may point to Binary resources of this server."""
+    """Whether its lines may link to Binary resources of this server."""

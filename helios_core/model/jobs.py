@@ -1,4 +1,4 @@
-"""Jobs, their status and their progress."""
+"""Jobs with their status and progress, and the leases of workers."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -9,7 +9,7 @@ from helios_core.model.exports import ExportRequest, Shard
 
 
 class JobStatus(StrEnum):
-    """Where a job is in its life; the last three are final."""
+    """The status of a job; the last three are final."""
 
     ACCEPTED = "accepted"
     IN_PROGRESS = "in-progress"
@@ -19,35 +19,35 @@ class JobStatus(StrEnum):
 
     @property
     def active(self) -> bool:
-        """Whether the job still counts against its tenant's cap."""
+        """Whether the job counts towards the limit of its tenant's active exports."""
         return self in (JobStatus.ACCEPTED, JobStatus.IN_PROGRESS)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One accepted export request and what became of it."""
+    """An accepted export request and its status."""
 
     id: str
     request: ExportRequest
     transaction_time: datetime
-    """The instant whose state the export shows; no write committed later is at or before it."""
+    """The instant as of which data is exported; every write committed later is after it."""
     owner: str | None = None
-    """Issuer and subject of the principal who asked, None on an open server."""
+    """Issuer and subject of the principal who requested it, None on an open server."""
     status: JobStatus = JobStatus.ACCEPTED
     created_at: datetime | None = None
     """Set by the job store, by its own clock."""
     completed_at: datetime | None = None
     """When the job reached a final status, by the job store's clock."""
     failure: str | None = None
-    """Why the job is in status error, in words a client may read."""
+    """Why the job is in status error, without internal details."""
 
     @property
     def tenant(self) -> str:
-        """The isolation boundary the job lives in."""
+        """The tenant of the request."""
         return self.request.tenant
 
 
 class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a job is, counted in resources."""
+    """The progress of a job, counted in resources and shards."""
 
     resources_done: int
     resources_total: int
@@ -57,19 +57,19 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def percent(self) -> int:
-        """A whole number from 0 to 99: a job that still runs is never at 100 %."""
+        """A whole number from 0 to 99: a running job is never at 100 %."""
         if self.resources_total <= 0:
             return 0
         return min(99, self.resources_done * 100 // self.resources_total)
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker's claim on one shard, valid only while its token is the newest."""
+    """A worker's claim to a shard, valid only while its token is the newest."""
 
     job: Job
     shard: Shard
     token: int
-    """The fencing token: it grows at every claim, and at cancel and delete."""
+    """The fencing token: it grows with every claim, and on cancel and delete."""
     worker: str
     attempt: int
-    """From 1; claims that were handed back do not count."""
+    """The number of the attempt, from 1; released claims do not count."""

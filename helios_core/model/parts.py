@@ -1,4 +1,4 @@
-"""Parts, and the manifest that is a view of the published ones."""
+"""Parts: the files that an export consists of."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class PartKind(StrEnum):
-    """Which list of the manifest a part appears in."""
+    """The list of the manifest that a part appears in."""
 
     OUTPUT = "output"
     DELETED = "deleted"
@@ -14,14 +14,14 @@ class PartKind(StrEnum):
 
 
 class Compression(StrEnum):
-    """How a part's bytes are stored."""
+    """How the bytes of a part are stored."""
 
     NONE = "none"
     GZIP = "gzip"
 
 
 class PartKey(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a part lives; the token keeps a superseded attempt from touching a published part."""
+    """The identity of a part; with the token in it, each attempt writes parts of its own."""
 
     tenant: str
     job_id: str
@@ -29,29 +29,29 @@ class PartKey(msgspec.Struct, frozen=True, kw_only=True):
     resource_type: str
     """The type of the shard, also for deleted and error parts."""
     ordinal: int
-    """The shard's place among those of its type, from 1."""
+    """The number of the shard among those of its type, from 1."""
     number: int
-    """The part's place within its shard and kind, from 1."""
+    """The number of the part within its shard and kind, from 1."""
     token: int
     """The fencing token of the lease under which the part was written."""
     compression: Compression = Compression.NONE
 
     @property
     def name(self) -> str:
-        """The readable public file name, unique among the published parts of a job."""
+        """The public file name, unique among the published parts of a job."""
         prefix = "" if self.kind is PartKind.OUTPUT else f"{self.kind}-"
         return f"{prefix}{self.resource_type}-{self.ordinal}-{self.number}.ndjson"
 
     @property
     def stored_name(self) -> str:
-        """A readable name that no other part of the job has, nor another attempt at this one."""
+        """The name in the output store, unique among all parts and attempts of a job."""
         shard = f"{self.kind}-{self.resource_type}-{self.ordinal}"
         ending = ".gz" if self.compression is Compression.GZIP else ""
         return f"{shard}-{self.number}-{self.token}.ndjson{ending}"
 
 
 class StoredPart(msgspec.Struct, frozen=True, kw_only=True):
-    """What an output store says of bytes it has made durable."""
+    """What an output store reports of a part that it has made durable."""
 
     size: int
     """Bytes at rest, after compression."""
@@ -60,11 +60,11 @@ class StoredPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished output file."""
+    """One finished file."""
 
     key: PartKey
     count: int
-    """Lines in the file."""
+    """Lines in the file; headers of blocks do not count."""
     size: int
     """Bytes at rest, after compression."""
     plain_size: int
@@ -72,15 +72,15 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     """As in `StoredPart`."""
     digest_sum: int | None = None
-    """The order-independent digest of the lines, see `completeness`; None where none was kept."""
+    """The order-independent digest of the lines, see `completeness`; None if it is not known."""
     continues: bool = False
-    """Whether the last block of lines goes on in the next part of the shard."""
+    """Whether the last block continues in the next part of the shard."""
     published: int = 0
-    """The part's place among the published parts of its job, from 0; set by the job store."""
+    """The number of the part among the published ones of its job, from 0; set by the job store."""
 
     @property
     def manifest_type(self) -> str:
-        """What the manifest says the file holds (Bulk Data 2.0.0, Output Manifest)."""
+        """The type that the manifest states for the file (Bulk Data 2.0.0, Output Manifest)."""
         match self.key.kind:
             case PartKind.OUTPUT:
                 return self.key.resource_type

@@ -9,9 +9,6 @@ import pytest
 from msgspec import structs
 
 from helios_core import testing
-from helios_core.cli import tables
-from helios_core.config import plugins as installed
-from helios_core.config import selection as plugins
 from helios_core.config.matrix import POWERS
 from helios_core.storage import data_provider as data_providers
 from helios_core.storage import hooks as hookspecs
@@ -39,19 +36,6 @@ def flat(text: str) -> str:
 
 def powers_of(module: ModuleType) -> set[str]:
     return {name for name in vars(module) if name.startswith("Supports")}
-
-
-def test_the_settings_page_is_what_the_command_prints():
-    others = [
-        plugin for plugin in installed.load_all_plugins() if isinstance(plugin, installed.Plugin)
-    ]
-    rows = tables.setting_rows(plugins.configure({}), {}, others=others)
-
-    page = (REFERENCE / "settings.md").read_text()
-
-    assert page.endswith("\n\n" + tables.settings_markdown(rows)), (
-        "write the output of `helios settings --format markdown` into docs/reference/settings.md"
-    )
 
 
 def test_there_are_hooks():

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -20,8 +21,13 @@ def logger_of(call):
     return getattr(receiver, "id", getattr(receiver, "attr", ""))
 
 
+@cache
 def log_calls():
     """Every call that logs, of every source file."""
+    return list(_log_calls())
+
+
+def _log_calls():
     for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):

@@ -51,7 +51,7 @@ async def test_parts_joined_are_the_lines_in_order_and_keep_both_limits(
 
 
 @pytest.mark.parametrize("max_bytes", [4, 6, 100])
-async def test_digests_that_come_along_are_summed_and_not_computed_again(max_bytes):
+async def test_digests_of_a_batch_are_summed_and_not_computed_again(max_bytes):
     async def source() -> AsyncGenerator[Batch]:
         yield Batch(lines=[b"1", b"2", b"3"], digests=[10, 20, 30])
         yield Batch(lines=[b"4"])

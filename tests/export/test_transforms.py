@@ -21,7 +21,7 @@ def trimmed(line, *elements, resource_type="Observation", version=FHIRVersion.R4
     return msgspec.json.decode(left)
 
 
-def test_what_is_neither_asked_for_nor_mandatory_is_dropped():
+def test_elements_neither_requested_nor_mandatory_are_dropped():
     """B2-P-16, B2-P-19"""
     assert set(trimmed(OBSERVATION, "issued")) == {
         "resourceType",
@@ -74,7 +74,7 @@ def test_trimming_twice_changes_nothing_more():
     assert trim(once) == [once]
 
 
-def test_meta_keeps_all_else():
+def test_meta_keeps_everything_else():
     line = b'{"resourceType":"Patient","id":"p","meta":{"profile":["a"],"versionId":"3"}}'
 
     meta = trimmed(line, "id", resource_type="Patient")["meta"]
@@ -83,13 +83,13 @@ def test_meta_keeps_all_else():
 
 
 @pytest.mark.parametrize("name", ["class", "for", "import", "True", "meta", "resourceType"])
-def test_an_element_may_be_called_what_python_keeps_for_itself(name):
+def test_an_element_may_have_the_name_of_a_python_keyword(name):
     line = b'{"resourceType":"Encounter","id":"e","status":"finished","class":{"code":"AMB"}}'
 
     assert trimmed(line, name, resource_type="Encounter")["class"] == {"code": "AMB"}
 
 
-def test_an_entry_without_a_type_is_about_every_type():
+def test_an_entry_without_a_type_applies_to_every_type():
     """B2-P-18"""
     assert elements_for(["id", "Patient.name"], "Patient") == {"id", "name"}
     assert elements_for(["id", "Patient.name"], "Condition") == {"id"}

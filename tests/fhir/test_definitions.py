@@ -21,12 +21,12 @@ def test_a_version_is_known_by_its_release_and_its_full_label(version, release, 
 
 
 @pytest.mark.parametrize("text", ["", "4", "R4", "3.0", "4.00", "4.1", "latest", "4.0 "])
-def test_any_other_number_is_refused_with_those_that_are_served(text):
+def test_any_other_number_is_refused_with_those_that_are_supported(text):
     with pytest.raises(InvalidParameter, match=r"one of 4\.0, 4\.3, 5\.0, 6\.0"):
         FHIRVersion.from_media_type_parameter(text)
 
 
-def test_a_patch_release_nobody_published_is_answered_with_the_nearest_one():
+def test_an_unpublished_patch_release_is_refused_with_the_nearest_one():
     with pytest.raises(InvalidParameter, match=r"did you mean 4\.0"):
         FHIRVersion.from_media_type_parameter("4.0.9")
 
@@ -93,5 +93,5 @@ def test_the_patient_compartment_leaves_out_what_is_about_nobody():
     assert types.isdisjoint({"Organization", "Practitioner", "Medication", "Location", "Device"})
 
 
-def test_a_table_is_read_once():
+def test_definitions_are_read_once():
     assert load_definitions(FHIRVersion.R5) is load_definitions(FHIRVersion.R5)

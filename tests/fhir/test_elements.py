@@ -26,7 +26,7 @@ def test_what_a_type_does_not_have_stands_for_nothing(version, element):
     assert json_names(version, "Patient", element) == frozenset()
 
 
-def test_mandatory_choices_are_spelt_out():
+def test_mandatory_choices_are_their_json_names():
     """B2-P-19"""
     for version in (FHIRVersion.R4, FHIRVersion.R4B):
         names = mandatory_names(version, "MedicationRequest")
@@ -38,7 +38,7 @@ def test_r6_takes_mandatory_choices_from_r5():
 
 
 @pytest.mark.parametrize(("version", "resource_type"), EVERY_TYPE)
-def test_every_element_of_the_tables_can_be_asked_for(version, resource_type):
+def test_every_element_of_the_definitions_can_be_requested(version, resource_type):
     elements = load_definitions(version).elements(resource_type)
 
     assert all(json_names(version, resource_type, element) for element in elements)

@@ -7,7 +7,7 @@ from helios_core.fhir.definitions.generate import generate, main
 
 
 @pytest.mark.parametrize("version", FHIRVersion)
-def test_the_committed_table_is_what_the_definitions_give(version, definitions):
+def test_the_committed_files_are_what_the_generator_returns(version, definitions):
     committed = (files("helios_core.fhir.definitions") / f"{version.value}.json").read_text(
         "utf-8"
     )
@@ -23,7 +23,7 @@ def test_generated_text_holds_one_line_per_type_and_parameter(definitions):
     assert max(map(len, lines)) < 4000
 
 
-def test_all_tables_are_written_at_once(definitions, tmp_path):
+def test_all_files_are_written_at_once(definitions, tmp_path):
     main(definitions, tmp_path)
 
     assert {path.stem for path in tmp_path.iterdir()} == set(FHIRVersion)

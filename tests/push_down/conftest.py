@@ -36,7 +36,7 @@ async def postgres_provider(postgres_url):
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def opening(request, tmp_path):
-    """How to open a provider with an index, each kind in turn."""
+    """A context manager that opens a data provider with an index: SQLite, then PostgreSQL."""
     if request.param == "sqlite":
         return _sqlite(tmp_path / "sqlite")
     return _postgres(request.getfixturevalue("postgres_url"))

@@ -1,4 +1,4 @@
-"""What stores are filled with, to be searched."""
+"""The resources that the stores are loaded with."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ BUNDLES = 4
 
 
 def examples(version):
-    """The examples of the specification."""
+    """The file with the examples of the specification."""
     path = DATA / "spec-examples" / f"{version}.ndjson.gz"
     if not path.is_file():
         pytest.skip("the specification's examples are not in ../shared/data")
@@ -20,19 +20,19 @@ def examples(version):
 
 
 def bundles():
-    """Real bundles."""
+    """The files with Bundles of Synthea."""
     folder = DATA / "synthea-r4" / "bundles"
     if not folder.is_dir():
-        pytest.skip("the real bundles are not in ../shared/data")
+        pytest.skip("the bundles of Synthea are not in ../shared/data")
     return sorted(folder.iterdir())
 
 
 async def loaded(provider, paths, version):
-    """Load files, more than a few resources."""
+    """Load files, which have more than 100 resources."""
     summary = await load(list(paths), provider, tenant=corpus.TENANT, fhir_version=version)
     assert summary.created > 100
 
 
 async def read(batches):
-    """All lines of some batches."""
+    """All lines of the batches."""
     return [line async for batch in batches for line in batch.lines]

@@ -1,4 +1,4 @@
-"""Searches about every parameter of a type, with values out of the data."""
+"""Searches by every parameter of a type, with values from the data."""
 
 import msgspec
 
@@ -6,18 +6,18 @@ from helios_core.errors import InvalidParameter
 from helios_core.fhir.search import any_filter, compile_query
 from helios_core.fhir.search.dates import interval
 from helios_core.fhir.search.parameters import CompiledParameter, compiled_parameters
-from helios_core.fhir.search.references import reference_of
+from helios_core.fhir.search.references import reference_text
 from helios_core.fhir.search.tokens import codings
 
 PREFIXES = ("", "eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
 
 
 def escaped(text):
-    return "".join(f"\\{each}" if each in "\\,|$" else each for each in text)
+    return "".join(f"\\{character}" if character in "\\,|$" else character for character in text)
 
 
 def texts(parameter, leaf, chance):
-    """Values by which a search may find a leaf."""
+    """Search values that a leaf can match."""
     match parameter.type:
         case "token":
             for system, code in codings(leaf):
@@ -25,7 +25,7 @@ def texts(parameter, leaf, chance):
                 if system:
                     yield f"{escaped(system)}|{escaped(code)}"
         case "reference":
-            reference = reference_of(leaf)
+            reference = reference_text(leaf)
             if reference:
                 yield escaped(reference)
                 yield escaped(reference.rpartition("/")[2])
@@ -33,67 +33,66 @@ def texts(parameter, leaf, chance):
             if interval(leaf) is not None:
                 dates = [leaf] if isinstance(leaf, str) else [*leaf.values()]
                 yield from (
-                    chance.choice(PREFIXES) + each for each in dates if isinstance(each, str)
+                    chance.choice(PREFIXES) + date for date in dates if isinstance(date, str)
                 )
         case _:
             if isinstance(leaf, str | int | float):
                 yield escaped(str(leaf))
 
 
-def walked(finders, node):
+def collected(paths, node):
     leaves = []
-    for finder in finders:
-        finder.walk(node, leaves)
+    for path in paths:
+        path.collect(node, leaves)
     return leaves
 
 
-def combined(composed, tree, chance):
-    """Values by which a search may find the items of a composite."""
-    for item in walked([composed.base], tree):
+def combinations(composite, tree, chance):
+    """Search values that the items of a composite can match."""
+    for item in collected([composite.base], tree):
         parts = [
             [
                 text
-                for leaf in walked(part.finders, tree if part.rooted else item)
+                for leaf in collected(part.paths, tree if part.rooted else item)
                 for text in texts(part, leaf, chance)
             ]
-            for part in composed.parts
+            for part in composite.parts
         ]
         if all(parts):
             yield "$".join(chance.choice(part) for part in parts)
 
 
 def drawn(parameter, trees, chance):
-    """A few values of a parameter, out of the data."""
-    leaves = [leaf for tree in trees for leaf in walked(parameter.finders, tree)]
-    found = {text for leaf in leaves for text in texts(parameter, leaf, chance) if text}
-    for composed in parameter.composed:
-        found |= {text for tree in trees for text in combined(composed, tree, chance)}
-    found = sorted(found)
-    return chance.sample(found, min(2, len(found)))
+    """At most two search values of a parameter, from the data."""
+    leaves = [leaf for tree in trees for leaf in collected(parameter.paths, tree)]
+    values = {text for leaf in leaves for text in texts(parameter, leaf, chance) if text}
+    for composite in parameter.composite_paths:
+        values |= {text for tree in trees for text in combinations(composite, tree, chance)}
+    return chance.sample(sorted(values), min(2, len(values)))
 
 
-def searches(version, resource_type, lines, chance, *, leaving_out=()):
-    """Filters about each parameter of a type, and mixtures of them."""
+def searches(version, resource_type, lines, chance, *, without=()):
+    """Filters by each parameter of a type, and combinations of them."""
     trees = [msgspec.json.decode(line) for line in lines]
     pairs = []
     for parameter in compiled_parameters(version, resource_type).values():
-        if isinstance(parameter, CompiledParameter) and parameter.code not in leaving_out:
+        if isinstance(parameter, CompiledParameter) and parameter.code not in without:
             values = drawn(parameter, trees, chance)
             pairs += [(parameter.code, value) for value in values]
             if len(values) > 1:
                 pairs.append((parameter.code, ",".join(values)))
-    alone = [one for pair in pairs if (one := compiled(version, resource_type, [pair]))]
+    single = [filter_ for pair in pairs if (filter_ := compiled(version, resource_type, [pair]))]
     both = [
-        one
+        filter_
         for _ in range(len(pairs) // 4)
-        if (one := compiled(version, resource_type, chance.sample(pairs, 2)))
+        if (filter_ := compiled(version, resource_type, chance.sample(pairs, 2)))
     ]
-    either = [any_filter(chance.sample(alone, 2)) for _ in range(len(alone) // 4)]
-    return [*alone, *both, *either]
+    either = [any_filter(chance.sample(single, 2)) for _ in range(len(single) // 4)]
+    return [*single, *both, *either]
 
 
 def compiled(version, resource_type, pairs):
     try:
         return compile_query(version, resource_type, pairs)
     except InvalidParameter:
-        return None  # example data has codes and dates that no search can name
+        return None  # example data has codes and dates that are not valid in a search

@@ -1,4 +1,4 @@
-"""The same resources in every store that has an index: the same answers to the same searches."""
+"""Stores with an index that have the same resources return the same results of a search."""
 
 import random
 from itertools import islice
@@ -13,57 +13,57 @@ from helios_core.testing import corpus
 from tests.push_down.contents import BUNDLES, bundles, examples, loaded, read
 from tests.push_down.searches import searches
 
-THOROUGHLY = 5
-"""Of how many searches one is also counted by the store, and exported."""
+EXPORT_EVERY = 5
+"""Of this many searches, one is also counted by the store, and exported."""
 
-OF_THE_STORE = ("_lastUpdated",)
-"""Parameters whose values each store gives itself."""
+SET_BY_STORE = ("_lastUpdated",)
+"""Parameters whose values differ between stores."""
 
 
-async def searched(provider, version, query):
+async def search_ids(provider, version, query):
     """The ids of all matches, page by page."""
-    found, after = [], None
+    ids, after = [], None
     while True:
         key = corpus.type_key(query.filter.resource_type, fhir_version=version)
         page = await provider.search(key, query, count=40, after=after)
-        found += [each.id for each in page.resources]
+        ids += [stored.id for stored in page.resources]
         if (after := page.next) is None:
-            assert page.total in {None, len(found)}
-            return found
+            assert page.total in {None, len(ids)}
+            return ids
 
 
-async def exported(provider, version, condition):
-    """The ids of all that an export with this filter would hold."""
-    resource_type = condition.resource_type
+async def export_ids(provider, version, filter_):
+    """The ids of all resources in an export with this filter, sorted."""
+    resource_type = filter_.resource_type
     request = corpus.request(types=(resource_type,), fhir_version=version, level=Level.SYSTEM)
     view = corpus.view(await provider.transaction_time(), request)
     lines = []
     for shard in await provider.plan(view, shard_bytes=1 << 16):
-        lines += await read(_narrowed(provider, view, shard, condition.prefilter()))
-    return sorted(msgspec.json.decode(line)["id"] for line in lines if condition.matches(line))
+        lines += await read(_batches(provider, view, shard, filter_.prefilter()))
+    return sorted(msgspec.json.decode(line)["id"] for line in lines if filter_.matches(line))
 
 
-def _narrowed(provider, view, shard, prefilter):
+def _batches(provider, view, shard, prefilter):
     if prefilter is None:
         return provider.read(view, shard, batch_bytes=1 << 16)
     return provider.read_candidates(view, shard, prefilter, batch_bytes=1 << 16)
 
 
-async def differences(ours, theirs, version, chance):
-    """Searches that two stores answer differently, and how many were asked."""
-    wrong, asked = [], 0
+async def differences(left, right, version, chance):
+    """Searches of which two stores have different results, and the number of all searches."""
+    wrong, count = [], 0
     for resource_type in sorted(load_definitions(version).types):
-        for condition in await _searches(ours, version, resource_type, chance):
-            asked += 1
-            thorough = asked % THOROUGHLY == 0
+        for filter_ in await _searches(left, version, resource_type, chance):
+            count += 1
+            thorough = count % EXPORT_EVERY == 0
             order = chance.choice([SortOrder.ID, SortOrder.ID_DESCENDING])
-            query = SearchQuery(filter=condition, order=order, total=thorough)
-            found, others = [await searched(each, version, query) for each in (ours, theirs)]
-            if found != others:
-                wrong.append(condition)
-            if thorough and sorted(found) != await exported(theirs, version, condition):
-                wrong.append(condition)
-    return wrong, asked
+            query = SearchQuery(filter=filter_, order=order, total=thorough)
+            ids = await search_ids(left, version, query)
+            if ids != await search_ids(right, version, query):
+                wrong.append(filter_)
+            if thorough and sorted(ids) != await export_ids(right, version, filter_):
+                wrong.append(filter_)
+    return wrong, count
 
 
 async def _searches(provider, version, resource_type, chance):
@@ -72,29 +72,29 @@ async def _searches(provider, version, resource_type, chance):
     lines = []
     for shard in await provider.plan(view, shard_bytes=1 << 40):
         lines += await read(provider.read(view, shard, batch_bytes=1 << 24))
-    return searches(version, resource_type, lines, chance, leaving_out=OF_THE_STORE)
+    return searches(version, resource_type, lines, chance, without=SET_BY_STORE)
 
 
 @pytest.mark.parametrize("version", [FHIRVersion.R4, FHIRVersion.R5])
 async def test_stores_agree_on_the_examples(sqlite_provider, postgres_provider, version):
-    """P5: of the specification, for each parameter of each type."""
+    """P5: the examples of the specification, each parameter of each type."""
     for provider in (sqlite_provider, postgres_provider):
         await loaded(provider, [examples(version)], version)
 
     chance = random.Random(4)
-    wrong, asked = await differences(sqlite_provider, postgres_provider, version, chance)
+    wrong, count = await differences(sqlite_provider, postgres_provider, version, chance)
 
     assert wrong == []
-    assert asked > 500
+    assert count > 500
 
 
 async def test_stores_agree_on_real_bundles(sqlite_provider, postgres_provider):
-    """P5: of Synthea."""
+    """P5: Bundles of Synthea."""
     for provider in (sqlite_provider, postgres_provider):
         await loaded(provider, islice(bundles(), BUNDLES), FHIRVersion.R4)
 
     chance = random.Random(5)
-    wrong, asked = await differences(sqlite_provider, postgres_provider, FHIRVersion.R4, chance)
+    wrong, count = await differences(sqlite_provider, postgres_provider, FHIRVersion.R4, chance)
 
     assert wrong == []
-    assert asked > 100
+    assert count > 100

@@ -1,4 +1,4 @@
-"""Each index against the evaluator, for every search parameter of every type there is data of."""
+"""Each index against the evaluator, for every search parameter of every type with data."""
 
 import random
 from itertools import islice
@@ -16,7 +16,7 @@ from tests.push_down.searches import searches
 
 
 async def differences(provider, version, chance):
-    """Searches whose answer is not the evaluator's, and how many the index was asked for."""
+    """Searches of which the result is not the evaluator's, and how many use the index."""
     now = await provider.transaction_time()
     wrong, indexed = [], 0
     for resource_type in sorted(load_definitions(version).types):
@@ -24,25 +24,25 @@ async def differences(provider, version, chance):
         view, key = corpus.view(now, request), TypeKey.of(request, resource_type)
         for shard in await provider.plan(view, shard_bytes=1 << 40):
             lines = await read(provider.read(view, shard, batch_bytes=1 << 24))
-            for condition in searches(version, resource_type, lines, chance):
-                expected = [line for line in lines if condition.matches(line)]
-                query = SearchQuery(filter=condition, order=SortOrder.LAST_UPDATED)
+            for filter_ in searches(version, resource_type, lines, chance):
+                expected = [line for line in lines if filter_.matches(line)]
+                query = SearchQuery(filter=filter_, order=SortOrder.LAST_UPDATED)
                 page = await provider.search(key, query, count=10_000)
-                if sorted(each.content for each in page.resources) != sorted(expected):
-                    wrong.append(condition)
-                if (prefilter := condition.prefilter()) is None:
+                if sorted(stored.content for stored in page.resources) != sorted(expected):
+                    wrong.append(filter_)
+                if (prefilter := filter_.prefilter()) is None:
                     continue
                 indexed += 1
                 candidates = provider.read_candidates(view, shard, prefilter, batch_bytes=1 << 24)
-                found = await read(candidates)
-                if [line for line in found if condition.matches(line)] != expected:
-                    wrong.append(condition)
+                read_lines = await read(candidates)
+                if [line for line in read_lines if filter_.matches(line)] != expected:
+                    wrong.append(filter_)
     return wrong, indexed
 
 
 @pytest.mark.parametrize("version", [FHIRVersion.R4, FHIRVersion.R5])
 async def test_the_index_agrees_with_the_evaluator_on_the_examples(provider, version):
-    """P5: of the specification, for each parameter of each type."""
+    """P5: the examples of the specification, each parameter of each type."""
     await loaded(provider, [examples(version)], version)
 
     wrong, indexed = await differences(provider, version, random.Random(1))
@@ -52,7 +52,7 @@ async def test_the_index_agrees_with_the_evaluator_on_the_examples(provider, ver
 
 
 async def test_the_index_agrees_with_the_evaluator_on_real_bundles(provider):
-    """P5: of Synthea."""
+    """P5: Bundles of Synthea."""
     await loaded(provider, islice(bundles(), BUNDLES), FHIRVersion.R4)
 
     wrong, indexed = await differences(provider, FHIRVersion.R4, random.Random(2))
@@ -62,7 +62,7 @@ async def test_the_index_agrees_with_the_evaluator_on_real_bundles(provider):
 
 
 async def test_the_index_agrees_with_the_evaluator_on_generated_data(provider, tmp_path):
-    """P5: of the demonstration."""
+    """P5: the population of the demonstration."""
     write_population(tmp_path / "population", patients=4)
     await loaded(provider, [tmp_path / "population"], FHIRVersion.R4)
 

@@ -1,4 +1,4 @@
-"""The FHIR versions served, and their tables."""
+"""The supported FHIR versions and their definitions, which are JSON files in this folder."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -20,44 +20,44 @@ class FHIRVersion(StrEnum):
 
     @property
     def release(self) -> str:
-        """Major and minor number, the value of the `fhirVersion` media-type parameter: "4.0"."""
+        """Major and minor version, the value of the `fhirVersion` media type parameter: "4.0"."""
         return load_definitions(self).release
 
     @classmethod
     def from_media_type_parameter(cls, text: str) -> "FHIRVersion":
         """
-        Read a `fhirVersion` parameter: "4.0", or a full label such as "4.0.1".
+        Parse a `fhirVersion` parameter: "4.0", or a full version such as "4.0.1".
 
         Raises:
-            InvalidParameter: It is not the number of a release served here.
+            InvalidParameter: The server does not support such a version.
         """
         release = ".".join(text.split(".")[:2])
         for version in cls:
             if text in (version.release, load_definitions(version).label):
                 return version
-        known = ", ".join(version.release for version in cls)
-        near = next((v.release for v in cls if v.release == release), None)
-        hint = f"; did you mean {near}?" if near else ""
-        raise InvalidParameter(f"fhirVersion must be one of {known}{hint}")
+        supported = ", ".join(version.release for version in cls)
+        nearest = next((v.release for v in cls if v.release == release), None)
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        raise InvalidParameter(f"fhirVersion must be one of {supported}{hint}")
 
 
 class ElementDefinition(msgspec.Struct, frozen=True):
-    """What a version says about one root element of a type."""
+    """A root element of a resource type."""
 
     types: tuple[str, ...]
-    """FHIR data types; a choice lists all of them, a reference says Reference."""
+    """Its data types, several for a choice; a reference is `Reference`, without its targets."""
     min: int = 0
     max: str = "1"
     """A number or `*`."""
     summary: bool = False
-    """Shown with `_summary=true`; never set in R6, whose source does not say."""
+    """Whether `_summary=true` includes it; always false in R6, whose source does not say."""
 
 
 class SearchComponent(msgspec.Struct, frozen=True):
-    """One part of a composite search parameter."""
+    """One component of a composite search parameter."""
 
     definition: str
-    """The canonical URL of the part's own search parameter."""
+    """The canonical URL of the component's own search parameter."""
     expression: str
 
 
@@ -67,52 +67,52 @@ class SearchParameter(msgspec.Struct, frozen=True):
     code: str
     type: str
     base: tuple[str, ...]
-    """The types it can be asked of, Resource and DomainResource among them."""
+    """The resource types it applies to; may be Resource or DomainResource."""
     url: str
     expression: str | None = None
-    """FHIRPath, alternatives of other types included; None for the few that have none."""
+    """FHIRPath, including the paths of other types; None for the few without an expression."""
     target: tuple[str, ...] = ()
-    """Of a reference: the types it may point to."""
+    """The resource types that a reference may point to."""
     component: tuple[SearchComponent, ...] = ()
 
 
 class Definitions(msgspec.Struct, frozen=True, kw_only=True):
-    """What one FHIR version defines, as far as a server needs it."""
+    """The definitions of one FHIR version that a server needs."""
 
     label: str
-    """The full number, as in CapabilityStatement.fhirVersion: "4.0.1"."""
+    """The full version, as in CapabilityStatement.fhirVersion: "4.0.1"."""
     release: str
-    """Major and minor number: "4.0"."""
+    """Major and minor version: "4.0"."""
     root_elements: Mapping[str, Mapping[str, ElementDefinition]] = msgspec.field(name="elements")
     compartments: Mapping[str, Mapping[str, tuple[str, ...]]]
-    """For each compartment, the codes of the search parameters by which a type is in it."""
+    """By compartment and resource type, the codes of the search parameters that link the two."""
     parameters: tuple[SearchParameter, ...] = msgspec.field(name="search_parameters")
 
     @property
     def types(self) -> frozenset[str]:
-        """The names of the concrete resource types."""
+        """Return the names of the concrete resource types."""
         return frozenset(self.root_elements)
 
     def elements(self, resource_type: str) -> Mapping[str, ElementDefinition]:
         """
-        Give the root elements of a type by name.
+        Return the root elements of a resource type by name.
 
-        A choice is `value[x]`, except in R6, whose source spells out valueQuantity and the rest.
+        A choice is `value[x]`, except in R6, whose source lists valueQuantity and so on.
         """
         return self.root_elements[resource_type]
 
     def search_parameters(self, resource_type: str) -> tuple[SearchParameter, ...]:
-        """Give the parameters of a type, those of every resource included."""
+        """Return the parameters of a resource type, including those of all types."""
         bases = {resource_type, "DomainResource", "Resource"}
         return tuple(p for p in self.parameters if not bases.isdisjoint(p.base))
 
     def compartment_types(self, compartment: str) -> frozenset[str]:
-        """Give the types that can be in a compartment, the compartment's own included."""
+        """Return the types that can be in a compartment, including the compartment's own type."""
         return frozenset({compartment, *self.compartments[compartment]})
 
 
 @cache
 def load_definitions(version: FHIRVersion) -> Definitions:
-    """Give the table of a version; the first call reads it."""
+    """Return the definitions of a version; the first call reads the file."""
     source = files("helios_core.fhir.definitions") / f"{version.value}.json"
     return msgspec.json.decode(source.read_bytes(), type=Definitions)

@@ -1,11 +1,12 @@
 """
-Make the definitions from the published ones.
+Generate the definitions from those that HL7 publishes.
 
 Run `python -m helios_core.fhir.definitions.generate FOLDER`.
 
-FOLDER holds one folder per version with `elements.json.gz` (root elements per type),
-`search-parameters.json.gz` (a Bundle) and `compartmentdefinition-*.json`. Not imported at run
-time. R6 has published no CompartmentDefinitions yet: R5's are taken, without the types R6 dropped.
+FOLDER has one folder per version with `elements.json.gz` (root elements by type),
+`search-parameters.json.gz` (a Bundle) and `compartmentdefinition-*.json`. R6 has not published
+CompartmentDefinitions yet; those of R5 are used, without the types that R6 dropped. The server
+does not import this module.
 """
 
 import gzip
@@ -24,7 +25,7 @@ JSON = dict[str, Any]
 
 
 def generate(source: Path, version: FHIRVersion) -> str:
-    """Give the text of a version's table: JSON with a line per type, parameter and compartment."""
+    """Return a version's file: JSON with a line for each type, parameter and compartment."""
     resources: JSON = _read(source / version / "elements.json.gz")["resources"]
     bundle = _read(source / version / "search-parameters.json.gz")
     published = [entry["resource"] for entry in bundle["entry"]]
@@ -33,11 +34,11 @@ def generate(source: Path, version: FHIRVersion) -> str:
         source / _COMPARTMENT_SOURCE.get(version, version), set(resources)
     )
     sections = {
-        "compartments": _lines(compartments),
-        "elements": _lines(resources),
+        "compartments": _object_lines(compartments),
+        "elements": _object_lines(resources),
         "label": _compact(label),
         "release": _compact(".".join(label.split(".")[:2])),
-        "search_parameters": _rows([_parameter(resource) for resource in published]),
+        "search_parameters": _array_lines([_parameter(resource) for resource in published]),
     }
     return "{\n" + ",\n".join(f'"{name}":{text}' for name, text in sections.items()) + "\n}\n"
 
@@ -49,17 +50,17 @@ def _read(path: Path) -> JSON:
 
 
 def _parameter(resource: JSON) -> JSON:
-    kept = {name: resource[name] for name in ("code", "type", "base", "url")}
+    parameter = {name: resource[name] for name in ("code", "type", "base", "url")}
     if "expression" in resource:
-        kept["expression"] = resource["expression"]
+        parameter["expression"] = resource["expression"]
     if "target" in resource:
-        kept["target"] = sorted(resource["target"])
+        parameter["target"] = sorted(resource["target"])
     if "component" in resource:
-        kept["component"] = [
-            {"definition": part["definition"], "expression": part["expression"]}
-            for part in resource["component"]
+        parameter["component"] = [
+            {"definition": component["definition"], "expression": component["expression"]}
+            for component in resource["component"]
         ]
-    return kept
+    return parameter
 
 
 def _compartments(source: Path, types: set[str]) -> JSON:
@@ -69,7 +70,7 @@ def _compartments(source: Path, types: set[str]) -> JSON:
             member["code"]: codes
             for member in definition["resource"]
             if member["code"] in types
-            # A resource is in its own compartment by definition; that takes no parameter.
+            # "{def}" puts a resource into its own compartment; no parameter is needed for that.
             and (codes := [code for code in member.get("param", ()) if code != _ITSELF])
         }
         for definition in definitions
@@ -80,18 +81,18 @@ def _compact(content: object) -> str:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _lines(members: JSON) -> str:
+def _object_lines(members: JSON) -> str:
     lines = (f'"{name}":{_compact(members[name])}' for name in sorted(members))
     return "{\n" + ",\n".join(lines) + "\n}"
 
 
-def _rows(rows: list[JSON]) -> str:
+def _array_lines(rows: list[JSON]) -> str:
     ordered = sorted(rows, key=lambda row: (row["code"], row["url"]))
     return "[\n" + ",\n".join(map(_compact, ordered)) + "\n]"
 
 
-def main(source: Path, target: Path = Path(__file__).parent / "tables") -> None:
-    """Write the tables of all versions, beside this module unless told otherwise."""
+def main(source: Path, target: Path = Path(__file__).parent) -> None:
+    """Write the files of all versions to a folder, by default that of this module."""
     for version in FHIRVersion:
         text = generate(source, version)
         (target / f"{version}.json").write_text(text, encoding="utf-8", newline="\n")

@@ -1,4 +1,10 @@
-"""Search as FHIR means it: compiled once, asked of many resources."""
+"""
+FHIR search, compiled to filters.
+
+`compile_query` turns the parameters of a search into a `Filter` that tests resources. The filter's
+prefilter is for stores with an index: it finds candidates by what `terms_of` extracted from each
+resource.
+"""
 
 from helios_core.fhir.search.filters import Filter, Lookup, any_filter
 from helios_core.fhir.search.index_terms import terms_of
@@ -16,7 +22,7 @@ from helios_core.fhir.search.prefilters import (
     satisfies,
 )
 from helios_core.fhir.search.queries import RESULT_PARAMETERS, compile_query
-from helios_core.fhir.search.support import SupportedParameter, supported_parameters
+from helios_core.fhir.search.supported_parameters import SupportedParameter, supported_parameters
 from helios_core.fhir.search.type_filters import parse_type_filter, split_type_filter
 
 __all__ = [

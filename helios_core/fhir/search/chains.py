@@ -1,54 +1,61 @@
-"""Chains: what is asked of the resources that one points to, or that point to it."""
+"""Chains and `_has`: conditions on resources that this one references, or that reference it."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from helios_core.fhir.references import split_reference
 from helios_core.fhir.search.filters import (
-    Answers,
     Condition,
+    DecodedResource,
     Filter,
     Lookup,
-    Resource,
-    any_value,
+    LookupResults,
+    any_leaf,
     make_decoder,
 )
 from helios_core.fhir.search.parameters import CompiledParameter
-from helios_core.fhir.search.prefilters import AnyId, number
-from helios_core.fhir.search.references import pointing_to, reference_of
+from helios_core.fhir.search.prefilters import AnyId, hash_text
+from helios_core.fhir.search.references import prefilter_for_keys, reference_text
 from helios_core.hashes import to_unsigned
 
-_FEW = 1000
-"""Up to how many ids an index is asked for; beyond that looking at everything is quicker."""
+_MAX_PREFILTER_IDS = 1000
+"""The most ids in a prefilter; with more ids it is faster to test every resource."""
+_ID = frozenset({"id"})
 
 
 def chain_condition(
-    parameter: CompiledParameter, target: Filter, *, asked: str, base_urls: Sequence[str]
+    parameter: CompiledParameter, target: Filter, *, query: str, base_urls: Sequence[str]
 ) -> Condition:
-    """Give the condition that a reference points to a resource that a filter lets pass."""
+    """
+    Return the condition that a reference points to a resource that matches a filter.
 
-    def ids(resource: Resource) -> frozenset[str]:
+    `query` is the text from which `target` was compiled.
+    """
+
+    def own_id(resource: DecodedResource) -> frozenset[str]:
         return frozenset({resource["id"]} if "id" in resource else ())
 
     lookup = Lookup(
-        key=_key("chain", target, asked),
+        key=_lookup_key("chain", target, query),
         resource_type=target.resource_type,
         filter=target,
-        ids=ids,
+        ids=own_id,
         decode=make_decoder(target.elements | {"id"}),
     )
 
-    def resolve(answers: Answers) -> Condition:
-        found = answers[lookup.key]
+    def resolve(results: LookupResults) -> Condition:
+        ids = results[lookup.key]
 
         def test(leaf: Any) -> bool:  # noqa: ANN401 - decoded JSON
-            pointed = split_reference(reference_of(leaf) or "", base_urls)
+            reference = split_reference(reference_text(leaf) or "", base_urls)
             return (
-                pointed is not None and pointed[0] == target.resource_type and pointed[1] in found
+                reference is not None
+                and reference[0] == target.resource_type
+                and reference[1] in ids
             )
 
-        few = pointing_to(parameter, found) if len(found) <= _FEW else None
-        return any_value(parameter, test, few)
+        prefilter = prefilter_for_keys(parameter, ids) if len(ids) <= _MAX_PREFILTER_IDS else None
+        return any_leaf(parameter, test, prefilter)
 
     return Condition(
         test=_unresolved, elements=parameter.elements, lookups=(lookup,), resolve=resolve
@@ -60,51 +67,52 @@ def has_condition(
     reference: CompiledParameter,
     resource_type: str,
     *,
-    asked: str,
+    query: str,
     base_urls: Sequence[str],
 ) -> Condition:
-    """Give the condition that a resource that a filter lets pass points to this one."""
+    """
+    Return the condition that a resource that matches a filter points to this one.
 
-    def ids(resource: Resource) -> frozenset[str]:
+    `query` is the text from which `source` was compiled.
+    """
+
+    def referenced_ids(resource: DecodedResource) -> frozenset[str]:
         leaves: list[Any] = []
-        for finder in reference.finders:
-            finder.walk(resource, leaves)
-        return frozenset(_ids_of(leaves, resource_type, base_urls))
+        for path in reference.paths:
+            path.collect(resource, leaves)
+        return frozenset(_ids_in(leaves, resource_type, base_urls))
 
     lookup = Lookup(
-        key=_key("has", source, f"{reference.code}:{resource_type}:{asked}"),
+        key=_lookup_key("has", source, f"{reference.code}:{resource_type}:{query}"),
         resource_type=source.resource_type,
         filter=source,
         reference=reference.code,
-        ids=ids,
+        ids=referenced_ids,
         decode=make_decoder(source.elements | reference.elements),
     )
 
-    def resolve(answers: Answers) -> Condition:
-        found = answers[lookup.key]
-        few = AnyId(found) if len(found) <= _FEW else None
+    def resolve(results: LookupResults) -> Condition:
+        ids = results[lookup.key]
+        prefilter = AnyId(ids) if len(ids) <= _MAX_PREFILTER_IDS else None
         return Condition(
-            test=lambda resource: resource.get("id") in found, elements=_ID, prefilter=few
+            test=lambda resource: resource.get("id") in ids, elements=_ID, prefilter=prefilter
         )
 
     return Condition(test=_unresolved, elements=_ID, lookups=(lookup,), resolve=resolve)
 
 
-_ID = frozenset({"id"})
-
-
-def _ids_of(leaves: Iterable[Any], resource_type: str, base_urls: Sequence[str]) -> Iterable[str]:
+def _ids_in(leaves: Iterable[Any], resource_type: str, base_urls: Sequence[str]) -> Iterable[str]:
     for leaf in leaves:
-        target = split_reference(reference_of(leaf) or "", base_urls)
+        target = split_reference(reference_text(leaf) or "", base_urls)
         if target is not None and target[0] == resource_type:
             yield target[1]
 
 
-def _key(direction: str, inner: Filter, asked: str) -> str:
-    # A hash, because keys may be logged and values may not.
-    text = f"{direction}|{inner.resource_type}|{asked}"
-    return f"{direction}-{inner.resource_type}-{to_unsigned(number(text)):016x}"
+def _lookup_key(direction: str, filter_: Filter, query: str) -> str:
+    # A hash, because keys may be logged and search values must not be.
+    text = f"{direction}|{filter_.resource_type}|{query}"
+    return f"{direction}-{filter_.resource_type}-{to_unsigned(hash_text(text)):016x}"
 
 
-def _unresolved(_: Resource) -> bool:
-    raise RuntimeError("this filter has lookups; answer them and use what resolved() gives")
+def _unresolved(_: DecodedResource) -> bool:
+    raise RuntimeError("this filter has lookups; use the filter that resolved() returns")

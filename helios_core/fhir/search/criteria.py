@@ -1,4 +1,4 @@
-"""What a search asks of one parameter."""
+"""One search criterion: a parameter, a modifier, and values."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,7 +11,7 @@ from helios_core.fhir.search.parameters import CompiledParameter
 
 
 class Criterion(msgspec.Struct, frozen=True, kw_only=True):
-    """One parameter, how it is modified, and the values of which any will do."""
+    """A resource meets the criterion if it matches any of the values."""
 
     version: FHIRVersion
     resource_type: str
@@ -24,14 +24,14 @@ class Criterion(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """Give the parameter as errors name it."""
+        """Return how error messages name the criterion."""
         modifier = f":{self.modifier}" if self.modifier else ""
         return f"search parameter {self.parameter.code}{modifier} of {self.resource_type}"
 
     def invalid(self, expected: str) -> InvalidParameter:
-        """Give the error that a value is not what is expected; the value is not repeated."""
+        """Return the error for an invalid value; the message does not contain the value."""
         return InvalidParameter(f"{self.name}: {expected}")
 
     def unsupported(self, reason: str) -> UnsupportedParameter:
-        """Give the error that this cannot be asked here."""
+        """Return the error for a criterion that this server does not support."""
         return UnsupportedParameter(f"{self.name}: {reason}")

@@ -1,4 +1,8 @@
-"""Dates: spans of time, compared as spans (FHIR R4, 3.1.1.4.5 and 3.1.1.4.7)."""
+"""
+Date parameters, compared as intervals (FHIR R4, 3.1.1.4.5 and 3.1.1.4.7).
+
+Implements `ParameterType`.
+"""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
@@ -9,108 +13,102 @@ from helios_core.fhir.dates import date_bounds
 from helios_core.fhir.instants import to_stamp
 from helios_core.fhir.search import prefilters
 from helios_core.fhir.search.criteria import Criterion
-from helios_core.fhir.search.filters import Condition, any_value
 from helios_core.fhir.search.prefilters import Prefilter, SpanWithin, UpdatedWithin
 from helios_core.fhir.search.values import split_prefix, unescape
 
 EARLIEST, LATEST = -(1 << 62), 1 << 62
-"""Where open spans begin and end."""
+"""The first and the last microsecond of intervals with open ends."""
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _DAY = 86_400_000_000
 _SECOND = 1_000_000
 _FRACTIONS = tuple(10 ** (6 - digits) for digits in range(7))
 _DATE_LENGTH = 10
-_CLOSENESS = 10
-"""`ap` reaches a tenth of the way from the date to now."""
+_APPROXIMATE_DIVISOR = 10
+"""`ap` widens the interval of a value by a tenth of its distance from now."""
 
 Interval = tuple[int, int]
 """First and last microsecond since 1970, both inclusive."""
 
 
-def condition(question: Criterion) -> Condition:
-    """Give the condition that a date is as asked."""
-    return any_value(question.parameter, leaf_test(question), prefilter(question))
-
-
-def leaf_test(question: Criterion) -> Callable[[Any], bool]:
-    """Give what tells whether one value matches."""
-    checks = tuple(_CHECKS[prefix](low, high) for prefix, low, high in _asked(question))
+def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
+    """Return the test whether the interval of a leaf matches one of the criterion's values."""
+    checks = tuple(_CHECKS[prefix](low, high) for prefix, low, high in _parse_values(criterion))
 
     def test(leaf: Any) -> bool:  # noqa: ANN401 - decoded JSON
-        found = interval(leaf)
-        return found is not None and any(check(*found) for check in checks)
+        own = interval(leaf)
+        return own is not None and any(check(*own) for check in checks)
 
     return test
 
 
-def prefilter(question: Criterion) -> Prefilter | None:
-    """Give the spans of which a match has one."""
+def prefilter(criterion: Criterion) -> Prefilter | None:
+    """Return the spans of which every match has one; None if one of the prefixes is `ne`."""
     bounds = [
         _BOUNDS[prefix](low, high) if prefix in _BOUNDS else None
-        for prefix, low, high in _asked(question)
+        for prefix, low, high in _parse_values(criterion)
     ]
-    if question.parameter.code == "_lastUpdated":
-        return prefilters.any_prefilter(each and _updated(*each) for each in bounds)
-    if not question.parameter.groups:
+    if criterion.parameter.code == "_lastUpdated":
+        return prefilters.any_prefilter(each and _updated_within(*each) for each in bounds)
+    if not criterion.parameter.groups:
         return None
     return prefilters.any_prefilter(
-        each and SpanWithin(group=span_group(name), **dict(zip(_FIELDS, each, strict=True)))
-        for name in question.parameter.groups
+        each and SpanWithin(group=span_group(name), **dict(zip(_BOUND_NAMES, each, strict=True)))
+        for name in criterion.parameter.groups
         for each in bounds
     )
 
 
 def span_group(name: str) -> int:
-    """Give the number under which spans at a place are indexed."""
-    return prefilters.number(f"{name}|d")
+    """Return the number under which the spans of a group are indexed."""
+    return prefilters.hash_text(f"{name}|d")
 
 
 def interval(leaf: Any) -> Interval | None:  # noqa: ANN401 - decoded JSON
     """
-    Give the span of a date, dateTime, instant, Period or Timing.
+    Return the interval of a date, dateTime, instant, Period or Timing.
 
-    None where there is none, or none that can be read, or it ends before it begins. Of a Timing
-    only the outer limits matter.
+    None if the leaf has none or an invalid one, or if it ends before it begins. The interval of a
+    Timing covers its events and its boundsPeriod.
     """
     if type(leaf) is str:
-        return _text_interval(leaf)
+        return _parse_interval(leaf)
     if type(leaf) is not dict:
         return None
     if "event" in leaf or "repeat" in leaf:
-        return _timing(leaf)
-    return _period(leaf)
+        return _timing_interval(leaf)
+    return _period_interval(leaf)
 
 
-def _period(period: dict[str, Any]) -> Interval | None:
+def _period_interval(period: dict[str, Any]) -> Interval | None:
     start, end = period.get("start"), period.get("end")
-    first = _text_interval(start) if type(start) is str else None
-    last = _text_interval(end) if type(end) is str else None
+    first = _parse_interval(start) if type(start) is str else None
+    last = _parse_interval(end) if type(end) is str else None
     if first is None and last is None:
         return None
     low, high = (first[0] if first else EARLIEST), (last[1] if last else LATEST)
     return (low, high) if low <= high else None
 
 
-def _timing(timing: dict[str, Any]) -> Interval | None:
+def _timing_interval(timing: dict[str, Any]) -> Interval | None:
     repeat = timing.get("repeat")
     bounds = repeat.get("boundsPeriod") if type(repeat) is dict else None
     events = timing.get("event")
-    limits = [interval(event) for event in events] if type(events) is list else []
-    limits.append(_period(bounds) if type(bounds) is dict else None)
-    found = [each for each in limits if each is not None]
-    return (min(low for low, _ in found), max(high for _, high in found)) if found else None
+    intervals = [interval(event) for event in events] if type(events) is list else []
+    intervals.append(_period_interval(bounds) if type(bounds) is dict else None)
+    valid = [each for each in intervals if each is not None]
+    return (min(low for low, _ in valid), max(high for _, high in valid)) if valid else None
 
 
-def _text_interval(text: str) -> Interval | None:
+def _parse_interval(text: str) -> Interval | None:
     try:
-        return _usual_interval(text) or _any_interval(text)
+        return _parse_common_form(text) or _parse_any_form(text)
     except ValueError:
-        return _any_interval(text)
+        return _parse_any_form(text)
 
 
-def _usual_interval(text: str) -> Interval | None:
-    """Read a day or a time with seconds: most of what is stored, and many times a second."""
+def _parse_common_form(text: str) -> Interval | None:
+    """Parse a day or a time with seconds, many times as fast; most of what is stored is such."""
     if len(text) == _DATE_LENGTH:
         if text[4] != "-" or text[7] != "-":
             return None
@@ -126,7 +124,7 @@ def _usual_interval(text: str) -> Interval | None:
     return low, low + _FRACTIONS[digits] - 1
 
 
-def _any_interval(text: str) -> Interval | None:
+def _parse_any_form(text: str) -> Interval | None:
     try:
         first, last = date_bounds(text)
     except InvalidParameter:
@@ -134,28 +132,30 @@ def _any_interval(text: str) -> Interval | None:
     return to_stamp(first), to_stamp(last)
 
 
-_FIELDS = ("low_from", "low_to", "high_from", "high_to")
+_BOUND_NAMES = ("low_from", "low_to", "high_from", "high_to")
 Bounds = tuple[int | None, int | None, int | None, int | None]
+"""The bounds of a `SpanWithin`, in the order of `_BOUND_NAMES`."""
 
 
-def _asked(question: Criterion) -> list[tuple[str, int, int]]:
-    return [_comparison(question, unescape(value)) for value in question.values]
+def _parse_values(criterion: Criterion) -> list[tuple[str, int, int]]:
+    """Return the prefix of each value, and the first and the last microsecond of its interval."""
+    return [_parse_value(criterion, unescape(value)) for value in criterion.values]
 
 
-def _comparison(question: Criterion, value: str) -> tuple[str, int, int]:
+def _parse_value(criterion: Criterion, value: str) -> tuple[str, int, int]:
     prefix, text = split_prefix(value)
     try:
         first, last = date_bounds(text)
     except InvalidParameter as error:
-        raise question.invalid(str(error)) from error
+        raise criterion.invalid(str(error)) from error
     low, high = to_stamp(first), to_stamp(last)
     if prefix == "ap":
-        reach = abs(to_stamp(question.now) - low) // _CLOSENESS
-        low, high = low - reach, high + reach
+        tolerance = abs(to_stamp(criterion.now) - low) // _APPROXIMATE_DIVISOR
+        low, high = low - tolerance, high + tolerance
     return prefix, low, high
 
 
-# What compares the first and the last microsecond of a resource's span with those of the value.
+# By prefix: from a value's interval (low, high) to the test of a leaf's interval (first, last).
 _CHECKS: Mapping[str, Callable[[int, int], Callable[[int, int], bool]]] = {
     "eq": lambda low, high: lambda first, last: low <= first and last <= high,
     "ne": lambda low, high: lambda first, last: not (low <= first and last <= high),
@@ -168,7 +168,7 @@ _CHECKS: Mapping[str, Callable[[int, int], Callable[[int, int], bool]]] = {
     "ap": lambda low, high: lambda first, last: first <= high and last >= low,
 }
 
-# Within what a span that passes the check begins and ends; there is no such thing for ne.
+# By prefix: the bounds that every interval within the check satisfies. There are none for ne.
 _BOUNDS: Mapping[str, Callable[[int, int], Bounds]] = {
     "eq": lambda low, high: (low, None, None, high),
     "gt": lambda _, high: (None, None, high + 1, None),
@@ -181,9 +181,10 @@ _BOUNDS: Mapping[str, Callable[[int, int], Bounds]] = {
 }
 
 
-def _updated(
+def _updated_within(
     low_from: int | None, low_to: int | None, high_from: int | None, high_to: int | None
 ) -> UpdatedWithin:
-    since = [each for each in (low_from, high_from) if each is not None]
-    until = [each for each in (low_to, high_to) if each is not None]
+    """Return the bounds of an instant, whose first microsecond is its last one."""
+    since = [bound for bound in (low_from, high_from) if bound is not None]
+    until = [bound for bound in (low_to, high_to) if bound is not None]
     return UpdatedWithin(since=max(since, default=None), until=min(until, default=None))

@@ -1,4 +1,4 @@
-"""A compiled search: what it decodes, whom it lets pass, what it must be told first."""
+"""A compiled search: a filter and its conditions, and the lookups of its chains."""
 
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -11,190 +11,195 @@ from helios_core.fhir.search import prefilters
 from helios_core.fhir.search.parameters import CompiledParameter
 from helios_core.fhir.search.prefilters import Prefilter
 
-Resource = Mapping[str, Any]
-"""A decoded resource, or as much of it as is needed."""
-Test = Callable[[Resource], bool]
-Answers = Mapping[str, frozenset[str]]
-"""For each lookup's key, the ids it found."""
+DecodedResource = Mapping[str, Any]
+"""A decoded resource, or those of its root elements that are needed."""
+Test = Callable[[DecodedResource], bool]
+LookupResults = Mapping[str, frozenset[str]]
+"""The ids that each lookup returned, by the lookup's key."""
 
 
 class Lookup(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A search among other resources that has to be answered before a filter can be used.
+    A search of other resources, to be made before a filter can be used.
 
-    The answer is the union of `ids_in` over the resources of `resource_type`; those outside of
-    `filter.prefilter()` need not be looked at.
+    Its result is the union of `ids_in` over the resources of `resource_type`. Those that do not
+    satisfy `filter.prefilter()` add nothing and can be left out.
     """
 
     key: str
-    """Equal for equal lookups; holds none of the values asked for."""
+    """Equal for equal lookups; contains no search values."""
     resource_type: str
     filter: "Filter"
     reference: str | None = None
-    """The parameter whose references are the answer; None if the answer is the ids found."""
-    ids: Callable[[Resource], frozenset[str]]
-    decode: Callable[[bytes], Resource]
+    """The parameter whose references are the result; None if the ids of the matches are."""
+    ids: Callable[[DecodedResource], frozenset[str]]
+    decode: Callable[[bytes], DecodedResource]
 
     def ids_in(self, line: bytes) -> frozenset[str]:
-        """Give the ids that one resource adds to the answer; none if it does not match."""
+        """Return the ids that one resource adds to the result; none if it does not match."""
         resource = self.decode(line)
         return self.ids(resource) if self.filter.condition.test(resource) else frozenset()
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing asked of a resource."""
+    """A condition on a resource."""
 
     test: Test
     elements: frozenset[str]
+    """The root elements that `test` reads."""
     prefilter: Prefilter | None = None
     lookups: tuple[Lookup, ...] = ()
-    resolve: "Callable[[Answers], Condition] | None" = None
-    """Gives the same condition without open lookups; None where there are none."""
+    resolve: "Callable[[LookupResults], Condition] | None" = None
+    """Returns the same condition without lookups; None if there are none."""
 
-    def resolved(self, answers: Answers) -> "Condition":
-        """Give the condition without open lookups."""
-        return self.resolve(answers) if self.resolve else self
+    def resolved(self, results: LookupResults) -> "Condition":
+        """Return the condition without lookups."""
+        return self.resolve(results) if self.resolve else self
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """A search over one type, ready to be asked about resources."""
+    """A compiled search of one resource type."""
 
     resource_type: str
     condition: Condition
-    decode: Callable[[bytes], Resource]
-    """Decodes of a line only what the search looks at."""
+    decode: Callable[[bytes], DecodedResource]
+    """Decodes only those elements of a line that the search reads."""
 
     @property
     def elements(self) -> frozenset[str]:
-        """Give the names of the root elements that the search looks at."""
+        """Return the names of the root elements that the search reads."""
         return self.condition.elements
 
     @property
     def lookups(self) -> tuple[Lookup, ...]:
-        """Give what has to be answered before `matches` may be called, each once."""
+        """Return the lookups to make before `matches` may be called, without duplicates."""
         return tuple({lookup.key: lookup for lookup in self.condition.lookups}.values())
 
     @property
     def passes_everything(self) -> bool:
-        """Whether nothing is asked of a resource."""
+        """Whether every resource matches, because the search has no conditions."""
         return not self.elements and self.matches(b"{}")
 
     def matches(self, line: bytes) -> bool:
         """
-        Tell whether a resource, given as JSON, is one of those searched for.
+        Whether a resource matches; `line` is its JSON.
 
         Raises:
-            RuntimeError: There are lookups; use the filter that `resolved` gives.
+            RuntimeError: There are lookups; use the filter that `resolved` returns.
         """
         return self.condition.test(self.decode(line))
 
-    def resolved(self, answers: Answers) -> "Filter":
-        """Give the filter that knows the answers to all `lookups`, by their keys."""
-        return make_filter(self.resource_type, self.condition.resolved(answers))
+    def resolved(self, results: LookupResults) -> "Filter":
+        """Return the filter without lookups; `results` has the ids of each lookup by its key."""
+        return make_filter(self.resource_type, self.condition.resolved(results))
 
     def prefilter(self) -> Prefilter | None:
-        """Give what an index can look for: whatever matches satisfies it. None: no help."""
+        """Return a prefilter that every match satisfies, or None if an index cannot help."""
         return self.condition.prefilter
 
 
 def make_filter(resource_type: str, condition: Condition) -> Filter:
-    """Give the filter of a condition."""
+    """Return the filter with a condition."""
     decode = make_decoder(condition.elements)
     return Filter(resource_type=resource_type, condition=condition, decode=decode)
 
 
 def any_filter(filters: Sequence[Filter]) -> Filter:
     """
-    Give the filter that lets pass what at least one of these does; all are of one type.
+    Return the filter that matches what at least one of several filters matches.
 
     Raises:
-        ValueError: There are none, or they are of several types.
+        ValueError: There are no filters, or they are of several resource types.
     """
-    types = {each.resource_type for each in filters}
+    types = {filter_.resource_type for filter_ in filters}
     if len(types) != 1:
-        raise ValueError(f"filters of one type are required, not of {len(types)}")
-    return make_filter(types.pop(), any_condition([each.condition for each in filters]))
+        raise ValueError(f"the filters must be of one resource type, not of {len(types)}")
+    return make_filter(types.pop(), any_condition([filter_.condition for filter_ in filters]))
 
 
 def all_conditions(conditions: Sequence[Condition]) -> Condition:
-    """Give the condition that all of these hold; without any it always holds."""
+    """Return the condition that all of these hold; it always holds if there are none."""
     if len(conditions) == 1:
         return conditions[0]
-    tests = tuple(each.test for each in conditions)
+    tests = tuple(condition.test for condition in conditions)
     return Condition(
         test=lambda resource: all(test(resource) for test in tests),
-        prefilter=prefilters.all_prefilters(each.prefilter for each in conditions),
-        **_together(conditions, all_conditions),
+        prefilter=prefilters.all_prefilters(condition.prefilter for condition in conditions),
+        **_combine(conditions, all_conditions),
     )
 
 
 def any_condition(conditions: Sequence[Condition]) -> Condition:
-    """Give the condition that at least one of these holds."""
+    """Return the condition that at least one of these holds."""
     if len(conditions) == 1:
         return conditions[0]
-    tests = tuple(each.test for each in conditions)
+    tests = tuple(condition.test for condition in conditions)
     return Condition(
         test=lambda resource: any(test(resource) for test in tests),
-        prefilter=prefilters.any_prefilter(each.prefilter for each in conditions),
-        **_together(conditions, any_condition),
+        prefilter=prefilters.any_prefilter(condition.prefilter for condition in conditions),
+        **_combine(conditions, any_condition),
     )
 
 
-class _Common(TypedDict):
+class _CombinedFields(TypedDict):
     elements: frozenset[str]
     lookups: tuple[Lookup, ...]
-    resolve: Callable[[Answers], Condition] | None
+    resolve: Callable[[LookupResults], Condition] | None
 
 
-def _together(
-    conditions: Sequence[Condition], again: Callable[[Sequence[Condition]], Condition]
-) -> _Common:
-    lookups = tuple(lookup for each in conditions for lookup in each.lookups)
+def _combine(
+    conditions: Sequence[Condition], combine_resolved: Callable[[Sequence[Condition]], Condition]
+) -> _CombinedFields:
+    lookups = tuple(lookup for condition in conditions for lookup in condition.lookups)
     return {
-        "elements": frozenset[str]().union(*(each.elements for each in conditions)),
+        "elements": frozenset[str]().union(*(condition.elements for condition in conditions)),
         "lookups": lookups,
-        "resolve": (lambda answers: again([each.resolved(answers) for each in conditions]))
+        "resolve": (
+            lambda results: combine_resolved(
+                [condition.resolved(results) for condition in conditions]
+            )
+        )
         if lookups
         else None,
     }
 
 
-def any_value(
+def any_leaf(
     parameter: CompiledParameter, test: Callable[[Any], bool], prefilter: Prefilter | None = None
 ) -> Condition:
-    """Give the condition that at least one value of a parameter passes a test."""
-    walks = tuple(each.walk for each in parameter.finders)
+    """Return the condition that at least one leaf, a value of the parameter's paths, passes."""
+    collectors = tuple(path.collect for path in parameter.paths)
 
-    def tell(resource: Resource) -> bool:
-        values: list[Any] = []
-        for walk in walks:
-            walk(resource, values)
-        for value in values:  # noqa: SIM110 - any() with a generator takes twice as long
-            if test(value):
+    def any_passes(resource: DecodedResource) -> bool:
+        leaves: list[Any] = []
+        for collect in collectors:
+            collect(resource, leaves)
+        for leaf in leaves:  # noqa: SIM110 - any() with a generator takes twice as long
+            if test(leaf):
                 return True
         return False
 
-    return Condition(test=tell, elements=parameter.elements, prefilter=prefilter)
+    return Condition(test=any_passes, elements=parameter.elements, prefilter=prefilter)
 
 
 def negate(condition: Condition) -> Condition:
-    """Give the condition that another one does not hold; no index can help with it."""
+    """Return the condition that another one does not hold; an index cannot help with it."""
     test = condition.test
     return Condition(test=lambda resource: not test(resource), elements=condition.elements)
 
 
 @lru_cache(maxsize=1024)
-def make_decoder(elements: frozenset[str]) -> Callable[[bytes], Resource]:
-    """Give what decodes these elements of a JSON object and skips the rest."""
-    # mypy wants a TypedDict's elements spelled out in the source.
+def make_decoder(elements: frozenset[str]) -> Callable[[bytes], DecodedResource]:
+    """Return a decoder of JSON objects that decodes only these root elements."""
+    # `Any`, because mypy wants the elements of a TypedDict spelled out in the source.
     define: Any = TypedDict
     needed = define("Needed", dict.fromkeys(sorted(elements), Any), total=False)
     exact = msgspec.json.Decoder(needed, float_hook=Decimal).decode
     tolerant = msgspec.json.Decoder(needed, float_hook=_decimal).decode
 
-    def decode(line: bytes) -> Resource:
+    def decode(line: bytes) -> DecodedResource:
         try:
-            resource: Resource = exact(line)
+            resource: DecodedResource = exact(line)
         except ArithmeticError:
             resource = tolerant(line)
         return resource
@@ -206,4 +211,4 @@ def _decimal(text: str) -> Decimal | None:
     try:
         return Decimal(text)
     except ArithmeticError:
-        return None  # an exponent beyond what Decimal has; no search value comes near it
+        return None  # an exponent beyond the range of Decimal; no search value has one

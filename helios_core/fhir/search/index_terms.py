@@ -1,4 +1,4 @@
-"""What to index of a resource, so that prefilters find it."""
+"""Extract from a resource the terms and spans to index, which prefilters look up."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
@@ -7,99 +7,110 @@ from typing import Any
 import msgspec
 
 from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.fhirpath import CompiledPath
+from helios_core.fhir.fhirpath.collectors import Collector, collect_items
 from helios_core.fhir.search import dates, prefilters, references, tokens
-from helios_core.fhir.search.filters import Resource, make_decoder
+from helios_core.fhir.search.filters import DecodedResource, make_decoder
 from helios_core.fhir.search.parameters import NOT_INDEXED, CompiledParameter, compiled_parameters
-from helios_core.fhir.search.paths import CompiledPath
-from helios_core.fhir.search.prefilters import IndexTerms, number
-from helios_core.fhir.search.walks import Walk, each_value
+from helios_core.fhir.search.prefilters import IndexTerms, hash_text
 
 
 class TypeIndex(msgspec.Struct, frozen=True, kw_only=True):
-    """What is indexed of one type."""
+    """How the resources of one type are indexed."""
 
-    walks: Mapping[str, tuple[Walk, ...]]
-    """For each root element, what adds to a `_Found` what is below one of its values."""
-    decode: Callable[[bytes], Resource]
+    collectors: Mapping[str, tuple[Collector, ...]]
+    """By root element; each adds to a `_Collected` what it indexes below a value of it."""
+    decode: Callable[[bytes], DecodedResource]
 
 
-class _Found(msgspec.Struct):
+class _Collected(msgspec.Struct):
     terms: set[int]
     spans: list[tuple[int, int, int]]
 
 
-def terms_of(resource: Resource | bytes, version: FHIRVersion, resource_type: str) -> IndexTerms:
-    """Give what to index of a resource, decoded or as JSON."""
+def terms_of(
+    resource: DecodedResource | bytes, version: FHIRVersion, resource_type: str
+) -> IndexTerms:
+    """Return what to index of a resource, which is decoded or JSON."""
     index = type_index(version, resource_type)
     decoded = index.decode(resource) if isinstance(resource, bytes) else resource
-    found = _Found(set(), [])
+    collected = _Collected(set(), [])
     for element, value in decoded.items():
-        for walk in index.walks.get(element, ()):
-            each_value(value, found, walk)
-    return IndexTerms(terms=frozenset(found.terms), spans=tuple(dict.fromkeys(found.spans)))
+        for collect in index.collectors.get(element, ()):
+            collect_items(value, collected, collect)
+    return IndexTerms(
+        terms=frozenset(collected.terms), spans=tuple(dict.fromkeys(collected.spans))
+    )
 
 
 @cache
 def type_index(version: FHIRVersion, resource_type: str) -> TypeIndex:
-    """Give what is indexed of a type; the first call compiles it."""
-    walks: dict[str, dict[tuple[str, str, str], Walk]] = {}
-    for kind, finder in _finders(compiled_parameters(version, resource_type).values()):
-        for branch in finder.branches:
-            # Equal places are indexed once, however many parameters look there.
-            key = (kind, finder.group, branch.below)
-            walks.setdefault(branch.element, {})[key] = branch.lead(_ADD[kind](finder.group))
+    """Return how a resource type is indexed; the first call compiles it."""
+    collectors: dict[str, dict[tuple[str, str, str], Collector]] = {}
+    for type_, path in _indexed_paths(compiled_parameters(version, resource_type).values()):
+        for indexed in path.indexed:
+            # Several parameters can have a path in common; it is indexed once.
+            key = (type_, path.group, indexed.below)
+            collect = indexed.steps(_COLLECTORS[type_](path.group))
+            collectors.setdefault(indexed.element, {})[key] = collect
     return TypeIndex(
-        walks={element: tuple(each.values()) for element, each in walks.items()},
-        decode=make_decoder(frozenset(walks)),
+        collectors={element: tuple(own.values()) for element, own in collectors.items()},
+        decode=make_decoder(frozenset(collectors)),
     )
 
 
-def _finders(parameters: Iterable[CompiledParameter | str]) -> Iterator[tuple[str, CompiledPath]]:
-    for each in parameters:
-        if not isinstance(each, CompiledParameter) or each.code in NOT_INDEXED:
+def _indexed_paths(
+    parameters: Iterable[CompiledParameter | str],
+) -> Iterator[tuple[str, CompiledPath]]:
+    """Yield the paths to index, each with the type of its parameter or component."""
+    for parameter in parameters:
+        if not isinstance(parameter, CompiledParameter) or parameter.code in NOT_INDEXED:
             continue
-        parts = [part for composed in each.composed for part in composed.parts]
-        sources = [(each.type, each.finders), *((part.type, part.places) for part in parts)]
-        for parameter_type, finders in sources:
-            if parameter_type in _ADD:
-                yield from ((parameter_type, finder) for finder in finders)
+        parts = [part for composite in parameter.composite_paths for part in composite.parts]
+        sources = [
+            (parameter.type, parameter.paths),
+            *((part.type, part.indexed_paths) for part in parts),
+        ]
+        for type_, paths in sources:
+            if type_ in _COLLECTORS:
+                yield from ((type_, path) for path in paths)
 
 
-def _adds_tokens(group: str) -> Walk:
-    prefix = prefilters.prefix(group, tokens.KIND)
+def _token_collector(group: str) -> Collector:
+    prefix = prefilters.term_prefix(group, tokens.TERM_KIND)
 
-    def add(leaf: Any, found: _Found) -> None:  # noqa: ANN401 - decoded JSON
+    def collect(leaf: Any, out: _Collected) -> None:  # noqa: ANN401 - decoded JSON
         for _, code in tokens.codings(leaf):
             if code:
-                found.terms.add(number(prefix + code.casefold()))
+                out.terms.add(hash_text(prefix + code.casefold()))
 
-    return add
+    return collect
 
 
-def _adds_references(group: str) -> Walk:
-    prefix = prefilters.prefix(group, references.KIND)
+def _reference_collector(group: str) -> Collector:
+    prefix = prefilters.term_prefix(group, references.TERM_KIND)
 
-    def add(leaf: Any, found: _Found) -> None:  # noqa: ANN401 - decoded JSON
-        text = references.reference_of(leaf)
+    def collect(leaf: Any, out: _Collected) -> None:  # noqa: ANN401 - decoded JSON
+        text = references.reference_text(leaf)
         if text:
-            found.terms.add(number(prefix + references.key(text)))
+            out.terms.add(hash_text(prefix + references.reference_key(text)))
 
-    return add
+    return collect
 
 
-def _adds_spans(group: str) -> Walk:
-    indexed = dates.span_group(group)
+def _span_collector(group: str) -> Collector:
+    group_hash = dates.span_group(group)
 
-    def add(leaf: Any, found: _Found) -> None:  # noqa: ANN401 - decoded JSON
+    def collect(leaf: Any, out: _Collected) -> None:  # noqa: ANN401 - decoded JSON
         interval = dates.interval(leaf)
         if interval is not None:
-            found.spans.append((indexed, *interval))
+            out.spans.append((group_hash, *interval))
 
-    return add
+    return collect
 
 
-_ADD: Mapping[str, Callable[[str], Walk]] = {
-    "token": _adds_tokens,
-    "reference": _adds_references,
-    "date": _adds_spans,
+_COLLECTORS: Mapping[str, Callable[[str], Collector]] = {
+    "token": _token_collector,
+    "reference": _reference_collector,
+    "date": _span_collector,
 }

@@ -1,4 +1,8 @@
-"""Numbers and quantities, exact to the last digit (FHIR R4, 3.1.1.4.6 and 3.1.1.4.11)."""
+"""
+Number and quantity parameters, compared exactly (FHIR R4, 3.1.1.4.6 and 3.1.1.4.11).
+
+Implements `ParameterType`.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,96 +12,91 @@ from typing import Any
 import msgspec
 
 from helios_core.fhir.search.criteria import Criterion
-from helios_core.fhir.search.filters import Condition, any_value
 from helios_core.fhir.search.values import split_prefix, split_unescaped, unescape
 
-End = tuple[Decimal, int]
-"""A number and a hair: -1 is just below it, 0 is it, 1 is just above it."""
-Interval = tuple[End, End]
-"""First and last number, both inclusive."""
+Bound = tuple[Decimal, int]
+"""A number and -1 for just below it, 0 for the number itself, or 1 for just above it."""
+Interval = tuple[Bound, Bound]
+"""The lowest and the highest number, both inclusive."""
 
-# More digits than any measurement has: what follows stays exact and quick.
+# More digits than any measurement has, and few enough for exact arithmetic to be fast.
 _NUMBER = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40})?(?:([eE])[+-]?\d{1,3})?", re.ASCII)
 _EXACT = Context(prec=2500)
 _HALF, _TENTH, _TWENTIETH = Decimal("0.5"), Decimal("0.1"), Decimal("0.05")
-_LOWEST: End = (Decimal("-Infinity"), 0)
-_HIGHEST: End = (Decimal("Infinity"), 0)
-_PARTS = 3
+_LOWEST: Bound = (Decimal("-Infinity"), 0)
+_HIGHEST: Bound = (Decimal("Infinity"), 0)
+_QUANTITY_PARTS = 3
 _CURRENCIES = "urn:iso:std:iso:4217"
 
 
-class _Asked(msgspec.Struct, frozen=True, kw_only=True):
-    check: Callable[[End, End], bool]
+class _Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A parsed search value."""
+
+    check: Callable[[Bound, Bound], bool]
+    """Tests the interval of a leaf."""
     system: str = ""
     unit: str = ""
 
 
-def condition(question: Criterion) -> Condition:
-    """Give the condition that a number or quantity is as asked."""
-    return any_value(question.parameter, leaf_test(question))
-
-
-def leaf_test(question: Criterion) -> Callable[[Any], bool]:
-    """Give what tells whether one value matches."""
-    asked = [_read(question, value) for value in question.values]
+def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
+    """Return the test whether a number or quantity matches one of the criterion's values."""
+    comparisons = [_parse_value(criterion, value) for value in criterion.values]
 
     def test(leaf: Any) -> bool:  # noqa: ANN401 - decoded JSON
         return any(
-            each.check(*interval)
-            for each in asked
-            if _measured(leaf, each) and (interval := _interval(leaf)) is not None
+            comparison.check(*interval)
+            for comparison in comparisons
+            if _units_match(leaf, comparison) and (interval := _interval(leaf)) is not None
         )
 
     return test
 
 
-def _read(question: Criterion, value: str) -> _Asked:
+def _parse_value(criterion: Criterion, value: str) -> _Comparison:
     prefix, rest = split_prefix(value)
     parts = [unescape(part) for part in split_unescaped(rest, "|")]
-    if question.parameter.type == "number" and len(parts) > 1:
-        raise question.invalid("expected a number alone, without a unit")
-    if len(parts) not in (1, _PARTS):
-        raise question.invalid("expected number, number|system|code or number||code")
+    if criterion.parameter.type == "number" and len(parts) > 1:
+        raise criterion.invalid("expected a number without a unit")
+    if len(parts) not in (1, _QUANTITY_PARTS):
+        raise criterion.invalid("expected number, number|system|code or number||code")
     match = _NUMBER.fullmatch(parts[0])
     if match is None:
-        raise question.invalid("expected a number such as 5.4 or gt5.40e-3")
-    check = _check(prefix, Decimal(parts[0]), exponential=bool(match[1]))
-    _, system, unit = (*parts, "", "")[:_PARTS]
-    return _Asked(check=check, system=system, unit=unit)
+        raise criterion.invalid("expected a number such as 5.4 or gt5.40e-3")
+    check = _make_check(prefix, Decimal(parts[0]), exponential=bool(match[1]))
+    _, system, unit = (*parts, "", "")[:_QUANTITY_PARTS]
+    return _Comparison(check=check, system=system, unit=unit)
 
 
-def _check(prefix: str, number: Decimal, *, exponential: bool) -> Callable[[End, End], bool]:  # noqa: PLR0911 - one of nine
-    """Give what compares a resource's interval; precision counts for eq, ne and ap alone."""
-    at = (number, 0)
+def _make_check(  # noqa: PLR0911 - one of nine
+    prefix: str, number: Decimal, *, exponential: bool
+) -> Callable[[Bound, Bound], bool]:
+    """Return the test of a leaf's interval; the precision of `number` matters to eq, ne and ap."""
+    exact = (number, 0)
     match prefix:
         case "gt":
-            return lambda _, last: last > at
+            return lambda _, last: last > exact
         case "lt":
-            return lambda first, _: first < at
+            return lambda first, _: first < exact
         case "ge":
-            return lambda _, last: last >= at
+            return lambda _, last: last >= exact
         case "le":
-            return lambda first, _: first <= at
+            return lambda first, _: first <= exact
         case "sa":
-            return lambda first, _: first > at
+            return lambda first, _: first > exact
         case "eb":
-            return lambda _, last: last < at
-    reach = _reach(number, exponential=exponential)
+            return lambda _, last: last < exact
+    tolerance = _half_unit(number, exponential=exponential)
     if prefix == "ap":
-        reach = max(reach, _EXACT.multiply(number.copy_abs(), _TENTH))
-        low, high = _around(number, reach)
+        tolerance = max(tolerance, _EXACT.multiply(number.copy_abs(), _TENTH))
+    low, high = _EXACT.subtract(number, tolerance), _EXACT.add(number, tolerance)
+    if prefix == "ap":
         return lambda first, last: first <= (high, 0) and last >= (low, 0)
-    low, high = _around(number, reach)
     equal = prefix == "eq"
     return lambda first, last: (first >= (low, 0) and last < (high, 0)) is equal
 
 
-def _around(number: Decimal, reach: Decimal) -> tuple[Decimal, Decimal]:
-    return _EXACT.subtract(number, reach), _EXACT.add(number, reach)
-
-
-def _reach(number: Decimal, *, exponential: bool) -> Decimal:
-    """Give half of the last digit's worth."""
+def _half_unit(number: Decimal, *, exponential: bool) -> Decimal:
+    """Return half a unit of the last digit: 0.05 for 5.4."""
     _, digits, exponent = number.as_tuple()
     unit = Decimal(1).scaleb(int(exponent))
     # The specification's own example: 1e2 is 95 to 105.
@@ -110,7 +109,7 @@ def _interval(leaf: Any) -> Interval | None:  # noqa: ANN401, PLR0911 - one of e
         number = _number(leaf)
         return ((number, 0), (number, 0)) if number is not None else None
     if "low" in leaf or "high" in leaf:
-        low, high = _end(leaf.get("low")), _end(leaf.get("high"))
+        low, high = _bound(leaf.get("low")), _bound(leaf.get("high"))
         return (low or _LOWEST, high or _HIGHEST) if low or high else None
     number = _number(leaf.get("value"))
     if number is None:
@@ -127,7 +126,7 @@ def _interval(leaf: Any) -> Interval | None:  # noqa: ANN401, PLR0911 - one of e
     return (number, 0), (number, 0)
 
 
-def _end(quantity: Any) -> End | None:  # noqa: ANN401 - decoded JSON
+def _bound(quantity: Any) -> Bound | None:  # noqa: ANN401 - decoded JSON
     number = _number(quantity.get("value")) if type(quantity) is dict else None
     return (number, 0) if number is not None else None
 
@@ -138,16 +137,16 @@ def _number(value: Any) -> Decimal | None:  # noqa: ANN401 - decoded JSON
     return Decimal(value) if type(value) is int else None
 
 
-def _measured(leaf: Any, asked: _Asked) -> bool:  # noqa: ANN401 - decoded JSON
-    """Tell whether units agree: the code in its system, or without one the code or the unit."""
-    if not asked.unit and not asked.system:
+def _units_match(leaf: Any, comparison: _Comparison) -> bool:  # noqa: ANN401 - decoded JSON
+    if not comparison.unit and not comparison.system:
         return True
     if type(leaf) is not dict:
         return False
-    return all(_in_unit(quantity, asked) for quantity in _quantities(leaf))
+    return all(_unit_matches(quantity, comparison) for quantity in _quantities(leaf))
 
 
 def _quantities(leaf: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a quantity, or the ends of a range."""
     if "low" not in leaf and "high" not in leaf:
         yield leaf
         return
@@ -156,10 +155,11 @@ def _quantities(leaf: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield end
 
 
-def _in_unit(quantity: dict[str, Any], asked: _Asked) -> bool:
+def _unit_matches(quantity: dict[str, Any], comparison: _Comparison) -> bool:
+    """Whether the code matches in its system; if no system is requested, the code or the unit."""
     currency = quantity.get("currency")
     system = _CURRENCIES if currency else quantity.get("system")
     code = currency or quantity.get("code")
-    if asked.system:
-        return system == asked.system and asked.unit in ("", code)
-    return asked.unit in (code, quantity.get("unit"))
+    if comparison.system:
+        return system == comparison.system and comparison.unit in ("", code)
+    return comparison.unit in (code, quantity.get("unit"))

@@ -1,4 +1,10 @@
-"""The types of search parameters and what answers them."""
+"""
+The types of search parameters: date, number, quantity, reference, string, token and uri.
+
+`ParameterType` is the interface of a type. One module implements it for each type, with functions
+that have the names of its fields; number and quantity share a module. A composite parameter is
+made of parameters of these types (`composites`).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,51 +13,54 @@ import msgspec
 
 from helios_core.fhir.search import dates, numbers, references, strings, tokens, uris
 from helios_core.fhir.search.criteria import Criterion
-from helios_core.fhir.search.filters import Condition
+from helios_core.fhir.search.filters import Condition, any_leaf, negate
 from helios_core.fhir.search.parameters import CompiledParameter
 from helios_core.fhir.search.prefilters import Prefilter
 
 
 class ParameterType(msgspec.Struct, frozen=True, kw_only=True):
-    """How parameters of one type are searched."""
+    """
+    How the parameters of one type are searched.
 
-    condition: Callable[[Criterion], Condition]
+    A leaf is a decoded JSON value at the end of a parameter's paths: a string, a number, or an
+    object such as a CodeableConcept.
+    """
+
     leaf_test: Callable[[Criterion], Callable[[Any], bool]]
+    """Returns the test whether one leaf matches; raises InvalidParameter for an invalid value."""
     prefilter: Callable[[Criterion], Prefilter | None] = lambda _: None
+    """Returns a prefilter that every match satisfies, or None if an index cannot help."""
     modifiers: Callable[[CompiledParameter], tuple[str, ...]] = lambda _: ()
-    """Beside `missing`, and the types of a reference."""
+    """Returns the supported modifiers, except `missing` and the resource types of a reference."""
 
 
-def parameter_type(parameter_type: str) -> ParameterType:
-    """Give what searches parameters of a type; composites are made of these."""
-    return _KINDS[parameter_type]
+def parameter_type(name: str) -> ParameterType:
+    """Return the implementation of a type; composite is none of them."""
+    return _PARAMETER_TYPES[name]
 
 
-_NUMBERS = ParameterType(condition=numbers.condition, leaf_test=numbers.leaf_test)
-_KINDS = {
-    "date": ParameterType(
-        condition=dates.condition, leaf_test=dates.leaf_test, prefilter=dates.prefilter
-    ),
+def condition(criterion: Criterion) -> Condition:
+    """Return the condition that at least one leaf matches, or with the modifier `not` none."""
+    implementation = parameter_type(criterion.parameter.type)
+    test = implementation.leaf_test(criterion)
+    if criterion.modifier == "not":
+        return negate(any_leaf(criterion.parameter, test))
+    return any_leaf(criterion.parameter, test, implementation.prefilter(criterion))
+
+
+_NUMBERS = ParameterType(leaf_test=numbers.leaf_test)
+_PARAMETER_TYPES = {
+    "date": ParameterType(leaf_test=dates.leaf_test, prefilter=dates.prefilter),
     "number": _NUMBERS,
     "quantity": _NUMBERS,
     "reference": ParameterType(
-        condition=references.condition,
         leaf_test=references.leaf_test,
         prefilter=references.prefilter,
         modifiers=references.modifiers,
     ),
-    "string": ParameterType(
-        condition=strings.condition,
-        leaf_test=strings.leaf_test,
-        modifiers=lambda _: strings.MODIFIERS,
-    ),
+    "string": ParameterType(leaf_test=strings.leaf_test, modifiers=strings.modifiers),
     "token": ParameterType(
-        condition=tokens.condition,
-        leaf_test=tokens.leaf_test,
-        prefilter=tokens.prefilter,
-        modifiers=tokens.modifiers,
+        leaf_test=tokens.leaf_test, prefilter=tokens.prefilter, modifiers=tokens.modifiers
     ),
-    "uri": ParameterType(
-        condition=uris.condition, leaf_test=uris.leaf_test, modifiers=lambda _: uris.MODIFIERS
-    ),
+    "uri": ParameterType(leaf_test=uris.leaf_test, modifiers=uris.modifiers),
 }

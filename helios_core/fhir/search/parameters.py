@@ -1,4 +1,4 @@
-"""What can be searched: the published parameters of a type, compiled, or why they cannot be."""
+"""The search parameters of a resource type: the published ones, compiled."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -13,102 +13,103 @@ from helios_core.fhir.definitions import (
     SearchParameter,
     load_definitions,
 )
-from helios_core.fhir.search.fhirpath import Path, parse_expression
-from helios_core.fhir.search.paths import CompiledPath, compile_path
+from helios_core.fhir.fhirpath import CompiledPath, Path, compile_path, parse_expression
 
-_EVERY_TYPE = frozenset({"Resource", "DomainResource"})
-_SEARCHED = frozenset(
+_BASE_TYPES = frozenset({"Resource", "DomainResource"})
+_SUPPORTED_TYPES = frozenset(
     {"token", "string", "date", "number", "quantity", "reference", "uri", "composite"}
 )
 NOT_INDEXED = frozenset({"_id", "_lastUpdated", "_profile"})
-"""A store has id and instant at hand anyway, and the profiles of its resources are all alike."""
+"""A store has id and instant anyway, and profiles are the same in most of its resources."""
 
-_REFUSED = {
-    "_content": "full-text search is not implemented",
-    "_text": "full-text search is not implemented",
-    "_filter": "the _filter language is not implemented",
-    "_has": "it is asked as _has:Type:reference:code",
-    "_in": "membership of lists and groups is not implemented",
-    "_list": "membership of lists and groups is not implemented",
-    "_query": "there are no named queries",
-    "_type": "a search is of one type",
-    "phonetic": "there is no phonetic matching",
+_UNSUPPORTED = {
+    "_content": "full-text search is not supported",
+    "_text": "full-text search is not supported",
+    "_filter": "the _filter language is not supported",
+    "_has": "expected _has:Type:reference:code",
+    "_in": "membership of lists and groups is not supported",
+    "_list": "membership of lists and groups is not supported",
+    "_query": "named queries are not supported",
+    "_type": "the URL names the one type to search",
+    "phonetic": "phonetic matching is not supported",
 }
+"""By code, why a parameter is not supported."""
 
 
 class CompositePart(msgspec.Struct, frozen=True, kw_only=True):
     """One component of a composite parameter."""
 
     type: str
-    finders: tuple[CompiledPath, ...]
-    """Begin at the item, or at the resource where `rooted`."""
-    places: tuple[CompiledPath, ...]
-    """The same values, from the resource's root."""
+    paths: tuple[CompiledPath, ...]
+    """From an item of `CompositePath.base`, or from the resource if `rooted`."""
+    indexed_paths: tuple[CompiledPath, ...]
+    """To the same values, always from the resource."""
     rooted: bool = False
 
 
 class CompositePath(msgspec.Struct, frozen=True, kw_only=True):
-    """One place at which a composite parameter looks, and what it looks for there."""
+    """One path of a composite parameter, whose items must match in every component."""
 
     base: CompiledPath
     parts: tuple[CompositePart, ...]
 
     @property
     def elements(self) -> frozenset[str]:
-        """Give the root elements needed."""
-        inner = (each.elements for part in self.parts for each in part.finders)
+        """Return the root elements that the base and the components read."""
+        inner = (path.elements for part in self.parts for path in part.paths)
         return self.base.elements.union(*inner)
 
 
 class CompiledParameter(msgspec.Struct, frozen=True, kw_only=True):
-    """A search parameter of one type in one version, compiled."""
+    """A search parameter of one resource type in one FHIR version, compiled."""
 
     code: str
     type: str
-    finders: tuple[CompiledPath, ...] = ()
+    paths: tuple[CompiledPath, ...] = ()
+    """Empty for a composite."""
     targets: tuple[str, ...] = ()
-    """Of a reference: the types it may point to."""
-    composed: tuple[CompositePath, ...] = ()
-    """Of a composite."""
+    """The resource types that a reference may point to."""
+    composite_paths: tuple[CompositePath, ...] = ()
+    """Empty unless it is a composite."""
 
     @property
     def elements(self) -> frozenset[str]:
-        """Give the root elements needed to evaluate it."""
-        plain = (each.elements for each in self.finders)
-        return frozenset[str]().union(*plain, *(each.elements for each in self.composed))
+        """Return the root elements that the parameter reads."""
+        plain = (path.elements for path in self.paths)
+        return frozenset[str]().union(*plain, *(path.elements for path in self.composite_paths))
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Give the places that are indexed for it; none if an index cannot help."""
-        groups = tuple(dict.fromkeys(each.group for each in self.finders))
+        """Return the groups of its paths in an index; none if an index cannot help."""
+        groups = tuple(dict.fromkeys(path.group for path in self.paths))
         return groups if all(groups) and self.code not in NOT_INDEXED else ()
 
     @property
     def data_types(self) -> frozenset[str] | None:
-        """Give the data types of its values, None where the tables do not say."""
-        types = [each.types for each in self.finders]
+        """Return the data types of its values, or None if the definitions do not say."""
+        types = [path.types for path in self.paths]
         return frozenset().union(*types) if types and all(types) else None
 
 
 def find_parameter(version: FHIRVersion, resource_type: str, code: str) -> CompiledParameter:
     """
-    Give a search parameter of a type.
+    Return a search parameter of a resource type.
 
     Raises:
-        InvalidParameter: There is no such type.
-        UnsupportedParameter: The type has no such parameter, or it cannot be evaluated here.
+        InvalidParameter: There is no such resource type.
+        UnsupportedParameter: The type has no such parameter, or it is not supported.
     """
     parameters = compiled_parameters(version, resource_type)
     compiled = parameters.get(code)
     if isinstance(compiled, CompiledParameter):
         return compiled
-    refused = _REFUSED.get(code, compiled)
-    if refused is not None:
-        raise UnsupportedParameter(f"search parameter {code} of {resource_type}: {refused}")
+    reason = _UNSUPPORTED.get(code, compiled)
+    if reason is not None:
+        raise UnsupportedParameter(f"search parameter {code} of {resource_type}: {reason}")
     codes = ", ".join(code for code, p in parameters.items() if isinstance(p, CompiledParameter))
-    shown = f" {code}" if code.isascii() and code.isprintable() and len(code) <= 64 else ""  # noqa: PLR2004 - longer than any published code
+    name = f" {code}" if code.isascii() and code.isprintable() and len(code) <= 64 else ""  # noqa: PLR2004 - longer than any published code
     raise UnsupportedParameter(
-        f"{resource_type} has no search parameter{shown} in FHIR {version}; supported are: {codes}"
+        f"{resource_type} has no search parameter{name} in FHIR {version}; supported are: {codes}"
     )
 
 
@@ -117,103 +118,113 @@ def compiled_parameters(
     version: FHIRVersion, resource_type: str
 ) -> Mapping[str, CompiledParameter | str]:
     """
-    Give every published search parameter of a type by code; text says why one cannot be used.
+    Return every published search parameter of a resource type by code.
+
+    A parameter that is not supported is a text that says why.
 
     Raises:
-        InvalidParameter: There is no such type.
+        InvalidParameter: There is no such resource type.
     """
     definitions = load_definitions(version)
     if resource_type not in definitions.types:
-        raise InvalidParameter(f"FHIR {version} has no such resource type to search")
-    published: dict[str, list[SearchParameter]] = defaultdict(list)
-    for each in definitions.search_parameters(resource_type):
-        published[each.code].append(each)
+        raise InvalidParameter(f"FHIR {version} has no such resource type")
+    by_code: dict[str, list[SearchParameter]] = defaultdict(list)
+    for parameter in definitions.search_parameters(resource_type):
+        by_code[parameter.code].append(parameter)
     compiled = {
-        code: _compiled(definitions, resource_type, same)
-        for code, same in sorted(published.items())
+        code: _compile(definitions, resource_type, published)
+        for code, published in sorted(by_code.items())
     }
-    return {code: each for code, each in compiled.items() if each is not None}
+    return {code: parameter for code, parameter in compiled.items() if parameter is not None}
 
 
-def _compiled(
+def _compile(
     definitions: Definitions, resource_type: str, published: list[SearchParameter]
 ) -> CompiledParameter | str | None:
+    """Compile the parameters of one code; None if they are not about this resource type."""
     first = published[0]
-    own = [(each, path) for each in published for path in _paths(each.expression, resource_type)]
-    # R6 puts the parameters of its newest types on every type; they are not this type's.
-    if not own and any(each.expression for each in published):
+    own = [
+        (parameter, path)
+        for parameter in published
+        for path in _own_paths(parameter.expression, resource_type)
+    ]
+    # R6 lists the parameters of its newest types under every type.
+    if not own and any(parameter.expression for parameter in published):
         return None
-    if refused := _REFUSED.get(first.code):
-        return refused
-    if first.type not in _SEARCHED:
-        return f"parameters of type {first.type} are not implemented"
+    if reason := _UNSUPPORTED.get(first.code):
+        return reason
+    if first.type not in _SUPPORTED_TYPES:
+        return f"parameters of type {first.type} are not supported"
     if not own:
         return "the specification defines no expression for it"
     try:
-        return _parameter(definitions, resource_type, own)
+        return _compile_paths(definitions, resource_type, own)
     except ValueError as error:
-        return f"its expression cannot be evaluated: {error}"
+        return f"its FHIRPath expression is not supported: {error}"
 
 
-def _paths(expression: str | None, resource_type: str) -> list[Path]:
-    """Give a type's own alternatives; those that name no type are everyone else's."""
+def _own_paths(expression: str | None, resource_type: str) -> list[Path]:
+    """Return the paths of a resource type; if no path names it, those that name no type."""
     paths = parse_expression(expression) if expression else ()
-    own = [path for path in paths if path.root in _EVERY_TYPE | {resource_type}]
+    own = [path for path in paths if path.root in _BASE_TYPES | {resource_type}]
     return own or [path for path in paths if path.root is None]
 
 
-def _parameter(
+def _compile_paths(
     definitions: Definitions, resource_type: str, own: list[tuple[SearchParameter, Path]]
 ) -> CompiledParameter:
     published = own[0][0]
     elements = definitions.elements(resource_type)
-    finders = tuple(compile_path(path, elements) for _, path in own)
+    paths = tuple(compile_path(path, elements) for _, path in own)
     if published.type != "composite":
-        targets = {target for each, _ in own for target in each.target}
-        limits = {each.target for each in finders if each.target}
-        limited = all(each.target for each in finders)
+        targets = {target for parameter, _ in own for target in parameter.target}
+        conditions = {path.target for path in paths if path.target}
+        all_conditional = all(path.target for path in paths)
         return CompiledParameter(
             code=published.code,
             type=published.type,
-            finders=finders,
-            targets=tuple(sorted(limits if limited else targets)),
+            paths=paths,
+            targets=tuple(sorted(conditions if all_conditional else targets)),
         )
-    composed = tuple(
+    composite_paths = tuple(
         CompositePath(
             base=base,
-            parts=tuple(_parts(definitions, resource_type, published, path)),
+            parts=tuple(_compile_parts(definitions, resource_type, published, path)),
         )
-        for base, (_, path) in zip(finders, own, strict=True)
+        for base, (_, path) in zip(paths, own, strict=True)
     )
-    return CompiledParameter(code=published.code, type="composite", composed=composed)
+    return CompiledParameter(
+        code=published.code, type="composite", composite_paths=composite_paths
+    )
 
 
-def _parts(
+def _compile_parts(
     definitions: Definitions, resource_type: str, published: SearchParameter, base: Path
 ) -> Iterator[CompositePart]:
-    by_url = {each.url: each for each in definitions.parameters}
-    at_root = definitions.elements(resource_type)
+    by_url = {parameter.url: parameter for parameter in definitions.parameters}
+    elements = definitions.elements(resource_type)
     if not published.component:
         raise ValueError("the specification names no components")
     for component in published.component:
         definition = by_url.get(component.definition)
         if definition is None:
             raise ValueError("a component is not a published parameter")
-        if definition.type not in _SEARCHED - {"composite"}:
+        if definition.type not in _SUPPORTED_TYPES - {"composite"}:
             raise ValueError(f"a component is of type {definition.type}")
         paths = _component_paths(component.expression, definition, base)
         rooted = not base.steps or paths[0].root == "%resource"
         yield CompositePart(
             type=definition.type,
             rooted=rooted,
-            finders=tuple(compile_path(path, at_root if rooted else None) for path in paths),
-            places=tuple(
-                compile_path(path if rooted else _under(base, path), at_root) for path in paths
+            paths=tuple(compile_path(path, elements if rooted else None) for path in paths),
+            indexed_paths=tuple(
+                compile_path(path if rooted else _join_paths(base, path), elements)
+                for path in paths
             ),
         )
 
 
-def _under(base: Path, path: Path) -> Path:
+def _join_paths(base: Path, path: Path) -> Path:
     return Path(root=base.root, steps=(*base.steps, *path.steps))
 
 
@@ -221,7 +232,7 @@ def _component_paths(expression: str, definition: SearchParameter, base: Path) -
     try:
         return parse_expression(expression)
     except ValueError:
-        # R6 names the component's parameter where its path belongs.
+        # R6 has the code of the component's parameter in place of an expression.
         if definition.code != expression or not definition.expression:
             raise
     return tuple(

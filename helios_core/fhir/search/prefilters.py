@@ -1,9 +1,9 @@
 """
-What an index can know about a resource, and what a search can ask of it.
+Prefilters: conditions of a search that an index can look up.
 
-A prefilter is a necessary condition: every resource that matches the search satisfies it, some
-that do not may. It is a tree of `AllOf` and `AnyOf` over `AnyTerm`, `SpanWithin`, `AnyId` and
-`UpdatedWithin`.
+A prefilter is necessary but not sufficient: every resource that matches the search satisfies it,
+and so may resources that do not match. It is a tree of `AllOf` and `AnyOf` over `AnyTerm`,
+`SpanWithin`, `AnyId` and `UpdatedWithin`.
 """
 
 from collections.abc import Iterable
@@ -14,29 +14,38 @@ from xxhash import xxh3_64_intdigest
 from helios_core.hashes import to_signed
 
 TERMS_VERSION = 1
-"""Grows with every change of what `terms_of` gives, so that stores know to index again."""
+"""Incremented when `terms_of` changes; a store with an older index must rebuild it."""
 
 _LOWEST = -1 << 63
 _HIGHEST = (1 << 63) - 1
 
 
 class IndexTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """What to index of a resource."""
+    """The terms and spans to index of a resource."""
 
     terms: frozenset[int] = frozenset()
-    """Signed 64-bit numbers."""
+    """Signed 64-bit hashes."""
     spans: tuple[tuple[int, int, int], ...] = ()
-    """Group, first and last microsecond since 1970; group is signed, open ends are far away."""
+    """
+    The signed 64-bit hash of a group, and the first and the last microsecond since 1970.
+
+    An open end is `EARLIEST` or `LATEST` of `helios_core.fhir.search.dates`.
+    """
 
 
 class AnyTerm(msgspec.Struct, frozen=True):
-    """At least one of these terms; none given is never true."""
+    """The resource has at least one of these terms; never satisfied if there are none."""
 
     terms: frozenset[int]
 
 
 class SpanWithin(msgspec.Struct, frozen=True, kw_only=True):
-    """At least one span of the group lies so; all bounds are inclusive, None bounds nothing."""
+    """
+    The resource has a span of the group whose first and last microsecond are within bounds.
+
+    `low_from` and `low_to` bound the first microsecond, `high_from` and `high_to` the last one.
+    Bounds are inclusive; None is no bound.
+    """
 
     group: int
     low_from: int | None = None
@@ -46,7 +55,7 @@ class SpanWithin(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:
-        """All four bounds in their order, as 64-bit numbers where there is none."""
+        """Return the bounds in their order, with the lowest or highest 64-bit integer for None."""
         return *_closed(self.low_from, self.low_to), *_closed(self.high_from, self.high_to)
 
 
@@ -57,14 +66,18 @@ class AnyId(msgspec.Struct, frozen=True):
 
 
 class UpdatedWithin(msgspec.Struct, frozen=True, kw_only=True):
-    """The version is from these microseconds since 1970; inclusive, None bounds nothing."""
+    """
+    The `meta.lastUpdated` of the version is between two bounds, in microseconds since 1970.
+
+    Both are inclusive; None is no bound.
+    """
 
     since: int | None = None
     until: int | None = None
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """Both bounds, as 64-bit numbers where there is none."""
+        """Return both bounds, with the lowest or highest 64-bit integer for None."""
         return _closed(self.since, self.until)
 
 
@@ -83,51 +96,51 @@ class AnyOf(msgspec.Struct, frozen=True):
 Prefilter = AnyTerm | SpanWithin | AnyId | UpdatedWithin | AllOf | AnyOf
 
 
-def prefix(group: str, kind: str) -> str:
-    """Give what the canonical text of every term of one kind at one place begins with."""
+def term_prefix(group: str, kind: str) -> str:
+    """Return the beginning of the text of every term of one kind in one group."""
     return f"{group}|{kind}|"
 
 
-def term(group: str, kind: str, text: str) -> int:
-    """Give the number under which a value at a place is indexed."""
-    return number(prefix(group, kind) + text)
+def term_hash(group: str, kind: str, text: str) -> int:
+    """Return the term under which a value of a group is indexed."""
+    return hash_text(term_prefix(group, kind) + text)
 
 
-def number(text: str) -> int:
-    """Give the signed 64-bit number of a canonical text."""
+def hash_text(text: str) -> int:
+    """Return the xxh3_64 of a text as a signed integer."""
     return to_signed(xxh3_64_intdigest(text.encode()))
 
 
 def all_prefilters(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
-    """Give what all of these demand; those that are None demand nothing."""
-    parts = tuple(dict.fromkeys(each for each in prefilters if each is not None))
+    """Return the prefilter that all of these are satisfied; None is always satisfied."""
+    parts = tuple(dict.fromkeys(part for part in prefilters if part is not None))
     return AllOf(parts) if len(parts) > 1 else next(iter(parts), None)
 
 
 def any_prefilter(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
-    """Give what at least one of these demands: nothing, if one demands nothing."""
+    """Return the prefilter that at least one of these is satisfied; None is always satisfied."""
     parts: list[Prefilter] = []
     terms: set[int] = set()
-    for each in prefilters:
-        if each is None:
+    for prefilter in prefilters:
+        if prefilter is None:
             return None
-        if isinstance(each, AnyTerm):
-            terms |= each.terms
+        if isinstance(prefilter, AnyTerm):
+            terms |= prefilter.terms
         else:
-            parts.append(each)
-    # Terms in one set make one list to look up.
+            parts.append(prefilter)
+    # One set of terms takes one lookup.
     merged = [AnyTerm(frozenset(terms))] if terms or not parts else []
     unique = tuple(dict.fromkeys([*merged, *parts]))
     return AnyOf(unique) if len(unique) > 1 else unique[0]
 
 
 def satisfies(prefilter: Prefilter, terms: IndexTerms, *, resource_id: str, updated: int) -> bool:
-    """Tell whether a resource satisfies a prefilter; `updated` in microseconds since 1970."""
+    """Whether a resource satisfies a prefilter; `updated` is in microseconds since 1970."""
     match prefilter:
-        case AnyTerm(wanted):
-            return not wanted.isdisjoint(terms.terms)
+        case AnyTerm(any_of):
+            return not any_of.isdisjoint(terms.terms)
         case SpanWithin():
-            return any(_lies(prefilter, *span) for span in terms.spans)
+            return any(_span_within(prefilter, *span) for span in terms.spans)
         case AnyId(ids):
             return resource_id in ids
         case UpdatedWithin(since=since, until=until):
@@ -143,7 +156,7 @@ def satisfies(prefilter: Prefilter, terms: IndexTerms, *, resource_id: str, upda
 
 
 def lookup_cost(prefilter: Prefilter) -> int:
-    """Rank by what looking it up in an index costs, for parts that must all be satisfied."""
+    """Return the rank of a prefilter by the cost of looking it up in an index; 0 is cheapest."""
     match prefilter:
         case AnyId():
             return 0
@@ -162,7 +175,7 @@ def _closed(first: int | None, last: int | None) -> tuple[int, int]:
     return _LOWEST if first is None else first, _HIGHEST if last is None else last
 
 
-def _lies(span: SpanWithin, group: int, low: int, high: int) -> bool:
+def _span_within(span: SpanWithin, group: int, low: int, high: int) -> bool:
     return (
         group == span.group
         and _between(span.low_from, low, span.low_to)

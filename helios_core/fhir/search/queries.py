@@ -1,4 +1,4 @@
-"""From the parameters of a search to a filter."""
+"""Compile the parameters of a search to a filter."""
 
 import re
 from collections.abc import Sequence
@@ -8,17 +8,16 @@ import msgspec
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
-from helios_core.fhir.search import chains, composites, tokens
+from helios_core.fhir.search import chains, composites, parameter_types, tokens
 from helios_core.fhir.search.criteria import Criterion
 from helios_core.fhir.search.filters import (
     Condition,
     Filter,
     all_conditions,
-    any_value,
+    any_leaf,
     make_filter,
     negate,
 )
-from helios_core.fhir.search.parameter_types import parameter_type
 from helios_core.fhir.search.parameters import (
     CompiledParameter,
     compiled_parameters,
@@ -27,7 +26,7 @@ from helios_core.fhir.search.parameters import (
 from helios_core.fhir.search.values import alternatives
 
 Pairs = Sequence[tuple[str, str]]
-"""Decoded names, with modifiers and chains, and decoded values, in which escapes are kept."""
+"""Names with their modifiers and chains, and values, whose escapes are kept; percent-decoded."""
 
 RESULT_PARAMETERS = frozenset(
     {
@@ -48,22 +47,24 @@ RESULT_PARAMETERS = frozenset(
         "_total",
     }
 )
-"""What shapes a result and selects nothing."""
+"""Search result parameters, which shape the result and select no resources."""
 
 _NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}(?:[:.][A-Za-z0-9_\-]{1,64}){0,8}")
 _HAS_PARTS = 4
 
 
 class _Search(msgspec.Struct, frozen=True, kw_only=True):
+    """What all criteria of a search have in common."""
+
     version: FHIRVersion
     resource_type: str
     base_urls: tuple[str, ...]
     now: datetime
-    inner: bool = False
-    """Whether it is asked of other resources than those searched for."""
+    chained: bool = False
+    """Whether this is the search of a chain or `_has`, which must not have chains itself."""
 
-    def of(self, resource_type: str) -> "_Search":
-        return msgspec.structs.replace(self, resource_type=resource_type, inner=True)
+    def chain_to(self, resource_type: str) -> "_Search":
+        return msgspec.structs.replace(self, resource_type=resource_type, chained=True)
 
 
 def compile_query(
@@ -75,14 +76,14 @@ def compile_query(
     now: datetime | None = None,
 ) -> Filter:
     """
-    Give the filter of a search: all of the pairs must hold, and of a list any value will do.
+    Compile a search: a resource matches if it meets all pairs, and of each pair any value.
 
-    Absolute references count as local under one of `base_urls`. `now` is what `ap` measures
-    dates by; give one instant where several processes have to agree.
+    Absolute references are to this server if they begin with one of `base_urls`. The prefix `ap`
+    of dates depends on `now`; processes that must agree have to pass the same instant.
 
     Raises:
-        InvalidParameter: There is no such type, or a value cannot mean anything.
-        UnsupportedParameter: A parameter, modifier or chain is not one that works here.
+        InvalidParameter: There is no such resource type, or a value is invalid.
+        UnsupportedParameter: A parameter, modifier or chain is not supported.
     """
     search = _Search(
         version=version,
@@ -90,26 +91,26 @@ def compile_query(
         base_urls=tuple(base_urls),
         now=now or datetime.now(UTC),
     )
-    return _filter(search, pairs)
+    return _compile(search, pairs)
 
 
-def _filter(search: _Search, pairs: Pairs) -> Filter:
-    compiled_parameters(search.version, search.resource_type)
+def _compile(search: _Search, pairs: Pairs) -> Filter:
+    compiled_parameters(search.version, search.resource_type)  # raises for an unknown type
     conditions = [_condition(search, name, value) for name, value in pairs]
     return make_filter(search.resource_type, all_conditions(conditions))
 
 
 def refuse_result_parameter(name: str) -> None:
     """
-    Let pass what can select resources.
+    Check that a parameter can select resources.
 
     Raises:
-        UnsupportedParameter: The parameter shapes results.
+        UnsupportedParameter: It is a search result parameter.
     """
     code = re.split("[:.]", name, maxsplit=1)[0]
     if code in RESULT_PARAMETERS:
         raise UnsupportedParameter(
-            f"{code} shapes the result of a search and cannot be used to select resources"
+            f"{code} shapes the result of a search and cannot select resources"
         )
 
 
@@ -120,136 +121,139 @@ def _condition(search: _Search, name: str, value: str) -> Condition:
             " code:modifier, reference.code or _has:Type:reference:code"
         )
     refuse_result_parameter(name)
-    _refuse_unreadable(name, value)
+    _check_unicode(name, value)
     if name.startswith("_has:"):
-        return _has(search, name, value)
+        return _has_condition(search, name, value)
     if "." in name:
-        return _chain(search, name, value)
+        return _chain_condition(search, name, value)
     code, _, modifier = name.partition(":")
-    return _plain(search, code, modifier, value)
+    return _own_condition(search, code, modifier, value)
 
 
-def _refuse_unreadable(name: str, value: str) -> None:
+def _check_unicode(name: str, value: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise InvalidParameter(f"the value of {name} is not Unicode text") from error
+        raise InvalidParameter(f"the value of {name} is not valid Unicode") from error
 
 
-def _plain(search: _Search, code: str, modifier: str, value: str) -> Condition:
-    found = find_parameter(search.version, search.resource_type, code)
-    question = Criterion(
+def _own_condition(search: _Search, code: str, modifier: str, value: str) -> Condition:
+    """Return a condition on the resource itself, without a chain."""
+    criterion = Criterion(
         version=search.version,
         resource_type=search.resource_type,
-        parameter=found,
+        parameter=find_parameter(search.version, search.resource_type, code),
         modifier=modifier or None,
         values=alternatives(code, value),
         base_urls=search.base_urls,
         now=search.now,
     )
-    _check_modifier(question)
+    _check_modifier(criterion)
     if modifier == "missing":
-        return _missing(question)
-    if found.type == "composite":
-        return composites.condition(question)
-    return parameter_type(found.type).condition(question)
+        return _missing_condition(criterion)
+    if criterion.parameter.type == "composite":
+        return composites.condition(criterion)
+    return parameter_types.condition(criterion)
 
 
-def modifiers(version: FHIRVersion, found: CompiledParameter) -> tuple[str, ...]:
-    """Give the modifiers that a parameter can be asked with; of a reference, its types too."""
-    if found.type == "composite":
+def modifiers(version: FHIRVersion, parameter: CompiledParameter) -> tuple[str, ...]:
+    """Return the supported modifiers of a parameter, including the types of a reference."""
+    if parameter.type == "composite":
         return ()
-    types = reference_types(version, found)
-    return tuple(sorted({"missing", *parameter_type(found.type).modifiers(found), *types}))
+    types = reference_types(version, parameter)
+    own = parameter_types.parameter_type(parameter.type).modifiers(parameter)
+    return tuple(sorted({"missing", *own, *types}))
 
 
-def reference_types(version: FHIRVersion, found: CompiledParameter) -> tuple[str, ...]:
-    """Give the resource types that a parameter's references may point to."""
-    if found.type != "reference":
+def reference_types(version: FHIRVersion, parameter: CompiledParameter) -> tuple[str, ...]:
+    """Return the resource types that a parameter's references may point to."""
+    if parameter.type != "reference":
         return ()
-    known = load_definitions(version).types
-    # Resource stands for all of them; of canonical URLs the type is not told.
-    targets = (
-        known if "Resource" in found.targets or not found.targets else known & {*found.targets}
-    )
-    return tuple(sorted(targets)) if found.data_types != frozenset({"canonical"}) else ()
+    if parameter.data_types == frozenset({"canonical"}):
+        return ()  # a canonical URL does not name a type
+    types = load_definitions(version).types
+    if parameter.targets and "Resource" not in parameter.targets:
+        types = types & {*parameter.targets}
+    return tuple(sorted(types))
 
 
-def _check_modifier(question: Criterion) -> None:
-    modifier = question.modifier
-    supported = modifiers(question.version, question.parameter)
+def _check_modifier(criterion: Criterion) -> None:
+    modifier = criterion.modifier
+    supported = modifiers(criterion.version, criterion.parameter)
     if modifier is None or modifier in supported:
         return
-    if question.parameter.type == "token" and modifier in tokens.TERMINOLOGY:
-        raise question.unsupported("there is no terminology server")
-    raise question.unsupported(f"supported modifiers are: {', '.join(supported) or 'none'}")
+    if criterion.parameter.type == "token" and modifier in tokens.TERMINOLOGY_MODIFIERS:
+        raise criterion.unsupported("there is no terminology server")
+    raise criterion.unsupported(f"supported modifiers are: {', '.join(supported) or 'none'}")
 
 
-def _missing(question: Criterion) -> Condition:
-    if question.values not in (("true",), ("false",)):
-        raise question.invalid("expected true or false")
-    present = any_value(question.parameter, lambda _: True)
-    return negate(present) if question.values == ("true",) else present
+def _missing_condition(criterion: Criterion) -> Condition:
+    if criterion.values not in (("true",), ("false",)):
+        raise criterion.invalid("expected true or false")
+    present = any_leaf(criterion.parameter, lambda _: True)
+    return negate(present) if criterion.values == ("true",) else present
 
 
-def _chain(search: _Search, name: str, value: str) -> Condition:
+def _chain_condition(search: _Search, name: str, value: str) -> Condition:
     head, _, rest = name.partition(".")
-    code, _, named = head.partition(":")
-    if search.inner or "." in rest or rest.startswith("_has"):
+    code, _, type_ = head.partition(":")
+    if search.chained or "." in rest or rest.startswith("_has"):
         raise UnsupportedParameter(f"{name}: chains of more than one step are not supported")
-    found = find_parameter(search.version, search.resource_type, code)
-    if found.type != "reference":
+    reference = find_parameter(search.version, search.resource_type, code)
+    if reference.type != "reference":
         raise UnsupportedParameter(
-            f"{name}: {code} of {search.resource_type} is a {found.type}; only a reference can be"
-            " chained"
+            f"{name}: {code} of {search.resource_type} is of type {reference.type}; only a"
+            " reference can be chained"
         )
-    target = _filter(search.of(_target(search, found, named, rest)), [(rest, value)])
+    target_type = _target_type(search, reference, type_, rest)
+    target = _compile(search.chain_to(target_type), [(rest, value)])
     return chains.chain_condition(
-        found, target, asked=f"{rest}={value}", base_urls=search.base_urls
+        reference, target, query=f"{rest}={value}", base_urls=search.base_urls
     )
 
 
-def _target(search: _Search, found: CompiledParameter, named: str, rest: str) -> str:
-    types = reference_types(search.version, found)
-    shown = f"search parameter {found.code} of {search.resource_type}"
-    if named:
-        if named not in types:
-            raise UnsupportedParameter(f"{shown} has no references to that type to chain through")
-        return named
+def _target_type(search: _Search, reference: CompiledParameter, type_: str, rest: str) -> str:
+    """Return the resource type of a chain: the one in the name, or the only possible one."""
+    types = reference_types(search.version, reference)
+    prefix = f"search parameter {reference.code} of {search.resource_type}"
+    if type_:
+        if type_ not in types:
+            raise UnsupportedParameter(f"{prefix} cannot be chained to that resource type")
+        return type_
+    if not types:
+        raise UnsupportedParameter(f"{prefix} has no references to searchable resources")
     code = rest.partition(":")[0]
-    able = [
-        each
-        for each in types
-        if isinstance(compiled_parameters(search.version, each).get(code), CompiledParameter)
+    possible = [
+        target
+        for target in types
+        if isinstance(compiled_parameters(search.version, target).get(code), CompiledParameter)
     ]
-    if len(able) != 1:
+    if len(possible) != 1:
         raise UnsupportedParameter(
-            f"{shown}: {len(able)} of the types it can point to have a parameter {code}; name the"
-            f" one that is meant, as in {found.code}:{(able or types)[0]}.{code}"
-            if types
-            else f"{shown} points to no type that can be searched"
+            f"{prefix}: {len(possible)} of its target types have a parameter {code}; add the type"
+            f" to the name, as in {reference.code}:{(possible or types)[0]}.{code}"
         )
-    return able[0]
+    return possible[0]
 
 
-def _has(search: _Search, name: str, value: str) -> Condition:
+def _has_condition(search: _Search, name: str, value: str) -> Condition:
     parts = name.split(":", _HAS_PARTS - 1)
     if len(parts) != _HAS_PARTS or "." in name:
-        raise InvalidParameter("expected _has:Type:reference:code, with one step only")
+        raise InvalidParameter("expected _has:Type:reference:code, without further steps")
     _, source_type, reference_code, rest = parts
-    if search.inner or rest.startswith("_has"):
-        raise UnsupportedParameter("_has of more than one step is not supported")
+    if search.chained or rest.startswith("_has"):
+        raise UnsupportedParameter("_has with more than one step is not supported")
     reference = find_parameter(search.version, source_type, reference_code)
     if search.resource_type not in reference_types(search.version, reference):
         raise UnsupportedParameter(
-            f"_has: search parameter {reference_code} of {source_type} is no reference to"
+            f"_has: search parameter {reference_code} of {source_type} has no references to"
             f" {search.resource_type}"
         )
-    source = _filter(search.of(source_type), [(rest, value)])
+    source = _compile(search.chain_to(source_type), [(rest, value)])
     return chains.has_condition(
         source,
         reference,
         search.resource_type,
-        asked=f"{rest}={value}",
+        query=f"{rest}={value}",
         base_urls=search.base_urls,
     )

@@ -1,4 +1,8 @@
-"""References: to a resource here by id, to anything by URL, to what has an identifier."""
+"""
+Reference parameters: by id or type and id, by URL, or by identifier.
+
+Implements `ParameterType`.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -10,36 +14,35 @@ from helios_core.fhir.definitions import load_definitions
 from helios_core.fhir.references import split_reference
 from helios_core.fhir.search import prefilters, tokens
 from helios_core.fhir.search.criteria import Criterion
-from helios_core.fhir.search.filters import Condition, any_value
 from helios_core.fhir.search.parameters import CompiledParameter
 from helios_core.fhir.search.prefilters import AnyTerm, Prefilter
 from helios_core.fhir.search.values import unescape
 
-KIND = "r"
-"""What terms of references are marked with."""
+TERM_KIND = "r"
+"""Distinguishes the terms of references from other terms of a group."""
 
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _HISTORY = "/_history/"
-_NAMED_ID = re.compile(
+_REFERENCED_ID = re.compile(
     r"(?:.*/)?[A-Z][A-Za-z]{1,63}/([A-Za-z0-9\-.]{1,64})(?:/_history/[^/]*)?", re.DOTALL
 )
 _EXPECTED = "expected an id, Type/id, or an absolute URL"
 
 
 class ReferenceSet(msgspec.Struct, frozen=True, kw_only=True):
-    """The references asked for, any of which will do."""
+    """The references of a criterion; a leaf matches if it is any of them."""
 
     base_urls: Sequence[str]
     ids: frozenset[str] = frozenset()
-    """Of resources here, whatever their type."""
+    """Ids on this server, of any type."""
     targets: frozenset[tuple[str, str]] = frozenset()
-    """Type and id of resources here, whatever the version."""
+    """Types and ids on this server, of any version."""
     texts: frozenset[str] = frozenset()
-    """To be equal as they are: URLs, and `Type/id/_history/version` without base."""
+    """URLs, and `Type/id/_history/version` without a base URL; the text must be equal."""
 
-    def match(self, leaf: Any) -> bool:  # noqa: ANN401 - decoded JSON
-        """Tell whether a value is one of them."""
-        text = reference_of(leaf)
+    def matches(self, leaf: Any) -> bool:  # noqa: ANN401 - decoded JSON
+        """Whether a leaf is one of the references."""
+        text = reference_text(leaf)
         if text is None:
             return False
         if self.texts and not self.texts.isdisjoint((text, text.partition("|")[0])):
@@ -50,15 +53,15 @@ class ReferenceSet(msgspec.Struct, frozen=True, kw_only=True):
         return (
             target in self.targets
             or target[1] in self.ids
-            or (bool(self.texts) and _HISTORY in text and self._is_version(target, text))
+            or (bool(self.texts) and _HISTORY in text and self._has_version(target, text))
         )
 
-    def _is_version(self, target: tuple[str, str], text: str) -> bool:
+    def _has_version(self, target: tuple[str, str], text: str) -> bool:
         return f"{target[0]}/{target[1]}{_HISTORY}{text.rpartition('/')[2]}" in self.texts
 
 
-def reference_of(leaf: Any) -> str | None:  # noqa: ANN401 - decoded JSON
-    """Give the text of a Reference, CodeableReference, canonical, or resource in place."""
+def reference_text(leaf: Any) -> str | None:  # noqa: ANN401 - decoded JSON
+    """Return the text of a Reference, CodeableReference or canonical, or of an inline resource."""
     if type(leaf) is str:
         return leaf
     if type(leaf) is not dict:
@@ -71,90 +74,88 @@ def reference_of(leaf: Any) -> str | None:  # noqa: ANN401 - decoded JSON
     return f"{leaf['resourceType']}/{leaf.get('id')}" if "resourceType" in leaf else None
 
 
-def key(text: str) -> str:
+def reference_key(text: str) -> str:
     """
-    Give what a reference is indexed under: the id it names, whatever server and version.
+    Return what a reference is indexed under: its id, whatever its server and version.
 
-    Of a canonical URL it is the URL without the version.
+    A canonical URL is indexed under the URL without its version.
     """
     resource_type, _, resource_id = text.rpartition("/")
     if resource_type.isalpha() and "|" not in resource_id and "#" not in resource_id:
-        return resource_id  # what the rest would find for nearly every reference, but sooner
+        return resource_id  # the same result as below, but faster, for most references
     plain = text.partition("|")[0].partition("#")[0]
-    match = _NAMED_ID.fullmatch(plain)
+    match = _REFERENCED_ID.fullmatch(plain)
     return match[1] if match else plain
 
 
 def modifiers(parameter: CompiledParameter) -> tuple[str, ...]:
-    """Give the modifiers of a reference parameter, beside missing and the resource types."""
+    """Return the supported modifiers, except `missing` and the resource types."""
     return () if parameter.data_types == frozenset({"canonical"}) else ("identifier",)
 
 
-def condition(question: Criterion) -> Condition:
-    """Give the condition that a reference is as asked."""
-    return any_value(question.parameter, leaf_test(question), prefilter(question))
+def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
+    """Return the test whether a leaf is one of the criterion's references."""
+    if criterion.modifier != "identifier":
+        return parse_references(criterion).matches
+    identifiers = tokens.parse_tokens(criterion)
+    return lambda leaf: identifiers.matches(_identifier(leaf))
 
 
-def leaf_test(question: Criterion) -> Callable[[Any], bool]:
-    """Give what tells whether one value matches."""
-    if question.modifier != "identifier":
-        return parse_references(question).match
-    identified = tokens.parse_tokens(question)
-    return lambda leaf: identified.match(_identifier(leaf))
-
-
-def prefilter(question: Criterion) -> Prefilter | None:
-    """Give the terms of which a match has one."""
-    if question.modifier == "identifier":
+def prefilter(criterion: Criterion) -> Prefilter | None:
+    """Return the terms of which every match has one; None for identifiers."""
+    if criterion.modifier == "identifier":
         return None
-    return pointing_to(question.parameter, (key(unescape(value)) for value in question.values))
+    keys = (reference_key(unescape(value)) for value in criterion.values)
+    return prefilter_for_keys(criterion.parameter, keys)
 
 
-def pointing_to(parameter: CompiledParameter, keys: Iterable[str]) -> Prefilter | None:
-    """Give the terms of references to these keys."""
-    wanted = tuple(keys)
-    terms = (prefilters.term(group, KIND, each) for group in parameter.groups for each in wanted)
+def prefilter_for_keys(parameter: CompiledParameter, keys: Iterable[str]) -> Prefilter | None:
+    """Return the terms of a parameter's references that have one of these keys."""
+    keys = tuple(keys)
+    terms = (
+        prefilters.term_hash(group, TERM_KIND, key) for group in parameter.groups for key in keys
+    )
     return AnyTerm(frozenset(terms)) if parameter.groups else None
 
 
-def parse_references(question: Criterion) -> ReferenceSet:
+def parse_references(criterion: Criterion) -> ReferenceSet:
     """
-    Give the references that a question's values name.
+    Parse the values of a criterion as references.
 
     Raises:
-        InvalidParameter: A value is no reference, or its type is not the modifier's.
+        InvalidParameter: A value is not a reference, or its type is not that of the modifier.
     """
     ids, targets, texts = set(), set(), set()
-    for value in map(unescape, question.values):
-        target = split_reference(value, question.base_urls)
+    for value in map(unescape, criterion.values):
+        target = split_reference(value, criterion.base_urls)
         if target is not None:
-            _check_type(question, target[0])
+            _check_type(criterion, target[0])
             if _HISTORY in value:
                 texts.add(f"{target[0]}/{target[1]}{_HISTORY}{value.rpartition('/')[2]}")
             else:
                 targets.add(target)
         elif _ID.fullmatch(value):
-            if question.modifier:
-                targets.add((question.modifier, value))
+            if criterion.modifier:
+                targets.add((criterion.modifier, value))
             else:
                 ids.add(value)
-        elif ":" in value and not question.modifier:
+        elif ":" in value and not criterion.modifier:
             texts.add(value)
         else:
-            raise question.invalid(_EXPECTED)
+            raise criterion.invalid(_EXPECTED)
     return ReferenceSet(
-        base_urls=question.base_urls,
+        base_urls=criterion.base_urls,
         ids=frozenset(ids),
         targets=frozenset(targets),
         texts=frozenset(texts),
     )
 
 
-def _check_type(question: Criterion, resource_type: str) -> None:
-    if resource_type not in load_definitions(question.version).types:
-        raise question.invalid(f"{_EXPECTED}; FHIR {question.version} has no such type")
-    if question.modifier not in (None, resource_type):
-        raise question.invalid("the value's type is not the modifier's")
+def _check_type(criterion: Criterion, resource_type: str) -> None:
+    if resource_type not in load_definitions(criterion.version).types:
+        raise criterion.invalid(f"{_EXPECTED}; FHIR {criterion.version} has no such resource type")
+    if criterion.modifier not in (None, resource_type):
+        raise criterion.invalid("the resource type of the value differs from the modifier")
 
 
 def _identifier(leaf: Any) -> Any:  # noqa: ANN401 - decoded JSON

@@ -1,17 +1,19 @@
-"""Strings: searched without regard to case, accents, punctuation and spacing."""
+"""
+String parameters, compared without case, accents, punctuation and spacing.
+
+Implements `ParameterType`.
+"""
 
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from helios_core.fhir.search.criteria import Criterion
-from helios_core.fhir.search.filters import Condition, any_value
+from helios_core.fhir.search.parameters import CompiledParameter
 from helios_core.fhir.search.values import unescape
 
-MODIFIERS = ("contains", "exact")
-
 # The string elements of HumanName and Address, of an Annotation (text) and an Identifier (value).
-_PARTS = (
+_STRING_ELEMENTS = (
     "text",
     "family",
     "given",
@@ -27,78 +29,82 @@ _PARTS = (
 )
 
 
-def _dropped(character: str) -> bool:
+def _is_ignored(character: str) -> bool:
     if character.isascii():
         return not character.isalnum() and not character.isspace()
     return unicodedata.category(character)[0] in "MP"
 
 
 _ASCII: Mapping[int, str | None] = {
-    **{code: None for code in range(128) if _dropped(chr(code))},
+    **{code: None for code in range(128) if _is_ignored(chr(code))},
     ord("-"): " ",
 }
 
 
-def normalized(text: str) -> str:
+def normalize(text: str) -> str:
     """
-    Give the form in which strings are compared (FHIR R4, 3.1.1.4.8).
+    Return the form in which strings are compared (FHIR R4, 3.1.1.4.8).
 
-    Case, combining characters and punctuation are gone, white space is one space, and so is a
-    dash: it joins two words.
+    Case, combining characters and punctuation are removed. White space becomes one space, and so
+    does a dash, because it joins two words.
     """
     if text.isascii():
         return " ".join(text.lower().translate(_ASCII).split())
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     spaced = (" " if unicodedata.category(each) == "Pd" else each for each in folded)
-    return " ".join("".join(each for each in spaced if not _dropped(each)).split())
+    return " ".join("".join(each for each in spaced if not _is_ignored(each)).split())
 
 
-def condition(question: Criterion) -> Condition:
-    """Give the condition that a string is as asked."""
-    return any_value(question.parameter, leaf_test(question))
+def modifiers(_parameter: CompiledParameter) -> tuple[str, ...]:
+    """Return the supported modifiers, except `missing`."""
+    return ("contains", "exact")
 
 
-def leaf_test(question: Criterion) -> Callable[[Any], bool]:
-    """Give what tells whether one value matches."""
-    passes = text_test(question)
-    words = all(path.endswith("family") for path in _groups(question))
+def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
+    """Return the test whether a leaf has a text that matches one of the criterion's values."""
+    matches = text_test(criterion)
+    family = all(path.group.endswith("family") for path in criterion.parameter.paths)
 
     def test(leaf: Any) -> bool:  # noqa: ANN401 - decoded JSON
-        return any(passes(text, words or family) for text, family in _texts(leaf))
+        return any(matches(text, family or is_family) for text, is_family in _texts(leaf))
 
     return test
 
 
-def _groups(question: Criterion) -> Iterator[str]:
-    return (finder.group for finder in question.parameter.finders)
+def text_test(criterion: Criterion) -> Callable[[str, bool], bool]:
+    """
+    Return the test whether a text matches one of the criterion's values.
 
+    The second argument of the test is whether the match may begin at any word; otherwise it begins
+    at the first one.
+    """
+    values = tuple(map(unescape, criterion.values))
+    if criterion.modifier == "exact":
+        return lambda text, _: text in values
+    normalized = tuple(map(normalize, values))
+    if not all(normalized):
+        raise criterion.invalid("a value must have at least one letter or digit")
+    if criterion.modifier == "contains":
+        return lambda text, _: any(value in normalize(text) for value in normalized)
+    later_words = tuple(f" {value}" for value in normalized)
 
-def text_test(question: Criterion) -> Callable[[str, bool], bool]:
-    """Give what tells whether a text matches; its second argument allows any word to begin so."""
-    wanted = tuple(map(unescape, question.values))
-    if question.modifier == "exact":
-        return lambda text, _: text in wanted
-    plain = tuple(map(normalized, wanted))
-    if not all(plain):
-        raise question.invalid("a value needs at least one letter or digit")
-    if question.modifier == "contains":
-        return lambda text, _: any(each in normalized(text) for each in plain)
-    later = tuple(f" {each}" for each in plain)
-
-    def begins(text: str, words: bool) -> bool:  # noqa: FBT001 - one of two shapes of text
-        compared = normalized(text)
-        return compared.startswith(plain) or (words and any(each in compared for each in later))
+    def begins(text: str, any_word: bool) -> bool:  # noqa: FBT001 - one of two shapes of text
+        compared = normalize(text)
+        return compared.startswith(normalized) or (
+            any_word and any(word in compared for word in later_words)
+        )
 
     return begins
 
 
 def _texts(leaf: Any) -> Iterator[tuple[str, bool]]:  # noqa: ANN401 - decoded JSON
+    """Yield the texts of a leaf, each with whether it is a family name."""
     if type(leaf) is str:
         yield leaf, False
     elif type(leaf) is dict:
-        for part in _PARTS:
-            value = leaf.get(part)
+        for name in _STRING_ELEMENTS:
+            value = leaf.get(name)
             for text in value if type(value) is list else (value,):
                 if type(text) is str:
-                    # Each part of a family name can be searched on its own.
-                    yield text, part == "family"
+                    # Each word of a family name can be searched on its own.
+                    yield text, name == "family"

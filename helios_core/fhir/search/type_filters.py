@@ -1,4 +1,4 @@
-"""`_typeFilter`: searches inside of a parameter (Bulk Data 2.0.0 and 3.0.0)."""
+"""Parse `_typeFilter`, whose values are searches (Bulk Data 2.0.0 and 3.0.0)."""
 
 import re
 from urllib.parse import unquote
@@ -13,9 +13,9 @@ _EXPECTED = "_typeFilter: expected Type?parameter=value, a search of one resourc
 
 def split_type_filter(value: str) -> list[str]:
     """
-    Give the queries of a comma-joined list.
+    Split a comma-separated list into its searches.
 
-    Search values hold commas too: only one that is not escaped and is followed by `Type?` parts.
+    Search values have commas too. A comma separates only if it is not escaped and `Type?` follows.
     """
     commas = [match.start() for match in _COMMA.finditer(value) if match[1]]
     starts = [0, *(comma + 1 for comma in commas)]
@@ -24,26 +24,26 @@ def split_type_filter(value: str) -> list[str]:
 
 def parse_type_filter(query: str, version: FHIRVersion) -> tuple[str, list[tuple[str, str]]]:
     """
-    Give the type and the pairs of one query, names and values percent-decoded once.
+    Return the resource type, and the names and values of one search, percent-decoded once.
 
-    A plus stays a plus: it is more often a time zone's than a space.
+    A plus stays a plus, because it is more often part of a time zone than a space.
 
     Raises:
-        InvalidParameter: It is not a search of one type, or the type is unknown.
-        UnsupportedParameter: It has a parameter that shapes results.
+        InvalidParameter: The text is not a search of one resource type, or there is no such type.
+        UnsupportedParameter: The search has a result parameter, such as `_sort`.
     """
     resource_type, mark, parameters = query.partition("?")
     if not mark or "/" in resource_type or not resource_type:
         raise InvalidParameter(_EXPECTED)
     if resource_type not in load_definitions(version).types:
-        raise InvalidParameter(f"{_EXPECTED}; FHIR {version} has no such type")
-    pairs = [_pair(resource_type, each) for each in parameters.split("&") if each]
+        raise InvalidParameter(f"{_EXPECTED}; FHIR {version} has no such resource type")
+    pairs = [_parse_pair(resource_type, pair) for pair in parameters.split("&") if pair]
     for name, _ in pairs:
         refuse_result_parameter(name)
     return resource_type, pairs
 
 
-def _pair(resource_type: str, text: str) -> tuple[str, str]:
+def _parse_pair(resource_type: str, text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     try:
         return unquote(name, errors="strict"), unquote(value, errors="strict")

@@ -1,8 +1,8 @@
 r"""
-Search values as sent: lists, parts and escapes (FHIR R4, 3.1.1.4.19).
+Split and unescape search values (FHIR R4, 3.1.1.4.19).
 
-Inside a value `\,` `\|` `\$` and `\\` stand for the character itself. A backslash before anything
-else is a backslash.
+In a value `\,` `\|` `\$` and `\\` stand for the second character. A backslash in front of any
+other character stands for itself.
 """
 
 import re
@@ -14,7 +14,7 @@ _PREFIXED = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
 
 
 def split_unescaped(text: str, separator: str) -> list[str]:
-    """Give what lies between separators that are not escaped; the parts stay escaped."""
+    """Split at separators that are not escaped; the parts stay escaped."""
     parts = [""]
     for token in re.findall(r"\\[,|$\\]|.", text, re.DOTALL):
         if token == separator:
@@ -25,24 +25,24 @@ def split_unescaped(text: str, separator: str) -> list[str]:
 
 
 def unescape(text: str) -> str:
-    """Give the text that an escaped part stands for."""
+    """Return the text that an escaped part stands for."""
     return _ESCAPED.sub(r"\1", text)
 
 
 def alternatives(name: str, value: str) -> tuple[str, ...]:
     """
-    Give the values of a comma-separated list, still escaped.
+    Split a comma-separated list into its values, still escaped.
 
     Raises:
-        InvalidParameter: One of them is empty.
+        InvalidParameter: A value is empty.
     """
     values = tuple(split_unescaped(value, ","))
     if not all(values):
-        raise InvalidParameter(f"{name} is empty or has an empty value in its list; leave it out")
+        raise InvalidParameter(f"{name} has an empty value; leave it out")
     return values
 
 
 def split_prefix(value: str) -> tuple[str, str]:
-    """Give the comparison (eq where there is none) and the rest of a value."""
+    """Split a value into its prefix (`eq` if it has none) and the rest."""
     match = _PREFIXED.fullmatch(value)
     return (match[1] or "eq", match[2]) if match else ("eq", value)

@@ -55,8 +55,8 @@ def test_a_comma_inside_a_query_keeps_its_meaning_in_the_draft():
 
 
 @pytest.mark.parametrize("size", [{"valueInteger": 5000}, {"valueString": "5000"}])
-def test_the_largest_file_that_is_wanted_is_frozen_into_the_request(size):
-    """B4-08: in the draft of version 4."""
+def test_the_maximum_file_size_becomes_part_of_the_request(size):
+    """B4-08"""
     request = parse_kickoff(call(policy=DRAFT, body=[{"name": "_maximumFileSize", **size}]))
 
     assert request.max_part_bytes == 5000
@@ -74,13 +74,13 @@ def test_the_largest_file_that_is_wanted_is_frozen_into_the_request(size):
     ],
 )
 @pytest.mark.parametrize("prefer", [STRICT, LENIENT])
-def test_sizes_that_cannot_be_are_refused(sizes, prefer):
+def test_impossible_sizes_are_refused(sizes, prefer):
     """B4-08: sizes are positive, and the largest is above the smallest."""
     with pytest.raises(InvalidParameter):
         parse_kickoff(call(*sizes.items(), policy=DRAFT, prefer=prefer))
 
 
-def test_a_smallest_size_cannot_be_promised_and_that_is_said():
+def test_a_minimum_size_is_reported_as_ignored():
     """B4-08: the last file of a range may be smaller."""
     asked = call(("_minimumFileSize", "10"), policy=DRAFT)
 
@@ -91,7 +91,7 @@ def test_a_smallest_size_cannot_be_promised_and_that_is_said():
         parse_kickoff(call(("_minimumFileSize", "10"), policy=DRAFT, prefer=STRICT))
 
 
-def test_sizes_are_unknown_to_the_versions_in_use():
+def test_sizes_are_unknown_to_published_versions():
     with pytest.raises(UnsupportedParameter, match="_maximumFileSize"):
         parse_kickoff(call(("_maximumFileSize", "10")))
 
@@ -104,14 +104,14 @@ def test_sizes_are_unknown_to_the_versions_in_use():
         ({"valueString": "true"}, True),
     ],
 )
-def test_a_client_says_that_it_takes_partial_manifests(entry, expected):
+def test_a_client_requests_partial_manifests(entry, expected):
     """B3-21, RC-05: as a boolean or as text."""
     asked = call(body=[{"name": "allowPartialManifests", **entry}])
 
     assert parse_kickoff(asked).partial_manifests is expected
 
 
-def test_nobody_gets_partial_manifests_unasked():
+def test_partial_manifests_are_off_by_default():
     """B3-26, TR-45"""
     assert parse_kickoff(call()).partial_manifests is False
     assert parse_kickoff(call()).separate_status is False
@@ -120,8 +120,8 @@ def test_nobody_gets_partial_manifests_unasked():
 @pytest.mark.parametrize("name", ["allowPartialManifests", "_dryRun"])
 @pytest.mark.parametrize("value", ["maybe", "", "TRUE", "1"])
 @pytest.mark.parametrize("prefer", ["respond-async", STRICT, LENIENT])
-def test_what_is_neither_true_nor_false_is_refused(name, value, prefer):
-    """B3-21: also under lenient, for nobody knows what was meant."""
+def test_a_flag_neither_true_nor_false_is_refused(name, value, prefer):
+    """B3-21: also under lenient, since the meaning is not known."""
     with pytest.raises(InvalidParameter, match=name):
         parse_kickoff(call((name, value), prefer=prefer))
 
@@ -148,6 +148,6 @@ def test_a_flag_of_another_kind_is_refused(value):
         "separate-export-status; x=1, respond-async",
     ],
 )
-def test_the_preference_for_a_separate_status_is_read(prefer):
+def test_the_preference_for_a_separate_status_is_parsed(prefer):
     """B3-02"""
     assert parse_kickoff(call(prefer=prefer)).separate_status

@@ -89,7 +89,7 @@ def test_an_unknown_or_empty_type_is_refused(value, handling):
         parse_kickoff(call(("_type", value), prefer=handling))
 
 
-def test_a_type_of_another_version_is_named_as_such():
+def test_a_type_of_another_version_is_reported_as_such():
     with pytest.raises(InvalidParameter, match="is not a resource type of FHIR R4; it is one of"):
         parse_kickoff(call(("_type", "InventoryItem")))
 
@@ -141,7 +141,7 @@ def test_lenient_ignores_an_unknown_parameter_and_says_so():
 
 
 @pytest.mark.parametrize("name", ["_format", "_pretty"])
-def test_parameters_about_looks_change_nothing(name):
+def test_presentation_parameters_change_nothing(name):
     assert parse_kickoff(call((name, "json"), prefer=STRICT)).ignored == ()
 
 
@@ -244,13 +244,13 @@ def test_a_patient_may_be_named_in_several_ways(value):
         {"valueString": "../p1"},
     ],
 )
-def test_what_is_no_patient_of_this_server_is_refused(value):
+def test_a_value_that_is_no_patient_of_this_server_is_refused(value):
     with pytest.raises(InvalidParameter, match="patient"):
         parse_kickoff(posted({"name": "patient", **value}))
 
 
 @pytest.mark.parametrize("kind", ["valueInstant", "valueDateTime", "valueString"])
-def test_since_is_read_from_every_kind_of_value_clients_send(kind):
+def test_since_is_accepted_in_every_kind_of_value_that_clients_send(kind):
     """TR-13"""
     request = parse_kickoff(posted({"name": "_since", kind: "2024-01-01T00:00:00Z"}))
 
@@ -264,7 +264,7 @@ def test_query_and_body_are_merged():
     assert parse_kickoff(call(("_type", "Device"), body=body)).types == ("Device", "Patient")
 
 
-def test_parameters_without_entries_ask_for_nothing_special():
+def test_parameters_without_entries_are_accepted():
     assert parse_kickoff(call(body=b'{"resourceType":"Parameters"}')).ignored == ()
 
 

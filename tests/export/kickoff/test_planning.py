@@ -1,4 +1,4 @@
-"""How shards are put in order."""
+"""The order of shards."""
 
 from helios_core.export.kickoff.planning import largest_first, number_shards
 from helios_core.model.exports import Shard

@@ -1,4 +1,4 @@
-"""`_typeFilter` and `_elements` at the door."""
+"""Parsing of `_typeFilter` and `_elements`."""
 
 from contextlib import suppress
 
@@ -98,7 +98,7 @@ def test_a_value_of_another_kind_is_refused_by_name(name):
         ("Observation?_count=1", "_count"),
     ],
 )
-def test_a_query_that_cannot_be_answered_is_refused(query, named, handling):
+def test_an_invalid_or_unsupported_query_is_refused(query, named, handling):
     """B2-P-32, B2-P-33, B3-10"""
     with pytest.raises(InvalidRequest, match=named) as refused:
         reading(("_typeFilter", query), handling=handling)
@@ -123,7 +123,7 @@ def test_a_query_of_no_type_is_refused_under_every_handling(query, handling):
         reading(("_typeFilter", query), handling=handling)
 
 
-def test_lenient_withholds_the_type_of_a_query_it_cannot_answer():
+def test_lenient_withholds_the_type_of_a_query_it_ignores():
     """B2-P-33"""
     request = reading(
         ("_type", "Patient,Condition"),
@@ -182,7 +182,7 @@ def test_root_elements_are_accepted(value):
         "Observation.name,Patient.code",
     ],
 )
-def test_elements_that_mean_nothing_are_refused_where_nothing_else_is_left(value, handling):
+def test_invalid_elements_are_refused_if_no_valid_one_is_left(value, handling):
     """B2-P-17, B2-P-21, RV-17"""
     with pytest.raises(InvalidParameter, match="_elements"):
         reading(("_elements", value), handling=handling)
@@ -193,7 +193,7 @@ def test_an_element_that_no_exported_type_has_is_refused():
         reading(("_type", "Condition"), ("_elements", "id,birthDate"))
 
 
-def test_lenient_ignores_elements_that_mean_nothing_beside_others():
+def test_lenient_ignores_invalid_elements_beside_valid_ones():
     """B2-P-21"""
     request = reading(("_elements", "id,a.b.c,Patient.bogus"), handling=LENIENT)
 

@@ -1,4 +1,4 @@
-"""The smallest data that make every requirement decidable: old and new, ours and theirs."""
+"""The smallest data that decides every requirement: old and new, members' and others'."""
 
 from datetime import datetime
 
@@ -100,7 +100,7 @@ async def store_new(hospital: Hospital) -> None:
 
 
 async def filled(hospital: Hospital) -> datetime:
-    """Store everything, and give the instant between old and new."""
+    """Store everything, and return the instant between old and new."""
     await store_old(hospital)
     between = await hospital.data_provider.transaction_time()
     await store_new(hospital)

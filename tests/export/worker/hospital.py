@@ -1,4 +1,4 @@
-"""A hospital in memory, and the verbs to run its exports."""
+"""A hospital in memory, and functions that run its exports."""
 
 import asyncio
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ TENANT = "default"
 
 
 class Hospital:
-    """Backends in memory and what a test does with them."""
+    """Backends in memory, and what a test does with them."""
 
     def __init__(self, provider: DataProvider | None = None) -> None:
         self.data_provider = provider or MemoryDataProvider()
@@ -50,7 +50,7 @@ class Hospital:
         await self.data_provider.write(TENANT, FHIRVersion.R4, puts)
 
     async def now(self) -> str:
-        """An instant after everything stored so far, and before all that follows."""
+        """Return an instant after everything stored so far, and before everything stored later."""
         return format_instant(await self.data_provider.transaction_time())
 
     async def delete(self, resource_type: str, resource_id: str) -> None:
@@ -110,7 +110,7 @@ class Hospital:
         return job
 
     async def lines(self, job: Job, kind: PartKind = PartKind.OUTPUT) -> list[dict]:
-        """Everything the published parts of a kind hold."""
+        """Return the decoded lines of all published parts of a kind."""
         decoded = []
         for part in await self.job_store.parts(job.tenant, job.id):
             if part.key.kind is kind:
@@ -120,7 +120,7 @@ class Hospital:
         return decoded
 
     async def export(self, *query: tuple[str, str], **options) -> list[str]:
-        """Kick off, work, and name what was exported."""
+        """Kick off, work, and return the references to what was exported."""
         job = await self.work(await self.kick_off(*query, **options))
         return sorted(f"{r['resourceType']}/{r['id']}" for r in await self.lines(job))
 

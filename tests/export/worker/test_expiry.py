@@ -1,4 +1,4 @@
-"""What goes, when, and what happens when it does not go."""
+"""Removal of expired jobs and their output, and failures of it."""
 
 import asyncio
 from datetime import timedelta
@@ -17,7 +17,7 @@ LATER = timedelta(days=1)
 
 
 class Sticky(MemoryOutputStore):
-    """Fails to delete as often as told."""
+    """Fails to delete `failures` times."""
 
     failures = 0
 
@@ -39,14 +39,14 @@ async def stored(ward):
     return [job_id async for _, job_id in ward.output_store.jobs()]
 
 
-async def test_output_and_job_stay_until_their_time_has_come(ward):
+async def test_output_and_job_stay_until_they_expire(ward):
     job = await ward.work(await ward.kick_off())
 
     assert await sweep(ward.backends, output_ttl=LATER) == 0
     assert len(await ward.lines(job)) == 1
 
 
-async def test_output_and_job_go_together_after_their_time(ward):
+async def test_output_and_job_are_removed_together_when_they_expire(ward):
     job = await ward.work(await ward.kick_off())
     await asyncio.sleep(0.01)
 
@@ -85,7 +85,7 @@ async def test_a_cancelled_job_is_removed_whatever_its_age(ward):
     assert not await ward.job_store.exists(job.tenant, job.id)
 
 
-async def test_remove_takes_output_and_job(ward):
+async def test_remove_job_removes_output_and_job(ward):
     job = await ward.work(await ward.kick_off())
     await ward.job_store.cancel(job.tenant, job.id)
 
@@ -95,7 +95,7 @@ async def test_remove_takes_output_and_job(ward):
     assert not await ward.job_store.exists(job.tenant, job.id)
 
 
-async def test_output_without_a_job_is_swept(ward):
+async def test_output_without_a_job_is_removed(ward):
     key = PartKey(
         tenant="default",
         job_id="forgotten",
@@ -115,7 +115,7 @@ async def test_output_without_a_job_is_swept(ward):
     assert await stored(ward) == []
 
 
-async def test_sweeping_goes_on_until_told_to_stop(ward):
+async def test_sweeping_goes_on_until_the_stop_event(ward):
     await ward.work(await ward.kick_off())
     ward.output_store.failures = 1
     stop = asyncio.Event()

@@ -73,7 +73,7 @@ async def test_patients_named_narrow_a_group_export(wards):
     assert exported == ["Patient/p3"]
 
 
-async def test_nested_groups_are_flattened_and_cycles_walked_once(wards):
+async def test_nested_groups_are_flattened_and_cycles_read_once(wards):
     """B2-KO-23, TR-29"""
     await wards.store(group("a", "Patient/p1", "Group/b"), group("b", "Group/a", "Patient/p2"))
 
@@ -262,7 +262,7 @@ async def test_the_cap_of_active_exports_is_kept_and_an_ended_one_frees_its_slot
     assert (await wards.kick_off()).status is JobStatus.ACCEPTED
 
 
-async def test_observers_hear_of_a_job_when_it_is_accepted_and_when_it_has_ended(wards):
+async def test_observers_are_told_of_a_job_when_it_is_accepted_and_when_it_has_ended(wards):
     await wards.work(await wards.kick_off())
 
     assert [job.status for job in wards.announced] == [JobStatus.ACCEPTED, JobStatus.COMPLETE]

@@ -1,4 +1,4 @@
-"""What a worker does when things go wrong under it."""
+"""What a worker does when a backend fails or its lease is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from tests.export.worker.hospital import Hospital, patient
 
 
 class FullDisk(MemoryOutputStore):
-    """Has no room for the first `failures` parts."""
+    """Is full for the first `failures` parts."""
 
     def __init__(self, failures: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class FullDisk(MemoryOutputStore):
 
 
 class SlowDisk(MemoryOutputStore):
-    """Waits before it stores a part, until told to go on."""
+    """Waits for the event `go_on` before it stores a part."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,13 +70,13 @@ async def test_an_export_after_a_full_disk_works(ward):
     assert await ward.export() == ["Patient/p1", "Patient/p2"]
 
 
-async def test_a_passing_fault_is_survived(ward):
+async def test_a_temporary_failure_is_retried(ward):
     ward.output_store = FullDisk(failures=2)
 
     assert await ward.export() == ["Patient/p1", "Patient/p2"]
 
 
-async def test_a_fault_nobody_foresaw_fails_the_job_without_telling_the_client_about_it(ward):
+async def test_an_unexpected_error_fails_the_job_and_is_not_shown_to_the_client(ward):
     class Defective(MemoryOutputStore):
         async def put(self, key, chunks):
             raise ZeroDivisionError("secret")
@@ -95,7 +95,7 @@ async def run_until(ward: Hospital, stop: asyncio.Event, **options) -> None:
     await worker.run()
 
 
-async def test_a_stopped_worker_hands_its_shard_back_and_the_attempt_does_not_count(ward):
+async def test_a_stopped_worker_releases_its_shard_and_the_attempt_does_not_count(ward):
     ward.output_store = SlowDisk()
     job = await ward.kick_off()
     stop = asyncio.Event()
@@ -127,7 +127,7 @@ async def test_a_worker_whose_job_is_cancelled_publishes_nothing_and_cleans_up(w
     assert await stored_parts(ward) == []
 
 
-async def test_a_sleeper_that_wakes_after_its_lease_publishes_nothing(ward):
+async def test_a_worker_that_wakes_after_its_lease_has_lapsed_publishes_nothing(ward):
     ward.output_store = SlowDisk()
     job = await ward.kick_off()
     stop = asyncio.Event()
@@ -147,7 +147,7 @@ async def test_a_sleeper_that_wakes_after_its_lease_publishes_nothing(ward):
     assert (await ward.job_store.get(job.tenant, job.id)).status is JobStatus.COMPLETE
 
 
-async def test_parts_stay_when_the_answer_to_complete_is_lost(ward):
+async def test_parts_stay_when_the_response_to_complete_is_lost(ward):
     """Decision 2: only the job store's word that nothing is published allows discarding."""
     complete = ward.job_store.complete
 
@@ -187,7 +187,7 @@ async def test_a_lease_is_renewed_for_as_long_as_the_work_takes(ward):
     assert len(renewals) >= 3
 
 
-async def test_a_job_store_out_of_reach_ends_the_work_when_the_lease_would_have_lapsed(ward):
+async def test_an_unreachable_job_store_ends_the_export_when_the_lease_lapses(ward):
     ward.output_store = SlowDisk()
     await ward.kick_off()
 
@@ -210,7 +210,7 @@ async def test_a_job_store_out_of_reach_ends_the_work_when_the_lease_would_have_
     await working
 
 
-async def test_claims_are_tried_again_when_the_job_store_comes_back(ward):
+async def test_claims_are_retried_until_the_job_store_is_back(ward):
     await ward.kick_off()
     claim, failures = (
         ward.job_store.claim,

@@ -45,7 +45,7 @@ async def test_a_filter_is_about_its_type_and_leaves_the_others_alone(ward):
     assert exported == ["Observation/o1", "Observation/o2", "Observation/o3", "Patient/p2"]
 
 
-async def test_queries_of_one_type_add_up_and_those_of_several_do_not_touch(ward):
+async def test_queries_of_one_type_are_alternatives_and_those_of_several_are_independent(ward):
     """B2-P-34"""
     exported = await ward.export(
         ("_type", "Patient,Observation"),
@@ -55,7 +55,7 @@ async def test_queries_of_one_type_add_up_and_those_of_several_do_not_touch(ward
     assert exported == ["Observation/o1", "Patient/p1", "Patient/p2"]
 
 
-async def test_parameters_of_one_query_must_all_hold(ward):
+async def test_parameters_of_one_query_must_all_match(ward):
     exported = await ward.export(
         ("_type", "Patient"), *filtered("Patient?gender=male&birthdate=gt1980")
     )
@@ -71,14 +71,14 @@ async def test_parameters_of_one_query_must_all_hold(ward):
         ("Patient?_has:Observation:patient:code=b", ["Patient/p2", "Patient/p3"]),
     ],
 )
-async def test_what_a_filter_asks_of_other_resources_is_answered(ward, query, expected):
+async def test_chains_and_reverse_chains_are_resolved(ward, query, expected):
     """B3-11"""
     exported = await ward.export(("_type", query.partition("?")[0]), *filtered(query))
 
     assert exported == expected
 
 
-async def test_lookups_are_answered_as_of_the_transaction_time(ward):
+async def test_lookups_are_resolved_as_of_the_transaction_time(ward):
     job = await ward.kick_off(
         ("_type", "Observation"), *filtered("Observation?subject:Patient.gender=male")
     )
@@ -89,7 +89,7 @@ async def test_lookups_are_answered_as_of_the_transaction_time(ward):
     assert sorted(line["id"] for line in await ward.lines(job)) == ["o1", "o3"]
 
 
-async def test_lookups_see_whom_the_cohort_does_not_show(ward):
+async def test_lookups_see_resources_outside_of_the_cohort(ward):
     exported = await ward.export(
         ("_type", "Observation"),
         *filtered("Observation?subject:Patient.gender=male"),
@@ -119,7 +119,7 @@ async def test_filters_and_since_both_apply(ward):
     assert exported == ["Patient/p2"]
 
 
-async def test_a_deletion_is_named_if_what_was_deleted_matched(ward):
+async def test_a_deletion_is_reported_if_the_deleted_content_matched(ward):
     """B2-MF-14, TR-58"""
     since = await ward.now()
     await ward.store(patient("p2", gender="male"))
@@ -135,7 +135,7 @@ async def test_a_deletion_is_named_if_what_was_deleted_matched(ward):
     assert await deleted(ward, job) == ["Observation/o1", "Patient/p1", "Patient/p2"]
 
 
-async def test_deletions_outside_of_the_group_stay_unnamed_with_a_filter(ward):
+async def test_deletions_outside_of_the_group_are_not_reported_with_a_filter(ward):
     """TR-58"""
     since = await ward.now()
     for each in ("o1", "o2", "o3"):
@@ -168,7 +168,7 @@ async def test_deletions_after_until_are_left_to_a_later_export(ward):
     assert await deleted(ward, job) == ["Patient/p1"]
 
 
-async def test_without_history_deletions_of_a_filtered_type_stay_unnamed(ward):
+async def test_without_history_deletions_of_a_filtered_type_are_not_reported(ward):
     since = await ward.now()
     await ward.delete("Patient", "p1")
     await ward.delete("Observation", "o1")
@@ -204,7 +204,7 @@ class Forgetful(DataProvider):
         return await self._provider.get(key, at=at)
 
 
-async def test_lenient_reports_a_filter_nobody_can_evaluate_and_withholds_its_type(ward):
+async def test_lenient_reports_a_filter_it_cannot_evaluate_and_withholds_its_type(ward):
     """B2-P-33, B2-MF-20"""
     job = await ward.kick_off(
         ("_type", "Patient,Observation"), *filtered("Patient?nosuch=1"), handling="lenient"
@@ -267,7 +267,7 @@ async def test_a_filter_looks_at_elements_that_are_not_kept(ward):
     assert "name" not in line
 
 
-async def test_progress_counts_what_was_looked_at(ward):
+async def test_progress_counts_what_was_read(ward):
     await ward.kick_off(("_type", "Patient"), *filtered("Patient?birthdate:missing=true"))
     lease = await ward.job_store.claim("w", lease_for=timedelta(seconds=60), max_attempts=1)
     view = await resolve_view(ward.data_provider, lease.job.request, lease.job.transaction_time)
@@ -300,7 +300,7 @@ class Garbling(Forgetful):
             yield msgspec.structs.replace(batch, lines=[first[:-2], *rest])
 
 
-async def test_what_a_lookup_cannot_read_is_reported(hospital):
+async def test_a_resource_that_a_lookup_cannot_read_is_reported(hospital):
     await hospital.store(patient("p1", gender="male"), patient("p2", gender="male"))
     await hospital.store(observation("o1", "p1"), observation("o2", "p2"))
     hospital.damage("Patient", "p1")

@@ -34,7 +34,7 @@ async def since_export(ward, since, **options):
     return await ward.export(TYPES, ("_since", since), group="g", **options)
 
 
-async def test_who_was_added_to_the_group_after_since_brings_older_data(ward):
+async def test_a_member_added_after_since_brings_older_data(ward):
     """B2-P-06"""
     await ward.store(group("g", "Patient/old"))
     since = await ward.now()
@@ -117,7 +117,7 @@ async def test_a_period_that_began_after_since_is_enough(ward, joined):
     ]
 
 
-async def test_who_left_and_came_back_brings_older_data(ward):
+async def test_a_member_who_left_and_came_back_brings_older_data(ward):
     away = {**member("Patient/new"), "inactive": True}
     await ward.store(group("g", "Patient/old", "Patient/new"))
     await ward.store(group("g", "Patient/old", away))
@@ -143,7 +143,7 @@ async def test_a_nested_group_that_joined_brings_the_data_of_its_members(ward):
     assert await since_export(ward, since) == ["Observation/of-new", "Patient/new"]
 
 
-async def test_who_only_moved_between_nested_groups_has_not_joined(ward):
+async def test_a_member_who_only_moved_between_nested_groups_has_not_joined(ward):
     await ward.store(group("g", "Group/a"), group("a", "Patient/old", "Patient/new"), group("b"))
     since = await ward.now()
     await ward.store(group("g", "Group/a", "Group/b"), group("a", "Patient/old"))
@@ -176,7 +176,7 @@ async def test_older_data_passes_the_filters(ward, query):
     assert exported == ["Observation/odd"]
 
 
-async def test_deletions_are_named_once(ward):
+async def test_deletions_are_reported_once(ward):
     await ward.store(group("g", "Patient/old"), observation("gone-before", "new"))
     await ward.delete("Observation", "gone-before")
     since = await ward.now()
@@ -190,7 +190,7 @@ async def test_deletions_are_named_once(ward):
     assert [line["id"] for line in await ward.lines(job)] == ["new"]
 
 
-async def test_older_data_comes_whatever_until_says_about_the_rest(ward):
+async def test_older_data_is_exported_whatever_until_is(ward):
     await ward.store(group("g", "Patient/old"))
     since = await ward.now()
     await ward.store(group("g", "Patient/old", "Patient/new"))
@@ -212,13 +212,13 @@ async def test_named_patients_narrow_the_newcomers(ward):
     assert exported == ["Patient/third"]
 
 
-async def test_a_since_to_come_makes_nobody_new(ward):
+async def test_a_since_in_the_future_makes_nobody_a_newcomer(ward):
     await ward.store(group("g", "Patient/old"))
 
     assert await since_export(ward, "2999-01-01T00:00:00Z") == []
 
 
-async def test_excluding_leaves_out_who_was_added_after_since(excluding):
+async def test_excluding_leaves_out_members_added_after_since(excluding):
     await excluding.store(group("g", "Patient/old"))
     since = await excluding.now()
     await excluding.store(
@@ -238,7 +238,7 @@ async def test_excluding_honours_a_period_without_a_time(excluding, joined):
     assert exported == ["Observation/of-old", "Patient/old"]
 
 
-async def test_excluding_keeps_who_may_have_been_a_member_already(excluding):
+async def test_excluding_keeps_members_who_may_have_joined_before(excluding):
     await excluding.store(group("g", member("Patient/new", "2024-01-01")))
 
     exported = await since_export(excluding, "2024-01-01T12:00:00Z")
@@ -262,7 +262,7 @@ async def test_excluding_keeps_everybody_when_the_group_itself_is_new(excluding)
     assert await since_export(excluding, since) == ["Observation/late"]
 
 
-async def test_excluding_gives_nothing_of_a_newcomer_who_is_named(excluding):
+async def test_excluding_exports_nothing_of_a_newcomer_who_is_named(excluding):
     await excluding.store(group("g", "Patient/old"))
     since = await excluding.now()
     await excluding.store(group("g", "Patient/old", "Patient/new"), observation("later", "new"))

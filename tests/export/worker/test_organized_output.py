@@ -1,4 +1,4 @@
-"""Output in blocks, each of one instance and what belongs to it."""
+"""Organized output: blocks of one instance and the resources that belong to it."""
 
 import msgspec
 import pytest
@@ -100,7 +100,7 @@ async def test_a_patient_linked_to_a_member_heads_no_block(ward):
     assert "Observation/obs-p5" not in blocks["Patient/p4"]
 
 
-async def test_the_instance_heads_its_block_whatever_else_is_asked(ward):
+async def test_the_instance_heads_its_block_whatever_else_is_requested(ward):
     """B3-13"""
     blocks = await organized(ward, BY_PATIENT, ("_type", "Condition"))
 
@@ -109,7 +109,7 @@ async def test_the_instance_heads_its_block_whatever_else_is_asked(ward):
     assert set(blocks) == {"Patient/p1"}
 
 
-async def test_only_patients_of_whom_something_changed_have_blocks(ward):
+async def test_only_patients_with_changes_have_blocks(ward):
     """B2-P-05, B3-13"""
     blocks = await organized(ward, BY_PATIENT, ("_since", format_instant(ward.between)))
 
@@ -124,7 +124,7 @@ async def test_only_patients_of_whom_something_changed_have_blocks(ward):
     assert "Patient/p3" not in blocks
 
 
-async def test_deletions_are_told_as_ever(ward):
+async def test_deletions_are_reported_as_usual(ward):
     """B2-MF-14, B3-20"""
     job = await ward.kick_off(BY_PATIENT, ("_since", format_instant(ward.between)))
     bundles = await ward.lines(await ward.work(job), PartKind.DELETED)
@@ -133,7 +133,7 @@ async def test_deletions_are_told_as_ever(ward):
     assert urls == {"Condition/cond-del", "Patient/p6"}
 
 
-async def test_filters_and_elements_hold_within_blocks(ward):
+async def test_filters_and_elements_apply_within_blocks(ward):
     """B3-09, B2-P-16"""
     await ward.store(document("doc3", "p5", url="Binary/bin1"))
     query = (("_typeFilter", "DocumentReference?_id=doc1"), ("_elements", "content"))
@@ -171,7 +171,7 @@ async def test_many_shards_hold_each_block_once(ward, shard_bytes):
         ("Practitioner", "Practitioner/prac1", {"Encounter/enc1", "Group/gP"}),
     ],
 )
-async def test_other_types_head_what_refers_to_them(ward, organizer, header, names):
+async def test_an_instance_of_another_type_heads_what_refers_to_it(ward, organizer, header, names):
     """B3-13"""
     blocks = await organized(ward, ("organizeOutputBy", organizer))
 
@@ -189,7 +189,7 @@ async def test_a_group_heads_what_refers_to_it(ward):
     assert blocks["Group/g1"] == ["Group/g1", "Observation/og"]
 
 
-async def test_what_is_referred_to_but_not_there_heads_no_block(ward):
+async def test_a_missing_instance_heads_no_block(ward):
     """B3-15, TR-60"""
     await ward.store(observation("obs-d", "p1", performer=[{"reference": "Organization/gone"}]))
 
@@ -198,7 +198,7 @@ async def test_what_is_referred_to_but_not_there_heads_no_block(ward):
     assert "Organization/gone" not in blocks
 
 
-async def test_an_organizer_nothing_can_be_organized_by_is_refused_or_reported(ward):
+async def test_an_unsupported_organizer_is_refused_or_reported(ward):
     """B3-17, RV-15"""
     with pytest.raises(InvalidParameter, match="organizeOutputBy"):
         await ward.kick_off(("organizeOutputBy", "CodeSystem"))
@@ -233,7 +233,7 @@ async def hospital_lines(hospital, job) -> list[dict]:
     return [line for lines in found for line in lines]
 
 
-async def test_small_parts_repeat_the_header_and_say_that_they_go_on(ward):
+async def test_small_parts_repeat_the_header_and_say_that_they_continue(ward):
     """B3-14"""
     for number in range(30):
         await ward.store(observation(f"o{number:02}", "p1"))

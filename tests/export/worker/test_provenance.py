@@ -1,4 +1,4 @@
-"""Which Provenance goes with an export, on the providers that can say whose a resource is."""
+"""Which Provenance is exported."""
 
 import pytest
 
@@ -50,7 +50,7 @@ async def test_a_group_export_brings_that_of_its_members_only(ward):
     assert provenances(await ward.export(group="g2")) == ["prov-4"]
 
 
-async def test_one_that_targets_a_patient_and_more_leaves_once(ward):
+async def test_one_that_targets_a_patient_and_more_is_exported_once(ward):
     """TR-56"""
     await ward.store(provenance("prov-p", "Patient/p1", "Observation/obs-a1"))
 
@@ -59,7 +59,7 @@ async def test_one_that_targets_a_patient_and_more_leaves_once(ward):
     assert exported == ["prov-new", "prov-old", "prov-p"]
 
 
-async def test_since_is_asked_of_the_provenance_when_nothing_was_chosen(ward):
+async def test_since_applies_to_the_provenance_itself_by_default(ward):
     """B2-P-05, B2-P-30"""
     await ward.store(provenance("prov-late", "Observation/obs-a1"))
 
@@ -68,7 +68,7 @@ async def test_since_is_asked_of_the_provenance_when_nothing_was_chosen(ward):
     assert provenances(exported) == ["prov-late"]
 
 
-async def test_a_filter_is_asked_of_it_when_nothing_was_chosen(ward):
+async def test_a_filter_applies_to_it_by_default(ward):
     """B3-09"""
     query = ("_typeFilter", "Provenance?_id=prov-old")
 
@@ -118,7 +118,7 @@ async def test_the_wider_choice_wins(ward, query):
     assert provenances(exported) == ["prov-new", "prov-old"]
 
 
-async def test_what_goes_with_a_resource_may_be_older_than_since(ward):
+async def test_associated_provenance_may_be_older_than_since(ward):
     """B3-12"""
     await ward.store(observation("obs-a1", "p1", note=[{"text": "again"}]))
     query = (
@@ -131,7 +131,7 @@ async def test_what_goes_with_a_resource_may_be_older_than_since(ward):
     assert provenances(exported) == ["prov-new", "prov-old"]
 
 
-async def test_what_a_filter_leaves_out_brings_no_provenance(ward):
+async def test_a_resource_that_a_filter_leaves_out_adds_no_provenance(ward):
     """B3-12"""
     query = (
         ("_typeFilter", "Observation?_id=obs-a2"),
@@ -153,14 +153,14 @@ async def test_an_unknown_choice_is_refused_or_reported(ward, value):
     assert "includeAssociatedData" in outcome["issue"][0]["diagnostics"]
 
 
-async def test_it_cannot_be_chosen_where_output_is_organized(ward):
+async def test_it_cannot_be_combined_with_organized_output(ward):
     choice = ("includeAssociatedData", "RelevantProvenanceResources")
 
     with pytest.raises(UnsupportedParameter, match="organizeOutputBy"):
         await ward.kick_off(choice, ("organizeOutputBy", "Patient"))
 
 
-async def test_deletions_of_provenance_are_told_where_only_the_latest_is_exported(ward):
+async def test_deletions_of_provenance_are_reported_if_only_the_latest_is_exported(ward):
     await ward.store(patient("p9"), provenance("prov-9", "Patient/p9"))
     since = format_instant(await ward.data_provider.transaction_time())
     await ward.delete("Provenance", "prov-9")
@@ -173,7 +173,7 @@ async def test_deletions_of_provenance_are_told_where_only_the_latest_is_exporte
     assert [entry["request"]["url"] for entry in bundle["entry"]] == ["Provenance/prov-9"]
 
 
-async def test_many_shards_of_it_leave_once_each(ward):
+async def test_many_shards_export_each_once(ward):
     """TR-56"""
     for number in range(60):
         await ward.store(provenance(f"prov-{number:02}", "Observation/obs-a1", "Patient/p1"))
@@ -186,7 +186,7 @@ async def test_many_shards_of_it_leave_once_each(ward):
 @pytest.mark.parametrize(
     "choice", [None, "RelevantProvenanceResources", "LatestProvenanceResources"]
 )
-async def test_among_much_provenance_an_index_finds_that_of_few_patients(ward, choice):
+async def test_among_much_provenance_a_search_finds_that_of_few_patients(ward, choice):
     """B2-P-26, B2-P-27, B2-P-30, TR-56"""
     for number in range(250):
         await ward.store(

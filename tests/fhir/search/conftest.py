@@ -11,10 +11,10 @@ NOW = datetime(2013, 9, 14, tzinfo=UTC)
 
 
 @pytest.fixture(scope="session")
-def ask():
-    """Tells whether a resource matches `name=value` queries, all of them."""
+def match():
+    """Whether a resource matches all queries, each `name=value`."""
 
-    def ask(resource, *queries, version="R4"):
+    def match(resource, *queries, version="R4"):
         pairs = [tuple(query.split("=", 1)) for query in queries]
         line = msgspec.json.encode(resource)
         filter_ = compile_query(
@@ -22,4 +22,4 @@ def ask():
         )
         return filter_.matches(line)
 
-    return ask
+    return match

@@ -1,4 +1,4 @@
-"""What indexes are told of a prefilter besides its meaning."""
+"""The bounds and costs of prefilters."""
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.search import (
@@ -32,7 +32,7 @@ def test_ids_and_terms_cost_less_than_instants_and_spans():
     ]
 
 
-def test_all_cost_as_the_cheapest_and_any_as_the_dearest():
+def test_all_cost_as_much_as_the_cheapest_and_any_as_the_dearest():
     assert lookup_cost(AllOf((SPAN, TERM))) == lookup_cost(TERM)
     assert lookup_cost(AnyOf((SPAN, TERM))) == lookup_cost(SPAN)
 

@@ -59,7 +59,7 @@ def test_what_is_escaped_and_joined_comes_apart_as_it_was(texts):
 
 @pytest.mark.parametrize("value", ["", ",", "a,", ",a", "a,,b"])
 def test_an_empty_value_is_refused(value):
-    with pytest.raises(InvalidParameter, match="code is empty"):
+    with pytest.raises(InvalidParameter, match="code has an empty value"):
         alternatives("code", value)
 
 

@@ -1,4 +1,4 @@
-"""What becomes of attachments, and of the Binary resources they are about."""
+"""Export of attachments and of the Binary resources they link to."""
 
 import pytest
 
@@ -25,7 +25,7 @@ async def resource(hospital, resource_id, *query, level=Level.PATIENT) -> dict:
 
 
 @pytest.mark.parametrize("level", [Level.SYSTEM, Level.PATIENT])
-async def test_the_address_of_an_attachment_leaves_absolute(ward, level):
+async def test_the_url_of_an_attachment_is_exported_absolute(ward, level):
     """B2-FL-08, B2-FL-09, B3-31, TR-61"""
     found = await resource(ward, "doc1", level=level)
 
@@ -41,7 +41,7 @@ async def test_an_attachment_within_the_resource_stays_as_it_is(ward):
     assert found["content"][0]["attachment"]["data"]
 
 
-async def test_the_attachments_of_other_types_leave_absolute_too(ward):
+async def test_the_attachments_of_other_types_are_exported_absolute_too(ward):
     """B2-FL-09"""
     await ward.store(
         {"resourceType": "Patient", "id": "p1", "photo": [{"url": "Binary/bin1"}]},
@@ -50,7 +50,7 @@ async def test_the_attachments_of_other_types_leave_absolute_too(ward):
     assert (await resource(ward, "p1"))["photo"] == [{"url": "http://localhost/Binary/bin1"}]
 
 
-async def test_text_that_looks_like_an_address_stays_as_it_is(ward):
+async def test_text_that_looks_like_a_url_stays_as_it_is(ward):
     """TR-52"""
     text = '"url":"Binary/bin1"'
     await ward.store(document("doc3", "p1", url="Binary/bin1", title=text))
@@ -69,12 +69,12 @@ async def test_the_entries_of_a_bundle_stay_as_they_are(ward):
 
 
 @pytest.mark.parametrize("level", [Level.SYSTEM, Level.PATIENT])
-async def test_a_patients_binary_never_leaves_as_one(ward, level):
+async def test_a_binary_of_a_patient_is_never_exported(ward, level):
     """B2-KO-11, TR-61"""
     assert "Binary/bin1" not in await ward.export(level=level)
 
 
-async def test_another_binary_leaves_at_system_level_only(ward):
+async def test_another_binary_is_exported_at_system_level_only(ward):
     """B2-KO-12"""
     assert binaries(await ward.export()) == ["Binary/bin9"]
     assert binaries(await ward.export(level=Level.PATIENT)) == []
@@ -84,7 +84,7 @@ async def test_another_binary_leaves_at_system_level_only(ward):
     "url",
     ["http://localhost/Binary/bin9", "Binary/bin9/_history/1"],
 )
-async def test_it_is_a_patients_however_it_is_addressed(ward, url):
+async def test_it_belongs_to_a_patient_however_the_link_is_written(ward, url):
     """B2-KO-11"""
     await ward.store(document("doc3", "p1", url=url))
 
@@ -99,12 +99,12 @@ async def test_it_is_a_patients_however_it_is_addressed(ward, url):
         [("_type", "Binary,DocumentReference"), ("_elements", "status")],
     ],
 )
-async def test_it_is_a_patients_whatever_else_is_exported(ward, query):
+async def test_it_belongs_to_a_patient_whatever_else_is_exported(ward, query):
     """B2-KO-11"""
     assert binaries(await ward.export(*query)) == ["Binary/bin9"]
 
 
-async def test_it_is_a_patients_though_it_changed_after_what_points_to_it(ward):
+async def test_it_belongs_to_a_patient_though_it_changed_after_what_links_to_it(ward):
     """B2-KO-11"""
     await ward.store(binary("bin1", contentType="text/html"))
 
@@ -121,7 +121,7 @@ async def test_it_is_a_patients_though_it_changed_after_what_points_to_it(ward):
         ("Observation/of-nobody", True),
     ],
 )
-async def test_the_security_context_makes_it_a_patients(ward, context, leaves):
+async def test_the_security_context_decides_whether_it_belongs_to_a_patient(ward, context, leaves):
     """B2-KO-11"""
     await ward.store(
         {"resourceType": "Observation", "id": "of-nobody", "status": "final"},
@@ -131,7 +131,7 @@ async def test_the_security_context_makes_it_a_patients(ward, context, leaves):
     assert ("Binary/bin2" in await ward.export()) is leaves
 
 
-async def test_what_no_attachment_leads_to_is_reported(ward):
+async def test_one_of_a_patient_that_no_attachment_links_to_is_reported(ward):
     await ward.store(binary("bin2", securityContext={"reference": "Patient/p1"}))
 
     job = await ward.work(await ward.kick_off())
@@ -140,7 +140,7 @@ async def test_what_no_attachment_leads_to_is_reported(ward):
     assert "Binary/bin2" in outcome["issue"][0]["diagnostics"]
 
 
-async def test_one_that_a_resource_of_nobody_points_to_leaves(ward):
+async def test_one_that_a_resource_of_no_patient_links_to_is_exported(ward):
     """B2-KO-12"""
     await ward.store(
         {"resourceType": "Practitioner", "id": "prac1", "photo": [{"url": "Binary/bin9"}]}

@@ -1,10 +1,10 @@
-"""What an export of patients adds because its output refers to it."""
+"""Resources that are added to an export of patients because its output refers to them."""
 
 import pytest
 
 from helios_core.errors import InvalidParameter
 from helios_core.export.kickoff.parameters import ExportPolicy
-from helios_core.export.pipeline import reference_notes as notes
+from helios_core.export.pipeline import reference_notes
 from helios_core.export.pipeline.shard_export import PartLimits
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import format_instant
@@ -25,7 +25,7 @@ async def ward(clinic):
     return clinic
 
 
-def context(exported: list[str]) -> list[str]:
+def referenced(exported: list[str]) -> list[str]:
     return [name for name in exported if name.split("/")[0] in TYPES]
 
 
@@ -33,12 +33,16 @@ async def test_what_the_output_refers_to_is_added_once(ward):
     """B2-KO-10, TR-56"""
     exported = await ward.export(level=Level.PATIENT)
 
-    assert context(exported) == ["Organization/org1", "Practitioner/prac1", "Practitioner/prac2"]
+    assert referenced(exported) == [
+        "Organization/org1",
+        "Practitioner/prac1",
+        "Practitioner/prac2",
+    ]
 
 
 async def test_a_group_export_adds_what_its_members_data_refer_to(ward):
     """B2-KO-10"""
-    assert context(await ward.export(group="g2")) == []
+    assert referenced(await ward.export(group="g2")) == []
     assert "Practitioner/prac1" in await ward.export(group="g1")
 
 
@@ -54,26 +58,26 @@ async def test_an_operator_switches_it_off_with_an_empty_list(ward):
     """B2-KO-10"""
     ward.policy = ExportPolicy(referenced_types=())
 
-    assert context(await ward.export(level=Level.PATIENT)) == []
+    assert referenced(await ward.export(level=Level.PATIENT)) == []
 
 
-async def test_a_list_of_types_limits_the_context_too(ward):
+async def test_a_list_of_types_limits_referenced_types_too(ward):
     """B2-P-09"""
     query = ("_type", "Encounter,Organization")
 
     exported = await ward.export(query, level=Level.PATIENT)
 
-    assert context(exported) == ["Organization/org1"]
+    assert referenced(exported) == ["Organization/org1"]
     assert {name.split("/")[0] for name in exported} == {"Encounter", "Organization"}
 
 
-async def test_context_alone_cannot_be_asked_for(ward):
+async def test_referenced_types_alone_cannot_be_requested(ward):
     """B2-P-13"""
     with pytest.raises(InvalidParameter, match="Organization"):
         await ward.kick_off(("_type", "Organization"), level=Level.PATIENT)
 
 
-async def test_context_may_be_older_than_since(ward):
+async def test_a_referenced_resource_may_be_older_than_since(ward):
     """B2-P-07, B3-06"""
     since = format_instant(ward.between)
     await ward.store(
@@ -82,10 +86,10 @@ async def test_context_may_be_older_than_since(ward):
 
     exported = await ward.export(("_since", since), level=Level.PATIENT)
 
-    assert context(exported) == ["Organization/org1"]
+    assert referenced(exported) == ["Organization/org1"]
 
 
-async def test_context_is_as_it_was_at_the_transaction_time(ward):
+async def test_referenced_resources_are_exported_as_of_the_transaction_time(ward):
     job = await ward.kick_off(level=Level.PATIENT)
     await ward.store({"resourceType": "Organization", "id": "org1", "name": "later"})
     await ward.delete("Practitioner", "prac1")
@@ -97,8 +101,8 @@ async def test_context_is_as_it_was_at_the_transaction_time(ward):
     assert "prac1" in {line["id"] for line in lines}
 
 
-async def test_what_the_context_refers_to_is_not_added(ward):
-    """One level: what is referenced from the output itself."""
+async def test_references_in_referenced_resources_are_not_followed(ward):
+    """Only references from the output itself count."""
     await ward.store(
         {
             "resourceType": "PractitionerRole",
@@ -108,7 +112,7 @@ async def test_what_the_context_refers_to_is_not_added(ward):
         observation("obs-r", "p1", performer=[{"reference": "PractitionerRole/role"}]),
     )
 
-    exported = context(await ward.export(level=Level.PATIENT))
+    exported = referenced(await ward.export(level=Level.PATIENT))
 
     assert "PractitionerRole/role" in exported
     assert "Practitioner/prac9" not in exported
@@ -172,10 +176,10 @@ async def test_what_a_filter_or_the_elements_leave_out_refers_to_nothing(ward):
     trimmed = (("_type", "Encounter,Practitioner,Organization"), ("_elements", "status"))
 
     assert "Practitioner/prac1" not in await ward.export(filtered, level=Level.PATIENT)
-    assert context(await ward.export(*trimmed, level=Level.PATIENT)) == []
+    assert referenced(await ward.export(*trimmed, level=Level.PATIENT)) == []
 
 
-async def test_what_is_in_another_patients_compartment_is_never_context(ward):
+async def test_resources_of_another_patient_are_never_added(ward):
     """B2-P-22, TR-58"""
     ward.policy = ExportPolicy(referenced_types=("Observation",))
     await ward.store(
@@ -186,7 +190,7 @@ async def test_what_is_in_another_patients_compartment_is_never_context(ward):
     assert "Observation/obs-p4" not in await ward.export(group="g1")
 
 
-async def test_patients_and_binaries_are_never_context(ward):
+async def test_patients_and_binaries_are_never_added(ward):
     """B2-P-22, B2-KO-11"""
     ward.policy = ExportPolicy(referenced_types=("Patient", "Binary", "Nothing"))
     await ward.store(
@@ -198,7 +202,7 @@ async def test_patients_and_binaries_are_never_context(ward):
     assert {"Patient/p8", "Binary/bin9"}.isdisjoint(exported)
 
 
-async def test_the_notes_of_the_first_phase_are_no_output(ward):
+async def test_the_notes_of_the_first_phase_are_not_exported(ward):
     job = await ward.work(await ward.kick_off(level=Level.PATIENT))
 
     assert [each async for each in ward.job_store.notes(job.tenant, job.id)]
@@ -207,7 +211,7 @@ async def test_the_notes_of_the_first_phase_are_no_output(ward):
 
 async def test_more_references_than_are_kept_in_memory_are_all_noted(ward, monkeypatch):
     """TR-56"""
-    monkeypatch.setattr(notes, "MAX_PENDING", 2)
+    monkeypatch.setattr(reference_notes, "MAX_PENDING", 2)
     for number in range(20):
         await ward.store({"resourceType": "Practitioner", "id": f"more{number}"})
         performer = [{"reference": f"Practitioner/more{number}"}]
@@ -233,14 +237,14 @@ async def test_many_shards_add_each_resource_once(ward):
 
     names = [f"{line['resourceType']}/{line['id']}" for line in lines]
     assert len(names) == len(set(names))
-    assert context(sorted(names)) == [
+    assert referenced(sorted(names)) == [
         "Organization/org1",
         "Practitioner/prac1",
         "Practitioner/prac2",
     ]
 
 
-async def test_what_was_deleted_before_the_export_is_not_added(ward):
+async def test_a_resource_deleted_before_the_export_is_not_added(ward):
     """TR-57"""
     await ward.delete("Organization", "org1")
 

@@ -1,8 +1,8 @@
 """
-The FHIRPath that search parameters are written in, read into steps.
+Parse the FHIRPath expressions of the published definitions into paths of steps.
 
-Only what the published definitions use: paths, unions, casts, and the few functions below. What
-is beyond that is refused, never half understood.
+Supported is what those definitions use: paths, unions, casts, and the few functions below.
+Anything else is an error; an expression is never evaluated in part.
 """
 
 import re
@@ -13,91 +13,97 @@ import msgspec
 _TOKEN = re.compile(r"\s*(?:('[^']*')|(%?[A-Za-z_]\w*)|(\d+)|(!=|[().|\[\]=]))")
 
 
-class Key(msgspec.Struct, frozen=True):
-    """Go to an element of that name."""
+class Child(msgspec.Struct, frozen=True):
+    """Select the child elements of this name."""
 
     name: str
 
 
 class As(msgspec.Struct, frozen=True):
-    """Keep what is of a data type; of a choice, the element of that type."""
+    """Keep the values of one data type; for a choice, select the element of that type."""
 
     type: str
 
 
 class Is(msgspec.Struct, frozen=True):
-    """Keep references that point to a resource type."""
+    """Keep references to one resource type: `where(resolve() is Patient)`."""
 
     type: str
 
 
 class Where(msgspec.Struct, frozen=True):
-    """Keep what has an element with exactly that text."""
+    """Keep values that have a child element equal to a text: `where(system='phone')`."""
 
     name: str
     text: str
 
 
-class Extended(msgspec.Struct, frozen=True):
-    """Keep what carries an extension."""
+class HasExtension(msgspec.Struct, frozen=True):
+    """Keep values that carry an extension: `where(extension('url').exists())`."""
 
     url: str
 
 
 class Extension(msgspec.Struct, frozen=True):
-    """Go to the extensions of that URL."""
+    """Select the extensions with this URL: `extension('url')`."""
 
     url: str
 
 
 class Index(msgspec.Struct, frozen=True):
-    """Keep one of several, counted from 0."""
+    """Keep one of several values, counted from 0: `[0]`."""
 
     position: int
 
 
 class Exists(msgspec.Struct, frozen=True):
-    """Say true or false: is there anything, and, where asked, is it other than false."""
+    """
+    Return true if there are any values, otherwise false: `x.exists()`.
+
+    With `not_false` at least one value must not be false: `x.exists() and x != false`.
+    """
 
     not_false: bool = False
 
 
 class Resolve(msgspec.Struct, frozen=True):
-    """Go on in the resource that a reference points to."""
+    """Continue in the resource that a reference points to: `resolve()`."""
 
 
 class FirstOf(msgspec.Struct, frozen=True):
-    """Keep the first thing that any of several paths finds."""
+    """Keep the first value of several paths: `(a | b).first()`."""
 
     paths: "tuple[Path, ...]"
 
 
-Step = Key | As | Is | Where | Extended | Extension | Index | Exists | Resolve | FirstOf
+Step = Child | As | Is | Where | HasExtension | Extension | Index | Exists | Resolve | FirstOf
 
 
 class Path(msgspec.Struct, frozen=True):
-    """One alternative of an expression."""
+    """One operand of a union."""
 
     root: str | None
-    """The resource type it begins with, `%resource`, or None where it begins at an element."""
+    """A resource type, `%resource`, or None if the path starts at an element."""
     steps: tuple[Step, ...]
 
 
 @cache
 def parse_expression(expression: str) -> tuple[Path, ...]:
     """
-    Give the alternatives of an expression, in their order.
+    Return the paths whose union an expression is, in their order.
 
     Raises:
-        ValueError: It uses something that no published definition used so far.
+        ValueError: The expression uses FHIRPath that no published definition needs.
     """
-    reader = _Reader(expression)
-    paths = reader.union()
-    reader.expect(None)
+    parser = _Parser(expression)
+    paths = parser.union()
+    parser.expect(None)
     return paths
 
 
-class _Reader:
+class _Parser:
+    """A recursive-descent parser; `union` is its start rule."""
+
     def __init__(self, expression: str) -> None:
         self._expression = expression
         self._tokens: list[str] = []
@@ -106,7 +112,7 @@ class _Reader:
             self._tokens.append(match[0].strip())
             position = match.end()
         if expression[position:].strip():
-            raise self._beyond()
+            raise self._unsupported()
         self._position = 0
 
     def union(self) -> tuple[Path, ...]:
@@ -116,12 +122,13 @@ class _Reader:
         return paths
 
     def expect(self, token: str | None) -> None:
+        """Consume a token, or check with None that all are consumed."""
         if self._peek() != token:
-            raise self._beyond()
+            raise self._unsupported()
         self._position += 1
 
-    def _beyond(self) -> ValueError:
-        return ValueError(f"cannot follow the expression {self._expression!r}")
+    def _unsupported(self) -> ValueError:
+        return ValueError(f"unsupported FHIRPath: {self._expression!r}")
 
     def _peek(self) -> str | None:
         return self._tokens[self._position] if self._position < len(self._tokens) else None
@@ -134,20 +141,20 @@ class _Reader:
     def _next(self) -> str:
         token = self._peek()
         if token is None:
-            raise self._beyond()
+            raise self._unsupported()
         self._position += 1
         return token
 
     def _name(self) -> str:
         token = self._next()
         if not token.isidentifier():
-            raise self._beyond()
+            raise self._unsupported()
         return token
 
     def _text(self) -> str:
         token = self._next()
         if not token.startswith("'"):
-            raise self._beyond()
+            raise self._unsupported()
         return token[1:-1]
 
     def _term(self) -> tuple[Path, ...]:
@@ -155,26 +162,26 @@ class _Reader:
             paths = self.union()
             self.expect(")")
         else:
-            paths = (self._beginning(),)
+            paths = (self._start(),)
         while (step := self._step()) is not None:
-            paths = self._extended(paths, step)
+            paths = self._append(paths, step)
         return paths
 
-    def _extended(self, paths: tuple[Path, ...], step: Step) -> tuple[Path, ...]:
+    def _append(self, paths: tuple[Path, ...], step: Step) -> tuple[Path, ...]:
         if isinstance(step, FirstOf):
             roots = {path.root for path in paths}
             if len(roots) > 1:
-                raise self._beyond()
+                raise self._unsupported()
             return (Path(root=roots.pop(), steps=(FirstOf(paths),)),)
         return tuple(Path(root=path.root, steps=(*path.steps, step)) for path in paths)
 
-    def _beginning(self) -> Path:
+    def _start(self) -> Path:
         name = self._next()
         if name == "%resource" or name[:1].isupper():
             return Path(root=name, steps=())
         if not name.isidentifier():
-            raise self._beyond()
-        return Path(root=None, steps=(Key(name),))
+            raise self._unsupported()
+        return Path(root=None, steps=(Child(name),))
 
     def _step(self) -> Step | None:
         if self._accept("as"):
@@ -183,12 +190,12 @@ class _Reader:
             position = self._next()
             self.expect("]")
             if not position.isdecimal():
-                raise self._beyond()
+                raise self._unsupported()
             return Index(int(position))
         if not self._accept("."):
             return None
         name = self._name()
-        return self._function(name) if self._accept("(") else Key(name)
+        return self._function(name) if self._accept("(") else Child(name)
 
     def _function(self, name: str) -> Step:
         match name:
@@ -201,12 +208,12 @@ class _Reader:
             case "resolve":
                 step = Resolve()
             case "first":
-                step = FirstOf(())
+                step = FirstOf(())  # `_append` puts the paths in
             case "exists":
                 self.expect(")")
                 return Exists(not_false=self._accept("and") and self._not_false())
             case _:
-                raise self._beyond()
+                raise self._unsupported()
         self.expect(")")
         return step
 
@@ -216,17 +223,18 @@ class _Reader:
         if self._accept("extension", "("):
             url = self._text()
             if not self._accept(")", ".", "exists", "(", ")"):
-                raise self._beyond()
-            return Extended(url)
+                raise self._unsupported()
+            return HasExtension(url)
         name = self._name()
         self.expect("=")
         return Where(name, self._text())
 
     def _not_false(self) -> bool:
-        # Written as "X.exists() and X != false": the same X, so that it need not be kept.
-        begun = self._position
+        # The published form is "X.exists() and X != false". Both X are the same tokens, so the
+        # second X is compared with the beginning of the expression and then dropped.
+        start = self._position
         self._term()
-        again = self._tokens[begun : self._position]
-        if again != self._tokens[: len(again)] or not self._accept("!=", "false"):
-            raise self._beyond()
+        repeated = self._tokens[start : self._position]
+        if repeated != self._tokens[: len(repeated)] or not self._accept("!=", "false"):
+            raise self._unsupported()
         return True

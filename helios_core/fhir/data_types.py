@@ -1,0 +1,70 @@
+"""The FHIR data types that a choice element can have."""
+
+DATA_TYPES = (
+    "Address",
+    "Age",
+    "Annotation",
+    "Attachment",
+    "CodeableConcept",
+    "CodeableReference",
+    "Coding",
+    "ContactDetail",
+    "ContactPoint",
+    "Count",
+    "DataRequirement",
+    "Distance",
+    "Dosage",
+    "Duration",
+    "Expression",
+    "HumanName",
+    "Identifier",
+    "Meta",
+    "Money",
+    "ParameterDefinition",
+    "Period",
+    "Quantity",
+    "Range",
+    "Ratio",
+    "RatioRange",
+    "Reference",
+    "RelatedArtifact",
+    "SampledData",
+    "Signature",
+    "Timing",
+    "TriggerDefinition",
+    "UsageContext",
+    "base64Binary",
+    "boolean",
+    "canonical",
+    "code",
+    "date",
+    "dateTime",
+    "decimal",
+    "id",
+    "instant",
+    "integer",
+    "integer64",
+    "markdown",
+    "oid",
+    "positiveInt",
+    "string",
+    "time",
+    "unsignedInt",
+    "uri",
+    "url",
+    "uuid",
+)
+
+
+def choice_suffix(data_type: str) -> str:
+    """Return what the JSON name of a choice element ends in: `DateTime` for `dateTime`."""
+    return data_type[:1].upper() + data_type[1:]
+
+
+CHOICE_SUFFIXES = frozenset(map(choice_suffix, DATA_TYPES))
+"""What the JSON name of a choice element can end in."""
+
+
+def is_data_type(name: str) -> bool:
+    """Whether a type is a data type; the alternative is a resource type."""
+    return choice_suffix(name) in CHOICE_SUFFIXES

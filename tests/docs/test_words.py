@@ -1,0 +1,57 @@
+"""The words of the code: what docstrings begin with, and one name for one class."""
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CORE = sorted(ROOT.glob("helios_core/**/*.py"))
+PLUGINS = sorted(ROOT.glob("plugins/*/helios_*/**/*.py"))
+PAGES = sorted(
+    page
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/*.md")]
+    if page.name != "CHANGELOG.md" and page.parent.name != "decisions"
+)
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+OTHER_VERBS = re.compile(r"(Give|Tell|Say)s?\b")
+RETIRED = re.compile(
+    r"thousand million|\bdoors?\b|\btold in words\b|\bunderstood\b", re.IGNORECASE
+)
+
+
+def in_repository(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def documented():
+    """Every docstring of the core and of the plugins, with the file it is in."""
+    for source in [*CORE, *PLUGINS]:
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, DOCUMENTED):
+                yield in_repository(source), ast.get_docstring(node) or ""
+
+
+def test_docstrings_begin_with_the_verbs_of_the_field():
+    assert [
+        f"{source}: {text.splitlines()[0]}"
+        for source, text in documented()
+        if OTHER_VERBS.match(text)
+    ] == []
+
+
+def test_no_two_public_classes_of_the_core_share_a_name():
+    modules = defaultdict(list)
+    for source in CORE:
+        for node in ast.parse(source.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                modules[node.name].append(in_repository(source))
+
+    assert {name: found for name, found in modules.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=in_repository)
+def test_pages_are_written_in_the_words_of_the_field(page):
+    assert RETIRED.findall(page.read_text(encoding="utf-8")) == []

@@ -1,0 +1,39 @@
+"""
+The pages of the documentation that are generated.
+
+`make docs` (`python -m tests.pages`) writes them; tests hold them against the code.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from helios_core.cli import tables
+from helios_core.config.plugins import Plugin, load_all_plugins
+from helios_core.config.selection import configure
+from tests import conformance, parameters, public_api
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+BEFORE_SETTINGS = "`make docs` writes what follows; a test compares.\n\n"
+"""The end of what is written by hand in the page of settings."""
+
+
+def settings() -> str:
+    """Return the page of settings: what is written by hand, then those of every plugin."""
+    written, end, _ = (REFERENCE / "settings.md").read_text("utf-8").partition(BEFORE_SETTINGS)
+    others = [plugin for plugin in load_all_plugins() if isinstance(plugin, Plugin)]
+    rows = tables.setting_rows(configure({}), {}, others=others)
+    return f"{written}{end}{tables.settings_markdown(rows)}"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "api.md": public_api.page,
+    "conformance.md": conformance.page,
+    "parameters.md": parameters.page,
+    "settings.md": settings,
+}
+"""What makes each page of the reference that is generated."""
+
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (REFERENCE / name).write_text(page(), encoding="utf-8")
