@@ -22,7 +22,7 @@ from helios_core.fhir.media_types import FHIR_JSON
 from helios_core.fhir.search import supported_parameters
 from helios_core.http.bulk.manifest import Manifest
 from helios_core.http.errors import reason_phrase
-from helios_core.interactions.search import RESULT_PARAMETER_TEXTS
+from helios_core.interactions.search_parameters import RESULT_PARAMETER_TEXTS
 from helios_core.model.exports import Level
 from helios_core.storage.data_provider import DataProvider, SupportsSearch
 

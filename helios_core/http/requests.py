@@ -1,4 +1,4 @@
-"""TODO."""
+"""Parts of a request: its query, its body, and the resource type in its path."""
 
 from collections.abc import Collection
 from typing import Any, Final, TypeAlias
@@ -12,18 +12,15 @@ from helios_core.errors import BodyTooLarge, UnsupportedParameter
 from helios_core.fhir.media_types import FHIR_JSON
 from helios_core.fhir.preferences import PRESENTATION_PARAMETERS, Handling, parse_preferences
 from helios_core.http.negotiation import AcceptItem, parse_accept
-from helios_core.interactions.callers import Caller, parse_pairs, require_type
+from helios_core.interactions.callers import Caller, require_type
+from helios_core.interactions.parameters import parse_pairs
 
 HTTPRequest: TypeAlias = Request[Any, Any, Any]
 
 READ: Final = (HttpMethod.GET, HttpMethod.HEAD)
-"""The methods of a door that only shows something."""
-
-
+"""The methods of a route that only reads."""
 READABLE: Final = frozenset({"application/fhir+json", "application/json"})
-"""The media types of the bodies that are read."""
-
-
+"""The media types of JSON bodies."""
 FORM: Final = "application/x-www-form-urlencoded"
 
 MAX_HEADER_BYTES: Final = 32 * 1024
@@ -31,7 +28,7 @@ MAX_HEADER_BYTES: Final = 32 * 1024
 
 
 class UnsupportedMediaType(HTTPException):
-    """The body is in a form that is not read."""
+    """The body has an unsupported media type or encoding."""
 
     status_code = 415
 
@@ -54,10 +51,10 @@ def require_small_headers(request: HTTPRequest) -> None:
 
 def query_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
     """
-    Give the decoded pairs of the query string, in order, repeats and empty values kept.
+    Return the decoded pairs of the query string, in order, repeats and empty values kept.
 
     Raises:
-        InvalidRequest: The query does not decode to UTF-8.
+        InvalidRequest: The query does not decode to UTF-8, or has too many parameters.
     """
     return _pairs(request.scope["query_string"], "The query string")
 
@@ -67,7 +64,7 @@ def _pairs(encoded: bytes, what: str) -> list[tuple[str, str]]:
 
 
 def request_url(request: HTTPRequest, base: str) -> str:
-    """Give the absolute URL of a request, its path and query exactly as they were sent."""
+    """Return the absolute URL of a request, its path and query exactly as they were sent."""
     path = request.scope["raw_path"].decode("latin-1")
     query = request.scope["query_string"].decode("latin-1")
     return f"{base}{path}?{query}" if query else f"{base}{path}"
@@ -75,47 +72,47 @@ def request_url(request: HTTPRequest, base: str) -> str:
 
 async def json_body(request: HTTPRequest) -> bytes:
     """
-    Give the body of a request that carries JSON.
+    Return the body of a request that contains JSON.
 
     Raises:
-        UnsupportedMediaType: It says to carry something else, or is compressed.
+        UnsupportedMediaType: Its Content-Type is another one, or it is compressed.
         BodyTooLarge: It is over the limit; the rest is not read.
     """
     _check_content_type(request, READABLE, default=FHIR_JSON)
-    return await _whole_body(request)
+    return await _body(request)
 
 
 async def form_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
     """
-    Give the decoded pairs of a body that is a form, in order, repeats and empty values kept.
+    Return the decoded pairs of a body that is a form, in order, repeats and empty values kept.
 
     Raises:
-        InvalidRequest: The form does not decode to UTF-8.
-        UnsupportedMediaType: It says to carry something else, or is compressed.
+        InvalidRequest: The form does not decode to UTF-8, or has too many parameters.
+        UnsupportedMediaType: Its Content-Type is another one, or it is compressed.
         BodyTooLarge: It is over the limit; the rest is not read.
     """
     _check_content_type(request, (FORM,), default=FORM)
-    return _pairs(await _whole_body(request), "The form in the body")
+    return _pairs(await _body(request), "The form in the body")
 
 
-async def _whole_body(request: HTTPRequest) -> bytes:
+async def _body(request: HTTPRequest) -> bytes:
     try:
         return await request.body()
     except RequestEntityTooLarge as error:
         limit = request.route_handler.resolve_request_max_body_size()
         raise BodyTooLarge(
-            f"The body is larger than the {limit} bytes this server accepts; send less at a time, "
+            f"The body exceeds the {limit} bytes that this server accepts; send less at a time, "
             "or have HFS_MAX_BODY_BYTES raised."
         ) from error
 
 
 def _check_content_type(request: HTTPRequest, readable: Collection[str], *, default: str) -> None:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("Compressed bodies are not read; send the body as it is.")
+        raise UnsupportedMediaType("Compressed bodies are not supported; send the body as it is.")
     media = parse_accept(request.headers.getall("content-type", [default]))
     if len(media) != 1 or media[0].name not in readable or _charset(media[0]) != "utf-8":
         raise UnsupportedMediaType(
-            "The Content-Type is not one that is read at this address; send "
+            "The Content-Type is not supported at this address; send "
             f"{' or '.join(sorted(readable))}, in UTF-8."
         )
 
@@ -126,7 +123,7 @@ def _charset(media: AcceptItem) -> str:
 
 def path_type(request: HTTPRequest, caller: Caller) -> str:
     """
-    Give the resource type a path begins with.
+    Return the resource type that a path begins with.
 
     Raises:
         ResourceNotFound: The caller's FHIR version has no such type.
@@ -136,16 +133,16 @@ def path_type(request: HTTPRequest, caller: Caller) -> str:
 
 def query_parameters(request: HTTPRequest, known: Collection[str] = ()) -> list[tuple[str, str]]:
     """
-    Give the parameters that mean something; `Prefer: handling=lenient` drops all others.
+    Return the known parameters; `Prefer: handling=lenient` makes the server ignore all others.
 
     Raises:
-        UnsupportedParameter: There are others, and the client did not say to ignore them.
+        UnsupportedParameter: There are others, and they are not to be ignored.
     """
     pairs = [pair for pair in query_pairs(request) if pair[0] not in PRESENTATION_PARAMETERS]
     unknown = {name for name, _ in pairs if name not in known}
     lenient = parse_preferences(request.headers.getall("prefer", [])).handling is Handling.LENIENT
     if unknown and not lenient:
         names = ", ".join(repr(name[:64]) for name in sorted(unknown))
-        served = f"; served here: {', '.join(sorted(known))}" if known else ""
-        raise UnsupportedParameter(f"Not served at this address: {names}{served}.")
+        supported = f"; supported: {', '.join(sorted(known))}" if known else ""
+        raise UnsupportedParameter(f"Not supported at this address: {names}{supported}.")
     return [pair for pair in pairs if pair[0] not in unknown]
