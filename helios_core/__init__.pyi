@@ -61,6 +61,7 @@ from .storage.backends import (
     Backends,
     NoSettings,
     Reach,
+)
 from .storage.changes import (
     CurrentVersion,
     Decision,

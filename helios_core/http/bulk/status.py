@@ -26,7 +26,7 @@ from helios_core.model.jobs import Job, JobProgress, JobStatus
 from helios_core.storage.backends import Backends
 
 MAX_POLL_SECONDS: Final = 30
-"""The longest time a client is told to wait between two polls."""
+"""The longest wait between two polls that Retry-After requests."""
 
 JSON: Final = "application/json"
 PAGE_NUMBER: Final = re.compile(r"[1-9]\d{0,8}", re.ASCII)
@@ -177,6 +177,6 @@ def _page_number(request: HTTPRequest) -> int:
         return 1
     if len(values) > 1 or not PAGE_NUMBER.fullmatch(values[0]):
         raise InvalidParameter(
-            "page is not one whole number from 1; follow the links of the manifest."
+            "page must be one whole number from 1; follow the manifest's links."
         )
     return int(values[0])
