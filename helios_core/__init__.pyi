@@ -135,6 +135,12 @@ from .storage.keys import (
     ResourceKey,
     TypeKey,
 )
+from .storage.migrations import (
+    Migrated,
+    Migration,
+    Migrations,
+    index_outdated,
+)
 from .storage.output_store import (
     OutputStore,
     SupportsSignedURLs,
@@ -218,6 +224,9 @@ __all__ = [
     "Lease",
     "LeaseLost",
     "Level",
+    "Migrated",
+    "Migration",
+    "Migrations",
     "MultipleMatches",
     "NoSettings",
     "Observer",
@@ -278,6 +287,7 @@ __all__ = [
     "give_up_reason",
     "hookimpl",
     "in_thread",
+    "index_outdated",
     "intersection_of",
     "job_not_found",
     "lease_lost",
