@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import msgspec
@@ -11,6 +11,7 @@ import xxhash
 from helios_core.errors import InvalidRequest, ResourceNotFound, UnsupportedParameter
 from helios_core.export.filters import resolve_filters
 from helios_core.fhir.dates import date_bounds
+from helios_core.fhir.instants import FOREVER, to_stamp
 from helios_core.fhir.references import base_urls, split_reference
 from helios_core.model.exports import Cohort, ExportRequest, ExportView, Level, Shard, ShardPurpose
 from helios_core.storage.data_provider import DataProvider
@@ -20,11 +21,11 @@ PATIENT_GROUP_TYPES = frozenset({None, "person", "animal"})
 """The values of Group.type whose members can be Patients."""
 
 _MICROSECOND = timedelta(microseconds=1)
-_NO_START = datetime.min.replace(tzinfo=UTC)
-"""When a member without a period start joined."""
+_NO_START = -FOREVER
+"""The stamp of when a member without a period start joined."""
 
-Rounding = Callable[[str], datetime]
-"""Which instant a date of less precision stands for: `first_instant` or `last_instant`."""
+Rounding = Callable[[str], int]
+"""Which stamp a date of less precision stands for: `first_stamp` or `last_stamp`."""
 
 
 async def resolve_view(
@@ -115,9 +116,9 @@ async def _members(
         return frozenset(await group.join_times(at)), frozenset()
     # An imprecise start is read in the client's favour. If older data of newcomers is exported,
     # the member counts as a newcomer; if newcomers are left out, the member does not.
-    joined = await group.join_times(at, rounding=last_instant if include else first_instant)
+    joined = await group.join_times(at, rounding=last_stamp if include else first_stamp)
     members = frozenset(joined)
-    newcomers = {patient for patient, instant in joined.items() if instant > since}
+    newcomers = {patient for patient, stamp in joined.items() if stamp > to_stamp(since)}
     before = await group.members_before(since)
     if before is not None:
         newcomers |= members - before
@@ -126,12 +127,12 @@ async def _members(
     return members if include else members - newcomers, frozenset(newcomers)
 
 
-def first_instant(text: str) -> datetime:
+def first_stamp(text: str) -> int:
     """Return the first microsecond of a date or dateTime."""
     return date_bounds(text)[0]
 
 
-def last_instant(text: str) -> datetime:
+def last_stamp(text: str) -> int:
     """Return the last microsecond of a date or dateTime."""
     return date_bounds(text)[1]
 
@@ -140,10 +141,10 @@ class _Period(msgspec.Struct):
     start: str | None = None
     end: str | None = None
 
-    def covers(self, instant: datetime) -> bool:
-        if self.start and first_instant(self.start) > instant:
+    def covers(self, stamp: int) -> bool:
+        if self.start and first_stamp(self.start) > stamp:
             return False
-        return not (self.end and last_instant(self.end) < instant)
+        return not (self.end and last_stamp(self.end) < stamp)
 
 
 class _Entity(msgspec.Struct):
@@ -155,10 +156,10 @@ class _Member(msgspec.Struct):
     inactive: bool = False
     period: _Period = msgspec.field(default_factory=_Period)
 
-    def is_active(self, at: datetime) -> bool:
+    def is_active(self, at: int) -> bool:
         return not self.inactive and self.period.covers(at)
 
-    def join_time(self, rounding: Rounding) -> datetime:
+    def join_time(self, rounding: Rounding) -> int:
         return rounding(self.period.start) if self.period.start else _NO_START
 
 
@@ -176,10 +177,10 @@ class GroupMembers:
         self._root = request.group_id or ""
 
     async def join_times(
-        self, at: datetime, *, rounding: Rounding = first_instant
-    ) -> dict[str, datetime]:
+        self, at: datetime, *, rounding: Rounding = first_stamp
+    ) -> dict[str, int]:
         """
-        Return the patients who are members at an instant, with the time when each joined.
+        Return the patients who are members at an instant, with the stamp of when each joined.
 
         A patient who is a member in several ways joined at the earliest of their times. A group
         that contains itself is read once.
@@ -189,7 +190,7 @@ class GroupMembers:
             InvalidRequest: One of these groups cannot be read.
             UnsupportedParameter: One of these groups is not a group of patients.
         """
-        patients = dict[str, datetime]()
+        patients = dict[str, int]()
         seen = set[str]()
         waiting = [(_NO_START, self._root)]
         while waiting:  # the group that was joined first comes first, so each is read only once
@@ -201,7 +202,7 @@ class GroupMembers:
                 reference = split_reference(
                     member.entity.reference or "", base_urls(self._request.base_url)
                 )
-                if reference is None or not member.is_active(at):
+                if reference is None or not member.is_active(to_stamp(at)):
                     continue
                 resource_type, resource_id = reference
                 joined = max(since, member.join_time(rounding))

@@ -21,6 +21,7 @@ from helios_core.export.membership import ExportMembership, Reference, without_d
 from helios_core.export.pipeline.scratch import ScratchDatabase, scratch_database
 from helios_core.fhir.dates import date_bounds
 from helios_core.fhir.definitions import load_definitions
+from helios_core.fhir.instants import FOREVER
 from helios_core.fhir.references import base_urls, split_reference
 from helios_core.fhir.search import Filter, compile_query
 from helios_core.model.exports import AssociatedData, ExportView, Level, Shard
@@ -43,7 +44,7 @@ _ID_WITHHELD = "(id withheld)"
 
 _SCHEMA = """
 CREATE TABLE newest (
-  target TEXT PRIMARY KEY, recorded TEXT NOT NULL, updated TEXT NOT NULL, id TEXT NOT NULL
+  target TEXT PRIMARY KEY, recorded INTEGER NOT NULL, updated TEXT NOT NULL, id TEXT NOT NULL
 ) WITHOUT ROWID;
 """
 _KEEP_NEWEST = """
@@ -81,12 +82,12 @@ class _Provenance(msgspec.Struct):
     meta: _Meta = msgspec.field(default_factory=_Meta)
 
     @property
-    def recorded_at(self) -> str:
-        """When it was recorded, in UTC and in a form that sorts; empty if it cannot be read."""
+    def recorded_at(self) -> int:
+        """The stamp of when it was recorded; before all others if that cannot be read."""
         try:
-            return date_bounds(self.recorded)[0].astimezone(UTC).isoformat(timespec="microseconds")
-        except (InvalidParameter, OverflowError):
-            return ""
+            return date_bounds(self.recorded)[0]
+        except InvalidParameter:
+            return -FOREVER
 
 
 class _Candidate(msgspec.Struct):
@@ -294,7 +295,7 @@ def _instant(text: str) -> datetime:
 
 
 def _keep_newest(
-    connection: sqlite3.Connection, rows: Sequence[tuple[str, str, str, str]]
+    connection: sqlite3.Connection, rows: Sequence[tuple[str, int, str, str]]
 ) -> None:
     connection.execute("BEGIN")
     connection.executemany(_KEEP_NEWEST, rows)
