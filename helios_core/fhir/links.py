@@ -124,8 +124,8 @@ def rewrite_links(
     links within itself.
 
     Raises:
-        InvalidResource: An object on the way to a link has two members with one name, or the body
-            is nested too deeply. Other faults are left for `parse_resource` to report.
+        InvalidResource: The body is invalid, for example nested too deeply. Not every fault is
+            noticed: `parse_resource` still has to check the result.
     """
     rewriter = _Rewriter(version, links)
     if resource_type == "Bundle" or not rewriter.may_match(body):

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from helios_core.fhir.data_types import choice_suffix
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
@@ -103,7 +103,7 @@ def _elements(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _xml_elements(path: Path) -> Iterator[tuple[str, list[str]]]:
-    for _, node in ElementTree.iterparse(path):  # noqa: S314 - HL7's own files
+    for _, node in ET.iterparse(path):  # noqa: S314 - HL7's own files
         if node.tag != f"{_XML}StructureDefinition":
             continue
         if _defines_type(
@@ -122,7 +122,7 @@ def _defines_type(kind: str, derivation: str, abstract: object) -> bool:
     return kind in {"complex-type", "resource"} and derivation != "constraint" and not abstract
 
 
-def _value(node: ElementTree.Element, name: str) -> str:
+def _value(node: ET.Element, name: str) -> str:
     child = node.find(_XML + name)
     return "" if child is None else child.get("value", "")
 
