@@ -271,7 +271,7 @@ class TestLeavesAThread(extensions.GoodObserver):
     def opener(self):
         @asynccontextmanager
         async def opener(*_):
-            threading.Thread(target=time.sleep, args=(3,), daemon=True).start()
+            threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
             yield self.observe
 
         return opener

@@ -35,8 +35,8 @@ from helios_core.testing import (
     RouteSuite,
     TransformSuite,
 )
-from helios_core.testing.extensions.transforms import SECRET
 
+SECRET = TransformSuite.SECRET
 LABEL = Coding(system="urn:x", code="y")
 
 

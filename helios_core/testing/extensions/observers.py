@@ -16,6 +16,7 @@ from helios_core.testing import corpus
 from helios_core.testing.extensions.contract import ExtensionSuite
 
 PATIENCE_SECONDS = 10
+ATTEMPTS = 1000
 
 
 class ObserverSuite(ExtensionSuite):
@@ -76,12 +77,18 @@ class ObserverSuite(ExtensionSuite):
         async with AsyncExitStack() as stack:
             observer = await stack.enter_async_context(extension.open(selected.settings, backends))
             await call_within(extension.time_limit, _observe, observer, corpus.job("job"))
-        await asyncio.sleep(0)
+        for _ in range(ATTEMPTS):
+            if asyncio.all_tasks() != tasks or _left(threads):
+                await asyncio.sleep(PATIENCE_SECONDS / ATTEMPTS)
 
-        # Those of `in_thread` belong to the loop, the one it was called in to the server.
-        left = {thread.name for thread in set(threading.enumerate()) - threads}
         assert asyncio.all_tasks() == tasks
-        assert [name for name in left if not name.startswith(("asyncio_", THREAD_NAME))] == []
+        assert _left(threads) == []
+
+
+def _left(before: set[threading.Thread]) -> list[str]:
+    """Return the threads that were started since, without those of the loop and of the server."""
+    names = [thread.name for thread in set(threading.enumerate()) - before]
+    return [name for name in names if not name.startswith(("asyncio_", THREAD_NAME))]
 
 
 async def _observe(observer: Observer, job: Job) -> None:

@@ -14,9 +14,6 @@ from helios_core.fhir import FHIRVersion, load_definitions
 from helios_core.storage.transforms import Transforms, decode_resource, encode_resource
 from helios_core.testing.extensions.contract import ExtensionSuite
 
-SECRET = "suite-secret-8d1e"  # noqa: S105  it is none
-"""The text that stands for whatever a transform is there to remove."""
-
 TIME_LIMIT = timedelta(seconds=60)
 THREADS = 8
 
@@ -49,6 +46,8 @@ class TransformSuite(ExtensionSuite):
     claims `SupportsRenaming` in `powers` if the transform has it.
     """
 
+    SECRET: ClassVar[str] = "suite-secret-8d1e"  # noqa: S105  it is none
+    """The text that stands for whatever a transform is there to remove."""
     hook = "helios_transform"
     known_powers = frozenset({SupportsRenaming})
     version: ClassVar[FHIRVersion] = FHIRVersion.R4
@@ -142,17 +141,17 @@ class TransformSuite(ExtensionSuite):
         """T6: logs are read by people who may not read resources."""
         caplog.set_level(0)
         for resource in (*self.confidential(), *self._samples(selected)):
-            named = resource | {"id": SECRET, "language": SECRET}
+            named = resource | {"id": self.SECRET, "language": self.SECRET}
             self._apply(subject, named)
 
         written = capfd.readouterr()
-        assert SECRET not in written.out + written.err + caplog.text
+        assert self.SECRET not in written.out + written.err + caplog.text
 
     async def test_new_ids_are_valid_distinct_and_silent(self, subject: Transform) -> None:
         """T7: an id leads to one resource, and not back to the person."""
         self.needs(SupportsRenaming)
         assert isinstance(subject, SupportsRenaming)
-        ids = [SECRET, *(f"{number}" for number in range(1000)), "a", "A", "-", ".", "x" * 64]
+        ids = [self.SECRET, *(f"{number}" for number in range(1000)), "a", "A", "-", ".", "x" * 64]
 
         renamed = [subject.rename(self._named(each)) for each in ids]
 
@@ -173,11 +172,11 @@ class TransformSuite(ExtensionSuite):
         )
 
         for resource in confidential:
-            assert SECRET in str(resource)
+            assert self.SECRET in str(resource)
             line = encode_resource(resource)
             left = await transforms.apply(self._key(resource), [line])
             assert not left.damaged
-            assert SECRET.encode() not in b"".join(left.kept), resource["resourceType"]
+            assert self.SECRET.encode() not in b"".join(left.kept), resource["resourceType"]
 
     def _samples(self, selected: SelectedExtension) -> Iterator[Resource]:
         """Yield resources of the transform's types, the subclass's own among them."""
