@@ -134,6 +134,11 @@ def _remarks(request: ExportRequest) -> Iterator[str]:
         )
     if request.elements:
         yield "_elements is not taken into account: there will be fewer bytes than estimated."
+    if request.transforms:
+        yield (
+            "What plugins change and leave out is not taken into account: there may be fewer "
+            "resources and bytes than estimated."
+        )
 
 
 def _types(shards: Sequence[Shard]) -> dict[str, TypeEstimate]:
