@@ -153,6 +153,14 @@ from .storage.page_tokens import (
     make_page_token,
     parse_page_token,
 )
+from .storage.query_data_provider import (
+    QueryDataProvider,
+)
+from .storage.resource_queries import (
+    QueryRow,
+    ResourceQuery,
+    numbered_parameters,
+)
 from .storage.secrets import (
     Secret,
 )
@@ -241,12 +249,15 @@ __all__ = [
     "PartNotFound",
     "Positions",
     "Put",
+    "QueryDataProvider",
+    "QueryRow",
     "Reach",
     "RequestError",
     "ResourceDeleted",
     "ResourceExists",
     "ResourceKey",
     "ResourceNotFound",
+    "ResourceQuery",
     "RestReads",
     "RouteExtension",
     "SchemaOutdated",
@@ -293,6 +304,7 @@ __all__ = [
     "lease_lost",
     "line_hash",
     "make_page_token",
+    "numbered_parameters",
     "parse_page_token",
     "run_to_end",
     "shard_count",
