@@ -122,6 +122,7 @@ from .storage.job_records import (
     give_up_reason,
     job_not_found,
     lease_lost,
+    part_not_found,
     stored_job,
     too_many_exports,
 )
@@ -134,6 +135,12 @@ from .storage.joined_lines import (
 from .storage.keys import (
     ResourceKey,
     TypeKey,
+)
+from .storage.migrations import (
+    Migrated,
+    Migration,
+    Migrations,
+    index_outdated,
 )
 from .storage.output_store import (
     OutputStore,
@@ -218,6 +225,9 @@ __all__ = [
     "Lease",
     "LeaseLost",
     "Level",
+    "Migrated",
+    "Migration",
+    "Migrations",
     "MultipleMatches",
     "NoSettings",
     "Observer",
@@ -278,12 +288,14 @@ __all__ = [
     "give_up_reason",
     "hookimpl",
     "in_thread",
+    "index_outdated",
     "intersection_of",
     "job_not_found",
     "lease_lost",
     "line_hash",
     "make_page_token",
     "parse_page_token",
+    "part_not_found",
     "run_to_end",
     "shard_count",
     "stored_job",

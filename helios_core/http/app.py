@@ -53,7 +53,7 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
                 *_resources(visible, guard),
                 *plugin_routers(backends.routes, guard),
             ],
-            before_request=require_small_headers,
+            guards=[require_small_headers],
             exception_handlers=exception_handlers(),
             request_max_body_size=settings.max_body_bytes,
             openapi_config=None,

@@ -306,7 +306,7 @@ class _Call:
 
     def _apply(self, line: bytes) -> bytes | None:
         try:
-            stored = resource = _decode(line)
+            stored = resource = decode_resource(line)
         except DECODE_ERRORS:
             self.damaged.append(damaged_json(self._key.resource_type, line))
             return None
@@ -359,7 +359,7 @@ class _Call:
         return renamed
 
     def _encode(self, resource: dict[str, Any]) -> bytes:
-        line = _encode(resource)
+        line = encode_resource(resource)
         if b"\n" in line:
             raise _BrokenEffect("breaks the line")
         return line
@@ -377,8 +377,8 @@ class _Call:
 
 
 # Fractions keep their text: 1.10 is another decimal than 1.1 (FHIR R4, datatypes.html#decimal).
-_decode = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
-_encode = msgspec.json.Encoder(decimal_format="number").encode
+decode_resource = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
+encode_resource = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def _renames(opened: OpenedTransform) -> bool:

@@ -143,6 +143,11 @@ def _remarks(request: ExportRequest) -> Iterator[str]:
                 f"Of {types}, those that are also about patients outside of the list in patient "
                 "will be left out, but are estimated."
             )
+    if request.transforms:
+        yield (
+            "What plugins change and leave out is not taken into account: there may be fewer "
+            "resources and bytes than estimated."
+        )
 
 
 def _types(shards: Sequence[Shard]) -> dict[str, TypeEstimate]:

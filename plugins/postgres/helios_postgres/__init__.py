@@ -63,10 +63,7 @@ async def migrate(settings: PostgresSettings) -> str:
     name = settings.schema
     async with connected(settings) as connection:
         done = await schema.migrate(connection, name, lock_key=lock_key(name, "migrate"))
-    indexed = "; its search index was made anew" if done.indexed else ""
-    if done.before < done.after:
-        return f"schema {name} went from version {done.before} to {done.after}{indexed}"
-    return f"schema {name} has version {done.after} already{indexed}"
+    return done.report(f"schema {name}")
 
 
 @hookimpl

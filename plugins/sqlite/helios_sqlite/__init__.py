@@ -53,12 +53,7 @@ async def migrate(settings: SQLiteSettings) -> str:
     Raises:
         ConfigurationError: The file cannot be used.
     """
-    done = await in_thread(files.migrate, settings)
-    if done.before < done.after:
-        return f"{settings.path} went from schema {done.before} to {done.after}"
-    if done.indexed:
-        return f"{settings.path} has schema {done.after} already; its search index was made anew"
-    return f"{settings.path} has schema {done.after} already"
+    return (await in_thread(files.migrate, settings)).report(str(settings.path))
 
 
 @hookimpl

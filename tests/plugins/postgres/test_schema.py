@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from msgspec import structs
 
-from helios_core import BackendUnavailable, ConfigurationError, SchemaOutdated, Secret
+from helios_core import BackendUnavailable, ConfigurationError, Migration, SchemaOutdated, Secret
 from helios_core.testing import corpus
 from helios_postgres import (
     PostgresSettings,
@@ -76,13 +76,14 @@ async def build(connection, version):
 
 
 def later_schema(monkeypatch, script="CREATE TABLE later (a int)"):
-    later = schema.Migration(number=NEWEST + 1, name="later", script=script)
-    steps = [*schema.migrations(), later]
-    monkeypatch.setattr(schema, "migrations", lambda: steps)
+    steps = schema.migrations()
+    later = Migration(number=NEWEST + 1, name="later", script=script)
+    longer = structs.replace(steps, steps=(*steps.steps, later))
+    monkeypatch.setattr(schema, "migrations", lambda: longer)
 
 
 def test_migrations_are_numbered_on_and_none_is_changed():
-    steps = schema.migrations()
+    steps = schema.migrations().steps
 
     assert [step.number for step in steps] == list(range(1, NEWEST + 1))
     assert [step.script for step in steps] == [path.read_text() for path in FROZEN]
