@@ -29,6 +29,7 @@ STABLE = {
     "helios_core.model.exports",
     "helios_core.model.jobs",
     "helios_core.model.parts",
+    "helios_core.storage.backends",
     "helios_core.storage.changes",
     "helios_core.storage.data_provider",
     "helios_core.storage.hooks",
@@ -48,7 +49,7 @@ STABLE = {
     "helios_core.testing.suites",
 }
 """Modules whose public names are stable; those of all others are provisional."""
-PROVISIONAL = {"SupportsPrefilter"}
+PROVISIONAL = {"Backends", "SupportsPrefilter"}
 """Names of stable modules that are not stable themselves."""
 
 LINE_LENGTH = 92
