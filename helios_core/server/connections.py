@@ -2,7 +2,7 @@
 Limits of what a connection may send, and of how long it may take.
 
 Uvicorn bounds neither the size of a head nor the time that a client takes. Its protocol over
-httptools is extended here, which costs a comparison per request; decision 25 has the figures.
+httptools is extended here, which costs a comparison per request; decision 26 has the figures.
 """
 
 import asyncio

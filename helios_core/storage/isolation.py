@@ -15,6 +15,9 @@ from helios_core.errors import HeliosError
 P = ParamSpec("P")
 T = TypeVar("T")
 
+THREAD_NAME = "helios-plugin"
+"""The name of the threads started here."""
+
 _abandoned = set[asyncio.Future[Any]]()
 """Calls that did not end in time; a reference keeps them from being collected half way."""
 
@@ -81,7 +84,7 @@ def start_thread(
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle)
 
-    threading.Thread(target=run, name="plugin", daemon=True).start()
+    threading.Thread(target=run, name=THREAD_NAME, daemon=True).start()
     return future
 
 

@@ -8,6 +8,7 @@ import msgspec
 import structlog
 
 from helios_core.errors import InvalidRequest
+from helios_core.export.disclosure import subject_paths
 from helios_core.export.kickoff.accept import plan_shards
 from helios_core.export.kickoff.parameters import KickoffRequest, ParameterValues, sent_parameters
 from helios_core.export.kickoff.parsing import parse_kickoff
@@ -77,16 +78,17 @@ async def estimate(backends: Backends, kickoff: KickoffRequest, *, limits: FileL
     request = parse_kickoff(kickoff)
     now = await backends.data_provider.transaction_time()
     try:
-        shards = await plan_shards(backends, request, now, shard_bytes=limits.bytes)
+        view, shards = await plan_shards(backends, request, now, shard_bytes=limits.bytes)
     except InvalidRequest as error:
         return Estimate(refused=(str(error),))
     resources = sum(shard.resources for shard in shards)
     log.info("export.estimated", export_level=request.level, shards=len(shards))
     return Estimate(
         ignored=request.ignored,
-        remarks=tuple(_remarks(request)),
+        remarks=(*_remarks(request), *view.left_out),
         types=_types(shards),
-        files=sum(_files(shard, request, limits) for shard in shards) + bool(request.ignored),
+        files=sum(_files(shard, request, limits) for shard in shards)
+        + bool(request.ignored or view.left_out),
         duration=await _duration(backends, kickoff.tenant, resources),
     )
 
@@ -134,6 +136,18 @@ def _remarks(request: ExportRequest) -> Iterator[str]:
         )
     if request.elements:
         yield "_elements is not taken into account: there will be fewer bytes than estimated."
+    if request.patients is not None:
+        types = ", ".join(t for t in request.types if subject_paths(request.fhir_version, t))
+        if types:
+            yield (
+                f"Of {types}, those that are also about patients outside of the list in patient "
+                "will be left out, but are estimated."
+            )
+    if request.transforms:
+        yield (
+            "What plugins change and leave out is not taken into account: there may be fewer "
+            "resources and bytes than estimated."
+        )
 
 
 def _types(shards: Sequence[Shard]) -> dict[str, TypeEstimate]:

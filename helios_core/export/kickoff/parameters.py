@@ -14,7 +14,7 @@ from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import parse_instant
 from helios_core.fhir.search import split_type_filter
 from helios_core.model.exports import Level
-from helios_core.storage.transforms import NO_TRANSFORMS, Transforms
+from helios_core.storage.transform_chain import NO_TRANSFORMS, Transforms
 
 _SIZE = re.compile(r"0*[1-9]\d{0,17}", re.ASCII)
 _KINDS = {parameter.name: parameter.value.kinds for parameter in PARAMETERS}

@@ -116,3 +116,16 @@ def load_definitions(version: FHIRVersion) -> Definitions:
     """Return the definitions of a version; the first call reads the file."""
     source = files("helios_core.fhir.definitions") / f"{version.value}.json"
     return msgspec.json.decode(source.read_bytes(), type=Definitions)
+
+
+@cache
+def load_link_tables(version: FHIRVersion) -> Mapping[str, Mapping[str, str]]:
+    """
+    Return, by type or path and JSON name, the type of each element that is or contains a link.
+
+    Such a type is uri, url, oid, uuid, xhtml, `reference` (the text of a Reference), Resource, or
+    another type or path of the tables. The elements that can be anywhere (extension,
+    modifierExtension, contained) are left out; canonical is no link (FHIR R4, http.html#trules).
+    """
+    source = files("helios_core.fhir.definitions") / f"{version.value}.links.json"
+    return msgspec.json.decode(source.read_bytes(), type=dict[str, dict[str, str]])
