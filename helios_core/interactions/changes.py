@@ -200,9 +200,7 @@ async def _resolve_create(
             last_updated=match.last_updated,
             stored=match.content,
         )
-    return ResolvedChange(
-        request=request, id=match.id, version_id=match.version_id, creates=True
-    )
+    return ResolvedChange(request=request, id=match.id, version_id=match.version_id, creates=True)
 
 
 async def _resolve_delete(

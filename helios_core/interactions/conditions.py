@@ -39,9 +39,7 @@ ATTEMPTS: Final = 5
 """How often a change is attempted before the client gets the conflict with others."""
 VERSION_TAG: Final = re.compile(r'(?:W/)?"([1-9]\d{0,17})"')
 
-URL_OF_SEARCH: Final = re.compile(
-    r"(?:https?://[^?#]*/|/)?(?P<type>[A-Za-z]+)?\?", re.IGNORECASE
-)
+URL_OF_SEARCH: Final = re.compile(r"(?:https?://[^?#]*/|/)?(?P<type>[A-Za-z]+)?\?", re.IGNORECASE)
 """What precedes the criteria of a condition that is sent as a URL."""
 
 
@@ -212,7 +210,9 @@ class Conditions:
 
     def _derived_id(self, condition: object) -> str:
         """Return an id from which nobody without the secret learns what was searched for."""
-        digest = blake2b(msgspec.json.encode(condition), digest_size=16, key=self._secret.encode()[:64])
+        digest = blake2b(
+            msgspec.json.encode(condition), digest_size=16, key=self._secret.encode()[:64]
+        )
         return str(UUID(bytes=digest.digest(), version=4))
 
 

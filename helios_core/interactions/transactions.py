@@ -395,9 +395,7 @@ def check_links(caller: Caller, transaction: Transaction, search: ParsedSearch) 
         InvalidResource: It refers to a temporary link that is the fullUrl of no entry.
     """
     links = BundleLinks(dict.fromkeys(transaction.full_urls.values(), UNKNOWN))
-    _require_resolved(
-        rewrite_criteria(caller, search.resource_type, search.parameters, links)[1]
-    )
+    _require_resolved(rewrite_criteria(caller, search.resource_type, search.parameters, links)[1])
 
 
 def with_real_links(caller: Caller, search: ParsedSearch, links: BundleLinks) -> ParsedSearch:
