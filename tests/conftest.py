@@ -15,6 +15,8 @@ MARKERS = {
     "cluster": ["crash", "process", "service"],
     "crash": ["crash", "process"],
     "docs/test_data_provider_guide.py": ["slow"],
+    "docs/test_deidentify_example.py": ["process"],
+    "docs/test_extensions_guide.py": ["process"],
     "docs/test_output_store_guide.py": ["process"],
     "docs/test_walks.py": ["process"],
     "end_to_end": ["process"],

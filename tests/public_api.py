@@ -128,7 +128,7 @@ class Name(msgspec.Struct, frozen=True, kw_only=True):
             return "\n".join(_definition(self.node))
         if isinstance(self.node, ast.ClassDef):
             return "\n".join(_class(self.node, self.module))
-        return ast.unparse(self.node)
+        return ast.unparse(self.node).replace("'", '"')  # as the formatter quotes
 
 
 def public_names() -> dict[str, list[Name]]:

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeAlias
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.enums import HttpMethod
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.handlers import BaseRouteHandler
 
@@ -35,6 +35,12 @@ class UnsupportedMediaType(HTTPException):
     status_code = 415
 
 
+class RequestIncomplete(HTTPException):
+    """The client disconnected before its body was complete; nobody reads the response."""
+
+    status_code = 400
+
+
 class HeadersTooLarge(HTTPException):
     """The headers together are larger than MAX_HEADER_BYTES (RFC 6585 section 5)."""
 
@@ -47,7 +53,8 @@ def require_small_headers(
     """
     Raise HeadersTooLarge if the headers are so large that parsing them would take long.
 
-    uvicorn does not limit them. Parsing takes up to a second per megabyte, and blocks the process.
+    The server's own limit is larger. Parsing takes up to a second per megabyte, and blocks the
+    process.
     A guard of Litestar, which no route can replace.
     """
     headers = connection.scope["headers"]
@@ -104,6 +111,8 @@ async def form_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
 async def _body(request: HTTPRequest) -> bytes:
     try:
         return await request.body()
+    except InternalServerException as error:  # Litestar's, when the client disconnects
+        raise RequestIncomplete("The client left before the body was complete.") from error
     except RequestEntityTooLarge as error:
         limit = request.route_handler.resolve_request_max_body_size()
         raise BodyTooLarge(

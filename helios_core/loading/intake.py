@@ -1,7 +1,7 @@
 """Turn documents into changes: a resource, or the entries of a Bundle."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
@@ -17,7 +17,6 @@ from helios_core.fhir.strict_json import compact_json
 from helios_core.loading.inputs import InputChunk, InputDocument
 from helios_core.loading.link_index import LinkIndex, Match, is_unique
 from helios_core.loading.resources import (
-    AMBIGUOUS,
     LoadedResource,
     LoadOptions,
     LoadProblem,
@@ -86,7 +85,7 @@ class Intake:
         self, document: InputDocument, unresolved: list[UnresolvedLink]
     ) -> Iterator[Put | Delete | LoadProblem]:
         try:
-            for resource in resources_of(document, self.options):
+            for resource in self.resources_of(document):
                 if isinstance(resource, LoadProblem):
                     yield resource
                     continue
@@ -100,13 +99,22 @@ class Intake:
         except Exception as error:  # noqa: BLE001 - one document must not end the load
             yield problem(document, _reason(error))
 
+    def resources_of(self, document: InputDocument) -> Iterable[LoadedResource | LoadProblem]:
+        """
+        Return the resources of a document.
+
+        Raises:
+            InvalidResource: The document is a broken Bundle.
+        """
+        if self._index is None:
+            return resources_of(document, self.options)
+        return resources_of(document, self.options, self._index.is_ambiguous)
+
     def _change(
         self, document: InputDocument, resource: LoadedResource
     ) -> tuple[Put | Delete, list[UnresolvedLink]]:
         if resource.content is None:
             return Delete(resource_type=resource.resource_type or "", id=resource.id or ""), []
-        if self._index and resource.full_url and self._index.is_ambiguous(resource.full_url):
-            raise InvalidResource(AMBIGUOUS)
         content, missing = self.with_links(resource)
         parsed = parse_resource(
             content,

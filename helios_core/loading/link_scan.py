@@ -21,7 +21,6 @@ from helios_core.loading.resources import (
     is_unpacked,
     problem,
     resource_type_of,
-    resources_of,
 )
 from helios_core.storage.data_provider import SearchQuery, SupportsSearch
 from helios_core.storage.keys import TypeKey
@@ -131,7 +130,7 @@ class ConditionalSearch:
 
     def _resources_of(self, document: InputDocument) -> list[LoadedResource | LoadProblem]:
         try:
-            return list(resources_of(document, self._intake.options))
+            return list(self._intake.resources_of(document))
         except Exception:  # noqa: BLE001 - it is reported when the document is loaded
             return []
 

@@ -1,7 +1,7 @@
 """The resources in documents: a document itself, or the entries of a Bundle, with their ids."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -23,7 +23,7 @@ UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "histor
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _HISTORY = re.compile(r"/_history/[^/]+$")
 _REFERENCE_TO_UNUSABLE_ID = re.compile(r"([A-Z][A-Za-z]{1,63})/([^?#]+?)(?:/_history/[^/]+)?")
-AMBIGUOUS = "its id would be that of its fullUrl, which is also the fullUrl of another resource"
+_AMBIGUOUS = "its id would be that of its fullUrl, which is also the fullUrl of another resource"
 
 
 class LoadProblem(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,8 +68,6 @@ class LoadedResource(msgspec.Struct, frozen=True, kw_only=True):
     """The id that the content must have if it has one."""
     assigned_id: str | None = None
     """The id that replaces that of the content."""
-    full_url: str | None = None
-    """The fullUrl, if the id comes from it and it is unique."""
     links: BundleLinks | None = None
     """The links of the Bundle; None outside a Bundle."""
     links_base: str | None = None
@@ -99,10 +97,14 @@ _IDENTITY = msgspec.json.Decoder(_Identity)
 
 
 def resources_of(
-    document: InputDocument, options: LoadOptions
+    document: InputDocument,
+    options: LoadOptions,
+    is_ambiguous: Callable[[str], bool] = lambda _: False,
 ) -> Iterable[LoadedResource | LoadProblem]:
     """
     Return the resources of a document.
+
+    `is_ambiguous` says of a normalized fullUrl whether other documents define it differently.
 
     Raises:
         InvalidResource: The document is a broken Bundle.
@@ -111,7 +113,7 @@ def resources_of(
         return [problem(document, document.unreadable)]
     if not is_unpacked(document):
         return [_bare(document.content, options)]
-    return LoadedBundle(document, options).resources()
+    return LoadedBundle(document, options).resources(is_ambiguous)
 
 
 def _bare(content: bytes, options: LoadOptions, entry: int | None = None) -> LoadedResource:
@@ -159,7 +161,9 @@ class LoadedBundle:
         self._options = options
         self._bundle = parse_bundle(document.content)
         self._digest = ""
-        self._targets = [self._target(entry) for entry in self._bundle.entries]
+        self._targets = [
+            self._target(index, entry) for index, entry in enumerate(self._bundle.entries)
+        ]
         self.clashes = self._find_clashes()
         """The indices of entries whose fullUrl is that of another resource in the Bundle."""
 
@@ -191,9 +195,18 @@ class LoadedBundle:
                 digest = to_signed(xxh3_64_intdigest(entry.resource or b"")) if by_content else 0
                 yield index, Definition(url, target.reference, digest)
 
-    def resources(self) -> Iterator[LoadedResource | LoadProblem]:
+    def resources(
+        self, is_ambiguous: Callable[[str], bool] = lambda _: False
+    ) -> Iterator[LoadedResource | LoadProblem]:
         """Yield the resources in the order of loading."""
         ambiguous = set(self.clashes.values())
+        ambiguous |= {
+            url
+            for entry, target in zip(self._bundle.entries, self._targets, strict=True)
+            if target.from_full_url
+            and is_unique(url := normalized_link(entry.full_url or ""))
+            and is_ambiguous(url)
+        }
         links = BundleLinks(
             {
                 entry.full_url: target.reference
@@ -211,7 +224,7 @@ class LoadedBundle:
             target = self._targets[index]
             url = normalized_link(entry.full_url or "")
             if target.from_full_url and url in ambiguous:
-                yield problem(self._document, AMBIGUOUS, entry=index)
+                yield problem(self._document, _AMBIGUOUS, entry=index)
             else:
                 yield self._resource(index, entry, target, links)
 
@@ -233,19 +246,17 @@ class LoadedBundle:
             reason = f"a {entry.method} changes nothing that can be loaded"
             return problem(self._document, reason, entry=index)
         put = split_reference(entry.url or "") if entry.method == "PUT" else None
-        url = normalized_link(entry.full_url or "")
         return LoadedResource(
             content=entry.resource,
             entry=index,
             resource_type=put[0] if put else None,
             id=None if target.assigned else (put[1] if put else target.id or None),
             assigned_id=target.id if target.assigned else None,
-            full_url=url if target.from_full_url and is_unique(url) else None,
             links=links,
             links_base=entry.full_url,
         )
 
-    def _target(self, entry: ParsedEntry) -> "_Target":
+    def _target(self, index: int, entry: ParsedEntry) -> "_Target":
         identity = _identity(entry.resource or b"")
         resource_type = identity.resource_type if isinstance(identity.resource_type, str) else ""
         put = split_reference(entry.url or "") if entry.method == "PUT" else None
@@ -264,6 +275,8 @@ class LoadedBundle:
             )
         if self._options.assign_ids and entry.resource is not None:
             return _Target(resource_type, _assigned_id(entry.resource) or "", assigned=True)
+        if entry.method == "POST" and identity.id is None:
+            return _Target(resource_type, self._id_within(str(index)))
         return _Target(resource_type, "")
 
     def _id_from(self, full_url: str) -> str:
@@ -283,8 +296,12 @@ class LoadedBundle:
             return last
         if is_unique(url) or url.startswith(("http://", "https://")):
             return str(uuid5(NAMESPACE_URL, url))
+        return self._id_within(url)
+
+    def _id_within(self, name: str) -> str:
+        """Return the id of a resource that has its name within this Bundle alone."""
         self._digest = self._digest or xxh3_128_hexdigest(self._document.content)
-        return str(uuid5(NAMESPACE_URL, f"{self._digest}/{url}"))
+        return str(uuid5(NAMESPACE_URL, f"{self._digest}/{name}"))
 
 
 class _Target(msgspec.Struct, frozen=True):

@@ -101,7 +101,7 @@ def test_every_choice_about_rest_is_on_the_page(choice):
 def test_every_contract_is_on_the_page_with_all_its_clauses(contract):
     clauses = re.findall(r"^([A-Z]\d+)  ?", inspect.getdoc(contract), re.MULTILINE)
 
-    named = f"| `{contract.__module__}.{contract.__name__}` |"
+    named = f"| [`helios_core.{contract.__name__}`]"
     row = next(line for line in HOOKS.splitlines() if line.startswith(named))
 
     assert f"{clauses[0]} to {clauses[-1]}" in row

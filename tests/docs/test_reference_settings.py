@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference/settings.md"
 WITH_OTHERS = {
+    "extend-the-server.md",
     "cli.md",
     "hooks.md",
     "test.md",

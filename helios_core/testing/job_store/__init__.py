@@ -26,7 +26,7 @@ from helios_core.testing.machines import drive
 
 class JobStoreSuite(LeaseClauses, EndingClauses, NoteClauses):
     """
-    Tests that every job store passes, one or more for each of J1 to J13.
+    Tests that every job store passes, one or more for each of J1 to J14.
 
     A subclass gives what `JobStoreContract` asks for and states whether it is `persistent`.
     """
