@@ -62,6 +62,11 @@ from .storage.backends import (
     NoSettings,
     Reach,
 )
+from .storage.changes import (
+    CurrentVersion,
+    Decision,
+    decide,
+)
 from .storage.data_provider import (
     WHOLE_TYPE,
     AppliedChange,
@@ -111,6 +116,16 @@ from .storage.integrity import (
     verified_batch,
     verified_version,
 )
+from .storage.job_records import (
+    PART_KINDS,
+    count_exported,
+    give_up_reason,
+    job_not_found,
+    lease_lost,
+    part_not_found,
+    stored_job,
+    too_many_exports,
+)
 from .storage.job_store import (
     JobStore,
 )
@@ -120,6 +135,12 @@ from .storage.joined_lines import (
 from .storage.keys import (
     ResourceKey,
     TypeKey,
+)
+from .storage.migrations import (
+    Migrated,
+    Migration,
+    Migrations,
+    index_outdated,
 )
 from .storage.output_store import (
     OutputStore,
@@ -132,6 +153,14 @@ from .storage.page_tokens import (
     PagePosition,
     make_page_token,
     parse_page_token,
+)
+from .storage.query_data_provider import (
+    QueryDataProvider,
+)
+from .storage.resource_queries import (
+    QueryRow,
+    ResourceQuery,
+    numbered_parameters,
 )
 from .storage.secrets import (
     Secret,
@@ -164,6 +193,7 @@ __all__ = [
     "EXTENT_ROWS",
     "HASH_MODULUS",
     "ID_ORDERS",
+    "PART_KINDS",
     "WHOLE_TYPE",
     "AppliedChange",
     "AssociatedData",
@@ -181,8 +211,10 @@ __all__ = [
     "CommandHost",
     "Compression",
     "ConfigurationError",
+    "CurrentVersion",
     "Damaged",
     "DataProvider",
+    "Decision",
     "Delete",
     "DuplicatePlugin",
     "ExportRequest",
@@ -201,6 +233,9 @@ __all__ = [
     "Lease",
     "LeaseLost",
     "Level",
+    "Migrated",
+    "Migration",
+    "Migrations",
     "MultipleMatches",
     "NoSettings",
     "Observer",
@@ -215,12 +250,15 @@ __all__ = [
     "PartNotFound",
     "Positions",
     "Put",
+    "QueryDataProvider",
+    "QueryRow",
     "Reach",
     "RequestError",
     "ResourceDeleted",
     "ResourceExists",
     "ResourceKey",
     "ResourceNotFound",
+    "ResourceQuery",
     "RestReads",
     "RouteExtension",
     "SchemaOutdated",
@@ -253,19 +291,29 @@ __all__ = [
     "VersionConflict",
     "ViewSize",
     "collection_range",
+    "count_exported",
     "cut_shards",
     "damage_of",
+    "decide",
     "extent_of",
+    "give_up_reason",
     "hookimpl",
     "in_thread",
+    "index_outdated",
     "intersection_of",
+    "job_not_found",
+    "lease_lost",
     "line_hash",
     "make_page_token",
+    "numbered_parameters",
     "parse_page_token",
+    "part_not_found",
     "run_to_end",
     "shard_count",
+    "stored_job",
     "to_signed",
     "to_unsigned",
+    "too_many_exports",
     "total_size",
     "union_of",
     "verified_batch",

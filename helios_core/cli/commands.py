@@ -38,10 +38,10 @@ class Commands(click.Group):
         """
         if own := super().get_command(ctx, cmd_name):
             return own
-        from helios_core.cli.plugin_commands import is_installed, plugin_command
+        from helios_core.cli.plugin_commands import is_unnamed, plugin_command
 
         command = plugin_command(cmd_name)
-        if command is None and is_installed(cmd_name):
+        if command is None and is_unnamed(cmd_name):
             raise click.UsageError(
                 f"No such command {cmd_name!r}. If plugin {cmd_name} offers one, HFS_PLUGINS has "
                 "to name the plugin.",

@@ -1,1 +1,1 @@
-"""The HTTP doors of the server; nothing outside this package knows Litestar."""
+"""What is on the wire; nothing outside this package imports Litestar."""

@@ -1,4 +1,4 @@
-"""The ASGI application: every door, under one set of rules."""
+"""The ASGI application and its routes."""
 
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
@@ -16,6 +16,7 @@ from helios_core.http.bulk.manifest import ManifestRenderer
 from helios_core.http.bulk.status import PollLimits, StatusRoutes
 from helios_core.http.callers import Guard
 from helios_core.http.discovery import DiscoveryRoutes
+from helios_core.http.draining import Draining
 from helios_core.http.errors import exception_handlers
 from helios_core.http.plugin_routes import plugin_routers
 from helios_core.http.requests import require_small_headers
@@ -24,6 +25,8 @@ from helios_core.http.rest.conditional import ConditionalRoutes
 from helios_core.http.rest.crud import ReadRoutes, WriteRoutes
 from helios_core.http.rest.history import HistoryRoutes
 from helios_core.http.rest.search import SearchRoutes
+from helios_core.interactions.bundles import Bundles
+from helios_core.interactions.changes import Changes
 from helios_core.interactions.conditions import Conditions
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import SupportsHistory, SupportsSearch, SupportsWrites
@@ -32,7 +35,7 @@ from helios_core.storage.transformed_reads import WithheldReads, visible_backend
 
 def create_app(settings: Settings, backends: Backends) -> ASGIApp:
     """
-    Give the application that serves opened backends; it offers what their powers allow.
+    Return the application that serves opened backends; their powers decide on its routes.
 
     Raises:
         BrokenPlugin: A plugin's route cannot be used.
@@ -43,21 +46,20 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
         default_tenant=settings.default_tenant,
         default_version=settings.default_fhir_version,
     )
-    return AccessLog(
-        Litestar(
-            [
-                *_discovery(settings, visible, guard),
-                *_exports(settings, backends, guard),
-                *_resources(visible, guard),
-                *plugin_routers(backends.routes, guard),
-            ],
-            before_request=require_small_headers,
-            exception_handlers=exception_handlers(),
-            request_max_body_size=settings.max_body_bytes,
-            openapi_config=None,
-            logging_config=None,
-        )
+    app = Litestar(
+        [
+            *_discovery(settings, visible, guard),
+            *_exports(settings, backends, guard),
+            *_resources(visible, guard),
+            *plugin_routers(backends.routes, guard),
+        ],
+        guards=[require_small_headers],
+        exception_handlers=exception_handlers(),
+        request_max_body_size=settings.max_body_bytes,
+        openapi_config=None,
+        logging_config=None,
     )
+    return AccessLog(Draining(app))
 
 
 def _discovery(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
@@ -121,20 +123,16 @@ def _resources(backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
     if isinstance(provider, WithheldReads):
         return []
     routes = ReadRoutes(provider, guard).routes()
-    conditions: Conditions | None = None
-    searching: SearchRoutes | None = None
     if isinstance(provider, SupportsSearch):
-        # The job store's name is the same in every process, and nobody outside is ever told it.
-        conditions = Conditions(provider, provider, secret=backends.job_store.identity)
-        searching = SearchRoutes(provider, guard)
-        routes += searching.routes()
+        routes += SearchRoutes(provider, guard).routes()
     if isinstance(provider, SupportsWrites):
-        bundles = BundleRoutes(
-            provider, provider, guard, conditions=conditions, searching=searching
-        )
-        routes += [*WriteRoutes(provider, guard, conditions).routes(), *bundles.routes()]
-        if conditions is not None:
-            routes += ConditionalRoutes(provider, guard, conditions).routes()
+        # The job store's identity is the same in every process, and never leaves the server.
+        conditions = Conditions(provider, secret=backends.job_store.identity)
+        changes = Changes(provider, conditions)
+        routes += WriteRoutes(changes, guard).routes()
+        routes += BundleRoutes(Bundles(provider, changes, conditions), guard).routes()
+        if isinstance(provider, SupportsSearch):
+            routes += ConditionalRoutes(changes, guard).routes()
     if isinstance(provider, SupportsHistory):
         routes += HistoryRoutes(provider, guard).routes()
     return routes

@@ -1,4 +1,4 @@
-"""Who is asking, in which FHIR version, and whether the request may come in at all."""
+"""Admission of requests: tenant, FHIR version, base URL and acceptable formats."""
 
 import re
 from typing import Final
@@ -15,25 +15,23 @@ from helios_core.interactions.callers import Caller
 
 TENANT: Final = re.compile(TENANT_PATTERN)
 HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
-
-
 JSON_TYPES: Final = READABLE | {
     *("application/*", "*/*", "text/json", "application/json+fhir"),
     *("application/fhir+ndjson", "application/ndjson"),
 }
-"""What Accept may say; clients that ask for their output format everywhere mean no harm."""
+"""Media types of Accept that JSON satisfies; some clients send their output format everywhere."""
 FORMATS: Final = frozenset({"json", "text/json", *READABLE})
-"""Values of `_format` that ask for what is sent anyway."""
+"""Values of `_format` that mean JSON."""
 
 
 class NotAcceptable(HTTPException):
-    """The client wants no form of answer that exists."""
+    """The client accepts no format that the response exists in."""
 
     status_code = 406
 
 
 class Guard:
-    """Admits requests, one set of rules for every door."""
+    """Admits requests, by the same rules for every route."""
 
     def __init__(
         self, *, base_url: str | None, default_tenant: str, default_version: FHIRVersion
@@ -44,7 +42,7 @@ class Guard:
 
     def admit(self, request: HTTPRequest, *, in_any_form: bool = False) -> Caller:
         """
-        Give the caller of a request whose answer is JSON, or may be anything at all.
+        Return the caller of a request; unless `in_any_form`, the response will be JSON.
 
         Raises:
             InvalidRequest: The tenant, the host or the FHIR version is malformed.
@@ -62,7 +60,7 @@ class Guard:
 
     def tenant(self, request: HTTPRequest) -> str:
         """
-        Give the tenant a request is about.
+        Return the tenant that a request is about.
 
         Raises:
             InvalidRequest: X-Tenant-ID is malformed or sent twice.
@@ -77,27 +75,27 @@ class Guard:
 
     def base(self, request: HTTPRequest) -> str:
         """
-        Give the public base URL: the configured one, else the one the client used.
+        Return the public base URL: the configured one, else the one that the client used.
 
         Raises:
-            InvalidRequest: The Host header is missing or malformed.
+            InvalidRequest: The Host header is missing, malformed or sent twice.
         """
-        if self._base_url is not None:
+        hosts = request.headers.getall("host", [])
+        if self._base_url is not None and len(hosts) <= 1:
             return self._base_url
-        host = request.headers.get("host", "")
-        if not HOST.fullmatch(host):
-            raise InvalidRequest("The Host header is missing or is not a host with a port.")
-        return f"{request.scope['scheme']}://{host}"
+        if len(hosts) != 1 or not HOST.fullmatch(hosts[0]):
+            raise InvalidRequest("There is not one Host header with a host and perhaps a port.")
+        return f"{request.scope['scheme']}://{hosts[0]}"
 
     def _check_accept(self, request: HTTPRequest) -> None:
-        wanted = dict(query_pairs(request)).get("_format")
-        if wanted is not None:
-            if wanted.partition(";")[0].strip().replace(" ", "+") not in FORMATS:
-                raise NotAcceptable("_format asks for a format that is not served; ask for json.")
+        format_ = dict(query_pairs(request)).get("_format")
+        if format_ is not None:
+            if format_.partition(";")[0].strip().replace(" ", "+") not in FORMATS:
+                raise NotAcceptable("_format names an unsupported format; request json.")
             return
         accepted = parse_accept(request.headers.getall("accept", []))
         if accepted and not any(c.quality > 0 and c.name in JSON_TYPES for c in accepted):
-            raise NotAcceptable(f"Accept leaves out JSON; this server answers in {FHIR_JSON}.")
+            raise NotAcceptable(f"Accept leaves out JSON; this server responds with {FHIR_JSON}.")
 
     def _named_version(self, request: HTTPRequest) -> FHIRVersion | None:
         headers = (
@@ -112,7 +110,7 @@ class Guard:
         ]
         if len(set(versions)) > 1:
             raise InvalidRequest(
-                "Accept and Content-Type name different FHIR versions; nothing is converted here, "
-                "so name one."
+                "Accept and Content-Type name different FHIR versions; this server does not "
+                "convert resources, so name one version."
             )
         return versions[0] if versions else None

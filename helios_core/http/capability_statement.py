@@ -1,4 +1,4 @@
-"""The CapabilityStatement: what is offered, told from the powers of the backends."""
+"""The CapabilityStatement, derived from the powers of the data provider."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.instants import format_instant
 from helios_core.fhir.search import SupportedParameter, supported_parameters
+from helios_core.interactions.callers import Interaction
 from helios_core.storage.data_provider import (
     DataProvider,
     SupportsHistory,
@@ -22,13 +23,13 @@ from helios_core.storage.data_provider import (
 from helios_core.storage.transformed_reads import WithheldReads
 
 EXPORTS: Final = {"Patient": "patient-export", "Group": "group-export"}
-"""The types on which an export can be started, and the definitions of those operations."""
+"""The types that an export can be started on, and the definitions of those operations."""
 CONDITIONAL: Final = {
     "conditionalCreate": True,
     "conditionalUpdate": True,
     "conditionalDelete": "single",
 }
-"""What a store that can be searched and written to can do with every type."""
+"""The elements of every type in a provider that supports both searches and writes."""
 
 
 def capability_statement(
@@ -39,7 +40,7 @@ def capability_statement(
     guide: Guide | None,
     date: datetime,
 ) -> bytes:
-    """Give the CapabilityStatement of one FHIR version as JSON; no guide means no exports."""
+    """Return the CapabilityStatement of a FHIR version as JSON; no guide means no exports."""
     statement = {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -59,7 +60,7 @@ def capability_statement(
 def _rest(
     provider: DataProvider, fhir_version: FHIRVersion, *, guide: Guide | None
 ) -> dict[str, Any]:
-    interactions = [{"code": code} for code in _interactions(provider)]
+    interactions = [{"code": interaction.value} for interaction in _type_interactions(provider)]
     searches = search_capabilities(fhir_version) if isinstance(provider, SupportsSearch) else {}
     rest: dict[str, Any] = {
         "mode": "server",
@@ -69,22 +70,23 @@ def _rest(
         ],
     }
     if isinstance(provider, SupportsWrites):
-        rest["interaction"] = [{"code": "transaction"}, {"code": "batch"}]
+        system = (Interaction.TRANSACTION, Interaction.BATCH)
+        rest["interaction"] = [{"code": interaction.value} for interaction in system]
     if guide:
         rest["operation"] = [_operation(guide, "export")]
     return rest
 
 
-def _interactions(provider: DataProvider) -> Iterator[str]:
-    """Give the codes of what can be done with every type."""
+def _type_interactions(provider: DataProvider) -> Iterator[Interaction]:
+    """Yield the interactions that every type has."""
     if not isinstance(provider, WithheldReads):
-        yield "read"
+        yield Interaction.READ
     if isinstance(provider, SupportsHistory):
-        yield from ("vread", "history-instance")
+        yield from (Interaction.VREAD, Interaction.HISTORY_INSTANCE)
     if isinstance(provider, SupportsWrites):
-        yield from ("create", "update", "delete")
+        yield from (Interaction.CREATE, Interaction.UPDATE, Interaction.DELETE)
     if isinstance(provider, SupportsSearch):
-        yield "search-type"
+        yield Interaction.SEARCH_TYPE
 
 
 def _resource(
@@ -111,36 +113,45 @@ def _operation(guide: Guide, definition: str) -> dict[str, str]:
 @cache
 def search_capabilities(version: FHIRVersion) -> Mapping[str, dict[str, Any]]:
     """
-    Give by type the elements of `CapabilityStatement.rest.resource` that are about searches.
+    Return the elements of `CapabilityStatement.rest.resource` about searches, by resource type.
 
-    Whatever is listed works in `_typeFilter` too, so that nothing has to be marked as not
+    All listed parameters also work in `_typeFilter`, so that none has to be marked as not
     supported there (Bulk Data 3.0.0, operation-not-supported). The first call compiles all types.
     """
     types = sorted(load_definitions(version).types)
-    found = {name: supported_parameters(version, name) for name in types}
-    pointing = defaultdict[str, list[str]](list)
+    parameters = {name: supported_parameters(version, name) for name in types}
+    reverse_includes = defaultdict[str, list[str]](list)
     for name in types:
-        for each in found[name]:
-            for target in each.chains_to:
-                pointing[target].append(f"{name}:{each.code}")
-    return {name: _told(version, name, found[name], pointing[name]) for name in types}
+        for parameter in parameters[name]:
+            for target in parameter.chains_to:
+                reverse_includes[target].append(f"{name}:{parameter.code}")
+    return {
+        name: _search_elements(version, name, parameters[name], reverse_includes[name])
+        for name in types
+    }
 
 
-def _told(
+def _search_elements(
     version: FHIRVersion,
     resource_type: str,
-    found: Sequence[SupportedParameter],
-    pointing: list[str],
+    parameters: Sequence[SupportedParameter],
+    reverse_includes: list[str],
 ) -> dict[str, Any]:
     # Of several definitions of one code the first counts, as it does for searching.
     published = reversed(load_definitions(version).search_parameters(resource_type))
-    definitions = {each.code: each.url for each in published}
-    told = {
+    definitions = {definition.code: definition.url for definition in published}
+    elements = {
         "searchParam": [
-            {"name": each.code, "definition": definitions[each.code], "type": each.type}
-            for each in found
+            {
+                "name": parameter.code,
+                "definition": definitions[parameter.code],
+                "type": parameter.type,
+            }
+            for parameter in parameters
         ],
-        "searchInclude": [f"{resource_type}:{each.code}" for each in found if each.chains_to],
-        "searchRevInclude": pointing,
+        "searchInclude": [
+            f"{resource_type}:{parameter.code}" for parameter in parameters if parameter.chains_to
+        ],
+        "searchRevInclude": reverse_includes,
     }
-    return {name: values for name, values in told.items() if values}
+    return {name: values for name, values in elements.items() if values}

@@ -1,4 +1,4 @@
-"""The doors that say what the server can do and how it is."""
+"""Routes that describe the server and report its health."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -20,14 +20,14 @@ from helios_core.http.responses import resource_response
 from helios_core.storage.backends import Backends
 from helios_core.storage.keys import ResourceKey
 
-NOBODY: Final = "readiness"
-"""An id that nothing has: a backend that can say so is there."""
-PATIENCE_SECONDS: Final = 5
-"""How long all backends together may take to answer."""
+UNUSED_ID: Final = "readiness"
+"""An id that nothing has; a backend that reports so is available."""
+TIMEOUT_SECONDS: Final = 5
+"""How long all backends together may take to respond."""
 
 
 class DiscoveryRoutes:
-    """Describes the server and tells whether it is ready."""
+    """Describes the server and reports whether it is ready."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class DiscoveryRoutes:
         self._date = datetime.now(UTC)
 
     def routes(self) -> list[HTTPRouteHandler]:
-        """Give the doors of description and of health."""
+        """Return the routes of description and of health."""
         return [
             route("/metadata", http_method=READ, status_code=200)(self.metadata),
             route("/openapi.json", http_method=READ, status_code=200)(self.openapi),
@@ -56,7 +56,7 @@ class DiscoveryRoutes:
         ]
 
     async def metadata(self, request: HTTPRequest) -> Response[bytes]:
-        """Give the CapabilityStatement of the FHIR version the client asks about."""
+        """Return the CapabilityStatement of the requested FHIR version."""
         caller = self._guard.admit(request)
         query_parameters(request, ("mode",))
         # The first statement of a version compiles every search parameter there is.
@@ -71,7 +71,7 @@ class DiscoveryRoutes:
         return resource_response(caller, statement)
 
     async def openapi(self, request: HTTPRequest) -> Response[bytes]:
-        """Give the OpenAPI document of the exports and searches."""
+        """Return the OpenAPI document of the exports and searches."""
         caller = self._guard.admit(request)
         query_parameters(request)
         document = openapi_document(
@@ -80,36 +80,36 @@ class DiscoveryRoutes:
         return Response(document, media_type="application/json")
 
     async def alive(self) -> dict[str, str]:
-        """Say that the process answers; no backend is asked."""
+        """Report that the process responds, whatever its backends do."""
         return {"status": "ok"}
 
     async def ready(self) -> dict[str, Any] | Response[bytes]:
         """
-        Say that every backend answers and every health check of a plugin passes.
+        Report that every backend responds and every health check of a plugin passes.
 
         Raises:
-            BackendUnavailable: A backend does not, or not in time.
+            BackendUnavailable: A backend does not respond, or not within `TIMEOUT_SECONDS`.
         """
-        failing, _ = await asyncio.gather(self._checks.failing(), self._ask_in_time())
+        failing, _ = await asyncio.gather(self._checks.failing(), self._query_in_time())
         if failing:
             text = f"These health checks fail: {', '.join(failing)}. The reasons are in the log."
             return outcome_response(503, BackendUnavailable.code, text)
         return {"status": "ok", **({"checks": names} if (names := self._checks.names) else {})}
 
-    async def _ask_in_time(self) -> None:
+    async def _query_in_time(self) -> None:
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                await self._ask_all()
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await self._query_all()
         except TimeoutError as error:
             raise BackendUnavailable(
-                f"The backends did not all answer within {PATIENCE_SECONDS} seconds."
+                f"Not all backends responded within {TIMEOUT_SECONDS} seconds."
             ) from error
         except BackendError as error:
-            raise BackendUnavailable(f"A backend does not answer: {error}") from error
+            raise BackendUnavailable(f"A backend does not respond: {error}") from error
 
-    async def _ask_all(self) -> None:
-        nobody = ResourceKey(self._tenant, self._fhir_version, "Patient", NOBODY)
-        await self._backends.data_provider.get(nobody)
-        await self._backends.job_store.exists(self._tenant, NOBODY)
+    async def _query_all(self) -> None:
+        key = ResourceKey(self._tenant, self._fhir_version, "Patient", UNUSED_ID)
+        await self._backends.data_provider.get(key)
+        await self._backends.job_store.exists(self._tenant, UNUSED_ID)
         async for _ in self._backends.output_store.jobs():
             break

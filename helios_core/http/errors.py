@@ -1,4 +1,4 @@
-"""Every error as an OperationOutcome, and the one table of HTTP statuses."""
+"""Errors as OperationOutcomes, with their HTTP statuses."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -18,6 +18,7 @@ from helios_core.errors import (
     JobNotFound,
     MultipleMatches,
     PartNotFound,
+    PatchFailed,
     RequestError,
     ResourceDeleted,
     ResourceExists,
@@ -38,12 +39,13 @@ STATUSES: Final[Mapping[type[HeliosError], int]] = {
     VersionConflict: 412,
     MultipleMatches: 412,
     ResourceExists: 409,
+    PatchFailed: 422,
     TooManyExports: 429,
     BodyTooLarge: 413,
     BackendError: 500,
     BackendUnavailable: 503,
 }
-"""The status of a class holds for its subclasses unless they have one of their own."""
+"""The status of a class applies to its subclasses unless they have one of their own."""
 
 RETRY_AFTER: Final[Mapping[int, int]] = {429: 10, 503: 5}
 """Seconds; always a number, because clients misread the date form."""
@@ -58,26 +60,26 @@ CODES: Final[Mapping[int, str]] = {
     431: "too-long",
     501: "not-supported",
 }
-"""The FHIR issue codes of what is refused before a resource or an export is concerned."""
+"""The FHIR issue codes of requests that are refused before an interaction begins."""
 
 HIDDEN: Final[Mapping[int, str]] = {
-    500: "The server failed to answer. The reason is in its log; asking again may not help.",
-    503: "The server cannot answer now. Ask again after the time given in Retry-After.",
+    500: "The server failed. The reason is in its log; repeating the request may not help.",
+    503: "The server is not available now. Repeat the request after the seconds in Retry-After.",
 }
-"""What a client reads where the true reason is the operator's business."""
+"""What a client reads if the reason concerns the operator alone."""
 
 log = structlog.stdlib.get_logger()
 
 
 def status_for(error: HeliosError) -> int:
-    """Give the HTTP status an error is answered with."""
+    """Return the HTTP status of an error."""
     return next(STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES)
 
 
 def outcome_response(
     status: int, code: str, diagnostics: str, *, headers: Mapping[str, str] | None = None
 ) -> Response[bytes]:
-    """Give an answer of one OperationOutcome with one issue, a JSON one whatever was asked for."""
+    """Return a response with an OperationOutcome of one issue, as JSON whatever was requested."""
     retry = {"Retry-After": str(RETRY_AFTER[status])} if status in RETRY_AFTER else {}
     return Response(
         outcome_line(severity_for(status), code, diagnostics),
@@ -88,27 +90,27 @@ def outcome_response(
 
 
 def exception_handlers() -> ExceptionHandlersMap:
-    """Give what turns every exception into an OperationOutcome."""
-    return {HeliosError: _ours, HTTPException: _refusal, Exception: _unexpected}
+    """Return the handlers that turn every exception into an OperationOutcome."""
+    return {HeliosError: _expected, HTTPException: _refusal, Exception: _unexpected}
 
 
 def outcome_for(error: HeliosError) -> bytes:
-    """Give the OperationOutcome of an error; of a fault of ours it tells no more than that."""
+    """Return the OperationOutcome of an error; it hides the reason of a fault of the server."""
     status = status_for(error)
     return outcome_line(severity_for(status), error.code, HIDDEN.get(status, str(error)))
 
 
 def severity_for(status: int) -> Severity:
-    """Give how bad a status is: fatal where asking again may not help."""
+    """Return the severity of a status: fatal if repeating the request may not help."""
     return "fatal" if status == HTTPStatus.INTERNAL_SERVER_ERROR else "error"
 
 
 def reason_phrase(status: int) -> str:
-    """Give the phrase that goes with a status."""
+    """Return the reason phrase of a status."""
     return HTTPStatus(status).phrase
 
 
-def _ours(_: Request[Any, Any, Any], error: HeliosError) -> Response[bytes]:
+def _expected(_: Request[Any, Any, Any], error: HeliosError) -> Response[bytes]:
     status = status_for(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request.failed", status=status, error=type(error).__name__, reason=str(error))
@@ -116,22 +118,22 @@ def _ours(_: Request[Any, Any, Any], error: HeliosError) -> Response[bytes]:
 
 
 def _refusal(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """Answer what Litestar or a guard refused, unknown addresses and methods among it."""
+    """Respond to what Litestar or a guard refused, such as an unknown path or method."""
     status = error.status_code
     allowed = (error.headers or {}).get("allow", "")
     text = {
-        404: "There is nothing at this address; what the server offers is listed under /metadata.",
-        405: f"{request.method} is not possible at this address; possible are: {allowed}.",
+        404: "There is nothing at this address; /metadata lists what the server offers.",
+        405: f"{request.method} is not supported at this address; supported: {allowed}.",
         413: "The request body is larger than this server accepts.",
     }.get(status, HIDDEN.get(status, error.detail))
     return outcome_response(status, CODES.get(status, "invalid"), text, headers=error.headers)
 
 
 def _unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer a defect; its message stays unlogged because it may quote a resource."""
+    """Respond to a defect; its message is not logged because it may quote a resource."""
     where = [
         f"{frame.filename}:{frame.lineno} {frame.name}"
         for frame in extract_tb(error.__traceback__)
     ]
-    log.error("request.broke", error=type(error).__name__, where=where)
+    log.error("request.crashed", error=type(error).__name__, where=where)
     return outcome_response(500, "exception", HIDDEN[500])

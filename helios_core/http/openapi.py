@@ -1,10 +1,12 @@
 """
-The doors of exports and searches as an OpenAPI document, from the tables that the doors use.
+The OpenAPI document of exports and searches (`GET /openapi.json`).
 
-Reading and changing single resources is FHIR's own REST, which the CapabilityStatement describes.
+It is built from the tables that the routes themselves use, for one FHIR version and one version of
+the guide. Reading and changing single resources is FHIR's REST API, which the CapabilityStatement
+describes. Why Litestar does not generate the document: docs/decisions, 24.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any, Final, TypeAlias
 
@@ -18,119 +20,46 @@ from helios_core.export.kickoff.definitions import (
 )
 from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
-from helios_core.fhir.media_types import FHIR_JSON
+from helios_core.fhir.media_types import FHIR_JSON, NDJSON
 from helios_core.fhir.search import supported_parameters
 from helios_core.http.bulk.manifest import Manifest
 from helios_core.http.errors import reason_phrase
-from helios_core.interactions.search import RESULT_PARAMETER_TEXTS
+from helios_core.http.requests import FORM
+from helios_core.interactions.search_parameters import RESULT_PARAMETER_TEXTS
 from helios_core.model.exports import Level
 from helios_core.storage.data_provider import DataProvider, SupportsSearch
 
-Schema: TypeAlias = dict[str, Any]
-
-REFERENCE: Final = "#/components/schemas/{name}"
-RETRIED: Final = (429, 503)
-"""The statuses that come with a Retry-After."""
-
-
-def schema_ref(name: str) -> Schema:
-    """Give a reference to a schema of the document."""
-    return {"$ref": REFERENCE.format(name=name)}
-
-
-def parameter_object(name: str, place: str, schema: Schema, *, required: bool = True) -> Schema:
-    """Give a parameter of an operation."""
-    return {"name": name, "in": place, "required": required, "schema": schema}
-
-
-def header_object(name: str, description: str, schema: Schema) -> Schema:
-    """Give the headers of an answer that has one."""
-    return {name: {"description": description, "required": True, "schema": schema}}
-
-
-def content_object(schema: Schema, *media_types: str) -> Schema:
-    """Give a body in any of some media types."""
-    return {"content": {media_type: {"schema": schema} for media_type in media_types}}
-
-
-def response_objects(good: Mapping[int, Schema], *bad: int) -> Schema:
-    """Give the answers of an operation; those that are bad are OperationOutcomes."""
-    told = {
-        str(status): {"description": reason_phrase(status), **answer}
-        for status, answer in good.items()
-    }
-    return told | {str(status): _refusal(status) for status in bad}
-
-
-def _refusal(status: int) -> Schema:
-    again = header_object("Retry-After", "Seconds to wait", SECONDS) if status in RETRIED else {}
-    answer = content_object(schema_ref("OperationOutcome"), FHIR_JSON)
-    return {
-        "description": reason_phrase(status),
-        **answer,
-        **({"headers": again} if again else {}),
-    }
-
-
-def _resource(name: str, **properties: Schema) -> Schema:
-    known = {"resourceType": {"const": name}, **properties}
-    return {"type": "object", "required": list(known), "properties": known}
-
-
-SECONDS: Final[Schema] = {"type": "integer", "minimum": 1}
-_ISSUE: Final[Schema] = {
-    "type": "object",
-    "required": ["severity", "code", "diagnostics"],
-    "properties": {name: {"type": "string"} for name in ("severity", "code", "diagnostics")},
-}
-SCHEMAS: Final[Schema] = {
-    **msgspec.json.schema_components([Manifest], ref_template=REFERENCE)[1],
-    "OperationOutcome": _resource(
-        "OperationOutcome", issue={"type": "array", "items": _ISSUE, "minItems": 1}
-    ),
-    "Parameters": _resource(
-        "Parameters", parameter={"type": "array", "items": {"type": "object"}}
-    ),
-    "Bundle": _resource("Bundle", type={"type": "string"}),
-}
-"""The manifest's is made of the class that is sent."""
-
-TENANT: Final = parameter_object(
-    "X-Tenant-ID", "header", {"type": "string", "pattern": TENANT_PATTERN}, required=False
-) | {"description": "Whose data; the server's default tenant where it is left out."}
-JOB: Final = parameter_object("job_id", "path", {"type": "string"})
-PROGRESS: Final = {
-    **header_object("Retry-After", "Seconds to wait before the next poll", SECONDS),
-    **header_object("X-Progress", "How far it is", {"type": "string"}),
-}
-ETAG: Final = header_object("ETag", "A strong validator", {"type": "string"})
-NDJSON_FILE: Final = content_object({"type": "string"}, "application/fhir+ndjson")
-
+JSONObject: TypeAlias = dict[str, Any]
+"""An object of the document, by its names in the OpenAPI specification 3.1."""
 
 DESCRIPTION: Final = (
     "FHIR Bulk Data Export and search. Reading and changing single resources is FHIR's REST API, "
     "which the CapabilityStatement under /metadata describes, as it does the search parameters of "
     "every type. Every error is an OperationOutcome."
 )
-
-
-TYPE: Final = "ResourceType"
-
-
-PREFERENCES: Final = (
-    "^respond-async(, (handling=strict|handling=lenient|separate-export-status))*$"
-)
+JSON: Final = "application/json"
+RESOURCE_TYPE: Final = "ResourceType"
+"""The schema of the names of the resource types."""
+TEXT: Final[JSONObject] = {"type": "string"}
+POSITIVE: Final[JSONObject] = {"type": "integer", "minimum": 1}
+PREFER: Final = "^respond-async(, (handling=strict|handling=lenient|separate-export-status))*$"
+EXPORTS: Final = {
+    Level.SYSTEM: ("/$export", "Export all data"),
+    Level.PATIENT: ("/Patient/$export", "Export the compartments of all patients"),
+    Level.GROUP: ("/Group/{resource_id}/$export", "Export the compartments of a group's patients"),
+}
+"""The path and the summary of the kick-off at every level."""
 
 
 def openapi_document(
     provider: DataProvider, fhir_version: FHIRVersion, *, base: str, guide: Guide | None
 ) -> bytes:
-    """Give the document for one FHIR version as JSON; no guide means no exports."""
-    paths = dict(_discovery())
+    """Return the document for one FHIR version as JSON; without a guide it has no exports."""
+    paths = _discovery_paths()
     if guide is not None:
-        paths |= _exports(guide)
+        paths |= _export_paths(guide)
     if isinstance(provider, SupportsSearch):
-        paths |= _searches(fhir_version)
+        paths |= _search_paths(fhir_version)
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -142,116 +71,190 @@ def openapi_document(
             },
             "servers": [{"url": base}],
             "paths": paths,
-            "components": {"schemas": SCHEMAS | dict(_schemas(fhir_version, guide))},
+            "components": {"schemas": _schemas(fhir_version, guide)},
         }
     )
 
 
-def _schemas(fhir_version: FHIRVersion, guide: Guide | None) -> Iterator[tuple[str, Schema]]:
-    """Give the schemas that depend on versions."""
-    yield TYPE, {"type": "string", "enum": sorted(load_definitions(fhir_version).types)}
-    if guide is not None and "POST" in guide.kick_off_methods:
-        for level in Level:
-            yield _body_name(level), _parameters(_asked_at(level, "POST", guide))
-
-
-def _body_name(level: Level) -> str:
-    return f"{level.capitalize()}Export"
-
-
-def _discovery() -> Iterator[tuple[str, Schema]]:
-    statement = content_object({"type": "object"}, FHIR_JSON)
-    told = content_object({"type": "object"}, "application/json")
-    doors = {
-        "/metadata": ("The CapabilityStatement", {200: statement}, (400, 406)),
-        "/openapi.json": ("This document", {200: told}, (400, 406)),
-        "/health": ("Whether every backend answers", {200: told}, (503,)),
-        "/_readiness": ("Whether every backend answers", {200: told}, (503,)),
-        "/_liveness": ("Whether the process answers", {200: told}, ()),
+def _discovery_paths() -> JSONObject:
+    statement = {200: _content({"type": "object"}, FHIR_JSON)}
+    status = {200: _content({"type": "object"}, JSON)}
+    operations = {
+        "/metadata": ("The CapabilityStatement", statement, (400, 406)),
+        "/openapi.json": ("This document", status, (400, 406)),
+        "/health": ("Whether every backend responds", status, (503,)),
+        "/_readiness": ("Whether every backend responds", status, (503,)),
+        "/_liveness": ("Whether the process responds", status, ()),
     }
-    for path, (summary, good, bad) in doors.items():
-        yield path, {"get": {"summary": summary, "responses": response_objects(good, *bad)}}
-
-
-def _exports(guide: Guide) -> dict[str, Schema]:
-    doors = {
-        "/$export": (Level.SYSTEM, "Export everything"),
-        "/Patient/$export": (Level.PATIENT, "Export the compartments of all patients"),
-        "/Group/{resource_id}/$export": (
-            Level.GROUP,
-            "Export the compartments of a group's patients",
-        ),
+    return {
+        path: {"get": {"summary": summary, "responses": _responses(success, *errors)}}
+        for path, (summary, success, errors) in operations.items()
     }
-    paths: dict[str, Schema] = {
+
+
+def _export_paths(guide: Guide) -> JSONObject:
+    paths: JSONObject = {
         path: {
-            method.lower(): _kick_off(guide, level, method) | {"summary": summary}
+            method.lower(): {"summary": summary, **_kick_off(level, method, guide)}
             for method in guide.kick_off_methods
         }
-        for path, (level, summary) in doors.items()
+        for level, (path, summary) in EXPORTS.items()
     }
     paths["/export-status/{job_id}"] = {"get": _poll(), "delete": _end()}
     paths["/export-file/{job_id}/{name}"] = {"get": _download()}
     return paths
 
 
-def _asked_at(level: Level, method: str, guide: Guide) -> list[ParameterDefinition]:
-    return [
-        each
-        for each in kickoff_parameters(guide)
-        if method in each.methods and (each.system or level is not Level.SYSTEM)
-    ]
-
-
-def _kick_off(guide: Guide, level: Level, method: str) -> Schema:
-    place = header_object("Content-Location", "Where to ask for the status", {"type": "string"})
-    group = [parameter_object("resource_id", "path", {"type": "string"})]
-    query = _asked_at(level, method, guide) if method == "GET" else []
-    operation: Schema = {
-        "parameters": [
-            TENANT,
-            parameter_object("Prefer", "header", {"type": "string", "pattern": PREFERENCES}),
-            *(group if level is Level.GROUP else ()),
-            *map(_in_query, query),
-        ],
-        "responses": response_objects(
+def _kick_off(level: Level, method: str, guide: Guide) -> JSONObject:
+    location = _header("Content-Location", "The URL of the export's status")
+    prefer = _parameter("Prefer", "header", {"type": "string", "pattern": PREFER})
+    operation: JSONObject = {
+        "parameters": [TENANT, prefer],
+        "responses": _responses(
             {
-                200: content_object(schema_ref("Parameters"), FHIR_JSON)
-                | {"description": "A dry run"},
-                202: {"description": "The export has begun", "headers": place},
+                200: {"description": "A dry run", **_content(_ref("Parameters"), FHIR_JSON)},
+                202: {"description": "The export is started", "headers": location},
             },
             *(400, 404, 406, 413, 415, 429, 500, 503),
         ),
     }
-    if method == "POST":
-        body = content_object(schema_ref(_body_name(level)), FHIR_JSON, "application/json")
+    if level is Level.GROUP:
+        operation["parameters"].append(_parameter("resource_id", "path"))
+    if method == "GET":
+        operation["parameters"] += map(_query_parameter, _parameters_of(level, method, guide))
+    else:
+        body = _content(_ref(_body_name(level)), FHIR_JSON, JSON)
         operation["requestBody"] = {"required": True, **body}
     return operation
 
 
-def _in_query(asked: ParameterDefinition) -> Schema:
-    text = _text(asked)
-    schema = {"type": "array", "items": text} if asked.repeats else text
-    example = [asked.example] if asked.repeats else asked.example
-    told = parameter_object(asked.name, "query", schema, required=False)
-    return told | {"description": asked.meaning, "example": example}
+def _parameters_of(level: Level, method: str, guide: Guide) -> list[ParameterDefinition]:
+    return [
+        definition
+        for definition in kickoff_parameters(guide)
+        if method in definition.methods and (definition.system or level is not Level.SYSTEM)
+    ]
 
 
-def _text(asked: ParameterDefinition) -> Schema:
-    """Give the schema of a value as a text."""
-    if asked.name == "_type":
-        return schema_ref(TYPE)
-    if asked.choices:
-        return {"type": "string", "enum": asked.choices}
-    if asked.value is ValueKind.INSTANT:
-        return {"type": "string", "format": "date-time"}
-    if asked.value is ValueKind.NUMBER:
-        return {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"}
-    return {"type": "string"}
+def _query_parameter(definition: ParameterDefinition) -> JSONObject:
+    schema, example = _text_schema(definition), definition.example
+    if definition.repeats:
+        schema = {"type": "array", "items": schema}
+    return {
+        **_parameter(definition.name, "query", schema, required=False),
+        "description": definition.meaning,
+        "example": [example] if definition.repeats else example,
+    }
 
 
-def _parameters(asked: list[ParameterDefinition]) -> Schema:
-    """Give the schema of a Parameters resource with entries for what can be asked for."""
-    entries = [_entry(each, kind) for each in asked for kind in each.value.kinds]
+def _poll() -> JSONObject:
+    manifest = _content(_ref("Manifest"), JSON)
+    expires = _header("Expires", "When the files may be removed")
+    progress = {
+        **_header("Retry-After", "Seconds until the next poll", POSITIVE),
+        **_header("X-Progress", "The progress of the export"),
+    }
+    running = "The export is running; if there is a body, it is a page of a partial manifest"
+    return {
+        "summary": "The progress of an export, then its manifest",
+        "parameters": [TENANT, JOB_ID, _parameter("page", "query", POSITIVE, required=False)],
+        "responses": _responses(
+            {
+                200: {"description": "The export is complete", "headers": expires, **manifest},
+                202: {"description": running, "headers": progress, **manifest},
+            },
+            *(400, 404, 406, 429, 500, 503),
+        ),
+    }
+
+
+def _end() -> JSONObject:
+    ended = {202: {"description": "The export is ended"}}
+    return {
+        "summary": "End an export and remove its files",
+        "parameters": [TENANT, JOB_ID],
+        "responses": _responses(ended, 400, 404, 406, 500, 503),
+    }
+
+
+def _download() -> JSONObject:
+    file = {"headers": _header("ETag", "A strong validator"), **_content(TEXT, NDJSON)}
+    conditions = [
+        _parameter(name, "header", required=False)
+        for name in ("Range", "If-Range", "If-None-Match")
+    ]
+    return {
+        "summary": "Download a file",
+        "parameters": [TENANT, JOB_ID, _parameter("name", "path"), *conditions],
+        "responses": _responses(
+            {
+                200: {"description": "The file", **file},
+                206: {"description": "A range of the file", **file},
+                304: {"description": "If-None-Match names the file"},
+            },
+            *(400, 404, 416, 500, 503),
+        ),
+    }
+
+
+def _search_paths(fhir_version: FHIRVersion) -> JSONObject:
+    resource_type = _parameter("resource_type", "path", _ref(RESOURCE_TYPE))
+    parameters = _search_parameters(fhir_version)
+    form = {
+        "type": "object",
+        "properties": dict.fromkeys(parameters, TEXT),
+        "additionalProperties": TEXT,
+    }
+    query = [
+        {**_parameter(name, "query", required=False), "description": text}
+        for name, text in parameters.items()
+    ]
+    bundle = {200: _content(_ref("Bundle"), FHIR_JSON)}
+    search: JSONObject = {
+        "summary": "Search resources of a type, in pages",
+        "responses": _responses(bundle, 400, 404, 406, 413, 415, 500, 503),
+    }
+    by_query = search | {"parameters": [TENANT, resource_type, *query]}
+    by_form = search | {
+        "parameters": [TENANT, resource_type],
+        "requestBody": {"required": True, **_content(form, FORM)},
+    }
+    return {
+        "/{resource_type}": {"get": by_query},
+        "/{resource_type}/_search": {"post": by_form},
+    }
+
+
+def _search_parameters(fhir_version: FHIRVersion) -> dict[str, str]:
+    """Return what describes each search parameter of every type and each result parameter."""
+    parameters = {
+        parameter.code: f"A search parameter of every type ({parameter.type})."
+        for parameter in supported_parameters(fhir_version, "Basic")
+        if parameter.code.startswith("_")
+    }
+    return {**parameters, **RESULT_PARAMETER_TEXTS}
+
+
+def _schemas(fhir_version: FHIRVersion, guide: Guide | None) -> JSONObject:
+    types = sorted(load_definitions(fhir_version).types)
+    schemas = {**SCHEMAS, RESOURCE_TYPE: {"type": "string", "enum": types}}
+    if guide is not None and "POST" in guide.kick_off_methods:
+        for level in Level:
+            schemas[_body_name(level)] = _body_schema(_parameters_of(level, "POST", guide))
+    return schemas
+
+
+def _body_name(level: Level) -> str:
+    return f"{level.capitalize()}Export"
+
+
+def _body_schema(definitions: Iterable[ParameterDefinition]) -> JSONObject:
+    """Return the schema of a Parameters resource that may have these parameters."""
+    entries = [
+        _body_entry(definition, kind)
+        for definition in definitions
+        for kind in definition.value.kinds
+    ]
     example = [
         {"name": "_type", "valueString": "Patient"},
         {"name": "_since", "valueInstant": "2020-01-02T03:04:05Z"},
@@ -267,112 +270,109 @@ def _parameters(asked: list[ParameterDefinition]) -> Schema:
     }
 
 
-def _entry(asked: ParameterDefinition, kind: str) -> Schema:
+def _body_entry(definition: ParameterDefinition, kind: str) -> JSONObject:
+    """Return the schema of a parameter with one kind of value, such as `valueString`."""
     return {
         "type": "object",
-        "description": asked.meaning,
+        "description": definition.meaning,
         "required": ["name", kind],
-        "properties": {"name": {"const": asked.name}, kind: _value(asked, kind)},
+        "properties": {"name": {"const": definition.name}, kind: _value_schema(definition, kind)},
         "additionalProperties": False,
     }
 
 
-def _value(asked: ParameterDefinition, kind: str) -> Schema:
-    """Give the schema of a value in one of the kinds it may have."""
-    text = _text(asked)
-    within = {"valueReference": "reference", "valueCoding": "code"}.get(kind)
-    if within is not None:
-        return {"type": "object", "required": [within], "properties": {within: text}}
+def _value_schema(definition: ParameterDefinition, kind: str) -> JSONObject:
+    text = _text_schema(definition)
+    member = {"valueReference": "reference", "valueCoding": "code"}.get(kind)
+    if member is not None:
+        return {"type": "object", "required": [member], "properties": {member: text}}
     if kind == "valueBoolean":
         return {"type": "boolean"}
-    if asked.value is ValueKind.NUMBER and kind != "valueString":
+    if definition.value is ValueKind.NUMBER and kind != "valueString":
         return {"type": "integer", "minimum": 1, "maximum": 10**18 - 1}
     return text
 
 
-def _poll() -> Schema:
-    manifest = content_object(schema_ref("Manifest"), "application/json")
-    number = parameter_object("page", "query", {"type": "integer", "minimum": 1}, required=False)
-    expires = header_object("Expires", "From when the files may be gone", {"type": "string"})
+def _text_schema(definition: ParameterDefinition) -> JSONObject:
+    """Return the schema of a value that is sent as text."""
+    if definition.name == "_type":
+        return _ref(RESOURCE_TYPE)
+    if definition.choices:
+        return {"type": "string", "enum": definition.choices}
+    if definition.value is ValueKind.INSTANT:
+        return {"type": "string", "format": "date-time"}
+    if definition.value is ValueKind.NUMBER:
+        return {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"}
+    return TEXT
+
+
+def _resource_schema(resource_type: str, **properties: JSONObject) -> JSONObject:
+    known = {"resourceType": {"const": resource_type}, **properties}
+    return {"type": "object", "required": list(known), "properties": known}
+
+
+# Objects of the OpenAPI specification, and what is made of them.
+
+
+def _ref(name: str) -> JSONObject:
+    return {"$ref": SCHEMA_REF.format(name=name)}
+
+
+def _parameter(
+    name: str, location: str, schema: JSONObject = TEXT, *, required: bool = True
+) -> JSONObject:
+    return {"name": name, "in": location, "required": required, "schema": schema}
+
+
+def _header(name: str, description: str, schema: JSONObject = TEXT) -> JSONObject:
+    return {name: {"description": description, "required": True, "schema": schema}}
+
+
+def _content(schema: JSONObject, *media_types: str) -> JSONObject:
+    return {"content": {media_type: {"schema": schema} for media_type in media_types}}
+
+
+def _responses(success: Mapping[int, JSONObject], *errors: int) -> JSONObject:
+    """Return the responses by status, each described by its reason phrase unless it says more."""
+    responses = {**success, **{status: _error(status) for status in (*errors, HEADERS_TOO_LARGE)}}
     return {
-        "summary": "How far an export is, then its manifest",
-        "parameters": [TENANT, JOB, number],
-        "responses": response_objects(
-            {
-                200: manifest | {"description": "It is complete", "headers": expires},
-                202: manifest
-                | {"description": "It runs; a manifest only of parts", "headers": PROGRESS},
-            },
-            *(400, 404, 406, 429, 500, 503),
-        ),
+        str(status): {"description": reason_phrase(status), **response}
+        for status, response in responses.items()
     }
 
 
-def _end() -> Schema:
-    return {
-        "summary": "End an export and remove its files",
-        "parameters": [TENANT, JOB],
-        "responses": response_objects(
-            {202: {"description": "It is ended"}}, 400, 404, 406, 500, 503
-        ),
-    }
+def _error(status: int) -> JSONObject:
+    outcome = _content(_ref("OperationOutcome"), FHIR_JSON)
+    if status not in RETRIED:
+        return outcome
+    return {**outcome, "headers": _header("Retry-After", "Seconds to wait", POSITIVE)}
 
 
-def _download() -> Schema:
-    conditions = ("Range", "If-Range", "If-None-Match")
-    optional = [
-        parameter_object(each, "header", {"type": "string"}, required=False) for each in conditions
-    ]
-    whole = NDJSON_FILE | {"headers": ETAG}
-    return {
-        "summary": "Download one file",
-        "parameters": [
-            TENANT,
-            JOB,
-            parameter_object("name", "path", {"type": "string"}),
-            *optional,
-        ],
-        "responses": response_objects(
-            {
-                200: whole | {"description": "All of it"},
-                206: whole | {"description": "A range of it"},
-                304: {"description": "It is what If-None-Match names"},
-            },
-            *(400, 404, 416, 500, 503),
-        ),
-    }
-
-
-def _searches(fhir_version: FHIRVersion) -> dict[str, Schema]:
-    named = parameter_object("resource_type", "path", schema_ref(TYPE))
-    asked = _asked(fhir_version)
-    form = {
-        "type": "object",
-        "properties": {name: {"type": "string"} for name in asked},
-        "additionalProperties": {"type": "string"},
-    }
-    bundle = {200: content_object(schema_ref("Bundle"), FHIR_JSON)}
-    responses = response_objects(bundle, 400, 404, 406, 413, 415, 500, 503)
-    common = {"responses": responses, "summary": "Search resources of a type, in pages"}
-    by_form = {"required": True, **content_object(form, "application/x-www-form-urlencoded")}
-    in_query = [
-        parameter_object(name, "query", {"type": "string"}, required=False)
-        | {"description": meaning}
-        for name, meaning in asked.items()
-    ]
-    return {
-        "/{resource_type}": {"get": {"parameters": [TENANT, named, *in_query], **common}},
-        "/{resource_type}/_search": {
-            "post": {"parameters": [TENANT, named], "requestBody": by_form, **common}
-        },
-    }
-
-
-def _asked(fhir_version: FHIRVersion) -> dict[str, str]:
-    """Give what can be asked of every type: those of any type, and what shapes the answer."""
-    everywhere = {
-        each.code: f"A search parameter of every type ({each.type})."
-        for each in supported_parameters(fhir_version, "Basic")
-        if each.code.startswith("_")
-    }
-    return {**everywhere, **RESULT_PARAMETER_TEXTS}
+SCHEMA_REF: Final = "#/components/schemas/{name}"
+HEADERS_TOO_LARGE: Final = 431
+"""Any operation may respond with it."""
+RETRIED: Final = (429, 503)
+"""The errors that come with a Retry-After."""
+TENANT: Final = {
+    **_parameter(
+        "X-Tenant-ID", "header", {"type": "string", "pattern": TENANT_PATTERN}, required=False
+    ),
+    "description": "The tenant; without it, the server's default tenant.",
+}
+JOB_ID: Final = _parameter("job_id", "path")
+ISSUE: Final[JSONObject] = {
+    "type": "object",
+    "required": ["severity", "code", "diagnostics"],
+    "properties": dict.fromkeys(("severity", "code", "diagnostics"), TEXT),
+}
+SCHEMAS: Final[JSONObject] = {
+    **msgspec.json.schema_components([Manifest], ref_template=SCHEMA_REF)[1],
+    "OperationOutcome": _resource_schema(
+        "OperationOutcome", issue={"type": "array", "items": ISSUE, "minItems": 1}
+    ),
+    "Parameters": _resource_schema(
+        "Parameters", parameter={"type": "array", "items": {"type": "object"}}
+    ),
+    "Bundle": _resource_schema("Bundle", type=TEXT),
+}
+"""The schemas that do not depend on versions; the manifest's is of the class that is sent."""

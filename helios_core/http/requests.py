@@ -1,39 +1,48 @@
-"""TODO."""
+"""Parts of a request: its query, its body, and the resource type in its path."""
 
 from collections.abc import Collection
 from typing import Any, Final, TypeAlias
 
 from litestar import Request
+from litestar.connection import ASGIConnection
 from litestar.enums import HttpMethod
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.handlers import BaseRouteHandler
 
 from helios_core.errors import BodyTooLarge, UnsupportedParameter
 from helios_core.fhir.media_types import FHIR_JSON
 from helios_core.fhir.preferences import PRESENTATION_PARAMETERS, Handling, parse_preferences
 from helios_core.http.negotiation import AcceptItem, parse_accept
-from helios_core.interactions.callers import Caller, parse_pairs, require_type
+from helios_core.interactions.callers import Caller, require_type
+from helios_core.interactions.parameters import parse_pairs
 
 HTTPRequest: TypeAlias = Request[Any, Any, Any]
 
 READ: Final = (HttpMethod.GET, HttpMethod.HEAD)
-"""The methods of a door that only shows something."""
-
-
+"""The methods of a route that only reads."""
 READABLE: Final = frozenset({"application/fhir+json", "application/json"})
-"""The media types of the bodies that are read."""
-
-
+"""The media types of JSON bodies."""
 FORM: Final = "application/x-www-form-urlencoded"
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 """Names and values of all headers of a request; proxies usually allow 8 to 64 KiB."""
 
 
+MAX_VALUES: Final = 500_000
+"""Objects, arrays and members of a JSON body, approximately; 16 MB of real resources have less."""
+
+
 class UnsupportedMediaType(HTTPException):
-    """The body is in a form that is not read."""
+    """The body has an unsupported media type or encoding."""
 
     status_code = 415
+
+
+class RequestIncomplete(HTTPException):
+    """The client disconnected before its body was complete; nobody reads the response."""
+
+    status_code = 400
 
 
 class HeadersTooLarge(HTTPException):
@@ -42,22 +51,27 @@ class HeadersTooLarge(HTTPException):
     status_code = 431
 
 
-def require_small_headers(request: HTTPRequest) -> None:
+def require_small_headers(
+    connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
+) -> None:
     """
     Raise HeadersTooLarge if the headers are so large that parsing them would take long.
 
-    uvicorn does not limit them. Parsing takes up to a second per megabyte, and blocks the process.
+    The server's own limit is larger. Parsing takes up to a second per megabyte, and blocks the
+    process.
+    A guard of Litestar, which no route can replace.
     """
-    if sum(len(name) + len(value) for name, value in request.scope["headers"]) > MAX_HEADER_BYTES:
+    headers = connection.scope["headers"]
+    if sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"The headers are larger than {MAX_HEADER_BYTES} bytes together.")
 
 
 def query_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
     """
-    Give the decoded pairs of the query string, in order, repeats and empty values kept.
+    Return the decoded pairs of the query string, in order, repeats and empty values kept.
 
     Raises:
-        InvalidRequest: The query does not decode to UTF-8.
+        InvalidRequest: The query does not decode to UTF-8, or has too many parameters.
     """
     return _pairs(request.scope["query_string"], "The query string")
 
@@ -67,55 +81,73 @@ def _pairs(encoded: bytes, what: str) -> list[tuple[str, str]]:
 
 
 def request_url(request: HTTPRequest, base: str) -> str:
-    """Give the absolute URL of a request, its path and query exactly as they were sent."""
+    """Return the absolute URL of a request, its path and query exactly as they were sent."""
     path = request.scope["raw_path"].decode("latin-1")
     query = request.scope["query_string"].decode("latin-1")
     return f"{base}{path}?{query}" if query else f"{base}{path}"
 
 
-async def json_body(request: HTTPRequest) -> bytes:
+def check_value_count(body: bytes) -> None:
     """
-    Give the body of a request that carries JSON.
+    Refuse JSON with so many values that decoding it would take too much memory and time.
+
+    Sixteen megabytes of `[],{}` are half a gigabyte of objects. Commas and brackets inside of
+    strings count as well.
 
     Raises:
-        UnsupportedMediaType: It says to carry something else, or is compressed.
-        BodyTooLarge: It is over the limit; the rest is not read.
+        BodyTooLarge: There are more than MAX_VALUES.
+    """
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
+        raise BodyTooLarge(f"The body has more than {MAX_VALUES} values; send less at a time.")
+
+
+async def json_body(request: HTTPRequest) -> bytes:
+    """
+    Return the body of a request that contains JSON.
+
+    Raises:
+        UnsupportedMediaType: Its Content-Type is another one, or it is compressed.
+        BodyTooLarge: It is over the limit, or has too many values.
     """
     _check_content_type(request, READABLE, default=FHIR_JSON)
-    return await _whole_body(request)
+    body = await _body(request)
+    check_value_count(body)
+    return body
 
 
 async def form_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
     """
-    Give the decoded pairs of a body that is a form, in order, repeats and empty values kept.
+    Return the decoded pairs of a body that is a form, in order, repeats and empty values kept.
 
     Raises:
-        InvalidRequest: The form does not decode to UTF-8.
-        UnsupportedMediaType: It says to carry something else, or is compressed.
+        InvalidRequest: The form does not decode to UTF-8, or has too many parameters.
+        UnsupportedMediaType: Its Content-Type is another one, or it is compressed.
         BodyTooLarge: It is over the limit; the rest is not read.
     """
     _check_content_type(request, (FORM,), default=FORM)
-    return _pairs(await _whole_body(request), "The form in the body")
+    return _pairs(await _body(request), "The form in the body")
 
 
-async def _whole_body(request: HTTPRequest) -> bytes:
+async def _body(request: HTTPRequest) -> bytes:
     try:
         return await request.body()
+    except InternalServerException as error:  # Litestar's, when the client disconnects
+        raise RequestIncomplete("The client left before the body was complete.") from error
     except RequestEntityTooLarge as error:
         limit = request.route_handler.resolve_request_max_body_size()
         raise BodyTooLarge(
-            f"The body is larger than the {limit} bytes this server accepts; send less at a time, "
+            f"The body exceeds the {limit} bytes that this server accepts; send less at a time, "
             "or have HFS_MAX_BODY_BYTES raised."
         ) from error
 
 
 def _check_content_type(request: HTTPRequest, readable: Collection[str], *, default: str) -> None:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("Compressed bodies are not read; send the body as it is.")
+        raise UnsupportedMediaType("Compressed bodies are not supported; send the body as it is.")
     media = parse_accept(request.headers.getall("content-type", [default]))
     if len(media) != 1 or media[0].name not in readable or _charset(media[0]) != "utf-8":
         raise UnsupportedMediaType(
-            "The Content-Type is not one that is read at this address; send "
+            "The Content-Type is not supported at this address; send "
             f"{' or '.join(sorted(readable))}, in UTF-8."
         )
 
@@ -126,7 +158,7 @@ def _charset(media: AcceptItem) -> str:
 
 def path_type(request: HTTPRequest, caller: Caller) -> str:
     """
-    Give the resource type a path begins with.
+    Return the resource type that a path begins with.
 
     Raises:
         ResourceNotFound: The caller's FHIR version has no such type.
@@ -136,16 +168,16 @@ def path_type(request: HTTPRequest, caller: Caller) -> str:
 
 def query_parameters(request: HTTPRequest, known: Collection[str] = ()) -> list[tuple[str, str]]:
     """
-    Give the parameters that mean something; `Prefer: handling=lenient` drops all others.
+    Return the known parameters; `Prefer: handling=lenient` makes the server ignore all others.
 
     Raises:
-        UnsupportedParameter: There are others, and the client did not say to ignore them.
+        UnsupportedParameter: There are others, and they are not to be ignored.
     """
     pairs = [pair for pair in query_pairs(request) if pair[0] not in PRESENTATION_PARAMETERS]
     unknown = {name for name, _ in pairs if name not in known}
     lenient = parse_preferences(request.headers.getall("prefer", [])).handling is Handling.LENIENT
     if unknown and not lenient:
         names = ", ".join(repr(name[:64]) for name in sorted(unknown))
-        served = f"; served here: {', '.join(sorted(known))}" if known else ""
-        raise UnsupportedParameter(f"Not served at this address: {names}{served}.")
+        supported = f"; supported: {', '.join(sorted(known))}" if known else ""
+        raise UnsupportedParameter(f"Not supported at this address: {names}{supported}.")
     return [pair for pair in pairs if pair[0] not in unknown]

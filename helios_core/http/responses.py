@@ -1,4 +1,4 @@
-"""Resources and Bundles on their way out: stored bytes, untouched, in the right envelope."""
+"""Responses with a resource or a Bundle; stored bytes go out unchanged."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,15 +9,15 @@ import msgspec
 from litestar import Response
 from litestar.response.base import ASGIResponse
 
-from helios_core.errors import ResourceDeleted, ResourceNotFound
 from helios_core.http.ranges import is_not_modified
 from helios_core.http.requests import HTTPRequest
 from helios_core.interactions.callers import Caller
+from helios_core.interactions.read import require_content
 from helios_core.storage.data_provider import StoredVersion
 
 
 def raw_json(content: bytes | None) -> msgspec.Raw | None:
-    """Give JSON in a form that goes into a Bundle as it is."""
+    """Return JSON in the form that a Bundle contains it in unchanged."""
     return None if content is None else msgspec.Raw(content)
 
 
@@ -73,7 +73,7 @@ class BundleResource(
     tag_field="resourceType",
     tag="Bundle",
 ):
-    """A Bundle; lists that would be empty are left out, as FHIR's JSON demands."""
+    """A Bundle; empty lists are omitted, as FHIR's JSON demands."""
 
     type: str
     total: int | None = None
@@ -82,76 +82,46 @@ class BundleResource(
 
 
 class EmptyResponse(Response[bytes]):
-    """An answer without a body and, unlike Litestar's, without the media type of one."""
+    """A response without a body and, unlike Litestar's, without a Content-Type."""
 
     def __init__(self, *, status: int, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(b"", status_code=status, headers=dict(headers or {}))
 
     def to_asgi_response(
         self,
-        app: Any,  # noqa: ANN401  the superclass has an alias of its own for it
+        app: Any,  # noqa: ANN401  the superclass has a private alias for it
         request: HTTPRequest,
         **options: Any,  # noqa: ANN401
     ) -> ASGIResponse:
-        """Give it as ASGI."""
-        answer = super().to_asgi_response(app, request, **options)
-        if "content-type" in answer.headers:
-            del answer.headers["content-type"]
-        return answer
+        """Return it as an ASGI application."""
+        response = super().to_asgi_response(app, request, **options)
+        if "content-type" in response.headers:
+            del response.headers["content-type"]
+        return response
 
 
 def version_etag(version_id: int) -> str:
-    """Give the weak validator of a version (FHIR R4, http.html#versioning)."""
+    """Return the ETag, a weak validator, of a version (FHIR R4, http.html#versioning)."""
     return f'W/"{version_id}"'
 
 
 def version_headers(version_id: int, last_updated: datetime) -> dict[str, str]:
-    """Give ETag and Last-Modified."""
+    """Return ETag and Last-Modified of a version."""
     modified = format_datetime(last_updated.astimezone(UTC), usegmt=True)
     return {"ETag": version_etag(version_id), "Last-Modified": modified}
 
 
 def resource_url(caller: Caller, resource_type: str, resource_id: str) -> str:
-    """Give the absolute URL of a resource."""
+    """Return the absolute URL of a resource."""
     return f"{caller.base}/{resource_type}/{resource_id}"
 
 
-def require_content(stored: StoredVersion) -> bytes:
-    """
-    Give the content of a version.
-
-    Raises:
-        ResourceDeleted: The version is a deletion.
-    """
-    if stored.content is None:
-        raise ResourceDeleted(
-            "The resource was deleted; earlier versions are listed under its _history."
-        )
-    return stored.content
-
-
-def require_found(stored: StoredVersion | None) -> StoredVersion:
-    """
-    Give a version back after making sure that there is one.
-
-    Raises:
-        ResourceNotFound: There is none.
-    """
-    if stored is None:
-        raise ResourceNotFound("There is no such resource, or no such version of it.")
-    return stored
-
-
-def version_response(
-    request: HTTPRequest, caller: Caller, stored: StoredVersion | None
-) -> Response[Any]:
-    """Give an answer that is one version, or 304 to those who have it."""
-    version = require_found(stored)
-    content = require_content(version)
-    headers = version_headers(version.version_id, version.last_updated)
+def version_response(request: HTTPRequest, caller: Caller, stored: StoredVersion) -> Response[Any]:
+    """Return a response with one version, or 304 if the client has it already."""
+    headers = version_headers(stored.version_id, stored.last_updated)
     if is_not_modified(request.headers.getall("if-none-match", []), headers["ETag"]):
         return Response(None, status_code=304, headers=headers)
-    return resource_response(caller, content, headers=headers)
+    return resource_response(caller, require_content(stored), headers=headers)
 
 
 def resource_response(
@@ -161,12 +131,12 @@ def resource_response(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response[bytes]:
-    """Give an answer whose body is one resource."""
+    """Return a response whose body is one resource."""
     return Response(
         content, status_code=status, media_type=caller.media_type, headers=dict(headers or {})
     )
 
 
 def bundle_response(caller: Caller, bundle: BundleResource) -> Response[bytes]:
-    """Give an answer whose body is a Bundle."""
+    """Return a response whose body is a Bundle."""
     return resource_response(caller, msgspec.json.encode(bundle))

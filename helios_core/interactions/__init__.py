@@ -1,1 +1,1 @@
-"""What FHIR's REST interactions do, whatever carries them."""
+"""What FHIR's REST interactions do, independent of HTTP."""

@@ -1,52 +1,62 @@
-"""TODO."""
+"""Callers, and what they may do."""
 
-from typing import Final
-from urllib.parse import parse_qsl
+from enum import StrEnum
 
 import msgspec
 
-from helios_core.errors import InvalidRequest, ResourceNotFound
+from helios_core.errors import ResourceNotFound
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.media_types import FHIR_JSON
 
-MAX_PARAMETERS: Final = 1000
-
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """One admitted request: on whose behalf, about which version, and through which address."""
+    """Whoever makes an admitted request: for which tenant, in which FHIR version, at which URL."""
 
     tenant: str
     fhir_version: FHIRVersion
     base: str
     """The public base URL, without a final slash."""
     media_type: str = FHIR_JSON
-    """What answers are labelled with; it repeats a version the client asked for."""
+    """The media type of responses; it repeats the FHIR version if the client named one."""
 
 
-def parse_pairs(text: str, what: str) -> list[tuple[str, str]]:
+class Interaction(StrEnum):
+    """The interactions served, by their codes (FHIR R4, valueset-restful-interaction)."""
+
+    READ = "read"
+    VREAD = "vread"
+    UPDATE = "update"
+    PATCH = "patch"
+    DELETE = "delete"
+    HISTORY_INSTANCE = "history-instance"
+    CREATE = "create"
+    SEARCH_TYPE = "search-type"
+    BATCH = "batch"
+    TRANSACTION = "transaction"
+
+
+def authorize(caller: Caller, interaction: Interaction, resource_type: str | None = None) -> None:  # noqa: ARG001
     """
-    Give the decoded pairs of a text encoded as in a query string.
+    Raise unless a caller may perform an interaction.
+
+    Every interaction passes through here before it uses the storage, whether it is a request of
+    its own or an entry of a Bundle; a conditional change passes as the change that it is. All
+    callers have the same permissions: every interaction with every type of their tenant and FHIR
+    version.
 
     Raises:
-        InvalidRequest: It does not decode to UTF-8, or there are too many.
+        ResourceNotFound: The caller's FHIR version has no such resource type.
     """
-    try:
-        text.encode("ascii")
-        return parse_qsl(
-            text, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS
-        )
-    except ValueError as error:
-        raise InvalidRequest(
-            f"{what} is not percent-encoded UTF-8 with at most {MAX_PARAMETERS} parameters."
-        ) from error
+    if resource_type is not None:
+        require_type(resource_type, caller.fhir_version)
 
 
 def require_type(resource_type: str, version: FHIRVersion) -> str:
     """
-    Give a type back after making sure that a FHIR version has it.
+    Return a resource type after checking that a FHIR version has it.
 
     Raises:
-        ResourceNotFound: It has not.
+        ResourceNotFound: It does not.
     """
     if resource_type not in load_definitions(version).root_elements:
         raise ResourceNotFound(f"{resource_type[:64]!r} is not a resource type of FHIR {version}.")

@@ -1,4 +1,4 @@
-"""The searches inside of a search: answered first, so that its filter can be used."""
+"""Chained parameters and `_has`: the searches that a search needs done before its own."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -10,35 +10,35 @@ from helios_core.interactions.callers import Caller
 from helios_core.storage.data_provider import SearchQuery, StoredVersion, SupportsSearch
 from helios_core.storage.keys import TypeKey
 
-PAGE: Final = 1000
-"""How many resources are asked for at a time."""
+PAGE_SIZE: Final = 1000
+"""The number of resources read at a time."""
 MAX_LOOKUPS: Final = 20
-"""How many chains and `_has` one search may have: each is a search of its own."""
+"""The number of chains and `_has` in one search: each is a search of its own."""
 MAX_FOUND: Final = 100_000
-"""How many resources a chain or a `_has` may find on the way to its answer."""
+"""The number of resources that one chain or `_has` may match."""
 
 
-async def resolve_chains(provider: SupportsSearch, caller: Caller, search: Filter) -> Filter:
+async def resolve_chains(provider: SupportsSearch, caller: Caller, filter_: Filter) -> Filter:
     """
-    Give a filter without open lookups.
+    Return a filter without open lookups.
 
     Raises:
-        TooCostly: There are too many lookups, or one finds more than is looked at.
+        TooCostly: There are more than `MAX_LOOKUPS`, or one matches more than `MAX_FOUND`.
     """
-    if len(search.lookups) > MAX_LOOKUPS:
-        raise TooCostly(f"A search may have {MAX_LOOKUPS} chains and _has at most.")
-    answers = {each.key: await _ids(provider, caller, each) for each in search.lookups}
-    return search.resolved(answers) if answers else search
+    if len(filter_.lookups) > MAX_LOOKUPS:
+        raise TooCostly(f"A search may have at most {MAX_LOOKUPS} chains and _has.")
+    ids = {lookup.key: await _ids(provider, caller, lookup) for lookup in filter_.lookups}
+    return filter_.resolved(ids) if ids else filter_
 
 
 async def search_all(
     provider: SupportsSearch, caller: Caller, query: SearchQuery
 ) -> AsyncGenerator[StoredVersion]:
-    """Give all matches of a query, page by page."""
+    """Yield all matches of a query, read page by page."""
     key = TypeKey.of(caller, query.filter.resource_type)
     after: str | None = None
     while True:
-        page = await provider.search(key, query, count=PAGE, after=after)
+        page = await provider.search(key, query, count=PAGE_SIZE, after=after)
         for stored in page.resources:
             yield stored
         after = page.next
@@ -48,14 +48,15 @@ async def search_all(
 
 async def _ids(provider: SupportsSearch, caller: Caller, lookup: Lookup) -> frozenset[str]:
     ids = set[str]()
-    looked_at = 0
-    async with aclosing(search_all(provider, caller, SearchQuery(filter=lookup.filter))) as found:
-        async for stored in found:
-            looked_at += 1
-            if looked_at > MAX_FOUND:
+    number = 0
+    query = SearchQuery(filter=lookup.filter)
+    async with aclosing(search_all(provider, caller, query)) as matches:
+        async for stored in matches:
+            number += 1
+            if number > MAX_FOUND:
                 raise TooCostly(
-                    f"A chain or _has by way of {lookup.resource_type} finds more than "
-                    f"{MAX_FOUND} resources there; narrow what it asks of them."
+                    f"A chain or _has by way of {lookup.resource_type} matches more than "
+                    f"{MAX_FOUND} resources there; narrow it."
                 )
             ids |= lookup.ids_in(stored.content or b"")
     return frozenset(ids)

@@ -1,4 +1,4 @@
-"""Changes on a condition: at most one resource may match a search."""
+"""Conditions of changes: a search that at most one resource matches, and If-Match."""
 
 import asyncio
 import re
@@ -15,13 +15,16 @@ from helios_core.errors import (
     InvalidRequest,
     MultipleMatches,
     ResourceExists,
+    UnsupportedParameter,
     VersionConflict,
 )
 from helios_core.fhir.preferences import PRESENTATION_PARAMETERS
+from helios_core.fhir.search import Filter
 from helios_core.fhir.strict_json import compact_json, object_members
-from helios_core.interactions.callers import Caller, parse_pairs
-from helios_core.interactions.chains import resolve_chains
-from helios_core.interactions.search import Pairs, parse_criteria
+from helios_core.interactions.callers import Caller
+from helios_core.interactions.chains import PAGE_SIZE, resolve_chains
+from helios_core.interactions.parameters import Pairs, parse_pairs
+from helios_core.interactions.search_parameters import parse_criteria
 from helios_core.storage.data_provider import (
     DataProvider,
     SearchQuery,
@@ -33,41 +36,52 @@ from helios_core.storage.keys import TypeKey
 T = TypeVar("T")
 
 ATTEMPTS: Final = 5
-"""How often a change is tried before the client is told that others came in between."""
-TWO: Final = 2
-"""How many matches have to be seen to know that there is not just one."""
+"""How often a change is attempted before the client gets the conflict with others."""
+VERSION_TAG: Final = re.compile(r'(?:W/)?"([1-9]\d{0,17})"')
+
+URL_OF_SEARCH: Final = re.compile(r"(?:https?://[^?#]*/|/)?(?P<type>[A-Za-z]+)?\?", re.IGNORECASE)
+"""What precedes the criteria of a condition that is sent as a URL."""
 
 
 class Vacancy(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to create what does not exist."""
+    """Where to create a resource that does not exist."""
 
     id: str
-    version: int
-    """That of the deletion there, 0 where there never was anything."""
+    version_id: int
+    """The version of the deletion there, 0 if there never was a resource."""
 
 
 class Conditions:
     """
-    Looks for the resource a conditional change is about.
+    Finds the resource that a conditional change is about.
 
-    Of changes on the same condition, in however many processes, one at a time gets through: what
-    is created has an id that the condition decides, and is stored only where nothing is there yet.
+    Of changes on the same condition at the same time, in any number of processes, one succeeds
+    and the others see what it did: a resource that is created gets an id derived from the
+    condition, and is stored only if that id is still vacant.
     """
 
-    def __init__(self, provider: DataProvider, searcher: SupportsSearch, *, secret: str) -> None:
+    def __init__(
+        self, provider: DataProvider, *, secret: str, searched: SupportsSearch | None = None
+    ) -> None:
+        """Search `searched` if it is not None, otherwise the provider if that is possible."""
         self._provider = provider
-        self._searcher = searcher
-        self._secret = secret.encode()
+        self._searched = searched or provider
+        self._secret = secret
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
 
-    async def exactly(self, caller: Caller, change: Callable[[], Awaitable[T]]) -> T:
+    def over(self, searched: SupportsSearch) -> "Conditions":
+        """Return the same conditions on another state of the resources."""
+        return Conditions(self._provider, secret=self._secret, searched=searched)
+
+    async def retry_on_conflict(self, caller: Caller, change: Callable[[], Awaitable[T]]) -> T:
         """
-        Look and change, again where another process came in between.
+        Resolve a condition and make its change, again if another process came in between.
 
         Raises:
-            VersionConflict: It always did, or the client named another version than there is.
+            VersionConflict: That happened at every attempt, or the client named another version
+                than the current one.
         """
-        # Within the process they wait for each other, which spares them looking twice.
+        # Changes of this process wait for each other, which saves them further attempts.
         async with self._locks.setdefault(caller.tenant, asyncio.Lock()):
             for _ in range(ATTEMPTS - 1):
                 with suppress(VersionConflict):
@@ -78,128 +92,166 @@ class Conditions:
         self, caller: Caller, resource_type: str, criteria: Pairs
     ) -> StoredVersion | None:
         """
-        Give the one resource that matches, None where none does.
+        Return the one resource that matches, None if there is none.
 
         Raises:
-            InvalidRequest: There are no criteria, or one of them is not served.
+            InvalidRequest: There are no criteria, or one of them is not supported.
             MultipleMatches: More than one resource matches.
+        """
+        query = SearchQuery(filter=await self.compile(caller, resource_type, criteria))
+        matches: list[StoredVersion] = []
+        count, after = 2, None  # two are enough to know that there is more than one
+        while len(matches) <= 1:
+            page = await require_search(self._searched).search(
+                TypeKey.of(caller, resource_type), query, count=count, after=after
+            )
+            matches += page.resources
+            after = page.next
+            if after is None:
+                break
+            count = min(4 * count, PAGE_SIZE)  # pages can be empty: see PendingState
+        if len(matches) > 1:
+            raise MultipleMatches(
+                f"More than one {resource_type} matches the condition; name search parameters "
+                "that only one resource has."
+            )
+        return next(iter(matches), None)
+
+    async def compile(self, caller: Caller, resource_type: str, criteria: Pairs) -> Filter:
+        """
+        Return the filter of a condition, without open lookups.
+
+        Raises:
+            InvalidRequest: There are no criteria, or one of them is not supported.
         """
         pairs = [pair for pair in criteria if pair[0] not in PRESENTATION_PARAMETERS]
         if not pairs:
             raise InvalidRequest(
                 "A condition needs at least one search parameter, as in identifier=system|value."
             )
-        selected = await resolve_chains(
-            self._searcher, caller, parse_criteria(caller, resource_type, pairs)
-        )
-        page = await self._searcher.search(
-            TypeKey.of(caller, resource_type), SearchQuery(filter=selected), count=TWO
-        )
-        if len(page.resources) > 1 or page.next is not None:
-            raise MultipleMatches(
-                f"More than one {resource_type} matches the condition; name search parameters "
-                "that only one resource has."
-            )
-        return next(iter(page.resources), None)
+        filter_ = parse_criteria(caller, resource_type, pairs)
+        return await resolve_chains(require_search(self._searched), caller, filter_)
 
     async def match_or_vacancy(
         self, caller: Caller, resource_type: str, criteria: Pairs
     ) -> StoredVersion | Vacancy:
         """
-        Give the one resource that matches, or else where to create it.
+        Return the one resource that matches, or else where to create it.
 
         Raises:
-            InvalidRequest: As in `match`; so is MultipleMatches.
+            InvalidRequest: There are no criteria, or one of them is not supported.
+            MultipleMatches: More than one resource matches.
         """
-        # In this order: who creates it after the first look is seen by the second, and who does
-        # it after that has taken the version that is expected.
+        # In this order: a resource created after the vacancy was read is seen by the search, and
+        # one created after the search has taken the version that the vacancy promises.
         vacancy = await self._vacancy(caller, resource_type, criteria)
         return await self.match(caller, resource_type, criteria) or vacancy
 
-    async def _vacancy(self, caller: Caller, resource_type: str, criteria: Pairs) -> Vacancy:
-        """Give the first of a condition's ids at which nothing lives."""
-        pairs = sorted(pair for pair in criteria if pair[0] not in PRESENTATION_PARAMETERS)
-        number = 0
-        while True:
-            asked = [caller.tenant, caller.fhir_version, resource_type, pairs, number]
-            resource_id = self._id_of(asked)
-            there = await self._provider.get(
-                TypeKey.of(caller, resource_type).resource(resource_id)
-            )
-            if there is None or there.content is None:
-                return Vacancy(id=resource_id, version=there.version_id if there else 0)
-            number += 1
-
-    def _id_of(self, asked: object) -> str:
-        """Give an id that tells nobody who lacks the secret what was searched for."""
-        digest = blake2b(msgspec.json.encode(asked), digest_size=16, key=self._secret[:64])
-        return str(UUID(bytes=digest.digest(), version=4))
-
-    async def place(
+    async def resolve_update(
         self, caller: Caller, resource_type: str, criteria: Pairs, body: bytes
-    ) -> tuple[str, int]:
+    ) -> StoredVersion | Vacancy:
         """
-        Give the id that an update on a condition is stored under, and the version there, or 0.
+        Return the one resource that matches, or else where a conditional update creates it.
 
-        It is that of the match; without one the body's own, or else a new one.
+        That is the body's own id, or a new one.
 
         Raises:
-            InvalidRequest: There are no criteria, or one of them is not served.
+            InvalidRequest: There are no criteria, or one of them is not supported.
             MultipleMatches: More than one resource matches.
-            ResourceExists: None matches, but there is one of the body's id.
+            ResourceExists: None matches, but there is one with the body's id.
         """
         match = await self.match_or_vacancy(caller, resource_type, criteria)
         if isinstance(match, StoredVersion):
-            return match.id, match.version_id
-        own = _own_id(body)
-        if own is None:
-            return match.id, match.version
-        there = await self._provider.get(TypeKey.of(caller, resource_type).resource(own))
-        if there is not None and there.content is not None:
+            return match
+        own_id = _own_id(body)
+        if own_id is None:
+            return match
+        stored = await self.get(caller, resource_type, own_id)
+        if stored is not None and stored.content is not None:
             raise ResourceExists(
-                f"No {resource_type} matches the condition, but there is one of the id in the "
+                f"No {resource_type} matches the condition, but there is one with the id in the "
                 "body; leave the id out, or update that resource by its id."
             )
-        return own, there.version_id if there else 0
+        return Vacancy(id=own_id, version_id=stored.version_id if stored else 0)
+
+    async def get(
+        self, caller: Caller, resource_type: str, resource_id: str
+    ) -> StoredVersion | None:
+        """Return the stored version of a resource, None if there never was one."""
+        return await self._provider.get(TypeKey.of(caller, resource_type).resource(resource_id))
+
+    async def require_vacant(self, caller: Caller, resource_type: str, resource_id: str) -> int:
+        """
+        Return the version of the deletion that an id has, 0 if it was never used.
+
+        Raises:
+            VersionConflict: There is a resource with that id.
+        """
+        stored = await self.get(caller, resource_type, resource_id)
+        if stored is not None and stored.content is not None:
+            raise VersionConflict(
+                "If-None-Match is *, but there is a resource with that id already."
+            )
+        return stored.version_id if stored else 0
+
+    async def _vacancy(self, caller: Caller, resource_type: str, criteria: Pairs) -> Vacancy:
+        """Return the first of a condition's ids that no live resource has."""
+        pairs = sorted(pair for pair in criteria if pair[0] not in PRESENTATION_PARAMETERS)
+        key = TypeKey.of(caller, resource_type)
+        number = 0
+        while True:
+            resource_id = self._derived_id(
+                [caller.tenant, caller.fhir_version, resource_type, pairs, number]
+            )
+            stored = await self._provider.get(key.resource(resource_id))
+            if stored is None or stored.content is None:
+                return Vacancy(id=resource_id, version_id=stored.version_id if stored else 0)
+            number += 1
+
+    def _derived_id(self, condition: object) -> str:
+        """Return an id from which nobody without the secret learns what was searched for."""
+        digest = blake2b(
+            msgspec.json.encode(condition), digest_size=16, key=self._secret.encode()[:64]
+        )
+        return str(UUID(bytes=digest.digest(), version=4))
+
+
+def require_search(provider: object) -> SupportsSearch:
+    """
+    Return a provider after checking that it can be searched.
+
+    Raises:
+        UnsupportedParameter: It cannot.
+    """
+    if not isinstance(provider, SupportsSearch):
+        raise UnsupportedParameter(
+            "Conditions and searches are not supported, because this storage cannot be searched."
+        )
+    return provider
 
 
 def parse_condition(text: str, resource_type: str, what: str) -> Pairs:
     """
-    Give the criteria in a header or an entry: what would stand behind the question mark.
+    Parse the criteria in a header or an entry: a query string, or a URL that ends with one.
+
+    Clients send `identifier=x`, `?identifier=x`, `[type]?identifier=x` and
+    `[base]/[type]?identifier=x`.
 
     Raises:
-        InvalidRequest: It does not decode to UTF-8.
+        InvalidRequest: It is the URL of something else, or does not decode to UTF-8; the message
+            calls it `what`.
     """
-    return parse_pairs(text.removeprefix(resource_type).removeprefix("?"), what)
-
-
-def require_same_version(match: int | None, if_match: int | None) -> int | None:
-    """
-    Give the version that must still be current when a change on a condition is made.
-
-    Raises:
-        VersionConflict: The client named another one than what matches has.
-    """
-    if if_match is not None and if_match != match:
-        raise VersionConflict(
-            f"If-Match names version {if_match}, but what matches the condition "
-            f"{f'has version {match}' if match else 'does not exist'}; read it again."
-        )
-    return match
-
-
-def _own_id(body: bytes) -> str | None:
-    """Give the id in a body, for `parse_resource` to check; None where there is none."""
-    own = object_members(compact_json(body)).get("id")
-    return None if own is None else str(msgspec.json.decode(own))
-
-
-VERSION_TAG: Final = re.compile(r'(?:W/)?"([1-9]\d{0,17})"')
+    url = URL_OF_SEARCH.match(text.strip())
+    if url is None:
+        return parse_pairs(text.strip(), what)
+    if url["type"] not in (None, resource_type):
+        raise InvalidRequest(f"{what} is a search of another type than {resource_type}.")
+    return parse_pairs(text.strip()[url.end() :], what)
 
 
 def parse_if_match(header: str | None) -> int | None:
     """
-    Give the version an If-Match names, None where there is no condition.
+    Return the version that an If-Match names, None without the header.
 
     Raises:
         InvalidRequest: It is not one version tag.
@@ -210,3 +262,24 @@ def parse_if_match(header: str | None) -> int | None:
     if match is None:
         raise InvalidRequest('If-Match is not one version tag; send it as in the ETag: W/"3".')
     return int(match[1])
+
+
+def require_same_version(version_id: int, if_match: int | None) -> int:
+    """
+    Return the version of a resource, 0 if there is none, after comparing If-Match.
+
+    Raises:
+        VersionConflict: If-Match names another version.
+    """
+    if if_match is not None and if_match != version_id:
+        raise VersionConflict(
+            f"If-Match names version {if_match}, but the resource "
+            f"{f'has version {version_id}' if version_id else 'does not exist'}; read it again."
+        )
+    return version_id
+
+
+def _own_id(body: bytes) -> str | None:
+    """Return the id in a body, for `parse_resource` to check; None if it has none."""
+    own_id = object_members(compact_json(body)).get("id")
+    return None if own_id is None else str(msgspec.json.decode(own_id))

@@ -1,7 +1,8 @@
-"""What is shown beside the matches of a search because one refers to the other."""
+"""_include and _revinclude: resources that matches refer to, or that refer to matches."""
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -19,11 +20,10 @@ from helios_core.interactions.chains import search_all
 from helios_core.storage.data_provider import SearchQuery, StoredVersion, SupportsSearch
 
 MAX_INCLUDED: Final = 1000
-"""How many resources one page may have beside its matches."""
-MOST_BYTES: Final = 16 * 1024 * 1024
-"""How many bytes of them, so that large ones do not pile up."""
-AT_A_TIME: Final = 200
-"""How many ids one query names."""
+"""The number of resources that one page may include."""
+MAX_BYTES: Final = 16 * 1024 * 1024
+"""The number of bytes of included resources at which no more are added to a page."""
+IDS_PER_QUERY: Final = 200
 
 
 class Include(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,20 +32,20 @@ class Include(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     """The type that refers."""
     parameter: CompiledParameter
-    """By which of its parameters."""
+    """The parameter of that type that holds the references."""
     targets: tuple[str, ...]
     """The types referred to."""
     reverse: bool
-    """Whether those that refer to the matches are shown, not those that matches refer to."""
+    """Whether it includes what refers to the matches, not what the matches refer to."""
 
 
 def parse_include(version: FHIRVersion, searched: str, name: str, value: str) -> Include:
     """
-    Give the meaning of an `_include` or `_revinclude`: `Type:parameter` or `Type:parameter:Type`.
+    Parse the value of `_include` or `_revinclude`: `Type:parameter` or `Type:parameter:Type`.
 
     Raises:
         InvalidParameter: The value is not of that form, or names no type.
-        UnsupportedParameter: There is no such reference to or from the type searched.
+        UnsupportedParameter: There is no such reference from or to the searched type.
     """
     source, *rest = value.split(":")
     if len(rest) not in (1, 2) or not all(value.split(":")):
@@ -53,19 +53,19 @@ def parse_include(version: FHIRVersion, searched: str, name: str, value: str) ->
     reverse = name == "_revinclude"
     if not reverse and source != searched:
         raise UnsupportedParameter(
-            f"{name}: only references of the type searched are followed, {searched}:parameter."
+            f"{name}: only references of the searched type are followed, {searched}:parameter."
         )
-    found = find_parameter(version, source, rest[0])
-    types = reference_types(version, found)
-    targets = tuple(each for each in types if rest[1:] in ([], [each]))
+    parameter = find_parameter(version, source, rest[0])
+    types = reference_types(version, parameter)
+    targets = tuple(target for target in types if rest[1:] in ([], [target]))
     if not targets or (reverse and searched not in targets):
         raise UnsupportedParameter(
-            f"{name}: {found.code} of {source} is no reference to "
+            f"{name}: {parameter.code} of {source} is no reference to "
             f"{searched if reverse else 'a resource'}, or not to that type."
         )
     return Include(
         source=source,
-        parameter=found,
+        parameter=parameter,
         targets=(searched,) if reverse else targets,
         reverse=reverse,
     )
@@ -77,20 +77,24 @@ async def find_included(
     includes: Sequence[Include],
     matches: Sequence[StoredVersion],
 ) -> tuple[list[StoredVersion], bool]:
-    """Give what belongs beside matches, each resource once, and whether it was too much."""
-    shown = {_key(match) for match in matches}
-    beside: list[StoredVersion] = []
-    room = MOST_BYTES
+    """
+    Return the resources to include with matches, each once, and whether some were left out.
+
+    They are left out beyond `MAX_INCLUDED` resources or `MAX_BYTES` bytes.
+    """
+    seen = {_type_and_id(match) for match in matches}
+    included: list[StoredVersion] = []
+    size = 0
     async with aclosing(_candidates(provider, caller, includes, matches)) as candidates:
         async for stored in candidates:
-            if _key(stored) in shown:
+            if _type_and_id(stored) in seen:
                 continue
-            if len(beside) == MAX_INCLUDED or room <= 0:
-                return beside, True
-            shown.add(_key(stored))
-            beside.append(stored)
-            room -= len(stored.content or b"")
-    return beside, False
+            if len(included) == MAX_INCLUDED or size >= MAX_BYTES:
+                return included, True
+            seen.add(_type_and_id(stored))
+            included.append(stored)
+            size += len(stored.content or b"")
+    return included, False
 
 
 async def _candidates(
@@ -101,8 +105,8 @@ async def _candidates(
 ) -> AsyncGenerator[StoredVersion]:
     for include in includes:
         for query in _queries(caller, include, matches):
-            async with aclosing(search_all(provider, caller, query)) as found:
-                async for stored in found:
+            async with aclosing(search_all(provider, caller, query)) as resources:
+                async for stored in resources:
                     yield stored
 
 
@@ -110,24 +114,24 @@ def _queries(
     caller: Caller, include: Include, matches: Sequence[StoredVersion]
 ) -> Iterator[SearchQuery]:
     if include.reverse:
-        sources = (f"{each.resource_type}/{each.id}" for each in matches)
-        yield from _naming(caller, include.source, include.parameter.code, sources)
+        references = (f"{match.resource_type}/{match.id}" for match in matches)
+        yield from _value_queries(caller, include.source, include.parameter.code, references)
         return
     ids: dict[str, dict[str, None]] = {target: {} for target in include.targets}
-    for resource_type, resource_id in _referred_to(caller, include, matches):
+    for resource_type, resource_id in _targets(caller, include, matches):
         if resource_type in ids:
             ids[resource_type][resource_id] = None
-    for resource_type, wanted in ids.items():
-        yield from _naming(caller, resource_type, "_id", wanted)
+    for resource_type, type_ids in ids.items():
+        yield from _value_queries(caller, resource_type, "_id", type_ids)
 
 
-def _naming(
+def _value_queries(
     caller: Caller, resource_type: str, code: str, values: Iterable[str]
 ) -> Iterator[SearchQuery]:
-    """Give the queries for resources whose parameter has one of these values."""
-    wanted = list(values)
-    for start in range(0, len(wanted), AT_A_TIME):
-        pairs = [(code, ",".join(wanted[start : start + AT_A_TIME]))]
+    """Yield the queries for resources whose parameter has one of these values."""
+    remaining = iter(values)
+    while batch := list(islice(remaining, IDS_PER_QUERY)):
+        pairs = [(code, ",".join(batch))]
         yield SearchQuery(
             filter=compile_query(
                 caller.fhir_version, resource_type, pairs, base_urls=(caller.base,)
@@ -135,9 +139,10 @@ def _naming(
         )
 
 
-def _referred_to(
+def _targets(
     caller: Caller, include: Include, matches: Sequence[StoredVersion]
 ) -> Iterator[tuple[str, str]]:
+    """Yield type and id of what the matches refer to on this server."""
     decode = make_decoder(include.parameter.elements)
     for match in matches:
         leaves: list[Any] = []
@@ -149,5 +154,5 @@ def _referred_to(
                 yield target
 
 
-def _key(stored: StoredVersion) -> tuple[str, str]:
+def _type_and_id(stored: StoredVersion) -> tuple[str, str]:
     return stored.resource_type, stored.id

@@ -7,15 +7,23 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import NoReturn
 from uuid import uuid4
 
 import msgspec
 
-from helios_core.errors import JobNotFound, LeaseLost, TooManyExports
+from helios_core.errors import LeaseLost
 from helios_core.model.exports import Shard
 from helios_core.model.jobs import Job, JobProgress, JobStatus, Lease
-from helios_core.model.parts import Part, PartKind
+from helios_core.model.parts import Part
+from helios_core.storage.job_records import (
+    PART_KINDS,
+    count_exported,
+    give_up_reason,
+    job_not_found,
+    lease_lost,
+    part_not_found,
+    too_many_exports,
+)
 from helios_core.storage.job_store import JobStore
 
 
@@ -29,6 +37,8 @@ class _Work:
     held: bool = False
     free_at: datetime | None = None
     """When it may be claimed: the end of the lease or of the wait for a retry; None is now."""
+    wait: timedelta = timedelta()
+    """How long that lease or wait is."""
     reported: int = 0
     failure: str | None = None
     parts: list[Part] | None = None
@@ -36,16 +46,20 @@ class _Work:
     notes: bytes = b""
 
     def free(self, now: datetime) -> bool:
-        return self.parts is None and (self.free_at is None or self.free_at <= now)
+        if self.parts is not None:
+            return False
+        # With more of a wait ahead than there is, the clock was set back (J7).
+        return self.free_at is None or not now < self.free_at <= now + 1.5 * self.wait
 
-    def hand_back(self, free_at: datetime | None = None) -> None:
-        self.held, self.reported, self.free_at = False, 0, free_at
+    def hand_back(self, now: datetime | None = None, wait: timedelta = timedelta()) -> None:
+        self.held, self.reported, self.wait = False, 0, wait
+        self.free_at = None if now is None else now + wait
 
     @property
     def resources_done(self) -> int:
         if self.parts is None:
             return self.reported
-        return sum(part.count for part in self.parts if part.key.kind is PartKind.OUTPUT)
+        return count_exported(self.parts)
 
 
 @dataclass
@@ -103,10 +117,7 @@ class MemoryJobStore(JobStore):
         jobs = [entry.job for entry in self._entries.values()]
         active = sum(each.status.active for each in jobs if each.tenant == job.tenant)
         if active >= max_active:
-            raise TooManyExports(
-                f"{active} exports are active and {max_active} are allowed;"
-                " wait for one to finish, or delete one"
-            )
+            raise too_many_exports(active, max_active)
         now = self._clock()
         stored = msgspec.structs.replace(job, status=JobStatus.ACCEPTED, created_at=now)
         ordered = sorted(shards, key=lambda shard: shard.number)
@@ -135,9 +146,18 @@ class MemoryJobStore(JobStore):
         """Give the published parts, by kind, shard number and part number."""
         work = self._visible(tenant, job_id).work
         parts = [(each.shard.number, part) for each in work for part in each.parts or ()]
-        kinds = [*PartKind]
-        parts.sort(key=lambda part: (kinds.index(part[1].key.kind), part[0], part[1].key.number))
+        parts.sort(
+            key=lambda part: (PART_KINDS.index(part[1].key.kind), part[0], part[1].key.number)
+        )
         return [part for _, part in parts]
+
+    async def part(self, tenant: str, job_id: str, name: str) -> Part:
+        """Give the published part of a file name."""
+        parts = (part for work in self._visible(tenant, job_id).work for part in work.parts or ())
+        found = next((part for part in parts if part.key.name == name), None)
+        if found is None:
+            raise part_not_found()
+        return found
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """Give what completed shards noted, by shard number (J13)."""
@@ -151,17 +171,25 @@ class MemoryJobStore(JobStore):
         while (found := self._fairest(now)) is not None:
             entry, work = found
             if work.attempts >= max_attempts:
-                entry.end(JobStatus.ERROR, now, failure=_exhausted(work))
+                reason = give_up_reason(work.shard.number, work.attempts, work.failure)
+                entry.end(JobStatus.ERROR, now, failure=reason)
                 continue
             self._served[entry.job.tenant] = next(self._claims)
-            return _lease(entry, work, worker, until=now + lease_for)
+            return _lease(entry, work, worker, now, lease_for)
         return None
 
     async def renew(self, lease: Lease, *, lease_for: timedelta, resources_done: int) -> None:
         """Extend a lease, counted from now (J4, J7)."""
         _, work = self._held(lease)
-        work.free_at = self._clock() + lease_for
+        work.free_at, work.wait = self._clock() + lease_for, lease_for
         work.reported = resources_done
+
+    async def is_held(self, lease: Lease) -> bool:
+        """Whether the lease is still the newest one (J14)."""
+        with suppress(LeaseLost):
+            self._held(lease)
+            return True
+        return False
 
     async def complete(
         self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""
@@ -189,7 +217,7 @@ class MemoryJobStore(JobStore):
         if work.attempts >= max_attempts:
             entry.end(JobStatus.ERROR, self._clock(), failure=reason)
         else:
-            work.hand_back(self._clock() + retry_after)
+            work.hand_back(self._clock(), retry_after)
             self._tell()
         return entry.job.status
 
@@ -240,7 +268,7 @@ class MemoryJobStore(JobStore):
     def _visible(self, tenant: str, job_id: str) -> _Entry:
         entry = self._entries.get((tenant, job_id))
         if entry is None or not entry.visible:
-            raise JobNotFound(f"there is no export {job_id}, or it was deleted; start a new one")
+            raise job_not_found(job_id)
         return entry
 
     def _fairest(self, now: datetime) -> tuple[_Entry, _Work] | None:
@@ -253,16 +281,16 @@ class MemoryJobStore(JobStore):
         """Give the shard of a lease that is still the newest one (J4)."""
         entry = self._entries.get((lease.job.tenant, lease.job.id))
         if entry is None or not entry.job.status.active:
-            _lost(lease, "the job was ended")
+            raise lease_lost(lease)
         work = next(each for each in entry.work if each.shard.number == lease.shard.number)
         if not work.held or work.token != lease.token:
-            _lost(lease, "the shard was handed back or claimed again")
+            raise lease_lost(lease)
         return entry, work
 
 
-def _lease(entry: _Entry, work: _Work, worker: str, *, until: datetime) -> Lease:
+def _lease(entry: _Entry, work: _Work, worker: str, now: datetime, lease_for: timedelta) -> Lease:
     """Give the shard to a worker under a token nobody has had (J3)."""
-    work.hand_back(until)
+    work.hand_back(now, lease_for)
     work.held = True
     work.token += 1
     work.attempts += 1
@@ -272,19 +300,7 @@ def _lease(entry: _Entry, work: _Work, worker: str, *, until: datetime) -> Lease
     )
 
 
-def _exhausted(work: _Work) -> str:
-    failure = work.failure or "none of its workers reported back"
-    return f"shard {work.shard.number} was given up after {work.attempts} attempts: {failure}"
-
-
 def _removable(job: Job, latest: datetime) -> bool:
     if job.status is JobStatus.CANCELLED:
         return True
     return job.completed_at is not None and job.completed_at < latest
-
-
-def _lost(lease: Lease, why: str) -> NoReturn:
-    raise LeaseLost(
-        f"lease {lease.token} on shard {lease.shard.number} of export {lease.job.id} is lost:"
-        f" {why}; write nothing more under it"
-    )

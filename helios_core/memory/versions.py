@@ -6,15 +6,10 @@ from datetime import datetime
 import msgspec
 import xxhash
 
-from helios_core.errors import VersionConflict
+from helios_core.fhir.resources import Resource
 from helios_core.model.exports import ExportView, Level
-from helios_core.storage.data_provider import (
-    AppliedChange,
-    ChangeResult,
-    Delete,
-    Put,
-    StoredVersion,
-)
+from helios_core.storage.changes import decide
+from helios_core.storage.data_provider import AppliedChange, Delete, Put, StoredVersion
 
 
 class MemoryVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,9 +18,19 @@ class MemoryVersion(msgspec.Struct, frozen=True, kw_only=True):
     stored: StoredVersion
     patients: tuple[str, ...]
     """A deletion keeps those of the version it ends, so that it reaches the same exports."""
-    content_hash: int | None
+    content_hash: int
     checksum: int
     """Of the line as it was written; a line that no longer agrees is damaged."""
+
+    @property
+    def version_id(self) -> int:
+        """Its number."""
+        return self.stored.version_id
+
+    @property
+    def deleted(self) -> bool:
+        """Whether it is a deletion."""
+        return self.stored.content is None
 
     @property
     def intact(self) -> bool:
@@ -56,13 +61,6 @@ def is_shown(view: ExportView, version: MemoryVersion) -> bool:
     return view.request.level is Level.SYSTEM or bool(version.patients)
 
 
-def change_target(change: Put | Delete) -> tuple[str, str]:
-    """Give the type and id of the resource a change is about."""
-    if isinstance(change, Put):
-        return change.resource.resource_type, change.resource.id
-    return change.resource_type, change.id
-
-
 def apply_change(
     change: Put | Delete, versions: list[MemoryVersion], stamp: datetime
 ) -> AppliedChange:
@@ -72,36 +70,26 @@ def apply_change(
     Raises:
         VersionConflict: The change named another version than the current one.
     """
-    _check(change, versions)
-    live = bool(versions) and versions[-1].stored.content is not None
-    if isinstance(change, Put):
-        if live and versions[-1].content_hash == change.resource.content_hash:
-            return _applied(ChangeResult.UNCHANGED, versions)
-        versions.append(_put(change, versions, stamp))
-        return _applied(ChangeResult.UPDATED if live else ChangeResult.CREATED, versions)
-    if not live:
-        return _applied(ChangeResult.ABSENT, versions)
-    versions.append(_deletion(versions[-1], stamp))
-    return _applied(ChangeResult.DELETED, versions)
+    decision = decide(change, versions[-1] if versions else None)
+    if decision.makes_version:
+        if isinstance(change, Put):
+            versions.append(_stored(change.resource, decision.version_id, stamp))
+        else:
+            versions.append(_deletion(versions[-1], decision.version_id, stamp))
+    return AppliedChange(
+        outcome=decision.outcome,
+        version_id=decision.version_id,
+        last_updated=versions[-1].stored.last_updated if versions else None,
+    )
 
 
-def _check(change: Put | Delete, versions: list[MemoryVersion]) -> None:
-    current = versions[-1].stored.version_id if versions else 0
-    if change.if_match is not None and change.if_match != current:
-        raise VersionConflict(
-            f"version {change.if_match} was expected to be current, but it is {current};"
-            " read the resource again and repeat the change"
-        )
-
-
-def _put(change: Put, versions: list[MemoryVersion], stamp: datetime) -> MemoryVersion:
-    resource = change.resource
-    content = resource.stamped(len(versions) + 1, stamp)
+def _stored(resource: Resource, version_id: int, stamp: datetime) -> MemoryVersion:
+    content = resource.stamped(version_id, stamp)
     return MemoryVersion(
         stored=StoredVersion(
             resource_type=resource.resource_type,
             id=resource.id,
-            version_id=len(versions) + 1,
+            version_id=version_id,
             last_updated=stamp,
             content=content,
         ),
@@ -111,20 +99,8 @@ def _put(change: Put, versions: list[MemoryVersion], stamp: datetime) -> MemoryV
     )
 
 
-def _deletion(ended: MemoryVersion, stamp: datetime) -> MemoryVersion:
+def _deletion(ended: MemoryVersion, version_id: int, stamp: datetime) -> MemoryVersion:
     stored = msgspec.structs.replace(
-        ended.stored,
-        version_id=ended.stored.version_id + 1,
-        last_updated=stamp,
-        content=None,
+        ended.stored, version_id=version_id, last_updated=stamp, content=None
     )
-    return msgspec.structs.replace(ended, stored=stored, content_hash=None)
-
-
-def _applied(outcome: ChangeResult, versions: list[MemoryVersion]) -> AppliedChange:
-    if not versions:
-        return AppliedChange(outcome=outcome, version_id=0, last_updated=None)
-    current = versions[-1].stored
-    return AppliedChange(
-        outcome=outcome, version_id=current.version_id, last_updated=current.last_updated
-    )
+    return msgspec.structs.replace(ended, stored=stored)

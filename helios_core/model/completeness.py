@@ -33,7 +33,7 @@ def line_digests(lines: Iterable[bytes]) -> list[int]:
 
 
 def sum_digests(*digests: int) -> int:
-    """Return the digest of all lines from digests of some of them."""
+    """Return the digest of all lines, from the digests of groups of them."""
     return sum(digests) % HASH_MODULUS
 
 

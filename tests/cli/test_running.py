@@ -91,7 +91,7 @@ def test_a_manifest_without_a_proof_is_told_in_words(site, tmp_path):
     process = site.start("verify", str(manifest))
 
     assert ended(process) == 1
-    assert "helios: the manifest carries no proof" in process.output()
+    assert "helios: the manifest has no proof" in process.output()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -60,7 +60,7 @@ class Site:
             stop.set()
 
     async def manifest(self, path="/$export", *, limits=None, **options):
-        """Export, and give the manifest."""
+        """Export, and return the manifest."""
         location = await self.kick_off(path, **options)
         await self.finish(location, **(limits or {}))
         response = await self.client.get(location)
@@ -80,7 +80,7 @@ def backends():
 
 @pytest.fixture
 async def open_site(backends):
-    """Give a site with some settings of its own, or over some backend of its own."""
+    """Open sites with settings or backends of their own."""
     async with AsyncExitStack() as stack:
 
         async def open_site(settings=None, **replaced):
@@ -131,7 +131,7 @@ def client(site):
 
 @asynccontextmanager
 async def serving(settings, backends):
-    """A real server on a free port of the loopback; gives its port."""
+    """Run a real server on a free port of the loopback interface; yield its port."""
     app = create_app(settings, backends)
     config = uvicorn.Config(
         app, port=0, ws="none", log_config=None, access_log=False, loop="asyncio", lifespan="on"
@@ -164,7 +164,7 @@ async def live(backends):
 
 @pytest.fixture
 def outcome():
-    """Check that a response is a FHIR error, and give its one issue."""
+    """Check that a response is a FHIR error, and return its one issue."""
 
     def outcome(response, status, code=None):
         assert response.status_code == status, response.text

@@ -53,13 +53,13 @@ class Fuzzed:
 
 
 async def ask(fuzzed, method, url, **options):
-    """Give the answer after making sure that it is one to a fault of the client's, if to any."""
+    """Return the response after checking that it blames the client, if anybody."""
     response = await fuzzed.client.request(method, url, **options)
-    told = f"{method} {url} {options}: {response.status_code} {response.text}"
-    assert response.status_code < 500, told
+    report = f"{method} {url} {options}: {response.status_code} {response.text}"
+    assert response.status_code < 500, report
     if response.status_code >= 400 and method != "HEAD":
-        assert response.headers["content-type"].startswith("application/fhir+json"), told
-        assert response.json()["resourceType"] == "OperationOutcome", told
+        assert response.headers["content-type"].startswith("application/fhir+json"), report
+        assert response.json()["resourceType"] == "OperationOutcome", report
     return response
 
 

@@ -50,14 +50,14 @@ async def test_whoever_takes_no_json_gets_a_json_outcome(site, outcome, accept, 
 
 
 @pytest.mark.parametrize(
-    ("wanted", "status"),
+    ("format_", "status"),
     [("json", 200), ("application/fhir+json", 200), ("xml", 406), ("ttl", 406), ("", 406)],
 )
-async def test_format_in_the_url_outranks_accept(site, wanted, status):
+async def test_format_in_the_url_outranks_accept(site, format_, status):
     await site.put(PATIENT)
     headers = {"Accept": "application/fhir+xml"}
 
-    response = await site.client.get("/Patient/p1", params={"_format": wanted}, headers=headers)
+    response = await site.client.get("/Patient/p1", params={"_format": format_}, headers=headers)
 
     assert response.status_code == status
 

@@ -25,7 +25,7 @@ async def statement(client, version=FHIRVersion.R4):
 
 
 def value_of(version, resource_type, parameter):
-    """A value that a parameter can be asked for, whatever is stored."""
+    """A value that a parameter accepts, whatever is stored."""
     if parameter["type"] != "composite":
         return VALUES[parameter["type"]]
     published = load_definitions(version).search_parameters(resource_type)

@@ -57,7 +57,7 @@ async def hospital(site):
 
 
 async def finished(site, kicked):
-    """Work, poll as the client does, and give the manifest."""
+    """Work, poll as the client does, and return the manifest."""
     assert kicked.status_code == 202, kicked.text
     location = kicked.headers["content-location"]
     waiting = await literal(site, "GET", location, POLL_HEADERS)

@@ -28,7 +28,7 @@ async def test_metadata_names_the_guide_and_its_three_operations(client):
 
 
 @pytest.mark.parametrize("version", list(FHIRVersion))
-async def test_metadata_lists_the_types_of_the_version_asked_about(client, version):
+async def test_metadata_lists_the_types_of_the_requested_version(client, version):
     headers = {"Accept": f"application/fhir+json; fhirVersion={version.release}"}
 
     statement = (await client.get("/metadata", headers=headers)).json()
@@ -76,7 +76,7 @@ class LostOutput(MemoryOutputStore):
 async def test_a_server_with_a_broken_backend_is_alive_but_not_ready(
     open_site, outcome, monkeypatch, broken
 ):
-    monkeypatch.setattr("helios_core.http.discovery.PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("helios_core.http.discovery.TIMEOUT_SECONDS", 0.05)
     site = await open_site(**broken)
 
     for path in ("/_readiness", "/health"):

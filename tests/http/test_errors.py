@@ -9,7 +9,7 @@ SECRET = "Jane Canary"
 
 
 def leaves(cls=HeliosError):
-    """The errors of the server; those of the client command are answered to nobody."""
+    """The errors of the server; those of the client command have no responses."""
     below = [each for each in cls.__subclasses__() if each.__module__ == errors.__name__]
     return [leaf for each in below for leaf in leaves(each)] if below else [cls]
 
@@ -33,7 +33,7 @@ def failing(provider, error):
 
 
 @pytest.mark.parametrize("cls", all_errors(), ids=lambda cls: cls.__name__)
-async def test_every_error_is_answered_by_an_outcome_of_its_code(site, outcome, cls):
+async def test_every_error_becomes_an_outcome_of_its_code(site, outcome, cls):
     failing(site.backends.data_provider, cls(f"about {SECRET}"))
 
     response = await site.client.get("/Patient/p1")
@@ -54,7 +54,7 @@ async def test_a_defect_is_a_500_that_gives_nothing_away(site, outcome):
     outcome(response, 500, "exception")
     assert SECRET not in response.text
     assert SECRET not in repr(logs)
-    [broken] = [event for event in logs if event["event"] == "request.broke"]
+    [broken] = [event for event in logs if event["event"] == "request.crashed"]
     assert broken["error"] == "ZeroDivisionError"
     assert any("test_errors.py" in place for place in broken["where"])
 

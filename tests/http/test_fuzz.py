@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer blames the sender in FHIR, and what is refused leaves nothing."""
+"""Whatever is sent, the response blames the sender in FHIR, and a refusal leaves nothing."""
 
 from urllib.parse import quote, quote_from_bytes, urlsplit
 
@@ -204,8 +204,8 @@ async def test_a_bundle_is_applied_or_refused(fuzzed, body, sent):
     if response.status_code >= 400:
         assert fuzzed.versions() == before
         return
-    answers = response.json().get("entry", ())
-    assert all(entry["response"]["status"][0] in "234" for entry in answers), response.text
+    results = response.json().get("entry", ())
+    assert all(entry["response"]["status"][0] in "234" for entry in results), response.text
 
 
 @BOUNDED

@@ -3,9 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from litestar import get
 
 from helios_core.http.negotiation import accepts_gzip, parse_accept
 from helios_core.http.requests import MAX_HEADER_BYTES
+from helios_core.storage.backends import OpenedRoutes
 
 LINES = st.lists(st.text("a/*;q=.01, \t\"\\'%é", max_size=30) | st.text(max_size=20), max_size=3)
 
@@ -123,6 +125,19 @@ async def test_headers_that_are_too_large_are_refused_unread(client, outcome, pa
     large = {"Accept": "a/b," * (MAX_HEADER_BYTES // 4), "Prefer": "respond-async"}
 
     outcome(await client.get(path, headers=large), 431, "too-long")
+
+
+async def test_no_route_of_a_plugin_lifts_the_limit_of_headers(open_site, outcome):
+    @get("/echo", before_request=lambda _: None)
+    async def echo() -> str:
+        return "echo"
+
+    routes = OpenedRoutes(plugin="echo", handlers=[echo], public=True)
+    site = await open_site(routes=[routes])
+    large = {"X-Large": "x" * MAX_HEADER_BYTES}
+
+    assert (await site.client.get("/_plugins/echo/echo")).status_code == 200
+    outcome(await site.client.get("/_plugins/echo/echo", headers=large), 431, "too-long")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Parse a kick-off: what its parameters mean, checked as far as possible without the data."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
 from helios_core.export.kickoff.definitions import ORGANIZERS, OUTPUT_FORMATS, kickoff_parameters
@@ -18,7 +19,7 @@ from helios_core.fhir.references import base_urls, split_reference
 from helios_core.model.exports import AssociatedData, ExportRequest, Level
 
 NEVER_REFERENCED = frozenset({"Binary", "Patient"})
-"""Types that are not added because something refers to them: they are some patient's data."""
+"""Types that are not added because something refers to them: they are patient data."""
 
 
 def parse_kickoff(kickoff: KickoffRequest) -> ExportRequest:
@@ -53,12 +54,7 @@ class _Parser:
         kickoff, parameters = self._kickoff, self._parameters
         self._check_names()
         self._check_output_format()
-        since = parameters.instant("_since", round_up=False)
-        until = parameters.instant("_until", round_up=True)
-        if since is not None and until is not None and since >= until:
-            raise InvalidParameter(
-                "_since is not before _until, so no resource can match; swap or widen them."
-            )
+        since, until = self._since_and_until()
         types = self._types()
         organize_by = self._organize_by()
         type_filters = TypeFilterParser(
@@ -122,6 +118,15 @@ class _Parser:
             raise UnsupportedParameter(
                 "The _outputFormat is not supported; request application/fhir+ndjson."
             )
+
+    def _since_and_until(self) -> tuple[datetime | None, datetime | None]:
+        since = self._parameters.instant("_since", round_up=False)
+        until = self._parameters.instant("_until", round_up=True)
+        if since is not None and until is not None and since >= until:
+            raise InvalidParameter(
+                "_since is not before _until, so no resource can match; swap or widen them."
+            )
+        return since, until
 
     def _types(self) -> tuple[str, ...]:
         """Return the types of `_type`, or all types of the level if it was not sent."""

@@ -9,6 +9,7 @@ belongs to several blocks is repeated in each; one that belongs to none is left 
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 import msgspec
@@ -105,6 +106,8 @@ class OrganizedOutput:
         self._rewrite = attachment_rewriter(view.request.base_url)
         self.damaged = list[Damaged]()
         """The resources that could not be read so far."""
+        self.withheld = Counter[str]()
+        """By type, the resources left out so far because they are also about other patients."""
         self._damaged_instances = set[str]()
 
     async def pieces(self) -> AsyncGenerator[BlockPiece]:
@@ -216,6 +219,7 @@ class OrganizedOutput:
             )
             async for batch in batches:
                 placed, instances, damaged = await asyncio.to_thread(sorter.sort, batch.lines)
+                self.withheld[shard.resource_type] = sorter.withheld
                 placed = await self._apply_plugins(shard.resource_type, placed, damaged)
                 if shard.resource_type == self._type:
                     self._report_damaged_instances([*batch.damaged, *damaged])
@@ -262,8 +266,7 @@ class OrganizedOutput:
         if self._view.request.level is Level.SYSTEM:
             return list(ids)
         membership = ExportMembership(self._backends.data_provider, self._view)
-        of_patients = await membership.of_any_patient({(self._type, i) for i in ids})
-        of_others = of_patients - await membership.in_cohort(of_patients)
+        of_others = await membership.of_others({(self._type, i) for i in ids})
         return [instance_id for instance_id in ids if (self._type, instance_id) not in of_others]
 
 
@@ -292,6 +295,11 @@ class _LineSorter:
         self._resource_type = resource_type
         self._block_ids = block_ids
         self._organizer = organizer
+
+    @property
+    def withheld(self) -> int:
+        """The number of lines dropped so far because they are also about other patients."""
+        return 0 if self._filter is None else self._filter.withheld
 
     def sort(self, lines: Sequence[bytes]) -> tuple[list[PlacedLine], list[str], list[Damaged]]:
         """Return lines with their blocks, the ids of instances to export, and unreadable lines."""

@@ -40,10 +40,8 @@ async def read_referenced(
 async def _not_exported(
     membership: ExportMembership, resource_type: str, ids: list[str]
 ) -> list[str]:
-    """Return the ids that other shards do not export, without those of patients not exported."""
+    """Leave out ids that other shards export, and those only of patients outside the export."""
     references = {(resource_type, resource_id) for resource_id in ids}
     exported = await membership.exported(references)
-    of_patients = await membership.of_any_patient(references)
-    of_others = of_patients - await membership.in_cohort(of_patients)
-    excluded = exported | of_others
+    excluded = exported | await membership.of_others(references)
     return [resource_id for resource_id in ids if (resource_type, resource_id) not in excluded]

@@ -58,7 +58,7 @@ class Index(msgspec.Struct, frozen=True):
 
 class Exists(msgspec.Struct, frozen=True):
     """
-    Return true if there are any values, otherwise false: `x.exists()`.
+    True if there is any value, otherwise false: `x.exists()`.
 
     With `not_false` at least one value must not be false: `x.exists() and x != false`.
     """
@@ -90,7 +90,7 @@ class Path(msgspec.Struct, frozen=True):
 @cache
 def parse_expression(expression: str) -> tuple[Path, ...]:
     """
-    Return the paths whose union an expression is, in their order.
+    Parse an expression into the paths of its union, in their order.
 
     Raises:
         ValueError: The expression uses FHIRPath that no published definition needs.

@@ -10,7 +10,7 @@ from typing import Any
 
 from helios_core.errors import InvalidParameter
 from helios_core.fhir.dates import date_bounds
-from helios_core.fhir.instants import to_stamp
+from helios_core.fhir.instants import DAY, to_stamp
 from helios_core.fhir.search import prefilters
 from helios_core.fhir.search.criteria import Criterion
 from helios_core.fhir.search.prefilters import Prefilter, SpanWithin, UpdatedWithin
@@ -20,7 +20,6 @@ EARLIEST, LATEST = -(1 << 62), 1 << 62
 """The first and the last microsecond of intervals with open ends."""
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
-_DAY = 86_400_000_000
 _SECOND = 1_000_000
 _FRACTIONS = tuple(10 ** (6 - digits) for digits in range(7))
 _DATE_LENGTH = 10
@@ -32,7 +31,7 @@ Interval = tuple[int, int]
 
 
 def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
-    """Return the test whether the interval of a leaf matches one of the criterion's values."""
+    """Return a test of a leaf: whether its interval matches one of the criterion's values."""
     checks = tuple(_CHECKS[prefix](low, high) for prefix, low, high in _parse_values(criterion))
 
     def test(leaf: Any) -> bool:  # noqa: ANN401 - decoded JSON
@@ -43,7 +42,7 @@ def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
 
 
 def prefilter(criterion: Criterion) -> Prefilter | None:
-    """Return the spans of which every match has one; None if one of the prefixes is `ne`."""
+    """Return the spans of which every match has at least one, or None if an index cannot help."""
     bounds = [
         _BOUNDS[prefix](low, high) if prefix in _BOUNDS else None
         for prefix, low, high in _parse_values(criterion)
@@ -108,12 +107,16 @@ def _parse_interval(text: str) -> Interval | None:
 
 
 def _parse_common_form(text: str) -> Interval | None:
-    """Parse a day or a time with seconds, many times as fast; most of what is stored is such."""
+    """
+    Parse a day, or a time with seconds, many times as fast as `_parse_any_form`.
+
+    Most stored dates have one of these forms. Other forms are None or raise ValueError.
+    """
     if len(text) == _DATE_LENGTH:
         if text[4] != "-" or text[7] != "-":
             return None
-        low = (date.fromisoformat(text).toordinal() - _EPOCH_DAY) * _DAY
-        return low, low + _DAY - 1
+        low = (date.fromisoformat(text).toordinal() - _EPOCH_DAY) * DAY
+        return low, low + DAY - 1
     if text[10:11] != "T" or text[13:19:3] != "::":
         return None
     instant = datetime.fromisoformat(text)
@@ -126,10 +129,9 @@ def _parse_common_form(text: str) -> Interval | None:
 
 def _parse_any_form(text: str) -> Interval | None:
     try:
-        first, last = date_bounds(text)
+        return date_bounds(text)
     except InvalidParameter:
         return None
-    return to_stamp(first), to_stamp(last)
 
 
 _BOUND_NAMES = ("low_from", "low_to", "high_from", "high_to")
@@ -145,17 +147,16 @@ def _parse_values(criterion: Criterion) -> list[tuple[str, int, int]]:
 def _parse_value(criterion: Criterion, value: str) -> tuple[str, int, int]:
     prefix, text = split_prefix(value)
     try:
-        first, last = date_bounds(text)
+        low, high = date_bounds(text)
     except InvalidParameter as error:
         raise criterion.invalid(str(error)) from error
-    low, high = to_stamp(first), to_stamp(last)
     if prefix == "ap":
         tolerance = abs(to_stamp(criterion.now) - low) // _APPROXIMATE_DIVISOR
         low, high = low - tolerance, high + tolerance
     return prefix, low, high
 
 
-# By prefix: from a value's interval (low, high) to the test of a leaf's interval (first, last).
+# By prefix: for the interval of a value (low, high), a test of a leaf's interval (first, last).
 _CHECKS: Mapping[str, Callable[[int, int], Callable[[int, int], bool]]] = {
     "eq": lambda low, high: lambda first, last: low <= first and last <= high,
     "ne": lambda low, high: lambda first, last: not (low <= first and last <= high),
@@ -168,7 +169,7 @@ _CHECKS: Mapping[str, Callable[[int, int], Callable[[int, int], bool]]] = {
     "ap": lambda low, high: lambda first, last: first <= high and last >= low,
 }
 
-# By prefix: the bounds that every interval within the check satisfies. There are none for ne.
+# By prefix: bounds of all intervals that pass the check. For ne there are none.
 _BOUNDS: Mapping[str, Callable[[int, int], Bounds]] = {
     "eq": lambda low, high: (low, None, None, high),
     "gt": lambda _, high: (None, None, high + 1, None),

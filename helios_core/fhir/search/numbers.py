@@ -39,7 +39,7 @@ class _Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
-    """Return the test whether a number or quantity matches one of the criterion's values."""
+    """Return a test of a leaf: whether it matches one of the criterion's values."""
     comparisons = [_parse_value(criterion, value) for value in criterion.values]
 
     def test(leaf: Any) -> bool:  # noqa: ANN401 - decoded JSON
@@ -70,7 +70,7 @@ def _parse_value(criterion: Criterion, value: str) -> _Comparison:
 def _make_check(  # noqa: PLR0911 - one of nine
     prefix: str, number: Decimal, *, exponential: bool
 ) -> Callable[[Bound, Bound], bool]:
-    """Return the test of a leaf's interval; the precision of `number` matters to eq, ne and ap."""
+    """Return a test of a leaf's interval; the precision of `number` matters to eq, ne and ap."""
     exact = (number, 0)
     match prefix:
         case "gt":

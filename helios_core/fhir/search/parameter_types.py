@@ -27,7 +27,7 @@ class ParameterType(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     leaf_test: Callable[[Criterion], Callable[[Any], bool]]
-    """Returns the test whether one leaf matches; raises InvalidParameter for an invalid value."""
+    """Returns a test of a leaf: whether it matches; raises InvalidParameter for invalid values."""
     prefilter: Callable[[Criterion], Prefilter | None] = lambda _: None
     """Returns a prefilter that every match satisfies, or None if an index cannot help."""
     modifiers: Callable[[CompiledParameter], tuple[str, ...]] = lambda _: ()

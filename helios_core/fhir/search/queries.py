@@ -76,7 +76,9 @@ def compile_query(
     now: datetime | None = None,
 ) -> Filter:
     """
-    Compile a search: a resource matches if it meets all pairs, and of each pair any value.
+    Compile a search.
+
+    A resource matches if it meets every pair; of the values that a pair lists, one is enough.
 
     Absolute references are to this server if they begin with one of `base_urls`. The prefix `ap`
     of dates depends on `now`; processes that must agree have to pass the same instant.

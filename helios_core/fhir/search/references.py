@@ -94,7 +94,7 @@ def modifiers(parameter: CompiledParameter) -> tuple[str, ...]:
 
 
 def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
-    """Return the test whether a leaf is one of the criterion's references."""
+    """Return a test of a leaf: whether it is one of the criterion's references."""
     if criterion.modifier != "identifier":
         return parse_references(criterion).matches
     identifiers = tokens.parse_tokens(criterion)
@@ -102,7 +102,7 @@ def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
 
 
 def prefilter(criterion: Criterion) -> Prefilter | None:
-    """Return the terms of which every match has one; None for identifiers."""
+    """Return the terms of which every match has at least one, or None if an index cannot help."""
     if criterion.modifier == "identifier":
         return None
     keys = (reference_key(unescape(value)) for value in criterion.values)

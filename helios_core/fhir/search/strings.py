@@ -61,7 +61,7 @@ def modifiers(_parameter: CompiledParameter) -> tuple[str, ...]:
 
 
 def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
-    """Return the test whether a leaf has a text that matches one of the criterion's values."""
+    """Return a test of a leaf: whether one of its texts matches one of the criterion's values."""
     matches = text_test(criterion)
     family = all(path.group.endswith("family") for path in criterion.parameter.paths)
 
@@ -73,10 +73,10 @@ def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
 
 def text_test(criterion: Criterion) -> Callable[[str, bool], bool]:
     """
-    Return the test whether a text matches one of the criterion's values.
+    Return a test of a text: whether it matches one of the criterion's values.
 
-    The second argument of the test is whether the match may begin at any word; otherwise it begins
-    at the first one.
+    The second argument of the test says whether the match may begin at any word of the text;
+    otherwise it must begin at the first one.
     """
     values = tuple(map(unescape, criterion.values))
     if criterion.modifier == "exact":

@@ -113,7 +113,7 @@ def modifiers(parameter: CompiledParameter) -> tuple[str, ...]:
 
 
 def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
-    """Return the test whether a leaf matches; `not` is left to the caller."""
+    """Return a test of a leaf: whether it matches; the modifier `not` is left to the caller."""
     if criterion.modifier == "text":
         return _text_test(criterion)
     if criterion.modifier == "of-type":
@@ -123,7 +123,7 @@ def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
 
 
 def prefilter(criterion: Criterion) -> Prefilter | None:
-    """Return the terms of which every match has one; None for a system without a code."""
+    """Return the terms of which every match has at least one, or None if an index cannot help."""
     if criterion.modifier is not None:
         return None
     tokens = parse_tokens(criterion, exact=criterion.parameter.code == "_id")

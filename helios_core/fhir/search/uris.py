@@ -18,7 +18,7 @@ def modifiers(_parameter: CompiledParameter) -> tuple[str, ...]:
 
 
 def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
-    """Return the test whether a leaf is, or is above or below, one of the criterion's URIs."""
+    """Return a test of a leaf: whether it equals, or is above or below, one of the URIs."""
     uris = [unescape(value) for value in criterion.values]
     if criterion.modifier and not all("://" in uri for uri in uris):
         raise criterion.invalid("expected an absolute URL; a URN has nothing above or below it")

@@ -86,7 +86,8 @@ class ManifestRenderer:
         if page is None:
             return None
         urls = await self._signer.urls(page.keys, base=base)
-        return msgspec.json.encode(_PageRenderer(self._guide, job, urls).manifest(page, base=base))
+        renderer = _PageRenderer(self._guide, job, page, urls)
+        return msgspec.json.encode(renderer.manifest(base))
 
 
 class _Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,15 +133,15 @@ def _next_key(key: PartKey) -> PartKey:
 class _PageRenderer:
     """Renders a page of one job's manifest."""
 
-    def __init__(self, guide: Guide, job: Job, urls: FileURLs) -> None:
+    def __init__(self, guide: Guide, job: Job, page: _Page, urls: FileURLs) -> None:
         self._guide = guide
         self._job = job
-        self._request = job.request
+        self._page = page
         self._urls = urls
 
-    def manifest(self, page: _Page, *, base: str) -> Manifest:
-        guide, request = self._guide, self._request
-        next_url = f"{base}/export-status/{self._job.id}?page={page.next}"
+    def manifest(self, base: str) -> Manifest:
+        guide, request, next_page = self._guide, self._job.request, self._page.next
+        next_url = f"{base}/export-status/{self._job.id}?page={next_page}"
         return Manifest(
             manifest_type=guide.manifest_type or UNSET,
             transaction_time=format_instant(self._job.transaction_time),
@@ -148,17 +149,17 @@ class _PageRenderer:
             requires_access_token=self._urls.require_access_token,
             output_format=guide.output_format or UNSET,
             output_organized_by=request.organize_by or UNSET,
-            output=self._files(page, PartKind.OUTPUT),
-            deleted=self._files(page, PartKind.DELETED),
-            link=[ManifestLink(url=next_url)] if page.next else UNSET,
+            output=self._files(PartKind.OUTPUT),
+            deleted=self._files(PartKind.DELETED),
+            link=[ManifestLink(url=next_url)] if next_page else UNSET,
             # The extension is the same on every page, so it cannot have totals that are only known
             # at the end; with partial manifests every file has its own tally instead.
-            extension=UNSET if request.partial_manifests else self._totals(page),
-            **{guide.problems: self._files(page, PartKind.ERROR)},
+            extension=UNSET if request.partial_manifests else self._totals(),
+            **{guide.problems: self._files(PartKind.ERROR)},
         )
 
-    def _files(self, page: _Page, kind: PartKind) -> list[ManifestFile]:
-        return [self._file(part) for part in page.parts if part.key.kind is kind]
+    def _files(self, kind: PartKind) -> list[ManifestFile]:
+        return [self._file(part) for part in self._page.parts if part.key.kind is kind]
 
     def _file(self, part: Part) -> ManifestFile:
         urls = self._urls.by_key
@@ -168,16 +169,16 @@ class _PageRenderer:
             count=part.count,
             continues_in_file=urls[_next_key(part.key)] if part.continues else UNSET,
             file_size=part.plain_size if self._guide.shows_sizes else UNSET,
-            extension=self._tally(part) if self._request.partial_manifests else UNSET,
+            extension=self._tally(part) if self._job.request.partial_manifests else UNSET,
         )
 
     def _has_type(self, kind: PartKind) -> bool:
         if kind is PartKind.OUTPUT:
-            return self._request.organize_by is None
+            return self._job.request.organize_by is None
         return self._guide.typed_problems
 
     def _tally(self, part: Part) -> Extensions | UnsetType:
-        """Return the completeness extension of one file, unless the part is older than that."""
+        """Return the completeness of one part, unless it was stored before digests were kept."""
         if part.digest_sum is None:
             return UNSET
         tally = completeness.part_tally(part)
@@ -185,13 +186,13 @@ class _PageRenderer:
             return [_extension(completeness.KEY, _tally_extensions(tally))]
         return {completeness.KEY: tally}
 
-    def _totals(self, page: _Page) -> Extensions | UnsetType:
-        """Return the completeness extension of all parts, unless one is older than that."""
-        if any(part.digest_sum is None for part in page.parts):
+    def _totals(self) -> Extensions | UnsetType:
+        """Return the completeness of all parts, unless one was stored before digests were kept."""
+        if any(part.digest_sum is None for part in self._page.parts):
             return UNSET
         totals = completeness.add_up(
             (self._list_name(part), self._total_type(part), completeness.part_tally(part))
-            for part in page.parts
+            for part in self._page.parts
         )
         if not self._guide.lists_extensions:
             return {completeness.KEY: {"algorithm": completeness.ALGORITHM, **totals}}
@@ -215,8 +216,8 @@ class _PageRenderer:
 
     def _total_type(self, part: Part) -> str:
         """Return the type a part counts for: the type that heads its blocks, if it has blocks."""
-        if part.key.kind is PartKind.OUTPUT and self._request.organize_by is not None:
-            return self._request.organize_by
+        if part.key.kind is PartKind.OUTPUT and self._job.request.organize_by is not None:
+            return self._job.request.organize_by
         return part.manifest_type
 
 

@@ -1,4 +1,4 @@
-"""Binary resources as what they hold (FHIR R4, Binary, Serving Binary Resources using REST)."""
+"""The contents of Binary resources (FHIR R4, binary.html#rest)."""
 
 import asyncio
 import binascii
@@ -13,7 +13,8 @@ from helios_core.http.callers import NotAcceptable
 from helios_core.http.negotiation import parse_accept
 from helios_core.http.ranges import is_not_modified
 from helios_core.http.requests import HTTPRequest, query_pairs
-from helios_core.http.responses import require_content, version_headers
+from helios_core.http.responses import version_headers
+from helios_core.interactions.read import require_content
 from helios_core.storage.data_provider import StoredVersion
 
 OCTETS: Final = "application/octet-stream"
@@ -24,25 +25,26 @@ JSON: Final = frozenset({"application/json", "text/json"})
 SAFE: Final = {
     "Vary": "Accept",
     "X-Content-Type-Options": "nosniff",
-    # What is stored may be a page with scripts, and must not act in the server's name.
+    # The content may be a page with scripts, which must not act in the server's name.
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
 
 
 class BinaryContent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """As much of a Binary as is needed to show what it holds."""
+    """The elements of a Binary that its content is made of."""
 
     content_type: str = OCTETS
     data: str | None = None
     content: str | None = None
-    """What `data` was called before FHIR R4."""
+    """The name of `data` before FHIR R4."""
 
 
 def wants_resource(request: HTTPRequest, native: str) -> bool:
     """
-    Whether a client asks for FHIR's JSON rather than for what a Binary holds.
+    Return whether a client wants the Binary as a resource rather than its content.
 
-    That takes a FHIR media type, or plain JSON where the content itself is none.
+    It does if it accepts a FHIR media type, or plain JSON where the content itself is not JSON,
+    before it accepts the content's own type.
     """
     if "_format" in dict(query_pairs(request)):
         return True
@@ -57,7 +59,7 @@ def wants_resource(request: HTTPRequest, native: str) -> bool:
 
 def decode_binary(stored: StoredVersion) -> BinaryContent:
     """
-    Give the Binary of a version; one that cannot be read holds nothing.
+    Decode the Binary in a version; one that cannot be decoded is empty.
 
     Raises:
         ResourceDeleted: The version is a deletion.
@@ -73,10 +75,10 @@ async def binary_response(
     request: HTTPRequest, stored: StoredVersion, binary: BinaryContent
 ) -> Response[Any]:
     """
-    Give an answer whose body is what a Binary holds.
+    Return a response whose body is the content of a Binary.
 
     Raises:
-        NotAcceptable: Its data are not base64, so that only the resource can be shown.
+        NotAcceptable: Its data is not base64, so that only the resource can be returned.
     """
     headers = version_headers(stored.version_id, stored.last_updated) | SAFE
     if is_not_modified(request.headers.getall("if-none-match", []), headers["ETag"]):
@@ -86,7 +88,7 @@ async def binary_response(
         body = await asyncio.to_thread(binascii.a2b_base64, encoded)
     except (binascii.Error, ValueError) as error:
         raise NotAcceptable(
-            f"The data of this Binary are not base64; ask for the resource, in {FHIR_JSON}."
+            f"The data of this Binary is not base64; request the resource, as {FHIR_JSON}."
         ) from error
     native = binary.content_type
     media_type = native if MEDIA_TYPE.fullmatch(native) else OCTETS

@@ -1,4 +1,4 @@
-"""The doors of earlier versions: one by its number, or all of them in pages."""
+"""Routes of earlier versions: one by its number, or all of them in pages."""
 
 from typing import Any
 
@@ -6,7 +6,6 @@ from litestar import Response, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from helios_core.errors import ResourceNotFound
 from helios_core.fhir.instants import format_instant
 from helios_core.http.callers import Guard
 from helios_core.http.requests import READ, HTTPRequest, path_type, query_parameters
@@ -18,69 +17,73 @@ from helios_core.http.responses import (
     EntryResponse,
     bundle_response,
     raw_json,
-    require_found,
     resource_url,
     version_etag,
     version_response,
 )
 from helios_core.http.rest.crud import type_paths
 from helios_core.interactions.callers import Caller
-from helios_core.interactions.paging import parse_count, parse_number
+from helios_core.interactions.history import (
+    HISTORY_PARAMETERS,
+    HistoryPage,
+    HistoryQuery,
+    history_instance,
+    parse_history,
+)
+from helios_core.interactions.read import vread
 from helios_core.storage.data_provider import StoredVersion, SupportsHistory
-from helios_core.storage.keys import TypeKey
 
 
 class HistoryRoutes:
-    """Shows earlier versions."""
+    """Returns earlier versions."""
 
     def __init__(self, provider: SupportsHistory, guard: Guard) -> None:
         self._provider = provider
         self._guard = guard
 
     def routes(self) -> list[HTTPRouteHandler]:
-        """Give the doors of one version and of all."""
-        every = type_paths("/{resource_id:str}/_history")
-        one = type_paths("/{resource_id:str}/_history/{version:str}")
+        """Return the routes of one version and of all versions of a resource."""
+        history = type_paths("/{resource_id:str}/_history")
+        version = type_paths("/{resource_id:str}/_history/{version_id:str}")
         return [
-            route(every, http_method=READ, status_code=200)(self.list),
-            route(one, http_method=READ, status_code=200)(self.read),
+            route(history, http_method=READ, status_code=200)(self.history),
+            route(version, http_method=READ, status_code=200)(self.vread),
         ]
 
-    async def read(
-        self, request: HTTPRequest, resource_id: FromPath[str], version: FromPath[str]
+    async def vread(
+        self, request: HTTPRequest, resource_id: FromPath[str], version_id: FromPath[str]
     ) -> Response[Any]:
-        """Give one version."""
+        """Return one version."""
         caller = self._guard.admit(request)
         resource_type = path_type(request, caller)
         query_parameters(request)
-        if not (version.isascii() and version.isdigit() and len(version) < 18):  # noqa: PLR2004
-            raise ResourceNotFound("Versions are whole numbers; there is none of that name.")
-        key = TypeKey.of(caller, resource_type).resource(resource_id)
-        stored = await self._provider.get_version(key, int(version))
+        stored = await vread(self._provider, caller, resource_type, resource_id, version_id)
         return version_response(request, caller, stored)
 
-    async def list(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[bytes]:
-        """Give a page of versions, newest first."""
+    async def history(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[bytes]:
+        """Return a page of versions, newest first."""
         caller = self._guard.admit(request)
         resource_type = path_type(request, caller)
-        given = query_parameters(request, ("_count", "_before"))
-        count, before = parse_count(given), parse_number(given, "_before")
-        key = TypeKey.of(caller, resource_type).resource(resource_id)
-        versions = await self._provider.history(key, count=count + 1, before=before)
-        if before is None:
-            require_found(versions[0] if versions else None)
-        where = f"{resource_url(caller, resource_type, resource_id)}/_history?_count={count}"
-        links = [BundleLink("self", where if before is None else f"{where}&_before={before}")]
-        if len(versions) > count:
-            links.append(BundleLink("next", f"{where}&_before={versions[count - 1].version_id}"))
+        query = parse_history(query_parameters(request, HISTORY_PARAMETERS))
+        page = await history_instance(self._provider, caller, resource_type, resource_id, query)
+        url = f"{resource_url(caller, resource_type, resource_id)}/_history"
         return bundle_response(
             caller,
             BundleResource(
                 type="history",
-                link=tuple(links),
-                entry=tuple(_entry(caller, version) for version in versions[:count]),
+                link=tuple(_links(url, query, page)),
+                entry=tuple(_entry(caller, stored) for stored in page.versions),
             ),
         )
+
+
+def _links(url: str, query: HistoryQuery, page: HistoryPage) -> list[BundleLink]:
+    first = f"{url}?_count={query.count}"
+    this = first if query.before is None else f"{first}&_before={query.before}"
+    links = [BundleLink("self", this)]
+    if page.next is not None:
+        links.append(BundleLink("next", f"{first}&_before={page.next}"))
+    return links
 
 
 def _entry(caller: Caller, stored: StoredVersion) -> BundleEntry:

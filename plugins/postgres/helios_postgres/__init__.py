@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 
 from helios_core import API_LEVEL, Backend, DataProvider, JobStore, Reach, hookimpl
 from helios_postgres import schema
-from helios_postgres.databases import Database, connected, lock_key
+from helios_postgres.connections import connected, lock_key
+from helios_postgres.databases import Database
 from helios_postgres.jobs import PostgresJobStore
 from helios_postgres.listening import listener
 from helios_postgres.provider import PostgresDataProvider
@@ -63,10 +64,7 @@ async def migrate(settings: PostgresSettings) -> str:
     name = settings.schema
     async with connected(settings) as connection:
         done = await schema.migrate(connection, name, lock_key=lock_key(name, "migrate"))
-    indexed = "; its search index was made anew" if done.indexed else ""
-    if done.before < done.after:
-        return f"schema {name} went from version {done.before} to {done.after}{indexed}"
-    return f"schema {name} has version {done.after} already{indexed}"
+    return done.report(f"schema {name}")
 
 
 @hookimpl

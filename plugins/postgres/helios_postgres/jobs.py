@@ -13,17 +13,19 @@ from asyncpg import Record
 from helios_core import (
     BackendUnavailable,
     Job,
-    JobNotFound,
     JobProgress,
     JobStatus,
     JobStore,
     Lease,
     Part,
     Shard,
-    TooManyExports,
+    job_not_found,
+    part_not_found,
+    too_many_exports,
 )
 from helios_postgres import leasing
-from helios_postgres.databases import Connection, Database
+from helios_postgres.connections import Connection
+from helios_postgres.databases import Database
 
 T = TypeVar("T")
 
@@ -62,6 +64,10 @@ _PARTS = """
 SELECT p.part, p.position FROM jobs AS j LEFT JOIN parts AS p ON p.job = j.job
 WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled'
 ORDER BY p.kind, p.shard, p.number
+"""
+_PART = """
+SELECT p.part, p.position FROM jobs AS j LEFT JOIN parts AS p ON p.job = j.job AND p.name = $3
+WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled'
 """
 _NOTES = """
 SELECT n.shard, n.notes FROM jobs AS j LEFT JOIN LATERAL (
@@ -137,6 +143,13 @@ class PostgresJobStore(JobStore):
         rows = await self._found(_PARTS, tenant, job_id)
         return [_to_part(row) for row in rows if row["part"] is not None]
 
+    async def part(self, tenant: str, job_id: str, name: str) -> Part:
+        """Give the published part of a file name."""
+        [row] = await self._found(_PART, tenant, job_id, name)
+        if row["part"] is None:
+            raise part_not_found()
+        return _to_part(row)
+
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """Give what completed shards noted, each by a statement of its own (J13)."""
         shard = -1
@@ -168,6 +181,11 @@ class PostgresJobStore(JobStore):
             await leasing.renew(
                 connection, lease, lease_for=lease_for, resources_done=resources_done
             )
+
+    async def is_held(self, lease: Lease) -> bool:
+        """Whether the lease is still the newest one (J14)."""
+        async with self._database.connection() as connection:
+            return await leasing.is_held(connection, lease)
 
     async def complete(
         self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""
@@ -232,10 +250,7 @@ class PostgresJobStore(JobStore):
     ) -> Job:
         active = await connection.fetchval(_ACTIVE, job.tenant)
         if active >= max_active:
-            raise TooManyExports(
-                f"{active} exports are active and {max_active} are allowed;"
-                " wait for one to finish, or delete one"
-            )
+            raise too_many_exports(active, max_active)
         await connection.execute(_TURN, job.tenant)
         number = await connection.fetchval(_ADD_JOB, job.tenant, job.id, msgspec.json.encode(job))
         await _add_shards(connection, number, shards)
@@ -270,7 +285,7 @@ class PostgresJobStore(JobStore):
         async with self._database.connection() as connection:
             rows = await connection.fetch(query, tenant, job_id, *more)
         if not rows:
-            raise _not_found(job_id)
+            raise job_not_found(job_id)
         return rows
 
     async def _jobs(self, query: str, *parameters: object) -> list[Job]:
@@ -292,14 +307,10 @@ async def _add_shards(connection: Connection, job: int, shards: Sequence[Shard])
 async def _cancel(connection: Connection, tenant: str, job_id: str) -> None:
     job = await connection.fetchval(_CANCEL, tenant, job_id)
     if job is None:
-        raise _not_found(job_id)
+        raise job_not_found(job_id)
     await leasing.end(connection, job, JobStatus.CANCELLED)
 
 
 def _to_part(row: Record) -> Part:
     part = msgspec.json.decode(row["part"], type=Part)
     return msgspec.structs.replace(part, published=row["position"])
-
-
-def _not_found(job_id: str) -> JobNotFound:
-    return JobNotFound(f"there is no export {job_id}; list the exports to see which exist")

@@ -1,54 +1,19 @@
 """The schema of a database, and its way from any earlier version to this one."""
 
-from importlib.resources import files
-from typing import TYPE_CHECKING
-
-import msgspec
-
-from helios_core import ConfigurationError, SchemaOutdated
+from helios_core import ConfigurationError, Migrated, Migrations, index_outdated
+from helios_postgres.connections import Connection
 from helios_postgres.indexing import index_anew, is_indexed
-
-if TYPE_CHECKING:
-    from helios_postgres.databases import Connection
 
 OLDEST_SERVER = 14
 """The oldest PostgreSQL that its developers still maintain."""
 
 
-class Migration(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of the schema, never changed once it is released."""
-
-    number: int
-    name: str
-    script: str
+def migrations() -> Migrations:
+    """Return the steps from an empty schema to this one."""
+    return Migrations.of("helios_postgres", distribution="helios-fhir-postgres")
 
 
-class Migrated(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done to a database."""
-
-    before: int
-    """The number of its last migration; 0 is none."""
-    after: int
-    indexed: bool
-    """Whether the search index of what is stored was made anew."""
-
-
-def migrations() -> list[Migration]:
-    """Give the steps that lead from an empty schema to this one, in order."""
-    folder = files("helios_postgres").joinpath("migrations")
-    scripts = (entry for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    steps = [
-        Migration(
-            number=int(script.name.partition("_")[0]),
-            name=script.name.removesuffix(".sql"),
-            script=script.read_text(encoding="utf-8"),
-        )
-        for script in scripts
-    ]
-    return sorted(steps, key=lambda step: step.number)
-
-
-async def version_of(connection: "Connection") -> int:
+async def version_of(connection: Connection) -> int:
     """Give the number of a schema's last migration, 0 for a schema that has had none."""
     if await connection.fetchval("SELECT to_regclass('schema_version') IS NULL"):
         return 0
@@ -56,7 +21,7 @@ async def version_of(connection: "Connection") -> int:
     return number
 
 
-async def check(connection: "Connection", schema: str) -> None:
+async def check(connection: Connection, schema: str) -> None:
     """
     Refuse a schema that this code cannot use as it is.
 
@@ -66,29 +31,17 @@ async def check(connection: "Connection", schema: str) -> None:
     """
     await _check_server(connection)
     await _check_owner(connection, schema)
-    found, known = await version_of(connection), migrations()[-1].number
-    if found > known:
-        raise ConfigurationError(
-            f"schema {schema} of the PostgreSQL database has version {found}, this code knows"
-            f" versions up to {known}; install the version of helios-fhir-postgres that wrote it"
-        )
-    if found < known:
-        raise SchemaOutdated(
-            f"schema {schema} of the PostgreSQL database has version {found}, this code needs"
-            f" version {known}; stop the servers that use it and run: helios migrate"
-        )
+    database = f"schema {schema} of the PostgreSQL database"
+    migrations().check(await version_of(connection), database)
     if not await is_indexed(connection):
-        raise SchemaOutdated(
-            f"the search index of schema {schema} of the PostgreSQL database was made by other"
-            " rules than this code's; stop the servers that use it and run: helios migrate"
-        )
+        raise index_outdated(database)
 
 
-async def migrate(connection: "Connection", schema: str, *, lock_key: int) -> Migrated:
+async def migrate(connection: Connection, schema: str, *, lock_key: int) -> Migrated:
     """
-    Make the schema, apply what is missing, index what is not indexed, and tell what was done.
+    Make the schema, apply what is missing, index what is not indexed, and return what was done.
 
-    All of it or nothing; who comes while another one is at it waits, and finds it done.
+    Runs in one transaction. A concurrent caller waits, then finds nothing to do.
 
     Raises:
         ConfigurationError: The schema is another program's, or the server is too old.
@@ -97,23 +50,22 @@ async def migrate(connection: "Connection", schema: str, *, lock_key: int) -> Mi
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", lock_key)
         await _check_owner(connection, schema)
-        before = await version_of(connection)
+        before, steps = await version_of(connection), migrations()
         if before == 0:
             await _begin(connection, schema)
-        steps = [step for step in migrations() if step.number > before]
-        for step in steps:
+        for step in steps.after(before):
             await connection.execute(step.script)
             await connection.execute(
                 "INSERT INTO schema_version (number, name) VALUES ($1, $2)", step.number, step.name
             )
-        after = steps[-1].number if steps else before
-        outdated = after <= migrations()[-1].number and not await is_indexed(connection)
+        after = max(before, steps.newest)
+        outdated = after == steps.newest and not await is_indexed(connection)
         if outdated:
             await index_anew(connection)
         return Migrated(before=before, after=after, indexed=outdated and before > 0)
 
 
-async def _begin(connection: "Connection", schema: str) -> None:
+async def _begin(connection: Connection, schema: str) -> None:
     # CREATE SCHEMA asks for a right on the database even where the schema is there already.
     if await connection.fetchval("SELECT to_regnamespace(quote_ident($1)) IS NULL", schema):
         await connection.execute(f'CREATE SCHEMA "{schema}"')
@@ -123,7 +75,7 @@ async def _begin(connection: "Connection", schema: str) -> None:
     )
 
 
-async def _check_server(connection: "Connection") -> None:
+async def _check_server(connection: Connection) -> None:
     found = connection.get_server_version()
     if found.major < OLDEST_SERVER:
         raise ConfigurationError(
@@ -132,7 +84,7 @@ async def _check_server(connection: "Connection") -> None:
         )
 
 
-async def _check_owner(connection: "Connection", schema: str) -> None:
+async def _check_owner(connection: Connection, schema: str) -> None:
     """Refuse a schema with tables none of which is ours."""
     tables = await connection.fetch(
         "SELECT tablename FROM pg_tables WHERE schemaname = $1", schema

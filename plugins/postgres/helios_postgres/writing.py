@@ -5,14 +5,15 @@ from collections.abc import Iterable, Sequence
 
 from asyncpg.exceptions import UniqueViolationError
 
-from helios_core import AppliedChange, Delete, Put, line_hash
+from helios_core import AppliedChange, Delete, Put, line_hash, to_signed, to_unsigned
 from helios_core.fhir import FHIRVersion, IndexTerms, from_stamp, terms_of
 from helios_postgres import extents
 from helios_postgres.clock import Clock
-from helios_postgres.databases import Connection, Database
-from helios_postgres.drafts import Draft, Drafting, Head, Key, changes_by_key, target
+from helios_postgres.collections import Scopes
+from helios_postgres.connections import Connection
+from helios_postgres.databases import Database
+from helios_postgres.drafts import Draft, Drafting, Head, Key, changes_by_key
 from helios_postgres.indexing import Postings
-from helios_postgres.scopes import Scopes
 
 RACES = 10
 """How often a write is begun anew because others created the same resources at the same time."""
@@ -74,9 +75,9 @@ class Writer:
         """
         if not changes:
             return []
-        put = {change.resource.resource_type for change in changes if isinstance(change, Put)}
+        put = {change.resource_type for change in changes if isinstance(change, Put)}
         scopes = dict(await self._scopes.intern(tenant, fhir_version, put))
-        deleted = {target(change)[0] for change in changes} - put
+        deleted = {change.resource_type for change in changes} - put
         scopes |= await self._scopes.find(tenant, fhir_version, deleted)
         keyed = changes_by_key(changes, scopes)
         for _ in range(RACES):
@@ -95,9 +96,9 @@ class Writer:
     ) -> list[AppliedChange]:
         await connection.fetchrow(_PATIENCE)
         drafting = Drafting(await _lock(connection, {key for _, key in changes}))
-        results = [drafting.apply(change, key) for change, key in changes]
+        outcomes = [drafting.apply(change, key) for change, key in changes]
         if not drafting.drafts:
-            return [result.applied(None) for result in results]
+            return [outcome.applied(None) for outcome in outcomes]
         await _look_up_patients(connection, drafting.drafts)
         held = await extents.hold(connection, {draft.key[0] for draft in drafting.drafts})
         stamp = await self._clock.write_stamp(connection)
@@ -106,7 +107,7 @@ class Writer:
         await journal.store(connection)
         await extents.count_begun(connection, filled, stamp)
         await extents.count_ended(connection, drafting.drafts)
-        return [result.applied(journal.instant) for result in results]
+        return [outcome.applied(journal.instant) for outcome in outcomes]
 
 
 class _Journal:
@@ -195,7 +196,10 @@ class _Journal:
 async def _lock(connection: Connection, keys: set[Key]) -> dict[Key, Head]:
     scopes, ids = zip(*keys, strict=True)
     rows = await connection.fetch(_LOCK_HEADS, scopes, ids)
-    return {(scope, resource_id): Head(*head) for scope, resource_id, *head in rows}
+    return {
+        (scope, resource_id): Head(seq, since_stamp, to_unsigned(content_hash), *rest)
+        for scope, resource_id, seq, since_stamp, content_hash, *rest in rows
+    }
 
 
 async def _look_up_patients(connection: Connection, drafts: Iterable[Draft]) -> None:
@@ -212,6 +216,6 @@ async def _look_up_patients(connection: Connection, drafts: Iterable[Draft]) -> 
 
 def _head(draft: Draft) -> tuple[object, ...]:
     return (
-        *(*draft.key, draft.seq, draft.content_hash, draft.version_id, draft.size),
+        *(*draft.key, draft.seq, to_signed(draft.content_hash), draft.version_id, draft.size),
         *(draft.deleted, draft.in_compartment),
     )

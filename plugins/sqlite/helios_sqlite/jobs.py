@@ -1,7 +1,6 @@
 """Job state in SQLite."""
 
 import asyncio
-import builtins
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -12,24 +11,24 @@ from aiosqlite import Connection
 
 from helios_core import (
     Job,
-    JobNotFound,
     JobProgress,
     JobStatus,
     JobStore,
     Lease,
     Part,
     Shard,
-    TooManyExports,
+    job_not_found,
+    part_not_found,
+    too_many_exports,
 )
 from helios_sqlite import leasing
-from helios_sqlite.job_databases import JobDatabase, Row, rows_of
+from helios_sqlite.databases import JobDatabase, Row, rows_of
 
 _JOB = "FROM jobs AS j "
 _VISIBLE = "WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled' "
 _NUMBER = "SELECT job " + _JOB + _VISIBLE
 _COLUMNS = "SELECT accepted, status, created_at, completed_at, failure FROM jobs "
 _GET = _COLUMNS + "WHERE tenant = ? AND id = ? AND status <> 'cancelled'"
-_LIST = _COLUMNS + "WHERE tenant = ? AND status <> 'cancelled' ORDER BY job DESC"
 _REMOVABLE = leasing.clocked(
     _COLUMNS
     + "WHERE completed_at IS NOT NULL AND (completed_at <= :now - ? OR status = 'cancelled')"
@@ -61,6 +60,9 @@ _PARTS = (
     + "LEFT JOIN parts AS p ON p.job = j.job "
     + _VISIBLE
     + "ORDER BY p.kind, p.shard, p.number"
+)
+_PART = (
+    "SELECT p.part " + _JOB + "LEFT JOIN parts AS p ON p.job = j.job AND p.name = ? " + _VISIBLE
 )
 _NOTED = (
     "SELECT n.shard, length(n.notes) "
@@ -123,10 +125,6 @@ class SQLiteJobStore(JobStore):
         """Give a job that was not cancelled."""
         return leasing.to_job(await self._row(_GET, tenant, job_id))
 
-    async def list(self, tenant: str) -> builtins.list[Job]:
-        """Give the tenant's jobs, newest first."""
-        return await self._jobs(_LIST, tenant)
-
     async def progress(self, tenant: str, job_id: str) -> JobProgress:
         """Count published resources and those that holders reported."""
         done, total, shards_done, shards_total = map(
@@ -139,22 +137,31 @@ class SQLiteJobStore(JobStore):
             shards_total=shards_total,
         )
 
-    async def parts(self, tenant: str, job_id: str) -> builtins.list[Part]:
+    async def parts(self, tenant: str, job_id: str) -> list[Part]:
         """Give the published parts in order."""
         rows = await self._database.rows(_PARTS, (tenant, job_id))
         if not rows:
-            raise _not_found(job_id)
+            raise job_not_found(job_id)
         return [msgspec.json.decode(part, type=Part) for (part,) in rows if part is not None]
+
+    async def part(self, tenant: str, job_id: str, name: str) -> Part:
+        """Give the published part of a file name."""
+        rows = await self._database.rows(_PART, (name, tenant, job_id))
+        if not rows:
+            raise job_not_found(job_id)
+        if rows[0][0] is None:
+            raise part_not_found()
+        return msgspec.json.decode(rows[0][0], type=Part)
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """Give what completed shards noted, one read after the other (J13)."""
         sizes = await self._database.rows(_NOTED, (tenant, job_id))
         if not sizes:
-            raise _not_found(job_id)
+            raise job_not_found(job_id)
         for first, last in _runs([(shard, size) for shard, size in sizes if size is not None]):
             rows = await self._database.rows(_NOTES, (first, last, tenant, job_id))
             if not rows:
-                raise _not_found(job_id)
+                raise job_not_found(job_id)
             for (notes,) in rows:
                 yield notes
 
@@ -176,6 +183,10 @@ class SQLiteJobStore(JobStore):
             await leasing.renew(
                 connection, lease, lease_for=lease_for, resources_done=resources_done
             )
+
+    async def is_held(self, lease: Lease) -> bool:
+        """Whether the lease is still the newest one (J14)."""
+        return bool(await self._database.rows(leasing.HELD, leasing.held_key(lease)))
 
     async def complete(
         self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""
@@ -208,11 +219,11 @@ class SQLiteJobStore(JobStore):
         async with self._database.transaction() as connection:
             await _cancel(connection, tenant, job_id)
 
-    async def removable(self, *, completed_before: timedelta, limit: int) -> builtins.list[Job]:
+    async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
         """Give cancelled jobs and those finished long enough ago (J7)."""
         return await self._jobs(_REMOVABLE, leasing.in_milliseconds(completed_before), limit)
 
-    async def recent(self, tenant: str, *, limit: int) -> builtins.list[Job]:
+    async def recent(self, tenant: str, *, limit: int) -> list[Job]:
         """Give the tenant's complete jobs, the latest first."""
         return await self._jobs(_RECENT, tenant, limit)
 
@@ -238,20 +249,17 @@ class SQLiteJobStore(JobStore):
         """Give the only row of a query about a job, which ends with the job's id."""
         rows = await self._database.rows(query, parameters)
         if not rows:
-            raise _not_found(str(parameters[-1]))
+            raise job_not_found(str(parameters[-1]))
         return rows[0]
 
-    async def _jobs(self, query: str, *parameters: object) -> builtins.list[Job]:
+    async def _jobs(self, query: str, *parameters: object) -> list[Job]:
         return [leasing.to_job(row) for row in await self._database.rows(query, parameters)]
 
 
 async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_active: int) -> Job:
     [(active,)] = await rows_of(connection, _ACTIVE, (job.tenant,))
     if active >= max_active:
-        raise TooManyExports(
-            f"{active} exports are active and {max_active} are allowed;"
-            " wait for one to finish, or delete one"
-        )
+        raise too_many_exports(active, max_active)
     row = (job.tenant, job.id, msgspec.json.encode(job), JobStatus.ACCEPTED)
     [(number,)] = await rows_of(connection, _ADD_JOB, row)
     rows = [
@@ -278,9 +286,5 @@ def _runs(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 async def _cancel(connection: Connection, tenant: str, job_id: str) -> None:
     found = await rows_of(connection, _NUMBER, (tenant, job_id))
     if not found:
-        raise _not_found(job_id)
+        raise job_not_found(job_id)
     await leasing.end(connection, found[0][0], JobStatus.CANCELLED)
-
-
-def _not_found(job_id: str) -> JobNotFound:
-    return JobNotFound(f"there is no export {job_id}; list the exports to see which exist")

@@ -3,11 +3,8 @@
 import sqlite3
 import uuid
 from collections.abc import Iterator
-from importlib.resources import files
 
-import msgspec
-
-from helios_core import ConfigurationError, SchemaOutdated
+from helios_core import ConfigurationError, Migrated, Migrations, index_outdated
 from helios_sqlite.indexing import index_anew, is_indexed
 
 APPLICATION_ID = 0x48454C49
@@ -17,24 +14,12 @@ OLDEST_SQLITE = (3, 38, 0)
 """The first SQLite with everything in use here: STRICT tables, RETURNING, json_each."""
 
 
-class Migrated(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done to a file."""
-
-    before: int
-    """How many migrations it had had."""
-    after: int
-    indexed: bool
-    """Whether its search index was made anew."""
+DATABASE = "the SQLite database"
 
 
-def migrations() -> list[str]:
-    """Give the scripts that lead from an empty file to this schema, oldest first."""
-    folder = files("helios_sqlite").joinpath("migrations")
-    scripts = sorted(
-        (entry for entry in folder.iterdir() if entry.name.endswith(".sql")),
-        key=lambda entry: entry.name,
-    )
-    return [script.read_text(encoding="utf-8") for script in scripts]
+def migrations() -> Migrations:
+    """Return the steps from an empty file to this schema."""
+    return Migrations.of("helios_sqlite", distribution="helios-fhir-sqlite")
 
 
 def version_of(connection: sqlite3.Connection) -> int:
@@ -65,26 +50,10 @@ def check(connection: sqlite3.Connection) -> None:
         SchemaOutdated: It needs `helios migrate`.
         ConfigurationError: It is newer than the code, or another program's.
     """
-    found, known = version_of(connection), len(migrations())
-    if _foreign(connection):
-        raise ConfigurationError(
-            "the SQLite database belongs to another program; name another file in HFS_DATABASE_URL"
-        )
-    if found > known:
-        raise ConfigurationError(
-            f"the SQLite database has schema {found}, this code knows schemas up to {known};"
-            " install the version of helios-fhir-sqlite that wrote it"
-        )
-    if found < known:
-        raise SchemaOutdated(
-            f"the SQLite database has schema {found}, this code needs schema {known};"
-            " stop the servers that use it and run: helios migrate"
-        )
+    _check_owner(connection)
+    migrations().check(version_of(connection), DATABASE)
     if not is_indexed(connection):
-        raise SchemaOutdated(
-            "the search index of the SQLite database was made by other rules than this code's;"
-            " stop the servers that use it and run: helios migrate"
-        )
+        raise index_outdated(DATABASE)
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:
@@ -95,26 +64,27 @@ def is_empty(connection: sqlite3.Connection) -> bool:
 
 def migrate(connection: sqlite3.Connection) -> Migrated:
     """
-    Apply what is missing, index what is not indexed, and tell what was done.
+    Apply what is missing, index what is not indexed, and return what was done.
 
     The caller holds the write lock, and its transaction makes this all or nothing.
+
+    Raises:
+        ConfigurationError: The file is another program's.
     """
-    found = version_of(connection)
-    if _foreign(connection):
-        check(connection)
-    scripts = migrations()
-    for script in scripts[found:]:
-        for statement in statements(script):
+    _check_owner(connection)
+    before, steps = version_of(connection), migrations()
+    for step in steps.after(before):
+        for statement in statements(step.script):
             connection.execute(statement)
-    if found == 0:
+    if before == 0:
         connection.execute("INSERT INTO stores VALUES (?)", (str(uuid.uuid4()),))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    after = max(found, len(scripts))
+    after = max(before, steps.newest)
     connection.execute(f"PRAGMA user_version = {after}")
-    outdated = found <= len(scripts) and not is_indexed(connection)
+    outdated = after == steps.newest and not is_indexed(connection)
     if outdated:
         index_anew(connection)
-    return Migrated(before=found, after=after, indexed=outdated)
+    return Migrated(before=before, after=after, indexed=outdated and before > 0)
 
 
 def statements(script: str) -> Iterator[str]:
@@ -127,6 +97,9 @@ def statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def _foreign(connection: sqlite3.Connection) -> bool:
+def _check_owner(connection: sqlite3.Connection) -> None:
     mark: int = connection.execute("PRAGMA application_id").fetchone()[0]
-    return mark != APPLICATION_ID and not is_empty(connection)
+    if mark != APPLICATION_ID and not is_empty(connection):
+        raise ConfigurationError(
+            f"{DATABASE} belongs to another program; name another file in HFS_DATABASE_URL"
+        )

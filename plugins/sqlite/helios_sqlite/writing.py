@@ -4,26 +4,25 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from itertools import repeat
 from typing import NamedTuple
 
 from helios_core import (
     AppliedChange,
-    ChangeResult,
     Delete,
     Put,
     TypeKey,
-    VersionConflict,
+    decide,
     extent_of,
     line_hash,
     to_signed,
+    to_unsigned,
 )
-from helios_core.fhir import FOREVER, FHIRVersion, from_stamp, terms_of
+from helios_core.fhir import FOREVER, FHIRVersion, Resource, from_stamp, terms_of
 from helios_sqlite.clock import next_stamp, remember
+from helios_sqlite.collections import NOWHERE, find_scope, intern_scope
 from helios_sqlite.extents import Counts, Filler, add_counts
 from helios_sqlite.indexing import Postings
-from helios_sqlite.scopes import NOWHERE, find_scope, intern_scope
 
 _CURRENT = """
 SELECT v.id, v.seq, v.version_id, v.since_stamp, v.deleted, v.content_hash, v.size, v.patients
@@ -45,8 +44,9 @@ class _Current(NamedTuple):
     seq: int
     version_id: int
     since_stamp: int
-    deleted: int
+    deleted: bool
     content_hash: int
+    """As `Resource.content_hash`, without a sign."""
     size: int
     patients: str
 
@@ -87,68 +87,58 @@ class _ScopeWriter:
         self._journal = journal
         self._filler = Filler(connection, scope)
         rows = connection.execute(_CURRENT, {"scope": scope, "ids": json.dumps(ids)})
-        self._current = {row[0]: _Current._make(row[1:]) for row in rows}
+        self._current = {
+            resource_id: _Current(
+                seq, version_id, since_stamp, bool(deleted), to_unsigned(stored_hash), *rest
+            )
+            for resource_id, seq, version_id, since_stamp, deleted, stored_hash, *rest in rows
+        }
 
     def apply(self, change: Put | Delete) -> AppliedChange:
-        if isinstance(change, Put):
-            current = self._current.get(change.resource.id)
-            _check(change, current)
-            return self._put(change, current)
         current = self._current.get(change.id)
-        _check(change, current)
-        return self._delete(change, current)
+        decision = decide(change, current)
+        if not decision.makes_version:
+            last_updated = None if current is None else from_stamp(current.since_stamp)
+        else:
+            last_updated = self._journal.instant
+            if isinstance(change, Put):
+                self._put(change.resource, decision.version_id)
+            elif current is not None:
+                self._append(change.id, decision.version_id, patients=current.patients)
+        return AppliedChange(
+            outcome=decision.outcome, version_id=decision.version_id, last_updated=last_updated
+        )
 
-    def _put(self, change: Put, current: _Current | None) -> AppliedChange:
-        resource = change.resource
-        content_hash = to_signed(resource.content_hash)
-        live = current is not None and not current.deleted
-        if current is not None and live and current.content_hash == content_hash:
-            return _applied(
-                ChangeResult.UNCHANGED, current.version_id, from_stamp(current.since_stamp)
-            )
-        version_id = 1 if current is None else current.version_id + 1
-        line = resource.stamped(version_id, self._journal.instant)
+    def _put(self, resource: Resource, version_id: int) -> None:
+        journal = self._journal
+        line = resource.stamped(version_id, journal.instant)
         seq = self._append(
             resource.id,
             version_id,
             line=line,
-            content_hash=content_hash,
+            content_hash=resource.content_hash,
             patients=" ".join(resource.patients),
         )
-        self._journal.postings.add(
-            seq,
-            resource.terms or terms_of(line, self._journal.fhir_version, resource.resource_type),
+        journal.postings.add(
+            seq, resource.terms or terms_of(line, journal.fhir_version, resource.resource_type)
         )
-        outcome = ChangeResult.UPDATED if live else ChangeResult.CREATED
-        return _applied(outcome, version_id, self._journal.instant)
-
-    def _delete(self, change: Delete, current: _Current | None) -> AppliedChange:
-        if current is None:
-            return _applied(ChangeResult.ABSENT, 0, None)
-        if current.deleted:
-            return _applied(
-                ChangeResult.ABSENT, current.version_id, from_stamp(current.since_stamp)
-            )
-        version_id = current.version_id + 1
-        self._append(change.id, version_id, line=None, content_hash=0, patients=current.patients)
-        return _applied(ChangeResult.DELETED, version_id, self._journal.instant)
 
     def _append(
         self,
         resource_id: str,
         version_id: int,
         *,
-        line: bytes | None,
-        content_hash: int,
         patients: str,
+        line: bytes | None = None,
+        content_hash: int = 0,
     ) -> int:
         journal, scope = self._journal, self._scope
-        deleted = int(line is None)
+        deleted = line is None
         size = 0 if line is None else len(line)
         seq = self._filler.next_seq(size)
         stored_hash = 0 if line is None else line_hash(line)
         row = (seq, scope, resource_id, version_id, journal.stamp, FOREVER, deleted, patients)
-        journal.versions.append((*row, size, stored_hash, content_hash, line))
+        journal.versions.append((*row, size, stored_hash, to_signed(content_hash), line))
         journal.compartments += [(scope, patient, seq) for patient in patients.split()]
         self._end(resource_id)
         counts = journal.counts[self._filler.extent]
@@ -182,11 +172,10 @@ def write(
     Raises:
         VersionConflict: An `if_match` failed; the caller rolls back.
     """
-    targets = [_target(change) for change in changes]
     ids: defaultdict[str, dict[str, None]] = defaultdict(dict)
-    for resource_type, resource_id in targets:
-        ids[resource_type][resource_id] = None
-    put = {change.resource.resource_type for change in changes if isinstance(change, Put)}
+    for change in changes:
+        ids[change.resource_type][change.id] = None
+    put = {change.resource_type for change in changes if isinstance(change, Put)}
     scopes = {
         name: intern_scope(connection, TypeKey(tenant, fhir_version, name))
         if name in put
@@ -198,29 +187,6 @@ def write(
         name: _ScopeWriter(connection, scope, list(ids[name]), journal)
         for name, scope in scopes.items()
     }
-    applied = [
-        writers[name].apply(change) for (name, _), change in zip(targets, changes, strict=True)
-    ]
+    applied = [writers[change.resource_type].apply(change) for change in changes]
     journal.store(connection, scopes.values())
     return applied
-
-
-def _target(change: Put | Delete) -> tuple[str, str]:
-    if isinstance(change, Put):
-        return change.resource.resource_type, change.resource.id
-    return change.resource_type, change.id
-
-
-def _check(change: Put | Delete, current: _Current | None) -> None:
-    version_id = 0 if current is None else current.version_id
-    if change.if_match is not None and change.if_match != version_id:
-        raise VersionConflict(
-            f"version {change.if_match} was expected to be current, but version {version_id} is;"
-            " read the resource again and repeat the change"
-        )
-
-
-def _applied(
-    outcome: ChangeResult, version_id: int, last_updated: datetime | None
-) -> AppliedChange:
-    return AppliedChange(outcome=outcome, version_id=version_id, last_updated=last_updated)

@@ -58,7 +58,7 @@ async def test_the_manifest_proves_what_was_exported(site, tmp_path, compression
     manifest = await downloaded(site, response, tmp_path)
     report = verify(response.content, tmp_path)
     assert report.ok
-    assert {(each.kind, each.type): each.found.count for each in report.findings} == {
+    assert {(each.kind, each.type): each.tally.count for each in report.findings} == {
         ("output", "Bundle"): 1,
         ("output", "Patient"): 7,
         ("deleted", "Bundle"): 1,
@@ -107,7 +107,7 @@ async def test_every_page_of_a_partial_manifest_proves_itself(open_site, tmp_pat
         reports.append(verify(page.content, tmp_path))
     assert [report.continued for report in reports] == [True, False]
     assert all(report.ok for report in reports)
-    assert [report.findings[0].found.count for report in reports] == [10, 3]
+    assert [report.findings[0].tally.count for report in reports] == [10, 3]
     (tmp_path / second.json()["output"][0]["url"].rsplit("/", 1)[1]).unlink()
     assert verify(second.content, tmp_path).findings[0].verdict is Verdict.MISSING
 
@@ -131,7 +131,7 @@ async def test_organized_output_is_proven_under_its_type(site, tmp_path):
     assert len(manifest["output"]) > 1
     assert all("type" not in file for file in manifest["output"])
     [finding] = verify(response.content, tmp_path).findings
-    assert (finding.type, finding.found.count, finding.verdict) == ("Patient", 7, Verdict.OK)
+    assert (finding.type, finding.tally.count, finding.verdict) == ("Patient", 7, Verdict.OK)
 
 
 async def test_parts_from_before_there_were_proofs_make_none(site):

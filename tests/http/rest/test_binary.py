@@ -85,7 +85,7 @@ async def test_a_media_type_that_is_none_is_not_repeated(site, client, content_t
     assert "x-evil" not in response.headers
 
 
-async def test_who_has_it_already_is_told_so(site, client):
+async def test_a_client_that_has_it_already_gets_304(site, client):
     await site.put(BINARY)
 
     response = await client.get(
@@ -175,8 +175,8 @@ async def test_an_organized_export_says_so_in_its_manifest(site, client, method)
     for number in range(20):
         subject = {"reference": "Patient/p1"}
         await site.put({"resourceType": "Observation", "id": f"o{number}", "subject": subject})
-    asked = [{"name": "organizeOutputBy", "valueCode": "Patient"}]
-    options = {"json": {"resourceType": "Parameters", "parameter": asked}}
+    parameters = [{"name": "organizeOutputBy", "valueCode": "Patient"}]
+    options = {"json": {"resourceType": "Parameters", "parameter": parameters}}
     path, options = (
         ("/$export?organizeOutputBy=Patient", {}) if method == "GET" else ("/$export", options)
     )

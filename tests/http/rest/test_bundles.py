@@ -32,22 +32,22 @@ async def test_a_transaction_resolves_temporary_references(client):
         ),
     )
 
-    answer = response.json()
-    first, second = [each["response"] for each in answer["entry"]]
+    body = response.json()
+    first, second = [each["response"] for each in body["entry"]]
     stored = (await client.get(first["location"])).json()
     patient = (await client.get(second["location"])).json()
     assert response.status_code == 200
-    assert answer["type"] == "transaction-response"
+    assert body["type"] == "transaction-response"
     assert [first["status"], second["status"]] == ["201 Created", "201 Created"]
     assert stored["subject"]["reference"] == f"Patient/{patient['id']}"
     assert stored["meta"]["lastUpdated"] == patient["meta"]["lastUpdated"]
     assert first["etag"] == 'W/"1"'
 
 
-async def test_the_answers_of_a_transaction_are_in_the_order_of_its_entries(site):
+async def test_the_results_of_a_transaction_are_in_the_order_of_its_entries(site):
     await site.put(PATIENT | {"id": "old"}, PATIENT | {"id": "gone"})
 
-    answer = await site.client.post(
+    response = await site.client.post(
         "/",
         json=bundle(
             "transaction",
@@ -59,7 +59,7 @@ async def test_the_answers_of_a_transaction_are_in_the_order_of_its_entries(site
         ),
     )
 
-    entries = answer.json()["entry"]
+    entries = response.json()["entry"]
     assert [each["response"]["status"] for each in entries] == [
         *("200 OK", "201 Created", "200 OK", "204 No Content", "201 Created")
     ]
@@ -128,7 +128,7 @@ async def test_a_transaction_names_the_entry_at_fault(client, outcome):
 
 
 async def test_the_entries_of_a_batch_stand_alone(client):
-    answer = await client.post(
+    response = await client.post(
         "/",
         json=bundle(
             "batch",
@@ -142,10 +142,10 @@ async def test_the_entries_of_a_batch_stand_alone(client):
         ),
     )
 
-    body = answer.json()
+    body = response.json()
     responses = [each["response"] for each in body["entry"]]
     outcomes = [each["outcome"] for each in responses if "outcome" in each]
-    assert (answer.status_code, body["type"]) == (200, "batch-response")
+    assert (response.status_code, body["type"]) == (200, "batch-response")
     assert [each["status"] for each in responses] == [
         "201 Created",
         "400 Bad Request",
@@ -221,7 +221,7 @@ async def test_a_conditional_reference_becomes_the_one_it_finds(site):
         ("Practitioner?name=\ud800", 400),
     ],
 )
-async def test_a_conditional_reference_without_one_answer_fails_the_transaction(
+async def test_a_conditional_reference_without_one_match_fails_the_transaction(
     site, outcome, reference, status
 ):
     await site.put(PRACTITIONER, PRACTITIONER | {"id": "double"})
@@ -279,7 +279,7 @@ async def test_conditional_transactions_at_once_store_once(client):
 async def test_conditional_updates_and_deletes_find_what_they_are_about(site, kind):
     await site.put(PRACTITIONER, PATIENT | {"id": "gone", "active": False})
 
-    answers = await apply(
+    results = await apply(
         site.client,
         entry("PUT", BY_NUMBER, PRACTITIONER | {"active": True}),
         entry("DELETE", "Patient?active=false"),
@@ -288,12 +288,12 @@ async def test_conditional_updates_and_deletes_find_what_they_are_about(site, ki
         kind=kind,
     )
 
-    assert [each["response"]["status"] for each in answers] == [
+    assert [each["response"]["status"] for each in results] == [
         *("200 OK", "204 No Content", "204 No Content", "200 OK")
     ]
-    assert answers[0]["response"]["location"].endswith("Practitioner/doc/_history/2")
-    assert answers[3]["resource"]["type"] == "searchset"
-    assert len(answers[3]["resource"]["entry"]) == 1
+    assert results[0]["response"]["location"].endswith("Practitioner/doc/_history/2")
+    assert results[3]["resource"]["type"] == "searchset"
+    assert len(results[3]["resource"]["entry"]) == 1
     assert (await site.client.get("/Patient/gone")).status_code == 410
 
 

@@ -6,8 +6,9 @@ import pytest
 import helios_postgres
 import helios_sqlite
 from helios_core.memory import MemoryDataProvider, MemoryJobStore
-from helios_core.storage.data_provider import DataProvider, SupportsWrites
+from helios_core.storage.data_provider import SupportsWrites
 from helios_core.storage.secrets import Secret
+from tests.interactions.narrowed import OnlyWritable
 
 SYSTEM = "http://hospital.example/mrn"
 PATIENT = {"resourceType": "Patient", "identifier": [{"system": SYSTEM, "value": "7"}]}
@@ -46,15 +47,15 @@ async def test_a_conditional_create_stores_once(client, form):
 
 
 async def test_conditional_creates_at_once_store_once(client):
-    answers = await asyncio.gather(*(create(client) for _ in range(20)))
+    responses = await asyncio.gather(*(create(client) for _ in range(20)))
 
-    assert sorted(answer.status_code for answer in answers) == [*[200] * 19, 201]
+    assert sorted(response.status_code for response in responses) == [*[200] * 19, 201]
     assert len(await ids(client)) == 1
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def shared(request, tmp_path):
-    """Give a plugin, and its settings for a database of this test's own."""
+    """Return a plugin, and its settings for a database of this test's own."""
     if request.param == "sqlite":
         return helios_sqlite, helios_sqlite.SQLiteSettings(data_dir=str(tmp_path))
     url = Secret(request.getfixturevalue("postgres_url"))
@@ -63,7 +64,7 @@ def shared(request, tmp_path):
 
 @pytest.fixture
 async def processes(shared, open_site):
-    """Give clients of two servers over one database, that know nothing of each other."""
+    """Clients of two servers over one database that know nothing of each other."""
     plugin, own = shared
     await plugin.migrate(own)
     async with AsyncExitStack() as stack:
@@ -83,11 +84,11 @@ async def test_conditional_creates_in_two_processes_store_once(processes):
         identifier = {"system": SYSTEM, "value": str(number)}
         resource = {"resourceType": "Patient", "identifier": [identifier]}
 
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(create(client, criteria, resource) for client in processes * 5)
         )
 
-        assert sorted(answer.status_code for answer in answers) == [*[200] * 9, 201]
+        assert sorted(response.status_code for response in responses) == [*[200] * 9, 201]
         assert len(await ids(processes[0], f"?{criteria}")) == 1
 
 
@@ -98,10 +99,10 @@ async def test_transactions_in_two_processes_create_on_one_condition_once(proces
     }
     bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
 
-    answers = await asyncio.gather(*(each.post("/", json=bundle) for each in processes * 5))
+    responses = await asyncio.gather(*(each.post("/", json=bundle) for each in processes * 5))
 
-    told = sorted(each.json()["entry"][0]["response"]["status"] for each in answers)
-    assert told == [*["200 OK"] * 9, "201 Created"]
+    statuses = sorted(each.json()["entry"][0]["response"]["status"] for each in responses)
+    assert statuses == [*["200 OK"] * 9, "201 Created"]
     assert len(await ids(processes[1])) == 1
 
 
@@ -111,9 +112,9 @@ async def test_conditional_updates_in_two_processes_store_one_resource(processes
         return await client.put(f"/Patient?{CRITERIA}", json=resource)
 
     pairs = enumerate(processes * 2, 1)
-    answers = await asyncio.gather(*(update(client, number) for number, client in pairs))
+    responses = await asyncio.gather(*(update(client, number) for number, client in pairs))
 
-    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 201]
+    assert sorted(response.status_code for response in responses) == [200, 200, 200, 201]
     assert len(await ids(processes[0])) == 1
 
 
@@ -149,9 +150,9 @@ async def test_conditional_updates_at_once_store_one_resource(client):
         resource = PATIENT | {"multipleBirthInteger": number}
         return await client.put(f"/Patient?{CRITERIA}", json=resource)
 
-    answers = await asyncio.gather(*map(update, range(1, 21)))
+    responses = await asyncio.gather(*map(update, range(1, 21)))
 
-    assert sorted(answer.status_code for answer in answers) == [*[200] * 19, 201]
+    assert sorted(response.status_code for response in responses) == [*[200] * 19, 201]
     assert len(await ids(client)) == 1
 
 
@@ -267,28 +268,6 @@ async def test_a_condition_may_be_a_chain(site, client):
 
     assert deleted.status_code == 204
     assert await ids(client) == []
-
-
-class OnlyWritable(DataProvider):
-    """A provider that can be written to, but not searched."""
-
-    def __init__(self, inner):
-        self._inner = inner
-
-    async def transaction_time(self):
-        return await self._inner.transaction_time()
-
-    async def plan(self, view, *, shard_bytes):
-        return await self._inner.plan(view, shard_bytes=shard_bytes)
-
-    def read(self, view, shard, *, batch_bytes):
-        return self._inner.read(view, shard, batch_bytes=batch_bytes)
-
-    async def get(self, key, *, at=None):
-        return await self._inner.get(key, at=at)
-
-    async def write(self, tenant, fhir_version, changes):
-        return await self._inner.write(tenant, fhir_version, changes)
 
 
 async def test_without_search_conditions_are_refused_and_not_promised(

@@ -16,7 +16,7 @@ async def patients(site):
 
 
 async def found(client, url, **options):
-    """Give the ids on every page of a search."""
+    """Return the ids on every page of a search."""
     pages = []
     while url:
         response = await client.get(url, **options)
@@ -111,7 +111,7 @@ async def test_the_future_is_empty(client, patients):
     "query",
     ["nonsense=x", "name:not=p1", "bogus", "_sort=name", "_summary=true", "_score=1", "_text=x"],
 )
-async def test_an_unknown_parameter_is_refused_and_ignored_only_when_asked(
+async def test_an_unknown_parameter_is_refused_and_ignored_only_if_lenient(
     client, patients, outcome, query
 ):
     lenient = {"Prefer": "handling=lenient"}

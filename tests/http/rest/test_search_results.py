@@ -1,4 +1,4 @@
-"""What shapes the answer to a search: order, number, elements, and what is beside the matches."""
+"""The results of a search: order, number, elements, total, and included resources."""
 
 import random
 from urllib.parse import parse_qsl, urlsplit
@@ -63,24 +63,24 @@ async def bundle(client, url, **options):
     return response.json()
 
 
-def entries(answer, mode="match"):
-    return [each for each in answer.get("entry", ()) if each["search"]["mode"] == mode]
+def entries(page, mode="match"):
+    return [each for each in page.get("entry", ()) if each["search"]["mode"] == mode]
 
 
-def ids(answer, mode="match"):
-    return [each["resource"]["id"] for each in entries(answer, mode)]
+def ids(page, mode="match"):
+    return [each["resource"]["id"] for each in entries(page, mode)]
 
 
-def links(answer):
-    return {each["relation"]: each["url"] for each in answer["link"]}
+def links(page):
+    return {each["relation"]: each["url"] for each in page["link"]}
 
 
 async def all_ids(client, url):
     found = []
     while url:
-        answer = await bundle(client, url)
-        found += ids(answer)
-        url = links(answer).get("next")
+        page = await bundle(client, url)
+        found += ids(page)
+        url = links(page).get("next")
     return found
 
 
@@ -94,7 +94,7 @@ async def all_ids(client, url):
     ],
 )
 @pytest.mark.parametrize("count", [1, 3, 10])
-async def test_pages_follow_the_order_asked_for(stored, order, found, count):
+async def test_pages_follow_the_requested_order(stored, order, found, count):
     assert await all_ids(stored.client, f"/Patient?_sort={order}&_count={count}") == found
 
 
@@ -112,9 +112,9 @@ async def test_a_page_names_itself_the_first_and_the_next(stored):
 
 
 async def test_the_self_link_tells_the_count_that_was_used(stored):
-    answer = await bundle(stored.client, "/Patient?_count=5000")
+    page = await bundle(stored.client, "/Patient?_count=5000")
 
-    assert links(answer)["self"] == f"{BASE}/Patient?_count=1000"
+    assert links(page)["self"] == f"{BASE}/Patient?_count=1000"
 
 
 @pytest.mark.parametrize(
@@ -131,25 +131,25 @@ async def test_the_self_link_tells_the_count_that_was_used(stored):
         ("_summary=false&_count=2", None),
     ],
 )
-async def test_the_total_is_given_where_it_is_asked_for_or_seen(stored, query, total):
-    answer = await bundle(stored.client, f"/Patient?{query}")
+async def test_the_total_is_there_if_requested_or_visible(stored, query, total):
+    page = await bundle(stored.client, f"/Patient?{query}")
 
-    assert answer.get("total") == total
+    assert page.get("total") == total
 
 
 @pytest.mark.parametrize("query", ["_summary=count", "_count=0", "_summary=count&_total=none"])
 async def test_a_summary_of_the_count_has_no_entries(stored, query):
-    answer = await bundle(stored.client, f"/Patient?{query}&_include=Patient:general-practitioner")
+    page = await bundle(stored.client, f"/Patient?{query}&_include=Patient:general-practitioner")
 
-    assert answer["total"] == 4
-    assert "entry" not in answer
-    assert {*links(answer)} == {"self"}
+    assert page["total"] == 4
+    assert "entry" not in page
+    assert {*links(page)} == {"self"}
 
 
-async def test_elements_are_cut_to_those_asked_for(stored):
-    answer = await bundle(stored.client, "/Patient?_elements=birthDate&_id=p0")
+async def test_elements_are_cut_to_those_requested(stored):
+    page = await bundle(stored.client, "/Patient?_elements=birthDate&_id=p0")
 
-    [entry] = answer["entry"]
+    [entry] = page["entry"]
     assert {*entry["resource"]} == {"resourceType", "id", "meta", "birthDate"}
     assert entry["resource"]["meta"]["tag"][0]["code"] == "SUBSETTED"
 
@@ -157,10 +157,10 @@ async def test_elements_are_cut_to_those_asked_for(stored):
 async def test_elements_of_what_is_included_are_named_with_their_type(stored):
     query = "_include=Patient:general-practitioner&_elements=birthDate,Practitioner.id&_id=p0"
 
-    answer = await bundle(stored.client, f"/Patient?{query}")
+    page = await bundle(stored.client, f"/Patient?{query}")
     plain = await bundle(stored.client, f"/Patient?{query.replace(',Practitioner.id', '')}")
 
-    assert [sorted(each["resource"]) for each in answer["entry"]] == [
+    assert [sorted(each["resource"]) for each in page["entry"]] == [
         ["birthDate", "id", "meta", "resourceType"],
         ["id", "meta", "resourceType"],
     ]
@@ -177,12 +177,12 @@ async def test_elements_that_do_not_exist_are_refused(stored, outcome, value):
 
 @pytest.mark.parametrize("value", ["general-practitioner", "general-practitioner:Practitioner"])
 async def test_what_matches_refer_to_is_included_once(stored, value):
-    answer = await bundle(stored.client, f"/Patient?_include=Patient:{value}")
+    page = await bundle(stored.client, f"/Patient?_include=Patient:{value}")
 
-    assert ids(answer) == ["p0", "p1", "p2", "p3"]
-    assert ids(answer, "include") == ["d0", "d1"]
-    assert entries(answer, "include")[0]["fullUrl"] == f"{BASE}/Practitioner/d0"
-    assert answer["total"] == 4
+    assert ids(page) == ["p0", "p1", "p2", "p3"]
+    assert ids(page, "include") == ["d0", "d1"]
+    assert entries(page, "include")[0]["fullUrl"] == f"{BASE}/Practitioner/d0"
+    assert page["total"] == 4
 
 
 async def test_an_include_narrowed_to_another_type_is_empty(stored):
@@ -215,9 +215,9 @@ async def test_dangling_and_deleted_references_include_nothing(stored):
     await stored.delete("Practitioner", "d0")
     await stored.put(patient(9, generalPractitioner=[{"reference": "Practitioner/none"}]))
 
-    answer = await bundle(stored.client, "/Patient?_include=Patient:general-practitioner")
+    page = await bundle(stored.client, "/Patient?_include=Patient:general-practitioner")
 
-    assert ids(answer, "include") == ["d1"]
+    assert ids(page, "include") == ["d1"]
 
 
 @pytest.mark.parametrize(
@@ -258,10 +258,10 @@ async def test_more_includes_than_a_search_may_have_are_refused(client, outcome)
 async def test_a_page_says_when_it_leaves_out_what_it_should_include(stored, monkeypatch):
     monkeypatch.setattr("helios_core.interactions.includes.MAX_INCLUDED", 2)
 
-    answer = await bundle(stored.client, "/Patient?_revinclude=Observation:subject")
+    page = await bundle(stored.client, "/Patient?_revinclude=Observation:subject")
 
-    assert ids(answer, "include") == ["o0", "o1"]
-    [remark] = entries(answer, "outcome")
+    assert ids(page, "include") == ["o0", "o1"]
+    [remark] = entries(page, "outcome")
     assert remark["resource"]["issue"][0]["code"] == "incomplete"
 
 
@@ -301,11 +301,11 @@ async def test_a_form_searches_together_with_the_address(stored):
         "/Patient/_search?_count=1", data={"birthdate": "ge2001", "_sort": "-_id"}
     )
 
-    answer = response.json()
+    page = response.json()
     assert response.status_code == 200
-    assert ids(answer) == ["p3"]
-    assert links(answer)["self"] == f"{BASE}/Patient?_count=1&birthdate=ge2001&_sort=-_id"
-    assert await all_ids(stored.client, links(answer)["next"]) == ["p2", "p1"]
+    assert ids(page) == ["p3"]
+    assert links(page)["self"] == f"{BASE}/Patient?_count=1&birthdate=ge2001&_sort=-_id"
+    assert await all_ids(stored.client, links(page)["next"]) == ["p2", "p1"]
 
 
 async def test_groups_can_be_read_and_searched(site):
@@ -347,12 +347,10 @@ async def test_values_with_escapes_and_reserved_characters_survive_the_links(sto
     escaped = value.replace(",", "\\,")
     await stored.put(patient(7, name=[{"family": value}]), patient(8, name=[{"family": value}]))
 
-    answer = await bundle(
-        stored.client, "/Patient", params={"family:exact": escaped, "_count": "1"}
-    )
+    page = await bundle(stored.client, "/Patient", params={"family:exact": escaped, "_count": "1"})
 
-    assert dict(parse_qsl(urlsplit(links(answer)["next"]).query))["family:exact"] == escaped
-    assert await all_ids(stored.client, links(answer)["self"]) == ["p7", "p8"]
+    assert dict(parse_qsl(urlsplit(links(page)["next"]).query))["family:exact"] == escaped
+    assert await all_ids(stored.client, links(page)["self"]) == ["p7", "p8"]
 
 
 async def test_no_value_reaches_the_log_or_an_error(stored, capsys):
@@ -420,15 +418,15 @@ VALUES = st.one_of(
 )
 @given(
     pairs=st.lists(st.tuples(NAMES, VALUES), max_size=4),
-    door=st.sampled_from(["GET", "POST", "PUT", "DELETE", "If-None-Exist", "Bundle"]),
+    route=st.sampled_from(["GET", "POST", "PUT", "DELETE", "If-None-Exist", "Bundle"]),
     lenient=st.booleans(),
 )
-async def test_no_search_breaks_the_server(stored, pairs, door, lenient):
+async def test_no_search_breaks_the_server(stored, pairs, route, lenient):
     headers = LENIENT if lenient else {}
     client = stored.client
     body = {"resourceType": "Patient"}
     query = client.build_request("GET", "/Patient", params=pairs).url.query.decode()
-    match door:
+    match route:
         case "GET":
             response = await client.get(f"/Patient?{query}", headers=headers)
         case "POST":
@@ -467,10 +465,10 @@ async def test_pages_stay_whole_while_others_write(stored):
     for order in ("_id", "-_id"):
         url, found = f"/Patient?_sort={order}&_count=1", []
         while url:
-            answer = await bundle(stored.client, url)
-            found += ids(answer)
+            page = await bundle(stored.client, url)
+            found += ids(page)
             await stored.put(patient(f"{dice.randrange(4)}x{dice.randrange(99)}"))
-            url = links(answer).get("next") if len(found) < 300 else None
+            url = links(page).get("next") if len(found) < 300 else None
 
         assert len(found) == len({*found})
         assert {"p0", "p1", "p2", "p3"} <= {*found}

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from msgspec import structs
 
-from helios_core import BackendUnavailable, ConfigurationError, SchemaOutdated, Secret
+from helios_core import BackendUnavailable, ConfigurationError, Migration, SchemaOutdated, Secret
 from helios_core.testing import corpus
 from helios_postgres import (
     PostgresSettings,
@@ -17,7 +17,7 @@ from helios_postgres import (
     open_job_store,
     schema,
 )
-from helios_postgres.databases import lock_key
+from helios_postgres.connections import lock_key
 from tests.processes import Process
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -76,13 +76,14 @@ async def build(connection, version):
 
 
 def later_schema(monkeypatch, script="CREATE TABLE later (a int)"):
-    later = schema.Migration(number=NEWEST + 1, name="later", script=script)
-    steps = [*schema.migrations(), later]
-    monkeypatch.setattr(schema, "migrations", lambda: steps)
+    steps = schema.migrations()
+    later = Migration(number=NEWEST + 1, name="later", script=script)
+    longer = structs.replace(steps, steps=(*steps.steps, later))
+    monkeypatch.setattr(schema, "migrations", lambda: longer)
 
 
 def test_migrations_are_numbered_on_and_none_is_changed():
-    steps = schema.migrations()
+    steps = schema.migrations().steps
 
     assert [step.number for step in steps] == list(range(1, NEWEST + 1))
     assert [step.script for step in steps] == [path.read_text() for path in FROZEN]
@@ -121,6 +122,8 @@ async def test_parts_that_were_not_numbered_are(empty_settings, plain):
         assert [part.published for part in finished] == [0, 1, 2, 3, 4, 5]
         running = await store.parts(corpus.TENANT, "running")
         assert [part.published for part in running] == [0, 1]
+        for part in finished:  # by the names that they got when names were kept
+            assert await store.part(corpus.TENANT, "finished", part.key.name) == part
         lease = await store.claim("worker", lease_for=DAY, max_attempts=3)
         assert lease.job.tenant == corpus.OTHER_TENANT
         lease = await store.claim("worker", lease_for=DAY, max_attempts=3)
@@ -137,7 +140,7 @@ async def test_a_part_is_in_one_place_only(settings, raw):
         await store.complete(lease, [corpus.part(lease)])
 
     with pytest.raises(asyncpg.UniqueViolationError):
-        await raw.execute("INSERT INTO parts SELECT job, 1, 9, 9, part, position FROM parts")
+        await raw.execute("INSERT INTO parts SELECT job, 1, 9, 9, part, position, 'x' FROM parts")
 
 
 async def test_a_database_without_our_schema_is_refused_until_it_is_migrated(empty_settings):

@@ -25,7 +25,6 @@ TENANT = corpus.TENANT
 CALLS = {
     "add": lambda store, _: store.add(corpus.job("new"), corpus.shards(3), max_active=9),
     "get": lambda store, _: store.get(TENANT, "job"),
-    "list": lambda store, _: store.list(TENANT),
     "progress": lambda store, _: store.progress(TENANT, "job"),
     "parts": lambda store, _: store.parts(TENANT, "job"),
     "claim": lambda store, _: claim(store, "another"),

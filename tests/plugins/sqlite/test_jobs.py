@@ -148,12 +148,3 @@ async def test_two_tenants_may_use_one_job_id(store):
     await store.cancel(corpus.TENANT, "job")
 
     assert (await store.get(corpus.OTHER_TENANT, "job")).status.active
-
-
-async def test_jobs_are_listed_newest_first_without_the_cancelled(store):
-    for name in ("one", "two", "three"):
-        await store.add(corpus.job(name), corpus.shards(1), max_active=9)
-    await store.add(corpus.job("foreign", tenant=corpus.OTHER_TENANT), [], max_active=9)
-    await store.cancel(corpus.TENANT, "two")
-
-    assert [job.id for job in await store.list(corpus.TENANT)] == ["three", "one"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from helios_core import ConfigurationError, JobStatus, LeaseLost, Put, SchemaOutdated
+from helios_core import ConfigurationError, JobStatus, LeaseLost, Migration, Put, SchemaOutdated
 from helios_core.testing import corpus
 from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched, sift
 from helios_sqlite import migrate, open_data_provider, open_job_store, schema
@@ -40,13 +40,15 @@ def build(path, scripts):
         connection.execute(f"PRAGMA user_version = {len(scripts)}")
 
 
-def later_schema(monkeypatch):
-    scripts = [*schema.migrations(), "CREATE TABLE later (a INTEGER);\n"]
-    monkeypatch.setattr(schema, "migrations", lambda: scripts)
+def later_schema(monkeypatch, script="CREATE TABLE later (a INTEGER);\n"):
+    steps = schema.migrations()
+    later = Migration(number=len(FROZEN) + 1, name="later", script=script)
+    longer = replace(steps, steps=(*steps.steps, later))
+    monkeypatch.setattr(schema, "migrations", lambda: longer)
 
 
 def test_every_migration_has_its_frozen_schema():
-    assert len(FROZEN) == len(schema.migrations())
+    assert len(FROZEN) == schema.migrations().newest
 
 
 @pytest.mark.parametrize("version", range(1, len(FROZEN) + 1))
@@ -72,7 +74,7 @@ async def test_what_the_first_schema_held_is_found_by_searches(settings, raw):
         await store.add(corpus.job("job"), corpus.shards(2), max_active=1)
     to_the_first_schema(raw)
 
-    assert "from schema 1 to 3" in await migrate(settings)
+    assert f"from version 1 to {len(FROZEN)}" in await migrate(settings)
 
     async with open_data_provider(settings) as provider, open_job_store(settings) as store:
         shown = corpus.view(await provider.transaction_time())
@@ -109,7 +111,10 @@ async def test_exports_of_the_second_schema_go_on(settings, raw):
                 await store.complete(lease, [corpus.part(lease)])
         paged = await store.get(corpus.TENANT, "paged")
         assert (paged.status, "upgraded" in paged.failure) == (JobStatus.ERROR, True)
-        assert len(await store.parts(corpus.TENANT, "complete")) == 2
+        kept = await store.parts(corpus.TENANT, "complete")
+        assert len(kept) == 2
+        for part in kept:
+            assert await store.part(corpus.TENANT, "complete", part.key.name) == part
         for number in range(2):
             lease = await claim(store)
             assert (lease.job.id, lease.shard, lease.attempt) == ("active", planned[number], 1)
@@ -126,7 +131,10 @@ async def claim(store):
 
 
 def to_the_second_schema(connection):
-    """Undo what the third migration does."""
+    """Undo what the third migration and the fourth do."""
+    connection.execute("DROP INDEX parts_by_name")
+    connection.execute("ALTER TABLE parts DROP COLUMN name")
+    connection.execute("ALTER TABLE shards DROP COLUMN wait")
     connection.execute("DROP TABLE notes")
     connection.execute("PRAGMA user_version = 2")
 
@@ -164,8 +172,8 @@ async def test_an_older_database_is_refused_until_it_is_migrated(settings, monke
         async with open_data_provider(settings):
             pass
 
-    assert "from schema 3 to 4" in await migrate(settings)
-    assert "has schema 4 already" in await migrate(settings)
+    assert f"from version {len(FROZEN)} to {len(FROZEN) + 1}" in await migrate(settings)
+    assert f"has version {len(FROZEN) + 1} already" in await migrate(settings)
     async with open_data_provider(settings) as provider:
         await provider.transaction_time()
 
@@ -173,13 +181,12 @@ async def test_an_older_database_is_refused_until_it_is_migrated(settings, monke
 async def test_a_migration_that_fails_changes_nothing(settings, raw, monkeypatch):
     async with open_data_provider(settings):
         pass
-    scripts = [*schema.migrations(), "CREATE TABLE later (a INTEGER);\nCREATE TABLE later (a);\n"]
-    monkeypatch.setattr(schema, "migrations", lambda: scripts)
+    later_schema(monkeypatch, "CREATE TABLE later (a INTEGER);\nCREATE TABLE later (a);\n")
 
     with pytest.raises(sqlite3.OperationalError):
         await migrate(settings)
 
-    assert schema.version_of(raw) == 3
+    assert schema.version_of(raw) == len(FROZEN)
     assert not raw.execute("SELECT 1 FROM sqlite_schema WHERE name = 'later'").fetchall()
 
 
@@ -188,7 +195,7 @@ async def test_a_newer_database_is_refused(settings, raw):
         pass
     raw.execute("PRAGMA user_version = 99")
 
-    with pytest.raises(ConfigurationError, match="schema 99"):
+    with pytest.raises(ConfigurationError, match="version 99"):
         async with open_data_provider(settings):
             pass
 

@@ -6,7 +6,6 @@ import msgspec
 
 from helios_core.errors import VersionConflict
 from helios_core.memory.data_provider import MemoryDataProvider
-from helios_core.memory.versions import change_target
 from helios_core.storage.data_provider import AppliedChange, ChangeResult, Put
 from helios_core.storage.keys import ResourceKey, TypeKey
 from tests.testing.on_memory import OnMemoryProvider
@@ -43,7 +42,7 @@ class MistakesRevivalForNoChange(MemoryDataProvider):
         applied = []
         for change in changes:
             if isinstance(change, Put):
-                key = ResourceKey(tenant, fhir_version, *change_target(change))
+                key = ResourceKey(tenant, fhir_version, change.resource_type, change.id)
                 versions = self._versions(key)
                 if change.resource.content_hash in [v.content_hash for v in versions]:
                     applied.append(_unchanged(versions[-1]))
@@ -92,8 +91,7 @@ class AppliesOneOfTwo(MemoryDataProvider):
     async def write(self, tenant, fhir_version, changes):
         last = {}
         for change in changes:
-            about = change.resource if isinstance(change, Put) else change
-            last[about.resource_type, about.id] = change
+            last[change.resource_type, change.id] = change
         return await super().write(tenant, fhir_version, [*last.values()])
 
 
@@ -124,7 +122,9 @@ class ComparesThenWrites(MemoryDataProvider):
 
     async def write(self, tenant, fhir_version, changes):
         for change in changes:
-            versions = self._versions(ResourceKey(tenant, fhir_version, *change_target(change)))
+            versions = self._versions(
+                ResourceKey(tenant, fhir_version, change.resource_type, change.id)
+            )
             if change.if_match not in (None, len(versions)):
                 raise VersionConflict
         await asyncio.sleep(0)

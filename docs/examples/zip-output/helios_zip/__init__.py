@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class ZipSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the archives go and how hard they are squeezed."""
+    """Where the archives go and how strongly they are compressed."""
 
     output_dir: Annotated[
         str, msgspec.Meta(title="path", description="Folder of the archives")
@@ -44,7 +44,7 @@ class ZipSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ZipOutputStore(OutputStore):
-    """Keeps each part as the one member of an archive, {root}/{tenant}/{job}/{part}.zip."""
+    """Keeps each part as the only member of an archive, {root}/{tenant}/{job}/{part}.zip."""
 
     def __init__(self, root: Path, *, level: int) -> None:
         self._root = root
@@ -64,7 +64,7 @@ class ZipOutputStore(OutputStore):
             )
 
     async def put(self, key: PartKey, chunks: AsyncIterator[bytes]) -> StoredPart:
-        """Write an archive beside its place, and move it there when it is whole and durable."""
+        """Write an archive under a draft name, and rename it when it is complete and durable."""
         draft = _Draft(self._path(key), key.name, level=self._level)
         try:
             await _call(draft.open)
@@ -99,7 +99,7 @@ class ZipOutputStore(OutputStore):
         await _call(_remove, self._root / tenant / job_id)
 
     async def jobs(self) -> AsyncIterator[tuple[str, str]]:
-        """Give tenant and job of every job folder."""
+        """Yield tenant and job of every job folder."""
         for folder in await _call(sorted, self._root.glob("*/*/")):
             yield folder.parent.name, folder.name
 
@@ -109,7 +109,7 @@ class ZipOutputStore(OutputStore):
 
 
 class _Draft:
-    """An archive that is being written, and how to undo it."""
+    """An archive that is being written, and the steps that undo it."""
 
     def __init__(self, path: Path, name: str, *, level: int) -> None:
         self._path = path

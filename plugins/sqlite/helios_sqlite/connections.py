@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
-from helios_core import ConfigurationError
+from helios_core import ConfigurationError, Migrated
 from helios_sqlite import schema
-from helios_sqlite.failures import primary_code, translated
+from helios_sqlite.errors import primary_code, translated
 from helios_sqlite.settings import SQLiteSettings
 
 PAGE_BYTES = 8192
@@ -49,7 +49,7 @@ def open_file(settings: SQLiteSettings) -> sqlite3.Connection:
         return connection
 
 
-def migrate(settings: SQLiteSettings) -> schema.Migrated:
+def migrate(settings: SQLiteSettings) -> Migrated:
     """
     Bring a file's schema and search index up to date.
 

@@ -1,0 +1,69 @@
+"""What job stores share: how a job is kept, and what its errors say."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+
+from helios_core.errors import JobNotFound, LeaseLost, PartNotFound, TooManyExports
+from helios_core.model.jobs import Job, JobStatus, Lease
+from helios_core.model.parts import Part, PartKind
+
+PART_KINDS = (PartKind.OUTPUT, PartKind.DELETED, PartKind.ERROR)
+"""The order of kinds among the parts of a job; stores keep the index, so it never changes."""
+
+
+def stored_job(
+    accepted: bytes,
+    *,
+    status: str,
+    created_at: datetime,
+    completed_at: datetime | None,
+    failure: str | None,
+) -> Job:
+    """Return a job from its JSON as it was accepted, and from what has changed since."""
+    return msgspec.structs.replace(
+        msgspec.json.decode(accepted, type=Job),
+        status=JobStatus(status),
+        created_at=created_at,
+        completed_at=completed_at,
+        failure=failure,
+    )
+
+
+def count_exported(parts: Iterable[Part]) -> int:
+    """Return how many resources some parts add to the output."""
+    return sum(part.count for part in parts if part.key.kind is PartKind.OUTPUT)
+
+
+def give_up_reason(number: int, attempts: int, last_error: str | None) -> str:
+    """Return why a job fails of which a shard has used up its attempts (J9)."""
+    error = last_error or "none of its workers reported back"
+    return f"shard {number} was given up after {attempts} attempts: {error}"
+
+
+def job_not_found(job_id: str) -> JobNotFound:
+    """Return the error of a job that the tenant does not have, or has no longer."""
+    return JobNotFound(f"there is no export {job_id}, or it was deleted; start a new one")
+
+
+def part_not_found() -> PartNotFound:
+    """Return the error of a file name that no published part of the job has."""
+    return PartNotFound("This export has no file of that name; see its manifest.")
+
+
+def too_many_exports(active: int, max_active: int) -> TooManyExports:
+    """Return the error of a job that would be one more than a tenant may have active (J1)."""
+    return TooManyExports(
+        f"{active} exports are active and {max_active} are allowed; wait for one to finish, or"
+        " delete one"
+    )
+
+
+def lease_lost(lease: Lease) -> LeaseLost:
+    """Return the error of a lease that is no longer the newest one of its shard (J4)."""
+    return LeaseLost(
+        f"lease {lease.token} on shard {lease.shard.number} of export {lease.job.id} is lost:"
+        " the shard was claimed again or handed back, or the job was ended; write nothing more"
+        " under it"
+    )
