@@ -49,7 +49,7 @@ STABLE = {
     "helios_core.testing.suites",
 }
 """Modules whose public names are stable; those of all others are provisional."""
-PROVISIONAL = {"SupportsPrefilter"}
+PROVISIONAL = {"Backends", "SupportsPrefilter"}
 """Names of stable modules that are not stable themselves."""
 
 LINE_LENGTH = 92
@@ -128,7 +128,7 @@ class Name(msgspec.Struct, frozen=True, kw_only=True):
             return "\n".join(_definition(self.node))
         if isinstance(self.node, ast.ClassDef):
             return "\n".join(_class(self.node, self.module))
-        return ast.unparse(self.node)
+        return ast.unparse(self.node).replace("'", '"')  # as the formatter quotes
 
 
 def public_names() -> dict[str, list[Name]]:

@@ -1,19 +1,14 @@
 """Batches and transactions: many interactions in one request (FHIR R4, http.html#transaction)."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
-from helios_core.errors import HeliosError, InvalidResource
+from helios_core.errors import HeliosError
 from helios_core.fhir.bundles import ParsedEntry
+from helios_core.fhir.links import BundleLinks
 from helios_core.interactions.callers import Caller, Interaction, authorize
-from helios_core.interactions.changes import (
-    ChangeRequest,
-    Changes,
-    CompletedChange,
-    ResolvedChange,
-    to_change,
-)
+from helios_core.interactions.changes import ChangeRequest, Changes, CompletedChange
 from helios_core.interactions.conditions import Conditions, require_search
 from helios_core.interactions.entries import (
     InteractionRequest,
@@ -21,19 +16,17 @@ from helios_core.interactions.entries import (
     naming_entry,
     parse_entry,
 )
-from helios_core.interactions.parameters import parse_pairs
 from helios_core.interactions.read import read
 from helios_core.interactions.search import SearchResult, search_type
 from helios_core.interactions.search_parameters import ParsedSearch
 from helios_core.interactions.transactions import (
-    ORDER,
-    ResolvedReferences,
+    Resolution,
     Transaction,
-    check_distinct_targets,
+    check_links,
     collect_changes,
-    rewrite_references,
+    with_real_links,
 )
-from helios_core.storage.data_provider import DataProvider, Delete, Put, StoredVersion
+from helios_core.storage.data_provider import DataProvider, StoredVersion
 
 EntryResult: TypeAlias = StoredVersion | SearchResult | CompletedChange | HeliosError
 """What became of an entry: a read, a search, a change, or the reason why it failed."""
@@ -72,13 +65,25 @@ class Bundles:
             self._parse_for_transaction(caller, index, entry)
             for index, entry in enumerate(entries)
         ]
-        changed = await self._change(caller, collect_changes(entries, requests))
+        transaction = collect_changes(entries, requests)
+        for index, request in enumerate(requests):
+            if isinstance(request, ParsedSearch):
+                with naming_entry(index):
+                    check_links(caller, transaction, request)
+        changed, links = await self._change(caller, transaction)
         return [
             changed[index]
             if index in changed
-            else await _result_or_error(index, partial(self._perform, caller, request))
+            else await _result_or_error(index, partial(self._read, caller, request, links))
             for index, request in enumerate(requests)
         ]
+
+    async def _read(
+        self, caller: Caller, request: InteractionRequest, links: BundleLinks
+    ) -> EntryResult:
+        if isinstance(request, ParsedSearch):
+            request = with_real_links(caller, request, links)
+        return await self._perform(caller, request)
 
     async def _parse_and_perform(self, caller: Caller, entry: ParsedEntry) -> EntryResult:
         return await self._perform(caller, parse_entry(caller, entry))
@@ -105,70 +110,22 @@ class Bundles:
 
     async def _change(
         self, caller: Caller, transaction: Transaction
-    ) -> dict[int, CompletedChange]:
+    ) -> tuple[dict[int, CompletedChange], BundleLinks]:
         """Make the changes of a transaction; return them by the index of their entry."""
-        change = partial(self._resolve_and_write, caller, transaction)
+
+        async def change() -> tuple[dict[int, CompletedChange], BundleLinks]:
+            resolution = Resolution(
+                caller,
+                transaction,
+                provider=self._provider,
+                changes=self._changes,
+                conditions=self._conditions,
+            )
+            return await resolution.make_changes()
+
         if transaction.conditional:
             return await self._conditions.retry_on_conflict(caller, change)
         return await change()
-
-    async def _resolve_and_write(
-        self, caller: Caller, transaction: Transaction
-    ) -> dict[int, CompletedChange]:
-        resolved = dict[int, ResolvedChange | CompletedChange]()
-        for index, request in transaction.changes.items():
-            with naming_entry(index):
-                resolved[index] = await self._changes.resolve(caller, request)
-        check_distinct_targets(resolved)
-        references = await self._resolve_references(caller, transaction, resolved)
-        completed = dict[int, CompletedChange]()
-        pending = dict[int, Put | Delete]()
-        for index in sorted(
-            resolved, key=lambda i: ORDER.index(transaction.changes[i].interaction)
-        ):
-            change = resolved[index]
-            if isinstance(change, CompletedChange):
-                completed[index] = change
-                continue
-            with naming_entry(index):
-                pending[index] = to_change(caller, rewrite_references(change, references))
-        written = await self._changes.write(caller, list(pending.values()))
-        return completed | dict(zip(pending, written, strict=True))
-
-    async def _resolve_references(
-        self,
-        caller: Caller,
-        transaction: Transaction,
-        resolved: Mapping[int, ResolvedChange | CompletedChange],
-    ) -> ResolvedReferences:
-        """
-        Return what temporary and conditional references refer to (FHIR R4, http.html#trules).
-
-        Raises:
-            RequestError: A conditional reference matches nothing, or more than one resource.
-        """
-        conditional = dict[str, str]()
-        for reference, index in transaction.conditional_references.items():
-            with naming_entry(index):
-                conditional[reference] = await self._resolve_conditional(caller, reference)
-        return ResolvedReferences(
-            temporary={
-                url: f"{resolved[index].resource_type}/{resolved[index].id}"
-                for url, index in transaction.full_urls.items()
-            },
-            conditional=conditional,
-        )
-
-    async def _resolve_conditional(self, caller: Caller, reference: str) -> str:
-        resource_type, _, query = reference.partition("?")
-        criteria = parse_pairs(query, "a conditional reference")
-        match = await self._conditions.match(caller, resource_type, criteria)
-        if match is None:
-            raise InvalidResource(
-                f"a conditional reference matches no {resource_type}; store it first, or refer to "
-                "it by a urn:uuid in the same transaction."
-            )
-        return f"{resource_type}/{match.id}"
 
 
 async def _result_or_error(

@@ -15,6 +15,7 @@ from helios_core.model.exports import ExportRequest, ExportView, Shard
 from helios_core.model.jobs import Job
 from helios_core.storage.backends import Backends
 from helios_core.storage.keys import TypeKey
+from helios_core.storage.threads import compute
 
 log = structlog.stdlib.get_logger()
 
@@ -36,7 +37,7 @@ async def accept(
         TooManyExports: The tenant already has `max_active` active exports.
         BackendUnavailable: A backend cannot be used at the moment.
     """
-    request = parse_kickoff(kickoff)
+    request = await compute(kickoff.size, parse_kickoff, kickoff)
     transaction_time = await backends.data_provider.transaction_time()
     _, shards = await plan_shards(backends, request, transaction_time, shard_bytes=shard_bytes)
     job = await backends.job_store.add(

@@ -24,7 +24,8 @@ from helios_core import (
     too_many_exports,
 )
 from helios_postgres import leasing
-from helios_postgres.databases import Connection, Database
+from helios_postgres.connections import Connection
+from helios_postgres.databases import Database
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from helios_core import (
     lease_lost,
     stored_job,
 )
-from helios_postgres.databases import Connection
+from helios_postgres.connections import Connection
 
 _CLAIM = """
 WITH picked AS (

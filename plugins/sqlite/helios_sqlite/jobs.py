@@ -22,7 +22,7 @@ from helios_core import (
     too_many_exports,
 )
 from helios_sqlite import leasing
-from helios_sqlite.job_databases import JobDatabase, Row, rows_of
+from helios_sqlite.databases import JobDatabase, Row, rows_of
 
 _JOB = "FROM jobs AS j "
 _VISIBLE = "WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled' "

@@ -18,7 +18,7 @@ from helios_core import (
     lease_lost,
     stored_job,
 )
-from helios_sqlite.job_databases import Row, rows_of
+from helios_sqlite.databases import Row, rows_of
 
 
 def clocked(query: str) -> str:

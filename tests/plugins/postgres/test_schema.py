@@ -17,7 +17,7 @@ from helios_postgres import (
     open_job_store,
     schema,
 )
-from helios_postgres.databases import lock_key
+from helios_postgres.connections import lock_key
 from tests.processes import Process
 
 SCHEMAS = Path(__file__).parent / "schemas"
