@@ -42,6 +42,13 @@ class ParsedEntry(msgspec.Struct, frozen=True, kw_only=True):
     conditions: tuple[str, ...] = ()
     """Names of the unsupported conditions that `request` has: ifNoneMatch, ifModifiedSince."""
 
+    @property
+    def size(self) -> int:
+        """The bytes of what it consists of, which decide how long parsing takes."""
+        return sum(len(text or "") for text in (self.url, self.if_none_exist)) + len(
+            self.resource or b""
+        )
+
 
 class ParsedBundle(msgspec.Struct, frozen=True, kw_only=True):
     """A Bundle with its entries in their order."""

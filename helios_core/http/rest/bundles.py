@@ -1,5 +1,6 @@
 """The route of batch and transaction Bundles."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -59,10 +60,12 @@ class BundleRoutes:
                 raise InvalidResource(
                     f"Bundle.type is {bundle.type}; send a batch or a transaction."
                 )
-        entries = tuple(_entry(caller, result) for result in results)
-        return bundle_response(
-            caller, BundleResource(type=f"{bundle.type}-response", entry=entries)
-        )
+        return await compute(len(body), _response, caller, bundle.type, results)
+
+
+def _response(caller: Caller, bundle_type: str, results: Sequence[EntryResult]) -> Response[bytes]:
+    entries = tuple(_entry(caller, result) for result in results)
+    return bundle_response(caller, BundleResource(type=f"{bundle_type}-response", entry=entries))
 
 
 def _entry(caller: Caller, result: EntryResult) -> BundleEntry:
