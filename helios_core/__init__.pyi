@@ -122,6 +122,7 @@ from .storage.job_records import (
     give_up_reason,
     job_not_found,
     lease_lost,
+    part_not_found,
     stored_job,
     too_many_exports,
 )
@@ -306,6 +307,7 @@ __all__ = [
     "make_page_token",
     "numbered_parameters",
     "parse_page_token",
+    "part_not_found",
     "run_to_end",
     "shard_count",
     "stored_job",

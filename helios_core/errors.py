@@ -8,6 +8,7 @@ HeliosError
 │   │   ├── UnsupportedParameter  a parameter or value this server does not implement
 │   │   ├── InvalidResource       a body that is not a valid FHIR resource
 │   │   └── TooCostly             a search that would have to read too much
+│   ├── PatchFailed           a patch that does not fit the resource
 │   ├── ResourceNotFound      no such resource or version
 │   │   └── ResourceDeleted       the resource has been deleted
 │   ├── JobNotFound           no such export of this caller
@@ -74,6 +75,12 @@ class TooCostly(InvalidRequest):
     """The request would take more resources than one request may; the client has to narrow it."""
 
     code = "too-costly"
+
+
+class PatchFailed(RequestError):
+    """A patch is well-formed, but cannot be applied to the resource as it is."""
+
+    code = "processing"
 
 
 class ResourceNotFound(RequestError):

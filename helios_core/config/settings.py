@@ -111,7 +111,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
     plugins: Annotated[
         tuple[str, ...],
-        Meta(description="Additional plugins to activate, for example observers of jobs."),
+        Meta(
+            description="Additional plugins to activate, in this order, for what they add to the "
+            "server: commands, routes, health checks, transforms, observers."
+        ),
     ] = ()
     default_tenant: Annotated[
         str,

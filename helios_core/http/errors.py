@@ -18,6 +18,7 @@ from helios_core.errors import (
     JobNotFound,
     MultipleMatches,
     PartNotFound,
+    PatchFailed,
     RequestError,
     ResourceDeleted,
     ResourceExists,
@@ -38,6 +39,7 @@ STATUSES: Final[Mapping[type[HeliosError], int]] = {
     VersionConflict: 412,
     MultipleMatches: 412,
     ResourceExists: 409,
+    PatchFailed: 422,
     TooManyExports: 429,
     BodyTooLarge: 413,
     BackendError: 500,
@@ -133,5 +135,5 @@ def _unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         f"{frame.filename}:{frame.lineno} {frame.name}"
         for frame in extract_tb(error.__traceback__)
     ]
-    log.error("request.broke", error=type(error).__name__, where=where)
+    log.error("request.crashed", error=type(error).__name__, where=where)
     return outcome_response(500, "exception", HIDDEN[500])

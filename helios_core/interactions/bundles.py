@@ -1,19 +1,15 @@
 """Batches and transactions: many interactions in one request (FHIR R4, http.html#transaction)."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
-from helios_core.errors import HeliosError, InvalidResource
+from helios_core.errors import HeliosError, TooCostly
 from helios_core.fhir.bundles import ParsedEntry
+from helios_core.fhir.links import BundleLinks
 from helios_core.interactions.callers import Caller, Interaction, authorize
-from helios_core.interactions.changes import (
-    ChangeRequest,
-    Changes,
-    CompletedChange,
-    ResolvedChange,
-    to_change,
-)
+from helios_core.interactions.changes import ChangeRequest, Changes, CompletedChange
 from helios_core.interactions.conditions import Conditions, require_search
 from helios_core.interactions.entries import (
     InteractionRequest,
@@ -21,22 +17,25 @@ from helios_core.interactions.entries import (
     naming_entry,
     parse_entry,
 )
-from helios_core.interactions.parameters import parse_pairs
 from helios_core.interactions.read import read
 from helios_core.interactions.search import SearchResult, search_type
 from helios_core.interactions.search_parameters import ParsedSearch
 from helios_core.interactions.transactions import (
-    ORDER,
-    ResolvedReferences,
+    Resolution,
     Transaction,
-    check_distinct_targets,
+    check_links,
     collect_changes,
-    rewrite_references,
+    with_real_links,
 )
-from helios_core.storage.data_provider import DataProvider, Delete, Put, StoredVersion
+from helios_core.storage.data_provider import DataProvider, StoredVersion
+from helios_core.storage.threads import compute
 
 EntryResult: TypeAlias = StoredVersion | SearchResult | CompletedChange | HeliosError
 """What became of an entry: a read, a search, a change, or the reason why it failed."""
+
+
+MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of resources in the response to a Bundle after which nothing more is read for it."""
 
 
 class Bundles:
@@ -50,8 +49,9 @@ class Bundles:
     async def batch(self, caller: Caller, entries: Sequence[ParsedEntry]) -> list[EntryResult]:
         """Perform entries one by one, in their order; one that fails concerns no other."""
         authorize(caller, Interaction.BATCH)
+        budget = _Budget()
         return [
-            await _result_or_error(index, partial(self._parse_and_perform, caller, entry))
+            await _result_or_error(index, partial(self._parse_and_perform, caller, entry, budget))
             for index, entry in enumerate(entries)
         ]
 
@@ -68,29 +68,60 @@ class Bundles:
                 entry is.
         """
         authorize(caller, Interaction.TRANSACTION)
+        size = sum(entry.size for entry in entries)
+        requests, transaction = await compute(size, self._parse_all, caller, entries)
+        changed, links = await self._change(caller, transaction)
+        budget = _Budget()
+        return [
+            changed[index]
+            if index in changed
+            else await _result_or_error(index, partial(self._read, caller, request, links, budget))
+            for index, request in enumerate(requests)
+        ]
+
+    async def _read(
+        self, caller: Caller, request: InteractionRequest, links: BundleLinks, budget: "_Budget"
+    ) -> EntryResult:
+        if isinstance(request, ParsedSearch):
+            request = with_real_links(caller, request, links)
+        return await self._perform(caller, request, budget)
+
+    async def _parse_and_perform(
+        self, caller: Caller, entry: ParsedEntry, budget: "_Budget"
+    ) -> EntryResult:
+        request = await compute(len(entry.url or ""), parse_entry, caller, entry)
+        return await self._perform(caller, request, budget)
+
+    async def _perform(
+        self, caller: Caller, request: InteractionRequest, budget: "_Budget"
+    ) -> EntryResult:
+        match request:
+            case ReadRequest():
+                budget.check()
+                return budget.spend(
+                    await read(self._provider, caller, request.resource_type, request.id)
+                )
+            case ParsedSearch():
+                budget.check()
+                return budget.spend(
+                    await search_type(require_search(self._provider), caller, request)
+                )
+            case ChangeRequest():
+                return await self._changes.apply(caller, request)
+
+    def _parse_all(
+        self, caller: Caller, entries: Sequence[ParsedEntry]
+    ) -> tuple[list[InteractionRequest], Transaction]:
         requests = [
             self._parse_for_transaction(caller, index, entry)
             for index, entry in enumerate(entries)
         ]
-        changed = await self._change(caller, collect_changes(entries, requests))
-        return [
-            changed[index]
-            if index in changed
-            else await _result_or_error(index, partial(self._perform, caller, request))
-            for index, request in enumerate(requests)
-        ]
-
-    async def _parse_and_perform(self, caller: Caller, entry: ParsedEntry) -> EntryResult:
-        return await self._perform(caller, parse_entry(caller, entry))
-
-    async def _perform(self, caller: Caller, request: InteractionRequest) -> EntryResult:
-        match request:
-            case ReadRequest():
-                return await read(self._provider, caller, request.resource_type, request.id)
-            case ParsedSearch():
-                return await search_type(require_search(self._provider), caller, request)
-            case ChangeRequest():
-                return await self._changes.apply(caller, request)
+        transaction = collect_changes(entries, requests)
+        for index, request in enumerate(requests):
+            if isinstance(request, ParsedSearch):
+                with naming_entry(index):
+                    check_links(caller, transaction, request)
+        return requests, transaction
 
     def _parse_for_transaction(
         self, caller: Caller, index: int, entry: ParsedEntry
@@ -105,76 +136,60 @@ class Bundles:
 
     async def _change(
         self, caller: Caller, transaction: Transaction
-    ) -> dict[int, CompletedChange]:
+    ) -> tuple[dict[int, CompletedChange], BundleLinks]:
         """Make the changes of a transaction; return them by the index of their entry."""
-        change = partial(self._resolve_and_write, caller, transaction)
+
+        async def change() -> tuple[dict[int, CompletedChange], BundleLinks]:
+            resolution = Resolution(
+                caller,
+                transaction,
+                provider=self._provider,
+                changes=self._changes,
+                conditions=self._conditions,
+            )
+            return await resolution.make_changes()
+
         if transaction.conditional:
             return await self._conditions.retry_on_conflict(caller, change)
         return await change()
 
-    async def _resolve_and_write(
-        self, caller: Caller, transaction: Transaction
-    ) -> dict[int, CompletedChange]:
-        resolved = dict[int, ResolvedChange | CompletedChange]()
-        for index, request in transaction.changes.items():
-            with naming_entry(index):
-                resolved[index] = await self._changes.resolve(caller, request)
-        check_distinct_targets(resolved)
-        references = await self._resolve_references(caller, transaction, resolved)
-        completed = dict[int, CompletedChange]()
-        pending = dict[int, Put | Delete]()
-        for index in sorted(
-            resolved, key=lambda i: ORDER.index(transaction.changes[i].interaction)
-        ):
-            change = resolved[index]
-            if isinstance(change, CompletedChange):
-                completed[index] = change
-                continue
-            with naming_entry(index):
-                pending[index] = to_change(caller, rewrite_references(change, references))
-        written = await self._changes.write(caller, list(pending.values()))
-        return completed | dict(zip(pending, written, strict=True))
 
-    async def _resolve_references(
-        self,
-        caller: Caller,
-        transaction: Transaction,
-        resolved: Mapping[int, ResolvedChange | CompletedChange],
-    ) -> ResolvedReferences:
+Result = TypeVar("Result", bound=StoredVersion | SearchResult)
+
+
+class _Budget:
+    """The bytes of resources that the response to one Bundle may still have."""
+
+    def __init__(self) -> None:
+        self._left = MAX_RESPONSE_BYTES
+
+    def check(self) -> None:
         """
-        Return what temporary and conditional references refer to (FHIR R4, http.html#trules).
+        Raise unless there is something left.
 
         Raises:
-            RequestError: A conditional reference matches nothing, or more than one resource.
+            TooCostly: The entries before have used it up.
         """
-        conditional = dict[str, str]()
-        for reference, index in transaction.conditional_references.items():
-            with naming_entry(index):
-                conditional[reference] = await self._resolve_conditional(caller, reference)
-        return ResolvedReferences(
-            temporary={
-                url: f"{resolved[index].resource_type}/{resolved[index].id}"
-                for url, index in transaction.full_urls.items()
-            },
-            conditional=conditional,
-        )
-
-    async def _resolve_conditional(self, caller: Caller, reference: str) -> str:
-        resource_type, _, query = reference.partition("?")
-        criteria = parse_pairs(query, "a conditional reference")
-        match = await self._conditions.match(caller, resource_type, criteria)
-        if match is None:
-            raise InvalidResource(
-                f"a conditional reference matches no {resource_type}; store it first, or refer to "
-                "it by a urn:uuid in the same transaction."
+        if self._left <= 0:
+            raise TooCostly(
+                f"The response has more than {MAX_RESPONSE_BYTES} bytes already; send this entry "
+                "in another Bundle."
             )
-        return f"{resource_type}/{match.id}"
+
+    def spend(self, result: Result) -> Result:
+        """Return a result, which counts from now on."""
+        resources = (
+            [result] if isinstance(result, StoredVersion) else [*result.matches, *result.included]
+        )
+        self._left -= sum(len(stored.content or b"") for stored in resources)
+        return result
 
 
 async def _result_or_error(
     index: int, perform: Callable[[], Awaitable[EntryResult]]
 ) -> EntryResult:
     """Return the result of an entry, or the error that names it."""
+    await asyncio.sleep(0)  # an entry that fails at once lets nobody else have a turn
     try:
         with naming_entry(index):
             return await perform()

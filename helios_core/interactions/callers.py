@@ -26,6 +26,7 @@ class Interaction(StrEnum):
     READ = "read"
     VREAD = "vread"
     UPDATE = "update"
+    PATCH = "patch"
     DELETE = "delete"
     HISTORY_INSTANCE = "history-instance"
     CREATE = "create"

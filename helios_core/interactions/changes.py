@@ -1,16 +1,18 @@
-"""Create, update and delete one resource, on a condition or not (FHIR R4, http.html#create)."""
+"""Create, update, patch and delete one resource, on a condition or not (FHIR R4, http.html#create)."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 from uuid import uuid4
 
 import msgspec
 
 from helios_core.fhir.resources import Resource, parse_resource
 from helios_core.interactions.callers import Caller, Interaction, authorize
-from helios_core.interactions.conditions import Conditions, require_same_version
+from helios_core.interactions.conditions import Conditions, Vacancy, require_same_version
 from helios_core.interactions.parameters import Pairs
+from helios_core.interactions.patches import Patch
+from helios_core.interactions.read import require_content, require_found
 from helios_core.storage.data_provider import (
     AppliedChange,
     ChangeResult,
@@ -19,30 +21,49 @@ from helios_core.storage.data_provider import (
     StoredVersion,
     SupportsWrites,
 )
+from helios_core.storage.threads import compute
+
+ChangeInteraction: TypeAlias = Literal[
+    Interaction.CREATE, Interaction.UPDATE, Interaction.PATCH, Interaction.DELETE
+]
 
 
 class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A create, update or delete that a client requests, alone or as an entry of a Bundle."""
+    """A change that a client requests, alone or as an entry of a Bundle."""
 
-    interaction: Literal[Interaction.CREATE, Interaction.UPDATE, Interaction.DELETE]
+    interaction: ChangeInteraction
     resource_type: str
     id: str = ""
-    """The resource to update or delete; empty for a create, and where there are criteria."""
+    """The resource to change; empty for a create, and where there are criteria."""
     criteria: Pairs | None = None
     """The search that says which resource is meant; None without a condition."""
     body: bytes = b""
-    """The resource to store, not checked yet; empty for a delete."""
+    """The resource to store, not checked yet; empty for a delete and a patch."""
+    patch: Patch | None = None
+    """What a patch does to the resource; None for other changes."""
     if_match: int | None = None
     """The version that must be current; None for any."""
+    only_create: bool = False
+    """Whether an update must not find a resource (`If-None-Match: *`)."""
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the change depends on what is stored, so that a conflict is worth a retry."""
+        return self.criteria is not None or self.patch is not None or self.only_create
 
 
 class ResolvedChange(msgspec.Struct, frozen=True, kw_only=True):
     """A change whose resource is known."""
 
     request: ChangeRequest
+    """What was requested; of a patch, the body is what it makes of the resource."""
     id: str
     version_id: int | None = None
-    """The version that the condition found there, 0 for none; None without a condition."""
+    """The version that the condition or the patch found there, 0 for none; otherwise None."""
+    creates: bool = False
+    """Whether nothing matched the condition."""
+    patched: bytes = b""
+    """What a patch was applied to."""
 
     @property
     def resource_type(self) -> str:
@@ -91,14 +112,17 @@ class Changes:
             InvalidRequest: The criteria are empty or not supported.
             MultipleMatches: More than one resource matches the criteria.
             ResourceExists: None matches, but there is one with the body's id.
+            ResourceNotFound: There is no resource to patch.
+            PatchFailed: The patch cannot be applied to the resource.
             VersionConflict: `if_match` is not the current version, or others kept changing what
                 the criteria match.
         """
         authorize(caller, request.interaction, request.resource_type)
-        if request.criteria is None:
+        if not request.conditional:
             return await self._apply(caller, request)
         if request.interaction is Interaction.CREATE:
-            _parse_body(caller, request, str(uuid4()))  # is invalid whatever the criteria match
+            # It is invalid whatever the criteria match.
+            await compute(len(request.body), parse_body, caller, request, str(uuid4()))
         return await self._conditions.retry_on_conflict(
             caller, lambda: self._apply(caller, request)
         )
@@ -107,58 +131,51 @@ class Changes:
         resolved = await self.resolve(caller, request)
         if isinstance(resolved, CompletedChange):
             return resolved
-        [completed] = await self.write(caller, [to_change(caller, resolved)])
+        change = await compute(len(resolved.request.body), to_change, caller, resolved)
+        [completed] = await self.write(caller, [change])
         return completed
 
     async def resolve(
-        self, caller: Caller, request: ChangeRequest
+        self, caller: Caller, request: ChangeRequest, conditions: Conditions | None = None
     ) -> ResolvedChange | CompletedChange:
         """
         Find the resource that a change is about; the criteria may leave nothing to do.
+
+        `conditions` are those on another state than the stored one.
 
         Raises:
             InvalidRequest: The criteria are empty or not supported.
             MultipleMatches: More than one resource matches the criteria.
             ResourceExists: None matches, but there is one with the body's id.
+            ResourceNotFound: There is no resource to patch.
+            PatchFailed: The patch cannot be applied to the resource.
         """
-        if request.criteria is None:
-            created = request.interaction is Interaction.CREATE
-            return ResolvedChange(request=request, id=str(uuid4()) if created else request.id)
+        conditions = conditions or self._conditions
+        if request.patch is not None:
+            return await _resolve_patch(caller, request, request.patch, conditions)
         match request.interaction:
-            case Interaction.CREATE:
-                return await self._resolve_create(caller, request, request.criteria)
-            case Interaction.UPDATE:
-                resource_id, version_id = await self._conditions.resolve_update(
+            case Interaction.CREATE if request.criteria is not None:
+                return await _resolve_create(caller, request, request.criteria, conditions)
+            case Interaction.UPDATE if request.criteria is not None:
+                target = await conditions.resolve_update(
                     caller, request.resource_type, request.criteria, request.body
                 )
-                return ResolvedChange(request=request, id=resource_id, version_id=version_id)
-            case Interaction.DELETE:
-                return await self._resolve_delete(caller, request, request.criteria)
-
-    async def _resolve_create(
-        self, caller: Caller, request: ChangeRequest, criteria: Pairs
-    ) -> ResolvedChange | CompletedChange:
-        match = await self._conditions.match_or_vacancy(caller, request.resource_type, criteria)
-        if isinstance(match, StoredVersion):
-            return CompletedChange(
-                outcome=ChangeResult.UNCHANGED,
-                resource_type=match.resource_type,
-                id=match.id,
-                version_id=match.version_id,
-                last_updated=match.last_updated,
-                stored=match.content,
-            )
-        return ResolvedChange(request=request, id=match.id, version_id=match.version_id)
-
-    async def _resolve_delete(
-        self, caller: Caller, request: ChangeRequest, criteria: Pairs
-    ) -> ResolvedChange | CompletedChange:
-        match = await self._conditions.match(caller, request.resource_type, criteria)
-        if match is None:
-            return CompletedChange(
-                outcome=ChangeResult.ABSENT, resource_type=request.resource_type
-            )
-        return ResolvedChange(request=request, id=match.id, version_id=match.version_id)
+                return ResolvedChange(
+                    request=request,
+                    id=target.id,
+                    version_id=target.version_id,
+                    creates=isinstance(target, Vacancy),
+                )
+            case Interaction.DELETE if request.criteria is not None:
+                return await _resolve_delete(caller, request, request.criteria, conditions)
+            case Interaction.CREATE:
+                return ResolvedChange(request=request, id=str(uuid4()))
+            case _ if request.only_create:
+                vacancy = await conditions.require_vacant(
+                    caller, request.resource_type, request.id
+                )
+                return ResolvedChange(request=request, id=request.id, version_id=vacancy)
+        return ResolvedChange(request=request, id=request.id)
 
     async def write(
         self, caller: Caller, changes: Sequence[Put | Delete]
@@ -173,9 +190,55 @@ class Changes:
         return [_completed(*pair) for pair in zip(changes, applied, strict=True)]
 
 
-def to_change(caller: Caller, resolved: ResolvedChange) -> Put | Delete:
+async def _resolve_create(
+    caller: Caller, request: ChangeRequest, criteria: Pairs, conditions: Conditions
+) -> ResolvedChange | CompletedChange:
+    match = await conditions.match_or_vacancy(caller, request.resource_type, criteria)
+    if isinstance(match, StoredVersion):
+        return CompletedChange(
+            outcome=ChangeResult.UNCHANGED,
+            resource_type=match.resource_type,
+            id=match.id,
+            version_id=match.version_id,
+            last_updated=match.last_updated,
+            stored=match.content,
+        )
+    return ResolvedChange(request=request, id=match.id, version_id=match.version_id, creates=True)
+
+
+async def _resolve_delete(
+    caller: Caller, request: ChangeRequest, criteria: Pairs, conditions: Conditions
+) -> ResolvedChange | CompletedChange:
+    match = await conditions.match(caller, request.resource_type, criteria)
+    if match is None:
+        return CompletedChange(outcome=ChangeResult.ABSENT, resource_type=request.resource_type)
+    return ResolvedChange(request=request, id=match.id, version_id=match.version_id)
+
+
+async def _resolve_patch(
+    caller: Caller, request: ChangeRequest, patch: Patch, conditions: Conditions
+) -> ResolvedChange:
+    if request.criteria is None:
+        stored = await conditions.get(caller, request.resource_type, request.id)
+    else:
+        stored = await conditions.match(caller, request.resource_type, request.criteria)
+    stored = require_found(stored)
+    content = require_content(stored)
+    require_same_version(stored.version_id, request.if_match)
+    patched = patch.apply(content, caller.fhir_version)
+    return ResolvedChange(
+        request=msgspec.structs.replace(request, body=patched),
+        id=stored.id,
+        version_id=stored.version_id,
+        patched=content,
+    )
+
+
+def to_change(
+    caller: Caller, resolved: ResolvedChange, parsed: Resource | None = None
+) -> Put | Delete:
     """
-    Return what a change writes.
+    Return what a change writes; `parsed` is its body if that has been parsed already.
 
     Raises:
         InvalidResource: The body is not a resource of the requested type and id.
@@ -186,10 +249,17 @@ def to_change(caller: Caller, resolved: ResolvedChange) -> Put | Delete:
         if_match = require_same_version(resolved.version_id, if_match)
     if request.interaction is Interaction.DELETE:
         return Delete(resource_type=request.resource_type, id=resolved.id, if_match=if_match)
-    return Put(resource=_parse_body(caller, request, resolved.id), if_match=if_match)
+    resource = parsed or parse_body(caller, request, resolved.id)
+    return Put(resource=resource, if_match=if_match)
 
 
-def _parse_body(caller: Caller, request: ChangeRequest, resource_id: str) -> Resource:
+def parse_body(caller: Caller, request: ChangeRequest, resource_id: str) -> Resource:
+    """
+    Return the resource that a change stores under an id.
+
+    Raises:
+        InvalidResource: The body is not a resource of the requested type and id.
+    """
     created = request.interaction is Interaction.CREATE
     return parse_resource(
         request.body,

@@ -19,9 +19,10 @@ from helios_core.errors import (
     VersionConflict,
 )
 from helios_core.fhir.preferences import PRESENTATION_PARAMETERS
+from helios_core.fhir.search import Filter
 from helios_core.fhir.strict_json import compact_json, object_members
 from helios_core.interactions.callers import Caller
-from helios_core.interactions.chains import resolve_chains
+from helios_core.interactions.chains import PAGE_SIZE, resolve_chains
 from helios_core.interactions.parameters import Pairs, parse_pairs
 from helios_core.interactions.search_parameters import parse_criteria
 from helios_core.storage.data_provider import (
@@ -37,6 +38,9 @@ T = TypeVar("T")
 ATTEMPTS: Final = 5
 """How often a change is attempted before the client gets the conflict with others."""
 VERSION_TAG: Final = re.compile(r'(?:W/)?"([1-9]\d{0,17})"')
+
+URL_OF_SEARCH: Final = re.compile(r"(?:https?://[^?#]*/|/)?(?P<type>[A-Za-z]+)?\?", re.IGNORECASE)
+"""What precedes the criteria of a condition that is sent as a URL."""
 
 
 class Vacancy(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,10 +60,18 @@ class Conditions:
     condition, and is stored only if that id is still vacant.
     """
 
-    def __init__(self, provider: DataProvider, *, secret: str) -> None:
+    def __init__(
+        self, provider: DataProvider, *, secret: str, searched: SupportsSearch | None = None
+    ) -> None:
+        """Search `searched` if it is not None, otherwise the provider if that is possible."""
         self._provider = provider
-        self._secret = secret.encode()
+        self._searched = searched or provider
+        self._secret = secret
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
+
+    def over(self, searched: SupportsSearch) -> "Conditions":
+        """Return the same conditions on another state of the resources."""
+        return Conditions(self._provider, secret=self._secret, searched=searched)
 
     async def retry_on_conflict(self, caller: Caller, change: Callable[[], Awaitable[T]]) -> T:
         """
@@ -86,26 +98,39 @@ class Conditions:
             InvalidRequest: There are no criteria, or one of them is not supported.
             MultipleMatches: More than one resource matches.
         """
+        query = SearchQuery(filter=await self.compile(caller, resource_type, criteria))
+        matches: list[StoredVersion] = []
+        count, after = 2, None  # two are enough to know that there is more than one
+        while len(matches) <= 1:
+            page = await require_search(self._searched).search(
+                TypeKey.of(caller, resource_type), query, count=count, after=after
+            )
+            matches += page.resources
+            after = page.next
+            if after is None:
+                break
+            count = min(4 * count, PAGE_SIZE)  # pages can be empty: see PendingState
+        if len(matches) > 1:
+            raise MultipleMatches(
+                f"More than one {resource_type} matches the condition; name search parameters "
+                "that only one resource has."
+            )
+        return next(iter(matches), None)
+
+    async def compile(self, caller: Caller, resource_type: str, criteria: Pairs) -> Filter:
+        """
+        Return the filter of a condition, without open lookups.
+
+        Raises:
+            InvalidRequest: There are no criteria, or one of them is not supported.
+        """
         pairs = [pair for pair in criteria if pair[0] not in PRESENTATION_PARAMETERS]
         if not pairs:
             raise InvalidRequest(
                 "A condition needs at least one search parameter, as in identifier=system|value."
             )
-        searcher = require_search(self._provider)
-        filter_ = await resolve_chains(
-            searcher, caller, parse_criteria(caller, resource_type, pairs)
-        )
-        page = await searcher.search(
-            TypeKey.of(caller, resource_type),
-            SearchQuery(filter=filter_),
-            count=2,  # which is enough to know that there is more than one
-        )
-        if len(page.resources) > 1 or page.next is not None:
-            raise MultipleMatches(
-                f"More than one {resource_type} matches the condition; name search parameters "
-                "that only one resource has."
-            )
-        return next(iter(page.resources), None)
+        filter_ = parse_criteria(caller, resource_type, pairs)
+        return await resolve_chains(require_search(self._searched), caller, filter_)
 
     async def match_or_vacancy(
         self, caller: Caller, resource_type: str, criteria: Pairs
@@ -124,11 +149,11 @@ class Conditions:
 
     async def resolve_update(
         self, caller: Caller, resource_type: str, criteria: Pairs, body: bytes
-    ) -> tuple[str, int]:
+    ) -> StoredVersion | Vacancy:
         """
-        Return the id that a conditional update stores its body under, and the version there, or 0.
+        Return the one resource that matches, or else where a conditional update creates it.
 
-        The id is that of the match; without a match it is the body's own, or else a new one.
+        That is the body's own id, or a new one.
 
         Raises:
             InvalidRequest: There are no criteria, or one of them is not supported.
@@ -137,17 +162,37 @@ class Conditions:
         """
         match = await self.match_or_vacancy(caller, resource_type, criteria)
         if isinstance(match, StoredVersion):
-            return match.id, match.version_id
+            return match
         own_id = _own_id(body)
         if own_id is None:
-            return match.id, match.version_id
-        stored = await self._provider.get(TypeKey.of(caller, resource_type).resource(own_id))
+            return match
+        stored = await self.get(caller, resource_type, own_id)
         if stored is not None and stored.content is not None:
             raise ResourceExists(
                 f"No {resource_type} matches the condition, but there is one with the id in the "
                 "body; leave the id out, or update that resource by its id."
             )
-        return own_id, stored.version_id if stored else 0
+        return Vacancy(id=own_id, version_id=stored.version_id if stored else 0)
+
+    async def get(
+        self, caller: Caller, resource_type: str, resource_id: str
+    ) -> StoredVersion | None:
+        """Return the stored version of a resource, None if there never was one."""
+        return await self._provider.get(TypeKey.of(caller, resource_type).resource(resource_id))
+
+    async def require_vacant(self, caller: Caller, resource_type: str, resource_id: str) -> int:
+        """
+        Return the version of the deletion that an id has, 0 if it was never used.
+
+        Raises:
+            VersionConflict: There is a resource with that id.
+        """
+        stored = await self.get(caller, resource_type, resource_id)
+        if stored is not None and stored.content is not None:
+            raise VersionConflict(
+                "If-None-Match is *, but there is a resource with that id already."
+            )
+        return stored.version_id if stored else 0
 
     async def _vacancy(self, caller: Caller, resource_type: str, criteria: Pairs) -> Vacancy:
         """Return the first of a condition's ids that no live resource has."""
@@ -165,11 +210,13 @@ class Conditions:
 
     def _derived_id(self, condition: object) -> str:
         """Return an id from which nobody without the secret learns what was searched for."""
-        digest = blake2b(msgspec.json.encode(condition), digest_size=16, key=self._secret[:64])
+        digest = blake2b(
+            msgspec.json.encode(condition), digest_size=16, key=self._secret.encode()[:64]
+        )
         return str(UUID(bytes=digest.digest(), version=4))
 
 
-def require_search(provider: DataProvider) -> SupportsSearch:
+def require_search(provider: object) -> SupportsSearch:
     """
     Return a provider after checking that it can be searched.
 
@@ -185,12 +232,21 @@ def require_search(provider: DataProvider) -> SupportsSearch:
 
 def parse_condition(text: str, resource_type: str, what: str) -> Pairs:
     """
-    Parse the criteria in a header or an entry: a query string, with or without `[type]?`.
+    Parse the criteria in a header or an entry: a query string, or a URL that ends with one.
+
+    Clients send `identifier=x`, `?identifier=x`, `[type]?identifier=x` and
+    `[base]/[type]?identifier=x`.
 
     Raises:
-        InvalidRequest: It does not decode to UTF-8; the message calls it `what`.
+        InvalidRequest: It is the URL of something else, or does not decode to UTF-8; the message
+            calls it `what`.
     """
-    return parse_pairs(text.removeprefix(resource_type).removeprefix("?"), what)
+    url = URL_OF_SEARCH.match(text.strip())
+    if url is None:
+        return parse_pairs(text.strip(), what)
+    if url["type"] not in (None, resource_type):
+        raise InvalidRequest(f"{what} is a search of another type than {resource_type}.")
+    return parse_pairs(text.strip()[url.end() :], what)
 
 
 def parse_if_match(header: str | None) -> int | None:
@@ -210,14 +266,14 @@ def parse_if_match(header: str | None) -> int | None:
 
 def require_same_version(version_id: int, if_match: int | None) -> int:
     """
-    Return the version of what matches a condition, 0 for nothing, after comparing If-Match.
+    Return the version of a resource, 0 if there is none, after comparing If-Match.
 
     Raises:
         VersionConflict: If-Match names another version.
     """
     if if_match is not None and if_match != version_id:
         raise VersionConflict(
-            f"If-Match names version {if_match}, but what matches the condition "
+            f"If-Match names version {if_match}, but the resource "
             f"{f'has version {version_id}' if version_id else 'does not exist'}; read it again."
         )
     return version_id

@@ -1,49 +1,80 @@
-"""The rules of transactions: order, one change per resource, references between entries."""
+"""
+Transactions: order, conditions, and links between entries (FHIR R4, http.html#trules).
 
+Changes are resolved in three steps: DELETE, POST, then PUT and PATCH. Conditions see the changes of
+the steps before theirs, and those of POST the creates without a condition as well; references that
+are searches see all changes. What would depend on the order of the entries is refused.
+"""
+
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
+from uuid import uuid4
 
 import msgspec
 
 from helios_core.errors import InvalidRequest, InvalidResource
 from helios_core.fhir.bundles import ParsedEntry
-from helios_core.fhir.references import (
-    conditional_references,
-    replace_conditional,
-    replace_temporary,
+from helios_core.fhir.links import BundleLinks, normalized_link, rewrite_links
+from helios_core.fhir.references import conditional_references, replace_conditional
+from helios_core.fhir.resources import Resource
+from helios_core.interactions.callers import Caller, Interaction
+from helios_core.interactions.changes import (
+    ChangeRequest,
+    Changes,
+    CompletedChange,
+    ResolvedChange,
+    parse_body,
+    to_change,
 )
-from helios_core.interactions.callers import Interaction
-from helios_core.interactions.changes import ChangeRequest, CompletedChange, ResolvedChange
-from helios_core.interactions.entries import InteractionRequest
+from helios_core.interactions.conditions import Conditions
+from helios_core.interactions.criteria_links import rewrite_criteria
+from helios_core.interactions.entries import InteractionRequest, naming_entry
+from helios_core.interactions.parameters import Pairs, parse_pairs
+from helios_core.interactions.pending import PendingState
+from helios_core.interactions.search_parameters import ParsedSearch, parse_search
+from helios_core.storage.data_provider import ChangeResult, DataProvider, Delete, Put
+from helios_core.storage.threads import in_thread
 
-ORDER: Final = (Interaction.DELETE, Interaction.CREATE, Interaction.UPDATE)
-"""The order in which the changes of a transaction are written (FHIR R4, http.html#trules)."""
+STEPS: Final = (
+    frozenset({Interaction.DELETE}),
+    frozenset({Interaction.CREATE}),
+    frozenset({Interaction.UPDATE, Interaction.PATCH}),
+)
+"""The order in which changes are made; all of one step are equal."""
+
+UNKNOWN: Final = "Unknown/unknown"
+"""What a link is replaced by while nobody knows what it refers to."""
 
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     """The changes that a transaction requests; entries are known by their index, from 0."""
 
     changes: Mapping[int, ChangeRequest]
-    full_urls: Mapping[str, int]
-    """The entries with a resource to store, by fullUrl."""
+    full_urls: Mapping[int, str]
+    """The fullUrls of the changes that leave a resource, by the index of the entry."""
     conditional_references: Mapping[str, int]
     """The references that are searches, each with an entry that has it."""
 
     @property
-    def conditional(self) -> bool:
+    def searches(self) -> bool:
         """Whether anything depends on what a search finds."""
         return bool(self.conditional_references) or any(
             change.criteria is not None for change in self.changes.values()
         )
 
+    @property
+    def conditional(self) -> bool:
+        """Whether anything depends on what is stored, so that a conflict is worth a retry."""
+        return self.searches or any(change.conditional for change in self.changes.values())
 
-class ResolvedReferences(msgspec.Struct, frozen=True, kw_only=True):
-    """What references in the entries of a transaction are replaced by: `Type/id`."""
 
-    temporary: Mapping[str, str]
-    """By the fullUrl of an entry."""
-    conditional: Mapping[str, str]
-    """By a reference that is a search."""
+class Same(msgspec.Struct, frozen=True):
+    """A conditional create that another entry makes unnecessary."""
+
+    index: int
+    """The entry that creates the resource."""
 
 
 def collect_changes(
@@ -58,9 +89,10 @@ def collect_changes(
     return Transaction(
         changes=changes,
         full_urls={
-            entry.full_url: index
-            for index, entry in enumerate(entries)
-            if entry.full_url is not None and index in changes and changes[index].body
+            index: full_url
+            for index, change in changes.items()
+            if (full_url := entries[index].full_url) is not None
+            and change.interaction is not Interaction.DELETE
         },
         conditional_references={
             reference: index
@@ -70,41 +102,310 @@ def collect_changes(
     )
 
 
-def rewrite_references(change: ResolvedChange, references: ResolvedReferences) -> ResolvedChange:
-    """
-    Return a change with real references in place of temporary and conditional ones.
+class Resolution:
+    """One attempt to find out what the changes of a transaction do, and to make them."""
 
-    Raises:
-        InvalidResource: A temporary reference is the fullUrl of no entry.
-    """
-    body, unresolved = replace_temporary(change.request.body, references.temporary)
+    def __init__(
+        self,
+        caller: Caller,
+        transaction: Transaction,
+        *,
+        provider: DataProvider,
+        changes: Changes,
+        conditions: Conditions,
+    ) -> None:
+        self._caller = caller
+        self._transaction = transaction
+        self._changes = changes
+        self._pending = PendingState(provider, caller)
+        self._conditions = conditions.over(self._pending)
+        self._resolved = dict[int, ResolvedChange | CompletedChange | Same]()
+        self._ids = {
+            index: change.id or str(uuid4())
+            for index, change in transaction.changes.items()
+            if change.criteria is None
+        }
+        self._created = dict[tuple[str, str], int]()
+        """The entries that store resources without a condition."""
+        self._criteria = dict[int, Pairs]()
+        """The conditions, with real references in place of temporary ones."""
+        self._parsed = dict[int, Resource]()
+        self._bodies = dict[int, bytes]()
+
+    async def make_changes(self) -> tuple[dict[int, CompletedChange], BundleLinks]:
+        """
+        Make all changes or none; return them by the index of their entry, and what links mean.
+
+        Raises:
+            RequestError: A change is at fault; the message names the entry where one entry is.
+        """
+        for step in STEPS:
+            await self._resolve_step(step)
+        self._check_distinct_targets()
+        links = self._links()
+        self._check_full_urls(links)
+        references = await self._resolve_conditional_references(links)
+        pending = await in_thread(self._changes_to_write, links, references)
+        written = await self._changes.write(self._caller, list(pending.values()))
+        return self._completed(dict(zip(pending, written, strict=True))), links
+
+    async def _resolve_step(self, step: frozenset[Interaction]) -> None:
+        mine = {
+            index: change
+            for index, change in self._transaction.changes.items()
+            if change.interaction in step
+        }
+        plain = [index for index, change in mine.items() if change.criteria is None]
+        for index in plain:
+            await self._resolve(index, mine[index])
+        if Interaction.CREATE in step:
+            await self._add_to_pending(plain)
+        remaining = {index: mine[index] for index in mine if index not in self._resolved}
+        conditional = list(remaining)
+        while remaining:
+            for index, change in self._with_known_links(remaining).items():
+                await self._resolve(index, change)
+                self._criteria[index] = change.criteria or ()
+                del remaining[index]
+        await self._add_to_pending(mine)
+        if Interaction.DELETE not in step:
+            await self._merge_or_refuse(
+                conditional, conditional if Interaction.CREATE in step else mine
+            )
+
+    def _with_known_links(self, changes: Mapping[int, ChangeRequest]) -> dict[int, ChangeRequest]:
+        """Return those changes whose criteria refer to nothing unknown, with real references."""
+        links = self._links(unknown=UNKNOWN)
+        known = dict[int, ChangeRequest]()
+        for index, change in changes.items():
+            with naming_entry(index):
+                criteria, unresolved = rewrite_criteria(
+                    self._caller, change.resource_type, change.criteria or (), links
+                )
+                _require_resolved(unresolved)
+            if not any(UNKNOWN in value for _, value in criteria):
+                known[index] = msgspec.structs.replace(change, criteria=criteria)
+        if not known:
+            raise InvalidRequest(
+                f"entry {min(changes)}: its condition refers to an entry that is conditional "
+                "itself and resolved later, or not before this one. Send them in separate "
+                "transactions."
+            )
+        return known
+
+    async def _resolve(self, index: int, change: ChangeRequest) -> None:
+        await asyncio.sleep(0)  # there may be thousands, and other requests wait
+        with naming_entry(index):
+            if change.interaction is Interaction.CREATE and change.criteria is None:
+                resolved: ResolvedChange | CompletedChange | Same = ResolvedChange(
+                    request=change, id=self._ids[index]
+                )
+            else:
+                resolved = await self._changes.resolve(self._caller, change, self._conditions)
+            if isinstance(resolved, CompletedChange) and resolved.id:
+                resolved = self._same_as_pending(resolved)
+            self._resolved[index] = resolved
+            if isinstance(resolved, ResolvedChange) and change.criteria is None:
+                self._created[resolved.resource_type, resolved.id] = index
+            if isinstance(resolved, Same):
+                self._ids[index] = self._ids[resolved.index]
+            elif resolved.id:
+                self._ids[index] = resolved.id
+
+    def _same_as_pending(self, match: CompletedChange) -> CompletedChange | Same:
+        """Return a match, or the entry of this transaction that creates what is matched."""
+        index = self._created.get((match.resource_type, match.id))
+        return match if index is None else Same(index)
+
+    async def _add_to_pending(self, indexes: Iterable[int]) -> None:
+        """Make changes visible to the conditions that follow, if there can be any."""
+        if self._transaction.searches:
+            await in_thread(self._put_pending, indexes)
+
+    def _put_pending(self, indexes: Iterable[int]) -> None:
+        links = self._links()
+        for index in indexes:
+            resolved = self._resolved[index]
+            if not isinstance(resolved, ResolvedChange):
+                continue
+            if resolved.request.interaction is Interaction.DELETE:
+                self._pending.delete(resolved.resource_type, resolved.id)
+            else:
+                with naming_entry(index):
+                    body, _ = self._rewrite(index, resolved, links)
+                    self._pending.put(self._parse(index, resolved, body))
+
+    async def _merge_or_refuse(self, conditional: Iterable[int], rivals: Iterable[int]) -> None:
+        """
+        Raise if one entry stores what the condition of another one of the same step matches.
+
+        Two creates of the same resource on the same condition become one.
+        """
+        storing = dict[tuple[str, str], int]()
+        for index in sorted(rivals):
+            if isinstance(change := self._resolved[index], ResolvedChange):
+                storing.setdefault((change.resource_type, change.id), index)
+        for index in conditional:
+            resource_type = self._transaction.changes[index].resource_type
+            with naming_entry(index):
+                filter_ = await self._conditions.compile(
+                    self._caller, resource_type, self._criteria[index]
+                )
+            for resource_id in self._pending.matching_ids(filter_):
+                other = storing.get((resource_type, resource_id), index)
+                if other == index:
+                    continue
+                if not self._equal(other, index):
+                    raise InvalidRequest(
+                        f"entry {other} stores what the condition of entry {index} matches; the "
+                        "result would depend on which of the two comes first."
+                    )
+                self._resolved[index] = Same(other)
+
+    def _equal(self, first: int, second: int) -> bool:
+        """Return whether two entries create one resource, under the id of their condition."""
+        return all(
+            isinstance(change := self._resolved[index], ResolvedChange)
+            and change.request.interaction is Interaction.CREATE
+            for index in (first, second)
+        ) and (self._parsed[first].content_hash == self._parsed[second].content_hash)
+
+    def _check_distinct_targets(self) -> None:
+        """Raise unless each resource is changed once."""
+        pending = [
+            (index, change)
+            for index, change in self._resolved.items()
+            if isinstance(change, ResolvedChange)
+        ]
+        _check_distinct(((change.resource_type, change.id), index) for index, change in pending)
+        _check_distinct(
+            ((change.resource_type, *sorted(change.request.criteria or ())), index)
+            for index, change in pending
+            if change.creates
+        )
+
+    def _links(self, *, unknown: str | None = None) -> BundleLinks:
+        """Return what fullUrls stand for; those of which that is not known yet for `unknown`."""
+        targets = dict[str, str]()
+        for index, full_url in self._transaction.full_urls.items():
+            resource_id = self._ids.get(index)
+            if resource_id is not None:
+                resource_type = self._transaction.changes[index].resource_type
+                targets[full_url] = f"{resource_type}/{resource_id}"
+            elif unknown is not None:
+                targets[full_url] = unknown
+        return BundleLinks(targets)
+
+    def _check_full_urls(self, links: BundleLinks) -> None:
+        for index, full_url in self._transaction.full_urls.items():
+            target = f"{self._transaction.changes[index].resource_type}/{self._ids[index]}"
+            if links.targets[normalized_link(full_url)] != target:
+                raise InvalidRequest(
+                    f"entry {index}: another entry has the same fullUrl, but is another resource; "
+                    "links to it would be ambiguous."
+                )
+
+    async def _resolve_conditional_references(self, links: BundleLinks) -> dict[str, str]:
+        """Return what the references that are searches find after all changes: `Type/id`."""
+        references = dict[str, str]()
+        for reference, index in self._transaction.conditional_references.items():
+            with naming_entry(index):
+                references[reference] = await self._resolve_reference(reference, links)
+        return references
+
+    async def _resolve_reference(self, reference: str, links: BundleLinks) -> str:
+        resource_type, _, query = reference.partition("?")
+        criteria, unresolved = rewrite_criteria(
+            self._caller, resource_type, parse_pairs(query, "a conditional reference"), links
+        )
+        _require_resolved(unresolved)
+        match = await self._conditions.match(self._caller, resource_type, criteria)
+        if match is None:
+            raise InvalidResource(
+                f"a conditional reference matches no {resource_type}; store it first, or refer to "
+                "it by a urn:uuid in the same transaction."
+            )
+        return f"{resource_type}/{match.id}"
+
+    def _changes_to_write(
+        self, links: BundleLinks, references: Mapping[str, str]
+    ) -> dict[int, Put | Delete]:
+        """Return what has to be written, in the order of the steps."""
+        changes = dict[int, Put | Delete]()
+        for index, change in self._resolved.items():  # in the order of the steps already
+            if not isinstance(change, ResolvedChange):
+                continue
+            with naming_entry(index):
+                if change.request.interaction is Interaction.DELETE:
+                    changes[index] = to_change(self._caller, change)
+                else:
+                    body, unresolved = self._rewrite(index, change, links)
+                    _require_resolved(unresolved)
+                    parsed = self._parse(index, change, replace_conditional(body, references))
+                    changes[index] = to_change(self._caller, change, parsed)
+        return changes
+
+    def _rewrite(
+        self, index: int, change: ResolvedChange, links: BundleLinks
+    ) -> tuple[bytes, set[str]]:
+        """Return the body of a change with real links, and the temporary ones that stay."""
+        rewrite = partial(
+            rewrite_links,
+            version=self._caller.fhir_version,
+            resource_type=change.resource_type,
+        )
+        if change.request.patch is not None:
+            # What a patch leaves as it is has nothing to do with this Bundle.
+            body, unresolved = rewrite(change.request.body, links=links)
+            return body, unresolved - rewrite(change.patched, links=links)[1]
+        own = links.of_entry(self._transaction.full_urls.get(index))
+        return rewrite(change.request.body, links=own)
+
+    def _parse(self, index: int, change: ResolvedChange, body: bytes) -> Resource:
+        """Parse the body of an entry, or return what it was parsed to before."""
+        if self._bodies.get(index) != body:
+            request = msgspec.structs.replace(change.request, body=body)
+            self._parsed[index] = parse_body(self._caller, request, change.id)
+            self._bodies[index] = body
+        return self._parsed[index]
+
+    def _completed(self, written: dict[int, CompletedChange]) -> dict[int, CompletedChange]:
+        completed = dict(written)
+        for index, change in self._resolved.items():
+            if isinstance(change, CompletedChange):
+                completed[index] = change
+            elif isinstance(change, Same):
+                completed[index] = msgspec.structs.replace(
+                    written[change.index], outcome=ChangeResult.UNCHANGED
+                )
+        return completed
+
+
+def _require_resolved(unresolved: set[str]) -> None:
     if unresolved:
         raise InvalidResource(
-            f"{len(unresolved)} temporary references (urn:) are the fullUrl of no entry with a "
+            f"{len(unresolved)} temporary links (urn:) are the fullUrl of no entry with a "
             "resource; send what they refer to in the same transaction."
         )
-    request = msgspec.structs.replace(
-        change.request, body=replace_conditional(body, references.conditional)
-    )
-    return msgspec.structs.replace(change, request=request)
 
 
-def check_distinct_targets(changes: Mapping[int, ResolvedChange | CompletedChange]) -> None:
+def check_links(caller: Caller, transaction: Transaction, search: ParsedSearch) -> None:
     """
-    Raise unless a transaction changes each resource once (FHIR R4, http.html#trules).
+    Check a search of a transaction before anything is changed.
 
     Raises:
-        InvalidRequest: Two entries change one resource, or would create it on one condition.
+        InvalidResource: It refers to a temporary link that is the fullUrl of no entry.
     """
-    pending = [
-        (index, change) for index, change in changes.items() if isinstance(change, ResolvedChange)
-    ]
-    _check_distinct(((change.resource_type, change.id), index) for index, change in pending)
-    _check_distinct(
-        ((change.resource_type, *sorted(change.request.criteria or ())), index)
-        for index, change in pending
-        if change.version_id == 0
-    )
+    links = BundleLinks(dict.fromkeys(transaction.full_urls.values(), UNKNOWN))
+    _require_resolved(rewrite_criteria(caller, search.resource_type, search.parameters, links)[1])
+
+
+def with_real_links(caller: Caller, search: ParsedSearch, links: BundleLinks) -> ParsedSearch:
+    """Return a search of a transaction with real references in place of temporary ones."""
+    pairs, _ = rewrite_criteria(caller, search.resource_type, search.parameters, links)
+    if tuple(pairs) == search.parameters:
+        return search
+    return parse_search(caller, search.resource_type, pairs, lenient=False)
 
 
 def _check_distinct(targets: Iterable[tuple[object, int]]) -> None:
@@ -113,6 +414,6 @@ def _check_distinct(targets: Iterable[tuple[object, int]]) -> None:
         first = seen.setdefault(target, index)
         if first != index:
             raise InvalidRequest(
-                f"entries {first} and {index} change the same resource; a transaction may do "
-                "that once."
+                f"entries {min(first, index)} and {max(first, index)} change the same resource; a "
+                "transaction may do that once."
             )

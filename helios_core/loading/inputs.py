@@ -1,14 +1,13 @@
 """The files to load, and the JSON documents in them, read as a stream."""
 
+from codecs import BOM_UTF8
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from io import BufferedIOBase, BufferedReader, FileIO
+from io import FileIO
 from itertools import chain, islice
 from pathlib import Path
 
 import msgspec
-from isal import igzip
-from isal.igzip_lib import IsalError
+from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
 
 CHUNK_DOCUMENTS = 1000
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -89,35 +88,139 @@ def read_chunks(files: FoundFiles) -> Generator[InputChunk]:
 
 def _read(path: Path) -> Iterator[tuple[int, InputDocument]]:
     """Yield each document with the position after it in the file on disk."""
-    name, position, line = str(path), 0, None
+    name, line = str(path), None
+    source = _Source(path)
     is_ndjson = _plain_name(path).endswith(LINE_SUFFIXES)
-    with ExitStack() as stack:
-        try:
-            disk = stack.enter_context(BufferedReader(FileIO(path), BUFFER_BYTES))
-            plain = stack.enter_context(_decompress(disk))
-            for line, content in _documents(plain, is_ndjson=is_ndjson):
-                position = disk.tell()
-                yield position, InputDocument(path=name, line=line, content=content)
-        except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]
-            reason = f"the file cannot be read further: {_reason(error)}"
-            yield position, InputDocument(path=name, line=line, unreadable=reason)
+    try:
+        for line, content in _documents(source, is_ndjson=is_ndjson):
+            yield source.position, InputDocument(path=name, line=line, content=content)
+    except _UNREADABLE as error:
+        in_lines = line is not None or (is_ndjson and source.position > 0)
+        yield (
+            source.position,
+            InputDocument(
+                path=name,
+                line=source.lines + 1 if in_lines else None,
+                unreadable=f"the file cannot be read further: {_reason(error, source.position)}",
+            ),
+        )
 
 
-def _decompress(disk: "BufferedReader[FileIO]") -> BufferedIOBase:
-    if not disk.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC):
-        return disk
-    file: BufferedIOBase = igzip.GzipFile(fileobj=disk)  # type: ignore[no-untyped-call]
-    return file
+class _UnreadableError(Exception):
+    """The rest of a file cannot be read."""
 
 
-def _documents(file: BufferedIOBase, *, is_ndjson: bool) -> Iterator[tuple[int | None, bytes]]:
-    lines = ((number, text) for number, line in enumerate(file, 1) if (text := line.strip()))
-    first = list(islice(lines, 2))
+_UNREADABLE: tuple[type[Exception], ...] = (OSError, IsalError, _UnreadableError)  # type: ignore[assignment]
+
+
+class _Source:
+    """The plain content of a file, compressed or not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.position = 0
+        """The bytes on disk read so far."""
+        self.lines = 0
+        """The ends of lines read so far."""
+
+    def blocks(self) -> Iterator[bytes]:
+        """
+        Yield the content in blocks.
+
+        Raises:
+            _UnreadableError: The rest cannot be read; everything before it has been yielded.
+        """
+        with FileIO(self.path) as file:
+            blocks = self._on_disk(file)
+            first = next(blocks, b"")
+            if first.startswith(GZIP_MAGIC):
+                blocks = self._decompress(first, blocks)
+                first = next(blocks, b"")
+            if _is_utf16(first):
+                raise _UnreadableError(
+                    "it seems to be UTF-16 or UTF-32; convert it to UTF-8, which JSON must be"
+                )
+            for block in chain([first], blocks):
+                self.lines += block.count(b"\n")
+                yield block
+
+    def _on_disk(self, file: FileIO) -> Iterator[bytes]:
+        while block := file.read(BUFFER_BYTES):
+            self.position += len(block)
+            yield block
+
+    def _decompress(self, rest: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        """Decompress the members of a gzip file; zeros between and behind them are padding."""
+        while rest:
+            if not rest.startswith(GZIP_MAGIC):
+                raise _UnreadableError(
+                    "what follows the compressed data is not gzip, from byte "
+                    f"{self.position - len(rest)} on; the compressed data were read to their end"
+                )
+            member = IgzipDecompressor(flag=DECOMP_GZIP)
+            while not member.eof:
+                if not rest and member.needs_input and not (rest := next(blocks, b"")):
+                    raise _UnreadableError(
+                        f"the compressed data were cut off after byte {self.position}; what "
+                        "is complete before the cut was read"
+                    )
+                plain = member.decompress(rest, BUFFER_BYTES)
+                rest = b""
+                if plain:
+                    yield plain
+            rest = bytes(member.unused_data).lstrip(b"\0")
+            while len(rest) < len(GZIP_MAGIC) and (more := next(blocks, b"")):
+                rest = (rest + more).lstrip(b"\0")
+
+
+def _is_utf16(start: bytes) -> bool:
+    return start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start[:4]
+
+
+def _documents(source: _Source, *, is_ndjson: bool) -> Iterator[tuple[int | None, bytes]]:
+    lines = (
+        (number, text)
+        for number, line in enumerate(_lines(source.blocks()), 1)
+        if (text := _without_mark(line))
+    )
+    first = [] if is_ndjson else list(islice(lines, 2))
     if is_ndjson or _are_lines([text for _, text in first]):
         yield from chain(first, lines)
     elif first:
-        file.seek(0)
-        yield None, file.read()
+        lines.close()
+        source.position = source.lines = 0
+        content = list[bytes]()
+        try:
+            content.extend(source.blocks())
+        except _UNREADABLE:
+            if _is_object(text := _without_mark(b"".join(content))):
+                yield None, text
+            raise
+        yield None, _without_mark(b"".join(content))
+
+
+def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield lines; before an error, the last one only if it is a complete object."""
+    started = list[bytes]()
+    try:
+        for block in blocks:
+            end, *others = block.split(b"\n")
+            started.append(end)
+            if others:
+                yield b"".join(started)
+                yield from others[:-1]
+                started = [others[-1]]
+    except _UNREADABLE:
+        if _is_object(last := b"".join(started)):
+            yield last
+        raise
+    yield b"".join(started)
+
+
+def _without_mark(text: bytes) -> bytes:
+    """Return text without white space around it and without a byte order mark at its beginning."""
+    text = text.strip()
+    return text[len(BOM_UTF8) :].lstrip() if text.startswith(BOM_UTF8) else text
 
 
 def _are_lines(first: Sequence[bytes]) -> bool:
@@ -137,5 +240,9 @@ def _plain_name(path: Path) -> str:
     return path.name.lower().removesuffix(".gz")
 
 
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+def _reason(error: Exception, position: int) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, _UnreadableError):
+        return str(error)
+    return f"the compressed data are damaged before byte {position}: {error}"

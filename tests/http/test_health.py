@@ -62,7 +62,7 @@ async def test_a_check_that_raises_is_named_without_its_reason(open_site, outcom
             "These health checks fail: demo/queue. The reasons are in the log."
         )
         assert response.headers["retry-after"] == "5"
-        [line] = [line for line in lines if line["event"] == "health_check.failed"]
+        [line] = [line for line in lines if line["event"] == "check.failed"]
         assert (line["check"], line["reason"]) == ("demo/queue", reason)
         assert "hush" not in str(lines)
     assert (await site.client.get("/_liveness")).status_code == 200

@@ -9,10 +9,11 @@ import structlog
 
 from helios_core.errors import BackendError
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.storage import transforms as module
+from helios_core.storage import transform_chain as module
 from helios_core.storage.joined_lines import JoinedLines
 from helios_core.storage.keys import TypeKey
-from helios_core.storage.transforms import Coding, RestReads, Transforms
+from helios_core.storage.transform_chain import Transforms
+from helios_core.storage.transforms import Coding, RestReads
 from tests.storage.transforming import (
     CANARY,
     PATIENTS,
@@ -298,4 +299,4 @@ def test_reads_pass_only_the_transforms_that_concern_them():
         ]
     )
 
-    assert transforms.of_reads().names == ("both",)
+    assert transforms.of_reads.names == ("both",)

@@ -11,7 +11,7 @@ import pytest
 from helios_core import ResourceKey, SupportsRenaming, Transform, TransformExtension, TypeKey
 from helios_core.config.extensions import SelectedExtension, open_transforms
 from helios_core.fhir import FHIRVersion, load_definitions
-from helios_core.storage.transforms import Transforms, decode_resource, encode_resource
+from helios_core.storage.transform_chain import Transforms, decode_resource, encode_resource
 from helios_core.testing.extensions.contract import ExtensionSuite
 
 TIME_LIMIT = timedelta(seconds=60)

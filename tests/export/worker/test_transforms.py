@@ -13,7 +13,8 @@ from helios_core.model.exports import AssociatedData, Level
 from helios_core.model.jobs import JobStatus
 from helios_core.model.parts import PartKind
 from helios_core.storage.backends import Backends
-from helios_core.storage.transforms import NO_TRANSFORMS, RestReads, Transforms
+from helios_core.storage.transform_chain import NO_TRANSFORMS, Transforms
+from helios_core.storage.transforms import RestReads
 from tests.export.worker.fixture import binary, document, filled, provenance
 from tests.export.worker.hospital import Hospital, group, observation, patient
 from tests.storage.transforming import (
