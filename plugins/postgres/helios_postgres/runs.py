@@ -16,19 +16,19 @@ def _joined(*, begun: str, begun_bytes: str, ended: str, ended_bytes: str) -> st
     # it can be cut there. Sums of float8 are exact up to 2^53, and need no numeric. Tallies are
     # sorted before they are grouped, since a hash of unknown many was written to disk in pieces.
     return f"""
-SELECT s.scope, r.*
-FROM unnest($1::bigint[], $2::float8[]) AS s (scope, pieces) CROSS JOIN LATERAL (
+SELECT s.collection, r.*
+FROM unnest($1::bigint[], $2::float8[]) AS s (collection, pieces) CROSS JOIN LATERAL (
   WITH tallied AS (
     SELECT extent, sum({ended}) AS resources, sum({ended_bytes}::float8) AS bytes
     FROM (
       SELECT extent, {ended}, {ended_bytes} FROM tallies
-      WHERE extent >= s.scope << 28 AND extent < (s.scope + 1) << 28 ORDER BY extent
+      WHERE extent >= s.collection << 28 AND extent < (s.collection + 1) << 28 ORDER BY extent
     ) AS t GROUP BY extent
   ), live AS (
     SELECT e.extent, e.appended, e.last_stamp, e.{begun} - coalesce(t.resources, 0) AS resources,
       e.{begun_bytes}::float8 - coalesce(t.bytes, 0) AS bytes
     FROM extents AS e LEFT JOIN tallied AS t USING (extent)
-    WHERE e.extent >= s.scope << 28 AND e.extent < (s.scope + 1) << 28
+    WHERE e.extent >= s.collection << 28 AND e.extent < (s.collection + 1) << 28
       AND e.first_stamp <= $4 AND e.last_stamp > $5 AND e.first_stamp < $6
   ), summed AS (
     SELECT *, sum(bytes) OVER () AS total,
@@ -74,7 +74,9 @@ async def holdings(
     shard_bytes: int,
 ) -> Mapping[int, Holding]:
     """
-    Give what there is of each scope that has anything, in runs that can be cut into its pieces.
+    Return what each collection holds, in runs that can be cut into its pieces.
+
+    Collections that hold nothing are left out.
 
     The pieces are those of `cut_shards`; None are as many as its bytes need. There are no more
     than two runs for each, and one: extents between two cuts, and one that may be cut.
@@ -85,8 +87,8 @@ async def holdings(
     rows = await connection.fetch(
         query, list(pieces), list(pieces.values()), float(shard_bytes), *bounds
     )
-    for scope, first, end, resources, size, last_stamp in rows:
-        holding = found[scope]
+    for collection, first, end, resources, size, last_stamp in rows:
+        holding = found[collection]
         holding.runs.append(SeqRun(first=first, seqs=end - first, resources=resources, bytes=size))
         holding.last_stamp = max(holding.last_stamp, last_stamp)
     return found

@@ -40,7 +40,11 @@ FROM jobs AS j LEFT JOIN turns AS t ON t.tenant = j.tenant
 WHERE j.status IN ('accepted', 'in-progress') AND free IS NOT NULL
 ORDER BY coalesce(t.served, 0), j.job LIMIT 1
 """)
-"""Job and shard whose turn it is (J8, J11); more of a wait than there is: a clock set back (J7)."""
+"""
+Job and shard whose turn it is (J8, J11).
+
+If more of a wait is left than there is of it, the clock was set back (J7).
+"""
 
 _FOUND = clocked("""
 SELECT :now, s.job, s.number, s.shard, s.token, s.attempts, s.last_error,
@@ -229,7 +233,7 @@ async def _held(connection: Connection, lease: Lease) -> Held:
     return Held(*found[0])
 
 
-async def _hand_back(
+async def _hand_back(  # noqa: PLR0913 - what becomes of a shard, by name
     connection: Connection,
     shard: tuple[int, int],
     attempts: int,

@@ -13,7 +13,7 @@ ALTER TABLE parts ALTER COLUMN name SET NOT NULL;
 CREATE UNIQUE INDEX parts_by_name ON parts (job, name);
 
 -- How long a lease or the pause after a failure lasts in all. If more of it is left than there is,
--- the clock was set back.
+-- the clock was set back. Of leases from before, what is left counts as all.
 ALTER TABLE shards ADD COLUMN wait interval NOT NULL DEFAULT '0';
 
-UPDATE shards SET wait = '1 hour' WHERE available_at > '-infinity';
+UPDATE shards SET wait = greatest(available_at - now(), '0') WHERE available_at > '-infinity';
