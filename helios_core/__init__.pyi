@@ -154,6 +154,14 @@ from .storage.page_tokens import (
     make_page_token,
     parse_page_token,
 )
+from .storage.query_data_provider import (
+    QueryDataProvider,
+)
+from .storage.resource_queries import (
+    QueryRow,
+    ResourceQuery,
+    numbered_parameters,
+)
 from .storage.secrets import (
     Secret,
 )
@@ -242,12 +250,15 @@ __all__ = [
     "PartNotFound",
     "Positions",
     "Put",
+    "QueryDataProvider",
+    "QueryRow",
     "Reach",
     "RequestError",
     "ResourceDeleted",
     "ResourceExists",
     "ResourceKey",
     "ResourceNotFound",
+    "ResourceQuery",
     "RestReads",
     "RouteExtension",
     "SchemaOutdated",
@@ -294,6 +305,7 @@ __all__ = [
     "lease_lost",
     "line_hash",
     "make_page_token",
+    "numbered_parameters",
     "parse_page_token",
     "part_not_found",
     "run_to_end",

@@ -22,6 +22,7 @@ from helios_core.storage.data_provider import (
 )
 from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
 from helios_core.storage.keys import TypeKey
+from helios_core.storage.threads import compute
 
 log = structlog.stdlib.get_logger()
 
@@ -60,7 +61,8 @@ async def resolve_filters(
     A gap is a damaged resource that a lookup could not take into account. The ids that a lookup
     finds are kept in memory.
     """
-    filters = compile_filters(request, at)
+    size = sum(len(value) for query in request.filters for _, value in query.pairs)
+    filters = await compute(size, compile_filters, request, at)
     lookups = {lookup.key: lookup for f in filters.values() for lookup in f.lookups}
     ids_by_key = dict[str, frozenset[str]]()
     gaps = list[str]()

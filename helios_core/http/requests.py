@@ -29,6 +29,10 @@ MAX_HEADER_BYTES: Final = 32 * 1024
 """Names and values of all headers of a request; proxies usually allow 8 to 64 KiB."""
 
 
+MAX_VALUES: Final = 500_000
+"""Objects, arrays and members of a JSON body, approximately; 16 MB of real resources have less."""
+
+
 class UnsupportedMediaType(HTTPException):
     """The body has an unsupported media type or encoding."""
 
@@ -83,16 +87,32 @@ def request_url(request: HTTPRequest, base: str) -> str:
     return f"{base}{path}?{query}" if query else f"{base}{path}"
 
 
+def check_value_count(body: bytes) -> None:
+    """
+    Refuse JSON with so many values that decoding it would take too much memory and time.
+
+    Sixteen megabytes of `[],{}` are half a gigabyte of objects. Commas and brackets inside of
+    strings count as well.
+
+    Raises:
+        BodyTooLarge: There are more than MAX_VALUES.
+    """
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
+        raise BodyTooLarge(f"The body has more than {MAX_VALUES} values; send less at a time.")
+
+
 async def json_body(request: HTTPRequest) -> bytes:
     """
     Return the body of a request that contains JSON.
 
     Raises:
         UnsupportedMediaType: Its Content-Type is another one, or it is compressed.
-        BodyTooLarge: It is over the limit; the rest is not read.
+        BodyTooLarge: It is over the limit, or has too many values.
     """
     _check_content_type(request, READABLE, default=FHIR_JSON)
-    return await _body(request)
+    body = await _body(request)
+    check_value_count(body)
+    return body
 
 
 async def form_pairs(request: HTTPRequest) -> list[tuple[str, str]]:

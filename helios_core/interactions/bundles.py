@@ -1,10 +1,11 @@
 """Batches and transactions: many interactions in one request (FHIR R4, http.html#transaction)."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
-from helios_core.errors import HeliosError
+from helios_core.errors import HeliosError, TooCostly
 from helios_core.fhir.bundles import ParsedEntry
 from helios_core.fhir.links import BundleLinks
 from helios_core.interactions.callers import Caller, Interaction, authorize
@@ -27,9 +28,14 @@ from helios_core.interactions.transactions import (
     with_real_links,
 )
 from helios_core.storage.data_provider import DataProvider, StoredVersion
+from helios_core.storage.threads import compute
 
 EntryResult: TypeAlias = StoredVersion | SearchResult | CompletedChange | HeliosError
 """What became of an entry: a read, a search, a change, or the reason why it failed."""
+
+
+MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of resources in the response to a Bundle after which nothing more is read for it."""
 
 
 class Bundles:
@@ -43,8 +49,9 @@ class Bundles:
     async def batch(self, caller: Caller, entries: Sequence[ParsedEntry]) -> list[EntryResult]:
         """Perform entries one by one, in their order; one that fails concerns no other."""
         authorize(caller, Interaction.BATCH)
+        budget = _Budget()
         return [
-            await _result_or_error(index, partial(self._parse_and_perform, caller, entry))
+            await _result_or_error(index, partial(self._parse_and_perform, caller, entry, budget))
             for index, entry in enumerate(entries)
         ]
 
@@ -61,6 +68,50 @@ class Bundles:
                 entry is.
         """
         authorize(caller, Interaction.TRANSACTION)
+        size = sum(entry.size for entry in entries)
+        requests, transaction = await compute(size, self._parse_all, caller, entries)
+        changed, links = await self._change(caller, transaction)
+        budget = _Budget()
+        return [
+            changed[index]
+            if index in changed
+            else await _result_or_error(index, partial(self._read, caller, request, links, budget))
+            for index, request in enumerate(requests)
+        ]
+
+    async def _read(
+        self, caller: Caller, request: InteractionRequest, links: BundleLinks, budget: "_Budget"
+    ) -> EntryResult:
+        if isinstance(request, ParsedSearch):
+            request = with_real_links(caller, request, links)
+        return await self._perform(caller, request, budget)
+
+    async def _parse_and_perform(
+        self, caller: Caller, entry: ParsedEntry, budget: "_Budget"
+    ) -> EntryResult:
+        request = await compute(len(entry.url or ""), parse_entry, caller, entry)
+        return await self._perform(caller, request, budget)
+
+    async def _perform(
+        self, caller: Caller, request: InteractionRequest, budget: "_Budget"
+    ) -> EntryResult:
+        match request:
+            case ReadRequest():
+                budget.check()
+                return budget.spend(
+                    await read(self._provider, caller, request.resource_type, request.id)
+                )
+            case ParsedSearch():
+                budget.check()
+                return budget.spend(
+                    await search_type(require_search(self._provider), caller, request)
+                )
+            case ChangeRequest():
+                return await self._changes.apply(caller, request)
+
+    def _parse_all(
+        self, caller: Caller, entries: Sequence[ParsedEntry]
+    ) -> tuple[list[InteractionRequest], Transaction]:
         requests = [
             self._parse_for_transaction(caller, index, entry)
             for index, entry in enumerate(entries)
@@ -70,32 +121,7 @@ class Bundles:
             if isinstance(request, ParsedSearch):
                 with naming_entry(index):
                     check_links(caller, transaction, request)
-        changed, links = await self._change(caller, transaction)
-        return [
-            changed[index]
-            if index in changed
-            else await _result_or_error(index, partial(self._read, caller, request, links))
-            for index, request in enumerate(requests)
-        ]
-
-    async def _read(
-        self, caller: Caller, request: InteractionRequest, links: BundleLinks
-    ) -> EntryResult:
-        if isinstance(request, ParsedSearch):
-            request = with_real_links(caller, request, links)
-        return await self._perform(caller, request)
-
-    async def _parse_and_perform(self, caller: Caller, entry: ParsedEntry) -> EntryResult:
-        return await self._perform(caller, parse_entry(caller, entry))
-
-    async def _perform(self, caller: Caller, request: InteractionRequest) -> EntryResult:
-        match request:
-            case ReadRequest():
-                return await read(self._provider, caller, request.resource_type, request.id)
-            case ParsedSearch():
-                return await search_type(require_search(self._provider), caller, request)
-            case ChangeRequest():
-                return await self._changes.apply(caller, request)
+        return requests, transaction
 
     def _parse_for_transaction(
         self, caller: Caller, index: int, entry: ParsedEntry
@@ -128,10 +154,42 @@ class Bundles:
         return await change()
 
 
+Result = TypeVar("Result", bound=StoredVersion | SearchResult)
+
+
+class _Budget:
+    """The bytes of resources that the response to one Bundle may still have."""
+
+    def __init__(self) -> None:
+        self._left = MAX_RESPONSE_BYTES
+
+    def check(self) -> None:
+        """
+        Raise unless there is something left.
+
+        Raises:
+            TooCostly: The entries before have used it up.
+        """
+        if self._left <= 0:
+            raise TooCostly(
+                f"The response has more than {MAX_RESPONSE_BYTES} bytes already; send this entry "
+                "in another Bundle."
+            )
+
+    def spend(self, result: Result) -> Result:
+        """Return a result, which counts from now on."""
+        resources = (
+            [result] if isinstance(result, StoredVersion) else [*result.matches, *result.included]
+        )
+        self._left -= sum(len(stored.content or b"") for stored in resources)
+        return result
+
+
 async def _result_or_error(
     index: int, perform: Callable[[], Awaitable[EntryResult]]
 ) -> EntryResult:
     """Return the result of an entry, or the error that names it."""
+    await asyncio.sleep(0)  # an entry that fails at once lets nobody else have a turn
     try:
         with naming_entry(index):
             return await perform()

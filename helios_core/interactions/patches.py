@@ -1,8 +1,17 @@
 """Patches: what a PATCH does to a resource (FHIR R4, http.html#patch)."""
 
-from typing import Protocol
+import base64
+import binascii
+from typing import Final, Protocol
 
+import msgspec
+
+from helios_core.errors import InvalidResource
 from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.fhirpath_patch import parse_fhirpath_patch
+from helios_core.fhir.json_patch import parse_json_patch
+
+JSON_PATCH: Final = "application/json-patch+json"
 
 
 class Patch(Protocol):
@@ -16,3 +25,44 @@ class Patch(Protocol):
             PatchFailed: The patch does not fit the resource.
         """
         ...
+
+
+class _Carrier(msgspec.Struct, frozen=True, rename="camel"):
+    """The resource that carries a patch in a Bundle, as far as it matters."""
+
+    resource_type: str = ""
+    content_type: str = ""
+    data: str = ""
+
+
+def parse_patch(body: bytes, media_type: str) -> Patch:
+    """
+    Parse a patch that is sent as a body of a media type: a JSON Patch, or a Parameters resource.
+
+    Raises:
+        InvalidResource: It is not a valid patch.
+    """
+    return parse_json_patch(body) if media_type == JSON_PATCH else parse_fhirpath_patch(body)
+
+
+def parse_patch_entry(resource: bytes) -> Patch:
+    """
+    Parse the patch in an entry of a Bundle: a Binary with a JSON Patch, or a Parameters resource.
+
+    Raises:
+        InvalidResource: It is neither, or not a valid patch.
+    """
+    try:
+        carrier = msgspec.json.decode(resource, type=_Carrier)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidResource("a patch is a Binary or a Parameters resource") from error
+    if carrier.resource_type == "Parameters":
+        return parse_fhirpath_patch(resource)
+    if carrier.resource_type != "Binary" or carrier.content_type.split(";")[0] != JSON_PATCH:
+        raise InvalidResource(
+            f"a PATCH needs a Parameters resource, or a Binary whose contentType is {JSON_PATCH}"
+        )
+    try:
+        return parse_json_patch(base64.b64decode(carrier.data, validate=False))
+    except (binascii.Error, ValueError) as error:
+        raise InvalidResource("the data of the Binary is not base64") from error

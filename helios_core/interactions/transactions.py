@@ -6,6 +6,7 @@ the steps before theirs, and those of POST the creates without a condition as we
 are searches see all changes. What would depend on the order of the entries is refused.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -193,6 +194,7 @@ class Resolution:
         return known
 
     async def _resolve(self, index: int, change: ChangeRequest) -> None:
+        await asyncio.sleep(0)  # there may be thousands, and other requests wait
         with naming_entry(index):
             if change.interaction is Interaction.CREATE and change.criteria is None:
                 resolved: ResolvedChange | CompletedChange | Same = ResolvedChange(

@@ -15,6 +15,7 @@ from helios_core.export.kickoff.parsing import parse_kickoff
 from helios_core.fhir.preferences import parse_preferences
 from helios_core.model.exports import ExportRequest, Shard
 from helios_core.storage.backends import Backends
+from helios_core.storage.threads import compute
 
 log = structlog.stdlib.get_logger()
 
@@ -73,9 +74,9 @@ async def estimate(backends: Backends, kickoff: KickoffRequest, *, limits: FileL
         ResourceNotFound: The group does not exist.
         BackendUnavailable: A backend cannot be used at the moment.
     """
-    if refused := tuple(_refusals(kickoff)):
+    if refused := await compute(kickoff.size, _refusals, kickoff):
         return Estimate(refused=refused)
-    request = parse_kickoff(kickoff)
+    request = await compute(kickoff.size, parse_kickoff, kickoff)
     now = await backends.data_provider.transaction_time()
     try:
         view, shards = await plan_shards(backends, request, now, shard_bytes=limits.bytes)
@@ -93,15 +94,15 @@ async def estimate(backends: Backends, kickoff: KickoffRequest, *, limits: FileL
     )
 
 
-def _refusals(kickoff: KickoffRequest) -> Iterator[str]:
-    """Yield every reason for which a kick-off would be refused, each once."""
+def _refusals(kickoff: KickoffRequest) -> tuple[str, ...]:
+    """Return every reason for which a kick-off would be refused, each once."""
     reasons = dict[str, None]()
     for attempt in (kickoff, *_single_parameter_kickoffs(kickoff)):
         try:
             parse_kickoff(attempt)
         except InvalidRequest as error:
             reasons[str(error)] = None
-    yield from reasons
+    return tuple(reasons)
 
 
 def _single_parameter_kickoffs(kickoff: KickoffRequest) -> Iterator[KickoffRequest]:

@@ -129,3 +129,16 @@ def load_link_tables(version: FHIRVersion) -> Mapping[str, Mapping[str, str]]:
     """
     source = files("helios_core.fhir.definitions") / f"{version.value}.links.json"
     return msgspec.json.decode(source.read_bytes(), type=dict[str, dict[str, str]])
+
+
+@cache
+def load_shapes(version: FHIRVersion) -> Mapping[str, Mapping[str, str]]:
+    """
+    Return, by type or path and JSON name, the type or path of the child elements.
+
+    `*` follows where a child repeats. Primitive children that do not repeat are left out, and so
+    are the elements that can be anywhere (id, extension, modifierExtension, contained); a choice
+    has an empty entry besides, as in `value[x]`, except at the root of R6.
+    """
+    source = files("helios_core.fhir.definitions") / f"{version.value}.shapes.json"
+    return msgspec.json.decode(source.read_bytes(), type=dict[str, dict[str, str]])

@@ -1,5 +1,8 @@
 """The route of batch and transaction Bundles."""
 
+from collections.abc import Sequence
+from typing import Final
+
 import msgspec
 from litestar import Response, post
 from litestar.handlers import HTTPRouteHandler
@@ -25,6 +28,10 @@ from helios_core.interactions.callers import Caller
 from helios_core.interactions.changes import CompletedChange
 from helios_core.interactions.search import SearchResult
 from helios_core.storage.data_provider import ChangeResult, StoredVersion
+from helios_core.storage.threads import compute
+
+MAX_ENTRIES: Final = 10_000
+"""Entries of a batch or transaction; each takes about a millisecond."""
 
 
 class BundleRoutes:
@@ -42,7 +49,8 @@ class BundleRoutes:
         """Perform a Bundle's entries and return a Bundle with what became of each."""
         caller = self._guard.admit(request)
         query_parameters(request)
-        bundle = parse_bundle(await json_body(request))
+        body = await json_body(request)
+        bundle = await compute(len(body), parse_bundle, body, max_entries=MAX_ENTRIES)
         match bundle.type:
             case "transaction":
                 results = await self._bundles.transaction(caller, bundle.entries)
@@ -52,10 +60,12 @@ class BundleRoutes:
                 raise InvalidResource(
                     f"Bundle.type is {bundle.type}; send a batch or a transaction."
                 )
-        entries = tuple(_entry(caller, result) for result in results)
-        return bundle_response(
-            caller, BundleResource(type=f"{bundle.type}-response", entry=entries)
-        )
+        return await compute(len(body), _response, caller, bundle.type, results)
+
+
+def _response(caller: Caller, bundle_type: str, results: Sequence[EntryResult]) -> Response[bytes]:
+    entries = tuple(_entry(caller, result) for result in results)
+    return bundle_response(caller, BundleResource(type=f"{bundle_type}-response", entry=entries))
 
 
 def _entry(caller: Caller, result: EntryResult) -> BundleEntry:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from msgspec.structs import replace
 
 from helios_core import (
     Batch,
@@ -17,14 +16,7 @@ from helios_core import (
     SupportsPrefilter,
     SupportsWrites,
 )
-from helios_core.fhir import (
-    FHIRVersion,
-    Filter,
-    Resource,
-    any_filter,
-    compile_query,
-    parse_instant,
-)
+from helios_core.fhir import FHIRVersion, Filter, Resource, any_filter, compile_query
 from helios_core.testing import corpus
 from helios_core.testing.corpus import measurement, patient, request, view
 from helios_core.testing.data_provider.contract import (
@@ -152,25 +144,6 @@ class PrefilterClauses(DataProviderContract):
         for alternatives in SEARCHES_AT_THE_ENDS:
             found = await sift(provider, shown, searched(alternatives))
             assert found.matches == found.expected, alternatives
-
-    @pytest.mark.parametrize("bound", ["since", "until"])
-    async def test_a_view_may_be_bounded_by_the_ends_of_time(
-        self, provider: DataProvider, bound: str
-    ) -> None:
-        """P3: what lies before the first or after the last year bounds nothing."""
-        await self.seed(provider, *measurements_at_the_ends())
-        shown = await everything_now(provider)
-        text = "0001-01-01T00:00:00+14:00" if bound == "since" else "9999-12-31T23:59:59-05:00"
-        bounded = replace(shown, request=replace(shown.request, **{bound: parse_instant(text)}))
-
-        lines = [
-            line
-            for shard in await provider.plan(bounded, shard_bytes=2000)
-            for batch in await batches(provider, bounded, shard)
-            for line in batch.lines
-        ]
-
-        assert len(lines) == len(ENDS_OF_TIME) + 1
 
     async def test_candidates_hold_what_came_without_terms(self, provider: DataProvider) -> None:
         """P5, SupportsPrefilter: `Resource.terms` may leave it to the store to find them out."""

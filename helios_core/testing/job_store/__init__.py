@@ -110,6 +110,7 @@ class JobStoreSuite(LeaseClauses, EndingClauses, NoteClauses):
 
             await one.cancel(corpus.TENANT, "job")
 
+            assert not await two.is_held(lease)
             with pytest.raises(LeaseLost):
                 await two.complete(lease, [corpus.part(lease)])
             assert one.identity == two.identity

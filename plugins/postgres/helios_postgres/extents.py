@@ -12,14 +12,15 @@ from helios_postgres.drafts import Draft, Head
 _NUMBER_BITS = COLLECTION_BITS - EXTENT_BITS
 
 # FOR UPDATE belongs to the inner query: it is what skips an extent that somebody else is filling.
-_HOLD = """
+_HOLD = f"""
 SELECT e.extent, e.appended, e.appended_bytes
 FROM unnest($1::bigint[]) AS s (collection) CROSS JOIN LATERAL (
   SELECT extent, appended, appended_bytes FROM extents
-  WHERE open AND extent >= s.collection << 28 AND extent < (s.collection + 1) << 28
+  WHERE open AND extent >= s.collection << {_NUMBER_BITS}
+    AND extent < (s.collection + 1) << {_NUMBER_BITS}
   ORDER BY extent LIMIT 1 FOR UPDATE SKIP LOCKED
 ) AS e
-"""
+"""  # noqa: S608 - of constants
 _NUMBERS = "SELECT nextval('extent_numbers') FROM generate_series(1, $1)"
 _ADD = """
 INSERT INTO extents (extent, appended, appended_bytes, begun, compartment_begun,

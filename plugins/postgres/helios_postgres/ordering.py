@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from helios_core import (
     DESCENDING_ORDERS,
+    EXTENT_BITS,
     ID_ORDERS,
     PagePosition,
     SortOrder,
@@ -23,7 +24,8 @@ _AMONG = f"{_HEADS} v.seq = ANY($1::bigint[]) AND {_CURRENT}"
 # The range is that of one extent each, so that no version of another collection is looked at.
 _IN_EXTENTS = f"""
 SELECT h.* FROM unnest($1::bigint[]) AS w (extent) CROSS JOIN LATERAL (
-  {_HEADS} v.seq >= w.extent << 12 AND v.seq < (w.extent + 1) << 12 AND {_CURRENT}
+  {_HEADS} v.seq >= w.extent << {EXTENT_BITS}
+    AND v.seq < (w.extent + 1) << {EXTENT_BITS} AND {_CURRENT}
 ) AS h
 """  # noqa: S608 - put together from constants
 _BY_ID = """

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from helios_core import SeqRun
+from helios_core import COLLECTION_BITS, EXTENT_BITS, SeqRun
 from helios_postgres.connections import Connection
 from helios_postgres.views import Shown
+
+_NUMBER_BITS = COLLECTION_BITS - EXTENT_BITS
 
 
 def _joined(*, begun: str, begun_bytes: str, ended: str, ended_bytes: str) -> str:
@@ -22,13 +24,15 @@ FROM unnest($1::bigint[], $2::float8[]) AS s (collection, pieces) CROSS JOIN LAT
     SELECT extent, sum({ended}) AS resources, sum({ended_bytes}::float8) AS bytes
     FROM (
       SELECT extent, {ended}, {ended_bytes} FROM tallies
-      WHERE extent >= s.collection << 28 AND extent < (s.collection + 1) << 28 ORDER BY extent
+      WHERE extent >= s.collection << {_NUMBER_BITS}
+        AND extent < (s.collection + 1) << {_NUMBER_BITS} ORDER BY extent
     ) AS t GROUP BY extent
   ), live AS (
     SELECT e.extent, e.appended, e.last_stamp, e.{begun} - coalesce(t.resources, 0) AS resources,
       e.{begun_bytes}::float8 - coalesce(t.bytes, 0) AS bytes
     FROM extents AS e LEFT JOIN tallied AS t USING (extent)
-    WHERE e.extent >= s.collection << 28 AND e.extent < (s.collection + 1) << 28
+    WHERE e.extent >= s.collection << {_NUMBER_BITS}
+      AND e.extent < (s.collection + 1) << {_NUMBER_BITS}
       AND e.first_stamp <= $4 AND e.last_stamp > $5 AND e.first_stamp < $6
   ), summed AS (
     SELECT *, sum(bytes) OVER () AS total,
@@ -37,8 +41,8 @@ FROM unnest($1::bigint[], $2::float8[]) AS s (collection, pieces) CROSS JOIN LAT
     SELECT *, coalesce(s.pieces, ceil(total / $3)) / nullif(total, 0) AS marks_per_byte
     FROM summed
   )
-  SELECT min(extent) << 12, max((extent << 12) + appended), sum(resources)::float8, sum(bytes),
-    max(last_stamp)
+  SELECT min(extent) << {EXTENT_BITS}, max((extent << {EXTENT_BITS}) + appended),
+    sum(resources)::float8, sum(bytes), max(last_stamp)
   FROM placed
   GROUP BY floor((through - bytes) * marks_per_byte) + floor(through * marks_per_byte)
 ) AS r (first, behind, resources, bytes, last_stamp)

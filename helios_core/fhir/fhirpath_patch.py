@@ -1,0 +1,463 @@
+"""FHIRPath Patch (FHIR R4, fhirpatch.html): changes of elements that paths select."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from helios_core.errors import InvalidResource, PatchFailed
+from helios_core.fhir import json_trees
+from helios_core.fhir.data_types import CHOICE_SUFFIXES
+from helios_core.fhir.definitions import FHIRVersion, load_shapes
+from helios_core.fhir.json_trees import Node
+from helios_core.fhir.strict_json import compact_json, object_members
+
+MAX_OPERATIONS: Final = 10_000
+
+_TYPES = frozenset({"add", "insert", "delete", "replace", "move"})
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_TEXT = r"'(?:[^'\\]|\\.)*'"
+_STEP = re.compile(
+    rf"""\.?(?:
+    (?P<function>where|extension|ofType|first|last)\((?P<argument>(?:{_TEXT}|[^'()])*)\)
+    |(?P<name>[A-Za-z_][A-Za-z0-9_]*|`[^`]+`)
+    |\[(?P<index>\d{{1,9}})\]
+    )\s*""",
+    re.VERBOSE,
+)
+_CONDITION = re.compile(
+    rf"\s*([A-Za-z][A-Za-z0-9.]*)\s*=\s*({_TEXT}|true|false|-?\d+(?:\.\d+)?)\s*"
+)
+_AND = re.compile(r"\s*and\s*")
+_ESCAPE = re.compile(r"\\(.)")
+
+
+class Location(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an element is: a member of an object, or an item of a member that is an array."""
+
+    owner: dict[str, Node]
+    name: str
+    index: int | None
+    type: str
+    """The type or path of the element in the tables; empty if that is not known."""
+    choice: str = ""
+    """The name of the element without its type, if it is a choice."""
+
+    @property
+    def items(self) -> list[Node]:
+        """The array that has the element; only if it is in one."""
+        node = self.owner[self.name]
+        assert isinstance(node, list)  # noqa: S101 - it was expanded when it was located
+        return node
+
+    @property
+    def node(self) -> Node:
+        """The element."""
+        if self.index is None:
+            return json_trees.child(self.owner, self.name)
+        return json_trees.child(self.items, self.index)
+
+    def remove(self) -> None:
+        """Remove the element, and what a primitive element has besides its value."""
+        companion = self.owner.get(f"_{self.name}")
+        if self.index is None:
+            self.owner.pop(self.name, None)
+            self.owner.pop(f"_{self.name}", None)
+            return
+        del self.items[self.index]
+        if companion is not None:
+            extras = json_trees.child(self.owner, f"_{self.name}")
+            if isinstance(extras, list) and self.index < len(extras):
+                del extras[self.index]
+
+    def replace(self, value: Node) -> None:
+        """Store another value; what the old one had besides goes."""
+        if self.index is None:
+            self.owner[self.name] = value
+            self.owner.pop(f"_{self.name}", None)
+            return
+        self.items[self.index] = value
+        if f"_{self.name}" in self.owner:
+            extras = json_trees.child(self.owner, f"_{self.name}")
+            if isinstance(extras, list) and self.index < len(extras):
+                extras[self.index] = msgspec.Raw(b"null")
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of an operation."""
+
+    suffix: str = ""
+    """What follows `value` in the name of the parameter: `Quantity`."""
+    raw: msgspec.Raw | None = None
+    """None if the value is an anonymous type, and given by its parts."""
+    parts: "tuple[tuple[str, Value], ...]" = ()
+
+    def node(self, shapes: Mapping[str, Mapping[str, str]], type_: str) -> Node:
+        """Return the value as an element of a type or path."""
+        if self.raw is not None:
+            return self.raw
+        members: dict[str, Node] = {}
+        children = shapes.get(type_, {})
+        for name, part in self.parts:
+            json_name, child = named_child(children, name, part.suffix)
+            node = part.node(shapes, child.removesuffix("*"))
+            if child.endswith("*"):
+                items = members.setdefault(json_name, [])
+                assert isinstance(items, list)  # noqa: S101 - all of one name repeat
+                items.append(node)
+            elif json_name in members:
+                raise LookupError("a part occurs twice, but its element does not repeat")
+            else:
+                members[json_name] = node
+        return members
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One operation."""
+
+    type: str
+    path: str
+    name: str = ""
+    value: Value | None = None
+    index: int = 0
+    source: int = 0
+    destination: int = 0
+
+
+class FHIRPathPatch(msgspec.Struct, frozen=True):
+    """A parsed FHIRPath Patch."""
+
+    operations: tuple[Operation, ...]
+
+    def apply(self, content: bytes, version: FHIRVersion) -> bytes:
+        """
+        Return JSON with all operations applied, in their order.
+
+        Raises:
+            PatchFailed: An operation does not fit; the message names it.
+        """
+        document = _Document(content, version)
+        for index, operation in enumerate(self.operations):
+            try:
+                document.apply(operation)
+            except (LookupError, RecursionError) as error:
+                raise PatchFailed(
+                    f"operation {index} ({operation.type}) of the patch fails: {error}"
+                ) from error
+        return document.encoded()
+
+
+class _Document:
+    """A resource that operations are applied to."""
+
+    def __init__(self, content: bytes, version: FHIRVersion) -> None:
+        root = json_trees.expand(msgspec.Raw(content))
+        assert isinstance(root, dict)  # noqa: S101 - a stored resource is an object
+        self._root: dict[str, Node] = {"": root}
+        self._type = str(json_trees.decode(root["resourceType"]))
+        self._shapes = load_shapes(version)
+
+    def encoded(self) -> bytes:
+        json_trees.prune(self._root)
+        return json_trees.encode(self._root[""])
+
+    def apply(self, operation: Operation) -> None:
+        match operation.type:
+            case "add":
+                self._add(operation)
+            case "insert":
+                items, child = self._array(operation.path, create=True)
+                if operation.index > len(items):
+                    raise LookupError("the index is behind the end of the list")
+                items.insert(operation.index, self._node(operation, child))
+            case "delete":
+                if (location := self._locate(operation.path, absent=True)) is not None:
+                    location.remove()
+            case "replace":
+                self._replace(operation)
+            case _:
+                items, _ = self._array(operation.path)
+                if max(operation.source, operation.destination) >= len(items):
+                    raise LookupError("source or destination is behind the end of the list")
+                items.insert(operation.destination, items.pop(operation.source))
+
+    def _add(self, operation: Operation) -> None:
+        parent = self._require(operation.path)
+        node = parent.node
+        if not isinstance(node, dict):
+            raise LookupError("the path selects a value that has no elements")
+        suffix = operation.value.suffix if operation.value else ""
+        name, child = named_child(self._children(parent.type, node), operation.name, suffix)
+        if child.endswith("*"):
+            json_trees.child(node, name) if name in node else node.update({name: []})
+            items = node[name]
+            if not isinstance(items, list):
+                raise LookupError("the element repeats, but is stored as one value")
+            items.append(self._node(operation, child))
+        elif name in node or (name != operation.name and _choices(node, operation.name)):
+            raise LookupError("the element is there already and does not repeat; replace it")
+        else:
+            node[name] = self._node(operation, child)
+
+    def _replace(self, operation: Operation) -> None:
+        location = self._require(operation.path)
+        value = self._node(operation, location.type)
+        if location.choice and operation.value is not None and operation.value.suffix:
+            location.remove()
+            location.owner[location.choice + operation.value.suffix] = value
+        else:
+            location.replace(value)
+
+    def _node(self, operation: Operation, type_: str) -> Node:
+        assert operation.value is not None  # noqa: S101 - parsing requires it
+        return operation.value.node(self._shapes, type_.removesuffix("*"))
+
+    def _array(self, path: str, *, create: bool = False) -> tuple[list[Node], str]:
+        """Return the array that a path ends in, and the type of its items."""
+        parent_path, _, name = path.rpartition(".")
+        if not name.isidentifier():
+            raise LookupError("the path does not end in the name of a list")
+        parent = self._require(parent_path)
+        node = parent.node
+        if not isinstance(node, dict):
+            raise LookupError("the path selects a value that has no elements")
+        child = self._children(parent.type, node).get(name, "")
+        if name not in node and create and child.endswith("*"):
+            node[name] = []
+        if name not in node or not isinstance(items := json_trees.child(node, name), list):
+            raise LookupError("the path does not select a list")
+        if f"_{name}" in node:
+            raise LookupError("the list has extensions of its items; replace it as a whole")
+        return items, child
+
+    def _children(self, type_: str, node: dict[str, Node]) -> Mapping[str, str]:
+        if type_ in {"Resource", ""} and "resourceType" in node:
+            type_ = str(json_trees.decode(node["resourceType"]))
+        return self._shapes.get(type_, {})
+
+    def _require(self, path: str) -> Location:
+        location = self._locate(path)
+        if location is None:
+            raise LookupError("the path selects nothing")
+        return location
+
+    def _locate(self, path: str, *, absent: bool = False) -> Location | None:
+        """Return the one element that a path selects, None if there is none and may be none."""
+        locations = [Location(owner=self._root, name="", index=None, type=self._type)]
+        position, first = 0, True
+        path = path.strip()
+        while position < len(path):
+            step = _STEP.match(path, position)
+            if step is None or (first != (not step[0].startswith("."))) and not step["index"]:
+                raise LookupError(
+                    "its path is not one of names, indexes, where(), extension(), ofType(), "
+                    "first() and last()"
+                )
+            position = step.end()
+            if not (first and step["name"] in {self._type, "Resource", "DomainResource"}):
+                locations = self._step(locations, step)
+            first = False
+        if len(locations) > 1:
+            raise LookupError("the path selects more than one element")
+        if not locations and not absent:
+            raise LookupError("the path selects nothing")
+        return next(iter(locations), None)
+
+    def _step(self, locations: list[Location], step: re.Match[str]) -> list[Location]:
+        if step["index"] is not None:
+            return locations[int(step["index"]) :][:1]
+        if step["name"] is not None:
+            name = step["name"].strip("`")
+            return [found for each in locations for found in self._members(each, name)]
+        argument = step["argument"]
+        match step["function"]:
+            case "first":
+                return locations[:1]
+            case "last":
+                return locations[-1:]
+            case "ofType":
+                return [each for each in locations if _is_type(each, argument.strip())]
+            case "extension":
+                url = _literal(argument.strip())
+                extensions = [
+                    found for each in locations for found in self._members(each, "extension")
+                ]
+                return [each for each in extensions if _member(each, ["url"]) == url]
+        return list(filter(_test(argument), locations))
+
+    def _members(self, location: Location, name: str) -> Iterator[Location]:
+        node = location.node
+        if not isinstance(node, dict):
+            return
+        children = self._children(location.type, node)
+        names = [name] if name in node else _choices(node, name)
+        for json_name in names:
+            type_ = "Extension*" if name in {"extension", "modifierExtension"} else ""
+            type_ = "Resource*" if name == "contained" else type_
+            type_ = (type_ or children.get(json_name, "")).removesuffix("*")
+            choice = name if json_name != name else ""
+            value = json_trees.child(node, json_name)
+            for index in range(len(value)) if isinstance(value, list) else (None,):
+                yield Location(owner=node, name=json_name, index=index, type=type_, choice=choice)
+
+
+def named_child(children: Mapping[str, str], name: str, suffix: str) -> tuple[str, str]:
+    """Return the JSON name of a child with a value of a type, and what the tables say of it."""
+    if name in {"extension", "modifierExtension"}:
+        return name, "Extension*"
+    if name == "contained":
+        return name, "Resource*"
+    choice = name.removesuffix("[x]")
+    if f"{choice}[x]" in children:
+        if not suffix:
+            raise LookupError("a choice needs a value of one of its types")
+        return choice + suffix, children.get(choice + suffix, "")
+    if not name.isidentifier():
+        raise LookupError("the name is not that of an element")
+    return name, children.get(name, "")
+
+
+def _choices(node: Mapping[str, Node], name: str) -> list[str]:
+    """Return the JSON name of the choice that is stored, if there is one."""
+    return [
+        member
+        for member in node
+        if member.startswith(name) and member[len(name) :] in CHOICE_SUFFIXES
+    ]
+
+
+def _is_type(location: Location, type_: str) -> bool:
+    type_ = type_.rpartition(".")[2]
+    suffix = location.name.removeprefix(location.choice) if location.choice else location.type
+    return suffix.casefold() == type_.casefold()
+
+
+def _member(location: Location, names: list[str]) -> Any:  # noqa: ANN401 - decoded JSON
+    """Return the value of an element of an element, None if there is none or more than one."""
+    value = json_trees.decode(location.node)
+    for name in names:
+        while isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _test(condition: str) -> Callable[[Location], bool]:
+    """Return the test of a `where()`."""
+    tests: list[tuple[list[str], Any]] = []
+    position = 0
+    while match := _CONDITION.match(condition, position):
+        tests.append((match[1].split("."), _literal(match[2])))
+        position = match.end()
+        if more := _AND.match(condition, position):
+            position = more.end()
+    if not tests or position != len(condition):
+        raise LookupError("where() needs comparisons such as system = 'x', joined by and")
+
+    def passes(location: Location) -> bool:
+        return all(_same(_member(location, names), value) for names, value in tests)
+
+    return passes
+
+
+def _same(first: Any, second: Any) -> bool:  # noqa: ANN401 - decoded JSON
+    return isinstance(first, bool) == isinstance(second, bool) and first == second
+
+
+def _literal(text: str) -> Any:  # noqa: ANN401 - decoded JSON
+    if text.startswith("'") and text.endswith("'") and len(text) > 1:
+        return _ESCAPE.sub(r"\1", text[1:-1])
+    if text.startswith("'") or not text:
+        raise LookupError("a text in the path is not in quotes")
+    return json_trees.decode(msgspec.Raw(text.encode()))
+
+
+def parse_fhirpath_patch(body: bytes) -> FHIRPathPatch:
+    """
+    Parse a FHIRPath Patch.
+
+    Raises:
+        InvalidResource: It is not a Parameters resource of operations.
+    """
+    members = object_members(compact_json(body))
+    if _text(members.get("resourceType")) != "Parameters":
+        raise InvalidResource("a FHIRPath Patch must be a Parameters resource")
+    items = _items(members.get("parameter"))
+    if len(items) > MAX_OPERATIONS:
+        raise InvalidResource(f"a patch may have at most {MAX_OPERATIONS} operations")
+    return FHIRPathPatch(tuple(_operation(index, item) for index, item in enumerate(items)))
+
+
+def _operation(index: int, item: msgspec.Raw) -> Operation:
+    members = object_members(item)
+    if _text(members.get("name")) != "operation":
+        raise InvalidResource("the parameters of a FHIRPath Patch are all named operation")
+    parts = dict[str, msgspec.Raw]()
+    for part in _items(members.get("part")):
+        parts[_text(object_members(part).get("name"))] = part
+    type_, path = _text(_first_value(parts, "type")), _text(_first_value(parts, "path"))
+    needed = {
+        "add": {"name", "value"},
+        "insert": {"index", "value"},
+        "replace": {"value"},
+        "move": {"source", "destination"},
+    }
+    missing = needed.get(type_, set()) - set(parts)
+    if type_ not in _TYPES or not path or missing:
+        raise InvalidResource(
+            f"operation {index} of the patch needs type (add, insert, delete, replace or move) "
+            f"and path{''.join(f', {name}' for name in sorted(missing))}"
+        )
+    return Operation(
+        type=type_,
+        path=path,
+        name=_text(_first_value(parts, "name")),
+        value=_value(parts["value"]) if "value" in parts else None,
+        index=_number(index, parts, "index"),
+        source=_number(index, parts, "source"),
+        destination=_number(index, parts, "destination"),
+    )
+
+
+def _first_value(parts: Mapping[str, msgspec.Raw], name: str) -> msgspec.Raw | None:
+    members = object_members(parts[name]) if name in parts else {}
+    return next((raw for key, raw in members.items() if key.startswith("value")), None)
+
+
+def _value(part: msgspec.Raw) -> Value:
+    members = object_members(part)
+    for name, raw in members.items():
+        if name.startswith("value"):
+            return Value(suffix=name.removeprefix("value"), raw=raw)
+    if "resource" in members:
+        return Value(raw=members["resource"])
+    parts = [
+        (_text(object_members(item).get("name")), item) for item in _items(members.get("part"))
+    ]
+    if not parts:
+        raise InvalidResource("a value of the patch is empty")
+    return Value(parts=tuple((name, _value(item)) for name, item in parts))
+
+
+def _items(raw: msgspec.Raw | None) -> list[msgspec.Raw]:
+    try:
+        return _ITEMS.decode(b"[]" if raw is None else raw)
+    except msgspec.DecodeError as error:
+        raise InvalidResource("parameter and part of a FHIRPath Patch are arrays") from error
+
+
+def _text(raw: msgspec.Raw | None) -> str:
+    """Return a text, empty if there is none."""
+    try:
+        return msgspec.json.decode(b'""' if raw is None else raw, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidResource("a part of a FHIRPath Patch that must be a text is none") from error
+
+
+def _number(index: int, parts: Mapping[str, msgspec.Raw], name: str) -> int:
+    raw = _first_value(parts, name)
+    text = b"0" if raw is None else bytes(raw)
+    if not text.isdigit() or len(text) > 9:  # noqa: PLR2004 - longer numbers are no indexes
+        raise InvalidResource(f"operation {index} of the patch: {name} is a number from 0")
+    return int(text)

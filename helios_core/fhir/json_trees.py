@@ -1,0 +1,79 @@
+"""
+JSON as a tree that is decoded only where it is looked into.
+
+What nobody touches keeps its bytes, so that 1.10 stays 1.10. A node is a `dict`, a `list`, or the
+text of a value that has not been looked into.
+"""
+
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+import msgspec
+
+from helios_core.fhir.strict_json import object_members
+
+Node: TypeAlias = "dict[str, Node] | list[Node] | msgspec.Raw"
+Container: TypeAlias = dict[str, Node] | list[Node]
+
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_VALUES = msgspec.json.Decoder(Any, float_hook=Decimal)
+
+
+def expand(node: Node) -> Node:
+    """Return a node, an object or array as a container of nodes."""
+    if not isinstance(node, msgspec.Raw):
+        return node
+    text = bytes(node)
+    if text.startswith(b"{"):
+        return dict(object_members(text))
+    return list(_ITEMS.decode(text)) if text.startswith(b"[") else node
+
+
+def child(container: Container, key: str | int) -> Node:
+    """
+    Return the expanded child of a container, which from then on contains it expanded.
+
+    Raises:
+        LookupError: There is no such child.
+    """
+    if isinstance(container, dict):
+        node = container[str(key)] = expand(container[str(key)])
+    else:
+        node = container[int(key)] = expand(container[int(key)])
+    return node
+
+
+def encode(node: Node) -> bytes:
+    """Return the JSON of a node."""
+    return msgspec.json.encode(node)
+
+
+def decode(node: Node) -> Any:  # noqa: ANN401 - decoded JSON
+    """Return the value of a node, numbers with fractions as `Decimal`."""
+    return _VALUES.decode(encode(node))
+
+
+def equal(first: Node, second: Node) -> bool:
+    """Return whether two nodes are equal as JSON: 1.0 is 1, but true is not (RFC 6902, 4.6)."""
+    return _equal(decode(first), decode(second))
+
+
+def prune(node: Node) -> None:
+    """Remove the empty objects and arrays in what was expanded: FHIR's JSON has none."""
+    if isinstance(node, msgspec.Raw):
+        return
+    for value in list(node.values()) if isinstance(node, dict) else node:
+        prune(value)
+    if isinstance(node, dict):
+        for name in [name for name, value in node.items() if value in ({}, [])]:
+            del node[name]
+
+
+def _equal(first: object, second: object) -> bool:
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(
+            _equal(value, second[name]) for name, value in first.items()
+        )
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(_equal, first, second))
+    return isinstance(first, bool) == isinstance(second, bool) and first == second
