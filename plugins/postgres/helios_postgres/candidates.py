@@ -52,8 +52,8 @@ AND low_max >= $3 AND low_min <= $4 AND high_max >= $5 AND high_min <= $6
 """
 # Earlier versions are not among the heads, but they have endings.
 _OF_IDS = """
-SELECT seq FROM resources WHERE scope = $1 AND id = ANY($2::text[])
-UNION ALL SELECT seq FROM endings WHERE scope = $1 AND id = ANY($2::text[])
+SELECT seq FROM resources WHERE collection = $1 AND id = ANY($2::text[])
+UNION ALL SELECT seq FROM endings WHERE collection = $1 AND id = ANY($2::text[])
 """
 _FILLED = """
 SELECT extent, appended FROM extents WHERE extent = ANY($1::bigint[])
@@ -82,7 +82,7 @@ class _Bounds(NamedTuple):
 
 
 async def candidates(
-    connection: Connection, scope: int, prefilter: Prefilter, *, extents: Sequence[int]
+    connection: Connection, collection: int, prefilter: Prefilter, *, extents: Sequence[int]
 ) -> Positions:
     """
     Give the versions in some extents that may satisfy a prefilter, current or not.
@@ -91,7 +91,7 @@ async def candidates(
         BackendError: The index is damaged.
     """
     try:
-        return await _candidates(connection, scope, prefilter, extents)
+        return await _candidates(connection, collection, prefilter, extents)
     except (ValueError, struct.error, msgspec.DecodeError) as error:
         raise BackendError(
             f"rows of the search index cannot be unpacked ({type(error).__name__}); set"
@@ -100,7 +100,7 @@ async def candidates(
 
 
 async def _candidates(
-    connection: Connection, scope: int, prefilter: Prefilter, extents: Sequence[int]
+    connection: Connection, collection: int, prefilter: Prefilter, extents: Sequence[int]
 ) -> Positions:
     # What could not be read when it was indexed may satisfy anything.
     condition = AnyOf((prefilter, AnyTerm(frozenset({UNKNOWN}))))
@@ -108,7 +108,7 @@ async def _candidates(
     recent: defaultdict[int, list[Entry]] = defaultdict(list)
     for extent, content in await connection.fetch(_RECENT, extents):
         recent[extent] += recent_entries(content)
-    return await _Window(connection, scope, recent).places(condition, extents)
+    return await _Window(connection, collection, recent).places(condition, extents)
 
 
 def seqs_in(places: Positions) -> list[int]:
@@ -124,10 +124,10 @@ class _Window:
     """Some extents that are looked into together."""
 
     def __init__(
-        self, connection: Connection, scope: int, recent: Mapping[int, Sequence[Entry]]
+        self, connection: Connection, collection: int, recent: Mapping[int, Sequence[Entry]]
     ) -> None:
         self._connection = connection
-        self._scope = scope
+        self._collection = collection
         self._recent = recent
 
     async def places(self, prefilter: Prefilter, extents: Sequence[int]) -> dict[int, set[int]]:
@@ -191,7 +191,7 @@ class _Window:
     async def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> dict[int, set[int]]:
         wanted = set(extents)
         found = defaultdict[int, set[int]](set)
-        for (seq,) in await self._connection.fetch(_OF_IDS, self._scope, list(ids)):
+        for (seq,) in await self._connection.fetch(_OF_IDS, self._collection, list(ids)):
             if extent_of(seq) in wanted:
                 found[extent_of(seq)].add(seq % EXTENT_ROWS)
         return found

@@ -1,4 +1,4 @@
-"""Extents: runs of a scope, filled by one writer at a time, and how much there is in each."""
+"""Extents: runs of a collection, filled by one writer at a time, and how much there is in each."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -12,14 +12,15 @@ from helios_postgres.drafts import Draft, Head
 _NUMBER_BITS = COLLECTION_BITS - EXTENT_BITS
 
 # FOR UPDATE belongs to the inner query: it is what skips an extent that somebody else is filling.
-_HOLD = """
+_HOLD = f"""
 SELECT e.extent, e.appended, e.appended_bytes
-FROM unnest($1::bigint[]) AS s (scope) CROSS JOIN LATERAL (
+FROM unnest($1::bigint[]) AS s (collection) CROSS JOIN LATERAL (
   SELECT extent, appended, appended_bytes FROM extents
-  WHERE open AND extent >= s.scope << 28 AND extent < (s.scope + 1) << 28
+  WHERE open AND extent >= s.collection << {_NUMBER_BITS}
+    AND extent < (s.collection + 1) << {_NUMBER_BITS}
   ORDER BY extent LIMIT 1 FOR UPDATE SKIP LOCKED
 ) AS e
-"""
+"""  # noqa: S608 - of constants
 _NUMBERS = "SELECT nextval('extent_numbers') FROM generate_series(1, $1)"
 _ADD = """
 INSERT INTO extents (extent, appended, appended_bytes, begun, compartment_begun,
@@ -57,7 +58,7 @@ SELECT * FROM unnest($1::bigint[], $2::integer[], $3::bigint[], $4::integer[], $
 class Extent(msgspec.Struct, kw_only=True):
     """What this transaction adds to an extent that it alone is filling."""
 
-    scope: int
+    collection: int
     extent: int | None = None
     """None is a new one that has no number yet."""
     rows: int = 0
@@ -101,28 +102,28 @@ class Counts(msgspec.Struct):
             self.compartment_bytes += version.size
 
 
-async def hold(connection: Connection, scopes: Collection[int]) -> dict[int, Extent]:
-    """Lock for each scope an extent with room, if there is one that nobody else is filling."""
-    rows = await connection.fetch(_HOLD, list(scopes))
+async def hold(connection: Connection, collections: Collection[int]) -> dict[int, Extent]:
+    """Lock an extent with room per collection, if there is one that nobody else is filling."""
+    rows = await connection.fetch(_HOLD, list(collections))
     held = (
-        Extent(scope=extent >> _NUMBER_BITS, extent=extent, rows=appended, bytes=size)
+        Extent(collection=extent >> _NUMBER_BITS, extent=extent, rows=appended, bytes=size)
         for extent, appended, size in rows
     )
-    return {each.scope: each for each in held}
+    return {each.collection: each for each in held}
 
 
 async def place(
     connection: Connection, drafts: Iterable[Draft], held: dict[int, Extent]
 ) -> list[Extent]:
-    """Give all drafts their seqs, ascending within a scope, in the extents held and new ones."""
+    """Number all drafts, ascending within a collection, in the extents held and in new ones."""
     extents = list(held.values())
     for draft in drafts:
-        scope = draft.key[0]
-        extent = held.get(scope)
+        collection = draft.key[0]
+        extent = held.get(collection)
         if extent is None or not extent.takes(draft.size):
             if extent is not None:
                 extent.open = False
-            extent = held[scope] = Extent(scope=scope)
+            extent = held[collection] = Extent(collection=collection)
             extents.append(extent)
         extent.add(draft)
     await _name(connection, [each for each in extents if each.extent is None])
@@ -135,7 +136,7 @@ async def _name(connection: Connection, extents: Sequence[Extent]) -> None:
     if extents:
         numbers = await connection.fetch(_NUMBERS, len(extents))
         for each, (number,) in zip(extents, numbers, strict=True):
-            each.extent = (each.scope << _NUMBER_BITS) + number
+            each.extent = (each.collection << _NUMBER_BITS) + number
 
 
 async def count_begun(connection: Connection, extents: Iterable[Extent], stamp: int) -> None:

@@ -31,7 +31,7 @@ _SPAN_COLUMNS = ("extent", "kind", *SpanRow._fields)
 _MADE_BY = "SELECT terms_version FROM search_index"
 _MADE_BY_US = "UPDATE search_index SET terms_version = $1"
 _CLEAR = "TRUNCATE postings, spans, recent_terms"
-_SCOPES = "SELECT scope, fhir_version, resource_type FROM scopes"
+_COLLECTIONS = "SELECT collection, fhir_version, resource_type FROM collections"
 _EXTENTS = "SELECT extent FROM extents WHERE extent BETWEEN $1 AND $2 ORDER BY extent"
 _CONTENTS = """
 SELECT seq, line_hash, content FROM versions
@@ -86,8 +86,8 @@ async def is_indexed(connection: Connection) -> bool:
 async def index_anew(connection: Connection) -> None:
     """Make the index of all versions; the caller's transaction makes it all or nothing."""
     await connection.execute(_CLEAR)
-    for scope, fhir_version, resource_type in await connection.fetch(_SCOPES):
-        for (extent,) in await connection.fetch(_EXTENTS, *collection_range(scope).extents):
+    for collection, fhir_version, resource_type in await connection.fetch(_COLLECTIONS):
+        for (extent,) in await connection.fetch(_EXTENTS, *collection_range(collection).extents):
             entries = await _entries(
                 connection, extent, (FHIRVersion(fhir_version), resource_type)
             )

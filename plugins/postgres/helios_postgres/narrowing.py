@@ -70,7 +70,7 @@ class Narrowed:
 
     async def _found(self, of: Slice, extents: list[int]) -> list[int]:
         at, prefilter = of.shown.at, self._prefilter
-        found = await self._reads.run(at, candidates, of.scope, prefilter, extents=extents)
+        found = await self._reads.run(at, candidates, of.collection, prefilter, extents=extents)
         seqs = seqs_in(found)
         return seqs[bisect_left(seqs, of.seqs.first) : bisect_left(seqs, of.seqs.end)]
 

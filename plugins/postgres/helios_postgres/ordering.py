@@ -1,4 +1,4 @@
-"""The current versions of a scope in the orders of a search, without their contents."""
+"""The current versions of a collection in the orders of a search, without their contents."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from operator import attrgetter
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from helios_core import (
     DESCENDING_ORDERS,
+    EXTENT_BITS,
     ID_ORDERS,
     PagePosition,
     SortOrder,
@@ -20,19 +21,20 @@ from helios_postgres.connections import Connection
 _CURRENT = "(SELECT e.until_stamp FROM endings AS e WHERE e.seq = v.seq) IS NULL AND NOT v.deleted"
 _HEADS = "SELECT v.since_stamp, v.id, v.seq, v.size FROM versions AS v WHERE "
 _AMONG = f"{_HEADS} v.seq = ANY($1::bigint[]) AND {_CURRENT}"
-# The range is that of one extent each, so that no version of another scope is looked at.
+# The range is that of one extent each, so that no version of another collection is looked at.
 _IN_EXTENTS = f"""
 SELECT h.* FROM unnest($1::bigint[]) AS w (extent) CROSS JOIN LATERAL (
-  {_HEADS} v.seq >= w.extent << 12 AND v.seq < (w.extent + 1) << 12 AND {_CURRENT}
+  {_HEADS} v.seq >= w.extent << {EXTENT_BITS}
+    AND v.seq < (w.extent + 1) << {EXTENT_BITS} AND {_CURRENT}
 ) AS h
 """  # noqa: S608 - put together from constants
 _BY_ID = """
 SELECT since_stamp, id, seq, size FROM resources
-WHERE scope = $1 AND NOT deleted AND ($2::text IS NULL OR id > $2) ORDER BY id LIMIT $3
+WHERE collection = $1 AND NOT deleted AND ($2::text IS NULL OR id > $2) ORDER BY id LIMIT $3
 """
 _BY_ID_DESCENDING = """
 SELECT since_stamp, id, seq, size FROM resources
-WHERE scope = $1 AND NOT deleted AND ($2::text IS NULL OR id < $2) ORDER BY id DESC LIMIT $3
+WHERE collection = $1 AND NOT deleted AND ($2::text IS NULL OR id < $2) ORDER BY id DESC LIMIT $3
 """
 _EXTENTS = "SELECT extent, first_stamp, last_stamp FROM extents WHERE extent BETWEEN $1 AND $2 "
 _FROM = _EXTENTS + "AND last_stamp >= $3 ORDER BY first_stamp, extent"
@@ -61,7 +63,7 @@ class Candidate(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What a search is about: all of a scope, or what the index says may match."""
+    """What a search is about: all of a collection, or what the index says may match."""
 
     connection: Connection
     number: int

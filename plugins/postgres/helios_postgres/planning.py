@@ -46,7 +46,7 @@ SELECT EXISTS (
 """  # noqa: S608 - put together from constants
 _OF_PATIENTS = """
 SELECT c.seq FROM compartments AS c
-WHERE c.scope = $8 AND c.patient = ANY ($9::text[]) AND c.seq >= $1 AND c.seq < $2
+WHERE c.collection = $8 AND c.patient = ANY ($9::text[]) AND c.seq >= $1 AND c.seq < $2
 """
 _SHOWN_OF_COHORT = f"""
 SELECT count(*), count(*) FILTER (WHERE NOT v.deleted), coalesce(sum(v.size), 0)
@@ -54,26 +54,26 @@ FROM versions AS v WHERE v.seq IN ({_OF_PATIENTS}) {SHOWN} {_OR_DELETED}
 """  # noqa: S608 - put together from constants
 _ANY_OF_COHORT = """
 SELECT EXISTS (SELECT FROM compartments AS c
-WHERE c.scope = $1 AND c.patient = ANY ($2::text[]) AND c.seq >= $3 AND c.seq < $4)
+WHERE c.collection = $1 AND c.patient = ANY ($2::text[]) AND c.seq >= $3 AND c.seq < $4)
 """
-_SOME_PATIENTS = "SELECT patient FROM compartments WHERE scope = $1 LIMIT $2"
+_SOME_PATIENTS = "SELECT patient FROM compartments WHERE collection = $1 LIMIT $2"
 
 
 async def plan(
-    connection: Connection, view: ExportView, shard_bytes: int, *, scopes: Mapping[str, int]
+    connection: Connection, view: ExportView, shard_bytes: int, *, collections: Mapping[str, int]
 ) -> list[Shard]:
     """Give the shards of a view, numbered in the order of its types (P2)."""
     await connection.execute(_AS_IT_COMES)
     planning = _Planning(connection, view, shard_bytes)
     # A cohort has to be sized before it is known into how many pieces it is cut.
     pieces = None if view.cohort is None else 1
-    found = await planning.holdings(dict.fromkeys(scopes.values(), pieces))
+    found = await planning.holdings(dict.fromkeys(collections.values(), pieces))
     shards: list[Shard] = []
     for resource_type in view.request.types:
-        scope = scopes.get(resource_type)
-        if scope is None or (holding := found.get(scope)) is None:
+        collection = collections.get(resource_type)
+        if collection is None or (holding := found.get(collection)) is None:
             continue
-        planned = await planning.shards(resource_type, scope, holding)
+        planned = await planning.shards(resource_type, collection, holding)
         shards += (
             msgspec.structs.replace(shard, number=number)
             for number, shard in enumerate(planned, len(shards))
@@ -91,7 +91,7 @@ class _Planning:
         self._shard_bytes = shard_bytes
 
     async def holdings(self, pieces: Mapping[int, int | None]) -> Mapping[int, Holding]:
-        """Give what may be shown of scopes, to be cut into pieces."""
+        """Give what may be shown of collections, to be cut into pieces."""
         return await holdings(
             self._connection,
             pieces,
@@ -100,20 +100,22 @@ class _Planning:
             shard_bytes=self._shard_bytes,
         )
 
-    async def shards(self, resource_type: str, scope: int, holding: Holding) -> Collection[Shard]:
+    async def shards(
+        self, resource_type: str, collection: int, holding: Holding
+    ) -> Collection[Shard]:
         """Give the shards of one type; none where nothing of it is shown."""
-        size = await self._size(scope, holding)
+        size = await self._size(collection, holding)
         if size is None:
             return []
         if self._view.cohort is not None and (pieces := shard_count(size, self._shard_bytes)) > 1:
-            holding = (await self.holdings({scope: pieces}))[scope]
+            holding = (await self.holdings({collection: pieces}))[collection]
         return list(cut_shards(resource_type, holding.runs, size, shard_bytes=self._shard_bytes))
 
-    async def _size(self, scope: int, holding: Holding) -> ViewSize | None:
+    async def _size(self, collection: int, holding: Holding) -> ViewSize | None:
         """Give the size of what is shown, nearly, or None where nothing is."""
         seqs = SeqRange(first=holding.runs[0].first, end=holding.runs[-1].end)
         if self._view.cohort is not None:
-            return await self._size_of_cohort(self._view.cohort.patients, scope, seqs)
+            return await self._size_of_cohort(self._view.cohort.patients, collection, seqs)
         size = total_size(holding.runs)
         request = self._view.request
         bounded = request.since is not None or request.until is not None
@@ -122,29 +124,31 @@ class _Planning:
         return size if size.resources else None
 
     async def _size_of_cohort(
-        self, patients: frozenset[str], scope: int, seqs: SeqRange
+        self, patients: frozenset[str], collection: int, seqs: SeqRange
     ) -> ViewSize | None:
         sample = list(islice(patients, SAMPLE))
         if not sample:
             return None
         found = await self._connection.fetchrow(
-            _SHOWN_OF_COHORT, *self._parameters(seqs), scope, sample
+            _SHOWN_OF_COHORT, *self._parameters(seqs), collection, sample
         )
         shown, resources, total_bytes = found or (0, 0, 0)
         certain = len(sample) == len(patients)
-        if not shown and (certain or not await self._has_any_of(patients, scope, seqs)):
+        if not shown and (certain or not await self._has_any_of(patients, collection, seqs)):
             return None
         factor = len(patients) / len(sample)
         return ViewSize(resources=resources * factor, bytes=float(total_bytes) * factor)
 
-    async def _has_any_of(self, patients: frozenset[str], scope: int, seqs: SeqRange) -> bool:
+    async def _has_any_of(self, patients: frozenset[str], collection: int, seqs: SeqRange) -> bool:
         """Look from the smaller side; where both are large, take it that they meet."""
         if len(patients) <= LOOKED_UP:
             bounds = (seqs.first, seqs.end)
             return bool(
-                await self._connection.fetchval(_ANY_OF_COHORT, scope, list(patients), *bounds)
+                await self._connection.fetchval(
+                    _ANY_OF_COHORT, collection, list(patients), *bounds
+                )
             )
-        rows = await self._connection.fetch(_SOME_PATIENTS, scope, LOOKED_UP)
+        rows = await self._connection.fetch(_SOME_PATIENTS, collection, LOOKED_UP)
         return len(rows) == LOOKED_UP or not patients.isdisjoint(row[0] for row in rows)
 
     async def _shows_any(self, seqs: SeqRange) -> bool:
@@ -165,6 +169,6 @@ class _Planning:
         return (*self._shown.parameters(seqs), self._view.request.since is not None)
 
 
-def whole(scope: int, shard: Shard) -> SeqRange:
+def whole(collection: int, shard: Shard) -> SeqRange:
     """Give the seqs of a shard."""
-    return collection_range(scope).within(start=shard.start, end=shard.end)
+    return collection_range(collection).within(start=shard.start, end=shard.end)

@@ -84,7 +84,7 @@ _IDS = "SELECT seq, id FROM versions WHERE seq = ANY ($1::bigint[])"
 _PICKED = """
 SELECT DISTINCT c.seq FROM cohort_members AS k CROSS JOIN LATERAL (
   SELECT seq FROM compartments
-  WHERE scope = $1 AND patient = k.patient AND seq >= $3 AND seq < $4 OFFSET 0
+  WHERE collection = $1 AND patient = k.patient AND seq >= $3 AND seq < $4 OFFSET 0
 ) AS c
 WHERE k.cohort = $2 ORDER BY c.seq
 """
@@ -101,7 +101,7 @@ _Row: TypeAlias = Record | tuple[int, int, bytes | None]
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
     """What is read of a shard."""
 
-    scope: int
+    collection: int
     resource_type: str
     seqs: SeqRange
     shown: Shown
@@ -155,7 +155,7 @@ class Reading:
         if of.cohort is None:
             return []
         bounds = (of.seqs.first, of.seqs.end)
-        rows = await self._ask_cohort(of.cohort, _PICKED, of.scope, of.cohort.number, *bounds)
+        rows = await self._ask_cohort(of.cohort, _PICKED, of.collection, of.cohort.number, *bounds)
         return [seq for (seq,) in rows]
 
     async def deleted(self, of: Slice, batch_rows: int) -> AsyncIterator[Sequence[str]]:

@@ -35,11 +35,11 @@ BYTES_AT_ONCE = 4 * 1024 * 1024
 """How many bytes of contents are asked for together, unless a single one is larger."""
 
 NOTHING = 0
-"""A scope in which nothing is."""
+"""A collection in which nothing is."""
 
 
 async def search(
-    connection: Connection, scope: int, query: SearchQuery, *, count: int, after: str | None
+    connection: Connection, collection: int, query: SearchQuery, *, count: int, after: str | None
 ) -> SearchPage:
     """
     Give a page of a search.
@@ -48,7 +48,7 @@ async def search(
         InvalidParameter: `after` is not something a page in this order gave.
     """
     ending = None if after is None else parse_page_token(after, query.order)
-    searching = _Matching(Search(connection, scope, query.filter.prefilter()), query.filter)
+    searching = _Matching(Search(connection, collection, query.filter.prefilter()), query.filter)
     async with aclosing(searching.matches(query.order, ending, count)) as matches:
         found, more = await _page(matches, count)
     total = None
@@ -63,7 +63,7 @@ async def search(
 
 
 class _Matching:
-    """One filter within one scope."""
+    """One filter within one collection."""
 
     def __init__(self, search: Search, condition: Filter) -> None:
         self._search = search

@@ -9,7 +9,7 @@ from helios_core import AppliedChange, Delete, Put, line_hash, to_signed, to_uns
 from helios_core.fhir import FHIRVersion, IndexTerms, from_stamp, terms_of
 from helios_postgres import extents
 from helios_postgres.clock import Clock
-from helios_postgres.collections import Scopes
+from helios_postgres.collections import Collections
 from helios_postgres.connections import Connection
 from helios_postgres.databases import Database
 from helios_postgres.drafts import Draft, Drafting, Head, Key, changes_by_key
@@ -24,11 +24,11 @@ SELECT set_config('lock_timeout', current_setting('statement_timeout'), true),
   set_config('statement_timeout', '0', true)
 """
 _LOCK_HEADS = """
-SELECT r.scope, r.id, r.seq, r.since_stamp, r.content_hash, r.version_id, r.size, r.deleted,
+SELECT r.collection, r.id, r.seq, r.since_stamp, r.content_hash, r.version_id, r.size, r.deleted,
   r.in_compartment
-FROM unnest($1::integer[], $2::text[]) AS w (scope, id)
-JOIN resources AS r ON r.scope = w.scope AND r.id = w.id
-ORDER BY r.scope, r.id FOR NO KEY UPDATE OF r
+FROM unnest($1::integer[], $2::text[]) AS w (collection, id)
+JOIN resources AS r ON r.collection = w.collection AND r.id = w.id
+ORDER BY r.collection, r.id FOR NO KEY UPDATE OF r
 """
 _PATIENTS = "SELECT seq, patients FROM versions WHERE seq = ANY($1::bigint[])"
 _MOVE_HEADS = """
@@ -36,18 +36,27 @@ UPDATE resources AS r SET seq = w.seq, since_stamp = $8, content_hash = w.conten
   version_id = w.version_id, size = w.size, deleted = w.deleted, in_compartment = w.in_compartment
 FROM unnest($1::integer[], $2::text[], $3::bigint[], $4::bigint[], $5::integer[], $6::integer[],
   $7::boolean[], $9::boolean[])
-  AS w (scope, id, seq, content_hash, version_id, size, deleted, in_compartment)
-WHERE r.scope = w.scope AND r.id = w.id
+  AS w (collection, id, seq, content_hash, version_id, size, deleted, in_compartment)
+WHERE r.collection = w.collection AND r.id = w.id
 """
 _HEAD_COLUMNS = (
-    *("scope", "id", "seq", "content_hash", "version_id", "size", "deleted", "in_compartment"),
+    *(
+        "collection",
+        "id",
+        "seq",
+        "content_hash",
+        "version_id",
+        "size",
+        "deleted",
+        "in_compartment",
+    ),
     "since_stamp",
 )
 _VERSION_COLUMNS = (
     *("seq", "since_stamp", "line_hash", "size", "version_id", "deleted", "id", "patients"),
     "content",
 )
-_ENDING_COLUMNS = ("seq", "until_stamp", "scope", "version_id", "id")
+_ENDING_COLUMNS = ("seq", "until_stamp", "collection", "version_id", "id")
 
 
 class Writer:
@@ -59,10 +68,10 @@ class Writer:
     for.
     """
 
-    def __init__(self, database: Database, clock: Clock, scopes: Scopes) -> None:
+    def __init__(self, database: Database, clock: Clock, collections: Collections) -> None:
         self._database = database
         self._clock = clock
-        self._scopes = scopes
+        self._collections = collections
 
     async def write(
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
@@ -76,10 +85,10 @@ class Writer:
         if not changes:
             return []
         put = {change.resource_type for change in changes if isinstance(change, Put)}
-        scopes = dict(await self._scopes.intern(tenant, fhir_version, put))
+        collections = dict(await self._collections.intern(tenant, fhir_version, put))
         deleted = {change.resource_type for change in changes} - put
-        scopes |= await self._scopes.find(tenant, fhir_version, deleted)
-        keyed = changes_by_key(changes, scopes)
+        collections |= await self._collections.find(tenant, fhir_version, deleted)
+        keyed = changes_by_key(changes, collections)
         for _ in range(RACES):
             try:
                 return await self._database.write(self._apply, fhir_version, keyed)
@@ -111,7 +120,7 @@ class Writer:
 
 
 class _Journal:
-    """The rows one transaction is going to write; those of a scope follow each other."""
+    """The rows one transaction is going to write; those of a collection follow each other."""
 
     def __init__(self, drafting: Drafting, stamp: int, fhir_version: FHIRVersion) -> None:
         self.stamp = stamp
@@ -153,7 +162,7 @@ class _Journal:
         )
         if rows:
             await connection.copy_records_to_table(
-                "compartments", records=rows, columns=("scope", "patient", "seq")
+                "compartments", records=rows, columns=("collection", "patient", "seq")
             )
 
     async def _store_terms(self, connection: Connection) -> None:
@@ -170,9 +179,9 @@ class _Journal:
 
     async def _store_endings(self, connection: Connection) -> None:
         rows = sorted(
-            (draft.before.seq, self.stamp, scope, draft.before.version_id, resource_id)
+            (draft.before.seq, self.stamp, collection, draft.before.version_id, resource_id)
             for draft in self.drafts
-            for scope, resource_id in [draft.key]
+            for collection, resource_id in [draft.key]
             if draft.before is not None
         )
         if rows:
@@ -194,11 +203,11 @@ class _Journal:
 
 
 async def _lock(connection: Connection, keys: set[Key]) -> dict[Key, Head]:
-    scopes, ids = zip(*keys, strict=True)
-    rows = await connection.fetch(_LOCK_HEADS, scopes, ids)
+    collections, ids = zip(*keys, strict=True)
+    rows = await connection.fetch(_LOCK_HEADS, collections, ids)
     return {
-        (scope, resource_id): Head(seq, since_stamp, to_unsigned(content_hash), *rest)
-        for scope, resource_id, seq, since_stamp, content_hash, *rest in rows
+        (collection, resource_id): Head(seq, since_stamp, to_unsigned(content_hash), *rest)
+        for collection, resource_id, seq, since_stamp, content_hash, *rest in rows
     }
 
 

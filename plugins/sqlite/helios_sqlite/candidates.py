@@ -1,4 +1,4 @@
-"""What the search index says may satisfy a prefilter, window by window of a scope."""
+"""What the search index says may satisfy a prefilter, window by window of a collection."""
 
 import json
 import sqlite3
@@ -52,7 +52,7 @@ FROM json_each(:extents) AS e
 """
 _OF_IDS = """
 SELECT seq FROM versions
-WHERE scope = ? AND id IN (SELECT value FROM json_each(?)) AND seq >= ? AND seq < ?
+WHERE collection = ? AND id IN (SELECT value FROM json_each(?)) AND seq >= ? AND seq < ?
 """
 
 EXTENTS_AT_ONCE = 32
@@ -66,11 +66,13 @@ _PLACES = msgspec.json.Decoder(set[int])
 
 
 class Candidates:
-    """The versions of a scope that may satisfy a prefilter, current or not."""
+    """The versions of a collection that may satisfy a prefilter, current or not."""
 
-    def __init__(self, connection: sqlite3.Connection, scope: int, prefilter: Prefilter) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, collection: int, prefilter: Prefilter
+    ) -> None:
         self._connection = connection
-        self._scope = scope
+        self._collection = collection
         # What could not be read when it was indexed may satisfy anything.
         self._prefilter = AnyOf((prefilter, AnyTerm(frozenset({UNKNOWN}))))
         self._bounds = _bounds(prefilter)
@@ -97,12 +99,12 @@ class Candidates:
 
     def _narrowed(self, within: SeqRange) -> SeqRange:
         since, until = self._bounds
-        scope = collection_range(self._scope)
+        collection = collection_range(self._collection)
         first, end = within.first, within.end
         if since is not None:
-            first = max(first, first_after(self._connection, scope, since - 1))
+            first = max(first, first_after(self._connection, collection, since - 1))
         if until is not None:
-            end = min(end, first_after(self._connection, scope, until))
+            end = min(end, first_after(self._connection, collection, until))
         return SeqRange(first=first, end=end)
 
     def _extents(self, within: SeqRange, count: int, *, descending: bool) -> list[int]:
@@ -172,7 +174,9 @@ class Candidates:
     def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> Positions:
         first, last = min(extents), max(extents)
         bounds = (first << EXTENT_BITS, (last + 1) << EXTENT_BITS)
-        rows = self._connection.execute(_OF_IDS, (self._scope, json.dumps(list(ids)), *bounds))
+        rows = self._connection.execute(
+            _OF_IDS, (self._collection, json.dumps(list(ids)), *bounds)
+        )
         found = defaultdict[int, set[int]](set)
         for (seq,) in rows:
             found[extent_of(seq)].add(seq % EXTENT_ROWS)
@@ -181,9 +185,13 @@ class Candidates:
     def _of_instants(
         self, since: int | None, until: int | None, extents: Sequence[int]
     ) -> Positions:
-        scope = collection_range(self._scope)
-        first = scope.first if since is None else first_after(self._connection, scope, since - 1)
-        end = scope.end if until is None else first_after(self._connection, scope, until)
+        collection = collection_range(self._collection)
+        first = (
+            collection.first
+            if since is None
+            else first_after(self._connection, collection, since - 1)
+        )
+        end = collection.end if until is None else first_after(self._connection, collection, until)
         found: dict[int, set[int]] = {}
         for extent in extents:
             base = extent << EXTENT_BITS

@@ -1,4 +1,4 @@
-"""Extents: runs of a scope, and how much of each is current."""
+"""Extents: runs of a collection, and how much of each is current."""
 
 import sqlite3
 from collections.abc import Mapping
@@ -55,10 +55,10 @@ class Counts(msgspec.Struct):
 
 
 class Filler:
-    """Gives out the seqs of a scope in ascending order, extent by extent."""
+    """Gives out the seqs of a collection in ascending order, extent by extent."""
 
-    def __init__(self, connection: sqlite3.Connection, scope: int) -> None:
-        first, last = collection_range(scope).extents
+    def __init__(self, connection: sqlite3.Connection, collection: int) -> None:
+        first, last = collection_range(collection).extents
         row: tuple[int, int, int] | None = connection.execute(_LAST, (first, last)).fetchone()
         self.extent, self._rows, self._bytes = row or (first, 0, 0)
 

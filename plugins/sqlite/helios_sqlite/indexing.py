@@ -14,7 +14,7 @@ UNKNOWN = 0
 _INSERT_POSTING = "INSERT INTO postings VALUES (?, ?, ?, ?)"
 _INSERT_SPAN = "INSERT INTO spans VALUES (?, ?, ?, ?, ?)"
 _MADE_BY = "SELECT terms_version FROM search_index"
-_SCOPES = "SELECT scope, fhir_version, resource_type FROM scopes"
+_COLLECTIONS = "SELECT collection, fhir_version, resource_type FROM collections"
 _EXTENTS = "SELECT extent FROM extents WHERE extent BETWEEN ? AND ?"
 _CONTENTS = (
     "SELECT seq, line_hash, content FROM versions WHERE seq BETWEEN ? AND ? AND NOT deleted"
@@ -75,8 +75,10 @@ def index_anew(connection: sqlite3.Connection) -> None:
     """Make the index of all versions; the caller's transaction makes it all or nothing."""
     connection.execute("DELETE FROM postings")
     connection.execute("DELETE FROM spans")
-    for scope, fhir_version, resource_type in connection.execute(_SCOPES).fetchall():
-        for (extent,) in connection.execute(_EXTENTS, collection_range(scope).extents).fetchall():
+    for collection, fhir_version, resource_type in connection.execute(_COLLECTIONS).fetchall():
+        for (extent,) in connection.execute(
+            _EXTENTS, collection_range(collection).extents
+        ).fetchall():
             _index(connection, extent, FHIRVersion(fhir_version), resource_type)
     connection.execute("UPDATE search_index SET terms_version = ?", (TERMS_VERSION,))
 

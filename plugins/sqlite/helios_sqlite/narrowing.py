@@ -22,7 +22,7 @@ class Narrowed:
         self._connection = connection
         self._left: Slice | None = whole
         self._pending: list[int] = []
-        candidates = Candidates(connection, whole.shown.scope, prefilter)
+        candidates = Candidates(connection, whole.shown.collection, prefilter)
         seqs = SeqRange(first=whole.shown.first, end=whole.shown.end)
         self._windows: Iterator[list[int]] | None = (
             candidates.picked(seqs) if whole.picked else candidates.seqs(seqs)

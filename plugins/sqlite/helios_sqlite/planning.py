@@ -20,7 +20,7 @@ from helios_core import (
     total_size,
 )
 from helios_core.fhir import to_stamp
-from helios_sqlite.collections import Scope, all_scopes
+from helios_sqlite.collections import Collection, all_collections
 from helios_sqlite.errors import is_damage
 from helios_sqlite.views import seqs_of, shown_by
 
@@ -52,7 +52,7 @@ _SHOWN_OF_COHORT = """
 SELECT count(*), total(NOT deleted), total(size) FROM versions
 WHERE seq IN (
   SELECT c.seq FROM json_each(:patients) AS p
-  CROSS JOIN compartments AS c ON c.scope = :scope AND c.patient = p.value
+  CROSS JOIN compartments AS c ON c.collection = :collection AND c.patient = p.value
   WHERE c.seq >= :first AND c.seq < :end
 )
 AND since_stamp <= :at AND until_stamp > :at AND (NOT deleted OR :deletions)
@@ -60,20 +60,20 @@ AND since_stamp <= :at AND until_stamp > :at AND (NOT deleted OR :deletions)
 _ANY_OF_COHORT = """
 SELECT EXISTS (
   SELECT 1 FROM json_each(:patients) AS p
-  CROSS JOIN compartments AS c ON c.scope = :scope AND c.patient = p.value
+  CROSS JOIN compartments AS c ON c.collection = :collection AND c.patient = p.value
   WHERE c.seq >= :first AND c.seq < :end
 )
 """
-_SOME_PATIENTS = "SELECT patient FROM compartments WHERE scope = ? LIMIT ?"
+_SOME_PATIENTS = "SELECT patient FROM compartments WHERE collection = ? LIMIT ?"
 
 
 def plan(connection: sqlite3.Connection, view: ExportView, shard_bytes: int) -> list[Shard]:
     """Give the shards of a view, numbered in the order of its types (P2)."""
-    scopes = all_scopes(connection, view.request.tenant, view.request.fhir_version)
+    collections = all_collections(connection, view.request.tenant, view.request.fhir_version)
     shards: list[Shard] = []
     for resource_type in view.request.types:
-        if (scope := scopes.get(resource_type)) is not None:
-            planned = _Planning(connection, view, scope).shards(shard_bytes)
+        if (collection := collections.get(resource_type)) is not None:
+            planned = _Planning(connection, view, collection).shards(shard_bytes)
             shards += (
                 msgspec.structs.replace(shard, number=number)
                 for number, shard in enumerate(planned, len(shards))
@@ -84,12 +84,15 @@ def plan(connection: sqlite3.Connection, view: ExportView, shard_bytes: int) -> 
 class _Planning:
     """One type of one view."""
 
-    def __init__(self, connection: sqlite3.Connection, view: ExportView, scope: Scope) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, view: ExportView, collection: Collection
+    ) -> None:
         self._connection = connection
         self._view = view
-        self._scope = scope
+        self._collection = collection
         self._seqs = _unless_damaged(
-            lambda: seqs_of(connection, view, scope), otherwise=collection_range(scope.number)
+            lambda: seqs_of(connection, view, collection),
+            otherwise=collection_range(collection.number),
         )
 
     def shards(self, shard_bytes: int) -> Iterator[Shard]:
@@ -99,7 +102,7 @@ class _Planning:
             return
         start = None if self._view.request.since is None else str(self._seqs.first)
         yield from cut_shards(
-            self._scope.resource_type, runs, size, shard_bytes=shard_bytes, start=start
+            self._collection.resource_type, runs, size, shard_bytes=shard_bytes, start=start
         )
 
     def _runs(self) -> Iterator[SeqRun]:
@@ -128,7 +131,7 @@ class _Planning:
             return self._size_of_cohort(self._view.cohort.patients)
         request = self._view.request
         bounded = request.since is not None or request.until is not None
-        if bounded or self._scope.last_stamp > to_stamp(self._view.transaction_time):
+        if bounded or self._collection.last_stamp > to_stamp(self._view.transaction_time):
             return size if self._shows_any() else None
         return size if size.resources else None
 
@@ -147,7 +150,7 @@ class _Planning:
         """Look from the smaller side; where both are large, take it that they meet."""
         if len(patients) <= LOOKED_UP:
             return bool(self._ask(_ANY_OF_COHORT, patients=json.dumps(list(patients)))[0])
-        query = (self._scope.number, LOOKED_UP)
+        query = (self._collection.number, LOOKED_UP)
         present = [patient for (patient,) in self._connection.execute(_SOME_PATIENTS, query)]
         return len(present) == LOOKED_UP or not patients.isdisjoint(present)
 
@@ -159,7 +162,7 @@ class _Planning:
         )
 
     def _ask(self, query: str, **parameters: object) -> tuple[float, ...]:
-        shown = shown_by(self._view, self._scope.number, self._seqs)
+        shown = shown_by(self._view, self._collection.number, self._seqs)
         parameters |= msgspec.structs.asdict(shown)
         parameters["deletions"] = self._view.request.since is not None
         return self._connection.execute(query, parameters).fetchone() or ()

@@ -23,7 +23,7 @@ from helios_core import (
     to_unsigned,
     verified_batch,
 )
-from helios_sqlite.collections import find_scope
+from helios_sqlite.collections import find_collection
 from helios_sqlite.databases import Reader
 from helios_sqlite.errors import is_damage, primary_code
 from helios_sqlite.views import Shown, shown_by
@@ -71,12 +71,12 @@ _DELETED_OF_COHORT = (
 _PICK = """
 INSERT OR IGNORE INTO picked
 SELECT c.seq FROM cohort AS k CROSS JOIN compartments AS c
-ON c.scope = :scope AND c.patient = k.patient
+ON c.collection = :collection AND c.patient = k.patient
 WHERE c.seq >= :first AND c.seq < :end
 """
 _KEYS = """
 SELECT seq, id FROM versions INDEXED BY versions_by_id
-WHERE scope = :scope AND seq >= :first AND seq < :end
+WHERE collection = :collection AND seq >= :first AND seq < :end
   AND (NOT :picked OR seq IN (SELECT seq FROM picked))
 ORDER BY seq LIMIT :rows
 """
@@ -141,11 +141,11 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
     """Give a shard to read from its start, or None where its type was never stored."""
     connection = reader.connection
-    scope = find_scope(connection, TypeKey.of(view.request, shard.resource_type))
-    if scope is None:
+    collection = find_collection(connection, TypeKey.of(view.request, shard.resource_type))
+    if collection is None:
         return None
-    seqs = collection_range(scope).within(start=shard.start, end=shard.end)
-    shown = shown_by(view, scope, seqs)
+    seqs = collection_range(collection).within(start=shard.start, end=shard.end)
+    shown = shown_by(view, collection, seqs)
     if view.cohort is not None:
         _load(reader, view.cohort)
         _pick(connection, shown)

@@ -25,15 +25,16 @@ from helios_core import (
 )
 from helios_core.fhir import FOREVER
 from helios_sqlite.candidates import Candidates
-from helios_sqlite.collections import NOWHERE, find_scope
+from helios_sqlite.collections import NOWHERE, find_collection
 from helios_sqlite.lookups import COLUMNS, Row, stored_version
 from helios_sqlite.views import first_after
 
 _LIVE = f"until_stamp = {FOREVER} AND NOT deleted "
 _HEADS = "SELECT since_stamp, id, seq FROM versions "
 _BY_ID = {
-    SortOrder.ID: _HEADS + f"WHERE scope = ? AND id > ? AND {_LIVE} ORDER BY id",
-    SortOrder.ID_DESCENDING: _HEADS + f"WHERE scope = ? AND id < ? AND {_LIVE} ORDER BY id DESC",
+    SortOrder.ID: _HEADS + f"WHERE collection = ? AND id > ? AND {_LIVE} ORDER BY id",
+    SortOrder.ID_DESCENDING: _HEADS
+    + f"WHERE collection = ? AND id < ? AND {_LIVE} ORDER BY id DESC",
 }
 _BY_SEQ = {
     SortOrder.LAST_UPDATED: _HEADS + f"WHERE seq >= ? AND seq < ? AND {_LIVE} ORDER BY seq",
@@ -75,7 +76,7 @@ def search(
     Raises:
         InvalidParameter: `after` is not something a page in this order gave.
     """
-    searching = _Search(connection, find_scope(connection, key) or NOWHERE, query)
+    searching = _Search(connection, find_collection(connection, key) or NOWHERE, query)
     heads = searching.heads(None if after is None else parse_page_token(after, query.order))
     with closing(heads):
         found, more = _page(searching.matches(heads), count)
@@ -88,16 +89,20 @@ def search(
 
 
 class _Search:
-    """One query within one scope."""
+    """One query within one collection."""
 
-    def __init__(self, connection: sqlite3.Connection, scope: int, query: SearchQuery) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, collection: int, query: SearchQuery
+    ) -> None:
         self._connection = connection
-        self._scope = scope
-        self._range = collection_range(scope)
+        self._collection = collection
+        self._range = collection_range(collection)
         self._filter = query.filter
         self._order = query.order
         prefilter = query.filter.prefilter()
-        self._candidates = None if prefilter is None else Candidates(connection, scope, prefilter)
+        self._candidates = (
+            None if prefilter is None else Candidates(connection, collection, prefilter)
+        )
 
     def heads(self, after: PagePosition | None) -> Generator[_Head]:
         """Give what may match, in order, beginning behind one."""
@@ -140,7 +145,7 @@ class _Search:
                     yield head
             return
         first = "" if self._order is SortOrder.ID else _BEYOND_ALL_IDS
-        key = (self._scope, first if after is None else after.id)
+        key = (self._collection, first if after is None else after.id)
         with closing(self._connection.execute(_BY_ID[self._order], key)) as rows:
             yield from map(_Head._make, rows)
 
