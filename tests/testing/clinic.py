@@ -64,7 +64,6 @@ WARDS = ResourceQuery(
     changed="changed_at",
     resource=to_organization,
 )
-TABLES = {"Patient": "patients", "Encounter": "visits", "Organization": "wards"}
 INSERTS = {
     "Patient": "INSERT INTO patients VALUES (:id, :note, :stamp)",
     "Encounter": "INSERT INTO visits VALUES (:id, :patient, :note, :stamp)",
@@ -108,6 +107,7 @@ class ClinicSuite(DataProviderSuite):
     """Not collected: its subclasses are."""
 
     subject_class = Clinic
+    schema = SCHEMA
     holdings = Holdings(
         types=("Encounter", "Organization", "Patient"),
         tenants=("ours",),
@@ -123,7 +123,7 @@ class ClinicSuite(DataProviderSuite):
         path = folder / "clinic.db"
         if not path.exists():
             with closing(sqlite3.connect(path)) as connection:
-                connection.executescript(SCHEMA)
+                connection.executescript(self.schema)
         self.stamps = itertools.count(1_767_225_600_000_000, 1_000_000)
         yield self.subject_class(path)
 
@@ -133,9 +133,9 @@ class ClinicSuite(DataProviderSuite):
         with closing(sqlite3.connect(provider.path)) as connection, connection:
             connection.execute("INSERT INTO loads VALUES (?)", [stamp])
             for sample in samples:
-                patient = next(map(int, sample.patients), None)
-                row = {"id": int(sample.id), "patient": patient, "note": sample.note}
-                connection.execute(INSERTS[sample.resource_type], row | {"stamp": stamp})
+                patient = next(iter(sample.patients), None)
+                row = {"id": sample.id, "patient": patient, "note": sample.note, "stamp": stamp}
+                connection.execute(INSERTS[sample.resource_type], row)
             yield
 
     async def damage(self, provider, resource_type, resource_id):

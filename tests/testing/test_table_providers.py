@@ -1,11 +1,20 @@
 """The suite holds for providers over tables, and is narrowed to nothing but what they declare."""
 
 import pytest
+from msgspec.structs import replace
 
 from helios_core import SupportsSearch, SupportsWrites
 from helios_core.fhir import FHIRVersion
 from helios_core.testing import DataProviderSuite, Holdings
-from tests.testing.clinic import AppendedClinicSuite, ClinicSuite
+from tests.testing.clinic import (
+    PATIENTS,
+    SCHEMA,
+    VISITS,
+    WARDS,
+    AppendedClinicSuite,
+    Clinic,
+    ClinicSuite,
+)
 
 
 class TestClinic(ClinicSuite):
@@ -14,6 +23,30 @@ class TestClinic(ClinicSuite):
 
 class TestAppendedClinic(AppendedClinicSuite):
     pass
+
+
+class NamedClinic(Clinic):
+    """Its keys are texts."""
+
+    queries = tuple(replace(query, key_type=str) for query in (PATIENTS, VISITS, WARDS))
+
+
+class TestNamedClinic(ClinicSuite):
+    subject_class = NamedClinic
+    schema = SCHEMA.replace("INTEGER PRIMARY KEY", "TEXT PRIMARY KEY").replace(
+        "patient_id INTEGER", "patient_id TEXT"
+    )
+    holdings = replace(ClinicSuite.holdings, to_id="no-{:x}".format)
+
+
+class UnlinkedClinic(Clinic):
+    """No column says whom a row is about: only the resource does."""
+
+    queries = (PATIENTS, replace(VISITS, patient=None), WARDS)
+
+
+class TestUnlinkedClinic(ClinicSuite):
+    subject_class = UnlinkedClinic
 
 
 def test_a_skip_says_what_is_declared():
