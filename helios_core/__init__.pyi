@@ -172,6 +172,9 @@ from .storage.shard_ranges import (
     shard_count,
     total_size,
 )
+from .storage.statements import (
+    read_statements,
+)
 from .storage.threads import (
     in_thread,
     run_to_end,

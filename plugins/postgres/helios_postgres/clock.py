@@ -13,6 +13,8 @@ from helios_postgres.errors import translated
 FIRST_TRY_MS = 50
 """How long writers are held up at first; twice as long at every further try."""
 
+_WRITE_STAMP = "SELECT write_stamp($1, $2)"
+_SETTLED_STAMP = "SELECT settled_stamp($1, $2)"
 _PATIENCE = "SELECT set_config('lock_timeout', $1, true)"
 
 
@@ -31,7 +33,7 @@ class Clock:
 
     async def write_stamp(self, connection: Connection) -> int:
         """Give a stamp later than any given out before, to be used by this transaction."""
-        stamp: int = await connection.fetchval("SELECT write_stamp($1, $2)", *self._keys)
+        stamp: int = await connection.fetchval(_WRITE_STAMP, *self._keys)
         return stamp
 
     async def settled_stamp(self) -> int:
@@ -71,5 +73,5 @@ class Clock:
 
     async def _settle(self, connection: Connection, patience_ms: int) -> int:
         await connection.fetchval(_PATIENCE, f"{patience_ms}ms")
-        stamp: int = await connection.fetchval("SELECT settled_stamp($1, $2)", *self._keys)
+        stamp: int = await connection.fetchval(_SETTLED_STAMP, *self._keys)
         return stamp

@@ -78,6 +78,8 @@ WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled'
 _CANCEL = """
 SELECT job FROM jobs WHERE tenant = $1 AND id = $2 AND status <> 'cancelled' FOR NO KEY UPDATE
 """
+_IDENTITY = "SELECT identity FROM stores"
+_LOCK_ADDITIONS = "SELECT pg_advisory_xact_lock($1)"
 _DELETE = "DELETE FROM jobs WHERE tenant = $1 AND id = $2"
 _EXISTS = "SELECT EXISTS (SELECT 1 FROM jobs WHERE tenant = $1 AND id = $2)"
 
@@ -99,7 +101,7 @@ class PostgresJobStore(JobStore):
     async def of(cls, database: Database) -> "PostgresJobStore":
         """Give the store in an opened database."""
         async with database.connection() as connection:
-            return cls(database, await connection.fetchval("SELECT identity FROM stores"))
+            return cls(database, await connection.fetchval(_IDENTITY))
 
     @property
     def identity(self) -> str:
@@ -121,7 +123,7 @@ class PostgresJobStore(JobStore):
         async def work(connection: Connection, *, again: bool) -> Job:
             # What the rest sees must include what another addition is about to commit.
             key = self._database.lock_key(f"additions of {job.tenant}")
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", key)
+            await connection.execute(_LOCK_ADDITIONS, key)
             if again and (row := await connection.fetchrow(_ADDED, job.tenant, job.id)):
                 return leasing.to_job(row)
             return await self._add(connection, job, shards, max_active=max_active)

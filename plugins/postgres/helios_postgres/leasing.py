@@ -69,6 +69,7 @@ SELECT attempts, last_error FROM shards
 WHERE job = $1 AND number = $2 AND NOT done AND attempts >= $3
   AND (available_at <= clock_timestamp() OR available_at > clock_timestamp() + 1.5 * wait)
 """
+_NOTIFY = "SELECT pg_notify($1, '')"
 _LOCK = "SELECT status FROM jobs WHERE job = $1 FOR NO KEY UPDATE"
 _FIND = "SELECT job, status FROM jobs WHERE tenant = $1 AND id = $2 FOR NO KEY UPDATE"
 _RENEW = """
@@ -150,7 +151,7 @@ def to_job(row: Record) -> Job:
 
 async def notify(connection: Connection, channel: str) -> None:
     """Wake idle workers everywhere once the transaction is committed."""
-    await connection.execute("SELECT pg_notify($1, '')", channel)
+    await connection.execute(_NOTIFY, channel)
 
 
 class Exhausted(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,9 +29,8 @@ AVOIDANCE = timedelta(seconds=30)
 # Versions lie in the order of their seqs, in which they are read. Until a table is analysed the
 # planner cannot know that, and many small scans of bitmaps took five times as long as its index.
 _AS_EXPORT = """
-SET LOCAL statement_timeout = 0;
-SET LOCAL enable_seqscan = off;
-SET LOCAL enable_bitmapscan = off;
+SELECT set_config('statement_timeout', '0', true), set_config('enable_seqscan', 'off', true),
+  set_config('enable_bitmapscan', 'off', true)
 """
 _REPLAYED = "SELECT last_value >= $1 FROM clock"
 _PAUSE = timedelta(milliseconds=50)

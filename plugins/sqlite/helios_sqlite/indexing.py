@@ -13,6 +13,9 @@ UNKNOWN = 0
 
 _INSERT_POSTING = "INSERT INTO postings VALUES (?, ?, ?, ?)"
 _INSERT_SPAN = "INSERT INTO spans VALUES (?, ?, ?, ?, ?)"
+_CLEAR_POSTINGS = "DELETE FROM postings"
+_CLEAR_SPANS = "DELETE FROM spans"
+_MADE_BY_US = "UPDATE search_index SET terms_version = ?"
 _MADE_BY = "SELECT terms_version FROM search_index"
 _COLLECTIONS = "SELECT collection, fhir_version, resource_type FROM collections"
 _EXTENTS = "SELECT extent FROM extents WHERE extent BETWEEN ? AND ?"
@@ -73,14 +76,14 @@ def is_indexed(connection: sqlite3.Connection) -> bool:
 
 def index_anew(connection: sqlite3.Connection) -> None:
     """Make the index of all versions; the caller's transaction makes it all or nothing."""
-    connection.execute("DELETE FROM postings")
-    connection.execute("DELETE FROM spans")
+    connection.execute(_CLEAR_POSTINGS)
+    connection.execute(_CLEAR_SPANS)
     for collection, fhir_version, resource_type in connection.execute(_COLLECTIONS).fetchall():
         for (extent,) in connection.execute(
             _EXTENTS, collection_range(collection).extents
         ).fetchall():
             _index(connection, extent, FHIRVersion(fhir_version), resource_type)
-    connection.execute("UPDATE search_index SET terms_version = ?", (TERMS_VERSION,))
+    connection.execute(_MADE_BY_US, (TERMS_VERSION,))
 
 
 def _index(

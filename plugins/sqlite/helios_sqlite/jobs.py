@@ -78,6 +78,7 @@ _NOTES = (
     + _VISIBLE
     + "ORDER BY n.shard"
 )
+_IDENTITY = "SELECT identity FROM stores"
 _DELETE = "DELETE FROM jobs WHERE tenant = ? AND id = ?"
 
 NOTES_AT_ONCE = 1024 * 1024
@@ -106,7 +107,7 @@ class SQLiteJobStore(JobStore):
     @classmethod
     async def of(cls, database: JobDatabase) -> "SQLiteJobStore":
         """Give the store in an opened file."""
-        [(identity,)] = await database.rows("SELECT identity FROM stores")
+        [(identity,)] = await database.rows(_IDENTITY)
         return cls(database, identity)
 
     @property

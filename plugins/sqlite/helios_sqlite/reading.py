@@ -68,6 +68,9 @@ _DELETED_OF_COHORT = (
     + _SHOWN
     + "ORDER BY p.seq LIMIT :rows"
 )
+_CLEAR_COHORT = "DELETE FROM cohort"
+_ADD_TO_COHORT = "INSERT INTO cohort VALUES (?)"
+_CLEAR_PICKED = "DELETE FROM picked"
 _PICK = """
 INSERT OR IGNORE INTO picked
 SELECT c.seq FROM cohort AS k CROSS JOIN compartments AS c
@@ -160,9 +163,9 @@ def _load(reader: Reader, cohort: Cohort) -> None:
     connection = reader.connection
     connection.execute("BEGIN")
     try:
-        connection.execute("DELETE FROM cohort")
+        connection.execute(_CLEAR_COHORT)
         rows = ((patient,) for patient in cohort.patients)
-        connection.executemany("INSERT INTO cohort VALUES (?)", rows)
+        connection.executemany(_ADD_TO_COHORT, rows)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
@@ -172,7 +175,7 @@ def _load(reader: Reader, cohort: Cohort) -> None:
 
 def _pick(connection: sqlite3.Connection, shown: Shown) -> None:
     """Note the seqs of the cohort's versions once, so that batches can follow each other."""
-    connection.execute("DELETE FROM picked")
+    connection.execute(_CLEAR_PICKED)
     connection.execute(_PICK, msgspec.structs.asdict(shown))
 
 

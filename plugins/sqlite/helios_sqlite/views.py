@@ -13,6 +13,7 @@ _LAST_EXTENT_FROM = """
 SELECT extent, appended FROM extents
 WHERE extent BETWEEN ? AND ? AND first_stamp <= ? ORDER BY extent DESC LIMIT 1
 """
+_STAMP_AT = "SELECT since_stamp FROM versions WHERE seq = ?"
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,8 +67,7 @@ def first_after(connection: sqlite3.Connection, whole: SeqRange, stamp: int) -> 
     base: int = extent << EXTENT_BITS
 
     def stamp_at(place: int) -> int:
-        query = "SELECT since_stamp FROM versions WHERE seq = ?"
-        found: int = connection.execute(query, (base + place,)).fetchone()[0]
+        found: int = connection.execute(_STAMP_AT, (base + place,)).fetchone()[0]
         return found
 
     return base + bisect.bisect_right(range(appended), stamp, key=stamp_at)
