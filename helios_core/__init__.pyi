@@ -311,6 +311,7 @@ __all__ = [
     "numbered_parameters",
     "parse_page_token",
     "part_not_found",
+    "read_statements",
     "run_to_end",
     "shard_count",
     "stored_job",

@@ -33,7 +33,7 @@ def read_statements(package: str, subject: str) -> Mapping[str, str]:
     folder = files(package).joinpath("sql")
     sections = [
         section
-        for name in ("fragments", subject)
+        for name in dict.fromkeys(("fragments", subject))
         if (file := folder.joinpath(f"{name}.sql")).is_file()
         for section in _sections(file.read_text(encoding="utf-8"))
     ]

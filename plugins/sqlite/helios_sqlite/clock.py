@@ -3,8 +3,9 @@
 import sqlite3
 import time
 
-_REMEMBER = "UPDATE clock SET last_stamp = ?"
-_LAST_STAMP = "SELECT last_stamp FROM clock"
+from helios_core import read_statements
+
+_SQL = read_statements("helios_sqlite", "clock")
 
 
 def next_stamp(connection: sqlite3.Connection) -> int:
@@ -21,11 +22,11 @@ def settled_stamp(connection: sqlite3.Connection) -> int:
 
 def remember(connection: sqlite3.Connection, stamp: int) -> None:
     """Make a stamp the last one given out."""
-    connection.execute(_REMEMBER, (stamp,))
+    connection.execute(_SQL["remember"], (stamp,))
 
 
 def _last(connection: sqlite3.Connection) -> int:
-    last: int = connection.execute(_LAST_STAMP).fetchone()[0]
+    last: int = connection.execute(_SQL["last_stamp"]).fetchone()[0]
     return last
 
 
