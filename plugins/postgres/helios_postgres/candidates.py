@@ -14,6 +14,7 @@ from helios_core import (
     Positions,
     extent_of,
     intersection_of,
+    read_statements,
     union_of,
 )
 from helios_core.fhir import (
@@ -38,27 +39,7 @@ from helios_postgres.packing import (
     unpacked_spans,
 )
 
-_RECENT = "SELECT extent, content FROM recent_terms WHERE extent = ANY($1::bigint[])"
-_POSTINGS = """
-SELECT extent, bucket, content FROM postings
-WHERE extent = ANY($1::bigint[]) AND bucket = ANY($2::smallint[])
-"""
-_SPANS = """
-SELECT extent, places, CASE WHEN NOT (
-  low_min >= $3 AND low_max <= $4 AND high_min >= $5 AND high_max <= $6
-) THEN content END
-FROM spans WHERE extent = ANY($1::bigint[]) AND kind = $2
-AND low_max >= $3 AND low_min <= $4 AND high_max >= $5 AND high_min <= $6
-"""
-# Earlier versions are not among the heads, but they have endings.
-_OF_IDS = """
-SELECT seq FROM resources WHERE collection = $1 AND id = ANY($2::text[])
-UNION ALL SELECT seq FROM endings WHERE collection = $1 AND id = ANY($2::text[])
-"""
-_FILLED = """
-SELECT extent, appended FROM extents WHERE extent = ANY($1::bigint[])
-AND last_stamp >= $2 AND first_stamp <= $3
-"""
+_SQL = read_statements("helios_postgres", "candidates")
 
 
 class _Bounds(NamedTuple):
@@ -106,7 +87,7 @@ async def _candidates(
     condition = AnyOf((prefilter, AnyTerm(frozenset({UNKNOWN}))))
     # What is recent is read first: a writer may move it to the other tables in the meantime.
     recent: defaultdict[int, list[Entry]] = defaultdict(list)
-    for extent, content in await connection.fetch(_RECENT, extents):
+    for extent, content in await connection.fetch(_SQL["recent"], extents):
         recent[extent] += recent_entries(content)
     return await _Window(connection, collection, recent).places(condition, extents)
 
@@ -165,7 +146,7 @@ class _Window:
         fingerprints = defaultdict[int, list[bytes]](list)
         for term in terms:
             fingerprints[bucket_of(term)].append(fingerprint_of(term))
-        rows = await self._connection.fetch(_POSTINGS, extents, list(fingerprints))
+        rows = await self._connection.fetch(_SQL["postings"], extents, list(fingerprints))
         for extent, bucket, content in rows:
             for fingerprint in fingerprints[bucket]:
                 if places := places_of(content, fingerprint):
@@ -180,7 +161,7 @@ class _Window:
                 kind == span.group and bounds.hold(low, high) for kind, low, high in entry.spans
             ),
         )
-        rows = await self._connection.fetch(_SPANS, extents, span.group, *span.bounds)
+        rows = await self._connection.fetch(_SQL["spans"], extents, span.group, *span.bounds)
         for extent, places, content in rows:
             if content is None:
                 found[extent].update(unpacked_places(places))
@@ -191,7 +172,7 @@ class _Window:
     async def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> dict[int, set[int]]:
         wanted = set(extents)
         found = defaultdict[int, set[int]](set)
-        for (seq,) in await self._connection.fetch(_OF_IDS, self._collection, list(ids)):
+        for (seq,) in await self._connection.fetch(_SQL["of_ids"], self._collection, list(ids)):
             if extent_of(seq) in wanted:
                 found[extent_of(seq)].add(seq % EXTENT_ROWS)
         return found
@@ -200,7 +181,7 @@ class _Window:
         self, updated: UpdatedWithin, extents: Sequence[int]
     ) -> dict[int, set[int]]:
         """Give all of the extents that were being filled then."""
-        rows = await self._connection.fetch(_FILLED, extents, *updated.bounds)
+        rows = await self._connection.fetch(_SQL["filled"], extents, *updated.bounds)
         return {extent: set(range(appended)) for extent, appended in rows}
 
     def _in_recent(

@@ -5,15 +5,15 @@ import time
 
 from asyncpg.exceptions import LockNotAvailableError
 
-from helios_core import BackendUnavailable
+from helios_core import BackendUnavailable, read_statements
 from helios_postgres.connections import Connection
 from helios_postgres.databases import Database
 from helios_postgres.errors import translated
 
+_SQL = read_statements("helios_postgres", "clock")
+
 FIRST_TRY_MS = 50
 """How long writers are held up at first; twice as long at every further try."""
-
-_PATIENCE = "SELECT set_config('lock_timeout', $1, true)"
 
 
 class Clock:
@@ -31,7 +31,7 @@ class Clock:
 
     async def write_stamp(self, connection: Connection) -> int:
         """Give a stamp later than any given out before, to be used by this transaction."""
-        stamp: int = await connection.fetchval("SELECT write_stamp($1, $2)", *self._keys)
+        stamp: int = await connection.fetchval(_SQL["write_stamp"], *self._keys)
         return stamp
 
     async def settled_stamp(self) -> int:
@@ -70,6 +70,6 @@ class Clock:
             raise
 
     async def _settle(self, connection: Connection, patience_ms: int) -> int:
-        await connection.fetchval(_PATIENCE, f"{patience_ms}ms")
-        stamp: int = await connection.fetchval("SELECT settled_stamp($1, $2)", *self._keys)
+        await connection.fetchval(_SQL["patience"], f"{patience_ms}ms")
+        stamp: int = await connection.fetchval(_SQL["settled_stamp"], *self._keys)
         return stamp

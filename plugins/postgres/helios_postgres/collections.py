@@ -3,21 +3,15 @@
 from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
+from helios_core import read_statements
 from helios_core.fhir import FHIRVersion
 from helios_postgres.connections import Connection
 from helios_postgres.databases import Database
 
+_SQL = read_statements("helios_postgres", "collections")
+
 Key: TypeAlias = tuple[str, FHIRVersion, str]
 """Tenant, FHIR version and resource type."""
-
-_FIND = """
-SELECT resource_type, collection FROM collections
-WHERE tenant = $1 AND fhir_version = $2 AND resource_type = ANY($3::text[])
-"""
-_INTERN = """
-INSERT INTO collections (tenant, fhir_version, resource_type)
-SELECT $1, $2, unnest($3::text[]) ON CONFLICT DO NOTHING
-"""
 
 
 class Collections:
@@ -45,7 +39,7 @@ class Collections:
         if missing := sorted(set(types) - found.keys()):
             # Committed at once: a write that is rolled back later leaves at worst an empty one.
             async with self._database.connection() as connection:
-                await connection.execute(_INTERN, tenant, fhir_version.value, missing)
+                await connection.execute(_SQL["intern"], tenant, fhir_version.value, missing)
             found = await self.find(tenant, fhir_version, types)
         return found
 
@@ -56,7 +50,7 @@ class Collections:
         fhir_version: FHIRVersion,
         types: Collection[str],
     ) -> None:
-        rows = await connection.fetch(_FIND, tenant, fhir_version.value, list(types))
+        rows = await connection.fetch(_SQL["find"], tenant, fhir_version.value, list(types))
         self._known |= {
             (tenant, fhir_version, resource_type): collection for resource_type, collection in rows
         }

@@ -13,6 +13,7 @@ from helios_core import (
     StoredVersion,
     damage_of,
     line_hash,
+    read_statements,
     to_unsigned,
     verified_version,
 )
@@ -20,44 +21,8 @@ from helios_core.fhir import FOREVER, from_stamp, to_stamp
 from helios_postgres.connections import Connection
 from helios_postgres.views import shown_by
 
-# Current at an instant is the newest version if it is as old as that, or else the first one that
-# ended later.
-_SEQ_AT = """
-  SELECT r.seq FROM resources AS r
-  WHERE r.collection = $1 AND r.id = w.id AND r.since_stamp <= $3
-  UNION ALL
-  (SELECT e.seq FROM endings AS e
-  WHERE e.collection = $1 AND e.id = w.id AND e.until_stamp > $3
-  ORDER BY e.version_id LIMIT 1)
-"""
-_AT = f"""
-FROM unnest($2::text[]) WITH ORDINALITY AS w (id, place)
-CROSS JOIN LATERAL ({_SEQ_AT} LIMIT 1) AS s
-JOIN versions AS v ON v.seq = s.seq
-WHERE v.since_stamp <= $3
-"""
-_VERSION = "SELECT v.id, v.version_id, v.since_stamp, v.deleted, v.line_hash, v.content "
-_GET = _VERSION + _AT
-_LIVE_IDS = "SELECT v.id " + _AT + " AND NOT v.deleted"
-_FETCH = "SELECT v.id, v.line_hash, v.content " + _AT + " AND NOT v.deleted ORDER BY w.place"
-_AMONG = (
-    "SELECT v.id, v.patients "
-    + _AT
-    + " AND NOT v.deleted AND v.since_stamp > $4 AND v.since_stamp < $5"
-    + " AND ($6 OR v.patients <> '')"
-)
-_ALL_SEQS = """
-  SELECT r.seq, r.version_id FROM resources AS r
-  WHERE r.collection = $1 AND r.id = $2 AND r.version_id < $3
-  UNION ALL
-  (SELECT e.seq, e.version_id FROM endings AS e
-  WHERE e.collection = $1 AND e.id = $2 AND e.version_id < $3
-  ORDER BY e.version_id DESC LIMIT $4)
-"""
-_HISTORY = f"""
-{_VERSION} FROM (SELECT * FROM ({_ALL_SEQS}) AS a ORDER BY version_id DESC LIMIT $4) AS s
-JOIN versions AS v ON v.seq = s.seq ORDER BY s.version_id DESC
-"""  # noqa: S608 - put together from constants
+_SQL = read_statements("helios_postgres", "lookups")
+
 HIGHEST_VERSION = (1 << 31) - 1
 
 Numbered: TypeAlias = tuple[int, str]
@@ -69,7 +34,7 @@ async def get(
 ) -> StoredVersion | None:
     """Give the version current at an instant, None for now."""
     stamp = FOREVER if at is None else to_stamp(at)
-    row = await connection.fetchrow(_GET, collection[0], [resource_id], stamp)
+    row = await connection.fetchrow(_SQL["get"], collection[0], [resource_id], stamp)
     return None if row is None else stored_version(collection[1], row)
 
 
@@ -83,7 +48,7 @@ async def history(
 ) -> list[StoredVersion]:
     """Give at most `count` versions below `before`, newest first."""
     below = HIGHEST_VERSION if before is None else min(before, HIGHEST_VERSION)
-    rows = await connection.fetch(_HISTORY, collection[0], resource_id, below, count)
+    rows = await connection.fetch(_SQL["history"], collection[0], resource_id, below, count)
     return [stored_version(collection[1], row) for row in rows]
 
 
@@ -92,7 +57,10 @@ async def live(
 ) -> set[str]:
     """Give those of `ids` that are live at an instant."""
     stamp = FOREVER if at is None else to_stamp(at)
-    return {found for (found,) in await connection.fetch(_LIVE_IDS, collection, list(ids), stamp)}
+    return {
+        found
+        for (found,) in await connection.fetch(_SQL["live_ids"], collection, list(ids), stamp)
+    }
 
 
 async def fetch(
@@ -101,7 +69,7 @@ async def fetch(
     """Give those of `ids` that are live at an instant, in the order asked for."""
     lines, digests, damaged = list[bytes](), list[int](), list[Damaged]()
     for found, stored_hash, line in await connection.fetch(
-        _FETCH, collection[0], list(ids), to_stamp(at)
+        _SQL["fetch"], collection[0], list(ids), to_stamp(at)
     ):
         if line is None or line_hash(line) != stored_hash:
             damaged.append(damage_of(collection[1], found, line))
@@ -117,7 +85,7 @@ async def among(
     """Give those of `ids` that a view shows."""
     shown = shown_by(view)
     bounds = (shown.at, shown.since, shown.until, shown.everybody)
-    rows: Sequence[Record] = await connection.fetch(_AMONG, collection, list(ids), *bounds)
+    rows: Sequence[Record] = await connection.fetch(_SQL["among"], collection, list(ids), *bounds)
     if view.cohort is None:
         return {found for found, _ in rows}
     strangers = view.cohort.patients.isdisjoint

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from helios_core import BackendError, BackendUnavailable, Batch, SeqRange
+from helios_core import BackendError, BackendUnavailable, Batch, SeqRange, read_statements
 from helios_core.fhir import Prefilter
 from helios_postgres.candidates import candidates, seqs_in
 from helios_postgres.connections import Connection
@@ -14,13 +14,10 @@ from helios_postgres.ordering import EXTENTS_AT_ONCE
 from helios_postgres.reading import Reading, Slice
 from helios_postgres.replicas import Reads
 
+_SQL = read_statements("helios_postgres", "narrowing")
+
 ENOUGH = 1000
 """Candidates that are worth a query of their own."""
-
-_EXTENTS = """
-SELECT extent FROM extents WHERE extent BETWEEN $1 AND $2
-AND first_stamp <= $3 AND last_stamp > $4 AND first_stamp < $5 ORDER BY extent
-"""
 
 
 class Narrowed:
@@ -76,7 +73,7 @@ class Narrowed:
 
 
 async def _extents(connection: Connection, bounds: tuple[int, ...]) -> list[int]:
-    return [extent for (extent,) in await connection.fetch(_EXTENTS, *bounds)]
+    return [extent for (extent,) in await connection.fetch(_SQL["extents"], *bounds)]
 
 
 async def _undamaged(several: AsyncIterator[list[int]]) -> list[int] | None:

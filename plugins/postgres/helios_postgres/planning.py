@@ -14,13 +14,16 @@ from helios_core import (
     ViewSize,
     collection_range,
     cut_shards,
+    read_statements,
     shard_count,
     total_size,
 )
 from helios_core.fhir import to_stamp
 from helios_postgres.connections import Connection
 from helios_postgres.runs import Holding, holdings
-from helios_postgres.views import SHOWN, shown_by
+from helios_postgres.views import shown_by
+
+_SQL = read_statements("helios_postgres", "planning")
 
 SAMPLE = 64
 """Patients of a cohort whose resources are looked at to size a shard."""
@@ -28,42 +31,12 @@ SAMPLE = 64
 LOOKED_UP = 2048
 """Patients, or versions, that are looked at before something is taken to be there."""
 
-# How much there is of a type is nothing PostgreSQL can know beforehand. With a hundred of them it
-# expects the worst, and would compile a query that is done in a millisecond.
-_AS_IT_COMES = "SET LOCAL jit = off"
-_FIRST_EXTENTS = """
-SELECT extent, appended FROM extents
-WHERE extent BETWEEN $1 AND $2 AND first_stamp <= $3 AND last_stamp > $4 AND first_stamp < $5
-ORDER BY extent LIMIT $6
-"""
-_OR_DELETED = " AND (NOT v.deleted OR $7)"
-_ANY_SHOWN = f"""
-SELECT EXISTS (
-  SELECT FROM (
-    SELECT * FROM versions WHERE seq >= $1 AND seq < $2 ORDER BY seq LIMIT $8
-  ) AS v WHERE true {SHOWN} {_OR_DELETED}
-)
-"""  # noqa: S608 - put together from constants
-_OF_PATIENTS = """
-SELECT c.seq FROM compartments AS c
-WHERE c.collection = $8 AND c.patient = ANY ($9::text[]) AND c.seq >= $1 AND c.seq < $2
-"""
-_SHOWN_OF_COHORT = f"""
-SELECT count(*), count(*) FILTER (WHERE NOT v.deleted), coalesce(sum(v.size), 0)
-FROM versions AS v WHERE v.seq IN ({_OF_PATIENTS}) {SHOWN} {_OR_DELETED}
-"""  # noqa: S608 - put together from constants
-_ANY_OF_COHORT = """
-SELECT EXISTS (SELECT FROM compartments AS c
-WHERE c.collection = $1 AND c.patient = ANY ($2::text[]) AND c.seq >= $3 AND c.seq < $4)
-"""
-_SOME_PATIENTS = "SELECT patient FROM compartments WHERE collection = $1 LIMIT $2"
-
 
 async def plan(
     connection: Connection, view: ExportView, shard_bytes: int, *, collections: Mapping[str, int]
 ) -> list[Shard]:
     """Give the shards of a view, numbered in the order of its types (P2)."""
-    await connection.execute(_AS_IT_COMES)
+    await connection.execute(_SQL["as_it_comes"])
     planning = _Planning(connection, view, shard_bytes)
     # A cohort has to be sized before it is known into how many pieces it is cut.
     pieces = None if view.cohort is None else 1
@@ -130,7 +103,7 @@ class _Planning:
         if not sample:
             return None
         found = await self._connection.fetchrow(
-            _SHOWN_OF_COHORT, *self._parameters(seqs), collection, sample
+            _SQL["shown_of_cohort"], *self._parameters(seqs), collection, sample
         )
         shown, resources, total_bytes = found or (0, 0, 0)
         certain = len(sample) == len(patients)
@@ -145,20 +118,20 @@ class _Planning:
             bounds = (seqs.first, seqs.end)
             return bool(
                 await self._connection.fetchval(
-                    _ANY_OF_COHORT, collection, list(patients), *bounds
+                    _SQL["any_of_cohort"], collection, list(patients), *bounds
                 )
             )
-        rows = await self._connection.fetch(_SOME_PATIENTS, collection, LOOKED_UP)
+        rows = await self._connection.fetch(_SQL["some_patients"], collection, LOOKED_UP)
         return len(rows) == LOOKED_UP or not patients.isdisjoint(row[0] for row in rows)
 
     async def _shows_any(self, seqs: SeqRange) -> bool:
         """Look at the first versions; where there are more, take it that one of them is shown."""
         shown, left = self._shown, LOOKED_UP
         bounds = (shown.at, shown.since, shown.until)
-        extents = await self._connection.fetch(_FIRST_EXTENTS, *seqs.extents, *bounds, left)
+        extents = await self._connection.fetch(_SQL["first_extents"], *seqs.extents, *bounds, left)
         for extent, appended in extents:
             within = seqs.within_extent(extent)
-            if await self._connection.fetchval(_ANY_SHOWN, *self._parameters(within), left):
+            if await self._connection.fetchval(_SQL["any_shown"], *self._parameters(within), left):
                 return True
             left -= appended
             if left <= 0:

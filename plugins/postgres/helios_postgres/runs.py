@@ -5,60 +5,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from helios_core import COLLECTION_BITS, EXTENT_BITS, SeqRun
+from helios_core import SeqRun, read_statements
 from helios_postgres.connections import Connection
 from helios_postgres.views import Shown
 
-_NUMBER_BITS = COLLECTION_BITS - EXTENT_BITS
-
-
-def _joined(*, begun: str, begun_bytes: str, ended: str, ended_bytes: str) -> str:
-    # A mark is where a shard ends. Extents with as many marks before as through them have none in
-    # them, and those between two marks become one run; an extent with a mark stays alone, so that
-    # it can be cut there. Sums of float8 are exact up to 2^53, and need no numeric. Tallies are
-    # sorted before they are grouped, since a hash of unknown many was written to disk in pieces.
-    return f"""
-SELECT s.collection, r.*
-FROM unnest($1::bigint[], $2::float8[]) AS s (collection, pieces) CROSS JOIN LATERAL (
-  WITH tallied AS (
-    SELECT extent, sum({ended}) AS resources, sum({ended_bytes}::float8) AS bytes
-    FROM (
-      SELECT extent, {ended}, {ended_bytes} FROM tallies
-      WHERE extent >= s.collection << {_NUMBER_BITS}
-        AND extent < (s.collection + 1) << {_NUMBER_BITS} ORDER BY extent
-    ) AS t GROUP BY extent
-  ), live AS (
-    SELECT e.extent, e.appended, e.last_stamp, e.{begun} - coalesce(t.resources, 0) AS resources,
-      e.{begun_bytes}::float8 - coalesce(t.bytes, 0) AS bytes
-    FROM extents AS e LEFT JOIN tallied AS t USING (extent)
-    WHERE e.extent >= s.collection << {_NUMBER_BITS}
-      AND e.extent < (s.collection + 1) << {_NUMBER_BITS}
-      AND e.first_stamp <= $4 AND e.last_stamp > $5 AND e.first_stamp < $6
-  ), summed AS (
-    SELECT *, sum(bytes) OVER () AS total,
-      sum(bytes) OVER (ORDER BY extent ROWS UNBOUNDED PRECEDING) AS through FROM live
-  ), placed AS (
-    SELECT *, coalesce(s.pieces, ceil(total / $3)) / nullif(total, 0) AS marks_per_byte
-    FROM summed
-  )
-  SELECT min(extent) << {EXTENT_BITS}, max((extent << {EXTENT_BITS}) + appended),
-    sum(resources)::float8, sum(bytes), max(last_stamp)
-  FROM placed
-  GROUP BY floor((through - bytes) * marks_per_byte) + floor(through * marks_per_byte)
-) AS r (first, behind, resources, bytes, last_stamp)
-ORDER BY r.first
-"""  # noqa: S608 - put together from constants
-
-
-_OF_EVERYBODY = _joined(
-    begun="begun", begun_bytes="appended_bytes", ended="ended", ended_bytes="ended_bytes"
-)
-_OF_PATIENTS = _joined(
-    begun="compartment_begun",
-    begun_bytes="compartment_bytes",
-    ended="compartment_ended",
-    ended_bytes="compartment_bytes",
-)
+_SQL = read_statements("helios_postgres", "runs")
 
 
 class Holding(msgspec.Struct):
@@ -86,7 +37,7 @@ async def holdings(
     than two runs for each, and one: extents between two cuts, and one that may be cut.
     """
     found = defaultdict[int, Holding](Holding)
-    query = _OF_EVERYBODY if everybody else _OF_PATIENTS
+    query = _SQL["of_everybody"] if everybody else _SQL["of_patients"]
     bounds = (shown.at, shown.since, shown.until)
     rows = await connection.fetch(
         query, list(pieces), list(pieces.values()), float(shard_bytes), *bounds

@@ -13,20 +13,15 @@ from helios_core import (
     collection_range,
     make_page_token,
     parse_page_token,
+    read_statements,
 )
 from helios_core.fhir import Filter
 from helios_postgres.connections import Connection
 from helios_postgres.lookups import stored_version
 from helios_postgres.ordering import Candidate, Search
 
-_CONTENTS = """
-SELECT seq, id, version_id, since_stamp, deleted, line_hash, content FROM versions
-WHERE seq = ANY($1::bigint[])
-"""
-_COUNT = """
-SELECT (SELECT coalesce(sum(begun), 0) FROM extents WHERE extent BETWEEN $1 AND $2)
-  - (SELECT coalesce(sum(ended), 0) FROM tallies WHERE extent BETWEEN $1 AND $2)
-"""
+_SQL = read_statements("helios_postgres", "searching")
+
 
 CONTENTS_AT_ONCE = 100
 """How many contents are asked for together."""
@@ -84,7 +79,7 @@ class _Matching:
         """Count all that match."""
         if self._filter.passes_everything:
             extents = collection_range(self._search.number).extents
-            return int(await self._search.connection.fetchval(_COUNT, *extents))
+            return int(await self._search.connection.fetchval(_SQL["count"], *extents))
         total = 0
         async with aclosing(self._search.unordered()) as unordered:
             async for heads in unordered:
@@ -97,7 +92,9 @@ class _Matching:
     ) -> AsyncIterator[list[StoredVersion]]:
         """Give those heads that match, with their contents and in the same order."""
         for some in _cut(heads, at_once):
-            rows = await self._search.connection.fetch(_CONTENTS, [head.seq for head in some])
+            rows = await self._search.connection.fetch(
+                _SQL["contents"], [head.seq for head in some]
+            )
             stored = {seq: stored_version(self._filter.resource_type, row) for seq, *row in rows}
             yield [each for head in some if self._matches(each := stored[head.seq])]
 

@@ -5,7 +5,15 @@ from collections.abc import Iterable, Sequence
 
 from asyncpg.exceptions import UniqueViolationError
 
-from helios_core import AppliedChange, Delete, Put, line_hash, to_signed, to_unsigned
+from helios_core import (
+    AppliedChange,
+    Delete,
+    Put,
+    line_hash,
+    read_statements,
+    to_signed,
+    to_unsigned,
+)
 from helios_core.fhir import FHIRVersion, IndexTerms, from_stamp, terms_of
 from helios_postgres import extents
 from helios_postgres.clock import Clock
@@ -15,30 +23,11 @@ from helios_postgres.databases import Database
 from helios_postgres.drafts import Draft, Drafting, Head, Key, changes_by_key
 from helios_postgres.indexing import Postings
 
+_SQL = read_statements("helios_postgres", "writing")
+
 RACES = 10
 """How often a write is begun anew because others created the same resources at the same time."""
 
-# Waiting is bounded, working is not: a load may send more than a request's time allows for.
-_PATIENCE = """
-SELECT set_config('lock_timeout', current_setting('statement_timeout'), true),
-  set_config('statement_timeout', '0', true)
-"""
-_LOCK_HEADS = """
-SELECT r.collection, r.id, r.seq, r.since_stamp, r.content_hash, r.version_id, r.size, r.deleted,
-  r.in_compartment
-FROM unnest($1::integer[], $2::text[]) AS w (collection, id)
-JOIN resources AS r ON r.collection = w.collection AND r.id = w.id
-ORDER BY r.collection, r.id FOR NO KEY UPDATE OF r
-"""
-_PATIENTS = "SELECT seq, patients FROM versions WHERE seq = ANY($1::bigint[])"
-_MOVE_HEADS = """
-UPDATE resources AS r SET seq = w.seq, since_stamp = $8, content_hash = w.content_hash,
-  version_id = w.version_id, size = w.size, deleted = w.deleted, in_compartment = w.in_compartment
-FROM unnest($1::integer[], $2::text[], $3::bigint[], $4::bigint[], $5::integer[], $6::integer[],
-  $7::boolean[], $9::boolean[])
-  AS w (collection, id, seq, content_hash, version_id, size, deleted, in_compartment)
-WHERE r.collection = w.collection AND r.id = w.id
-"""
 _HEAD_COLUMNS = (
     *(
         "collection",
@@ -103,7 +92,7 @@ class Writer:
         fhir_version: FHIRVersion,
         changes: Sequence[tuple[Put | Delete, Key]],
     ) -> list[AppliedChange]:
-        await connection.fetchrow(_PATIENCE)
+        await connection.fetchrow(_SQL["patience"])
         drafting = Drafting(await _lock(connection, {key for _, key in changes}))
         outcomes = [drafting.apply(change, key) for change, key in changes]
         if not drafting.drafts:
@@ -195,7 +184,7 @@ class _Journal:
         created = [(*_head(draft), self.stamp) for draft in newest if draft.key not in stored]
         if moved:
             *columns, in_compartment = zip(*moved, strict=True)
-            await connection.execute(_MOVE_HEADS, *columns, self.stamp, in_compartment)
+            await connection.execute(_SQL["move_heads"], *columns, self.stamp, in_compartment)
         if created:
             await connection.copy_records_to_table(
                 "resources", records=created, columns=_HEAD_COLUMNS
@@ -204,7 +193,7 @@ class _Journal:
 
 async def _lock(connection: Connection, keys: set[Key]) -> dict[Key, Head]:
     collections, ids = zip(*keys, strict=True)
-    rows = await connection.fetch(_LOCK_HEADS, collections, ids)
+    rows = await connection.fetch(_SQL["lock_heads"], collections, ids)
     return {
         (collection, resource_id): Head(seq, since_stamp, to_unsigned(content_hash), *rest)
         for collection, resource_id, seq, since_stamp, content_hash, *rest in rows
@@ -218,7 +207,7 @@ async def _look_up_patients(connection: Connection, drafts: Iterable[Draft]) -> 
         if draft.patients is None and draft.before is not None:
             unknown[draft.before.seq].append(draft)
     if unknown:
-        for seq, patients in await connection.fetch(_PATIENTS, list(unknown)):
+        for seq, patients in await connection.fetch(_SQL["patients"], list(unknown)):
             for draft in unknown[seq]:
                 draft.patients = patients
 

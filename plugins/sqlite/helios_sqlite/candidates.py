@@ -15,6 +15,7 @@ from helios_core import (
     collection_range,
     extent_of,
     intersection_of,
+    read_statements,
     union_of,
 )
 from helios_core.fhir import (
@@ -30,30 +31,8 @@ from helios_core.fhir import (
 from helios_sqlite.indexing import UNKNOWN, unpacked
 from helios_sqlite.views import first_after
 
-_EXTENTS = """
-SELECT extent FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent LIMIT ?
-"""
-_EXTENTS_DESCENDING = """
-SELECT extent FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent DESC LIMIT ?
-"""
-_PICKED = "SELECT seq FROM picked WHERE seq >= ? AND seq < ? ORDER BY seq LIMIT ?"
-_POSTINGS = """
-SELECT p.extent, p.place, p.more FROM json_each(:extents) AS e
-CROSS JOIN postings AS p ON p.extent = e.value
-AND p.term IN (SELECT value FROM json_each(:terms))
-"""
-# One row for an extent: a row for each place takes three times as long to come over.
-_SPANS = """
-SELECT e.value, (
-  SELECT json_group_array(place) FROM spans AS s WHERE s.extent = e.value AND s.kind = :kind
-  AND s.low BETWEEN :low_from AND :low_to AND s.high BETWEEN :high_from AND :high_to
-)
-FROM json_each(:extents) AS e
-"""
-_OF_IDS = """
-SELECT seq FROM versions
-WHERE collection = ? AND id IN (SELECT value FROM json_each(?)) AND seq >= ? AND seq < ?
-"""
+_SQL = read_statements("helios_sqlite", "candidates")
+
 
 EXTENTS_AT_ONCE = 32
 """How many extents make a window, so that it is asked seldom; the first ones are smaller."""
@@ -110,13 +89,13 @@ class Candidates:
     def _extents(self, within: SeqRange, count: int, *, descending: bool) -> list[int]:
         if within.first >= within.end:
             return []
-        query = _EXTENTS_DESCENDING if descending else _EXTENTS
+        query = _SQL["extents_descending"] if descending else _SQL["extents"]
         rows = self._connection.execute(query, (*within.extents, count))
         return [extent for (extent,) in rows.fetchall()]
 
     def _picked(self, within: SeqRange) -> list[int]:
         bounds = (within.first, within.end, PICKED_AT_ONCE)
-        return [seq for (seq,) in self._connection.execute(_PICKED, bounds).fetchall()]
+        return [seq for (seq,) in self._connection.execute(_SQL["picked"], bounds).fetchall()]
 
     def _found(self, extents: Sequence[int], within: SeqRange, *, descending: bool) -> list[int]:
         places = self._places(self._prefilter, extents)
@@ -156,7 +135,7 @@ class Candidates:
     def _of_terms(self, terms: Collection[int], extents: Sequence[int]) -> Positions:
         parameters = {"extents": json.dumps(extents), "terms": json.dumps(list(terms))}
         found = defaultdict[int, set[int]](set)
-        for extent, place, more in self._connection.execute(_POSTINGS, parameters):
+        for extent, place, more in self._connection.execute(_SQL["postings"], parameters):
             found[extent].add(place)
             if more is not None:
                 found[extent].update(unpacked(more))
@@ -167,7 +146,7 @@ class Candidates:
             "extents": json.dumps(extents),
             "kind": span.group,
         } | dict(zip(_BOUNDS, span.bounds, strict=True))
-        rows = self._connection.execute(_SPANS, parameters)
+        rows = self._connection.execute(_SQL["spans"], parameters)
         listed = ((extent, _PLACES.decode(places)) for extent, places in rows)
         return {extent: places for extent, places in listed if places}
 
@@ -175,7 +154,7 @@ class Candidates:
         first, last = min(extents), max(extents)
         bounds = (first << EXTENT_BITS, (last + 1) << EXTENT_BITS)
         rows = self._connection.execute(
-            _OF_IDS, (self._collection, json.dumps(list(ids)), *bounds)
+            _SQL["of_ids"], (self._collection, json.dumps(list(ids)), *bounds)
         )
         found = defaultdict[int, set[int]](set)
         for (seq,) in rows:

@@ -5,8 +5,11 @@ import sqlite3
 import msgspec
 from msgspec.structs import astuple
 
-from helios_core import TypeKey
+from helios_core import TypeKey, read_statements
 from helios_core.fhir import FHIRVersion
+
+_SQL = read_statements("helios_sqlite", "collections")
+
 
 NOWHERE = 0
 """The number no collection has: nothing is found there."""
@@ -26,8 +29,7 @@ def all_collections(
 ) -> dict[str, Collection]:
     """Give the collections of a tenant and FHIR version by resource type."""
     rows = connection.execute(
-        "SELECT collection, resource_type, last_stamp FROM collections"
-        " WHERE tenant = ? AND fhir_version = ?",
+        _SQL["of_tenant"],
         (tenant, fhir_version),
     )
     return {
@@ -41,8 +43,7 @@ def all_collections(
 def find_collection(connection: sqlite3.Connection, key: TypeKey) -> int | None:
     """Return a collection's number, or None if nothing of that type was ever stored."""
     row: tuple[int] | None = connection.execute(
-        "SELECT collection FROM collections"
-        " WHERE tenant = ? AND fhir_version = ? AND resource_type = ?",
+        _SQL["find"],
         astuple(key),
     ).fetchone()
     return None if row is None else row[0]
@@ -58,8 +59,7 @@ def intern_collection(connection: sqlite3.Connection, key: TypeKey) -> int:
     if collection is not None:
         return collection
     row: tuple[int] = connection.execute(
-        "INSERT INTO collections (tenant, fhir_version, resource_type, last_stamp)"
-        " VALUES (?, ?, ?, 0) RETURNING collection",
+        _SQL["add"],
         astuple(key),
     ).fetchone()
     return row[0]

@@ -17,6 +17,7 @@ from helios_core import (
     collection_range,
     damage_of,
     line_hash,
+    read_statements,
     to_unsigned,
     verified_version,
 )
@@ -24,36 +25,9 @@ from helios_core.fhir import FOREVER, from_stamp, to_stamp
 from helios_sqlite.collections import NOWHERE, find_collection
 from helios_sqlite.views import shown_by
 
-COLUMNS = "SELECT seq, id, version_id, since_stamp, deleted, line_hash, content FROM versions "
-"""What `stored_version` makes a version of."""
+_SQL = read_statements("helios_sqlite", "lookups")
 
-_AT = (
-    COLUMNS
-    + "WHERE collection = ? AND id = ? AND since_stamp <= ? ORDER BY version_id DESC LIMIT 1"
-)
-_VERSION = COLUMNS + "WHERE collection = ? AND id = ? AND version_id = ?"
-_HISTORY = (
-    COLUMNS + "WHERE collection = ? AND id = ? AND version_id < ? ORDER BY version_id DESC LIMIT ?"
-)
-_LIVE_AT = """
-SELECT wanted.value FROM json_each(:ids) AS wanted
-WHERE (
-  SELECT NOT deleted FROM versions WHERE collection = :collection AND id = wanted.value
-  AND since_stamp <= :at ORDER BY version_id DESC LIMIT 1
-)
-"""
-_AMONG = """
-SELECT v.id, v.patients FROM json_each(:ids) AS wanted
-CROSS JOIN versions AS v ON v.collection = :collection AND v.id = wanted.value
-WHERE v.since_stamp <= :at AND v.until_stamp > :at
-  AND v.since_stamp > :since AND v.since_stamp < :until
-  AND NOT v.deleted AND (:everybody OR v.patients <> '')
-"""
-_FETCH = """
-SELECT v.id, v.size, v.line_hash, v.content FROM json_each(:ids) AS wanted
-CROSS JOIN versions AS v ON v.collection = :collection AND v.id = wanted.value
-WHERE v.since_stamp <= :at AND v.until_stamp > :at AND NOT v.deleted
-"""
+
 Row = tuple[int, str, int, int, int, int, bytes | None]
 
 
@@ -63,7 +37,7 @@ def get(
     """Return the version current at an instant, None for now."""
     stamp = FOREVER if at is None else to_stamp(at)
     parameters = (_collection(connection, key.type), key.id, stamp)
-    return _one(key.resource_type, connection.execute(_AT, parameters).fetchone())
+    return _one(key.resource_type, connection.execute(_SQL["at"], parameters).fetchone())
 
 
 def get_version(
@@ -71,7 +45,7 @@ def get_version(
 ) -> StoredVersion | None:
     """Return one version."""
     parameters = (_collection(connection, key.type), key.id, version_id)
-    return _one(key.resource_type, connection.execute(_VERSION, parameters).fetchone())
+    return _one(key.resource_type, connection.execute(_SQL["version"], parameters).fetchone())
 
 
 def history(
@@ -79,7 +53,9 @@ def history(
 ) -> list[StoredVersion]:
     """Return versions below `before`, newest first."""
     below = FOREVER if before is None else before
-    rows = connection.execute(_HISTORY, (_collection(connection, key.type), key.id, below, count))
+    rows = connection.execute(
+        _SQL["history"], (_collection(connection, key.type), key.id, below, count)
+    )
     return [stored_version(key.resource_type, row) for row in rows]
 
 
@@ -92,7 +68,7 @@ def missing(
         "collection": _collection(connection, key),
         "at": FOREVER if at is None else to_stamp(at),
     }
-    return set(ids) - {found for (found,) in connection.execute(_LIVE_AT, parameters)}
+    return set(ids) - {found for (found,) in connection.execute(_SQL["live_at"], parameters)}
 
 
 def among(
@@ -103,7 +79,7 @@ def among(
     if collection is None:
         return set()
     shown = msgspec.structs.asdict(shown_by(view, collection, collection_range(collection)))
-    rows = connection.execute(_AMONG, shown | {"ids": json.dumps(list(ids))})
+    rows = connection.execute(_SQL["among"], shown | {"ids": json.dumps(list(ids))})
     if view.cohort is None:
         return {resource_id for resource_id, _ in rows}
     strangers = view.cohort.patients.isdisjoint
@@ -119,7 +95,7 @@ def fetch(
     damaged = list[Damaged]()
     number = find_collection(connection, key) or NOWHERE
     parameters = {"ids": json.dumps(list(ids)), "collection": number, "at": to_stamp(at)}
-    for resource_id, size, stored_hash, line in connection.execute(_FETCH, parameters):
+    for resource_id, size, stored_hash, line in connection.execute(_SQL["fetch"], parameters):
         if line is None or len(line) != size or line_hash(line) != stored_hash:
             damaged.append(damage_of(key.resource_type, resource_id, line))
         else:

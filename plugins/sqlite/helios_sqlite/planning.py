@@ -17,12 +17,15 @@ from helios_core import (
     ViewSize,
     collection_range,
     cut_shards,
+    read_statements,
     total_size,
 )
 from helios_core.fhir import to_stamp
 from helios_sqlite.collections import Collection, all_collections
 from helios_sqlite.errors import is_damage
 from helios_sqlite.views import seqs_of, shown_by
+
+_SQL = read_statements("helios_sqlite", "planning")
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -32,39 +35,6 @@ SAMPLE = 64
 
 LOOKED_UP = 2048
 """Patients, or versions, that are looked at before something is taken to be there."""
-
-_EXTENTS = """
-SELECT extent, appended, live, live_bytes, compartment_live, compartment_bytes
-FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent
-"""
-_ANY_SHOWN = """
-SELECT EXISTS (
-  SELECT 1 FROM (
-    SELECT since_stamp, until_stamp, deleted, patients FROM versions
-    WHERE seq >= :first AND seq < :end ORDER BY seq LIMIT :looked_up
-  )
-  WHERE since_stamp <= :at AND until_stamp > :at AND (:everybody OR patients <> '')
-    AND (NOT deleted OR :deletions)
-)
-"""
-_MORE_THAN = "SELECT 1 FROM versions WHERE seq >= :first AND seq < :end LIMIT 1 OFFSET :looked_up"
-_SHOWN_OF_COHORT = """
-SELECT count(*), total(NOT deleted), total(size) FROM versions
-WHERE seq IN (
-  SELECT c.seq FROM json_each(:patients) AS p
-  CROSS JOIN compartments AS c ON c.collection = :collection AND c.patient = p.value
-  WHERE c.seq >= :first AND c.seq < :end
-)
-AND since_stamp <= :at AND until_stamp > :at AND (NOT deleted OR :deletions)
-"""
-_ANY_OF_COHORT = """
-SELECT EXISTS (
-  SELECT 1 FROM json_each(:patients) AS p
-  CROSS JOIN compartments AS c ON c.collection = :collection AND c.patient = p.value
-  WHERE c.seq >= :first AND c.seq < :end
-)
-"""
-_SOME_PATIENTS = "SELECT patient FROM compartments WHERE collection = ? LIMIT ?"
 
 
 def plan(connection: sqlite3.Connection, view: ExportView, shard_bytes: int) -> list[Shard]:
@@ -108,7 +78,7 @@ class _Planning:
     def _runs(self) -> Iterator[SeqRun]:
         seqs = self._seqs
         whole = self._view.cohort is None and self._view.request.level is Level.SYSTEM
-        for row in self._connection.execute(_EXTENTS, seqs.extents):
+        for row in self._connection.execute(_SQL["extents"], seqs.extents):
             extent, appended, live, live_bytes, compartment_live, compartment_bytes = row
             first = max(seqs.first, extent << EXTENT_BITS)
             end = min(seqs.end, (extent << EXTENT_BITS) + appended)
@@ -139,7 +109,9 @@ class _Planning:
         sample = list(islice(patients, SAMPLE))
         if not sample:
             return None
-        shown, resources, total_bytes = self._ask(_SHOWN_OF_COHORT, patients=json.dumps(sample))
+        shown, resources, total_bytes = self._ask(
+            _SQL["shown_of_cohort"], patients=json.dumps(sample)
+        )
         certain = len(sample) == len(patients)
         if not shown and (certain or not self._has_any_of(patients)):
             return None
@@ -149,16 +121,18 @@ class _Planning:
     def _has_any_of(self, patients: frozenset[str]) -> bool:
         """Look from the smaller side; where both are large, take it that they meet."""
         if len(patients) <= LOOKED_UP:
-            return bool(self._ask(_ANY_OF_COHORT, patients=json.dumps(list(patients)))[0])
+            return bool(self._ask(_SQL["any_of_cohort"], patients=json.dumps(list(patients)))[0])
         query = (self._collection.number, LOOKED_UP)
-        present = [patient for (patient,) in self._connection.execute(_SOME_PATIENTS, query)]
+        present = [
+            patient for (patient,) in self._connection.execute(_SQL["some_patients"], query)
+        ]
         return len(present) == LOOKED_UP or not patients.isdisjoint(present)
 
     def _shows_any(self) -> bool:
         """Look at the first versions; where there are more, take it that one of them is shown."""
         return bool(
-            self._ask(_ANY_SHOWN, looked_up=LOOKED_UP)[0]
-            or self._ask(_MORE_THAN, looked_up=LOOKED_UP)
+            self._ask(_SQL["any_shown"], looked_up=LOOKED_UP)[0]
+            or self._ask(_SQL["more_than"], looked_up=LOOKED_UP)
         )
 
     def _ask(self, query: str, **parameters: object) -> tuple[float, ...]:

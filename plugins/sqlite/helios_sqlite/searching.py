@@ -22,31 +22,23 @@ from helios_core import (
     collection_range,
     make_page_token,
     parse_page_token,
+    read_statements,
 )
-from helios_core.fhir import FOREVER
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.collections import NOWHERE, find_collection
-from helios_sqlite.lookups import COLUMNS, Row, stored_version
+from helios_sqlite.lookups import Row, stored_version
 from helios_sqlite.views import first_after
 
-_LIVE = f"until_stamp = {FOREVER} AND NOT deleted "
-_HEADS = "SELECT since_stamp, id, seq FROM versions "
+_SQL = read_statements("helios_sqlite", "searching")
+
 _BY_ID = {
-    SortOrder.ID: _HEADS + f"WHERE collection = ? AND id > ? AND {_LIVE} ORDER BY id",
-    SortOrder.ID_DESCENDING: _HEADS
-    + f"WHERE collection = ? AND id < ? AND {_LIVE} ORDER BY id DESC",
+    SortOrder.ID: _SQL["by_id"],
+    SortOrder.ID_DESCENDING: _SQL["by_id_descending"],
 }
 _BY_SEQ = {
-    SortOrder.LAST_UPDATED: _HEADS + f"WHERE seq >= ? AND seq < ? AND {_LIVE} ORDER BY seq",
-    SortOrder.LAST_UPDATED_DESCENDING: _HEADS
-    + f"WHERE seq >= ? AND seq < ? AND {_LIVE} ORDER BY seq DESC",
+    SortOrder.LAST_UPDATED: _SQL["by_seq"],
+    SortOrder.LAST_UPDATED_DESCENDING: _SQL["by_seq_descending"],
 }
-_OF_SEQS = "WHERE seq IN (SELECT value FROM json_each(?)) AND "
-_AMONG = _HEADS + _OF_SEQS + _LIVE
-_CONTENT = COLUMNS + "WHERE seq = ?"
-_CONTENTS = COLUMNS + "WHERE seq >= ? AND seq < ? AND " + _LIVE
-_CONTENTS_AMONG = COLUMNS + _OF_SEQS + _LIVE
-_COUNT = "SELECT total(live) FROM extents WHERE extent BETWEEN ? AND ?"
 
 SORTED_AT_ONCE = 5000
 """Up to how many candidates are sorted by id; where there are more, all ids are gone through."""
@@ -113,14 +105,14 @@ class _Search:
     def matches(self, heads: Iterable[_Head]) -> Iterator[StoredVersion]:
         """Give those that match, with their contents."""
         for head in heads:
-            [row] = self._connection.execute(_CONTENT, (head.seq,))
+            [row] = self._connection.execute(_SQL["content"], (head.seq,))
             if (stored := self._match(row)) is not None:
                 yield stored
 
     def total(self) -> int:
         """Count all that match."""
         if self._filter.passes_everything:
-            return int(self._connection.execute(_COUNT, self._range.extents).fetchone()[0])
+            return int(self._connection.execute(_SQL["count"], self._range.extents).fetchone()[0])
         return sum(1 for row in self._rows() if self._match(row) is not None)
 
     def _match(self, row: Row) -> StoredVersion | None:
@@ -131,10 +123,12 @@ class _Search:
     def _rows(self) -> Iterator[Row]:
         """Give everything that may match, in no order that anybody asked for."""
         if self._candidates is None:
-            yield from self._connection.execute(_CONTENTS, (self._range.first, self._range.end))
+            yield from self._connection.execute(
+                _SQL["contents"], (self._range.first, self._range.end)
+            )
             return
         for window in self._candidates.seqs(self._range):
-            yield from self._connection.execute(_CONTENTS_AMONG, (json.dumps(window),))
+            yield from self._connection.execute(_SQL["contents_among"], (json.dumps(window),))
 
     def _by_id(self, after: PagePosition | None) -> Generator[_Head]:
         few = self._few_candidates()
@@ -185,7 +179,7 @@ class _Search:
             yield from map(_Head._make, rows)
 
     def _among(self, seqs: Sequence[int], *, descending: bool) -> list[_Head]:
-        rows = self._connection.execute(_AMONG, (json.dumps(seqs),))
+        rows = self._connection.execute(_SQL["among"], (json.dumps(seqs),))
         return sorted(map(_Head._make, rows), key=lambda head: head.seq, reverse=descending)
 
 

@@ -5,14 +5,11 @@ import sqlite3
 
 import msgspec
 
-from helios_core import EXTENT_BITS, ExportView, Level, SeqRange, collection_range
+from helios_core import EXTENT_BITS, ExportView, Level, SeqRange, collection_range, read_statements
 from helios_core.fhir import FOREVER, to_stamp
 from helios_sqlite.collections import Collection
 
-_LAST_EXTENT_FROM = """
-SELECT extent, appended FROM extents
-WHERE extent BETWEEN ? AND ? AND first_stamp <= ? ORDER BY extent DESC LIMIT 1
-"""
+_SQL = read_statements("helios_sqlite", "views")
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,15 +56,14 @@ def seqs_of(connection: sqlite3.Connection, view: ExportView, collection: Collec
 
 def first_after(connection: sqlite3.Connection, whole: SeqRange, stamp: int) -> int:
     """Give the seq that a collection's first version after an instant has, or would have."""
-    row = connection.execute(_LAST_EXTENT_FROM, (*whole.extents, stamp)).fetchone()
+    row = connection.execute(_SQL["last_extent_from"], (*whole.extents, stamp)).fetchone()
     if row is None:
         return whole.first
     extent, appended = row
     base: int = extent << EXTENT_BITS
 
     def stamp_at(place: int) -> int:
-        query = "SELECT since_stamp FROM versions WHERE seq = ?"
-        found: int = connection.execute(query, (base + place,)).fetchone()[0]
+        found: int = connection.execute(_SQL["stamp_at"], (base + place,)).fetchone()[0]
         return found
 
     return base + bisect.bisect_right(range(appended), stamp, key=stamp_at)

@@ -15,6 +15,7 @@ from helios_core import (
     decide,
     extent_of,
     line_hash,
+    read_statements,
     to_signed,
     to_unsigned,
 )
@@ -24,18 +25,7 @@ from helios_sqlite.collections import NOWHERE, find_collection, intern_collectio
 from helios_sqlite.extents import Counts, Filler, add_counts
 from helios_sqlite.indexing import Postings
 
-_CURRENT = """
-SELECT v.id, v.seq, v.version_id, v.since_stamp, v.deleted, v.content_hash, v.size, v.patients
-FROM json_each(:ids) AS wanted
-CROSS JOIN versions AS v ON v.seq = (
-  SELECT seq FROM versions WHERE collection = :collection AND id = wanted.value
-  ORDER BY version_id DESC LIMIT 1
-)
-"""
-_INSERT_VERSION = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT_COMPARTMENT = "INSERT INTO compartments VALUES (?, ?, ?)"
-_END_VERSION = "UPDATE versions SET until_stamp = ? WHERE seq = ?"
-_TOUCH_COLLECTION = "UPDATE collections SET last_stamp = ? WHERE collection = ?"
+_SQL = read_statements("helios_sqlite", "writing")
 
 
 class _Current(NamedTuple):
@@ -67,13 +57,13 @@ class _Journal:
     def store(self, connection: sqlite3.Connection, collections: Iterable[int]) -> None:
         if not self.versions:
             return
-        connection.executemany(_INSERT_VERSION, self.versions)
+        connection.executemany(_SQL["insert_version"], self.versions)
         self.compartments.sort()  # neighbours in the index follow each other
-        connection.executemany(_INSERT_COMPARTMENT, self.compartments)
+        connection.executemany(_SQL["insert_compartment"], self.compartments)
         self.postings.store(connection)
-        connection.executemany(_END_VERSION, zip(repeat(self.stamp), self.ended))
+        connection.executemany(_SQL["end_version"], zip(repeat(self.stamp), self.ended))
         add_counts(connection, self.stamp, self.counts)
-        connection.executemany(_TOUCH_COLLECTION, zip(repeat(self.stamp), collections))
+        connection.executemany(_SQL["touch_collection"], zip(repeat(self.stamp), collections))
         remember(connection, self.stamp)
 
 
@@ -90,7 +80,9 @@ class _CollectionWriter:
         self._collection = collection
         self._journal = journal
         self._filler = Filler(connection, collection)
-        rows = connection.execute(_CURRENT, {"collection": collection, "ids": json.dumps(ids)})
+        rows = connection.execute(
+            _SQL["current"], {"collection": collection, "ids": json.dumps(ids)}
+        )
         self._current = {
             resource_id: _Current(
                 seq, version_id, since_stamp, bool(deleted), to_unsigned(stored_hash), *rest
