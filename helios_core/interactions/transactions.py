@@ -1,11 +1,12 @@
 """
 Transactions: order, conditions, and links between entries (FHIR R4, http.html#trules).
 
-Changes are resolved in three steps: DELETE, POST, then PUT and PATCH. Conditions see the changes of
-the steps before theirs, and those of POST the creates without a condition as well; references that
-are searches see all changes. What would depend on the order of the entries is refused.
+Changes are resolved in three steps: DELETE, POST, then PUT and PATCH. Conditions see the changes
+of earlier steps, and those of POST also the creates without a condition; references that are
+searches see all changes. What would depend on the order of the entries is refused.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -13,7 +14,7 @@ from uuid import uuid4
 
 import msgspec
 
-from helios_core.errors import InvalidRequest, InvalidResource
+from helios_core.errors import InvalidRequest, InvalidResource, TooCostly
 from helios_core.fhir.bundles import ParsedEntry
 from helios_core.fhir.links import BundleLinks, normalized_link, rewrite_links
 from helios_core.fhir.references import conditional_references, replace_conditional
@@ -45,6 +46,9 @@ STEPS: Final = (
 
 UNKNOWN: Final = "Unknown/unknown"
 """What a link is replaced by while nobody knows what it refers to."""
+
+MAX_PATCHED_BYTES: Final = 64 * 1024 * 1024
+"""How large the resources that a transaction patches may be together, before and after."""
 
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +132,7 @@ class Resolution:
         """The entries that store resources without a condition."""
         self._criteria = dict[int, Pairs]()
         """The conditions, with real references in place of temporary ones."""
+        self._patched_bytes = 0
         self._parsed = dict[int, Resource]()
         self._bodies = dict[int, bytes]()
 
@@ -200,6 +205,7 @@ class Resolution:
                 )
             else:
                 resolved = await self._changes.resolve(self._caller, change, self._conditions)
+                self._count_patched(resolved)
             if isinstance(resolved, CompletedChange) and resolved.id:
                 resolved = self._same_as_pending(resolved)
             self._resolved[index] = resolved
@@ -209,6 +215,15 @@ class Resolution:
                 self._ids[index] = self._ids[resolved.index]
             elif resolved.id:
                 self._ids[index] = resolved.id
+
+    def _count_patched(self, change: ResolvedChange | CompletedChange) -> None:
+        """Raise if small patches would make this process hold very much."""
+        if isinstance(change, ResolvedChange) and change.request.patch is not None:
+            self._patched_bytes += len(change.request.body) + len(change.patched)
+            if self._patched_bytes > MAX_PATCHED_BYTES:
+                raise TooCostly(
+                    "the resources to patch are too large together; send fewer patches at a time."
+                )
 
     def _same_as_pending(self, match: CompletedChange) -> CompletedChange | Same:
         """Return a match, or the entry of this transaction that creates what is matched."""
@@ -244,6 +259,7 @@ class Resolution:
             if isinstance(change := self._resolved[index], ResolvedChange):
                 storing.setdefault((change.resource_type, change.id), index)
         for index in conditional:
+            await asyncio.sleep(0)  # compiling and comparing takes time, and waits for nothing
             resource_type = self._transaction.changes[index].resource_type
             with naming_entry(index):
                 filter_ = await self._conditions.compile(

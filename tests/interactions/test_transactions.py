@@ -7,7 +7,6 @@ import msgspec
 import pytest
 
 from helios_core.errors import InvalidRequest, InvalidResource, MultipleMatches, RequestError
-from helios_core.interactions.bundles import Bundles
 from helios_core.interactions.callers import Interaction
 from helios_core.interactions.changes import Changes
 from helios_core.interactions.conditions import Conditions
@@ -16,6 +15,7 @@ from helios_core.interactions.transactions import STEPS
 from helios_core.memory import MemoryDataProvider
 from helios_core.storage.data_provider import ChangeResult, SearchQuery
 from helios_core.storage.keys import TypeKey
+from tests.interactions.conftest import CollectedBundles
 from tests.interactions.test_bundles import PATIENT, TEMPORARY, entry, observation
 
 OTHER = "urn:uuid:11111111-1cbf-4d64-b04d-cd9187a4c6e0"
@@ -551,7 +551,7 @@ async def test_a_transaction_looks_again_when_another_writer_was_faster(
 
     contended = OnWrite(provider, faster)
     conditions = Conditions(contended, secret="a secret")
-    slow = Bundles(contended, Changes(contended, conditions), conditions)
+    slow = CollectedBundles(contended, Changes(contended, conditions), conditions)
 
     _, created, linked = await slow.transaction(caller, replacement)
 
@@ -594,7 +594,7 @@ async def test_the_order_of_entries_does_not_matter(caller, seed):
     for _ in range(3):
         provider = MemoryDataProvider()
         conditions = Conditions(provider, secret="a secret")
-        bundles = Bundles(provider, Changes(provider, conditions), conditions)
+        bundles = CollectedBundles(provider, Changes(provider, conditions), conditions)
         await bundles.transaction(caller, stored)
         before = await live_resources(provider, caller, "Patient")
         try:
