@@ -72,6 +72,8 @@ def prune(node: Node) -> None:
     if isinstance(node, dict):
         for name in [name for name, value in node.items() if value in ({}, [])]:
             del node[name]
+    else:
+        node[:] = [value for value in node if value != {}]
 
 
 def _equal(first: object, second: object) -> bool:
