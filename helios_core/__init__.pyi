@@ -122,6 +122,7 @@ from .storage.job_records import (
     give_up_reason,
     job_not_found,
     lease_lost,
+    part_not_found,
     stored_job,
     too_many_exports,
 )
@@ -152,6 +153,14 @@ from .storage.page_tokens import (
     PagePosition,
     make_page_token,
     parse_page_token,
+)
+from .storage.query_data_provider import (
+    QueryDataProvider,
+)
+from .storage.resource_queries import (
+    QueryRow,
+    ResourceQuery,
+    numbered_parameters,
 )
 from .storage.secrets import (
     Secret,
@@ -241,12 +250,15 @@ __all__ = [
     "PartNotFound",
     "Positions",
     "Put",
+    "QueryDataProvider",
+    "QueryRow",
     "Reach",
     "RequestError",
     "ResourceDeleted",
     "ResourceExists",
     "ResourceKey",
     "ResourceNotFound",
+    "ResourceQuery",
     "RestReads",
     "RouteExtension",
     "SchemaOutdated",
@@ -293,7 +305,9 @@ __all__ = [
     "lease_lost",
     "line_hash",
     "make_page_token",
+    "numbered_parameters",
     "parse_page_token",
+    "part_not_found",
     "run_to_end",
     "shard_count",
     "stored_job",

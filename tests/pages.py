@@ -10,7 +10,7 @@ from pathlib import Path
 from helios_core.cli import tables
 from helios_core.config.plugins import Plugin, load_all_plugins
 from helios_core.config.selection import configure
-from tests import conformance, parameters, public_api
+from tests import conformance, parameters, public_api, shared_resources
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 BEFORE_SETTINGS = "`make docs` writes what follows; a test compares.\n\n"
@@ -30,6 +30,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "conformance.md": conformance.page,
     "parameters.md": parameters.page,
     "settings.md": settings,
+    "shared-resources.md": shared_resources.page,
 }
 """What makes each page of the reference that is generated."""
 

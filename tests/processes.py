@@ -22,13 +22,15 @@ POLL_SECONDS = 0.02
 class Process:
     """One `helios` command, its log kept in a file."""
 
-    def __init__(self, *arguments: str, settings: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, *arguments: str, settings: Mapping[str, str], log: Path, helios: Path = HELIOS
+    ) -> None:
         self.log = log
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("HFS_")}
         with log.open("ab") as output:
             self._start = output.tell()
             self.process = subprocess.Popen(
-                [HELIOS, *arguments],
+                [helios, *arguments],
                 env=inherited | dict(settings),
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -76,6 +78,9 @@ class Process:
 class Site:
     """One data folder, and the processes that run on it."""
 
+    helios = HELIOS
+    """The command; a test may have one of another environment."""
+
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
         self.settings = {
@@ -98,7 +103,9 @@ class Site:
 
     def start(self, *arguments: str, **settings: str) -> Process:
         log = self.folder / f"{arguments[0]}-{len(self.processes)}.log"
-        process = Process(*arguments, settings=self.settings | settings, log=log)
+        process = Process(
+            *arguments, settings=self.settings | settings, log=log, helios=self.helios
+        )
         self.processes.append(process)
         return process
 

@@ -29,6 +29,7 @@ STABLE = {
     "helios_core.model.exports",
     "helios_core.model.jobs",
     "helios_core.model.parts",
+    "helios_core.storage.backends",
     "helios_core.storage.changes",
     "helios_core.storage.data_provider",
     "helios_core.storage.hooks",
@@ -48,7 +49,7 @@ STABLE = {
     "helios_core.testing.suites",
 }
 """Modules whose public names are stable; those of all others are provisional."""
-PROVISIONAL = {"SupportsPrefilter"}
+PROVISIONAL = {"Backends", "SupportsPrefilter"}
 """Names of stable modules that are not stable themselves."""
 
 LINE_LENGTH = 92
@@ -65,7 +66,8 @@ and the changelog says in bold what to change.
   New optional parameters, fields with defaults, powers and tests of a suite may come with any \
 release.
 - A **provisional** name may change with any minor release (0.1 to 0.2); the changelog says so.
-  Most of them are tools that SQL plugins share, and the index terms of searches.
+  These are the tools that SQL plugins share, the index terms of searches, and extensions: what a \
+plugin adds beside backends.
 
 [Hooks](hooks.md) explains how a plugin describes itself. The clauses of the contracts are in \
 the docstrings of [`DataProvider`](#dataprovider), [`JobStore`](#jobstore) and \
@@ -105,6 +107,8 @@ class Name(msgspec.Struct, frozen=True, kw_only=True):
         kinds = {"Protocol": "protocol", "ABC": "abstract class", "Struct": "struct"}
         kinds |= {"StrEnum": "enumeration", "IntEnum": "enumeration", "Enum": "enumeration"}
         named = next((kinds[base] for base in sorted(bases) if base in kinds), None)
+        if named is None and any(keyword.arg == "frozen" for keyword in self.node.keywords):
+            named = "struct"
         return named or ("error" if self.module.endswith(".errors") else "class")
 
     @property
@@ -124,7 +128,7 @@ class Name(msgspec.Struct, frozen=True, kw_only=True):
             return "\n".join(_definition(self.node))
         if isinstance(self.node, ast.ClassDef):
             return "\n".join(_class(self.node, self.module))
-        return ast.unparse(self.node)
+        return ast.unparse(self.node).replace("'", '"')  # as the formatter quotes
 
 
 def public_names() -> dict[str, list[Name]]:

@@ -38,10 +38,10 @@ class Commands(click.Group):
         """
         if own := super().get_command(ctx, cmd_name):
             return own
-        from helios_core.cli.plugin_commands import is_installed, plugin_command
+        from helios_core.cli.plugin_commands import is_unnamed, plugin_command
 
         command = plugin_command(cmd_name)
-        if command is None and is_installed(cmd_name):
+        if command is None and is_unnamed(cmd_name):
             raise click.UsageError(
                 f"No such command {cmd_name!r}. If plugin {cmd_name} offers one, HFS_PLUGINS has "
                 "to name the plugin.",
@@ -149,18 +149,37 @@ def capabilities(*, known: bool, output: Literal["table", "json"]) -> None:
     help="Default: HFS_DEFAULT_FHIR_VERSION.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first bad resource.")
-def load(
-    paths: tuple[Path, ...], *, tenant: str | None, fhir_version: str | None, strict: bool
+@click.option(
+    "--assign-ids", is_flag=True, help="Assign ids to resources without one that is allowed."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def load(  # noqa: PLR0913 - one parameter for each option
+    paths: tuple[Path, ...],
+    *,
+    tenant: str | None,
+    fhir_version: str | None,
+    strict: bool,
+    assign_ids: bool,
+    as_json: bool,
 ) -> None:
     """
     Load NDJSON, Bundles and single resources, plain or .gz.
 
     PATHS are files or folders. Loading again updates what has changed.
-    """
-    from helios_core.cli.load import load_paths
 
-    summary = load_paths(paths, tenant=tenant, fhir_version=fhir_version, strict=strict)
-    raise click.exceptions.Exit(1 if summary.bad else 0)
+    The exit code is 1 if something was not loaded or could not be linked, 130 after Ctrl-C.
+    """
+    from helios_core.cli.load import LoadChoices, load_paths
+
+    choices = LoadChoices(
+        tenant=tenant,
+        fhir_version=fhir_version,
+        strict=strict,
+        assign_ids=assign_ids,
+        json=as_json,
+    )
+    summary = load_paths(paths, choices)
+    raise click.exceptions.Exit(130 if summary.interrupted else int(not summary.is_good))
 
 
 @app.command()

@@ -65,9 +65,10 @@ def plugin_command(name: str) -> click.Command | None:
     return command
 
 
-def is_installed(name: str) -> bool:
-    """Return whether a plugin of that name is installed, named in HFS_PLUGINS or not."""
-    return any(plugin.name == name for plugin in installed_plugins())
+def is_unnamed(name: str) -> bool:
+    """Return whether a plugin of that name is installed and HFS_PLUGINS does not name it."""
+    installed = any(plugin.name == name for plugin in installed_plugins())
+    return installed and name not in named_plugins()
 
 
 class _Host:

@@ -23,7 +23,7 @@ from helios_core.client.errors import (
     should_retry,
     should_retry_unsent,
 )
-from helios_core.client.file_urls import FileURLs
+from helios_core.client.file_urls import LatestURLs
 from helios_core.client.manifest import PlannedFile, ReceivedManifest, plan_files, read_manifest
 from helios_core.model.exports import Level
 
@@ -176,7 +176,7 @@ class _Export:
             sent = await self._wait_for_manifest(status_url)
             manifest = read_manifest(sent)
             await asyncio.to_thread((folder / "manifest.json").write_bytes, sent)
-            urls = FileURLs(self._request.base_url, partial(self._wait_for_manifest, status_url))
+            urls = LatestURLs(self._request.base_url, partial(self._wait_for_manifest, status_url))
             files = await self._download_all(manifest, urls, folder)
         self._report(phase=ExportPhase.DONE)
         return ExportSummary(
@@ -242,7 +242,7 @@ class _Export:
         return response
 
     async def _download_all(
-        self, manifest: ReceivedManifest, urls: FileURLs, folder: Path
+        self, manifest: ReceivedManifest, urls: LatestURLs, folder: Path
     ) -> list[ExportedFile]:
         planned = plan_files(manifest, folder)
         self._report(
@@ -261,7 +261,7 @@ class _Export:
         return [task.result() for task in tasks]
 
     async def _download(
-        self, file: PlannedFile, manifest: ReceivedManifest, urls: FileURLs
+        self, file: PlannedFile, manifest: ReceivedManifest, urls: LatestURLs
     ) -> ExportedFile:
         url = httpx.URL(self._request.base_url).join(file.entry.url)
         # Another host, whose URLs are signed, must not receive headers meant for the server.

@@ -8,7 +8,7 @@ import httpx
 from helios_core.client.manifest import read_manifest
 
 
-class FileURLs:
+class LatestURLs:
     """
     The latest URLs of the files of one export.
 

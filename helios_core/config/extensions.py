@@ -21,7 +21,7 @@ from helios_core.storage.extensions import (
     TransformExtension,
 )
 from helios_core.storage.observers import JobAnnouncer
-from helios_core.storage.transforms import OpenedTransform, Transforms
+from helios_core.storage.transform_chain import OpenedTransform, Transforms
 
 E = TypeVar("E", bound=Descriptor)
 

@@ -111,7 +111,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
     plugins: Annotated[
         tuple[str, ...],
-        Meta(description="Additional plugins to activate, for example observers of jobs."),
+        Meta(
+            description="Additional plugins to activate, in this order, for what they add to the "
+            "server: commands, routes, health checks, transforms, observers."
+        ),
     ] = ()
     default_tenant: Annotated[
         str,
@@ -142,7 +145,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="Maximum size of the resources in the response to a batch or transaction; "
             "entries that do not fit get an error of their own.",
         ),
-    ] = 32 * 1024 * 1024
+    ] = 16 * 1024 * 1024
     log_level: Annotated[LogLevel, Meta(description="Lowest severity that is logged.")] = (
         LogLevel.INFO
     )

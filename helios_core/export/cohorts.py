@@ -1,30 +1,17 @@
 """The patients and resources that an export shows, resolved as of its transaction time."""
 
-import heapq
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from datetime import datetime, timedelta
 
 import msgspec
 import xxhash
 
-from helios_core.errors import InvalidRequest, ResourceNotFound, UnsupportedParameter
 from helios_core.export.filters import resolve_filters
-from helios_core.fhir.dates import date_bounds
-from helios_core.fhir.references import base_urls, split_reference
+from helios_core.export.groups import GroupMembers, Membership, first_stamp, last_stamp
+from helios_core.fhir.instants import to_stamp
 from helios_core.model.exports import Cohort, ExportRequest, ExportView, Level, Shard, ShardPurpose
 from helios_core.storage.data_provider import DataProvider
-from helios_core.storage.keys import TypeKey
-
-PATIENT_GROUP_TYPES = frozenset({None, "person", "animal"})
-"""The values of Group.type whose members can be Patients."""
 
 _MICROSECOND = timedelta(microseconds=1)
-_NO_START = datetime.min.replace(tzinfo=UTC)
-"""When a member without a period start joined."""
-
-Rounding = Callable[[str], datetime]
-"""Which instant a date of less precision stands for: `first_instant` or `last_instant`."""
 
 
 async def resolve_view(
@@ -39,7 +26,8 @@ async def resolve_view(
     Raises:
         ResourceNotFound: The group, or a group nested in it, does not exist.
         InvalidRequest: One of these groups cannot be read.
-        UnsupportedParameter: One of these groups is not a group of patients.
+        UnsupportedParameter: One of these groups is not a group of patients, or it is not known
+            who its members are.
     """
     view = await resolve_unfiltered_view(provider, request, transaction_time)
     filters, gaps = await resolve_filters(provider, request, transaction_time)
@@ -55,9 +43,15 @@ async def resolve_unfiltered_view(
     Raises:
         ResourceNotFound: As in `resolve_view`; so are InvalidRequest and UnsupportedParameter.
     """
-    cohort, newcomers = await _cohorts(provider, request, transaction_time)
-    return ExportView(
-        request=request, transaction_time=transaction_time, cohort=cohort, newcomers=newcomers
+    view = ExportView(request=request, transaction_time=transaction_time)
+    named = None if request.patients is None else frozenset(request.patients)
+    key = _cohort_key(request, transaction_time)
+    if request.level is Level.GROUP:
+        return await _group_view(provider, view, named, key)
+    if named is None:
+        return view
+    return msgspec.structs.replace(
+        view, cohort=Cohort(key=key, patients=named), groups=frozenset[str]()
     )
 
 
@@ -81,21 +75,31 @@ def shard_view(view: ExportView, shard: Shard) -> ExportView:
     return older or view
 
 
-async def _cohorts(
-    provider: DataProvider, request: ExportRequest, at: datetime
-) -> tuple[Cohort | None, Cohort | None]:
-    """Return the cohort and the newcomers among it, each None if there are none."""
-    named = None if request.patients is None else frozenset(request.patients)
-    if request.level is not Level.GROUP:
-        cohort = None if named is None else Cohort(key=_cohort_key(request, at), patients=named)
-        return cohort, None
-    members, newcomers = await _members(GroupMembers(provider, request), request, at)
+async def _group_view(
+    provider: DataProvider, view: ExportView, named: frozenset[str] | None, key: str
+) -> ExportView:
+    """Return the view of the members of a Group, or of the `named` ones among them."""
+    request, at = view.request, view.transaction_time
+    since, include = request.since, request.include_newly_added
+    if since is None or since >= at:
+        now = await GroupMembers(provider, request).resolve(at)
+        members, newcomers, before = frozenset(now.joined), frozenset[str](), None
+    else:
+        # An imprecise start is read in the client's favour. If older data of newcomers is
+        # exported, the member counts as a newcomer; if they are left out, the member does not.
+        rounding = last_stamp if include else first_stamp
+        now = await GroupMembers(provider, request).resolve(at, rounding=rounding)
+        before = await GroupMembers(provider, request).resolve_earlier(since)
+        members, newcomers = _with_newcomers(now, before, since, include=include)
     if named is not None:
         members, newcomers = members & named, newcomers & named
-    key = _cohort_key(request, at)
-    return (
-        Cohort(key=key, patients=members),
-        Cohort(key=f"{key}/newcomers", patients=newcomers) if newcomers else None,
+    return msgspec.structs.replace(
+        view,
+        cohort=Cohort(key=key, patients=members),
+        newcomers=Cohort(key=f"{key}/newcomers", patients=newcomers) if newcomers else None,
+        groups=now.groups,
+        former_groups=before.groups if before else frozenset[str](),
+        left_out=now.left_out,
     )
 
 
@@ -106,137 +110,14 @@ def _cohort_key(request: ExportRequest, at: datetime) -> str:
     return f"{group}/{at.isoformat()}/{patients}/{since}/{request.include_newly_added}"
 
 
-async def _members(
-    group: "GroupMembers", request: ExportRequest, at: datetime
+def _with_newcomers(
+    now: Membership, before: Membership | None, since: datetime, *, include: bool
 ) -> tuple[frozenset[str], frozenset[str]]:
     """Return the members whose data is exported, and those who joined after `since`."""
-    since, include = request.since, request.include_newly_added
-    if since is None or since >= at:
-        return frozenset(await group.join_times(at)), frozenset()
-    # An imprecise start is read in the client's favour. If older data of newcomers is exported,
-    # the member counts as a newcomer; if newcomers are left out, the member does not.
-    joined = await group.join_times(at, rounding=last_instant if include else first_instant)
-    members = frozenset(joined)
-    newcomers = {patient for patient, instant in joined.items() if instant > since}
-    before = await group.members_before(since)
+    members = frozenset(now.joined)
+    newcomers = {patient for patient, stamp in now.joined.items() if stamp > to_stamp(since)}
     if before is not None:
-        newcomers |= members - before
+        newcomers |= members - frozenset(before.joined)
     elif include:
         newcomers |= members
     return members if include else members - newcomers, frozenset(newcomers)
-
-
-def first_instant(text: str) -> datetime:
-    """Return the first microsecond of a date or dateTime."""
-    return date_bounds(text)[0]
-
-
-def last_instant(text: str) -> datetime:
-    """Return the last microsecond of a date or dateTime."""
-    return date_bounds(text)[1]
-
-
-class _Period(msgspec.Struct):
-    start: str | None = None
-    end: str | None = None
-
-    def covers(self, instant: datetime) -> bool:
-        if self.start and first_instant(self.start) > instant:
-            return False
-        return not (self.end and last_instant(self.end) < instant)
-
-
-class _Entity(msgspec.Struct):
-    reference: str | None = None
-
-
-class _Member(msgspec.Struct):
-    entity: _Entity = msgspec.field(default_factory=_Entity)
-    inactive: bool = False
-    period: _Period = msgspec.field(default_factory=_Period)
-
-    def is_active(self, at: datetime) -> bool:
-        return not self.inactive and self.period.covers(at)
-
-    def join_time(self, rounding: Rounding) -> datetime:
-        return rounding(self.period.start) if self.period.start else _NO_START
-
-
-class _Group(msgspec.Struct):
-    type: Annotated[str | None, "Group.type"] = None
-    member: list[_Member] = msgspec.field(default_factory=list[_Member])
-
-
-class GroupMembers:
-    """The members of the group of one export, those of nested groups included."""
-
-    def __init__(self, provider: DataProvider, request: ExportRequest) -> None:
-        self._provider = provider
-        self._request = request
-        self._root = request.group_id or ""
-
-    async def join_times(
-        self, at: datetime, *, rounding: Rounding = first_instant
-    ) -> dict[str, datetime]:
-        """
-        Return the patients who are members at an instant, with the time when each joined.
-
-        A patient who is a member in several ways joined at the earliest of their times. A group
-        that contains itself is read once.
-
-        Raises:
-            ResourceNotFound: The group, or a group nested in it, does not exist.
-            InvalidRequest: One of these groups cannot be read.
-            UnsupportedParameter: One of these groups is not a group of patients.
-        """
-        patients = dict[str, datetime]()
-        seen = set[str]()
-        waiting = [(_NO_START, self._root)]
-        while waiting:  # the group that was joined first comes first, so each is read only once
-            since, group_id = heapq.heappop(waiting)
-            if group_id in seen:
-                continue
-            seen.add(group_id)
-            for member in (await self._group(group_id, at)).member:
-                reference = split_reference(
-                    member.entity.reference or "", base_urls(self._request.base_url)
-                )
-                if reference is None or not member.is_active(at):
-                    continue
-                resource_type, resource_id = reference
-                joined = max(since, member.join_time(rounding))
-                if resource_type == "Patient":
-                    patients[resource_id] = min(joined, patients.get(resource_id, joined))
-                elif resource_type == "Group":
-                    heapq.heappush(waiting, (joined, resource_id))
-        return patients
-
-    async def members_before(self, at: datetime) -> frozenset[str] | None:
-        """Return the members at an earlier instant, or None if they cannot be resolved for it."""
-        try:
-            return frozenset(await self.join_times(at))
-        except (ResourceNotFound, InvalidRequest):
-            return None
-
-    async def _group(self, group_id: str, at: datetime) -> _Group:
-        stored = await self._provider.get(
-            TypeKey.of(self._request, "Group").resource(group_id), at=at
-        )
-        if stored is None or stored.content is None:
-            nested = "" if group_id == self._root else f", nested in Group/{self._root},"
-            raise ResourceNotFound(
-                f"Group/{group_id}{nested} does not exist; export an existing group, or create it."
-            )
-        try:
-            group = msgspec.json.decode(stored.content, type=_Group)
-        except msgspec.DecodeError as error:
-            raise InvalidRequest(
-                f"Group/{group_id} cannot be read as a Group: its members do not have the form "
-                "that the specification defines. Store a corrected version."
-            ) from error
-        if group.type not in PATIENT_GROUP_TYPES:
-            raise UnsupportedParameter(
-                f"Group/{group_id} is a group of type {group.type}; only groups of patients "
-                "(type person or animal) can be exported."
-            )
-        return group

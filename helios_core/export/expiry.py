@@ -1,4 +1,4 @@
-"""Remove expired and cancelled jobs with their output, and output that belongs to no job."""
+"""Remove expired and cancelled jobs with their output, and output that nobody can use."""
 
 import asyncio
 from contextlib import suppress
@@ -7,7 +7,7 @@ from datetime import timedelta
 import structlog
 
 from helios_core.errors import BackendError, JobNotFound
-from helios_core.model.jobs import Job
+from helios_core.model.jobs import Job, JobStatus
 from helios_core.storage.backends import Backends
 
 log = structlog.stdlib.get_logger()
@@ -31,23 +31,39 @@ async def sweep_periodically(
 
 async def sweep(backends: Backends, *, output_ttl: timedelta) -> int:
     """
-    Remove every removable job and all output without a job, and return how many were removed.
+    Remove every removable job, the output of failed jobs and all output without a job.
+
+    Return how many were removed.
 
     What cannot be removed is logged and left to the next sweep.
 
     Raises:
         BackendError: The jobs or the stored output could not be listed.
     """
-    removed = 0
+    removed, stuck = 0, set[tuple[str, str]]()
     while True:
-        jobs = await backends.job_store.removable(
-            completed_before=output_ttl, limit=JOBS_PER_QUERY
-        )
-        results = [await _remove_expired(backends, job) for job in jobs]
-        removed += sum(results)
-        if not all(results) or len(jobs) < JOBS_PER_QUERY:
+        limit = len(stuck) + JOBS_PER_QUERY  # those that stay must not hide the others
+        jobs = await backends.job_store.removable(completed_before=output_ttl, limit=limit)
+        for job in jobs:
+            if (job.tenant, job.id) in stuck:
+                continue
+            if await _remove_expired(backends, job):
+                removed += 1
+            else:
+                stuck.add((job.tenant, job.id))
+        if len(jobs) < limit:
             break
-    return removed + await _remove_orphans(backends)
+    return removed + await _remove_useless_output(backends)
+
+
+async def remove_output(backends: Backends, job: Job) -> None:
+    """Remove the output of a failed job, which nobody can download; the sweeper tries again."""
+    try:
+        await backends.output_store.delete(job.tenant, job.id)
+    except BackendError as error:
+        log.warning("output.removal_failed", job_id=job.id, reason=str(error))
+    else:
+        log.info("output.failed_removed", job_id=job.id)
 
 
 async def remove_job(backends: Backends, tenant: str, job_id: str) -> None:
@@ -77,11 +93,21 @@ async def _remove_expired(backends: Backends, job: Job) -> bool:
     return True
 
 
-async def _remove_orphans(backends: Backends) -> int:
-    """Remove output without a job: a worker may write while its job is being removed."""
+async def _remove_useless_output(backends: Backends) -> int:
+    """
+    Remove the output of failed jobs, and output without a job; return how much there was of it.
+
+    A worker may write while its job fails or is being removed.
+    """
     removed = 0
     async for tenant, job_id in backends.output_store.jobs():
-        if await backends.job_store.exists(tenant, job_id):
+        failed = False
+        try:
+            failed = (await backends.job_store.get(tenant, job_id)).status is JobStatus.ERROR
+            keep = not failed
+        except JobNotFound:  # a cancelled job is removed together with its output
+            keep = await backends.job_store.exists(tenant, job_id)
+        if keep:
             continue
         try:
             await backends.output_store.delete(tenant, job_id)
@@ -89,5 +115,5 @@ async def _remove_orphans(backends: Backends) -> int:
             log.warning("output.removal_failed", job_id=job_id, reason=str(error))
             continue
         removed += 1
-        log.info("output.orphan_removed", job_id=job_id)
+        log.info("output.failed_removed" if failed else "output.orphan_removed", job_id=job_id)
     return removed

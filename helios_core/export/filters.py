@@ -8,6 +8,7 @@ from datetime import datetime
 
 import structlog
 
+from helios_core.export.disclosure import Disclosure, disclosure
 from helios_core.fhir.references import base_urls
 from helios_core.fhir.search import Filter, Lookup, any_filter, compile_query
 from helios_core.model.exports import ExportRequest, ExportView, Level, Shard
@@ -21,6 +22,7 @@ from helios_core.storage.data_provider import (
 )
 from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
 from helios_core.storage.keys import TypeKey
+from helios_core.storage.threads import compute
 
 log = structlog.stdlib.get_logger()
 
@@ -59,7 +61,8 @@ async def resolve_filters(
     A gap is a damaged resource that a lookup could not take into account. The ids that a lookup
     finds are kept in memory.
     """
-    filters = compile_filters(request, at)
+    size = sum(len(value) for query in request.filters for _, value in query.pairs)
+    filters = await compute(size, compile_filters, request, at)
     lookups = {lookup.key: lookup for f in filters.values() for lookup in f.lookups}
     ids_by_key = dict[str, frozenset[str]]()
     gaps = list[str]()
@@ -93,18 +96,25 @@ def read_filtered(
 
 
 async def matching_deletions(
-    provider: DataProvider, view: ExportView, filter_: Filter | None, ids: Sequence[str]
+    provider: DataProvider,
+    view: ExportView,
+    resource_type: str,
+    filter_: Filter | None,
+    ids: Sequence[str],
 ) -> Sequence[str]:
     """
-    Return the deleted ids whose last content matched a filter, or all ids if there is no filter.
+    Return the deleted ids whose last content matched a filter and could have left.
 
-    Without history nothing is known of the last content. Then no id is returned, because the
-    client may never have received that resource.
+    Without history nothing is known of the last content. If it matters, then no id is returned,
+    because the client may never have received that resource.
     """
-    if filter_ is None:
+    limit = disclosure(view, resource_type)
+    if limit is not None and limit.ids is not None:
+        ids, limit = [i for i in ids if i in limit.deleted_ids], None
+    if filter_ is None and limit is None:
         return ids
-    contents = await last_contents(provider, view, filter_.resource_type, ids)
-    return [i for i, content in contents.items() if _matches(filter_, content)]
+    contents = await last_contents(provider, view, resource_type, ids)
+    return [i for i, content in contents.items() if _matches(filter_, limit, content)]
 
 
 async def last_contents(
@@ -125,9 +135,11 @@ async def last_contents(
     return contents
 
 
-def _matches(filter_: Filter, content: bytes) -> bool:
+def _matches(filter_: Filter | None, limit: Disclosure | None, content: bytes) -> bool:
     with suppress(*DECODE_ERRORS):
-        return filter_.matches(content)
+        return (filter_ is None or filter_.matches(content)) and (
+            limit is None or limit.allows(content)
+        )
     return False
 
 

@@ -8,8 +8,10 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from helios_core.export.cohorts import newcomers_view
+from helios_core.export.disclosure import disclosure
 from helios_core.model.exports import Cohort, ExportView, Level
 from helios_core.storage.data_provider import DataProvider
+from helios_core.storage.integrity import DECODE_ERRORS
 from helios_core.storage.keys import TypeKey
 
 T = TypeVar("T")
@@ -45,6 +47,11 @@ class ExportMembership:
         """Return the references to resources in the compartment of any patient."""
         return await self._by_type(self._of_any_patient, references)
 
+    async def of_others(self, references: Collection[Reference]) -> set[Reference]:
+        """Return the references to resources of patients, but of none that the export is about."""
+        of_patients = await self.of_any_patient(references)
+        return of_patients - await self.in_cohort(of_patients)
+
     async def existing(self, references: Collection[Reference]) -> set[Reference]:
         """Return the references to resources that exist at the transaction time, anybody's."""
         return await self._by_type(self._existing, references)
@@ -58,6 +65,7 @@ class ExportMembership:
 
     async def _exported(self, resource_type: str, ids: Collection[str]) -> set[str]:
         in_view = await self.in_view(resource_type, ids)
+        in_view -= await self._withheld(resource_type, in_view)
         if (filter_ := self._view.filters.get(resource_type)) is None or not in_view:
             return in_view
         key, at = TypeKey.of(self._view.request, resource_type), self._view.transaction_time
@@ -70,11 +78,36 @@ class ExportMembership:
 
     async def _in_cohort(self, resource_type: str, ids: Collection[str]) -> set[str]:
         view = without_dates(self._view, self._view.cohort)
-        return await self._provider.among(view, resource_type, ids)
+        return await self._disclosed_among(view, resource_type, ids)
 
     async def _of_newcomers(self, resource_type: str, ids: Collection[str]) -> set[str]:
         view = without_dates(self._view, self._view.newcomers)
-        return await self._provider.among(view, resource_type, ids)
+        return await self._disclosed_among(view, resource_type, ids)
+
+    async def _disclosed_among(
+        self, view: ExportView, resource_type: str, ids: Collection[str]
+    ) -> set[str]:
+        among = await self._provider.among(view, resource_type, ids)
+        return among - await self._withheld(resource_type, among)
+
+    async def _withheld(self, resource_type: str, ids: Collection[str]) -> set[str]:
+        """Return the ids of resources that must not leave because of whom else they are about."""
+        limit = disclosure(self._view, resource_type)
+        if limit is None or not ids:
+            return set()
+        if limit.ids is not None:
+            return set(ids) - limit.ids
+        key, at = TypeKey.of(self._view.request, resource_type), self._view.transaction_time
+        withheld = set[str]()
+        for resource_id in ids:
+            batch = await self._provider.fetch(key, [resource_id], at=at)
+            try:
+                allowed = all(map(limit.allows, batch.lines))
+            except DECODE_ERRORS:  # nobody knows whom else it is about
+                allowed = False
+            if not allowed:
+                withheld.add(resource_id)
+        return withheld
 
     async def _of_any_patient(self, resource_type: str, ids: Collection[str]) -> set[str]:
         everybody = without_dates(self._view, None)

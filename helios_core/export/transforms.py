@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from helios_core.export.disclosure import Disclosure, disclosure
 from helios_core.fhir.search import Filter
 from helios_core.fhir.subsetting import Trim, keep_elements
 from helios_core.model.exports import ExportView
@@ -23,9 +24,10 @@ def make_transform(view: ExportView, resource_type: str) -> "LineTransform | Non
     trim = None
     if elements is not None:
         trim = keep_elements(request.fhir_version, resource_type, elements)
-    return (
-        None if filter_ is None and trim is None else LineTransform(resource_type, filter_, trim)
-    )
+    limit = disclosure(view, resource_type)
+    if filter_ is None and limit is None and trim is None:
+        return None
+    return LineTransform(resource_type, filter_, limit, trim)
 
 
 def elements_for(elements: Sequence[str], resource_type: str) -> frozenset[str] | None:
@@ -40,12 +42,21 @@ def elements_for(elements: Sequence[str], resource_type: str) -> frozenset[str] 
 
 
 class LineTransform:
-    """Drops the lines of one type that do not match a filter, and trims the others."""
+    """Drops the lines of one type that must not leave or do not match, and trims the others."""
 
-    def __init__(self, resource_type: str, filter_: Filter | None, trim: Trim | None) -> None:
+    def __init__(
+        self,
+        resource_type: str,
+        filter_: Filter | None,
+        limit: Disclosure | None,
+        trim: Trim | None,
+    ) -> None:
         self._resource_type = resource_type
         self._filter = filter_
+        self._limit = limit
         self._trim = trim
+        self.withheld = 0
+        """How many matching lines were dropped because of whom else they are about."""
 
     def __call__(self, lines: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[Damaged]]:
         """Return the lines to export, and a report for each line that cannot be decoded."""
@@ -58,7 +69,14 @@ class LineTransform:
         if self._filter is not None:
             matches = self._filter.matches
             lines = [line for line in lines if matches(line)]
-        return lines if self._trim is None else _trim_lines(self._trim, lines)
+        withheld = 0
+        if self._limit is not None:
+            allowed = [line for line in lines if self._limit.allows(line)]
+            withheld, lines = len(lines) - len(allowed), allowed
+        if self._trim is not None:
+            lines = _trim_lines(self._trim, lines)
+        self.withheld += withheld
+        return lines
 
     def _apply_one_by_one(self, lines: Sequence[bytes]) -> tuple[list[bytes], list[Damaged]]:
         transformed = list[bytes]()

@@ -18,6 +18,7 @@ from helios_core.errors import (
     LeaseLost,
 )
 from helios_core.export.cohorts import resolve_view
+from helios_core.export.expiry import remove_output
 from helios_core.export.pipeline.shard_export import PartLimits, ShardExport
 from helios_core.model.exports import ExportView
 from helios_core.model.jobs import JobStatus, Lease
@@ -28,6 +29,9 @@ log = structlog.stdlib.get_logger()
 
 RENEWAL_RETRY = timedelta(milliseconds=500)
 """The wait before a renewal is retried when the job store could not be reached."""
+
+LEASE_CHECK = timedelta(milliseconds=500)
+"""The time between looks whether the export was cancelled: its workers stop within a second."""
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,36 +107,47 @@ class Worker:
             try:
                 await self._attempt(lease)
             except LeaseLost as error:
-                log.warning("lease.lost", reason=str(error))
+                if await self._is_gone(lease):
+                    log.info("shard.cancelled")
+                else:
+                    log.warning("lease.lost", reason=str(error))
             except BackendError as error:
                 # The job store is unreachable: the lease lapses, then another claim follows.
                 log.exception("shard.abandoned", reason=str(error))
 
+    async def _is_gone(self, lease: Lease) -> bool:
+        """Return whether the job was cancelled or deleted, which ends its leases."""
+        try:
+            await self._backends.job_store.get(lease.job.tenant, lease.job.id)
+        except JobNotFound:
+            return True
+        except BackendError:
+            return False
+        return False
+
     async def _attempt(self, lease: Lease) -> None:
         """Export a shard and publish it or record its failure; discard parts not published."""
-        export: ShardExport | None = None
+        attempt = _Attempt()
         try:
             self._check_transforms(lease)
-            view = await self._view(lease)
-            export = ShardExport(self._backends, lease, view=view, limits=self._options.limits)
-            parts = await self._export_while_held(lease, export)
-            if parts is None:
+            parts = await self._export_while_held(lease, attempt)
+            if parts is None or attempt.export is None:
                 return
             # From here on the parts may be published even if the job store's response is lost, so
             # they are discarded only if it says that they are not.
-            publishing, export = export, None
+            publishing, attempt.export = attempt.export, None
             try:
                 await self._publish(lease, parts, notes=publishing.notes)
             except LeaseLost:
-                export = publishing
+                attempt.export = publishing
                 raise
         except LeaseLost:
             raise
         except Exception as error:  # noqa: BLE001 a shard's failure is recorded, the worker continues
             await self._fail(lease, error)
         finally:
-            if export is not None:
-                await asyncio.shield(_discard(export))
+            if attempt.export is not None:
+                await asyncio.shield(_discard(attempt.export))
 
     def _check_transforms(self, lease: Lease) -> None:
         """Refuse a job that another process accepted with other transforms of resources."""
@@ -153,29 +168,49 @@ class Worker:
             self._latest_view = (job.id, view)
         return self._latest_view[1]
 
-    async def _export_while_held(self, lease: Lease, export: ShardExport) -> list[Part] | None:
+    async def _export(self, lease: Lease, attempt: "_Attempt") -> list[Part]:
+        view = await self._view(lease)
+        attempt.export = ShardExport(self._backends, lease, view=view, limits=self._options.limits)
+        return await attempt.export.run()
+
+    async def _export_while_held(self, lease: Lease, attempt: "_Attempt") -> list[Part] | None:
         """
         Export a shard while renewing its lease, and return its parts.
 
         If the worker is to stop, release the lease and return None.
 
         Raises:
-            LeaseLost: The lease could not be renewed; the export is cancelled.
+            LeaseLost: The lease was lost or could not be renewed; the export is cancelled.
         """
-        exporting = asyncio.ensure_future(export.run())
-        renewing = asyncio.ensure_future(self._renew(lease, export))
+        exporting = asyncio.ensure_future(self._export(lease, attempt))
+        renewing = asyncio.ensure_future(self._renew(lease, attempt))
+        watching = asyncio.ensure_future(self._watch(lease))
         stopping = asyncio.ensure_future(self._stop.wait())
         try:
-            await _first_done(exporting, renewing, stopping)
+            await _first_done(exporting, renewing, watching, stopping)
             if exporting.done():
                 return exporting.result()
-            if renewing.done():
-                renewing.result()  # raises LeaseLost
-            await _cancel(renewing)
+            for task in (renewing, watching):
+                if task.done():
+                    task.result()  # raises LeaseLost
+            await _cancel(renewing, watching)
             await self._release(lease)
             return None
         finally:
-            await _cancel(exporting, renewing, stopping)
+            await _cancel(exporting, renewing, watching, stopping)
+
+    async def _watch(self, lease: Lease) -> NoReturn:
+        """
+        Look twice a second whether a lease is still held: between two renewals it may be lost.
+
+        Raises:
+            LeaseLost: It is not; usually the export was cancelled.
+        """
+        while True:
+            await asyncio.sleep(LEASE_CHECK.total_seconds())
+            with suppress(BackendError):  # how long a lease outlives that is up to `_renew`
+                if not await self._backends.job_store.is_held(lease):
+                    raise LeaseLost("the shard was taken away, or the job was ended")
 
     async def _release(self, lease: Lease) -> None:
         """
@@ -191,7 +226,7 @@ class Worker:
         else:
             log.info("shard.released")
 
-    async def _renew(self, lease: Lease, export: ShardExport) -> NoReturn:
+    async def _renew(self, lease: Lease, attempt: "_Attempt") -> NoReturn:
         """
         Extend a lease at every heartbeat.
 
@@ -207,7 +242,7 @@ class Worker:
                 await self._backends.job_store.renew(
                     lease,
                     lease_for=self._options.lease_for,
-                    resources_done=export.resources_done,
+                    resources_done=attempt.resources_done,
                 )
             except BackendError as error:
                 log.warning("lease.renewal_failed", reason=str(error))
@@ -226,24 +261,53 @@ class Worker:
         await self._announce_end(lease, status)
 
     async def _fail(self, lease: Lease, error: Exception) -> None:
+        """
+        Record a failed attempt.
+
+        Raises:
+            LeaseLost: It does not count. Who cancels an export removes what its workers need, so
+                nothing is logged of how that ended them.
+        """
         options = self._options
-        log.error("shard.failed", attempt=lease.attempt, reason=str(error), exc_info=error)
-        status = await self._backends.job_store.fail(
-            lease,
-            _public_reason(lease, error, nameless=self._backends.transforms.renames),
-            max_attempts=options.max_attempts,
-            retry_after=options.retry_after * 4 ** (lease.attempt - 1),
-        )
+        try:
+            status = await self._backends.job_store.fail(
+                lease,
+                _public_reason(lease, error, nameless=self._backends.transforms.renames),
+                max_attempts=options.max_attempts,
+                retry_after=options.retry_after * 4 ** (lease.attempt - 1),
+            )
+        except LeaseLost:
+            raise
+        except BackendError:
+            self._log_failure(lease, error)
+            raise
+        self._log_failure(lease, error)
         await self._announce_end(lease, status)
 
+    def _log_failure(self, lease: Lease, error: Exception) -> None:
+        log.error("shard.failed", attempt=lease.attempt, reason=str(error), exc_info=error)
+
     async def _announce_end(self, lease: Lease, status: JobStatus) -> None:
-        """Announce a job to the observers if its status is final."""
+        """Announce a job to the observers if its status is final; remove what cannot be used."""
         if status.active:
             return
         with suppress(JobNotFound):  # cancelled in the meantime
             job = await self._backends.job_store.get(lease.job.tenant, lease.job.id)
             log.info("job.ended", status=job.status)
             self._backends.announce(job)
+        if status is JobStatus.ERROR:
+            await remove_output(self._backends, lease.job)
+
+
+class _Attempt:
+    """What one attempt to export a shard has come to."""
+
+    export: ShardExport | None = None
+    """The export whose parts have to be discarded; None before it begins, and once published."""
+
+    @property
+    def resources_done(self) -> int:
+        return 0 if self.export is None else self.export.resources_done
 
 
 async def _first_done(*tasks: asyncio.Future[Any]) -> None:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from helios_core.errors import InvalidResource
+from helios_core.errors import BodyTooLarge, InvalidResource
 from helios_core.fhir.strict_json import compact_json, object_members
 
 _TYPES = frozenset(
@@ -43,6 +43,13 @@ class ParsedEntry(msgspec.Struct, frozen=True, kw_only=True):
     if_modified_since: str | None = None
     """`request.ifModifiedSince`, as sent."""
 
+    @property
+    def size(self) -> int:
+        """The bytes of what it consists of, which decide how long parsing takes."""
+        return sum(len(text or "") for text in (self.url, self.if_none_exist)) + len(
+            self.resource or b""
+        )
+
 
 class ParsedBundle(msgspec.Struct, frozen=True, kw_only=True):
     """A Bundle with its entries in their order."""
@@ -51,11 +58,12 @@ class ParsedBundle(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[ParsedEntry, ...]
 
 
-def parse_bundle(body: bytes) -> ParsedBundle:
+def parse_bundle(body: bytes, *, max_entries: int | None = None) -> ParsedBundle:
     """
     Parse a Bundle without decoding its resources.
 
     Raises:
+        BodyTooLarge: It has more than `max_entries`.
         InvalidResource: The body is not a Bundle, or an entry is malformed. The message names the
             entry, counted from 0.
     """
@@ -65,9 +73,14 @@ def parse_bundle(body: bytes) -> ParsedBundle:
     bundle_type = _text(bundle, "type", where="the Bundle")
     if bundle_type not in _TYPES:
         raise InvalidResource(f"Bundle.type must be one of {', '.join(sorted(_TYPES))}")
+    raw_entries = _raw_entries(bundle)
+    if max_entries is not None and len(raw_entries) > max_entries:
+        raise BodyTooLarge(
+            f"the Bundle has {len(raw_entries)} entries; send at most {max_entries} at a time"
+        )
     entries = (
         _parse_entry(entry, f"entry {index}", needs_request=bundle_type in _TYPES_WITH_REQUEST)
-        for index, entry in enumerate(_raw_entries(bundle))
+        for index, entry in enumerate(raw_entries)
     )
     return ParsedBundle(type=bundle_type, entries=tuple(entries))
 

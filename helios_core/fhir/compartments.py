@@ -22,16 +22,27 @@ def patients_of(
     references count only under one of `base_urls`; contained, temporary and logical ones never do.
     """
     resource_type = resource["resourceType"]
+    paths = compartment_paths(fhir_version).get(resource_type, ())
+    patients = patients_at(resource, paths, base_urls)
+    if resource_type == "Patient" and "id" in resource:
+        patients.add(resource["id"])
+    return tuple(sorted(patients))
+
+
+def patients_at(
+    resource: Mapping[str, Any], paths: Sequence[KeyPath], base_urls: Sequence[str] = ()
+) -> set[str]:
+    """Return the ids of the patients that a resource refers to at some of its paths."""
     references: list[str] = []
-    for path in compartment_paths(fhir_version).get(resource_type, ()):
+    for path in paths:
         _collect(resource, path, 0, references)
-    patients = {resource["id"]} if resource_type == "Patient" and "id" in resource else set()
+    patients = set[str]()
     for reference in references:
         if "Patient/" in reference:
             target = split_reference(reference, base_urls)
             if target is not None and target[0] == "Patient":
                 patients.add(target[1])
-    return tuple(sorted(patients))
+    return patients
 
 
 def _collect(node: object, path: KeyPath, depth: int, references: list[str]) -> None:

@@ -23,6 +23,9 @@ _HISTORY = re.compile(r"/_history/[A-Za-z0-9\-.]{1,64}$")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _SEPARATOR = re.compile(r"(?<!\\),")
 
+# The most frequent URNs are code systems and identifiers; no resource is walked for them.
+_NAME = re.compile(rb'"(?:system|value)":"(urn:(?:uuid|oid):[^"\\]*)"', re.IGNORECASE)
+
 _LEAVES = frozenset({"reference", "uri", "url", "oid", "uuid"})
 _FOLLOWED = frozenset({"reference", "url"})
 """Links that lead nowhere if they are temporary; a uri may be just a name."""
@@ -128,7 +131,7 @@ def rewrite_links(
             noticed: `parse_resource` still has to check the result.
     """
     rewriter = _Rewriter(version, links)
-    if resource_type == "Bundle" or not rewriter.may_match(body):
+    if resource_type == "Bundle" or not rewriter.may_match(_without_names(body, links)):
         return body, rewriter.unresolved
     return rewriter.rewrite(body, resource_type), rewriter.unresolved
 
@@ -142,6 +145,14 @@ def rewrite_search_value(value: str, links: Links) -> tuple[str, set[str]]:
     parts = _SEPARATOR.split(value)
     unresolved = {part for part in parts if is_temporary(part) and links.resolve(part) is None}
     return ",".join(links.resolve(part) or part for part in parts), unresolved
+
+
+def _without_names(body: bytes, links: Links) -> bytes:
+    """Return the body without the URNs that only name something, unless one is a link."""
+    names = set(_NAME.findall(body))
+    if not names or any(links.resolve(name.decode(errors="replace")) for name in names):
+        return body
+    return _NAME.sub(b"", body)
 
 
 class _Rewriter:

@@ -16,6 +16,7 @@ from helios_core.http.bulk.manifest import ManifestRenderer
 from helios_core.http.bulk.status import PollLimits, StatusRoutes
 from helios_core.http.callers import Guard
 from helios_core.http.discovery import DiscoveryRoutes
+from helios_core.http.draining import Draining
 from helios_core.http.errors import exception_handlers
 from helios_core.http.plugin_routes import plugin_routers
 from helios_core.http.requests import require_small_headers
@@ -46,21 +47,20 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
         default_version=settings.default_fhir_version,
     )
     discovery = _discovery(settings, visible, guard)
-    return AccessLog(
-        Litestar(
-            [
-                *discovery.routes(),
-                *_exports(settings, backends, guard),
-                *_resources(settings, visible, guard, discovery),
-                *plugin_routers(backends.routes, guard),
-            ],
-            guards=[require_small_headers],
-            exception_handlers=exception_handlers(),
-            request_max_body_size=settings.max_body_bytes,
-            openapi_config=None,
-            logging_config=None,
-        )
+    app = Litestar(
+        [
+            *discovery.routes(),
+            *_exports(settings, backends, guard),
+            *_resources(settings, visible, guard, discovery),
+            *plugin_routers(backends.routes, guard),
+        ],
+        guards=[require_small_headers],
+        exception_handlers=exception_handlers(),
+        request_max_body_size=settings.max_body_bytes,
+        openapi_config=None,
+        logging_config=None,
     )
+    return AccessLog(Draining(app))
 
 
 def _discovery(settings: Settings, backends: Backends, guard: Guard) -> DiscoveryRoutes:

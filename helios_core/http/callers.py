@@ -78,14 +78,14 @@ class Guard:
         Return the public base URL: the configured one, else the one that the client used.
 
         Raises:
-            InvalidRequest: The Host header is missing or malformed.
+            InvalidRequest: The Host header is missing, malformed or sent twice.
         """
-        if self._base_url is not None:
+        hosts = request.headers.getall("host", [])
+        if self._base_url is not None and len(hosts) <= 1:
             return self._base_url
-        host = request.headers.get("host", "")
-        if not HOST.fullmatch(host):
-            raise InvalidRequest("The Host header is missing or is not a host with a port.")
-        return f"{request.scope['scheme']}://{host}"
+        if len(hosts) != 1 or not HOST.fullmatch(hosts[0]):
+            raise InvalidRequest("There is not one Host header with a host and perhaps a port.")
+        return f"{request.scope['scheme']}://{hosts[0]}"
 
     def _check_accept(self, request: HTTPRequest) -> None:
         format_ = dict(query_pairs(request)).get("_format")

@@ -135,5 +135,5 @@ def _unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         f"{frame.filename}:{frame.lineno} {frame.name}"
         for frame in extract_tb(error.__traceback__)
     ]
-    log.error("request.broke", error=type(error).__name__, where=where)
+    log.error("request.crashed", error=type(error).__name__, where=where)
     return outcome_response(500, "exception", HIDDEN[500])

@@ -67,4 +67,4 @@ class _Check:
         return False
 
     def _fail(self, *, error: str, reason: str, where: list[str]) -> None:
-        log.error("health_check.failed", check=self.name, error=error, reason=reason, where=where)
+        log.error("check.failed", check=self.name, error=error, reason=reason, where=where)

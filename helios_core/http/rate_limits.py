@@ -69,9 +69,9 @@ class RateLimiter:
         self._clock = clock
         self._clients = OrderedDict[Hashable, _ClientState]()
 
-    def acquire(self, client: Hashable) -> None:
+    def acquire(self, client: Hashable, *, count: bool = True) -> None:
         """
-        Accept a request of a client.
+        Accept a request of a client; with `count` false it does not count if it is accepted.
 
         Raises:
             TooManyRequests: The client is over its limit.
@@ -88,6 +88,8 @@ class RateLimiter:
                 f"Too many {self._noun}; wait for the seconds in Retry-After.",
                 headers={"Retry-After": str(math.ceil(wait))},
             )
+        if not count:
+            return
         state.theoretical_arrival = max(state.theoretical_arrival, now) + self._interval
         state.refusals = 0
         self._clients.move_to_end(client)

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeAlias
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.enums import HttpMethod
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.handlers import BaseRouteHandler
 
@@ -35,10 +35,20 @@ MAX_HEADER_BYTES: Final = 32 * 1024
 """Names and values of all headers of a request; proxies usually allow 8 to 64 KiB."""
 
 
+MAX_VALUES: Final = 500_000
+"""Objects, arrays and members of a JSON body, approximately; 16 MB of real resources have less."""
+
+
 class UnsupportedMediaType(HTTPException):
     """The body has an unsupported media type or encoding."""
 
     status_code = 415
+
+
+class RequestIncomplete(HTTPException):
+    """The client disconnected before its body was complete; nobody reads the response."""
+
+    status_code = 400
 
 
 class HeadersTooLarge(HTTPException):
@@ -53,7 +63,8 @@ def require_small_headers(
     """
     Raise HeadersTooLarge if the headers are so large that parsing them would take long.
 
-    uvicorn does not limit them. Parsing takes up to a second per megabyte, and blocks the process.
+    The server's own limit is larger. Parsing takes up to a second per megabyte, and blocks the
+    process.
     A guard of Litestar, which no route can replace.
     """
     headers = connection.scope["headers"]
@@ -82,16 +93,32 @@ def request_url(request: HTTPRequest, base: str) -> str:
     return f"{base}{path}?{query}" if query else f"{base}{path}"
 
 
+def check_value_count(body: bytes) -> None:
+    """
+    Refuse JSON with so many values that decoding it would take too much memory and time.
+
+    Sixteen megabytes of `[],{}` are half a gigabyte of objects. Commas and brackets inside of
+    strings count as well.
+
+    Raises:
+        BodyTooLarge: There are more than MAX_VALUES.
+    """
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
+        raise BodyTooLarge(f"The body has more than {MAX_VALUES} values; send less at a time.")
+
+
 async def json_body(request: HTTPRequest) -> bytes:
     """
     Return the body of a request that contains JSON.
 
     Raises:
         UnsupportedMediaType: Its Content-Type is another one, or it is compressed.
-        BodyTooLarge: It is over the limit; the rest is not read.
+        BodyTooLarge: It is over the limit, or has too many values.
     """
     _check_content_type(request, READABLE, default=FHIR_JSON)
-    return await _body(request)
+    body = await _body(request)
+    check_value_count(body)
+    return body
 
 
 async def patch_body(request: HTTPRequest) -> tuple[bytes, str]:
@@ -122,6 +149,8 @@ async def form_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
 async def _body(request: HTTPRequest) -> bytes:
     try:
         return await request.body()
+    except InternalServerException as error:  # Litestar's, when the client disconnects
+        raise RequestIncomplete("The client left before the body was complete.") from error
     except RequestEntityTooLarge as error:
         limit = request.route_handler.resolve_request_max_body_size()
         raise BodyTooLarge(

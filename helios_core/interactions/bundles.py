@@ -34,7 +34,7 @@ from helios_core.interactions.transactions import (
     with_real_links,
 )
 from helios_core.storage.data_provider import DataProvider, StoredVersion, SupportsHistory
-from helios_core.storage.threads import in_thread
+from helios_core.storage.threads import compute
 
 
 class HistoryResult(msgspec.Struct, frozen=True):
@@ -67,11 +67,11 @@ class ResponseBudget:
         self._used += size
         return True
 
-    def exceeded(self, index: int) -> TooCostly:
+    def exceeded(self) -> TooCostly:
         """Return the error of an entry that does not fit."""
         return TooCostly(
-            f"entry {index}: the response would have more than {self.max_bytes} bytes; request "
-            "this in another Bundle or on its own, or have HFS_MAX_BUNDLE_RESPONSE_BYTES raised."
+            f"The response would have more than {self.max_bytes} bytes; request this in another "
+            "Bundle or on its own, or have HFS_MAX_BUNDLE_RESPONSE_BYTES raised."
         )
 
 
@@ -94,8 +94,7 @@ class Bundles:
         """Perform entries one by one, in their order; one that fails concerns no other."""
         authorize(caller, Interaction.BATCH)
         for index, entry in enumerate(entries):
-            await asyncio.sleep(0)  # lets other requests have their turn, whatever the storage
-            perform = partial(self._parse_and_perform, caller, entry, index, budget)
+            perform = partial(self._parse_and_perform, caller, entry, budget)
             yield await _result_or_error(index, perform)
 
     async def transaction(
@@ -109,32 +108,32 @@ class Bundles:
                 entry is.
         """
         authorize(caller, Interaction.TRANSACTION)
-        requests, transaction = await in_thread(self._parse_transaction, caller, entries)
+        size = sum(entry.size for entry in entries)
+        requests, transaction = await compute(size, self._parse_transaction, caller, entries)
         changed, links = await self._change(caller, transaction)
         for index, request in enumerate(requests):
             if index in changed:
                 yield changed.pop(index)
                 continue
-            perform = partial(self._read, caller, request, links, index, budget)
+            perform = partial(self._read, caller, request, links, budget)
             yield await _result_or_error(index, perform)
 
     async def _parse_and_perform(
-        self, caller: Caller, entry: ParsedEntry, index: int, budget: ResponseBudget
+        self, caller: Caller, entry: ParsedEntry, budget: ResponseBudget
     ) -> EntryResult:
         if budget.full and entry.method in READS:
-            raise budget.exceeded(index)
-        return await self._perform(caller, parse_entry(caller, entry))
+            raise budget.exceeded()
+        return await self._perform(caller, await compute(entry.size, parse_entry, caller, entry))
 
     async def _read(
         self,
         caller: Caller,
         request: InteractionRequest,
         links: BundleLinks,
-        index: int,
         budget: ResponseBudget,
     ) -> EntryResult:
         if budget.full:
-            raise budget.exceeded(index)
+            raise budget.exceeded()
         if isinstance(request, ParsedSearch):
             request = with_real_links(caller, request, links)
         return await self._perform(caller, request)
@@ -201,6 +200,7 @@ async def _result_or_error(
     index: int, perform: Callable[[], Awaitable[EntryResult]]
 ) -> EntryResult:
     """Return the result of an entry, or the error that names it."""
+    await asyncio.sleep(0)  # an entry that fails at once lets nobody else have a turn
     try:
         with naming_entry(index):
             return await perform()

@@ -21,6 +21,7 @@ from helios_core.storage.data_provider import (
     StoredVersion,
     SupportsWrites,
 )
+from helios_core.storage.threads import compute
 
 ChangeInteraction: TypeAlias = Literal[
     Interaction.CREATE, Interaction.UPDATE, Interaction.PATCH, Interaction.DELETE
@@ -120,7 +121,8 @@ class Changes:
         if not request.conditional:
             return await self._apply(caller, request)
         if request.interaction is Interaction.CREATE:
-            parse_body(caller, request, str(uuid4()))  # is invalid whatever the criteria match
+            # It is invalid whatever the criteria match.
+            await compute(len(request.body), parse_body, caller, request, str(uuid4()))
         return await self._conditions.retry_on_conflict(
             caller, lambda: self._apply(caller, request)
         )
@@ -129,7 +131,8 @@ class Changes:
         resolved = await self.resolve(caller, request)
         if isinstance(resolved, CompletedChange):
             return resolved
-        [completed] = await self.write(caller, [to_change(caller, resolved)])
+        change = await compute(len(resolved.request.body), to_change, caller, resolved)
+        [completed] = await self.write(caller, [change])
         return completed
 
     async def resolve(

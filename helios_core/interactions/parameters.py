@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import parse_qsl
 
-from helios_core.errors import InvalidParameter, InvalidRequest
+from helios_core.errors import InvalidParameter, InvalidRequest, TooCostly
 
 Pairs = Sequence[tuple[str, str]]
 """Decoded names and values, in order, repeats and empty values kept."""
 
 MAX_PARAMETERS: Final = 1000
+MAX_VALUES: Final = 10_000
+"""Values of all parameters together; a parameter has several, separated by commas."""
+MAX_TEXT_BYTES: Final = 1024 * 1024
+"""Length of all parameters together, as they are sent."""
 DEFAULT_COUNT: Final = 50
 MAX_COUNT: Final = 1000
 """A larger `_count` gets pages of this size, which FHIR allows (FHIR R4, search.html#count)."""
@@ -22,16 +26,22 @@ def parse_pairs(text: str, what: str) -> list[tuple[str, str]]:
     Raises:
         InvalidRequest: It does not decode to UTF-8, or has more than `MAX_PARAMETERS` pairs; the
             message calls it `what`.
+        TooCostly: It is longer than `MAX_TEXT_BYTES`, or has more than `MAX_VALUES` values.
     """
+    if len(text) > MAX_TEXT_BYTES:
+        raise TooCostly(f"{what} is longer than {MAX_TEXT_BYTES} bytes; send less at a time.")
     try:
         text.encode("ascii")
-        return parse_qsl(
+        pairs = parse_qsl(
             text, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS
         )
     except ValueError as error:
         raise InvalidRequest(
             f"{what} is not percent-encoded UTF-8 with at most {MAX_PARAMETERS} parameters."
         ) from error
+    if len(pairs) + sum(value.count(",") for _, value in pairs) > MAX_VALUES:
+        raise TooCostly(f"{what} has more than {MAX_VALUES} values; send less at a time.")
+    return pairs
 
 
 def single_value(pairs: Pairs, name: str) -> str | None:

@@ -35,7 +35,7 @@ from helios_core.interactions.parameters import Pairs, parse_pairs
 from helios_core.interactions.pending import PendingState
 from helios_core.interactions.search_parameters import ParsedSearch, parse_search
 from helios_core.storage.data_provider import ChangeResult, DataProvider, Delete, Put
-from helios_core.storage.threads import in_thread
+from helios_core.storage.threads import compute
 
 STEPS: Final = (
     frozenset({Interaction.DELETE}),
@@ -59,6 +59,11 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     """The fullUrls of the changes that leave a resource, by the index of the entry."""
     conditional_references: Mapping[str, int]
     """The references that are searches, each with an entry that has it."""
+
+    @property
+    def size(self) -> int:
+        """The bytes of the resources that are sent."""
+        return sum(len(change.body) for change in self.changes.values())
 
     @property
     def searches(self) -> bool:
@@ -149,7 +154,7 @@ class Resolution:
         links = self._links()
         self._check_full_urls(links)
         references = await self._resolve_conditional_references(links)
-        pending = await in_thread(self._changes_to_write, links, references)
+        pending = await compute(self._transaction.size, self._changes_to_write, links, references)
         written = await self._changes.write(self._caller, list(pending.values()))
         return self._completed(dict(zip(pending, written, strict=True))), links
 
@@ -198,6 +203,7 @@ class Resolution:
         return known
 
     async def _resolve(self, index: int, change: ChangeRequest) -> None:
+        await asyncio.sleep(0)  # there may be thousands, and other requests wait
         with naming_entry(index):
             if change.interaction is Interaction.CREATE and change.criteria is None:
                 resolved: ResolvedChange | CompletedChange | Same = ResolvedChange(
@@ -233,7 +239,7 @@ class Resolution:
     async def _add_to_pending(self, indexes: Iterable[int]) -> None:
         """Make changes visible to the conditions that follow, if there can be any."""
         if self._transaction.searches:
-            await in_thread(self._put_pending, indexes)
+            await compute(self._transaction.size, self._put_pending, indexes)
 
     def _put_pending(self, indexes: Iterable[int]) -> None:
         links = self._links()

@@ -1,53 +1,46 @@
 """Turn documents into changes: a resource, or the entries of a Bundle."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from itertools import chain
+from pathlib import Path
 
 import msgspec
 
 from helios_core.errors import InvalidResource
-from helios_core.fhir.bundles import ParsedBundle, ParsedEntry, parse_bundle
-from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.references import replace_temporary, split_reference
+from helios_core.fhir.links import Links, is_temporary, normalized_link, rewrite_links
+from helios_core.fhir.references import conditional_references
 from helios_core.fhir.resources import parse_resource
 from helios_core.fhir.strict_json import compact_json
 from helios_core.loading.inputs import InputChunk, InputDocument
+from helios_core.loading.link_index import LinkIndex, Match, is_unique
+from helios_core.loading.resources import (
+    LoadedResource,
+    LoadOptions,
+    LoadProblem,
+    problem,
+    resource_type_of,
+    resources_of,
+    target_of_unusable_id,
+)
 from helios_core.storage.data_provider import Delete, Put
 
-UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "history"})
-"""The types of Bundles that only carry resources; the others are stored as resources."""
+_TEMPORARY_NEEDLES = (b"urn:", b"\\u00")
+_TO_UNUSABLE_ID = re.compile(
+    rb'"reference"\s*:\s*"[A-Z][A-Za-z]{1,63}/(?![A-Za-z0-9\-.]{1,64}(?:/_history/[^"]*)?")'
+)
+_CONDITIONAL = re.compile(rb'"reference"\s*:\s*"[A-Z][A-Za-z]{1,63}\?')
 
-_LAST_SEGMENT = re.compile(r"[:/]([A-Za-z0-9\-.]{1,64})$")
 
-
-class LoadProblem(msgspec.Struct, frozen=True, kw_only=True):
-    """One resource, or the rest of a file, that cannot be loaded."""
+class UnresolvedLink(msgspec.Struct, frozen=True, array_like=True):
+    """A link that is kept as it is; each is reported once per resource."""
 
     path: str
-    line: int | None
-    """Counted from 1; None for a file that is a single document."""
-    entry: int | None
-    """The index in the `entry` of the Bundle, from 0; None outside a Bundle."""
-    reason: str
-    """What is wrong; contains nothing of the resource."""
-
-    def __str__(self) -> str:
-        line = f", line {self.line}" if self.line is not None else ""
-        entry = f", entry {self.entry}" if self.entry is not None else ""
-        return f"{self.path}{line}{entry}: {self.reason}"
-
-
-class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How documents are parsed."""
-
-    fhir_version: FHIRVersion
-    base_urls: tuple[str, ...] = ()
-    targets: Mapping[str, str] = msgspec.field(default_factory=dict)
-    """`Type/id` by temporary fullUrl, of the entries of all Bundles that are loaded together."""
-    strict: bool = False
-    """Whether to stop at the first problem."""
+    link: str
+    match: Match | None = None
+    """What matches a conditional reference; None for a temporary link."""
 
 
 class ParsedChunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,170 +48,178 @@ class ParsedChunk(msgspec.Struct, frozen=True, kw_only=True):
 
     changes: Sequence[Put | Delete]
     problems: Sequence[LoadProblem]
-    unresolved: Sequence[tuple[str, str]]
-    """Paths and temporary references that could not be replaced, each once per resource."""
+    unresolved: Sequence[UnresolvedLink]
     bytes_done: int
 
 
-class _Identity(msgspec.Struct):
-    resource_type: str | None = msgspec.field(default=None, name="resourceType")
-    id: str | None = None
-    type: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+class Intake:
+    """Parses the documents of a load."""
 
+    def __init__(self, options: LoadOptions, index: LinkIndex | None = None) -> None:
+        """Open the index that the options name, unless it is passed."""
+        self.options = options
+        if index is None and options.index_path is not None:
+            index = LinkIndex(Path(options.index_path), read_only=True)
+        self._index = index
+        # Links between files are often the same ones: to a hospital, to its doctors.
+        self._target = lru_cache(maxsize=10_000)(index.target) if index else None
 
-_IDENTITY = msgspec.json.Decoder(_Identity)
-
-
-class _Item(msgspec.Struct, frozen=True):
-    """One resource of a document, not parsed yet."""
-
-    content: bytes | None
-    entry: int | None = None
-    resource_type: str | None = None
-    """The type the content must have; without content, the type of the resource to delete."""
-    id: str | None = None
-
-
-def parse_chunk(options: LoadOptions, chunk: InputChunk) -> ParsedChunk:
-    """Turn the documents of a chunk into changes, and list those that cannot be loaded."""
-    changes: list[Put | Delete] = []
-    problems: list[LoadProblem] = []
-    unresolved: list[tuple[str, str]] = []
-    parsed = (_parse(options, document, unresolved) for document in chunk.documents)
-    for result in chain.from_iterable(parsed):
-        if not isinstance(result, LoadProblem):
-            changes.append(result)
-            continue
-        problems.append(result)
-        if options.strict:
-            break
-    return ParsedChunk(
-        changes=changes, problems=problems, unresolved=unresolved, bytes_done=chunk.bytes_done
-    )
-
-
-def bundle_targets(chunk: InputChunk) -> dict[str, str]:
-    """Return `Type/id` by temporary fullUrl for the entries of the Bundles in a chunk."""
-    targets: dict[str, str] = {}
-    for document in chunk.documents:
-        if not _is_unpacked(document):
-            continue
-        with suppress(InvalidResource):  # it is reported when the Bundle is loaded
-            for entry in parse_bundle(document.content).entries:
-                if entry.full_url and entry.full_url.startswith("urn:") and entry.resource:
-                    targets[entry.full_url] = "/".join(_target(entry))
-    return targets
-
-
-def _parse(
-    options: LoadOptions, document: InputDocument, unresolved: list[tuple[str, str]]
-) -> Iterator[Put | Delete | LoadProblem]:
-    for item in _items(document):
-        if isinstance(item, LoadProblem):
-            yield item
-            continue
-        try:
-            change, missing = _change(options, item)
-        except InvalidResource as error:
-            yield _problem(document, str(error), entry=item.entry)
-        else:
-            unresolved += ((document.path, reference) for reference in missing)
-            yield change
-
-
-def _items(document: InputDocument) -> Iterable[_Item | LoadProblem]:
-    if document.unreadable is not None:
-        return [_problem(document, document.unreadable)]
-    if not _is_unpacked(document):
-        return [_Item(document.content)]
-    try:
-        bundle = parse_bundle(document.content)
-    except InvalidResource as error:
-        return [_problem(document, str(error))]
-    entries = ((i, e) for i, e in enumerate(bundle.entries) if not _is_search_outcome(bundle, e))
-    # A history lists the newest version first (FHIR R4, RESTful API, history).
-    in_order = reversed(list(entries)) if bundle.type == "history" else entries
-    return [_item(document, index, entry) for index, entry in in_order]
-
-
-def _is_unpacked(document: InputDocument) -> bool:
-    """
-    Return whether a document is a Bundle that only carries resources.
-
-    A line of NDJSON with an id is a resource to store, whatever its type: loading exported Bundles
-    has to store the same Bundles.
-    """
-    if b'"Bundle"' not in document.content:
-        return False
-    identity = _identity(document.content)
-    if identity.resource_type != "Bundle" or (
-        document.line is not None and identity.id is not None
-    ):
-        return False
-    return bytes(identity.type).strip(b'"').decode(errors="replace") in UNPACKED
-
-
-def _is_search_outcome(bundle: ParsedBundle, entry: ParsedEntry) -> bool:
-    """Return whether an entry only reports on a search (FHIR R4, Bundle.entry.search.mode)."""
-    return (
-        bundle.type == "searchset"
-        and _identity(entry.resource or b"").resource_type == "OperationOutcome"
-    )
-
-
-def _item(document: InputDocument, index: int, entry: ParsedEntry) -> _Item | LoadProblem:
-    if entry.method == "DELETE":
-        deleted = split_reference(entry.url or "")
-        if deleted is None:
-            return _problem(document, "a DELETE must name Type/id to be loaded", entry=index)
-        return _Item(None, index, *deleted)
-    if entry.resource is None:
-        return _problem(document, "the entry has no resource to load", entry=index)
-    if entry.method not in {None, "POST", "PUT"}:
-        return _problem(
-            document, f"a {entry.method} changes nothing that can be loaded", entry=index
+    def parse_chunk(self, chunk: InputChunk) -> ParsedChunk:
+        """Turn the documents of a chunk into changes, and list those that cannot be loaded."""
+        changes: list[Put | Delete] = []
+        problems: list[LoadProblem] = []
+        unresolved: list[UnresolvedLink] = []
+        parsed = (self._parse(document, unresolved) for document in chunk.documents)
+        for result in chain.from_iterable(parsed):
+            if not isinstance(result, LoadProblem):
+                changes.append(result)
+                continue
+            problems.append(result)
+            if self.options.strict:
+                break
+        return ParsedChunk(
+            changes=changes, problems=problems, unresolved=unresolved, bytes_done=chunk.bytes_done
         )
-    put = split_reference(entry.url or "") if entry.method == "PUT" else None
-    return _Item(entry.resource, index, *(put or (None, _target(entry)[1] or None)))
+
+    def _parse(
+        self, document: InputDocument, unresolved: list[UnresolvedLink]
+    ) -> Iterator[Put | Delete | LoadProblem]:
+        try:
+            for resource in self.resources_of(document):
+                if isinstance(resource, LoadProblem):
+                    yield resource
+                    continue
+                try:
+                    change, missing = self._change(document, resource)
+                except Exception as error:  # noqa: BLE001 - one resource must not end the load
+                    yield problem(document, _reason(error), entry=resource.entry)
+                else:
+                    unresolved += missing
+                    yield change
+        except Exception as error:  # noqa: BLE001 - one document must not end the load
+            yield problem(document, _reason(error))
+
+    def resources_of(self, document: InputDocument) -> Iterable[LoadedResource | LoadProblem]:
+        """
+        Return the resources of a document.
+
+        Raises:
+            InvalidResource: The document is a broken Bundle.
+        """
+        if self._index is None:
+            return resources_of(document, self.options)
+        return resources_of(document, self.options, self._index.is_ambiguous)
+
+    def _change(
+        self, document: InputDocument, resource: LoadedResource
+    ) -> tuple[Put | Delete, list[UnresolvedLink]]:
+        if resource.content is None:
+            return Delete(resource_type=resource.resource_type or "", id=resource.id or ""), []
+        content, missing = self.with_links(resource)
+        parsed = parse_resource(
+            content,
+            self.options.fhir_version,
+            resource_type=resource.resource_type,
+            resource_id=resource.id,
+            assigned_id=resource.assigned_id,
+            base_urls=self.options.base_urls,
+        )
+        return Put(resource=parsed), [
+            UnresolvedLink(document.path, link, match) for link, match in missing.items()
+        ]
+
+    def with_links(self, resource: LoadedResource) -> tuple[bytes, dict[str, Match | None]]:
+        """
+        Return the content with its links rewritten, and those that could not be resolved.
+
+        Raises:
+            InvalidResource: The content is invalid.
+        """
+        content = resource.content or b""
+        missing = dict[str, Match | None]()
+        links = _LoadLinks(resource, self._target, assign_ids=self.options.assign_ids)
+        if not links.may_match(content):
+            return content, missing
+        resource_type = resource_type_of(content)
+        if resource_type == "Bundle":
+            return content, missing  # a stored Bundle refers to its own entries
+        content = compact_json(content)
+        for reference in conditional_references(content):
+            match, target = (
+                self._index.conditional_target(reference) if self._index else (Match.NOTHING, None)
+            )
+            if target is None:
+                missing[reference] = match
+            else:
+                links.conditional[reference] = target
+        content, temporary = rewrite_links(
+            content, self.options.fhir_version, resource_type, links
+        )
+        return content, missing | dict.fromkeys(temporary)
 
 
-def _target(entry: ParsedEntry) -> tuple[str, str]:
-    """Return the type and id of an entry's resource, each empty if nothing specifies it."""
-    identity = _identity(entry.resource or b"")
-    put = split_reference(entry.url or "") if entry.method == "PUT" else None
-    last = _LAST_SEGMENT.search(entry.full_url or "")
-    resource_id = identity.id or (put and put[1]) or (last and last[1]) or ""
-    return identity.resource_type or "", resource_id
+class _LoadLinks:
+    """What the links of one resource stand for: by its Bundle, and then by the other files."""
+
+    def __init__(
+        self,
+        resource: LoadedResource,
+        target: Callable[[str], str | None] | None,
+        *,
+        assign_ids: bool,
+    ) -> None:
+        self.conditional = dict[str, str]()
+        self._target = target
+        self._own: Links | None = (
+            resource.links.of_entry(resource.links_base) if resource.links else None
+        )
+        self._assign_ids = assign_ids
+        self._needles = self._own.needles if self._own else _TEMPORARY_NEEDLES
+        self._to_unusable_id = False
+
+    def may_match(self, content: bytes) -> bool:
+        """Return whether a content can have a link to rewrite or to report."""
+        self._to_unusable_id = self._assign_ids and _TO_UNUSABLE_ID.search(content) is not None
+        lowered = content.lower()
+        return (
+            self._to_unusable_id
+            or any(needle in lowered for needle in self._needles)
+            or _may_be_conditional(content)
+        )
+
+    @property
+    def needles(self) -> tuple[bytes, ...]:
+        """Lower-case texts, one of which is in all JSON with a link that `resolve` knows."""
+        conditional = (b"?",) if self.conditional else ()
+        to_unusable_id = (b"/",) if self._to_unusable_id else ()
+        return (*self._needles, *conditional, *to_unusable_id)
+
+    def resolve(self, link: str) -> str | None:
+        """Return the link to write instead, or None for one to keep."""
+        if target := self.conditional.get(link) or (self._own and self._own.resolve(link)):
+            return target
+        url, mark, fragment = link.partition("#")
+        if self._target and is_temporary(url) and is_unique(normalized := normalized_link(url)):
+            target = self._target(normalized)
+            return f"{target}{mark}{fragment}" if target else None
+        return target_of_unusable_id(link) if self._to_unusable_id else None
 
 
-def _identity(content: bytes) -> _Identity:
-    try:
-        return _IDENTITY.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _Identity()  # parsing the resource reports what is wrong
+def find_conditional_references(content: bytes) -> set[str]:
+    """Return the conditional references in JSON; none if it is broken or a stored Bundle."""
+    if not _may_be_conditional(content) or resource_type_of(content) == "Bundle":
+        return set()
+    with suppress(InvalidResource):  # it is reported when the resource is loaded
+        return conditional_references(compact_json(content))
+    return set()
 
 
-def _change(options: LoadOptions, item: _Item) -> tuple[Put | Delete, Iterable[str]]:
-    content, missing = item.content, set[str]()
-    if content is None:
-        return Delete(resource_type=item.resource_type or "", id=item.id or ""), missing
-    if b"urn:uuid:" in content or b"urn:oid:" in content:
-        content, missing = _replace_references(options, content)
-    resource = parse_resource(
-        content,
-        options.fhir_version,
-        resource_type=item.resource_type,
-        resource_id=item.id,
-        base_urls=options.base_urls,
-    )
-    return Put(resource=resource), missing
+def _may_be_conditional(content: bytes) -> bool:
+    return b"?" in content and _CONDITIONAL.search(content) is not None
 
 
-def _replace_references(options: LoadOptions, content: bytes) -> tuple[bytes, set[str]]:
-    if b'"Bundle"' in content and _identity(content).resource_type == "Bundle":
-        return content, set()  # a stored Bundle refers to its own entries
-    return replace_temporary(compact_json(content), options.targets)
-
-
-def _problem(document: InputDocument, reason: str, *, entry: int | None = None) -> LoadProblem:
-    return LoadProblem(path=document.path, line=document.line, entry=entry, reason=reason)
+def _reason(error: Exception) -> str:
+    if isinstance(error, InvalidResource):
+        return str(error)
+    # The message of an error that nobody expected can contain the resource.
+    return f"parsing it failed with {type(error).__name__}"

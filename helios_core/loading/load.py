@@ -3,26 +3,46 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, closing
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Sequence,
+)
+from contextlib import aclosing, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
 
 import msgspec
+from xxhash import xxh3_64_intdigest
 
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.loading.inputs import FoundFiles, find_files, read_chunks
-from helios_core.loading.intake import LoadOptions, LoadProblem, ParsedChunk, bundle_targets
+from helios_core.loading.inputs import FoundFiles, find_files
+from helios_core.loading.intake import ParsedChunk
+from helios_core.loading.link_index import LinkIndex, Match
+from helios_core.loading.link_scan import ConditionalSearch, ScannedChunk, scan
 from helios_core.loading.parsers import parse_files
-from helios_core.storage.data_provider import ChangeResult, Delete, Put, SupportsWrites
+from helios_core.loading.resources import LoadOptions, LoadProblem
+from helios_core.storage.data_provider import (
+    ChangeResult,
+    Delete,
+    Put,
+    SupportsSearch,
+    SupportsWrites,
+)
 
 MAX_PROBLEMS = 100
 """How many bad resources a summary lists; the rest are counted."""
 
 WRITE_CHANGES = 1000
 WRITE_BYTES = 4 * 1024 * 1024
+GRACE = 0.5
+"""Seconds for which a write in progress may go on once the load is to stop."""
 
 T = TypeVar("T")
 
@@ -32,6 +52,8 @@ class LoadPhase(StrEnum):
 
     SCANNING = "scanning"
     """Finding the entries of Bundles, to which other resources may refer."""
+    SEARCHING = "searching"
+    """Finding the resources that conditional references mean."""
     LOADING = "loading"
     """Parsing and writing."""
 
@@ -62,17 +84,34 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[LoadProblem, ...]
     """The first bad resources, at most `MAX_PROBLEMS`."""
     unresolved: int
-    """References to a `urn:` of no loaded Bundle, counted once per resource; they are kept."""
+    """Links to a `urn:` of no loaded Bundle, counted once per resource; they are kept."""
     unresolved_distinct: int
     """How many of these are different."""
     unresolved_by_file: tuple[tuple[Path, int], ...]
     """The files that contain them, with their numbers, in the order of loading."""
+    unmatched: int
+    """Conditional references that do not match one resource, counted once per resource."""
+    unmatched_by_reason: tuple[tuple[Match, int], ...]
+    """How many of these match nothing or several, or are not supported, without zeros."""
+    unmatched_by_file: tuple[tuple[Path, int], ...]
+    """The files that contain them, with their numbers, in the order of loading."""
+    clashed: int
+    """Entries whose fullUrl stands for another resource, too; links to it are kept."""
+    clashes: tuple[LoadProblem, ...]
+    """The first of these, at most `MAX_PROBLEMS`."""
+    interrupted: bool
+    """Whether the load was stopped before its end; what was written stays."""
     seconds: float
 
     @property
     def rate(self) -> float:
         """Resources read per second."""
         return self.read / self.seconds if self.seconds else 0.0
+
+    @property
+    def is_good(self) -> bool:
+        """Whether everything was loaded, and conditional references and fullUrls are clear."""
+        return not (self.bad or self.unmatched or self.clashed or self.interrupted)
 
 
 class _Tally:
@@ -88,7 +127,11 @@ class _Tally:
         self._started = time.monotonic()
         self._problems: list[LoadProblem] = []
         self._unresolved: Counter[str] = Counter()
-        self._distinct: set[str] = set()
+        self._distinct: set[int] = set()
+        self._unmatched: Counter[str] = Counter()
+        self._reasons: Counter[Match] = Counter()
+        self._clashes: list[LoadProblem] = []
+        self._clashed = 0
 
     @property
     def _read(self) -> int:
@@ -97,9 +140,19 @@ class _Tally:
     def add(self, changes: ParsedChunk) -> None:
         self.bad += len(changes.problems)
         self._problems += changes.problems[: MAX_PROBLEMS - len(self._problems)]
-        self._unresolved.update(path for path, _ in changes.unresolved)
-        self._distinct.update(reference for _, reference in changes.unresolved)
+        for unresolved in changes.unresolved:
+            if unresolved.match is None:
+                self._unresolved[unresolved.path] += 1
+                self._distinct.add(xxh3_64_intdigest(unresolved.link.encode()))
+            else:
+                self._unmatched[unresolved.path] += 1
+                self._reasons[unresolved.match] += 1
         self.report(LoadPhase.LOADING, changes.bytes_done)
+
+    def add_scanned(self, phase: LoadPhase, chunk: ScannedChunk) -> None:
+        self._clashed += len(chunk.clashes)
+        self._clashes += chunk.clashes[: MAX_PROBLEMS - len(self._clashes)]
+        self.report(phase, chunk.bytes_done)
 
     def report(self, phase: LoadPhase, bytes_done: int) -> None:
         if self._on_progress is not None:
@@ -111,8 +164,9 @@ class _Tally:
             )
             self._on_progress(progress)
 
-    def summary(self) -> LoadSummary:
+    def summary(self, *, interrupted: bool) -> LoadSummary:
         return LoadSummary(
+            interrupted=interrupted,
             files=len(self._files.paths),
             skipped=self._files.skipped,
             read=self._read,
@@ -124,11 +178,20 @@ class _Tally:
             problems=tuple(self._problems),
             unresolved=self._unresolved.total(),
             unresolved_distinct=len(self._distinct),
-            unresolved_by_file=tuple(
-                (Path(path), count) for path, count in self._unresolved.items()
+            unresolved_by_file=_by_file(self._unresolved),
+            unmatched=self._unmatched.total(),
+            unmatched_by_reason=tuple(
+                (match, self._reasons[match]) for match in Match if self._reasons[match]
             ),
+            unmatched_by_file=_by_file(self._unmatched),
+            clashed=self._clashed,
+            clashes=tuple(self._clashes),
             seconds=time.monotonic() - self._started,
         )
+
+
+def _by_file(counts: Counter[str]) -> tuple[tuple[Path, int], ...]:
+    return tuple((Path(path), count) for path, count in counts.items())
 
 
 async def load(  # noqa: PLR0913 - what to load, where to, how, and a callback
@@ -138,6 +201,8 @@ async def load(  # noqa: PLR0913 - what to load, where to, how, and a callback
     tenant: str,
     fhir_version: FHIRVersion,
     strict: bool = False,
+    assign_ids: bool = False,
+    stopping: asyncio.Event | None = None,
     on_progress: Callable[[LoadProgress], None] | None = None,
     base_urls: tuple[str, ...] = (),
 ) -> LoadSummary:
@@ -145,10 +210,12 @@ async def load(  # noqa: PLR0913 - what to load, where to, how, and a callback
     Load files, and the .json, .ndjson and .jsonl files in folders, plain or gzip.
 
     A file contains NDJSON, a Bundle or a single resource, which is detected from its content. A
-    resource keeps its id; a Bundle entry without one gets the id in its fullUrl. Loading again is
-    an update, and an unchanged resource gets no new version. A bad resource is reported and the
+    resource keeps its id; a Bundle entry without one gets an id by its fullUrl, and with
+    `assign_ids` every other resource without a usable one gets an id by its content. Loading again
+    is an update, and an unchanged resource gets no new version. A bad resource is reported and the
     rest is loaded; with `strict`, loading stops at the first bad one, and what was written before
     stays. A Bundle is not atomic here: its entries are written in chunks with everything else.
+    When `stopping` is set, the load ends within a second and returns what it has done.
 
     Raises:
         BackendUnavailable: The data provider cannot write; what was written before stays.
@@ -156,40 +223,130 @@ async def load(  # noqa: PLR0913 - what to load, where to, how, and a callback
     files = await asyncio.to_thread(find_files, paths)
     tally = _Tally(files, on_progress)
     options = LoadOptions(
-        fhir_version=fhir_version,
-        base_urls=base_urls,
-        targets=await _scan(files, tally),
-        strict=strict,
+        fhir_version=fhir_version, base_urls=base_urls, strict=strict, assign_ids=assign_ids
     )
-    async with aclosing(_read_ahead(parse_files(options, files))) as chunks:
-        async for changes in chunks:
-            for batch in _batches(changes.changes):
-                applied = await provider.write(tenant, fhir_version, batch)
-                tally.outcomes.update(change.outcome for change in applied)
-            tally.add(changes)
-            if strict and tally.bad:
-                break
-    return tally.summary()
+    stopping = stopping or asyncio.Event()
+    with LinkIndex.temporary() as index:
+        running = _Load(files, tally, index, stopping)
+        await running.resolve_links(provider, options, tenant)
+        options = msgspec.structs.replace(options, index_path=str(index.path))
+        await running.write(provider, options, tenant)
+    return tally.summary(interrupted=stopping.is_set())
 
 
-async def _scan(files: FoundFiles, tally: _Tally) -> dict[str, str]:
-    """Return `Type/id` by temporary fullUrl for all Bundles in the files."""
-    targets: dict[str, str] = {}
-    async with aclosing(_read_ahead(read_chunks(files))) as chunks:
-        async for chunk in chunks:
-            targets |= bundle_targets(chunk)
-            tally.report(LoadPhase.SCANNING, chunk.bytes_done)
-    return targets
+class _Load:
+    """The two passes of a load; when `stopping` is set, both end early."""
+
+    def __init__(
+        self, files: FoundFiles, tally: _Tally, index: LinkIndex, stopping: asyncio.Event
+    ) -> None:
+        self._files = files
+        self._tally = tally
+        self._index = index
+        self._stopping = stopping
+
+    async def resolve_links(
+        self, provider: SupportsWrites, options: LoadOptions, tenant: str
+    ) -> None:
+        """Fill the index with what the links between the files stand for."""
+        await self._scan(LoadPhase.SCANNING, scan(self._files, options, self._index))
+        if not self._stopping.is_set() and self._index.has_conditionals:
+            search = ConditionalSearch(self._index, options)
+            await self._scan(LoadPhase.SEARCHING, search.search_files(self._files))
+            if isinstance(provider, SupportsSearch):
+                await search.search_store(provider, tenant, self._stopping)
+        if not self._stopping.is_set():
+            self._index.publish()
+
+    async def _scan(self, phase: LoadPhase, items: Generator[ScannedChunk]) -> None:
+        async with aclosing(_read_ahead(items, self._stopping)) as chunks:
+            async for chunk in chunks:
+                self._tally.add_scanned(phase, chunk)
+
+    async def write(self, provider: SupportsWrites, options: LoadOptions, tenant: str) -> None:
+        """Parse and write everything."""
+        parsed = parse_files(options, self._files)
+        async with aclosing(_read_ahead(parsed, self._stopping)) as chunks:
+            async for changes in chunks:
+                for batch in _batches(changes.changes):
+                    writing = provider.write(tenant, options.fhir_version, batch)
+                    applied = await _finish(writing, self._stopping)
+                    if applied is None:
+                        return
+                    self._tally.outcomes.update(change.outcome for change in applied)
+                self._tally.add(changes)
+                if options.strict and self._tally.bad:
+                    return
 
 
-async def _read_ahead(items: Generator[T]) -> AsyncGenerator[T]:
-    """Yield items that a thread produces one ahead of their use."""
+async def _finish(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:
+    """Return what a coroutine returns, or None if it takes too long once `stopping` is set."""
+    if stopping.is_set():
+        work.close()
+        return None
+    task, stop = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    try:
+        either: set[asyncio.Task[Any]] = {task, stop}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task}, timeout=GRACE)
+        return task.result() if task.done() else None
+    finally:
+        stop.cancel()
+        task.cancel()
+
+
+async def _read_ahead(items: Generator[T], stopping: asyncio.Event) -> AsyncGenerator[T]:
+    """
+    Yield items that a thread produces one ahead of their use, until `stopping` is set.
+
+    A thread cannot be interrupted; one that is busy then is left alone, and being a daemon it
+    does not keep the process alive.
+    """
+    requests = SimpleQueue[asyncio.Future[T | None] | None]()
     loop = asyncio.get_running_loop()
-    with closing(items), ThreadPoolExecutor(1, thread_name_prefix="loading") as thread:
-        upcoming = loop.run_in_executor(thread, next, items, None)
-        while (item := await upcoming) is not None:
-            upcoming = loop.run_in_executor(thread, next, items, None)
+
+    def produce() -> None:
+        while (request := requests.get()) is not None:
+            try:
+                item, error = next(items, None), None
+            except Exception as raised:  # noqa: BLE001 - raised where the item is awaited
+                item, error = None, raised
+            with suppress(RuntimeError):  # the loop is closed; nobody waits any more
+                loop.call_soon_threadsafe(_set, request, item, error)
+        items.close()
+
+    def request() -> asyncio.Future[T | None]:
+        future = loop.create_future()
+        requests.put(future)
+        return future
+
+    thread = Thread(target=produce, name="loading", daemon=True)
+    thread.start()
+    stop = asyncio.create_task(stopping.wait())
+    upcoming = request()
+    try:
+        while True:
+            either: set[asyncio.Future[Any]] = {upcoming, stop}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if stop.done() or (item := upcoming.result()) is None:
+                return
+            upcoming = request()
             yield item
+    finally:
+        upcoming.cancel()
+        stop.cancel()
+        requests.put(None)
+        if not stopping.is_set():
+            thread.join()
+
+
+def _set(future: "asyncio.Future[T]", item: T, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(item)
+    else:
+        future.set_exception(error)
 
 
 def _batches(changes: Sequence[Put | Delete]) -> Iterator[Sequence[Put | Delete]]:

@@ -14,7 +14,8 @@ import msgspec
 from helios_core.errors import BackendUnavailable
 from helios_core.fhir.resources import Resource
 from helios_core.loading.inputs import FoundFiles, InputChunk, read_chunks
-from helios_core.loading.intake import LoadOptions, LoadProblem, ParsedChunk, parse_chunk
+from helios_core.loading.intake import Intake, ParsedChunk, UnresolvedLink
+from helios_core.loading.resources import LoadOptions, LoadProblem
 from helios_core.storage.data_provider import Delete, Put
 
 PARALLEL_BYTES = 32 * 1024 * 1024
@@ -31,7 +32,7 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True):
     changes: list[Resource | tuple[str, str]]
     """A resource to put, or the type and id of one to delete."""
     problems: Sequence[LoadProblem]
-    unresolved: Sequence[tuple[str, str]]
+    unresolved: Sequence[UnresolvedLink]
     bytes_done: int
 
 
@@ -52,7 +53,8 @@ def parse_files(options: LoadOptions, files: FoundFiles) -> Generator[ParsedChun
     chunks = read_chunks(files)
     processes = min(MAX_PROCESSES, (os.cpu_count() or 1) - 1)
     if files.size < PARALLEL_BYTES or processes < 1:
-        yield from (parse_chunk(options, chunk) for chunk in chunks)
+        intake = Intake(options)
+        yield from map(intake.parse_chunk, chunks)
         return
     try:
         for packed in _parse_in_parallel(options, chunks, processes):
@@ -103,13 +105,14 @@ def _parser(options: LoadOptions) -> Iterator[_Pipe]:
 def _parse_all(options: LoadOptions, chunks: _Pipe) -> None:
     # Ctrl-C interrupts every process of the terminal; the one that writes decides when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    intake = Intake(options)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError), chunks:
         while True:
-            chunks.send_bytes(_parse(options, chunks.recv_bytes()))
+            chunks.send_bytes(_parse(intake, chunks.recv_bytes()))
 
 
-def _parse(options: LoadOptions, chunk: bytes) -> bytes:
-    parsed = parse_chunk(options, _CHUNK.decode(chunk))
+def _parse(intake: Intake, chunk: bytes) -> bytes:
+    parsed = intake.parse_chunk(_CHUNK.decode(chunk))
     packed = _Packed(
         changes=[
             change.resource if isinstance(change, Put) else (change.resource_type, change.id)

@@ -87,8 +87,10 @@ class MemoryDataProvider(DataProvider):
             await asyncio.sleep(0)
 
     async def get(self, key: ResourceKey, *, at: datetime | None = None) -> StoredVersion | None:
-        """Return the version current at an instant."""
+        """Return the version current at an instant, unless it is damaged (P6)."""
         current = current_version(self._versions(key), at)
+        if current is not None and not current.intact:
+            raise _damage_error(current.stored)
         return None if current is None else current.stored
 
     async def get_version(self, key: ResourceKey, version_id: int) -> StoredVersion | None:
@@ -248,11 +250,15 @@ def _is_candidate(version: MemoryVersion, fhir_version: FHIRVersion, prefilter: 
 def _intact(version: MemoryVersion) -> bytes:
     stored = version.stored
     if stored.content is None or not version.intact:
-        raise BackendError(
-            f"the stored content of {stored.resource_type}/{stored.id}, version"
-            f" {stored.version_id}, is damaged; store the resource again"
-        )
+        raise _damage_error(stored)
     return stored.content
+
+
+def _damage_error(stored: StoredVersion) -> BackendError:
+    return BackendError(
+        f"the stored content of {stored.resource_type}/{stored.id}, version"
+        f" {stored.version_id}, is damaged; store the resource again"
+    )
 
 
 def _damaged(stored: StoredVersion) -> Damaged:

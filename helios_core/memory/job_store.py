@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import msgspec
 
+from helios_core.errors import LeaseLost
 from helios_core.model.exports import Shard
 from helios_core.model.jobs import Job, JobProgress, JobStatus, Lease
 from helios_core.model.parts import Part
@@ -20,6 +21,7 @@ from helios_core.storage.job_records import (
     give_up_reason,
     job_not_found,
     lease_lost,
+    part_not_found,
     too_many_exports,
 )
 from helios_core.storage.job_store import JobStore
@@ -35,6 +37,8 @@ class _Work:
     held: bool = False
     free_at: datetime | None = None
     """When it may be claimed: the end of the lease or of the wait for a retry; None is now."""
+    wait: timedelta = timedelta()
+    """How long that lease or wait is."""
     reported: int = 0
     failure: str | None = None
     parts: list[Part] | None = None
@@ -42,10 +46,14 @@ class _Work:
     notes: bytes = b""
 
     def free(self, now: datetime) -> bool:
-        return self.parts is None and (self.free_at is None or self.free_at <= now)
+        if self.parts is not None:
+            return False
+        # With more of a wait ahead than there is, the clock was set back (J7).
+        return self.free_at is None or not now < self.free_at <= now + 1.5 * self.wait
 
-    def hand_back(self, free_at: datetime | None = None) -> None:
-        self.held, self.reported, self.free_at = False, 0, free_at
+    def hand_back(self, now: datetime | None = None, wait: timedelta = timedelta()) -> None:
+        self.held, self.reported, self.wait = False, 0, wait
+        self.free_at = None if now is None else now + wait
 
     @property
     def resources_done(self) -> int:
@@ -143,6 +151,14 @@ class MemoryJobStore(JobStore):
         )
         return [part for _, part in parts]
 
+    async def part(self, tenant: str, job_id: str, name: str) -> Part:
+        """Give the published part of a file name."""
+        parts = (part for work in self._visible(tenant, job_id).work for part in work.parts or ())
+        found = next((part for part in parts if part.key.name == name), None)
+        if found is None:
+            raise part_not_found()
+        return found
+
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """Give what completed shards noted, by shard number (J13)."""
         for work in self._visible(tenant, job_id).work:
@@ -159,14 +175,21 @@ class MemoryJobStore(JobStore):
                 entry.end(JobStatus.ERROR, now, failure=reason)
                 continue
             self._served[entry.job.tenant] = next(self._claims)
-            return _lease(entry, work, worker, until=now + lease_for)
+            return _lease(entry, work, worker, now, lease_for)
         return None
 
     async def renew(self, lease: Lease, *, lease_for: timedelta, resources_done: int) -> None:
         """Extend a lease, counted from now (J4, J7)."""
         _, work = self._held(lease)
-        work.free_at = self._clock() + lease_for
+        work.free_at, work.wait = self._clock() + lease_for, lease_for
         work.reported = resources_done
+
+    async def is_held(self, lease: Lease) -> bool:
+        """Whether the lease is still the newest one (J14)."""
+        with suppress(LeaseLost):
+            self._held(lease)
+            return True
+        return False
 
     async def complete(
         self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""
@@ -194,7 +217,7 @@ class MemoryJobStore(JobStore):
         if work.attempts >= max_attempts:
             entry.end(JobStatus.ERROR, self._clock(), failure=reason)
         else:
-            work.hand_back(self._clock() + retry_after)
+            work.hand_back(self._clock(), retry_after)
             self._tell()
         return entry.job.status
 
@@ -265,9 +288,9 @@ class MemoryJobStore(JobStore):
         return entry, work
 
 
-def _lease(entry: _Entry, work: _Work, worker: str, *, until: datetime) -> Lease:
+def _lease(entry: _Entry, work: _Work, worker: str, now: datetime, lease_for: timedelta) -> Lease:
     """Give the shard to a worker under a token nobody has had (J3)."""
-    work.hand_back(until)
+    work.hand_back(now, lease_for)
     work.held = True
     work.token += 1
     work.attempts += 1

@@ -108,6 +108,12 @@ class ExportView(msgspec.Struct, frozen=True, kw_only=True):
     """The filter of each filtered type, with its lookups resolved."""
     gaps: tuple[str, ...] = ()
     """One sentence per damaged resource that the lookup of a filter could not read."""
+    groups: frozenset[str] | None = None
+    """The ids of the only Groups to export; None is no limit."""
+    former_groups: frozenset[str] = frozenset()
+    """The ids of the Groups nested in the exported one at `since`; their deletion is exported."""
+    left_out: tuple[str, ...] = ()
+    """One sentence per reason for which members of a Group could not be resolved."""
 
 
 class ShardPurpose(StrEnum):
@@ -125,6 +131,8 @@ class ShardPurpose(StrEnum):
     """Nothing: it only notes what its resources refer to, for later phases."""
     ORGANIZED = "organized"
     """Blocks of resources, each headed by the instance they are organized by."""
+    UNORGANIZED = "unorganized"
+    """Nothing: it only counts what is in no block of patients."""
     DELETIONS = "deletions"
     """Only the deletions of the view."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from helios_core.config.settings import Settings
 from helios_core.errors import ConfigurationError
 from helios_core.export import expiry
 from helios_core.http.app import create_app
+from helios_core.server.connections import KEEP_ALIVE_SECONDS, LimitedProtocol
 from helios_core.server.work import (
     do_nothing,
     grace_seconds,
@@ -21,6 +23,8 @@ from helios_core.server.work import (
     work_until,
 )
 from helios_core.storage.backends import Backends
+
+SWITCH_SECONDS = 0.001
 
 _log = structlog.get_logger()
 
@@ -47,6 +51,8 @@ async def serve(
     if settings.bulk_export_disable_local_worker or not settings.bulk_export_enabled:
         workers = 0
     release_large_blocks()
+    # While a thread computes, each turn of the event loop waits that long; 5 ms is Python's own.
+    sys.setswitchinterval(SWITCH_SECONDS)
     async with open_backends(settings, serving=True) as backends:
         listener = _listen(settings)
         server = _Server(_configuration(settings, backends))
@@ -75,6 +81,15 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Check the time of every connection, once per second: the loop ticks ten times in it."""
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, LimitedProtocol):
+                    connection.check_time(now)
+        return await super().on_tick(counter)
+
     async def exit_at(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self.should_exit = True
@@ -87,12 +102,13 @@ class _Server(uvicorn.Server):
 def _configuration(settings: Settings, backends: Backends) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(settings, backends),
-        http="httptools",
+        http=LimitedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, int(grace_seconds(settings))),
     )
 

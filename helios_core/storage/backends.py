@@ -12,7 +12,7 @@ from helios_core.model.jobs import Job
 from helios_core.storage.data_provider import DataProvider
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
-from helios_core.storage.transforms import NO_TRANSFORMS, Transforms
+from helios_core.storage.transform_chain import NO_TRANSFORMS, Transforms
 
 T = TypeVar("T")
 

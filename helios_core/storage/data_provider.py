@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from helios_core.errors import BackendError, BackendUnavailable
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.references import base_urls
@@ -118,6 +119,9 @@ class DataProvider(ABC):
         Return the version current at an instant (None: now), or None if there never was one.
 
         A deleted resource is returned as a version whose content is None.
+
+        Raises:
+            BackendError: The version is damaged; the message does not show any of it.
         """
 
     async def missing(
@@ -130,8 +134,8 @@ class DataProvider(ABC):
         """
         absent = set[str]()
         for resource_id in ids:
-            stored = await self.get(key.resource(resource_id), at=at)
-            if stored is None or stored.content is None:
+            stored = await self._get_or_report(key.resource(resource_id), at)
+            if stored is None or (isinstance(stored, StoredVersion) and stored.content is None):
                 absent.add(resource_id)
         return absent
 
@@ -141,12 +145,14 @@ class DataProvider(ABC):
 
         This default reads one at a time; a provider that can read many at once overrides it.
         """
-        lines = list[bytes]()
+        lines, damaged = list[bytes](), list[Damaged]()
         for resource_id in ids:
-            stored = await self.get(key.resource(resource_id), at=at)
-            if stored is not None and stored.content is not None:
+            stored = await self._get_or_report(key.resource(resource_id), at)
+            if isinstance(stored, Damaged):
+                damaged.append(stored)
+            elif stored is not None and stored.content is not None:
                 lines.append(stored.content)
-        return Batch(lines=lines)
+        return Batch(lines=lines, damaged=damaged)
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
         """
@@ -158,10 +164,21 @@ class DataProvider(ABC):
         key = TypeKey.of(view.request, resource_type)
         shown = set[str]()
         for resource_id in ids:
-            stored = await self.get(key.resource(resource_id), at=view.transaction_time)
-            if stored is not None and _shows(view, stored):
+            stored = await self._get_or_report(key.resource(resource_id), view.transaction_time)
+            if isinstance(stored, StoredVersion) and _shows(view, stored):
                 shown.add(resource_id)
         return shown
+
+    async def _get_or_report(
+        self, key: ResourceKey, at: datetime | None
+    ) -> StoredVersion | Damaged | None:
+        """Return a version, or in place of a damaged one the report of it (P6)."""
+        try:
+            return await self.get(key, at=at)
+        except BackendUnavailable:
+            raise
+        except BackendError as error:
+            return Damaged(resource_type=key.resource_type, id=key.id, reason=str(error))
 
 
 def _shows(view: ExportView, version: StoredVersion) -> bool:

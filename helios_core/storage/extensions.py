@@ -66,7 +66,7 @@ class RouteExtension(Descriptor, frozen=True, kw_only=True):
     R2  None of them has an error handler or a body limit of its own: errors are OperationOutcomes
         and bodies are limited as at every other address.
     R3  A route without parameters answers a GET within the time a client waits, and not with 5xx.
-    R4  Requests are answered side by side: one that waits keeps no other waiting.
+    R4  Whatever body a client sends is at most the client's error: 4xx and never 5xx.
     """
 
     open: Callable[[Any, Backends], AbstractAsyncContextManager[Sequence[Any]]]
@@ -86,7 +86,8 @@ class HealthExtension(Descriptor, frozen=True, kw_only=True):
     """
     Checks that `/health` and `/_readiness` run along with those of the backends.
 
-    H1  There is at least one, and each has a name of lower-case letters, digits and hyphens.
+    H1  There is at least one, each is asynchronous, and has a name of lower-case letters, digits
+        and hyphens.
     H2  A check returns if all is well, and raises if not; it changes nothing.
     H3  A check ends when it is cancelled.
     H4  A check may run again right after it has ended, however it ended.

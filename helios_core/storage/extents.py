@@ -14,9 +14,16 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 COLLECTION_BITS = 40
+"""How many lower bits of a seq a collection has for itself."""
+
 EXTENT_BITS = 12
+"""How many lower bits of a seq are the position in its extent."""
+
 EXTENT_ROWS = 1 << EXTENT_BITS
+"""How many versions an extent takes at most."""
+
 EXTENT_BYTES = 4 * 1024 * 1024
+"""How many bytes of content an extent takes, unless a single version is larger."""
 
 Positions = Mapping[int, set[int]]
 """For each extent, places in it."""

@@ -26,6 +26,7 @@ API_LEVEL = 1
 
 hookspec = pluggy.HookspecMarker("helios")
 hookimpl = pluggy.HookimplMarker("helios")
+"""Marks a function of a plugin as its implementation of the hook of that name."""
 
 
 @hookspec(firstresult=True)

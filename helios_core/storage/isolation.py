@@ -1,4 +1,8 @@
-"""Call code of plugins so that it can neither stop the event loop nor end the process."""
+"""
+Call code of plugins so that it neither holds up other tasks for long nor ends the process.
+
+Only an asynchronous function that blocks cannot be helped: the contracts forbid it.
+"""
 
 import asyncio
 import contextvars
@@ -14,6 +18,9 @@ from helios_core.errors import HeliosError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+THREAD_NAME = "helios-plugin"
+"""The name of the threads started here."""
 
 _abandoned = set[asyncio.Future[Any]]()
 """Calls that did not end in time; a reference keeps them from being collected half way."""
@@ -32,7 +39,7 @@ async def call_within(
     limit: timedelta, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
 ) -> T:
     """
-    Return the result of an asynchronous call that may take so long.
+    Return the result of an asynchronous call, which may take at most `limit`.
 
     A call that is late is cancelled and not waited for: it may ignore that. What it raises is an
     `Exception` in any case, since SystemExit in a task would end the event loop.
@@ -81,7 +88,7 @@ def start_thread(
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle)
 
-    threading.Thread(target=run, name="plugin", daemon=True).start()
+    threading.Thread(target=run, name=THREAD_NAME, daemon=True).start()
     return future
 
 
@@ -95,7 +102,7 @@ class ThreadSlots:
         self, limit: timedelta, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """
-        Return the result of a blocking call that may take so long, the wait for a slot included.
+        Return the result of a blocking call, which with the wait for a slot may take `limit`.
 
         Raises:
             Overdue: The call is late. Its thread is left to itself.

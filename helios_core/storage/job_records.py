@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from helios_core.errors import JobNotFound, LeaseLost, TooManyExports
+from helios_core.errors import JobNotFound, LeaseLost, PartNotFound, TooManyExports
 from helios_core.model.jobs import Job, JobStatus, Lease
 from helios_core.model.parts import Part, PartKind
 
@@ -45,6 +45,11 @@ def give_up_reason(number: int, attempts: int, last_error: str | None) -> str:
 def job_not_found(job_id: str) -> JobNotFound:
     """Return the error of a job that the tenant does not have, or has no longer."""
     return JobNotFound(f"there is no export {job_id}, or it was deleted; start a new one")
+
+
+def part_not_found() -> PartNotFound:
+    """Return the error of a file name that no published part of the job has."""
+    return PartNotFound("This export has no file of that name; see its manifest.")
 
 
 def too_many_exports(active: int, max_active: int) -> TooManyExports:

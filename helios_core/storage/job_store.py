@@ -23,7 +23,8 @@ class JobStore(ABC):
         nothing.
     J6  `cancel` and `delete` raise every token, so a cancelled job can never become complete, and
         free the tenant's slot at once.
-    J7  Time is the store's clock.
+    J7  Time is the store's clock. However far it is set back, a lease and the wait before a retry
+        end within twice their length.
     J8  Claiming is fair between tenants: the tenant served longest ago comes first, then its
         oldest job, then that job's lowest shard.
     J9  Attempts are counted per shard and capped, with the last error kept; a shard that has used
@@ -34,6 +35,7 @@ class JobStore(ABC):
         part keeps its number, and whoever sees a number sees all the lower ones.
     J13 What a shard notes for later phases appears with its parts, all or nothing, and goes with
         the job.
+    J14 `is_held` reports at once, in every process, that a lease was lost.
     """
 
     @property
@@ -78,6 +80,16 @@ class JobStore(ABC):
         """
 
     @abstractmethod
+    async def part(self, tenant: str, job_id: str, name: str) -> Part:
+        """
+        Return the published part of a file name, in one lookup however many parts there are.
+
+        Raises:
+            JobNotFound: As in `get`.
+            PartNotFound: The job has no published part of that name.
+        """
+
+    @abstractmethod
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
         """
         Claim a shard that is free or whose lease has lapsed, or give None (J2, J3, J8).
@@ -93,6 +105,14 @@ class JobStore(ABC):
 
         Raises:
             LeaseLost: A newer lease exists, or the job was ended (J4).
+        """
+
+    @abstractmethod
+    async def is_held(self, lease: Lease) -> bool:
+        """
+        Whether a lease is still good, which `renew` would say without changing anything (J14).
+
+        A worker asks twice a second whether the export it works on was cancelled.
         """
 
     @abstractmethod

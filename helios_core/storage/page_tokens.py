@@ -12,7 +12,10 @@ PAGE_BYTES = 16 * 1024 * 1024
 """Where a page ends before it has all it may have, so that large resources do not pile up."""
 
 ID_ORDERS = frozenset({SortOrder.ID, SortOrder.ID_DESCENDING})
+"""The orders in which matches follow each other by id."""
+
 DESCENDING_ORDERS = frozenset({SortOrder.ID_DESCENDING, SortOrder.LAST_UPDATED_DESCENDING})
+"""The orders that begin with the highest id or the latest change."""
 
 _SIGNS = {
     SortOrder.ID: "id",

@@ -3,8 +3,14 @@
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
+
+LARGE_BYTES = 16 * 1024
+"""Up to this size nothing is computed that takes longer than a few milliseconds."""
+
+_COMPUTING = ThreadPoolExecutor(max_workers=1, thread_name_prefix="computing")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,6 +26,19 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     """
     call = partial(contextvars.copy_context().run, partial(function, *args, **kwargs))
     return await run_to_end(asyncio.get_running_loop().run_in_executor(None, call))
+
+
+async def compute(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """
+    Call a function that only computes, in a thread if its input has LARGE_BYTES or more.
+
+    Threads take turns every few milliseconds, so the event loop goes on meanwhile. There is one
+    thread for all of them: two computations would not be faster, and would need twice the memory.
+    """
+    if size < LARGE_BYTES:
+        return function(*args, **kwargs)
+    call = partial(contextvars.copy_context().run, partial(function, *args, **kwargs))
+    return await asyncio.get_running_loop().run_in_executor(_COMPUTING, call)
 
 
 async def run_to_end(work: Awaitable[T]) -> T:

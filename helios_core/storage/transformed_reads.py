@@ -23,12 +23,13 @@ from helios_core.storage.data_provider import (
     SupportsSearch,
 )
 from helios_core.storage.keys import ResourceKey, TypeKey
-from helios_core.storage.transforms import RestReads, Transforms
+from helios_core.storage.transform_chain import Transforms
+from helios_core.storage.transforms import RestReads
 
 
 def visible_backends(backends: Backends) -> Backends:
     """Return backends whose data provider shows what clients may see over REST."""
-    provider, transforms = backends.data_provider, backends.transforms.of_reads()
+    provider, transforms = backends.data_provider, backends.transforms.of_reads
     match transforms.rest:
         case RestReads.UNTOUCHED:
             return backends

@@ -11,6 +11,7 @@ import pytest
 # before the module is imported; a name stands for all modules below it.
 pytest.register_assert_rewrite(
     "helios_core.testing.data_provider",
+    "helios_core.testing.extensions",
     "helios_core.testing.job_store",
     "helios_core.testing.output_store",
     "helios_core.testing.suites",
@@ -19,8 +20,25 @@ pytest.register_assert_rewrite(
 from helios_core.testing.data_provider import (  # noqa: E402 - after the registration
     DataProviderSuite,
 )
+from helios_core.testing.extensions import (  # noqa: E402 - same
+    CommandSuite,
+    HealthCheckSuite,
+    ObserverSuite,
+    RouteSuite,
+    TransformSuite,
+)
 from helios_core.testing.job_store import JobStoreSuite  # noqa: E402 - same
 from helios_core.testing.output_store import OutputStoreSuite  # noqa: E402 - same
 from helios_core.testing.suites import ContractSuite  # noqa: E402 - same
 
-__all__ = ["ContractSuite", "DataProviderSuite", "JobStoreSuite", "OutputStoreSuite"]
+__all__ = [
+    "CommandSuite",
+    "ContractSuite",
+    "DataProviderSuite",
+    "HealthCheckSuite",
+    "JobStoreSuite",
+    "ObserverSuite",
+    "OutputStoreSuite",
+    "RouteSuite",
+    "TransformSuite",
+]

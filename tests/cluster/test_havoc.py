@@ -137,7 +137,7 @@ def test_eight_exports_survive_kills_sleep_a_restart_and_bad_networks(
     assert_only_what_was_completed_is_listed(postgres_url)
     assert sleeper.lost
     assert not sleeper.lost & published_by(sleeper.process)
-    assert [event for event in crowd.events() if event["event"] == "request.broke"] == []
+    assert [event for event in crowd.events() if event["event"] == "request.crashed"] == []
     for client, _, job in jobs:
         assert client.http.delete(job).status_code == 202
     assert_nothing_stays(bucket)

@@ -1,4 +1,4 @@
-"""A plugin that describes an extension wrongly is refused at start, by name and with the reason."""
+"""A plugin that describes an extension wrongly is refused at start, with its name and why."""
 
 import pytest
 
@@ -48,7 +48,7 @@ def load(install, hook, offer, *, name="odd"):
 
 
 GOOD = {
-    "helios_command": "CommandExtension(api_level=1, settings=Settings, command=lambda host: None)",
+    "helios_command": "CommandExtension(api_level=1, settings=Settings, command=print)",
     "helios_routes": "RouteExtension(**common(), public=True)",
     "helios_health_checks": "HealthExtension(**common())",
     "helios_transform": "TransformExtension(**common(), implementation=Same,"

@@ -170,44 +170,42 @@ TRANSFORM = (
     "TransformExtension(api_level=1, open=open, implementation=Same,"
     " effect=TransformEffect(changes=False))"
 )
-HEALTH = "HealthExtension(api_level=1, open=open)"
+AS_TRANSFORM = ("helios_transform", TRANSFORM)
+AS_HEALTH = ("helios_health_checks", "HealthExtension(api_level=1, open=open)")
+AS_OBSERVER = ("helios_observer", "ObserverExtension(api_level=1, open=open)")
 
 
 @pytest.mark.parametrize(
-    ("hook", "offer", "body", "error", "said"),
+    ("described", "body", "error", "said"),
     [
-        ("helios_transform", TRANSFORM, "yield object()", BrokenPlugin, "is not a Same"),
-        ("helios_transform", TRANSFORM, "1/0; yield", ConfigurationError, "ZeroDivisionError"),
+        (AS_TRANSFORM, "yield object()", BrokenPlugin, "is not a Same"),
+        (AS_TRANSFORM, "1/0; yield", ConfigurationError, "ZeroDivisionError"),
         (
-            "helios_transform",
-            TRANSFORM,
+            AS_TRANSFORM,
             "raise ConfigurationError('set HFS_ONE_KEY'); yield",
             ConfigurationError,
             "set HFS_ONE_KEY",
         ),
-        ("helios_transform", TRANSFORM, "raise SystemExit; yield", ConfigurationError, "SystemE"),
+        (AS_TRANSFORM, "raise SystemExit; yield", ConfigurationError, "SystemE"),
         (
-            "helios_observer",
-            "ObserverExtension(api_level=1, open=open)",
+            AS_OBSERVER,
             "yield 7",
             BrokenPlugin,
             "an observer that cannot be called",
         ),
-        ("helios_health_checks", HEALTH, "yield {}", BrokenPlugin, "no health checks by name"),
-        ("helios_health_checks", HEALTH, "yield [print]", BrokenPlugin, "no health checks by"),
-        ("helios_health_checks", HEALTH, "yield {'A B': open}", BrokenPlugin, "check 'A B'"),
+        (AS_HEALTH, "yield {}", BrokenPlugin, "no health checks by name"),
+        (AS_HEALTH, "yield [print]", BrokenPlugin, "no health checks by"),
+        (AS_HEALTH, "yield {'A B': open}", BrokenPlugin, "check 'A B'"),
         (
-            "helios_health_checks",
-            HEALTH,
+            AS_HEALTH,
             "yield {'sync': print}",
             BrokenPlugin,
             "health check sync that is not asynchronous",
         ),
     ],
 )
-async def test_what_opens_as_something_else_stops_the_start(
-    install, hook, offer, body, error, said
-):
+async def test_what_opens_as_something_else_stops_the_start(install, described, body, error, said):
+    hook, offer = described
     install("one", ONE.format(body=body, hook=hook, offer=offer))
 
     with pytest.raises(error) as caught:

@@ -14,7 +14,15 @@ from helios_core.storage import data_provider as data_providers
 from helios_core.storage import hooks as hookspecs
 from helios_core.storage import job_store as job_stores
 from helios_core.storage import output_store as output_stores
-from helios_core.storage.hooks import Backend
+from helios_core.storage.backends import Backend
+from helios_core.storage.extensions import (
+    CommandExtension,
+    HealthExtension,
+    ObserverExtension,
+    RouteExtension,
+    TransformExtension,
+)
+from helios_core.storage.transforms import RestReads, Transform, TransformEffect
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 HOOKS = (REFERENCE / "hooks.md").read_text()
@@ -27,6 +35,20 @@ CONTRACTS = [
     data_providers.DataProvider,
     job_stores.JobStore,
     output_stores.OutputStore,
+    CommandExtension,
+    RouteExtension,
+    HealthExtension,
+    Transform,
+    ObserverExtension,
+]
+DESCRIPTORS = [
+    Backend,
+    CommandExtension,
+    RouteExtension,
+    HealthExtension,
+    TransformExtension,
+    ObserverExtension,
+    TransformEffect,
 ]
 
 
@@ -43,7 +65,7 @@ def test_there_are_hooks():
         "helios_data_provider",
         "helios_job_store",
         "helios_output_store",
-        "helios_job_changed",
+        "helios_observer",
     }
 
 
@@ -61,18 +83,27 @@ def test_every_hook_on_the_page_exists():
     assert named == {hook.__name__ for hook in SPECIFICATIONS}
 
 
-@pytest.mark.parametrize("field", structs.fields(Backend), ids=lambda field: field.name)
-def test_every_field_of_the_descriptor_is_on_the_page(field):
-    assert f"| `{field.name}` |" in HOOKS
+@pytest.mark.parametrize("descriptor", DESCRIPTORS)
+def test_every_field_of_a_descriptor_is_on_the_page(descriptor):
+    [common, *tables] = re.split(r"^`(\w+)`.*:$", HOOKS, flags=re.MULTILINE)
+    of_its_own = dict(zip(tables[::2], tables[1::2], strict=True))[descriptor.__name__]
+
+    for field in structs.fields(descriptor):
+        assert f"| `{field.name}` |" in common + of_its_own
+
+
+@pytest.mark.parametrize("choice", RestReads)
+def test_every_choice_about_rest_is_on_the_page(choice):
+    assert f"`RestReads.{choice.name}` |" in HOOKS
 
 
 @pytest.mark.parametrize("contract", CONTRACTS)
 def test_every_contract_is_on_the_page_with_all_its_clauses(contract):
     clauses = re.findall(r"^([A-Z]\d+)  ?", inspect.getdoc(contract), re.MULTILINE)
 
-    row = next(line for line in HOOKS.splitlines() if f"{contract.__name__}`" in line)
+    named = f"| [`helios_core.{contract.__name__}`]"
+    row = next(line for line in HOOKS.splitlines() if line.startswith(named))
 
-    assert f"`{contract.__module__}.{contract.__name__}`" in row
     assert f"{clauses[0]} to {clauses[-1]}" in row
 
 

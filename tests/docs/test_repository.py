@@ -88,11 +88,3 @@ def test_every_plugin_introduces_itself(path):
         for title in ("Install", "Settings", "Example", "Limits")
         if f"\n## {title}\n" not in text
     ] == []
-
-
-@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: path.parent.name)
-def test_every_setting_that_a_plugin_names_exists(path):
-    reference = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"HFS_[A-Z0-9_]+", (path.parent / "README.md").read_text()))
-
-    assert {name for name in named if f"| `{name}` |" not in reference} == set()

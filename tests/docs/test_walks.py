@@ -1,4 +1,4 @@
-"""The README and the quickstart are walked command by command, and print what they show."""
+"""Commands print what the documentation shows; the README and the quickstart are all walked."""
 
 import os
 import re
@@ -16,6 +16,10 @@ README = ROOT / "README.md"
 QUICKSTART = ROOT / "docs/quickstart.md"
 SPEED = ROOT / "docs/explanation/speed.md"
 
+CLI = ROOT / "docs/reference/cli.md"
+CLUSTER = ROOT / "docs/how-to/cluster.md"
+LOAD = ROOT / "docs/how-to/load-data.md"
+
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n", re.MULTILINE)
 VOLATILE = {
@@ -24,6 +28,8 @@ VOLATILE = {
     "id": r"[0-9a-f]{32}",
     "digest": r"[0-9a-f]{16}",
     "seconds": r"\d+\.\d s",
+    "rate": r"\d+/s",
+    "rule": r"─+",
 }
 TOKEN = re.compile("|".join(f"(?P<{kind}>{form})" for kind, form in VOLATILE.items()))
 ADDRESS = "http://127.0.0.1:8080"
@@ -45,8 +51,9 @@ def written_files(page):
 
 
 def significant(text):
-    """Lines without what depends on the terminal or on which of two workers was first."""
-    return [line.strip().removesuffix(",") for line in text.splitlines() if line.strip()]
+    """Lines without what depends on their order, and on the widths of columns."""
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    return [line.removesuffix(",") for line in lines if line]
 
 
 def pattern(line):
@@ -60,9 +67,10 @@ def pattern(line):
 
 
 def run(command, folder, settings):
+    """Run a command to its end, and return what it printed and its exit code."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("HFS_")}
     path = f"{HELIOS.parent}{os.pathsep}{os.environ['PATH']}"
-    run = subprocess.run(
+    return subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
         env=inherited | settings | {"PATH": path},
@@ -71,8 +79,13 @@ def run(command, folder, settings):
         check=False,
         timeout=300,
     )
-    assert run.returncode == 0, f"{command}\n{run.stdout}{run.stderr}"
-    return run.stdout
+
+
+def printed(command, folder, settings):
+    """What a command prints that must succeed."""
+    ended = run(command, folder, settings)
+    assert ended.returncode == 0, f"{command}\n{ended.stdout}{ended.stderr}"
+    return ended.stdout
 
 
 class Walk:
@@ -99,7 +112,7 @@ class Walk:
     def serve(self, shown):
         process, self.client = self.site.serve()
         self.actual[ADDRESS] = self.client.base_url
-        *_, last = (line for line in significant(shown) if line != "…")
+        *_, last = (line.strip() for line in shown.splitlines() if line.strip(" …"))
         process.wait_for(re.compile(f"({re.escape(last.replace(ADDRESS, self.client.base_url))})"))
         self.compare("helios serve", f"{shown}…\n", process.output())
 
@@ -108,7 +121,7 @@ class Walk:
             command = command.replace(token, actual)
         if (status := re.search(r"/export-status/\w+", command)) and "-X" not in command:
             self.client.manifest(status[0])
-        return run(command, self.folder, self.site.settings)
+        return printed(command, self.folder, self.site.settings)
 
     def compare(self, command, shown, output):
         """Hold what was printed against what the page shows, in whatever order the lines are."""
@@ -135,7 +148,7 @@ class Demonstration:
 
     def __init__(self, folder):
         self.folder = folder
-        self.output = run("helios demo", folder, {})
+        self.output = printed("helios demo", folder, {})
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +170,35 @@ def test_every_command_prints_what_the_page_shows(walk, page):
 
     for command, shown in commands(page):
         walk.type(command, shown)
+
+
+@pytest.mark.parametrize("page", [CLI, CLUSTER], ids=lambda page: page.stem)
+def test_a_wrong_configuration_is_reported_as_shown(walk, page):
+    shown = [(command, text) for command, text in commands(page) if text.startswith("helios: ")]
+
+    assert shown
+    for command, text in shown:
+        ended = run(command, walk.folder, {})
+        assert ended.returncode == 2
+        walk.compare(command, text, ended.stderr)
+
+
+def test_capabilities_look_as_shown(walk):
+    ((command, shown),) = (pair for pair in commands(CLI) if pair[0] == "helios capabilities")
+
+    # More plugins are installed here than on the page.
+    walk.compare(command, f"{shown}…\n", printed(command, walk.folder, {}))
+
+
+def test_a_load_reports_what_is_bad_as_shown(walk):
+    shown = dict(commands(LOAD))
+    (walk.folder / "in").mkdir()
+    (walk.folder / "in/people.ndjson").write_text(shown["cat in/people.ndjson"])
+
+    ended = run("helios load in", walk.folder, walk.site.settings)
+
+    walk.compare("helios load in", shown["helios load in"], ended.stdout)
+    assert f"{ended.returncode}\n" == shown["echo $?"]
 
 
 def test_a_poll_looks_as_shown_while_an_export_runs(walk):

@@ -2,7 +2,7 @@ import pytest
 
 from helios_core.errors import InvalidParameter
 from helios_core.fhir.dates import date_bounds
-from helios_core.fhir.instants import format_instant
+from helios_core.fhir.instants import format_instant, from_stamp, parse_stamp
 
 
 @pytest.mark.parametrize(
@@ -25,11 +25,52 @@ from helios_core.fhir.instants import format_instant
     ],
 )
 def test_a_date_covers_all_of_its_precision(text, low, high):
-    assert tuple(map(format_instant, date_bounds(text))) == (low, high)
+    assert tuple(format_instant(from_stamp(stamp)) for stamp in date_bounds(text)) == (low, high)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "26", "2026-13", "2026-02-30", "noon", "2026-11-22T25:00:00Z"]
+    ("text", "low", "width"),
+    [
+        ("9999", "9999-01-01T00:00:00Z", 365 * 86_400_000_000),
+        ("9999-12", "9999-12-01T00:00:00Z", 31 * 86_400_000_000),
+        ("9999-12-31", "9999-12-31T00:00:00Z", 86_400_000_000),
+        ("9999-12-31T23:59", "9999-12-31T23:59:00Z", 60_000_000),
+        ("9999-12-31T23:59-14:00", "9999-12-31T23:59:00-14:00", 60_000_000),
+        ("9999-12-31T23:59:59", "9999-12-31T23:59:59Z", 1_000_000),
+        ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z", 1_000_000),
+        ("9999-12-31T23:59:60Z", "9999-12-31T23:59:60Z", 1_000_000),
+        ("9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59.999Z", 1_000),
+        ("9999-12-31T23:59:59.9999999Z", "9999-12-31T23:59:59.999999Z", 1),
+        ("0001", "0001-01-01T00:00:00Z", 365 * 86_400_000_000),
+        ("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00+14:00", 1_000_000),
+        ("0001-01-01T00:00+14:00", "0001-01-01T00:00:00+14:00", 60_000_000),
+    ],
+)
+def test_dates_at_the_ends_of_time_are_like_all_others(text, low, width):
+    assert date_bounds(text) == (parse_stamp(low), parse_stamp(low) + width - 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "26",
+        "2026-13",
+        "2026-02-30",
+        "noon",
+        "0000",
+        "0000-01-01",
+        "10000",
+        "2026-11-22T25:00:00Z",
+        "2026-11-22T24:00",
+        "2026-11-22T24:00:00Z",
+        "2026-11-22T23:60",
+        "2026-11-22T10:00:61Z",
+        "2026-11-22T10:00+14:01",
+        "9999-12-32",
+        "9999-13",
+        "9999-12-31T24:00:00Z",
+    ],
 )
 def test_what_is_no_date_is_refused(text):
     with pytest.raises(InvalidParameter):

@@ -14,6 +14,7 @@ from helios_core.fhir.links import BundleLinks, is_temporary, rewrite_links, rew
 UUID = "urn:uuid:8dc6cf13-8c1e-4ac6-8d4a-6b2d4d0b6c1f"
 OID = "urn:oid:1.2.36.146"
 LOST = "urn:uuid:00000000-8c1e-4ac6-8d4a-6b2d4d0b6c1f"
+OTHER = "urn:oid:2.16.840.1"
 TARGETS = {
     UUID: "Binary/b",
     OID: "Group/g",
@@ -45,6 +46,8 @@ def resource(type_, **elements):
         ("Patient", lambda link: {"meta": {"source": link}}),
         ("Patient", lambda link: {"implicitRules": link}),
         ("Patient", lambda link: {"identifier": [{"system": link, "value": "1"}]}),
+        ("Patient", lambda link: {"identifier": [{"system": "urn:oid:1"}, {"system": link}]}),
+        ("Patient", lambda link: {"identifier": [{"system": OTHER}], "photo": [{"url": link}]}),
         ("Patient", lambda link: {"extension": [{"url": "x", "valueUrl": link}]}),
         ("Patient", lambda link: {"extension": [{"url": "x", "valueOid": link}]}),
         ("Patient", lambda link: {"modifierExtension": [{"url": "x", "valueUuid": link}]}),
@@ -306,6 +309,14 @@ def test_the_tables_are_closed_and_cover_every_type(version):
     assert load_definitions(version).types - set(tables) == {"Bundle"}
     assert tables["Observation"]["subject"] == "Reference"
     assert "profile" not in tables["Meta"]
+
+
+@pytest.mark.parametrize("version", FHIRVersion)
+def test_names_that_are_skipped_before_the_walk_are_never_followed(version):
+    children = load_link_tables(version).values()
+
+    for name in ("system", "value"):
+        assert not {table.get(name) for table in children} & {"reference", "url", "xhtml"}
 
 
 @pytest.mark.parametrize("version", FHIRVersion)

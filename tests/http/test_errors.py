@@ -54,7 +54,7 @@ async def test_a_defect_is_a_500_that_gives_nothing_away(site, outcome):
     outcome(response, 500, "exception")
     assert SECRET not in response.text
     assert SECRET not in repr(logs)
-    [broken] = [event for event in logs if event["event"] == "request.broke"]
+    [broken] = [event for event in logs if event["event"] == "request.crashed"]
     assert broken["error"] == "ZeroDivisionError"
     assert any("test_errors.py" in place for place in broken["where"])
 

@@ -1,4 +1,5 @@
 import asyncio
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -185,6 +186,38 @@ async def test_exports_and_pages_are_watched_side_by_side(site):
 
     assert (await site.client.get(second)).status_code == 202
     assert (await site.client.get(f"{first}?page=2")).status_code == 202
+
+
+@pytest.mark.parametrize("state", ["running", "complete", "failed", "partial"])
+async def test_page_numbers_are_no_way_around_the_limit(site, state):
+    """B2-ST-05: a page that is not there is a poll like any other."""
+    await site.put(PATIENT)
+    query = "&allowPartialManifests=true" if state == "partial" else ""
+    location = await site.kick_off(f"/$export?_type=Patient{query}")
+    if state == "complete":
+        await site.finish(location)
+    elif state == "failed":
+        store = site.backends.job_store
+        lease = await store.claim("w", lease_for=timedelta(minutes=1), max_attempts=1)
+        await store.fail(lease, "broken", max_attempts=1, retry_after=timedelta(0))
+
+    urls = [f"{location}?page={number}" for number in range(2, 102)]
+    statuses = [(await site.client.get(url)).status_code for url in urls]
+
+    assert statuses.count(429) > 60
+
+
+async def test_pages_that_are_there_are_fetched_at_once(open_site):
+    """B3-25: each has a limit of its own."""
+    site = await open_site(Settings(bulk_export_polls_per_minute=6))
+    for number in range(60):
+        await site.put({"resourceType": "Patient", "id": f"p{number}"})
+    location = await site.kick_off("/$export?_type=Patient&allowPartialManifests=true")
+    await site.finish(location, part_rows=1)
+
+    responses = [await site.client.get(f"{location}?page={n}") for n in (2, 3, 4, 5, 6)]
+
+    assert [response.status_code for response in responses] == [200] * 5
 
 
 async def test_clients_at_other_addresses_are_not_held_up(open_site, backends):

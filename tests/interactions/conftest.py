@@ -59,7 +59,9 @@ class CollectedBundles:
         return await self._collect(self._bundles.transaction, caller, entries)
 
     async def _collect(self, perform, caller, entries):
-        return [result async for result in perform(caller, entries, ResponseBudget(self._max_bytes))]
+        return [
+            result async for result in perform(caller, entries, ResponseBudget(self._max_bytes))
+        ]
 
 
 @pytest.fixture

@@ -25,6 +25,15 @@ class Store:
         key = ResourceKey("default", fhir_version, *reference.split("/"))
         return await self.data_provider.get(key)
 
+    def references(self, *types: str) -> list[str]:
+        """Return `Type/id` of everything live of some types, or of all, sorted."""
+        return sorted(
+            f"{key.resource_type}/{resource_id}"
+            for key, versions in self.data_provider._collections.items()
+            for resource_id, own in versions.items()
+            if (not types or key.resource_type in types) and own[-1].stored.content is not None
+        )
+
     async def text(self, reference: str) -> str:
         version = await self.version(reference)
         assert version is not None, f"{reference} is not stored"

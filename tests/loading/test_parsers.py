@@ -11,9 +11,10 @@ from helios_core.errors import BackendUnavailable
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.loading import parsers
 from helios_core.loading.inputs import find_files
-from helios_core.loading.intake import LoadOptions
+from helios_core.loading.link_index import Definition, LinkIndex
 from helios_core.loading.load import load
 from helios_core.loading.parsers import parse_files
+from helios_core.loading.resources import LoadOptions
 
 UUID = "6c5d9ca9-54d7-42f5-bfae-a7c19cd217f2"
 
@@ -44,12 +45,14 @@ def together(intake, path):
 
 
 def test_the_result_is_that_of_one_process(mixed, monkeypatch):
-    targets = {f"urn:uuid:{UUID}": "Patient/p7"}
-    intake = LoadOptions(fhir_version=FHIRVersion.R4, targets=targets)
-    parallel = together(intake, mixed)
-    monkeypatch.setattr(parsers, "PARALLEL_BYTES", 1 << 40)
+    with LinkIndex.temporary() as index:
+        index.define(Definition(f"urn:uuid:{UUID}", "Patient/p7", 0))
+        index.publish()
+        options = LoadOptions(fhir_version=FHIRVersion.R4, index_path=str(index.path))
+        parallel = together(options, mixed)
+        monkeypatch.setattr(parsers, "PARALLEL_BYTES", 1 << 40)
 
-    alone = together(intake, mixed)
+        alone = together(options, mixed)
 
     assert parallel == alone
     changes, problems, unresolved, done = parallel

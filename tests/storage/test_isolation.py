@@ -165,7 +165,7 @@ def test_only_our_own_errors_speak_in_logs():
 
 
 def test_a_log_says_where_an_error_was_raised():
-    try:
+    with pytest.raises(ValueError, match="x") as caught:
         raising(ValueError("x"))()
-    except ValueError as error:
-        assert frames_of(error)[-1].endswith(" raise_it")
+
+    assert frames_of(caught.value)[-1].endswith(" raise_it")

@@ -143,7 +143,7 @@ async def test_an_observer_cannot_end_the_process(watched, error):
 
 async def test_one_that_hangs_keeps_no_other_waiting(watched):
     release, seen = threading.Event(), Seen(1)
-    announcer = await watched(lambda job: release.wait() and None, seen)
+    announcer = await watched(lambda _: release.wait() and None, seen)
 
     announcer.announce(job())
 
@@ -191,7 +191,7 @@ async def test_a_late_asynchronous_observer_is_cancelled(watched):
 async def test_what_no_longer_fits_into_the_queue_is_dropped_and_told(watched, monkeypatch):
     monkeypatch.setattr(module, "MAX_WAITING", 2)
     release = threading.Event()
-    announcer = await watched(lambda job: release.wait() and None)
+    announcer = await watched(lambda _: release.wait() and None)
 
     with structlog.testing.capture_logs() as lines:
         for number in range(4):  # before the observer's task has run at all
@@ -221,7 +221,7 @@ async def test_the_end_does_not_wait_for_ever():
 
     with structlog.testing.capture_logs() as lines:
         async with announcer.observed_by(
-            "o", lambda job: release.wait() and None, time_limit=LONG, drain=SHORT
+            "o", lambda _: release.wait() and None, time_limit=LONG, drain=SHORT
         ):
             announcer.announce(job("a"))
             announcer.announce(job("b"))

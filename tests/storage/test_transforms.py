@@ -9,10 +9,11 @@ import structlog
 
 from helios_core.errors import BackendError
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.storage import transforms as module
+from helios_core.storage import transform_chain as module
 from helios_core.storage.joined_lines import JoinedLines
 from helios_core.storage.keys import TypeKey
-from helios_core.storage.transforms import Coding, RestReads, Transforms
+from helios_core.storage.transform_chain import Transforms
+from helios_core.storage.transforms import Coding, RestReads
 from tests.storage.transforming import (
     CANARY,
     PATIENTS,
@@ -96,13 +97,13 @@ async def test_numbers_keep_their_text():
 
 async def test_a_line_that_is_only_let_pass_is_the_stored_one():
     spaced = b'{"resourceType":"Patient", "id":"p1", "meta":{}}'
-    transforms = applying(keeping(lambda resource: True), changes=False)
+    transforms = applying(keeping(lambda _: True), changes=False)
 
     assert (await one(transforms, spaced)).lines == [spaced]
 
 
 async def test_what_is_kept_back_leaves_no_trace():
-    transforms = applying(keeping(lambda resource: False))
+    transforms = applying(keeping(lambda _: False))
 
     left = await one(transforms)
 
@@ -141,8 +142,8 @@ async def test_one_that_only_drops_cannot_change_for_the_next():
     ("transform", "effect", "said"),
     [
         (Applying(failing), {}, "ValueError"),
-        (Applying(lambda resource: None), {"drops": False}, "drops a resource"),
-        (Applying(lambda resource: "text"), {}, "changes the type of a resource"),
+        (Applying(lambda _: None), {"drops": False}, "drops a resource"),
+        (Applying(lambda _: "text"), {}, "changes the type of a resource"),
         (
             Applying(lambda resource: resource | {"resourceType": "Basic"}),
             {},
@@ -249,7 +250,7 @@ async def test_ids_are_renamed_by_every_transform_that_renames():
 @pytest.mark.parametrize("given", ["", "a/b", "x" * 65, None, 7])
 async def test_an_id_that_is_none_stops_the_shard(given):
     transform = Renaming(lambda resource: resource)
-    transform.rename = lambda key: given
+    transform.rename = lambda _: given
     transforms = Transforms([opened(transform, rest=RestReads.WITHHELD)])
 
     with structlog.testing.capture_logs() as lines, pytest.raises(BackendError) as caught:
@@ -298,4 +299,4 @@ def test_reads_pass_only_the_transforms_that_concern_them():
         ]
     )
 
-    assert transforms.of_reads().names == ("both",)
+    assert transforms.of_reads.names == ("both",)

@@ -5,14 +5,8 @@ from typing import Any
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.storage.keys import ResourceKey, TypeKey
-from helios_core.storage.transforms import (
-    Coding,
-    OpenedTransform,
-    RestReads,
-    Transform,
-    TransformEffect,
-    Transforms,
-)
+from helios_core.storage.transform_chain import OpenedTransform, Transforms
+from helios_core.storage.transforms import Coding, RestReads, Transform, TransformEffect
 
 REDACTED = Coding(
     system="http://terminology.hl7.org/CodeSystem/v3-ObservationValue", code="REDACTED"

@@ -10,18 +10,17 @@ from helios_core.export.cohorts import resolve_unfiltered_view
 from helios_core.export.kickoff.parameters import KickoffRequest
 from helios_core.export.kickoff.parsing import parse_kickoff
 from helios_core.export.kickoff.planning import plan_export
+from helios_core.export.pipeline.organized_output import ERRORS_ONLY
 from helios_core.model.exports import ExportRequest, ExportView, Shard
 from helios_core.model.jobs import Job
 from helios_core.storage.backends import Backends
 from helios_core.storage.keys import TypeKey
+from helios_core.storage.threads import compute
 
 log = structlog.stdlib.get_logger()
 
 JOB_ID_BYTES = 16
 """Random bytes of a job id: with 128 bits nobody can guess the id of another export."""
-
-ERRORS_ONLY = "OperationOutcome"
-"""The type of a shard that reads no resources and only writes the error file."""
 
 
 async def accept(
@@ -38,9 +37,9 @@ async def accept(
         TooManyExports: The tenant already has `max_active` active exports.
         BackendUnavailable: A backend cannot be used at the moment.
     """
-    request = parse_kickoff(kickoff)
+    request = await compute(kickoff.size, parse_kickoff, kickoff)
     transaction_time = await backends.data_provider.transaction_time()
-    shards = await plan_shards(backends, request, transaction_time, shard_bytes=shard_bytes)
+    _, shards = await plan_shards(backends, request, transaction_time, shard_bytes=shard_bytes)
     job = await backends.job_store.add(
         Job(
             id=secrets.token_hex(JOB_ID_BYTES),
@@ -58,9 +57,9 @@ async def accept(
 
 async def plan_shards(
     backends: Backends, request: ExportRequest, transaction_time: datetime, *, shard_bytes: int
-) -> list[Shard]:
+) -> tuple[ExportView, list[Shard]]:
     """
-    Return the shards of a request at an instant.
+    Return the view of a request at an instant, without its filters, and its shards.
 
     Raises:
         InvalidParameter: As in `accept`; so are ResourceNotFound and BackendUnavailable.
@@ -68,9 +67,10 @@ async def plan_shards(
     view = await resolve_unfiltered_view(backends.data_provider, request, transaction_time)
     await _check_patients(backends, view)
     shards = await plan_export(backends.data_provider, view, shard_bytes=shard_bytes)
-    if not shards and request.ignored:  # a shard is needed to write the error file
-        return [Shard(number=0, resource_type=ERRORS_ONLY, ordinal=1)]
-    return shards
+    if not shards and (request.ignored or view.left_out):
+        # A shard is needed to write the error file.
+        shards = [Shard(number=0, resource_type=ERRORS_ONLY, ordinal=1)]
+    return view, shards
 
 
 async def _check_patients(backends: Backends, view: ExportView) -> None:

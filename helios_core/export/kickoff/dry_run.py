@@ -8,12 +8,14 @@ import msgspec
 import structlog
 
 from helios_core.errors import InvalidRequest
+from helios_core.export.disclosure import subject_paths
 from helios_core.export.kickoff.accept import plan_shards
 from helios_core.export.kickoff.parameters import KickoffRequest, ParameterValues, sent_parameters
 from helios_core.export.kickoff.parsing import parse_kickoff
 from helios_core.fhir.preferences import parse_preferences
 from helios_core.model.exports import ExportRequest, Shard
 from helios_core.storage.backends import Backends
+from helios_core.storage.threads import compute
 
 log = structlog.stdlib.get_logger()
 
@@ -72,34 +74,35 @@ async def estimate(backends: Backends, kickoff: KickoffRequest, *, limits: FileL
         ResourceNotFound: The group does not exist.
         BackendUnavailable: A backend cannot be used at the moment.
     """
-    if refused := tuple(_refusals(kickoff)):
+    if refused := await compute(kickoff.size, _refusals, kickoff):
         return Estimate(refused=refused)
-    request = parse_kickoff(kickoff)
+    request = await compute(kickoff.size, parse_kickoff, kickoff)
     now = await backends.data_provider.transaction_time()
     try:
-        shards = await plan_shards(backends, request, now, shard_bytes=limits.bytes)
+        view, shards = await plan_shards(backends, request, now, shard_bytes=limits.bytes)
     except InvalidRequest as error:
         return Estimate(refused=(str(error),))
     resources = sum(shard.resources for shard in shards)
     log.info("export.estimated", export_level=request.level, shards=len(shards))
     return Estimate(
         ignored=request.ignored,
-        remarks=tuple(_remarks(request)),
+        remarks=(*_remarks(request), *view.left_out),
         types=_types(shards),
-        files=sum(_files(shard, request, limits) for shard in shards) + bool(request.ignored),
+        files=sum(_files(shard, request, limits) for shard in shards)
+        + bool(request.ignored or view.left_out),
         duration=await _duration(backends, kickoff.tenant, resources),
     )
 
 
-def _refusals(kickoff: KickoffRequest) -> Iterator[str]:
-    """Yield every reason for which a kick-off would be refused, each once."""
+def _refusals(kickoff: KickoffRequest) -> tuple[str, ...]:
+    """Return every reason for which a kick-off would be refused, each once."""
     reasons = dict[str, None]()
     for attempt in (kickoff, *_single_parameter_kickoffs(kickoff)):
         try:
             parse_kickoff(attempt)
         except InvalidRequest as error:
             reasons[str(error)] = None
-    yield from reasons
+    return tuple(reasons)
 
 
 def _single_parameter_kickoffs(kickoff: KickoffRequest) -> Iterator[KickoffRequest]:
@@ -134,6 +137,18 @@ def _remarks(request: ExportRequest) -> Iterator[str]:
         )
     if request.elements:
         yield "_elements is not taken into account: there will be fewer bytes than estimated."
+    if request.patients is not None:
+        types = ", ".join(t for t in request.types if subject_paths(request.fhir_version, t))
+        if types:
+            yield (
+                f"Of {types}, those that are also about patients outside of the list in patient "
+                "will be left out, but are estimated."
+            )
+    if request.transforms:
+        yield (
+            "What plugins change and leave out is not taken into account: there may be fewer "
+            "resources and bytes than estimated."
+        )
 
 
 def _types(shards: Sequence[Shard]) -> dict[str, TypeEstimate]:

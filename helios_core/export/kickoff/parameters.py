@@ -7,14 +7,23 @@ from typing import Any
 
 import msgspec
 
-from helios_core.errors import InvalidParameter, InvalidRequest
+from helios_core.errors import InvalidParameter, InvalidRequest, TooCostly
 from helios_core.export.kickoff.definitions import PARAMETERS, ValueKind
 from helios_core.fhir.bulk_data import CURRENT, Guide
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import parse_instant
 from helios_core.fhir.search import split_type_filter
 from helios_core.model.exports import Level
-from helios_core.storage.transforms import NO_TRANSFORMS, Transforms
+from helios_core.storage.transform_chain import NO_TRANSFORMS, Transforms
+
+MAX_PARAMETERS = 1000
+"""Parameters of one kick-off besides `patient`, repeats included."""
+MAX_PATIENTS = 100_000
+"""Values of `patient`."""
+MAX_VALUES = 10_000
+"""Values of all parameters besides `patient`, by commas and ampersands."""
+MAX_NAMES = 100
+"""Different parameters, known or not: a dry run parses the kick-off once for each."""
 
 _SIZE = re.compile(r"0*[1-9]\d{0,17}", re.ASCII)
 _KINDS = {parameter.name: parameter.value.kinds for parameter in PARAMETERS}
@@ -53,6 +62,11 @@ class KickoffRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The server's public base URL; absolute references below it point to this server."""
     policy: ExportPolicy = ExportPolicy()
 
+    @property
+    def size(self) -> int:
+        """The bytes of the URL and the body, which decide how long parsing takes."""
+        return len(self.url) + len(self.body or b"")
+
 
 class SentParameter(msgspec.Struct, frozen=True):
     """One occurrence of a parameter."""
@@ -69,11 +83,34 @@ def sent_parameters(kickoff: KickoffRequest) -> list[SentParameter]:
     Raises:
         InvalidRequest: The body is not a Parameters resource.
         InvalidParameter: As in `parse_parameters_resource`.
+        TooCostly: There are too many of them.
     """
-    in_query = [SentParameter(name, value) for name, value in kickoff.query]
-    if kickoff.body is None:
-        return in_query
-    return in_query + parse_parameters_resource(kickoff.body)
+    sent = [SentParameter(name, value) for name, value in kickoff.query]
+    if kickoff.body is not None:
+        sent += parse_parameters_resource(kickoff.body)
+    _check_number(sent)
+    return sent
+
+
+def _check_number(sent: Sequence[SentParameter]) -> None:
+    """
+    Refuse what would take too long to parse, and to look up in every shard of the export.
+
+    Raises:
+        TooCostly: There are too many parameters, names, patients or values.
+    """
+    others = [parameter.value for parameter in sent if parameter.name != "patient"]
+    patients = sum(1 + p.value.count(",") for p in sent if p.name == "patient")
+    values = sum(1 + value.count(",") + value.count("&") for value in others)
+    names = len({parameter.name for parameter in sent})
+    for number, limit, noun in (
+        (len(others), MAX_PARAMETERS, "parameters besides patient"),
+        (patients, MAX_PATIENTS, "values of patient"),
+        (values, MAX_VALUES, "values, by commas and ampersands"),
+        (names, MAX_NAMES, "names of parameters"),
+    ):
+        if number > limit:
+            raise TooCostly(f"The kick-off has {number} {noun}; {limit} are allowed.")
 
 
 class _Parameters(msgspec.Struct, rename="camel"):

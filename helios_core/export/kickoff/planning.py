@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from msgspec.structs import replace
 
 from helios_core.export.cohorts import newcomers_view
+from helios_core.export.disclosure import disclosure
 from helios_core.export.membership import without_dates
 from helios_core.export.pipeline.organized_output import organized_shards
 from helios_core.export.pipeline.provenance import PROVENANCE, provenance_view
@@ -24,11 +25,28 @@ async def plan_export(
     if (older_view := newcomers_view(view)) is not None:
         older = await provider.plan(older_view, shard_bytes=shard_bytes)
         shards += [replace(shard, purpose=ShardPurpose.OLDER) for shard in older]
+    shards = disclosed_shards(view, shards)
     if view.request.organize_by is not None:
         organized = await organized_shards(provider, view, shards, shard_bytes=shard_bytes)
         return number_shards(organized)
     shards = await with_associated_shards(provider, view, shards, shard_bytes=shard_bytes)
     return largest_first(number_shards(shards))
+
+
+def disclosed_shards(view: ExportView, shards: Iterable[Shard]) -> list[Shard]:
+    """Expect no more of a type than may leave, and leave out shards of which nothing may."""
+    disclosed = list[Shard]()
+    counts = Counter[str]()
+    for shard in shards:
+        limit = disclosure(view, shard.resource_type)
+        if limit is None or limit.ids is None:
+            disclosed.append(shard)
+        elif limit.ids or limit.deleted_ids:
+            resources = min(shard.resources, len(limit.ids) - counts[shard.resource_type])
+            counts[shard.resource_type] += resources
+            size = shard.bytes * resources // max(1, shard.resources)
+            disclosed.append(replace(shard, resources=resources, bytes=size))
+    return disclosed
 
 
 def number_shards(shards: Iterable[Shard]) -> list[Shard]:

@@ -16,11 +16,13 @@ from msgspec.structs import replace
 
 from helios_core.errors import InvalidParameter
 from helios_core.export.cohorts import newcomers_view
+from helios_core.export.disclosure import ID_WITHHELD, disclosure
 from helios_core.export.filters import read_filtered
 from helios_core.export.membership import ExportMembership, Reference, without_dates
 from helios_core.export.pipeline.scratch import ScratchDatabase, scratch_database
 from helios_core.fhir.dates import date_bounds
 from helios_core.fhir.definitions import load_definitions
+from helios_core.fhir.instants import FOREVER
 from helios_core.fhir.references import base_urls, split_reference
 from helios_core.fhir.search import Filter, compile_query
 from helios_core.model.exports import AssociatedData, ExportView, Level, Shard
@@ -39,11 +41,9 @@ TARGETS_PER_SEARCH = 200
 SEARCH_THRESHOLD = 2
 """A shard is searched by target if it has more than this many times the bytes of the targets."""
 
-_ID_WITHHELD = "(id withheld)"
-
 _SCHEMA = """
 CREATE TABLE newest (
-  target TEXT PRIMARY KEY, recorded TEXT NOT NULL, updated TEXT NOT NULL, id TEXT NOT NULL
+  target TEXT PRIMARY KEY, recorded INTEGER NOT NULL, updated TEXT NOT NULL, id TEXT NOT NULL
 ) WITHOUT ROWID;
 """
 _KEEP_NEWEST = """
@@ -81,12 +81,12 @@ class _Provenance(msgspec.Struct):
     meta: _Meta = msgspec.field(default_factory=_Meta)
 
     @property
-    def recorded_at(self) -> str:
-        """When it was recorded, in UTC and in a form that sorts; empty if it cannot be read."""
+    def recorded_at(self) -> int:
+        """The stamp of when it was recorded; before all others if that cannot be read."""
         try:
-            return date_bounds(self.recorded)[0].astimezone(UTC).isoformat(timespec="microseconds")
-        except (InvalidParameter, OverflowError):
-            return ""
+            return date_bounds(self.recorded)[0]
+        except InvalidParameter:
+            return -FOREVER
 
 
 class _Candidate(msgspec.Struct):
@@ -144,6 +144,7 @@ class ProvenanceFinder:
         """Collect the newest for each target in a scratch database, then fetch these."""
         async with scratch_database(_SCHEMA) as scratch:
             async for batch, candidates in self._candidates(shard):
+                candidates = self._disclosed(batch.lines, candidates)  # noqa: PLW2901
                 targets = await self._relevant_targets(candidates)
                 rows = [
                     (
@@ -160,6 +161,14 @@ class ProvenanceFinder:
                 yield Batch(damaged=batch.damaged)
             async for batch in self._fetch_newest(scratch):
                 yield batch
+
+    def _disclosed(
+        self, lines: Sequence[bytes], candidates: Sequence[_Candidate]
+    ) -> list[_Candidate]:
+        """Leave out what may not leave: an older Provenance of the same target may."""
+        limit = disclosure(self._view, PROVENANCE)
+        pairs = zip(lines, candidates, strict=True)
+        return [candidate for line, candidate in pairs if limit is None or limit.allows(line)]
 
     async def _fetch_newest(self, scratch: ScratchDatabase) -> AsyncGenerator[Batch]:
         key, last = TypeKey.of(self._view.request, PROVENANCE), ""
@@ -273,7 +282,7 @@ class ProvenanceFinder:
 
 def withhold_id(damaged: Damaged) -> Damaged:
     """Return a report without the id: the resource may not belong to this export."""
-    return replace(damaged, id=_ID_WITHHELD)
+    return replace(damaged, id=ID_WITHHELD)
 
 
 def _id_of(line: bytes) -> str | None:
@@ -286,7 +295,7 @@ def _id_of(line: bytes) -> str | None:
 
 def _unreadable() -> Damaged:
     reason = "the stored bytes are not a Provenance"
-    return Damaged(resource_type=PROVENANCE, id=_ID_WITHHELD, reason=reason)
+    return Damaged(resource_type=PROVENANCE, id=ID_WITHHELD, reason=reason)
 
 
 def _instant(text: str) -> datetime:
@@ -294,7 +303,7 @@ def _instant(text: str) -> datetime:
 
 
 def _keep_newest(
-    connection: sqlite3.Connection, rows: Sequence[tuple[str, str, str, str]]
+    connection: sqlite3.Connection, rows: Sequence[tuple[str, int, str, str]]
 ) -> None:
     connection.execute("BEGIN")
     connection.executemany(_KEEP_NEWEST, rows)

@@ -43,7 +43,5 @@ async def _not_exported(
     """Leave out ids that other shards export, and those only of patients outside the export."""
     references = {(resource_type, resource_id) for resource_id in ids}
     exported = await membership.exported(references)
-    of_patients = await membership.of_any_patient(references)
-    of_others = of_patients - await membership.in_cohort(of_patients)
-    excluded = exported | of_others
+    excluded = exported | await membership.of_others(references)
     return [resource_id for resource_id in ids if (resource_type, resource_id) not in excluded]

@@ -1,11 +1,13 @@
 """Export one shard: read it from the data provider, write it as parts to the output store."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 
 import msgspec
 
 from helios_core.export.cohorts import shard_view
+from helios_core.export.disclosure import GROUP, PATIENT, disclosure, reportable
 from helios_core.export.filters import last_contents, matching_deletions
 from helios_core.export.ndjson import LineCutter, PartCutter, gzip_chunks, read_ahead
 from helios_core.export.pipeline.binaries import Rewrite, attachment_rewriter
@@ -14,6 +16,7 @@ from helios_core.export.pipeline.organized_output import OrganizedOutput
 from helios_core.export.pipeline.provenance import withhold_id
 from helios_core.export.pipeline.reference_notes import ReferenceNotes
 from helios_core.export.pipeline.sources import is_filtered, read_source
+from helios_core.export.pipeline.unorganized import UnorganizedCounter
 from helios_core.export.transforms import LineTransform, make_transform
 from helios_core.fhir.outcomes import outcome_line
 from helios_core.model.completeness import line_digests
@@ -31,6 +34,9 @@ DELETIONS_PER_BUNDLE = 1000
 
 NAMELESS_GAP = "A resource cannot be read, so a filter that looks at it may have left others out."
 """What is said of gaps where resources leave under other ids than the gaps name."""
+
+NAMELESS_MEMBERS = "Members of the exported Group that cannot be resolved were left out."
+"""What is said of these members where resources leave under other ids."""
 
 
 class PartLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +75,9 @@ class ShardExport:
         self._key = TypeKey.of(view.request, lease.shard.resource_type)
         self._limits = limits
         self._damaged = list[Damaged]()
+        self._withheld = Counter[str]()
+        self._unorganized = 0
+        self._has_binaries = False
         self._resources: PartCutter | None = None
         self._rows_read = 0
         self.notes = b""
@@ -83,7 +92,9 @@ class ShardExport:
     def resources_done(self) -> int:
         """The number of resources written, or if some are left out the number of those read."""
         drops = self._backends.transforms.drops(self._key.resource_type)
-        if self._filter is not None or (drops and not self._is_organized):
+        limit = disclosure(self._view, self._key.resource_type)
+        by_content = self._filter is not None or (limit is not None and limit.ids is None)
+        if by_content or (drops and not self._is_organized):
             return self._rows_read
         return self._resources.total_rows if self._resources else 0
 
@@ -94,7 +105,14 @@ class ShardExport:
         Raises:
             BackendError: The data could not be read or the parts could not be stored.
         """
-        parts = await (self._write_blocks() if self._is_organized else self._write_lines())
+        if self._lease.shard.purpose is ShardPurpose.UNORGANIZED:
+            counter = UnorganizedCounter(
+                self._backends, self._view, batch_bytes=self._limits.batch_bytes
+            )
+            parts, self._unorganized = [], await counter.count()
+            self._has_binaries = counter.has_binaries
+        else:
+            parts = await (self._write_blocks() if self._is_organized else self._write_lines())
         async with aclosing(self._deletions()) as batches:
             parts += await self._write(PartKind.DELETED, self._cutter(batches))
         async with aclosing(self._problems()) as batches:
@@ -127,7 +145,10 @@ class ShardExport:
                 pieces, max_bytes=self._part_bytes, max_rows=limits.part_rows
             )
             parts = await self._write(PartKind.OUTPUT, self._resources)
-        self._damaged += organized.damaged
+        self._damaged += reportable(self._view, organized.damaged)
+        self._withheld += organized.withheld
+        self._unorganized = organized.left_out
+        self._has_binaries = organized.has_binaries and self._key.resource_type != PATIENT
         return parts
 
     def _cutter(self, batches: AsyncGenerator[Batch]) -> PartCutter:
@@ -209,7 +230,7 @@ class ShardExport:
             if self._changes_lines or self._notes is not None:
                 batch = await in_thread(self._process, batch)  # noqa: PLW2901
             batch = await self._apply_plugins(batch)  # noqa: PLW2901
-            self._damaged += batch.damaged
+            self._damaged += reportable(self._view, batch.damaged)
             if batch.lines:
                 yield batch
             del batch
@@ -222,6 +243,7 @@ class ShardExport:
         """Filter and trim a batch, note its references, then make its attachment URLs absolute."""
         if self._transform is not None:
             batch = transform_batch(self._transform, batch)
+            self._withheld[self._key.resource_type] = self._transform.withheld
         if self._notes is not None:
             self._notes.add(batch.lines)
         return batch if self._rewrite is None else rewrite_batch(self._rewrite, batch)
@@ -252,7 +274,9 @@ class ShardExport:
             return
         shard = self._lease.shard
         async for ids in provider.read_deleted(self._view, shard, batch_rows=DELETIONS_PER_BUNDLE):
-            matching = await matching_deletions(provider, self._view, self._filter, ids)
+            matching = await matching_deletions(
+                provider, self._view, shard.resource_type, self._filter, ids
+            )
             named = await self._transformed_deletions(matching)
             if named:
                 yield Batch(lines=[deletion_bundle(shard.resource_type, named)])
@@ -273,12 +297,24 @@ class ShardExport:
         nameless = self._backends.transforms.renames
         reports = map(withhold_id, self._damaged) if nameless else self._damaged
         lines = [damage_outcome(damaged) for damaged in reports]
+        lines += withheld_outcomes(self._withheld)
+        if self._unorganized or self._has_binaries:
+            text = (
+                f"{self._unorganized} resources belong to no {self._view.request.organize_by} in "
+                "the output and were left out, because the output is organized."
+            )
+            if self._has_binaries:
+                text += " So were Binary resources, which are not counted."
+            lines.append(outcome_line("information", "informational", text))
         if self._lease.shard.number == 0:
             ignored, gaps = self._view.request.ignored, self._view.gaps
+            left_out = self._view.left_out
             if nameless and gaps:
                 gaps = (NAMELESS_GAP,)
+            if nameless and left_out:
+                left_out = (NAMELESS_MEMBERS,)
             lines += [outcome_line("warning", "not-supported", text) for text in ignored]
-            lines += [outcome_line("error", "incomplete", text) for text in gaps]
+            lines += [outcome_line("error", "incomplete", text) for text in (*gaps, *left_out)]
         if lines:
             yield Batch(lines=lines)
 
@@ -310,6 +346,24 @@ def deletion_bundle(resource_type: str, ids: Sequence[str]) -> bytes:
     ]
     bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
     return msgspec.json.encode(bundle)
+
+
+def withheld_outcomes(withheld: Mapping[str, int]) -> list[bytes]:
+    """
+    Return the lines of an error file about resources of other patients, too.
+
+    Of Groups and Patients nothing is said: that there is one would tell something about others.
+    """
+    return [
+        outcome_line(
+            "information",
+            "suppressed",
+            f"{count} resources of type {resource_type} were left out, because they are also "
+            "about patients outside of the list in `patient`.",
+        )
+        for resource_type, count in sorted(withheld.items())
+        if count and resource_type not in (GROUP, PATIENT)
+    ]
 
 
 def damage_outcome(damaged: Damaged) -> bytes:

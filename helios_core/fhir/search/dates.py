@@ -10,7 +10,7 @@ from typing import Any
 
 from helios_core.errors import InvalidParameter
 from helios_core.fhir.dates import date_bounds
-from helios_core.fhir.instants import to_stamp
+from helios_core.fhir.instants import DAY, to_stamp
 from helios_core.fhir.search import prefilters
 from helios_core.fhir.search.criteria import Criterion
 from helios_core.fhir.search.prefilters import Prefilter, SpanWithin, UpdatedWithin
@@ -20,7 +20,6 @@ EARLIEST, LATEST = -(1 << 62), 1 << 62
 """The first and the last microsecond of intervals with open ends."""
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
-_DAY = 86_400_000_000
 _SECOND = 1_000_000
 _FRACTIONS = tuple(10 ** (6 - digits) for digits in range(7))
 _DATE_LENGTH = 10
@@ -116,8 +115,8 @@ def _parse_common_form(text: str) -> Interval | None:
     if len(text) == _DATE_LENGTH:
         if text[4] != "-" or text[7] != "-":
             return None
-        low = (date.fromisoformat(text).toordinal() - _EPOCH_DAY) * _DAY
-        return low, low + _DAY - 1
+        low = (date.fromisoformat(text).toordinal() - _EPOCH_DAY) * DAY
+        return low, low + DAY - 1
     if text[10:11] != "T" or text[13:19:3] != "::":
         return None
     instant = datetime.fromisoformat(text)
@@ -130,10 +129,9 @@ def _parse_common_form(text: str) -> Interval | None:
 
 def _parse_any_form(text: str) -> Interval | None:
     try:
-        first, last = date_bounds(text)
+        return date_bounds(text)
     except InvalidParameter:
         return None
-    return to_stamp(first), to_stamp(last)
 
 
 _BOUND_NAMES = ("low_from", "low_to", "high_from", "high_to")
@@ -149,10 +147,9 @@ def _parse_values(criterion: Criterion) -> list[tuple[str, int, int]]:
 def _parse_value(criterion: Criterion, value: str) -> tuple[str, int, int]:
     prefix, text = split_prefix(value)
     try:
-        first, last = date_bounds(text)
+        low, high = date_bounds(text)
     except InvalidParameter as error:
         raise criterion.invalid(str(error)) from error
-    low, high = to_stamp(first), to_stamp(last)
     if prefix == "ap":
         tolerance = abs(to_stamp(criterion.now) - low) // _APPROXIMATE_DIVISOR
         low, high = low - tolerance, high + tolerance

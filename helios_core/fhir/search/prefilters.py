@@ -94,6 +94,7 @@ class AnyOf(msgspec.Struct, frozen=True):
 
 
 Prefilter = AnyTerm | SpanWithin | AnyId | UpdatedWithin | AllOf | AnyOf
+"""A condition that every match of a search satisfies, and that an index can look up."""
 
 
 def term_prefix(group: str, kind: str) -> str:

@@ -10,7 +10,6 @@ from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
-from helios_core.errors import PartNotFound
 from helios_core.export.ndjson import read_ahead
 from helios_core.fhir.media_types import NDJSON
 from helios_core.http.bulk.streaming import (
@@ -33,6 +32,7 @@ from helios_core.http.requests import READ, HTTPRequest
 from helios_core.model.jobs import Job, JobStatus
 from helios_core.model.parts import Compression, Part
 from helios_core.storage.backends import Backends
+from helios_core.storage.job_records import part_not_found
 
 
 class DownloadRoutes:
@@ -71,10 +71,8 @@ class DownloadRoutes:
         if job.status is JobStatus.COMPLETE or (
             job.status.active and job.request.partial_manifests
         ):
-            for part in await self._backends.job_store.parts(tenant, job_id):
-                if part.key.name == name:
-                    return job, part
-        raise PartNotFound("This export has no file of that name; see its manifest.")
+            return job, await self._backends.job_store.part(tenant, job_id, name)
+        raise part_not_found()
 
     async def _send(
         self, representation: Representation, byte_range: ByteRange | None, *, head: bool

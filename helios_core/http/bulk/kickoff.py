@@ -17,6 +17,7 @@ from helios_core.http.requests import HTTPRequest, json_body, query_pairs, reque
 from helios_core.http.responses import EmptyResponse, resource_response
 from helios_core.model.exports import Level
 from helios_core.storage.backends import Backends
+from helios_core.storage.threads import compute
 
 UCUM: Final = "http://unitsofmeasure.org"
 """The code system of units."""
@@ -98,7 +99,7 @@ class KickoffRoutes:
             base_url=caller.base,
             policy=self._policy,
         )
-        if is_dry_run(kickoff):
+        if await compute(kickoff.size, is_dry_run, kickoff):
             estimated = await estimate(self._backends, kickoff, limits=self._limits)
             return resource_response(caller, _estimate_parameters(estimated))
         job = await accept(

@@ -2,8 +2,10 @@
 
 import math
 import re
+from collections.abc import Hashable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http import HTTPStatus
 from typing import Final
 
 import msgspec
@@ -30,6 +32,9 @@ MAX_POLL_SECONDS: Final = 30
 
 JSON: Final = "application/json"
 PAGE_NUMBER: Final = re.compile(r"[1-9]\d{0,8}", re.ASCII)
+
+ANY_PAGE: Final = 0
+"""Stands for all pages of a manifest that are not there."""
 
 log = structlog.stdlib.get_logger()
 
@@ -74,18 +79,34 @@ class StatusRoutes:
         """Report the progress of an export, its manifest, or why it failed."""
         caller = self._guard.admit(request)
         page = _page_number(request)
-        # Pages may be fetched at once and exports polled side by side: each has its own limit.
-        client = (client_address(request), caller.tenant, job_id, page)
+        client = (client_address(request), caller.tenant, job_id)
+        # Exports are polled side by side and pages may be fetched at once: each has its own limit.
+        # All pages that are not there share one, or there would be a limit for every number.
+        limited = client if page == 1 else (*client, ANY_PAGE)
         try:
-            self._rate_limiter.acquire(client)
+            self._rate_limiter.acquire(limited, count=page == 1)
+            if page > 1:
+                self._rate_limiter.acquire((*client, page))
+            return await self._poll(caller, job_id, page, limited)
         except TooManyRequests:
-            if self._rate_limiter.refusals(client) == self._max_refused:
+            if self._rate_limiter.refusals(limited) == self._max_refused:
                 ended = await self._end_for_polling(caller, job_id)
                 if ended is not None:
                     return ended
             raise
-        job = await self._backends.job_store.get(caller.tenant, job_id)
-        response = await self._status(job, caller, page)
+
+    async def _poll(
+        self, caller: Caller, job_id: str, page: int, limited: Hashable
+    ) -> Response[bytes]:
+        """Respond to a poll; one of a further page counts if there is none."""
+        found = False
+        try:
+            job = await self._backends.job_store.get(caller.tenant, job_id)
+            response = await self._status(job, caller, page)
+            found = response.status_code == HTTPStatus.OK
+        finally:
+            if page > 1 and not found:
+                self._rate_limiter.acquire(limited)
         return _separate_status(response) if job.request.separate_status else response
 
     async def end(self, request: HTTPRequest, job_id: FromPath[str]) -> Response[bytes]:

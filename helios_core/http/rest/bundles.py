@@ -35,7 +35,7 @@ from helios_core.interactions.entries import MetadataRequest
 from helios_core.interactions.read import require_content
 from helios_core.interactions.search import SearchResult
 from helios_core.storage.data_provider import ChangeResult, StoredVersion
-from helios_core.storage.threads import in_thread
+from helios_core.storage.threads import compute
 
 
 class BundleLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,13 +70,8 @@ class BundleRoutes:
         caller = self._guard.admit(request)
         query_parameters(request)
         preferred = preferred_return(request)
-        bundle = await in_thread(parse_bundle, await json_body(request))
-        if len(bundle.entries) > self._limits.entries:
-            raise TooCostly(
-                f"The Bundle has {len(bundle.entries)} entries, but at most "
-                f"{self._limits.entries} are accepted; send several Bundles, or have "
-                "HFS_MAX_BUNDLE_ENTRIES raised."
-            )
+        body = await json_body(request)
+        bundle = await compute(len(body), parse_bundle, body, max_entries=self._limits.entries)
         budget = ResponseBudget(self._limits.response_bytes)
         match bundle.type:
             case "transaction":
@@ -94,9 +89,7 @@ class BundleRoutes:
                 entry = await self._entry(caller, bundle.entries[index], result, preferred)
                 encoded = msgspec.json.encode(entry)
                 if entry.resource is not None and not budget.take(len(encoded)):
-                    encoded = msgspec.json.encode(
-                        _too_large(entry, budget.exceeded(index), result)
-                    )
+                    encoded = msgspec.json.encode(_too_large(entry, budget.exceeded(), result))
                 entries.append(encoded)
         headers = {"Preference-Applied": f"return={preferred}"} if preferred else {}
         return resource_response(

@@ -26,6 +26,7 @@ from helios_core.interactions.parameters import Pairs
 from helios_core.interactions.search import Remark, SearchResult, search_type
 from helios_core.interactions.search_parameters import parse_search
 from helios_core.storage.data_provider import StoredVersion, SupportsSearch
+from helios_core.storage.threads import compute
 
 
 class SearchRoutes:
@@ -53,8 +54,13 @@ class SearchRoutes:
     async def _search(self, request: HTTPRequest, pairs: Pairs) -> Response[bytes]:
         caller = self._guard.admit(request)
         handling = parse_preferences(request.headers.getall("prefer", [])).handling
-        search = parse_search(
-            caller, path_type(request, caller), pairs, lenient=handling is Handling.LENIENT
+        search = await compute(
+            sum(len(value) for _, value in pairs),
+            parse_search,
+            caller,
+            path_type(request, caller),
+            pairs,
+            lenient=handling is Handling.LENIENT,
         )
         return bundle_response(
             caller, searchset(caller, await search_type(self._provider, caller, search))

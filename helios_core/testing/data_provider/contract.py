@@ -1,10 +1,11 @@
-"""What a data provider suite is given, and the steps its tests are made of."""
+"""What a subclass of the data provider suite implements, and the steps that its tests share."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
 import pytest
 
@@ -12,7 +13,9 @@ from helios_core import (
     AppliedChange,
     DataProvider,
     Delete,
+    ExportRequest,
     ExportView,
+    Level,
     Put,
     StoredVersion,
     SupportsHistory,
@@ -20,19 +23,34 @@ from helios_core import (
     SupportsSearch,
     SupportsTombstones,
     SupportsWrites,
+    TypeKey,
 )
 from helios_core.fhir import FHIRVersion, Resource
 from helios_core.testing import corpus
+from helios_core.testing.data_provider.holdings import Holdings, Sample
 from helios_core.testing.suites import ContractSuite
+
+POWERS_OVER_ANYTHING = frozenset({SupportsWrites, SupportsSearch, SupportsPrefilter})
+"""Powers whose tests store resources that only a provider of any resource can hold."""
+
+# Ids are not in the order in which they are stored; both numbers are primes.
+_ID_STEP = 7919
+_MAX_ID = 1_000_003
 
 
 class DataProviderContract(ContractSuite):
     """
-    What a subclass gives so that the suite can test its data provider.
+    What a subclass implements so that the suite can test its data provider.
 
-    `opened`, and the methods that go around the provider with its own driver, so that a provider
-    that is wrong in both directions cannot agree with itself. A provider that cannot be written
-    to gives `seed` as well.
+    `opened` and `damage` for every provider. How resources get in depends on the provider:
+
+    - One with SupportsWrites is written to. Its subclass implements `raw_current` and
+      `set_clock_back` too.
+    - One that holds any resource and is filled by others implements `seed`.
+    - One over tables of its own declares `holdings` and implements `inserting`.
+
+    All of these but `opened` go around the provider with a driver of their own, so that a provider
+    that is wrong in both directions cannot agree with itself.
     """
 
     known_powers = frozenset(
@@ -44,21 +62,35 @@ class DataProviderContract(ContractSuite):
             SupportsPrefilter,
         },
     )
+    holdings: ClassVar[Holdings] = Holdings()
+    """What the provider can hold, if not any resource; set by the subclass."""
     persistent: ClassVar[bool] = True
     """Whether `opened` twice on one folder reaches one state, at once and after closing."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - passed on untouched
+        """Refuse holdings that cannot be tested."""
+        super().__init_subclass__(**kwargs)
+        if problem := cls.holdings.problem():
+            raise TypeError(f"{cls.__name__}: {problem}")
+        claimed = sorted(power.__name__ for power in cls.powers & POWERS_OVER_ANYTHING)
+        if cls.holdings != Holdings() and claimed:
+            raise TypeError(
+                f"{cls.__name__} claims {', '.join(claimed)}, whose tests store resources of every"
+                " kind, but its holdings are limited"
+            )
 
     def opened(self, folder: Path) -> AbstractAsyncContextManager[DataProvider]:
         """Open the provider whose data is in, or named after, the folder; new when it is empty."""
         raise NotImplementedError
 
     async def damage(self, provider: DataProvider, resource_type: str, resource_id: str) -> None:
-        """Spoil what is stored of the current version of a resource of `corpus.TENANT`."""
+        """Spoil what is stored of the current version of a resource of the first tenant."""
         raise NotImplementedError
 
     async def raw_current(
         self, provider: DataProvider, tenant: str, fhir_version: FHIRVersion
     ) -> Mapping[str, int]:
-        """Give the current version of every live resource, by `Type/id`."""
+        """Return the current version of every live resource, by `Type/id`."""
         raise NotImplementedError
 
     async def set_clock_back(self, provider: DataProvider, by: timedelta) -> None:
@@ -75,21 +107,205 @@ class DataProviderContract(ContractSuite):
         """Store resources as version 1, later than whatever was stored before."""
         await write(provider, *resources, tenant=tenant, fhir_version=fhir_version)
 
+    @asynccontextmanager
+    async def inserting(
+        self,
+        provider: DataProvider,
+        samples: Sequence[Sample],
+        *,
+        tenant: str,
+        fhir_version: FHIRVersion,
+    ) -> AsyncIterator[None]:
+        """
+        Store samples in a transaction that is committed when the block ends.
+
+        When it begins, they have been written and carry their instant, which is later than that
+        of whatever was stored before. A patient comes before the samples that are about it. This
+        default stores resources of the corpus by `seed`, when the block ends.
+        """
+        yield
+        resources = [sample.resource(fhir_version) for sample in samples]
+        await self.seed(provider, *resources, tenant=tenant, fhir_version=fhir_version)
+
     @pytest.fixture
     async def provider(self, tmp_path: Path) -> AsyncIterator[DataProvider]:
-        """Give an opened provider without data."""
+        """Open a provider without data."""
         async with self.opened(tmp_path) as provider:
             yield provider
 
     @pytest.fixture
     def subject(self, provider: DataProvider) -> DataProvider:
-        """Give what the shared tests look at."""
+        """Return what the tests shared by all suites look at."""
         return provider
 
     def needs_persistence(self) -> None:
         """Skip a test about data that outlives an opened provider."""
         if not self.persistent:
             pytest.skip(f"{type(self).__name__} does not claim to be persistent")
+
+    def needs_type(self, resource_type: str) -> None:
+        """Skip a test about a type that the provider does not hold."""
+        if resource_type not in self.holdings.types:
+            pytest.skip(f"{type(self).__name__} declares no {resource_type} in its holdings")
+
+    def needs_note(self, length: int) -> None:
+        """Skip a test about texts that are longer than the provider can hold."""
+        if self.holdings.note_length < length:
+            pytest.skip(
+                f"{type(self).__name__} declares texts of {self.holdings.note_length} characters"
+                f" in its holdings, and {length} are needed"
+            )
+
+    @property
+    def holds_anything(self) -> bool:
+        """Whether the provider shows resources exactly as they were stored."""
+        return self.holdings == Holdings()
+
+    @cached_property
+    def _id_by_label(self) -> dict[str, str]:
+        return {}
+
+    def id(self, label: str) -> str:
+        """Return the id that stands for a label in this test, such as `o-both` itself."""
+        if self.holdings.to_id is None:
+            return label
+        if label not in self._id_by_label:
+            number = (len(self._id_by_label) + 1) * _ID_STEP % _MAX_ID
+            self._id_by_label[label] = self.holdings.to_id(number)
+        return self._id_by_label[label]
+
+    def ids(self, *labels: str) -> list[str]:
+        """Return the ids that stand for labels."""
+        return [self.id(label) for label in labels]
+
+    def sample(self, resource_type: str, label: str, *about: str, note: str = "") -> Sample:
+        """Return a sample about the patients with these labels; a Patient is about itself."""
+        about = (label,) if resource_type == "Patient" else about
+        return Sample(
+            resource_type=resource_type,
+            id=self.id(label),
+            patients=tuple(self.ids(*about)),
+            note=note[: self.holdings.note_length],
+        )
+
+    def anything(self, label: str, *, note: str = "") -> Sample:
+        """Return a sample that is not about another: a Patient if there are any."""
+        [first, *_] = self._types
+        return self.sample(first, label, note=note)
+
+    def one_of_each(self, label: str, *, note: str = "") -> list[Sample]:
+        """Return a sample of each type under one label, all of them about the one patient."""
+        return [self._owned(name, label, label, note=note) for name in self._types]
+
+    def mixture(self, count: int) -> list[Sample]:
+        """Return samples of all types, with notes of up to 900 characters."""
+        samples, patient = list[Sample](), "nobody"
+        for number in range(count):
+            resource_type = self._types[number % len(self._types)]
+            label, note = f"{number * 7919 % 1009}", "x" * (number * 37 % 900)
+            patient = label if resource_type == "Patient" else patient
+            samples.append(self._owned(resource_type, label, patient, note=note))
+        return samples
+
+    def levels(self) -> list[Sample]:
+        """Return two patients, and in each type what can be about both, one or none of them."""
+        holdings, samples = self.holdings, [self.sample("Patient", each) for each in ("p1", "p2")]
+        for name in holdings.patient_types:
+            samples += [self.sample(name, "o1", "p1"), self.sample(name, "o2", "p2")]
+            samples += [self.sample(name, "o-both", "p1", "p2")] if holdings.shared else []
+            samples += [self.sample(name, "o-none")] if holdings.unowned else []
+        return [*samples, *(self.sample(name, "x") for name in holdings.other_types)]
+
+    async def insert(
+        self,
+        provider: DataProvider,
+        *samples: Sample,
+        tenant: str | None = None,
+        fhir_version: FHIRVersion | None = None,
+    ) -> None:
+        """Store samples, later than whatever was stored before."""
+        async with self.inserting(
+            provider,
+            samples,
+            tenant=tenant or self.holdings.tenant,
+            fhir_version=fhir_version or self.holdings.fhir_version,
+        ):
+            pass
+
+    def request(  # noqa: PLR0913 - the fields of the request, all of them by name
+        self,
+        *,
+        tenant: str | None = None,
+        fhir_version: FHIRVersion | None = None,
+        level: Level = Level.SYSTEM,
+        types: Sequence[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> ExportRequest:
+        """Return a request for everything, or for what the arguments leave of it."""
+        return corpus.request(
+            tenant=tenant or self.holdings.tenant,
+            fhir_version=fhir_version or self.holdings.fhir_version,
+            level=level,
+            types=self.holdings.types if types is None else types,
+            since=since,
+            until=until,
+        )
+
+    async def view(
+        self,
+        provider: DataProvider,
+        request: ExportRequest | None = None,
+        *,
+        patients: Iterable[str] | None = None,
+    ) -> ExportView:
+        """Return the view of a request now, of everybody or of the patients with these labels."""
+        return corpus.view(
+            await provider.transaction_time(),
+            request or self.request(),
+            patients=None if patients is None else self.ids(*patients),
+        )
+
+    def key(self, resource_type: str) -> TypeKey:
+        """Return the key of a type in the first tenant and FHIR version."""
+        return TypeKey(self.holdings.tenant, self.holdings.fhir_version, resource_type)
+
+    async def current(self, provider: DataProvider, sample: Sample) -> StoredVersion:
+        """Return what is stored of a sample; it must be there."""
+        stored = await provider.get(self.key(sample.resource_type).resource(sample.id))
+        assert stored is not None
+        return stored
+
+    async def changed(self, provider: DataProvider, samples: Iterable[Sample]) -> list[datetime]:
+        """Return when samples changed last, each instant once, the earliest first."""
+        return sorted({(await self.current(provider, each)).last_updated for each in samples})
+
+    def _owned(self, resource_type: str, label: str, patient: str, *, note: str) -> Sample:
+        about = (patient,) if "Patient" in self.holdings.types else ()
+        of_patient = resource_type in self.holdings.patient_types
+        return self.sample(resource_type, label, *(about if of_patient else ()), note=note)
+
+    @property
+    def _types(self) -> list[str]:
+        """The types, Patient first, so that a patient is stored before what is about it."""
+        return sorted(self.holdings.types, key=lambda name: name != "Patient")
+
+
+class Named(Protocol):
+    """A resource, or something that stands for one."""
+
+    @property
+    def resource_type(self) -> str:
+        """The resource type."""
+
+    @property
+    def id(self) -> str:
+        """The id."""
+
+
+def names(*resources: Named) -> list[str]:
+    """Return `Type/id` of each, sorted."""
+    return sorted(f"{resource.resource_type}/{resource.id}" for resource in resources)
 
 
 Change = Resource | Put | Delete
@@ -102,14 +318,14 @@ async def write(
     tenant: str = corpus.TENANT,
     fhir_version: FHIRVersion = corpus.VERSION,
 ) -> list[AppliedChange]:
-    """Apply changes in one call."""
+    """Apply changes in one call; a bare resource is put."""
     assert isinstance(provider, SupportsWrites)
     puts = [Put(resource=each) if isinstance(each, Resource) else each for each in changes]
     return await provider.write(tenant, fhir_version, puts)
 
 
 async def stamp_of(provider: DataProvider, *changes: Change) -> datetime:
-    """Apply changes and give the instant they carry."""
+    """Apply changes and return the instant they carry."""
     applied = await write(provider, *changes)
     stamp = applied[-1].last_updated
     assert stamp is not None
@@ -117,25 +333,20 @@ async def stamp_of(provider: DataProvider, *changes: Change) -> datetime:
 
 
 async def get(provider: DataProvider, of: Resource, **options: datetime) -> StoredVersion | None:
-    """Get a resource of `corpus.TENANT` by the name another one has."""
+    """Return a resource of `corpus.TENANT` by the type and id of another one."""
     return await provider.get(corpus.type_key(of.resource_type).resource(of.id), **options)
 
 
 def put(resource: Resource, *, if_match: int) -> Put:
-    """Give the update of a resource on condition."""
+    """Return the update of a resource on condition."""
     return Put(resource=resource, if_match=if_match)
 
 
 def delete(of: Resource, *, if_match: int | None = None) -> Delete:
-    """Give the deletion of a resource."""
+    """Return the deletion of a resource."""
     return Delete(resource_type=of.resource_type, id=of.id, if_match=if_match)
 
 
-def names(*resources: Resource) -> Sequence[str]:
-    """Give `Type/id` of each, sorted."""
-    return sorted(map(corpus.name, resources))
-
-
 async def everything_now(provider: DataProvider) -> ExportView:
-    """Give the view of everything in `corpus.TENANT`, now."""
+    """Return the view of everything in `corpus.TENANT`, now."""
     return corpus.view(await provider.transaction_time())

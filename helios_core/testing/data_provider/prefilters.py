@@ -65,6 +65,39 @@ SEARCHES: Sequence[Sequence[Pairs]] = [
 """Searches of measurements, alternatives of conditions that must all hold."""
 
 
+ENDS_OF_TIME = (
+    "0001",
+    "0001-01-01T00:00:00+14:00",
+    "9999",
+    "9999-12",
+    "9999-12-31",
+    "9999-12-31T23:59",
+    "9999-12-31T23:59:59Z",
+    "9999-12-31T23:59:59.999Z",
+    "9999-12-31T23:59:59-05:00",
+    "9999-12-31T23:59:60Z",
+)
+"""Valid dates whose first or last microsecond some representations of time do not reach."""
+
+PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
+
+SEARCHES_AT_THE_ENDS: Sequence[Sequence[Pairs]] = [
+    [[(code, f"{prefix}{day}")]]
+    for code in ("date", "_lastUpdated")
+    for prefix in PREFIXES
+    for day in ENDS_OF_TIME
+]
+
+
+def measurements_at_the_ends() -> list[Resource]:
+    """Return a measurement of each of the ends of time, and one of an ordinary day."""
+    days = (*ENDS_OF_TIME, "2020-02-28")
+    return [
+        measurement(f"m{number}", "p1", status="final", code="weight", day=day)
+        for number, day in enumerate(days)
+    ]
+
+
 def measurements(count: int = 60) -> list[Resource]:
     """Give measurements of a few patients, in a mixture of everything."""
     return [
@@ -99,6 +132,18 @@ class PrefilterClauses(DataProviderContract):
         found = await sift(provider, await everything_now(provider), searched(alternatives))
 
         assert found.matches == found.expected
+
+    async def test_candidates_hold_every_match_at_the_ends_of_time(
+        self, provider: DataProvider
+    ) -> None:
+        """P5, SupportsPrefilter: for dates in the first and the last year, with every prefix."""
+        self.needs(SupportsPrefilter)
+        await self.seed(provider, *measurements_at_the_ends())
+        shown = await everything_now(provider)
+
+        for alternatives in SEARCHES_AT_THE_ENDS:
+            found = await sift(provider, shown, searched(alternatives))
+            assert found.matches == found.expected, alternatives
 
     async def test_candidates_hold_what_came_without_terms(self, provider: DataProvider) -> None:
         """P5, SupportsPrefilter: `Resource.terms` may leave it to the store to find them out."""

@@ -18,7 +18,13 @@ from helios_core.fhir import FHIRVersion, compile_query, format_instant
 from helios_core.testing import corpus
 from helios_core.testing.corpus import organization, patient
 from helios_core.testing.data_provider.contract import DataProviderContract, delete, get, write
-from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched
+from helios_core.testing.data_provider.prefilters import (
+    SEARCHES,
+    SEARCHES_AT_THE_ENDS,
+    measurements,
+    measurements_at_the_ends,
+    searched,
+)
 
 PATIENTS = corpus.type_key("Patient")
 ORDERS = [*SortOrder]
@@ -219,6 +225,17 @@ class SearchClauses(DataProviderContract):
         for alternatives in SEARCHES:
             condition = searched(alternatives)
             found = await self._found(provider, SearchQuery(filter=condition, order=order))
+            assert found == [each for each in stored if condition.matches(each.content or b"")]
+
+    async def test_a_search_finds_dates_at_the_ends_of_time(self, provider: DataProvider) -> None:
+        """P5, SupportsSearch: as the evaluator does, with every prefix."""
+        self.needs(SupportsSearch)
+        await self.seed(provider, *measurements_at_the_ends())
+        stored = await self._found(provider, query(resource_type="Observation"))
+
+        for alternatives in SEARCHES_AT_THE_ENDS:
+            condition = searched(alternatives)
+            found = await self._found(provider, SearchQuery(filter=condition))
             assert found == [each for each in stored if condition.matches(each.content or b"")]
 
     @pytest.mark.parametrize(

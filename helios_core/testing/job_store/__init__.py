@@ -26,7 +26,7 @@ from helios_core.testing.machines import drive
 
 class JobStoreSuite(LeaseClauses, EndingClauses, NoteClauses):
     """
-    Tests that every job store passes, one or more for each of J1 to J13.
+    Tests that every job store passes, one or more for each of J1 to J14.
 
     A subclass gives what `JobStoreContract` asks for and states whether it is `persistent`.
     """
@@ -110,6 +110,7 @@ class JobStoreSuite(LeaseClauses, EndingClauses, NoteClauses):
 
             await one.cancel(corpus.TENANT, "job")
 
+            assert not await two.is_held(lease)
             with pytest.raises(LeaseLost):
                 await two.complete(lease, [corpus.part(lease)])
             assert one.identity == two.identity

@@ -13,6 +13,7 @@ from helios_core import (
     JobStore,
     LeaseLost,
     PartKind,
+    PartNotFound,
     TooManyExports,
 )
 from helios_core.testing import corpus
@@ -211,6 +212,30 @@ class EndingClauses(JobStoreContract):
             places = [(key.ordinal, key.number) for key in keys[start : start + 4]]
             assert set(kinds[start : start + 4]) == {kind}
             assert places == [(1, 1), (1, 2), (2, 1), (2, 2)]
+
+    async def test_a_part_is_found_by_its_file_name(self, store: JobStore) -> None:
+        """J5, J10: the same as in the list, and only in its own job."""
+        await finish(store, "other")
+        await add(store, shards=2)
+        with pytest.raises(PartNotFound):
+            await store.part(corpus.TENANT, "job", "Patient-1-1.ndjson")
+        for lease in [await claim(store), await claim(store)]:
+            parts = [corpus.part(lease, kind=k, number=n) for k in PartKind for n in (1, 2)]
+            await store.complete(lease, parts)
+
+        listed = await store.parts(corpus.TENANT, "job")
+
+        assert len({part.key.name for part in listed}) == 12
+        for part in listed:
+            assert await store.part(corpus.TENANT, "job", part.key.name) == part
+        for name in ("", "nothing.ndjson", listed[0].key.stored_name):
+            with pytest.raises(PartNotFound):
+                await store.part(corpus.TENANT, "job", name)
+        with pytest.raises(JobNotFound):
+            await store.part(corpus.OTHER_TENANT, "job", listed[0].key.name)
+        await store.cancel(corpus.TENANT, "job")
+        with pytest.raises(JobNotFound):
+            await store.part(corpus.TENANT, "job", listed[0].key.name)
 
     async def test_parts_keep_the_place_at_which_they_were_published(
         self, store: JobStore

@@ -128,6 +128,71 @@ class LeaseClauses(JobStoreContract):
         assert (await claim(store)).shard == short.shard
         assert await nothing_to_claim(store)
 
+    @pytest.mark.parametrize("wait", ["lease", "renewal", "retry"])
+    async def test_a_clock_that_is_set_back_strands_no_shard(
+        self, store: JobStore, wait: str
+    ) -> None:
+        """J7: a shard whose worker died is free again within two lengths of its lease."""
+        await add(store)
+        lease = await claim(store, lease_for=MINUTE)
+        if wait == "renewal":
+            await store.renew(lease, lease_for=MINUTE, resources_done=1)
+        elif wait == "retry":
+            await fail(store, lease, retry_after=MINUTE)
+
+        await self.let_pass(store, -HOUR)
+        await self.let_pass(store, 2 * MINUTE)
+
+        assert (await claim(store)).shard == lease.shard
+
+    async def test_a_clock_that_is_set_back_a_little_takes_nothing_away(
+        self, store: JobStore
+    ) -> None:
+        """J7: clocks are corrected all the time."""
+        await add(store)
+        lease = await claim(store, lease_for=HOUR)
+
+        await self.let_pass(store, -MINUTE)
+
+        assert await nothing_to_claim(store)
+        await store.renew(lease, lease_for=HOUR, resources_done=1)
+
+    async def test_a_lease_is_held_until_it_is_lost(self, store: JobStore) -> None:
+        """J14: as `renew` would say, which a lapsed lease nobody has claimed still passes."""
+        await add(store, shards=3)
+        done, released, failed = [await claim(store) for _ in range(3)]
+        assert [await store.is_held(each) for each in (done, released, failed)] == [True] * 3
+
+        await store.complete(done, [])
+        await store.release(released)
+        await fail(store, failed)
+        assert [await store.is_held(each) for each in (done, released, failed)] == [False] * 3
+
+        first = await claim(store, lease_for=MINUTE)
+        await self.let_pass(store, 2 * MINUTE)
+        assert await store.is_held(first)
+        second = await claim(store)
+        while second.shard != first.shard:
+            second = await claim(store)
+        assert await store.is_held(second)
+        assert not await store.is_held(first)
+
+    @pytest.mark.parametrize("end", ["cancel", "delete", "error"])
+    async def test_no_lease_of_an_ended_job_is_held(self, store: JobStore, end: str) -> None:
+        """J6, J9, J14: all of its workers can stop."""
+        await add(store, shards=2)
+        one, two = await claim(store), await claim(store)
+
+        if end == "error":
+            await fail(store, one, max_attempts=1)
+        else:
+            await store.cancel(corpus.TENANT, "job")
+        if end == "delete":
+            await store.delete(corpus.TENANT, "job")
+
+        assert not await store.is_held(one)
+        assert not await store.is_held(two)
+
     async def test_a_renewed_lease_counts_from_the_renewal(self, store: JobStore) -> None:
         """J7: a heartbeat moves the end of the lease, it does not add up."""
         await add(store)

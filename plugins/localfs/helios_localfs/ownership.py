@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 from helios_core import ConfigurationError
-from helios_localfs.failures import meaning
+from helios_localfs.errors import meaning
 from helios_localfs.files import sync_folder
 from helios_localfs.layout import OWNER_MARK, subfolders
 

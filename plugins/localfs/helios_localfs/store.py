@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from helios_core import OutputStore, PartKey, PartMissing, StoredPart, in_thread
-from helios_localfs.failures import unavailable
+from helios_localfs.errors import unavailable
 from helios_localfs.files import READ_BYTES, PartReader, PartWriter, remove_folder, remove_part
 from helios_localfs.layout import job_folder, part_path, subfolders
 from helios_localfs.ownership import claim

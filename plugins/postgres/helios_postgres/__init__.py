@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 
 from helios_core import API_LEVEL, Backend, DataProvider, JobStore, Reach, hookimpl
 from helios_postgres import schema
-from helios_postgres.databases import Database, connected, lock_key
+from helios_postgres.connections import connected, lock_key
+from helios_postgres.databases import Database
 from helios_postgres.jobs import PostgresJobStore
 from helios_postgres.listening import listener
 from helios_postgres.provider import PostgresDataProvider

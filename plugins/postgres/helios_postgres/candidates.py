@@ -26,7 +26,7 @@ from helios_core.fhir import (
     UpdatedWithin,
     lookup_cost,
 )
-from helios_postgres.databases import Connection
+from helios_postgres.connections import Connection
 from helios_postgres.indexing import recent_entries
 from helios_postgres.packing import (
     UNKNOWN,

@@ -6,8 +6,9 @@ import time
 from asyncpg.exceptions import LockNotAvailableError
 
 from helios_core import BackendUnavailable
-from helios_postgres.databases import Connection, Database
-from helios_postgres.failures import translated
+from helios_postgres.connections import Connection
+from helios_postgres.databases import Database
+from helios_postgres.errors import translated
 
 FIRST_TRY_MS = 50
 """How long writers are held up at first; twice as long at every further try."""

@@ -1,13 +1,10 @@
 """Cohorts in the database: sent once for all the workers of a cluster, however large (P4)."""
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from helios_core import BackendUnavailable, Cohort
-
-if TYPE_CHECKING:
-    from helios_postgres.databases import Connection, Database
+from helios_postgres.connections import Connection
+from helios_postgres.databases import Database
 
 # A cohort that is being read is touched by every shard; one that was not for a day is left over.
 _SWEEP = """
@@ -31,7 +28,7 @@ class StoredCohort(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
-async def stored(database: "Database", cohort: Cohort) -> StoredCohort:
+async def stored(database: Database, cohort: Cohort) -> StoredCohort:
     """Give a cohort with the number it has in the database, which gets it if it lacks it."""
     async with database.connection() as connection:
         found = await connection.fetchrow(_FIND, cohort.key)
@@ -41,7 +38,7 @@ async def stored(database: "Database", cohort: Cohort) -> StoredCohort:
     return StoredCohort(number=number, key=cohort.key, size=len(cohort.patients))
 
 
-async def check(connection: "Connection", cohort: StoredCohort) -> None:
+async def check(connection: Connection, cohort: StoredCohort) -> None:
     """
     See to it that a transaction has the whole cohort before it.
 
@@ -57,7 +54,7 @@ async def check(connection: "Connection", cohort: StoredCohort) -> None:
         )
 
 
-async def _send(database: "Database", cohort: Cohort) -> int:
+async def _send(database: Database, cohort: Cohort) -> int:
     async with database.transaction(unlimited=True) as connection:
         await connection.execute(_SWEEP)
         added = await connection.execute(_ADD, cohort.key)

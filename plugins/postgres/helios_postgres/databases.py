@@ -8,22 +8,19 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import asyncpg
-import xxhash
 from asyncpg import InterfaceError, InternalClientError
 
-from helios_core import Secret, run_to_end
+from helios_core import run_to_end
 from helios_postgres import schema
-from helios_postgres.failures import ABORTED, opening, translated
+from helios_postgres.connections import Connection, address, lock_key, prepare
+from helios_postgres.errors import ABORTED, opening, translated
 from helios_postgres.settings import PostgresSettings
 
 if TYPE_CHECKING:
-    from asyncpg.pool import Pool, PoolConnectionProxy
+    from asyncpg.pool import Pool
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
-"""A connection of one's own, or one that a pool lends."""
 
 Work: TypeAlias = Callable[Concatenate[Connection, P], Awaitable[T]]
 
@@ -74,7 +71,7 @@ class Database:
             ConfigurationError: The address, its user or the database cannot be used.
             BackendUnavailable: The server cannot be reached.
         """
-        setting, url = _address(self.settings, replica=self._replica)
+        setting, url = address(self.settings, replica=self._replica)
         try:
             with opening(setting):
                 self._pool = await asyncpg.create_pool(
@@ -191,59 +188,6 @@ class Database:
                 await pool.close()
         except TimeoutError:
             pool.terminate()
-
-
-@asynccontextmanager
-async def connected(settings: PostgresSettings) -> AsyncIterator["asyncpg.Connection[Any]"]:
-    """
-    Open one connection beside any pool, without a statement time-out.
-
-    Raises:
-        ConfigurationError: The address, its user or the database cannot be used.
-        BackendUnavailable: The server cannot be reached.
-    """
-    setting, url = _address(settings, replica=False)
-    patience = settings.connect_timeout.total_seconds()
-    with opening(setting):
-        connection = await asyncpg.connect(
-            url.reveal(), timeout=patience, server_settings={"application_name": "helios"}
-        )
-    try:
-        with translated():
-            await prepare(connection, settings, timeout_ms=0)
-            yield connection
-    finally:
-        with translated():
-            await connection.close(timeout=patience)
-
-
-async def prepare(connection: Connection, settings: PostgresSettings, *, timeout_ms: int) -> None:
-    """
-    Set the schema, the statement time-out and the isolation of a session.
-
-    What is locked and then read must be read as it is after the wait, whatever the server's
-    default for transactions is. They are set by a statement, since a connection pooler refuses a
-    session that asks for them while it connects.
-    """
-    await connection.execute(
-        "SELECT set_config('search_path', quote_ident($1), false),"
-        " set_config('statement_timeout', $2, false),"
-        " set_config('default_transaction_isolation', 'read committed', false)",
-        settings.schema,
-        str(timeout_ms),
-    )
-
-
-def lock_key(schema_name: str, name: str) -> int:
-    """Give the key of an advisory lock; schemas of one database do not share it."""
-    key = xxhash.xxh3_64_intdigest(f"helios:{schema_name}:{name}".encode())
-    return key - (1 << 63)
-
-
-def _address(settings: PostgresSettings, *, replica: bool) -> tuple[str, Secret]:
-    if replica and settings.read_url is not None:
-        return "HFS_POSTGRES_READ_URL", settings.read_url
-    return "HFS_DATABASE_URL", settings.database_url
 
 
 async def _as_it_is(connection: Connection) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 import msgspec
 
 from helios_core import COLLECTION_BITS, EXTENT_BITS, EXTENT_BYTES, EXTENT_ROWS, extent_of
-from helios_postgres.databases import Connection
+from helios_postgres.connections import Connection
 from helios_postgres.drafts import Draft, Head
 
 _NUMBER_BITS = COLLECTION_BITS - EXTENT_BITS

@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from helios_core import EXTENT_BITS, EXTENT_ROWS, collection_range, line_hash
 from helios_core.fhir import TERMS_VERSION, FHIRVersion, IndexTerms, terms_of
+from helios_postgres.connections import Connection
 from helios_postgres.packing import (
     UNKNOWN,
     Entry,
@@ -17,9 +17,6 @@ from helios_postgres.packing import (
     packed_postings,
     packed_spans,
 )
-
-if TYPE_CHECKING:
-    from helios_postgres.databases import Connection
 
 ENOUGH = 256
 """At every how many places of an extent what is recent in it is divided into buckets."""
@@ -60,7 +57,7 @@ class Postings:
         extent, place = divmod(seq, EXTENT_ROWS)
         self._entries[extent].append(_entry(place, terms or IndexTerms()))
 
-    async def store(self, connection: "Connection") -> None:
+    async def store(self, connection: Connection) -> None:
         """
         Write everything down.
 
@@ -81,12 +78,12 @@ def recent_entries(content: bytes) -> list[Entry]:
     return _ENTRIES.decode(content)
 
 
-async def is_indexed(connection: "Connection") -> bool:
+async def is_indexed(connection: Connection) -> bool:
     """Whether the index was made by the rules that searches go by."""
     return bool(await connection.fetchval(_MADE_BY) == TERMS_VERSION)
 
 
-async def index_anew(connection: "Connection") -> None:
+async def index_anew(connection: Connection) -> None:
     """Make the index of all versions; the caller's transaction makes it all or nothing."""
     await connection.execute(_CLEAR)
     for scope, fhir_version, resource_type in await connection.fetch(_SCOPES):
@@ -99,7 +96,7 @@ async def index_anew(connection: "Connection") -> None:
 
 
 async def _entries(
-    connection: "Connection", extent: int, of: tuple[FHIRVersion, str]
+    connection: Connection, extent: int, of: tuple[FHIRVersion, str]
 ) -> list[Entry]:
     bounds = (extent << EXTENT_BITS, ((extent + 1) << EXTENT_BITS) - 1)
     return [
@@ -123,7 +120,7 @@ def _is_enough(entries: Sequence[Entry]) -> bool:
     return entries[0].place // ENOUGH != (entries[-1].place + 1) // ENOUGH
 
 
-async def _store(connection: "Connection", entries: Iterable[tuple[int, Sequence[Entry]]]) -> None:
+async def _store(connection: Connection, entries: Iterable[tuple[int, Sequence[Entry]]]) -> None:
     by_extent = sorted(entries)
     postings = [row for extent, each in by_extent for row in _posting_rows(extent, each)]
     spans = [row for extent, each in by_extent for row in _span_rows(extent, each)]

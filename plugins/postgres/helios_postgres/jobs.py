@@ -20,10 +20,12 @@ from helios_core import (
     Part,
     Shard,
     job_not_found,
+    part_not_found,
     too_many_exports,
 )
 from helios_postgres import leasing
-from helios_postgres.databases import Connection, Database
+from helios_postgres.connections import Connection
+from helios_postgres.databases import Database
 
 T = TypeVar("T")
 
@@ -62,6 +64,10 @@ _PARTS = """
 SELECT p.part, p.position FROM jobs AS j LEFT JOIN parts AS p ON p.job = j.job
 WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled'
 ORDER BY p.kind, p.shard, p.number
+"""
+_PART = """
+SELECT p.part, p.position FROM jobs AS j LEFT JOIN parts AS p ON p.job = j.job AND p.name = $3
+WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled'
 """
 _NOTES = """
 SELECT n.shard, n.notes FROM jobs AS j LEFT JOIN LATERAL (
@@ -137,6 +143,13 @@ class PostgresJobStore(JobStore):
         rows = await self._found(_PARTS, tenant, job_id)
         return [_to_part(row) for row in rows if row["part"] is not None]
 
+    async def part(self, tenant: str, job_id: str, name: str) -> Part:
+        """Give the published part of a file name."""
+        [row] = await self._found(_PART, tenant, job_id, name)
+        if row["part"] is None:
+            raise part_not_found()
+        return _to_part(row)
+
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """Give what completed shards noted, each by a statement of its own (J13)."""
         shard = -1
@@ -168,6 +181,11 @@ class PostgresJobStore(JobStore):
             await leasing.renew(
                 connection, lease, lease_for=lease_for, resources_done=resources_done
             )
+
+    async def is_held(self, lease: Lease) -> bool:
+        """Whether the lease is still the newest one (J14)."""
+        async with self._database.connection() as connection:
+            return await leasing.is_held(connection, lease)
 
     async def complete(
         self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""

@@ -23,7 +23,7 @@ from helios_core import (
     lease_lost,
     stored_job,
 )
-from helios_postgres.databases import Connection
+from helios_postgres.connections import Connection
 
 _CLAIM = """
 WITH picked AS (
@@ -34,7 +34,8 @@ WITH picked AS (
   ) AS waiting
   CROSS JOIN LATERAL (
     SELECT s.job, s.number FROM shards AS s
-    WHERE s.job = waiting.job AND NOT s.done AND s.available_at <= now() AND s.phase = (
+    WHERE s.job = waiting.job AND NOT s.done
+      AND (s.available_at <= now() OR s.available_at > now() + 1.5 * s.wait) AND s.phase = (
       SELECT min(undone.phase) FROM shards AS undone
       WHERE undone.job = waiting.job AND NOT undone.done
     )
@@ -42,7 +43,8 @@ WITH picked AS (
   ) AS free
   LIMIT 1
 ), held AS (
-  UPDATE shards AS s SET available_at = now() + $2::interval, worker = $1, resources_done = 0,
+  UPDATE shards AS s SET available_at = now() + $2::interval, wait = $2::interval, worker = $1,
+    resources_done = 0,
     token = s.token + 1, attempts = s.attempts + 1
   FROM picked AS p WHERE s.job = p.job AND s.number = p.number AND s.attempts < $3
   RETURNING s.job, s.shard, s.token, s.attempts
@@ -64,17 +66,24 @@ FROM picked AS p JOIN jobs AS j ON j.job = p.job LEFT JOIN held AS h ON h.job = 
 """
 _EXHAUSTED = """
 SELECT attempts, last_error FROM shards
-WHERE job = $1 AND number = $2 AND NOT done AND available_at <= clock_timestamp()
-  AND attempts >= $3
+WHERE job = $1 AND number = $2 AND NOT done AND attempts >= $3
+  AND (available_at <= clock_timestamp() OR available_at > clock_timestamp() + 1.5 * wait)
 """
 _LOCK = "SELECT status FROM jobs WHERE job = $1 FOR NO KEY UPDATE"
 _FIND = "SELECT job, status FROM jobs WHERE tenant = $1 AND id = $2 FOR NO KEY UPDATE"
 _RENEW = """
-UPDATE shards AS s SET available_at = clock_timestamp() + $5::interval, resources_done = $6
+UPDATE shards AS s SET available_at = clock_timestamp() + $5::interval, wait = $5::interval,
+  resources_done = $6
 FROM jobs AS j
 WHERE j.tenant = $1 AND j.id = $2 AND s.job = j.job AND s.number = $3 AND s.token = $4
   AND s.worker IS NOT NULL
 RETURNING s.job
+"""
+_HELD = """
+SELECT EXISTS (
+  SELECT 1 FROM jobs AS j JOIN shards AS s ON s.job = j.job
+  WHERE j.tenant = $1 AND j.id = $2 AND s.number = $3 AND s.token = $4 AND s.worker IS NOT NULL
+)
 """
 _RELEASE = """
 WITH freed AS (
@@ -89,7 +98,7 @@ SELECT job, pg_notify($5, '') FROM freed
 """
 _FAIL = """
 UPDATE shards SET worker = NULL, resources_done = 0, last_error = $5,
-  available_at = clock_timestamp() + $4::interval
+  available_at = clock_timestamp() + $4::interval, wait = $4::interval
 WHERE job = $1 AND number = $2 AND token = $3 AND worker IS NOT NULL
 RETURNING attempts
 """
@@ -100,13 +109,13 @@ WITH closed AS (
   WHERE job = $1 AND number = $2 AND token = $3 AND worker IS NOT NULL
   RETURNING job, number, phase
 ), published AS (
-  INSERT INTO parts (job, kind, shard, number, part, position)
-  SELECT c.job, p.kind, c.number, p.number, p.part, p.place - 1 + (
+  INSERT INTO parts (job, kind, shard, number, part, name, position)
+  SELECT c.job, p.kind, c.number, p.number, p.part, p.name, p.place - 1 + (
     SELECT coalesce(max(position) + 1, 0) FROM parts WHERE job = $1
   )
   FROM closed AS c
-  CROSS JOIN unnest($5::int[], $6::int[], $7::bytea[])
-    WITH ORDINALITY AS p (kind, number, part, place)
+  CROSS JOIN unnest($5::int[], $6::int[], $7::bytea[], $9::text[])
+    WITH ORDINALITY AS p (kind, number, part, name, place)
 ), noted AS (
   INSERT INTO notes (job, shard, notes)
   SELECT job, number, $8::bytea FROM closed WHERE length($8::bytea) > 0
@@ -189,6 +198,11 @@ async def renew(
         raise lease_lost(lease)
 
 
+async def is_held(connection: Connection, lease: Lease) -> bool:
+    """Whether a lease is still the newest one (J14)."""
+    return bool(await connection.fetchval(_HELD, *_key(lease)))
+
+
 async def release(connection: Connection, lease: Lease, *, channel: str) -> None:
     """Free the shard at once, as if it had not been claimed."""
     row = await connection.fetchrow(_RELEASE, *_key(lease), channel)
@@ -215,10 +229,11 @@ async def complete(  # noqa: PLR0913 - what is published, and how the answer to 
     job, status = await _locked(connection, lease)
     kinds = [PART_KINDS.index(part.key.kind) for part in parts]
     numbers = [part.key.number for part in parts]
+    names = [part.key.name for part in parts]
     encoded = [msgspec.json.encode(part) for part in parts]
     shard = (job, lease.shard.number, lease.token)
     row = status.active and await connection.fetchrow(
-        _COMPLETE, *shard, count_exported(parts), kinds, numbers, encoded, notes
+        _COMPLETE, *shard, count_exported(parts), kinds, numbers, encoded, notes, names
     )
     if not row:
         if again and await connection.fetchval(_COMPLETED_UNDER, *shard):

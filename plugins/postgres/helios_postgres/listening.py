@@ -8,8 +8,8 @@ from datetime import timedelta
 import structlog
 
 from helios_core import BackendError, ConfigurationError, run_to_end
-from helios_postgres.databases import Connection, connected
-from helios_postgres.failures import translated
+from helios_postgres.connections import Connection, connected
+from helios_postgres.errors import translated
 from helios_postgres.settings import PostgresSettings
 
 log = structlog.stdlib.get_logger()

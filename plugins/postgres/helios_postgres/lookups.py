@@ -17,7 +17,7 @@ from helios_core import (
     verified_version,
 )
 from helios_core.fhir import FOREVER, from_stamp, to_stamp
-from helios_postgres.databases import Connection
+from helios_postgres.connections import Connection
 from helios_postgres.views import shown_by
 
 # Current at an instant is the newest version if it is as old as that, or else the first one that

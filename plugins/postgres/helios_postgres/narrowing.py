@@ -9,7 +9,7 @@ import msgspec
 from helios_core import BackendError, BackendUnavailable, Batch, SeqRange
 from helios_core.fhir import Prefilter
 from helios_postgres.candidates import candidates, seqs_in
-from helios_postgres.databases import Connection
+from helios_postgres.connections import Connection
 from helios_postgres.ordering import EXTENTS_AT_ONCE
 from helios_postgres.reading import Reading, Slice
 from helios_postgres.replicas import Reads

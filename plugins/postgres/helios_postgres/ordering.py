@@ -14,7 +14,7 @@ from helios_core import (
 )
 from helios_core.fhir import FOREVER, Prefilter
 from helios_postgres.candidates import candidates, seqs_in
-from helios_postgres.databases import Connection
+from helios_postgres.connections import Connection
 
 # As a value and not as NOT EXISTS, which the planner may turn into a scan of all endings.
 _CURRENT = "(SELECT e.until_stamp FROM endings AS e WHERE e.seq = v.seq) IS NULL AND NOT v.deleted"
@@ -51,7 +51,7 @@ IDS_AT_ONCE = 1000
 """How many ids are gone through together; at first it is fewer."""
 
 
-class Head(NamedTuple):
+class Candidate(NamedTuple):
     """A current version without its content."""
 
     stamp: int
@@ -60,14 +60,14 @@ class Head(NamedTuple):
     size: int
 
 
-class Scope(NamedTuple):
+class Search(NamedTuple):
     """What a search is about: all of a scope, or what the index says may match."""
 
     connection: Connection
     number: int
     prefilter: Prefilter | None
 
-    async def unordered(self) -> AsyncGenerator[list[Head]]:
+    async def unordered(self) -> AsyncGenerator[list[Candidate]]:
         """Give all heads, some extents at a time."""
         rows = await self.connection.fetch(_FROM, *collection_range(self.number).extents, 0)
         for extents in self._windows([extent for extent, *_ in rows]):
@@ -75,7 +75,7 @@ class Scope(NamedTuple):
 
     async def ordered(
         self, order: SortOrder, after: PagePosition | None
-    ) -> AsyncGenerator[list[Head]]:
+    ) -> AsyncGenerator[list[Candidate]]:
         """Give the heads behind one in an order, some at a time; each list goes on with it."""
         if order not in ID_ORDERS:
             async for heads in self._by_age(after, descending=order in DESCENDING_ORDERS):
@@ -86,19 +86,19 @@ class Scope(NamedTuple):
         else:
             yield _sorted_by_id(few, after, descending=order in DESCENDING_ORDERS)
 
-    async def _in_extents(self, extents: Sequence[int]) -> list[Head]:
+    async def _in_extents(self, extents: Sequence[int]) -> list[Candidate]:
         if self.prefilter is None:
             rows = await self.connection.fetch(_IN_EXTENTS, extents)
         else:
             found = await candidates(self.connection, self.number, self.prefilter, extents=extents)
             rows = await self.connection.fetch(_AMONG, seqs_in(found)) if found else []
-        return [Head(*row) for row in rows]
+        return [Candidate(*row) for row in rows]
 
-    async def _few(self) -> list[Head] | None:
+    async def _few(self) -> list[Candidate] | None:
         """Give the candidates, or None if they are too many to be sorted."""
         if self.prefilter is None:
             return None
-        few: list[Head] = []
+        few: list[Candidate] = []
         async for heads in self.unordered():
             few += heads
             if len(few) > SORTED_AT_ONCE:
@@ -114,16 +114,16 @@ class Scope(NamedTuple):
 
     async def _by_id(
         self, after: PagePosition | None, *, descending: bool
-    ) -> AsyncIterator[list[Head]]:
+    ) -> AsyncIterator[list[Candidate]]:
         query = _BY_ID_DESCENDING if descending else _BY_ID
         last = None if after is None else after.id
         count = IDS_AT_ONCE // 10
         while rows := await self.connection.fetch(query, self.number, last, count):
-            heads = [Head(*row) for row in rows]
+            heads = [Candidate(*row) for row in rows]
             yield await self._narrowed(heads)
             last, count = heads[-1].id, IDS_AT_ONCE
 
-    async def _narrowed(self, heads: list[Head]) -> list[Head]:
+    async def _narrowed(self, heads: list[Candidate]) -> list[Candidate]:
         if self.prefilter is None:
             return heads
         extents = sorted({extent_of(head.seq) for head in heads})
@@ -133,7 +133,7 @@ class Scope(NamedTuple):
 
     async def _by_age(
         self, after: PagePosition | None, *, descending: bool
-    ) -> AsyncIterator[list[Head]]:
+    ) -> AsyncIterator[list[Candidate]]:
         """
         Give heads by their stamps, and by id where these are equal.
 
@@ -144,7 +144,7 @@ class Scope(NamedTuple):
         bound = start if after is None else after.stamp
         rows = await self.connection.fetch(query, *collection_range(self.number).extents, bound)
         edges = {extent: -last if descending else first for extent, first, last in rows}
-        waiting: list[Head] = []
+        waiting: list[Candidate] = []
         looked_at = 0
         for extents in self._windows(list(edges)):
             waiting += await self._in_extents(extents)
@@ -156,8 +156,8 @@ class Scope(NamedTuple):
 
 
 def _sorted_by_id(
-    heads: Sequence[Head], after: PagePosition | None, *, descending: bool
-) -> list[Head]:
+    heads: Sequence[Candidate], after: PagePosition | None, *, descending: bool
+) -> list[Candidate]:
     ordered = sorted(heads, key=attrgetter("id"), reverse=descending)
     if after is None:
         return ordered
@@ -165,12 +165,12 @@ def _sorted_by_id(
 
 
 def _sorted_by_age(
-    heads: Sequence[Head], after: PagePosition | None, *, descending: bool
-) -> list[Head]:
+    heads: Sequence[Candidate], after: PagePosition | None, *, descending: bool
+) -> list[Candidate]:
     ordered = sorted((_age(head, descending=descending), head.id, head) for head in heads)
     bound = None if after is None else (_age(after, descending=descending), after.id)
     return [head for age, id_, head in ordered if bound is None or (age, id_) > bound]
 
 
-def _age(head: Head | PagePosition, *, descending: bool) -> int:
+def _age(head: Candidate | PagePosition, *, descending: bool) -> int:
     return -head.stamp if descending else head.stamp

@@ -18,7 +18,7 @@ from helios_core import (
     total_size,
 )
 from helios_core.fhir import to_stamp
-from helios_postgres.databases import Connection
+from helios_postgres.connections import Connection
 from helios_postgres.runs import Holding, holdings
 from helios_postgres.views import SHOWN, shown_by
 

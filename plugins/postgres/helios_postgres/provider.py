@@ -23,12 +23,12 @@ from helios_core import (
 from helios_core.fhir import FHIRVersion, Prefilter, from_stamp, to_stamp
 from helios_postgres import cohorts, lookups, searching
 from helios_postgres.clock import Clock
+from helios_postgres.collections import Scopes
 from helios_postgres.databases import Database
 from helios_postgres.narrowing import Narrowed
 from helios_postgres.planning import plan, whole
 from helios_postgres.reading import Reading, Slice
 from helios_postgres.replicas import Reads
-from helios_postgres.scopes import Scopes
 from helios_postgres.views import shown_by
 from helios_postgres.writing import Writer
 

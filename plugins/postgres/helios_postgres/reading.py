@@ -22,7 +22,7 @@ from helios_core import (
     verified_batch,
 )
 from helios_postgres.cohorts import StoredCohort, check
-from helios_postgres.databases import Connection
+from helios_postgres.connections import Connection
 from helios_postgres.replicas import Reads
 from helios_postgres.views import SHOWN, Shown, shown
 from helios_postgres.windows import Window, joined, windows_of

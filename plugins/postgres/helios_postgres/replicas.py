@@ -11,7 +11,8 @@ import msgspec
 import structlog
 
 from helios_core import BackendError, SchemaOutdated
-from helios_postgres.databases import Connection, Database, Work
+from helios_postgres.connections import Connection
+from helios_postgres.databases import Database, Work
 from helios_postgres.settings import PostgresSettings
 
 P = ParamSpec("P")

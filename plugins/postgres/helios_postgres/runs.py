@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import msgspec
 
 from helios_core import SeqRun
-from helios_postgres.databases import Connection
+from helios_postgres.connections import Connection
 from helios_postgres.views import Shown
 
 

@@ -1,12 +1,8 @@
 """The schema of a database, and its way from any earlier version to this one."""
 
-from typing import TYPE_CHECKING
-
 from helios_core import ConfigurationError, Migrated, Migrations, index_outdated
+from helios_postgres.connections import Connection
 from helios_postgres.indexing import index_anew, is_indexed
-
-if TYPE_CHECKING:
-    from helios_postgres.databases import Connection
 
 OLDEST_SERVER = 14
 """The oldest PostgreSQL that its developers still maintain."""
@@ -17,7 +13,7 @@ def migrations() -> Migrations:
     return Migrations.of("helios_postgres", distribution="helios-fhir-postgres")
 
 
-async def version_of(connection: "Connection") -> int:
+async def version_of(connection: Connection) -> int:
     """Give the number of a schema's last migration, 0 for a schema that has had none."""
     if await connection.fetchval("SELECT to_regclass('schema_version') IS NULL"):
         return 0
@@ -25,7 +21,7 @@ async def version_of(connection: "Connection") -> int:
     return number
 
 
-async def check(connection: "Connection", schema: str) -> None:
+async def check(connection: Connection, schema: str) -> None:
     """
     Refuse a schema that this code cannot use as it is.
 
@@ -41,7 +37,7 @@ async def check(connection: "Connection", schema: str) -> None:
         raise index_outdated(database)
 
 
-async def migrate(connection: "Connection", schema: str, *, lock_key: int) -> Migrated:
+async def migrate(connection: Connection, schema: str, *, lock_key: int) -> Migrated:
     """
     Make the schema, apply what is missing, index what is not indexed, and return what was done.
 
@@ -69,7 +65,7 @@ async def migrate(connection: "Connection", schema: str, *, lock_key: int) -> Mi
         return Migrated(before=before, after=after, indexed=outdated and before > 0)
 
 
-async def _begin(connection: "Connection", schema: str) -> None:
+async def _begin(connection: Connection, schema: str) -> None:
     # CREATE SCHEMA asks for a right on the database even where the schema is there already.
     if await connection.fetchval("SELECT to_regnamespace(quote_ident($1)) IS NULL", schema):
         await connection.execute(f'CREATE SCHEMA "{schema}"')
@@ -79,7 +75,7 @@ async def _begin(connection: "Connection", schema: str) -> None:
     )
 
 
-async def _check_server(connection: "Connection") -> None:
+async def _check_server(connection: Connection) -> None:
     found = connection.get_server_version()
     if found.major < OLDEST_SERVER:
         raise ConfigurationError(
@@ -88,7 +84,7 @@ async def _check_server(connection: "Connection") -> None:
         )
 
 
-async def _check_owner(connection: "Connection", schema: str) -> None:
+async def _check_owner(connection: Connection, schema: str) -> None:
     """Refuse a schema with tables none of which is ours."""
     tables = await connection.fetch(
         "SELECT tablename FROM pg_tables WHERE schemaname = $1", schema

@@ -15,9 +15,9 @@ from helios_core import (
     parse_page_token,
 )
 from helios_core.fhir import Filter
-from helios_postgres.databases import Connection
+from helios_postgres.connections import Connection
 from helios_postgres.lookups import stored_version
-from helios_postgres.ordering import Head, Scope
+from helios_postgres.ordering import Candidate, Search
 
 _CONTENTS = """
 SELECT seq, id, version_id, since_stamp, deleted, line_hash, content FROM versions
@@ -48,7 +48,7 @@ async def search(
         InvalidParameter: `after` is not something a page in this order gave.
     """
     ending = None if after is None else parse_page_token(after, query.order)
-    searching = _Search(Scope(connection, scope, query.filter.prefilter()), query.filter)
+    searching = _Matching(Search(connection, scope, query.filter.prefilter()), query.filter)
     async with aclosing(searching.matches(query.order, ending, count)) as matches:
         found, more = await _page(matches, count)
     total = None
@@ -62,18 +62,18 @@ async def search(
     )
 
 
-class _Search:
+class _Matching:
     """One filter within one scope."""
 
-    def __init__(self, scope: Scope, condition: Filter) -> None:
-        self._scope = scope
+    def __init__(self, search: Search, condition: Filter) -> None:
+        self._search = search
         self._filter = condition
 
     async def matches(
         self, order: SortOrder, after: PagePosition | None, count: int
     ) -> AsyncGenerator[StoredVersion]:
         """Give what matches, in order; `count` is how many are going to be asked for."""
-        async with aclosing(self._scope.ordered(order, after)) as ordered:
+        async with aclosing(self._search.ordered(order, after)) as ordered:
             async for heads in ordered:
                 # One more, since whether there is a next page is asked as well.
                 async for found in self._among(heads, min(count + 1, CONTENTS_AT_ONCE)):
@@ -83,21 +83,21 @@ class _Search:
     async def total(self) -> int:
         """Count all that match."""
         if self._filter.passes_everything:
-            extents = collection_range(self._scope.number).extents
-            return int(await self._scope.connection.fetchval(_COUNT, *extents))
+            extents = collection_range(self._search.number).extents
+            return int(await self._search.connection.fetchval(_COUNT, *extents))
         total = 0
-        async with aclosing(self._scope.unordered()) as unordered:
+        async with aclosing(self._search.unordered()) as unordered:
             async for heads in unordered:
                 async for found in self._among(heads, CONTENTS_AT_ONCE):
                     total += len(found)
         return total
 
     async def _among(
-        self, heads: Sequence[Head], at_once: int
+        self, heads: Sequence[Candidate], at_once: int
     ) -> AsyncIterator[list[StoredVersion]]:
         """Give those heads that match, with their contents and in the same order."""
         for some in _cut(heads, at_once):
-            rows = await self._scope.connection.fetch(_CONTENTS, [head.seq for head in some])
+            rows = await self._search.connection.fetch(_CONTENTS, [head.seq for head in some])
             stored = {seq: stored_version(self._filter.resource_type, row) for seq, *row in rows}
             yield [each for head in some if self._matches(each := stored[head.seq])]
 
@@ -105,9 +105,9 @@ class _Search:
         return stored.content is not None and self._filter.matches(stored.content)
 
 
-def _cut(heads: Sequence[Head], at_once: int) -> list[list[Head]]:
+def _cut(heads: Sequence[Candidate], at_once: int) -> list[list[Candidate]]:
     """Cut heads into runs that are read together."""
-    runs: list[list[Head]] = []
+    runs: list[list[Candidate]] = []
     room = 0
     for head in heads:
         if not runs or len(runs[-1]) == at_once or room < head.size:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from helios_core import SeqRange
-from helios_postgres.databases import Connection
+from helios_postgres.connections import Connection
 from helios_postgres.views import Shown
 
 # An extent is skipped where none of its stamps can be of the view.

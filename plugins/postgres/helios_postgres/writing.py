@@ -9,10 +9,11 @@ from helios_core import AppliedChange, Delete, Put, line_hash, to_signed, to_uns
 from helios_core.fhir import FHIRVersion, IndexTerms, from_stamp, terms_of
 from helios_postgres import extents
 from helios_postgres.clock import Clock
-from helios_postgres.databases import Connection, Database
+from helios_postgres.collections import Scopes
+from helios_postgres.connections import Connection
+from helios_postgres.databases import Database
 from helios_postgres.drafts import Draft, Drafting, Head, Key, changes_by_key
 from helios_postgres.indexing import Postings
-from helios_postgres.scopes import Scopes
 
 RACES = 10
 """How often a write is begun anew because others created the same resources at the same time."""

@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from helios_core import BackendUnavailable, ConfigurationError
 from helios_s3.buckets import Bucket
-from helios_s3.failures import code_of, meaning
+from helios_s3.errors import code_of, meaning
 from helios_s3.layout import OWNER_MARK, PROBE
 
 _DENIED = frozenset({"AccessDenied", "403", "AllAccessDisabled", "AccessControlListNotSupported"})

@@ -8,7 +8,7 @@ import obstore
 from helios_core import OutputStore, PartKey, PartMissing, StoredPart, in_thread, run_to_end
 from helios_s3.buckets import Bucket
 from helios_s3.downloads import windows
-from helios_s3.failures import FAILURES, unavailable
+from helios_s3.errors import FAILURES, unavailable
 from helios_s3.layout import job_of, job_prefix, part_key
 from helios_s3.ownership import claim
 from helios_s3.unfinished import abort_under, unfinished

@@ -9,7 +9,7 @@ import xxhash
 
 from helios_core import Compression, PartKey, StoredPart, in_thread
 from helios_s3.buckets import Bucket
-from helios_s3.failures import FAILURES, unavailable
+from helios_s3.errors import FAILURES, unavailable
 from helios_s3.layout import part_key
 from helios_s3.unfinished import abort_of
 

@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from helios_core import API_LEVEL, Backend, DataProvider, JobStore, Reach, hookimpl, in_thread
-from helios_sqlite import files
-from helios_sqlite.databases import Database
-from helios_sqlite.job_databases import JobDatabase
+from helios_sqlite import connections
+from helios_sqlite.databases import Database, JobDatabase
 from helios_sqlite.jobs import SQLiteJobStore
 from helios_sqlite.provider import SQLiteDataProvider
 from helios_sqlite.settings import SQLiteSettings
@@ -53,7 +52,7 @@ async def migrate(settings: SQLiteSettings) -> str:
     Raises:
         ConfigurationError: The file cannot be used.
     """
-    return (await in_thread(files.migrate, settings)).report(str(settings.path))
+    return (await in_thread(connections.migrate, settings)).report(str(settings.path))
 
 
 @hookimpl

@@ -18,10 +18,11 @@ from helios_core import (
     Part,
     Shard,
     job_not_found,
+    part_not_found,
     too_many_exports,
 )
 from helios_sqlite import leasing
-from helios_sqlite.job_databases import JobDatabase, Row, rows_of
+from helios_sqlite.databases import JobDatabase, Row, rows_of
 
 _JOB = "FROM jobs AS j "
 _VISIBLE = "WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled' "
@@ -59,6 +60,9 @@ _PARTS = (
     + "LEFT JOIN parts AS p ON p.job = j.job "
     + _VISIBLE
     + "ORDER BY p.kind, p.shard, p.number"
+)
+_PART = (
+    "SELECT p.part " + _JOB + "LEFT JOIN parts AS p ON p.job = j.job AND p.name = ? " + _VISIBLE
 )
 _NOTED = (
     "SELECT n.shard, length(n.notes) "
@@ -140,6 +144,15 @@ class SQLiteJobStore(JobStore):
             raise job_not_found(job_id)
         return [msgspec.json.decode(part, type=Part) for (part,) in rows if part is not None]
 
+    async def part(self, tenant: str, job_id: str, name: str) -> Part:
+        """Give the published part of a file name."""
+        rows = await self._database.rows(_PART, (name, tenant, job_id))
+        if not rows:
+            raise job_not_found(job_id)
+        if rows[0][0] is None:
+            raise part_not_found()
+        return msgspec.json.decode(rows[0][0], type=Part)
+
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """Give what completed shards noted, one read after the other (J13)."""
         sizes = await self._database.rows(_NOTED, (tenant, job_id))
@@ -170,6 +183,10 @@ class SQLiteJobStore(JobStore):
             await leasing.renew(
                 connection, lease, lease_for=lease_for, resources_done=resources_done
             )
+
+    async def is_held(self, lease: Lease) -> bool:
+        """Whether the lease is still the newest one (J14)."""
+        return bool(await self._database.rows(leasing.HELD, leasing.held_key(lease)))
 
     async def complete(
         self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""

@@ -18,7 +18,7 @@ from helios_core import (
     lease_lost,
     stored_job,
 )
-from helios_sqlite.job_databases import Row, rows_of
+from helios_sqlite.databases import Row, rows_of
 
 
 def clocked(query: str) -> str:
@@ -31,7 +31,8 @@ def clocked(query: str) -> str:
 FAIREST = clocked("""
 SELECT j.job, (
   SELECT number FROM shards AS s
-  WHERE s.job = j.job AND s.done = 0 AND s.available_at <= :now
+  WHERE s.job = j.job AND s.done = 0
+    AND (s.available_at <= :now OR s.available_at > :now + s.wait * 3 / 2)
     AND s.phase = (SELECT min(phase) FROM shards WHERE job = j.job AND done = 0)
   ORDER BY number LIMIT 1
 ) AS free
@@ -39,7 +40,11 @@ FROM jobs AS j LEFT JOIN turns AS t ON t.tenant = j.tenant
 WHERE j.status IN ('accepted', 'in-progress') AND free IS NOT NULL
 ORDER BY coalesce(t.served, 0), j.job LIMIT 1
 """)
-"""Job and shard whose turn it is (J8, J11)."""
+"""
+Job and shard whose turn it is (J8, J11).
+
+If more of a wait is left than there is of it, the clock was set back (J7).
+"""
 
 _FOUND = clocked("""
 SELECT :now, s.job, s.number, s.shard, s.token, s.attempts, s.last_error,
@@ -48,7 +53,7 @@ FROM shards AS s JOIN jobs AS j ON j.job = s.job WHERE s.job = ? AND s.number = 
 """)
 _BEGIN_JOB = "UPDATE jobs SET status = 'in-progress' WHERE job = ?"
 _HOLD = """
-UPDATE shards SET available_at = :until, worker = :worker, resources_done = 0,
+UPDATE shards SET available_at = :now + :wait, wait = :wait, worker = :worker, resources_done = 0,
   token = token + 1, attempts = attempts + 1
 WHERE job = :job AND number = :number
 """
@@ -57,15 +62,18 @@ INSERT INTO turns SELECT tenant, (SELECT coalesce(max(served), 0) + 1 FROM turns
 FROM jobs WHERE job = ?
 ON CONFLICT (tenant) DO UPDATE SET served = excluded.served
 """
-_HELD = clocked("""
+HELD = clocked("""
 SELECT s.job, s.attempts, :now, (SELECT count(*) FROM parts AS p WHERE p.job = s.job)
 FROM jobs AS j JOIN shards AS s ON s.job = j.job
 WHERE j.tenant = ? AND j.id = ? AND s.number = ? AND s.token = ? AND s.worker IS NOT NULL
   AND j.status IN ('accepted', 'in-progress')
 """)
-_RENEW = "UPDATE shards SET available_at = ?, resources_done = ? WHERE job = ? AND number = ?"
+_RENEW = """
+UPDATE shards SET available_at = ?1 + ?2, wait = ?2, resources_done = ?3
+WHERE job = ?4 AND number = ?5
+"""
 _HAND_BACK = """
-UPDATE shards SET worker = NULL, resources_done = 0, available_at = :available_at,
+UPDATE shards SET worker = NULL, resources_done = 0, available_at = :available_at, wait = :wait,
   attempts = :attempts, last_error = coalesce(:last_error, last_error)
 WHERE job = :job AND number = :number
 """
@@ -74,7 +82,7 @@ UPDATE shards SET worker = NULL, available_at = NULL, done = 1, resources_done =
 WHERE job = ?2 AND number = ?3
 RETURNING EXISTS (SELECT 1 FROM shards WHERE job = ?2 AND number <> ?3 AND done = 0)
 """
-_PUBLISH = "INSERT INTO parts VALUES (?, ?, ?, ?, ?)"
+_PUBLISH = "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?)"
 _NOTE = "INSERT INTO notes VALUES (?, ?, ?)"
 _END_JOB = clocked("UPDATE jobs SET status = ?, failure = ?, completed_at = :now WHERE job = ?")
 _END_SHARDS = """
@@ -125,8 +133,8 @@ async def claim(
                 failure=give_up_reason(number, attempts, last_error),
             )
             continue
-        until = now + in_milliseconds(lease_for)
-        holding = {"until": until, "worker": worker, "job": job, "number": number}
+        wait = in_milliseconds(lease_for)
+        holding = {"now": now, "wait": wait, "worker": worker, "job": job, "number": number}
         await rows_of(connection, _HOLD, holding)
         claimed = to_job(accepted)
         if claimed.status is not JobStatus.IN_PROGRESS:
@@ -147,8 +155,8 @@ async def renew(
 ) -> None:
     """Extend a lease from now on (J4)."""
     held = await _held(connection, lease)
-    until = held.now + in_milliseconds(lease_for)
-    await rows_of(connection, _RENEW, (until, resources_done, held.job, lease.shard.number))
+    values = (held.now, in_milliseconds(lease_for), resources_done, held.job, lease.shard.number)
+    await rows_of(connection, _RENEW, values)
 
 
 async def complete(
@@ -158,7 +166,14 @@ async def complete(
     held = await _held(connection, lease)
     job, number = held.job, lease.shard.number
     rows = [
-        (job, PART_KINDS.index(part.key.kind), number, part.key.number, _numbered(part, place))
+        (
+            job,
+            PART_KINDS.index(part.key.kind),
+            number,
+            part.key.number,
+            _numbered(part, place),
+            part.key.name,
+        )
         for place, part in enumerate(parts, held.published)
     ]
     if rows:
@@ -181,9 +196,9 @@ async def fail(
 ) -> JobStatus:
     """Free the shard for later, or end the job when its attempts are used up (J9)."""
     held = await _held(connection, lease)
-    free_at = held.now + in_milliseconds(retry_after)
+    wait = in_milliseconds(retry_after)
     shard = (held.job, lease.shard.number)
-    await _hand_back(connection, shard, held.attempts, available_at=free_at, error=reason)
+    await _hand_back(connection, shard, held.attempts, now=held.now, wait=wait, error=reason)
     if held.attempts >= max_attempts:
         return await end(connection, held.job, JobStatus.ERROR, failure=reason)
     return JobStatus.IN_PROGRESS
@@ -193,7 +208,7 @@ async def release(connection: Connection, lease: Lease) -> None:
     """Free the shard at once, as if it had not been claimed."""
     held = await _held(connection, lease)
     shard = (held.job, lease.shard.number)
-    await _hand_back(connection, shard, held.attempts - 1, available_at=0)
+    await _hand_back(connection, shard, held.attempts - 1, now=0)
 
 
 async def end(
@@ -205,28 +220,32 @@ async def end(
     return status
 
 
+def held_key(lease: Lease) -> tuple[str, str, int, int]:
+    """Give the parameters of `HELD`."""
+    return lease.job.tenant, lease.job.id, lease.shard.number, lease.token
+
+
 async def _held(connection: Connection, lease: Lease) -> Held:
     """Give the shard of a lease that is still the newest one (J4)."""
-    key = (lease.job.tenant, lease.job.id, lease.shard.number, lease.token)
-    found = await rows_of(connection, _HELD, key)
+    found = await rows_of(connection, HELD, held_key(lease))
     if not found:
         raise lease_lost(lease)
     return Held(*found[0])
 
 
-async def _hand_back(
+async def _hand_back(  # noqa: PLR0913 - what becomes of a shard, by name
     connection: Connection,
     shard: tuple[int, int],
     attempts: int,
     *,
-    available_at: int,
+    now: int,
+    wait: int = 0,
     error: str | None = None,
 ) -> None:
     job, number = shard
     values = {"job": job, "number": number, "attempts": attempts}
-    await rows_of(
-        connection, _HAND_BACK, values | {"available_at": available_at, "last_error": error}
-    )
+    waiting = {"available_at": now + wait, "wait": wait, "last_error": error}
+    await rows_of(connection, _HAND_BACK, values | waiting)
 
 
 def _numbered(part: Part, place: int) -> bytes:

@@ -1,13 +1,28 @@
-"""Find single resources and their versions."""
+"""Find single resources and their versions, and many of them by their ids."""
 
 import json
 import sqlite3
 from collections.abc import Collection
 from datetime import datetime
 
-from helios_core import ResourceKey, StoredVersion, TypeKey, verified_version
+import msgspec
+
+from helios_core import (
+    Batch,
+    Damaged,
+    ExportView,
+    ResourceKey,
+    StoredVersion,
+    TypeKey,
+    collection_range,
+    damage_of,
+    line_hash,
+    to_unsigned,
+    verified_version,
+)
 from helios_core.fhir import FOREVER, from_stamp, to_stamp
-from helios_sqlite.scopes import NOWHERE, find_scope
+from helios_sqlite.collections import NOWHERE, find_scope
+from helios_sqlite.views import shown_by
 
 COLUMNS = "SELECT seq, id, version_id, since_stamp, deleted, line_hash, content FROM versions "
 """What `stored_version` makes a version of."""
@@ -23,6 +38,18 @@ WHERE (
   SELECT NOT deleted FROM versions WHERE scope = :scope AND id = wanted.value
   AND since_stamp <= :at ORDER BY version_id DESC LIMIT 1
 )
+"""
+_AMONG = """
+SELECT v.id, v.patients FROM json_each(:ids) AS wanted
+CROSS JOIN versions AS v ON v.scope = :scope AND v.id = wanted.value
+WHERE v.since_stamp <= :at AND v.until_stamp > :at
+  AND v.since_stamp > :since AND v.since_stamp < :until
+  AND NOT v.deleted AND (:everybody OR v.patients <> '')
+"""
+_FETCH = """
+SELECT v.id, v.size, v.line_hash, v.content FROM json_each(:ids) AS wanted
+CROSS JOIN versions AS v ON v.scope = :scope AND v.id = wanted.value
+WHERE v.since_stamp <= :at AND v.until_stamp > :at AND NOT v.deleted
 """
 Row = tuple[int, str, int, int, int, int, bytes | None]
 
@@ -63,6 +90,39 @@ def missing(
         "at": FOREVER if at is None else to_stamp(at),
     }
     return set(ids) - {found for (found,) in connection.execute(_LIVE_AT, parameters)}
+
+
+def among(
+    connection: sqlite3.Connection, view: ExportView, resource_type: str, ids: Collection[str]
+) -> set[str]:
+    """Give those of `ids` that a view shows."""
+    scope = find_scope(connection, TypeKey.of(view.request, resource_type))
+    if scope is None:
+        return set()
+    shown = msgspec.structs.asdict(shown_by(view, scope, collection_range(scope)))
+    rows = connection.execute(_AMONG, shown | {"ids": json.dumps(list(ids))})
+    if view.cohort is None:
+        return {resource_id for resource_id, _ in rows}
+    strangers = view.cohort.patients.isdisjoint
+    return {resource_id for resource_id, patients in rows if not strangers(patients.split())}
+
+
+def fetch(
+    connection: sqlite3.Connection, key: TypeKey, ids: Collection[str], *, at: datetime
+) -> Batch:
+    """Return those of `ids` that are live at an instant."""
+    lines = list[bytes]()
+    digests = list[int]()
+    damaged = list[Damaged]()
+    number = find_scope(connection, key) or NOWHERE
+    parameters = {"ids": json.dumps(list(ids)), "scope": number, "at": to_stamp(at)}
+    for resource_id, size, stored_hash, line in connection.execute(_FETCH, parameters):
+        if line is None or len(line) != size or line_hash(line) != stored_hash:
+            damaged.append(damage_of(key.resource_type, resource_id, line))
+        else:
+            lines.append(line)
+            digests.append(to_unsigned(stored_hash))
+    return Batch(lines=lines, damaged=damaged, digests=digests)
 
 
 def _scope(connection: sqlite3.Connection, key: TypeKey) -> int:

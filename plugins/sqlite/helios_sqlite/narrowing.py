@@ -8,7 +8,7 @@ from helios_core import Batch, SeqRange
 from helios_core.fhir import Prefilter
 from helios_sqlite import reading
 from helios_sqlite.candidates import Candidates
-from helios_sqlite.failures import is_damage
+from helios_sqlite.errors import is_damage
 from helios_sqlite.reading import Slice
 
 ENOUGH = 1000

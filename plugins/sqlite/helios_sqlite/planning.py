@@ -20,9 +20,9 @@ from helios_core import (
     total_size,
 )
 from helios_core.fhir import to_stamp
-from helios_sqlite.failures import is_damage
-from helios_sqlite.scopes import Scope, all_scopes
-from helios_sqlite.views import filter_of, seqs_of
+from helios_sqlite.collections import Scope, all_scopes
+from helios_sqlite.errors import is_damage
+from helios_sqlite.views import seqs_of, shown_by
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -159,7 +159,7 @@ class _Planning:
         )
 
     def _ask(self, query: str, **parameters: object) -> tuple[float, ...]:
-        shown = filter_of(self._view, self._scope.number, self._seqs)
+        shown = shown_by(self._view, self._scope.number, self._seqs)
         parameters |= msgspec.structs.asdict(shown)
         parameters["deletions"] = self._view.request.since is not None
         return self._connection.execute(query, parameters).fetchone() or ()

@@ -18,7 +18,7 @@ from helios_core import (
     TypeKey,
 )
 from helios_core.fhir import FHIRVersion, Prefilter, from_stamp
-from helios_sqlite import lookups, membership, reading, searching
+from helios_sqlite import lookups, reading, searching
 from helios_sqlite.clock import settled_stamp
 from helios_sqlite.databases import Database, unblocked
 from helios_sqlite.narrowing import Narrowed
@@ -102,11 +102,11 @@ class SQLiteDataProvider(DataProvider):
 
     async def fetch(self, key: TypeKey, ids: Collection[str], *, at: datetime) -> Batch:
         """Return those of `ids` that are live at an instant, with one query."""
-        return await self._database.read(membership.fetch, key, ids, at=at)
+        return await self._database.read(lookups.fetch, key, ids, at=at)
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
         """Give those of `ids` that the view shows, in one query."""
-        return await self._database.read(membership.among, view, resource_type, ids)
+        return await self._database.read(lookups.among, view, resource_type, ids)
 
     async def write(
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]

@@ -23,10 +23,10 @@ from helios_core import (
     to_unsigned,
     verified_batch,
 )
+from helios_sqlite.collections import find_scope
 from helios_sqlite.databases import Reader
-from helios_sqlite.failures import is_damage, primary_code
-from helios_sqlite.scopes import find_scope
-from helios_sqlite.views import Filter, filter_of
+from helios_sqlite.errors import is_damage, primary_code
+from helios_sqlite.views import Shown, shown_by
 
 _COLUMNS = """
 SELECT v.seq, v.id, v.size, v.line_hash, CASE WHEN v.size <= :room THEN v.content END
@@ -122,7 +122,7 @@ _Together = tuple[float, float, str | None, bytes | None]
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
     """What is left to read of a shard."""
 
-    shown: Filter
+    shown: Shown
     resource_type: str
     picked: bool
     """Whether only the seqs in the reader's table `picked` are meant."""
@@ -145,7 +145,7 @@ def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
     if scope is None:
         return None
     seqs = collection_range(scope).within(start=shard.start, end=shard.end)
-    shown = filter_of(view, scope, seqs)
+    shown = shown_by(view, scope, seqs)
     if view.cohort is not None:
         _load(reader, view.cohort)
         _pick(connection, shown)
@@ -170,7 +170,7 @@ def _load(reader: Reader, cohort: Cohort) -> None:
     reader.cohort_key = cohort.key
 
 
-def _pick(connection: sqlite3.Connection, shown: Filter) -> None:
+def _pick(connection: sqlite3.Connection, shown: Shown) -> None:
     """Note the seqs of the cohort's versions once, so that batches can follow each other."""
     connection.execute("DELETE FROM picked")
     connection.execute(_PICK, msgspec.structs.asdict(shown))

@@ -25,8 +25,8 @@ from helios_core import (
 )
 from helios_core.fhir import FOREVER
 from helios_sqlite.candidates import Candidates
+from helios_sqlite.collections import NOWHERE, find_scope
 from helios_sqlite.lookups import COLUMNS, Row, stored_version
-from helios_sqlite.scopes import NOWHERE, find_scope
 from helios_sqlite.views import first_after
 
 _LIVE = f"until_stamp = {FOREVER} AND NOT deleted "

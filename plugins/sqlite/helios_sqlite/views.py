@@ -7,7 +7,7 @@ import msgspec
 
 from helios_core import EXTENT_BITS, ExportView, Level, SeqRange, collection_range
 from helios_core.fhir import FOREVER, to_stamp
-from helios_sqlite.scopes import Scope
+from helios_sqlite.collections import Scope
 
 _LAST_EXTENT_FROM = """
 SELECT extent, appended FROM extents
@@ -15,7 +15,7 @@ WHERE extent BETWEEN ? AND ? AND first_stamp <= ? ORDER BY extent DESC LIMIT 1
 """
 
 
-class Filter(msgspec.Struct, frozen=True, kw_only=True):
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """Which versions of a scope a view shows, as the parameters of a query."""
 
     at: int
@@ -30,10 +30,10 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     end: int
 
 
-def filter_of(view: ExportView, scope: int, seqs: SeqRange) -> Filter:
-    """Give the filter of a view within a range of a scope."""
+def shown_by(view: ExportView, scope: int, seqs: SeqRange) -> Shown:
+    """Return which versions of a range of a scope a view shows; its cohort is another matter."""
     since, until = view.request.since, view.request.until
-    return Filter(
+    return Shown(
         at=to_stamp(view.transaction_time),
         since=-1 if since is None else to_stamp(since),
         until=FOREVER if until is None else to_stamp(until),

@@ -20,9 +20,9 @@ from helios_core import (
 )
 from helios_core.fhir import FOREVER, FHIRVersion, Resource, from_stamp, terms_of
 from helios_sqlite.clock import next_stamp, remember
+from helios_sqlite.collections import NOWHERE, find_scope, intern_scope
 from helios_sqlite.extents import Counts, Filler, add_counts
 from helios_sqlite.indexing import Postings
-from helios_sqlite.scopes import NOWHERE, find_scope, intern_scope
 
 _CURRENT = """
 SELECT v.id, v.seq, v.version_id, v.since_stamp, v.deleted, v.content_hash, v.size, v.patients

@@ -3,10 +3,11 @@
 import asyncio
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from helios_core.errors import BackendUnavailable, JobNotFound
-from helios_core.export.expiry import remove_job, sweep, sweep_periodically
+from helios_core.export.expiry import JOBS_PER_QUERY, remove_job, sweep, sweep_periodically
 from helios_core.memory import MemoryOutputStore
 from helios_core.model.jobs import JobStatus
 from helios_core.model.parts import PartKey, PartKind
@@ -129,3 +130,54 @@ async def test_sweeping_goes_on_until_the_stop_event(ward):
             await asyncio.sleep(0.005)
     stop.set()
     await sweeping
+
+
+async def test_jobs_that_cannot_be_removed_hide_no_others(ward):
+    """However many there are of them: as many as one look at the job store gives, and more."""
+    jobs = [await ward.work(await ward.kick_off()) for _ in range(2)]
+    stuck = {("default", f"stuck-{number}") for number in range(2 * JOBS_PER_QUERY + 1)}
+    for _, job_id in stuck:
+        replaced = msgspec.structs.replace(jobs[0], id=job_id)
+        await ward.job_store.add(replaced, [], max_active=1000)
+    await ward.job_store.delete(jobs[0].tenant, jobs[0].id)
+    last = await ward.work(await ward.kick_off())
+
+    class Stuck(MemoryOutputStore):
+        async def delete(self, tenant, job_id):
+            if (tenant, job_id) in stuck:
+                raise BackendUnavailable("the folder is not empty")
+            await super().delete(tenant, job_id)
+
+    ward.output_store = Stuck()
+    await asyncio.sleep(0.01)
+
+    assert await sweep(ward.backends, output_ttl=NOW) == 2
+
+    assert not await ward.job_store.exists(last.tenant, last.id)
+    assert len(await ward.job_store.removable(completed_before=NOW, limit=1000)) == len(stuck)
+
+
+async def test_the_output_of_a_failed_job_is_swept_before_the_job_expires(ward):
+    """A job that was given up has no worker who could remove it."""
+    key = PartKey(
+        tenant="default",
+        job_id=(job := await ward.kick_off()).id,
+        kind=PartKind.OUTPUT,
+        resource_type="Patient",
+        ordinal=1,
+        number=1,
+        token=1,
+    )
+
+    async def chunks():
+        yield b"{}\n"
+
+    await ward.output_store.put(key, chunks())
+    minute = timedelta(minutes=1)
+    lease = await ward.job_store.claim("w", lease_for=minute, max_attempts=1)
+    await ward.job_store.fail(lease, "broken", max_attempts=1, retry_after=NOW)
+
+    assert await sweep(ward.backends, output_ttl=LATER) == 1
+
+    assert await stored(ward) == []
+    assert (await ward.job_store.get(job.tenant, job.id)).status is JobStatus.ERROR

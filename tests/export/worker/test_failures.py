@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from helios_core.errors import BackendUnavailable, LeaseLost
-from helios_core.export.worker import Worker, WorkerOptions
+from helios_core.export.expiry import remove_job
+from helios_core.export.worker import LEASE_CHECK, Worker, WorkerOptions
 from helios_core.memory import MemoryOutputStore
 from helios_core.model.jobs import JobStatus
 from helios_core.model.parts import PartKey, StoredPart
-from tests.export.worker.hospital import Hospital, patient
+from tests.export.worker.hospital import Hospital, observation, patient
 
 
 class FullDisk(MemoryOutputStore):
@@ -242,3 +244,125 @@ async def test_a_lost_lease_during_publishing_discards_the_parts(ward):
     await working
 
     assert await stored_parts(ward) == []
+
+
+class Endless(MemoryOutputStore):
+    """Takes one chunk after the other of a part that has no end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = asyncio.Event()
+
+    async def put(self, key: PartKey, chunks: AsyncIterator[bytes]) -> StoredPart:
+        self.reached.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("end", ["cancel", "delete", "error"])
+async def test_the_workers_of_an_ended_export_stop_within_a_second(ward, end):
+    """Not only at the next heartbeat, which is twenty seconds away."""
+    ward.output_store = Endless()
+    job, stop = await ward.kick_off(), asyncio.Event()
+    with capture_logs() as logs:
+        working = asyncio.create_task(run_until(ward, stop))
+        await ward.output_store.reached.wait()
+
+        if end == "error":
+            entry = ward.job_store._entries[job.tenant, job.id]
+            entry.end(JobStatus.ERROR, job.transaction_time, failure="another shard failed")
+        else:
+            await ward.job_store.cancel(job.tenant, job.id)
+            if end == "delete":
+                await remove_job(ward.backends, job.tenant, job.id)
+
+        async with asyncio.timeout(10 * LEASE_CHECK.total_seconds()):
+            while not any(each["event"] in ENDINGS for each in logs):
+                await asyncio.sleep(0.005)
+        stop.set()
+        await working
+
+    endings = [each["event"] for each in logs if each["event"] in ENDINGS]
+    assert endings == ["lease.lost" if end == "error" else "shard.cancelled"]
+    assert timedelta(seconds=1) > LEASE_CHECK
+
+
+ENDINGS = {"lease.lost", "shard.cancelled", "shard.failed", "shard.abandoned"}
+
+
+async def test_deleting_a_running_export_is_no_failure_of_its_workers(ward):
+    """What they write to and read from goes away under them."""
+
+    class Vanishing(MemoryOutputStore):
+        async def put(self, key, chunks):
+            await ward.job_store.cancel(key.tenant, key.job_id)
+            await remove_job(ward.backends, key.tenant, key.job_id)
+            raise BackendUnavailable("The folder is gone.")
+
+    ward.output_store = Vanishing()
+    job, stop = await ward.kick_off(), asyncio.Event()
+    with capture_logs() as logs:
+        working = asyncio.create_task(run_until(ward, stop))
+        async with asyncio.timeout(10):
+            while not any(each["event"] in ENDINGS for each in logs):
+                await asyncio.sleep(0.005)
+        stop.set()
+        await working
+
+    assert [each["event"] for each in logs if each["event"] in ENDINGS] == ["shard.cancelled"]
+    assert not any(each.get("exc_info") for each in logs)
+    assert not await ward.job_store.exists(job.tenant, job.id)
+
+
+async def test_a_cancelled_export_stops_while_it_resolves_its_view(ward):
+    """A lookup of a filter may read for hours."""
+
+    class Slow(type(ward.data_provider)):
+        async def plan(self, view, *, shard_bytes):
+            if view.request.url == "":
+                reached.set()
+                await asyncio.Event().wait()
+            return await super().plan(view, shard_bytes=shard_bytes)
+
+    reached = asyncio.Event()
+    ward.data_provider.__class__ = Slow
+    query = ("_typeFilter", "Patient?organization.name=x")
+    job, stop = await ward.kick_off(("_type", "Patient"), query), asyncio.Event()
+    with capture_logs() as logs:
+        working = asyncio.create_task(run_until(ward, stop))
+        await reached.wait()
+        await ward.job_store.cancel(job.tenant, job.id)
+        async with asyncio.timeout(10 * LEASE_CHECK.total_seconds()):
+            while not any(each["event"] in ENDINGS for each in logs):
+                await asyncio.sleep(0.005)
+        stop.set()
+        await working
+
+    assert [each["event"] for each in logs if each["event"] in ENDINGS] == ["shard.cancelled"]
+
+
+class FullAfter(FullDisk):
+    """Has room for some parts before it is full for good."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(failures=0)
+        self.room = room
+
+    async def put(self, key, chunks):
+        self.room -= 1
+        self.failures = int(self.room < 0)
+        return await super().put(key, chunks)
+
+
+async def test_the_parts_of_a_failed_export_go_at_once(ward):
+    """Nobody can download them, and the disk is full."""
+    await ward.store(*(observation(f"o{number}", "p1") for number in range(3)))
+    ward.output_store = FullAfter(room=1)
+
+    job = await ward.work(await ward.kick_off(), workers=1)
+
+    assert job.status is JobStatus.ERROR
+    async with asyncio.timeout(10):
+        while await stored_parts(ward):
+            await asyncio.sleep(0.005)
+    assert (await ward.job_store.get(job.tenant, job.id)).failure == job.failure

@@ -175,12 +175,12 @@ def test_a_date_that_cannot_be_read_matches_nothing(match, effective):
     "text",
     ["2013", "2013-02", "2013-02-28", "2013-02-28T10:11Z", "2013-02-28T10:11:12Z",
      "2013-02-28T10:11:12.1Z", "2013-02-28T10:11:12.1234567+05:30", "2013-02-28T10:11:12",
-     "2013-02-28T10:11:60Z", "0001-01-01", "9998-12-31T23:59:59.999999-14:00"],
+     "2013-02-28T10:11:60Z", "0001-01-01", "9998-12-31T23:59:59.999999-14:00",
+     "9999-12-31", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999-14:00", "9999-12-31T23:59:60Z",
+     "0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00.1+14:00"],
 )  # fmt: skip
 def test_the_quick_reader_reads_what_the_exact_one_reads(text):
-    first, last = date_bounds(text)
-
-    assert interval(text) == (to_stamp(first), to_stamp(last))
+    assert interval(text) == date_bounds(text)
 
 
 @given(
@@ -194,9 +194,49 @@ def test_every_instant_is_read_alike_by_both_readers(instant, digits, offset):
     zone = f"{sign}{abs(offset) // 60:02}:{abs(offset) % 60:02}" if offset else "Z"
     text = f"{instant:%Y-%m-%dT%H:%M:%S}".zfill(19) + fraction + zone
 
-    first, last = date_bounds(text)
+    assert interval(text) == date_bounds(text)
 
-    assert interval(text) == (to_stamp(first), to_stamp(last))
+
+LAST_DAY = "9999-12-31"
+
+
+@pytest.mark.parametrize(
+    ("query", "true_for"),
+    [
+        ("9999-12-31", "eq ge le ap"),
+        ("9999-12", "eq ge le ap"),
+        ("9999", "eq ge le ap"),
+        ("9999-12-31T00:00", "ne gt ge ap"),
+        ("9999-12-31T23:59", "ne lt le ap"),
+        ("9999-12-31T23:59:59Z", "ne lt le ap"),
+        ("9999-12-31T23:59:59.9999999Z", "ne lt le ap"),
+        ("9999-12-31T23:59:59-14:00", "ne lt le eb ap"),
+        ("9999-12-31T23:59:60Z", "ne lt le eb ap"),
+        ("0001-01-01T00:00:00+14:00", "ne gt ge sa"),
+        ("0001", "ne gt ge sa"),
+    ],
+)
+def test_every_prefix_takes_the_ends_of_time(match, query, true_for):
+    true = {prefix for prefix in PREFIXES if match(observed(LAST_DAY), f"date={prefix}{query}")}
+
+    assert true - {"ap"} == {*true_for.split()} - {"ap"}
+    assert ("ap" in true) is ("ap" in true_for)
+
+
+@pytest.mark.parametrize(
+    "end", ["9999-12-31", "9999", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-05:00"]
+)
+def test_a_period_until_the_end_of_time_covers_today(match, end):
+    assert match(observed({"start": "2020", "end": end}), "date=ap2026-11-22")
+    assert match(observed({"start": "2020", "end": end}), "date=ge9999-12-30")
+
+
+@pytest.mark.parametrize(
+    "value", ["0000", "9999-12-32", "9999-12-31T24:00:00Z", "2026-11-22T10:60"]
+)
+def test_no_such_date_is_refused_in_words(match, value):
+    with pytest.raises(InvalidParameter, match="date"):
+        match(observed("2013"), f"date={value}")
 
 
 def test_microseconds_count_from_1970():

@@ -5,6 +5,7 @@ import pytest
 
 from helios_core.config.settings import Settings
 from helios_core.model.jobs import JobStatus
+from tests.storage.transforming import applying
 
 ASYNC = {"Prefer": "respond-async"}
 DURATION = {"unit": "s", "system": "http://unitsofmeasure.org", "code": "s"}
@@ -190,6 +191,15 @@ async def test_an_estimate_says_that_filters_are_not_counted_in(site, group):
     assert elements.startswith("_elements is not taken into account")
     assert types(narrowed) == types(whole)
     assert values(whole, "remark") == []
+
+
+async def test_an_answer_says_that_transforms_are_not_counted_in(open_site):
+    site = await open_site(transforms=applying(lambda resource: resource))
+    await site.put(*hospital())
+
+    [remark] = values(await estimated(site), "remark")
+
+    assert remark.startswith("What plugins change and leave out is not taken into account")
 
 
 async def test_a_missing_group_is_not_found_as_at_the_kick_off(site, outcome):

@@ -357,7 +357,7 @@ async def test_a_bundle_with_too_many_entries_is_refused(open_site, outcome):
 
         response = await site.client.post("/", json=bundle(kind, *entries))
 
-        assert "HFS_MAX_BUNDLE_ENTRIES" in outcome(response, 400, "too-costly")["diagnostics"]
+        assert "at most 2" in outcome(response, 413, "too-long")["diagnostics"]
     assert "entry" not in (await site.client.get("/Patient")).json()
 
 

@@ -17,7 +17,7 @@ from helios_postgres import (
     open_job_store,
     schema,
 )
-from helios_postgres.databases import lock_key
+from helios_postgres.connections import lock_key
 from tests.processes import Process
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -122,6 +122,8 @@ async def test_parts_that_were_not_numbered_are(empty_settings, plain):
         assert [part.published for part in finished] == [0, 1, 2, 3, 4, 5]
         running = await store.parts(corpus.TENANT, "running")
         assert [part.published for part in running] == [0, 1]
+        for part in finished:  # by the names that they got when names were kept
+            assert await store.part(corpus.TENANT, "finished", part.key.name) == part
         lease = await store.claim("worker", lease_for=DAY, max_attempts=3)
         assert lease.job.tenant == corpus.OTHER_TENANT
         lease = await store.claim("worker", lease_for=DAY, max_attempts=3)
@@ -138,7 +140,7 @@ async def test_a_part_is_in_one_place_only(settings, raw):
         await store.complete(lease, [corpus.part(lease)])
 
     with pytest.raises(asyncpg.UniqueViolationError):
-        await raw.execute("INSERT INTO parts SELECT job, 1, 9, 9, part, position FROM parts")
+        await raw.execute("INSERT INTO parts SELECT job, 1, 9, 9, part, position, 'x' FROM parts")
 
 
 async def test_a_database_without_our_schema_is_refused_until_it_is_migrated(empty_settings):

@@ -14,7 +14,7 @@ from helios_core.testing import corpus
 from helios_core.testing.corpus import measurement, patient, request
 from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched
 from helios_sqlite import candidates, indexing, migrate, narrowing, open_data_provider, searching
-from helios_sqlite.files import PAGE_BYTES
+from helios_sqlite.connections import PAGE_BYTES
 from tests.indexed import pages, sifted
 
 EXAMPLES = Path(__file__).resolve().parents[4] / "shared" / "data" / "spec-examples"

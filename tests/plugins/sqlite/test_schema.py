@@ -111,7 +111,10 @@ async def test_exports_of_the_second_schema_go_on(settings, raw):
                 await store.complete(lease, [corpus.part(lease)])
         paged = await store.get(corpus.TENANT, "paged")
         assert (paged.status, "upgraded" in paged.failure) == (JobStatus.ERROR, True)
-        assert len(await store.parts(corpus.TENANT, "complete")) == 2
+        kept = await store.parts(corpus.TENANT, "complete")
+        assert len(kept) == 2
+        for part in kept:
+            assert await store.part(corpus.TENANT, "complete", part.key.name) == part
         for number in range(2):
             lease = await claim(store)
             assert (lease.job.id, lease.shard, lease.attempt) == ("active", planned[number], 1)
@@ -128,7 +131,10 @@ async def claim(store):
 
 
 def to_the_second_schema(connection):
-    """Undo what the third migration does."""
+    """Undo what the third migration and the fourth do."""
+    connection.execute("DROP INDEX parts_by_name")
+    connection.execute("ALTER TABLE parts DROP COLUMN name")
+    connection.execute("ALTER TABLE shards DROP COLUMN wait")
     connection.execute("DROP TABLE notes")
     connection.execute("PRAGMA user_version = 2")
 

@@ -14,7 +14,7 @@ class MissesNothing(MemoryDataProvider):
 
 class TestMissesNothing(OnMemoryProvider):
     subject_class = MissesNothing
-    caught_by = ("test_missing_ids_are_told", "test_missing_ids_are_told_as_of_an_instant")
+    caught_by = ("test_missing_ids_are_reported", "test_missing_ids_are_told_as_of_an_instant")
 
 
 class MissesAsOfNow(MemoryDataProvider):
@@ -56,7 +56,7 @@ class LooksUpSomeIdsOnly(MemoryDataProvider):
 
 class TestLooksUpSomeIdsOnly(OnMemoryProvider):
     subject_class = LooksUpSomeIdsOnly
-    caught_by = ("test_many_ids_are_asked_for_in_one_go",)
+    caught_by = ("test_many_ids_are_looked_up_in_one_go",)
 
 
 class FetchesWhatIsCurrent(MemoryDataProvider):

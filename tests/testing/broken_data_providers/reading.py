@@ -55,7 +55,7 @@ class TestRepeatsARowPerPage(OnMemoryProvider):
     subject_class = RepeatsARowPerPage
     caught_by = (
         "test_batches_cover_a_shard_exactly_once",
-        "test_a_batch_holds_no_more_bytes_than_asked",
+        "test_a_batch_holds_no_more_bytes_than_requested",
     )
 
 
@@ -67,7 +67,7 @@ class ReadsEverythingAtOnce(MemoryDataProvider):
 class TestReadsEverythingAtOnce(OnMemoryProvider):
     subject_class = ReadsEverythingAtOnce
     caught_by = (
-        "test_a_batch_holds_no_more_bytes_than_asked",
+        "test_a_batch_holds_no_more_bytes_than_requested",
         "test_a_resource_larger_than_a_batch_comes_alone",
     )
 

@@ -201,3 +201,63 @@ class TestForgetsOnRestart(OnMemoryJobs):
         "test_two_stores_on_one_backing_share_the_cap",
         "test_a_cancel_reaches_the_workers_of_another_store",
     )
+
+
+class TrustsTheClock(MemoryJobStore):
+    """After the clock was set back by an hour, nobody gets the shard of a dead worker for one."""
+
+    def _fairest(self, now):
+        for entry in self._entries.values():
+            for work in entry.due if entry.job.status.active else ():
+                if work.parts is None and (work.free_at is None or work.free_at <= now):
+                    return entry, work
+        return None
+
+
+class TestTrustsTheClock(OnMemoryJobs):
+    subject_class = TrustsTheClock
+    caught_by = ("test_a_clock_that_is_set_back_strands_no_shard",)
+
+
+class FrightenedByTheClock(MemoryJobStore):
+    """A clock that was set back by a second takes every lease away."""
+
+    def _fairest(self, now):
+        for entry in self._entries.values():
+            for work in entry.work:
+                work.wait /= 1.5
+                if work.free(now) and entry.job.status.active:
+                    return entry, work
+        return None
+
+
+class TestFrightenedByTheClock(OnMemoryJobs):
+    subject_class = FrightenedByTheClock
+    caught_by = ("test_a_clock_that_is_set_back_a_little_takes_nothing_away",)
+
+
+class BelievesInEveryLease(MemoryJobStore):
+    async def is_held(self, lease):
+        return (lease.job.tenant, lease.job.id) in self._entries
+
+
+class TestBelievesInEveryLease(OnMemoryJobs):
+    subject_class = BelievesInEveryLease
+    caught_by = (
+        "test_a_lease_is_held_until_it_is_lost",
+        "test_no_lease_of_an_ended_job_is_held",
+    )
+
+
+class HoldsByTheClock(MemoryJobStore):
+    """A lease that lapsed counts as lost, though nobody has claimed its shard."""
+
+    async def is_held(self, lease):
+        if not await super().is_held(lease):
+            return False
+        return self._held(lease)[1].free_at > self._clock()
+
+
+class TestHoldsByTheClock(OnMemoryJobs):
+    subject_class = HoldsByTheClock
+    caught_by = ("test_a_lease_is_held_until_it_is_lost",)

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from helios_core.errors import LeaseLost
+from helios_core.errors import LeaseLost, PartNotFound
 from helios_core.memory.job_store import MemoryJobStore
 from helios_core.model.jobs import JobStatus
 from tests.testing.on_memory import OnMemoryJobs
@@ -97,3 +97,30 @@ class TestCompletesTooSoon(OnMemoryJobs):
         "test_completing_a_shard_publishes_its_parts",
         "test_the_last_shards_completed_at_once_complete_the_job",
     )
+
+
+class FindsPartsOfEveryJob(MemoryJobStore):
+    async def part(self, tenant, job_id, name):
+        for entry in self._entries.values():
+            for part in [part for work in entry.work for part in work.parts or ()]:
+                if part.key.name == name:
+                    return part
+        raise PartNotFound
+
+
+class TestFindsPartsOfEveryJob(OnMemoryJobs):
+    subject_class = FindsPartsOfEveryJob
+    caught_by = ("test_a_part_is_found_by_its_file_name",)
+
+
+class FindsPartsByTheNameAtRest(MemoryJobStore):
+    async def part(self, tenant, job_id, name):
+        for part in await self.parts(tenant, job_id):
+            if name in (part.key.name, part.key.stored_name):
+                return part
+        raise PartNotFound
+
+
+class TestFindsPartsByTheNameAtRest(OnMemoryJobs):
+    subject_class = FindsPartsByTheNameAtRest
+    caught_by = ("test_a_part_is_found_by_its_file_name",)

@@ -8,7 +8,7 @@ import pytest
 from helios_core import BackendUnavailable
 from helios_core.testing.output_store import MIB, PART, Gate, chunked, content_of, jobs_in, stored
 from helios_localfs import LocalOutputStore
-from helios_localfs.failures import meaning, unavailable
+from helios_localfs.errors import meaning, unavailable
 
 PUT_UNDER_A_LIMIT = """
 import asyncio, resource, sys

@@ -2,7 +2,7 @@ import asyncpg
 import pytest
 
 from helios_core import BackendError, BackendUnavailable, ConfigurationError
-from helios_postgres.failures import opening, translated
+from helios_postgres.errors import opening, translated
 
 
 @pytest.mark.parametrize(

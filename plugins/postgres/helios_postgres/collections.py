@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 from helios_core.fhir import FHIRVersion
-from helios_postgres.databases import Connection, Database
+from helios_postgres.connections import Connection
+from helios_postgres.databases import Database
 
 Key: TypeAlias = tuple[str, FHIRVersion, str]
 """Tenant, FHIR version and resource type."""

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 
 from helios_core import ConfigurationError, Migrated
 from helios_sqlite import schema
-from helios_sqlite.failures import primary_code, translated
+from helios_sqlite.errors import primary_code, translated
 from helios_sqlite.settings import SQLiteSettings
 
 PAGE_BYTES = 8192

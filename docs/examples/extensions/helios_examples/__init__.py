@@ -1,0 +1,1 @@
+"""One extension of Helios of every kind, each in one file."""

@@ -1,0 +1,91 @@
+"""Every extension passes the suite of its kind, and does what it is there for."""
+
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from helios_examples import confidential, disk, recent, statistics, webhook
+from helios_examples.confidential import CONFIDENTIALITY
+
+from helios_core.testing import (
+    CommandSuite,
+    HealthCheckSuite,
+    ObserverSuite,
+    RouteSuite,
+    TransformSuite,
+)
+
+
+class TestRecent(CommandSuite):
+    @pytest.fixture
+    def extension(self):
+        return recent.helios_command()
+
+
+class TestStatistics(RouteSuite):
+    @pytest.fixture
+    def extension(self):
+        return statistics.helios_routes()
+
+    async def test_nobody_exported_anything_yet(self, client):
+        response = await client.get(f"{self.prefix}/exports")
+
+        assert (response.status_code, response.json()) == (200, [])
+
+
+class TestDisk(HealthCheckSuite):
+    @pytest.fixture
+    def extension(self, monkeypatch):
+        self.patch = monkeypatch
+        return disk.helios_health_checks()
+
+    @property
+    def settings(self):
+        return {"min_free": 1}
+
+    async def make_unwell(self):
+        full = shutil.disk_usage(".")._replace(free=0)
+        self.patch.setattr(shutil, "disk_usage", lambda _: full)
+
+
+class TestConfidential(TransformSuite):
+    @pytest.fixture
+    def extension(self):
+        return confidential.helios_transform()
+
+    def confidential(self):
+        security = [{"system": CONFIDENTIALITY, "code": "R"}]
+        return [
+            {
+                "resourceType": "Condition",
+                "id": "c",
+                "meta": {"security": security},
+                "code": {"text": self.SECRET},
+            }
+        ]
+
+
+class Receiver(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+class TestWebhook(ObserverSuite):
+    @pytest.fixture
+    def extension(self):
+        server = HTTPServer(("127.0.0.1", 0), Receiver)
+        threading.Thread(target=server.serve_forever).start()
+        self.port = server.server_address[1]
+        yield webhook.helios_observer()
+        server.shutdown()
+        server.server_close()
+
+    @property
+    def settings(self):
+        return {"url": f"http://127.0.0.1:{self.port}/exports"}

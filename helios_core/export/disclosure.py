@@ -1,0 +1,133 @@
+"""
+What an export of some patients shows of resources that several patients share.
+
+Such a resource is in the compartments of all of them. With `patient` the server "SHALL NOT return
+resources in the patient compartments belonging to patients outside of this list" (Bulk Data 2.0.0,
+Query Parameters), and a group export is about the members of one Group. So:
+
+- Group: at group level only the exported Group and those nested in it, because another Group shows
+  who else is in it. With `patient` at patient level none.
+- Patient: with `patient` only those named, not those that link to them.
+- A type whose resources have several subjects on an equal footing, such as an Appointment: with
+  `patient` only if every one of these subjects is named.
+- Every other type: its resources are one patient's, and others have a part in them (the performer
+  of an Observation, the author of a document). They are exported for each of these patients, since
+  they are in the compartment of one who is named.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+
+import msgspec
+
+from helios_core.fhir.compartments import KeyPath, compartment_paths, patients_at
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
+from helios_core.fhir.references import base_urls
+from helios_core.model.exports import ExportView, Level
+from helios_core.storage.data_provider import Damaged
+
+GROUP = "Group"
+PATIENT = "Patient"
+
+SUBJECTS: Mapping[str, frozenset[str]] = {
+    "Account": frozenset({"subject"}),
+    "Appointment": frozenset({"participant"}),
+    "AuditEvent": frozenset({"agent", "entity"}),
+    "Composition": frozenset({"subject"}),
+    "Contract": frozenset({"subject"}),
+    "List": frozenset({"subject"}),
+    "Person": frozenset({"link"}),
+    "Provenance": frozenset({"target"}),
+    "Schedule": frozenset({"actor"}),
+}
+"""
+The root elements that say what a resource is about, where they can repeat.
+
+They count in the FHIR versions in which they do repeat and put a resource into a compartment: a
+Composition has one subject in R4 and several in R5.
+"""
+
+ID_WITHHELD = "(id withheld)"
+
+
+@cache
+def subject_paths(version: FHIRVersion, resource_type: str) -> tuple[KeyPath, ...]:
+    """Return the paths of the patients that a resource is about, if there can be several."""
+    names = SUBJECTS.get(resource_type, frozenset())
+    if resource_type not in (definitions := load_definitions(version)).types:
+        return ()
+    elements = definitions.elements(resource_type)
+    return tuple(
+        path
+        for path in compartment_paths(version).get(resource_type, ())
+        if path[0] in names and elements[path[0]].max == "*"
+    )
+
+
+class _Identified(msgspec.Struct):
+    id: str
+
+
+class Disclosure:
+    """Which resources of one type may leave with an export, of those that its view shows."""
+
+    def __init__(
+        self,
+        *,
+        ids: frozenset[str] | None = None,
+        deleted_ids: frozenset[str] = frozenset(),
+        paths: Sequence[KeyPath] = (),
+        patients: frozenset[str] = frozenset(),
+        bases: Sequence[str] = (),
+    ) -> None:
+        self.ids = ids
+        """The only ids to export; None if that depends on the content."""
+        self.deleted_ids = deleted_ids
+        """The only ids whose deletion is exported, if `ids` is not None."""
+        self._paths = paths
+        self._patients = patients
+        self._bases = bases
+
+    def allows(self, line: bytes) -> bool:
+        """
+        Return whether a resource may leave.
+
+        Raises:
+            msgspec.DecodeError: The line cannot be read.
+        """
+        if self.ids is not None:
+            return msgspec.json.decode(line, type=_Identified).id in self.ids
+        subjects = patients_at(msgspec.json.decode(line), self._paths, self._bases)
+        return self._patients.issuperset(subjects)
+
+    def report(self, damaged: Damaged) -> Damaged | None:
+        """Return what may be said of a damaged resource, or None if nothing."""
+        if self.ids is None:
+            return msgspec.structs.replace(damaged, id=ID_WITHHELD)
+        return damaged if damaged.id in self.ids else None
+
+
+def disclosure(view: ExportView, resource_type: str) -> Disclosure | None:
+    """Return what limits the resources of a type, or None if all that the view shows may leave."""
+    request = view.request
+    if resource_type == GROUP and view.groups is not None:
+        return Disclosure(ids=view.groups, deleted_ids=view.groups | view.former_groups)
+    if request.patients is None or request.level is Level.SYSTEM:
+        return None
+    patients = frozenset(request.patients)
+    if resource_type == PATIENT:
+        return Disclosure(ids=patients, deleted_ids=patients)
+    if paths := subject_paths(request.fhir_version, resource_type):
+        return Disclosure(paths=paths, patients=patients, bases=base_urls(request.base_url))
+    return None
+
+
+def reportable(view: ExportView, damaged: Iterable[Damaged]) -> list[Damaged]:
+    """Return the reports of damaged resources, without any hint at what may not leave."""
+    reports = list[Damaged]()
+    for report in damaged:
+        limit = disclosure(view, report.resource_type)
+        shown = report if limit is None else limit.report(report)
+        if shown is not None:
+            reports.append(shown)
+    return reports

@@ -1,0 +1,188 @@
+"""
+What the links between the files of one load stand for, in a temporary file.
+
+It holds the fullUrls that mean the same in every Bundle and the conditional references. A file
+keeps the memory bounded, and the processes that parse can read it.
+"""
+
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
+
+import msgspec
+
+_UUID = re.compile(r"urn:uuid:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_OID = re.compile(r"urn:oid:[0-2](?:\.(?:0|[1-9][0-9]*))+")
+_NOT_UNIQUE = frozenset(
+    {
+        "urn:uuid:00000000-0000-0000-0000-000000000000",
+        "urn:uuid:ffffffff-ffff-ffff-ffff-ffffffffffff",
+    }
+)
+
+_SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA locking_mode = EXCLUSIVE;
+PRAGMA cache_size = -32768;
+CREATE TABLE full_urls (
+    url TEXT PRIMARY KEY, target TEXT NOT NULL, digest INTEGER NOT NULL, clash INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE conditionals (
+    reference TEXT PRIMARY KEY, target TEXT, state TEXT NOT NULL DEFAULT 'nothing'
+) WITHOUT ROWID;
+CREATE TABLE terms (
+    resource_type TEXT, term INTEGER, reference TEXT, PRIMARY KEY (resource_type, term, reference)
+) WITHOUT ROWID;
+"""
+
+
+def is_unique(url: str) -> bool:
+    """Return whether a normalized fullUrl is a real UUID or OID, which means the same anywhere."""
+    is_uuid = _UUID.fullmatch(url) is not None and url not in _NOT_UNIQUE
+    return is_uuid or _OID.fullmatch(url) is not None
+
+
+class Definition(msgspec.Struct, frozen=True):
+    """What one Bundle says that a unique fullUrl stands for."""
+
+    url: str
+    """Normalized."""
+    target: str
+    """`Type/id`."""
+    digest: int
+    """A signed hash of the resource if its id comes from the fullUrl, otherwise 0."""
+
+
+class Match(StrEnum):
+    """What matches a conditional reference."""
+
+    ONE = "one"
+    NOTHING = "nothing"
+    SEVERAL = "several"
+    UNSUPPORTED = "unsupported"
+    """The search of the reference is invalid or not supported."""
+
+
+class LinkIndex:
+    """A connection to the temporary file; used by one thread at a time."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        mode = "ro&immutable=1" if read_only else "rwc"
+        self._database = sqlite3.connect(
+            f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+        )
+        if not read_only:
+            self._database.executescript(f"{_SCHEMA} BEGIN;")
+
+    @classmethod
+    @contextmanager
+    def temporary(cls) -> Iterator[Self]:
+        """Create an index and remove it in the end."""
+        with TemporaryDirectory(prefix="helios-load-") as folder:
+            index = cls(Path(folder) / "links")
+            with closing(index):
+                yield index
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._database.close()
+
+    def publish(self) -> None:
+        """Let other processes see what has been added; nothing may be added afterwards."""
+        self._database.execute("COMMIT")
+
+    def define(self, definition: Definition) -> bool:
+        """Add what a fullUrl stands for; return whether another Bundle says otherwise."""
+        row = (definition.url, definition.target, definition.digest)
+        insert = "INSERT INTO full_urls VALUES (?, ?, ?, 0) ON CONFLICT DO NOTHING"
+        if self._database.execute(insert, row).rowcount:
+            return False
+        (target, digest), *_ = self._database.execute(
+            "SELECT target, digest FROM full_urls WHERE url = ?", row[:1]
+        )
+        if (target, digest) == row[1:]:
+            return False
+        self._database.execute("UPDATE full_urls SET clash = 1 WHERE url = ?", row[:1])
+        return True
+
+    def target(self, url: str) -> str | None:
+        """Return `Type/id` for a normalized fullUrl; None if it is unknown or ambiguous."""
+        row = self._definition(url)
+        return None if row is None or row[1] else row[0]
+
+    def is_ambiguous(self, url: str) -> bool:
+        """Return whether Bundles define a normalized fullUrl differently."""
+        row = self._definition(url)
+        return row is not None and bool(row[1])
+
+    def _definition(self, url: str) -> tuple[str, int] | None:
+        row: tuple[str, int] | None = self._database.execute(
+            "SELECT target, clash FROM full_urls WHERE url = ?", (url,)
+        ).fetchone()
+        return row
+
+    def add_conditionals(self, references: Iterable[str]) -> None:
+        """Add conditional references to be resolved."""
+        self._database.executemany(
+            "INSERT INTO conditionals (reference) VALUES (?) ON CONFLICT DO NOTHING",
+            ((reference,) for reference in references),
+        )
+
+    @property
+    def has_conditionals(self) -> bool:
+        """Whether there are conditional references."""
+        return next(self.conditionals(), None) is not None
+
+    def conditionals(self) -> Iterator[str]:
+        """Yield the conditional references; the index may be changed meanwhile."""
+        last = ""
+        select = "SELECT reference FROM conditionals WHERE reference > ? ORDER BY 1 LIMIT 500"
+        while rows := self._database.execute(select, (last,)).fetchall():
+            yield from (reference for (reference,) in rows)
+            last = rows[-1][0]
+
+    def add_terms(self, resource_type: str, terms: Iterable[int], reference: str) -> None:
+        """Add the terms of which a resource must have one to match a conditional reference."""
+        self._database.executemany(
+            "INSERT INTO terms VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            ((resource_type, term, reference) for term in terms),
+        )
+
+    def candidates(self, resource_type: str, terms: Iterable[int]) -> list[str]:
+        """Return the conditional references that a resource with these terms can match."""
+        rows = self._database.execute(
+            "SELECT DISTINCT reference FROM terms "
+            "WHERE resource_type = ? AND term IN (SELECT value FROM json_each(?))",
+            (resource_type, msgspec.json.encode(list(terms)).decode()),
+        )
+        return [reference for (reference,) in rows]
+
+    def add_match(self, reference: str, target: str) -> None:
+        """Add a resource that matches a conditional reference; it may be added repeatedly."""
+        self._database.execute(
+            "UPDATE conditionals SET target = coalesce(target, ?1), state = "
+            "CASE WHEN state = 'several' OR target <> ?1 THEN 'several' ELSE 'one' END "
+            "WHERE reference = ?2",
+            (target, reference),
+        )
+
+    def set_unsupported(self, reference: str) -> None:
+        """Note that the search of a conditional reference is not supported."""
+        self._database.execute(
+            "UPDATE conditionals SET state = 'unsupported' WHERE reference = ?", (reference,)
+        )
+
+    def conditional_target(self, reference: str) -> tuple[Match, str | None]:
+        """Return what matches a conditional reference, and `Type/id` if that is one resource."""
+        row = self._database.execute(
+            "SELECT state, target FROM conditionals WHERE reference = ?", (reference,)
+        ).fetchone()
+        match = Match(row[0]) if row else Match.NOTHING
+        return match, row[1] if match is Match.ONE else None

@@ -1,0 +1,177 @@
+"""Find out what the links between the files of a load stand for, before anything is written."""
+
+import asyncio
+from collections.abc import Generator, Iterator
+from functools import lru_cache
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from helios_core.errors import InvalidParameter, UnsupportedParameter
+from helios_core.fhir.preferences import PRESENTATION_PARAMETERS
+from helios_core.fhir.search import AllOf, AnyTerm, Filter, Prefilter, compile_query, terms_of
+from helios_core.loading.inputs import FoundFiles, InputChunk, InputDocument, read_chunks
+from helios_core.loading.intake import Intake, find_conditional_references
+from helios_core.loading.link_index import LinkIndex
+from helios_core.loading.resources import (
+    LoadedBundle,
+    LoadedResource,
+    LoadOptions,
+    LoadProblem,
+    is_unpacked,
+    problem,
+    resource_type_of,
+)
+from helios_core.storage.data_provider import SearchQuery, SupportsSearch
+from helios_core.storage.keys import TypeKey
+
+CLASH = "its fullUrl is also that of another resource; links to it from other files are kept"
+_TWO = 2
+
+
+class ScannedChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """What the scan of one chunk found."""
+
+    clashes: tuple[LoadProblem, ...] = ()
+    """The entries whose fullUrl stands for another resource, too."""
+    bytes_done: int
+
+
+def scan(files: FoundFiles, options: LoadOptions, index: LinkIndex) -> Generator[ScannedChunk]:
+    """Add to the index what unique fullUrls stand for, and the conditional references."""
+    for chunk in read_chunks(files):
+        clashes = [
+            clash for document in chunk.documents for clash in _scan(document, options, index)
+        ]
+        yield ScannedChunk(clashes=tuple(clashes), bytes_done=chunk.bytes_done)
+
+
+def _scan(document: InputDocument, options: LoadOptions, index: LinkIndex) -> list[LoadProblem]:
+    try:
+        if not is_unpacked(document):
+            index.add_conditionals(find_conditional_references(document.content))
+            return []
+        bundle = LoadedBundle(document, options)
+    except Exception:  # noqa: BLE001 - what is wrong is reported when the document is loaded
+        return []
+    clashes = list(bundle.clashes)
+    clashes += [entry for entry, definition in bundle.definitions() if index.define(definition)]
+    for resource in bundle.resources():
+        if isinstance(resource, LoadedResource) and resource.content is not None:
+            index.add_conditionals(find_conditional_references(resource.content))
+    return [problem(document, CLASH, entry=entry) for entry in clashes]
+
+
+class ConditionalSearch:
+    """Searches the files and the store for what the conditional references stand for."""
+
+    def __init__(self, index: LinkIndex, options: LoadOptions) -> None:
+        """Compile the references of the index; those that cannot be are noted in it."""
+        self._index = index
+        self._intake = Intake(options, index)
+        self._version = options.fhir_version
+        self._filter = lru_cache(maxsize=1000)(self._compile)
+        self._unindexed = dict[str, list[str]]()
+        """By resource type, the references to which terms do not lead."""
+        self._types = set[str]()
+        for reference in index.conditionals():
+            self._prepare(reference)
+        self._needles = tuple(f'"{type_}"'.encode() for type_ in sorted(self._types))
+
+    def _prepare(self, reference: str) -> None:
+        filter_ = self._filter(reference)
+        if filter_ is None:
+            self._index.set_unsupported(reference)
+            return
+        terms = _required_terms(filter_.prefilter())
+        self._types.add(filter_.resource_type)
+        if terms:
+            self._index.add_terms(filter_.resource_type, terms, reference)
+        else:
+            self._unindexed.setdefault(filter_.resource_type, []).append(reference)
+
+    def _compile(self, reference: str) -> Filter | None:
+        resource_type, _, query = reference.partition("?")
+        try:
+            pairs = [
+                pair
+                for pair in parse_qsl(query, keep_blank_values=True, errors="strict")
+                if pair[0] not in PRESENTATION_PARAMETERS
+            ]
+            if not pairs:
+                return None
+            filter_ = compile_query(
+                self._version, resource_type, pairs, base_urls=self._intake.options.base_urls
+            )
+        except (InvalidParameter, UnsupportedParameter, ValueError):
+            return None
+        # A chain is a search of its own, which the other files would have to answer, too.
+        return None if filter_.lookups else filter_
+
+    def search_files(self, files: FoundFiles) -> Generator[ScannedChunk]:
+        """Add the matches among the resources of the files to the index."""
+        for chunk in read_chunks(files):
+            for resource_type, resource_id, content in self._resources(chunk):
+                for reference in self._matches(resource_type, content):
+                    self._index.add_match(reference, f"{resource_type}/{resource_id}")
+            yield ScannedChunk(bytes_done=chunk.bytes_done)
+
+    def _resources(self, chunk: InputChunk) -> Iterator[tuple[str, str, bytes]]:
+        """Yield type, id and content of the resources of the types that are searched."""
+        for document in chunk.documents:
+            if not any(needle in document.content for needle in self._needles):
+                continue
+            for resource in self._resources_of(document):
+                if isinstance(resource, LoadProblem) or resource.content is None:
+                    continue
+                resource_type = resource_type_of(resource.content)
+                if resource_type in self._types and (resource_id := resource.final_id):
+                    yield resource_type, resource_id, self._linked(resource)
+
+    def _resources_of(self, document: InputDocument) -> list[LoadedResource | LoadProblem]:
+        try:
+            return list(self._intake.resources_of(document))
+        except Exception:  # noqa: BLE001 - it is reported when the document is loaded
+            return []
+
+    def _linked(self, resource: LoadedResource) -> bytes:
+        try:
+            return self._intake.with_links(resource)[0]
+        except Exception:  # noqa: BLE001 - it is reported when the document is loaded
+            return b"{}"
+
+    def _matches(self, resource_type: str, content: bytes) -> Iterator[str]:
+        try:
+            terms = terms_of(content, self._version, resource_type).terms
+            candidates = self._index.candidates(resource_type, terms)
+            for reference in (*candidates, *self._unindexed.get(resource_type, ())):
+                filter_ = self._filter(reference)
+                if filter_ is not None and filter_.matches(content):
+                    yield reference
+        except Exception:  # noqa: BLE001 - it is reported when the document is loaded
+            return
+
+    async def search_store(
+        self, store: SupportsSearch, tenant: str, stopping: asyncio.Event
+    ) -> None:
+        """Add the matches among the stored resources to the index."""
+        for reference in self._index.conditionals():
+            if stopping.is_set():
+                return
+            filter_ = self._filter(reference)
+            if filter_ is not None:
+                key = TypeKey(tenant, self._version, filter_.resource_type)
+                page = await store.search(key, SearchQuery(filter=filter_), count=_TWO)
+                for version in page.resources:
+                    self._index.add_match(reference, f"{filter_.resource_type}/{version.id}")
+
+
+def _required_terms(prefilter: Prefilter | None) -> frozenset[int]:
+    """Return terms of which every match has at least one; none if there are no such terms."""
+    match prefilter:
+        case AnyTerm(terms):
+            return terms
+        case AllOf(parts):
+            return next(filter(None, map(_required_terms, parts)), frozenset())
+        case _:
+            return frozenset()

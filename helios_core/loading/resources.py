@@ -1,0 +1,363 @@
+"""The resources in documents: a document itself, or the entries of a Bundle, with their ids."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import msgspec
+from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
+
+from helios_core.fhir.bundles import ParsedBundle, ParsedEntry, parse_bundle
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.links import BundleLinks, normalized_link
+from helios_core.fhir.references import split_reference
+from helios_core.fhir.strict_json import compact_json
+from helios_core.hashes import to_signed
+from helios_core.loading.inputs import InputDocument
+from helios_core.loading.link_index import Definition, is_unique
+
+UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "history"})
+"""The types of Bundles that only carry resources; the others are stored as resources."""
+
+_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+_HISTORY = re.compile(r"/_history/[^/]+$")
+_REFERENCE_TO_UNUSABLE_ID = re.compile(r"([A-Z][A-Za-z]{1,63})/([^?#]+?)(?:/_history/[^/]+)?")
+_AMBIGUOUS = "its id would be that of its fullUrl, which is also the fullUrl of another resource"
+
+
+class LoadProblem(msgspec.Struct, frozen=True, kw_only=True):
+    """One resource, or the rest of a file, that cannot be loaded."""
+
+    path: str
+    line: int | None
+    """Counted from 1; None for a file that is a single document."""
+    entry: int | None
+    """The index in the `entry` of the Bundle, from 0; None outside a Bundle."""
+    reason: str
+    """What is wrong; contains nothing of the resource."""
+
+    def __str__(self) -> str:
+        line = f", line {self.line}" if self.line is not None else ""
+        entry = f", entry {self.entry}" if self.entry is not None else ""
+        return f"{self.path}{line}{entry}: {self.reason}"
+
+
+class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How documents are parsed."""
+
+    fhir_version: FHIRVersion
+    base_urls: tuple[str, ...] = ()
+    index_path: str | None = None
+    """The file of the `LinkIndex`; None if there are no links between the files."""
+    strict: bool = False
+    """Whether to stop at the first problem."""
+    assign_ids: bool = False
+    """Whether to assign ids to resources that have none or one that is not allowed."""
+
+
+class LoadedResource(msgspec.Struct, frozen=True, kw_only=True):
+    """One resource of a document, not validated yet."""
+
+    content: bytes | None
+    """JSON; None for a resource to delete."""
+    entry: int | None = None
+    resource_type: str | None = None
+    """The type that the content must have; without content, the type of the resource to delete."""
+    id: str | None = None
+    """The id that the content must have if it has one."""
+    assigned_id: str | None = None
+    """The id that replaces that of the content."""
+    links: BundleLinks | None = None
+    """The links of the Bundle; None outside a Bundle."""
+    links_base: str | None = None
+    """The fullUrl by which relative links resolve."""
+
+    @property
+    def final_id(self) -> str | None:
+        """The id under which it is stored, unless it is bad."""
+        return self.assigned_id or self.id or _identity(self.content or b"").usable_id
+
+
+class _Identity(msgspec.Struct):
+    resource_type: Any = msgspec.field(default=None, name="resourceType")
+    id: Any = None
+    type: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+
+    @property
+    def usable_id(self) -> str | None:
+        """The id if it is allowed; an id with other characters is reported when it is parsed."""
+        return self.id if isinstance(self.id, str) and _ID.fullmatch(self.id) else None
+
+    def is_bundle(self) -> bool:
+        return bool(self.resource_type == "Bundle")
+
+
+_IDENTITY = msgspec.json.Decoder(_Identity)
+
+
+def resources_of(
+    document: InputDocument,
+    options: LoadOptions,
+    is_ambiguous: Callable[[str], bool] = lambda _: False,
+) -> Iterable[LoadedResource | LoadProblem]:
+    """
+    Return the resources of a document.
+
+    `is_ambiguous` says of a normalized fullUrl whether other documents define it differently.
+
+    Raises:
+        InvalidResource: The document is a broken Bundle.
+    """
+    if document.unreadable is not None:
+        return [problem(document, document.unreadable)]
+    if not is_unpacked(document):
+        return [_bare(document.content, options)]
+    return LoadedBundle(document, options).resources(is_ambiguous)
+
+
+def _bare(content: bytes, options: LoadOptions, entry: int | None = None) -> LoadedResource:
+    assigned = _assigned_id(content) if options.assign_ids else None
+    return LoadedResource(content=content, entry=entry, assigned_id=assigned)
+
+
+def problem(document: InputDocument, reason: str, *, entry: int | None = None) -> LoadProblem:
+    """Return the problem of a document or an entry."""
+    return LoadProblem(path=document.path, line=document.line, entry=entry, reason=reason)
+
+
+def resource_type_of(content: bytes) -> str:
+    """Return the resource type of JSON; empty if it has none."""
+    resource_type = _identity(content).resource_type
+    return resource_type if isinstance(resource_type, str) else ""
+
+
+def is_unpacked(document: InputDocument) -> bool:
+    """
+    Return whether a document is a Bundle that only carries resources.
+
+    A line of NDJSON with an id is a resource to store, whatever its type: loading exported Bundles
+    has to store the same Bundles.
+    """
+    if b'"Bundle"' not in document.content:
+        return False
+    identity = _identity(document.content)
+    if not identity.is_bundle() or (document.line is not None and identity.id is not None):
+        return False
+    return bytes(identity.type).strip(b'"').decode(errors="replace") in UNPACKED
+
+
+class LoadedBundle:
+    """A Bundle of a document: its entries get ids, by which its own links resolve."""
+
+    def __init__(self, document: InputDocument, options: LoadOptions) -> None:
+        """
+        Parse the Bundle.
+
+        Raises:
+            InvalidResource: It is broken.
+        """
+        self._document = document
+        self._options = options
+        self._bundle = parse_bundle(document.content)
+        self._digest = ""
+        self._targets = [
+            self._target(index, entry) for index, entry in enumerate(self._bundle.entries)
+        ]
+        self.clashes = self._find_clashes()
+        """The indices of entries whose fullUrl is that of another resource in the Bundle."""
+
+    def _find_clashes(self) -> Mapping[int, str]:
+        """Return, by index, the normalized fullUrls that stand for more than one resource."""
+        first = dict[str, tuple[object, ...]]()
+        clashes = dict[int, str]()
+        for index, (entry, target) in enumerate(
+            zip(self._bundle.entries, self._targets, strict=True)
+        ):
+            if not entry.full_url or entry.resource is None:
+                continue
+            url = normalized_link(entry.full_url)
+            same_content = self._bundle.type == "history" or not target.from_full_url
+            meaning = (target.reference, None if same_content else entry.resource)
+            if first.setdefault(url, meaning) != meaning:
+                clashes[index] = url
+        return clashes
+
+    def definitions(self) -> Iterator[tuple[int, Definition]]:
+        """Yield what the unique fullUrls stand for, with the indices of their entries."""
+        ambiguous = set(self.clashes.values())
+        for index, (entry, target) in enumerate(
+            zip(self._bundle.entries, self._targets, strict=True)
+        ):
+            url = normalized_link(entry.full_url or "")
+            if is_unique(url) and url not in ambiguous and target.reference:
+                by_content = target.from_full_url and self._bundle.type != "history"
+                digest = to_signed(xxh3_64_intdigest(entry.resource or b"")) if by_content else 0
+                yield index, Definition(url, target.reference, digest)
+
+    def resources(
+        self, is_ambiguous: Callable[[str], bool] = lambda _: False
+    ) -> Iterator[LoadedResource | LoadProblem]:
+        """Yield the resources in the order of loading."""
+        ambiguous = set(self.clashes.values())
+        ambiguous |= {
+            url
+            for entry, target in zip(self._bundle.entries, self._targets, strict=True)
+            if target.from_full_url
+            and is_unique(url := normalized_link(entry.full_url or ""))
+            and is_ambiguous(url)
+        }
+        links = BundleLinks(
+            {
+                entry.full_url: target.reference
+                for entry, target in zip(self._bundle.entries, self._targets, strict=True)
+                if entry.full_url
+                and target.reference
+                and normalized_link(entry.full_url) not in ambiguous
+            }
+        )
+        entries: Sequence[tuple[int, ParsedEntry]] = list(enumerate(self._bundle.entries))
+        # A history lists the newest version first (FHIR R4, RESTful API, history).
+        for index, entry in reversed(entries) if self._bundle.type == "history" else entries:
+            if _is_search_outcome(self._bundle, entry):
+                continue
+            target = self._targets[index]
+            url = normalized_link(entry.full_url or "")
+            if target.from_full_url and url in ambiguous:
+                yield problem(self._document, _AMBIGUOUS, entry=index)
+            else:
+                yield self._resource(index, entry, target, links)
+
+    def _resource(
+        self, index: int, entry: ParsedEntry, target: "_Target", links: BundleLinks
+    ) -> LoadedResource | LoadProblem:
+        if entry.method == "DELETE":
+            deleted = split_reference(entry.url or "")
+            if deleted is None:
+                return problem(
+                    self._document, "a DELETE must name Type/id to be loaded", entry=index
+                )
+            return LoadedResource(
+                content=None, entry=index, resource_type=deleted[0], id=deleted[1]
+            )
+        if entry.resource is None:
+            return problem(self._document, "the entry has no resource to load", entry=index)
+        if entry.method not in {None, "POST", "PUT"}:
+            reason = f"a {entry.method} changes nothing that can be loaded"
+            return problem(self._document, reason, entry=index)
+        put = split_reference(entry.url or "") if entry.method == "PUT" else None
+        return LoadedResource(
+            content=entry.resource,
+            entry=index,
+            resource_type=put[0] if put else None,
+            id=None if target.assigned else (put[1] if put else target.id or None),
+            assigned_id=target.id if target.assigned else None,
+            links=links,
+            links_base=entry.full_url,
+        )
+
+    def _target(self, index: int, entry: ParsedEntry) -> "_Target":
+        identity = _identity(entry.resource or b"")
+        resource_type = identity.resource_type if isinstance(identity.resource_type, str) else ""
+        put = split_reference(entry.url or "") if entry.method == "PUT" else None
+        own_id = identity.usable_id
+        if own_id is not None or put is not None:
+            return _Target(resource_type, own_id or (put[1] if put else ""))
+        is_temporary_id = isinstance(identity.id, str) and normalized_link(
+            identity.id
+        ) == normalized_link(entry.full_url or "")
+        if entry.full_url and (identity.id is None or is_temporary_id):
+            return _Target(
+                resource_type,
+                self._id_from(entry.full_url),
+                from_full_url=True,
+                assigned=is_temporary_id,
+            )
+        if self._options.assign_ids and entry.resource is not None:
+            return _Target(resource_type, _assigned_id(entry.resource) or "", assigned=True)
+        if entry.method == "POST" and identity.id is None:
+            return _Target(resource_type, self._id_within(str(index)))
+        return _Target(resource_type, "")
+
+    def _id_from(self, full_url: str) -> str:
+        """
+        Return the id of a resource that has only a fullUrl.
+
+        It is equal for equal resources alone: a real UUID or OID is the same one anywhere, an
+        address on this server names an id, another address is always that of one resource, and
+        anything else means something only within this Bundle.
+        """
+        own = split_reference(full_url, self._options.base_urls)
+        if own is not None:
+            return own[1]
+        url = _HISTORY.sub("", normalized_link(full_url))
+        last = url.rpartition(":")[2]
+        if is_unique(url) and _ID.fullmatch(last):
+            return last
+        if is_unique(url) or url.startswith(("http://", "https://")):
+            return str(uuid5(NAMESPACE_URL, url))
+        return self._id_within(url)
+
+    def _id_within(self, name: str) -> str:
+        """Return the id of a resource that has its name within this Bundle alone."""
+        self._digest = self._digest or xxh3_128_hexdigest(self._document.content)
+        return str(uuid5(NAMESPACE_URL, f"{self._digest}/{name}"))
+
+
+class _Target(msgspec.Struct, frozen=True):
+    """The resource that an entry stands for."""
+
+    resource_type: str
+    id: str
+    """Empty if nothing says it."""
+    from_full_url: bool = False
+    assigned: bool = False
+    """Whether the id replaces that of the resource."""
+
+    @property
+    def reference(self) -> str:
+        """`Type/id`; empty if the type or the id is missing."""
+        return f"{self.resource_type}/{self.id}" if self.resource_type and self.id else ""
+
+
+def target_of_unusable_id(reference: str) -> str | None:
+    """Return what a reference to an id that is not allowed becomes if ids are assigned."""
+    match = _REFERENCE_TO_UNUSABLE_ID.fullmatch(reference)
+    if match is None or _ID.fullmatch(match[2]):
+        return None
+    return f"{match[1]}/{_replacement(match[1], match[2])}"
+
+
+def _assigned_id(content: bytes) -> str | None:
+    """
+    Return the id to assign to a resource, or None if it has a usable one.
+
+    It depends on the resource alone, so that loading again assigns the same id: on the type and
+    the id that is not allowed, or on the whole content if there is none.
+    """
+    identity = _identity(content)
+    if identity.usable_id is not None or not isinstance(identity.resource_type, str):
+        return None
+    if identity.id is None or identity.id == "":
+        digest = xxh3_128_hexdigest(compact_json(content))
+        return str(uuid5(NAMESPACE_URL, f"{identity.resource_type}#{digest}"))
+    return _replacement(identity.resource_type, str(identity.id))
+
+
+def _replacement(resource_type: str, unusable_id: str) -> str:
+    return str(uuid5(NAMESPACE_URL, f"{resource_type}/{unusable_id}"))
+
+
+def _is_search_outcome(bundle: ParsedBundle, entry: ParsedEntry) -> bool:
+    """Return whether an entry only reports on a search (FHIR R4, Bundle.entry.search.mode)."""
+    return (
+        bundle.type == "searchset"
+        and _identity(entry.resource or b"").resource_type == "OperationOutcome"
+    )
+
+
+def _identity(content: bytes) -> _Identity:
+    try:
+        return _IDENTITY.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _Identity()  # parsing the resource reports what is wrong

@@ -1,0 +1,9 @@
+"""The contracts of extensions as tests: one suite for each hook beside those of backends."""
+
+from helios_core.testing.extensions.commands import CommandSuite
+from helios_core.testing.extensions.health_checks import HealthCheckSuite
+from helios_core.testing.extensions.observers import ObserverSuite
+from helios_core.testing.extensions.routes import RouteSuite
+from helios_core.testing.extensions.transforms import TransformSuite
+
+__all__ = ["CommandSuite", "HealthCheckSuite", "ObserverSuite", "RouteSuite", "TransformSuite"]

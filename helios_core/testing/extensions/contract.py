@@ -1,0 +1,85 @@
+"""What the suites of extensions share: they describe, open and close as the server does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, ClassVar
+
+import pytest
+
+from helios_core import Backends, ConfigurationError
+from helios_core.config.descriptors import KINDS, descriptor_problems
+from helios_core.config.extensions import SelectedExtension
+from helios_core.config.plugins import InstalledPlugin
+from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
+from helios_core.storage.backends import Descriptor
+from helios_core.testing.suites import ContractSuite
+
+PLUGIN = "tested"
+"""The name under which a suite runs a plugin."""
+
+
+class ExtensionSuite(ContractSuite):
+    """
+    What every suite of an extension asks for.
+
+    A subclass gives the fixture `extension`, what the plugin's hook returns, and the settings
+    under which it works in the tests.
+    """
+
+    hook: ClassVar[str]
+    """The hook; set by the suite."""
+    settings: ClassVar[Mapping[str, Any]] = {}
+    """The fields of the extension's settings; set by the subclass."""
+
+    @pytest.fixture
+    def extension(self) -> Any:  # noqa: ANN401  the descriptor of the suite's hook
+        """Return what the plugin's hook returns; the subclass overrides this."""
+        raise NotImplementedError(f"{type(self).__name__} needs the fixture `extension`")
+
+    @pytest.fixture
+    def selected(self, extension: Descriptor) -> SelectedExtension:
+        """Return the extension with its settings, as the server would have it selected."""
+        return SelectedExtension(
+            origin=InstalledPlugin(name=PLUGIN, module="", distribution=PLUGIN, version="0"),
+            extension=extension,
+            settings=extension.settings(**self.settings),
+        )
+
+    @pytest.fixture
+    def backends(self) -> Backends:
+        """Return empty backends in memory."""
+        return Backends(
+            data_provider=MemoryDataProvider(),
+            job_store=MemoryJobStore(),
+            output_store=MemoryOutputStore(),
+            announce=lambda _: None,
+        )
+
+    @pytest.fixture
+    async def stack(self) -> AsyncIterator[AsyncExitStack]:
+        """Open a stack that is closed when the test ends."""
+        async with AsyncExitStack() as stack:
+            yield stack
+
+    async def test_the_server_takes_the_descriptor(self, extension: object) -> None:
+        """Whatever is wrong with a descriptor stops the start, so it is told here first."""
+        problems = list(descriptor_problems(self.hook, extension, plugin=PLUGIN))
+
+        assert problems == [], f"the {KINDS[self.hook][0]} of the plugin cannot be used"
+
+
+class Misconfigured:
+    """A host of commands for which nothing is configured."""
+
+    def settings(self) -> Any:  # noqa: ANN401  as `CommandHost` declares it
+        """Raise what a missing setting raises."""
+        raise ConfigurationError("nothing is configured")
+
+    def open_backends(self) -> Any:  # noqa: ANN401  as `CommandHost` declares it
+        """Raise what an unusable configuration raises."""
+        raise ConfigurationError("nothing is configured")
+
+    def run(self, work: Any) -> Any:  # noqa: ANN401  as `CommandHost` declares it
+        """Run a coroutine as a command does, on a loop of its own."""
+        return asyncio.run(work)

@@ -1,0 +1,122 @@
+"""Health checks of plugins decide with the backends whether the server is ready."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+import structlog
+
+from helios_core.errors import BackendUnavailable
+from helios_core.storage.backends import OpenedHealthChecks
+
+PATHS = ("/health", "/_readiness")
+
+
+async def well():
+    pass
+
+
+def checks(plugin="demo", time_limit=timedelta(seconds=30), **named):
+    return OpenedHealthChecks(plugin=plugin, checks=named, time_limit=time_limit)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_checks_that_pass_are_listed_with_their_plugin(open_site, path):
+    site = await open_site(health_checks=(checks(fine=well), checks("other", also=well)))
+
+    response = await site.client.get(path)
+
+    assert (response.status_code, response.json()) == (
+        200,
+        {"status": "ok", "checks": ["demo/fine", "other/also"]},
+    )
+
+
+def raising(error):
+    async def check():
+        raise error
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("password hush"), ""),
+        (BackendUnavailable("the queue is down"), "the queue is down"),
+        (SystemExit(1), ""),
+        (KeyboardInterrupt(), ""),
+        (asyncio.CancelledError(), ""),
+        (TimeoutError(), ""),
+    ],
+)
+async def test_a_check_that_raises_is_named_without_its_reason(open_site, outcome, error, reason):
+    site = await open_site(health_checks=(checks(fine=well, queue=raising(error)),))
+
+    for path in PATHS:
+        with structlog.testing.capture_logs() as lines:
+            response = await site.client.get(path)
+
+        issue = outcome(response, 503, "transient")
+        assert issue["diagnostics"] == (
+            "These health checks fail: demo/queue. The reasons are in the log."
+        )
+        assert response.headers["retry-after"] == "5"
+        [line] = [line for line in lines if line["event"] == "check.failed"]
+        assert (line["check"], line["reason"]) == ("demo/queue", reason)
+        assert "hush" not in str(lines)
+    assert (await site.client.get("/_liveness")).status_code == 200
+
+
+async def test_a_check_that_hangs_fails_in_time_and_the_others_are_told(open_site, outcome):
+    async def hang():
+        await asyncio.Event().wait()
+
+    short = timedelta(milliseconds=1)
+    site = await open_site(health_checks=(checks(slow=hang, time_limit=short), checks(ok=well)))
+
+    issue = outcome(await site.client.get("/health"), 503)
+
+    assert "demo/slow" in issue["diagnostics"]
+    assert "demo/ok" not in issue["diagnostics"]
+
+
+async def test_a_check_that_ignores_its_cancellation_runs_only_once(open_site, outcome):
+    release, runs = asyncio.Event(), []
+
+    async def stubborn():
+        runs.append(1)
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    short = timedelta(milliseconds=1)
+    site = await open_site(health_checks=(checks(slow=stubborn, time_limit=short),))
+
+    for _ in range(3):
+        outcome(await site.client.get("/health"), 503)
+    assert len(runs) == 1
+    release.set()
+    while (await site.client.get("/health")).status_code != 200:
+        await asyncio.sleep(0.001)
+
+
+async def test_however_many_ask_a_check_runs_once_at_a_time(open_site):
+    entered, release, runs = asyncio.Event(), asyncio.Event(), []
+
+    async def slow():
+        runs.append(1)
+        entered.set()
+        await release.wait()
+
+    site = await open_site(health_checks=(checks(slow=slow),))
+    asking = [asyncio.ensure_future(site.client.get("/health")) for _ in range(5)]
+    await asyncio.wait_for(entered.wait(), 20)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    release.set()
+
+    assert {(await each).status_code for each in asking} == {200}
+    assert len(runs) <= 2

@@ -1,0 +1,367 @@
+"""
+Extensions that are wrong on purpose, each held to its suite by a class of its own.
+
+Not collected with the other tests: `test_broken_extensions.py` runs the tests in `caught_by`, the
+ones that name the broken clause, and checks that they fail.
+"""
+
+import asyncio
+import itertools
+import threading
+import time
+from contextlib import asynccontextmanager, suppress
+
+import click
+from litestar import get, post
+
+from helios_core import ConfigurationError, RestReads, Transform, TransformEffect
+from helios_core.http.requests import HTTPRequest
+from tests.testing import extensions
+from tests.testing.extensions import LABEL, WithoutNames, opening
+
+
+class TestUndescribed(extensions.GoodTransform):
+    effect = TransformEffect(rest=RestReads.WITHHELD)
+    caught_by = ("test_the_server_takes_the_descriptor",)
+
+
+class Counting(WithoutNames):
+    """Gives every resource a number."""
+
+    numbers = itertools.count()
+
+    def apply(self, resource, key):
+        return super().apply(resource | {"number": next(self.numbers)}, key)
+
+
+class TestCounting(extensions.GoodTransform):
+    implementation = Counting
+    caught_by = (
+        "test_the_same_resource_gives_the_same_result",
+        "test_threads_do_not_disturb_each_other",
+    )
+
+
+class Salted(WithoutNames):
+    """Renames with a salt that another process does not have."""
+
+    def __init__(self, *_):
+        self._salt = str(next(Counting.numbers))
+
+    def rename(self, key):
+        return super().rename(key.type.resource(key.id + self._salt))
+
+
+class TestSalted(extensions.GoodTransform):
+    implementation = Salted
+    caught_by = ("test_the_same_resource_gives_the_same_result",)
+
+
+class Picky(WithoutNames):
+    """Expects every resource to have what most have."""
+
+    def apply(self, resource, key):
+        return super().apply(resource | {"meta": resource["meta"]}, key)
+
+
+class TestPicky(extensions.GoodTransform):
+    implementation = Picky
+    caught_by = ("test_any_resource_is_taken", "test_what_comes_back_can_leave")
+
+
+class Forgetful(WithoutNames):
+    """Forgets to rename."""
+
+    def apply(self, resource, key):
+        return resource if super().apply(dict(resource), key) else None
+
+
+class TestForgetful(extensions.GoodTransform):
+    implementation = Forgetful
+    caught_by = ("test_what_comes_back_can_leave",)
+
+
+class TestDropsUndeclared(extensions.GoodTransform):
+    effect = TransformEffect(tags=(LABEL,), rest=RestReads.WITHHELD, drops=False)
+    caught_by = ("test_what_comes_back_can_leave",)
+
+
+class Adding(Transform):
+    """Says that it only drops, and adds something."""
+
+    def __init__(self, *_):
+        pass
+
+    def apply(self, resource, key):
+        return resource | {"seen": True}
+
+
+class TestAdding(extensions.GoodTransform):
+    implementation = Adding
+    effect = TransformEffect(changes=False, conceals=False)
+    powers = frozenset()
+    caught_by = ("test_nothing_is_changed_that_only_may_be_dropped",)
+
+
+class Shared(WithoutNames):
+    """Keeps the resource it works on where the next call finds it."""
+
+    def apply(self, resource, key):
+        self._resource = resource
+        time.sleep(0.0001)
+        return super().apply(self._resource, key)
+
+
+class TestShared(extensions.GoodTransform):
+    implementation = Shared
+    caught_by = ("test_threads_do_not_disturb_each_other",)
+
+
+class Chatty(WithoutNames):
+    """Prints what it does."""
+
+    def apply(self, resource, key):
+        print(resource)  # noqa: T201
+        return super().apply(resource, key)
+
+
+class TestChatty(extensions.GoodTransform):
+    implementation = Chatty
+    caught_by = ("test_nothing_of_a_resource_is_logged",)
+
+
+class Prefixing(WithoutNames):
+    """Puts something before the id, which anybody can take away."""
+
+    def rename(self, key):
+        return f"x-{key.id}"[:64]
+
+
+class TestPrefixing(extensions.GoodTransform):
+    implementation = Prefixing
+    caught_by = ("test_new_ids_are_valid_distinct_and_silent",)
+
+
+class Colliding(WithoutNames):
+    """Has a thousand ids for all the world."""
+
+    def rename(self, key):
+        return str(int(super().rename(key), 16) % 1000)
+
+
+class TestColliding(extensions.GoodTransform):
+    implementation = Colliding
+    caught_by = ("test_new_ids_are_valid_distinct_and_silent",)
+
+
+class TestUndeclared(extensions.GoodTransform):
+    powers = frozenset()
+    caught_by = ("test_exactly_the_claimed_powers_are_present",)
+
+
+class LeavingNames(WithoutNames):
+    """Leaves the names it is there to drop."""
+
+    def apply(self, resource, key):
+        return super().apply(resource, key) and super().apply(resource, key) | {
+            "name": [{"family": extensions.SECRET}]
+        }
+
+
+class TestLeavingNames(extensions.GoodTransform):
+    implementation = LeavingNames
+    caught_by = ("test_what_is_to_be_removed_is_gone",)
+
+
+class TestWithoutExamples(extensions.GoodTransform):
+    caught_by = ("test_what_is_to_be_removed_is_gone",)
+
+    def confidential(self):
+        return []
+
+
+class TestDown(extensions.GoodHealthChecks):
+    caught_by = ("test_checks_pass_when_all_is_well", "test_a_check_runs_again")
+
+    def checks(self):
+        self.line.up = False
+        return super().checks()
+
+
+class TestBlind(extensions.GoodHealthChecks):
+    caught_by = ("test_a_check_fails_when_something_is_wrong",)
+
+    def checks(self):
+        return {"line": self.blind}
+
+    async def blind(self):
+        with suppress(Exception):
+            await self.line.check()
+
+
+class TestStubborn(extensions.GoodHealthChecks):
+    caught_by = ("test_a_check_ends_when_it_is_cancelled",)
+
+    def checks(self):
+        return {"line": self.stubborn}
+
+    async def stubborn(self):
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            # Longer than the suite waits, and not for ever: the loop waits for it in the end.
+            for _ in range(30):
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.5)
+
+
+class TestOneWay(extensions.GoodHealthChecks):
+    caught_by = ("test_a_check_runs_again",)
+
+    def checks(self):
+        self.busy = False
+        return {"line": self.once}
+
+    async def once(self):
+        assert not self.busy
+        self.busy = True
+        await self.line.check()
+
+
+class TestNameless(extensions.GoodHealthChecks):
+    caught_by = ("test_the_server_takes_the_checks",)
+
+    def checks(self):
+        return {"My Line": self.line.check}
+
+
+class TestOnlyTheEnd(extensions.GoodObserver):
+    caught_by = (
+        "test_jobs_in_any_status_are_taken",
+        "test_leaving_the_context_leaves_nothing_running",
+    )
+
+    async def observe(self, job):
+        assert job.completed_at or job.status == "complete"
+
+
+class TestOnce(extensions.GoodObserver):
+    caught_by = ("test_the_same_job_may_come_twice",)
+
+    async def observe(self, job):
+        assert job.id not in vars(self).setdefault("seen", set())
+        self.seen.add(job.id)
+
+
+class TestUndisturbed(extensions.GoodObserver):
+    caught_by = ("test_a_call_ends_when_it_is_cancelled",)
+
+    async def observe(self, job):
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            for _ in range(30):
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.5)
+
+
+class TestLeavesAThread(extensions.GoodObserver):
+    caught_by = ("test_leaving_the_context_leaves_nothing_running",)
+
+    def opener(self):
+        @asynccontextmanager
+        async def opener(*_):
+            threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+            yield self.observe
+
+        return opener
+
+
+@get("/sync", sync_to_thread=False)
+def blocking() -> None:
+    pass
+
+
+class TestBlocking(extensions.GoodRoutes):
+    handlers = (blocking,)
+    caught_by = ("test_the_server_takes_the_routes",)
+
+
+class TestEmpty(extensions.GoodRoutes):
+    handlers = ()
+    caught_by = ("test_the_server_takes_the_routes",)
+
+
+@get("/things")
+async def breaking() -> None:
+    raise ValueError
+
+
+class TestBreaking(extensions.GoodRoutes):
+    handlers = (breaking,)
+    caught_by = ("test_a_plain_route_answers",)
+
+
+@post("/things")
+async def trusting(request: HTTPRequest) -> int:
+    return len((await request.json())["things"])
+
+
+class TestTrusting(extensions.GoodRoutes):
+    handlers = (trusting,)
+    caught_by = ("test_no_body_breaks_a_route",)
+
+
+def make_silent(host):
+    @click.command(help="Say something.")
+    @click.option("--word")
+    def silent(word):
+        click.echo(host.settings().word + word)
+
+    return silent
+
+
+class TestSilent(extensions.GoodCommand):
+    arguments = ()
+    make = staticmethod(make_silent)
+    caught_by = ("test_everything_has_a_help_text",)
+
+
+def make_early(host):
+    word = "x"
+    with suppress(AttributeError):
+        word = host.settings().word
+
+    @click.command()
+    def early():
+        """Say the word."""
+        click.echo(word)
+
+    return early
+
+
+class TestEarly(extensions.GoodCommand):
+    arguments = ()
+    make = staticmethod(make_early)
+    caught_by = ("test_help_needs_no_setting",)
+
+
+def make_swallowing(host):
+    @click.command()
+    def swallowing():
+        """Say the word, or nothing."""
+        with suppress(ConfigurationError):
+            click.echo(host.settings().word)
+
+    return swallowing
+
+
+class TestSwallowing(extensions.GoodCommand):
+    arguments = ()
+    make = staticmethod(make_swallowing)
+    caught_by = ("test_a_wrong_configuration_is_not_hidden",)
+
+
+class TestNoCommand(extensions.GoodCommand):
+    make = staticmethod(opening("nothing"))
+    caught_by = ("test_help_needs_no_setting",)

@@ -1,0 +1,44 @@
+import pytest
+
+from helios_core.testing import (
+    CommandSuite,
+    HealthCheckSuite,
+    ObserverSuite,
+    RouteSuite,
+    TransformSuite,
+)
+from tests.testing import broken_extensions
+from tests.testing.caught import broken_suites, failed_tests
+
+BROKEN = broken_suites(broken_extensions)
+SUITES = [CommandSuite, HealthCheckSuite, ObserverSuite, RouteSuite, TransformSuite]
+OF_EVERY_SUITE = {
+    "test_waivers_are_printed",
+    "test_the_server_takes_the_descriptor",
+    "test_exactly_the_claimed_powers_are_present",
+}
+
+
+@pytest.fixture(scope="module")
+def failed():
+    return failed_tests(BROKEN)
+
+
+@pytest.mark.parametrize("suite", BROKEN, ids=lambda suite: suite.__name__)
+def test_a_broken_extension_is_caught_by_the_test_of_its_clause(suite, failed):
+    assert failed[suite] == set(suite.caught_by)
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.__name__)
+def test_every_test_of_a_suite_catches_a_broken_extension(suite):
+    tests = {name for name in dir(suite) if name.startswith("test_")}
+
+    caught = {name for broken in BROKEN if issubclass(broken, suite) for name in broken.caught_by}
+
+    assert tests - caught <= OF_EVERY_SUITE
+
+
+def test_what_every_suite_has_catches_a_broken_extension_in_one_of_them():
+    caught = {name for broken in BROKEN for name in broken.caught_by}
+
+    assert OF_EVERY_SUITE - caught == {"test_waivers_are_printed"}
