@@ -13,7 +13,7 @@ import msgspec
 from helios_core.errors import InvalidResource, PatchFailed
 from helios_core.fhir import json_trees
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.json_trees import Container, Node
+from helios_core.fhir.json_trees import Container, Misfit, Node
 from helios_core.fhir.strict_json import MAX_DEPTH, object_members
 
 MAX_OPERATIONS: Final = 10_000
@@ -31,7 +31,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "fro
     op: Literal["add", "remove", "replace", "move", "copy", "test"]
     path: str
     from_: str | None = None
-    value: msgspec.Raw = msgspec.Raw()  # noqa: RUF009 - immutable
+    value: msgspec.Raw = msgspec.Raw()
 
 
 class JSONPatch(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class JSONPatch(msgspec.Struct, frozen=True):
                 copied += _apply(root, operation)
             except LookupError as error:
                 # A KeyError has the name that is missing, which may be anything.
-                reason = "there is nothing at its path" if type(error) is KeyError else error
+                reason = error if isinstance(error, Misfit) else "there is nothing at its path"
                 raise PatchFailed(
                     f"operation {index} ({operation.op}) of the patch fails: {reason}"
                 ) from error
@@ -116,7 +116,7 @@ def _apply(root: dict[str, Node], operation: Operation) -> int:
     match operation.op:
         case "test":
             if not json_trees.equal(_get(root, operation.path), value):
-                raise LookupError("the value is another one")
+                raise Misfit("the value is another one")
             return 0
         case "remove":
             _remove(root, operation.path)
@@ -172,7 +172,7 @@ def _locate(
     for token in pointer.split("/")[1:]:
         node = json_trees.child(container, key)
         if isinstance(node, msgspec.Raw):
-            raise LookupError("the path leads into a value without members")
+            raise Misfit("the path leads into a value without members")
         container = node
         key = _key(container, token.replace("~1", "/").replace("~0", "~"), adding=adding)
     return container, key
@@ -184,5 +184,5 @@ def _key(container: Container, token: str, *, adding: bool) -> str | int:
     if token == "-" and adding:  # noqa: S105 - a token of a JSON Pointer
         return len(container)
     if not _INDEX.fullmatch(token) or int(token) > len(container) - (not adding):
-        raise LookupError("the path has an index that the array does not have")
+        raise Misfit("the path has an index that the array does not have")
     return int(token)

@@ -84,7 +84,8 @@ def _type_interactions(provider: DataProvider) -> Iterator[Interaction]:
     if isinstance(provider, SupportsHistory):
         yield from (Interaction.VREAD, Interaction.HISTORY_INSTANCE)
     if isinstance(provider, SupportsWrites):
-        yield from (Interaction.CREATE, Interaction.UPDATE, Interaction.DELETE)
+        yield from (Interaction.CREATE, Interaction.UPDATE, Interaction.PATCH)
+        yield Interaction.DELETE
     if isinstance(provider, SupportsSearch):
         yield Interaction.SEARCH_TYPE
 
