@@ -80,7 +80,7 @@ class PostgresJobStore(JobStore):
                 return leasing.to_job(row)
             return await self._add(connection, job, shards, max_active=max_active)
 
-        return await self._surely(work)
+        return await self._retry_lost_answer(work)
 
     async def get(self, tenant: str, job_id: str) -> Job:
         """Return a job that was not cancelled."""
@@ -151,7 +151,7 @@ class PostgresJobStore(JobStore):
                 connection, lease, parts, notes=notes, channel=self.channel, again=again
             )
 
-        return await self._surely(work)
+        return await self._retry_lost_answer(work)
 
     async def fail(
         self, lease: Lease, reason: str, *, max_attempts: int, retry_after: timedelta
@@ -218,7 +218,7 @@ class PostgresJobStore(JobStore):
         assert row is not None  # noqa: S101 - it has just been inserted
         return leasing.to_job(row)
 
-    async def _surely(self, work: Callable[..., Awaitable[T]]) -> T:
+    async def _retry_lost_answer(self, work: Callable[..., Awaitable[T]]) -> T:
         """
         Do some work in a transaction, and ask again where its answer is lost on the way.
 

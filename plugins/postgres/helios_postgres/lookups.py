@@ -88,8 +88,8 @@ async def among(
     rows: Sequence[Record] = await connection.fetch(_SQL["among"], collection, list(ids), *bounds)
     if view.cohort is None:
         return {found for found, _ in rows}
-    strangers = view.cohort.patients.isdisjoint
-    return {found for found, patients in rows if not strangers(patients.split())}
+    disjoint = view.cohort.patients.isdisjoint
+    return {found for found, patients in rows if not disjoint(patients.split())}
 
 
 def stored_version(resource_type: str, row: Iterable[Any]) -> StoredVersion:

@@ -82,8 +82,8 @@ def among(
     rows = connection.execute(_SQL["among"], shown | {"ids": json.dumps(list(ids))})
     if view.cohort is None:
         return {resource_id for resource_id, _ in rows}
-    strangers = view.cohort.patients.isdisjoint
-    return {resource_id for resource_id, patients in rows if not strangers(patients.split())}
+    disjoint = view.cohort.patients.isdisjoint
+    return {resource_id for resource_id, patients in rows if not disjoint(patients.split())}
 
 
 def fetch(
