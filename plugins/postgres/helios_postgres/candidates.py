@@ -66,7 +66,7 @@ async def candidates(
     connection: Connection, collection: int, prefilter: Prefilter, *, extents: Sequence[int]
 ) -> Positions:
     """
-    Give the versions in some extents that may satisfy a prefilter, current or not.
+    Return the versions in some extents that may satisfy a prefilter, current or not.
 
     Raises:
         BackendError: The index is damaged.
@@ -93,7 +93,7 @@ async def _candidates(
 
 
 def seqs_in(places: Positions) -> list[int]:
-    """Give the seqs of places, ascending."""
+    """Return the seqs of places, ascending."""
     return [
         (extent << EXTENT_BITS) + place
         for extent in sorted(places)
@@ -180,7 +180,7 @@ class _Window:
     async def _of_instants(
         self, updated: UpdatedWithin, extents: Sequence[int]
     ) -> dict[int, set[int]]:
-        """Give all of the extents that were being filled then."""
+        """Return all positions of the extents that were being filled then."""
         rows = await self._connection.fetch(_SQL["filled"], extents, *updated.bounds)
         return {extent: set(range(appended)) for extent, appended in rows}
 

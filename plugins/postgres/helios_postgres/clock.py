@@ -18,7 +18,7 @@ FIRST_TRY_MS = 50
 
 class Clock:
     """
-    Gives writes their stamps and exports their transaction times.
+    The source of the stamps of writes and of the transaction times of exports.
 
     A write holds a lock, shared with other writes, from before it is stamped until it is
     committed. An export takes that lock alone for a moment: then no write is between its stamp
@@ -30,13 +30,13 @@ class Clock:
         self._keys = (database.lock_key("settle"), database.lock_key("clock"))
 
     async def write_stamp(self, connection: Connection) -> int:
-        """Give a stamp later than any given out before, to be used by this transaction."""
+        """Return a stamp later than any returned before, to be used by this transaction."""
         stamp: int = await connection.fetchval(_SQL["write_stamp"], *self._keys)
         return stamp
 
     async def settled_stamp(self) -> int:
         """
-        Give a stamp of about now that every write not committed yet will exceed (P1).
+        Return a stamp of about now that every write not committed yet will exceed (P1).
 
         While it waits for the writes under way, others queue behind it; so it waits for a moment,
         lets them pass, and waits twice as long the next time.

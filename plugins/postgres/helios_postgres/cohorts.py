@@ -18,7 +18,7 @@ class StoredCohort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def stored(database: Database, cohort: Cohort) -> StoredCohort:
-    """Give a cohort with the number it has in the database, which gets it if it lacks it."""
+    """Return a cohort with its number in the database, and store it there if it is missing."""
     async with database.connection() as connection:
         found = await connection.fetchrow(_SQL["find"], cohort.key)
         if found is not None and found[1]:

@@ -45,7 +45,7 @@ class Extent(msgspec.Struct, kw_only=True):
         self.open = self.rows < EXTENT_ROWS and self.bytes < EXTENT_BYTES
 
     def number(self) -> None:
-        """Tell the versions their seqs."""
+        """Set the seqs of the versions."""
         base = ((self.extent or 0) << EXTENT_BITS) + self.rows - len(self.drafts)
         for place, draft in enumerate(self.drafts, base):
             draft.seq = place

@@ -63,7 +63,7 @@ class Postings:
 
 
 def recent_entries(content: bytes) -> list[Entry]:
-    """Give what one small transaction noted."""
+    """Return what one small transaction noted."""
     return _ENTRIES.decode(content)
 
 

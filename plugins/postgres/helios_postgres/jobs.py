@@ -51,7 +51,7 @@ class PostgresJobStore(JobStore):
 
     @classmethod
     async def of(cls, database: Database) -> "PostgresJobStore":
-        """Give the store in an opened database."""
+        """Return the store in an opened database."""
         async with database.connection() as connection:
             return cls(database, await connection.fetchval(_SQL["identity"]))
 
@@ -80,10 +80,10 @@ class PostgresJobStore(JobStore):
                 return leasing.to_job(row)
             return await self._add(connection, job, shards, max_active=max_active)
 
-        return await self._surely(work)
+        return await self._retry_lost_answer(work)
 
     async def get(self, tenant: str, job_id: str) -> Job:
-        """Give a job that was not cancelled."""
+        """Return a job that was not cancelled."""
         [row] = await self._found(_SQL["get"], tenant, job_id)
         return leasing.to_job(row)
 
@@ -93,19 +93,19 @@ class PostgresJobStore(JobStore):
         return JobProgress(**row)
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
-        """Give the published parts in order."""
+        """Return the published parts in order."""
         rows = await self._found(_SQL["parts"], tenant, job_id)
         return [_to_part(row) for row in rows if row["part"] is not None]
 
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
-        """Give the published part of a file name."""
+        """Return the published part of a file name."""
         [row] = await self._found(_SQL["part"], tenant, job_id, name)
         if row["part"] is None:
             raise part_not_found()
         return _to_part(row)
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
-        """Give what completed shards noted, each by a statement of its own (J13)."""
+        """Yield what completed shards noted, each by a statement of its own (J13)."""
         shard = -1
         while True:
             [row] = await self._found(_SQL["notes"], tenant, job_id, shard)
@@ -151,7 +151,7 @@ class PostgresJobStore(JobStore):
                 connection, lease, parts, notes=notes, channel=self.channel, again=again
             )
 
-        return await self._surely(work)
+        return await self._retry_lost_answer(work)
 
     async def fail(
         self, lease: Lease, reason: str, *, max_attempts: int, retry_after: timedelta
@@ -176,11 +176,11 @@ class PostgresJobStore(JobStore):
         await self._database.write(_cancel, tenant, job_id)
 
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
-        """Give cancelled jobs and those finished long enough ago (J7)."""
+        """Return cancelled jobs and those finished long enough ago (J7)."""
         return await self._jobs(_SQL["removable"], completed_before, limit)
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
-        """Give the tenant's complete jobs, the latest first."""
+        """Return the tenant's complete jobs, the latest first."""
         return await self._jobs(_SQL["recent"], tenant, limit)
 
     async def delete(self, tenant: str, job_id: str) -> None:
@@ -218,7 +218,7 @@ class PostgresJobStore(JobStore):
         assert row is not None  # noqa: S101 - it has just been inserted
         return leasing.to_job(row)
 
-    async def _surely(self, work: Callable[..., Awaitable[T]]) -> T:
+    async def _retry_lost_answer(self, work: Callable[..., Awaitable[T]]) -> T:
         """
         Do some work in a transaction, and ask again where its answer is lost on the way.
 
@@ -237,7 +237,7 @@ class PostgresJobStore(JobStore):
             await asyncio.sleep(ASKED_AGAIN_AFTER.total_seconds())
 
     async def _found(self, query: str, tenant: str, job_id: str, *more: object) -> list[Record]:
-        """Give the rows of a query that has one at least wherever the job is visible."""
+        """Return the rows of a query that has at least one if the job is visible."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(query, tenant, job_id, *more)
         if not rows:

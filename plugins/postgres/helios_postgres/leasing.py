@@ -30,7 +30,7 @@ _SQL = read_statements("helios_postgres", "leasing")
 
 
 def to_job(row: Record) -> Job:
-    """Give a stored job."""
+    """Return a stored job."""
     return stored_job(
         row["accepted"],
         status=row["status"],

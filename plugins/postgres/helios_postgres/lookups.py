@@ -32,7 +32,7 @@ Numbered: TypeAlias = tuple[int, str]
 async def get(
     connection: Connection, collection: Numbered, resource_id: str, *, at: datetime | None
 ) -> StoredVersion | None:
-    """Give the version current at an instant, None for now."""
+    """Return the version that is current at an instant; None is now."""
     stamp = FOREVER if at is None else to_stamp(at)
     row = await connection.fetchrow(_SQL["get"], collection[0], [resource_id], stamp)
     return None if row is None else stored_version(collection[1], row)
@@ -46,7 +46,7 @@ async def history(
     count: int,
     before: int | None,
 ) -> list[StoredVersion]:
-    """Give at most `count` versions below `before`, newest first."""
+    """Return at most `count` versions below `before`, newest first."""
     below = HIGHEST_VERSION if before is None else min(before, HIGHEST_VERSION)
     rows = await connection.fetch(_SQL["history"], collection[0], resource_id, below, count)
     return [stored_version(collection[1], row) for row in rows]
@@ -55,7 +55,7 @@ async def history(
 async def live(
     connection: Connection, collection: int, ids: Collection[str], *, at: datetime | None
 ) -> set[str]:
-    """Give those of `ids` that are live at an instant."""
+    """Return those of `ids` that are live at an instant."""
     stamp = FOREVER if at is None else to_stamp(at)
     return {
         found
@@ -66,7 +66,7 @@ async def live(
 async def fetch(
     connection: Connection, collection: Numbered, ids: Collection[str], *, at: datetime
 ) -> Batch:
-    """Give those of `ids` that are live at an instant, in the order asked for."""
+    """Return those of `ids` that are live at an instant, in the order asked for."""
     lines, digests, damaged = list[bytes](), list[int](), list[Damaged]()
     for found, stored_hash, line in await connection.fetch(
         _SQL["fetch"], collection[0], list(ids), to_stamp(at)
@@ -82,19 +82,19 @@ async def fetch(
 async def among(
     connection: Connection, collection: int, view: ExportView, ids: Collection[str]
 ) -> set[str]:
-    """Give those of `ids` that a view shows."""
+    """Return those of `ids` that a view shows."""
     shown = shown_by(view)
     bounds = (shown.at, shown.since, shown.until, shown.everybody)
     rows: Sequence[Record] = await connection.fetch(_SQL["among"], collection, list(ids), *bounds)
     if view.cohort is None:
         return {found for found, _ in rows}
-    strangers = view.cohort.patients.isdisjoint
-    return {found for found, patients in rows if not strangers(patients.split())}
+    disjoint = view.cohort.patients.isdisjoint
+    return {found for found, patients in rows if not disjoint(patients.split())}
 
 
 def stored_version(resource_type: str, row: Iterable[Any]) -> StoredVersion:
     """
-    Give a version as it was written.
+    Return a version as it was written.
 
     Raises:
         BackendError: It is not what was written.

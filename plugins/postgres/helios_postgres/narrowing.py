@@ -29,7 +29,7 @@ class Narrowed:
 
     async def batches(self, of: Slice, batch_bytes: int) -> AsyncIterator[Batch]:
         """
-        Give of what is shown of a slice at least all that satisfies, in order (P3, P5, P6).
+        Yield what is shown of a slice: at least all that satisfies, in order (P3, P5, P6).
 
         Where the index is damaged, the rest is given as if there were none.
         """
@@ -47,7 +47,7 @@ class Narrowed:
                 del batch
 
     async def _seqs(self, of: Slice) -> AsyncGenerator[list[int]]:
-        """Give candidates in order, enough of them at a time."""
+        """Yield candidates in order, enough of them at a time."""
         pending: list[int] = []
         extents = await self._extents(of)
         start, count = 0, 1
@@ -77,7 +77,7 @@ async def _extents(connection: Connection, bounds: tuple[int, ...]) -> list[int]
 
 
 async def _undamaged(several: AsyncIterator[list[int]]) -> list[int] | None:
-    """Give the next seqs, none at the end, or None where the index does not say."""
+    """Return the next seqs, none at the end, or None if the index is damaged."""
     try:
         return await anext(several, [])
     except BackendUnavailable:

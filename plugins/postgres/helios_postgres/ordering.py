@@ -50,7 +50,7 @@ class Search(NamedTuple):
     prefilter: Prefilter | None
 
     async def unordered(self) -> AsyncGenerator[list[Candidate]]:
-        """Give all heads, some extents at a time."""
+        """Yield all candidates, some extents at a time."""
         rows = await self.connection.fetch(
             _SQL["extents_from"], *collection_range(self.number).extents, 0
         )
@@ -60,7 +60,7 @@ class Search(NamedTuple):
     async def ordered(
         self, order: SortOrder, after: PagePosition | None
     ) -> AsyncGenerator[list[Candidate]]:
-        """Give the heads behind one in an order, some at a time; each list goes on with it."""
+        """Yield the candidates behind one in an order, some at a time."""
         if order not in ID_ORDERS:
             async for heads in self._by_age(after, descending=order in DESCENDING_ORDERS):
                 yield heads
@@ -79,7 +79,7 @@ class Search(NamedTuple):
         return [Candidate(*row) for row in rows]
 
     async def _few(self) -> list[Candidate] | None:
-        """Give the candidates, or None if they are too many to be sorted."""
+        """Return the candidates, or None if they are too many to be sorted."""
         if self.prefilter is None:
             return None
         few: list[Candidate] = []
@@ -119,7 +119,7 @@ class Search(NamedTuple):
         self, after: PagePosition | None, *, descending: bool
     ) -> AsyncIterator[list[Candidate]]:
         """
-        Give heads by their stamps, and by id where these are equal.
+        Yield candidates by their stamps, and by id if these are equal.
 
         Extents overlap in time where several writers were at work. What is older than the next
         extent, or newer in the other direction, can be given; the rest waits for it.

@@ -35,7 +35,7 @@ LOOKED_UP = 2048
 async def plan(
     connection: Connection, view: ExportView, shard_bytes: int, *, collections: Mapping[str, int]
 ) -> list[Shard]:
-    """Give the shards of a view, numbered in the order of its types (P2)."""
+    """Return the shards of a view, numbered in the order of its types (P2)."""
     await connection.execute(_SQL["as_it_comes"])
     planning = _Planning(connection, view, shard_bytes)
     # A cohort has to be sized before it is known into how many pieces it is cut.
@@ -64,7 +64,7 @@ class _Planning:
         self._shard_bytes = shard_bytes
 
     async def holdings(self, pieces: Mapping[int, int | None]) -> Mapping[int, Holding]:
-        """Give what may be shown of collections, to be cut into pieces."""
+        """Return what may be shown of collections, to be cut into pieces."""
         return await holdings(
             self._connection,
             pieces,
@@ -76,7 +76,7 @@ class _Planning:
     async def shards(
         self, resource_type: str, collection: int, holding: Holding
     ) -> Collection[Shard]:
-        """Give the shards of one type; none where nothing of it is shown."""
+        """Return the shards of one type; none if nothing of it is shown."""
         size = await self._size(collection, holding)
         if size is None:
             return []
@@ -85,7 +85,7 @@ class _Planning:
         return list(cut_shards(resource_type, holding.runs, size, shard_bytes=self._shard_bytes))
 
     async def _size(self, collection: int, holding: Holding) -> ViewSize | None:
-        """Give the size of what is shown, nearly, or None where nothing is."""
+        """Return the approximate size of what is shown, or None if nothing is."""
         seqs = SeqRange(first=holding.runs[0].first, end=holding.runs[-1].end)
         if self._view.cohort is not None:
             return await self._size_of_cohort(self._view.cohort.patients, collection, seqs)
@@ -143,5 +143,5 @@ class _Planning:
 
 
 def whole(collection: int, shard: Shard) -> SeqRange:
-    """Give the seqs of a shard."""
+    """Return the seqs of a shard."""
     return collection_range(collection).within(start=shard.start, end=shard.end)

@@ -50,7 +50,7 @@ class PostgresDataProvider(DataProvider):
         self._reading = Reading(reads)
 
     async def transaction_time(self) -> datetime:
-        """Give an instant that no write is in flight before (P1)."""
+        """Return an instant before which no write is under way (P1)."""
         return from_stamp(await self._clock.settled_stamp())
 
     async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
@@ -124,7 +124,7 @@ class PostgresDataProvider(DataProvider):
             )
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
-        """Give those of `ids` that the view shows, in one query."""
+        """Return those of `ids` that the view shows, in one query."""
         collection = await self._collection(TypeKey.of(view.request, resource_type))
         if collection is None:
             return set()
@@ -169,7 +169,7 @@ class PostgresDataProvider(DataProvider):
         return collections.get(key.resource_type)
 
     async def _fetch_one(self, place: tuple[int, str], resource_id: str, at: datetime) -> Batch:
-        """Give one resource, or tell that PostgreSQL cannot put it together any more (P6)."""
+        """Return one resource, or report it as damaged if PostgreSQL cannot read it (P6)."""
         try:
             return await self._reads.run(to_stamp(at), lookups.fetch, place, [resource_id], at=at)
         except BackendUnavailable:

@@ -69,7 +69,7 @@ class Reading:
         self._reads = reads
 
     async def batches(self, of: Slice, batch_bytes: int) -> AsyncIterator[Batch]:
-        """Give what is shown of a slice, in order (P3, P4, P6)."""
+        """Yield what is shown of a slice, in order (P3, P4, P6)."""
         windows = await self._windows(of)
         if of.cohort is not None and of.cohort.size < sum(window.rows for window in windows):
             seqs = await self.picked(of)
@@ -94,7 +94,7 @@ class Reading:
     async def among(
         self, of: Slice, seqs: Sequence[int], batch_bytes: int
     ) -> AsyncIterator[Batch]:
-        """Give those of some versions of a slice that are shown; seqs are in order."""
+        """Yield those of some versions of a slice that are shown; seqs are in order."""
         for start in range(0, len(seqs), PICKED_AT_ONCE):
             some = seqs[start : start + PICKED_AT_ONCE]
             bounds = SeqRange(first=some[0], end=some[-1] + 1)
@@ -104,7 +104,7 @@ class Reading:
                 del batch
 
     async def picked(self, of: Slice) -> list[int]:
-        """Give the seqs of all versions in the compartments of the slice's cohort, in order."""
+        """Return the seqs of all versions in the compartments of the slice's cohort, in order."""
         if of.cohort is None:
             return []
         bounds = (of.seqs.first, of.seqs.end)
@@ -114,7 +114,7 @@ class Reading:
         return [seq for (seq,) in rows]
 
     async def deleted(self, of: Slice, batch_rows: int) -> AsyncIterator[Sequence[str]]:
-        """Give the ids of the deletions that are shown, in order."""
+        """Yield the ids of the deletions that are shown, in order."""
         for window in await self._windows(of):
             rows = await self._fetch(_DELETED, of, window.seqs)
             ids = [row[1] for row in sorted(rows, key=itemgetter(0))]
@@ -125,7 +125,7 @@ class Reading:
         return await self._reads.run(of.shown.at, windows_of, of.seqs, of.shown)
 
     async def _together(self, of: Slice, seqs: SeqRange) -> Batch | None:
-        """Give what is shown of a window, or None where its rows must be looked at."""
+        """Return what is shown of a window, or None if its rows must be read one by one."""
         runs = await _unless_damaged(self._fetch(_TOGETHER, of, seqs))
         return None if runs is None else _joined(runs)
 
@@ -141,7 +141,7 @@ class Reading:
     async def _by_size(
         self, of: Slice, sizes: Iterable[Record], batch_bytes: int
     ) -> AsyncIterator[Batch]:
-        """Give lines in batches that are no larger than asked for, but for a large resource."""
+        """Yield lines in batches of at most `batch_bytes`, unless one resource is larger."""
         for seqs, size in _cut(sorted((seq, size) for seq, size in sizes), batch_bytes):
             if size > batch_bytes:
                 rows: Sequence[_Row] = [await self._large(of, seqs[0], size, batch_bytes)]
@@ -157,12 +157,12 @@ class Reading:
         return [await self._one(of, seq) for seq in seqs] if rows is None else rows
 
     async def _one(self, of: Slice, seq: int) -> _Row:
-        """Give one line, without its content where PostgreSQL cannot put that together."""
+        """Return one line, without its content if PostgreSQL cannot read that."""
         rows = await _unless_damaged(self._ask(of, _SQL["contents"], [seq]))
         return (rows or await self._ask(of, _SQL["no_content"], [seq]))[0]
 
     async def _large(self, of: Slice, seq: int, size: int, piece_bytes: int) -> _Row:
-        """Give one line in pieces: of what comes in one answer the driver holds three copies."""
+        """Read one line in pieces: of what comes in one response the driver holds three copies."""
         row = (await self._ask(of, _SQL["no_content"], [seq]))[0]
         line = BytesIO()
         while line.tell() < size:
@@ -175,7 +175,7 @@ class Reading:
         return row[0], row[1], line.getvalue()
 
     async def _checked(self, of: Slice, rows: Sequence[_Row]) -> AsyncIterator[Batch]:
-        """Give rows as one batch, and as more where very many are damaged (P6)."""
+        """Yield rows as one batch, and as more if very many are damaged (P6)."""
         batch, damaged = _batch(sorted(rows, key=itemgetter(0)))
         named = await self._ask(of, _SQL["ids"], list(damaged)) if damaged else []
         reports = [damage_of(of.resource_type, id_, damaged[seq]) for seq, id_ in named]
@@ -195,7 +195,7 @@ class Reading:
 
 
 async def _unless_damaged(asked: Awaitable[list[Record]]) -> list[Record] | None:
-    """Give rows, or None where something that is stored cannot be read at all (P6)."""
+    """Return rows, or None if something that is stored cannot be read at all (P6)."""
     try:
         return await asked
     except BackendUnavailable:
@@ -219,7 +219,7 @@ async def _rows_of_cohort(
 def _cut(
     sizes: Iterable[tuple[int, int]], batch_bytes: int
 ) -> Iterator[tuple[Sequence[int], int]]:
-    """Give seqs that fit into a batch together, and how much they are; a large one is alone."""
+    """Yield seqs that fit into a batch together, and their size; a large one is alone."""
     seqs: list[int] = []
     total = 0
     for seq, size in sizes:
@@ -233,7 +233,7 @@ def _cut(
 
 
 def _joined(runs: Sequence[Record]) -> Batch | None:
-    """Give the lines of some runs, or None if they are not those that were written."""
+    """Return the lines of some runs, or None if they are not those that were written."""
     if not runs:
         return Batch()
     sums, sizes, texts = zip(*runs, strict=True)
@@ -245,7 +245,7 @@ def _joined(runs: Sequence[Record]) -> Batch | None:
 
 
 def _batch(rows: Sequence[_Row]) -> tuple[Batch, dict[int, bytes | None]]:
-    """Give the lines that are as they were written, and the others by their seqs."""
+    """Return the lines that are as they were written, and the others by their seqs."""
     if not rows:
         return Batch(), {}
     seqs, hashes, lines = zip(*rows, strict=True)

@@ -138,7 +138,7 @@ class Reads:
 @asynccontextmanager
 async def reads(database: Database) -> AsyncIterator[Reads]:
     """
-    Give where exports read, by the settings of an opened database.
+    Open the place where exports read, by the settings of an opened database.
 
     Raises:
         ConfigurationError: The address of the replica cannot be used.

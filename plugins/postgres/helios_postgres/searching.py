@@ -37,7 +37,7 @@ async def search(
     connection: Connection, collection: int, query: SearchQuery, *, count: int, after: str | None
 ) -> SearchPage:
     """
-    Give a page of a search.
+    Return a page of a search.
 
     Raises:
         InvalidParameter: `after` is not something a page in this order gave.
@@ -67,7 +67,7 @@ class _Matching:
     async def matches(
         self, order: SortOrder, after: PagePosition | None, count: int
     ) -> AsyncGenerator[StoredVersion]:
-        """Give what matches, in order; `count` is how many are going to be asked for."""
+        """Yield what matches, in order; `count` is how many will be needed."""
         async with aclosing(self._search.ordered(order, after)) as ordered:
             async for heads in ordered:
                 # One more, since whether there is a next page is asked as well.
@@ -90,7 +90,7 @@ class _Matching:
     async def _among(
         self, heads: Sequence[Candidate], at_once: int
     ) -> AsyncIterator[list[StoredVersion]]:
-        """Give those heads that match, with their contents and in the same order."""
+        """Yield those candidates that match, with their contents and in the same order."""
         for some in _cut(heads, at_once):
             rows = await self._search.connection.fetch(
                 _SQL["contents"], [head.seq for head in some]
@@ -118,7 +118,7 @@ def _cut(heads: Sequence[Candidate], at_once: int) -> list[list[Candidate]]:
 async def _page(
     matches: AsyncIterator[StoredVersion], count: int
 ) -> tuple[list[StoredVersion], bool]:
-    """Give what fits on a page, and whether there is more."""
+    """Return what fits on a page, and whether there is more."""
     page = PageBuilder(count)
     async for stored in matches:
         if page.full:

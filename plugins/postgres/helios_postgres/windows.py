@@ -20,7 +20,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def windows_of(connection: Connection, seqs: SeqRange, shown: Shown) -> list[Window]:
-    """Give one window for each extent that may hold something of a view, in order."""
+    """Return one window for each extent that may hold something of a view, in order."""
     rows = await connection.fetch(
         _SQL["extents"], *seqs.extents, shown.at, shown.since, shown.until
     )

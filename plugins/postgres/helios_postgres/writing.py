@@ -201,7 +201,10 @@ async def _lock(connection: Connection, keys: set[Key]) -> dict[Key, Head]:
 
 
 async def _look_up_patients(connection: Connection, drafts: Iterable[Draft]) -> None:
-    """Give deletions the compartments of what they end, so that they reach the same exports."""
+    """Set the compartments of deletions to those of what they end.
+
+    So they reach the same exports.
+    """
     unknown = defaultdict[int, list[Draft]](list)
     for draft in drafts:
         if draft.patients is None and draft.before is not None:

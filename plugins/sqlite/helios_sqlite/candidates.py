@@ -57,7 +57,7 @@ class Candidates:
         self._bounds = _bounds(prefilter)
 
     def seqs(self, within: SeqRange, *, descending: bool = False) -> Iterator[list[int]]:
-        """Give the seqs in a range, in order; nothing is read before it is asked for."""
+        """Yield the seqs in a range, in order; nothing is read before it is needed."""
         left = self._narrowed(within)
         count = 1
         while extents := self._extents(left, count, descending=descending):
@@ -69,7 +69,7 @@ class Candidates:
                 left = SeqRange(first=(extents[-1] + 1) << EXTENT_BITS, end=left.end)
 
     def picked(self, within: SeqRange) -> Iterator[list[int]]:
-        """Give those of the seqs in the connection's table `picked`, in order."""
+        """Yield those of the seqs in the connection's table `picked`, in order."""
         left = self._narrowed(within)
         while seqs := self._picked(left):
             places = self._places(self._prefilter, list(dict.fromkeys(map(extent_of, seqs))))
@@ -181,7 +181,7 @@ class Candidates:
 
 
 def _bounds(prefilter: Prefilter) -> tuple[int | None, int | None]:
-    """Give the stamps outside of which nothing satisfies a prefilter, as far as is easily told."""
+    """Return stamps outside of which nothing satisfies a prefilter; None if none is known."""
     match prefilter:
         case UpdatedWithin(since=since, until=until):
             return since, until

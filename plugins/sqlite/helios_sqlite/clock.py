@@ -9,12 +9,12 @@ _SQL = read_statements("helios_sqlite", "clock")
 
 
 def next_stamp(connection: sqlite3.Connection) -> int:
-    """Give a stamp later than any given out before; the caller holds the write lock."""
+    """Return a stamp later than any returned before; the caller holds the write lock."""
     return max(_wall(), _last(connection) + 1)
 
 
 def settled_stamp(connection: sqlite3.Connection) -> int:
-    """Give a stamp of about now that every later write exceeds, once this is committed (P1)."""
+    """Return a stamp of about now that every later write exceeds, once this is committed (P1)."""
     stamp = max(_wall(), _last(connection))
     remember(connection, stamp)
     return stamp

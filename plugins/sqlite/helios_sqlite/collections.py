@@ -27,7 +27,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
 def all_collections(
     connection: sqlite3.Connection, tenant: str, fhir_version: FHIRVersion
 ) -> dict[str, Collection]:
-    """Give the collections of a tenant and FHIR version by resource type."""
+    """Return the collections of a tenant and FHIR version by resource type."""
     rows = connection.execute(
         _SQL["of_tenant"],
         (tenant, fhir_version),

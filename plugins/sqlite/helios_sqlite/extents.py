@@ -42,7 +42,7 @@ class Counts(msgspec.Struct):
 
 
 class Filler:
-    """Gives out the seqs of a collection in ascending order, extent by extent."""
+    """The source of the seqs of a collection in ascending order, extent by extent."""
 
     def __init__(self, connection: sqlite3.Connection, collection: int) -> None:
         first, last = collection_range(collection).extents
@@ -52,7 +52,7 @@ class Filler:
         self.extent, self._rows, self._bytes = row or (first, 0, 0)
 
     def next_seq(self, size: int) -> int:
-        """Give the seq of a version of `size` bytes, and make its extent the current one."""
+        """Return the seq of a version of `size` bytes, and make its extent the current one."""
         full = self._rows == EXTENT_ROWS or self._bytes + size > EXTENT_BYTES
         if full and self._rows:
             self.extent, self._rows, self._bytes = self.extent + 1, 0, 0

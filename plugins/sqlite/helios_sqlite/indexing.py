@@ -48,13 +48,13 @@ class Postings:
 
 
 def packed(places: Iterable[int]) -> bytes:
-    """Give places as bytes."""
+    """Return positions as bytes."""
     listed = list(places)
     return struct.pack(f"<{len(listed)}H", *listed)
 
 
 def unpacked(content: bytes) -> tuple[int, ...]:
-    """Give the places in bytes."""
+    """Return the positions in bytes."""
     return struct.unpack(f"<{len(content) // 2}H", content)
 
 

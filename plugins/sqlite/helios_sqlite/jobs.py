@@ -51,7 +51,7 @@ class SQLiteJobStore(JobStore):
 
     @classmethod
     async def of(cls, database: JobDatabase) -> "SQLiteJobStore":
-        """Give the store in an opened file."""
+        """Return the store in an opened file."""
         [(identity,)] = await database.rows(_SQL["identity"])
         return cls(database, identity)
 
@@ -68,7 +68,7 @@ class SQLiteJobStore(JobStore):
         return added
 
     async def get(self, tenant: str, job_id: str) -> Job:
-        """Give a job that was not cancelled."""
+        """Return a job that was not cancelled."""
         return leasing.to_job(await self._row(_SQL["get"], tenant, job_id))
 
     async def progress(self, tenant: str, job_id: str) -> JobProgress:
@@ -84,14 +84,14 @@ class SQLiteJobStore(JobStore):
         )
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
-        """Give the published parts in order."""
+        """Return the published parts in order."""
         rows = await self._database.rows(_SQL["parts"], (tenant, job_id))
         if not rows:
             raise job_not_found(job_id)
         return [msgspec.json.decode(part, type=Part) for (part,) in rows if part is not None]
 
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
-        """Give the published part of a file name."""
+        """Return the published part of a file name."""
         rows = await self._database.rows(_SQL["part"], (name, tenant, job_id))
         if not rows:
             raise job_not_found(job_id)
@@ -100,7 +100,7 @@ class SQLiteJobStore(JobStore):
         return msgspec.json.decode(rows[0][0], type=Part)
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
-        """Give what completed shards noted, one read after the other (J13)."""
+        """Yield what completed shards noted, one read after the other (J13)."""
         sizes = await self._database.rows(_SQL["noted"], (tenant, job_id))
         if not sizes:
             raise job_not_found(job_id)
@@ -166,13 +166,13 @@ class SQLiteJobStore(JobStore):
             await _cancel(connection, tenant, job_id)
 
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
-        """Give cancelled jobs and those finished long enough ago (J7)."""
+        """Return cancelled jobs and those finished long enough ago (J7)."""
         return await self._jobs(
             _SQL["removable"], leasing.in_milliseconds(completed_before), limit
         )
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
-        """Give the tenant's complete jobs, the latest first."""
+        """Return the tenant's complete jobs, the latest first."""
         return await self._jobs(_SQL["recent"], tenant, limit)
 
     async def delete(self, tenant: str, job_id: str) -> None:
@@ -194,7 +194,7 @@ class SQLiteJobStore(JobStore):
                         await asyncio.wait_for(self._news.wait(), GLANCE_SECONDS)
 
     async def _row(self, query: str, *parameters: object) -> Row:
-        """Give the only row of a query about a job, which ends with the job's id."""
+        """Return the only row of a query about a job, whose last parameter is the job's id."""
         rows = await self._database.rows(query, parameters)
         if not rows:
             raise job_not_found(str(parameters[-1]))
@@ -222,7 +222,7 @@ async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_ac
 
 
 def _runs(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Give first and last shard of what is read at once."""
+    """Yield the first and the last shard of each run that is read at once."""
     start = 0
     while start < len(sizes):
         totals = accumulate(size for _, size in sizes[start:])

@@ -40,12 +40,12 @@ class Held(msgspec.Struct, frozen=True):
 
 
 def in_milliseconds(duration: timedelta) -> int:
-    """Give a duration as the store counts it."""
+    """Return a duration as the store counts it."""
     return duration // timedelta(milliseconds=1)
 
 
 def to_job(row: Row) -> Job:
-    """Give a stored job."""
+    """Return a stored job."""
     accepted, status, created_at, completed_at, failure = row
     return stored_job(
         accepted,
@@ -159,12 +159,12 @@ async def end(
 
 
 def held_key(lease: Lease) -> tuple[str, str, int, int]:
-    """Give the parameters of `HELD`."""
+    """Return the parameters of `HELD`."""
     return lease.job.tenant, lease.job.id, lease.shard.number, lease.token
 
 
 async def _held(connection: Connection, lease: Lease) -> Held:
-    """Give the shard of a lease that is still the newest one (J4)."""
+    """Return the shard of a lease that is still the newest one (J4)."""
     found = await rows_of(connection, HELD, held_key(lease))
     if not found:
         raise lease_lost(lease)

@@ -74,7 +74,7 @@ def missing(
 def among(
     connection: sqlite3.Connection, view: ExportView, resource_type: str, ids: Collection[str]
 ) -> set[str]:
-    """Give those of `ids` that a view shows."""
+    """Return those of `ids` that a view shows."""
     collection = find_collection(connection, TypeKey.of(view.request, resource_type))
     if collection is None:
         return set()
@@ -82,8 +82,8 @@ def among(
     rows = connection.execute(_SQL["among"], shown | {"ids": json.dumps(list(ids))})
     if view.cohort is None:
         return {resource_id for resource_id, _ in rows}
-    strangers = view.cohort.patients.isdisjoint
-    return {resource_id for resource_id, patients in rows if not strangers(patients.split())}
+    disjoint = view.cohort.patients.isdisjoint
+    return {resource_id for resource_id, patients in rows if not disjoint(patients.split())}
 
 
 def fetch(
@@ -114,7 +114,7 @@ def _one(resource_type: str, row: Row | None) -> StoredVersion | None:
 
 def stored_version(resource_type: str, row: Row) -> StoredVersion:
     """
-    Give a version as it was written.
+    Return a version as it was written.
 
     Raises:
         BackendError: It is not what was written.

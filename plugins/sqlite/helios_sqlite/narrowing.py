@@ -29,7 +29,7 @@ class Narrowed:
         )
 
     def next_batch(self, batch_bytes: int) -> Batch | None:
-        """Give the next batch, an empty one perhaps, or None at the end (P3, P5, P6)."""
+        """Return the next batch, perhaps an empty one, or None at the end (P3, P5, P6)."""
         if self._left is None:
             return None
         if self._windows is not None:

@@ -38,7 +38,7 @@ LOOKED_UP = 2048
 
 
 def plan(connection: sqlite3.Connection, view: ExportView, shard_bytes: int) -> list[Shard]:
-    """Give the shards of a view, numbered in the order of its types (P2)."""
+    """Return the shards of a view, numbered in the order of its types (P2)."""
     collections = all_collections(connection, view.request.tenant, view.request.fhir_version)
     shards: list[Shard] = []
     for resource_type in view.request.types:
@@ -92,7 +92,7 @@ class _Planning:
                 )
 
     def _size(self, runs: Sequence[SeqRun]) -> ViewSize | None:
-        """Give the size of what is shown, nearly, or None where nothing is."""
+        """Return the approximate size of what is shown, or None if nothing is."""
         counted = total_size(runs)
         return _unless_damaged(lambda: self._size_shown(counted), otherwise=counted)
 

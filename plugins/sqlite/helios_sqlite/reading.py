@@ -50,18 +50,18 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     """Whether only the seqs in the reader's table `picked` are meant."""
 
     def starting(self, first: int) -> "Slice":
-        """Give what is left from a seq on."""
+        """Return what is left from a seq on."""
         return msgspec.structs.replace(
             self, shown=msgspec.structs.replace(self.shown, first=first)
         )
 
     def parameters(self, **others: object) -> dict[str, object]:
-        """Give the parameters of a query about it."""
+        """Return the parameters of a query about it."""
         return msgspec.structs.asdict(self.shown) | others
 
 
 def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
-    """Give a shard to read from its start, or None where its type was never stored."""
+    """Return a shard to read from its start, or None if its type was never stored."""
     connection = reader.connection
     collection = find_collection(connection, TypeKey.of(view.request, shard.resource_type))
     if collection is None:
@@ -101,7 +101,7 @@ def _pick(connection: sqlite3.Connection, shown: Shown) -> None:
 def next_batch(
     connection: sqlite3.Connection, left: Slice, batch_bytes: int
 ) -> tuple[Batch, Slice | None]:
-    """Give the next batch, and what is left after it (P3, P6)."""
+    """Return the next batch, and what is left after it (P3, P6)."""
     if window := _next_window(connection, left, batch_bytes):
         return window
     query = _SQL["live_of_cohort"] if left.picked else _SQL["live"]
@@ -118,7 +118,7 @@ def next_batch(
 def _next_window(
     connection: sqlite3.Connection, left: Slice, batch_bytes: int
 ) -> tuple[Batch, Slice | None] | None:
-    """Give what is left of some extents in one step, or None where rows must be looked at."""
+    """Return what is left of some extents in one step, or None if rows must be checked."""
     try:
         seqs = _remaining(connection, left)
         extent = connection.execute(_SQL["extent"], seqs.extents).fetchone() if seqs else None
@@ -144,7 +144,7 @@ def _next_window(
 def _wide_window(
     connection: sqlite3.Connection, left: Slice, seqs: SeqRange, batch_bytes: int
 ) -> tuple[SeqRange, Batch | None]:
-    """Give what a cohort has in several extents, or only the first of them to read with care."""
+    """Return what a cohort has in several extents, or only the range of the first extent."""
     first, last = seqs.extents
     bounds = {"first": first, "last": last, "most": EXTENTS_AT_ONCE}
     extents = connection.execute(_SQL["extents_of_cohort"], bounds).fetchall()
@@ -169,7 +169,7 @@ def _row(connection: sqlite3.Connection, left: Slice, window: SeqRange) -> _Toge
 
 
 def _remaining(connection: sqlite3.Connection, left: Slice) -> SeqRange | None:
-    """Give the range left to read, of a cohort from its next version on; None if there is none."""
+    """Return the range left to read, of a cohort from its next version on, or None."""
     first, end = left.shown.first, left.shown.end
     if not left.picked:
         return SeqRange(first=first, end=end)
@@ -179,7 +179,7 @@ def _remaining(connection: sqlite3.Connection, left: Slice) -> SeqRange | None:
 
 
 def _undamaged(high: float, low: float, sizes: str | None, content: bytes | None) -> Batch | None:
-    """Give the lines of a window, or None if they are not those that were written."""
+    """Return the lines of a window, or None if they are not those that were written."""
     if sizes is None:
         return Batch()
     return verified_batch(content or b"", map(int, sizes.split(",")), (int(high) << 32) + int(low))
@@ -188,7 +188,7 @@ def _undamaged(high: float, low: float, sizes: str | None, content: bytes | None
 def next_among(
     connection: sqlite3.Connection, left: Slice, seqs: Sequence[int], batch_bytes: int
 ) -> tuple[Batch, int | None]:
-    """Give those of some versions that are shown, and the seq of the first that had no room."""
+    """Return those of some versions that are shown, and the seq of the first that had no room."""
     parameters = left.parameters(seqs=json.dumps(seqs), room=batch_bytes)
     with closing(connection.execute(_SQL["live_among"], parameters)) as rows:
         return _gather(connection, left, rows, batch_bytes)
@@ -197,7 +197,7 @@ def next_among(
 def next_deleted(
     connection: sqlite3.Connection, left: Slice, batch_rows: int
 ) -> tuple[list[str], Slice | None]:
-    """Give the next deleted ids, and what is left after them."""
+    """Return the next deleted ids, and what is left after them."""
     query = _SQL["deleted_of_cohort"] if left.picked else _SQL["deleted"]
     rows = connection.execute(query, left.parameters(rows=batch_rows)).fetchall()
     ids = [resource_id for _, resource_id in rows]
@@ -207,7 +207,7 @@ def next_deleted(
 def _gather(
     connection: sqlite3.Connection, left: Slice, rows: Iterable[_Row], batch_bytes: int
 ) -> tuple[Batch, int | None]:
-    """Give a batch, and the seq of the first resource that had no room in it."""
+    """Return a batch, and the seq of the first resource that had no room in it."""
     lines: list[bytes] = []
     digests: list[int] = []
     damaged: list[Damaged] = []
@@ -242,7 +242,7 @@ def _large(connection: sqlite3.Connection, seq: int) -> bytes | None:
 def _next_batch_one_by_one(
     connection: sqlite3.Connection, left: Slice, batch_bytes: int
 ) -> tuple[Batch, Slice | None]:
-    """Give a batch where pages of the file are broken, with the keys from the index."""
+    """Return a batch if pages of the file are broken, with the keys from the index."""
     parameters = left.parameters(picked=left.picked, rows=KEYS_AT_ONCE)
     keys = connection.execute(_SQL["keys"], parameters).fetchall()
     rows = _rows_one_by_one(connection, left, keys, batch_bytes)

@@ -63,7 +63,7 @@ def search(
     after: str | None,
 ) -> SearchPage:
     """
-    Give a page of a search.
+    Return a page of a search.
 
     Raises:
         InvalidParameter: `after` is not something a page in this order gave.
@@ -97,13 +97,13 @@ class _Search:
         )
 
     def heads(self, after: PagePosition | None) -> Generator[_Head]:
-        """Give what may match, in order, beginning behind one."""
+        """Yield what may match, in order, beginning behind one."""
         if self._order in ID_ORDERS:
             return self._by_id(after)
         return self._by_age(after)
 
     def matches(self, heads: Iterable[_Head]) -> Iterator[StoredVersion]:
-        """Give those that match, with their contents."""
+        """Yield those that match, with their contents."""
         for head in heads:
             [row] = self._connection.execute(_SQL["content"], (head.seq,))
             if (stored := self._match(row)) is not None:
@@ -121,7 +121,7 @@ class _Search:
         return stored if matches else None
 
     def _rows(self) -> Iterator[Row]:
-        """Give everything that may match, in no order that anybody asked for."""
+        """Yield everything that may match, in any order."""
         if self._candidates is None:
             yield from self._connection.execute(
                 _SQL["contents"], (self._range.first, self._range.end)
@@ -144,7 +144,7 @@ class _Search:
             yield from map(_Head._make, rows)
 
     def _few_candidates(self) -> list[_Head] | None:
-        """Give the candidates, or None if they are too many to be sorted."""
+        """Return the candidates, or None if they are too many to be sorted."""
         if self._candidates is None:
             return None
         heads = self._of_range(self._range, SortOrder.LAST_UPDATED)
@@ -160,7 +160,7 @@ class _Search:
                     yield head
 
     def _narrowed(self, after: PagePosition | None) -> SeqRange:
-        """Give the range from the instant on, or up to and including it."""
+        """Return the range from the instant on, or up to and including it."""
         if after is None:
             return self._range
         if self._order is SortOrder.LAST_UPDATED:
@@ -184,7 +184,7 @@ class _Search:
 
 
 def _page(matches: Iterable[StoredVersion], count: int) -> tuple[list[StoredVersion], bool]:
-    """Give what fits on a page, and whether there is more."""
+    """Return what fits on a page, and whether there is more."""
     page = PageBuilder(count)
     for stored in matches:
         if page.full:

@@ -55,7 +55,7 @@ def seqs_of(connection: sqlite3.Connection, view: ExportView, collection: Collec
 
 
 def first_after(connection: sqlite3.Connection, whole: SeqRange, stamp: int) -> int:
-    """Give the seq that a collection's first version after an instant has, or would have."""
+    """Return the seq that a collection's first version after an instant has, or would have."""
     row = connection.execute(_SQL["last_extent_from"], (*whole.extents, stamp)).fetchone()
     if row is None:
         return whole.first
