@@ -23,7 +23,7 @@ from helios_core.loading.resources import (
     resource_type_of,
 )
 from helios_core.storage.data_provider import SearchQuery, SupportsSearch
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 CLASH = "its fullUrl is also that of another resource; links to it from other files are kept"
 _TWO = 2

@@ -216,9 +216,9 @@ class OMOPSettings(msgspec.Struct, frozen=True, kw_only=True):
             title="postgresql://user@host:port/database", description="Database of the tables"
         ),
     ]
-    schema: Annotated[
-        str, msgspec.Meta(title="name", description="Schema of the tables")
-    ] = "public"
+    schema: Annotated[str, msgspec.Meta(title="name", description="Schema of the tables")] = (
+        "public"
+    )
     tenant: Annotated[
         str, msgspec.Meta(title="name", description="The tenant that the tables belong to")
     ] = "default"
