@@ -172,6 +172,9 @@ from .storage.shard_ranges import (
     shard_count,
     total_size,
 )
+from .storage.statements import (
+    read_statements,
+)
 from .storage.threads import (
     in_thread,
     run_to_end,
@@ -308,6 +311,7 @@ __all__ = [
     "numbered_parameters",
     "parse_page_token",
     "part_not_found",
+    "read_statements",
     "run_to_end",
     "shard_count",
     "stored_job",

@@ -134,6 +134,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[
         int, Meta(ge=1, title="bytes", description="Maximum size of a request body.")
     ] = 16 * 1024 * 1024
+    max_bundle_entries: Annotated[
+        int, Meta(ge=1, description="Maximum number of entries of a batch or transaction.")
+    ] = 10_000
+    max_bundle_response_bytes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            title="bytes",
+            description="Maximum size of the resources in the response to a batch or transaction; "
+            "entries that do not fit get an error of their own.",
+        ),
+    ] = 16 * 1024 * 1024
     log_level: Annotated[LogLevel, Meta(description="Lowest severity that is logged.")] = (
         LogLevel.INFO
     )

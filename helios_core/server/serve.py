@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,8 @@ from helios_core.server.work import (
     work_until,
 )
 from helios_core.storage.backends import Backends
+
+SWITCH_SECONDS = 0.001
 
 _log = structlog.get_logger()
 
@@ -48,6 +51,8 @@ async def serve(
     if settings.bulk_export_disable_local_worker or not settings.bulk_export_enabled:
         workers = 0
     release_large_blocks()
+    # While a thread computes, each turn of the event loop waits that long; 5 ms is Python's own.
+    sys.setswitchinterval(SWITCH_SECONDS)
     async with open_backends(settings, serving=True) as backends:
         listener = _listen(settings)
         server = _Server(_configuration(settings, backends))

@@ -8,6 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
+from zipfile import ZipFile
 
 import pytest
 
@@ -77,6 +79,17 @@ def plugins_of(extra: str) -> set[str]:
 
 def test_every_distribution_has_a_wheel(wheels):
     assert wheels.keys() == OURS
+
+
+def test_wheels_have_every_sql_file(wheels):
+    """Migrations and statements."""
+    for plugin in ("sqlite", "postgres"):
+        with ZipFile(unquote(urlsplit(wheels[f"helios-fhir-{plugin}"]).path)) as wheel:
+            packed = {name for name in wheel.namelist() if name.endswith(".sql")}
+        folder = ROOT / "plugins" / plugin
+        assert packed == {
+            path.relative_to(folder).as_posix() for path in folder.glob("helios_*/**/*.sql")
+        }
 
 
 @pytest.mark.parametrize("extra", ["", *EXTRAS])

@@ -16,6 +16,7 @@ from helios_core.export.pipeline.organized_output import OrganizedOutput
 from helios_core.export.pipeline.provenance import withhold_id
 from helios_core.export.pipeline.reference_notes import ReferenceNotes
 from helios_core.export.pipeline.sources import is_filtered, read_source
+from helios_core.export.pipeline.unorganized import UnorganizedCounter
 from helios_core.export.transforms import LineTransform, make_transform
 from helios_core.fhir.outcomes import outcome_line
 from helios_core.model.completeness import line_digests
@@ -75,6 +76,8 @@ class ShardExport:
         self._limits = limits
         self._damaged = list[Damaged]()
         self._withheld = Counter[str]()
+        self._unorganized = 0
+        self._has_binaries = False
         self._resources: PartCutter | None = None
         self._rows_read = 0
         self.notes = b""
@@ -102,7 +105,14 @@ class ShardExport:
         Raises:
             BackendError: The data could not be read or the parts could not be stored.
         """
-        parts = await (self._write_blocks() if self._is_organized else self._write_lines())
+        if self._lease.shard.purpose is ShardPurpose.UNORGANIZED:
+            counter = UnorganizedCounter(
+                self._backends, self._view, batch_bytes=self._limits.batch_bytes
+            )
+            parts, self._unorganized = [], await counter.count()
+            self._has_binaries = counter.has_binaries
+        else:
+            parts = await (self._write_blocks() if self._is_organized else self._write_lines())
         async with aclosing(self._deletions()) as batches:
             parts += await self._write(PartKind.DELETED, self._cutter(batches))
         async with aclosing(self._problems()) as batches:
@@ -137,6 +147,8 @@ class ShardExport:
             parts = await self._write(PartKind.OUTPUT, self._resources)
         self._damaged += reportable(self._view, organized.damaged)
         self._withheld += organized.withheld
+        self._unorganized = organized.left_out
+        self._has_binaries = organized.has_binaries and self._key.resource_type != PATIENT
         return parts
 
     def _cutter(self, batches: AsyncGenerator[Batch]) -> PartCutter:
@@ -286,6 +298,14 @@ class ShardExport:
         reports = map(withhold_id, self._damaged) if nameless else self._damaged
         lines = [damage_outcome(damaged) for damaged in reports]
         lines += withheld_outcomes(self._withheld)
+        if self._unorganized or self._has_binaries:
+            text = (
+                f"{self._unorganized} resources belong to no {self._view.request.organize_by} in "
+                "the output and were left out, because the output is organized."
+            )
+            if self._has_binaries:
+                text += " So were Binary resources, which are not counted."
+            lines.append(outcome_line("information", "informational", text))
         if self._lease.shard.number == 0:
             ignored, gaps = self._view.request.ignored, self._view.gaps
             left_out = self._view.left_out

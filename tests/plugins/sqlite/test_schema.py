@@ -131,7 +131,11 @@ async def claim(store):
 
 
 def to_the_second_schema(connection):
-    """Undo what the third migration and the fourth do."""
+    """Undo what the migrations from the third on do."""
+    connection.execute("ALTER TABLE compartments RENAME COLUMN collection TO scope")
+    connection.execute("ALTER TABLE versions RENAME COLUMN collection TO scope")
+    connection.execute("ALTER TABLE collections RENAME COLUMN collection TO scope")
+    connection.execute("ALTER TABLE collections RENAME TO scopes")
     connection.execute("DROP INDEX parts_by_name")
     connection.execute("ALTER TABLE parts DROP COLUMN name")
     connection.execute("ALTER TABLE shards DROP COLUMN wait")

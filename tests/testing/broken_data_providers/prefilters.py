@@ -28,6 +28,22 @@ class TestFindsFewerCandidates(OnMemoryProvider):
     caught_by = ("test_candidates_hold_every_match",)
 
 
+class IndexesFourDigitsOfAYear(MemoryDataProvider):
+    """Dates in the last year have no end that could be indexed."""
+
+    async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+        async for batch in super().read_candidates(
+            view, shard, prefilter, batch_bytes=batch_bytes
+        ):
+            ordinary = [line for line in batch.lines if b'"effectiveDateTime":"9999' not in line]
+            yield msgspec.structs.replace(batch, lines=ordinary)
+
+
+class TestIndexesFourDigitsOfAYear(OnMemoryProvider):
+    subject_class = IndexesFourDigitsOfAYear
+    caught_by = ("test_candidates_hold_every_match_at_the_ends_of_time",)
+
+
 class IndexesWhatIsTold(MemoryDataProvider):
     """What comes without its terms does not come into the index."""
 
