@@ -113,7 +113,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
         return members
 
 
-class Operation(msgspec.Struct, frozen=True, kw_only=True):
+class PatchOperation(msgspec.Struct, frozen=True, kw_only=True):
     """One operation."""
 
     type: str
@@ -128,7 +128,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 class FHIRPathPatch(msgspec.Struct, frozen=True):
     """A parsed FHIRPath Patch."""
 
-    operations: tuple[Operation, ...]
+    operations: tuple[PatchOperation, ...]
 
     def apply(self, content: bytes, version: FHIRVersion) -> bytes:
         """
@@ -164,7 +164,7 @@ class _Document:
         json_trees.prune(self._root)
         return json_trees.encode(self._root[""])
 
-    def apply(self, operation: Operation) -> None:
+    def apply(self, operation: PatchOperation) -> None:
         match operation.type:
             case "add":
                 self._add(operation)
@@ -184,7 +184,7 @@ class _Document:
                     raise Misfit("source or destination is behind the end of the list")
                 items.insert(operation.destination, items.pop(operation.source))
 
-    def _add(self, operation: Operation) -> None:
+    def _add(self, operation: PatchOperation) -> None:
         parent = self._require(operation.path)
         node = parent.node
         if not isinstance(node, dict):
@@ -202,7 +202,7 @@ class _Document:
         else:
             node[name] = self._node(operation, child)
 
-    def _replace(self, operation: Operation) -> None:
+    def _replace(self, operation: PatchOperation) -> None:
         location = self._require(operation.path)
         value = self._node(operation, location.type)
         if location.choice and operation.value is not None and operation.value.suffix:
@@ -211,7 +211,7 @@ class _Document:
         else:
             location.replace(value)
 
-    def _node(self, operation: Operation, type_: str) -> Node:
+    def _node(self, operation: PatchOperation, type_: str) -> Node:
         assert operation.value is not None  # noqa: S101 - parsing requires it
         return operation.value.node(self._shapes, type_.removesuffix("*"))
 
@@ -396,7 +396,7 @@ def parse_fhirpath_patch(body: bytes) -> FHIRPathPatch:
     return FHIRPathPatch(tuple(_operation(index, item) for index, item in enumerate(items)))
 
 
-def _operation(index: int, item: msgspec.Raw) -> Operation:
+def _operation(index: int, item: msgspec.Raw) -> PatchOperation:
     members = object_members(item)
     if _text(members.get("name")) != "operation":
         raise InvalidResource("the parameters of a FHIRPath Patch are all named operation")
@@ -416,7 +416,7 @@ def _operation(index: int, item: msgspec.Raw) -> Operation:
             f"operation {index} of the patch needs type (add, insert, delete, replace or move) "
             f"and path{''.join(f', {name}' for name in sorted(missing))}"
         )
-    return Operation(
+    return PatchOperation(
         type=type_,
         path=path,
         name=_text(_first_value(parts, "name")),

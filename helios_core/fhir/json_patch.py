@@ -25,7 +25,7 @@ _POINTER = re.compile(r"(?:/(?:[^~]|~[01])*)*")
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class Operation(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+class JSONPatchOperation(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
     """One operation; other members are ignored (RFC 6902, section 4)."""
 
     op: Literal["add", "remove", "replace", "move", "copy", "test"]
@@ -37,7 +37,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "fro
 class JSONPatch(msgspec.Struct, frozen=True):
     """A parsed JSON Patch."""
 
-    operations: tuple[Operation, ...]
+    operations: tuple[JSONPatchOperation, ...]
 
     def apply(self, content: bytes, version: FHIRVersion) -> bytes:  # noqa: ARG002 - as of any patch
         """
@@ -84,11 +84,11 @@ def parse_json_patch(body: bytes) -> JSONPatch:
     return JSONPatch(tuple(_operation(index, bytes(item)) for index, item in enumerate(items)))
 
 
-def _operation(index: int, item: bytes) -> Operation:
+def _operation(index: int, item: bytes) -> JSONPatchOperation:
     try:
         operation = msgspec.json.decode(
             msgspec.json.encode(object_members(msgspec.json.format(item, indent=-1))),
-            type=Operation,
+            type=JSONPatchOperation,
         )
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidResource(
@@ -110,7 +110,7 @@ def _operation(index: int, item: bytes) -> Operation:
     return operation
 
 
-def _apply(root: dict[str, Node], operation: Operation) -> int:
+def _apply(root: dict[str, Node], operation: JSONPatchOperation) -> int:
     """Apply one operation; return how many bytes it copied."""
     value: Node = operation.value
     match operation.op:
