@@ -132,10 +132,6 @@ from .storage.job_store import (
 from .storage.joined_lines import (
     JoinedLines,
 )
-from .storage.keys import (
-    ResourceKey,
-    TypeKey,
-)
 from .storage.migrations import (
     Migrated,
     Migration,
@@ -156,6 +152,10 @@ from .storage.page_tokens import (
 )
 from .storage.query_data_provider import (
     QueryDataProvider,
+)
+from .storage.resource_keys import (
+    ResourceKey,
+    TypeKey,
 )
 from .storage.resource_queries import (
     QueryRow,

@@ -6,7 +6,7 @@ from litestar.types import ASGIApp
 
 from helios_core.config.settings import NewlyAdded, Settings
 from helios_core.export.kickoff.dry_run import FileLimits
-from helios_core.export.kickoff.parameters import ExportPolicy
+from helios_core.export.kickoff.request import ExportPolicy
 from helios_core.fhir.bulk_data import GUIDES
 from helios_core.http.access_log import AccessLog
 from helios_core.http.bulk.downloads import DownloadRoutes

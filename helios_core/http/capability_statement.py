@@ -70,7 +70,8 @@ def _rest(
     rest: dict[str, Any] = {
         "mode": "server",
         "resource": [
-            _resource(name, provider, fhir_version, interactions, guide=guide) | searches.get(name, {})
+            _resource(name, provider, fhir_version, interactions, guide=guide)
+            | searches.get(name, {})
             for name in sorted(load_definitions(fhir_version).types)
         ],
     }

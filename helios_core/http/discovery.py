@@ -19,7 +19,7 @@ from helios_core.http.requests import READ, HTTPRequest, query_parameters
 from helios_core.http.responses import resource_response
 from helios_core.interactions.callers import Caller
 from helios_core.storage.backends import Backends
-from helios_core.storage.keys import ResourceKey
+from helios_core.storage.resource_keys import ResourceKey
 
 UNUSED_ID: Final = "readiness"
 """An id that nothing has; a backend that reports so is available."""

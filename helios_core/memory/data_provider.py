@@ -28,7 +28,7 @@ from helios_core.storage.data_provider import (
     SearchQuery,
     StoredVersion,
 )
-from helios_core.storage.keys import ResourceKey, TypeKey
+from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
 
 class MemoryDataProvider(DataProvider):

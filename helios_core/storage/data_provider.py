@@ -21,7 +21,7 @@ from helios_core.fhir.references import base_urls
 from helios_core.fhir.resources import Resource
 from helios_core.fhir.search import Filter, Prefilter
 from helios_core.model.exports import ExportView, Level, Shard
-from helios_core.storage.keys import ResourceKey, TypeKey
+from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
 WHOLE_TYPE = 1 << 62
 """A size of shards that no type reaches, so that each is planned as one."""

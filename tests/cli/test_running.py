@@ -223,10 +223,10 @@ def test_an_interrupted_load_says_what_it_has_done(site, tmp_path):
     os.mkfifo(path)  # reading it never ends
     process = site.start("load", str(path))
     with path.open("wb") as writer:
-        process.send_signal(signal.SIGINT)
+        process.process.send_signal(signal.SIGINT)
 
         assert ended(process) == 130
-        writer.close()
+        assert not writer.closed
     assert "load again to go on" in process.output()
 
 

@@ -14,7 +14,7 @@ from helios_core.interactions.search_parameters import parse_criteria
 from helios_core.interactions.transactions import STEPS
 from helios_core.memory import MemoryDataProvider
 from helios_core.storage.data_provider import ChangeResult, SearchQuery
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 from tests.interactions.conftest import CollectedBundles
 from tests.interactions.test_bundles import PATIENT, TEMPORARY, entry, observation
 

@@ -15,7 +15,7 @@ from helios_core.loading import intake
 from helios_core.loading.load import MAX_PROBLEMS, WRITE_BYTES, WRITE_CHANGES, LoadPhase, load
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.storage.data_provider import SupportsWrites
-from helios_core.storage.keys import ResourceKey, TypeKey
+from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
 CANARY = "Ophelia-Vanderbeek"
 

@@ -16,8 +16,8 @@ import msgspec
 from msgspec.structs import replace
 
 from helios_core.export.cohorts import newcomers_view
+from helios_core.export.contents import ExportContents, chunked, without_dates
 from helios_core.export.filters import read_filtered
-from helios_core.export.membership import ExportMembership, chunked, without_dates
 from helios_core.export.pipeline.binaries import attachment_rewriter
 from helios_core.export.pipeline.blocks import SCHEMA, Block, BlockBuilder, BlockPiece, PlacedLine
 from helios_core.export.pipeline.reference_notes import BINARY, SLASH, base_url_pattern
@@ -30,7 +30,7 @@ from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import WHOLE_TYPE, Damaged, DataProvider
 from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 PATIENT = "Patient"
 ERRORS_ONLY = "OperationOutcome"
@@ -290,7 +290,7 @@ class OrganizedOutput:
         """Return the ids without those of patients outside of the export."""
         if self._view.request.level is Level.SYSTEM:
             return list(ids)
-        membership = ExportMembership(self._backends.data_provider, self._view)
+        membership = ExportContents(self._backends.data_provider, self._view)
         of_others = await membership.of_others({(self._type, i) for i in ids})
         return [instance_id for instance_id in ids if (self._type, instance_id) not in of_others]
 

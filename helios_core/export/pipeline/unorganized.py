@@ -21,7 +21,7 @@ from helios_core.model.exports import ExportView
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import WHOLE_TYPE
 from helios_core.storage.integrity import DECODE_ERRORS
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 MAX_KNOWN_PATIENTS = 100_000
 """How many patients are remembered as stored before the memory is emptied."""

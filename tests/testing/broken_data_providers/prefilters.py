@@ -6,7 +6,7 @@ from helios_core.fhir.search import AnyOf, AnyTerm
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.model.exports import Level
 from helios_core.storage.data_provider import Put
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 from helios_core.testing import corpus
 from tests.testing.broken_data_providers.asking import asking
 from tests.testing.on_memory import OnMemoryProvider
