@@ -1,4 +1,4 @@
-"""Small hand-made resources, views, jobs and parts: what the suites talk about."""
+"""Small hand-made resources, views, jobs and parts, which the suites use as examples."""
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
@@ -42,7 +42,7 @@ def type_key(
 
 
 def patient(resource_id: str, *, note: str = "", fhir_version: FHIRVersion = VERSION) -> Resource:
-    """Give a Patient, which is in its own compartment."""
+    """Return a Patient, which is in its own compartment."""
     return _resource("Patient", resource_id, {"name": [{"text": note or "a"}]}, fhir_version)
 
 
@@ -52,7 +52,7 @@ def observation(
     note: str = "",
     fhir_version: FHIRVersion = VERSION,
 ) -> Resource:
-    """Give an Observation in the compartments of the patients with these ids."""
+    """Return an Observation in the compartments of the patients with these ids."""
     references = [{"reference": f"Patient/{subject}"} for subject in subjects]
     elements: dict[str, Any] = {"status": "final", "code": {"text": note or "a"}}
     if references:
@@ -69,7 +69,7 @@ def measurement(  # noqa: PLR0913 - what searches look at, all of it by name
     day: str,
     fhir_version: FHIRVersion = VERSION,
 ) -> Resource:
-    """Give an Observation in the compartment of a patient, with a code and a date to look for."""
+    """Return an Observation of a patient, with a status, a code and a date to search for."""
     coding = {"system": "https://codes.example.org", "code": code}
     elements: dict[str, Any] = {
         "status": status,
@@ -83,12 +83,12 @@ def measurement(  # noqa: PLR0913 - what searches look at, all of it by name
 def organization(
     resource_id: str, *, note: str = "", fhir_version: FHIRVersion = VERSION
 ) -> Resource:
-    """Give an Organization, which is in no patient's compartment."""
+    """Return an Organization, which is in no patient's compartment."""
     return _resource("Organization", resource_id, {"name": note or "a"}, fhir_version)
 
 
 def mixture(count: int) -> Sequence[Resource]:
-    """Give resources of three types, of sizes between a hundred and a thousand bytes."""
+    """Return resources of three types, of sizes between a hundred and a thousand bytes."""
     makers = (patient, observation, organization)
     return [
         makers[number % 3](f"{number * 7919 % 1009}", note="x" * (number * 37 % 900))
@@ -97,7 +97,7 @@ def mixture(count: int) -> Sequence[Resource]:
 
 
 def name(resource: Resource) -> str:
-    """Give `Type/id`, how the suites name a resource."""
+    """Return `Type/id`, which is how the suites name a resource."""
     return f"{resource.resource_type}/{resource.id}"
 
 
@@ -117,7 +117,7 @@ def request(  # noqa: PLR0913 - the fields of the request, all of them by name
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> ExportRequest:
-    """Give a request for everything in a tenant, or for what the arguments leave of it."""
+    """Return a request for everything in a tenant, limited by the arguments."""
     return ExportRequest(
         tenant=tenant,
         url="https://fhir.example.org/$export",
@@ -136,7 +136,7 @@ def view(
     *,
     patients: Collection[str] | None = None,
 ) -> ExportView:
-    """Give the view of a request at an instant, for everybody or for the patients named."""
+    """Return the view of a request at an instant, of everybody or of patients by their ids."""
     return ExportView(
         request=export_request or request(),
         transaction_time=transaction_time,
@@ -145,13 +145,13 @@ def view(
 
 
 def cohort(patients: Collection[str]) -> Cohort:
-    """Give a cohort whose key follows from its patients."""
+    """Return a cohort whose key follows from its patients."""
     key = xxhash.xxh3_64_hexdigest(msgspec.json.encode(sorted(patients)))
     return Cohort(key=key, patients=frozenset(patients))
 
 
 def job(job_id: str, *, tenant: str = TENANT) -> Job:
-    """Give a job that no store has seen."""
+    """Return a job that no store has seen."""
     return Job(
         id=job_id,
         request=request(tenant=tenant, since=AN_INSTANT),
@@ -161,7 +161,7 @@ def job(job_id: str, *, tenant: str = TENANT) -> Job:
 
 
 def shards(count: int, *, resources: int = 10, phases: Sequence[int] = ()) -> list[Shard]:
-    """Give the shards of a job about patients, in those phases, or all in the first."""
+    """Return shards of Patient for a job, in these phases or all in the first."""
     return [
         Shard(
             number=number,
@@ -185,7 +185,7 @@ def part(
     count: int = 10,
     published: int = 0,
 ) -> Part:
-    """Give a part as the holder of a lease would publish it, or as it reads when it is."""
+    """Return a part as the holder of a lease publishes it, or as a store returns it later."""
     key = PartKey(
         tenant=lease.job.tenant,
         job_id=lease.job.id,

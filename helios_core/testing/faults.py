@@ -1,4 +1,4 @@
-"""Backends that fail or are slow on demand, around ones that are neither."""
+"""Backends that fail or are slow on demand, around others that are neither."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -20,7 +20,7 @@ from helios_core import (
 
 
 class Fault:
-    """A failure that strikes after some amount of work, a number of times, and then no more."""
+    """A failure that happens after some amount of work, a number of times, and then no more."""
 
     def __init__(
         self,
@@ -31,13 +31,13 @@ class Fault:
         delay: timedelta = timedelta(0),
     ) -> None:
         self._after = after
-        self._error = error or BackendUnavailable("The bad day that was asked for.")
+        self._error = error or BackendUnavailable("a failure for a test")
         self._delay_seconds = delay.total_seconds()
         self.remaining = times
         """How many more times it will strike."""
 
     async def strike(self, done: int) -> None:
-        """Wait the delay, then fail if so much work is more than goes well."""
+        """Wait the delay, then fail if more work is done than succeeds."""
         await asyncio.sleep(self._delay_seconds)
         if self._after is not None and done > self._after and self.remaining > 0:
             self.remaining -= 1
@@ -46,10 +46,10 @@ class Fault:
 
 class FaultyOutputStore(OutputStore):
     """
-    Stores parts in another store, interrupting what is being stored.
+    Stores parts in another store, and interrupts some of them.
 
     Of the first `times` parts that are larger than `fail_after_bytes`, the chunks break off after
-    so many bytes with `error` (None is a BackendUnavailable); every chunk takes `delay` longer.
+    so many bytes with `error` (by default BackendUnavailable). Every chunk takes `delay` longer.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class FaultyOutputStore(OutputStore):
         self.fault = Fault(after=fail_after_bytes, times=times, error=error, delay=delay)
 
     async def bind(self, owner: str) -> None:
-        """As the other store."""
+        """Call the other store."""
         await self._store.bind(owner)
 
     async def put(self, key: PartKey, chunks: AsyncIterator[bytes]) -> StoredPart:
@@ -75,19 +75,19 @@ class FaultyOutputStore(OutputStore):
     def read(
         self, key: PartKey, *, start: int = 0, end: int | None = None
     ) -> AsyncIterator[bytes]:
-        """As the other store."""
+        """Call the other store."""
         return self._store.read(key, start=start, end=end)
 
     async def discard(self, key: PartKey) -> None:
-        """As the other store."""
+        """Call the other store."""
         await self._store.discard(key)
 
     async def delete(self, tenant: str, job_id: str) -> None:
-        """As the other store."""
+        """Call the other store."""
         await self._store.delete(tenant, job_id)
 
     def jobs(self) -> AsyncIterator[tuple[str, str]]:
-        """As the other store."""
+        """Call the other store."""
         return self._store.jobs()
 
     async def _interrupted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -100,11 +100,11 @@ class FaultyOutputStore(OutputStore):
 
 class FaultyDataProvider(DataProvider):
     """
-    Reads from another provider, breaking off.
+    Reads from another provider, and interrupts some of the reads.
 
-    The first `times` shards that give more than `fail_after_batches` batches fail after so many
-    with `error` (None is a BackendUnavailable); every batch takes `delay` longer. Of the other
-    provider's powers it has the one exports use, the deletions; write to the other one.
+    The first `times` shards with more than `fail_after_batches` batches fail after so many with
+    `error` (by default BackendUnavailable). Every batch takes `delay` longer. Of the other
+    provider's powers it has only that of deletions, which exports use; write to the other one.
     """
 
     def __init__(
@@ -120,11 +120,11 @@ class FaultyDataProvider(DataProvider):
         self.fault = Fault(after=fail_after_batches, times=times, error=error, delay=delay)
 
     async def transaction_time(self) -> datetime:
-        """As the other provider."""
+        """Call the other provider."""
         return await self._provider.transaction_time()
 
     async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
-        """As the other provider."""
+        """Call the other provider."""
         return await self._provider.plan(view, shard_bytes=shard_bytes)
 
     async def read(
@@ -140,11 +140,11 @@ class FaultyDataProvider(DataProvider):
     async def read_deleted(
         self, view: ExportView, shard: Shard, *, batch_rows: int
     ) -> AsyncIterator[Sequence[str]]:
-        """As the other provider, or nothing where it does not remember deletions."""
+        """Call the other provider; one that does not remember deletions has none."""
         if isinstance(self._provider, SupportsTombstones):
             async for ids in self._provider.read_deleted(view, shard, batch_rows=batch_rows):
                 yield ids
 
     async def get(self, key: ResourceKey, *, at: datetime | None = None) -> StoredVersion | None:
-        """As the other provider."""
+        """Call the other provider."""
         return await self._provider.get(key, at=at)

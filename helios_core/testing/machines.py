@@ -1,4 +1,4 @@
-"""How a state machine drives a backend: one event loop, one fresh backend for each run."""
+"""How a state machine drives a backend: each run has an event loop and a new backend."""
 
 import asyncio
 import tempfile
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class BackendMachine(RuleBasedStateMachine, Generic[B]):
-    """Takes random steps on a backend that `opened` gives, and on a model of it."""
+    """Takes random steps on a backend that `opened` opens, and on a model of it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class BackendMachine(RuleBasedStateMachine, Generic[B]):
         return self._runner.run(step)
 
     def teardown(self) -> None:
-        """Close the backend and take its folder away."""
+        """Close the backend and remove its folder."""
         try:
             self.run(self._context.__aexit__(None, None, None))
         finally:
@@ -44,7 +44,7 @@ class BackendMachine(RuleBasedStateMachine, Generic[B]):
 
 
 def drive(machine: type[BackendMachine[B]], suite: ContractSuite) -> None:
-    """Take the machine's steps on what the suite is about, some hundreds of them in seconds."""
+    """Run a state machine on the backend of a suite: 60 runs of at most 40 steps."""
     bound = type(machine.__name__, (machine,), {"suite": suite})
     run_state_machine_as_test(
         bound,

@@ -59,14 +59,14 @@ class Interrupted(Exception):
 
 
 async def yield_chunks(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """Give chunks one at a time, with a turn for other tasks between them."""
+    """Yield chunks one at a time; other tasks run in between."""
     for chunk in chunks:
         await asyncio.sleep(0)
         yield chunk
 
 
 async def interrupted(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """Give chunks, then raise `Interrupted`."""
+    """Yield chunks, then raise `Interrupted`."""
     async for chunk in yield_chunks(chunks):
         yield chunk
     raise Interrupted
@@ -85,17 +85,17 @@ async def read_part(
 
 
 def same(found: bytes, expected: bytes) -> bool:
-    """Whether two contents are equal; asked so that pytest does not explain megabytes apart."""
+    """Return whether two contents are equal; a comparison in `assert` would print megabytes."""
     return found == expected
 
 
 async def list_jobs(store: OutputStore) -> list[tuple[str, str]]:
-    """Give the store's jobs in order."""
+    """Return the jobs of a store, sorted."""
     return sorted([job async for job in store.jobs()])
 
 
 class GatedChunks:
-    """Chunks that stop after the first ones until told to go on."""
+    """Chunks that stop after the first one until `open` is called."""
 
     def __init__(self, before: bytes, after: bytes) -> None:
         self.whole = before + after
@@ -105,14 +105,14 @@ class GatedChunks:
         self._opened = asyncio.Event()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Give the first bytes, wait to be opened, give the rest."""
+        """Yield the first bytes, wait for `open`, then yield the rest."""
         yield self._before
         self._reached.set()
         await self._opened.wait()
         yield self._after
 
     async def reached(self) -> None:
-        """Wait until the store has taken the first bytes and asks for more."""
+        """Wait until the store has taken the first bytes and requests more."""
         async with asyncio.timeout(30):
             await self._reached.wait()
 
@@ -125,19 +125,19 @@ class OutputStoreSuite(ContractSuite):
     """
     Proves that an output store keeps its contract.
 
-    A subclass gives the fixture `store`, an opened and empty store, and looks behind its back with
-    the three methods below, written with the raw means of whatever keeps the bytes. The fixture
-    may leave what they need on `self`.
+    A subclass implements the fixture `store`, an opened and empty store, and the three methods
+    below, which read what is stored without the store. The fixture may leave what they need on
+    `self`.
     """
 
     known_powers: ClassVar[frozenset[type]] = frozenset({SupportsSignedURLs})
 
     async def raw_names(self, tenant: str, job_id: str) -> list[str]:
-        """Name everything kept for a job, drafts and unfinished uploads included."""
+        """Return the names of all that is stored for a job, drafts and open uploads included."""
         raise NotImplementedError
 
     async def raw_bytes(self, key: PartKey) -> bytes:
-        """Give the bytes kept for a part, without asking the store."""
+        """Return the bytes stored for a part, read without the store."""
         raise NotImplementedError
 
     async def another(self, store: OutputStore) -> OutputStore:
@@ -146,7 +146,7 @@ class OutputStoreSuite(ContractSuite):
 
     @pytest.fixture
     def subject(self, store: OutputStore) -> OutputStore:
-        """Give what the suite is about."""
+        """Return what the tests shared by all suites look at."""
         return store
 
     async def test_a_part_is_invisible_until_it_is_whole(self, store: OutputStore) -> None:

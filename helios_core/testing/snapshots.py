@@ -1,4 +1,4 @@
-"""What a provider shows of a view: planned, read and put together."""
+"""What a provider shows of a view: planned, read and collected."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class _Head(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything one export of a view gave, in the order in which it came."""
+    """Everything that one export of a view returned, in its order."""
 
     lines: Sequence[bytes]
     damaged: Sequence[Damaged] = ()
@@ -43,7 +43,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def repeats(self) -> list[str]:
-        """What was shown more than once, and should not have been."""
+        """The names that were shown more than once."""
         return [name for name, times in Counter(self.names).items() if times > 1]
 
 
@@ -54,7 +54,7 @@ async def take_snapshot(
     shard_bytes: int = SHARD_BYTES,
     batch_bytes: int = BATCH_BYTES,
 ) -> Snapshot:
-    """Plan a view and read all of it, deletions included where the provider remembers them."""
+    """Plan a view and read all of it, with the deletions if the provider remembers them."""
     lines: list[bytes] = []
     damaged: list[Damaged] = []
     deleted: list[str] = []
@@ -70,14 +70,14 @@ async def take_snapshot(
 async def read_batches(
     provider: DataProvider, view: ExportView, shard: Shard, *, batch_bytes: int = BATCH_BYTES
 ) -> list[Batch]:
-    """Read one shard."""
+    """Return all batches of one shard."""
     return [batch async for batch in provider.read(view, shard, batch_bytes=batch_bytes)]
 
 
 async def deleted_in(
     provider: SupportsTombstones, view: ExportView, shard: Shard, *, batch_rows: int = 100
 ) -> list[str]:
-    """Read the deletions of one shard as `Type/id`."""
+    """Return the deletions of one shard as `Type/id`."""
     found: list[str] = []
     async for ids in provider.read_deleted(view, shard, batch_rows=batch_rows):
         found += [f"{shard.resource_type}/{resource_id}" for resource_id in ids]

@@ -10,7 +10,7 @@ class ContractSuite:
     """
     Tests that every implementation of one contract passes.
 
-    A suite gives the fixture `subject`, the opened implementation. A subclass states which
+    A suite implements the fixture `subject`, the opened implementation. A subclass states which
     optional powers the implementation claims; claimed and absent fails, present and unclaimed
     fails. A subclass that replaces an inherited test must waive it with a reason, and the reason
     is printed when the suite runs.
@@ -45,13 +45,13 @@ class ContractSuite:
             pytest.skip(f"{type(self).__name__} does not claim {power.__name__}")
 
     async def test_exactly_the_claimed_powers_are_present(self, subject: object) -> None:
-        """An optional power is a promise: neither hidden nor made up."""
+        """A power is claimed if and only if it is present."""
         present = {power for power in self.known_powers if isinstance(subject, power)}
 
         assert _names(present) == _names(self.powers)
 
     async def test_waivers_are_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """Whoever reads the run sees what was not held to the contract."""
+        """The output of the run lists what was not tested by the contract."""
         for name, reason in sorted(self.waivers.items()):
             with capsys.disabled():
                 print(f"\nwaived: {type(self).__name__}.{name}: {reason}")  # noqa: T201

@@ -30,7 +30,7 @@ class ChangeClauses(DataProviderContract):
     async def test_later_writes_are_later_than_the_transaction_time(
         self, provider: DataProvider
     ) -> None:
-        """P1: strictly, also right after it was given."""
+        """P1: strictly, also immediately after it was returned."""
         self.needs(SupportsWrites)
 
         for number in range(50):
@@ -40,7 +40,7 @@ class ChangeClauses(DataProviderContract):
     async def test_the_transaction_time_is_not_before_what_is_stored(
         self, provider: DataProvider
     ) -> None:
-        """P1: an export shows what was written before it was asked for."""
+        """P1: an export shows what was written before it was requested."""
         self.needs(SupportsWrites)
 
         for number in range(50):
@@ -50,7 +50,7 @@ class ChangeClauses(DataProviderContract):
     async def test_a_transaction_time_is_settled_under_concurrent_writers(
         self, provider: DataProvider
     ) -> None:
-        """P1: what it shows when it is given, it shows for ever."""
+        """P1: what a view at it shows now, it shows for ever."""
         self.needs(SupportsWrites)
         taken = []
 
@@ -123,7 +123,7 @@ class ChangeClauses(DataProviderContract):
         assert {tuple(sorted(each.lines)) for each in shown} == {tuple(sorted(before.lines))}
 
     async def test_a_view_of_the_past_shows_the_past(self, provider: DataProvider) -> None:
-        """P3: an update later on does not hide the version of the time."""
+        """P3: a later update does not hide the version of that time."""
         self.needs(SupportsWrites)
         one, two = patient("p1"), patient("p2")
         await write(provider, one, two)
@@ -177,7 +177,7 @@ class ChangeClauses(DataProviderContract):
         assert at[3] is not None
         assert at[3].content is None
 
-    async def test_missing_ids_are_told_as_of_an_instant(self, provider: DataProvider) -> None:
+    async def test_missing_ids_are_reported_as_of_an_instant(self, provider: DataProvider) -> None:
         """P3: a deleted resource is missing from then on."""
         self.needs(SupportsWrites)
         await write(provider, patient("p1"))
@@ -271,7 +271,7 @@ class ChangeClauses(DataProviderContract):
 
 
 async def _churn(provider: DataProvider, writer: str, *, rounds: int) -> None:
-    """Create, update and delete a few resources over and over, giving others their turn."""
+    """Create, update and delete a few resources over and over; other tasks run in between."""
     for number in range(rounds):
         one, two = patient(f"{writer}{number % 5}"), patient(f"{writer}{number % 3}-x")
         await write(provider, patient(one.id, note=f"{number}"), delete(two))

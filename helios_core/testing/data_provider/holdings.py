@@ -1,4 +1,4 @@
-"""What a data provider can hold, and the resources that the suite asks for within that."""
+"""What a data provider can hold, and the resources that the suite stores within that."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Random histories of writes, looked at from any instant and held against a model."""
+"""Random histories of writes, exported at any of their instants and compared with a model."""
 
 import asyncio
 from collections import defaultdict
@@ -66,7 +66,7 @@ _COHORTS = st.none() | st.sets(st.sampled_from(PATIENTS))
 
 
 class DataProviderMachine(BackendMachine[DataProvider]):
-    """Writes, and exports what was to be seen at any instant before."""
+    """Writes, and exports the state of any earlier instant."""
 
     suite: DataProviderContract
     instants = Bundle("instants")
@@ -91,7 +91,7 @@ class DataProviderMachine(BackendMachine[DataProvider]):
 
     @rule(target=instants)
     def mark(self) -> datetime:
-        """P1: the transaction time is at or after all stamps given."""
+        """P1: the transaction time is not before any stamp so far."""
         return self._now()
 
     def _now(self) -> datetime:
@@ -102,7 +102,7 @@ class DataProviderMachine(BackendMachine[DataProvider]):
 
     @rule(target=stamps, tenant=st.sampled_from(TENANTS), steps=STEPS)
     def write(self, tenant: str, steps: Sequence[Step]) -> object:
-        """SupportsWrites: each change has the effect the model has."""
+        """SupportsWrites: each change has the effect that the model expects."""
         before = self.last
         self._follow(tenant, steps, self.run(self._write(tenant, steps)))
         return multiple() if self.last == before else self.last
@@ -127,7 +127,7 @@ class DataProviderMachine(BackendMachine[DataProvider]):
         sizes: tuple[int, int],
         meanwhile: Sequence[Step],
     ) -> None:
-        """P1, P2, P3, P5, P7: what is shown is the model's state, whoever writes."""
+        """P1, P2, P3, P5, P7: an export shows the model's state, whoever writes meanwhile."""
         at = at or self._now()
         request = corpus.request(
             level=level if cohort is None else Level.GROUP, since=since, until=until
@@ -170,7 +170,7 @@ class DataProviderMachine(BackendMachine[DataProvider]):
     def _follow(
         self, tenant: str, steps: Sequence[Step], applied: Sequence[AppliedChange]
     ) -> None:
-        """Apply the same changes to the model, and compare what became of them."""
+        """Apply the same changes to the model, and compare the results."""
         stamps = set[datetime]()
         for step, result in zip(steps, applied, strict=True):
             versions = self.model[tenant, corpus.name(step.resource)]

@@ -1,4 +1,4 @@
-"""SupportsPrefilter: an index leaves out nothing that matches, and nothing else changes."""
+"""SupportsPrefilter: an index leaves out nothing that matches, and changes nothing else."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -90,7 +90,7 @@ SEARCHES_AT_THE_ENDS: Sequence[Sequence[Pairs]] = [
 
 
 def measurements_at_the_ends() -> list[Resource]:
-    """Return a measurement of each of the ends of time, and one of an ordinary day."""
+    """Return a measurement at each of `ENDS_OF_TIME`, and one on an ordinary day."""
     days = (*ENDS_OF_TIME, "2020-02-28")
     return [
         measurement(f"m{number}", "p1", status="final", code="weight", day=day)
@@ -99,7 +99,7 @@ def measurements_at_the_ends() -> list[Resource]:
 
 
 def measurements(count: int = 60) -> list[Resource]:
-    """Give measurements of a few patients, in a mixture of everything."""
+    """Return measurements of four patients, in all mixtures of status, code and day."""
     return [
         measurement(
             f"m{number}",
@@ -113,7 +113,7 @@ def measurements(count: int = 60) -> list[Resource]:
 
 
 def compile_searches(alternatives: Sequence[Pairs], resource_type: str = "Observation") -> Filter:
-    """Give the filter that at least one of these conditions makes."""
+    """Return the filter that matches what satisfies at least one of these conditions."""
     compiled = [compile_query(corpus.VERSION, resource_type, pairs) for pairs in alternatives]
     return any_filter(compiled)
 
@@ -174,7 +174,7 @@ class PrefilterClauses(DataProviderContract):
         places = [found.lines.index(line) for line in found.candidates]
         assert places == sorted(set(places))
 
-    async def test_batches_of_candidates_hold_no_more_bytes_than_asked(
+    async def test_batches_of_candidates_hold_no_more_bytes_than_requested(
         self, provider: DataProvider
     ) -> None:
         """P3, SupportsPrefilter: unless one resource alone is larger."""
@@ -247,7 +247,7 @@ class PrefilterClauses(DataProviderContract):
             assert {*found.candidates} <= {*found.lines}
 
     async def test_a_damaged_candidate_is_reported(self, provider: DataProvider) -> None:
-        """P6, SupportsPrefilter: nobody can tell any more whether it matches."""
+        """P6, SupportsPrefilter: it is not known any more whether it matches."""
         self.needs(SupportsPrefilter)
         await self.seed(provider, *measurements())
         await self.damage(provider, "Observation", "m7")
@@ -261,7 +261,7 @@ class PrefilterClauses(DataProviderContract):
             assert found.matches == found.expected
 
     async def test_candidates_stay_in_tenant_and_version(self, provider: DataProvider) -> None:
-        """P7, SupportsPrefilter: an index is no way around."""
+        """P7, SupportsPrefilter: an index does not lead into another one."""
         self.needs(SupportsPrefilter)
         r5 = FHIRVersion.R5
         ours, theirs = measurements(10), measurements(40)
@@ -306,7 +306,7 @@ class PrefilterClauses(DataProviderContract):
 
 
 class Sifted:
-    """What a prefilter gave of a view's measurements, and what it had to give."""
+    """The candidates that an index found in a view, and those that it had to find."""
 
     def __init__(self, condition: Filter) -> None:
         self._condition = condition
@@ -317,22 +317,22 @@ class Sifted:
 
     @property
     def candidates(self) -> list[bytes]:
-        """What the provider gave."""
+        """The lines that the provider read by its index."""
         return [line for batch in self.batches for line in batch.lines]
 
     @property
     def damaged(self) -> list[Damaged]:
-        """What the provider could not give."""
+        """The resources that the provider could not read."""
         return [each for batch in self.batches for each in batch.damaged]
 
     @property
     def matches(self) -> list[bytes]:
-        """What is right of that."""
+        """The candidates that match."""
         return [line for line in self.candidates if self._condition.matches(line)]
 
     @property
     def expected(self) -> list[bytes]:
-        """What is right of everything."""
+        """The lines that match."""
         return [line for line in self.lines if self._condition.matches(line)]
 
 
@@ -343,7 +343,7 @@ async def sift_candidates(
     *,
     batch_bytes: int = BATCH_BYTES,
 ) -> Sifted:
-    """Read what a view shows of the filter's type, with and without the index."""
+    """Read what a view shows of a filter's type, with and without the index."""
     assert isinstance(provider, SupportsPrefilter)
     found = Sifted(condition)
     prefilter = condition.prefilter()

@@ -185,7 +185,7 @@ class ReadClauses(DataProviderContract):
             assert lines == [line for batch in again for line in batch.lines]
 
     async def test_reading_may_stop_early(self, provider: DataProvider) -> None:
-        """P3: whoever closes the iterator leaves nothing held."""
+        """P3: closing the iterator releases everything it holds."""
         await self.insert(provider, *self.mixture(40))
         everything = await self.view(provider)
         [shard, *_] = await provider.plan(everything, shard_bytes=MEBIBYTE)
@@ -354,7 +354,7 @@ class ReadClauses(DataProviderContract):
         assert not self.holdings.stamps_rows or 0 < len(snapshot.names) < len(samples)
 
     async def test_nothing_changed_since_has_no_shards(self, provider: DataProvider) -> None:
-        """P2: an incremental export without news costs nothing."""
+        """P2: an incremental export without changes costs nothing."""
         await self.insert(provider, *self.one_of_each("p1"))
         since = await provider.transaction_time()
 

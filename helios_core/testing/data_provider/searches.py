@@ -1,4 +1,4 @@
-"""SupportsSearch: finding resources, in order, page by page."""
+"""SupportsSearch: matches, their order and their pages."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -37,7 +37,7 @@ def query(
     order: SortOrder = SortOrder.ID,
     total: bool = False,
 ) -> SearchQuery:
-    """Give the search for what matches all of these pairs."""
+    """Return the search for what matches all of these pairs."""
     compiled = compile_query(corpus.VERSION, resource_type, pairs)
     return SearchQuery(filter=compiled, order=order, total=total)
 
@@ -177,7 +177,7 @@ class SearchClauses(DataProviderContract):
 
     @pytest.mark.parametrize("count", [1, 4, 100])
     @pytest.mark.parametrize("order", ORDERS)
-    async def test_matches_come_in_the_order_asked_for(
+    async def test_matches_come_in_the_requested_order(
         self, provider: DataProvider, order: SortOrder, count: int
     ) -> None:
         """SupportsSearch: page by page, and by id where the instant is the same."""
@@ -196,7 +196,7 @@ class SearchClauses(DataProviderContract):
         assert "".join(each for page in pages for each in page) == expected[order]
 
     @pytest.mark.parametrize("order", ORDERS)
-    async def test_a_filter_is_answered_exactly_in_any_order(
+    async def test_a_filter_is_applied_exactly_in_any_order(
         self, provider: DataProvider, order: SortOrder
     ) -> None:
         """SupportsSearch: whether an index helps with it or not."""
@@ -217,7 +217,7 @@ class SearchClauses(DataProviderContract):
     async def test_a_search_finds_what_the_evaluator_finds(
         self, provider: DataProvider, order: SortOrder
     ) -> None:
-        """P5, SupportsSearch: whatever part of the answer comes from an index."""
+        """P5, SupportsSearch: whatever part of the result comes from an index."""
         self.needs(SupportsSearch)
         await self.seed(provider, *measurements(), patient("p1"))
         stored = await self._found(provider, query(resource_type="Observation", order=order))
@@ -243,7 +243,7 @@ class SearchClauses(DataProviderContract):
         [((), 25), ((("name", "odd"),), 12), ((("_id", "p03,p04"),), 2), ((("_id", "x"),), 0)],
     )
     @pytest.mark.parametrize("count", [1, 30])
-    async def test_the_total_is_given_when_it_is_asked_for(
+    async def test_the_total_is_returned_on_request(
         self,
         provider: DataProvider,
         pairs: Sequence[tuple[str, str]],
@@ -274,8 +274,8 @@ class SearchClauses(DataProviderContract):
                 with pytest.raises(InvalidParameter):
                     await provider.search(PATIENTS, query(order=other), count=1, after=page.next)
 
-    async def test_a_page_nobody_gave_is_refused(self, provider: DataProvider) -> None:
-        """SupportsSearch: in the client's words, whatever is in the token."""
+    async def test_a_made_up_page_token_is_refused(self, provider: DataProvider) -> None:
+        """SupportsSearch: as an error of the client, whatever is in the token."""
         self.needs(SupportsSearch)
         assert isinstance(provider, SupportsSearch)
         await self.seed(provider, patient("p1"))

@@ -1,4 +1,4 @@
-"""SupportsTombstones: what an incremental export must take away."""
+"""SupportsTombstones: the deletions that an incremental export reports."""
 
 import asyncio
 import random
@@ -13,7 +13,7 @@ from helios_core.testing.snapshots import Snapshot, deleted_in, take_snapshot
 
 
 class TombstoneClauses(DataProviderContract):
-    """The power to remember deletions; without it, or without writes, these are skipped."""
+    """The power to remember deletions; the tests need the power to write too."""
 
     async def test_deletions_since_are_named(self, provider: DataProvider) -> None:
         """SupportsTombstones: those after the instant, and none before or at it."""
@@ -29,7 +29,7 @@ class TombstoneClauses(DataProviderContract):
         assert (snapshot.deleted, snapshot.names) == (["Patient/p2"], [])
 
     async def test_without_since_nothing_is_named(self, provider: DataProvider) -> None:
-        """SupportsTombstones: a first export has nothing to take away."""
+        """SupportsTombstones: a first export has nothing to remove."""
         self._needs_tombstones()
         await write(provider, patient("p1"), patient("p2"))
         await write(provider, delete(patient("p1")))
@@ -220,7 +220,7 @@ def _replay(snapshot: Snapshot, copy: dict[str, int]) -> None:
 
 
 async def _edit(provider: DataProvider, *, seed: int) -> None:
-    """Write and delete a few patients many others write and delete too."""
+    """Write and delete a few patients that others write and delete too."""
     choice = random.Random(seed)  # noqa: S311 - repeatable, not secret
     for number in range(60):
         ids = choice.sample(range(30), k=3)

@@ -1,4 +1,4 @@
-"""SupportsWrites and SupportsHistory: what a write does, and what it leaves to look back at."""
+"""SupportsWrites and SupportsHistory: what a write does, and the versions it leaves."""
 
 import asyncio
 
@@ -30,7 +30,7 @@ from helios_core.testing.snapshots import take_snapshot
 class WriteClauses(DataProviderContract):
     """The power to write."""
 
-    async def test_a_write_tells_what_became_of_each_change(self, provider: DataProvider) -> None:
+    async def test_a_write_reports_each_change(self, provider: DataProvider) -> None:
         """SupportsWrites: in order, with the version now current."""
         self.needs(SupportsWrites)
         await write(provider, patient("updated"), patient("same"), patient("deleted"))
@@ -88,7 +88,7 @@ class WriteClauses(DataProviderContract):
         assert dict(await self._raw(provider)) == {"Patient/p1": 3}
 
     async def test_a_resource_cannot_be_deleted_twice(self, provider: DataProvider) -> None:
-        """SupportsWrites: the second deletion finds nothing and makes no version."""
+        """SupportsWrites: the second deletion finds nothing and adds no version."""
         self.needs(SupportsWrites)
         await write(provider, patient("p1"))
         await write(provider, delete(patient("p1")))
@@ -256,7 +256,7 @@ class WriteClauses(DataProviderContract):
         assert len(await self._raw(provider)) == 31
 
     async def test_writing_nothing_is_fine(self, provider: DataProvider) -> None:
-        """SupportsWrites: an empty transaction is one."""
+        """SupportsWrites: an empty transaction is valid."""
         self.needs(SupportsWrites)
 
         assert await write(provider) == []
@@ -304,7 +304,7 @@ class WriteClauses(DataProviderContract):
         ]
 
     async def test_the_history_is_paged_from_the_newest(self, provider: DataProvider) -> None:
-        """SupportsHistory: at most so many, below the version named, of one resource alone."""
+        """SupportsHistory: at most `count`, below `before`, of one resource only."""
         self.needs(SupportsWrites)
         self.needs(SupportsHistory)
         assert isinstance(provider, SupportsHistory)

@@ -15,8 +15,8 @@ class CommandSuite(ExtensionSuite):
     """
     Tests that the command of every plugin passes.
 
-    A subclass gives the fixture `extension`, and in `arguments` a call of the command that needs
-    settings or backends.
+    A subclass implements the fixture `extension`, and sets `arguments` to a call of the command
+    that needs settings or backends.
     """
 
     hook = "helios_command"
@@ -38,7 +38,7 @@ class CommandSuite(ExtensionSuite):
             assert not silent, " ".join(path)
 
     def test_help_needs_no_setting(self, extension: CommandExtension) -> None:
-        """C1, C2: whoever asks how something is set has not set it yet."""
+        """C1, C2: whoever reads how something is set has not set it yet."""
         command = extension.command(Misconfigured())
         assert isinstance(command, click.Command)
         for path, _ in _commands(command):

@@ -1,4 +1,4 @@
-"""What the suites of extensions share: they describe, open and close as the server does."""
+"""What the suites of extensions share: they select, open and close as the server does."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -21,9 +21,9 @@ PLUGIN = "tested"
 
 class ExtensionSuite(ContractSuite):
     """
-    What every suite of an extension asks for.
+    What a subclass of every suite of an extension implements.
 
-    A subclass gives the fixture `extension`, what the plugin's hook returns, and the settings
+    A subclass implements the fixture `extension`, what the plugin's hook returns, and the settings
     under which it works in the tests.
     """
 
@@ -63,7 +63,7 @@ class ExtensionSuite(ContractSuite):
             yield stack
 
     async def test_the_server_takes_the_descriptor(self, extension: object) -> None:
-        """Whatever is wrong with a descriptor stops the start, so it is told here first."""
+        """A wrong descriptor would stop the start of the server."""
         problems = list(descriptor_problems(self.hook, extension, plugin=PLUGIN))
 
         assert problems == [], f"the {KINDS[self.hook][0]} of the plugin cannot be used"
@@ -73,11 +73,11 @@ class Misconfigured:
     """A host of commands for which nothing is configured."""
 
     def settings(self) -> Any:  # noqa: ANN401  as `CommandHost` declares it
-        """Raise what a missing setting raises."""
+        """Raise the error of a missing setting."""
         raise ConfigurationError("nothing is configured")
 
     def open_backends(self) -> Any:  # noqa: ANN401  as `CommandHost` declares it
-        """Raise what an unusable configuration raises."""
+        """Raise the error of a configuration that cannot be used."""
         raise ConfigurationError("nothing is configured")
 
     def run(self, work: Any) -> Any:  # noqa: ANN401  as `CommandHost` declares it

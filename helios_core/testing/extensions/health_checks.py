@@ -20,14 +20,14 @@ class HealthCheckSuite(ExtensionSuite):
     """
     Tests that all health checks of a plugin pass.
 
-    A subclass gives the fixture `extension`, its `settings`, and `make_unwell`. What it needs to
-    be well is up by the time `subject` is opened.
+    A subclass implements the fixture `extension`, its `settings`, and `make_unwell`. What the
+    checks look at works by the time `subject` is opened.
     """
 
     hook = "helios_health_checks"
 
     async def make_unwell(self) -> None:
-        """Break whatever the checks look at, so that at least one of them has to fail."""
+        """Break something that the checks look at, so that at least one of them has to fail."""
         raise NotImplementedError(f"{type(self).__name__} needs `make_unwell`")
 
     @pytest.fixture
@@ -58,7 +58,7 @@ class HealthCheckSuite(ExtensionSuite):
     async def test_a_check_fails_when_something_is_wrong(
         self, subject: Checks, extension: HealthExtension
     ) -> None:
-        """H2: one that never fails tells nothing."""
+        """H2: one that never fails reports nothing."""
         await self.make_unwell()
 
         failures = 0

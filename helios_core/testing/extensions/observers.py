@@ -23,8 +23,8 @@ class ObserverSuite(ExtensionSuite):
     """
     Tests that every observer of jobs passes.
 
-    A subclass gives the fixture `extension` and its `settings`. What the observer talks to is up
-    by the time `subject` is opened.
+    A subclass implements the fixture `extension` and its `settings`. What the observer talks to
+    is up by the time `subject` is opened.
     """
 
     hook = "helios_observer"
@@ -40,7 +40,7 @@ class ObserverSuite(ExtensionSuite):
     async def test_jobs_in_any_status_are_taken(
         self, subject: Observer, extension: ObserverExtension
     ) -> None:
-        """V1: also of a tenant never heard of before."""
+        """V1: also of a tenant that was never seen before."""
         for status in JobStatus:
             job = replace(corpus.job(f"job-{status}", tenant="unheard-of"), status=status)
             await call_within(extension.time_limit, _observe, subject, job)

@@ -27,8 +27,8 @@ class RouteSuite(ExtensionSuite):
     """
     Tests that the routes of every plugin pass.
 
-    A subclass gives the fixture `extension` and its `settings`. Its own tests send requests with
-    `client`, to paths below `prefix`.
+    A subclass implements the fixture `extension` and its `settings`. Its own tests send requests
+    with `client`, to paths below `prefix`.
     """
 
     hook = "helios_routes"

@@ -41,8 +41,8 @@ class TransformSuite(ExtensionSuite):
     """
     Tests that every transform passes.
 
-    A subclass gives the fixture `extension`, its `settings`, and `confidential`: resources in
-    which `SECRET` stands wherever something is to be removed. It may give more `resources`. It
+    A subclass implements the fixture `extension`, its `settings`, and `confidential`: resources in
+    which `SECRET` stands wherever something is to be removed. It may add `resources`. It
     claims `SupportsRenaming` in `powers` if the transform has it.
     """
 

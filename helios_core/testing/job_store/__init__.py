@@ -28,7 +28,7 @@ class JobStoreSuite(LeaseClauses, EndingClauses, NoteClauses):
     """
     Tests that every job store passes, one or more for each of J1 to J14.
 
-    A subclass gives what `JobStoreContract` asks for and states whether it is `persistent`.
+    A subclass implements what `JobStoreContract` lists and states whether it is `persistent`.
     """
 
     async def test_everything_is_there_after_a_restart(self, tmp_path: Path) -> None:

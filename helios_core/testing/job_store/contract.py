@@ -1,4 +1,4 @@
-"""What a job store suite is given, and the steps its tests are made of."""
+"""What a subclass of the job store suite implements, and the steps that its tests share."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -20,10 +20,10 @@ PLENTY = 1000
 
 class JobStoreContract(ContractSuite):
     """
-    What a subclass gives so that the suite can test its job store.
+    What a subclass implements so that the suite can test its job store.
 
-    `opened`, and the `raw_` methods and `let_pass`, which go around the store with its own driver,
-    so that a store that is wrong in both directions cannot agree with itself.
+    `opened`, and the `raw_` methods and `let_pass`, which use a driver of their own in place of
+    the store, so that a store that is wrong in both directions cannot agree with itself.
     """
 
     persistent: ClassVar[bool] = True
@@ -34,26 +34,26 @@ class JobStoreContract(ContractSuite):
         raise NotImplementedError
 
     async def let_pass(self, store: JobStore, time: timedelta) -> None:
-        """Make the store's clock, and only that, believe that so much time has passed."""
+        """Set the store's clock, and nothing else, forward by some time."""
         raise NotImplementedError
 
     async def raw_statuses(self, store: JobStore) -> Mapping[str, str]:
-        """Give the status of every job stored, cancelled ones included, by job id."""
+        """Return the status of every stored job by its id, cancelled ones included."""
         raise NotImplementedError
 
     async def raw_parts(self, store: JobStore, job_id: str) -> Sequence[str]:
-        """Give the public names of the parts stored for a job, in any order."""
+        """Return the public names of the parts stored for a job, in any order."""
         raise NotImplementedError
 
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[JobStore]:
-        """Give an opened, empty store."""
+        """Open an empty store."""
         async with self.opened(tmp_path) as store:
             yield store
 
     @pytest.fixture
     def subject(self, store: JobStore) -> JobStore:
-        """Give what the shared tests look at."""
+        """Return what the tests shared by all suites look at."""
         return store
 
     def needs_persistence(self) -> None:
@@ -70,7 +70,7 @@ async def add(
     shards: int | Sequence[Shard] = 1,
     max_active: int = PLENTY,
 ) -> Job:
-    """Add a job of that many shards."""
+    """Add a job with a number of shards."""
     planned = corpus.shards(shards) if isinstance(shards, int) else shards
     return await store.add(corpus.job(job_id, tenant=tenant), planned, max_active=max_active)
 
@@ -82,14 +82,14 @@ async def claim(
     lease_for: timedelta = MINUTE,
     max_attempts: int = PLENTY,
 ) -> Lease:
-    """Claim a shard that must be there."""
+    """Claim a shard; there must be one."""
     lease = await store.claim(worker, lease_for=lease_for, max_attempts=max_attempts)
     assert lease is not None, "there is a free shard, but nothing was given out"
     return lease
 
 
 async def nothing_to_claim(store: JobStore, *, max_attempts: int = PLENTY) -> bool:
-    """Whether a claim gives nothing."""
+    """Return whether there is nothing to claim."""
     lease = await store.claim("another", lease_for=MINUTE, max_attempts=max_attempts)
     return lease is None
 

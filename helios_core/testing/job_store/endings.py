@@ -115,7 +115,7 @@ class EndingClauses(JobStoreContract):
         assert sorted(await self.raw_parts(store, "job")) == [part.key.name for part in parts]
 
     async def test_the_last_shard_completes_the_job(self, store: JobStore) -> None:
-        """J5: in the same stroke, with the time by the store's clock."""
+        """J5: in the same transaction, with the time by the store's clock."""
         added = await add(store, shards=2)
         one, two = await claim(store), await claim(store)
         await store.complete(two, [corpus.part(two)])
@@ -258,8 +258,8 @@ class EndingClauses(JobStoreContract):
             [*range(6)],
         ]
 
-    async def test_the_exports_completed_last_are_told(self, store: JobStore) -> None:
-        """A store that tells them leaves out other tenants' and those that failed."""
+    async def test_the_exports_completed_last_are_reported(self, store: JobStore) -> None:
+        """A store that reports them leaves out other tenants' and those that failed."""
         for job_id in ("first", "second"):
             await finish(store, job_id)
             await self.let_pass(store, MINUTE)
@@ -273,7 +273,7 @@ class EndingClauses(JobStoreContract):
         assert len(await store.recent(corpus.TENANT, limit=1)) == len(told[:1])
 
     async def test_progress_counts_published_and_reported_resources(self, store: JobStore) -> None:
-        """Whoever polls sees what is published and what holders say they have done."""
+        """A poll sees what is published and what holders report as done."""
         await add(store, shards=3)
         done, held = await claim(store), await claim(store)
         await store.complete(done, [corpus.part(done, count=10)])
@@ -385,7 +385,7 @@ class EndingClauses(JobStoreContract):
     async def test_what_may_go_is_given_in_limited_numbers_and_for_all_tenants(
         self, store: JobStore
     ) -> None:
-        """J10: the sweep looks across tenants, and takes no more than it asked for."""
+        """J10: the sweep looks across tenants, and gets no more than it requested."""
         for number in range(5):
             await finish(store, f"job-{number}", tenant=f"tenant-{number}")
         await self.let_pass(store, MINUTE)
@@ -417,7 +417,7 @@ class EndingClauses(JobStoreContract):
         assert len(await self.raw_parts(store, "job")) == 1
 
     async def test_an_unknown_job_is_not_found(self, store: JobStore) -> None:
-        """J10: the same answer as for a job of another tenant."""
+        """J10: the same error as for a job of another tenant."""
         for read in (store.get, store.progress, store.parts, store.cancel):
             with pytest.raises(JobNotFound):
                 await read(corpus.TENANT, "job")

@@ -36,7 +36,7 @@ class LeaseClauses(JobStoreContract):
         assert [lease.attempt for lease in leases] == [1, 1]
 
     async def test_a_claimed_job_is_in_progress(self, store: JobStore) -> None:
-        """J2: whoever polls sees that somebody works."""
+        """J2: a poll sees that a worker has begun."""
         await add(store, shards=2)
 
         lease = await claim(store)
@@ -54,7 +54,7 @@ class LeaseClauses(JobStoreContract):
         assert await nothing_to_claim(store)
 
     async def test_concurrent_claims_give_each_shard_once(self, store: JobStore) -> None:
-        """J2: also when twenty workers ask at once."""
+        """J2: also when twenty workers claim at once."""
         await add(store, shards=12)
 
         async with asyncio.TaskGroup() as group:
@@ -107,7 +107,7 @@ class LeaseClauses(JobStoreContract):
         assert (await claim(store)).job.id == "second"
 
     async def test_a_lapsed_lease_is_given_out_again(self, store: JobStore) -> None:
-        """J2, J7: when it lapses is for the store's clock to say."""
+        """J2, J7: it lapses by the store's clock."""
         await add(store)
         first = await claim(store, lease_for=MINUTE)
 
@@ -118,7 +118,7 @@ class LeaseClauses(JobStoreContract):
         assert second.attempt == 2
 
     async def test_only_the_leases_whose_time_is_over_lapse(self, store: JobStore) -> None:
-        """J7: each lease is as long as it was asked to be."""
+        """J7: each lease is as long as was requested."""
         await add(store, shards=2)
         await claim(store, lease_for=HOUR)
         short = await claim(store, lease_for=MINUTE)
@@ -158,7 +158,7 @@ class LeaseClauses(JobStoreContract):
         await store.renew(lease, lease_for=HOUR, resources_done=1)
 
     async def test_a_lease_is_held_until_it_is_lost(self, store: JobStore) -> None:
-        """J14: as `renew` would say, which a lapsed lease nobody has claimed still passes."""
+        """J14: as `renew` would find; a lapsed lease that nobody has claimed still counts."""
         await add(store, shards=3)
         done, released, failed = [await claim(store) for _ in range(3)]
         assert [await store.is_held(each) for each in (done, released, failed)] == [True] * 3
@@ -225,7 +225,7 @@ class LeaseClauses(JobStoreContract):
         assert tokens == sorted(set(tokens))
 
     async def test_a_superseded_lease_cannot_be_renewed(self, store: JobStore) -> None:
-        """J4: the old holder learns of it at its next heartbeat, and delays nobody."""
+        """J4: the old holder notices at its next heartbeat, and delays nobody."""
         old = await self._superseded(store)
 
         with pytest.raises(LeaseLost):
@@ -373,7 +373,7 @@ class LeaseClauses(JobStoreContract):
     async def test_a_shard_nobody_ever_reported_on_ends_the_job_with_words(
         self, store: JobStore
     ) -> None:
-        """J9: without a last error the client is still told something."""
+        """J9: without a last error the client still gets an explanation."""
         await add(store)
         await claim(store, max_attempts=1)
         await self.let_pass(store, HOUR)
@@ -439,7 +439,7 @@ class LeaseClauses(JobStoreContract):
     async def test_within_a_tenant_the_oldest_job_and_lowest_shard_come_first(
         self, store: JobStore
     ) -> None:
-        """J8: jobs finish in the order in which they were asked for."""
+        """J8: jobs finish in the order in which they were requested."""
         await add(store, "z-older", shards=list(reversed(corpus.shards(2))))
         await add(store, "a-newer")
 
@@ -454,7 +454,7 @@ class LeaseClauses(JobStoreContract):
             await store.wait_for_work(timedelta(milliseconds=20))
 
     async def _superseded(self, store: JobStore) -> Lease:
-        """Give a lease that lapsed, on a shard that somebody else holds now."""
+        """Return a lapsed lease on a shard that another worker holds now."""
         await add(store)
         old = await claim(store, "old")
         await self.let_pass(store, 2 * MINUTE)

@@ -1,4 +1,4 @@
-"""Random lives of jobs, held against a model: J1 to J6, J8, J9 and J11 in every mixture."""
+"""Random lives of jobs, compared with a model: J1 to J6, J8, J9 and J11 in every mixture."""
 
 from collections import defaultdict
 from contextlib import AbstractAsyncContextManager
@@ -64,14 +64,14 @@ class _Job:
             shard.let_go()
 
     def exhausted(self, now: timedelta) -> bool:
-        """Whether a claim that comes upon the job has to give it up."""
+        """Whether a claim that reaches the job has to give it up."""
         return self.status.active and any(
             shard.parts is None and shard.free_at <= now and shard.attempts >= MAX_ATTEMPTS
             for shard in self.shards
         )
 
     def lapsed(self, now: timedelta) -> bool:
-        """Whether somebody's progress counts or not, as the store likes."""
+        """Whether the store may count the reported progress or not."""
         return any(shard.holder and shard.free_at <= now for shard in self.shards)
 
     def free(self, now: timedelta) -> list[_Shard]:
@@ -175,7 +175,7 @@ class JobStoreMachine(BackendMachine[JobStore]):
 
     @rule(lease=leases, count=st.integers(0, 3))
     def complete(self, lease: Lease, count: int) -> None:
-        """J4, J5, J12: all or nothing, numbered on from what is there."""
+        """J4, J5, J12: all or nothing, numbered after the parts that are there."""
         parts = [corpus.part(lease, number=number + 1) for number in range(count)]
         completing = self.backend.complete(lease, parts)
         if (held := self._holding(lease)) is None:
@@ -215,7 +215,7 @@ class JobStoreMachine(BackendMachine[JobStore]):
 
     @rule(lease=leases)
     def release(self, lease: Lease) -> None:
-        """J4: the shard is free, as if it had not been claimed."""
+        """J4: the shard is free again, and the attempt does not count."""
         releasing = self.backend.release(lease)
         if (held := self._holding(lease)) is None:
             with pytest.raises(LeaseLost):
@@ -272,9 +272,10 @@ class JobStoreMachine(BackendMachine[JobStore]):
 
     def _give_up(self, *, all_of_them: bool) -> None:
         """
-        End the jobs the store has given up during a claim.
+        End the jobs that the store has given up during a claim.
 
-        How far it looks is its own affair, unless it found nothing: then it has seen them all.
+        A store may stop at the first shard it can give out. If it found none, it has looked at
+        all of them.
         """
         raw = self._raw()
         for job in self.model.values():
@@ -289,7 +290,7 @@ class JobStoreMachine(BackendMachine[JobStore]):
         shard.holder, shard.token, shard.attempts = lease, lease.token, lease.attempt
 
     def _holding(self, lease: Lease) -> tuple[_Job, _Shard] | None:
-        """Give what a lease is about, if it is still the newest one."""
+        """Return the shard of a lease, if that is still the newest one."""
         job = self.model.get(lease.job.id)
         if job is None or not job.status.active:
             return None

@@ -13,7 +13,7 @@ LARGE = bytes(range(256)) * 4096
 
 
 class NoteClauses(JobStoreContract):
-    """Keeping notes, giving them, forgetting them."""
+    """Keeping, returning and removing notes."""
 
     async def test_notes_come_by_shard_number_and_unchanged(self, store: JobStore) -> None:
         """J13: of those shards that noted something, in whatever order they were completed."""

@@ -21,7 +21,7 @@ from helios_localfs.errors import meaning, unavailable
 PUT_UNDER_A_LIMIT = """
 import asyncio, resource, sys
 from pathlib import Path
-from helios_core.errors import BackendUnavailable
+from helios_core import BackendUnavailable
 from helios_core.testing import PART, yield_chunks
 from helios_localfs import LocalOutputStore
 

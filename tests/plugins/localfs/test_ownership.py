@@ -10,7 +10,7 @@ from helios_localfs import LocalOutputStore
 BIND = """
 import asyncio, sys
 from pathlib import Path
-from helios_core.errors import ConfigurationError
+from helios_core import ConfigurationError
 from helios_localfs import LocalOutputStore
 
 print("ready", flush=True)

@@ -12,7 +12,7 @@ from helios_s3.settings import Encryption
 OPEN = """
 import asyncio, resource, sys
 from helios_core.testing import PART
-from helios_core.storage.secrets import Secret
+from helios_core import Secret
 from helios_s3 import S3Settings, helios_output_store
 
 bucket, endpoint, key, secret = sys.argv[1:]

@@ -14,7 +14,7 @@ from helios_sqlite import migrate, open_data_provider
 
 WRITER = """
 import asyncio, json, sys
-from helios_core.storage.data_provider import Put
+from helios_core import Put
 from helios_core.testing import corpus
 from helios_sqlite import SQLiteSettings, open_data_provider
 

@@ -14,7 +14,7 @@ class MissesNothing(MemoryDataProvider):
 
 class TestMissesNothing(OnMemoryProvider):
     subject_class = MissesNothing
-    caught_by = ("test_missing_ids_are_reported", "test_missing_ids_are_told_as_of_an_instant")
+    caught_by = ("test_missing_ids_are_reported", "test_missing_ids_are_reported_as_of_an_instant")
 
 
 class MissesAsOfNow(MemoryDataProvider):
@@ -24,7 +24,7 @@ class MissesAsOfNow(MemoryDataProvider):
 
 class TestMissesAsOfNow(OnMemoryProvider):
     subject_class = MissesAsOfNow
-    caught_by = ("test_missing_ids_are_told_as_of_an_instant",)
+    caught_by = ("test_missing_ids_are_reported_as_of_an_instant",)
 
 
 class LooksUpWithoutTheCohort(MemoryDataProvider):

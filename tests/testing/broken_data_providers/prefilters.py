@@ -90,7 +90,7 @@ class GivesAllCandidatesAtOnce(MemoryDataProvider):
 
 class TestGivesAllCandidatesAtOnce(OnMemoryProvider):
     subject_class = GivesAllCandidatesAtOnce
-    caught_by = ("test_batches_of_candidates_hold_no_more_bytes_than_asked",)
+    caught_by = ("test_batches_of_candidates_hold_no_more_bytes_than_requested",)
 
 
 class IndexesTheCurrentVersion(MemoryDataProvider):

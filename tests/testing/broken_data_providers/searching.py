@@ -104,7 +104,7 @@ class TestPagesByOffset(OnMemoryProvider):
     subject_class = PagesByOffset
     caught_by = (
         "test_paging_goes_on_while_resources_come_and_go",
-        "test_a_page_nobody_gave_is_refused",
+        "test_a_made_up_page_token_is_refused",
     )
 
 
@@ -164,9 +164,9 @@ class SearchesWithTheIndexAlone(MemoryDataProvider):
 class TestSearchesWithTheIndexAlone(OnMemoryProvider):
     subject_class = SearchesWithTheIndexAlone
     caught_by = (
-        "test_a_filter_is_answered_exactly_in_any_order",
+        "test_a_filter_is_applied_exactly_in_any_order",
         "test_a_search_finds_what_the_evaluator_finds",
-        "test_the_total_is_given_when_it_is_asked_for",
+        "test_the_total_is_returned_on_request",
     )
 
 
@@ -181,7 +181,7 @@ class SortsById(MemoryDataProvider):
 class TestSortsById(OnMemoryProvider):
     subject_class = SortsById
     caught_by = (
-        "test_matches_come_in_the_order_asked_for",
+        "test_matches_come_in_the_requested_order",
         "test_a_page_of_another_order_is_refused",
     )
 
@@ -194,4 +194,4 @@ class CountsThePage(MemoryDataProvider):
 
 class TestCountsThePage(OnMemoryProvider):
     subject_class = CountsThePage
-    caught_by = ("test_the_total_is_given_when_it_is_asked_for",)
+    caught_by = ("test_the_total_is_returned_on_request",)

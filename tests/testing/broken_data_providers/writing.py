@@ -29,7 +29,7 @@ class TestMakesAVersionOfEverything(OnMemoryProvider):
     subject_class = MakesAVersionOfEverything
     caught_by = (
         "test_an_unchanged_resource_makes_no_new_version",
-        "test_a_write_tells_what_became_of_each_change",
+        "test_a_write_reports_each_change",
         "test_a_resource_twice_in_one_write_is_applied_twice",
         "test_any_history_agrees_with_the_model",
     )

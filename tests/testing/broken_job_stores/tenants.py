@@ -33,7 +33,7 @@ class TellsForeignExports(MemoryJobStore):
 
 class TestTellsForeignExports(OnMemoryJobs):
     subject_class = TellsForeignExports
-    caught_by = ("test_the_exports_completed_last_are_told",)
+    caught_by = ("test_the_exports_completed_last_are_reported",)
 
 
 class AnswersForUnknownJobs(MemoryJobStore):

@@ -1,0 +1,41 @@
+"""What plugins show of themselves imports only what plugins may import."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.elsewhere import PUBLIC
+
+ROOT = Path(__file__).parents[2]
+IMPORT = re.compile(r"^ *(?:from|import) (helios_core[\w.]*)", re.MULTILINE)
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OF_THE_SERVER = {
+    "postgres/test_same_answers.py": {"helios_core.loading.load"},
+    "postgres/test_settings.py": {"helios_core.config.selection"},
+    "s3/test_serving.py": {"helios_core.client.export"},
+    "s3/test_settings.py": {"helios_core.config.selection"},
+}
+"""Tests of plugins that load, configure or export with Helios itself, as an operator does."""
+
+TESTS = sorted(ROOT.glob("tests/plugins/**/*.py"))
+SHOWN = [*sorted(ROOT.glob("docs/examples/**/*.py")), *sorted(ROOT.glob("docs/how-to/*.md"))]
+
+
+def in_repository(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", TESTS, ids=in_repository)
+def test_the_tests_of_plugins_import_the_public_api(path):
+    others = OF_THE_SERVER.get(path.relative_to(ROOT / "tests/plugins").as_posix(), set())
+
+    assert {*IMPORT.findall(path.read_text())} - PUBLIC == others
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=in_repository)
+def test_what_the_documentation_shows_imports_the_public_api(path):
+    text = path.read_text()
+    code = "".join(BLOCK.findall(text)) if path.suffix == ".md" else text
+
+    assert {*IMPORT.findall(code)} <= PUBLIC
