@@ -18,7 +18,9 @@ from helios_core import (
     JobStore,
     Lease,
     Part,
+    SetAside,
     Shard,
+    UnreadableJob,
     job_not_found,
     part_not_found,
     too_many_exports,
@@ -32,15 +34,17 @@ T = TypeVar("T")
 ASKED_AGAIN_AFTER = timedelta(milliseconds=100)
 """The pause after a change whose answer was lost, before it is asked for again."""
 
-_JOB = "SELECT accepted, status, created_at, completed_at, failure FROM jobs "
+_JOB = "SELECT job, id, accepted, status, created_at, completed_at, failure FROM jobs "
 _GET = _JOB + "WHERE tenant = $1 AND id = $2 AND status <> 'cancelled'"
 _ADDED = _JOB + "WHERE tenant = $1 AND id = $2"
 _REMOVABLE = _JOB + (
-    "WHERE completed_at IS NOT NULL AND (completed_at <= now() - $1::interval"
-    " OR status = 'cancelled') ORDER BY completed_at LIMIT $2"
+    "WHERE job <> ALL($1::bigint[]) AND completed_at IS NOT NULL"
+    " AND (completed_at <= now() - $2::interval OR status = 'cancelled')"
+    " ORDER BY completed_at LIMIT $3"
 )
 _RECENT = _JOB + (
-    "WHERE tenant = $1 AND status = 'complete' ORDER BY completed_at DESC, job DESC LIMIT $2"
+    "WHERE job <> ALL($1::bigint[]) AND tenant = $2 AND status = 'complete'"
+    " ORDER BY completed_at DESC, job DESC LIMIT $3"
 )
 _TURN = "INSERT INTO turns (tenant) VALUES ($1) ON CONFLICT DO NOTHING"
 _ACTIVE = "SELECT count(*) FROM jobs WHERE tenant = $1 AND status IN ('accepted', 'in-progress')"
@@ -93,6 +97,7 @@ class PostgresJobStore(JobStore):
     def __init__(self, database: Database, identity: str) -> None:
         self._database = database
         self._identity = identity
+        self._set_aside = SetAside()
         self._news = asyncio.Event()
 
     @classmethod
@@ -100,6 +105,11 @@ class PostgresJobStore(JobStore):
         """Give the store in an opened database."""
         async with database.connection() as connection:
             return cls(database, await connection.fetchval("SELECT identity FROM stores"))
+
+    @property
+    def unreadable(self) -> Sequence[str]:
+        """The ids of the jobs that this process has met and cannot read (J15)."""
+        return self._set_aside.ids
 
     @property
     def identity(self) -> str:
@@ -166,7 +176,11 @@ class PostgresJobStore(JobStore):
         while True:
             async with self._database.connection() as connection:
                 claimed = await leasing.claim(
-                    connection, worker, lease_for=lease_for, max_attempts=max_attempts
+                    connection,
+                    worker,
+                    lease_for=lease_for,
+                    max_attempts=max_attempts,
+                    set_aside=self._set_aside,
                 )
             if not isinstance(claimed, leasing.Exhausted):
                 break
@@ -289,8 +303,18 @@ class PostgresJobStore(JobStore):
         return rows
 
     async def _jobs(self, query: str, *parameters: object) -> list[Job]:
-        async with self._database.connection() as connection:
-            return [leasing.to_job(row) for row in await connection.fetch(query, *parameters)]
+        """Return jobs; where some cannot be read, query again for as many others (J15)."""
+        while True:
+            async with self._database.connection() as connection:
+                rows = await connection.fetch(query, self._set_aside.numbers, *parameters)
+            jobs = list[Job]()
+            for row in rows:
+                try:
+                    jobs.append(leasing.to_job(row))
+                except UnreadableJob as error:
+                    self._set_aside.add(row["job"], row["id"], error)
+            if len(jobs) == len(rows):
+                return jobs
 
 
 async def _add_shards(connection: Connection, job: int, shards: Sequence[Shard]) -> None:

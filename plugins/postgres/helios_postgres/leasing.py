@@ -17,11 +17,13 @@ from helios_core import (
     JobStatus,
     Lease,
     Part,
-    Shard,
+    SetAside,
+    UnreadableJob,
     count_exported,
     give_up_reason,
     lease_lost,
     stored_job,
+    stored_shard,
 )
 from helios_postgres.connections import Connection
 
@@ -30,7 +32,8 @@ WITH picked AS (
   SELECT free.job, free.number
   FROM (
     SELECT j.job FROM jobs AS j JOIN turns AS t ON t.tenant = j.tenant
-    WHERE j.status IN ('accepted', 'in-progress') ORDER BY t.served, j.job
+    WHERE j.status IN ('accepted', 'in-progress') AND j.job <> ALL($4::bigint[])
+    ORDER BY t.served, j.job
   ) AS waiting
   CROSS JOIN LATERAL (
     SELECT s.job, s.number FROM shards AS s
@@ -60,7 +63,7 @@ WITH picked AS (
     FOR NO KEY UPDATE OF t SKIP LOCKED
   )
 )
-SELECT p.job, p.number, h.shard, h.token, h.attempts, j.accepted, 'in-progress' AS status,
+SELECT p.job, j.id, p.number, h.shard, h.token, h.attempts, j.accepted, 'in-progress' AS status,
   j.created_at, j.completed_at, j.failure
 FROM picked AS p JOIN jobs AS j ON j.job = p.job LEFT JOIN held AS h ON h.job = p.job
 """
@@ -95,6 +98,10 @@ WITH freed AS (
   RETURNING s.job
 )
 SELECT job, pg_notify($5, '') FROM freed
+"""
+_UNCLAIM = """
+UPDATE shards SET worker = NULL, available_at = '-infinity', attempts = attempts - 1
+WHERE job = $1 AND number = $2 AND token = $3
 """
 _FAIL = """
 UPDATE shards SET worker = NULL, resources_done = 0, last_error = $5,
@@ -161,17 +168,33 @@ class Exhausted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def claim(
-    connection: Connection, worker: str, *, lease_for: timedelta, max_attempts: int
+    connection: Connection,
+    worker: str,
+    *,
+    lease_for: timedelta,
+    max_attempts: int,
+    set_aside: SetAside,
 ) -> Lease | Exhausted | None:
     """Claim the shard whose turn it is, say that it has to be given up, or give None."""
-    row = await connection.fetchrow(_CLAIM, worker, lease_for, max_attempts)
-    if row is None:
-        return None
-    if row["token"] is None:
-        return Exhausted(job=row["job"], number=row["number"])
+    while True:
+        aside = set_aside.numbers
+        row = await connection.fetchrow(_CLAIM, worker, lease_for, max_attempts, aside)
+        if row is None:
+            return None
+        if row["token"] is None:
+            return Exhausted(job=row["job"], number=row["number"])
+        try:
+            return _to_lease(row, worker)
+        except UnreadableJob as error:
+            set_aside.add(row["job"], row["id"], error)
+            # Another process, of a newer version perhaps, may be able to.
+            await connection.execute(_UNCLAIM, row["job"], row["number"], row["token"])
+
+
+def _to_lease(row: Record, worker: str) -> Lease:
     return Lease(
         job=to_job(row),
-        shard=msgspec.json.decode(row["shard"], type=Shard),
+        shard=stored_shard(row["shard"]),
         token=row["token"],
         worker=worker,
         attempt=row["attempts"],

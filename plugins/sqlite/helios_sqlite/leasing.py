@@ -12,11 +12,13 @@ from helios_core import (
     JobStatus,
     Lease,
     Part,
-    Shard,
+    SetAside,
+    UnreadableJob,
     count_exported,
     give_up_reason,
     lease_lost,
     stored_job,
+    stored_shard,
 )
 from helios_sqlite.databases import Row, rows_of
 
@@ -38,16 +40,17 @@ SELECT j.job, (
 ) AS free
 FROM jobs AS j LEFT JOIN turns AS t ON t.tenant = j.tenant
 WHERE j.status IN ('accepted', 'in-progress') AND free IS NOT NULL
+  AND j.job NOT IN (SELECT value FROM json_each(?))
 ORDER BY coalesce(t.served, 0), j.job LIMIT 1
 """)
 """
-Job and shard whose turn it is (J8, J11).
+Job and shard whose turn it is (J8, J11); the parameter is of `but` (J15).
 
 If more of a wait is left than there is of it, the clock was set back (J7).
 """
 
 _FOUND = clocked("""
-SELECT :now, s.job, s.number, s.shard, s.token, s.attempts, s.last_error,
+SELECT :now, j.id, s.job, s.number, s.shard, s.token, s.attempts, s.last_error,
   j.accepted, j.status, j.created_at, j.completed_at, j.failure
 FROM shards AS s JOIN jobs AS j ON j.job = s.job WHERE s.job = ? AND s.number = ?
 """)
@@ -106,6 +109,11 @@ def in_milliseconds(duration: timedelta) -> int:
     return duration // timedelta(milliseconds=1)
 
 
+def but(set_aside: SetAside) -> tuple[bytes]:
+    """Return the parameter of queries that leave out jobs set aside (J15)."""
+    return (msgspec.json.encode(set_aside.numbers),)
+
+
 def to_job(row: Row) -> Job:
     """Give a stored job."""
     accepted, status, created_at, completed_at, failure = row
@@ -119,12 +127,22 @@ def to_job(row: Row) -> Job:
 
 
 async def claim(
-    connection: Connection, worker: str, *, lease_for: timedelta, max_attempts: int
+    connection: Connection,
+    worker: str,
+    *,
+    lease_for: timedelta,
+    max_attempts: int,
+    set_aside: SetAside,
 ) -> Lease | None:
     """Claim the shard whose turn it is, or give None (J2, J3, J8, J9, J11)."""
-    while found := await rows_of(connection, FAIREST):
+    while found := await rows_of(connection, FAIREST, but(set_aside)):
         [row] = await rows_of(connection, _FOUND, found[0])
-        now, job, number, shard, token, attempts, last_error, *accepted = row
+        now, job_id, job, number, shard, token, attempts, last_error, *accepted = row
+        try:
+            claimed, planned = to_job(accepted), stored_shard(shard)
+        except UnreadableJob as error:
+            set_aside.add(job, job_id, error)
+            continue
         if attempts >= max_attempts:
             await end(
                 connection,
@@ -136,13 +154,12 @@ async def claim(
         wait = in_milliseconds(lease_for)
         holding = {"now": now, "wait": wait, "worker": worker, "job": job, "number": number}
         await rows_of(connection, _HOLD, holding)
-        claimed = to_job(accepted)
         if claimed.status is not JobStatus.IN_PROGRESS:
             await rows_of(connection, _BEGIN_JOB, (job,))
         await rows_of(connection, _SERVE, (job,))
         return Lease(
             job=msgspec.structs.replace(claimed, status=JobStatus.IN_PROGRESS),
-            shard=msgspec.json.decode(shard, type=Shard),
+            shard=planned,
             token=token + 1,
             worker=worker,
             attempt=attempts + 1,
