@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import asyncpg
-from asyncpg import PostgresError
+from asyncpg import InterfaceError, PostgresError
 
 from helios_core import run_to_end
 from helios_postgres import schema
@@ -176,8 +176,11 @@ class Database:
         finally:
             # The pool ends a connection that it cannot take back. Whoever borrowed it has the
             # error that broke it, or had none.
-            with suppress(*DRIVER_ERRORS, PostgresError):
+            try:
                 await self._pool.release(connection)
+            except (*DRIVER_ERRORS, PostgresError):
+                with suppress(InterfaceError):  # it has left the pool already
+                    connection.terminate()
 
     async def _prepare(self, connection: Connection) -> None:
         await prepare(connection, self.settings, timeout_ms=self.settings.statement_timeout_ms)

@@ -16,7 +16,10 @@ from asyncpg.exceptions import (
 
 from helios_core import BackendError, BackendUnavailable, ConfigurationError
 
-DRIVER_ERRORS = (InterfaceError, InternalClientError, OSError, EOFError, RuntimeError)
+DRIVER_ERRORS = (
+    *(InterfaceError, InternalClientError),
+    *(OSError, EOFError, RuntimeError, InvalidStateError),
+)
 """What leaves a connection in a state that nobody knows; OSError includes timeouts."""
 
 ABORTED = (SerializationError, DeadlockDetectedError)
