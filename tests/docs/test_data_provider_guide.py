@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import asyncpg
 import pytest
 
+from tests.docs.elsewhere import PUBLIC, imported_from_helios
 from tests.processes import Site
 from tests.wheels import PROJECTS, build_wheels, install_wheels
 
@@ -68,6 +70,18 @@ def test_every_field_of_the_holdings_is_explained():
     assert named >= {*Holdings.__struct_fields__}
 
 
+async def test_what_the_guide_calls_settled_is_before_a_transaction_that_runs(postgres_url):
+    [query] = blocks("What you have to guarantee", "sql")[:1]
+    writer, reader = await asyncpg.connect(postgres_url), await asyncpg.connect(postgres_url)
+    try:
+        async with writer.transaction():
+            stamp = await writer.fetchval("SELECT now()")
+            assert await reader.fetchval(query) < stamp
+    finally:
+        await writer.close()
+        await reader.close()
+
+
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
     """The example outside of the repository, installed from wheels beside wheels of Helios."""
@@ -105,12 +119,9 @@ def test_the_suite_proves_the_example_from_its_own_folder(elsewhere, postgres_ur
 def site(elsewhere, postgres_url, tmp_path):
     """A server of the example's environment on the example's rows."""
     asyncio.run(_fill(postgres_url))
-    site = Site(
-        tmp_path,
-        helios=elsewhere / "environment/bin/helios",
-        HFS_STORAGE_BACKEND="omop",
-        HFS_OMOP_DATABASE_URL=postgres_url,
-    )
+    settings = {"HFS_STORAGE_BACKEND": "omop", "HFS_OMOP_DATABASE_URL": postgres_url}
+    site = Site(tmp_path, **settings)
+    site.helios = elsewhere / "environment/bin/helios"
     yield site
     site.end()
 
@@ -130,9 +141,8 @@ def test_the_example_is_exported_by_a_server_and_a_client(site, tmp_path):
     site.run("export", client.base_url, "--to", str(tmp_path / "everything"))
     site.run("export", client.base_url, "--group", "41", "--to", str(tmp_path / "hypertension"))
 
-    everything, hypertension = _exported(tmp_path / "everything"), _exported(
-        tmp_path / "hypertension"
-    )
+    everything = _exported(tmp_path / "everything")
+    hypertension = _exported(tmp_path / "hypertension")
     assert everything == [
         *("Condition/21", "Condition/22", "Condition/23"),
         *("Encounter/11", "Encounter/12", "Encounter/13", "Encounter/14"),
@@ -144,16 +154,24 @@ def test_the_example_is_exported_by_a_server_and_a_client(site, tmp_path):
     assert hypertension == [name for name in everything if name not in of_the_third]
 
 
-def test_a_release_during_an_export_fails_it(site, postgres_url):
-    _, client = site.serve(HFS_BULK_EXPORT_WORKER_CONCURRENCY="0")
+def test_a_release_during_an_export_ends_it_with_an_explanation(site, postgres_url):
+    _, client = site.serve(HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true")
     status = client.kick_off()
     asyncio.run(_release(postgres_url))
 
-    site.start("worker")
+    site.start("worker", HFS_BULK_EXPORT_MAX_ATTEMPTS="1")
 
-    response = client.wait_for_end(status)
-    assert response.status_code == 500
+    response = _last_status(client, status)
+    assert response.status_code == 500, response.text
     assert "start the export again" in response.text
+
+
+def _last_status(client, status):
+    deadline = time.monotonic() + 60
+    while (response := client.http.get(status)).status_code == 202:
+        assert time.monotonic() < deadline, "the export did not end"
+        time.sleep(0.05)
+    return response
 
 
 async def _release(url):
@@ -168,6 +186,19 @@ def _exported(folder):
     lines = [line for path in folder.rglob("*.ndjson") for line in path.read_text().splitlines()]
     resources = [json.loads(line) for line in lines]
     return sorted(f"{each['resourceType']}/{each['id']}" for each in resources)
+
+
+def test_the_guide_and_the_example_import_only_the_public_api():
+    shown = {name for text in blocks(SQLITE, "python") for name in _imported(text)}
+    proof = {name for text in blocks("Prove it", "python") for name in _imported(text)}
+
+    assert shown == {"helios_core"}
+    assert proof <= PUBLIC
+    assert imported_from_helios(EXAMPLE) <= PUBLIC
+
+
+def _imported(text):
+    return re.findall(r"^from (helios_core[\w.]*) import", text, re.MULTILINE)
 
 
 def test_the_example_is_not_installed_here():

@@ -20,7 +20,7 @@ from helios_core import (
 )
 from helios_core.fhir import FHIRVersion
 from helios_core.testing import corpus
-from helios_core.testing.snapshots import take
+from helios_core.testing.snapshots import take_snapshot
 from tests.testing.clinic import PATIENTS, SCHEMA, SETTLED, VISITS, WARDS, Clinic
 
 STAMP = 1_767_225_600_000_000
@@ -71,14 +71,14 @@ def mapped_by(resource):
 
 
 async def lines_and_damaged(provider, *types):
-    snapshot = await take(provider, await view_of(provider, *types))
+    snapshot = await take_snapshot(provider, await view_of(provider, *types))
     return [msgspec.json.decode(line) for line in snapshot.lines], list(snapshot.damaged)
 
 
 async def test_a_dictionary_becomes_a_line_with_its_version(make):
     provider = make(patients=[(7, "Ada")])
 
-    [line] = (await take(provider, await view_of(provider))).lines
+    [line] = (await take_snapshot(provider, await view_of(provider))).lines
 
     assert line.decode() == (
         f'{{"resourceType":"Patient","id":"7","meta":{{"versionId":"{STAMP}",'
@@ -112,7 +112,7 @@ async def test_bytes_are_a_resource_that_is_stamped(make):
         patients=[(7, "a")],
     )
 
-    [line] = (await take(provider, await view_of(provider))).lines
+    [line] = (await take_snapshot(provider, await view_of(provider))).lines
 
     assert line.endswith(b'"},"birthDate":"1990","x":1.10}')
 
@@ -130,7 +130,7 @@ async def test_what_is_empty_is_left_out(make, empty):
 async def test_decimals_keep_their_digits(make):
     provider = make(mapped_by(lambda _: {"value": Decimal("1.10")}), patients=[(7, "a")])
 
-    [line] = (await take(provider, await view_of(provider))).lines
+    [line] = (await take_snapshot(provider, await view_of(provider))).lines
 
     assert line.endswith(b'"value":1.10}')
 
@@ -209,7 +209,7 @@ async def test_reading_costs_by_the_cohort_and_not_by_the_store(make):
     members = [str(number) for number in range(1, 2001, 100)]
     view = await view_of(provider, "Patient", "Encounter", patients=members, level=Level.GROUP)
 
-    snapshot = await take(provider, view)
+    snapshot = await take_snapshot(provider, view)
 
     assert len(snapshot.lines) == 80
     assert sum(rows for *_, rows in provider.queried) < 4 * len(snapshot.lines)
@@ -220,7 +220,7 @@ async def test_each_patient_of_a_cohort_is_sent_for_a_few_queries_only(make):
     members = [str(number) for number in range(1, 20_001)]
     view = await view_of(provider, patients=members, level=Level.GROUP)
 
-    await take(provider, view, shard_bytes=1000)
+    await take_snapshot(provider, view, shard_bytes=1000)
 
     queries = [parameters for _, parameters, _ in provider.queried]
     sent = sum(name.startswith("patient") for parameters in queries for name in parameters)
@@ -253,7 +253,7 @@ async def test_mapping_does_not_block_the_event_loop(make):
     view = await view_of(provider)
 
     async with asyncio.TaskGroup() as group:
-        taken = group.create_task(take(provider, view))
+        taken = group.create_task(take_snapshot(provider, view))
         asyncio.get_running_loop().call_later(0.01, released.set)
 
     assert len(taken.result().lines) == 1
@@ -273,7 +273,7 @@ async def test_the_id_of_a_damaged_row_that_may_be_of_others_is_withheld(make):
     )
     view = await view_of(provider, "Encounter", patients=["7"], level=Level.GROUP)
 
-    snapshot = await take(provider, view)
+    snapshot = await take_snapshot(provider, view)
 
     assert snapshot.names == ["Encounter/3"]
     assert [each.id for each in snapshot.damaged] == ["(withheld)"]
@@ -371,7 +371,7 @@ async def test_the_past_is_read_by_tables_that_keep_it(tmp_path):
         for stamp in (15, 25)
         if (stored := await provider.get(key, at=provider.from_database(stamp)))
     ]
-    [line] = (await take(provider, await view_of(provider))).lines
+    [line] = (await take_snapshot(provider, await view_of(provider))).lines
 
     assert names == ["maiden", "married"]
     assert b"married" in line

@@ -18,7 +18,7 @@ from helios_core.testing.corpus import (
     view,
 )
 from helios_core.testing.data_provider.contract import delete, write
-from helios_core.testing.snapshots import batches
+from helios_core.testing.snapshots import read_batches
 from helios_postgres import open_data_provider, planning
 from helios_postgres.runs import holdings
 from helios_postgres.views import shown_by
@@ -97,7 +97,7 @@ def bytes_within(runs, start, end):
 
 async def rows_of(provider, shown, shards):
     return [
-        sum(len(batch.lines) for batch in await batches(provider, shown, shard))
+        sum(len(batch.lines) for batch in await read_batches(provider, shown, shard))
         for shard in shards
     ]
 
