@@ -113,11 +113,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
         return members
 
 
-<<<<<<< HEAD
 class FHIRPathPatchOperation(msgspec.Struct, frozen=True, kw_only=True):
-=======
-class PatchOperation(msgspec.Struct, frozen=True, kw_only=True):
->>>>>>> refs/heads/f-tx
     """One operation."""
 
     type: str
@@ -132,11 +128,7 @@ class PatchOperation(msgspec.Struct, frozen=True, kw_only=True):
 class FHIRPathPatch(msgspec.Struct, frozen=True):
     """A parsed FHIRPath Patch."""
 
-<<<<<<< HEAD
     operations: tuple[FHIRPathPatchOperation, ...]
-=======
-    operations: tuple[PatchOperation, ...]
->>>>>>> refs/heads/f-tx
 
     def apply(self, content: bytes, version: FHIRVersion) -> bytes:
         """
@@ -172,11 +164,7 @@ class _Document:
         json_trees.prune(self._root)
         return json_trees.encode(self._root[""])
 
-<<<<<<< HEAD
     def apply(self, operation: FHIRPathPatchOperation) -> None:
-=======
-    def apply(self, operation: PatchOperation) -> None:
->>>>>>> refs/heads/f-tx
         match operation.type:
             case "add":
                 self._add(operation)
@@ -196,11 +184,7 @@ class _Document:
                     raise Misfit("source or destination is behind the end of the list")
                 items.insert(operation.destination, items.pop(operation.source))
 
-<<<<<<< HEAD
     def _add(self, operation: FHIRPathPatchOperation) -> None:
-=======
-    def _add(self, operation: PatchOperation) -> None:
->>>>>>> refs/heads/f-tx
         parent = self._require(operation.path)
         node = parent.node
         if not isinstance(node, dict):
@@ -218,11 +202,7 @@ class _Document:
         else:
             node[name] = self._node(operation, child)
 
-<<<<<<< HEAD
     def _replace(self, operation: FHIRPathPatchOperation) -> None:
-=======
-    def _replace(self, operation: PatchOperation) -> None:
->>>>>>> refs/heads/f-tx
         location = self._require(operation.path)
         value = self._node(operation, location.type)
         if location.choice and operation.value is not None and operation.value.suffix:
@@ -231,11 +211,7 @@ class _Document:
         else:
             location.replace(value)
 
-<<<<<<< HEAD
     def _node(self, operation: FHIRPathPatchOperation, type_: str) -> Node:
-=======
-    def _node(self, operation: PatchOperation, type_: str) -> Node:
->>>>>>> refs/heads/f-tx
         assert operation.value is not None  # noqa: S101 - parsing requires it
         return operation.value.node(self._shapes, type_.removesuffix("*"))
 
@@ -420,11 +396,7 @@ def parse_fhirpath_patch(body: bytes) -> FHIRPathPatch:
     return FHIRPathPatch(tuple(_operation(index, item) for index, item in enumerate(items)))
 
 
-<<<<<<< HEAD
 def _operation(index: int, item: msgspec.Raw) -> FHIRPathPatchOperation:
-=======
-def _operation(index: int, item: msgspec.Raw) -> PatchOperation:
->>>>>>> refs/heads/f-tx
     members = object_members(item)
     if _text(members.get("name")) != "operation":
         raise InvalidResource("the parameters of a FHIRPath Patch are all named operation")
@@ -444,11 +416,7 @@ def _operation(index: int, item: msgspec.Raw) -> PatchOperation:
             f"operation {index} of the patch needs type (add, insert, delete, replace or move) "
             f"and path{''.join(f', {name}' for name in sorted(missing))}"
         )
-<<<<<<< HEAD
     return FHIRPathPatchOperation(
-=======
-    return PatchOperation(
->>>>>>> refs/heads/f-tx
         type=type_,
         path=path,
         name=_text(_first_value(parts, "name")),
