@@ -135,10 +135,6 @@ from .storage.job_store import (
 from .storage.joined_lines import (
     JoinedLines,
 )
-from .storage.keys import (
-    ResourceKey,
-    TypeKey,
-)
 from .storage.migrations import (
     Migrated,
     Migration,
@@ -160,6 +156,10 @@ from .storage.page_tokens import (
 from .storage.query_data_provider import (
     QueryDataProvider,
 )
+from .storage.resource_keys import (
+    ResourceKey,
+    TypeKey,
+)
 from .storage.resource_queries import (
     QueryRow,
     ResourceQuery,
@@ -174,6 +174,9 @@ from .storage.shard_ranges import (
     cut_shards,
     shard_count,
     total_size,
+)
+from .storage.statements import (
+    read_statements,
 )
 from .storage.threads import (
     in_thread,
@@ -313,6 +316,7 @@ __all__ = [
     "numbered_parameters",
     "parse_page_token",
     "part_not_found",
+    "read_statements",
     "run_to_end",
     "shard_count",
     "stored_job",

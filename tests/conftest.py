@@ -14,7 +14,7 @@ MARKERS = {
     "cli/test_startup.py": ["process"],
     "cluster": ["crash", "process", "service"],
     "crash": ["crash", "process"],
-    "docs/test_data_provider_guide.py": ["slow"],
+    "docs/test_data_provider_guide.py": ["process", "slow"],
     "docs/test_deidentify_example.py": ["process"],
     "docs/test_extensions_guide.py": ["process"],
     "docs/test_output_store_guide.py": ["process"],
@@ -36,6 +36,7 @@ MARKERS = {
     "testing/test_broken_extensions.py": ["process"],
     "testing/test_broken_output_stores.py": ["process"],
     "testing/test_suites.py": ["process"],
+    "testing/test_table_providers.py": ["slow"],
 }
 """What the tests of a folder or a file need; `make test-fast` leaves them out."""
 

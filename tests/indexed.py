@@ -3,15 +3,15 @@
 from helios_core.storage.data_provider import SearchQuery
 from helios_core.testing import corpus
 from helios_core.testing.corpus import view
-from helios_core.testing.data_provider.prefilters import searched, sift
+from helios_core.testing.data_provider.prefilters import compile_searches, sift_candidates
 
 PAGE = 4
 
 
 async def sifted(provider, alternatives, **options):
-    """Tell what an export reads of what is searched for, and what it should find."""
+    """Tell what an export reads of what is compile_searches for, and what it should find."""
     now = await provider.transaction_time()
-    return await sift(provider, view(now, **options), searched(alternatives))
+    return await sift_candidates(provider, view(now, **options), compile_searches(alternatives))
 
 
 async def pages(provider, condition, order):

@@ -34,7 +34,7 @@ STABLE = {
     "helios_core.storage.data_provider",
     "helios_core.storage.hooks",
     "helios_core.storage.job_store",
-    "helios_core.storage.keys",
+    "helios_core.storage.resource_keys",
     "helios_core.storage.output_store",
     "helios_core.storage.secrets",
     "helios_core.storage.threads",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType, UnionType
@@ -195,3 +196,15 @@ def _alternatives(values: Iterable[object]) -> str:
 def _bounds(kind: inspect.IntType | inspect.FloatType) -> str:
     bounds = {"from": kind.ge, "above": kind.gt, "to": kind.le, "below": kind.lt}
     return "".join(f" {word} {bound}" for word, bound in bounds.items() if bound is not None)
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is closest to `name`, or None if none is close."""
+    return next(iter(get_close_matches(name, list(known), n=1)), None)
+
+
+def unknown_variable(name: str, known: Iterable[str]) -> str:
+    """Return the sentence that reports a variable that no setting reads, with the nearest name."""
+    guess = nearest_name(name, known)
+    advice = f"the nearest is {guess}" if guess else "`helios settings` lists all settings"
+    return f"{name} is not a setting of the server or of a selected plugin; {advice}"

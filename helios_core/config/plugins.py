@@ -1,8 +1,7 @@
 """The plugins that are installed: listed from their metadata, imported one by one on demand."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points, metadata
 from types import ModuleType
 from typing import Any
@@ -11,7 +10,7 @@ import msgspec
 import pluggy
 
 from helios_core.config.descriptors import KINDS, descriptor_problems
-from helios_core.config.environment import PREFIX, Variable, describe_variables
+from helios_core.config.environment import PREFIX, Variable, describe_variables, nearest_name
 from helios_core.errors import BrokenPlugin, DuplicatePlugin, UnknownPlugin
 from helios_core.storage import hooks
 from helios_core.storage.backends import Backend, Descriptor
@@ -157,11 +156,6 @@ def has_extra(name: str) -> bool:
     """Return whether an extra of this release installs the plugin."""
     known = metadata("helios-fhir").get_all("Provides-Extra") or []
     return name in known or name.replace("_", "-") in known
-
-
-def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is closest to `name`, or None if none is close."""
-    return next(iter(get_close_matches(name, list(known), n=1)), None)
 
 
 def load_plugin(origin: InstalledPlugin) -> Plugin:

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from helios_core.config import settings as own
+from helios_core.config.environment import unknown_variable
 from helios_core.config.extensions import (
     SelectedExtension,
     open_health_checks,
@@ -20,7 +21,6 @@ from helios_core.config.plugins import (
     find_plugin,
     installed_plugins,
     load_plugin,
-    nearest_name,
 )
 from helios_core.config.settings import Settings
 from helios_core.errors import BrokenPlugin, ConfigurationError, UnknownPlugin
@@ -281,7 +281,7 @@ class _Choice:
         )
         for name in sorted(self._settings.others):
             if name not in known and not name.startswith(idle):
-                self._problems.append(ConfigurationError(_unknown(name, known)))
+                self._problems.append(ConfigurationError(unknown_variable(name, known)))
 
 
 def _primary(settings: Settings) -> str:
@@ -292,12 +292,6 @@ def _primary(settings: Settings) -> str:
 def _output(settings: Settings) -> str:
     """Return the name of the output store's plugin: `local-fs` is traditional for `localfs`."""
     return settings.bulk_export_output_backend.replace("-", "")
-
-
-def _unknown(name: str, known: set[str]) -> str:
-    guess = nearest_name(name, known)
-    advice = f"the nearest is {guess}" if guess else "`helios settings` lists all settings"
-    return f"{name} is not a setting of the server or of a selected plugin; {advice}"
 
 
 def _together(problems: Sequence[ConfigurationError]) -> ConfigurationError:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ from helios_core.config.environment import (
     PREFIX,
     TEST_PREFIX,
     describe_variables,
+    nearest_name,
     read_variables,
     to_text,
 )
@@ -133,6 +133,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = FHIRVersion.R4
     max_body_bytes: Annotated[
         int, Meta(ge=1, title="bytes", description="Maximum size of a request body.")
+    ] = 16 * 1024 * 1024
+    max_bundle_entries: Annotated[
+        int, Meta(ge=1, description="Maximum number of entries of a batch or transaction.")
+    ] = 10_000
+    max_bundle_response_bytes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            title="bytes",
+            description="Maximum size of the resources in the response to a batch or transaction; "
+            "entries that do not fit get an error of their own.",
+        ),
     ] = 16 * 1024 * 1024
     log_level: Annotated[LogLevel, Meta(description="Lowest severity that is logged.")] = (
         LogLevel.INFO
@@ -366,7 +378,7 @@ def _check_types(settings: Settings) -> list[str]:
         )
         # Compared in lower case: names that differ in case only would not be close matches.
         spellings = {known_name.lower(): known_name for known_name in known}
-        guess = next(iter(get_close_matches(name.lower(), spellings, n=1)), None)
+        guess = nearest_name(name.lower(), spellings)
         advice = f"the nearest is {spellings[guess]}" if guess else "remove it"
         problems.append(
             f"HFS_BULK_EXPORT_REFERENCED_TYPES names {name!r}, which is a resource type of no "

@@ -66,7 +66,7 @@ async def remove_output(backends: Backends, job: Job) -> None:
     except BackendError as error:
         log.warning("output.removal_failed", job_id=job.id, reason=str(error))
     else:
-        log.info("output.failed_removed", job_id=job.id)
+        log.info("output.useless_removed", job_id=job.id)
 
 
 async def remove_job(backends: Backends, tenant: str, job_id: str) -> None:
@@ -123,5 +123,8 @@ async def _remove_useless_output(backends: Backends) -> int:
             log.warning("output.removal_failed", job_id=job_id, reason=str(error))
             continue
         removed += 1
-        log.info("output.failed_removed" if failed else "output.orphan_removed", job_id=job_id)
+        if failed:
+            log.info("output.useless_removed", job_id=job_id)
+        else:
+            log.info("output.orphan_removed", job_id=job_id)
     return removed

@@ -21,7 +21,7 @@ from helios_core.storage.data_provider import (
     SupportsPrefilter,
 )
 from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.threads import compute
 
 log = structlog.stdlib.get_logger()

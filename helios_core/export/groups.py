@@ -19,7 +19,7 @@ from helios_core.fhir.instants import FOREVER, to_stamp
 from helios_core.fhir.references import base_urls, split_reference
 from helios_core.model.exports import ExportRequest
 from helios_core.storage.data_provider import DataProvider
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 PATIENT_GROUP_TYPES = frozenset({None, "person", "animal"})
 """The values of Group.type whose members can be Patients."""

@@ -21,8 +21,7 @@ _TYPES = frozenset(
 )
 _TYPES_WITH_REQUEST = frozenset({"batch", "transaction"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
-_METHODS_WITH_RESOURCE = frozenset({"POST", "PUT"})
-_OTHER_CONDITIONS = ("ifNoneMatch", "ifModifiedSince")
+_METHODS_WITH_RESOURCE = frozenset({"POST", "PUT", "PATCH"})
 
 
 class ParsedEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,8 +38,10 @@ class ParsedEntry(msgspec.Struct, frozen=True, kw_only=True):
     """`request.ifMatch`, as sent: `W/"3"`."""
     if_none_exist: str | None = None
     """`request.ifNoneExist`, as sent: the search of a conditional create."""
-    conditions: tuple[str, ...] = ()
-    """Names of the unsupported conditions that `request` has: ifNoneMatch, ifModifiedSince."""
+    if_none_match: str | None = None
+    """`request.ifNoneMatch`, as sent."""
+    if_modified_since: str | None = None
+    """`request.ifModifiedSince`, as sent."""
 
     @property
     def size(self) -> int:
@@ -114,12 +115,15 @@ def _parse_entry(raw: msgspec.Raw, where: str, *, needs_request: bool) -> Parsed
         resource=resource,
         method=method,
         url=_text(request, "url", where=f"{where}.request"),
-        if_match=_text(request, "ifMatch", where=where) if "ifMatch" in request else None,
-        if_none_exist=(
-            _text(request, "ifNoneExist", where=where) if "ifNoneExist" in request else None
-        ),
-        conditions=tuple(name for name in _OTHER_CONDITIONS if name in request),
+        if_match=_optional(request, "ifMatch", where=where),
+        if_none_exist=_optional(request, "ifNoneExist", where=where),
+        if_none_match=_optional(request, "ifNoneMatch", where=where),
+        if_modified_since=_optional(request, "ifModifiedSince", where=where),
     )
+
+
+def _optional(parent: dict[str, msgspec.Raw], name: str, *, where: str) -> str | None:
+    return _text(parent, name, where=where) if name in parent else None
 
 
 def _members(raw: msgspec.Raw, where: str) -> dict[str, msgspec.Raw]:

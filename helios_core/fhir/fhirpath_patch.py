@@ -10,7 +10,7 @@ from helios_core.errors import InvalidResource, PatchFailed
 from helios_core.fhir import json_trees
 from helios_core.fhir.data_types import CHOICE_SUFFIXES
 from helios_core.fhir.definitions import FHIRVersion, load_shapes
-from helios_core.fhir.json_trees import Node
+from helios_core.fhir.json_trees import Misfit, Node
 from helios_core.fhir.strict_json import compact_json, object_members
 
 MAX_OPERATIONS: Final = 10_000
@@ -107,13 +107,13 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
                 assert isinstance(items, list)  # noqa: S101 - all of one name repeat
                 items.append(node)
             elif json_name in members:
-                raise LookupError("a part occurs twice, but its element does not repeat")
+                raise Misfit("a part occurs twice, but its element does not repeat")
             else:
                 members[json_name] = node
         return members
 
 
-class Operation(msgspec.Struct, frozen=True, kw_only=True):
+class FHIRPathPatchOperation(msgspec.Struct, frozen=True, kw_only=True):
     """One operation."""
 
     type: str
@@ -128,7 +128,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 class FHIRPathPatch(msgspec.Struct, frozen=True):
     """A parsed FHIRPath Patch."""
 
-    operations: tuple[Operation, ...]
+    operations: tuple[FHIRPathPatchOperation, ...]
 
     def apply(self, content: bytes, version: FHIRVersion) -> bytes:
         """
@@ -141,10 +141,12 @@ class FHIRPathPatch(msgspec.Struct, frozen=True):
         for index, operation in enumerate(self.operations):
             try:
                 document.apply(operation)
-            except (LookupError, RecursionError) as error:
+            except Misfit as error:
                 raise PatchFailed(
                     f"operation {index} ({operation.type}) of the patch fails: {error}"
                 ) from error
+            except RecursionError as error:
+                raise PatchFailed(f"operation {index} of the patch: too deep") from error
         return document.encoded()
 
 
@@ -162,14 +164,14 @@ class _Document:
         json_trees.prune(self._root)
         return json_trees.encode(self._root[""])
 
-    def apply(self, operation: Operation) -> None:
+    def apply(self, operation: FHIRPathPatchOperation) -> None:
         match operation.type:
             case "add":
                 self._add(operation)
             case "insert":
                 items, child = self._array(operation.path, create=True)
                 if operation.index > len(items):
-                    raise LookupError("the index is behind the end of the list")
+                    raise Misfit("the index is behind the end of the list")
                 items.insert(operation.index, self._node(operation, child))
             case "delete":
                 if (location := self._locate(operation.path, absent=True)) is not None:
@@ -179,28 +181,28 @@ class _Document:
             case _:
                 items, _ = self._array(operation.path)
                 if max(operation.source, operation.destination) >= len(items):
-                    raise LookupError("source or destination is behind the end of the list")
+                    raise Misfit("source or destination is behind the end of the list")
                 items.insert(operation.destination, items.pop(operation.source))
 
-    def _add(self, operation: Operation) -> None:
+    def _add(self, operation: FHIRPathPatchOperation) -> None:
         parent = self._require(operation.path)
         node = parent.node
         if not isinstance(node, dict):
-            raise LookupError("the path selects a value that has no elements")
+            raise Misfit("the path selects a value that has no elements")
         suffix = operation.value.suffix if operation.value else ""
         name, child = named_child(self._children(parent.type, node), operation.name, suffix)
         if child.endswith("*"):
             json_trees.child(node, name) if name in node else node.update({name: []})
             items = node[name]
             if not isinstance(items, list):
-                raise LookupError("the element repeats, but is stored as one value")
+                raise Misfit("the element repeats, but is stored as one value")
             items.append(self._node(operation, child))
         elif name in node or (name != operation.name and _choices(node, operation.name)):
-            raise LookupError("the element is there already and does not repeat; replace it")
+            raise Misfit("the element is there already and does not repeat; replace it")
         else:
             node[name] = self._node(operation, child)
 
-    def _replace(self, operation: Operation) -> None:
+    def _replace(self, operation: FHIRPathPatchOperation) -> None:
         location = self._require(operation.path)
         value = self._node(operation, location.type)
         if location.choice and operation.value is not None and operation.value.suffix:
@@ -209,7 +211,7 @@ class _Document:
         else:
             location.replace(value)
 
-    def _node(self, operation: Operation, type_: str) -> Node:
+    def _node(self, operation: FHIRPathPatchOperation, type_: str) -> Node:
         assert operation.value is not None  # noqa: S101 - parsing requires it
         return operation.value.node(self._shapes, type_.removesuffix("*"))
 
@@ -217,18 +219,18 @@ class _Document:
         """Return the array that a path ends in, and the type of its items."""
         parent_path, _, name = path.rpartition(".")
         if not name.isidentifier():
-            raise LookupError("the path does not end in the name of a list")
+            raise Misfit("the path does not end in the name of a list")
         parent = self._require(parent_path)
         node = parent.node
         if not isinstance(node, dict):
-            raise LookupError("the path selects a value that has no elements")
+            raise Misfit("the path selects a value that has no elements")
         child = self._children(parent.type, node).get(name, "")
         if name not in node and create and child.endswith("*"):
             node[name] = []
         if name not in node or not isinstance(items := json_trees.child(node, name), list):
-            raise LookupError("the path does not select a list")
+            raise Misfit("the path does not select a list")
         if f"_{name}" in node:
-            raise LookupError("the list has extensions of its items; replace it as a whole")
+            raise Misfit("the list has extensions of its items; replace it as a whole")
         return items, child
 
     def _children(self, type_: str, node: dict[str, Node]) -> Mapping[str, str]:
@@ -239,7 +241,7 @@ class _Document:
     def _require(self, path: str) -> Location:
         location = self._locate(path)
         if location is None:
-            raise LookupError("the path selects nothing")
+            raise Misfit("the path selects nothing")
         return location
 
     def _locate(self, path: str, *, absent: bool = False) -> Location | None:
@@ -249,8 +251,8 @@ class _Document:
         path = path.strip()
         while position < len(path):
             step = _STEP.match(path, position)
-            if step is None or (first != (not step[0].startswith("."))) and not step["index"]:
-                raise LookupError(
+            if step is None or (first == step[0].startswith(".") and not step["index"]):
+                raise Misfit(
                     "its path is not one of names, indexes, where(), extension(), ofType(), "
                     "first() and last()"
                 )
@@ -259,32 +261,34 @@ class _Document:
                 locations = self._step(locations, step)
             first = False
         if len(locations) > 1:
-            raise LookupError("the path selects more than one element")
+            raise Misfit("the path selects more than one element")
         if not locations and not absent:
-            raise LookupError("the path selects nothing")
+            raise Misfit("the path selects nothing")
         return next(iter(locations), None)
 
     def _step(self, locations: list[Location], step: re.Match[str]) -> list[Location]:
         if step["index"] is not None:
             return locations[int(step["index"]) :][:1]
         if step["name"] is not None:
-            name = step["name"].strip("`")
-            return [found for each in locations for found in self._members(each, name)]
-        argument = step["argument"]
+            return self._all_members(locations, step["name"].strip("`"))
+        argument = step["argument"].strip()
         match step["function"]:
             case "first":
-                return locations[:1]
+                selected = locations[:1]
             case "last":
-                return locations[-1:]
+                selected = locations[-1:]
             case "ofType":
-                return [each for each in locations if _is_type(each, argument.strip())]
+                selected = [each for each in locations if _is_type(each, argument)]
             case "extension":
-                url = _literal(argument.strip())
-                extensions = [
-                    found for each in locations for found in self._members(each, "extension")
-                ]
-                return [each for each in extensions if _member(each, ["url"]) == url]
-        return list(filter(_test(argument), locations))
+                url = _literal(argument)
+                extensions = self._all_members(locations, "extension")
+                selected = [each for each in extensions if _member(each, ["url"]) == url]
+            case _:
+                selected = list(filter(_test(argument), locations))
+        return selected
+
+    def _all_members(self, locations: list[Location], name: str) -> list[Location]:
+        return [member for location in locations for member in self._members(location, name)]
 
     def _members(self, location: Location, name: str) -> Iterator[Location]:
         node = location.node
@@ -311,10 +315,10 @@ def named_child(children: Mapping[str, str], name: str, suffix: str) -> tuple[st
     choice = name.removesuffix("[x]")
     if f"{choice}[x]" in children:
         if not suffix:
-            raise LookupError("a choice needs a value of one of its types")
+            raise Misfit("a choice needs a value of one of its types")
         return choice + suffix, children.get(choice + suffix, "")
     if not name.isidentifier():
-        raise LookupError("the name is not that of an element")
+        raise Misfit("the name is not that of an element")
     return name, children.get(name, "")
 
 
@@ -353,7 +357,7 @@ def _test(condition: str) -> Callable[[Location], bool]:
         if more := _AND.match(condition, position):
             position = more.end()
     if not tests or position != len(condition):
-        raise LookupError("where() needs comparisons such as system = 'x', joined by and")
+        raise Misfit("where() needs comparisons such as system = 'x', joined by and")
 
     def passes(location: Location) -> bool:
         return all(_same(_member(location, names), value) for names, value in tests)
@@ -369,8 +373,11 @@ def _literal(text: str) -> Any:  # noqa: ANN401 - decoded JSON
     if text.startswith("'") and text.endswith("'") and len(text) > 1:
         return _ESCAPE.sub(r"\1", text[1:-1])
     if text.startswith("'") or not text:
-        raise LookupError("a text in the path is not in quotes")
-    return json_trees.decode(msgspec.Raw(text.encode()))
+        raise Misfit("a text in the path is not in quotes")
+    try:
+        return json_trees.decode(msgspec.Raw(text.encode()))
+    except msgspec.DecodeError as error:
+        raise Misfit("a value in the path is neither a text nor a number") from error
 
 
 def parse_fhirpath_patch(body: bytes) -> FHIRPathPatch:
@@ -389,7 +396,7 @@ def parse_fhirpath_patch(body: bytes) -> FHIRPathPatch:
     return FHIRPathPatch(tuple(_operation(index, item) for index, item in enumerate(items)))
 
 
-def _operation(index: int, item: msgspec.Raw) -> Operation:
+def _operation(index: int, item: msgspec.Raw) -> FHIRPathPatchOperation:
     members = object_members(item)
     if _text(members.get("name")) != "operation":
         raise InvalidResource("the parameters of a FHIRPath Patch are all named operation")
@@ -409,7 +416,7 @@ def _operation(index: int, item: msgspec.Raw) -> Operation:
             f"operation {index} of the patch needs type (add, insert, delete, replace or move) "
             f"and path{''.join(f', {name}' for name in sorted(missing))}"
         )
-    return Operation(
+    return FHIRPathPatchOperation(
         type=type_,
         path=path,
         name=_text(_first_value(parts, "name")),

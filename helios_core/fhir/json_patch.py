@@ -13,7 +13,7 @@ import msgspec
 from helios_core.errors import InvalidResource, PatchFailed
 from helios_core.fhir import json_trees
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.json_trees import Container, Node
+from helios_core.fhir.json_trees import Container, Misfit, Node
 from helios_core.fhir.strict_json import MAX_DEPTH, object_members
 
 MAX_OPERATIONS: Final = 10_000
@@ -25,19 +25,19 @@ _POINTER = re.compile(r"(?:/(?:[^~]|~[01])*)*")
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class Operation(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+class JSONPatchOperation(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
     """One operation; other members are ignored (RFC 6902, section 4)."""
 
     op: Literal["add", "remove", "replace", "move", "copy", "test"]
     path: str
     from_: str | None = None
-    value: msgspec.Raw = msgspec.Raw()  # noqa: RUF009 - immutable
+    value: msgspec.Raw = msgspec.Raw()
 
 
 class JSONPatch(msgspec.Struct, frozen=True):
     """A parsed JSON Patch."""
 
-    operations: tuple[Operation, ...]
+    operations: tuple[JSONPatchOperation, ...]
 
     def apply(self, content: bytes, version: FHIRVersion) -> bytes:  # noqa: ARG002 - as of any patch
         """
@@ -53,7 +53,7 @@ class JSONPatch(msgspec.Struct, frozen=True):
                 copied += _apply(root, operation)
             except LookupError as error:
                 # A KeyError has the name that is missing, which may be anything.
-                reason = "there is nothing at its path" if type(error) is KeyError else error
+                reason = error if isinstance(error, Misfit) else "there is nothing at its path"
                 raise PatchFailed(
                     f"operation {index} ({operation.op}) of the patch fails: {reason}"
                 ) from error
@@ -84,11 +84,11 @@ def parse_json_patch(body: bytes) -> JSONPatch:
     return JSONPatch(tuple(_operation(index, bytes(item)) for index, item in enumerate(items)))
 
 
-def _operation(index: int, item: bytes) -> Operation:
+def _operation(index: int, item: bytes) -> JSONPatchOperation:
     try:
         operation = msgspec.json.decode(
             msgspec.json.encode(object_members(msgspec.json.format(item, indent=-1))),
-            type=Operation,
+            type=JSONPatchOperation,
         )
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidResource(
@@ -110,13 +110,13 @@ def _operation(index: int, item: bytes) -> Operation:
     return operation
 
 
-def _apply(root: dict[str, Node], operation: Operation) -> int:
+def _apply(root: dict[str, Node], operation: JSONPatchOperation) -> int:
     """Apply one operation; return how many bytes it copied."""
     value: Node = operation.value
     match operation.op:
         case "test":
             if not json_trees.equal(_get(root, operation.path), value):
-                raise LookupError("the value is another one")
+                raise Misfit("the value is another one")
             return 0
         case "remove":
             _remove(root, operation.path)
@@ -172,7 +172,7 @@ def _locate(
     for token in pointer.split("/")[1:]:
         node = json_trees.child(container, key)
         if isinstance(node, msgspec.Raw):
-            raise LookupError("the path leads into a value without members")
+            raise Misfit("the path leads into a value without members")
         container = node
         key = _key(container, token.replace("~1", "/").replace("~0", "~"), adding=adding)
     return container, key
@@ -184,5 +184,5 @@ def _key(container: Container, token: str, *, adding: bool) -> str | int:
     if token == "-" and adding:  # noqa: S105 - a token of a JSON Pointer
         return len(container)
     if not _INDEX.fullmatch(token) or int(token) > len(container) - (not adding):
-        raise LookupError("the path has an index that the array does not have")
+        raise Misfit("the path has an index that the array does not have")
     return int(token)

@@ -15,6 +15,11 @@ from helios_core.fhir.strict_json import object_members
 Node: TypeAlias = "dict[str, Node] | list[Node] | msgspec.Raw"
 Container: TypeAlias = dict[str, Node] | list[Node]
 
+
+class Misfit(LookupError):
+    """A patch does not fit; the message is for the client, and shows nothing of the resource."""
+
+
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 _VALUES = msgspec.json.Decoder(Any, float_hook=Decimal)
 
@@ -67,6 +72,8 @@ def prune(node: Node) -> None:
     if isinstance(node, dict):
         for name in [name for name, value in node.items() if value in ({}, [])]:
             del node[name]
+    else:
+        node[:] = [value for value in node if value != {}]
 
 
 def _equal(first: object, second: object) -> bool:

@@ -32,6 +32,9 @@ _FOLLOWED = frozenset({"reference", "url"})
 _UNKNOWN_ELEMENT: Mapping[str, str] = {"reference": "reference"}
 _EXTENSIONS = frozenset({"extension", "modifierExtension"})
 
+TEMPORARY_NEEDLES = (b"urn:uuid:", b"urn:oid:", b"\\u00")
+"""Lower-case texts, one of which is in all JSON with a temporary link, escapes included."""
+
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 _STRING = msgspec.json.Decoder(str)
 
@@ -71,9 +74,10 @@ class BundleLinks:
         """Take `Type/id` by fullUrl; a fullUrl that is ambiguous must be left out."""
         self.targets = {normalized_link(full_url): to for full_url, to in targets.items()}
         self._bases = {m[1] for url in targets if (m := _RESTFUL.fullmatch(url))}
-        schemes = {m[0].lower().encode() if (m := _SCHEME.match(url)) else b'"' for url in targets}
-        # Any string can be written with \u escapes.
-        self.needles = tuple(sorted(schemes | {b"urn:", b"\\u00"}))
+        # An absolute link is found by its scheme.
+        others = [url for url in targets if not is_temporary(url)]
+        schemes = {m[0].lower().encode() if (m := _SCHEME.match(url)) else b'"' for url in others}
+        self.needles = (*TEMPORARY_NEEDLES, *sorted(schemes))
 
     def of_entry(self, full_url: str | None) -> Links:
         """Return the links of the entry with a fullUrl."""

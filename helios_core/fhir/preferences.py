@@ -19,6 +19,14 @@ class Handling(StrEnum):
     LENIENT = "lenient"
 
 
+class ReturnPreference(StrEnum):
+    """What the response to a change contains (FHIR R4, http.html#ops)."""
+
+    MINIMAL = "minimal"
+    REPRESENTATION = "representation"
+    OPERATION_OUTCOME = "OperationOutcome"
+
+
 class Preferences(msgspec.Struct, frozen=True, kw_only=True):
     """The preferences of a request."""
 
@@ -26,6 +34,8 @@ class Preferences(msgspec.Struct, frozen=True, kw_only=True):
     separate_status: bool = False
     """Whether the status code of a poll is about the poll, not the export (Bulk Data 3.0.0)."""
     handling: Handling = Handling.DEFAULT
+    returned: ReturnPreference | None = None
+    """None if the client has no preference, or an unknown one."""
 
 
 def parse_preferences(lines: Sequence[str]) -> Preferences:
@@ -37,6 +47,7 @@ def parse_preferences(lines: Sequence[str]) -> Preferences:
     """
     respond_async = separate_status = False
     handling = Handling.DEFAULT
+    returned: ReturnPreference | None = None
     for preference in ",".join(lines).split(","):
         name, _, value = preference.split(";")[0].partition("=")
         match name.strip().lower():
@@ -46,11 +57,20 @@ def parse_preferences(lines: Sequence[str]) -> Preferences:
                 separate_status = True
             case "handling" if handling is Handling.DEFAULT:  # the first one counts (section 2)
                 handling = _parse_handling(value.strip().strip('"').lower())
+            case "return" if returned is None:
+                returned = _parse_return(value.strip().strip('"').lower())
             case _:
                 pass
     return Preferences(
-        respond_async=respond_async, separate_status=separate_status, handling=handling
+        respond_async=respond_async,
+        separate_status=separate_status,
+        handling=handling,
+        returned=returned,
     )
+
+
+def _parse_return(value: str) -> ReturnPreference | None:
+    return next((each for each in ReturnPreference if each.lower() == value), None)
 
 
 def _parse_handling(value: str) -> Handling:

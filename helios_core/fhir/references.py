@@ -1,4 +1,4 @@
-"""Parse literal references, and replace the temporary and conditional ones of a Bundle."""
+"""Parse literal references, and replace conditional ones."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,6 @@ _LITERAL = re.compile(
 )
 _LITERAL_ON_ANY_SERVER = re.compile(rf"(?:https?://[^?#|]+/)?{_LITERAL.pattern}")
 # In compact JSON the content of a string cannot match: its quotes are escaped.
-_TEMPORARY = re.compile(rb'"reference":"(urn:(?:uuid|oid):[^"\\]*)"')
 _CONDITIONAL = re.compile(rb'"reference":("[A-Z][A-Za-z]{1,63}\?(?:[^"\\]|\\.)*")')
 _BACKSLASH = ord("\\")
 
@@ -43,28 +42,6 @@ def referenced_type(reference: str) -> str | None:
     """
     match = _LITERAL_ON_ANY_SERVER.fullmatch(reference)
     return match[1] if match else None
-
-
-def replace_temporary(body: bytes, mapping: Mapping[str, str]) -> tuple[bytes, set[str]]:
-    """
-    Replace temporary references (urn:uuid:, urn:oid:) in compact JSON by `Type/id`.
-
-    `mapping` is from the temporary URL to `Type/id`. The second result is the temporary references
-    that it lacks; they stay as they are.
-    """
-    unresolved: set[str] = set()
-
-    def replacement(match: re.Match[bytes]) -> bytes:
-        temporary = match[1].decode(errors="replace")
-        if body[match.start() - 1] == _BACKSLASH:
-            return match[0]  # the name is longer: it has an escaped quote and then "reference"
-        if temporary not in mapping:
-            unresolved.add(temporary)
-            return match[0]
-        # An id in a Bundle can be any string; encoding it keeps the JSON valid.
-        return b'"reference":' + msgspec.json.encode(mapping[temporary])
-
-    return _TEMPORARY.sub(replacement, body), unresolved
 
 
 def conditional_references(body: bytes) -> set[str]:

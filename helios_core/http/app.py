@@ -6,7 +6,7 @@ from litestar.types import ASGIApp
 
 from helios_core.config.settings import NewlyAdded, Settings
 from helios_core.export.kickoff.dry_run import FileLimits
-from helios_core.export.kickoff.parameters import ExportPolicy
+from helios_core.export.kickoff.request import ExportPolicy
 from helios_core.fhir.bulk_data import GUIDES
 from helios_core.http.access_log import AccessLog
 from helios_core.http.bulk.downloads import DownloadRoutes
@@ -20,7 +20,7 @@ from helios_core.http.draining import Draining
 from helios_core.http.errors import exception_handlers
 from helios_core.http.plugin_routes import plugin_routers
 from helios_core.http.requests import require_small_headers
-from helios_core.http.rest.bundles import BundleRoutes
+from helios_core.http.rest.bundles import BundleLimits, BundleRoutes
 from helios_core.http.rest.conditional import ConditionalRoutes
 from helios_core.http.rest.crud import ReadRoutes, WriteRoutes
 from helios_core.http.rest.history import HistoryRoutes
@@ -46,11 +46,12 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
         default_tenant=settings.default_tenant,
         default_version=settings.default_fhir_version,
     )
+    discovery = _discovery(settings, visible, guard)
     app = Litestar(
         [
-            *_discovery(settings, visible, guard),
+            *discovery.routes(),
             *_exports(settings, backends, guard),
-            *_resources(visible, guard),
+            *_resources(settings, visible, guard, discovery),
             *plugin_routers(backends.routes, guard),
         ],
         guards=[require_small_headers],
@@ -62,14 +63,14 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
     return AccessLog(Draining(app))
 
 
-def _discovery(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
+def _discovery(settings: Settings, backends: Backends, guard: Guard) -> DiscoveryRoutes:
     return DiscoveryRoutes(
         backends,
         guard,
         guide=GUIDES[settings.bulk_data_ig] if settings.bulk_export_enabled else None,
         tenant=settings.default_tenant,
         fhir_version=settings.default_fhir_version,
-    ).routes()
+    )
 
 
 def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
@@ -118,7 +119,9 @@ def _policy(settings: Settings, backends: Backends) -> ExportPolicy:
     )
 
 
-def _resources(backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
+def _resources(
+    settings: Settings, backends: Backends, guard: Guard, discovery: DiscoveryRoutes
+) -> list[HTTPRouteHandler]:
     provider = backends.data_provider
     if isinstance(provider, WithheldReads):
         return []
@@ -130,7 +133,15 @@ def _resources(backends: Backends, guard: Guard) -> list[HTTPRouteHandler]:
         conditions = Conditions(provider, secret=backends.job_store.identity)
         changes = Changes(provider, conditions)
         routes += WriteRoutes(changes, guard).routes()
-        routes += BundleRoutes(Bundles(provider, changes, conditions), guard).routes()
+        routes += BundleRoutes(
+            Bundles(provider, changes, conditions),
+            guard,
+            limits=BundleLimits(
+                entries=settings.max_bundle_entries,
+                response_bytes=settings.max_bundle_response_bytes,
+            ),
+            metadata=discovery.statement,
+        ).routes()
         if isinstance(provider, SupportsSearch):
             routes += ConditionalRoutes(changes, guard).routes()
     if isinstance(provider, SupportsHistory):

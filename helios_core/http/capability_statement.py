@@ -12,8 +12,10 @@ import msgspec
 from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.instants import format_instant
+from helios_core.fhir.media_types import FHIR_JSON
 from helios_core.fhir.search import SupportedParameter, supported_parameters
 from helios_core.interactions.callers import Interaction
+from helios_core.interactions.patches import JSON_PATCH
 from helios_core.storage.data_provider import (
     DataProvider,
     SupportsHistory,
@@ -30,6 +32,7 @@ CONDITIONAL: Final = {
     "conditionalDelete": "single",
 }
 """The elements of every type in a provider that supports both searches and writes."""
+PATCH_FORMATS: Final = (JSON_PATCH, FHIR_JSON)
 
 
 def capability_statement(
@@ -52,6 +55,8 @@ def capability_statement(
         "format": ["application/fhir+json", "json"],
         "rest": [_rest(provider, fhir_version, guide=guide)],
     }
+    if isinstance(provider, SupportsWrites):
+        statement["patchFormat"] = PATCH_FORMATS
     if guide:
         statement["instantiates"] = [guide.canonical("CapabilityStatement", "bulk-data")]
     return msgspec.json.encode(statement)
@@ -65,7 +70,8 @@ def _rest(
     rest: dict[str, Any] = {
         "mode": "server",
         "resource": [
-            _resource(name, provider, interactions, guide=guide) | searches.get(name, {})
+            _resource(name, provider, fhir_version, interactions, guide=guide)
+            | searches.get(name, {})
             for name in sorted(load_definitions(fhir_version).types)
         ],
     }
@@ -84,13 +90,19 @@ def _type_interactions(provider: DataProvider) -> Iterator[Interaction]:
     if isinstance(provider, SupportsHistory):
         yield from (Interaction.VREAD, Interaction.HISTORY_INSTANCE)
     if isinstance(provider, SupportsWrites):
-        yield from (Interaction.CREATE, Interaction.UPDATE, Interaction.DELETE)
+        yield from (Interaction.CREATE, Interaction.UPDATE, Interaction.PATCH)
+        yield Interaction.DELETE
     if isinstance(provider, SupportsSearch):
         yield Interaction.SEARCH_TYPE
 
 
 def _resource(
-    name: str, provider: DataProvider, interactions: list[dict[str, str]], *, guide: Guide | None
+    name: str,
+    provider: DataProvider,
+    fhir_version: FHIRVersion,
+    interactions: list[dict[str, str]],
+    *,
+    guide: Guide | None,
 ) -> dict[str, Any]:
     resource: dict[str, Any] = {"type": name}
     if interactions:
@@ -101,6 +113,8 @@ def _resource(
         resource["readHistory"] = True
     if isinstance(provider, SupportsWrites) and isinstance(provider, SupportsSearch):
         resource |= CONDITIONAL
+        if fhir_version not in (FHIRVersion.R4, FHIRVersion.R4B):
+            resource["conditionalPatch"] = True
     if guide and name in EXPORTS:
         resource["operation"] = [_operation(guide, EXPORTS[name])]
     return resource

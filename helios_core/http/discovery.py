@@ -17,8 +17,9 @@ from helios_core.http.health import HealthChecks
 from helios_core.http.openapi import openapi_document
 from helios_core.http.requests import READ, HTTPRequest, query_parameters
 from helios_core.http.responses import resource_response
+from helios_core.interactions.callers import Caller
 from helios_core.storage.backends import Backends
-from helios_core.storage.keys import ResourceKey
+from helios_core.storage.resource_keys import ResourceKey
 
 UNUSED_ID: Final = "readiness"
 """An id that nothing has; a backend that reports so is available."""
@@ -59,8 +60,12 @@ class DiscoveryRoutes:
         """Return the CapabilityStatement of the requested FHIR version."""
         caller = self._guard.admit(request)
         query_parameters(request, ("mode",))
+        return resource_response(caller, await self.statement(caller))
+
+    async def statement(self, caller: Caller) -> bytes:
+        """Return the CapabilityStatement for a caller."""
         # The first statement of a version compiles every search parameter there is.
-        statement = await asyncio.to_thread(
+        return await asyncio.to_thread(
             capability_statement,
             self._backends.data_provider,
             caller.fhir_version,
@@ -68,7 +73,6 @@ class DiscoveryRoutes:
             guide=self._guide,
             date=self._date,
         )
-        return resource_response(caller, statement)
 
     async def openapi(self, request: HTTPRequest) -> Response[bytes]:
         """Return the OpenAPI document of the exports and searches."""

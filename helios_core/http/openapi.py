@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from helios_core.config.settings import TENANT_PATTERN
-from helios_core.export.kickoff.definitions import (
+from helios_core.export.kickoff.parameters import (
     ParameterDefinition,
     ValueKind,
     kickoff_parameters,

@@ -12,10 +12,16 @@ from litestar.handlers import BaseRouteHandler
 
 from helios_core.errors import BodyTooLarge, UnsupportedParameter
 from helios_core.fhir.media_types import FHIR_JSON
-from helios_core.fhir.preferences import PRESENTATION_PARAMETERS, Handling, parse_preferences
+from helios_core.fhir.preferences import (
+    PRESENTATION_PARAMETERS,
+    Handling,
+    ReturnPreference,
+    parse_preferences,
+)
 from helios_core.http.negotiation import AcceptItem, parse_accept
 from helios_core.interactions.callers import Caller, require_type
 from helios_core.interactions.parameters import parse_pairs
+from helios_core.interactions.patches import JSON_PATCH
 
 HTTPRequest: TypeAlias = Request[Any, Any, Any]
 
@@ -115,6 +121,18 @@ async def json_body(request: HTTPRequest) -> bytes:
     return body
 
 
+async def patch_body(request: HTTPRequest) -> tuple[bytes, str]:
+    """
+    Return the body of a PATCH, and its media type.
+
+    Raises:
+        UnsupportedMediaType: It is neither a JSON Patch nor a FHIR resource, or it is compressed.
+        BodyTooLarge: It is over the limit; the rest is not read.
+    """
+    media = _check_content_type(request, (JSON_PATCH, FHIR_JSON), default=FHIR_JSON)
+    return await _body(request), media.name
+
+
 async def form_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
     """
     Return the decoded pairs of a body that is a form, in order, repeats and empty values kept.
@@ -141,7 +159,9 @@ async def _body(request: HTTPRequest) -> bytes:
         ) from error
 
 
-def _check_content_type(request: HTTPRequest, readable: Collection[str], *, default: str) -> None:
+def _check_content_type(
+    request: HTTPRequest, readable: Collection[str], *, default: str
+) -> AcceptItem:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Compressed bodies are not supported; send the body as it is.")
     media = parse_accept(request.headers.getall("content-type", [default]))
@@ -150,10 +170,16 @@ def _check_content_type(request: HTTPRequest, readable: Collection[str], *, defa
             "The Content-Type is not supported at this address; send "
             f"{' or '.join(sorted(readable))}, in UTF-8."
         )
+    return media[0]
 
 
 def _charset(media: AcceptItem) -> str:
     return media.parameters.get("charset", "utf-8").lower().replace("utf8", "utf-8")
+
+
+def preferred_return(request: HTTPRequest) -> ReturnPreference | None:
+    """Return what the client prefers in a response to a change."""
+    return parse_preferences(request.headers.getall("prefer", [])).returned
 
 
 def path_type(request: HTTPRequest, caller: Caller) -> str:

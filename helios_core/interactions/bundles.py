@@ -1,23 +1,29 @@
 """Batches and transactions: many interactions in one request (FHIR R4, http.html#transaction)."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final, TypeAlias, TypeVar
+from typing import TypeAlias
 
-from helios_core.errors import HeliosError, TooCostly
+import msgspec
+
+from helios_core.errors import HeliosError, TooCostly, UnsupportedParameter
 from helios_core.fhir.bundles import ParsedEntry
 from helios_core.fhir.links import BundleLinks
 from helios_core.interactions.callers import Caller, Interaction, authorize
 from helios_core.interactions.changes import ChangeRequest, Changes, CompletedChange
 from helios_core.interactions.conditions import Conditions, require_search
 from helios_core.interactions.entries import (
+    READS,
+    HistoryRequest,
     InteractionRequest,
+    MetadataRequest,
     ReadRequest,
     naming_entry,
     parse_entry,
 )
-from helios_core.interactions.read import read
+from helios_core.interactions.history import HistoryPage, history_instance
+from helios_core.interactions.read import read, vread
 from helios_core.interactions.search import SearchResult, search_type
 from helios_core.interactions.search_parameters import ParsedSearch
 from helios_core.interactions.transactions import (
@@ -27,41 +33,75 @@ from helios_core.interactions.transactions import (
     collect_changes,
     with_real_links,
 )
-from helios_core.storage.data_provider import DataProvider, StoredVersion
+from helios_core.storage.data_provider import DataProvider, StoredVersion, SupportsHistory
 from helios_core.storage.threads import compute
 
-EntryResult: TypeAlias = StoredVersion | SearchResult | CompletedChange | HeliosError
-"""What became of an entry: a read, a search, a change, or the reason why it failed."""
+
+class HistoryResult(msgspec.Struct, frozen=True):
+    """A page of the versions of a resource, and what was requested."""
+
+    request: HistoryRequest
+    page: HistoryPage
 
 
-MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
-"""Bytes of resources in the response to a Bundle after which nothing more is read for it."""
+EntryResult: TypeAlias = (
+    StoredVersion | HistoryResult | MetadataRequest | SearchResult | CompletedChange | HeliosError
+)
+"""What became of an entry: what was read, a change, or the reason why it failed."""
+
+
+class ResponseBudget:
+    """How much of a response may still be filled."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.full = False
+        """Whether something did not fit; then nothing more is read."""
+        self._used = 0
+
+    def take(self, size: int) -> bool:
+        """Take bytes out of the budget; return False, and take none, if it has fewer."""
+        if self._used + size > self.max_bytes:
+            self.full = True
+            return False
+        self._used += size
+        return True
+
+    def exceeded(self) -> TooCostly:
+        """Return the error of an entry that does not fit."""
+        return TooCostly(
+            f"The response would have more than {self.max_bytes} bytes; request this in another "
+            "Bundle or on its own, or have HFS_MAX_BUNDLE_RESPONSE_BYTES raised."
+        )
 
 
 class Bundles:
-    """Performs what the entries of a batch or a transaction request."""
+    """
+    Performs what the entries of a batch or a transaction request.
+
+    Results are in the order of the entries. Each is yielded as soon as it is known, so that what a
+    response does not contain need not be kept.
+    """
 
     def __init__(self, provider: DataProvider, changes: Changes, conditions: Conditions) -> None:
         self._provider = provider
         self._changes = changes
         self._conditions = conditions
 
-    async def batch(self, caller: Caller, entries: Sequence[ParsedEntry]) -> list[EntryResult]:
+    async def batch(
+        self, caller: Caller, entries: Sequence[ParsedEntry], budget: ResponseBudget
+    ) -> AsyncGenerator[EntryResult]:
         """Perform entries one by one, in their order; one that fails concerns no other."""
         authorize(caller, Interaction.BATCH)
-        budget = _Budget()
-        return [
-            await _result_or_error(index, partial(self._parse_and_perform, caller, entry, budget))
-            for index, entry in enumerate(entries)
-        ]
+        for index, entry in enumerate(entries):
+            perform = partial(self._parse_and_perform, caller, entry, budget)
+            yield await _result_or_error(index, perform)
 
     async def transaction(
-        self, caller: Caller, entries: Sequence[ParsedEntry]
-    ) -> list[EntryResult]:
+        self, caller: Caller, entries: Sequence[ParsedEntry], budget: ResponseBudget
+    ) -> AsyncGenerator[EntryResult]:
         """
         Make the changes of all entries or of none, then read; what cannot be read fails alone.
-
-        The results are in the order of the entries.
 
         Raises:
             RequestError: A change or a search is at fault; the message names the entry where one
@@ -69,70 +109,72 @@ class Bundles:
         """
         authorize(caller, Interaction.TRANSACTION)
         size = sum(entry.size for entry in entries)
-        requests, transaction = await compute(size, self._parse_all, caller, entries)
+        requests, transaction = await compute(size, self._parse_transaction, caller, entries)
         changed, links = await self._change(caller, transaction)
-        budget = _Budget()
-        return [
-            changed[index]
-            if index in changed
-            else await _result_or_error(index, partial(self._read, caller, request, links, budget))
-            for index, request in enumerate(requests)
-        ]
-
-    async def _read(
-        self, caller: Caller, request: InteractionRequest, links: BundleLinks, budget: "_Budget"
-    ) -> EntryResult:
-        if isinstance(request, ParsedSearch):
-            request = with_real_links(caller, request, links)
-        return await self._perform(caller, request, budget)
+        for index, request in enumerate(requests):
+            if index in changed:
+                yield changed.pop(index)
+                continue
+            perform = partial(self._read, caller, request, links, budget)
+            yield await _result_or_error(index, perform)
 
     async def _parse_and_perform(
-        self, caller: Caller, entry: ParsedEntry, budget: "_Budget"
+        self, caller: Caller, entry: ParsedEntry, budget: ResponseBudget
     ) -> EntryResult:
-        request = await compute(len(entry.url or ""), parse_entry, caller, entry)
-        return await self._perform(caller, request, budget)
+        if budget.full and entry.method in READS:
+            raise budget.exceeded()
+        return await self._perform(caller, await compute(entry.size, parse_entry, caller, entry))
 
-    async def _perform(
-        self, caller: Caller, request: InteractionRequest, budget: "_Budget"
+    async def _read(
+        self,
+        caller: Caller,
+        request: InteractionRequest,
+        links: BundleLinks,
+        budget: ResponseBudget,
     ) -> EntryResult:
+        if budget.full:
+            raise budget.exceeded()
+        if isinstance(request, ParsedSearch):
+            request = with_real_links(caller, request, links)
+        return await self._perform(caller, request)
+
+    async def _perform(self, caller: Caller, request: InteractionRequest) -> EntryResult:
         match request:
-            case ReadRequest():
-                budget.check()
-                return budget.spend(
-                    await read(self._provider, caller, request.resource_type, request.id)
+            case ReadRequest(resource_type=type_, id=id_, version_id=version_id):
+                if version_id is None:
+                    return await read(self._provider, caller, type_, id_)
+                return await vread(
+                    _require_history(self._provider), caller, type_, id_, version_id
                 )
+            case HistoryRequest(resource_type=type_, id=id_, query=query):
+                provider = _require_history(self._provider)
+                page = await history_instance(provider, caller, type_, id_, query)
+                return HistoryResult(request, page)
             case ParsedSearch():
-                budget.check()
-                return budget.spend(
-                    await search_type(require_search(self._provider), caller, request)
-                )
+                return await search_type(require_search(self._provider), caller, request)
             case ChangeRequest():
                 return await self._changes.apply(caller, request)
+        return request
 
-    def _parse_all(
+    def _parse_transaction(
         self, caller: Caller, entries: Sequence[ParsedEntry]
     ) -> tuple[list[InteractionRequest], Transaction]:
-        requests = [
-            self._parse_for_transaction(caller, index, entry)
-            for index, entry in enumerate(entries)
-        ]
+        """Parse entries, and refuse before anything changes what would only fail afterwards."""
+        requests = list[InteractionRequest]()
+        for index, entry in enumerate(entries):
+            with naming_entry(index):
+                request = parse_entry(caller, entry)
+                if not isinstance(request, MetadataRequest):
+                    authorize(caller, request.interaction, request.resource_type)
+                if isinstance(request, ParsedSearch):
+                    require_search(self._provider)
+                requests.append(request)
         transaction = collect_changes(entries, requests)
         for index, request in enumerate(requests):
             if isinstance(request, ParsedSearch):
                 with naming_entry(index):
                     check_links(caller, transaction, request)
         return requests, transaction
-
-    def _parse_for_transaction(
-        self, caller: Caller, index: int, entry: ParsedEntry
-    ) -> InteractionRequest:
-        """Parse an entry and refuse before anything is changed what would only fail afterwards."""
-        with naming_entry(index):
-            request = parse_entry(caller, entry)
-            authorize(caller, request.interaction, request.resource_type)
-            if isinstance(request, ParsedSearch):
-                require_search(self._provider)
-            return request
 
     async def _change(
         self, caller: Caller, transaction: Transaction
@@ -154,37 +196,6 @@ class Bundles:
         return await change()
 
 
-Result = TypeVar("Result", bound=StoredVersion | SearchResult)
-
-
-class _Budget:
-    """The bytes of resources that the response to one Bundle may still have."""
-
-    def __init__(self) -> None:
-        self._left = MAX_RESPONSE_BYTES
-
-    def check(self) -> None:
-        """
-        Raise unless there is something left.
-
-        Raises:
-            TooCostly: The entries before have used it up.
-        """
-        if self._left <= 0:
-            raise TooCostly(
-                f"The response has more than {MAX_RESPONSE_BYTES} bytes already; send this entry "
-                "in another Bundle."
-            )
-
-    def spend(self, result: Result) -> Result:
-        """Return a result, which counts from now on."""
-        resources = (
-            [result] if isinstance(result, StoredVersion) else [*result.matches, *result.included]
-        )
-        self._left -= sum(len(stored.content or b"") for stored in resources)
-        return result
-
-
 async def _result_or_error(
     index: int, perform: Callable[[], Awaitable[EntryResult]]
 ) -> EntryResult:
@@ -195,3 +206,9 @@ async def _result_or_error(
             return await perform()
     except HeliosError as error:
         return error
+
+
+def _require_history(provider: DataProvider) -> SupportsHistory:
+    if not isinstance(provider, SupportsHistory):
+        raise UnsupportedParameter("Earlier versions are not supported by this storage.")
+    return provider

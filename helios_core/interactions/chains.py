@@ -8,7 +8,7 @@ from helios_core.errors import TooCostly
 from helios_core.fhir.search import Filter, Lookup
 from helios_core.interactions.callers import Caller
 from helios_core.storage.data_provider import SearchQuery, StoredVersion, SupportsSearch
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 PAGE_SIZE: Final = 1000
 """The number of resources read at a time."""

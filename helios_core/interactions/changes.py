@@ -1,4 +1,4 @@
-"""Create, update, patch and delete one resource, on a condition or not (FHIR R4, http.html#create)."""
+"""Create, update, patch and delete one resource, on a condition or not (FHIR R4, http.html)."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -153,29 +153,14 @@ class Changes:
         conditions = conditions or self._conditions
         if request.patch is not None:
             return await _resolve_patch(caller, request, request.patch, conditions)
-        match request.interaction:
-            case Interaction.CREATE if request.criteria is not None:
-                return await _resolve_create(caller, request, request.criteria, conditions)
-            case Interaction.UPDATE if request.criteria is not None:
-                target = await conditions.resolve_update(
-                    caller, request.resource_type, request.criteria, request.body
-                )
-                return ResolvedChange(
-                    request=request,
-                    id=target.id,
-                    version_id=target.version_id,
-                    creates=isinstance(target, Vacancy),
-                )
-            case Interaction.DELETE if request.criteria is not None:
-                return await _resolve_delete(caller, request, request.criteria, conditions)
-            case Interaction.CREATE:
-                return ResolvedChange(request=request, id=str(uuid4()))
-            case _ if request.only_create:
-                vacancy = await conditions.require_vacant(
-                    caller, request.resource_type, request.id
-                )
-                return ResolvedChange(request=request, id=request.id, version_id=vacancy)
-        return ResolvedChange(request=request, id=request.id)
+        if request.criteria is not None:
+            return await _resolve_condition(caller, request, request.criteria, conditions)
+        vacancy = None
+        if request.only_create:
+            vacancy = await conditions.require_vacant(caller, request.resource_type, request.id)
+        created = request.interaction is Interaction.CREATE
+        resource_id = str(uuid4()) if created else request.id
+        return ResolvedChange(request=request, id=resource_id, version_id=vacancy)
 
     async def write(
         self, caller: Caller, changes: Sequence[Put | Delete]
@@ -188,6 +173,23 @@ class Changes:
         """
         applied = await self._writer.write(caller.tenant, caller.fhir_version, changes)
         return [_completed(*pair) for pair in zip(changes, applied, strict=True)]
+
+
+async def _resolve_condition(
+    caller: Caller, request: ChangeRequest, criteria: Pairs, conditions: Conditions
+) -> ResolvedChange | CompletedChange:
+    match request.interaction:
+        case Interaction.CREATE:
+            return await _resolve_create(caller, request, criteria, conditions)
+        case Interaction.DELETE:
+            return await _resolve_delete(caller, request, criteria, conditions)
+    target = await conditions.resolve_update(caller, request.resource_type, criteria, request.body)
+    return ResolvedChange(
+        request=request,
+        id=target.id,
+        version_id=target.version_id,
+        creates=isinstance(target, Vacancy),
+    )
 
 
 async def _resolve_create(

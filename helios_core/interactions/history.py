@@ -9,7 +9,7 @@ from helios_core.interactions.callers import Caller, Interaction, authorize
 from helios_core.interactions.parameters import Pairs, parse_count, parse_number
 from helios_core.interactions.read import require_found
 from helios_core.storage.data_provider import StoredVersion, SupportsHistory
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 HISTORY_PARAMETERS: Final = ("_count", "_before")
 

@@ -15,7 +15,7 @@ from helios_core.storage.data_provider import (
     StoredVersion,
     SupportsSearch,
 )
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 
 class PendingState(SupportsSearch):

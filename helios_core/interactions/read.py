@@ -5,7 +5,7 @@ from typing import Final
 from helios_core.errors import ResourceDeleted, ResourceNotFound
 from helios_core.interactions.callers import Caller, Interaction, authorize
 from helios_core.storage.data_provider import DataProvider, StoredVersion, SupportsHistory
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 MAX_VERSION_DIGITS: Final = 17
 """Longer version numbers are not looked up: storage keeps 64-bit numbers."""

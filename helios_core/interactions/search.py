@@ -16,7 +16,7 @@ from helios_core.storage.data_provider import (
     StoredVersion,
     SupportsSearch,
 )
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 INCOMPLETE: Final = (
     f"This page includes {MAX_INCLUDED} resources, or as many bytes as it may; there are more "

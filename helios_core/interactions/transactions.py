@@ -1,9 +1,9 @@
 """
 Transactions: order, conditions, and links between entries (FHIR R4, http.html#trules).
 
-Changes are resolved in three steps: DELETE, POST, then PUT and PATCH. Conditions see the changes of
-the steps before theirs, and those of POST the creates without a condition as well; references that
-are searches see all changes. What would depend on the order of the entries is refused.
+Changes are resolved in three steps: DELETE, POST, then PUT and PATCH. Conditions see the changes
+of earlier steps, and those of POST also the creates without a condition; references that are
+searches see all changes. What would depend on the order of the entries is refused.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import msgspec
 
-from helios_core.errors import InvalidRequest, InvalidResource
+from helios_core.errors import InvalidRequest, InvalidResource, TooCostly
 from helios_core.fhir.bundles import ParsedEntry
 from helios_core.fhir.links import BundleLinks, normalized_link, rewrite_links
 from helios_core.fhir.references import conditional_references, replace_conditional
@@ -35,7 +35,7 @@ from helios_core.interactions.parameters import Pairs, parse_pairs
 from helios_core.interactions.pending import PendingState
 from helios_core.interactions.search_parameters import ParsedSearch, parse_search
 from helios_core.storage.data_provider import ChangeResult, DataProvider, Delete, Put
-from helios_core.storage.threads import in_thread
+from helios_core.storage.threads import compute
 
 STEPS: Final = (
     frozenset({Interaction.DELETE}),
@@ -47,6 +47,9 @@ STEPS: Final = (
 UNKNOWN: Final = "Unknown/unknown"
 """What a link is replaced by while nobody knows what it refers to."""
 
+MAX_PATCHED_BYTES: Final = 64 * 1024 * 1024
+"""How large the resources that a transaction patches may be together, before and after."""
+
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     """The changes that a transaction requests; entries are known by their index, from 0."""
@@ -56,6 +59,11 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     """The fullUrls of the changes that leave a resource, by the index of the entry."""
     conditional_references: Mapping[str, int]
     """The references that are searches, each with an entry that has it."""
+
+    @property
+    def size(self) -> int:
+        """The bytes of the resources that are sent."""
+        return sum(len(change.body) for change in self.changes.values())
 
     @property
     def searches(self) -> bool:
@@ -129,6 +137,7 @@ class Resolution:
         """The entries that store resources without a condition."""
         self._criteria = dict[int, Pairs]()
         """The conditions, with real references in place of temporary ones."""
+        self._patched_bytes = 0
         self._parsed = dict[int, Resource]()
         self._bodies = dict[int, bytes]()
 
@@ -145,7 +154,7 @@ class Resolution:
         links = self._links()
         self._check_full_urls(links)
         references = await self._resolve_conditional_references(links)
-        pending = await in_thread(self._changes_to_write, links, references)
+        pending = await compute(self._transaction.size, self._changes_to_write, links, references)
         written = await self._changes.write(self._caller, list(pending.values()))
         return self._completed(dict(zip(pending, written, strict=True))), links
 
@@ -202,6 +211,7 @@ class Resolution:
                 )
             else:
                 resolved = await self._changes.resolve(self._caller, change, self._conditions)
+                self._count_patched(resolved)
             if isinstance(resolved, CompletedChange) and resolved.id:
                 resolved = self._same_as_pending(resolved)
             self._resolved[index] = resolved
@@ -212,6 +222,15 @@ class Resolution:
             elif resolved.id:
                 self._ids[index] = resolved.id
 
+    def _count_patched(self, change: ResolvedChange | CompletedChange) -> None:
+        """Raise if small patches would make this process hold very much."""
+        if isinstance(change, ResolvedChange) and change.request.patch is not None:
+            self._patched_bytes += len(change.request.body) + len(change.patched)
+            if self._patched_bytes > MAX_PATCHED_BYTES:
+                raise TooCostly(
+                    "the resources to patch are too large together; send fewer patches at a time."
+                )
+
     def _same_as_pending(self, match: CompletedChange) -> CompletedChange | Same:
         """Return a match, or the entry of this transaction that creates what is matched."""
         index = self._created.get((match.resource_type, match.id))
@@ -220,7 +239,7 @@ class Resolution:
     async def _add_to_pending(self, indexes: Iterable[int]) -> None:
         """Make changes visible to the conditions that follow, if there can be any."""
         if self._transaction.searches:
-            await in_thread(self._put_pending, indexes)
+            await compute(self._transaction.size, self._put_pending, indexes)
 
     def _put_pending(self, indexes: Iterable[int]) -> None:
         links = self._links()
@@ -246,6 +265,7 @@ class Resolution:
             if isinstance(change := self._resolved[index], ResolvedChange):
                 storing.setdefault((change.resource_type, change.id), index)
         for index in conditional:
+            await asyncio.sleep(0)  # compiling and comparing takes time, and waits for nothing
             resource_type = self._transaction.changes[index].resource_type
             with naming_entry(index):
                 filter_ = await self._conditions.compile(

@@ -220,7 +220,7 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
 def _without_mark(text: bytes) -> bytes:
     """Return text without white space around it and without a byte order mark at its beginning."""
     text = text.strip()
-    return text[len(BOM_UTF8) :].lstrip() if text.startswith(BOM_UTF8) else text
+    return text[len(BOM_UTF8) :].lstrip() if text[:3] == BOM_UTF8 else text
 
 
 def _are_lines(first: Sequence[bytes]) -> bool:

@@ -1,7 +1,7 @@
 """Turn documents into changes: a resource, or the entries of a Bundle."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
@@ -10,7 +10,13 @@ from pathlib import Path
 import msgspec
 
 from helios_core.errors import InvalidResource
-from helios_core.fhir.links import Links, is_temporary, normalized_link, rewrite_links
+from helios_core.fhir.links import (
+    TEMPORARY_NEEDLES,
+    Links,
+    is_temporary,
+    normalized_link,
+    rewrite_links,
+)
 from helios_core.fhir.references import conditional_references
 from helios_core.fhir.resources import parse_resource
 from helios_core.fhir.strict_json import compact_json
@@ -27,7 +33,6 @@ from helios_core.loading.resources import (
 )
 from helios_core.storage.data_provider import Delete, Put
 
-_TEMPORARY_NEEDLES = (b"urn:", b"\\u00")
 _TO_UNUSABLE_ID = re.compile(
     rb'"reference"\s*:\s*"[A-Z][A-Za-z]{1,63}/(?![A-Za-z0-9\-.]{1,64}(?:/_history/[^"]*)?")'
 )
@@ -136,14 +141,22 @@ class Intake:
             InvalidResource: The content is invalid.
         """
         content = resource.content or b""
-        missing = dict[str, Match | None]()
-        links = _LoadLinks(resource, self._target, assign_ids=self.options.assign_ids)
-        if not links.may_match(content):
-            return content, missing
+        missing: dict[str, Match | None] = {}
+        own = resource.links.of_entry(resource.links_base) if resource.links else None
+        needles = own.needles if own else TEMPORARY_NEEDLES
+        assign_ids = self.options.assign_ids and _TO_UNUSABLE_ID.search(content) is not None
+        lowered = content.lower()
+        for needle in needles:
+            if needle in lowered:
+                break
+        else:
+            if not assign_ids and not _may_be_conditional(content):
+                return content, missing
         resource_type = resource_type_of(content)
         if resource_type == "Bundle":
             return content, missing  # a stored Bundle refers to its own entries
         content = compact_json(content)
+        conditional = dict[str, str]()
         for reference in conditional_references(content):
             match, target = (
                 self._index.conditional_target(reference) if self._index else (Match.NOTHING, None)
@@ -151,7 +164,8 @@ class Intake:
             if target is None:
                 missing[reference] = match
             else:
-                links.conditional[reference] = target
+                conditional[reference] = target
+        links = _LoadLinks(own, self._target, conditional, assign_ids=assign_ids)
         content, temporary = rewrite_links(
             content, self.options.fhir_version, resource_type, links
         )
@@ -163,46 +177,31 @@ class _LoadLinks:
 
     def __init__(
         self,
-        resource: LoadedResource,
+        own: Links | None,
         target: Callable[[str], str | None] | None,
+        conditional: Mapping[str, str],
         *,
         assign_ids: bool,
     ) -> None:
-        self.conditional = dict[str, str]()
+        self.needles = (
+            *(own.needles if own else TEMPORARY_NEEDLES),
+            *((b"?",) if conditional else ()),
+            *((b"/",) if assign_ids else ()),
+        )
+        self._own = own
         self._target = target
-        self._own: Links | None = (
-            resource.links.of_entry(resource.links_base) if resource.links else None
-        )
+        self._conditional = conditional
         self._assign_ids = assign_ids
-        self._needles = self._own.needles if self._own else _TEMPORARY_NEEDLES
-        self._to_unusable_id = False
-
-    def may_match(self, content: bytes) -> bool:
-        """Return whether a content can have a link to rewrite or to report."""
-        self._to_unusable_id = self._assign_ids and _TO_UNUSABLE_ID.search(content) is not None
-        lowered = content.lower()
-        return (
-            self._to_unusable_id
-            or any(needle in lowered for needle in self._needles)
-            or _may_be_conditional(content)
-        )
-
-    @property
-    def needles(self) -> tuple[bytes, ...]:
-        """Lower-case texts, one of which is in all JSON with a link that `resolve` knows."""
-        conditional = (b"?",) if self.conditional else ()
-        to_unusable_id = (b"/",) if self._to_unusable_id else ()
-        return (*self._needles, *conditional, *to_unusable_id)
 
     def resolve(self, link: str) -> str | None:
         """Return the link to write instead, or None for one to keep."""
-        if target := self.conditional.get(link) or (self._own and self._own.resolve(link)):
+        if target := self._conditional.get(link) or (self._own and self._own.resolve(link)):
             return target
         url, mark, fragment = link.partition("#")
         if self._target and is_temporary(url) and is_unique(normalized := normalized_link(url)):
             target = self._target(normalized)
             return f"{target}{mark}{fragment}" if target else None
-        return target_of_unusable_id(link) if self._to_unusable_id else None
+        return target_of_unusable_id(link) if self._assign_ids else None
 
 
 def find_conditional_references(content: bytes) -> set[str]:

@@ -23,7 +23,7 @@ from helios_core.loading.resources import (
     resource_type_of,
 )
 from helios_core.storage.data_provider import SearchQuery, SupportsSearch
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 CLASH = "its fullUrl is also that of another resource; links to it from other files are kept"
 _TWO = 2
@@ -49,7 +49,8 @@ def scan(files: FoundFiles, options: LoadOptions, index: LinkIndex) -> Generator
 def _scan(document: InputDocument, options: LoadOptions, index: LinkIndex) -> list[LoadProblem]:
     try:
         if not is_unpacked(document):
-            index.add_conditionals(find_conditional_references(document.content))
+            if references := find_conditional_references(document.content):
+                index.add_conditionals(references)
             return []
         bundle = LoadedBundle(document, options)
     except Exception:  # noqa: BLE001 - what is wrong is reported when the document is loaded
@@ -58,7 +59,9 @@ def _scan(document: InputDocument, options: LoadOptions, index: LinkIndex) -> li
     clashes += [entry for entry, definition in bundle.definitions() if index.define(definition)]
     for resource in bundle.resources():
         if isinstance(resource, LoadedResource) and resource.content is not None:
-            index.add_conditionals(find_conditional_references(resource.content))
+            references = find_conditional_references(resource.content)
+            if references:
+                index.add_conditionals(references)
     return [problem(document, CLASH, entry=entry) for entry in clashes]
 
 

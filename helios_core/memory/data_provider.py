@@ -28,7 +28,7 @@ from helios_core.storage.data_provider import (
     SearchQuery,
     StoredVersion,
 )
-from helios_core.storage.keys import ResourceKey, TypeKey
+from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
 
 class MemoryDataProvider(DataProvider):
@@ -45,7 +45,7 @@ class MemoryDataProvider(DataProvider):
         self._collections = defaultdict[TypeKey, dict[str, list[MemoryVersion]]](dict)
 
     async def transaction_time(self) -> datetime:
-        """Give now, and see to it that every later write is stamped later (P1)."""
+        """Return now, and ensure that every later write is stamped later (P1)."""
         self._last = max(self._clock(), self._last)
         return self._last
 
@@ -127,7 +127,7 @@ class MemoryDataProvider(DataProvider):
         return Batch(lines=lines, damaged=damaged)
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
-        """Give those of `ids` that the view shows."""
+        """Return those of `ids` that the view shows."""
         key = TypeKey.of(view.request, resource_type)
         shown = set[str]()
         for resource_id in ids:

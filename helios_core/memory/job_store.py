@@ -129,7 +129,7 @@ class MemoryJobStore(JobStore):
         return entry.job
 
     async def get(self, tenant: str, job_id: str) -> Job:
-        """Give a job that was not cancelled."""
+        """Return a job that was not cancelled."""
         return self._visible(tenant, job_id).job
 
     async def progress(self, tenant: str, job_id: str) -> JobProgress:
@@ -143,7 +143,7 @@ class MemoryJobStore(JobStore):
         )
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
-        """Give the published parts, by kind, shard number and part number."""
+        """Return the published parts, by kind, shard number and part number."""
         work = self._visible(tenant, job_id).work
         parts = [(each.shard.number, part) for each in work for part in each.parts or ()]
         parts.sort(
@@ -152,7 +152,7 @@ class MemoryJobStore(JobStore):
         return [part for _, part in parts]
 
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
-        """Give the published part of a file name."""
+        """Return the published part of a file name."""
         parts = (part for work in self._visible(tenant, job_id).work for part in work.parts or ())
         found = next((part for part in parts if part.key.name == name), None)
         if found is None:
@@ -160,7 +160,7 @@ class MemoryJobStore(JobStore):
         return found
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
-        """Give what completed shards noted, by shard number (J13)."""
+        """Yield what completed shards noted, by shard number (J13)."""
         for work in self._visible(tenant, job_id).work:
             if work.notes:
                 yield work.notes
@@ -233,13 +233,13 @@ class MemoryJobStore(JobStore):
         self._visible(tenant, job_id).end(JobStatus.CANCELLED, self._clock())
 
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
-        """Give cancelled jobs, and finished ones old enough (J7)."""
+        """Return cancelled jobs, and finished ones old enough (J7)."""
         latest = self._clock() - completed_before
         jobs = [entry.job for entry in self._entries.values()]
         return [job for job in jobs if _removable(job, latest)][:limit]
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
-        """Give the tenant's complete jobs, the latest first."""
+        """Return the tenant's complete jobs, the latest first."""
         jobs = [entry.job for entry in self._entries.values() if entry.job.tenant == tenant]
         complete = [job for job in jobs if job.status is JobStatus.COMPLETE]
         return sorted(
@@ -278,7 +278,7 @@ class MemoryJobStore(JobStore):
         return next(free, None)
 
     def _held(self, lease: Lease) -> tuple[_Entry, _Work]:
-        """Give the shard of a lease that is still the newest one (J4)."""
+        """Return the shard of a lease that is still the newest one (J4)."""
         entry = self._entries.get((lease.job.tenant, lease.job.id))
         if entry is None or not entry.job.status.active:
             raise lease_lost(lease)
@@ -289,7 +289,7 @@ class MemoryJobStore(JobStore):
 
 
 def _lease(entry: _Entry, work: _Work, worker: str, now: datetime, lease_for: timedelta) -> Lease:
-    """Give the shard to a worker under a token nobody has had (J3)."""
+    """Assign the shard to a worker under a token that nobody has had (J3)."""
     work.hand_back(now, lease_for)
     work.held = True
     work.token += 1

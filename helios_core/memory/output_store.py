@@ -52,6 +52,6 @@ class MemoryOutputStore(OutputStore):
             del self._parts[key]
 
     async def jobs(self) -> AsyncIterator[tuple[str, str]]:
-        """Give tenant and job id of everything stored, each once."""
+        """Yield the tenant and the job id of everything stored, each once."""
         for job in sorted({(key.tenant, key.job_id) for key in self._parts}):
             yield job

@@ -31,7 +31,7 @@ def search_page(
     after: str | None,
 ) -> SearchPage:
     """
-    Give a page of those of the current versions that match, each given with its content.
+    Return a page of the current versions that match, each with its content.
 
     Raises:
         InvalidParameter: `after` is not something a page in this order gave.

@@ -42,7 +42,7 @@ class MemoryVersion(msgspec.Struct, frozen=True, kw_only=True):
 def current_version(
     versions: Sequence[MemoryVersion], at: datetime | None
 ) -> MemoryVersion | None:
-    """Give the version current at an instant; None is now."""
+    """Return the version that is current at an instant; None is now."""
     for version in reversed(versions):
         if at is None or version.stored.last_updated <= at:
             return version

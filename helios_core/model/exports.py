@@ -131,6 +131,8 @@ class ShardPurpose(StrEnum):
     """Nothing: it only notes what its resources refer to, for later phases."""
     ORGANIZED = "organized"
     """Blocks of resources, each headed by the instance they are organized by."""
+    UNORGANIZED = "unorganized"
+    """Nothing: it only counts what is in no block of patients."""
     DELETIONS = "deletions"
     """Only the deletions of the view."""
 

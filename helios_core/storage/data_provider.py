@@ -21,7 +21,7 @@ from helios_core.fhir.references import base_urls
 from helios_core.fhir.resources import Resource
 from helios_core.fhir.search import Filter, Prefilter
 from helios_core.model.exports import ExportView, Level, Shard
-from helios_core.storage.keys import ResourceKey, TypeKey
+from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
 WHOLE_TYPE = 1 << 62
 """A size of shards that no type reaches, so that each is planned as one."""
@@ -89,7 +89,7 @@ class DataProvider(ABC):
     @abstractmethod
     async def transaction_time(self) -> datetime:
         """
-        Give an instant, about now, that is settled (P1).
+        Return an instant, about now, that is settled (P1).
 
         Raises:
             BackendUnavailable: Writers in flight could not be waited for.
@@ -156,7 +156,7 @@ class DataProvider(ABC):
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
         """
-        Give those of `ids` that `read` would give in some shard of the view.
+        Return those of `ids` that `read` would yield in some shard of the view.
 
         As in `read`, filters and newcomers play no part. This default asks for one at a time; a
         provider that can ask for many at once overrides it.

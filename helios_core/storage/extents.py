@@ -1,11 +1,12 @@
 """
-One way to number versions: scope, extent and place in one 64-bit number, the seq.
+One way to number versions: collection, extent and position in one 64-bit number, the seq.
 
-For stores that only add versions and keep those of one tenant, FHIR version and type, a scope,
-together. A scope has the 40 lower bits for itself. It is filled extent by extent; an extent takes
-4,096 versions or 4 MiB of content, whichever comes first, unless a single version is larger. Its
-number is a seq without the 12 lowest bits. Within an extent seqs are dense and ascend with the
-stamps. A search index that is kept by extent says in two bytes where a version is.
+It is for stores that only add versions and keep those of one tenant, FHIR version and type, a
+collection, together. A collection has the 40 lower bits for itself. It is filled extent by extent.
+An extent takes 4,096 versions or 4 MiB of content, whichever comes first, unless a single version
+is larger. The number of an extent is a seq without its 12 lowest bits. Within an extent, seqs are
+dense and ascend with the stamps. A search index that is kept by extent says in two bytes where a
+version is.
 """
 
 from collections import defaultdict
@@ -26,7 +27,7 @@ EXTENT_BYTES = 4 * 1024 * 1024
 """How many bytes of content an extent takes, unless a single version is larger."""
 
 Positions = Mapping[int, set[int]]
-"""For each extent, places in it."""
+"""For each extent, positions in it."""
 
 
 class SeqRange(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,27 +54,27 @@ class SeqRange(msgspec.Struct, frozen=True, kw_only=True):
         return SeqRange(first=max(self.first, first), end=min(self.end, end))
 
 
-def collection_range(scope: int) -> SeqRange:
-    """Give all seqs a scope can ever have."""
-    return SeqRange(first=scope << COLLECTION_BITS, end=(scope + 1) << COLLECTION_BITS)
+def collection_range(collection: int) -> SeqRange:
+    """Return all seqs that a collection can ever have."""
+    return SeqRange(first=collection << COLLECTION_BITS, end=(collection + 1) << COLLECTION_BITS)
 
 
 def extent_of(seq: int) -> int:
-    """Give the extent a version is in."""
+    """Return the extent that a version is in."""
     return seq >> EXTENT_BITS
 
 
 def union_of(several: Iterable[Positions]) -> dict[int, set[int]]:
-    """Give the places that are in any of these."""
-    found = defaultdict[int, set[int]](set)
-    for places in several:
-        for extent, each in places.items():
-            found[extent] |= each
-    return found
+    """Return the positions that are in any of these."""
+    union = defaultdict[int, set[int]](set)
+    for by_extent in several:
+        for extent, positions in by_extent.items():
+            union[extent] |= positions
+    return union
 
 
 def intersection_of(some: Positions, others: Positions) -> dict[int, set[int]]:
-    """Give the places that are in both, and only the extents that have any."""
+    """Return the positions that are in both, with only the extents that have any."""
     return {
         extent: both
         for extent in some.keys() & others.keys()

@@ -19,7 +19,7 @@ _ID = re.compile(rb'\{"resourceType":"[A-Za-z]+","id":"([A-Za-z0-9\-.]{1,64})"')
 
 
 def damage_of(resource_type: str, resource_id: str, line: bytes | None) -> Damaged:
-    """Give the line of an error file about a line that is missing or not what was written."""
+    """Return the line of an error file about a line that is missing or not what was written."""
     reason = (
         "its content is missing from the database"
         if line is None
@@ -40,7 +40,7 @@ def damaged_json(resource_type: str, line: bytes) -> Damaged:
 
 def verified_batch(text: bytes, sizes: Iterable[int], hash_sum: int) -> Batch | None:
     """
-    Give lines that a database put together, or None if they are not those that were written.
+    Return lines that a database put together, or None if they are not those that were written.
 
     `sizes` are those of the lines, which have a newline between them; `hash_sum` is the sum of
     the `line_hash` of each, modulo 2^64.
@@ -57,7 +57,7 @@ def verified_batch(text: bytes, sizes: Iterable[int], hash_sum: int) -> Batch | 
 
 def verified_version(stored: StoredVersion, *, deleted: bool, stored_hash: int) -> StoredVersion:
     """
-    Give a version as it was written, `stored_hash` being the `line_hash` of its content.
+    Return a version as it was written, `stored_hash` being the `line_hash` of its content.
 
     Raises:
         BackendError: It is not what was written.

@@ -57,7 +57,7 @@ class JobStore(ABC):
     @abstractmethod
     async def get(self, tenant: str, job_id: str) -> Job:
         """
-        Give a job.
+        Return a job.
 
         Raises:
             JobNotFound: The tenant has no such job, or it was cancelled.
@@ -75,7 +75,7 @@ class JobStore(ABC):
     @abstractmethod
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
         """
-        Give the published parts, by kind, shard number and part number.
+        Return the published parts, by kind, shard number and part number.
 
         Raises:
             JobNotFound: As in `get`.
@@ -134,7 +134,7 @@ class JobStore(ABC):
     @abstractmethod
     def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """
-        Give the notes of completed shards that noted something, by shard number (J13).
+        Yield the notes of completed shards that noted something, by shard number (J13).
 
         A megabyte of them is in memory at a time, or one. Closing the iterator early frees what
         it holds.
@@ -177,11 +177,11 @@ class JobStore(ABC):
 
     @abstractmethod
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
-        """Give jobs that are cancelled, or reached a final status longer ago (J7)."""
+        """Return jobs that are cancelled, or reached a final status longer ago (J7)."""
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
         """
-        Give jobs of the tenant in status complete, the one that completed last first.
+        Return jobs of the tenant in status complete, the one that completed last first.
 
         They tell how long an export takes; this default knows of none.
         """

@@ -36,25 +36,25 @@ class JoinedLines(Sequence[bytes]):
         return self._text[self._begin : self._end]
 
     def chunks(self) -> list[bytes]:
-        """Give the lines as chunks of NDJSON, each line ended by a newline."""
+        """Yield the lines as chunks of NDJSON, each line ended by a newline."""
         if not self._ends:
             return []
         text = self.text
         return [text] if len(text) == self.size else [text, b"\n"]
 
     def lengths(self) -> Iterator[int]:
-        """Give the length of each line."""
+        """Return the length of each line."""
         begin = self._begin
         for end in self._ends:
             yield end - begin - 1
             begin = end
 
     def __len__(self) -> int:
-        """Give how many lines there are."""
+        """Return how many lines there are."""
         return len(self._ends)
 
     def __iter__(self) -> Iterator[bytes]:
-        """Give the lines in order."""
+        """Yield the lines in order."""
         text = self._text[self._begin : max(self._end - 1, 0)]
         return iter(text.split(b"\n") if self._ends else ())
 
@@ -63,7 +63,7 @@ class JoinedLines(Sequence[bytes]):
     @overload
     def __getitem__(self, index: slice) -> "Sequence[bytes]": ...
     def __getitem__(self, index: int | slice) -> "bytes | Sequence[bytes]":
-        """Give a line, or some that follow each other, without a copy of these."""
+        """Return a line, or some that follow each other, without a copy of these."""
         if isinstance(index, int):
             place = range(len(self))[index]
             return self._text[self._starts(place) : self._ends[place] - 1]
@@ -82,15 +82,15 @@ class JoinedLines(Sequence[bytes]):
 
 
 def ndjson_size(lines: Sequence[bytes]) -> int:
-    """Give how many bytes of NDJSON some lines are, newlines included."""
+    """Return how many bytes of NDJSON some lines are, newlines included."""
     return lines.size if isinstance(lines, JoinedLines) else sum(map(len, lines)) + len(lines)
 
 
 def line_lengths(lines: Sequence[bytes]) -> Iterable[int]:
-    """Give the length of each line."""
+    """Return the length of each line."""
     return lines.lengths() if isinstance(lines, JoinedLines) else map(len, lines)
 
 
 def joined_text(lines: Sequence[bytes]) -> bytes:
-    """Give lines with newlines between them, at most one behind the last."""
+    """Return lines with newlines between them, at most one behind the last."""
     return lines.text if isinstance(lines, JoinedLines) else b"\n".join(lines)

@@ -67,7 +67,7 @@ class OutputStore(ABC):
 
     @abstractmethod
     def jobs(self) -> AsyncIterator[tuple[str, str]]:
-        """Give tenant and job id of everything stored, so that orphans can be found."""
+        """Yield the tenant and the job id of everything stored, so that orphans can be found."""
 
 
 @runtime_checkable
@@ -80,5 +80,5 @@ class SupportsSignedURLs(Protocol):
     """
 
     async def signed_urls(self, keys: Sequence[PartKey], *, valid_for: timedelta) -> Sequence[str]:
-        """Give a fresh URL for each part in order, valid for that long; never stored or logged."""
+        """Return fresh URLs of parts, in order, valid for that long; never stored or logged."""
         ...

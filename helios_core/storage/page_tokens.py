@@ -54,14 +54,14 @@ class PageBuilder:
 
 
 def make_page_token(last: StoredVersion, order: SortOrder) -> str:
-    """Give the token of the page behind a resource."""
+    """Return the token of the page behind a resource."""
     at = "" if order in ID_ORDERS else f":{to_stamp(last.last_updated)}"
     return f"{_SIGNS[order]}{at}:{last.id}"
 
 
 def parse_page_token(token: str, order: SortOrder) -> PagePosition:
     """
-    Give the resource behind which a page begins.
+    Return the resource behind which a page begins.
 
     Raises:
         InvalidParameter: It is not a token that a page in this order gave.

@@ -16,7 +16,7 @@ from helios_core.fhir.instants import FOREVER, from_stamp
 from helios_core.fhir.references import base_urls
 from helios_core.model.exports import Cohort, ExportView, Level, Shard
 from helios_core.storage.data_provider import Batch, DataProvider, StoredVersion
-from helios_core.storage.keys import ResourceKey, TypeKey
+from helios_core.storage.resource_keys import ResourceKey, TypeKey
 from helios_core.storage.resource_queries import (
     BatchBuilder,
     Key,

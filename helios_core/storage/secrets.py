@@ -1,4 +1,4 @@
-"""TODO."""
+"""Secrets: values that do not print."""
 
 
 class Secret:
@@ -10,7 +10,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """Give the value to whoever must really use it."""
+        """Return the value, for the one place that uses it."""
         return self._value
 
     def __repr__(self) -> str:

@@ -33,12 +33,12 @@ class ViewSize(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shard_count(size: ViewSize, shard_bytes: int) -> int:
-    """Give into how many shards so much is cut, at least one."""
+    """Return into how many shards a view of some size is cut, at least one."""
     return max(1, math.ceil(size.bytes / shard_bytes))
 
 
 def total_size(runs: Sequence[SeqRun]) -> ViewSize:
-    """Give the size of all runs together."""
+    """Return the size of all runs together."""
     return ViewSize(
         resources=sum(run.resources for run in runs), bytes=sum(run.bytes for run in runs)
     )
@@ -53,7 +53,7 @@ def cut_shards(
     start: str | None = None,
 ) -> Iterator[Shard]:
     """
-    Give shards, numbered from 0, that cover a type exactly once; their keys are seqs.
+    Yield shards, numbered from 0, that cover a type exactly once; their keys are seqs.
 
     The runs, at least one, say where there is how much; `size` what is shown of it altogether.
     With `start` the first shard begins there, without it there is nothing it could leave out.
@@ -75,7 +75,7 @@ def cut_shards(
 
 
 def _marks(runs: Sequence[SeqRun], pieces: int) -> Iterator[tuple[int, float]]:
-    """Give the seqs that cut runs into pieces of equal bytes, and the share before each."""
+    """Yield the seqs that cut runs into pieces of equal bytes, and the share before each."""
     ends = list(accumulate(run.bytes for run in runs))
     if not ends[-1]:
         # All of it was superseded after the transaction time: there is nothing to cut by.

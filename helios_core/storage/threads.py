@@ -42,7 +42,7 @@ async def compute(size: int, function: Callable[P, T], *args: P.args, **kwargs: 
 
 
 async def run_to_end(work: Awaitable[T]) -> T:
-    """Give the result of some work; a cancelled caller waits for its end, then is cancelled."""
+    """Return the result of some work; a cancelled caller waits for its end, then is cancelled."""
     running = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(running)

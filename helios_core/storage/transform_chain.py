@@ -17,7 +17,7 @@ from helios_core.storage.data_provider import Damaged
 from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
 from helios_core.storage.isolation import Overdue, ThreadSlots, frames_of
 from helios_core.storage.joined_lines import line_lengths
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.transforms import (
     Coding,
     RestReads,

@@ -22,7 +22,7 @@ from helios_core.storage.data_provider import (
     SupportsHistory,
     SupportsSearch,
 )
-from helios_core.storage.keys import ResourceKey, TypeKey
+from helios_core.storage.resource_keys import ResourceKey, TypeKey
 from helios_core.storage.transform_chain import Transforms
 from helios_core.storage.transforms import RestReads
 

@@ -19,6 +19,8 @@ pytest.register_assert_rewrite(
 
 from helios_core.testing.data_provider import (  # noqa: E402 - after the registration
     DataProviderSuite,
+    Holdings,
+    Sample,
 )
 from helios_core.testing.extensions import (  # noqa: E402 - same
     CommandSuite,
@@ -36,9 +38,11 @@ __all__ = [
     "ContractSuite",
     "DataProviderSuite",
     "HealthCheckSuite",
+    "Holdings",
     "JobStoreSuite",
     "ObserverSuite",
     "OutputStoreSuite",
     "RouteSuite",
+    "Sample",
     "TransformSuite",
 ]

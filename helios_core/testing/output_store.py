@@ -56,7 +56,7 @@ class Interrupted(Exception):
     """Raised by chunks that end badly; a store passes it on untouched."""
 
 
-async def chunked(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+async def yield_chunks(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
     """Give chunks one at a time, with a turn for other tasks between them."""
     for chunk in chunks:
         await asyncio.sleep(0)
@@ -65,17 +65,17 @@ async def chunked(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
 
 async def interrupted(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
     """Give chunks, then raise `Interrupted`."""
-    async for chunk in chunked(chunks):
+    async for chunk in yield_chunks(chunks):
         yield chunk
     raise Interrupted
 
 
-async def stored(store: OutputStore, key: PartKey, content: bytes) -> StoredPart:
+async def store_part(store: OutputStore, key: PartKey, content: bytes) -> StoredPart:
     """Put a part in a single chunk."""
-    return await store.put(key, chunked([content]))
+    return await store.put(key, yield_chunks([content]))
 
 
-async def content_of(
+async def read_part(
     store: OutputStore, key: PartKey, *, start: int = 0, end: int | None = None
 ) -> bytes:
     """Read a part, or a range of it, to the end."""
@@ -87,12 +87,12 @@ def same(found: bytes, expected: bytes) -> bool:
     return found == expected
 
 
-async def jobs_in(store: OutputStore) -> list[tuple[str, str]]:
+async def list_jobs(store: OutputStore) -> list[tuple[str, str]]:
     """Give the store's jobs in order."""
     return sorted([job async for job in store.jobs()])
 
 
-class Gate:
+class GatedChunks:
     """Chunks that stop after the first ones until told to go on."""
 
     def __init__(self, before: bytes, after: bytes) -> None:
@@ -149,13 +149,13 @@ class OutputStoreSuite(ContractSuite):
 
     async def test_a_part_is_invisible_until_it_is_whole(self, store: OutputStore) -> None:
         """O1."""
-        gate = Gate(b"a" * 3 * MIB, b"b")
+        gate = GatedChunks(b"a" * 3 * MIB, b"b")
 
         async with asyncio.TaskGroup() as tasks:
             putting = tasks.create_task(store.put(PART, gate.chunks()))
             await gate.reached()
             with pytest.raises(PartMissing):
-                await content_of(store, PART)
+                await read_part(store, PART)
             gate.open()
 
         assert putting.result().size == len(gate.whole)
@@ -163,9 +163,9 @@ class OutputStoreSuite(ContractSuite):
 
     async def test_a_stored_part_is_there_for_another_process(self, store: OutputStore) -> None:
         """O1."""
-        await stored(store, PART, b"durable")
+        await store_part(store, PART, b"durable")
 
-        assert await content_of(await self.another(store), PART) == b"durable"
+        assert await read_part(await self.another(store), PART) == b"durable"
 
     @pytest.mark.parametrize("size", [0, 1, 3 * MIB], ids=["at once", "early", "late"])
     async def test_chunks_that_raise_leave_nothing(self, store: OutputStore, size: int) -> None:
@@ -175,12 +175,12 @@ class OutputStoreSuite(ContractSuite):
 
         assert await self.raw_names(PART.tenant, PART.job_id) == []
         with pytest.raises(PartMissing):
-            await content_of(store, PART)
+            await read_part(store, PART)
 
     @pytest.mark.parametrize("size", [1, 3 * MIB], ids=["early", "late"])
     async def test_a_cancelled_put_leaves_nothing(self, store: OutputStore, size: int) -> None:
         """O2."""
-        gate = Gate(b"a" * size, b"b")
+        gate = GatedChunks(b"a" * size, b"b")
 
         async with asyncio.TaskGroup() as tasks:
             putting = tasks.create_task(store.put(PART, gate.chunks()))
@@ -199,7 +199,7 @@ class OutputStoreSuite(ContractSuite):
         for turns in range(40):
             key = msgspec.structs.replace(PART, number=turns + 1, job_id=f"job-{turns}")
             async with asyncio.TaskGroup() as tasks:
-                putting = tasks.create_task(store.put(key, chunked(content)))
+                putting = tasks.create_task(store.put(key, yield_chunks(content)))
                 for _ in range(turns):
                     await asyncio.sleep(0.0005 if turns % 2 else 0)
                 putting.cancel()
@@ -211,7 +211,7 @@ class OutputStoreSuite(ContractSuite):
     async def test_a_failed_put_leaves_its_neighbours_alone(self, store: OutputStore) -> None:
         """O2, O8."""
         for field, key in NEIGHBOURS.items():
-            await stored(store, key, field.encode())
+            await store_part(store, key, field.encode())
 
         with pytest.raises(Interrupted):
             await store.put(PART, interrupted([b"a" * 3 * MIB]))
@@ -224,7 +224,7 @@ class OutputStoreSuite(ContractSuite):
         with pytest.raises(Interrupted):
             await store.put(PART, interrupted([b"a" * 3 * MIB]))
 
-        await stored(store, PART, b"second try")
+        await store_part(store, PART, b"second try")
 
         assert await self.raw_bytes(PART) == b"second try"
 
@@ -249,18 +249,18 @@ class OutputStoreSuite(ContractSuite):
         key = msgspec.structs.replace(PART, compression=compression)
         content = b"".join(chunks)
 
-        part = await store.put(key, chunked(chunks))
+        part = await store.put(key, yield_chunks(chunks))
 
         assert part.size == len(content)
         assert same(await self.raw_bytes(key), content)
-        assert same(await content_of(store, key), content)
+        assert same(await read_part(store, key), content)
 
     async def test_a_digest_tells_contents_apart(self, store: OutputStore) -> None:
         """O3."""
         contents = {"job-1": b"a" * MIB, "job-2": b"a" * MIB, "job-3": b"a" * (MIB - 1) + b"b"}
 
         digests = [
-            (await stored(store, msgspec.structs.replace(PART, job_id=job), content)).digest
+            (await store_part(store, msgspec.structs.replace(PART, job_id=job), content)).digest
             for job, content in contents.items()
         ]
 
@@ -275,7 +275,7 @@ class OutputStoreSuite(ContractSuite):
         async with asyncio.TaskGroup() as tasks:
             for key in keys:
                 pieces = [bytes([key.number]) * 10_000] * 30
-                tasks.create_task(store.put(key, chunked(pieces)))
+                tasks.create_task(store.put(key, yield_chunks(pieces)))
 
         for key in keys:
             assert same(await self.raw_bytes(key), bytes([key.number]) * 300_000)
@@ -284,49 +284,49 @@ class OutputStoreSuite(ContractSuite):
     async def test_an_absent_part_is_missing(self, store: OutputStore, start: int) -> None:
         """O4."""
         with pytest.raises(PartMissing):
-            await content_of(store, PART, start=start)
+            await read_part(store, PART, start=start)
 
     @pytest.mark.parametrize("field", NEIGHBOURS)
     async def test_an_absent_part_is_missing_beside_a_similar_one(
         self, store: OutputStore, field: str
     ) -> None:
         """O4, O8."""
-        await stored(store, NEIGHBOURS[field], b"neighbour")
+        await store_part(store, NEIGHBOURS[field], b"neighbour")
 
         with pytest.raises(PartMissing):
-            await content_of(store, PART)
+            await read_part(store, PART)
 
     async def test_a_discarded_part_is_missing_and_others_stay(self, store: OutputStore) -> None:
         """O4, O8."""
-        await stored(store, PART, b"superseded")
+        await store_part(store, PART, b"superseded")
         for field, key in NEIGHBOURS.items():
-            await stored(store, key, field.encode())
+            await store_part(store, key, field.encode())
 
         await store.discard(PART)
         await store.discard(PART)
 
         with pytest.raises(PartMissing):
-            await content_of(store, PART)
+            await read_part(store, PART)
         for field, key in NEIGHBOURS.items():
             assert await self.raw_bytes(key) == field.encode()
 
     async def test_delete_takes_everything_of_the_job(self, store: OutputStore) -> None:
         """O5."""
         for key in [PART, *NEIGHBOURS.values()]:
-            await stored(store, key, b"content")
+            await store_part(store, key, b"content")
 
         await store.delete(PART.tenant, PART.job_id)
 
         assert await self.raw_names(PART.tenant, PART.job_id) == []
-        assert (PART.tenant, PART.job_id) not in await jobs_in(store)
+        assert (PART.tenant, PART.job_id) not in await list_jobs(store)
 
     @pytest.mark.parametrize("other", OTHER_JOBS)
     async def test_delete_takes_nothing_of_other_jobs(
         self, store: OutputStore, other: str
     ) -> None:
         """O5, O8."""
-        await stored(store, PART, b"content")
-        await stored(store, OTHER_JOBS[other], b"other")
+        await store_part(store, PART, b"content")
+        await store_part(store, OTHER_JOBS[other], b"other")
 
         await store.delete(PART.tenant, PART.job_id)
 
@@ -335,17 +335,17 @@ class OutputStoreSuite(ContractSuite):
     async def test_delete_may_be_repeated(self, store: OutputStore) -> None:
         """O5."""
         await store.delete(PART.tenant, PART.job_id)
-        await stored(store, PART, b"content")
+        await store_part(store, PART, b"content")
         await store.delete(PART.tenant, PART.job_id)
         await store.delete(PART.tenant, PART.job_id)
 
-        await stored(store, PART, b"again")
+        await store_part(store, PART, b"again")
 
         assert await self.raw_bytes(PART) == b"again"
 
     async def test_a_put_overtaken_by_delete_is_whole_or_absent(self, store: OutputStore) -> None:
         """O1, O5."""
-        gate = Gate(b"a" * 3 * MIB, b"b")
+        gate = GatedChunks(b"a" * 3 * MIB, b"b")
 
         async with asyncio.TaskGroup() as tasks:
             putting = tasks.create_task(self._outcome_of_put(store, gate))
@@ -362,11 +362,11 @@ class OutputStoreSuite(ContractSuite):
 
     async def test_every_job_with_output_is_listed_once(self, store: OutputStore) -> None:
         """O5, O8."""
-        assert await jobs_in(store) == []
+        assert await list_jobs(store) == []
         for key in [PART, *NEIGHBOURS.values()]:
-            await stored(store, key, b"content")
+            await store_part(store, key, b"content")
 
-        listed = await jobs_in(store)
+        listed = await list_jobs(store)
 
         assert listed == [("clinic", "job-1"), ("clinic", "job-10"), ("clinic-2", "job-1")]
 
@@ -376,7 +376,7 @@ class OutputStoreSuite(ContractSuite):
 
         tracemalloc.start()
         try:
-            part = await store.put(PART, chunked(blocks))
+            part = await store.put(PART, yield_chunks(blocks))
             read = 0
             async for chunk in store.read(PART):
                 read += len(chunk)
@@ -406,13 +406,13 @@ class OutputStoreSuite(ContractSuite):
     ) -> None:
         """O7."""
         content = os.urandom(5 * MIB)
-        await stored(store, PART, content)
+        await store_part(store, PART, content)
 
-        assert same(await content_of(store, PART, start=start, end=end), content[start:end])
+        assert same(await read_part(store, PART, start=start, end=end), content[start:end])
 
     async def test_a_read_may_stop_early(self, store: OutputStore) -> None:
         """O7."""
-        await stored(store, PART, b"a" * 5 * MIB)
+        await store_part(store, PART, b"a" * 5 * MIB)
 
         async for _ in store.read(PART):
             break
@@ -422,13 +422,13 @@ class OutputStoreSuite(ContractSuite):
 
     async def test_no_two_parts_share_a_place(self, store: OutputStore) -> None:
         """O8."""
-        await stored(store, PART, b"part")
+        await store_part(store, PART, b"part")
         for field, key in NEIGHBOURS.items():
-            await stored(store, key, field.encode())
+            await store_part(store, key, field.encode())
 
-        assert await content_of(store, PART) == b"part"
+        assert await read_part(store, PART) == b"part"
         for field, key in NEIGHBOURS.items():
-            assert await content_of(store, key) == field.encode()
+            assert await read_part(store, key) == field.encode()
 
     async def test_a_store_stays_with_its_owner(self, store: OutputStore) -> None:
         """O8."""
@@ -440,7 +440,7 @@ class OutputStoreSuite(ContractSuite):
             await another.bind("second")
 
         await another.bind("first")
-        assert await jobs_in(store) == []
+        assert await list_jobs(store) == []
 
     async def test_of_owners_that_come_at_once_one_wins(self, store: OutputStore) -> None:
         """O8."""
@@ -462,7 +462,7 @@ class OutputStoreSuite(ContractSuite):
         assert isinstance(store, SupportsSignedURLs)
         key = msgspec.structs.replace(PART, compression=compression)
         packed = compression is Compression.GZIP
-        await stored(store, key, gzip.compress(b"content") if packed else b"content")
+        await store_part(store, key, gzip.compress(b"content") if packed else b"content")
 
         [url] = await store.signed_urls([key], valid_for=timedelta(minutes=1))
 
@@ -489,7 +489,7 @@ class OutputStoreSuite(ContractSuite):
         assert places == [url.partition("?")[0] for url in second][::-1]
         assert await store.signed_urls([], valid_for=timedelta(minutes=1)) == []
 
-    async def _outcome_of_put(self, store: OutputStore, gate: Gate) -> StoredPart | None:
+    async def _outcome_of_put(self, store: OutputStore, gate: GatedChunks) -> StoredPart | None:
         try:
             return await store.put(PART, gate.chunks())
         except BackendUnavailable:

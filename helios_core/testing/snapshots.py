@@ -47,7 +47,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return [name for name, times in Counter(self.names).items() if times > 1]
 
 
-async def take(
+async def take_snapshot(
     provider: DataProvider,
     view: ExportView,
     *,
@@ -59,7 +59,7 @@ async def take(
     damaged: list[Damaged] = []
     deleted: list[str] = []
     for shard in await provider.plan(view, shard_bytes=shard_bytes):
-        for batch in await batches(provider, view, shard, batch_bytes=batch_bytes):
+        for batch in await read_batches(provider, view, shard, batch_bytes=batch_bytes):
             lines += batch.lines
             damaged += batch.damaged
         if isinstance(provider, SupportsTombstones):
@@ -67,7 +67,7 @@ async def take(
     return Snapshot(lines=lines, damaged=damaged, deleted=sorted(deleted))
 
 
-async def batches(
+async def read_batches(
     provider: DataProvider, view: ExportView, shard: Shard, *, batch_bytes: int = BATCH_BYTES
 ) -> list[Batch]:
     """Read one shard."""

@@ -45,7 +45,7 @@ async def test_what_a_server_leaves_out_is_told(tmp_path, monkeypatch):
     async def load_then_lose(selection, population):
         summary = await load(selection, population)
         with sqlite3.connect(tmp_path / "demo" / "server" / "helios.db") as database:
-            goals = "SELECT min(seq) FROM versions JOIN scopes USING (scope)"
+            goals = "SELECT min(seq) FROM versions JOIN collections USING (collection)"
             goals += " WHERE resource_type = 'Goal'"
             database.execute(f"DELETE FROM versions WHERE seq = ({goals})")
         database.close()

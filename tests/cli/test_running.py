@@ -199,6 +199,37 @@ def test_loading_again_changes_nothing(site, resources):
     assert counts[:5] == ["1", "2", "0", "0", "2"]
 
 
+def test_a_load_reports_as_json(site, resources):
+    with resources.open("a") as file:
+        file.write('{"resourceType":"Patient"}\n')
+
+    process = site.start("load", str(resources), "--json")
+
+    assert ended(process) == 1
+    report = json.loads(process.output()[process.output().index("{") :])
+    assert (report["created"], report["bad"], report["interrupted"]) == (2, 1, False)
+    assert report["problems"][0]["line"] == 3
+
+
+def test_ids_are_assigned_by_the_option(site, resources):
+    with resources.open("a") as file:
+        file.write('{"resourceType":"Patient"}\n')
+
+    assert site.run("load", str(resources), "--assign-ids")
+
+
+def test_an_interrupted_load_says_what_it_has_done(site, tmp_path):
+    path = tmp_path / "endless.ndjson"
+    os.mkfifo(path)  # reading it never ends
+    process = site.start("load", str(path))
+    with path.open("wb") as writer:
+        process.process.send_signal(signal.SIGINT)
+
+        assert ended(process) == 130
+        assert not writer.closed
+    assert "load again to go on" in process.output()
+
+
 def test_a_missing_file_is_told(site, tmp_path):
     process = site.start("load", str(tmp_path / "nowhere"))
 

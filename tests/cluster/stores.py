@@ -6,14 +6,15 @@ from typing import Any
 
 import asyncpg
 
+from helios_core import COLLECTION_BITS
 from tests.services import Bucket
 
-CURRENT = """
-SELECT s.resource_type || '/' || v.id || '/' || v.version_id
+CURRENT = f"""
+SELECT c.resource_type || '/' || v.id || '/' || v.version_id
 FROM helios.versions AS v
-JOIN helios.scopes AS s ON s.scope = v.seq >> 40
+JOIN helios.collections AS c ON c.collection = v.seq >> {COLLECTION_BITS}
 LEFT JOIN helios.endings AS e ON e.seq = v.seq
-WHERE s.tenant = $1 AND s.resource_type LIKE $3 AND NOT v.deleted
+WHERE c.tenant = $1 AND c.resource_type LIKE $3 AND NOT v.deleted
   AND v.since_stamp <= $2 AND (e.until_stamp IS NULL OR e.until_stamp > $2)
 """
 PUBLISHED = """

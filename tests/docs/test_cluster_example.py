@@ -170,3 +170,11 @@ def test_the_settings_of_the_example_serve_and_export(tmp_path, postgres_url, mi
         assert [each["id"] for each in client.export()] == ["one"]
     finally:
         site.end()
+
+
+def test_the_guide_shows_the_newest_schema():
+    guide = (EXAMPLE.parents[1] / "how-to/cluster.md").read_text()
+    [newest] = re.findall(r"^postgres: .* went from version 0 to (\d+)$", guide, re.MULTILINE)
+
+    migrations = EXAMPLE.parents[2] / "plugins/postgres/helios_postgres/migrations"
+    assert int(newest) == len(list(migrations.glob("*.sql")))

@@ -36,13 +36,20 @@ def _log_calls():
                 yield node
 
 
+def events_of(call):
+    """The events that a call may log: one literal, or one of two."""
+    event = call.args[0]
+    return [event.body, event.orelse] if isinstance(event, ast.IfExp) else [event]
+
+
 def logged():
     """The level and the fields of each event, by name."""
     found = {}
     for call in log_calls():
-        level, fields = found.setdefault(call.args[0].value, (set(), set()))
-        level.add(LEVELS.get(call.func.attr, call.func.attr))
-        fields |= {keyword.arg for keyword in call.keywords if keyword.arg}
+        for event in events_of(call):
+            level, fields = found.setdefault(event.value, (set(), set()))
+            level.add(LEVELS.get(call.func.attr, call.func.attr))
+            fields |= {keyword.arg for keyword in call.keywords if keyword.arg}
     return found
 
 
@@ -55,7 +62,7 @@ def listed():
 
 
 def test_every_event_is_a_literal_of_noun_and_verb():
-    events = [call.args[0] for call in log_calls()]
+    events = [event for call in log_calls() for event in events_of(call)]
 
     assert events
     assert all(isinstance(event, ast.Constant) for event in events)

@@ -10,7 +10,6 @@ REFERENCE = ROOT / "docs/reference/settings.md"
 WITH_OTHERS = {
     "extend-the-server.md",
     "cli.md",
-    "extend-the-server.md",
     "hooks.md",
     "test.md",
     "write-a-data-provider.md",

@@ -111,3 +111,4 @@ async def test_definitions_are_those_of_the_specification(client):
     assert "Observation:subject" in resources["Patient"]["searchRevInclude"]
     assert "Patient:general-practitioner" in resources["Patient"]["searchInclude"]
     assert resources["Patient"]["conditionalDelete"] == "single"
+    assert {"code": "patch"} in resources["Patient"]["interaction"]

@@ -74,7 +74,7 @@ async def test_a_failure_of_a_backend_is_logged_with_its_reason(site):
     [
         ("GET", "/a/b/c/d/e", 404),
         ("GET", "/", 405),
-        ("PATCH", "/Patient/p1", 405),
+        ("PATCH", "/metadata", 405),
         ("DELETE", "/metadata", 405),
         ("POST", "/export-status/x", 405),
         ("PUT", "/export-file/x/y", 405),

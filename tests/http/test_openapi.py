@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from helios_core.config.settings import Settings
-from helios_core.export.kickoff.definitions import kickoff_parameters
+from helios_core.export.kickoff.parameters import kickoff_parameters
 from helios_core.fhir.bulk_data import CURRENT, GUIDES, GuideVersion
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.http.app import create_app

@@ -13,6 +13,7 @@ from helios_core import Caller, ResourceNotFound
 from helios_core.config.settings import Settings
 from helios_core.errors import BrokenPlugin
 from helios_core.http.app import create_app
+from helios_core.http.plugin_routes import plugin_routers
 from helios_core.http.requests import HTTPRequest
 from helios_core.storage.backends import OpenedRoutes
 
@@ -195,8 +196,7 @@ def test_routes_that_cannot_be_served_stop_the_start(backends, handlers, said):
 
 
 @pytest.mark.parametrize("public", [True, False])
-def test_whether_a_route_is_public_stands_where_authorisation_looks(backends, public):
-    app = create_app(Settings(), replace(backends, routes=[routes(hello, public=public)])).app
+def test_whether_routes_are_public_stands_where_authorisation_looks(public):
+    [router] = plugin_routers([routes(hello, public=public)], guard=None)
 
-    handlers = [route for route in app.routes if route.path.startswith("/_plugins")]
-    assert [handler.opt["public"] for handler in handlers[0].route_handlers][:1] == [public]
+    assert router.opt == {"public": public}

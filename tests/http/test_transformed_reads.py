@@ -5,7 +5,7 @@ import json
 import pytest
 
 from helios_core.config.settings import Settings
-from helios_core.storage.keys import ResourceKey, TypeKey
+from helios_core.storage.resource_keys import ResourceKey, TypeKey
 from helios_core.storage.transform_chain import Transforms
 from helios_core.storage.transformed_reads import visible_backends
 from helios_core.storage.transforms import RestReads

@@ -3,7 +3,7 @@ import pytest
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.resources import parse_resource
-from helios_core.interactions.bundles import Bundles
+from helios_core.interactions.bundles import Bundles, ResponseBudget
 from helios_core.interactions.callers import Caller, Interaction
 from helios_core.interactions.changes import ChangeRequest, Changes
 from helios_core.interactions.conditions import Conditions
@@ -45,9 +45,28 @@ def changes(provider, conditions):
     return Changes(provider, conditions)
 
 
+class CollectedBundles:
+    """Batches and transactions whose results are lists."""
+
+    def __init__(self, provider, changes, conditions, max_bytes=1 << 40):
+        self._bundles = Bundles(provider, changes, conditions)
+        self._max_bytes = max_bytes
+
+    async def batch(self, caller, entries):
+        return await self._collect(self._bundles.batch, caller, entries)
+
+    async def transaction(self, caller, entries):
+        return await self._collect(self._bundles.transaction, caller, entries)
+
+    async def _collect(self, perform, caller, entries):
+        return [
+            result async for result in perform(caller, entries, ResponseBudget(self._max_bytes))
+        ]
+
+
 @pytest.fixture
 def bundles(provider, changes, conditions):
-    return Bundles(provider, changes, conditions)
+    return CollectedBundles(provider, changes, conditions)
 
 
 @pytest.fixture

@@ -9,14 +9,15 @@ from helios_core.errors import (
     VersionConflict,
 )
 from helios_core.fhir.bundles import ParsedEntry
-from helios_core.interactions.bundles import Bundles
+from helios_core.interactions.bundles import HistoryResult
 from helios_core.interactions.changes import ChangeRequest, Changes, CompletedChange
 from helios_core.interactions.conditions import Conditions
-from helios_core.interactions.entries import ReadRequest, parse_entry
+from helios_core.interactions.entries import MetadataRequest, ReadRequest, parse_entry
 from helios_core.interactions.read import read
 from helios_core.interactions.search import SearchResult
 from helios_core.interactions.search_parameters import ParsedSearch
 from helios_core.storage.data_provider import ChangeResult, StoredVersion
+from tests.interactions.conftest import CollectedBundles
 from tests.interactions.narrowed import OnlyWritable
 
 PATIENT = {"resourceType": "Patient"}
@@ -42,6 +43,10 @@ async def test_the_entries_of_a_batch_stand_alone_and_follow_each_other(bundles,
             entry("DELETE", "Patient/a"),
             entry("GET", "Patient?_summary=count"),
             entry("PATCH", "Patient/a", PATIENT),
+            entry("GET", "Patient/a/_history/1"),
+            entry("GET", "Patient/a/_history"),
+            entry("GET", "metadata"),
+            entry("GET", "Patient"),
         ],
     )
 
@@ -51,7 +56,11 @@ async def test_the_entries_of_a_batch_stand_alone_and_follow_each_other(bundles,
         InvalidResource,
         CompletedChange,
         SearchResult,
-        UnsupportedParameter,
+        InvalidResource,
+        StoredVersion,
+        HistoryResult,
+        MetadataRequest,
+        SearchResult,
     ]
     assert results[3].outcome is ChangeResult.DELETED
     assert results[4].total == 0
@@ -178,7 +187,7 @@ async def test_a_transaction_that_changes_a_resource_twice_is_refused(
 async def test_a_search_that_storage_cannot_do_fails_before_anything_changes(provider, caller):
     writer = OnlyWritable(provider)
     conditions = Conditions(writer, secret="a secret")
-    bundles = Bundles(writer, Changes(writer, conditions), conditions)
+    bundles = CollectedBundles(writer, Changes(writer, conditions), conditions)
     entries = [entry("PUT", "Patient/a", PATIENT), entry("GET", "Patient?active=true")]
 
     with pytest.raises(UnsupportedParameter, match="entry 1"):
@@ -215,19 +224,26 @@ def test_an_entry_becomes_the_request_that_it_is(caller):
     ("method", "url", "options"),
     [
         ("GET", "", {}),
-        ("GET", "Patient", {}),
-        ("GET", "Patient/a/_history", {}),
+        ("GET", "Patient/a?bogus=1", {}),
+        ("GET", "Patient/a/_history?bogus=1", {}),
+        ("GET", "Patient/a/_history/1/2", {}),
+        ("GET", "Nothing", {}),
         ("POST", "Patient/a", {}),
         ("POST", "Patient?active=true", {}),
         ("PUT", "Patient", {}),
         ("PUT", "Patient/a?active=true", {}),
         ("PUT", "Patient/a", {"if_none_exist": "active=true"}),
         ("DELETE", "Patient", {}),
-        ("HEAD", "Patient/a", {}),
-        ("PUT", "Patient/a", {"conditions": ("ifNoneMatch",)}),
+        ("HEAD", "", {}),
+        ("PATCH", "Patient", {}),
+        ("PATCH", "Patient/a", {}),
+        ("PUT", "Patient/a", {"if_none_match": 'W/"1"'}),
+        ("PUT", "Patient?active=true", {"if_none_match": "*"}),
+        ("DELETE", "Patient/a", {"if_none_match": "*"}),
+        ("GET", "Patient/a", {"if_modified_since": "2020-01-01T00:00:00Z"}),
         ("PUT", "Patient?name=%ff", {}),
     ],
 )
 def test_an_entry_that_means_nothing_is_refused(caller, method, url, options):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises((InvalidRequest, ResourceNotFound)):
         parse_entry(caller, entry(method, url, PATIENT, **options))

@@ -8,7 +8,7 @@ import pytest
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.loading.load import LoadSummary, load
 from helios_core.memory.data_provider import MemoryDataProvider
-from helios_core.storage.keys import ResourceKey
+from helios_core.storage.resource_keys import ResourceKey
 
 
 class Store:

@@ -1,18 +1,21 @@
 """What a load does with good and bad, again and at length."""
 
+import asyncio
 import gzip
 import itertools
 import json
+import threading
 import tracemalloc
 
 import pytest
 
 from helios_core.errors import BackendUnavailable
 from helios_core.fhir.definitions import FHIRVersion
+from helios_core.loading import intake
 from helios_core.loading.load import MAX_PROBLEMS, WRITE_BYTES, WRITE_CHANGES, LoadPhase, load
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.storage.data_provider import SupportsWrites
-from helios_core.storage.keys import ResourceKey, TypeKey
+from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
 CANARY = "Ophelia-Vanderbeek"
 
@@ -224,3 +227,170 @@ async def test_a_line_of_many_megabytes_is_loaded(store, write):
 
     assert (summary.created, summary.bad) == (2, 0)
     assert len(await store.text("Binary/b")) > 28_000_000
+
+
+class _Strange(Exception):
+    """What nobody expects."""
+
+
+@pytest.mark.parametrize("error", [OverflowError, RecursionError, MemoryError, _Strange])
+async def test_a_bad_line_is_one_bad_line_whatever_raises(store, write, monkeypatch, error):
+    parse = intake.parse_resource
+
+    def parse_or_raise(content, *arguments, **options):
+        if b"p1" in content:
+            raise error(CANARY)
+        return parse(content, *arguments, **options)
+
+    monkeypatch.setattr(intake, "parse_resource", parse_or_raise)
+    entries = [{"resource": patient(n)} for n in (1, 3)]
+    bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
+
+    summary = await store.load(write("a.ndjson", patient(0), patient(1), patient(2), bundle))
+
+    assert (summary.created, summary.bad) == (3, 2)
+    assert [(problem.line, problem.entry) for problem in summary.problems] == [(2, None), (4, 0)]
+    assert error.__name__ in summary.problems[0].reason
+    assert CANARY not in "".join(map(str, summary.problems))
+
+
+DATES = [
+    "9999-12-31",
+    "9999-12-31T23:59:59.999999999-14:00",
+    "0001-01-01T00:00:00+14:00",
+    "0000-00-00",
+    "2020-01-01T10:00",
+    "2020-01-01T24:00:00Z",
+    "2016-12-31T23:59:60Z",
+    "99999-01-01",
+    "",
+]
+
+
+async def test_dates_at_the_ends_of_time_end_no_load(store, write):
+    lines = [patient(number, birthDate=date) for number, date in enumerate(DATES)]
+    lines += [
+        {"resourceType": "Observation", "id": f"o{number}", "effectiveDateTime": date}
+        | {"meta": {"lastUpdated": date}}
+        for number, date in enumerate(DATES)
+    ]
+
+    summary = await store.load(write("a.ndjson", *lines))
+
+    assert summary.read == len(lines)
+    assert summary.created + summary.bad == len(lines)
+
+
+async def test_ids_are_assigned_where_they_are_missing_or_not_allowed(store, write):
+    lines = [
+        {"resourceType": "Patient", "name": [{"family": "x"}]},
+        {"resourceType": "Patient", "id": "under_score"},
+        {"resourceType": "Patient", "id": 5},
+        {"resourceType": "Patient", "id": None, "active": True},
+        {"resourceType": "Patient", "id": "", "active": False},
+        {"resourceType": "Patient", "id": "x" * 65},
+        {"resourceType": "Patient", "id": "kept"},
+        {
+            "resourceType": "Observation",
+            "id": "o",
+            "subject": {"reference": "Patient/under_score"},
+        },
+        {"resourceType": "Observation", "id": "v", "subject": {"reference": "Patient/kept"}},
+    ]
+    path = write("a.ndjson", *lines)
+
+    summary = await store.load(path, assign_ids=True)
+    again = await store.load(write("b.ndjson", *reversed(lines)), assign_ids=True)
+
+    assert (summary.created, summary.bad) == (9, 0)
+    assert (again.created, again.unchanged) == (0, 9)
+    assert "Patient/kept" in store.references()
+    subject = json.loads(await store.text("Observation/o"))["subject"]["reference"]
+    assert subject in store.references("Patient")
+    assert json.loads(await store.text("Observation/v"))["subject"] == {
+        "reference": "Patient/kept"
+    }
+
+
+async def test_ids_are_assigned_in_bundles_too(store, write):
+    url = "urn:uuid:1"
+    entries = [
+        {"fullUrl": url, "resource": {"resourceType": "Patient", "id": "under_score"}},
+        {"resource": {"resourceType": "Patient", "active": True}},
+        {"resource": {"resourceType": "Observation", "id": "o", "subject": {"reference": url}}},
+    ]
+    bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
+    path = write("a.json", bundle)
+
+    without = await store.load(path)
+    summary = await store.load(path, assign_ids=True)
+
+    assert (without.created, without.bad) == (1, 2)
+    assert (summary.created, summary.updated, summary.bad) == (2, 1, 0)
+    subject = json.loads(await store.text("Observation/o"))["subject"]["reference"]
+    assert subject in store.references("Patient")
+
+
+async def test_two_resources_of_equal_content_without_ids_are_one(store, write):
+    line = {"resourceType": "Patient", "active": True}
+
+    summary = await store.load(write("a.ndjson", line, line), assign_ids=True)
+
+    assert (summary.created, summary.unchanged) == (1, 1)
+
+
+async def test_a_load_that_is_stopped_returns_what_it_has_done(write):
+    stopping = asyncio.Event()
+    provider = MemoryDataProvider()
+
+    class Stopping(Recording):
+        async def write(self, tenant, fhir_version, changes):
+            applied = await super().write(tenant, fhir_version, changes)
+            if len(self.batches) == 2:
+                stopping.set()
+            return applied
+
+    path = write("many.ndjson", *map(patient, range(5 * WRITE_CHANGES)))
+
+    summary = await load(
+        [path], Stopping(provider), tenant="t", fhir_version=FHIRVersion.R4, stopping=stopping
+    )
+
+    assert summary.interrupted
+    assert not summary.is_good
+    assert summary.created == 2 * WRITE_CHANGES
+
+
+@pytest.mark.parametrize("blocking", ["reading", "writing"])
+async def test_a_load_stops_although_something_never_ends(store, write, monkeypatch, blocking):
+    stopping, going_on = asyncio.Event(), threading.Event()
+    path = write("a.ndjson", patient(0))
+    if blocking == "reading":
+
+        def parse(*arguments):
+            loop.call_soon_threadsafe(stopping.set)
+            going_on.wait()
+            raise OSError
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr("helios_core.loading.load.parse_files", _yielding(parse))
+    else:
+
+        async def write_never(*arguments):
+            stopping.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(store.data_provider, "write", write_never)
+
+    summary = await store.load(path, stopping=stopping)
+
+    going_on.set()
+    assert summary.interrupted
+    assert summary.read == 0
+
+
+def _yielding(function):
+    def generator(*arguments):
+        yield function(*arguments)
+
+    return generator

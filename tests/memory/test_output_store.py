@@ -6,7 +6,7 @@ from helios_core.memory.output_store import MemoryOutputStore
 from helios_core.model.parts import PartKey
 from helios_core.storage.output_store import OutputStore
 from helios_core.testing import OutputStoreSuite
-from helios_core.testing.output_store import PART, chunked
+from helios_core.testing.output_store import PART, yield_chunks
 
 
 class TestMemoryOutputStore(OutputStoreSuite):
@@ -31,6 +31,6 @@ class TestMemoryOutputStore(OutputStoreSuite):
         return store
 
     async def test_memory_does_not_grow_with_the_part(self, store):
-        await store.put(PART, chunked([b"a" * 1000] * 10))
+        await store.put(PART, yield_chunks([b"a" * 1000] * 10))
 
         assert sum(map(len, store._parts.values())) == 10_000

@@ -4,28 +4,16 @@ import json
 import os
 import re
 import subprocess
-import sys
-import tomllib
-from pathlib import Path
-from typing import Any
+from urllib.parse import unquote, urlsplit
+from zipfile import ZipFile
 
 import pytest
 
-from tests.services import absent
-
-ROOT = Path(__file__).parents[2]
-PROJECTS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
-
-
-def read_project(folder: Path) -> dict[str, Any]:
-    return tomllib.loads((folder / "pyproject.toml").read_text())["project"]
-
+from tests.wheels import PROJECTS, ROOT, build_wheels, install_wheels, read_project
 
 CORE = read_project(ROOT)
 EXTRAS = CORE["optional-dependencies"]
 OURS = {read_project(project)["name"] for project in PROJECTS}
-UV = Path(sys.executable).with_name("uv")
-NO_NETWORK = re.compile(r"failed to fetch|dns error|error sending request|network", re.IGNORECASE)
 
 INSTALLED = """
 import importlib, json, sys
@@ -37,31 +25,9 @@ print(json.dumps({name: json.loads(origin).get("url") for name, origin in origin
 """
 
 
-def uv(*arguments: str) -> None:
-    """Run uv on what it has in its cache, and on the index only if that is not enough."""
-    offline = _uv(*arguments, "--offline")
-    if offline.returncode == 0:
-        return
-    online = _uv(*arguments)
-    if online.returncode != 0 and NO_NETWORK.search(online.stderr):
-        absent("the package index cannot be reached")
-    assert online.returncode == 0, online.stderr
-
-
-def _uv(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([UV, "--quiet", *arguments], capture_output=True, text=True, check=False)
-
-
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory) -> dict[str, str]:
-    """Build all wheels and return their URLs by the names of their distributions."""
-    if not UV.exists():
-        absent("uv is not installed beside the interpreter; `make install` installs it")
-    folder = tmp_path_factory.mktemp("wheels")
-    for project in PROJECTS:
-        uv("build", "--wheel", "--out-dir", str(folder), str(project))
-    names = {wheel.name.split("-")[0].replace("_", "-"): wheel for wheel in folder.glob("*.whl")}
-    return {name: wheel.as_uri() for name, wheel in names.items()}
+    return build_wheels(PROJECTS, tmp_path_factory.mktemp("wheels"))
 
 
 def plugins_of(extra: str) -> set[str]:
@@ -79,14 +45,19 @@ def test_every_distribution_has_a_wheel(wheels):
     assert wheels.keys() == OURS
 
 
+def test_wheels_have_every_sql_file(wheels):
+    """Migrations and statements."""
+    for plugin in ("sqlite", "postgres"):
+        with ZipFile(unquote(urlsplit(wheels[f"helios-fhir-{plugin}"]).path)) as wheel:
+            packed = {name for name in wheel.namelist() if name.endswith(".sql")}
+        folder = ROOT / "plugins" / plugin
+        assert packed == {
+            path.relative_to(folder).as_posix() for path in folder.glob("helios_*/**/*.sql")
+        }
+
+
 @pytest.mark.parametrize("extra", ["", *EXTRAS])
 def test_an_extra_alone_installs_from_our_wheels_and_works(wheels, tmp_path, extra):
-    python = tmp_path / "bin" / "python"
-    # Overrides replace requirements by their names, so that the index is not asked for ours.
-    overrides = tmp_path / "overrides.txt"
-    overrides.write_text(
-        "".join(f"{name} @ {url}\n" for name, url in wheels.items() if name != CORE["name"])
-    )
     expected = plugins_of(extra)
     modules = [name.replace("helios-fhir-", "helios_") for name in expected]
     modules += {"": ["helios_core.server.serve"], "testing": ["helios_core.testing"]}.get(
@@ -94,12 +65,8 @@ def test_an_extra_alone_installs_from_our_wheels_and_works(wheels, tmp_path, ext
     )
     environ = {"PATH": os.environ["PATH"], "HFS_DATA_DIR": str(tmp_path / "data")}
 
-    uv("venv", "--allow-existing", "--python", sys.executable, str(tmp_path))
-    uv(
-        *("pip", "install", "--python", str(python)),
-        *("--constraint", str(ROOT / "constraints.txt"), "--override", str(overrides)),
-        f"{CORE['name']}[{extra}] @ {wheels[CORE['name']]}",
-    )
+    core = f"{CORE['name']}[{extra}] @ {wheels[CORE['name']]}"
+    python = install_wheels(tmp_path, wheels, core)
     installed = json.loads(subprocess.check_output([python, "-I", "-c", INSTALLED, *modules]))
     version = subprocess.check_output([python.with_name("helios"), "--version"], env=environ)
     listed = json.loads(

@@ -9,7 +9,7 @@ from helios_core.cli.demo.population import write_population
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.model.exports import Level
 from helios_core.storage.data_provider import SearchQuery, SortOrder
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 from helios_core.testing import corpus
 from tests.push_down.contents import BUNDLES, bundles, examples, loaded, read
 from tests.push_down.searches import searches

@@ -39,7 +39,7 @@ def test_what_is_united_leaves_what_it_was_made_of_alone():
     assert (some, others) == ({1: {2}}, {1: {3}})
 
 
-def test_scopes_share_no_extent():
+def test_collections_share_no_extent():
     low, high = collection_range(1), collection_range(2)
 
     assert low.end == high.first

@@ -11,7 +11,7 @@ from helios_core.errors import BackendError
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.storage import transform_chain as module
 from helios_core.storage.joined_lines import JoinedLines
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.transform_chain import Transforms
 from helios_core.storage.transforms import Coding, RestReads
 from tests.storage.transforming import (

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.storage.keys import ResourceKey, TypeKey
+from helios_core.storage.resource_keys import ResourceKey, TypeKey
 from helios_core.storage.transform_chain import OpenedTransform, Transforms
 from helios_core.storage.transforms import Coding, RestReads, Transform, TransformEffect
 

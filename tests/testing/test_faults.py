@@ -8,9 +8,9 @@ from helios_core.errors import BackendUnavailable
 from helios_core.memory import MemoryDataProvider, MemoryOutputStore
 from helios_core.model.jobs import Lease
 from helios_core.testing import corpus
-from helios_core.testing.data_provider.contract import delete, everything_now, write
+from helios_core.testing.data_provider.contract import delete, view_everything, write
 from helios_core.testing.faults import FaultyDataProvider, FaultyOutputStore
-from helios_core.testing.snapshots import take
+from helios_core.testing.snapshots import take_snapshot
 
 LEASE = Lease(
     job=corpus.job("job"), shard=corpus.shards(1)[0], token=1, worker="worker", attempt=1
@@ -72,13 +72,13 @@ async def test_what_is_not_put_goes_through():
 
 async def test_a_read_breaks_off_as_often_as_asked(provider):
     faulty = FaultyDataProvider(provider, fail_after_batches=2, times=1)
-    everything = await everything_now(faulty)
+    everything = await view_everything(faulty)
 
     with pytest.raises(BackendUnavailable):
-        await take(faulty, everything, batch_bytes=1)
+        await take_snapshot(faulty, everything, batch_bytes=1)
 
-    again = await take(faulty, everything, batch_bytes=1)
-    assert again == await take(provider, everything, batch_bytes=1)
+    again = await take_snapshot(faulty, everything, batch_bytes=1)
+    assert again == await take_snapshot(provider, everything, batch_bytes=1)
 
 
 async def test_deletions_go_through(provider):
@@ -88,17 +88,17 @@ async def test_deletions_go_through(provider):
 
     view = corpus.view(await faulty.transaction_time(), corpus.request(since=since))
 
-    assert (await take(faulty, view)).deleted == ["Patient/p1"]
+    assert (await take_snapshot(faulty, view)).deleted == ["Patient/p1"]
     deleted = await faulty.get(corpus.type_key("Patient").resource("p1"))
     assert deleted.content is None
 
 
 async def test_each_batch_takes_as_long_as_asked(provider):
     faulty = FaultyDataProvider(provider, delay=timedelta(milliseconds=20))
-    everything = await everything_now(faulty)
+    everything = await view_everything(faulty)
     started = time.monotonic()
 
     async with asyncio.timeout(10):
-        await take(faulty, everything, batch_bytes=1)
+        await take_snapshot(faulty, everything, batch_bytes=1)
 
     assert time.monotonic() - started >= 6 * 0.02

@@ -7,22 +7,20 @@ import structlog
 
 from helios_core.errors import InvalidParameter
 from helios_core.export.cohorts import resolve_unfiltered_view
-from helios_core.export.kickoff.parameters import KickoffRequest
 from helios_core.export.kickoff.parsing import parse_kickoff
 from helios_core.export.kickoff.planning import plan_export
+from helios_core.export.kickoff.request import KickoffRequest
+from helios_core.export.pipeline.organized_output import ERRORS_ONLY
 from helios_core.model.exports import ExportRequest, ExportView, Shard
 from helios_core.model.jobs import Job
 from helios_core.storage.backends import Backends
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.threads import compute
 
 log = structlog.stdlib.get_logger()
 
 JOB_ID_BYTES = 16
 """Random bytes of a job id: with 128 bits nobody can guess the id of another export."""
-
-ERRORS_ONLY = "OperationOutcome"
-"""The type of a shard that reads no resources and only writes the error file."""
 
 
 async def accept(

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
-from helios_core.export.kickoff.definitions import ORGANIZERS, OUTPUT_FORMATS, kickoff_parameters
-from helios_core.export.kickoff.parameters import KickoffRequest, ParameterValues, sent_parameters
+from helios_core.export.kickoff.parameters import ORGANIZERS, OUTPUT_FORMATS, kickoff_parameters
+from helios_core.export.kickoff.request import KickoffRequest, ParameterValues, sent_parameters
 from helios_core.export.kickoff.type_filters import TypeFilterParser
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.elements import json_names

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from msgspec.structs import replace
 
 from helios_core.export.cohorts import newcomers_view
+from helios_core.export.contents import without_dates
 from helios_core.export.disclosure import disclosure
-from helios_core.export.membership import without_dates
 from helios_core.export.pipeline.organized_output import organized_shards
 from helios_core.export.pipeline.provenance import PROVENANCE, provenance_view
 from helios_core.export.pipeline.reference_notes import BINARY

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 import msgspec
 
-from helios_core.export.membership import ExportMembership, Reference
+from helios_core.export.contents import ExportContents, Reference
 from helios_core.export.pipeline.reference_notes import BINARY, NotedReferences, read_notes
 from helios_core.fhir.definitions import load_definitions
 from helios_core.fhir.references import base_urls, split_reference
@@ -57,7 +57,7 @@ async def unlinked_binaries(
     securityContext is in a patient's compartment or may have been before it was deleted. A Binary
     of the second kind that no attachment links to is reported as damaged.
     """
-    membership = ExportMembership(backends.data_provider, view)
+    membership = ExportContents(backends.data_provider, view)
     async with read_notes(backends, lease, BINARY) as notes:
         async for batch in batches:
             public = await _public(batch, view, membership, notes)
@@ -76,7 +76,7 @@ class _Binary(msgspec.Struct, rename="camel"):
 
 
 async def _public(
-    batch: Batch, view: ExportView, membership: ExportMembership, notes: NotedReferences
+    batch: Batch, view: ExportView, membership: ExportContents, notes: NotedReferences
 ) -> Batch:
     """Return a batch without the Binary resources of patients."""
     lines, damaged = list[bytes](), list(batch.damaged)
@@ -110,7 +110,7 @@ def _context(binary: _Binary, view: ExportView) -> Reference | None:
 
 
 async def _private(
-    membership: ExportMembership, view: ExportView, contexts: set[Reference]
+    membership: ExportContents, view: ExportView, contexts: set[Reference]
 ) -> set[Reference]:
     """Return the contexts in a patient's compartment, and deleted ones that may have been."""
     types = load_definitions(view.request.fhir_version).compartment_types("Patient")

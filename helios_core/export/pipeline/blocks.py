@@ -10,7 +10,9 @@ from helios_core.export.pipeline.scratch import ScratchDatabase
 from helios_core.model.completeness import lines_digest, sum_digests
 
 SCHEMA = """
-CREATE TABLE blocks (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
+CREATE TABLE blocks (
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, dropped INTEGER NOT NULL DEFAULT 0
+);
 CREATE TABLE lines (number INTEGER PRIMARY KEY, line BLOB NOT NULL);
 CREATE TABLE placed (
   block INTEGER NOT NULL, line INTEGER NOT NULL, size INTEGER NOT NULL,
@@ -34,6 +36,12 @@ _LAST = (
 _LINES = """
 SELECT p.line, p.size, l.line FROM placed AS p JOIN lines AS l ON l.number = p.line
 WHERE p.block = ? AND p.line > ? ORDER BY p.line
+"""
+
+_DROP = "UPDATE blocks SET dropped = 1 WHERE number = ?"
+_DROPPED_LINES = """
+SELECT count(DISTINCT p.line) - count(DISTINCT p.line) FILTER (WHERE NOT b.dropped)
+FROM placed AS p JOIN blocks AS b ON b.number = p.block WHERE p.line > 0
 """
 
 PlacedLine = tuple[Sequence[str], bytes]
@@ -76,6 +84,14 @@ class BlockBuilder:
         while (last := await self._scratch.run(_last, after, page_size)) is not None:
             yield await self._scratch.run(_blocks, after, page_size)
             after = last
+
+    async def drop(self, block: Block) -> None:
+        """Mark a block that is left out."""
+        await self._scratch.run(_drop, block.number)
+
+    async def dropped_lines(self) -> int:
+        """Return how many lines are only in blocks that are left out."""
+        return await self._scratch.run(_dropped_lines)
 
     async def lines(self, block: Block, batch_bytes: int) -> AsyncGenerator[list[bytes]]:
         """Yield the lines of a block in the order in which they were placed."""
@@ -201,6 +217,15 @@ def _blocks(connection: sqlite3.Connection, after: int, page_size: int) -> list[
         Block(number=number, id=block_id, rows=rows, bytes=int(size))
         for number, block_id, rows, size in connection.execute(_BLOCKS, (after, page_size))
     ]
+
+
+def _drop(connection: sqlite3.Connection, block: int) -> None:
+    connection.execute(_DROP, (block,))
+
+
+def _dropped_lines(connection: sqlite3.Connection) -> int:
+    [(count,)] = connection.execute(_DROPPED_LINES).fetchall()
+    return int(count)
 
 
 def _lines(

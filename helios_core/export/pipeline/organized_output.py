@@ -16,8 +16,8 @@ import msgspec
 from msgspec.structs import replace
 
 from helios_core.export.cohorts import newcomers_view
+from helios_core.export.contents import ExportContents, chunked, without_dates
 from helios_core.export.filters import read_filtered
-from helios_core.export.membership import ExportMembership, chunked, without_dates
 from helios_core.export.pipeline.binaries import attachment_rewriter
 from helios_core.export.pipeline.blocks import SCHEMA, Block, BlockBuilder, BlockPiece, PlacedLine
 from helios_core.export.pipeline.reference_notes import BINARY, SLASH, base_url_pattern
@@ -30,9 +30,11 @@ from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import WHOLE_TYPE, Damaged, DataProvider
 from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 PATIENT = "Patient"
+ERRORS_ONLY = "OperationOutcome"
+"""The type of a shard that exports no resources and only writes the error file."""
 BLOCKS_PER_PAGE = 100
 INSTANCES_PER_FETCH = 20
 
@@ -75,14 +77,20 @@ async def _block_shards(
     patient_bytes = sum(shard.bytes for shard in whole_type)
     share = min(1.0, patient_bytes / max(total_bytes, 1))
     ranges = await provider.plan(patients, shard_bytes=max(1, int(shard_bytes * share)))
+    counting = Shard(
+        number=0, resource_type=ERRORS_ONLY, ordinal=1, purpose=ShardPurpose.UNORGANIZED
+    )
     return [
-        replace(
-            shard,
-            purpose=ShardPurpose.ORGANIZED,
-            resources=resources // len(ranges),
-            bytes=total_bytes // len(ranges),
-        )
-        for shard in ranges
+        counting,
+        *(
+            replace(
+                shard,
+                purpose=ShardPurpose.ORGANIZED,
+                resources=resources // len(ranges),
+                bytes=total_bytes // len(ranges),
+            )
+            for shard in ranges
+        ),
     ]
 
 
@@ -108,6 +116,15 @@ class OrganizedOutput:
         """The resources that could not be read so far."""
         self.withheld = Counter[str]()
         """By type, the resources left out so far because they are also about other patients."""
+        self.left_out = 0
+        """
+        The number of resources that belong to no block; complete once `pieces` has ended.
+
+        Organized by Patient it is 0: a shard of another purpose counts them. Binary resources are
+        never counted.
+        """
+        self.has_binaries = False
+        """Whether there are Binary resources, which belong to no block."""
         self._damaged_instances = set[str]()
 
     async def pieces(self) -> AsyncGenerator[BlockPiece]:
@@ -125,10 +142,14 @@ class OrganizedOutput:
                 names = await self._backends.transforms.rename(key, ids)
                 for block, name in zip(blocks, names, strict=True):
                     instance = instances.get(block.id)
-                    if instance is not None or block.id in self._damaged_instances:
-                        header = block_header(self._type, name)
-                        async for piece in self._pieces_of(block, header, instance, builder):
-                            yield piece
+                    if instance is None and block.id not in self._damaged_instances:
+                        await builder.drop(block)
+                        continue
+                    header = block_header(self._type, name)
+                    async for piece in self._pieces_of(block, header, instance, builder):
+                        yield piece
+            if self._type != PATIENT:
+                self.left_out += await builder.dropped_lines()
 
     async def _pieces_of(
         self, block: Block, header: bytes, instance: bytes | None, builder: BlockBuilder
@@ -208,6 +229,7 @@ class OrganizedOutput:
         provider = self._backends.data_provider
         for shard in await provider.plan(view, shard_bytes=WHOLE_TYPE):
             if shard.resource_type == BINARY:
+                self.has_binaries = True
                 continue
             sorter = _LineSorter(view, shard.resource_type, block_ids, organizer=self._type)
             batches = read_filtered(
@@ -225,6 +247,9 @@ class OrganizedOutput:
                     self._report_damaged_instances([*batch.damaged, *damaged])
                 else:
                     self.damaged += [*batch.damaged, *damaged]
+                if self._type not in (PATIENT, shard.resource_type):
+                    self.left_out += sum(not block_ids for block_ids, _ in placed)
+                    placed = [line for line in placed if line[0]]
                 await builder.place(placed)
                 await builder.require(instances)
 
@@ -265,7 +290,7 @@ class OrganizedOutput:
         """Return the ids without those of patients outside of the export."""
         if self._view.request.level is Level.SYSTEM:
             return list(ids)
-        membership = ExportMembership(self._backends.data_provider, self._view)
+        membership = ExportContents(self._backends.data_provider, self._view)
         of_others = await membership.of_others({(self._type, i) for i in ids})
         return [instance_id for instance_id in ids if (self._type, instance_id) not in of_others]
 
@@ -323,7 +348,7 @@ class _LineSorter:
             ):
                 instances.append(instance_id)
             others = [block_id for block_id in block_ids if block_id != instance_id]
-            if others:
+            if others or instance_id is None:
                 placed += [(others, output_line) for output_line in self._output_lines(line)]
         return placed, instances, damaged
 

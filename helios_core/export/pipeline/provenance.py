@@ -16,9 +16,9 @@ from msgspec.structs import replace
 
 from helios_core.errors import InvalidParameter
 from helios_core.export.cohorts import newcomers_view
+from helios_core.export.contents import ExportContents, Reference, without_dates
 from helios_core.export.disclosure import ID_WITHHELD, disclosure
 from helios_core.export.filters import read_filtered
-from helios_core.export.membership import ExportMembership, Reference, without_dates
 from helios_core.export.pipeline.scratch import ScratchDatabase, scratch_database
 from helios_core.fhir.dates import date_bounds
 from helios_core.fhir.definitions import load_definitions
@@ -33,7 +33,7 @@ from helios_core.storage.data_provider import (
     DataProvider,
     SupportsPrefilter,
 )
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 PROVENANCE = "Provenance"
 TARGETS_PER_SEARCH = 200
@@ -113,7 +113,7 @@ class ProvenanceFinder:
     def __init__(self, provider: DataProvider, view: ExportView, *, batch_bytes: int) -> None:
         self._provider = provider
         self._view = view
-        self._membership = ExportMembership(provider, view)
+        self._membership = ExportContents(provider, view)
         self._has_newcomers = newcomers_view(view) is not None
         self._base_urls = base_urls(view.request.base_url)
         self._batch_bytes = batch_bytes

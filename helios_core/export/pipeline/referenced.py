@@ -9,13 +9,13 @@ resources are not followed.
 
 from collections.abc import AsyncGenerator
 
-from helios_core.export.membership import IDS_PER_QUERY, ExportMembership, chunked
+from helios_core.export.contents import IDS_PER_QUERY, ExportContents, chunked
 from helios_core.export.pipeline.reference_notes import read_notes
 from helios_core.model.exports import ExportView
 from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import Batch
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 RESOURCES_PER_FETCH = 50
 """Maximum number of resources in one batch."""
@@ -27,7 +27,7 @@ async def read_referenced(
     """Yield the resources of a shard's type that the output refers to but does not contain."""
     resource_type = lease.shard.resource_type
     key = TypeKey.of(view.request, resource_type)
-    membership = ExportMembership(backends.data_provider, view)
+    membership = ExportContents(backends.data_provider, view)
     async with read_notes(backends, lease, resource_type) as notes:
         last = ""
         while ids := await notes.page(last, IDS_PER_QUERY):
@@ -38,7 +38,7 @@ async def read_referenced(
 
 
 async def _not_exported(
-    membership: ExportMembership, resource_type: str, ids: list[str]
+    membership: ExportContents, resource_type: str, ids: list[str]
 ) -> list[str]:
     """Leave out ids that other shards export, and those only of patients outside the export."""
     references = {(resource_type, resource_id) for resource_id in ids}

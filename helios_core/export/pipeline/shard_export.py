@@ -1,21 +1,28 @@
 """Export one shard: read it from the data provider, write it as parts to the output store."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
 import msgspec
 
 from helios_core.export.cohorts import shard_view
-from helios_core.export.disclosure import GROUP, PATIENT, disclosure, reportable
+from helios_core.export.disclosure import PATIENT, disclosure, reportable
 from helios_core.export.filters import last_contents, matching_deletions
 from helios_core.export.ndjson import LineCutter, PartCutter, gzip_chunks, read_ahead
 from helios_core.export.pipeline.binaries import Rewrite, attachment_rewriter
 from helios_core.export.pipeline.blocks import BlockCutter
+from helios_core.export.pipeline.error_lines import (
+    NAMELESS_GAP,
+    NAMELESS_MEMBERS,
+    damage_outcome,
+    withheld_outcomes,
+)
 from helios_core.export.pipeline.organized_output import OrganizedOutput
 from helios_core.export.pipeline.provenance import withhold_id
 from helios_core.export.pipeline.reference_notes import ReferenceNotes
 from helios_core.export.pipeline.sources import is_filtered, read_source
+from helios_core.export.pipeline.unorganized import UnorganizedCounter
 from helios_core.export.transforms import LineTransform, make_transform
 from helios_core.fhir.outcomes import outcome_line
 from helios_core.model.completeness import line_digests
@@ -25,17 +32,11 @@ from helios_core.model.parts import Compression, Part, PartKey, PartKind
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import Batch, Damaged, SupportsTombstones
 from helios_core.storage.joined_lines import JoinedLines
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.threads import in_thread
 
 DELETIONS_PER_BUNDLE = 1000
 """Maximum number of deletions in one Bundle, which is one line of a deleted file."""
-
-NAMELESS_GAP = "A resource cannot be read, so a filter that looks at it may have left others out."
-"""What is said of gaps where resources leave under other ids than the gaps name."""
-
-NAMELESS_MEMBERS = "Members of the exported Group that cannot be resolved were left out."
-"""What is said of these members where resources leave under other ids."""
 
 
 class PartLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +76,8 @@ class ShardExport:
         self._limits = limits
         self._damaged = list[Damaged]()
         self._withheld = Counter[str]()
+        self._unorganized = 0
+        self._has_binaries = False
         self._resources: PartCutter | None = None
         self._rows_read = 0
         self.notes = b""
@@ -102,7 +105,14 @@ class ShardExport:
         Raises:
             BackendError: The data could not be read or the parts could not be stored.
         """
-        parts = await (self._write_blocks() if self._is_organized else self._write_lines())
+        if self._lease.shard.purpose is ShardPurpose.UNORGANIZED:
+            counter = UnorganizedCounter(
+                self._backends, self._view, batch_bytes=self._limits.batch_bytes
+            )
+            parts, self._unorganized = [], await counter.count()
+            self._has_binaries = counter.has_binaries
+        else:
+            parts = await (self._write_blocks() if self._is_organized else self._write_lines())
         async with aclosing(self._deletions()) as batches:
             parts += await self._write(PartKind.DELETED, self._cutter(batches))
         async with aclosing(self._problems()) as batches:
@@ -137,6 +147,8 @@ class ShardExport:
             parts = await self._write(PartKind.OUTPUT, self._resources)
         self._damaged += reportable(self._view, organized.damaged)
         self._withheld += organized.withheld
+        self._unorganized = organized.left_out
+        self._has_binaries = organized.has_binaries and self._key.resource_type != PATIENT
         return parts
 
     def _cutter(self, batches: AsyncGenerator[Batch]) -> PartCutter:
@@ -286,6 +298,14 @@ class ShardExport:
         reports = map(withhold_id, self._damaged) if nameless else self._damaged
         lines = [damage_outcome(damaged) for damaged in reports]
         lines += withheld_outcomes(self._withheld)
+        if self._unorganized or self._has_binaries:
+            text = (
+                f"{self._unorganized} resources belong to no {self._view.request.organize_by} in "
+                "the output and were left out, because the output is organized."
+            )
+            if self._has_binaries:
+                text += " So were Binary resources, which are not counted."
+            lines.append(outcome_line("information", "informational", text))
         if self._lease.shard.number == 0:
             ignored, gaps = self._view.request.ignored, self._view.gaps
             left_out = self._view.left_out
@@ -326,30 +346,3 @@ def deletion_bundle(resource_type: str, ids: Sequence[str]) -> bytes:
     ]
     bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
     return msgspec.json.encode(bundle)
-
-
-def withheld_outcomes(withheld: Mapping[str, int]) -> list[bytes]:
-    """
-    Return the lines of an error file about resources of other patients, too.
-
-    Of Groups and Patients nothing is said: that there is one would tell something about others.
-    """
-    return [
-        outcome_line(
-            "information",
-            "suppressed",
-            f"{count} resources of type {resource_type} were left out, because they are also "
-            "about patients outside of the list in `patient`.",
-        )
-        for resource_type, count in sorted(withheld.items())
-        if count and resource_type not in (GROUP, PATIENT)
-    ]
-
-
-def damage_outcome(damaged: Damaged) -> bytes:
-    """Return one line of an error file: which resource is missing from the output, and why."""
-    return outcome_line(
-        "error",
-        "incomplete",
-        f"{damaged.resource_type}/{damaged.id} could not be exported: {damaged.reason}",
-    )

@@ -10,7 +10,7 @@ from litestar.params import FromPath
 
 from helios_core.export.kickoff.accept import accept
 from helios_core.export.kickoff.dry_run import Estimate, FileLimits, estimate, is_dry_run
-from helios_core.export.kickoff.parameters import ExportPolicy, KickoffRequest
+from helios_core.export.kickoff.request import ExportPolicy, KickoffRequest
 from helios_core.http.callers import Guard
 from helios_core.http.rate_limits import RateLimiter, client_address
 from helios_core.http.requests import HTTPRequest, json_body, query_pairs, request_url

@@ -1,45 +1,65 @@
 """The route of batch and transaction Bundles."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 
 import msgspec
 from litestar import Response, post
 from litestar.handlers import HTTPRouteHandler
+from msgspec import structs
 
-from helios_core.errors import HeliosError, InvalidResource
-from helios_core.fhir.bundles import parse_bundle
+from helios_core.errors import HeliosError, InvalidResource, TooCostly
+from helios_core.fhir.bundles import ParsedEntry, parse_bundle
 from helios_core.fhir.instants import format_instant
+from helios_core.fhir.outcomes import outcome_line
+from helios_core.fhir.preferences import ReturnPreference
 from helios_core.http.callers import Guard
 from helios_core.http.errors import outcome_for, reason_phrase, status_for
-from helios_core.http.requests import HTTPRequest, json_body, query_parameters
+from helios_core.http.ranges import is_not_modified
+from helios_core.http.requests import HTTPRequest, json_body, preferred_return, query_parameters
 from helios_core.http.responses import (
     BundleEntry,
-    BundleResource,
     EntryResponse,
-    bundle_response,
     raw_json,
+    resource_response,
     resource_url,
     version_etag,
 )
+from helios_core.http.rest.crud import change_outcome
+from helios_core.http.rest.history import history_bundle
 from helios_core.http.rest.search import searchset
-from helios_core.interactions.bundles import Bundles, EntryResult
+from helios_core.interactions.bundles import Bundles, EntryResult, HistoryResult, ResponseBudget
 from helios_core.interactions.callers import Caller
 from helios_core.interactions.changes import CompletedChange
+from helios_core.interactions.entries import MetadataRequest
+from helios_core.interactions.read import require_content
 from helios_core.interactions.search import SearchResult
 from helios_core.storage.data_provider import ChangeResult, StoredVersion
 from helios_core.storage.threads import compute
 
-MAX_ENTRIES: Final = 10_000
-"""Entries of a batch or transaction; each takes about a millisecond."""
+
+class BundleLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How large a batch or transaction and its response may be."""
+
+    entries: int
+    response_bytes: int
 
 
 class BundleRoutes:
     """Performs batches and transactions."""
 
-    def __init__(self, bundles: Bundles, guard: Guard) -> None:
+    def __init__(
+        self,
+        bundles: Bundles,
+        guard: Guard,
+        *,
+        limits: BundleLimits,
+        metadata: Callable[[Caller], Awaitable[bytes]],
+    ) -> None:
         self._bundles = bundles
         self._guard = guard
+        self._limits = limits
+        self._metadata = metadata
 
     def routes(self) -> list[HTTPRouteHandler]:
         """Return the route of Bundles."""
@@ -49,45 +69,98 @@ class BundleRoutes:
         """Perform a Bundle's entries and return a Bundle with what became of each."""
         caller = self._guard.admit(request)
         query_parameters(request)
+        preferred = preferred_return(request)
         body = await json_body(request)
-        bundle = await compute(len(body), parse_bundle, body, max_entries=MAX_ENTRIES)
+        bundle = await compute(len(body), parse_bundle, body, max_entries=self._limits.entries)
+        budget = ResponseBudget(self._limits.response_bytes)
         match bundle.type:
             case "transaction":
-                results = await self._bundles.transaction(caller, bundle.entries)
+                results = self._bundles.transaction(caller, bundle.entries, budget)
             case "batch":
-                results = await self._bundles.batch(caller, bundle.entries)
+                results = self._bundles.batch(caller, bundle.entries, budget)
             case _:
                 raise InvalidResource(
                     f"Bundle.type is {bundle.type}; send a batch or a transaction."
                 )
-        return await compute(len(body), _response, caller, bundle.type, results)
+        entries = list[bytes]()
+        async with aclosing(results):
+            async for result in results:
+                index = len(entries)
+                entry = await self._entry(caller, bundle.entries[index], result, preferred)
+                encoded = msgspec.json.encode(entry)
+                if entry.resource is not None and not budget.take(len(encoded)):
+                    encoded = msgspec.json.encode(_too_large(entry, budget.exceeded(), result))
+                entries.append(encoded)
+        headers = {"Preference-Applied": f"return={preferred}"} if preferred else {}
+        return resource_response(
+            caller, _bundle(f"{bundle.type}-response", entries), headers=headers
+        )
+
+    async def _entry(
+        self,
+        caller: Caller,
+        entry: ParsedEntry,
+        result: EntryResult,
+        preferred: ReturnPreference | None,
+    ) -> BundleEntry:
+        if isinstance(result, MetadataRequest):
+            rendered = _with_resource(await self._metadata(caller))
+        elif isinstance(result, CompletedChange):
+            return _change_entry(caller, result, preferred)
+        elif isinstance(result, StoredVersion):
+            rendered = _read_entry(entry, result)
+        else:
+            rendered = _other_entry(caller, result)
+        # A HEAD is a GET without the body (RFC 9110, section 9.3.2).
+        return structs.replace(rendered, resource=None) if entry.method == "HEAD" else rendered
 
 
-def _response(caller: Caller, bundle_type: str, results: Sequence[EntryResult]) -> Response[bytes]:
-    entries = tuple(_entry(caller, result) for result in results)
-    return bundle_response(caller, BundleResource(type=f"{bundle_type}-response", entry=entries))
+def _bundle(type_: str, entries: Sequence[bytes]) -> bytes:
+    """Return a Bundle of encoded entries; an empty list is omitted, as FHIR's JSON demands."""
+    head = f'{{"resourceType":"Bundle","type":"{type_}"'.encode()
+    if not entries:
+        return head + b"}"
+    return b"".join((head, b',"entry":[', b",".join(entries), b"]}"))
 
 
-def _entry(caller: Caller, result: EntryResult) -> BundleEntry:
+def _with_resource(content: bytes) -> BundleEntry:
+    return BundleEntry(resource=raw_json(content), response=EntryResponse(status="200 OK"))
+
+
+def _read_entry(entry: ParsedEntry, stored: StoredVersion) -> BundleEntry:
+    etag = version_etag(stored.version_id)
+    known = entry.if_none_match is not None and is_not_modified([entry.if_none_match], etag)
+    return BundleEntry(
+        resource=None if known else raw_json(require_content(stored)),
+        response=EntryResponse(
+            status="304 Not Modified" if known else "200 OK",
+            etag=etag,
+            last_modified=format_instant(stored.last_updated),
+        ),
+    )
+
+
+def _other_entry(
+    caller: Caller, result: HistoryResult | SearchResult | HeliosError
+) -> BundleEntry:
     match result:
         case HeliosError():
             return BundleEntry(response=_error_response(result))
-        case CompletedChange():
-            return BundleEntry(response=_change_response(caller, result))
         case SearchResult():
-            return BundleEntry(
-                resource=raw_json(msgspec.json.encode(searchset(caller, result))),
-                response=EntryResponse(status="200 OK"),
-            )
-        case StoredVersion():
-            return BundleEntry(
-                resource=raw_json(result.content),
-                response=EntryResponse(
-                    status="200 OK",
-                    etag=version_etag(result.version_id),
-                    last_modified=format_instant(result.last_updated),
-                ),
-            )
+            return _with_resource(msgspec.json.encode(searchset(caller, result)))
+        case HistoryResult(request=request, page=page):
+            bundle = history_bundle(caller, request.resource_type, request.id, request.query, page)
+            return _with_resource(msgspec.json.encode(bundle))
+
+
+def _too_large(entry: BundleEntry, error: TooCostly, result: EntryResult) -> BundleEntry:
+    """Return an entry without the resource that there is no room for."""
+    if isinstance(result, CompletedChange) and entry.response is not None:
+        # The change is made, and stays made.
+        outcome = outcome_line("warning", error.code, str(error))
+        response = structs.replace(entry.response, outcome=raw_json(outcome))
+        return BundleEntry(response=response)
+    return BundleEntry(response=_error_response(error))
 
 
 def _error_response(error: HeliosError) -> EntryResponse:
@@ -95,6 +168,20 @@ def _error_response(error: HeliosError) -> EntryResponse:
     return EntryResponse(
         status=f"{status} {reason_phrase(status)}", outcome=raw_json(outcome_for(error))
     )
+
+
+def _change_entry(
+    caller: Caller, completed: CompletedChange, preferred: ReturnPreference | None
+) -> BundleEntry:
+    """Return the entry of a change; it has the resource only if the client prefers that."""
+    response = _change_response(caller, completed)
+    match preferred:
+        case ReturnPreference.REPRESENTATION:
+            return BundleEntry(resource=raw_json(completed.content()), response=response)
+        case ReturnPreference.OPERATION_OUTCOME:
+            outcome = raw_json(change_outcome(completed))
+            return BundleEntry(response=structs.replace(response, outcome=outcome))
+    return BundleEntry(response=response)
 
 
 def _change_response(caller: Caller, completed: CompletedChange) -> EntryResponse:

@@ -1,26 +1,33 @@
-"""Routes of conditional updates and deletes (FHIR R4, http.html#cond-update)."""
+"""Routes of conditional updates, patches and deletes (FHIR R4, http.html#cond-update)."""
 
-from litestar import Response, delete, put
+from typing import Any
+
+from litestar import Response, delete, patch, put
 from litestar.handlers import HTTPRouteHandler
 
 from helios_core.http.callers import Guard
-from helios_core.http.requests import HTTPRequest, json_body, path_type, query_pairs
+from helios_core.http.requests import HTTPRequest, json_body, patch_body, path_type, query_pairs
 from helios_core.http.rest.crud import deleted_response, stored_response, type_paths
 from helios_core.interactions.callers import Interaction
 from helios_core.interactions.changes import ChangeRequest, Changes
 from helios_core.interactions.conditions import parse_if_match
+from helios_core.interactions.patches import parse_patch
 
 
 class ConditionalRoutes:
-    """Updates and deletes the resource that a search matches."""
+    """Changes the resource that a search matches."""
 
     def __init__(self, changes: Changes, guard: Guard) -> None:
         self._changes = changes
         self._guard = guard
 
     def routes(self) -> list[HTTPRouteHandler]:
-        """Return the routes of updates and deletes by search."""
-        return [put(type_paths())(self.update), delete(type_paths(), status_code=204)(self.delete)]
+        """Return the routes of changes by search."""
+        return [
+            put(type_paths())(self.update),
+            patch(type_paths())(self.patch),
+            delete(type_paths(), status_code=200)(self.delete),
+        ]
 
     async def update(self, request: HTTPRequest) -> Response[bytes]:
         """Store a new version of what matches, or a new resource if nothing does."""
@@ -32,9 +39,21 @@ class ConditionalRoutes:
             body=await json_body(request),
             criteria=query_pairs(request),
         )
-        return stored_response(caller, await self._changes.apply(caller, change))
+        return stored_response(request, caller, await self._changes.apply(caller, change))
 
-    async def delete(self, request: HTTPRequest) -> Response[None]:
+    async def patch(self, request: HTTPRequest) -> Response[bytes]:
+        """Store a new version of what matches: the current one with a patch applied to it."""
+        caller = self._guard.admit(request)
+        change = ChangeRequest(
+            interaction=Interaction.PATCH,
+            resource_type=path_type(request, caller),
+            if_match=parse_if_match(request.headers.get("if-match")),
+            patch=parse_patch(*await patch_body(request)),
+            criteria=query_pairs(request),
+        )
+        return stored_response(request, caller, await self._changes.apply(caller, change))
+
+    async def delete(self, request: HTTPRequest) -> Response[Any]:
         """Delete what matches; if nothing does, nothing changes."""
         caller = self._guard.admit(request)
         change = ChangeRequest(
@@ -43,4 +62,4 @@ class ConditionalRoutes:
             if_match=parse_if_match(request.headers.get("if-match")),
             criteria=query_pairs(request),
         )
-        return deleted_response(await self._changes.apply(caller, change))
+        return deleted_response(request, caller, await self._changes.apply(caller, change))

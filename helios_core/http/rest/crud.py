@@ -1,14 +1,26 @@
-"""Routes of single resources: read, create, update, delete."""
+"""Routes of single resources: read, create, update, patch, delete."""
 
 from typing import Any, Final
 
-from litestar import Response, delete, post, put, route
+from litestar import Response, delete, patch, post, put, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
+from helios_core.errors import UnsupportedParameter
+from helios_core.fhir.outcomes import outcome_line
+from helios_core.fhir.preferences import ReturnPreference
 from helios_core.http.callers import Guard
-from helios_core.http.requests import READ, HTTPRequest, json_body, path_type, query_parameters
+from helios_core.http.requests import (
+    READ,
+    HTTPRequest,
+    json_body,
+    patch_body,
+    path_type,
+    preferred_return,
+    query_parameters,
+)
 from helios_core.http.responses import (
+    EmptyResponse,
     resource_response,
     resource_url,
     version_etag,
@@ -20,10 +32,19 @@ from helios_core.interactions.callers import Caller, Interaction, require_type
 from helios_core.interactions.changes import ChangeRequest, Changes, CompletedChange
 from helios_core.interactions.conditions import parse_condition, parse_if_match
 from helios_core.interactions.parameters import Pairs
+from helios_core.interactions.patches import parse_patch
 from helios_core.interactions.read import read
 from helios_core.storage.data_provider import ChangeResult, DataProvider
 
 BINARY: Final = "Binary"
+OUTCOMES: Final = {
+    ChangeResult.CREATED: "The resource was created.",
+    ChangeResult.UPDATED: "A new version of the resource was stored.",
+    ChangeResult.UNCHANGED: "Nothing was stored: the resource is there already.",
+    ChangeResult.DELETED: "The resource was deleted.",
+    ChangeResult.ABSENT: "There was nothing to delete.",
+}
+"""What a client reads that prefers an OperationOutcome."""
 
 
 def type_paths(suffix: str = "") -> list[str]:
@@ -73,12 +94,13 @@ class WriteRoutes:
         self._guard = guard
 
     def routes(self) -> list[HTTPRouteHandler]:
-        """Return the routes of creates, updates and deletes."""
+        """Return the routes of creates, updates, patches and deletes."""
         instance = type_paths("/{resource_id:str}")
         return [
             post(type_paths())(self.create),
             put(instance)(self.update),
-            delete(instance, status_code=204)(self.delete),
+            patch(instance)(self.patch),
+            delete(instance, status_code=200)(self.delete),
         ]
 
     async def create(self, request: HTTPRequest) -> Response[bytes]:
@@ -92,7 +114,7 @@ class WriteRoutes:
             criteria=_if_none_exist(request, resource_type),
             body=await json_body(request),
         )
-        return stored_response(caller, await self._changes.apply(caller, change))
+        return stored_response(request, caller, await self._changes.apply(caller, change))
 
     async def update(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[bytes]:
         """Store a new version, or the first one under an id that the client chooses."""
@@ -105,10 +127,25 @@ class WriteRoutes:
             id=resource_id,
             body=await json_body(request),
             if_match=parse_if_match(request.headers.get("if-match")),
+            only_create=_only_create(request),
         )
-        return stored_response(caller, await self._changes.apply(caller, change))
+        return stored_response(request, caller, await self._changes.apply(caller, change))
 
-    async def delete(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[None]:
+    async def patch(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[bytes]:
+        """Store a new version: the current one with a patch applied to it."""
+        caller = self._guard.admit(request)
+        resource_type = path_type(request, caller)
+        query_parameters(request)
+        change = ChangeRequest(
+            interaction=Interaction.PATCH,
+            resource_type=resource_type,
+            id=resource_id,
+            patch=parse_patch(*await patch_body(request)),
+            if_match=parse_if_match(request.headers.get("if-match")),
+        )
+        return stored_response(request, caller, await self._changes.apply(caller, change))
+
+    async def delete(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[Any]:
         """Delete a resource; its versions stay. Deleting it again changes nothing."""
         caller = self._guard.admit(request)
         change = ChangeRequest(
@@ -118,32 +155,62 @@ class WriteRoutes:
             if_match=parse_if_match(request.headers.get("if-match")),
         )
         query_parameters(request)
-        return deleted_response(await self._changes.apply(caller, change))
+        return deleted_response(request, caller, await self._changes.apply(caller, change))
 
 
-def stored_response(caller: Caller, completed: CompletedChange) -> Response[bytes]:
-    """Return the response to a create or update: the resource as it is stored now."""
-    version, instant, content = completed.version_id, completed.last_updated, completed.content()
+def stored_response(
+    request: HTTPRequest, caller: Caller, completed: CompletedChange
+) -> Response[bytes]:
+    """Return the response to a create, update or patch, with what the client prefers in it."""
+    version, instant = completed.version_id, completed.last_updated
     assert instant is not None  # noqa: S101 - what was put is there
-    assert content is not None  # noqa: S101
     location = resource_url(caller, completed.resource_type, completed.id)
-    return resource_response(
-        caller,
-        content,
-        status=201 if completed.outcome is ChangeResult.CREATED else 200,
-        headers={
-            "Location": f"{location}/_history/{version}",
-            **version_headers(version, instant),
-        },
-    )
+    status = 201 if completed.outcome is ChangeResult.CREATED else 200
+    headers = {
+        "Location": f"{location}/_history/{version}",
+        **version_headers(version, instant),
+    }
+    preferred = preferred_return(request)
+    if preferred is not None:
+        headers["Preference-Applied"] = f"return={preferred}"
+    match preferred:
+        case ReturnPreference.MINIMAL:
+            return EmptyResponse(status=status, headers=headers)
+        case ReturnPreference.OPERATION_OUTCOME:
+            content = change_outcome(completed)
+        case _:
+            content = completed.content() or b""
+    return resource_response(caller, content, status=status, headers=headers)
 
 
-def deleted_response(completed: CompletedChange) -> Response[None]:
+def change_outcome(completed: CompletedChange) -> bytes:
+    """Return the OperationOutcome of a change that was made, or was not necessary."""
+    return outcome_line("information", "informational", OUTCOMES[completed.outcome])
+
+
+def deleted_response(
+    request: HTTPRequest, caller: Caller, completed: CompletedChange
+) -> Response[Any]:
     """Return the response to a delete, with the ETag of the deletion if there is one."""
     version = completed.version_id
-    return Response(
-        None, status_code=204, headers={"ETag": version_etag(version)} if version else {}
-    )
+    headers = {"ETag": version_etag(version)} if version else {}
+    if preferred_return(request) is not ReturnPreference.OPERATION_OUTCOME:
+        return EmptyResponse(status=204, headers=headers)
+    headers["Preference-Applied"] = f"return={ReturnPreference.OPERATION_OUTCOME}"
+    return resource_response(caller, change_outcome(completed), headers=headers)
+
+
+def _only_create(request: HTTPRequest) -> bool:
+    """
+    Return whether an update must not find a resource: `If-None-Match: *`.
+
+    Raises:
+        UnsupportedParameter: If-None-Match is something else.
+    """
+    values = request.headers.getall("if-none-match", [])
+    if values and [value.strip() for value in values] != ["*"]:
+        raise UnsupportedParameter("If-None-Match of an update is supported with * alone.")
+    return bool(values)
 
 
 def _if_none_exist(request: HTTPRequest, resource_type: str) -> Pairs | None:

@@ -66,15 +66,21 @@ class HistoryRoutes:
         resource_type = path_type(request, caller)
         query = parse_history(query_parameters(request, HISTORY_PARAMETERS))
         page = await history_instance(self._provider, caller, resource_type, resource_id, query)
-        url = f"{resource_url(caller, resource_type, resource_id)}/_history"
         return bundle_response(
-            caller,
-            BundleResource(
-                type="history",
-                link=tuple(_links(url, query, page)),
-                entry=tuple(_entry(caller, stored) for stored in page.versions),
-            ),
+            caller, history_bundle(caller, resource_type, resource_id, query, page)
         )
+
+
+def history_bundle(
+    caller: Caller, resource_type: str, resource_id: str, query: HistoryQuery, page: HistoryPage
+) -> BundleResource:
+    """Return the Bundle of a page of the versions of a resource."""
+    url = f"{resource_url(caller, resource_type, resource_id)}/_history"
+    return BundleResource(
+        type="history",
+        link=tuple(_links(url, query, page)),
+        entry=tuple(_entry(caller, stored) for stored in page.versions),
+    )
 
 
 def _links(url: str, query: HistoryQuery, page: HistoryPage) -> list[BundleLink]:

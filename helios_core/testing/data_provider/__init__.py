@@ -2,6 +2,7 @@
 
 from helios_core import SupportsTombstones, SupportsWrites
 from helios_core.testing.data_provider.changes import ChangeClauses
+from helios_core.testing.data_provider.holdings import Holdings, Sample
 from helios_core.testing.data_provider.lookups import LookupClauses
 from helios_core.testing.data_provider.machine import DataProviderMachine
 from helios_core.testing.data_provider.prefilters import PrefilterClauses
@@ -10,6 +11,8 @@ from helios_core.testing.data_provider.searches import SearchClauses
 from helios_core.testing.data_provider.tombstones import TombstoneClauses
 from helios_core.testing.data_provider.writes import WriteClauses
 from helios_core.testing.machines import drive
+
+__all__ = ["DataProviderSuite", "Holdings", "Sample"]
 
 
 class DataProviderSuite(
@@ -24,8 +27,8 @@ class DataProviderSuite(
     """
     Tests that every data provider passes: the clauses, and each power it claims.
 
-    A subclass gives what `DataProviderContract` asks for, names its `powers` and states whether
-    it is `persistent`.
+    A subclass implements what `DataProviderContract` lists, names its `powers`, states whether it
+    is `persistent`, and declares its `holdings` if it cannot hold any resource there is.
     """
 
     def test_any_history_agrees_with_the_model(self) -> None:

@@ -13,13 +13,13 @@ from helios_core.testing.corpus import mixture, observation, patient, request, v
 from helios_core.testing.data_provider.contract import (
     DataProviderContract,
     delete,
-    everything_now,
     get,
     names,
     stamp_of,
+    view_everything,
     write,
 )
-from helios_core.testing.snapshots import take
+from helios_core.testing.snapshots import take_snapshot
 
 DAY = timedelta(days=1)
 
@@ -57,13 +57,13 @@ class ChangeClauses(DataProviderContract):
         async with asyncio.TaskGroup() as group:
             writers = [group.create_task(_churn(provider, name, rounds=25)) for name in "abcd"]
             while not all(writer.done() for writer in writers):
-                everything = await everything_now(provider)
-                taken.append((everything, (await take(provider, everything)).versions))
+                everything = await view_everything(provider)
+                taken.append((everything, (await take_snapshot(provider, everything)).versions))
                 await asyncio.sleep(0)
 
         assert len(taken) > 1
         for everything, at_the_time in taken:
-            assert (await take(provider, everything)).versions == at_the_time
+            assert (await take_snapshot(provider, everything)).versions == at_the_time
 
     async def test_stamps_do_not_go_back_with_the_clock(self, provider: DataProvider) -> None:
         """P1: whatever the machine believes the time to be."""
@@ -89,8 +89,8 @@ class ChangeClauses(DataProviderContract):
         self.needs(SupportsWrites)
         resources = [patient(f"p{number:02}") for number in range(0, 40, 2)]
         await write(provider, *resources)
-        everything = await everything_now(provider)
-        before = await take(provider, everything)
+        everything = await view_everything(provider)
+        before = await take_snapshot(provider, everything)
         lines: list[bytes] = []
 
         for shard in await provider.plan(everything, shard_bytes=1000):
@@ -109,15 +109,15 @@ class ChangeClauses(DataProviderContract):
         self.needs(SupportsWrites)
         rewritten = [patient(f"{name}{number}") for name in "abc" for number in range(5)]
         await write(provider, *mixture(60), *rewritten)
-        everything = await everything_now(provider)
-        before = await take(provider, everything)
+        everything = await view_everything(provider)
+        before = await take_snapshot(provider, everything)
 
         async with asyncio.TaskGroup() as group:
             writers = [group.create_task(_churn(provider, name, rounds=20)) for name in "abc"]
-            during = await take(provider, everything, shard_bytes=2000, batch_bytes=300)
+            during = await take_snapshot(provider, everything, shard_bytes=2000, batch_bytes=300)
             shown = [during]
             while not all(writer.done() for writer in writers):
-                shown.append(await take(provider, everything, batch_bytes=300))
+                shown.append(await take_snapshot(provider, everything, batch_bytes=300))
                 await asyncio.sleep(0)
 
         assert {tuple(sorted(each.lines)) for each in shown} == {tuple(sorted(before.lines))}
@@ -127,13 +127,13 @@ class ChangeClauses(DataProviderContract):
         self.needs(SupportsWrites)
         one, two = patient("p1"), patient("p2")
         await write(provider, one, two)
-        past = await everything_now(provider)
+        past = await view_everything(provider)
         await write(provider, patient("p1", note="b"), delete(two), patient("p3"))
         await write(provider, patient("p1", note="c"), patient("p2", note="c"))
 
         then, now = (
-            await take(provider, past),
-            await take(provider, await everything_now(provider)),
+            await take_snapshot(provider, past),
+            await take_snapshot(provider, await view_everything(provider)),
         )
 
         assert then.versions == {"Patient/p1": 1, "Patient/p2": 1}
@@ -150,7 +150,7 @@ class ChangeClauses(DataProviderContract):
         past = await provider.transaction_time()
         await write(provider, *(delete(each) for each in resources))
 
-        snapshot = await take(provider, view(past, patients=patients), shard_bytes=900)
+        snapshot = await take_snapshot(provider, view(past, patients=patients), shard_bytes=900)
 
         assert snapshot.names == names(*resources)
 
@@ -199,7 +199,9 @@ class ChangeClauses(DataProviderContract):
         now = await provider.transaction_time()
 
         shown = [
-            (await take(provider, view(at, request(level=Level.GROUP), patients=[who]))).names
+            (
+                await take_snapshot(provider, view(at, request(level=Level.GROUP), patients=[who]))
+            ).names
             for at in (past, now)
             for who in ("p1", "p2")
         ]
@@ -218,7 +220,7 @@ class ChangeClauses(DataProviderContract):
         now = await provider.transaction_time()
         await write(provider, patient("p1", note="d"), patient("p2", note="d"))
 
-        snapshot = await take(provider, view(now, request(since=since)))
+        snapshot = await take_snapshot(provider, view(now, request(since=since)))
 
         assert snapshot.versions == {"Patient/p1": 3}
 
@@ -258,12 +260,14 @@ class ChangeClauses(DataProviderContract):
             async with asyncio.TaskGroup() as group:
                 writer = group.create_task(_churn(one, "a", rounds=25))
                 while not writer.done():
-                    everything = await everything_now(two)
-                    taken.append((everything, await take(two, everything, batch_bytes=300)))
+                    everything = await view_everything(two)
+                    taken.append(
+                        (everything, await take_snapshot(two, everything, batch_bytes=300))
+                    )
                     await asyncio.sleep(0)
 
             for everything, at_the_time in taken:
-                assert (await take(one, everything)).versions == at_the_time.versions
+                assert (await take_snapshot(one, everything)).versions == at_the_time.versions
 
 
 async def _churn(provider: DataProvider, writer: str, *, rounds: int) -> None:

@@ -347,6 +347,6 @@ def delete(of: Resource, *, if_match: int | None = None) -> Delete:
     return Delete(resource_type=of.resource_type, id=of.id, if_match=if_match)
 
 
-async def everything_now(provider: DataProvider) -> ExportView:
+async def view_everything(provider: DataProvider) -> ExportView:
     """Return the view of everything in `corpus.TENANT`, now."""
     return corpus.view(await provider.transaction_time())

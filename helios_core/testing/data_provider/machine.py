@@ -22,9 +22,9 @@ from helios_core import (
 from helios_core.fhir import Resource
 from helios_core.testing import corpus
 from helios_core.testing.data_provider.contract import DataProviderContract, delete, write
-from helios_core.testing.data_provider.prefilters import searched, sift
+from helios_core.testing.data_provider.prefilters import compile_searches, sift_candidates
 from helios_core.testing.machines import BackendMachine
-from helios_core.testing.snapshots import Snapshot, take
+from helios_core.testing.snapshots import Snapshot, take_snapshot
 
 TENANTS = (corpus.TENANT, corpus.OTHER_TENANT)
 PATIENTS = ("p1", "p2", "p3")
@@ -58,8 +58,8 @@ _RESOURCES = st.one_of(
 )
 STEPS = st.lists(st.builds(Step, _RESOURCES, st.sampled_from([True, True, False])), max_size=4)
 CONDITIONS = (
-    searched([[("subject", "p1")], [("_id", "o2")]]),
-    searched([[("_id", "p1,p2"), ("_lastUpdated", "gt2020")]], "Patient"),
+    compile_searches([[("subject", "p1")], [("_id", "o2")]]),
+    compile_searches([[("_id", "p1,p2"), ("_lastUpdated", "gt2020")]], "Patient"),
 )
 """What an index can be asked for about these resources."""
 _COHORTS = st.none() | st.sets(st.sampled_from(PATIENTS))
@@ -146,7 +146,7 @@ class DataProviderMachine(BackendMachine[DataProvider]):
         assert sorted(snapshot.lines) == sorted(_line(each) for each in changes if each.live)
         if isinstance(self.backend, SupportsPrefilter):
             for condition in CONDITIONS:
-                found = self.run(sift(self.backend, view, condition))
+                found = self.run(sift_candidates(self.backend, view, condition))
                 assert found.matches == found.expected
         gone = [corpus.name(each.resource) for each in changes if not each.live]
         assert list(snapshot.deleted) == (sorted(gone) if since is not None else [])
@@ -157,7 +157,7 @@ class DataProviderMachine(BackendMachine[DataProvider]):
         shard_bytes, batch_bytes = sizes
         async with asyncio.TaskGroup() as group:
             writing = group.create_task(self._write(corpus.TENANT, meanwhile))
-            snapshot = await take(
+            snapshot = await take_snapshot(
                 self.backend, view, shard_bytes=shard_bytes, batch_bytes=batch_bytes
             )
         self._follow(corpus.TENANT, meanwhile, writing.result())

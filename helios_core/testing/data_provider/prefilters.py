@@ -22,11 +22,11 @@ from helios_core.testing.corpus import measurement, patient, request, view
 from helios_core.testing.data_provider.contract import (
     DataProviderContract,
     delete,
-    everything_now,
     stamp_of,
+    view_everything,
     write,
 )
-from helios_core.testing.snapshots import BATCH_BYTES, batches
+from helios_core.testing.snapshots import BATCH_BYTES, read_batches
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -112,7 +112,7 @@ def measurements(count: int = 60) -> list[Resource]:
     ]
 
 
-def searched(alternatives: Sequence[Pairs], resource_type: str = "Observation") -> Filter:
+def compile_searches(alternatives: Sequence[Pairs], resource_type: str = "Observation") -> Filter:
     """Give the filter that at least one of these conditions makes."""
     compiled = [compile_query(corpus.VERSION, resource_type, pairs) for pairs in alternatives]
     return any_filter(compiled)
@@ -129,7 +129,9 @@ class PrefilterClauses(DataProviderContract):
         self.needs(SupportsPrefilter)
         await self.seed(provider, *measurements(), patient("p1"))
 
-        found = await sift(provider, await everything_now(provider), searched(alternatives))
+        found = await sift_candidates(
+            provider, await view_everything(provider), compile_searches(alternatives)
+        )
 
         assert found.matches == found.expected
 
@@ -139,10 +141,10 @@ class PrefilterClauses(DataProviderContract):
         """P5, SupportsPrefilter: for dates in the first and the last year, with every prefix."""
         self.needs(SupportsPrefilter)
         await self.seed(provider, *measurements_at_the_ends())
-        shown = await everything_now(provider)
+        shown = await view_everything(provider)
 
         for alternatives in SEARCHES_AT_THE_ENDS:
-            found = await sift(provider, shown, searched(alternatives))
+            found = await sift_candidates(provider, shown, compile_searches(alternatives))
             assert found.matches == found.expected, alternatives
 
     async def test_candidates_hold_what_came_without_terms(self, provider: DataProvider) -> None:
@@ -150,10 +152,10 @@ class PrefilterClauses(DataProviderContract):
         self.needs(SupportsPrefilter)
         untold = [msgspec.structs.replace(each, terms=None) for each in measurements()]
         await self.seed(provider, *untold)
-        everything = await everything_now(provider)
+        everything = await view_everything(provider)
 
         for alternatives in SEARCHES:
-            found = await sift(provider, everything, searched(alternatives))
+            found = await sift_candidates(provider, everything, compile_searches(alternatives))
             assert found.matches == found.expected
             assert len(found.lines) == len(untold)
 
@@ -164,8 +166,8 @@ class PrefilterClauses(DataProviderContract):
         self.needs(SupportsPrefilter)
         await self.seed(provider, *measurements())
 
-        found = await sift(
-            provider, await everything_now(provider), searched([[("code", "height")]])
+        found = await sift_candidates(
+            provider, await view_everything(provider), compile_searches([[("code", "height")]])
         )
 
         assert found.shards > 1
@@ -178,9 +180,11 @@ class PrefilterClauses(DataProviderContract):
         """P3, SupportsPrefilter: unless one resource alone is larger."""
         self.needs(SupportsPrefilter)
         await self.seed(provider, *measurements())
-        everything = searched([[("status", "final,amended,registered")]])
+        everything = compile_searches([[("status", "final,amended,registered")]])
 
-        found = await sift(provider, await everything_now(provider), everything, batch_bytes=700)
+        found = await sift_candidates(
+            provider, await view_everything(provider), everything, batch_bytes=700
+        )
 
         assert found.matches == found.expected == found.lines
         assert all(
@@ -197,17 +201,17 @@ class PrefilterClauses(DataProviderContract):
         self.needs(SupportsWrites)
         before, after = measurements(20), measurements(30)
         await write(provider, *before)
-        then = await everything_now(provider)
+        then = await view_everything(provider)
         changed = [
             measurement(each.id, "p9", status="amended", code="height", day="2019")
             for each in before[:6]
         ]
         await write(provider, *changed, *map(delete, before[6:12]), *after[20:])
-        now = await everything_now(provider)
+        now = await view_everything(provider)
 
         for shown in (then, now):
             for alternatives in SEARCHES:
-                found = await sift(provider, shown, searched(alternatives))
+                found = await sift_candidates(provider, shown, compile_searches(alternatives))
                 assert found.matches == found.expected
 
     async def test_candidates_follow_the_period_of_the_view(self, provider: DataProvider) -> None:
@@ -221,7 +225,7 @@ class PrefilterClauses(DataProviderContract):
 
         asked = request(since=since, until=until)
         shown = view(await provider.transaction_time(), asked)
-        found = await sift(provider, shown, searched([[("status", "final")]]))
+        found = await sift_candidates(provider, shown, compile_searches([[("status", "final")]]))
 
         assert found.matches == found.expected
         assert len(found.lines) == len(second)
@@ -238,7 +242,7 @@ class PrefilterClauses(DataProviderContract):
         shown = view(await provider.transaction_time(), request(level=level), patients=patients)
 
         for alternatives in SEARCHES:
-            found = await sift(provider, shown, searched(alternatives))
+            found = await sift_candidates(provider, shown, compile_searches(alternatives))
             assert found.matches == found.expected
             assert {*found.candidates} <= {*found.lines}
 
@@ -250,7 +254,9 @@ class PrefilterClauses(DataProviderContract):
 
         for alternatives in SEARCHES:
             pairs = [*alternatives, [("_id", "m7")]]
-            found = await sift(provider, await everything_now(provider), searched(pairs))
+            found = await sift_candidates(
+                provider, await view_everything(provider), compile_searches(pairs)
+            )
             assert [each.id for each in found.damaged] == ["m7"]
             assert found.matches == found.expected
 
@@ -264,7 +270,9 @@ class PrefilterClauses(DataProviderContract):
         await self.seed(provider, patient("p1", fhir_version=r5), fhir_version=r5)
 
         for alternatives in SEARCHES:
-            found = await sift(provider, await everything_now(provider), searched(alternatives))
+            found = await sift_candidates(
+                provider, await view_everything(provider), compile_searches(alternatives)
+            )
             assert found.matches == found.expected
             assert len(found.lines) == len(ours)
 
@@ -277,7 +285,7 @@ class PrefilterClauses(DataProviderContract):
         shard = Shard(number=0, resource_type="Observation", ordinal=1)
 
         for alternatives in SEARCHES:
-            prefilter = searched(alternatives).prefilter()
+            prefilter = compile_searches(alternatives).prefilter()
             if prefilter is not None:
                 read = provider.read_candidates(nobodys, shard, prefilter, batch_bytes=1000)
                 assert [line async for batch in read for line in batch.lines] == []
@@ -290,9 +298,9 @@ class PrefilterClauses(DataProviderContract):
             await self.seed(provider, *measurements())
 
         async with self.opened(tmp_path) as provider:
-            shown = await everything_now(provider)
+            shown = await view_everything(provider)
             for alternatives in SEARCHES:
-                found = await sift(provider, shown, searched(alternatives))
+                found = await sift_candidates(provider, shown, compile_searches(alternatives))
                 assert found.matches == found.expected
                 assert len(found.lines) == len(measurements())
 
@@ -328,7 +336,7 @@ class Sifted:
         return [line for line in self.lines if self._condition.matches(line)]
 
 
-async def sift(
+async def sift_candidates(
     provider: DataProvider,
     shown: ExportView,
     condition: Filter,
@@ -343,7 +351,7 @@ async def sift(
         if shard.resource_type != condition.resource_type:
             continue
         found.shards += 1
-        read = await batches(provider, shown, shard)
+        read = await read_batches(provider, shown, shard)
         found.lines += [line for batch in read for line in batch.lines]
         if prefilter is None:
             found.batches += read

@@ -21,7 +21,7 @@ from helios_core import (
 from helios_core.fhir import load_definitions, parse_instant, parse_resource
 from helios_core.testing.data_provider.contract import DataProviderContract, names
 from helios_core.testing.data_provider.holdings import MEBIBYTE, Sample
-from helios_core.testing.snapshots import batches, take
+from helios_core.testing.snapshots import read_batches, take_snapshot
 
 
 class ReadClauses(DataProviderContract):
@@ -35,7 +35,9 @@ class ReadClauses(DataProviderContract):
         samples = self.mixture(40)
         await self.insert(provider, *samples)
 
-        snapshot = await take(provider, await self.view(provider), shard_bytes=shard_bytes)
+        snapshot = await take_snapshot(
+            provider, await self.view(provider), shard_bytes=shard_bytes
+        )
 
         assert snapshot.names == names(*samples)
 
@@ -47,7 +49,9 @@ class ReadClauses(DataProviderContract):
         samples = self.mixture(40)
         await self.insert(provider, *samples)
 
-        snapshot = await take(provider, await self.view(provider), batch_bytes=batch_bytes)
+        snapshot = await take_snapshot(
+            provider, await self.view(provider), batch_bytes=batch_bytes
+        )
 
         assert snapshot.names == names(*samples)
 
@@ -137,13 +141,13 @@ class ReadClauses(DataProviderContract):
         """P3: memory follows the batch, not the shard."""
         await self.insert(provider, *self.mixture(60))
         everything = await self.view(provider)
-        largest = max(map(len, (await take(provider, everything)).lines))
+        largest = max(map(len, (await take_snapshot(provider, everything)).lines))
         limit = max(2000, largest)
 
         sizes = [
             sum(map(len, batch.lines))
             for shard in await provider.plan(everything, shard_bytes=MEBIBYTE)
-            for batch in await batches(provider, everything, shard, batch_bytes=limit)
+            for batch in await read_batches(provider, everything, shard, batch_bytes=limit)
         ]
 
         assert max(sizes) <= limit
@@ -161,7 +165,7 @@ class ReadClauses(DataProviderContract):
         read = [
             batch
             for shard in await provider.plan(everything, shard_bytes=MEBIBYTE * 8)
-            for batch in await batches(provider, everything, shard, batch_bytes=limit)
+            for batch in await read_batches(provider, everything, shard, batch_bytes=limit)
         ]
 
         over = [batch for batch in read if sum(map(len, batch.lines)) > limit]
@@ -174,8 +178,8 @@ class ReadClauses(DataProviderContract):
         everything = await self.view(provider)
 
         for shard in await provider.plan(everything, shard_bytes=5000):
-            once = await batches(provider, everything, shard, batch_bytes=700)
-            again = await batches(provider, everything, shard, batch_bytes=1900)
+            once = await read_batches(provider, everything, shard, batch_bytes=700)
+            again = await read_batches(provider, everything, shard, batch_bytes=1900)
 
             lines = [line for batch in once for line in batch.lines]
             assert lines == [line for batch in again for line in batch.lines]
@@ -191,7 +195,7 @@ class ReadClauses(DataProviderContract):
             await anext(reading)
             await reading.aclose()  # type: ignore[attr-defined]
 
-        assert await batches(provider, everything, shard)
+        assert await read_batches(provider, everything, shard)
 
     async def test_shards_can_be_read_at_the_same_time(self, provider: DataProvider) -> None:
         """P3: as several workers do."""
@@ -202,7 +206,7 @@ class ReadClauses(DataProviderContract):
 
         async with asyncio.TaskGroup() as group:
             readings = [
-                group.create_task(batches(provider, everything, shard, batch_bytes=400))
+                group.create_task(read_batches(provider, everything, shard, batch_bytes=400))
                 for shard in shards
             ]
 
@@ -215,7 +219,7 @@ class ReadClauses(DataProviderContract):
         """P3: what went in comes out as one compact line, stamped."""
         samples = self.one_of_each("p1", note='quoted " and \\ and é\u2028, "1.10"')
         await self.insert(provider, *samples)
-        snapshot = await take(provider, await self.view(provider))
+        snapshot = await take_snapshot(provider, await self.view(provider))
         lines = {_name(line): line for line in snapshot.lines}
 
         for sample in samples:
@@ -265,7 +269,7 @@ class ReadClauses(DataProviderContract):
         samples = self.levels()
         await self.insert(provider, *samples)
 
-        snapshot = await take(provider, await self.view(provider))
+        snapshot = await take_snapshot(provider, await self.view(provider))
 
         assert snapshot.names == names(*samples)
 
@@ -276,7 +280,7 @@ class ReadClauses(DataProviderContract):
         await self.insert(provider, *samples)
         view = await self.view(provider, self.request(level=Level.PATIENT))
 
-        snapshot = await take(provider, view, shard_bytes=700)
+        snapshot = await take_snapshot(provider, view, shard_bytes=700)
 
         assert snapshot.names == names(*(sample for sample in samples if sample.patients))
 
@@ -291,7 +295,7 @@ class ReadClauses(DataProviderContract):
 
         for cohort in (["p1"], ["p2"], ["p1", "p2"]):
             view = await self.view(provider, request, patients=cohort)
-            snapshot = await take(provider, view, shard_bytes=700)
+            snapshot = await take_snapshot(provider, view, shard_bytes=700)
 
             assert snapshot.names == names(*self._about(samples, cohort))
 
@@ -304,7 +308,7 @@ class ReadClauses(DataProviderContract):
         everybody = [f"p{number}" for number in range(100_000)]
         view = await self.view(provider, self.request(level=Level.GROUP), patients=everybody)
 
-        snapshot = await take(provider, view, shard_bytes=2000, batch_bytes=500)
+        snapshot = await take_snapshot(provider, view, shard_bytes=2000, batch_bytes=500)
 
         assert snapshot.names == names(*members)
 
@@ -318,7 +322,9 @@ class ReadClauses(DataProviderContract):
         views = [await self.view(provider, group_level, patients=cohort) for cohort in cohorts]
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(take(provider, each, batch_bytes=1)) for each in views]
+            tasks = [
+                group.create_task(take_snapshot(provider, each, batch_bytes=1)) for each in views
+            ]
 
         for task, cohort in zip(tasks, cohorts, strict=True):
             assert task.result().names == names(*self._about(samples, cohort))
@@ -328,7 +334,9 @@ class ReadClauses(DataProviderContract):
         samples, stamps = await self._stored_in_turn(provider)
         since = stamps[len(stamps) // 2]
 
-        snapshot = await take(provider, await self.view(provider, self.request(since=since)))
+        snapshot = await take_snapshot(
+            provider, await self.view(provider, self.request(since=since))
+        )
 
         assert snapshot.names == names(*await self._changed_within(provider, samples, since=since))
         assert not self.holdings.stamps_rows or 0 < len(snapshot.names) < len(samples)
@@ -338,7 +346,9 @@ class ReadClauses(DataProviderContract):
         samples, stamps = await self._stored_in_turn(provider)
         until = stamps[len(stamps) // 2]
 
-        snapshot = await take(provider, await self.view(provider, self.request(until=until)))
+        snapshot = await take_snapshot(
+            provider, await self.view(provider, self.request(until=until))
+        )
 
         assert snapshot.names == names(*await self._changed_within(provider, samples, until=until))
         assert not self.holdings.stamps_rows or 0 < len(snapshot.names) < len(samples)
@@ -364,7 +374,7 @@ class ReadClauses(DataProviderContract):
 
         bounded = await self.view(provider, self.request(since=since, until=until))
 
-        assert (await take(provider, bounded)).names == names(*samples)
+        assert (await take_snapshot(provider, bounded)).names == names(*samples)
 
     async def test_a_damaged_resource_is_reported_while_others_flow(
         self, provider: DataProvider
@@ -374,7 +384,7 @@ class ReadClauses(DataProviderContract):
         await self.insert(provider, *samples)
         await self.damage(provider, samples[7].resource_type, samples[7].id)
 
-        snapshot = await take(
+        snapshot = await take_snapshot(
             provider, await self.view(provider), shard_bytes=1500, batch_bytes=500
         )
 
@@ -391,7 +401,7 @@ class ReadClauses(DataProviderContract):
         await self.insert(provider, sample)
         await self.damage(provider, sample.resource_type, sample.id)
 
-        snapshot = await take(provider, await self.view(provider))
+        snapshot = await take_snapshot(provider, await self.view(provider))
 
         assert (snapshot.names, names(*snapshot.damaged)) == ([], [sample.name])
 
@@ -404,8 +414,10 @@ class ReadClauses(DataProviderContract):
             theirs = [self.anything("p1", note="b")]
             await self.insert(provider, *theirs, tenant=other)
 
-        as_us = await take(provider, await self.view(provider))
-        as_them = await take(provider, await self.view(provider, self.request(tenant=other)))
+        as_us = await take_snapshot(provider, await self.view(provider))
+        as_them = await take_snapshot(
+            provider, await self.view(provider, self.request(tenant=other))
+        )
 
         assert (as_us.names, as_them.names) == (names(*ours), names(*theirs))
         assert not {*as_us.lines} & {*as_them.lines}
@@ -422,8 +434,10 @@ class ReadClauses(DataProviderContract):
             theirs = [self.anything("p1", note="b")]
             await self.insert(provider, *theirs, fhir_version=other)
 
-        as_us = await take(provider, await self.view(provider))
-        as_them = await take(provider, await self.view(provider, self.request(fhir_version=other)))
+        as_us = await take_snapshot(provider, await self.view(provider))
+        as_them = await take_snapshot(
+            provider, await self.view(provider, self.request(fhir_version=other))
+        )
 
         assert (as_us.names, as_them.names) == (names(*ours), names(*theirs))
         assert not {*as_us.lines} & {*as_them.lines}
@@ -442,8 +456,10 @@ class ReadClauses(DataProviderContract):
             self.request(level=Level.GROUP, tenant=tenant) for tenant in (None, other)
         )
 
-        as_us = await take(provider, await self.view(provider, group, patients=["p1"]))
-        as_them = await take(provider, await self.view(provider, elsewhere, patients=["p1"]))
+        as_us = await take_snapshot(provider, await self.view(provider, group, patients=["p1"]))
+        as_them = await take_snapshot(
+            provider, await self.view(provider, elsewhere, patients=["p1"])
+        )
 
         expected = self._about(theirs, ["p1"]) if other in held else []
         assert (as_us.names, as_them.names) == (names(ours), names(*expected))
@@ -505,12 +521,12 @@ class ReadClauses(DataProviderContract):
         at = past.transaction_time
 
         if self.holdings.keeps_past:
-            assert (await take(provider, past)).names == names(*samples)
+            assert (await take_snapshot(provider, past)).names == names(*samples)
             assert await provider.missing(key, ids, at=at) == {ids[1]}
             return
         for refused in (
             provider.plan(past, shard_bytes=1000),
-            batches(provider, past, whole_type),
+            read_batches(provider, past, whole_type),
             provider.fetch(key, ids, at=at),
             provider.missing(key, ids, at=at),
             provider.among(past, key.resource_type, ids),
@@ -522,7 +538,7 @@ class ReadClauses(DataProviderContract):
         """P3: between any two batches something may be stored."""
         await self.insert(provider, *self.mixture(20))
         everything = await self.view(provider)
-        before = await take(provider, everything)
+        before = await take_snapshot(provider, everything)
         [shard, *_] = await provider.plan(everything, shard_bytes=1_000_000_000)
         prefix = f"{shard.resource_type}/"
         expected = [line for line in before.lines if _name(line).startswith(prefix)]
@@ -574,7 +590,7 @@ class ReadClauses(DataProviderContract):
 
 
 async def _size(provider: DataProvider, view: ExportView, shard: Shard) -> int:
-    read = await batches(provider, view, shard)
+    read = await read_batches(provider, view, shard)
     return sum(len(line) for batch in read for line in batch.lines)
 
 

@@ -21,9 +21,9 @@ from helios_core.testing.data_provider.contract import DataProviderContract, del
 from helios_core.testing.data_provider.prefilters import (
     SEARCHES,
     SEARCHES_AT_THE_ENDS,
+    compile_searches,
     measurements,
     measurements_at_the_ends,
-    searched,
 )
 
 PATIENTS = corpus.type_key("Patient")
@@ -223,7 +223,7 @@ class SearchClauses(DataProviderContract):
         stored = await self._found(provider, query(resource_type="Observation", order=order))
 
         for alternatives in SEARCHES:
-            condition = searched(alternatives)
+            condition = compile_searches(alternatives)
             found = await self._found(provider, SearchQuery(filter=condition, order=order))
             assert found == [each for each in stored if condition.matches(each.content or b"")]
 
@@ -234,7 +234,7 @@ class SearchClauses(DataProviderContract):
         stored = await self._found(provider, query(resource_type="Observation"))
 
         for alternatives in SEARCHES_AT_THE_ENDS:
-            condition = searched(alternatives)
+            condition = compile_searches(alternatives)
             found = await self._found(provider, SearchQuery(filter=condition))
             assert found == [each for each in stored if condition.matches(each.content or b"")]
 

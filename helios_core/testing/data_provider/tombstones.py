@@ -9,7 +9,7 @@ from helios_core import DataProvider, Level, SupportsTombstones, SupportsWrites
 from helios_core.testing import corpus
 from helios_core.testing.corpus import observation, organization, patient, request, view
 from helios_core.testing.data_provider.contract import Change, DataProviderContract, delete, write
-from helios_core.testing.snapshots import Snapshot, deleted_in, take
+from helios_core.testing.snapshots import Snapshot, deleted_in, take_snapshot
 
 
 class TombstoneClauses(DataProviderContract):
@@ -24,7 +24,7 @@ class TombstoneClauses(DataProviderContract):
         await write(provider, delete(patient("p2")))
         now = await provider.transaction_time()
 
-        snapshot = await take(provider, view(now, request(since=at.last_updated)))
+        snapshot = await take_snapshot(provider, view(now, request(since=at.last_updated)))
 
         assert (snapshot.deleted, snapshot.names) == (["Patient/p2"], [])
 
@@ -34,7 +34,7 @@ class TombstoneClauses(DataProviderContract):
         await write(provider, patient("p1"), patient("p2"))
         await write(provider, delete(patient("p1")))
 
-        snapshot = await take(provider, view(await provider.transaction_time()))
+        snapshot = await take_snapshot(provider, view(await provider.transaction_time()))
 
         assert (snapshot.deleted, snapshot.names) == ([], ["Patient/p2"])
 
@@ -48,7 +48,7 @@ class TombstoneClauses(DataProviderContract):
         now = await provider.transaction_time()
         await write(provider, delete(patient("p1")))
 
-        snapshot = await take(provider, view(now, request(since=since)))
+        snapshot = await take_snapshot(provider, view(now, request(since=since)))
 
         assert (snapshot.deleted, snapshot.names) == ([], ["Patient/p1"])
 
@@ -62,7 +62,9 @@ class TombstoneClauses(DataProviderContract):
         await write(provider, delete(patient("p2")))
         now = await provider.transaction_time()
 
-        snapshot = await take(provider, view(now, request(since=since, until=at.last_updated)))
+        snapshot = await take_snapshot(
+            provider, view(now, request(since=since, until=at.last_updated))
+        )
 
         assert snapshot.deleted == ["Patient/p0"]
 
@@ -75,7 +77,7 @@ class TombstoneClauses(DataProviderContract):
         await write(provider, patient("p1"))
         now = await provider.transaction_time()
 
-        snapshot = await take(provider, view(now, request(since=since)))
+        snapshot = await take_snapshot(provider, view(now, request(since=since)))
 
         assert (snapshot.deleted, snapshot.versions) == ([], {"Patient/p1": 3})
 
@@ -92,9 +94,11 @@ class TombstoneClauses(DataProviderContract):
         now = await provider.transaction_time()
         group = request(since=since, level=Level.GROUP)
 
-        system = await take(provider, view(now, request(since=since)))
-        patients = await take(provider, view(now, request(since=since, level=Level.PATIENT)))
-        cohort = await take(provider, view(now, group, patients=["p1"]))
+        system = await take_snapshot(provider, view(now, request(since=since)))
+        patients = await take_snapshot(
+            provider, view(now, request(since=since, level=Level.PATIENT))
+        )
+        cohort = await take_snapshot(provider, view(now, group, patients=["p1"]))
 
         outside = ["Observation/o-none", "Organization/x"]
         everything = sorted(map(corpus.name, resources))
@@ -111,9 +115,9 @@ class TombstoneClauses(DataProviderContract):
         await write(provider, delete(patient("p1")), tenant=corpus.OTHER_TENANT)
         now = await provider.transaction_time()
 
-        ours = await take(provider, view(now, request(since=since)))
+        ours = await take_snapshot(provider, view(now, request(since=since)))
         other = request(since=since, tenant=corpus.OTHER_TENANT)
-        theirs = await take(provider, view(now, other))
+        theirs = await take_snapshot(provider, view(now, other))
 
         assert (ours.deleted, theirs.deleted) == ([], ["Patient/p1"])
 
@@ -131,7 +135,7 @@ class TombstoneClauses(DataProviderContract):
         await write(provider, *(delete(organization(f"x{n}")) for n in range(1, 20, 2)))
         incremental = view(await provider.transaction_time(), request(since=since))
 
-        snapshot = await take(provider, incremental, shard_bytes=shard_bytes)
+        snapshot = await take_snapshot(provider, incremental, shard_bytes=shard_bytes)
 
         lost = [f"Organization/x{n}" for n in range(1, 20, 2)]
         assert snapshot.deleted == sorted([*lost, *map(corpus.name, gone)])
@@ -194,12 +198,12 @@ class TombstoneClauses(DataProviderContract):
                 await asyncio.sleep(0)
                 now = await provider.transaction_time()
                 next_view = view(now, request(level=level, since=since, types=("Patient",)))
-                _replay(await take(provider, next_view, shard_bytes=2000), copy)
+                _replay(await take_snapshot(provider, next_view, shard_bytes=2000), copy)
                 since = now
 
         now = await provider.transaction_time()
         last = view(now, request(level=level, since=since, types=("Patient",)))
-        _replay(await take(provider, last), copy)
+        _replay(await take_snapshot(provider, last), copy)
         assert copy == await self.raw_current(provider, corpus.TENANT, corpus.VERSION)
 
     def _needs_tombstones(self) -> None:

@@ -17,14 +17,14 @@ from helios_core.testing.corpus import organization, patient
 from helios_core.testing.data_provider.contract import (
     DataProviderContract,
     delete,
-    everything_now,
     get,
     names,
     put,
     stamp_of,
+    view_everything,
     write,
 )
-from helios_core.testing.snapshots import take
+from helios_core.testing.snapshots import take_snapshot
 
 
 class WriteClauses(DataProviderContract):
@@ -123,7 +123,9 @@ class WriteClauses(DataProviderContract):
         async with asyncio.TaskGroup() as group:
             writer = group.create_task(rewrite())
             while not writer.done():
-                shown.append((await take(provider, await everything_now(provider))).versions)
+                shown.append(
+                    (await take_snapshot(provider, await view_everything(provider))).versions
+                )
                 await asyncio.sleep(0)
 
         assert {len(versions) for versions in shown} <= {0, 10}
@@ -139,7 +141,7 @@ class WriteClauses(DataProviderContract):
             provider, patient("p1"), patient("p1", note="b"), patient("p1", note="b")
         )
 
-        snapshot = await take(provider, await everything_now(provider))
+        snapshot = await take_snapshot(provider, await view_everything(provider))
         assert [(each.outcome, each.version_id) for each in applied] == [
             (ChangeResult.CREATED, 1),
             (ChangeResult.UPDATED, 2),
@@ -155,7 +157,7 @@ class WriteClauses(DataProviderContract):
 
         applied = await write(provider, patient("p1"), delete(patient("p1")), patient("p2"))
 
-        snapshot = await take(provider, await everything_now(provider))
+        snapshot = await take_snapshot(provider, await view_everything(provider))
         assert [each.outcome for each in applied[:2]] == [
             ChangeResult.CREATED,
             ChangeResult.DELETED,
@@ -191,7 +193,7 @@ class WriteClauses(DataProviderContract):
         """SupportsWrites: not even the changes before it."""
         self.needs(SupportsWrites)
         await write(provider, patient("p1"), patient("p2"))
-        before = await take(provider, await everything_now(provider))
+        before = await take_snapshot(provider, await view_everything(provider))
 
         with pytest.raises(VersionConflict):
             await write(
@@ -203,7 +205,9 @@ class WriteClauses(DataProviderContract):
             )
 
         assert dict(await self._raw(provider)) == {"Patient/p1": 1, "Patient/p2": 1}
-        assert (await take(provider, await everything_now(provider))).lines == before.lines
+        assert (
+            await take_snapshot(provider, await view_everything(provider))
+        ).lines == before.lines
 
     async def test_of_two_writers_with_one_version_one_wins(self, provider: DataProvider) -> None:
         """SupportsWrites: no update is lost."""
@@ -264,7 +268,7 @@ class WriteClauses(DataProviderContract):
 
         applied = await write(provider, *many)
 
-        snapshot = await take(provider, await everything_now(provider))
+        snapshot = await take_snapshot(provider, await view_everything(provider))
         assert {each.outcome for each in applied} == {ChangeResult.CREATED}
         assert snapshot.names == names(*many)
 

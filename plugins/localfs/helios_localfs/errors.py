@@ -33,7 +33,7 @@ _RACES = MappingProxyType(
 
 
 def meaning(error: OSError) -> str:
-    """Say in one clause, without a path, what an error says about the output folder."""
+    """Return the meaning of an error for the output folder, as a clause without a path."""
     known = _CONDITIONS.get(error.errno or 0)
     return known or f"cannot be used: {error.strerror or type(error).__name__}"
 

@@ -90,7 +90,7 @@ class PartReader:
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
     def read(self, size: int, *, start: int) -> bytes:
-        """Give up to `size` bytes from an offset, none at the end of the file."""
+        """Read up to `size` bytes from an offset; none at the end of the file."""
         if self._descriptor is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self._path))
         return os.pread(self._descriptor, size, start)

@@ -10,22 +10,22 @@ _MADE_BY_FILE_SYSTEMS = frozenset({"lost+found"})
 
 
 def job_folder(root: Path, tenant: str, job_id: str) -> Path:
-    """Give the folder of one job."""
+    """Return the folder of one job."""
     return root / _plain(tenant) / _plain(job_id)
 
 
 def part_path(root: Path, key: PartKey) -> Path:
-    """Give the file of one part."""
+    """Return the file of one part."""
     return job_folder(root, key.tenant, key.job_id) / _plain(key.stored_name)
 
 
 def draft_path(part: Path) -> Path:
-    """Give the file in which a part is written until it is whole."""
+    """Return the file in which a part is written until it is complete."""
     return part.with_name(f"{part.name}.tmp")
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Give the names of the folders in a folder, none where it does not exist."""
+    """Return the names of the folders in a folder; none if it does not exist."""
     try:
         paths = list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):

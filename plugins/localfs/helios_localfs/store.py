@@ -79,7 +79,7 @@ class LocalOutputStore(OutputStore):
         await _call(remove_folder, job_folder(self._root, tenant, job_id))
 
     async def jobs(self) -> AsyncIterator[tuple[str, str]]:
-        """Give tenant and job of every job folder."""
+        """Yield the tenant and the job of every job folder."""
         for tenant in await _call(subfolders, self._root):
             for job_id in await _call(subfolders, self._root / tenant):
                 yield tenant, job_id

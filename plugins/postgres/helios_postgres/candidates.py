@@ -14,6 +14,7 @@ from helios_core import (
     Positions,
     extent_of,
     intersection_of,
+    read_statements,
     union_of,
 )
 from helios_core.fhir import (
@@ -38,27 +39,7 @@ from helios_postgres.packing import (
     unpacked_spans,
 )
 
-_RECENT = "SELECT extent, content FROM recent_terms WHERE extent = ANY($1::bigint[])"
-_POSTINGS = """
-SELECT extent, bucket, content FROM postings
-WHERE extent = ANY($1::bigint[]) AND bucket = ANY($2::smallint[])
-"""
-_SPANS = """
-SELECT extent, places, CASE WHEN NOT (
-  low_min >= $3 AND low_max <= $4 AND high_min >= $5 AND high_max <= $6
-) THEN content END
-FROM spans WHERE extent = ANY($1::bigint[]) AND kind = $2
-AND low_max >= $3 AND low_min <= $4 AND high_max >= $5 AND high_min <= $6
-"""
-# Earlier versions are not among the heads, but they have endings.
-_OF_IDS = """
-SELECT seq FROM resources WHERE scope = $1 AND id = ANY($2::text[])
-UNION ALL SELECT seq FROM endings WHERE scope = $1 AND id = ANY($2::text[])
-"""
-_FILLED = """
-SELECT extent, appended FROM extents WHERE extent = ANY($1::bigint[])
-AND last_stamp >= $2 AND first_stamp <= $3
-"""
+_SQL = read_statements("helios_postgres", "candidates")
 
 
 class _Bounds(NamedTuple):
@@ -82,16 +63,16 @@ class _Bounds(NamedTuple):
 
 
 async def candidates(
-    connection: Connection, scope: int, prefilter: Prefilter, *, extents: Sequence[int]
+    connection: Connection, collection: int, prefilter: Prefilter, *, extents: Sequence[int]
 ) -> Positions:
     """
-    Give the versions in some extents that may satisfy a prefilter, current or not.
+    Return the versions in some extents that may satisfy a prefilter, current or not.
 
     Raises:
         BackendError: The index is damaged.
     """
     try:
-        return await _candidates(connection, scope, prefilter, extents)
+        return await _candidates(connection, collection, prefilter, extents)
     except (ValueError, struct.error, msgspec.DecodeError) as error:
         raise BackendError(
             f"rows of the search index cannot be unpacked ({type(error).__name__}); set"
@@ -100,19 +81,19 @@ async def candidates(
 
 
 async def _candidates(
-    connection: Connection, scope: int, prefilter: Prefilter, extents: Sequence[int]
+    connection: Connection, collection: int, prefilter: Prefilter, extents: Sequence[int]
 ) -> Positions:
     # What could not be read when it was indexed may satisfy anything.
     condition = AnyOf((prefilter, AnyTerm(frozenset({UNKNOWN}))))
     # What is recent is read first: a writer may move it to the other tables in the meantime.
     recent: defaultdict[int, list[Entry]] = defaultdict(list)
-    for extent, content in await connection.fetch(_RECENT, extents):
+    for extent, content in await connection.fetch(_SQL["recent"], extents):
         recent[extent] += recent_entries(content)
-    return await _Window(connection, scope, recent).places(condition, extents)
+    return await _Window(connection, collection, recent).places(condition, extents)
 
 
 def seqs_in(places: Positions) -> list[int]:
-    """Give the seqs of places, ascending."""
+    """Return the seqs of places, ascending."""
     return [
         (extent << EXTENT_BITS) + place
         for extent in sorted(places)
@@ -124,10 +105,10 @@ class _Window:
     """Some extents that are looked into together."""
 
     def __init__(
-        self, connection: Connection, scope: int, recent: Mapping[int, Sequence[Entry]]
+        self, connection: Connection, collection: int, recent: Mapping[int, Sequence[Entry]]
     ) -> None:
         self._connection = connection
-        self._scope = scope
+        self._collection = collection
         self._recent = recent
 
     async def places(self, prefilter: Prefilter, extents: Sequence[int]) -> dict[int, set[int]]:
@@ -165,7 +146,7 @@ class _Window:
         fingerprints = defaultdict[int, list[bytes]](list)
         for term in terms:
             fingerprints[bucket_of(term)].append(fingerprint_of(term))
-        rows = await self._connection.fetch(_POSTINGS, extents, list(fingerprints))
+        rows = await self._connection.fetch(_SQL["postings"], extents, list(fingerprints))
         for extent, bucket, content in rows:
             for fingerprint in fingerprints[bucket]:
                 if places := places_of(content, fingerprint):
@@ -180,7 +161,7 @@ class _Window:
                 kind == span.group and bounds.hold(low, high) for kind, low, high in entry.spans
             ),
         )
-        rows = await self._connection.fetch(_SPANS, extents, span.group, *span.bounds)
+        rows = await self._connection.fetch(_SQL["spans"], extents, span.group, *span.bounds)
         for extent, places, content in rows:
             if content is None:
                 found[extent].update(unpacked_places(places))
@@ -191,7 +172,7 @@ class _Window:
     async def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> dict[int, set[int]]:
         wanted = set(extents)
         found = defaultdict[int, set[int]](set)
-        for (seq,) in await self._connection.fetch(_OF_IDS, self._scope, list(ids)):
+        for (seq,) in await self._connection.fetch(_SQL["of_ids"], self._collection, list(ids)):
             if extent_of(seq) in wanted:
                 found[extent_of(seq)].add(seq % EXTENT_ROWS)
         return found
@@ -199,8 +180,8 @@ class _Window:
     async def _of_instants(
         self, updated: UpdatedWithin, extents: Sequence[int]
     ) -> dict[int, set[int]]:
-        """Give all of the extents that were being filled then."""
-        rows = await self._connection.fetch(_FILLED, extents, *updated.bounds)
+        """Return all positions of the extents that were being filled then."""
+        rows = await self._connection.fetch(_SQL["filled"], extents, *updated.bounds)
         return {extent: set(range(appended)) for extent, appended in rows}
 
     def _in_recent(

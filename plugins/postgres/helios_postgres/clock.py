@@ -5,20 +5,20 @@ import time
 
 from asyncpg.exceptions import LockNotAvailableError
 
-from helios_core import BackendUnavailable
+from helios_core import BackendUnavailable, read_statements
 from helios_postgres.connections import Connection
 from helios_postgres.databases import Database
 from helios_postgres.errors import translated
 
+_SQL = read_statements("helios_postgres", "clock")
+
 FIRST_TRY_MS = 50
 """How long writers are held up at first; twice as long at every further try."""
-
-_PATIENCE = "SELECT set_config('lock_timeout', $1, true)"
 
 
 class Clock:
     """
-    Gives writes their stamps and exports their transaction times.
+    The source of the stamps of writes and of the transaction times of exports.
 
     A write holds a lock, shared with other writes, from before it is stamped until it is
     committed. An export takes that lock alone for a moment: then no write is between its stamp
@@ -30,13 +30,13 @@ class Clock:
         self._keys = (database.lock_key("settle"), database.lock_key("clock"))
 
     async def write_stamp(self, connection: Connection) -> int:
-        """Give a stamp later than any given out before, to be used by this transaction."""
-        stamp: int = await connection.fetchval("SELECT write_stamp($1, $2)", *self._keys)
+        """Return a stamp later than any returned before, to be used by this transaction."""
+        stamp: int = await connection.fetchval(_SQL["write_stamp"], *self._keys)
         return stamp
 
     async def settled_stamp(self) -> int:
         """
-        Give a stamp of about now that every write not committed yet will exceed (P1).
+        Return a stamp of about now that every write not committed yet will exceed (P1).
 
         While it waits for the writes under way, others queue behind it; so it waits for a moment,
         lets them pass, and waits twice as long the next time.
@@ -70,6 +70,6 @@ class Clock:
             raise
 
     async def _settle(self, connection: Connection, patience_ms: int) -> int:
-        await connection.fetchval(_PATIENCE, f"{patience_ms}ms")
-        stamp: int = await connection.fetchval("SELECT settled_stamp($1, $2)", *self._keys)
+        await connection.fetchval(_SQL["patience"], f"{patience_ms}ms")
+        stamp: int = await connection.fetchval(_SQL["settled_stamp"], *self._keys)
         return stamp

@@ -2,22 +2,11 @@
 
 import msgspec
 
-from helios_core import BackendUnavailable, Cohort
+from helios_core import BackendUnavailable, Cohort, read_statements
 from helios_postgres.connections import Connection
 from helios_postgres.databases import Database
 
-# A cohort that is being read is touched by every shard; one that was not for a day is left over.
-_SWEEP = """
-WITH old AS (
-  DELETE FROM cohorts WHERE used_at < now() - interval '1 day' RETURNING cohort
-)
-DELETE FROM cohort_members AS m USING old WHERE m.cohort = old.cohort
-"""
-_FIND = "SELECT cohort, used_at < now() - interval '1 hour' FROM cohorts WHERE key = $1"
-_TOUCH = "UPDATE cohorts SET used_at = now() WHERE cohort = $1"
-# Whoever is second waits here for the first one to have sent the members.
-_ADD = "INSERT INTO cohorts (key, used_at) VALUES ($1, now()) ON CONFLICT DO NOTHING"
-_IS_THERE = "SELECT EXISTS (SELECT FROM cohorts WHERE cohort = $1 AND key = $2)"
+_SQL = read_statements("helios_postgres", "cohorts")
 
 
 class StoredCohort(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,11 +18,11 @@ class StoredCohort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def stored(database: Database, cohort: Cohort) -> StoredCohort:
-    """Give a cohort with the number it has in the database, which gets it if it lacks it."""
+    """Return a cohort with its number in the database, and store it there if it is missing."""
     async with database.connection() as connection:
-        found = await connection.fetchrow(_FIND, cohort.key)
+        found = await connection.fetchrow(_SQL["find"], cohort.key)
         if found is not None and found[1]:
-            await connection.execute(_TOUCH, found[0])
+            await connection.execute(_SQL["touch"], found[0])
     number = found[0] if found is not None else await _send(database, cohort)
     return StoredCohort(number=number, key=cohort.key, size=len(cohort.patients))
 
@@ -47,7 +36,7 @@ async def check(connection: Connection, cohort: StoredCohort) -> None:
     Raises:
         BackendUnavailable: It is gone; whoever starts again sends it again.
     """
-    if not await connection.fetchval(_IS_THERE, cohort.number, cohort.key):
+    if not await connection.fetchval(_SQL["is_there"], cohort.number, cohort.key):
         raise BackendUnavailable(
             "the patients of this export were lost with a crash of PostgreSQL; they are sent"
             " again when the shard is tried again"
@@ -56,9 +45,9 @@ async def check(connection: Connection, cohort: StoredCohort) -> None:
 
 async def _send(database: Database, cohort: Cohort) -> int:
     async with database.transaction(unlimited=True) as connection:
-        await connection.execute(_SWEEP)
-        added = await connection.execute(_ADD, cohort.key)
-        number: int = await connection.fetchval(_FIND, cohort.key)
+        await connection.execute(_SQL["sweep"])
+        added = await connection.execute(_SQL["add"], cohort.key)
+        number: int = await connection.fetchval(_SQL["find"], cohort.key)
         if added == "INSERT 0 1":
             rows = ((number, patient) for patient in sorted(cohort.patients))
             await connection.copy_records_to_table(

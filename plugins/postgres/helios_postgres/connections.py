@@ -63,7 +63,7 @@ async def prepare(connection: Connection, settings: PostgresSettings, *, timeout
 
 
 def lock_key(schema_name: str, name: str) -> int:
-    """Give the key of an advisory lock; schemas of one database do not share it."""
+    """Return the key of an advisory lock; schemas of one database do not share it."""
     key = xxhash.xxh3_64_intdigest(f"helios:{schema_name}:{name}".encode())
     return key - (1 << 63)
 

@@ -154,7 +154,7 @@ class Database:
             return await work(connection, *args, **kwargs)
 
     def lock_key(self, name: str) -> int:
-        """Give the key of an advisory lock that is shared by all servers on this schema."""
+        """Return the key of an advisory lock that is shared by all servers on this schema."""
         return lock_key(self.settings.schema, name)
 
     async def _once(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

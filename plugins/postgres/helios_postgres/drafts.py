@@ -10,7 +10,7 @@ from helios_core import AppliedChange, Decision, Delete, Put, decide
 from helios_core.fhir import Resource, from_stamp
 
 Key: TypeAlias = tuple[int, str]
-"""A resource: its scope and its id."""
+"""A resource: its collection and its id."""
 
 
 class Head(NamedTuple):
@@ -102,10 +102,14 @@ class Drafting:
 
 
 def changes_by_key(
-    changes: Sequence[Put | Delete], scopes: Mapping[str, int]
+    changes: Sequence[Put | Delete], collections: Mapping[str, int]
 ) -> list[tuple[Put | Delete, Key]]:
-    """Return each change with the resource it is about; 0 is the scope of what cannot be there."""
-    return [(change, (scopes.get(change.resource_type, 0), change.id)) for change in changes]
+    """
+    Return each change with the key of its resource.
+
+    Collection 0 stands for a type of which nothing was ever stored.
+    """
+    return [(change, (collections.get(change.resource_type, 0), change.id)) for change in changes]
 
 
 def _draft(change: Put | Delete, key: Key, current: Head | Draft | None, version_id: int) -> Draft:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from helios_core import EXTENT_BITS, EXTENT_ROWS, collection_range, line_hash
+from helios_core import EXTENT_BITS, EXTENT_ROWS, collection_range, line_hash, read_statements
 from helios_core.fhir import TERMS_VERSION, FHIRVersion, IndexTerms, terms_of
 from helios_postgres.connections import Connection
 from helios_postgres.packing import (
@@ -18,25 +18,14 @@ from helios_postgres.packing import (
     packed_spans,
 )
 
+_SQL = read_statements("helios_postgres", "indexing")
+
 ENOUGH = 256
 """At every how many places of an extent what is recent in it is divided into buckets."""
 
-_TAKE_RECENT = (
-    "DELETE FROM recent_terms WHERE extent = ANY($1::bigint[]) RETURNING extent, content"
-)
-_ADD_RECENT = "INSERT INTO recent_terms SELECT * FROM unnest($1::bigint[], $2::bytea[])"
 _POSTING_COLUMNS = ("extent", "bucket", "content")
 _SPAN_COLUMNS = ("extent", "kind", *SpanRow._fields)
 
-_MADE_BY = "SELECT terms_version FROM search_index"
-_MADE_BY_US = "UPDATE search_index SET terms_version = $1"
-_CLEAR = "TRUNCATE postings, spans, recent_terms"
-_SCOPES = "SELECT scope, fhir_version, resource_type FROM scopes"
-_EXTENTS = "SELECT extent FROM extents WHERE extent BETWEEN $1 AND $2 ORDER BY extent"
-_CONTENTS = """
-SELECT seq, line_hash, content FROM versions
-WHERE seq BETWEEN $1 AND $2 AND NOT deleted ORDER BY seq
-"""
 
 _ENTRIES = msgspec.msgpack.Decoder(list[Entry])
 _ENCODER = msgspec.msgpack.Encoder()
@@ -66,33 +55,35 @@ class Postings:
         few = {extent: each for extent, each in self._entries.items() if not _is_enough(each)}
         if few:
             contents = [_ENCODER.encode(each) for each in few.values()]
-            await connection.execute(_ADD_RECENT, list(few), contents)
+            await connection.execute(_SQL["add_recent"], list(few), contents)
         if many := {extent: each for extent, each in self._entries.items() if extent not in few}:
-            for extent, content in await connection.fetch(_TAKE_RECENT, list(many)):
+            for extent, content in await connection.fetch(_SQL["take_recent"], list(many)):
                 many[extent] = [*_ENTRIES.decode(content), *many[extent]]
             await _store(connection, many.items())
 
 
 def recent_entries(content: bytes) -> list[Entry]:
-    """Give what one small transaction noted."""
+    """Return what one small transaction noted."""
     return _ENTRIES.decode(content)
 
 
 async def is_indexed(connection: Connection) -> bool:
     """Whether the index was made by the rules that searches go by."""
-    return bool(await connection.fetchval(_MADE_BY) == TERMS_VERSION)
+    return bool(await connection.fetchval(_SQL["made_by"]) == TERMS_VERSION)
 
 
 async def index_anew(connection: Connection) -> None:
     """Make the index of all versions; the caller's transaction makes it all or nothing."""
-    await connection.execute(_CLEAR)
-    for scope, fhir_version, resource_type in await connection.fetch(_SCOPES):
-        for (extent,) in await connection.fetch(_EXTENTS, *collection_range(scope).extents):
+    await connection.execute(_SQL["clear"])
+    for collection, fhir_version, resource_type in await connection.fetch(_SQL["collections"]):
+        for (extent,) in await connection.fetch(
+            _SQL["extents"], *collection_range(collection).extents
+        ):
             entries = await _entries(
                 connection, extent, (FHIRVersion(fhir_version), resource_type)
             )
             await _store(connection, [(extent, entries)])
-    await connection.execute(_MADE_BY_US, TERMS_VERSION)
+    await connection.execute(_SQL["made_by_us"], TERMS_VERSION)
 
 
 async def _entries(
@@ -101,7 +92,7 @@ async def _entries(
     bounds = (extent << EXTENT_BITS, ((extent + 1) << EXTENT_BITS) - 1)
     return [
         _entry(seq % EXTENT_ROWS, _terms(stored_hash, content, of))
-        for seq, stored_hash, content in await connection.fetch(_CONTENTS, *bounds)
+        for seq, stored_hash, content in await connection.fetch(_SQL["contents"], *bounds)
     ]
 
 

@@ -23,67 +23,19 @@ from helios_core import (
     UnreadableJob,
     job_not_found,
     part_not_found,
+    read_statements,
     too_many_exports,
 )
 from helios_postgres import leasing
 from helios_postgres.connections import Connection
 from helios_postgres.databases import Database
 
+_SQL = read_statements("helios_postgres", "jobs")
+
 T = TypeVar("T")
 
 ASKED_AGAIN_AFTER = timedelta(milliseconds=100)
 """The pause after a change whose answer was lost, before it is asked for again."""
-
-_JOB = "SELECT job, id, accepted, status, created_at, completed_at, failure FROM jobs "
-_GET = _JOB + "WHERE tenant = $1 AND id = $2 AND status <> 'cancelled'"
-_ADDED = _JOB + "WHERE tenant = $1 AND id = $2"
-_REMOVABLE = _JOB + (
-    "WHERE job <> ALL($1::bigint[]) AND completed_at IS NOT NULL"
-    " AND (completed_at <= now() - $2::interval OR status = 'cancelled')"
-    " ORDER BY completed_at LIMIT $3"
-)
-_RECENT = _JOB + (
-    "WHERE job <> ALL($1::bigint[]) AND tenant = $2 AND status = 'complete'"
-    " ORDER BY completed_at DESC, job DESC LIMIT $3"
-)
-_TURN = "INSERT INTO turns (tenant) VALUES ($1) ON CONFLICT DO NOTHING"
-_ACTIVE = "SELECT count(*) FROM jobs WHERE tenant = $1 AND status IN ('accepted', 'in-progress')"
-_ADD_JOB = """
-INSERT INTO jobs (tenant, id, accepted, status, created_at)
-VALUES ($1, $2, $3, 'accepted', clock_timestamp()) RETURNING job
-"""
-_ADD_SHARDS = """
-INSERT INTO shards (job, number, phase, shard, resources, available_at)
-SELECT $1, number, phase, shard, resources, '-infinity'
-FROM unnest($2::int[], $3::int[], $4::bytea[], $5::bigint[]) AS s (number, phase, shard, resources)
-"""
-_PROGRESS = """
-SELECT coalesce(sum(s.resources_done), 0)::bigint AS resources_done,
-  coalesce(sum(s.resources), 0)::bigint AS resources_total,
-  count(*) FILTER (WHERE s.done) AS shards_done, count(s.number) AS shards_total
-FROM jobs AS j LEFT JOIN shards AS s ON s.job = j.job
-WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled' GROUP BY j.job
-"""
-_PARTS = """
-SELECT p.part, p.position FROM jobs AS j LEFT JOIN parts AS p ON p.job = j.job
-WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled'
-ORDER BY p.kind, p.shard, p.number
-"""
-_PART = """
-SELECT p.part, p.position FROM jobs AS j LEFT JOIN parts AS p ON p.job = j.job AND p.name = $3
-WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled'
-"""
-_NOTES = """
-SELECT n.shard, n.notes FROM jobs AS j LEFT JOIN LATERAL (
-  SELECT shard, notes FROM notes WHERE job = j.job AND shard > $3 ORDER BY shard LIMIT 1
-) AS n ON true
-WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled'
-"""
-_CANCEL = """
-SELECT job FROM jobs WHERE tenant = $1 AND id = $2 AND status <> 'cancelled' FOR NO KEY UPDATE
-"""
-_DELETE = "DELETE FROM jobs WHERE tenant = $1 AND id = $2"
-_EXISTS = "SELECT EXISTS (SELECT 1 FROM jobs WHERE tenant = $1 AND id = $2)"
 
 
 class PostgresJobStore(JobStore):
@@ -102,9 +54,9 @@ class PostgresJobStore(JobStore):
 
     @classmethod
     async def of(cls, database: Database) -> "PostgresJobStore":
-        """Give the store in an opened database."""
+        """Return the store in an opened database."""
         async with database.connection() as connection:
-            return cls(database, await connection.fetchval("SELECT identity FROM stores"))
+            return cls(database, await connection.fetchval(_SQL["identity"]))
 
     @property
     def unreadable(self) -> Sequence[str]:
@@ -131,40 +83,40 @@ class PostgresJobStore(JobStore):
         async def work(connection: Connection, *, again: bool) -> Job:
             # What the rest sees must include what another addition is about to commit.
             key = self._database.lock_key(f"additions of {job.tenant}")
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", key)
-            if again and (row := await connection.fetchrow(_ADDED, job.tenant, job.id)):
+            await connection.execute(_SQL["lock_additions"], key)
+            if again and (row := await connection.fetchrow(_SQL["added"], job.tenant, job.id)):
                 return leasing.to_job(row)
             return await self._add(connection, job, shards, max_active=max_active)
 
-        return await self._surely(work)
+        return await self._retry_lost_answer(work)
 
     async def get(self, tenant: str, job_id: str) -> Job:
-        """Give a job that was not cancelled."""
-        [row] = await self._found(_GET, tenant, job_id)
+        """Return a job that was not cancelled."""
+        [row] = await self._found(_SQL["get"], tenant, job_id)
         return leasing.to_job(row)
 
     async def progress(self, tenant: str, job_id: str) -> JobProgress:
         """Count published resources and those that holders reported."""
-        [row] = await self._found(_PROGRESS, tenant, job_id)
+        [row] = await self._found(_SQL["progress"], tenant, job_id)
         return JobProgress(**row)
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
-        """Give the published parts in order."""
-        rows = await self._found(_PARTS, tenant, job_id)
+        """Return the published parts in order."""
+        rows = await self._found(_SQL["parts"], tenant, job_id)
         return [_to_part(row) for row in rows if row["part"] is not None]
 
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
-        """Give the published part of a file name."""
-        [row] = await self._found(_PART, tenant, job_id, name)
+        """Return the published part of a file name."""
+        [row] = await self._found(_SQL["part"], tenant, job_id, name)
         if row["part"] is None:
             raise part_not_found()
         return _to_part(row)
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
-        """Give what completed shards noted, each by a statement of its own (J13)."""
+        """Yield what completed shards noted, each by a statement of its own (J13)."""
         shard = -1
         while True:
-            [row] = await self._found(_NOTES, tenant, job_id, shard)
+            [row] = await self._found(_SQL["notes"], tenant, job_id, shard)
             if row["notes"] is None:
                 return
             shard = row["shard"]
@@ -211,7 +163,7 @@ class PostgresJobStore(JobStore):
                 connection, lease, parts, notes=notes, channel=self.channel, again=again
             )
 
-        return await self._surely(work)
+        return await self._retry_lost_answer(work)
 
     async def fail(
         self, lease: Lease, reason: str, *, max_attempts: int, retry_after: timedelta
@@ -236,22 +188,22 @@ class PostgresJobStore(JobStore):
         await self._database.write(_cancel, tenant, job_id)
 
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
-        """Give cancelled jobs and those finished long enough ago (J7)."""
-        return await self._jobs(_REMOVABLE, completed_before, limit)
+        """Return cancelled jobs and those finished long enough ago (J7)."""
+        return await self._jobs(_SQL["removable"], completed_before, limit)
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
-        """Give the tenant's complete jobs, the latest first."""
-        return await self._jobs(_RECENT, tenant, limit)
+        """Return the tenant's complete jobs, the latest first."""
+        return await self._jobs(_SQL["recent"], tenant, limit)
 
     async def delete(self, tenant: str, job_id: str) -> None:
         """Forget a job with everything of it (J6)."""
         async with self._database.connection() as connection:
-            await connection.execute(_DELETE, tenant, job_id)
+            await connection.execute(_SQL["delete"], tenant, job_id)
 
     async def exists(self, tenant: str, job_id: str) -> bool:
         """Whether the job is remembered, cancelled or not."""
         async with self._database.connection() as connection:
-            return bool(await connection.fetchval(_EXISTS, tenant, job_id))
+            return bool(await connection.fetchval(_SQL["exists"], tenant, job_id))
 
     async def wait_for_work(self, at_most: timedelta) -> None:
         """Return as soon as any process adds a shard or hands one back, or after `at_most`."""
@@ -262,21 +214,23 @@ class PostgresJobStore(JobStore):
     async def _add(
         self, connection: Connection, job: Job, shards: Sequence[Shard], *, max_active: int
     ) -> Job:
-        active = await connection.fetchval(_ACTIVE, job.tenant)
+        active = await connection.fetchval(_SQL["active"], job.tenant)
         if active >= max_active:
             raise too_many_exports(active, max_active)
-        await connection.execute(_TURN, job.tenant)
-        number = await connection.fetchval(_ADD_JOB, job.tenant, job.id, msgspec.json.encode(job))
+        await connection.execute(_SQL["turn"], job.tenant)
+        number = await connection.fetchval(
+            _SQL["add_job"], job.tenant, job.id, msgspec.json.encode(job)
+        )
         await _add_shards(connection, number, shards)
         if shards:
             await leasing.notify(connection, self.channel)
         else:
             await leasing.end(connection, number, JobStatus.COMPLETE)
-        row = await connection.fetchrow(_ADDED, job.tenant, job.id)
+        row = await connection.fetchrow(_SQL["added"], job.tenant, job.id)
         assert row is not None  # noqa: S101 - it has just been inserted
         return leasing.to_job(row)
 
-    async def _surely(self, work: Callable[..., Awaitable[T]]) -> T:
+    async def _retry_lost_answer(self, work: Callable[..., Awaitable[T]]) -> T:
         """
         Do some work in a transaction, and ask again where its answer is lost on the way.
 
@@ -295,7 +249,7 @@ class PostgresJobStore(JobStore):
             await asyncio.sleep(ASKED_AGAIN_AFTER.total_seconds())
 
     async def _found(self, query: str, tenant: str, job_id: str, *more: object) -> list[Record]:
-        """Give the rows of a query that has one at least wherever the job is visible."""
+        """Return the rows of a query that has at least one if the job is visible."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(query, tenant, job_id, *more)
         if not rows:
@@ -319,7 +273,7 @@ class PostgresJobStore(JobStore):
 
 async def _add_shards(connection: Connection, job: int, shards: Sequence[Shard]) -> None:
     await connection.execute(
-        _ADD_SHARDS,
+        _SQL["add_shards"],
         job,
         [shard.number for shard in shards],
         [shard.phase for shard in shards],
@@ -329,7 +283,7 @@ async def _add_shards(connection: Connection, job: int, shards: Sequence[Shard])
 
 
 async def _cancel(connection: Connection, tenant: str, job_id: str) -> None:
-    job = await connection.fetchval(_CANCEL, tenant, job_id)
+    job = await connection.fetchval(_SQL["cancel"], tenant, job_id)
     if job is None:
         raise job_not_found(job_id)
     await leasing.end(connection, job, JobStatus.CANCELLED)

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from helios_core import BackendError, BackendUnavailable, Batch, SeqRange
+from helios_core import BackendError, BackendUnavailable, Batch, SeqRange, read_statements
 from helios_core.fhir import Prefilter
 from helios_postgres.candidates import candidates, seqs_in
 from helios_postgres.connections import Connection
@@ -14,13 +14,10 @@ from helios_postgres.ordering import EXTENTS_AT_ONCE
 from helios_postgres.reading import Reading, Slice
 from helios_postgres.replicas import Reads
 
+_SQL = read_statements("helios_postgres", "narrowing")
+
 ENOUGH = 1000
 """Candidates that are worth a query of their own."""
-
-_EXTENTS = """
-SELECT extent FROM extents WHERE extent BETWEEN $1 AND $2
-AND first_stamp <= $3 AND last_stamp > $4 AND first_stamp < $5 ORDER BY extent
-"""
 
 
 class Narrowed:
@@ -32,7 +29,7 @@ class Narrowed:
 
     async def batches(self, of: Slice, batch_bytes: int) -> AsyncIterator[Batch]:
         """
-        Give of what is shown of a slice at least all that satisfies, in order (P3, P5, P6).
+        Yield what is shown of a slice: at least all that satisfies, in order (P3, P5, P6).
 
         Where the index is damaged, the rest is given as if there were none.
         """
@@ -50,7 +47,7 @@ class Narrowed:
                 del batch
 
     async def _seqs(self, of: Slice) -> AsyncGenerator[list[int]]:
-        """Give candidates in order, enough of them at a time."""
+        """Yield candidates in order, enough of them at a time."""
         pending: list[int] = []
         extents = await self._extents(of)
         start, count = 0, 1
@@ -70,17 +67,17 @@ class Narrowed:
 
     async def _found(self, of: Slice, extents: list[int]) -> list[int]:
         at, prefilter = of.shown.at, self._prefilter
-        found = await self._reads.run(at, candidates, of.scope, prefilter, extents=extents)
+        found = await self._reads.run(at, candidates, of.collection, prefilter, extents=extents)
         seqs = seqs_in(found)
         return seqs[bisect_left(seqs, of.seqs.first) : bisect_left(seqs, of.seqs.end)]
 
 
 async def _extents(connection: Connection, bounds: tuple[int, ...]) -> list[int]:
-    return [extent for (extent,) in await connection.fetch(_EXTENTS, *bounds)]
+    return [extent for (extent,) in await connection.fetch(_SQL["extents"], *bounds)]
 
 
 async def _undamaged(several: AsyncIterator[list[int]]) -> list[int] | None:
-    """Give the next seqs, none at the end, or None where the index does not say."""
+    """Return the next seqs, none at the end, or None if the index is damaged."""
     try:
         return await anext(several, [])
     except BackendUnavailable:

@@ -1,4 +1,4 @@
-"""The current versions of a scope in the orders of a search, without their contents."""
+"""The current versions of a collection in the orders of a search, without their contents."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from operator import attrgetter
@@ -11,32 +11,14 @@ from helios_core import (
     SortOrder,
     collection_range,
     extent_of,
+    read_statements,
 )
 from helios_core.fhir import FOREVER, Prefilter
 from helios_postgres.candidates import candidates, seqs_in
 from helios_postgres.connections import Connection
 
-# As a value and not as NOT EXISTS, which the planner may turn into a scan of all endings.
-_CURRENT = "(SELECT e.until_stamp FROM endings AS e WHERE e.seq = v.seq) IS NULL AND NOT v.deleted"
-_HEADS = "SELECT v.since_stamp, v.id, v.seq, v.size FROM versions AS v WHERE "
-_AMONG = f"{_HEADS} v.seq = ANY($1::bigint[]) AND {_CURRENT}"
-# The range is that of one extent each, so that no version of another scope is looked at.
-_IN_EXTENTS = f"""
-SELECT h.* FROM unnest($1::bigint[]) AS w (extent) CROSS JOIN LATERAL (
-  {_HEADS} v.seq >= w.extent << 12 AND v.seq < (w.extent + 1) << 12 AND {_CURRENT}
-) AS h
-"""  # noqa: S608 - put together from constants
-_BY_ID = """
-SELECT since_stamp, id, seq, size FROM resources
-WHERE scope = $1 AND NOT deleted AND ($2::text IS NULL OR id > $2) ORDER BY id LIMIT $3
-"""
-_BY_ID_DESCENDING = """
-SELECT since_stamp, id, seq, size FROM resources
-WHERE scope = $1 AND NOT deleted AND ($2::text IS NULL OR id < $2) ORDER BY id DESC LIMIT $3
-"""
-_EXTENTS = "SELECT extent, first_stamp, last_stamp FROM extents WHERE extent BETWEEN $1 AND $2 "
-_FROM = _EXTENTS + "AND last_stamp >= $3 ORDER BY first_stamp, extent"
-_UP_TO = _EXTENTS + "AND first_stamp <= $3 ORDER BY last_stamp DESC, extent"
+_SQL = read_statements("helios_postgres", "ordering")
+
 
 EXTENTS_AT_ONCE = 64
 """How many extents are looked into together, so that it is asked seldom; at first it is one."""
@@ -61,22 +43,24 @@ class Candidate(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What a search is about: all of a scope, or what the index says may match."""
+    """What a search is about: all of a collection, or what the index says may match."""
 
     connection: Connection
     number: int
     prefilter: Prefilter | None
 
     async def unordered(self) -> AsyncGenerator[list[Candidate]]:
-        """Give all heads, some extents at a time."""
-        rows = await self.connection.fetch(_FROM, *collection_range(self.number).extents, 0)
+        """Yield all candidates, some extents at a time."""
+        rows = await self.connection.fetch(
+            _SQL["extents_from"], *collection_range(self.number).extents, 0
+        )
         for extents in self._windows([extent for extent, *_ in rows]):
             yield await self._in_extents(extents)
 
     async def ordered(
         self, order: SortOrder, after: PagePosition | None
     ) -> AsyncGenerator[list[Candidate]]:
-        """Give the heads behind one in an order, some at a time; each list goes on with it."""
+        """Yield the candidates behind one in an order, some at a time."""
         if order not in ID_ORDERS:
             async for heads in self._by_age(after, descending=order in DESCENDING_ORDERS):
                 yield heads
@@ -88,14 +72,14 @@ class Search(NamedTuple):
 
     async def _in_extents(self, extents: Sequence[int]) -> list[Candidate]:
         if self.prefilter is None:
-            rows = await self.connection.fetch(_IN_EXTENTS, extents)
+            rows = await self.connection.fetch(_SQL["in_extents"], extents)
         else:
             found = await candidates(self.connection, self.number, self.prefilter, extents=extents)
-            rows = await self.connection.fetch(_AMONG, seqs_in(found)) if found else []
+            rows = await self.connection.fetch(_SQL["among"], seqs_in(found)) if found else []
         return [Candidate(*row) for row in rows]
 
     async def _few(self) -> list[Candidate] | None:
-        """Give the candidates, or None if they are too many to be sorted."""
+        """Return the candidates, or None if they are too many to be sorted."""
         if self.prefilter is None:
             return None
         few: list[Candidate] = []
@@ -115,7 +99,7 @@ class Search(NamedTuple):
     async def _by_id(
         self, after: PagePosition | None, *, descending: bool
     ) -> AsyncIterator[list[Candidate]]:
-        query = _BY_ID_DESCENDING if descending else _BY_ID
+        query = _SQL["by_id_descending"] if descending else _SQL["by_id"]
         last = None if after is None else after.id
         count = IDS_AT_ONCE // 10
         while rows := await self.connection.fetch(query, self.number, last, count):
@@ -135,12 +119,14 @@ class Search(NamedTuple):
         self, after: PagePosition | None, *, descending: bool
     ) -> AsyncIterator[list[Candidate]]:
         """
-        Give heads by their stamps, and by id where these are equal.
+        Yield candidates by their stamps, and by id if these are equal.
 
         Extents overlap in time where several writers were at work. What is older than the next
         extent, or newer in the other direction, can be given; the rest waits for it.
         """
-        query, start = (_UP_TO, FOREVER) if descending else (_FROM, 0)
+        query, start = (
+            (_SQL["extents_up_to"], FOREVER) if descending else (_SQL["extents_from"], 0)
+        )
         bound = start if after is None else after.stamp
         rows = await self.connection.fetch(query, *collection_range(self.number).extents, bound)
         edges = {extent: -last if descending else first for extent, first, last in rows}

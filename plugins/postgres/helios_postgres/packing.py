@@ -57,17 +57,17 @@ class SpanRow(NamedTuple):
 
 
 def bucket_of(term: int) -> int:
-    """Give the bucket in which a term is looked for."""
+    """Return the bucket in which a term is looked for."""
     return UNREADABLE if term == UNKNOWN else term % BUCKETS
 
 
 def fingerprint_of(term: int) -> bytes:
-    """Give what tells a term from others of its bucket."""
+    """Return what distinguishes a term from others of its bucket."""
     return (term >> 32 & 0xFFFFFFFF).to_bytes(FINGERPRINT_BYTES, "big")
 
 
 def packed_postings(places: Mapping[bytes, Sequence[int]]) -> Iterator[bytes]:
-    """Give rows for the places of each fingerprint of a bucket."""
+    """Yield rows for the places of each fingerprint of a bucket."""
     row: list[bytes] = []
     count = 0
     for fingerprint in sorted(places):
@@ -92,7 +92,7 @@ def _postings_row(fingerprints: Sequence[bytes], places: Mapping[bytes, Sequence
 
 def places_of(row: bytes, fingerprint: bytes) -> tuple[int, ...]:
     """
-    Give the places of a fingerprint in a row of postings.
+    Return the places of a fingerprint in a row of postings.
 
     Raises:
         ValueError: The row is not as long as it says.
@@ -124,7 +124,7 @@ def _check_length(row: bytes, ends: int, count: int) -> None:
 
 
 def packed_spans(spans: Sequence[tuple[int, int, int]]) -> Iterator[SpanRow]:
-    """Give rows for spans of one kind, each as beginning, end and place."""
+    """Yield rows for spans of one kind, each as beginning, end and place."""
     ordered = sorted(spans)
     for start in range(0, len(ordered), ROW_SPANS):
         lows, highs, places = zip(*ordered[start : start + ROW_SPANS], strict=True)
@@ -137,12 +137,12 @@ def packed_spans(spans: Sequence[tuple[int, int, int]]) -> Iterator[SpanRow]:
 
 
 def unpacked_places(places: bytes) -> tuple[int, ...]:
-    """Give the places beside a row of spans."""
+    """Return the places beside a row of spans."""
     return struct.unpack(f">{len(places) // _PLACE_BYTES}H", places)
 
 
 def unpacked_spans(places: bytes, content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Give the place, the beginning and the end of each span in a row."""
+    """Return the place, the beginning and the end of each span in a row."""
     listed = unpacked_places(places)
     count = len(listed)
     bounds = struct.unpack(f">{2 * count}q", content)

@@ -14,13 +14,16 @@ from helios_core import (
     ViewSize,
     collection_range,
     cut_shards,
+    read_statements,
     shard_count,
     total_size,
 )
 from helios_core.fhir import to_stamp
 from helios_postgres.connections import Connection
 from helios_postgres.runs import Holding, holdings
-from helios_postgres.views import SHOWN, shown_by
+from helios_postgres.views import shown_by
+
+_SQL = read_statements("helios_postgres", "planning")
 
 SAMPLE = 64
 """Patients of a cohort whose resources are looked at to size a shard."""
@@ -28,52 +31,22 @@ SAMPLE = 64
 LOOKED_UP = 2048
 """Patients, or versions, that are looked at before something is taken to be there."""
 
-# How much there is of a type is nothing PostgreSQL can know beforehand. With a hundred of them it
-# expects the worst, and would compile a query that is done in a millisecond.
-_AS_IT_COMES = "SET LOCAL jit = off"
-_FIRST_EXTENTS = """
-SELECT extent, appended FROM extents
-WHERE extent BETWEEN $1 AND $2 AND first_stamp <= $3 AND last_stamp > $4 AND first_stamp < $5
-ORDER BY extent LIMIT $6
-"""
-_OR_DELETED = " AND (NOT v.deleted OR $7)"
-_ANY_SHOWN = f"""
-SELECT EXISTS (
-  SELECT FROM (
-    SELECT * FROM versions WHERE seq >= $1 AND seq < $2 ORDER BY seq LIMIT $8
-  ) AS v WHERE true {SHOWN} {_OR_DELETED}
-)
-"""  # noqa: S608 - put together from constants
-_OF_PATIENTS = """
-SELECT c.seq FROM compartments AS c
-WHERE c.scope = $8 AND c.patient = ANY ($9::text[]) AND c.seq >= $1 AND c.seq < $2
-"""
-_SHOWN_OF_COHORT = f"""
-SELECT count(*), count(*) FILTER (WHERE NOT v.deleted), coalesce(sum(v.size), 0)
-FROM versions AS v WHERE v.seq IN ({_OF_PATIENTS}) {SHOWN} {_OR_DELETED}
-"""  # noqa: S608 - put together from constants
-_ANY_OF_COHORT = """
-SELECT EXISTS (SELECT FROM compartments AS c
-WHERE c.scope = $1 AND c.patient = ANY ($2::text[]) AND c.seq >= $3 AND c.seq < $4)
-"""
-_SOME_PATIENTS = "SELECT patient FROM compartments WHERE scope = $1 LIMIT $2"
-
 
 async def plan(
-    connection: Connection, view: ExportView, shard_bytes: int, *, scopes: Mapping[str, int]
+    connection: Connection, view: ExportView, shard_bytes: int, *, collections: Mapping[str, int]
 ) -> list[Shard]:
-    """Give the shards of a view, numbered in the order of its types (P2)."""
-    await connection.execute(_AS_IT_COMES)
+    """Return the shards of a view, numbered in the order of its types (P2)."""
+    await connection.execute(_SQL["as_it_comes"])
     planning = _Planning(connection, view, shard_bytes)
     # A cohort has to be sized before it is known into how many pieces it is cut.
     pieces = None if view.cohort is None else 1
-    found = await planning.holdings(dict.fromkeys(scopes.values(), pieces))
+    found = await planning.holdings(dict.fromkeys(collections.values(), pieces))
     shards: list[Shard] = []
     for resource_type in view.request.types:
-        scope = scopes.get(resource_type)
-        if scope is None or (holding := found.get(scope)) is None:
+        collection = collections.get(resource_type)
+        if collection is None or (holding := found.get(collection)) is None:
             continue
-        planned = await planning.shards(resource_type, scope, holding)
+        planned = await planning.shards(resource_type, collection, holding)
         shards += (
             msgspec.structs.replace(shard, number=number)
             for number, shard in enumerate(planned, len(shards))
@@ -91,7 +64,7 @@ class _Planning:
         self._shard_bytes = shard_bytes
 
     async def holdings(self, pieces: Mapping[int, int | None]) -> Mapping[int, Holding]:
-        """Give what may be shown of scopes, to be cut into pieces."""
+        """Return what may be shown of collections, to be cut into pieces."""
         return await holdings(
             self._connection,
             pieces,
@@ -100,20 +73,22 @@ class _Planning:
             shard_bytes=self._shard_bytes,
         )
 
-    async def shards(self, resource_type: str, scope: int, holding: Holding) -> Collection[Shard]:
-        """Give the shards of one type; none where nothing of it is shown."""
-        size = await self._size(scope, holding)
+    async def shards(
+        self, resource_type: str, collection: int, holding: Holding
+    ) -> Collection[Shard]:
+        """Return the shards of one type; none if nothing of it is shown."""
+        size = await self._size(collection, holding)
         if size is None:
             return []
         if self._view.cohort is not None and (pieces := shard_count(size, self._shard_bytes)) > 1:
-            holding = (await self.holdings({scope: pieces}))[scope]
+            holding = (await self.holdings({collection: pieces}))[collection]
         return list(cut_shards(resource_type, holding.runs, size, shard_bytes=self._shard_bytes))
 
-    async def _size(self, scope: int, holding: Holding) -> ViewSize | None:
-        """Give the size of what is shown, nearly, or None where nothing is."""
+    async def _size(self, collection: int, holding: Holding) -> ViewSize | None:
+        """Return the approximate size of what is shown, or None if nothing is."""
         seqs = SeqRange(first=holding.runs[0].first, end=holding.runs[-1].end)
         if self._view.cohort is not None:
-            return await self._size_of_cohort(self._view.cohort.patients, scope, seqs)
+            return await self._size_of_cohort(self._view.cohort.patients, collection, seqs)
         size = total_size(holding.runs)
         request = self._view.request
         bounded = request.since is not None or request.until is not None
@@ -122,39 +97,41 @@ class _Planning:
         return size if size.resources else None
 
     async def _size_of_cohort(
-        self, patients: frozenset[str], scope: int, seqs: SeqRange
+        self, patients: frozenset[str], collection: int, seqs: SeqRange
     ) -> ViewSize | None:
         sample = list(islice(patients, SAMPLE))
         if not sample:
             return None
         found = await self._connection.fetchrow(
-            _SHOWN_OF_COHORT, *self._parameters(seqs), scope, sample
+            _SQL["shown_of_cohort"], *self._parameters(seqs), collection, sample
         )
         shown, resources, total_bytes = found or (0, 0, 0)
         certain = len(sample) == len(patients)
-        if not shown and (certain or not await self._has_any_of(patients, scope, seqs)):
+        if not shown and (certain or not await self._has_any_of(patients, collection, seqs)):
             return None
         factor = len(patients) / len(sample)
         return ViewSize(resources=resources * factor, bytes=float(total_bytes) * factor)
 
-    async def _has_any_of(self, patients: frozenset[str], scope: int, seqs: SeqRange) -> bool:
+    async def _has_any_of(self, patients: frozenset[str], collection: int, seqs: SeqRange) -> bool:
         """Look from the smaller side; where both are large, take it that they meet."""
         if len(patients) <= LOOKED_UP:
             bounds = (seqs.first, seqs.end)
             return bool(
-                await self._connection.fetchval(_ANY_OF_COHORT, scope, list(patients), *bounds)
+                await self._connection.fetchval(
+                    _SQL["any_of_cohort"], collection, list(patients), *bounds
+                )
             )
-        rows = await self._connection.fetch(_SOME_PATIENTS, scope, LOOKED_UP)
+        rows = await self._connection.fetch(_SQL["some_patients"], collection, LOOKED_UP)
         return len(rows) == LOOKED_UP or not patients.isdisjoint(row[0] for row in rows)
 
     async def _shows_any(self, seqs: SeqRange) -> bool:
         """Look at the first versions; where there are more, take it that one of them is shown."""
         shown, left = self._shown, LOOKED_UP
         bounds = (shown.at, shown.since, shown.until)
-        extents = await self._connection.fetch(_FIRST_EXTENTS, *seqs.extents, *bounds, left)
+        extents = await self._connection.fetch(_SQL["first_extents"], *seqs.extents, *bounds, left)
         for extent, appended in extents:
             within = seqs.within_extent(extent)
-            if await self._connection.fetchval(_ANY_SHOWN, *self._parameters(within), left):
+            if await self._connection.fetchval(_SQL["any_shown"], *self._parameters(within), left):
                 return True
             left -= appended
             if left <= 0:
@@ -165,6 +142,6 @@ class _Planning:
         return (*self._shown.parameters(seqs), self._view.request.since is not None)
 
 
-def whole(scope: int, shard: Shard) -> SeqRange:
-    """Give the seqs of a shard."""
-    return collection_range(scope).within(start=shard.start, end=shard.end)
+def whole(collection: int, shard: Shard) -> SeqRange:
+    """Return the seqs of a shard."""
+    return collection_range(collection).within(start=shard.start, end=shard.end)

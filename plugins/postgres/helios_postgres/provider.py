@@ -23,7 +23,7 @@ from helios_core import (
 from helios_core.fhir import FHIRVersion, Prefilter, from_stamp, to_stamp
 from helios_postgres import cohorts, lookups, searching
 from helios_postgres.clock import Clock
-from helios_postgres.collections import Scopes
+from helios_postgres.collections import Collections
 from helios_postgres.databases import Database
 from helios_postgres.narrowing import Narrowed
 from helios_postgres.planning import plan, whole
@@ -45,19 +45,21 @@ class PostgresDataProvider(DataProvider):
         self._database = database
         self._reads = reads
         self._clock = Clock(database)
-        self._scopes = Scopes(database)
-        self._writer = Writer(database, self._clock, self._scopes)
+        self._collections = Collections(database)
+        self._writer = Writer(database, self._clock, self._collections)
         self._reading = Reading(reads)
 
     async def transaction_time(self) -> datetime:
-        """Give an instant that no write is in flight before (P1)."""
+        """Return an instant before which no write is under way (P1)."""
         return from_stamp(await self._clock.settled_stamp())
 
     async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
         """Cut the extents of each type into shards (P2)."""
         request = view.request
-        scopes = await self._scopes.find(request.tenant, request.fhir_version, request.types)
-        return await self._database.read(plan, view, shard_bytes, scopes=scopes)
+        collections = await self._collections.find(
+            request.tenant, request.fhir_version, request.types
+        )
+        return await self._database.read(plan, view, shard_bytes, collections=collections)
 
     async def read(
         self, view: ExportView, shard: Shard, *, batch_bytes: int
@@ -88,28 +90,28 @@ class PostgresDataProvider(DataProvider):
 
     async def get(self, key: ResourceKey, *, at: datetime | None = None) -> StoredVersion | None:
         """Return the version current at an instant."""
-        scope = await self._scope(key.type)
-        if scope is None:
+        collection = await self._collection(key.type)
+        if collection is None:
             return None
         async with self._database.connection() as connection:
-            return await lookups.get(connection, (scope, key.resource_type), key.id, at=at)
+            return await lookups.get(connection, (collection, key.resource_type), key.id, at=at)
 
     async def missing(
         self, key: TypeKey, ids: Collection[str], *, at: datetime | None = None
     ) -> set[str]:
         """Return those of `ids` that no live resource has at an instant, with one query."""
-        scope = await self._scope(key)
-        if scope is None:
+        collection = await self._collection(key)
+        if collection is None:
             return set(ids)
         async with self._database.connection() as connection:
-            return set(ids) - await lookups.live(connection, scope, ids, at=at)
+            return set(ids) - await lookups.live(connection, collection, ids, at=at)
 
     async def fetch(self, key: TypeKey, ids: Collection[str], *, at: datetime) -> Batch:
         """Return those of `ids` that are live at an instant, with one query."""
-        scope = await self._scope(key)
-        if scope is None:
+        collection = await self._collection(key)
+        if collection is None:
             return Batch()
-        place = (scope, key.resource_type)
+        place = (collection, key.resource_type)
         try:
             return await self._reads.run(to_stamp(at), lookups.fetch, place, ids, at=at)
         except BackendUnavailable:
@@ -122,12 +124,12 @@ class PostgresDataProvider(DataProvider):
             )
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
-        """Give those of `ids` that the view shows, in one query."""
-        scope = await self._scope(TypeKey.of(view.request, resource_type))
-        if scope is None:
+        """Return those of `ids` that the view shows, in one query."""
+        collection = await self._collection(TypeKey.of(view.request, resource_type))
+        if collection is None:
             return set()
         at = to_stamp(view.transaction_time)
-        return await self._reads.run(at, lookups.among, scope, view, ids)
+        return await self._reads.run(at, lookups.among, collection, view, ids)
 
     async def write(
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
@@ -144,10 +146,10 @@ class PostgresDataProvider(DataProvider):
         self, key: ResourceKey, *, count: int, before: int | None = None
     ) -> list[StoredVersion]:
         """Return the newest `count` versions below `before`."""
-        scope = await self._scope(key.type)
-        if scope is None:
+        collection = await self._collection(key.type)
+        if collection is None:
             return []
-        place = (scope, key.resource_type)
+        place = (collection, key.resource_type)
         async with self._database.connection() as connection:
             return await lookups.history(connection, place, key.id, count=count, before=before)
 
@@ -155,17 +157,19 @@ class PostgresDataProvider(DataProvider):
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
         """Return a page in any of the orders, of one state of the database."""
-        scope = await self._scope(key)
+        collection = await self._collection(key)
         return await self._database.read(
-            searching.search, scope or searching.NOTHING, query, count=count, after=after
+            searching.search, collection or searching.NOTHING, query, count=count, after=after
         )
 
-    async def _scope(self, key: TypeKey) -> int | None:
-        scopes = await self._scopes.find(key.tenant, key.fhir_version, [key.resource_type])
-        return scopes.get(key.resource_type)
+    async def _collection(self, key: TypeKey) -> int | None:
+        collections = await self._collections.find(
+            key.tenant, key.fhir_version, [key.resource_type]
+        )
+        return collections.get(key.resource_type)
 
     async def _fetch_one(self, place: tuple[int, str], resource_id: str, at: datetime) -> Batch:
-        """Give one resource, or tell that PostgreSQL cannot put it together any more (P6)."""
+        """Return one resource, or report it as damaged if PostgreSQL cannot read it (P6)."""
         try:
             return await self._reads.run(to_stamp(at), lookups.fetch, place, [resource_id], at=at)
         except BackendUnavailable:
@@ -174,14 +178,14 @@ class PostgresDataProvider(DataProvider):
             return Batch(damaged=[damage_of(place[1], resource_id, None)])
 
     async def _slice(self, view: ExportView, shard: Shard) -> Slice | None:
-        scope = await self._scope(TypeKey.of(view.request, shard.resource_type))
-        if scope is None:
+        collection = await self._collection(TypeKey.of(view.request, shard.resource_type))
+        if collection is None:
             return None
         cohort = None if view.cohort is None else await cohorts.stored(self._database, view.cohort)
         return Slice(
-            scope=scope,
+            collection=collection,
             resource_type=shard.resource_type,
-            seqs=whole(scope, shard),
+            seqs=whole(collection, shard),
             shown=shown_by(view),
             cohort=cohort,
         )

@@ -10,10 +10,12 @@ from typing import Generic, ParamSpec, TypeVar
 import msgspec
 import structlog
 
-from helios_core import BackendError, SchemaOutdated
+from helios_core import BackendError, SchemaOutdated, read_statements
 from helios_postgres.connections import Connection
 from helios_postgres.databases import Database, Work
 from helios_postgres.settings import PostgresSettings
+
+_SQL = read_statements("helios_postgres", "replicas")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,14 +28,6 @@ REPLAY = timedelta(seconds=10)
 AVOIDANCE = timedelta(seconds=30)
 """How long reads go to the primary once the replica has failed or was too far behind."""
 
-# Versions lie in the order of their seqs, in which they are read. Until a table is analysed the
-# planner cannot know that, and many small scans of bitmaps took five times as long as its index.
-_AS_EXPORT = """
-SET LOCAL statement_timeout = 0;
-SET LOCAL enable_seqscan = off;
-SET LOCAL enable_bitmapscan = off;
-"""
-_REPLAYED = "SELECT last_value >= $1 FROM clock"
 _PAUSE = timedelta(milliseconds=50)
 
 
@@ -102,7 +96,7 @@ class Replica:
         """Wait for a while until the replica shows all that was committed before an instant."""
         deadline = time.monotonic() + REPLAY.total_seconds()
         # Each look is a transaction of its own, so that what follows sees at least as much.
-        while not await connection.fetchval(_REPLAYED, stamp):
+        while not await connection.fetchval(_SQL["replayed"], stamp):
             if time.monotonic() > deadline:
                 self._avoid(f"it is more than {REPLAY.total_seconds():g} s behind")
                 return False
@@ -137,14 +131,14 @@ class Reads:
     async def run_on_primary(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do some reading that needs what a replica does not have."""
         async with self.primary.transaction(read_only=True) as connection:
-            await connection.execute(_AS_EXPORT)
+            await connection.execute(_SQL["as_export"])
             return await work(connection, *args, **kwargs)
 
 
 @asynccontextmanager
 async def reads(database: Database) -> AsyncIterator[Reads]:
     """
-    Give where exports read, by the settings of an opened database.
+    Open the place where exports read, by the settings of an opened database.
 
     Raises:
         ConfigurationError: The address of the replica cannot be used.
@@ -162,5 +156,5 @@ async def _reading(
     connection: Connection, work: Work[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        await connection.execute(_AS_EXPORT)
+        await connection.execute(_SQL["as_export"])
         return await work(connection, *args, **kwargs)

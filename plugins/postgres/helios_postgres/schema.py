@@ -14,7 +14,7 @@ def migrations() -> Migrations:
 
 
 async def version_of(connection: Connection) -> int:
-    """Give the number of a schema's last migration, 0 for a schema that has had none."""
+    """Return the number of a schema's last migration; 0 if it has had none."""
     if await connection.fetchval("SELECT to_regclass('schema_version') IS NULL"):
         return 0
     number: int = await connection.fetchval("SELECT coalesce(max(number), 0) FROM schema_version")

@@ -13,20 +13,15 @@ from helios_core import (
     collection_range,
     make_page_token,
     parse_page_token,
+    read_statements,
 )
 from helios_core.fhir import Filter
 from helios_postgres.connections import Connection
 from helios_postgres.lookups import stored_version
 from helios_postgres.ordering import Candidate, Search
 
-_CONTENTS = """
-SELECT seq, id, version_id, since_stamp, deleted, line_hash, content FROM versions
-WHERE seq = ANY($1::bigint[])
-"""
-_COUNT = """
-SELECT (SELECT coalesce(sum(begun), 0) FROM extents WHERE extent BETWEEN $1 AND $2)
-  - (SELECT coalesce(sum(ended), 0) FROM tallies WHERE extent BETWEEN $1 AND $2)
-"""
+_SQL = read_statements("helios_postgres", "searching")
+
 
 CONTENTS_AT_ONCE = 100
 """How many contents are asked for together."""
@@ -35,20 +30,20 @@ BYTES_AT_ONCE = 4 * 1024 * 1024
 """How many bytes of contents are asked for together, unless a single one is larger."""
 
 NOTHING = 0
-"""A scope in which nothing is."""
+"""A collection in which nothing is."""
 
 
 async def search(
-    connection: Connection, scope: int, query: SearchQuery, *, count: int, after: str | None
+    connection: Connection, collection: int, query: SearchQuery, *, count: int, after: str | None
 ) -> SearchPage:
     """
-    Give a page of a search.
+    Return a page of a search.
 
     Raises:
         InvalidParameter: `after` is not something a page in this order gave.
     """
     ending = None if after is None else parse_page_token(after, query.order)
-    searching = _Matching(Search(connection, scope, query.filter.prefilter()), query.filter)
+    searching = _Matching(Search(connection, collection, query.filter.prefilter()), query.filter)
     async with aclosing(searching.matches(query.order, ending, count)) as matches:
         found, more = await _page(matches, count)
     total = None
@@ -63,7 +58,7 @@ async def search(
 
 
 class _Matching:
-    """One filter within one scope."""
+    """One filter within one collection."""
 
     def __init__(self, search: Search, condition: Filter) -> None:
         self._search = search
@@ -72,7 +67,7 @@ class _Matching:
     async def matches(
         self, order: SortOrder, after: PagePosition | None, count: int
     ) -> AsyncGenerator[StoredVersion]:
-        """Give what matches, in order; `count` is how many are going to be asked for."""
+        """Yield what matches, in order; `count` is how many will be needed."""
         async with aclosing(self._search.ordered(order, after)) as ordered:
             async for heads in ordered:
                 # One more, since whether there is a next page is asked as well.
@@ -84,7 +79,7 @@ class _Matching:
         """Count all that match."""
         if self._filter.passes_everything:
             extents = collection_range(self._search.number).extents
-            return int(await self._search.connection.fetchval(_COUNT, *extents))
+            return int(await self._search.connection.fetchval(_SQL["count"], *extents))
         total = 0
         async with aclosing(self._search.unordered()) as unordered:
             async for heads in unordered:
@@ -95,9 +90,11 @@ class _Matching:
     async def _among(
         self, heads: Sequence[Candidate], at_once: int
     ) -> AsyncIterator[list[StoredVersion]]:
-        """Give those heads that match, with their contents and in the same order."""
+        """Yield those candidates that match, with their contents and in the same order."""
         for some in _cut(heads, at_once):
-            rows = await self._search.connection.fetch(_CONTENTS, [head.seq for head in some])
+            rows = await self._search.connection.fetch(
+                _SQL["contents"], [head.seq for head in some]
+            )
             stored = {seq: stored_version(self._filter.resource_type, row) for seq, *row in rows}
             yield [each for head in some if self._matches(each := stored[head.seq])]
 
@@ -121,7 +118,7 @@ def _cut(heads: Sequence[Candidate], at_once: int) -> list[list[Candidate]]:
 async def _page(
     matches: AsyncIterator[StoredVersion], count: int
 ) -> tuple[list[StoredVersion], bool]:
-    """Give what fits on a page, and whether there is more."""
+    """Return what fits on a page, and whether there is more."""
     page = PageBuilder(count)
     async for stored in matches:
         if page.full:

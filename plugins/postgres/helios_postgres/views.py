@@ -6,22 +6,6 @@ from helios_core import ExportView, Level, SeqRange
 from helios_core.fhir import FOREVER, to_stamp
 
 
-def shown(first: str, end: str) -> str:
-    """Say what the versions `v` of a range of seqs satisfy that are shown; see `SHOWN`."""
-    return f"""
-  AND v.since_stamp <= $3 AND v.since_stamp > $4 AND v.since_stamp < $5
-  AND ($6 OR v.patients <> '')
-  AND NOT EXISTS (
-    SELECT FROM endings AS e
-    WHERE e.seq = v.seq AND e.seq >= {first} AND e.seq < {end} AND e.until_stamp <= $3
-  )
-"""
-
-
-SHOWN = shown("$1", "$2")
-"""What the versions `v` from seq $1 to $2 satisfy that are shown, by `Shown.parameters`."""
-
-
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """Which versions a view shows."""
 
@@ -34,12 +18,12 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """Whether resources outside every compartment are shown."""
 
     def parameters(self, seqs: SeqRange) -> tuple[int, int, int, int, int, bool]:
-        """Give what `SHOWN` is asked with."""
+        """Return the parameters $1 to $6 of a statement with the fragment `shown`."""
         return (seqs.first, seqs.end, self.at, self.since, self.until, self.everybody)
 
 
 def shown_by(view: ExportView) -> Shown:
-    """Give which versions a view shows; its cohort is another matter."""
+    """Return which versions a view shows, its cohort aside."""
     since, until = view.request.since, view.request.until
     return Shown(
         at=to_stamp(view.transaction_time),

@@ -4,16 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from helios_core import SeqRange
+from helios_core import SeqRange, read_statements
 from helios_postgres.connections import Connection
 from helios_postgres.views import Shown
 
-# An extent is skipped where none of its stamps can be of the view.
-_EXTENTS = """
-SELECT extent, appended, appended_bytes FROM extents
-WHERE extent BETWEEN $1 AND $2 AND first_stamp <= $3 AND last_stamp > $4 AND first_stamp < $5
-ORDER BY extent
-"""
+_SQL = read_statements("helios_postgres", "windows")
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,8 +20,10 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def windows_of(connection: Connection, seqs: SeqRange, shown: Shown) -> list[Window]:
-    """Give one window for each extent that may hold something of a view, in order."""
-    rows = await connection.fetch(_EXTENTS, *seqs.extents, shown.at, shown.since, shown.until)
+    """Return one window for each extent that may hold something of a view, in order."""
+    rows = await connection.fetch(
+        _SQL["extents"], *seqs.extents, shown.at, shown.since, shown.until
+    )
     return [
         Window(seqs=seqs.within_extent(extent), rows=appended, bytes=size)
         for extent, appended, size in rows

@@ -5,49 +5,47 @@ from collections.abc import Iterable, Sequence
 
 from asyncpg.exceptions import UniqueViolationError
 
-from helios_core import AppliedChange, Delete, Put, line_hash, to_signed, to_unsigned
+from helios_core import (
+    AppliedChange,
+    Delete,
+    Put,
+    line_hash,
+    read_statements,
+    to_signed,
+    to_unsigned,
+)
 from helios_core.fhir import FHIRVersion, IndexTerms, from_stamp, terms_of
 from helios_postgres import extents
 from helios_postgres.clock import Clock
-from helios_postgres.collections import Scopes
+from helios_postgres.collections import Collections
 from helios_postgres.connections import Connection
 from helios_postgres.databases import Database
 from helios_postgres.drafts import Draft, Drafting, Head, Key, changes_by_key
 from helios_postgres.indexing import Postings
 
+_SQL = read_statements("helios_postgres", "writing")
+
 RACES = 10
 """How often a write is begun anew because others created the same resources at the same time."""
 
-# Waiting is bounded, working is not: a load may send more than a request's time allows for.
-_PATIENCE = """
-SELECT set_config('lock_timeout', current_setting('statement_timeout'), true),
-  set_config('statement_timeout', '0', true)
-"""
-_LOCK_HEADS = """
-SELECT r.scope, r.id, r.seq, r.since_stamp, r.content_hash, r.version_id, r.size, r.deleted,
-  r.in_compartment
-FROM unnest($1::integer[], $2::text[]) AS w (scope, id)
-JOIN resources AS r ON r.scope = w.scope AND r.id = w.id
-ORDER BY r.scope, r.id FOR NO KEY UPDATE OF r
-"""
-_PATIENTS = "SELECT seq, patients FROM versions WHERE seq = ANY($1::bigint[])"
-_MOVE_HEADS = """
-UPDATE resources AS r SET seq = w.seq, since_stamp = $8, content_hash = w.content_hash,
-  version_id = w.version_id, size = w.size, deleted = w.deleted, in_compartment = w.in_compartment
-FROM unnest($1::integer[], $2::text[], $3::bigint[], $4::bigint[], $5::integer[], $6::integer[],
-  $7::boolean[], $9::boolean[])
-  AS w (scope, id, seq, content_hash, version_id, size, deleted, in_compartment)
-WHERE r.scope = w.scope AND r.id = w.id
-"""
 _HEAD_COLUMNS = (
-    *("scope", "id", "seq", "content_hash", "version_id", "size", "deleted", "in_compartment"),
+    *(
+        "collection",
+        "id",
+        "seq",
+        "content_hash",
+        "version_id",
+        "size",
+        "deleted",
+        "in_compartment",
+    ),
     "since_stamp",
 )
 _VERSION_COLUMNS = (
     *("seq", "since_stamp", "line_hash", "size", "version_id", "deleted", "id", "patients"),
     "content",
 )
-_ENDING_COLUMNS = ("seq", "until_stamp", "scope", "version_id", "id")
+_ENDING_COLUMNS = ("seq", "until_stamp", "collection", "version_id", "id")
 
 
 class Writer:
@@ -59,10 +57,10 @@ class Writer:
     for.
     """
 
-    def __init__(self, database: Database, clock: Clock, scopes: Scopes) -> None:
+    def __init__(self, database: Database, clock: Clock, collections: Collections) -> None:
         self._database = database
         self._clock = clock
-        self._scopes = scopes
+        self._collections = collections
 
     async def write(
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
@@ -76,10 +74,10 @@ class Writer:
         if not changes:
             return []
         put = {change.resource_type for change in changes if isinstance(change, Put)}
-        scopes = dict(await self._scopes.intern(tenant, fhir_version, put))
+        collections = dict(await self._collections.intern(tenant, fhir_version, put))
         deleted = {change.resource_type for change in changes} - put
-        scopes |= await self._scopes.find(tenant, fhir_version, deleted)
-        keyed = changes_by_key(changes, scopes)
+        collections |= await self._collections.find(tenant, fhir_version, deleted)
+        keyed = changes_by_key(changes, collections)
         for _ in range(RACES):
             try:
                 return await self._database.write(self._apply, fhir_version, keyed)
@@ -94,7 +92,7 @@ class Writer:
         fhir_version: FHIRVersion,
         changes: Sequence[tuple[Put | Delete, Key]],
     ) -> list[AppliedChange]:
-        await connection.fetchrow(_PATIENCE)
+        await connection.fetchrow(_SQL["patience"])
         drafting = Drafting(await _lock(connection, {key for _, key in changes}))
         outcomes = [drafting.apply(change, key) for change, key in changes]
         if not drafting.drafts:
@@ -111,7 +109,7 @@ class Writer:
 
 
 class _Journal:
-    """The rows one transaction is going to write; those of a scope follow each other."""
+    """The rows one transaction is going to write; those of a collection follow each other."""
 
     def __init__(self, drafting: Drafting, stamp: int, fhir_version: FHIRVersion) -> None:
         self.stamp = stamp
@@ -153,7 +151,7 @@ class _Journal:
         )
         if rows:
             await connection.copy_records_to_table(
-                "compartments", records=rows, columns=("scope", "patient", "seq")
+                "compartments", records=rows, columns=("collection", "patient", "seq")
             )
 
     async def _store_terms(self, connection: Connection) -> None:
@@ -170,9 +168,9 @@ class _Journal:
 
     async def _store_endings(self, connection: Connection) -> None:
         rows = sorted(
-            (draft.before.seq, self.stamp, scope, draft.before.version_id, resource_id)
+            (draft.before.seq, self.stamp, collection, draft.before.version_id, resource_id)
             for draft in self.drafts
-            for scope, resource_id in [draft.key]
+            for collection, resource_id in [draft.key]
             if draft.before is not None
         )
         if rows:
@@ -186,7 +184,7 @@ class _Journal:
         created = [(*_head(draft), self.stamp) for draft in newest if draft.key not in stored]
         if moved:
             *columns, in_compartment = zip(*moved, strict=True)
-            await connection.execute(_MOVE_HEADS, *columns, self.stamp, in_compartment)
+            await connection.execute(_SQL["move_heads"], *columns, self.stamp, in_compartment)
         if created:
             await connection.copy_records_to_table(
                 "resources", records=created, columns=_HEAD_COLUMNS
@@ -194,22 +192,25 @@ class _Journal:
 
 
 async def _lock(connection: Connection, keys: set[Key]) -> dict[Key, Head]:
-    scopes, ids = zip(*keys, strict=True)
-    rows = await connection.fetch(_LOCK_HEADS, scopes, ids)
+    collections, ids = zip(*keys, strict=True)
+    rows = await connection.fetch(_SQL["lock_heads"], collections, ids)
     return {
-        (scope, resource_id): Head(seq, since_stamp, to_unsigned(content_hash), *rest)
-        for scope, resource_id, seq, since_stamp, content_hash, *rest in rows
+        (collection, resource_id): Head(seq, since_stamp, to_unsigned(content_hash), *rest)
+        for collection, resource_id, seq, since_stamp, content_hash, *rest in rows
     }
 
 
 async def _look_up_patients(connection: Connection, drafts: Iterable[Draft]) -> None:
-    """Give deletions the compartments of what they end, so that they reach the same exports."""
+    """Set the compartments of deletions to those of what they end.
+
+    So they reach the same exports.
+    """
     unknown = defaultdict[int, list[Draft]](list)
     for draft in drafts:
         if draft.patients is None and draft.before is not None:
             unknown[draft.before.seq].append(draft)
     if unknown:
-        for seq, patients in await connection.fetch(_PATIENTS, list(unknown)):
+        for seq, patients in await connection.fetch(_SQL["patients"], list(unknown)):
             for draft in unknown[seq]:
                 draft.patients = patients
 

@@ -25,7 +25,7 @@ DEFAULT_REGION = "us-east-1"
 
 
 def retries(*, most: int, seconds: float) -> "RetryConfig":
-    """Give how often and for how long a request that failed is made again."""
+    """Return how often and for how long a failed request is repeated."""
     return {
         "max_retries": most,
         "backoff": {
@@ -75,7 +75,7 @@ class Bucket:
         self.client.close()
 
     def attributes(self, name: str, *, gzip: bool) -> dict[str, str]:
-        """Give what a part is stored with, so that a link to it answers as the server would."""
+        """Return the headers of a stored part, so that a link responds as the server would."""
         attributes = {
             "Content-Type": "application/fhir+ndjson",
             "Content-Disposition": f'attachment; filename="{name}"',
@@ -166,7 +166,7 @@ class Bucket:
 
 
 def _provider_of(credentials: Any) -> "Callable[[], S3Credential]":  # noqa: ANN401  botocore
-    """Give what the driver asks for credentials; it keeps this, so this keeps no bucket."""
+    """Return the credential provider of the driver, which keeps it; so it keeps no bucket."""
 
     def credential() -> "S3Credential":
         # The driver calls it in threads of its own, where there is no event loop to wait in.

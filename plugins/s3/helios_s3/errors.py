@@ -4,12 +4,12 @@ import re
 from types import MappingProxyType
 
 import structlog
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, UndefinedModelAttributeError
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
 from helios_core import BackendUnavailable
 
-FAILURES = (BaseError, BotoCoreError, ClientError, OSError)
+FAILURES = (BaseError, BotoCoreError, ClientError, UndefinedModelAttributeError, OSError)
 """What a request to the bucket can end with; obstore has FileNotFoundError for a 404."""
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -31,7 +31,7 @@ _CONDITIONS = MappingProxyType(
 
 
 def code_of(error: BaseException) -> str:
-    """Give the code with which S3 refused, the HTTP status where there is none, or nothing."""
+    """Return the code with which S3 refused, or the HTTP status, or an empty text."""
     if isinstance(error, ClientError):
         return error.response.get("Error", {}).get("Code", "")
     text = str(error)
@@ -40,7 +40,7 @@ def code_of(error: BaseException) -> str:
 
 
 def meaning(error: BaseException) -> str:
-    """Say in one clause, without a key or an address, what an error says about the bucket."""
+    """Return the meaning of an error for the bucket, as a clause without a key or an address."""
     if known := _CONDITIONS.get(code_of(error)):
         return known
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):

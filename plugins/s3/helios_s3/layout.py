@@ -10,17 +10,17 @@ PROBE = ".helios-probe"
 
 
 def job_prefix(prefix: str, tenant: str, job_id: str) -> str:
-    """Give what the keys of one job begin with, and those of no other job."""
+    """Return the prefix of the keys of one job and of no other."""
     return f"{prefix}{_plain(tenant)}/{_plain(job_id)}/"
 
 
 def part_key(prefix: str, key: PartKey) -> str:
-    """Give the object key of one part."""
+    """Return the object key of one part."""
     return job_prefix(prefix, key.tenant, key.job_id) + _plain(key.stored_name)
 
 
 def job_of(prefix: str, object_key: str) -> tuple[str, str] | None:
-    """Give tenant and job of an object key, None for one that is not a part's."""
+    """Return the tenant and the job of an object key, or None if it is not a part's."""
     if not object_key.startswith(prefix):
         return None
     tenant, _, rest = object_key[len(prefix) :].partition("/")

@@ -73,7 +73,7 @@ class S3OutputStore(OutputStore):
             raise unavailable(error) from error
 
     async def jobs(self) -> AsyncIterator[tuple[str, str]]:
-        """Give every job with an object or an unfinished upload, each once."""
+        """Yield every job with an object or an unfinished upload, each once."""
         try:
             uploads = await in_thread(unfinished, self._bucket)
             begun = {job_of(self._bucket.prefix, upload.key) for upload in uploads}

@@ -16,7 +16,7 @@ class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
 
 def unfinished(bucket: Bucket) -> list[Unfinished]:
     """
-    Give every unfinished upload under the bucket's prefix.
+    Yield every unfinished upload under the bucket's prefix.
 
     The whole bucket is asked: MinIO lists either everything or a single key, whatever prefix it
     is given.

@@ -1,4 +1,4 @@
-"""What the search index says may satisfy a prefilter, window by window of a scope."""
+"""What the search index says may satisfy a prefilter, window by window of a collection."""
 
 import json
 import sqlite3
@@ -15,6 +15,7 @@ from helios_core import (
     collection_range,
     extent_of,
     intersection_of,
+    read_statements,
     union_of,
 )
 from helios_core.fhir import (
@@ -30,30 +31,8 @@ from helios_core.fhir import (
 from helios_sqlite.indexing import UNKNOWN, unpacked
 from helios_sqlite.views import first_after
 
-_EXTENTS = """
-SELECT extent FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent LIMIT ?
-"""
-_EXTENTS_DESCENDING = """
-SELECT extent FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent DESC LIMIT ?
-"""
-_PICKED = "SELECT seq FROM picked WHERE seq >= ? AND seq < ? ORDER BY seq LIMIT ?"
-_POSTINGS = """
-SELECT p.extent, p.place, p.more FROM json_each(:extents) AS e
-CROSS JOIN postings AS p ON p.extent = e.value
-AND p.term IN (SELECT value FROM json_each(:terms))
-"""
-# One row for an extent: a row for each place takes three times as long to come over.
-_SPANS = """
-SELECT e.value, (
-  SELECT json_group_array(place) FROM spans AS s WHERE s.extent = e.value AND s.kind = :kind
-  AND s.low BETWEEN :low_from AND :low_to AND s.high BETWEEN :high_from AND :high_to
-)
-FROM json_each(:extents) AS e
-"""
-_OF_IDS = """
-SELECT seq FROM versions
-WHERE scope = ? AND id IN (SELECT value FROM json_each(?)) AND seq >= ? AND seq < ?
-"""
+_SQL = read_statements("helios_sqlite", "candidates")
+
 
 EXTENTS_AT_ONCE = 32
 """How many extents make a window, so that it is asked seldom; the first ones are smaller."""
@@ -66,17 +45,19 @@ _PLACES = msgspec.json.Decoder(set[int])
 
 
 class Candidates:
-    """The versions of a scope that may satisfy a prefilter, current or not."""
+    """The versions of a collection that may satisfy a prefilter, current or not."""
 
-    def __init__(self, connection: sqlite3.Connection, scope: int, prefilter: Prefilter) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, collection: int, prefilter: Prefilter
+    ) -> None:
         self._connection = connection
-        self._scope = scope
+        self._collection = collection
         # What could not be read when it was indexed may satisfy anything.
         self._prefilter = AnyOf((prefilter, AnyTerm(frozenset({UNKNOWN}))))
         self._bounds = _bounds(prefilter)
 
     def seqs(self, within: SeqRange, *, descending: bool = False) -> Iterator[list[int]]:
-        """Give the seqs in a range, in order; nothing is read before it is asked for."""
+        """Yield the seqs in a range, in order; nothing is read before it is needed."""
         left = self._narrowed(within)
         count = 1
         while extents := self._extents(left, count, descending=descending):
@@ -88,7 +69,7 @@ class Candidates:
                 left = SeqRange(first=(extents[-1] + 1) << EXTENT_BITS, end=left.end)
 
     def picked(self, within: SeqRange) -> Iterator[list[int]]:
-        """Give those of the seqs in the connection's table `picked`, in order."""
+        """Yield those of the seqs in the connection's table `picked`, in order."""
         left = self._narrowed(within)
         while seqs := self._picked(left):
             places = self._places(self._prefilter, list(dict.fromkeys(map(extent_of, seqs))))
@@ -97,24 +78,24 @@ class Candidates:
 
     def _narrowed(self, within: SeqRange) -> SeqRange:
         since, until = self._bounds
-        scope = collection_range(self._scope)
+        collection = collection_range(self._collection)
         first, end = within.first, within.end
         if since is not None:
-            first = max(first, first_after(self._connection, scope, since - 1))
+            first = max(first, first_after(self._connection, collection, since - 1))
         if until is not None:
-            end = min(end, first_after(self._connection, scope, until))
+            end = min(end, first_after(self._connection, collection, until))
         return SeqRange(first=first, end=end)
 
     def _extents(self, within: SeqRange, count: int, *, descending: bool) -> list[int]:
         if within.first >= within.end:
             return []
-        query = _EXTENTS_DESCENDING if descending else _EXTENTS
+        query = _SQL["extents_descending"] if descending else _SQL["extents"]
         rows = self._connection.execute(query, (*within.extents, count))
         return [extent for (extent,) in rows.fetchall()]
 
     def _picked(self, within: SeqRange) -> list[int]:
         bounds = (within.first, within.end, PICKED_AT_ONCE)
-        return [seq for (seq,) in self._connection.execute(_PICKED, bounds).fetchall()]
+        return [seq for (seq,) in self._connection.execute(_SQL["picked"], bounds).fetchall()]
 
     def _found(self, extents: Sequence[int], within: SeqRange, *, descending: bool) -> list[int]:
         places = self._places(self._prefilter, extents)
@@ -154,7 +135,7 @@ class Candidates:
     def _of_terms(self, terms: Collection[int], extents: Sequence[int]) -> Positions:
         parameters = {"extents": json.dumps(extents), "terms": json.dumps(list(terms))}
         found = defaultdict[int, set[int]](set)
-        for extent, place, more in self._connection.execute(_POSTINGS, parameters):
+        for extent, place, more in self._connection.execute(_SQL["postings"], parameters):
             found[extent].add(place)
             if more is not None:
                 found[extent].update(unpacked(more))
@@ -165,14 +146,16 @@ class Candidates:
             "extents": json.dumps(extents),
             "kind": span.group,
         } | dict(zip(_BOUNDS, span.bounds, strict=True))
-        rows = self._connection.execute(_SPANS, parameters)
+        rows = self._connection.execute(_SQL["spans"], parameters)
         listed = ((extent, _PLACES.decode(places)) for extent, places in rows)
         return {extent: places for extent, places in listed if places}
 
     def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> Positions:
         first, last = min(extents), max(extents)
         bounds = (first << EXTENT_BITS, (last + 1) << EXTENT_BITS)
-        rows = self._connection.execute(_OF_IDS, (self._scope, json.dumps(list(ids)), *bounds))
+        rows = self._connection.execute(
+            _SQL["of_ids"], (self._collection, json.dumps(list(ids)), *bounds)
+        )
         found = defaultdict[int, set[int]](set)
         for (seq,) in rows:
             found[extent_of(seq)].add(seq % EXTENT_ROWS)
@@ -181,9 +164,13 @@ class Candidates:
     def _of_instants(
         self, since: int | None, until: int | None, extents: Sequence[int]
     ) -> Positions:
-        scope = collection_range(self._scope)
-        first = scope.first if since is None else first_after(self._connection, scope, since - 1)
-        end = scope.end if until is None else first_after(self._connection, scope, until)
+        collection = collection_range(self._collection)
+        first = (
+            collection.first
+            if since is None
+            else first_after(self._connection, collection, since - 1)
+        )
+        end = collection.end if until is None else first_after(self._connection, collection, until)
         found: dict[int, set[int]] = {}
         for extent in extents:
             base = extent << EXTENT_BITS
@@ -194,7 +181,7 @@ class Candidates:
 
 
 def _bounds(prefilter: Prefilter) -> tuple[int | None, int | None]:
-    """Give the stamps outside of which nothing satisfies a prefilter, as far as is easily told."""
+    """Return stamps outside of which nothing satisfies a prefilter; None if none is known."""
     match prefilter:
         case UpdatedWithin(since=since, until=until):
             return since, until

@@ -3,14 +3,18 @@
 import sqlite3
 import time
 
+from helios_core import read_statements
+
+_SQL = read_statements("helios_sqlite", "clock")
+
 
 def next_stamp(connection: sqlite3.Connection) -> int:
-    """Give a stamp later than any given out before; the caller holds the write lock."""
+    """Return a stamp later than any returned before; the caller holds the write lock."""
     return max(_wall(), _last(connection) + 1)
 
 
 def settled_stamp(connection: sqlite3.Connection) -> int:
-    """Give a stamp of about now that every later write exceeds, once this is committed (P1)."""
+    """Return a stamp of about now that every later write exceeds, once this is committed (P1)."""
     stamp = max(_wall(), _last(connection))
     remember(connection, stamp)
     return stamp
@@ -18,11 +22,11 @@ def settled_stamp(connection: sqlite3.Connection) -> int:
 
 def remember(connection: sqlite3.Connection, stamp: int) -> None:
     """Make a stamp the last one given out."""
-    connection.execute("UPDATE clock SET last_stamp = ?", (stamp,))
+    connection.execute(_SQL["remember"], (stamp,))
 
 
 def _last(connection: sqlite3.Connection) -> int:
-    last: int = connection.execute("SELECT last_stamp FROM clock").fetchone()[0]
+    last: int = connection.execute(_SQL["last_stamp"]).fetchone()[0]
     return last
 
 

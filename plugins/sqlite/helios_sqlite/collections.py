@@ -1,19 +1,22 @@
-"""Scopes: one number for a tenant, a FHIR version and a resource type."""
+"""Collections: one number for a tenant, a FHIR version and a resource type."""
 
 import sqlite3
 
 import msgspec
 from msgspec.structs import astuple
 
-from helios_core import TypeKey
+from helios_core import TypeKey, read_statements
 from helios_core.fhir import FHIRVersion
 
+_SQL = read_statements("helios_sqlite", "collections")
+
+
 NOWHERE = 0
-"""The number no scope has: nothing is found there."""
+"""The number no collection has: nothing is found there."""
 
 
-class Scope(msgspec.Struct, frozen=True, kw_only=True):
-    """One scope as it is stored."""
+class Collection(msgspec.Struct, frozen=True, kw_only=True):
+    """One collection as it is stored."""
 
     number: int
     resource_type: str
@@ -21,38 +24,42 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """When something in it last changed."""
 
 
-def all_scopes(
+def all_collections(
     connection: sqlite3.Connection, tenant: str, fhir_version: FHIRVersion
-) -> dict[str, Scope]:
-    """Give the scopes of a tenant and FHIR version by resource type."""
+) -> dict[str, Collection]:
+    """Return the collections of a tenant and FHIR version by resource type."""
     rows = connection.execute(
-        "SELECT scope, resource_type, last_stamp FROM scopes"
-        " WHERE tenant = ? AND fhir_version = ?",
+        _SQL["of_tenant"],
         (tenant, fhir_version),
     )
     return {
-        resource_type: Scope(number=number, resource_type=resource_type, last_stamp=last_stamp)
+        resource_type: Collection(
+            number=number, resource_type=resource_type, last_stamp=last_stamp
+        )
         for number, resource_type, last_stamp in rows
     }
 
 
-def find_scope(connection: sqlite3.Connection, key: TypeKey) -> int | None:
-    """Return a scope's number, or None if nothing of that type was ever stored."""
+def find_collection(connection: sqlite3.Connection, key: TypeKey) -> int | None:
+    """Return a collection's number, or None if nothing of that type was ever stored."""
     row: tuple[int] | None = connection.execute(
-        "SELECT scope FROM scopes WHERE tenant = ? AND fhir_version = ? AND resource_type = ?",
+        _SQL["find"],
         astuple(key),
     ).fetchone()
     return None if row is None else row[0]
 
 
-def intern_scope(connection: sqlite3.Connection, key: TypeKey) -> int:
-    """Return a scope's number, a new one if there is none; the caller holds the write lock."""
-    scope = find_scope(connection, key)
-    if scope is not None:
-        return scope
+def intern_collection(connection: sqlite3.Connection, key: TypeKey) -> int:
+    """
+    Return a collection's number, a new one if there is none.
+
+    The caller holds the write lock.
+    """
+    collection = find_collection(connection, key)
+    if collection is not None:
+        return collection
     row: tuple[int] = connection.execute(
-        "INSERT INTO scopes (tenant, fhir_version, resource_type, last_stamp)"
-        " VALUES (?, ?, ?, 0) RETURNING scope",
+        _SQL["add"],
         astuple(key),
     ).fetchone()
     return row[0]

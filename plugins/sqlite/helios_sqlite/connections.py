@@ -24,7 +24,7 @@ CACHE_KIB = 16 * 1024
 
 
 def connect(name: str) -> sqlite3.Connection:
-    """Give a connection that any one thread at a time may use."""
+    """Return a connection that any one thread at a time may use."""
     return sqlite3.connect(
         name, isolation_level=None, check_same_thread=False, uri=name.startswith("file:")
     )
@@ -32,7 +32,7 @@ def connect(name: str) -> sqlite3.Connection:
 
 def open_file(settings: SQLiteSettings) -> sqlite3.Connection:
     """
-    Give a connection that writes, to a file that is created where there is none.
+    Return a connection that writes; the file is created if it does not exist.
 
     The connection waits for nobody's lock by itself; `transaction` does.
 

@@ -248,7 +248,7 @@ class JobDatabase:
 
     async def rows(self, query: str, parameters: Parameters = ()) -> list[Row]:
         """
-        Give the rows of one query, which is a transaction of its own.
+        Return the rows of one query, which is a transaction of its own.
 
         Raises:
             BackendUnavailable: As in `transaction`.
@@ -265,7 +265,7 @@ class JobDatabase:
             await _pause()
 
     def written(self) -> object:
-        """Give what is another value once any process has written, read without a lock."""
+        """Return a value that changes once any process has written, read without a lock."""
         try:
             log = Path(f"{self._settings.path}-wal").stat()
         except FileNotFoundError:

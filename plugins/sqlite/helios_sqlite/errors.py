@@ -20,7 +20,7 @@ _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 def primary_code(error: sqlite3.Error | sqlite3.Warning) -> int:
-    """Give SQLite's primary result code, 0 for an error of the Python module itself."""
+    """Return SQLite's primary result code, 0 for an error of the Python module itself."""
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF
 

@@ -1,26 +1,13 @@
-"""Extents: runs of a scope, and how much of each is current."""
+"""Extents: runs of a collection, and how much of each is current."""
 
 import sqlite3
 from collections.abc import Mapping
 
 import msgspec
 
-from helios_core import EXTENT_BITS, EXTENT_BYTES, EXTENT_ROWS, collection_range
+from helios_core import EXTENT_BITS, EXTENT_BYTES, EXTENT_ROWS, collection_range, read_statements
 
-_LAST = """
-SELECT extent, appended, appended_bytes FROM extents
-WHERE extent BETWEEN ? AND ? ORDER BY extent DESC LIMIT 1
-"""
-_ADD = """
-INSERT INTO extents VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (extent) DO UPDATE SET
-  appended = appended + excluded.appended,
-  appended_bytes = appended_bytes + excluded.appended_bytes,
-  live = live + excluded.live,
-  live_bytes = live_bytes + excluded.live_bytes,
-  compartment_live = compartment_live + excluded.compartment_live,
-  compartment_bytes = compartment_bytes + excluded.compartment_bytes
-"""
+_SQL = read_statements("helios_sqlite", "extents")
 
 
 class Counts(msgspec.Struct):
@@ -55,15 +42,17 @@ class Counts(msgspec.Struct):
 
 
 class Filler:
-    """Gives out the seqs of a scope in ascending order, extent by extent."""
+    """The source of the seqs of a collection in ascending order, extent by extent."""
 
-    def __init__(self, connection: sqlite3.Connection, scope: int) -> None:
-        first, last = collection_range(scope).extents
-        row: tuple[int, int, int] | None = connection.execute(_LAST, (first, last)).fetchone()
+    def __init__(self, connection: sqlite3.Connection, collection: int) -> None:
+        first, last = collection_range(collection).extents
+        row: tuple[int, int, int] | None = connection.execute(
+            _SQL["last"], (first, last)
+        ).fetchone()
         self.extent, self._rows, self._bytes = row or (first, 0, 0)
 
     def next_seq(self, size: int) -> int:
-        """Give the seq of a version of `size` bytes, and make its extent the current one."""
+        """Return the seq of a version of `size` bytes, and make its extent the current one."""
         full = self._rows == EXTENT_ROWS or self._bytes + size > EXTENT_BYTES
         if full and self._rows:
             self.extent, self._rows, self._bytes = self.extent + 1, 0, 0
@@ -76,6 +65,6 @@ class Filler:
 def add_counts(connection: sqlite3.Connection, stamp: int, counts: Mapping[int, Counts]) -> None:
     """Add what a transaction changed; new extents begin at its stamp."""
     connection.executemany(
-        _ADD,
+        _SQL["add"],
         [(extent, stamp, *msgspec.structs.astuple(change)) for extent, change in counts.items()],
     )

@@ -5,20 +5,13 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from helios_core import EXTENT_ROWS, collection_range, line_hash
+from helios_core import EXTENT_ROWS, collection_range, line_hash, read_statements
 from helios_core.fhir import TERMS_VERSION, FHIRVersion, IndexTerms, terms_of
+
+_SQL = read_statements("helios_sqlite", "indexing")
 
 UNKNOWN = 0
 """The term of versions whose content could not be read: any search may be about them."""
-
-_INSERT_POSTING = "INSERT INTO postings VALUES (?, ?, ?, ?)"
-_INSERT_SPAN = "INSERT INTO spans VALUES (?, ?, ?, ?, ?)"
-_MADE_BY = "SELECT terms_version FROM search_index"
-_SCOPES = "SELECT scope, fhir_version, resource_type FROM scopes"
-_EXTENTS = "SELECT extent FROM extents WHERE extent BETWEEN ? AND ?"
-_CONTENTS = (
-    "SELECT seq, line_hash, content FROM versions WHERE seq BETWEEN ? AND ? AND NOT deleted"
-)
 
 
 class Postings:
@@ -43,9 +36,9 @@ class Postings:
 
     def store(self, connection: sqlite3.Connection) -> None:
         """Write everything down."""
-        connection.executemany(_INSERT_POSTING, self._rows())
+        connection.executemany(_SQL["insert_posting"], self._rows())
         self._spans.sort()
-        connection.executemany(_INSERT_SPAN, self._spans)
+        connection.executemany(_SQL["insert_span"], self._spans)
 
     def _rows(self) -> Iterator[tuple[int, int, int, bytes | None]]:
         for extent, by_term in sorted(self._places.items()):
@@ -55,30 +48,34 @@ class Postings:
 
 
 def packed(places: Iterable[int]) -> bytes:
-    """Give places as bytes."""
+    """Return positions as bytes."""
     listed = list(places)
     return struct.pack(f"<{len(listed)}H", *listed)
 
 
 def unpacked(content: bytes) -> tuple[int, ...]:
-    """Give the places in bytes."""
+    """Return the positions in bytes."""
     return struct.unpack(f"<{len(content) // 2}H", content)
 
 
 def is_indexed(connection: sqlite3.Connection) -> bool:
     """Whether the index was made by the rules that searches go by."""
-    made_by: int = connection.execute(_MADE_BY).fetchone()[0]
+    made_by: int = connection.execute(_SQL["made_by"]).fetchone()[0]
     return made_by == TERMS_VERSION
 
 
 def index_anew(connection: sqlite3.Connection) -> None:
     """Make the index of all versions; the caller's transaction makes it all or nothing."""
-    connection.execute("DELETE FROM postings")
-    connection.execute("DELETE FROM spans")
-    for scope, fhir_version, resource_type in connection.execute(_SCOPES).fetchall():
-        for (extent,) in connection.execute(_EXTENTS, collection_range(scope).extents).fetchall():
+    connection.execute(_SQL["clear_postings"])
+    connection.execute(_SQL["clear_spans"])
+    for collection, fhir_version, resource_type in connection.execute(
+        _SQL["collections"]
+    ).fetchall():
+        for (extent,) in connection.execute(
+            _SQL["extents"], collection_range(collection).extents
+        ).fetchall():
             _index(connection, extent, FHIRVersion(fhir_version), resource_type)
-    connection.execute("UPDATE search_index SET terms_version = ?", (TERMS_VERSION,))
+    connection.execute(_SQL["made_by_us"], (TERMS_VERSION,))
 
 
 def _index(
@@ -86,7 +83,7 @@ def _index(
 ) -> None:
     postings = Postings()
     bounds = (extent * EXTENT_ROWS, (extent + 1) * EXTENT_ROWS - 1)
-    for seq, stored_hash, content in connection.execute(_CONTENTS, bounds):
+    for seq, stored_hash, content in connection.execute(_SQL["contents"], bounds):
         if content is None or line_hash(content) != stored_hash:
             postings.add_unreadable(seq)
         else:

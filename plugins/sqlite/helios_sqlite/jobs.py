@@ -21,78 +21,20 @@ from helios_core import (
     UnreadableJob,
     job_not_found,
     part_not_found,
+    read_statements,
     too_many_exports,
 )
 from helios_sqlite import leasing
 from helios_sqlite.databases import JobDatabase, Row, rows_of
 
-_JOB = "FROM jobs AS j "
-_VISIBLE = "WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled' "
-_NUMBER = "SELECT job " + _JOB + _VISIBLE
-_COLUMNS = "SELECT accepted, status, created_at, completed_at, failure FROM jobs "
-_LISTED = (
-    "SELECT job, id, accepted, status, created_at, completed_at, failure FROM jobs"
-    " WHERE job NOT IN (SELECT value FROM json_each(?)) "
-)
-_GET = _COLUMNS + "WHERE tenant = ? AND id = ? AND status <> 'cancelled'"
-_REMOVABLE = leasing.clocked(
-    _LISTED
-    + "AND completed_at IS NOT NULL AND (completed_at <= :now - ? OR status = 'cancelled')"
-    + " ORDER BY completed_at LIMIT ?"
-)
-_RECENT = _LISTED + (
-    "AND tenant = ? AND status = 'complete' ORDER BY completed_at DESC, job DESC LIMIT ?"
-)
-_ACTIVE = "SELECT count(*) FROM jobs WHERE tenant = ? AND status IN ('accepted', 'in-progress')"
-_ADD_JOB = leasing.clocked(
-    "INSERT INTO jobs (tenant, id, accepted, status, created_at) VALUES (?, ?, ?, ?, :now)"
-    " RETURNING job"
-)
-_ADD_SHARD = (
-    "INSERT INTO shards (job, number, phase, shard, resources, available_at)"
-    " VALUES (?, ?, ?, ?, ?, 0)"
-)
-# What nothing belongs to gives a row of nothing; a job that is not there gives none.
-_PROGRESS = (
-    "SELECT total(s.resources_done), total(s.resources), total(s.done), count(s.number) "
-    + _JOB
-    + "LEFT JOIN shards AS s ON s.job = j.job "
-    + _VISIBLE
-    + "GROUP BY j.job"
-)
-_PARTS = (
-    "SELECT p.part "
-    + _JOB
-    + "LEFT JOIN parts AS p ON p.job = j.job "
-    + _VISIBLE
-    + "ORDER BY p.kind, p.shard, p.number"
-)
-_PART = (
-    "SELECT p.part " + _JOB + "LEFT JOIN parts AS p ON p.job = j.job AND p.name = ? " + _VISIBLE
-)
-_NOTED = (
-    "SELECT n.shard, length(n.notes) "
-    + _JOB
-    + "LEFT JOIN notes AS n ON n.job = j.job "
-    + _VISIBLE
-    + "ORDER BY n.shard"
-)
-_NOTES = (
-    "SELECT n.notes "
-    + _JOB
-    + "JOIN notes AS n ON n.job = j.job AND n.shard BETWEEN ? AND ? "
-    + _VISIBLE
-    + "ORDER BY n.shard"
-)
-_DELETE = "DELETE FROM jobs WHERE tenant = ? AND id = ?"
+_SQL = read_statements("helios_sqlite", "jobs")
+
 
 NOTES_AT_ONCE = 1024 * 1024
 """How many bytes of notes are read in one go, unless one shard's are more."""
 
 GLANCE_SECONDS = 0.02
 """How long another process's news may take: a look at the file's log is some microseconds."""
-
-_EXISTS = "SELECT EXISTS (SELECT 1 FROM jobs WHERE tenant = ? AND id = ?)"
 
 
 class SQLiteJobStore(JobStore):
@@ -112,8 +54,8 @@ class SQLiteJobStore(JobStore):
 
     @classmethod
     async def of(cls, database: JobDatabase) -> "SQLiteJobStore":
-        """Give the store in an opened file."""
-        [(identity,)] = await database.rows("SELECT identity FROM stores")
+        """Return the store in an opened file."""
+        [(identity,)] = await database.rows(_SQL["identity"])
         return cls(database, identity)
 
     @property
@@ -134,13 +76,13 @@ class SQLiteJobStore(JobStore):
         return added
 
     async def get(self, tenant: str, job_id: str) -> Job:
-        """Give a job that was not cancelled."""
-        return leasing.to_job(await self._row(_GET, tenant, job_id))
+        """Return a job that was not cancelled."""
+        return leasing.to_job(await self._row(_SQL["get"], tenant, job_id))
 
     async def progress(self, tenant: str, job_id: str) -> JobProgress:
         """Count published resources and those that holders reported."""
         done, total, shards_done, shards_total = map(
-            int, await self._row(_PROGRESS, tenant, job_id)
+            int, await self._row(_SQL["progress"], tenant, job_id)
         )
         return JobProgress(
             resources_done=done,
@@ -150,15 +92,15 @@ class SQLiteJobStore(JobStore):
         )
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
-        """Give the published parts in order."""
-        rows = await self._database.rows(_PARTS, (tenant, job_id))
+        """Return the published parts in order."""
+        rows = await self._database.rows(_SQL["parts"], (tenant, job_id))
         if not rows:
             raise job_not_found(job_id)
         return [msgspec.json.decode(part, type=Part) for (part,) in rows if part is not None]
 
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
-        """Give the published part of a file name."""
-        rows = await self._database.rows(_PART, (name, tenant, job_id))
+        """Return the published part of a file name."""
+        rows = await self._database.rows(_SQL["part"], (name, tenant, job_id))
         if not rows:
             raise job_not_found(job_id)
         if rows[0][0] is None:
@@ -166,12 +108,12 @@ class SQLiteJobStore(JobStore):
         return msgspec.json.decode(rows[0][0], type=Part)
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
-        """Give what completed shards noted, one read after the other (J13)."""
-        sizes = await self._database.rows(_NOTED, (tenant, job_id))
+        """Yield what completed shards noted, one read after the other (J13)."""
+        sizes = await self._database.rows(_SQL["noted"], (tenant, job_id))
         if not sizes:
             raise job_not_found(job_id)
         for first, last in _runs([(shard, size) for shard, size in sizes if size is not None]):
-            rows = await self._database.rows(_NOTES, (first, last, tenant, job_id))
+            rows = await self._database.rows(_SQL["notes"], (first, last, tenant, job_id))
             if not rows:
                 raise job_not_found(job_id)
             for (notes,) in rows:
@@ -181,7 +123,7 @@ class SQLiteJobStore(JobStore):
         """Claim the shard whose turn it is; look without a lock first (J2, J3, J8, J11)."""
         self._news.clear()
         self._looked_at = self._database.written()
-        if not await self._database.rows(leasing.FAIREST, leasing.but(self._set_aside)):
+        if not await self._database.rows(leasing.FIND_TURN, leasing.but(self._set_aside)):
             return None
         self._news.set()  # where one shard waits there may be another
         async with self._database.transaction() as connection:
@@ -236,21 +178,23 @@ class SQLiteJobStore(JobStore):
             await _cancel(connection, tenant, job_id)
 
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
-        """Give cancelled jobs and those finished long enough ago (J7)."""
-        return await self._jobs(_REMOVABLE, leasing.in_milliseconds(completed_before), limit)
+        """Return cancelled jobs and those finished long enough ago (J7)."""
+        return await self._jobs(
+            _SQL["removable"], leasing.in_milliseconds(completed_before), limit
+        )
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
-        """Give the tenant's complete jobs, the latest first."""
-        return await self._jobs(_RECENT, tenant, limit)
+        """Return the tenant's complete jobs, the latest first."""
+        return await self._jobs(_SQL["recent"], tenant, limit)
 
     async def delete(self, tenant: str, job_id: str) -> None:
         """Forget a job with everything of it (J6)."""
         async with self._database.transaction() as connection:
-            await rows_of(connection, _DELETE, (tenant, job_id))
+            await rows_of(connection, _SQL["delete"], (tenant, job_id))
 
     async def exists(self, tenant: str, job_id: str) -> bool:
         """Whether the job is remembered, cancelled or not."""
-        [(found,)] = await self._database.rows(_EXISTS, (tenant, job_id))
+        [(found,)] = await self._database.rows(_SQL["exists"], (tenant, job_id))
         return bool(found)
 
     async def wait_for_work(self, at_most: timedelta) -> None:
@@ -262,7 +206,7 @@ class SQLiteJobStore(JobStore):
                         await asyncio.wait_for(self._news.wait(), GLANCE_SECONDS)
 
     async def _row(self, query: str, *parameters: object) -> Row:
-        """Give the only row of a query about a job, which ends with the job's id."""
+        """Return the only row of a query about a job, whose last parameter is the job's id."""
         rows = await self._database.rows(query, parameters)
         if not rows:
             raise job_not_found(str(parameters[-1]))
@@ -284,24 +228,24 @@ class SQLiteJobStore(JobStore):
 
 
 async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_active: int) -> Job:
-    [(active,)] = await rows_of(connection, _ACTIVE, (job.tenant,))
+    [(active,)] = await rows_of(connection, _SQL["active"], (job.tenant,))
     if active >= max_active:
         raise too_many_exports(active, max_active)
     row = (job.tenant, job.id, msgspec.json.encode(job), JobStatus.ACCEPTED)
-    [(number,)] = await rows_of(connection, _ADD_JOB, row)
+    [(number,)] = await rows_of(connection, _SQL["add_job"], row)
     rows = [
         (number, shard.number, shard.phase, msgspec.json.encode(shard), shard.resources)
         for shard in shards
     ]
-    await connection.executemany(_ADD_SHARD, rows)
+    await connection.executemany(_SQL["add_shard"], rows)
     if not shards:
         await leasing.end(connection, number, JobStatus.COMPLETE)
-    [added] = await rows_of(connection, _GET, (job.tenant, job.id))
+    [added] = await rows_of(connection, _SQL["get"], (job.tenant, job.id))
     return leasing.to_job(added)
 
 
 def _runs(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Give first and last shard of what is read at once."""
+    """Yield the first and the last shard of each run that is read at once."""
     start = 0
     while start < len(sizes):
         totals = accumulate(size for _, size in sizes[start:])
@@ -311,7 +255,7 @@ def _runs(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 async def _cancel(connection: Connection, tenant: str, job_id: str) -> None:
-    found = await rows_of(connection, _NUMBER, (tenant, job_id))
+    found = await rows_of(connection, _SQL["number"], (tenant, job_id))
     if not found:
         raise job_not_found(job_id)
     await leasing.end(connection, found[0][0], JobStatus.CANCELLED)

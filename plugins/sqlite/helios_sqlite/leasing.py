@@ -17,80 +17,17 @@ from helios_core import (
     count_exported,
     give_up_reason,
     lease_lost,
+    read_statements,
     stored_job,
     stored_shard,
 )
 from helios_sqlite.databases import Row, rows_of
 
-
-def clocked(query: str) -> str:
-    """Put the milliseconds since 1970, by the store's clock, where a query says `:now` (J7)."""
-    now = "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
-    return query.replace(":now", now)
+_SQL = read_statements("helios_sqlite", "leasing")
 
 
-# Each statement is a hop to another thread and back, so one says as much as it can.
-FAIREST = clocked("""
-SELECT j.job, (
-  SELECT number FROM shards AS s
-  WHERE s.job = j.job AND s.done = 0
-    AND (s.available_at <= :now OR s.available_at > :now + s.wait * 3 / 2)
-    AND s.phase = (SELECT min(phase) FROM shards WHERE job = j.job AND done = 0)
-  ORDER BY number LIMIT 1
-) AS free
-FROM jobs AS j LEFT JOIN turns AS t ON t.tenant = j.tenant
-WHERE j.status IN ('accepted', 'in-progress') AND free IS NOT NULL
-  AND j.job NOT IN (SELECT value FROM json_each(?))
-ORDER BY coalesce(t.served, 0), j.job LIMIT 1
-""")
-"""
-Job and shard whose turn it is (J8, J11); the parameter is of `but` (J15).
-
-If more of a wait is left than there is of it, the clock was set back (J7).
-"""
-
-_FOUND = clocked("""
-SELECT :now, j.id, s.job, s.number, s.shard, s.token, s.attempts, s.last_error,
-  j.accepted, j.status, j.created_at, j.completed_at, j.failure
-FROM shards AS s JOIN jobs AS j ON j.job = s.job WHERE s.job = ? AND s.number = ?
-""")
-_BEGIN_JOB = "UPDATE jobs SET status = 'in-progress' WHERE job = ?"
-_HOLD = """
-UPDATE shards SET available_at = :now + :wait, wait = :wait, worker = :worker, resources_done = 0,
-  token = token + 1, attempts = attempts + 1
-WHERE job = :job AND number = :number
-"""
-_SERVE = """
-INSERT INTO turns SELECT tenant, (SELECT coalesce(max(served), 0) + 1 FROM turns)
-FROM jobs WHERE job = ?
-ON CONFLICT (tenant) DO UPDATE SET served = excluded.served
-"""
-HELD = clocked("""
-SELECT s.job, s.attempts, :now, (SELECT count(*) FROM parts AS p WHERE p.job = s.job)
-FROM jobs AS j JOIN shards AS s ON s.job = j.job
-WHERE j.tenant = ? AND j.id = ? AND s.number = ? AND s.token = ? AND s.worker IS NOT NULL
-  AND j.status IN ('accepted', 'in-progress')
-""")
-_RENEW = """
-UPDATE shards SET available_at = ?1 + ?2, wait = ?2, resources_done = ?3
-WHERE job = ?4 AND number = ?5
-"""
-_HAND_BACK = """
-UPDATE shards SET worker = NULL, resources_done = 0, available_at = :available_at, wait = :wait,
-  attempts = :attempts, last_error = coalesce(:last_error, last_error)
-WHERE job = :job AND number = :number
-"""
-_CLOSE = """
-UPDATE shards SET worker = NULL, available_at = NULL, done = 1, resources_done = ?
-WHERE job = ?2 AND number = ?3
-RETURNING EXISTS (SELECT 1 FROM shards WHERE job = ?2 AND number <> ?3 AND done = 0)
-"""
-_PUBLISH = "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?)"
-_NOTE = "INSERT INTO notes VALUES (?, ?, ?)"
-_END_JOB = clocked("UPDATE jobs SET status = ?, failure = ?, completed_at = :now WHERE job = ?")
-_END_SHARDS = """
-UPDATE shards SET token = token + 1, worker = NULL, available_at = NULL WHERE job = ?
-"""
+FIND_TURN = _SQL["find_turn"]
+HELD = _SQL["held"]
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -105,7 +42,7 @@ class Held(msgspec.Struct, frozen=True):
 
 
 def in_milliseconds(duration: timedelta) -> int:
-    """Give a duration as the store counts it."""
+    """Return a duration as the store counts it."""
     return duration // timedelta(milliseconds=1)
 
 
@@ -115,7 +52,7 @@ def but(set_aside: SetAside) -> tuple[bytes]:
 
 
 def to_job(row: Row) -> Job:
-    """Give a stored job."""
+    """Return a stored job."""
     accepted, status, created_at, completed_at, failure = row
     return stored_job(
         accepted,
@@ -135,8 +72,8 @@ async def claim(
     set_aside: SetAside,
 ) -> Lease | None:
     """Claim the shard whose turn it is, or give None (J2, J3, J8, J9, J11)."""
-    while found := await rows_of(connection, FAIREST, but(set_aside)):
-        [row] = await rows_of(connection, _FOUND, found[0])
+    while found := await rows_of(connection, FIND_TURN, but(set_aside)):
+        [row] = await rows_of(connection, _SQL["shard_of_turn"], found[0])
         now, job_id, job, number, shard, token, attempts, last_error, *accepted = row
         try:
             claimed, planned = to_job(accepted), stored_shard(shard)
@@ -153,10 +90,10 @@ async def claim(
             continue
         wait = in_milliseconds(lease_for)
         holding = {"now": now, "wait": wait, "worker": worker, "job": job, "number": number}
-        await rows_of(connection, _HOLD, holding)
+        await rows_of(connection, _SQL["hold"], holding)
         if claimed.status is not JobStatus.IN_PROGRESS:
-            await rows_of(connection, _BEGIN_JOB, (job,))
-        await rows_of(connection, _SERVE, (job,))
+            await rows_of(connection, _SQL["begin_job"], (job,))
+        await rows_of(connection, _SQL["serve"], (job,))
         return Lease(
             job=msgspec.structs.replace(claimed, status=JobStatus.IN_PROGRESS),
             shard=planned,
@@ -173,7 +110,7 @@ async def renew(
     """Extend a lease from now on (J4)."""
     held = await _held(connection, lease)
     values = (held.now, in_milliseconds(lease_for), resources_done, held.job, lease.shard.number)
-    await rows_of(connection, _RENEW, values)
+    await rows_of(connection, _SQL["renew"], values)
 
 
 async def complete(
@@ -194,10 +131,10 @@ async def complete(
         for place, part in enumerate(parts, held.published)
     ]
     if rows:
-        await connection.executemany(_PUBLISH, rows)
+        await connection.executemany(_SQL["publish"], rows)
     if notes:
-        await rows_of(connection, _NOTE, (job, number, notes))
-    [(any_left,)] = await rows_of(connection, _CLOSE, (count_exported(parts), job, number))
+        await rows_of(connection, _SQL["note"], (job, number, notes))
+    [(any_left,)] = await rows_of(connection, _SQL["close"], (count_exported(parts), job, number))
     if any_left:
         return JobStatus.IN_PROGRESS
     return await end(connection, job, JobStatus.COMPLETE)
@@ -232,18 +169,18 @@ async def end(
     connection: Connection, job: int, status: JobStatus, *, failure: str | None = None
 ) -> JobStatus:
     """Put a job into a final status and take its shards from whoever holds them (J6)."""
-    await rows_of(connection, _END_JOB, (status, failure, job))
-    await rows_of(connection, _END_SHARDS, (job,))
+    await rows_of(connection, _SQL["end_job"], (status, failure, job))
+    await rows_of(connection, _SQL["end_shards"], (job,))
     return status
 
 
 def held_key(lease: Lease) -> tuple[str, str, int, int]:
-    """Give the parameters of `HELD`."""
+    """Return the parameters of `HELD`."""
     return lease.job.tenant, lease.job.id, lease.shard.number, lease.token
 
 
 async def _held(connection: Connection, lease: Lease) -> Held:
-    """Give the shard of a lease that is still the newest one (J4)."""
+    """Return the shard of a lease that is still the newest one (J4)."""
     found = await rows_of(connection, HELD, held_key(lease))
     if not found:
         raise lease_lost(lease)
@@ -262,7 +199,7 @@ async def _hand_back(  # noqa: PLR0913 - what becomes of a shard, by name
     job, number = shard
     values = {"job": job, "number": number, "attempts": attempts}
     waiting = {"available_at": now + wait, "wait": wait, "last_error": error}
-    await rows_of(connection, _HAND_BACK, values | waiting)
+    await rows_of(connection, _SQL["hand_back"], values | waiting)
 
 
 def _numbered(part: Part, place: int) -> bytes:

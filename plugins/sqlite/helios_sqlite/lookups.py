@@ -17,40 +17,17 @@ from helios_core import (
     collection_range,
     damage_of,
     line_hash,
+    read_statements,
     to_unsigned,
     verified_version,
 )
 from helios_core.fhir import FOREVER, from_stamp, to_stamp
-from helios_sqlite.collections import NOWHERE, find_scope
+from helios_sqlite.collections import NOWHERE, find_collection
 from helios_sqlite.views import shown_by
 
-COLUMNS = "SELECT seq, id, version_id, since_stamp, deleted, line_hash, content FROM versions "
-"""What `stored_version` makes a version of."""
+_SQL = read_statements("helios_sqlite", "lookups")
 
-_AT = COLUMNS + "WHERE scope = ? AND id = ? AND since_stamp <= ? ORDER BY version_id DESC LIMIT 1"
-_VERSION = COLUMNS + "WHERE scope = ? AND id = ? AND version_id = ?"
-_HISTORY = (
-    COLUMNS + "WHERE scope = ? AND id = ? AND version_id < ? ORDER BY version_id DESC LIMIT ?"
-)
-_LIVE_AT = """
-SELECT wanted.value FROM json_each(:ids) AS wanted
-WHERE (
-  SELECT NOT deleted FROM versions WHERE scope = :scope AND id = wanted.value
-  AND since_stamp <= :at ORDER BY version_id DESC LIMIT 1
-)
-"""
-_AMONG = """
-SELECT v.id, v.patients FROM json_each(:ids) AS wanted
-CROSS JOIN versions AS v ON v.scope = :scope AND v.id = wanted.value
-WHERE v.since_stamp <= :at AND v.until_stamp > :at
-  AND v.since_stamp > :since AND v.since_stamp < :until
-  AND NOT v.deleted AND (:everybody OR v.patients <> '')
-"""
-_FETCH = """
-SELECT v.id, v.size, v.line_hash, v.content FROM json_each(:ids) AS wanted
-CROSS JOIN versions AS v ON v.scope = :scope AND v.id = wanted.value
-WHERE v.since_stamp <= :at AND v.until_stamp > :at AND NOT v.deleted
-"""
+
 Row = tuple[int, str, int, int, int, int, bytes | None]
 
 
@@ -59,16 +36,16 @@ def get(
 ) -> StoredVersion | None:
     """Return the version current at an instant, None for now."""
     stamp = FOREVER if at is None else to_stamp(at)
-    parameters = (_scope(connection, key.type), key.id, stamp)
-    return _one(key.resource_type, connection.execute(_AT, parameters).fetchone())
+    parameters = (_collection(connection, key.type), key.id, stamp)
+    return _one(key.resource_type, connection.execute(_SQL["at"], parameters).fetchone())
 
 
 def get_version(
     connection: sqlite3.Connection, key: ResourceKey, version_id: int
 ) -> StoredVersion | None:
     """Return one version."""
-    parameters = (_scope(connection, key.type), key.id, version_id)
-    return _one(key.resource_type, connection.execute(_VERSION, parameters).fetchone())
+    parameters = (_collection(connection, key.type), key.id, version_id)
+    return _one(key.resource_type, connection.execute(_SQL["version"], parameters).fetchone())
 
 
 def history(
@@ -76,7 +53,9 @@ def history(
 ) -> list[StoredVersion]:
     """Return versions below `before`, newest first."""
     below = FOREVER if before is None else before
-    rows = connection.execute(_HISTORY, (_scope(connection, key.type), key.id, below, count))
+    rows = connection.execute(
+        _SQL["history"], (_collection(connection, key.type), key.id, below, count)
+    )
     return [stored_version(key.resource_type, row) for row in rows]
 
 
@@ -86,25 +65,25 @@ def missing(
     """Return those of `ids` that no live resource has at an instant."""
     parameters = {
         "ids": json.dumps(list(ids)),
-        "scope": _scope(connection, key),
+        "collection": _collection(connection, key),
         "at": FOREVER if at is None else to_stamp(at),
     }
-    return set(ids) - {found for (found,) in connection.execute(_LIVE_AT, parameters)}
+    return set(ids) - {found for (found,) in connection.execute(_SQL["live_at"], parameters)}
 
 
 def among(
     connection: sqlite3.Connection, view: ExportView, resource_type: str, ids: Collection[str]
 ) -> set[str]:
-    """Give those of `ids` that a view shows."""
-    scope = find_scope(connection, TypeKey.of(view.request, resource_type))
-    if scope is None:
+    """Return those of `ids` that a view shows."""
+    collection = find_collection(connection, TypeKey.of(view.request, resource_type))
+    if collection is None:
         return set()
-    shown = msgspec.structs.asdict(shown_by(view, scope, collection_range(scope)))
-    rows = connection.execute(_AMONG, shown | {"ids": json.dumps(list(ids))})
+    shown = msgspec.structs.asdict(shown_by(view, collection, collection_range(collection)))
+    rows = connection.execute(_SQL["among"], shown | {"ids": json.dumps(list(ids))})
     if view.cohort is None:
         return {resource_id for resource_id, _ in rows}
-    strangers = view.cohort.patients.isdisjoint
-    return {resource_id for resource_id, patients in rows if not strangers(patients.split())}
+    disjoint = view.cohort.patients.isdisjoint
+    return {resource_id for resource_id, patients in rows if not disjoint(patients.split())}
 
 
 def fetch(
@@ -114,9 +93,9 @@ def fetch(
     lines = list[bytes]()
     digests = list[int]()
     damaged = list[Damaged]()
-    number = find_scope(connection, key) or NOWHERE
-    parameters = {"ids": json.dumps(list(ids)), "scope": number, "at": to_stamp(at)}
-    for resource_id, size, stored_hash, line in connection.execute(_FETCH, parameters):
+    number = find_collection(connection, key) or NOWHERE
+    parameters = {"ids": json.dumps(list(ids)), "collection": number, "at": to_stamp(at)}
+    for resource_id, size, stored_hash, line in connection.execute(_SQL["fetch"], parameters):
         if line is None or len(line) != size or line_hash(line) != stored_hash:
             damaged.append(damage_of(key.resource_type, resource_id, line))
         else:
@@ -125,8 +104,8 @@ def fetch(
     return Batch(lines=lines, damaged=damaged, digests=digests)
 
 
-def _scope(connection: sqlite3.Connection, key: TypeKey) -> int:
-    return find_scope(connection, key) or NOWHERE
+def _collection(connection: sqlite3.Connection, key: TypeKey) -> int:
+    return find_collection(connection, key) or NOWHERE
 
 
 def _one(resource_type: str, row: Row | None) -> StoredVersion | None:
@@ -135,7 +114,7 @@ def _one(resource_type: str, row: Row | None) -> StoredVersion | None:
 
 def stored_version(resource_type: str, row: Row) -> StoredVersion:
     """
-    Give a version as it was written.
+    Return a version as it was written.
 
     Raises:
         BackendError: It is not what was written.

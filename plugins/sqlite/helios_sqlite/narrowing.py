@@ -22,14 +22,14 @@ class Narrowed:
         self._connection = connection
         self._left: Slice | None = whole
         self._pending: list[int] = []
-        candidates = Candidates(connection, whole.shown.scope, prefilter)
+        candidates = Candidates(connection, whole.shown.collection, prefilter)
         seqs = SeqRange(first=whole.shown.first, end=whole.shown.end)
         self._windows: Iterator[list[int]] | None = (
             candidates.picked(seqs) if whole.picked else candidates.seqs(seqs)
         )
 
     def next_batch(self, batch_bytes: int) -> Batch | None:
-        """Give the next batch, an empty one perhaps, or None at the end (P3, P5, P6)."""
+        """Return the next batch, perhaps an empty one, or None at the end (P3, P5, P6)."""
         if self._left is None:
             return None
         if self._windows is not None:

@@ -17,12 +17,15 @@ from helios_core import (
     ViewSize,
     collection_range,
     cut_shards,
+    read_statements,
     total_size,
 )
 from helios_core.fhir import to_stamp
-from helios_sqlite.collections import Scope, all_scopes
+from helios_sqlite.collections import Collection, all_collections
 from helios_sqlite.errors import is_damage
 from helios_sqlite.views import seqs_of, shown_by
+
+_SQL = read_statements("helios_sqlite", "planning")
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -33,47 +36,14 @@ SAMPLE = 64
 LOOKED_UP = 2048
 """Patients, or versions, that are looked at before something is taken to be there."""
 
-_EXTENTS = """
-SELECT extent, appended, live, live_bytes, compartment_live, compartment_bytes
-FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent
-"""
-_ANY_SHOWN = """
-SELECT EXISTS (
-  SELECT 1 FROM (
-    SELECT since_stamp, until_stamp, deleted, patients FROM versions
-    WHERE seq >= :first AND seq < :end ORDER BY seq LIMIT :looked_up
-  )
-  WHERE since_stamp <= :at AND until_stamp > :at AND (:everybody OR patients <> '')
-    AND (NOT deleted OR :deletions)
-)
-"""
-_MORE_THAN = "SELECT 1 FROM versions WHERE seq >= :first AND seq < :end LIMIT 1 OFFSET :looked_up"
-_SHOWN_OF_COHORT = """
-SELECT count(*), total(NOT deleted), total(size) FROM versions
-WHERE seq IN (
-  SELECT c.seq FROM json_each(:patients) AS p
-  CROSS JOIN compartments AS c ON c.scope = :scope AND c.patient = p.value
-  WHERE c.seq >= :first AND c.seq < :end
-)
-AND since_stamp <= :at AND until_stamp > :at AND (NOT deleted OR :deletions)
-"""
-_ANY_OF_COHORT = """
-SELECT EXISTS (
-  SELECT 1 FROM json_each(:patients) AS p
-  CROSS JOIN compartments AS c ON c.scope = :scope AND c.patient = p.value
-  WHERE c.seq >= :first AND c.seq < :end
-)
-"""
-_SOME_PATIENTS = "SELECT patient FROM compartments WHERE scope = ? LIMIT ?"
-
 
 def plan(connection: sqlite3.Connection, view: ExportView, shard_bytes: int) -> list[Shard]:
-    """Give the shards of a view, numbered in the order of its types (P2)."""
-    scopes = all_scopes(connection, view.request.tenant, view.request.fhir_version)
+    """Return the shards of a view, numbered in the order of its types (P2)."""
+    collections = all_collections(connection, view.request.tenant, view.request.fhir_version)
     shards: list[Shard] = []
     for resource_type in view.request.types:
-        if (scope := scopes.get(resource_type)) is not None:
-            planned = _Planning(connection, view, scope).shards(shard_bytes)
+        if (collection := collections.get(resource_type)) is not None:
+            planned = _Planning(connection, view, collection).shards(shard_bytes)
             shards += (
                 msgspec.structs.replace(shard, number=number)
                 for number, shard in enumerate(planned, len(shards))
@@ -84,12 +54,15 @@ def plan(connection: sqlite3.Connection, view: ExportView, shard_bytes: int) -> 
 class _Planning:
     """One type of one view."""
 
-    def __init__(self, connection: sqlite3.Connection, view: ExportView, scope: Scope) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, view: ExportView, collection: Collection
+    ) -> None:
         self._connection = connection
         self._view = view
-        self._scope = scope
+        self._collection = collection
         self._seqs = _unless_damaged(
-            lambda: seqs_of(connection, view, scope), otherwise=collection_range(scope.number)
+            lambda: seqs_of(connection, view, collection),
+            otherwise=collection_range(collection.number),
         )
 
     def shards(self, shard_bytes: int) -> Iterator[Shard]:
@@ -99,13 +72,13 @@ class _Planning:
             return
         start = None if self._view.request.since is None else str(self._seqs.first)
         yield from cut_shards(
-            self._scope.resource_type, runs, size, shard_bytes=shard_bytes, start=start
+            self._collection.resource_type, runs, size, shard_bytes=shard_bytes, start=start
         )
 
     def _runs(self) -> Iterator[SeqRun]:
         seqs = self._seqs
         whole = self._view.cohort is None and self._view.request.level is Level.SYSTEM
-        for row in self._connection.execute(_EXTENTS, seqs.extents):
+        for row in self._connection.execute(_SQL["extents"], seqs.extents):
             extent, appended, live, live_bytes, compartment_live, compartment_bytes = row
             first = max(seqs.first, extent << EXTENT_BITS)
             end = min(seqs.end, (extent << EXTENT_BITS) + appended)
@@ -119,7 +92,7 @@ class _Planning:
                 )
 
     def _size(self, runs: Sequence[SeqRun]) -> ViewSize | None:
-        """Give the size of what is shown, nearly, or None where nothing is."""
+        """Return the approximate size of what is shown, or None if nothing is."""
         counted = total_size(runs)
         return _unless_damaged(lambda: self._size_shown(counted), otherwise=counted)
 
@@ -128,7 +101,7 @@ class _Planning:
             return self._size_of_cohort(self._view.cohort.patients)
         request = self._view.request
         bounded = request.since is not None or request.until is not None
-        if bounded or self._scope.last_stamp > to_stamp(self._view.transaction_time):
+        if bounded or self._collection.last_stamp > to_stamp(self._view.transaction_time):
             return size if self._shows_any() else None
         return size if size.resources else None
 
@@ -136,7 +109,9 @@ class _Planning:
         sample = list(islice(patients, SAMPLE))
         if not sample:
             return None
-        shown, resources, total_bytes = self._ask(_SHOWN_OF_COHORT, patients=json.dumps(sample))
+        shown, resources, total_bytes = self._ask(
+            _SQL["shown_of_cohort"], patients=json.dumps(sample)
+        )
         certain = len(sample) == len(patients)
         if not shown and (certain or not self._has_any_of(patients)):
             return None
@@ -146,20 +121,22 @@ class _Planning:
     def _has_any_of(self, patients: frozenset[str]) -> bool:
         """Look from the smaller side; where both are large, take it that they meet."""
         if len(patients) <= LOOKED_UP:
-            return bool(self._ask(_ANY_OF_COHORT, patients=json.dumps(list(patients)))[0])
-        query = (self._scope.number, LOOKED_UP)
-        present = [patient for (patient,) in self._connection.execute(_SOME_PATIENTS, query)]
+            return bool(self._ask(_SQL["any_of_cohort"], patients=json.dumps(list(patients)))[0])
+        query = (self._collection.number, LOOKED_UP)
+        present = [
+            patient for (patient,) in self._connection.execute(_SQL["some_patients"], query)
+        ]
         return len(present) == LOOKED_UP or not patients.isdisjoint(present)
 
     def _shows_any(self) -> bool:
         """Look at the first versions; where there are more, take it that one of them is shown."""
         return bool(
-            self._ask(_ANY_SHOWN, looked_up=LOOKED_UP)[0]
-            or self._ask(_MORE_THAN, looked_up=LOOKED_UP)
+            self._ask(_SQL["any_shown"], looked_up=LOOKED_UP)[0]
+            or self._ask(_SQL["more_than"], looked_up=LOOKED_UP)
         )
 
     def _ask(self, query: str, **parameters: object) -> tuple[float, ...]:
-        shown = shown_by(self._view, self._scope.number, self._seqs)
+        shown = shown_by(self._view, self._collection.number, self._seqs)
         parameters |= msgspec.structs.asdict(shown)
         parameters["deletions"] = self._view.request.since is not None
         return self._connection.execute(query, parameters).fetchone() or ()

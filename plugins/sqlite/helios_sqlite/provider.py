@@ -40,7 +40,7 @@ class SQLiteDataProvider(DataProvider):
         self._database = database
 
     async def transaction_time(self) -> datetime:
-        """Give an instant that every later write exceeds (P1)."""
+        """Return an instant that every later write exceeds (P1)."""
         return from_stamp(await self._database.write(settled_stamp))
 
     async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
@@ -105,7 +105,7 @@ class SQLiteDataProvider(DataProvider):
         return await self._database.read(lookups.fetch, key, ids, at=at)
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
-        """Give those of `ids` that the view shows, in one query."""
+        """Return those of `ids` that the view shows, in one query."""
         return await self._database.read(lookups.among, view, resource_type, ids)
 
     async def write(

@@ -9,7 +9,6 @@ from itertools import accumulate, takewhile
 import msgspec
 
 from helios_core import (
-    EXTENT_BITS,
     Batch,
     Cohort,
     Damaged,
@@ -20,94 +19,17 @@ from helios_core import (
     collection_range,
     damage_of,
     line_hash,
+    read_statements,
     to_unsigned,
     verified_batch,
 )
-from helios_sqlite.collections import find_scope
+from helios_sqlite.collections import find_collection
 from helios_sqlite.databases import Reader
 from helios_sqlite.errors import is_damage, primary_code
 from helios_sqlite.views import Shown, shown_by
 
-_COLUMNS = """
-SELECT v.seq, v.id, v.size, v.line_hash, CASE WHEN v.size <= :room THEN v.content END
-"""
-_SHOWN = """
-  AND v.since_stamp <= :at AND v.until_stamp > :at
-  AND v.since_stamp > :since AND v.since_stamp < :until
-  AND (:everybody OR v.patients <> '')
-"""
-_LIVE = (
-    _COLUMNS
-    + "FROM versions AS v WHERE v.seq >= :first AND v.seq < :end AND NOT v.deleted"
-    + _SHOWN
-    + "ORDER BY v.seq"
-)
-_LIVE_OF_COHORT = (
-    _COLUMNS
-    + "FROM picked AS p CROSS JOIN versions AS v ON v.seq = p.seq"
-    + " WHERE p.seq >= :first AND p.seq < :end AND NOT v.deleted"
-    + _SHOWN
-    + "ORDER BY p.seq"
-)
-_AMONG = "WHERE v.seq IN (SELECT value FROM json_each(:seqs)) "
-_LIVE_AMONG = (
-    _COLUMNS + "FROM versions AS v " + _AMONG + "AND NOT v.deleted" + _SHOWN + "ORDER BY v.seq"
-)
-_LIVE_ONE = _COLUMNS + "FROM versions AS v WHERE v.seq = :seq AND NOT v.deleted" + _SHOWN
-_IDS = "SELECT v.seq, v.id "
-_DELETED = (
-    _IDS
-    + "FROM versions AS v WHERE v.seq >= :first AND v.seq < :end AND v.deleted"
-    + _SHOWN
-    + "ORDER BY v.seq LIMIT :rows"
-)
-_DELETED_OF_COHORT = (
-    _IDS
-    + "FROM picked AS p CROSS JOIN versions AS v ON v.seq = p.seq"
-    + " WHERE p.seq >= :first AND p.seq < :end AND v.deleted"
-    + _SHOWN
-    + "ORDER BY p.seq LIMIT :rows"
-)
-_PICK = """
-INSERT OR IGNORE INTO picked
-SELECT c.seq FROM cohort AS k CROSS JOIN compartments AS c
-ON c.scope = :scope AND c.patient = k.patient
-WHERE c.seq >= :first AND c.seq < :end
-"""
-_KEYS = """
-SELECT seq, id FROM versions INDEXED BY versions_by_id
-WHERE scope = :scope AND seq >= :first AND seq < :end
-  AND (NOT :picked OR seq IN (SELECT seq FROM picked))
-ORDER BY seq LIMIT :rows
-"""
+_SQL = read_statements("helios_sqlite", "reading")
 
-_EXTENT = """
-SELECT extent, appended_bytes FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent LIMIT 1
-"""
-# How much of an extent a cohort has is a guess by the size of what is usual there.
-_EXTENTS_OF_COHORT = """
-SELECT e.extent, e.appended_bytes, e.appended_bytes * (
-  SELECT count(*) FROM picked
-  WHERE seq >= e.extent << :bits AND seq < (e.extent + 1) << :bits
-) / max(e.appended, 1)
-FROM extents AS e WHERE e.extent BETWEEN :first AND :last ORDER BY e.extent LIMIT :most
-"""
-_FIRST_PICKED = "SELECT min(seq) FROM picked WHERE seq >= ? AND seq < ?"
-# What SQLite puts together in one step needs no step of the interpreter, nor its lock, per row.
-_TOGETHER = """
-SELECT total(line_hash >> 32), total(line_hash & 4294967295), group_concat(size),
-  CAST(group_concat(content, x'0a') AS BLOB) FROM (
-"""
-_LINES = """
-SELECT v.line_hash, v.size, v.content FROM versions AS v
-WHERE v.seq >= :first AND v.seq < :end AND NOT v.deleted
-"""
-_LINES_OF_COHORT = """
-SELECT v.line_hash, v.size, v.content FROM picked AS p CROSS JOIN versions AS v ON v.seq = p.seq
-WHERE p.seq >= :first AND p.seq < :end AND NOT v.deleted
-"""
-_WINDOW = _TOGETHER + _LINES + _SHOWN + "ORDER BY v.seq)"
-_WINDOW_OF_COHORT = _TOGETHER + _LINES_OF_COHORT + _SHOWN + "ORDER BY p.seq)"
 
 EXTENTS_AT_ONCE = 8
 """How many extents of a cohort are put together at most: all of them is what a guess may cost."""
@@ -128,24 +50,24 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     """Whether only the seqs in the reader's table `picked` are meant."""
 
     def starting(self, first: int) -> "Slice":
-        """Give what is left from a seq on."""
+        """Return what is left from a seq on."""
         return msgspec.structs.replace(
             self, shown=msgspec.structs.replace(self.shown, first=first)
         )
 
     def parameters(self, **others: object) -> dict[str, object]:
-        """Give the parameters of a query about it."""
+        """Return the parameters of a query about it."""
         return msgspec.structs.asdict(self.shown) | others
 
 
 def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
-    """Give a shard to read from its start, or None where its type was never stored."""
+    """Return a shard to read from its start, or None if its type was never stored."""
     connection = reader.connection
-    scope = find_scope(connection, TypeKey.of(view.request, shard.resource_type))
-    if scope is None:
+    collection = find_collection(connection, TypeKey.of(view.request, shard.resource_type))
+    if collection is None:
         return None
-    seqs = collection_range(scope).within(start=shard.start, end=shard.end)
-    shown = shown_by(view, scope, seqs)
+    seqs = collection_range(collection).within(start=shard.start, end=shard.end)
+    shown = shown_by(view, collection, seqs)
     if view.cohort is not None:
         _load(reader, view.cohort)
         _pick(connection, shown)
@@ -160,9 +82,9 @@ def _load(reader: Reader, cohort: Cohort) -> None:
     connection = reader.connection
     connection.execute("BEGIN")
     try:
-        connection.execute("DELETE FROM cohort")
+        connection.execute(_SQL["clear_cohort"])
         rows = ((patient,) for patient in cohort.patients)
-        connection.executemany("INSERT INTO cohort VALUES (?)", rows)
+        connection.executemany(_SQL["add_to_cohort"], rows)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
@@ -172,17 +94,17 @@ def _load(reader: Reader, cohort: Cohort) -> None:
 
 def _pick(connection: sqlite3.Connection, shown: Shown) -> None:
     """Note the seqs of the cohort's versions once, so that batches can follow each other."""
-    connection.execute("DELETE FROM picked")
-    connection.execute(_PICK, msgspec.structs.asdict(shown))
+    connection.execute(_SQL["clear_picked"])
+    connection.execute(_SQL["pick"], msgspec.structs.asdict(shown))
 
 
 def next_batch(
     connection: sqlite3.Connection, left: Slice, batch_bytes: int
 ) -> tuple[Batch, Slice | None]:
-    """Give the next batch, and what is left after it (P3, P6)."""
+    """Return the next batch, and what is left after it (P3, P6)."""
     if window := _next_window(connection, left, batch_bytes):
         return window
-    query = _LIVE_OF_COHORT if left.picked else _LIVE
+    query = _SQL["live_of_cohort"] if left.picked else _SQL["live"]
     try:
         with closing(connection.execute(query, left.parameters(room=batch_bytes))) as rows:
             batch, following = _gather(connection, left, rows, batch_bytes)
@@ -196,10 +118,10 @@ def next_batch(
 def _next_window(
     connection: sqlite3.Connection, left: Slice, batch_bytes: int
 ) -> tuple[Batch, Slice | None] | None:
-    """Give what is left of some extents in one step, or None where rows must be looked at."""
+    """Return what is left of some extents in one step, or None if rows must be checked."""
     try:
         seqs = _remaining(connection, left)
-        extent = connection.execute(_EXTENT, seqs.extents).fetchone() if seqs else None
+        extent = connection.execute(_SQL["extent"], seqs.extents).fetchone() if seqs else None
         if seqs is None or extent is None:
             return Batch(), None
         number, size = extent
@@ -222,10 +144,10 @@ def _next_window(
 def _wide_window(
     connection: sqlite3.Connection, left: Slice, seqs: SeqRange, batch_bytes: int
 ) -> tuple[SeqRange, Batch | None]:
-    """Give what a cohort has in several extents, or only the first of them to read with care."""
+    """Return what a cohort has in several extents, or only the range of the first extent."""
     first, last = seqs.extents
-    bounds = {"first": first, "last": last, "bits": EXTENT_BITS, "most": EXTENTS_AT_ONCE}
-    extents = connection.execute(_EXTENTS_OF_COHORT, bounds).fetchall()
+    bounds = {"first": first, "last": last, "most": EXTENTS_AT_ONCE}
+    extents = connection.execute(_SQL["extents_of_cohort"], bounds).fetchall()
     sizes = accumulate(guess for _, _, guess in extents)
     count = sum(1 for _ in takewhile(lambda size: size <= batch_bytes // 2, sizes))
     single = seqs.within_extent(extents[0][0])
@@ -240,24 +162,24 @@ def _wide_window(
 
 
 def _row(connection: sqlite3.Connection, left: Slice, window: SeqRange) -> _Together:
-    query = _WINDOW_OF_COHORT if left.picked else _WINDOW
+    query = _SQL["window_of_cohort"] if left.picked else _SQL["window"]
     parameters = left.parameters(first=window.first, end=window.end)
     row: _Together = connection.execute(query, parameters).fetchone()
     return row
 
 
 def _remaining(connection: sqlite3.Connection, left: Slice) -> SeqRange | None:
-    """Give the range left to read, of a cohort from its next version on; None if there is none."""
+    """Return the range left to read, of a cohort from its next version on, or None."""
     first, end = left.shown.first, left.shown.end
     if not left.picked:
         return SeqRange(first=first, end=end)
     picked: int | None
-    [picked] = connection.execute(_FIRST_PICKED, (first, end)).fetchone()
+    [picked] = connection.execute(_SQL["first_picked"], (first, end)).fetchone()
     return None if picked is None else SeqRange(first=picked, end=end)
 
 
 def _undamaged(high: float, low: float, sizes: str | None, content: bytes | None) -> Batch | None:
-    """Give the lines of a window, or None if they are not those that were written."""
+    """Return the lines of a window, or None if they are not those that were written."""
     if sizes is None:
         return Batch()
     return verified_batch(content or b"", map(int, sizes.split(",")), (int(high) << 32) + int(low))
@@ -266,17 +188,17 @@ def _undamaged(high: float, low: float, sizes: str | None, content: bytes | None
 def next_among(
     connection: sqlite3.Connection, left: Slice, seqs: Sequence[int], batch_bytes: int
 ) -> tuple[Batch, int | None]:
-    """Give those of some versions that are shown, and the seq of the first that had no room."""
+    """Return those of some versions that are shown, and the seq of the first that had no room."""
     parameters = left.parameters(seqs=json.dumps(seqs), room=batch_bytes)
-    with closing(connection.execute(_LIVE_AMONG, parameters)) as rows:
+    with closing(connection.execute(_SQL["live_among"], parameters)) as rows:
         return _gather(connection, left, rows, batch_bytes)
 
 
 def next_deleted(
     connection: sqlite3.Connection, left: Slice, batch_rows: int
 ) -> tuple[list[str], Slice | None]:
-    """Give the next deleted ids, and what is left after them."""
-    query = _DELETED_OF_COHORT if left.picked else _DELETED
+    """Return the next deleted ids, and what is left after them."""
+    query = _SQL["deleted_of_cohort"] if left.picked else _SQL["deleted"]
     rows = connection.execute(query, left.parameters(rows=batch_rows)).fetchall()
     ids = [resource_id for _, resource_id in rows]
     return ids, left.starting(rows[-1][0] + 1) if len(rows) == batch_rows else None
@@ -285,7 +207,7 @@ def next_deleted(
 def _gather(
     connection: sqlite3.Connection, left: Slice, rows: Iterable[_Row], batch_bytes: int
 ) -> tuple[Batch, int | None]:
-    """Give a batch, and the seq of the first resource that had no room in it."""
+    """Return a batch, and the seq of the first resource that had no room in it."""
     lines: list[bytes] = []
     digests: list[int] = []
     damaged: list[Damaged] = []
@@ -320,9 +242,9 @@ def _large(connection: sqlite3.Connection, seq: int) -> bytes | None:
 def _next_batch_one_by_one(
     connection: sqlite3.Connection, left: Slice, batch_bytes: int
 ) -> tuple[Batch, Slice | None]:
-    """Give a batch where pages of the file are broken, with the keys from the index."""
+    """Return a batch if pages of the file are broken, with the keys from the index."""
     parameters = left.parameters(picked=left.picked, rows=KEYS_AT_ONCE)
-    keys = connection.execute(_KEYS, parameters).fetchall()
+    keys = connection.execute(_SQL["keys"], parameters).fetchall()
     rows = _rows_one_by_one(connection, left, keys, batch_bytes)
     batch, following = _gather(connection, left, rows, batch_bytes)
     if following is None and len(keys) == KEYS_AT_ONCE:
@@ -335,7 +257,7 @@ def _rows_one_by_one(
 ) -> Iterator[_Row]:
     for seq, resource_id in keys:
         try:
-            row = connection.execute(_LIVE_ONE, left.parameters(seq=seq, room=batch_bytes))
+            row = connection.execute(_SQL["live_one"], left.parameters(seq=seq, room=batch_bytes))
             yield from row.fetchall()
         except sqlite3.DatabaseError as error:
             if not is_damage(error):

@@ -23,7 +23,7 @@ def migrations() -> Migrations:
 
 
 def version_of(connection: sqlite3.Connection) -> int:
-    """Give how many migrations a database has had."""
+    """Return how many migrations a database has had."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     return version
 

@@ -22,30 +22,23 @@ from helios_core import (
     collection_range,
     make_page_token,
     parse_page_token,
+    read_statements,
 )
-from helios_core.fhir import FOREVER
 from helios_sqlite.candidates import Candidates
-from helios_sqlite.collections import NOWHERE, find_scope
-from helios_sqlite.lookups import COLUMNS, Row, stored_version
+from helios_sqlite.collections import NOWHERE, find_collection
+from helios_sqlite.lookups import Row, stored_version
 from helios_sqlite.views import first_after
 
-_LIVE = f"until_stamp = {FOREVER} AND NOT deleted "
-_HEADS = "SELECT since_stamp, id, seq FROM versions "
+_SQL = read_statements("helios_sqlite", "searching")
+
 _BY_ID = {
-    SortOrder.ID: _HEADS + f"WHERE scope = ? AND id > ? AND {_LIVE} ORDER BY id",
-    SortOrder.ID_DESCENDING: _HEADS + f"WHERE scope = ? AND id < ? AND {_LIVE} ORDER BY id DESC",
+    SortOrder.ID: _SQL["by_id"],
+    SortOrder.ID_DESCENDING: _SQL["by_id_descending"],
 }
 _BY_SEQ = {
-    SortOrder.LAST_UPDATED: _HEADS + f"WHERE seq >= ? AND seq < ? AND {_LIVE} ORDER BY seq",
-    SortOrder.LAST_UPDATED_DESCENDING: _HEADS
-    + f"WHERE seq >= ? AND seq < ? AND {_LIVE} ORDER BY seq DESC",
+    SortOrder.LAST_UPDATED: _SQL["by_seq"],
+    SortOrder.LAST_UPDATED_DESCENDING: _SQL["by_seq_descending"],
 }
-_OF_SEQS = "WHERE seq IN (SELECT value FROM json_each(?)) AND "
-_AMONG = _HEADS + _OF_SEQS + _LIVE
-_CONTENT = COLUMNS + "WHERE seq = ?"
-_CONTENTS = COLUMNS + "WHERE seq >= ? AND seq < ? AND " + _LIVE
-_CONTENTS_AMONG = COLUMNS + _OF_SEQS + _LIVE
-_COUNT = "SELECT total(live) FROM extents WHERE extent BETWEEN ? AND ?"
 
 SORTED_AT_ONCE = 5000
 """Up to how many candidates are sorted by id; where there are more, all ids are gone through."""
@@ -70,12 +63,12 @@ def search(
     after: str | None,
 ) -> SearchPage:
     """
-    Give a page of a search.
+    Return a page of a search.
 
     Raises:
         InvalidParameter: `after` is not something a page in this order gave.
     """
-    searching = _Search(connection, find_scope(connection, key) or NOWHERE, query)
+    searching = _Search(connection, find_collection(connection, key) or NOWHERE, query)
     heads = searching.heads(None if after is None else parse_page_token(after, query.order))
     with closing(heads):
         found, more = _page(searching.matches(heads), count)
@@ -88,34 +81,38 @@ def search(
 
 
 class _Search:
-    """One query within one scope."""
+    """One query within one collection."""
 
-    def __init__(self, connection: sqlite3.Connection, scope: int, query: SearchQuery) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, collection: int, query: SearchQuery
+    ) -> None:
         self._connection = connection
-        self._scope = scope
-        self._range = collection_range(scope)
+        self._collection = collection
+        self._range = collection_range(collection)
         self._filter = query.filter
         self._order = query.order
         prefilter = query.filter.prefilter()
-        self._candidates = None if prefilter is None else Candidates(connection, scope, prefilter)
+        self._candidates = (
+            None if prefilter is None else Candidates(connection, collection, prefilter)
+        )
 
     def heads(self, after: PagePosition | None) -> Generator[_Head]:
-        """Give what may match, in order, beginning behind one."""
+        """Yield what may match, in order, beginning behind one."""
         if self._order in ID_ORDERS:
             return self._by_id(after)
         return self._by_age(after)
 
     def matches(self, heads: Iterable[_Head]) -> Iterator[StoredVersion]:
-        """Give those that match, with their contents."""
+        """Yield those that match, with their contents."""
         for head in heads:
-            [row] = self._connection.execute(_CONTENT, (head.seq,))
+            [row] = self._connection.execute(_SQL["content"], (head.seq,))
             if (stored := self._match(row)) is not None:
                 yield stored
 
     def total(self) -> int:
         """Count all that match."""
         if self._filter.passes_everything:
-            return int(self._connection.execute(_COUNT, self._range.extents).fetchone()[0])
+            return int(self._connection.execute(_SQL["count"], self._range.extents).fetchone()[0])
         return sum(1 for row in self._rows() if self._match(row) is not None)
 
     def _match(self, row: Row) -> StoredVersion | None:
@@ -124,12 +121,14 @@ class _Search:
         return stored if matches else None
 
     def _rows(self) -> Iterator[Row]:
-        """Give everything that may match, in no order that anybody asked for."""
+        """Yield everything that may match, in any order."""
         if self._candidates is None:
-            yield from self._connection.execute(_CONTENTS, (self._range.first, self._range.end))
+            yield from self._connection.execute(
+                _SQL["contents"], (self._range.first, self._range.end)
+            )
             return
         for window in self._candidates.seqs(self._range):
-            yield from self._connection.execute(_CONTENTS_AMONG, (json.dumps(window),))
+            yield from self._connection.execute(_SQL["contents_among"], (json.dumps(window),))
 
     def _by_id(self, after: PagePosition | None) -> Generator[_Head]:
         few = self._few_candidates()
@@ -140,12 +139,12 @@ class _Search:
                     yield head
             return
         first = "" if self._order is SortOrder.ID else _BEYOND_ALL_IDS
-        key = (self._scope, first if after is None else after.id)
+        key = (self._collection, first if after is None else after.id)
         with closing(self._connection.execute(_BY_ID[self._order], key)) as rows:
             yield from map(_Head._make, rows)
 
     def _few_candidates(self) -> list[_Head] | None:
-        """Give the candidates, or None if they are too many to be sorted."""
+        """Return the candidates, or None if they are too many to be sorted."""
         if self._candidates is None:
             return None
         heads = self._of_range(self._range, SortOrder.LAST_UPDATED)
@@ -161,7 +160,7 @@ class _Search:
                     yield head
 
     def _narrowed(self, after: PagePosition | None) -> SeqRange:
-        """Give the range from the instant on, or up to and including it."""
+        """Return the range from the instant on, or up to and including it."""
         if after is None:
             return self._range
         if self._order is SortOrder.LAST_UPDATED:
@@ -180,12 +179,12 @@ class _Search:
             yield from map(_Head._make, rows)
 
     def _among(self, seqs: Sequence[int], *, descending: bool) -> list[_Head]:
-        rows = self._connection.execute(_AMONG, (json.dumps(seqs),))
+        rows = self._connection.execute(_SQL["among"], (json.dumps(seqs),))
         return sorted(map(_Head._make, rows), key=lambda head: head.seq, reverse=descending)
 
 
 def _page(matches: Iterable[StoredVersion], count: int) -> tuple[list[StoredVersion], bool]:
-    """Give what fits on a page, and whether there is more."""
+    """Return what fits on a page, and whether there is more."""
     page = PageBuilder(count)
     for stored in matches:
         if page.full:

@@ -15,27 +15,17 @@ from helios_core import (
     decide,
     extent_of,
     line_hash,
+    read_statements,
     to_signed,
     to_unsigned,
 )
 from helios_core.fhir import FOREVER, FHIRVersion, Resource, from_stamp, terms_of
 from helios_sqlite.clock import next_stamp, remember
-from helios_sqlite.collections import NOWHERE, find_scope, intern_scope
+from helios_sqlite.collections import NOWHERE, find_collection, intern_collection
 from helios_sqlite.extents import Counts, Filler, add_counts
 from helios_sqlite.indexing import Postings
 
-_CURRENT = """
-SELECT v.id, v.seq, v.version_id, v.since_stamp, v.deleted, v.content_hash, v.size, v.patients
-FROM json_each(:ids) AS wanted
-CROSS JOIN versions AS v ON v.seq = (
-  SELECT seq FROM versions WHERE scope = :scope AND id = wanted.value
-  ORDER BY version_id DESC LIMIT 1
-)
-"""
-_INSERT_VERSION = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT_COMPARTMENT = "INSERT INTO compartments VALUES (?, ?, ?)"
-_END_VERSION = "UPDATE versions SET until_stamp = ? WHERE seq = ?"
-_TOUCH_SCOPE = "UPDATE scopes SET last_stamp = ? WHERE scope = ?"
+_SQL = read_statements("helios_sqlite", "writing")
 
 
 class _Current(NamedTuple):
@@ -64,29 +54,35 @@ class _Journal:
         self.ended: list[int] = []
         self.counts: defaultdict[int, Counts] = defaultdict(Counts)
 
-    def store(self, connection: sqlite3.Connection, scopes: Iterable[int]) -> None:
+    def store(self, connection: sqlite3.Connection, collections: Iterable[int]) -> None:
         if not self.versions:
             return
-        connection.executemany(_INSERT_VERSION, self.versions)
+        connection.executemany(_SQL["insert_version"], self.versions)
         self.compartments.sort()  # neighbours in the index follow each other
-        connection.executemany(_INSERT_COMPARTMENT, self.compartments)
+        connection.executemany(_SQL["insert_compartment"], self.compartments)
         self.postings.store(connection)
-        connection.executemany(_END_VERSION, zip(repeat(self.stamp), self.ended))
+        connection.executemany(_SQL["end_version"], zip(repeat(self.stamp), self.ended))
         add_counts(connection, self.stamp, self.counts)
-        connection.executemany(_TOUCH_SCOPE, zip(repeat(self.stamp), scopes))
+        connection.executemany(_SQL["touch_collection"], zip(repeat(self.stamp), collections))
         remember(connection, self.stamp)
 
 
-class _ScopeWriter:
-    """Applies changes within one scope."""
+class _CollectionWriter:
+    """Applies changes within one collection."""
 
     def __init__(
-        self, connection: sqlite3.Connection, scope: int, ids: Sequence[str], journal: _Journal
+        self,
+        connection: sqlite3.Connection,
+        collection: int,
+        ids: Sequence[str],
+        journal: _Journal,
     ) -> None:
-        self._scope = scope
+        self._collection = collection
         self._journal = journal
-        self._filler = Filler(connection, scope)
-        rows = connection.execute(_CURRENT, {"scope": scope, "ids": json.dumps(ids)})
+        self._filler = Filler(connection, collection)
+        rows = connection.execute(
+            _SQL["current"], {"collection": collection, "ids": json.dumps(ids)}
+        )
         self._current = {
             resource_id: _Current(
                 seq, version_id, since_stamp, bool(deleted), to_unsigned(stored_hash), *rest
@@ -132,14 +128,14 @@ class _ScopeWriter:
         line: bytes | None = None,
         content_hash: int = 0,
     ) -> int:
-        journal, scope = self._journal, self._scope
+        journal, collection = self._journal, self._collection
         deleted = line is None
         size = 0 if line is None else len(line)
         seq = self._filler.next_seq(size)
         stored_hash = 0 if line is None else line_hash(line)
-        row = (seq, scope, resource_id, version_id, journal.stamp, FOREVER, deleted, patients)
+        row = (seq, collection, resource_id, version_id, journal.stamp, FOREVER, deleted, patients)
         journal.versions.append((*row, size, stored_hash, to_signed(content_hash), line))
-        journal.compartments += [(scope, patient, seq) for patient in patients.split()]
+        journal.compartments += [(collection, patient, seq) for patient in patients.split()]
         self._end(resource_id)
         counts = journal.counts[self._filler.extent]
         counts.append(size)
@@ -176,17 +172,17 @@ def write(
     for change in changes:
         ids[change.resource_type][change.id] = None
     put = {change.resource_type for change in changes if isinstance(change, Put)}
-    scopes = {
-        name: intern_scope(connection, TypeKey(tenant, fhir_version, name))
+    collections = {
+        name: intern_collection(connection, TypeKey(tenant, fhir_version, name))
         if name in put
-        else find_scope(connection, TypeKey(tenant, fhir_version, name)) or NOWHERE
+        else find_collection(connection, TypeKey(tenant, fhir_version, name)) or NOWHERE
         for name in ids
     }
     journal = _Journal(next_stamp(connection), fhir_version)
     writers = {
-        name: _ScopeWriter(connection, scope, list(ids[name]), journal)
-        for name, scope in scopes.items()
+        name: _CollectionWriter(connection, collection, list(ids[name]), journal)
+        for name, collection in collections.items()
     }
     applied = [writers[change.resource_type].apply(change) for change in changes]
-    journal.store(connection, scopes.values())
+    journal.store(connection, collections.values())
     return applied

@@ -2,8 +2,8 @@ import msgspec
 import pytest
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
-from helios_core.export.kickoff.parameters import ExportPolicy, KickoffRequest
 from helios_core.export.kickoff.parsing import parse_kickoff
+from helios_core.export.kickoff.request import ExportPolicy, KickoffRequest
 from helios_core.fhir.bulk_data import GUIDES, GuideVersion
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.model.exports import Level

@@ -2,8 +2,8 @@ import msgspec
 import pytest
 
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
-from helios_core.export.kickoff.parameters import KickoffRequest
 from helios_core.export.kickoff.parsing import parse_kickoff
+from helios_core.export.kickoff.request import KickoffRequest
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import format_instant
 from helios_core.model.exports import Level

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
-from helios_core.export.kickoff.parameters import KickoffRequest
 from helios_core.export.kickoff.parsing import parse_kickoff
+from helios_core.export.kickoff.request import KickoffRequest
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.model.exports import Level, TypeFilter
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import msgspec
 
 from helios_core.export.kickoff.accept import accept
-from helios_core.export.kickoff.parameters import ExportPolicy, KickoffRequest
+from helios_core.export.kickoff.request import ExportPolicy, KickoffRequest
 from helios_core.export.pipeline.shard_export import PartLimits
 from helios_core.export.worker import Worker, WorkerOptions
 from helios_core.fhir.definitions import FHIRVersion
@@ -19,7 +19,7 @@ from helios_core.model.jobs import Job
 from helios_core.model.parts import PartKind
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import DataProvider, Delete, Put
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 TENANT = "default"
 

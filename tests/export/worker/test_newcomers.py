@@ -2,7 +2,7 @@
 
 import pytest
 
-from helios_core.export.kickoff.parameters import ExportPolicy
+from helios_core.export.kickoff.request import ExportPolicy
 from helios_core.model.jobs import JobStatus
 from helios_core.model.parts import PartKind
 from tests.export.worker.hospital import group, observation, patient

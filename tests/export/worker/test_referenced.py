@@ -3,7 +3,7 @@
 import pytest
 
 from helios_core.errors import InvalidParameter
-from helios_core.export.kickoff.parameters import ExportPolicy
+from helios_core.export.kickoff.request import ExportPolicy
 from helios_core.export.pipeline import reference_notes
 from helios_core.export.pipeline.shard_export import PartLimits
 from helios_core.fhir.definitions import FHIRVersion

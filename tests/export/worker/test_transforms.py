@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from helios_core.errors import UnsupportedParameter
-from helios_core.export.kickoff.parameters import ExportPolicy
+from helios_core.export.kickoff.request import ExportPolicy
 from helios_core.model.completeness import line_digests, sum_digests
 from helios_core.model.exports import AssociatedData, Level
 from helios_core.model.jobs import JobStatus

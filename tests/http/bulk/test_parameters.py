@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from helios_core.config.settings import Settings
-from helios_core.export.kickoff.definitions import PARAMETERS
+from helios_core.export.kickoff.parameters import PARAMETERS
 from helios_core.fhir.bulk_data import GuideVersion
 from tests.parameters import CASES, DRAFT, LEVELS, METHODS, Outcome
 

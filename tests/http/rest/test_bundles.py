@@ -3,6 +3,8 @@ import json
 
 import pytest
 
+from helios_core.config.settings import Settings
+
 PATIENT = {"resourceType": "Patient"}
 TEMPORARY = "urn:uuid:0c3151bd-1cbf-4d64-b04d-cd9187a4c6e0"
 
@@ -316,3 +318,89 @@ async def test_a_transaction_whose_conditions_meet_is_refused(site, outcome, ent
 
     outcome(await site.client.post("/", json=bundle("transaction", *entries)), 400)
     assert len((await site.client.get("/Patient")).json()["entry"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+async def test_a_bundle_reads_all_that_a_server_shows(site, kind):
+    await site.put(PATIENT | {"id": "a"}, PATIENT | {"id": "a", "active": True})
+
+    read, known, changed, head, version, history, everything, metadata = await apply(
+        site.client,
+        entry("GET", "Patient/a"),
+        entry("GET", "Patient/a", ifNoneMatch='W/"2"'),
+        entry("GET", "Patient/a", ifNoneMatch='W/"1"'),
+        entry("HEAD", "Patient/a"),
+        entry("GET", "Patient/a/_history/1"),
+        entry("GET", "Patient/a/_history?_count=1"),
+        entry("GET", "Patient"),
+        entry("GET", "metadata"),
+        kind=kind,
+    )
+
+    assert read["response"]["etag"] == head["response"]["etag"] == 'W/"2"'
+    assert known["response"]["status"] == "304 Not Modified"
+    assert "resource" not in known
+    assert "resource" not in head
+    assert head["response"]["status"] == changed["response"]["status"] == "200 OK"
+    assert "active" not in version["resource"]
+    assert version["response"]["etag"] == 'W/"1"'
+    assert [each["resource"]["active"] for each in history["resource"]["entry"]] == [True]
+    assert history["resource"]["link"][1]["relation"] == "next"
+    assert everything["resource"]["type"] == "searchset"
+    assert metadata["resource"]["resourceType"] == "CapabilityStatement"
+
+
+async def test_a_bundle_with_too_many_entries_is_refused(open_site, outcome):
+    site = await open_site(Settings(max_bundle_entries=2))
+    for kind in ("batch", "transaction"):
+        entries = [entry("PUT", f"Patient/{number}", PATIENT) for number in range(3)]
+
+        response = await site.client.post("/", json=bundle(kind, *entries))
+
+        assert "at most 2" in outcome(response, 413, "too-long")["diagnostics"]
+    assert "entry" not in (await site.client.get("/Patient")).json()
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+async def test_a_response_that_would_be_too_large_leaves_out_what_does_not_fit(open_site, kind):
+    site = await open_site(Settings(max_bundle_response_bytes=6000))
+    large = PATIENT | {"id": "large", "name": [{"text": "x" * 4000}]}
+    await site.put(large)
+
+    response = await site.client.post(
+        "/",
+        json=bundle(
+            kind,
+            entry("GET", "Patient/large"),
+            entry("GET", "Patient"),
+            entry("GET", "Patient/small"),
+            entry("PUT", "Patient/small", PATIENT | {"id": "small"}),
+        ),
+        headers={"prefer": "return=minimal"},
+    )
+
+    read, search, after, put = response.json()["entry"]
+    assert read["resource"]["id"] == "large"
+    for each in (search, after):
+        assert each["response"]["status"] == "400 Bad Request"
+        assert each["response"]["outcome"]["issue"][0]["code"] == "too-costly"
+        assert "HFS_MAX_BUNDLE_RESPONSE_BYTES" in str(each)
+        assert "resource" not in each
+    assert put["response"]["status"] == "201 Created"
+    assert len(response.content) < 8000
+
+
+async def test_a_change_that_is_too_large_to_return_is_made_all_the_same(open_site):
+    site = await open_site(Settings(max_bundle_response_bytes=100))
+
+    response = await site.client.post(
+        "/",
+        json=bundle("batch", entry("PUT", "Patient/a", PATIENT | {"id": "a"})),
+        headers={"prefer": "return=representation"},
+    )
+
+    [put] = response.json()["entry"]
+    assert put["response"]["status"] == "201 Created"
+    assert put["response"]["outcome"]["issue"][0]["severity"] == "warning"
+    assert "resource" not in put
+    assert (await site.client.get("/Patient/a")).status_code == 200

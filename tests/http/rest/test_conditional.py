@@ -106,6 +106,35 @@ async def test_transactions_in_two_processes_create_on_one_condition_once(proces
     assert len(await ids(processes[1])) == 1
 
 
+async def test_replacements_in_two_processes_leave_one_resource(processes):
+    def replacement(number):
+        patient = PATIENT | {"multipleBirthInteger": number}
+        urn = f"urn:uuid:00000000-0000-0000-0000-{number:012}"
+        observation = {"resourceType": "Observation", "subject": {"reference": urn}}
+        created = {"method": "POST", "url": "Patient", "ifNoneExist": CRITERIA}
+        return {
+            "resourceType": "Bundle",
+            "type": "transaction",
+            "entry": [
+                {"request": created, "resource": patient, "fullUrl": urn},
+                {"request": {"method": "DELETE", "url": f"Patient?{CRITERIA}"}},
+                {"request": {"method": "POST", "url": "Observation"}, "resource": observation},
+            ],
+        }
+
+    for round_ in range(3):
+        numbers = enumerate(processes * 3, 6 * round_)
+        responses = await asyncio.gather(
+            *(client.post("/", json=replacement(number)) for number, client in numbers)
+        )
+        done = [each.json()["entry"] for each in responses if each.status_code == 200]
+
+        assert {each.status_code for each in responses} <= {200, 412}
+        assert done
+        assert {entry["response"]["status"] for entry, *_ in done} == {"201 Created"}
+        assert len(await ids(processes[0])) == 1
+
+
 async def test_conditional_updates_in_two_processes_store_one_resource(processes):
     async def update(client, number):
         resource = PATIENT | {"multipleBirthInteger": number}

@@ -6,7 +6,15 @@ import msgspec
 import pytest
 
 from helios_core import BackendUnavailable
-from helios_core.testing.output_store import MIB, PART, Gate, chunked, content_of, jobs_in, stored
+from helios_core.testing.output_store import (
+    MIB,
+    PART,
+    GatedChunks,
+    list_jobs,
+    read_part,
+    store_part,
+    yield_chunks,
+)
 from helios_localfs import LocalOutputStore
 from helios_localfs.errors import meaning, unavailable
 
@@ -14,12 +22,12 @@ PUT_UNDER_A_LIMIT = """
 import asyncio, resource, sys
 from pathlib import Path
 from helios_core.errors import BackendUnavailable
-from helios_core.testing.output_store import PART, chunked
+from helios_core.testing.output_store import PART, yield_chunks
 from helios_localfs import LocalOutputStore
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
 try:
-    asyncio.run(LocalOutputStore(Path(sys.argv[1])).put(PART, chunked([b"a" * 3_000_000])))
+    asyncio.run(LocalOutputStore(Path(sys.argv[1])).put(PART, yield_chunks([b"a" * 3_000_000])))
 except BackendUnavailable as error:
     print(error)
 """
@@ -32,7 +40,7 @@ def disk(small_disk):
 
 async def test_a_full_disk_fails_the_part_and_leaves_nothing(disk, small_disk):
     with pytest.raises(BackendUnavailable, match="out of space") as failure:
-        await disk.put(PART, chunked([b"a" * MIB] * 8))
+        await disk.put(PART, yield_chunks([b"a" * MIB] * 8))
 
     assert isinstance(failure.value.__cause__, OSError)
     assert str(small_disk) not in str(failure.value)
@@ -40,32 +48,32 @@ async def test_a_full_disk_fails_the_part_and_leaves_nothing(disk, small_disk):
 
 
 async def test_a_full_disk_leaves_earlier_parts_readable(disk):
-    await stored(disk, PART, b"earlier" * 1000)
+    await store_part(disk, PART, b"earlier" * 1000)
 
     with pytest.raises(BackendUnavailable):
-        await disk.put(msgspec.structs.replace(PART, number=2), chunked([b"a" * MIB] * 8))
+        await disk.put(msgspec.structs.replace(PART, number=2), yield_chunks([b"a" * MIB] * 8))
 
-    assert await content_of(disk, PART) == b"earlier" * 1000
+    assert await read_part(disk, PART) == b"earlier" * 1000
 
 
 async def test_a_put_works_once_there_is_space_again(disk, small_disk):
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"a" * 3 * MIB)
     with pytest.raises(BackendUnavailable):
-        await disk.put(PART, chunked([b"a" * MIB] * 2))
+        await disk.put(PART, yield_chunks([b"a" * MIB] * 2))
 
     ballast.unlink()
 
-    assert (await disk.put(PART, chunked([b"a" * MIB] * 2))).size == 2 * MIB
+    assert (await disk.put(PART, yield_chunks([b"a" * MIB] * 2))).size == 2 * MIB
 
 
 async def test_a_disk_that_becomes_read_only_is_named(disk, small_disk, make_read_only):
-    await stored(disk, PART, b"content")
+    await store_part(disk, PART, b"content")
     make_read_only(small_disk)
 
     with pytest.raises(BackendUnavailable, match="mounted read-only"):
         await disk.delete(PART.tenant, PART.job_id)
-    assert await content_of(disk, PART) == b"content"
+    assert await read_part(disk, PART) == b"content"
 
 
 def test_a_file_size_limit_of_the_process_fails_the_part(root, python):
@@ -98,7 +106,7 @@ def test_an_error_without_a_number_is_named_by_its_class():
 
 
 async def test_a_folder_that_vanishes_under_a_put_is_reported(store, root):
-    gate = Gate(b"a" * 2 * MIB, b"b")
+    gate = GatedChunks(b"a" * 2 * MIB, b"b")
 
     async def chunks():
         async for chunk in gate.chunks():
@@ -125,14 +133,14 @@ async def test_what_cannot_be_cleaned_up_does_not_hide_the_failure(store, root):
 
 
 async def test_a_second_writer_of_one_part_is_refused_and_the_first_one_finishes(store):
-    gate = Gate(b"first" * MIB, b"!")
+    gate = GatedChunks(b"first" * MIB, b"!")
     refused = []
 
     async def chunks():
         async for chunk in gate.chunks():
             yield chunk
             with pytest.raises(BackendUnavailable, match="another attempt") as error:
-                await stored(store, PART, b"second")
+                await store_part(store, PART, b"second")
             refused.append(error)
             gate.open()
             break
@@ -140,14 +148,14 @@ async def test_a_second_writer_of_one_part_is_refused_and_the_first_one_finishes
     await store.put(PART, chunks())
 
     assert len(refused) == 1
-    assert await content_of(store, PART) == b"first" * MIB
+    assert await read_part(store, PART) == b"first" * MIB
 
 
 async def test_a_folder_in_the_place_of_a_part_is_reported(store, root):
     (root / "clinic/job-1/output-Patient-1-1-1.ndjson").mkdir(parents=True)
 
     with pytest.raises(BackendUnavailable, match="cannot be used"):
-        await content_of(store, PART)
+        await read_part(store, PART)
 
 
 async def test_a_link_that_leads_in_circles_is_reported(store, root):
@@ -156,7 +164,7 @@ async def test_a_link_that_leads_in_circles_is_reported(store, root):
     part.symlink_to(part)
 
     with pytest.raises(BackendUnavailable, match="cannot be used"):
-        await content_of(store, PART)
+        await read_part(store, PART)
 
 
 async def test_a_folder_inside_a_job_is_reported_and_left_alone(store, root):
@@ -165,4 +173,4 @@ async def test_a_folder_inside_a_job_is_reported_and_left_alone(store, root):
     with pytest.raises(BackendUnavailable):
         await store.delete("clinic", "job-1")
 
-    assert await jobs_in(store) == [("clinic", "job-1")]
+    assert await list_jobs(store) == [("clinic", "job-1")]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from helios_core import ConfigurationError
-from helios_core.testing.output_store import PART, jobs_in, stored
+from helios_core.testing.output_store import PART, list_jobs, store_part
 from helios_localfs import LocalOutputStore
 
 BIND = """
@@ -100,12 +100,12 @@ async def test_a_folder_with_files_and_what_file_systems_make_is_taken(store, ro
 
     await store.bind("owner")
 
-    assert await jobs_in(store) == []
+    assert await list_jobs(store) == []
 
 
 async def test_a_folder_in_use_is_bound_again(store, root):
     await store.bind("owner")
-    await stored(store, PART, b"content")
+    await store_part(store, PART, b"content")
 
     await LocalOutputStore(root).bind("owner")
 

@@ -4,7 +4,7 @@ import msgspec
 
 import helios_localfs
 from helios_core import API_LEVEL
-from helios_core.testing.output_store import PART, content_of, stored
+from helios_core.testing.output_store import PART, read_part, store_part
 from helios_localfs import LocalFSSettings, LocalOutputStore
 
 
@@ -22,9 +22,9 @@ async def test_an_opened_store_keeps_parts_in_the_configured_folder(tmp_path):
 
     async with backend.open(settings) as store:
         await store.bind("owner")
-        await stored(store, PART, b"content")
+        await store_part(store, PART, b"content")
 
-        assert await content_of(store, PART) == b"content"
+        assert await read_part(store, PART) == b"content"
     assert [path.name for path in (tmp_path / "out/clinic/job-1").iterdir()] == [
         "output-Patient-1-1-1.ndjson"
     ]

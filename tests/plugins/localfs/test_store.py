@@ -7,7 +7,15 @@ import msgspec
 import pytest
 
 from helios_core import BackendUnavailable, PartMissing
-from helios_core.testing.output_store import MIB, PART, Gate, chunked, content_of, jobs_in, stored
+from helios_core.testing.output_store import (
+    MIB,
+    PART,
+    GatedChunks,
+    list_jobs,
+    read_part,
+    store_part,
+    yield_chunks,
+)
 from helios_localfs import files
 from helios_localfs.files import PartReader, PartWriter
 
@@ -28,7 +36,7 @@ asyncio.run(LocalOutputStore(Path(sys.argv[1])).put(PART, chunks()))
 
 
 async def test_files_and_folders_are_for_the_server_alone(store, root):
-    await stored(store, PART, b"content")
+    await store_part(store, PART, b"content")
 
     job = root / "clinic/job-1"
     assert stat.S_IMODE(job.stat().st_mode) == 0o700
@@ -44,7 +52,7 @@ async def test_the_names_of_folders_are_synced_once_a_job(store, root, monkeypat
     )
 
     for part in (PART, second, other):
-        await stored(store, part, b"content")
+        await store_part(store, part, b"content")
 
     one, two, above = root / "clinic/job-1", root / "clinic/job-2", [root / "clinic", root]
     assert synced == [one, *above, one, two, *above]
@@ -64,7 +72,7 @@ async def test_a_part_is_synced_before_it_is_visible_and_its_folders_after(
 
     monkeypatch.setattr(os, "fsync", recorded)
 
-    await stored(store, PART, b"content")
+    await store_part(store, PART, b"content")
 
     assert synced == [
         ("clinic/job-1/output-Patient-1-1-1.ndjson.tmp", False),
@@ -75,7 +83,7 @@ async def test_a_part_is_synced_before_it_is_visible_and_its_folders_after(
 
 
 async def test_a_read_that_has_begun_outlives_the_part(store):
-    await stored(store, PART, b"a" * 5 * MIB)
+    await store_part(store, PART, b"a" * 5 * MIB)
     reading = store.read(PART)
     first = await anext(reading)
 
@@ -84,18 +92,18 @@ async def test_a_read_that_has_begun_outlives_the_part(store):
     rest = [chunk async for chunk in reading]
     assert len(first) + sum(map(len, rest)) == 5 * MIB
     with pytest.raises(PartMissing):
-        await content_of(store, PART)
+        await read_part(store, PART)
 
 
 async def test_the_message_of_a_missing_part_holds_no_path(store, root):
     with pytest.raises(PartMissing, match=r"Patient-1-1\.ndjson is gone") as missing:
-        await content_of(store, PART)
+        await read_part(store, PART)
 
     assert str(root) not in str(missing.value)
 
 
 async def test_a_read_that_stops_early_closes_its_file(store):
-    await stored(store, PART, b"a" * 5 * MIB)
+    await store_part(store, PART, b"a" * 5 * MIB)
     open_before = _open_files()
 
     reading = store.read(PART)
@@ -109,7 +117,7 @@ async def test_failed_puts_close_their_files(store):
     open_before = _open_files()
 
     for number in range(20):
-        gate = Gate(b"a" * 2 * MIB, b"")
+        gate = GatedChunks(b"a" * 2 * MIB, b"")
         key = msgspec.structs.replace(PART, number=number)
         async with asyncio.TaskGroup() as tasks:
             putting = tasks.create_task(store.put(key, gate.chunks()))
@@ -120,7 +128,7 @@ async def test_failed_puts_close_their_files(store):
 
 
 async def test_a_put_overtaken_by_delete_is_told_so(store):
-    gate = Gate(b"a" * 2 * MIB, b"b")
+    gate = GatedChunks(b"a" * 2 * MIB, b"b")
 
     async with asyncio.TaskGroup() as tasks:
         putting = tasks.create_task(_failure_of_put(store, gate))
@@ -136,7 +144,7 @@ async def test_many_puts_racing_many_deletes_leave_whole_parts_or_nothing(store,
 
     for _ in range(10):
         ends = await asyncio.gather(
-            *(store.put(key, chunked([b"a" * 1000] * 20)) for key in keys),
+            *(store.put(key, yield_chunks([b"a" * 1000] * 20)) for key in keys),
             *(store.delete(PART.tenant, PART.job_id) for _ in keys),
             return_exceptions=True,
         )
@@ -146,7 +154,7 @@ async def test_many_puts_racing_many_deletes_leave_whole_parts_or_nothing(store,
         assert {(path.suffix, path.stat().st_size) for path in parts} <= {(".ndjson", 20_000)}
 
     await store.delete(PART.tenant, PART.job_id)
-    assert await jobs_in(store) == []
+    assert await list_jobs(store) == []
 
 
 @pytest.fixture
@@ -163,21 +171,21 @@ def killed_put(root, python):
 async def test_a_put_that_is_killed_leaves_nothing_under_the_parts_name(store, root):
     assert [path.suffix for path in (root / "clinic/job-1").iterdir()] == [".tmp"]
     with pytest.raises(PartMissing):
-        await content_of(store, PART)
+        await read_part(store, PART)
 
 
 @pytest.mark.crash
 @pytest.mark.usefixtures("killed_put")
 async def test_what_a_killed_put_leaves_hinders_nobody_and_goes_with_the_job(store):
-    await stored(store, msgspec.structs.replace(PART, token=2), b"next attempt")
+    await store_part(store, msgspec.structs.replace(PART, token=2), b"next attempt")
 
     await store.delete(PART.tenant, PART.job_id)
 
-    assert await jobs_in(store) == []
+    assert await list_jobs(store) == []
 
 
 async def test_discard_takes_the_draft_of_a_killed_attempt(store, root):
-    await stored(store, PART, b"content")
+    await store_part(store, PART, b"content")
     draft = root / "clinic/job-1/output-Patient-1-1-1.ndjson.tmp"
     draft.write_bytes(b"half")
 

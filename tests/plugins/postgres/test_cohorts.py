@@ -7,7 +7,7 @@ import pytest
 from helios_core import BackendUnavailable, Cohort, Level
 from helios_core.testing.corpus import observation, patient, request, view
 from helios_core.testing.data_provider.contract import write
-from helios_core.testing.snapshots import batches, take
+from helios_core.testing.snapshots import read_batches, take_snapshot
 from helios_postgres import open_data_provider
 
 
@@ -45,7 +45,7 @@ async def test_a_large_cohort_is_sent_once_for_all_workers(settings, raw):
         shards = await one.plan(view(now), shard_bytes=20_000)
         async with asyncio.TaskGroup() as tasks:
             readings = [
-                tasks.create_task(batches((one, other)[shard.number % 2], large, shard))
+                tasks.create_task(read_batches((one, other)[shard.number % 2], large, shard))
                 for shard in shards
             ]
 
@@ -69,7 +69,7 @@ async def test_a_small_cohort_does_not_cost_by_the_store(provider, raw):
         return await ask(stamp, work, *args, **kwargs)
 
     provider._reads.run = noting
-    snapshot = await take(provider, small)
+    snapshot = await take_snapshot(provider, small)
 
     assert len(snapshot.names) == 10
     looked_at = [args[-1] for args in asked if isinstance(args[-1], list)]
@@ -79,11 +79,11 @@ async def test_a_small_cohort_does_not_cost_by_the_store(provider, raw):
 async def test_a_cohort_that_a_crash_took_is_sent_again(provider, raw):
     await write(provider, *(patient(f"p{n}") for n in range(20)))
     both = group(await provider.transaction_time(), [f"p{n}" for n in range(40)])
-    before = await take(provider, both)
+    before = await take_snapshot(provider, both)
 
     await raw.execute("TRUNCATE cohorts, cohort_members RESTART IDENTITY")
 
-    assert (await take(provider, both)).lines == before.lines
+    assert (await take_snapshot(provider, both)).lines == before.lines
 
 
 async def test_a_cohort_that_a_crash_takes_in_the_middle_fails_the_shard(provider, raw):
@@ -103,10 +103,10 @@ async def test_a_cohort_that_a_crash_takes_in_the_middle_fails_the_shard(provide
 async def test_a_cohort_nobody_has_read_for_a_day_is_swept(provider, raw):
     await write(provider, patient("p1"))
     now = await provider.transaction_time()
-    await take(provider, group(now, ["p1", "old"]))
+    await take_snapshot(provider, group(now, ["p1", "old"]))
     await raw.execute("UPDATE cohorts SET used_at = now() - interval '25 hours'")
 
-    await take(provider, group(now, ["p1", "new", "newer"]))
+    await take_snapshot(provider, group(now, ["p1", "new", "newer"]))
 
     assert await raw.fetchval("SELECT count(*) FROM cohorts") == 1
     assert await stored_members(raw) == 3
@@ -115,10 +115,10 @@ async def test_a_cohort_nobody_has_read_for_a_day_is_swept(provider, raw):
 async def test_reading_a_cohort_keeps_it_from_being_swept(provider, raw):
     await write(provider, patient("p1"))
     now = await provider.transaction_time()
-    await take(provider, group(now, ["p1", "old"]))
+    await take_snapshot(provider, group(now, ["p1", "old"]))
     await raw.execute("UPDATE cohorts SET used_at = now() - interval '2 hours'")
 
-    await take(provider, group(now, ["p1", "old"]))
+    await take_snapshot(provider, group(now, ["p1", "old"]))
 
     assert await raw.fetchval("SELECT used_at > now() - interval '1 minute' FROM cohorts")
 
@@ -133,11 +133,11 @@ async def test_a_cohort_is_there_whole_or_not_at_all(provider, raw):
 
     async with raw.transaction():
         await raw.execute("LOCK TABLE cohort_members IN EXCLUSIVE MODE")
-        sending = asyncio.create_task(batches(provider, large, shard))
+        sending = asyncio.create_task(read_batches(provider, large, shard))
         await asyncio.sleep(0.3)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
     assert await raw.fetchval("SELECT count(*) FROM cohorts") == 0
 
-    assert len((await take(provider, large)).names) == 20
+    assert len((await take_snapshot(provider, large)).names) == 20

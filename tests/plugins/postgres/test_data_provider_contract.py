@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from helios_core import Secret
+from helios_core import COLLECTION_BITS, Secret
 from helios_core.testing import DataProviderSuite, corpus
 from helios_postgres import PostgresSettings, migrate, open_data_provider
 from tests.plugins.postgres.connecting import connected
@@ -34,7 +34,7 @@ class TestPostgresDataProvider(DataProviderSuite):
         async with behind_the_back(provider) as connection:
             changed = await connection.execute(
                 "UPDATE versions SET content = '{\"spoilt' WHERE seq = (SELECT r.seq"
-                " FROM resources r JOIN scopes USING (scope) WHERE tenant = $1"
+                " FROM resources r JOIN collections USING (collection) WHERE tenant = $1"
                 " AND fhir_version = $2 AND resource_type = $3 AND id = $4)",
                 *(corpus.TENANT, corpus.VERSION.value, resource_type, resource_id),
             )
@@ -43,13 +43,14 @@ class TestPostgresDataProvider(DataProviderSuite):
     async def raw_current(self, provider, tenant, fhir_version):
         async with behind_the_back(provider) as connection:
             rows = await connection.fetch(
-                "SELECT s.resource_type || '/' || v.id, max(v.version_id)"
-                " FROM versions v JOIN scopes s ON s.scope = v.seq >> 40"
-                " WHERE s.tenant = $1 AND s.fhir_version = $2"
-                " GROUP BY s.resource_type, v.id"
+                "SELECT c.resource_type || '/' || v.id, max(v.version_id)"
+                " FROM versions v JOIN collections c ON c.collection = v.seq >> $3"
+                " WHERE c.tenant = $1 AND c.fhir_version = $2"
+                " GROUP BY c.resource_type, v.id"
                 " HAVING (array_agg(v.deleted ORDER BY v.version_id DESC))[1] = false",
                 tenant,
                 fhir_version.value,
+                COLLECTION_BITS,
             )
             return dict(rows)
 

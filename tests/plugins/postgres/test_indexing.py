@@ -10,7 +10,7 @@ from helios_core.testing import corpus
 from helios_core.testing.corpus import measurement, patient, request, view
 from helios_core.testing.data_provider.contract import delete
 from helios_core.testing.data_provider.contract import write as write_to
-from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched
+from helios_core.testing.data_provider.prefilters import SEARCHES, compile_searches, measurements
 from helios_postgres import (
     extents,
     indexing,
@@ -144,7 +144,7 @@ async def test_pages_agree_however_many_candidates_there_are(
     everything = await pages(provider, compile_query(corpus.VERSION, "Observation", []), order)
 
     for alternatives in SEARCHES:
-        condition = searched(alternatives)
+        condition = compile_searches(alternatives)
         found = await pages(provider, condition, order)
         assert found == [each for each in everything if condition.matches(each.content)]
 
@@ -287,7 +287,7 @@ async def test_damage_met_later_on_repeats_nothing(provider, write, raw, monkeyp
 
     now = await provider.transaction_time()
     [shard] = await provider.plan(view(now), shard_bytes=1 << 30)
-    condition = searched([[("status", "final")]])
+    condition = compile_searches([[("status", "final")]])
     read = provider.read_candidates(view(now), shard, condition.prefilter(), batch_bytes=1000)
     lines = [line async for batch in read for line in batch.lines]
 
@@ -306,4 +306,4 @@ async def test_a_search_by_a_damaged_index_says_what_to_do(provider, write, raw)
     await raw.execute(UNPACKABLE)
 
     with pytest.raises(BackendError, match="helios migrate"):
-        await pages(provider, searched([[("status", "final")]]), SortOrder.ID)
+        await pages(provider, compile_searches([[("status", "final")]]), SortOrder.ID)

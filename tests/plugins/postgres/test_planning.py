@@ -18,7 +18,7 @@ from helios_core.testing.corpus import (
     view,
 )
 from helios_core.testing.data_provider.contract import delete, write
-from helios_core.testing.snapshots import batches
+from helios_core.testing.snapshots import read_batches
 from helios_postgres import open_data_provider, planning
 from helios_postgres.runs import holdings
 from helios_postgres.views import shown_by
@@ -57,7 +57,7 @@ async def many(raw):
     chosen = random.Random(3)
     types = ("Patient", "Observation", "Organization")
     await raw.executemany(
-        "INSERT INTO scopes (tenant, fhir_version, resource_type) VALUES ($1, $2, $3)",
+        "INSERT INTO collections (tenant, fhir_version, resource_type) VALUES ($1, $2, $3)",
         [(TENANT, VERSION.value, name) for name in types],
     )
     extents, tallies, number = [], [], 0
@@ -74,7 +74,7 @@ async def many(raw):
 
 
 async def each_alone(raw, *, everybody=True):
-    """What is left of each extent, in runs for each scope."""
+    """What is left of each extent, in runs for each collection."""
     of = "" if everybody else "compartment_"
     begun, ended = ("appended_bytes", "ended_bytes") if everybody else (f"{of}bytes",) * 2
     rows = await raw.fetch(
@@ -97,7 +97,7 @@ def bytes_within(runs, start, end):
 
 async def rows_of(provider, shown, shards):
     return [
-        sum(len(batch.lines) for batch in await batches(provider, shown, shard))
+        sum(len(batch.lines) for batch in await read_batches(provider, shown, shard))
         for shard in shards
     ]
 
@@ -112,9 +112,9 @@ async def test_shards_are_those_of_every_extent_by_itself(provider, raw, many, l
 
     expected = [
         shard
-        for scope, name in enumerate(("Patient", "Observation", "Organization"), 1)
+        for collection, name in enumerate(("Patient", "Observation", "Organization"), 1)
         for shard in cut_shards(
-            name, runs[scope], total_size(runs[scope]), shard_bytes=shard_bytes
+            name, runs[collection], total_size(runs[collection]), shard_bytes=shard_bytes
         )
     ]
     numbered = [msgspec.structs.replace(shard, number=n) for n, shard in enumerate(expected)]

@@ -9,8 +9,8 @@ import pytest
 from helios_core import BackendUnavailable, JoinedLines
 from helios_core.testing import corpus
 from helios_core.testing.corpus import mixture, observation, patient, view
-from helios_core.testing.data_provider.contract import delete, everything_now, names, write
-from helios_core.testing.snapshots import take
+from helios_core.testing.data_provider.contract import delete, names, view_everything, write
+from helios_core.testing.snapshots import take_snapshot
 from helios_postgres import open_data_provider
 
 MEBIBYTE = 1 << 20
@@ -57,7 +57,7 @@ async def test_lines_that_are_whole_come_as_postgresql_has_joined_them(provider,
 async def test_no_transaction_is_open_between_two_batches(provider, raw):
     """A long export must not keep vacuum from its work."""
     await write(provider, *mixture(40))
-    everything = await everything_now(provider)
+    everything = await view_everything(provider)
 
     for shard in await provider.plan(everything, shard_bytes=MEBIBYTE):
         async for _ in provider.read(everything, shard, batch_bytes=300):
@@ -71,7 +71,7 @@ async def test_no_transaction_is_open_between_two_batches(provider, raw):
 async def test_a_connection_lost_between_two_batches_is_replaced(provider, raw):
     resources = mixture(60)
     await write(provider, *resources)
-    everything = await everything_now(provider)
+    everything = await view_everything(provider)
     [shard, *_] = await provider.plan(everything, shard_bytes=1 << 30)
 
     reading = provider.read(everything, shard, batch_bytes=400)
@@ -91,7 +91,7 @@ async def test_a_connection_lost_between_two_batches_is_replaced(provider, raw):
 async def test_a_connection_lost_in_a_batch_fails_the_shard(provider, settings):
     """The worker tries it again, and every shard gives the same then."""
     await write(provider, *mixture(60))
-    everything = await everything_now(provider)
+    everything = await view_everything(provider)
     [shard, *_] = await provider.plan(everything, shard_bytes=1 << 30)
     locker = await asyncpg.connect(
         settings.database_url.reveal(), server_settings={"search_path": settings.schema}
@@ -119,7 +119,9 @@ async def test_a_content_that_is_gone_or_cut_is_reported(provider, raw):
     await raw.execute("UPDATE versions SET content = substr(content, 1, 40) WHERE id = 'p2'")
 
     for batch_bytes in (100, MEBIBYTE):
-        snapshot = await take(provider, await everything_now(provider), batch_bytes=batch_bytes)
+        snapshot = await take_snapshot(
+            provider, await view_everything(provider), batch_bytes=batch_bytes
+        )
 
         assert snapshot.names == ["Patient/p0", "Patient/p3", "Patient/p4"]
         assert sorted(each.id for each in snapshot.damaged) == ["p1", "p2"]
@@ -132,7 +134,9 @@ async def test_a_content_whose_pages_are_broken_is_reported(provider, raw):
     await break_the_toast(raw)
 
     for batch_bytes in (1000, 16 * MEBIBYTE):
-        snapshot = await take(provider, await everything_now(provider), batch_bytes=batch_bytes)
+        snapshot = await take_snapshot(
+            provider, await view_everything(provider), batch_bytes=batch_bytes
+        )
 
         assert snapshot.names == ["Patient/p1", "Patient/p3"]
         assert [each.id for each in snapshot.damaged] == ["p2"]
@@ -146,7 +150,7 @@ async def test_large_resources_come_one_at_a_time(provider):
     """Whatever surrounds them."""
     several = [patient(f"p{number}", note="x" * MEBIBYTE) for number in range(6)]
     await write(provider, *several, *(patient(f"s{number}") for number in range(20)))
-    everything = await everything_now(provider)
+    everything = await view_everything(provider)
 
     sizes = [
         sum(map(len, batch.lines))
@@ -162,7 +166,7 @@ async def test_the_statement_timeout_does_not_end_exports(settings, raw):
     """It is for requests: a look at a resource is ended, a shard is read through."""
     async with open_data_provider(settings) as provider:
         await write(provider, *mixture(20))
-        everything = await everything_now(provider)
+        everything = await view_everything(provider)
         [shard, *_] = await provider.plan(everything, shard_bytes=1 << 30)
         timeouts = []
 
@@ -188,8 +192,8 @@ async def test_a_past_instant_is_read_from_a_changed_store(provider):
     await write(provider, *map(delete, resources[:10]))
 
     then, now = (
-        await take(provider, view(past)),
-        await take(provider, await everything_now(provider)),
+        await take_snapshot(provider, view(past)),
+        await take_snapshot(provider, await view_everything(provider)),
     )
 
     assert then.versions == dict.fromkeys(names(*resources), 1)

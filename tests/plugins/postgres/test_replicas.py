@@ -8,8 +8,8 @@ import pytest
 
 from helios_core import ConfigurationError, Level, Secret
 from helios_core.testing.corpus import mixture, patient, request, view
-from helios_core.testing.data_provider.contract import everything_now, names, write
-from helios_core.testing.snapshots import take
+from helios_core.testing.data_provider.contract import names, view_everything, write
+from helios_core.testing.snapshots import take_snapshot
 from helios_postgres import PostgresSettings, migrate, open_data_provider, replicas
 from tests.plugins.postgres.replication import caught_up, primary_and_replica
 
@@ -60,7 +60,7 @@ async def test_an_export_reads_from_the_replica(provider):
     await write(provider, *resources)
 
     with without_the_primary(provider):
-        snapshot = await take(provider, await everything_now(provider))
+        snapshot = await take_snapshot(provider, await view_everything(provider))
 
     assert snapshot.names == names(*resources)
 
@@ -70,9 +70,9 @@ async def test_a_replica_that_is_behind_is_waited_for(provider, servers):
     await write(provider, *mixture(10))
     await replica.ask("SELECT pg_wal_replay_pause()")
     await write(provider, patient("late"))
-    everything = await everything_now(provider)
+    everything = await view_everything(provider)
 
-    taking = asyncio.create_task(take(provider, everything))
+    taking = asyncio.create_task(take_snapshot(provider, everything))
     await asyncio.sleep(0.5)
     assert not taking.done()
     await replica.ask("SELECT pg_wal_replay_resume()")
@@ -86,7 +86,7 @@ async def test_a_replica_that_stays_behind_is_left_out(provider, servers, monkey
     await replica.ask("SELECT pg_wal_replay_pause()")
     try:
         await write(provider, patient("late"))
-        snapshot = await take(provider, await everything_now(provider))
+        snapshot = await take_snapshot(provider, await view_everything(provider))
     finally:
         await replica.ask("SELECT pg_wal_replay_resume()")
 
@@ -101,7 +101,7 @@ async def test_a_replica_that_goes_away_is_left_out_until_it_is_back(
     primary, replica = servers
     resources = mixture(60)
     await write(provider, *resources)
-    everything = await everything_now(provider)
+    everything = await view_everything(provider)
     shards = await provider.plan(everything, shard_bytes=1 << 30)
     found = []
     for number, shard in enumerate(shards):
@@ -114,7 +114,7 @@ async def test_a_replica_that_goes_away_is_left_out_until_it_is_back(
     await asyncio.sleep(0.6)
 
     with without_the_primary(provider):
-        again = await take(provider, everything)
+        again = await take_snapshot(provider, everything)
 
     assert len(found) == len(again.lines) == len(resources)
 
@@ -125,7 +125,7 @@ async def test_a_server_starts_without_its_replica(settings, servers):
     try:
         async with open_data_provider(settings) as provider:
             await write(provider, patient("p1"))
-            snapshot = await take(provider, await everything_now(provider))
+            snapshot = await take_snapshot(provider, await view_everything(provider))
     finally:
         replica.start()
 
@@ -150,7 +150,7 @@ async def test_cohorts_are_read_where_their_patients_are(provider):
     now = await provider.transaction_time()
     ids = ["p1", "p2", "p29"]
 
-    snapshot = await take(provider, view(now, request(level=Level.GROUP), patients=ids))
+    snapshot = await take_snapshot(provider, view(now, request(level=Level.GROUP), patients=ids))
 
     assert snapshot.names == [f"Patient/{each}" for each in ids]
 
@@ -171,11 +171,11 @@ async def test_a_write_under_way_is_not_lost_on_a_replica(provider, settings, se
             ]
             taken = []
             while not all(writer.done() for writer in writers):
-                everything = await everything_now(provider)
-                taken.append((everything, (await take(provider, everything)).versions))
+                everything = await view_everything(provider)
+                taken.append((everything, (await take_snapshot(provider, everything)).versions))
 
     async with open_data_provider(
         PostgresSettings(database_url=settings.database_url)
     ) as on_primary:
         for everything, versions in taken:
-            assert (await take(on_primary, everything)).versions == versions
+            assert (await take_snapshot(on_primary, everything)).versions == versions

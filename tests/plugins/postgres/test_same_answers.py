@@ -9,7 +9,7 @@ from helios_core import Delete, Level
 from helios_core.fhir import FHIRVersion, load_definitions
 from helios_core.loading.load import load
 from helios_core.testing.corpus import TENANT, VERSION, request, view
-from helios_core.testing.snapshots import take
+from helios_core.testing.snapshots import take_snapshot
 from helios_postgres import open_data_provider
 from helios_sqlite import SQLiteSettings
 from helios_sqlite import open_data_provider as open_sqlite
@@ -39,14 +39,14 @@ async def exported(provider, at=None, **wanted):
     patients = wanted.pop("patients", None)
     asked = request(types=TYPES, **wanted)
     of = view(at or await provider.transaction_time(), asked, patients=patients)
-    snapshot = await take(provider, of, shard_bytes=4 << 20)
+    snapshot = await take_snapshot(provider, of, shard_bytes=4 << 20)
     assert not snapshot.damaged
     return sorted(STAMP.sub(b"", line) for line in snapshot.lines), snapshot.deleted
 
 
 async def ids_of(provider, resource_type):
     now = view(await provider.transaction_time(), request(types=(resource_type,)))
-    return [name.partition("/")[2] for name in (await take(provider, now)).names]
+    return [name.partition("/")[2] for name in (await take_snapshot(provider, now)).names]
 
 
 async def test_the_real_bundles_leave_both_line_by_line_alike(providers):

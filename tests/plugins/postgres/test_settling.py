@@ -12,8 +12,8 @@ from helios_core import BackendUnavailable, Put
 from helios_core.fhir import to_stamp
 from helios_core.testing import corpus
 from helios_core.testing.corpus import patient
-from helios_core.testing.data_provider.contract import everything_now, write
-from helios_core.testing.snapshots import take
+from helios_core.testing.data_provider.contract import view_everything, write
+from helios_core.testing.snapshots import take_snapshot
 from helios_postgres import open_data_provider
 from tests.plugins.postgres.connecting import connected, held_after_its_stamp
 
@@ -46,13 +46,13 @@ async def test_a_write_held_open_across_the_kick_off_is_exported(provider):
     """The write is our own: it is stopped between its stamp and its commit."""
     await write(provider, patient("before"))
     async with held_after_its_stamp(provider, write(provider, patient("held"))):
-        exporting = asyncio.create_task(everything_now(provider))
+        exporting = asyncio.create_task(view_everything(provider))
         await asyncio.sleep(0.15)
         assert not exporting.done()
 
     shown = await exporting
     await write(provider, patient("after"))
-    assert (await take(provider, shown)).names == ["Patient/before", "Patient/held"]
+    assert (await take_snapshot(provider, shown)).names == ["Patient/before", "Patient/held"]
 
 
 async def test_a_stuck_write_gives_a_refusal_within_the_bound(provider, settings):
@@ -125,4 +125,6 @@ async def test_a_cancelled_write_holds_up_nobody(provider):
 
     await write(provider, patient("p1"))
 
-    assert (await take(provider, await everything_now(provider))).versions == {"Patient/p1": 1}
+    assert (await take_snapshot(provider, await view_everything(provider))).versions == {
+        "Patient/p1": 1
+    }

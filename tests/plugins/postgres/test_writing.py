@@ -7,8 +7,8 @@ import pytest
 
 from helios_core import ChangeResult
 from helios_core.testing.corpus import observation, patient
-from helios_core.testing.data_provider.contract import delete, everything_now, write
-from helios_core.testing.snapshots import take
+from helios_core.testing.data_provider.contract import delete, view_everything, write
+from helios_core.testing.snapshots import take_snapshot
 from helios_postgres import open_data_provider
 from tests.plugins.postgres.connecting import held_after_its_stamp
 
@@ -71,7 +71,7 @@ async def test_a_writer_does_not_wait_for_those_of_other_resources(provider):
         await write(provider, delete(patient("p2")))
         assert not writing.done()
 
-    snapshot = await take(provider, await everything_now(provider))
+    snapshot = await take_snapshot(provider, await view_everything(provider))
     assert snapshot.versions == {"Patient/p1": 2, "Patient/p3": 1}
 
 

@@ -8,12 +8,12 @@ from helios_core import BackendUnavailable
 from helios_core.testing.output_store import (
     MIB,
     PART,
-    Gate,
-    chunked,
-    content_of,
-    jobs_in,
+    GatedChunks,
+    list_jobs,
+    read_part,
     same,
-    stored,
+    store_part,
+    yield_chunks,
 )
 from helios_s3 import buckets
 from tests.proxies import Fault
@@ -46,13 +46,13 @@ async def test_passing_errors_neither_double_nor_truncate(through, proxy, store)
         Fault.CUT_RESPONSE: 0.1,
     }
 
-    part = await through.put(PART, chunked(CONTENT))
-    content = await content_of(through, PART)
+    part = await through.put(PART, yield_chunks(CONTENT))
+    content = await read_part(through, PART)
 
     proxy.faults = {}
     assert part.size == len(b"".join(CONTENT))
     assert same(content, b"".join(CONTENT))
-    assert same(await content_of(store, PART), b"".join(CONTENT))
+    assert same(await read_part(store, PART), b"".join(CONTENT))
     assert sum(proxy.done.values()) >= 1
 
 
@@ -64,14 +64,14 @@ async def test_an_upload_that_fails_leaves_nothing(through, proxy, keys_in, step
     proxy.only, proxy.faults = step, {Fault.ERROR_503: 1.0}
 
     with pytest.raises(BackendUnavailable, match="the output bucket answers with SlowDown"):
-        await through.put(PART, chunked(CONTENT))
+        await through.put(PART, yield_chunks(CONTENT))
 
     assert keys_in() == []
 
 
 async def test_an_upload_whose_completion_was_not_heard_is_there(through, proxy, store):
     proxy.only, proxy.faults = COMPLETE, {Fault.CUT_RESPONSE: 1.0}
-    putting = asyncio.create_task(through.put(PART, chunked(CONTENT)))
+    putting = asyncio.create_task(through.put(PART, yield_chunks(CONTENT)))
     while not proxy.done:
         await asyncio.sleep(0.01)
     proxy.faults = {}
@@ -79,7 +79,7 @@ async def test_an_upload_whose_completion_was_not_heard_is_there(through, proxy,
     part = await putting
 
     assert part.size == len(b"".join(CONTENT))
-    assert same(await content_of(store, PART), b"".join(CONTENT))
+    assert same(await read_part(store, PART), b"".join(CONTENT))
 
 
 @pytest.mark.usefixtures("impatient")
@@ -88,17 +88,17 @@ async def test_what_cannot_be_cleaned_up_is_swept_with_its_job(through, proxy, s
     proxy.faults = {Fault.ERROR_503: 1.0}
 
     with pytest.raises(BackendUnavailable):
-        await through.put(PART, chunked(CONTENT))
+        await through.put(PART, yield_chunks(CONTENT))
 
     assert keys_in() == ["clinic/job-1/output-Patient-1-1-1.ndjson (upload)"]
-    assert await jobs_in(store) == [("clinic", "job-1")]
+    assert await list_jobs(store) == [("clinic", "job-1")]
     await store.delete("clinic", "job-1")
     assert keys_in() == []
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_deletion_that_fails_says_so_and_may_be_repeated(through, proxy, keys_in):
-    await stored(through, PART, b"content")
+    await store_part(through, PART, b"content")
     proxy.only, proxy.faults = DELETE, {Fault.ERROR_503: 1.0}
     with pytest.raises(BackendUnavailable):
         await through.delete("clinic", "job-1")
@@ -110,10 +110,10 @@ async def test_a_deletion_that_fails_says_so_and_may_be_repeated(through, proxy,
 
 
 async def test_a_download_that_is_cut_goes_on_where_it_was_cut(through, proxy):
-    await through.put(PART, chunked(CONTENT))
+    await through.put(PART, yield_chunks(CONTENT))
     proxy.only, proxy.faults = GET, {Fault.CUT_RESPONSE: 0.5}
 
-    content = await content_of(through, PART, start=1_000, end=14_000_000)
+    content = await read_part(through, PART, start=1_000, end=14_000_000)
 
     assert same(content, b"".join(CONTENT)[1_000:14_000_000])
     assert proxy.done[Fault.CUT_RESPONSE] >= 1
@@ -121,7 +121,7 @@ async def test_a_download_that_is_cut_goes_on_where_it_was_cut(through, proxy):
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_put_cancelled_while_the_bucket_is_gone_ends_soon(through, proxy):
-    gate = Gate(b"a" * 12 * MIB, b"b")
+    gate = GatedChunks(b"a" * 12 * MIB, b"b")
     proxy.close()
     putting = asyncio.create_task(through.put(PART, gate.chunks()))
     await asyncio.sleep(0.1)
@@ -139,4 +139,4 @@ async def test_a_bucket_that_cannot_be_reached_is_worth_another_try(through, pro
     proxy.close()
 
     with pytest.raises(BackendUnavailable, match="the output bucket cannot be reached"):
-        await stored(through, PART, b"content")
+        await store_part(through, PART, b"content")

@@ -7,7 +7,7 @@ import httpx
 import msgspec
 import pytest
 
-from helios_core.testing.output_store import PART, stored
+from helios_core.testing.output_store import PART, store_part
 
 OTHER = msgspec.structs.replace(PART, job_id="job-2")
 MINUTE = timedelta(minutes=1)
@@ -30,7 +30,7 @@ async def signed(store, key=PART, *, valid_for=MINUTE):
 
 
 async def test_a_link_expires(store, client):
-    await stored(store, PART, b"content")
+    await store_part(store, PART, b"content")
     url = await signed(store, valid_for=timedelta(seconds=1))
     assert (await client.get(url)).content == b"content"
 
@@ -41,8 +41,8 @@ async def test_a_link_expires(store, client):
 
 
 async def test_a_link_is_good_for_its_part_alone(store, client):
-    await stored(store, PART, b"content")
-    await stored(store, OTHER, b"other")
+    await store_part(store, PART, b"content")
+    await store_part(store, OTHER, b"other")
     url = await signed(store)
 
     assert (await client.get(url.replace("job-1", "job-2"))).status_code == 403
@@ -53,7 +53,7 @@ async def test_a_link_is_good_for_its_part_alone(store, client):
 
 
 async def test_a_link_serves_ranges(store, client):
-    await stored(store, PART, b"0123456789")
+    await store_part(store, PART, b"0123456789")
     url = await signed(store)
     etag = (await client.get(url)).headers["etag"]
 
@@ -64,7 +64,7 @@ async def test_a_link_serves_ranges(store, client):
 
 async def test_links_go_through_the_public_endpoint(opened, proxy, client):
     store = opened(public_endpoint=f"{proxy.url}/")
-    await stored(store, PART, b"content")
+    await store_part(store, PART, b"content")
 
     url = await signed(store)
 

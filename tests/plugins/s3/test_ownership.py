@@ -4,7 +4,7 @@ from datetime import timedelta
 import pytest
 
 from helios_core import BackendUnavailable, ConfigurationError, Secret
-from helios_core.testing.output_store import PART, stored
+from helios_core.testing.output_store import PART, store_part
 from helios_s3 import ownership
 from tests.proxies import Fault
 
@@ -66,7 +66,7 @@ async def test_a_bucket_that_holds_something_else_is_refused(opened, raw, bucket
 
 async def test_a_bucket_in_use_is_bound_again(opened, store):
     await store.bind("job-store-1")
-    await stored(store, PART, b"content")
+    await store_part(store, PART, b"content")
 
     await opened().bind("job-store-1")
 

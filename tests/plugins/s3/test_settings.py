@@ -7,7 +7,7 @@ import pytest
 import helios_s3
 from helios_core import API_LEVEL, ConfigurationError, Reach, Secret
 from helios_core.config.selection import configure
-from helios_core.testing.output_store import PART, content_of, stored
+from helios_core.testing.output_store import PART, read_part, store_part
 from helios_s3 import S3OutputStore, S3Settings
 from helios_s3.buckets import Bucket
 from helios_s3.settings import Encryption
@@ -27,8 +27,8 @@ async def test_the_hook_describes_a_store_for_many_machines(settings):
     assert backend.implementation is S3OutputStore
     async with backend.open(settings()) as store:
         await store.bind("owner")
-        await stored(store, PART, b"content")
-        assert await content_of(store, PART) == b"content"
+        await store_part(store, PART, b"content")
+        assert await read_part(store, PART) == b"content"
 
 
 def test_settings_are_read_under_their_traditional_names():
@@ -106,9 +106,9 @@ async def test_the_environment_of_aws_may_hold_the_credentials(monkeypatch, buck
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", bucket.secret_key)
     store = opened(access_key_id=None, secret_access_key=None)
 
-    await stored(store, PART, b"content")
+    await store_part(store, PART, b"content")
 
-    assert await content_of(store, PART) == b"content"
+    assert await read_part(store, PART) == b"content"
 
 
 async def test_a_profile_of_aws_may_hold_the_credentials(tmp_path, minio_bucket, opened):
@@ -120,7 +120,7 @@ async def test_a_profile_of_aws_may_hold_the_credentials(tmp_path, minio_bucket,
 
     store = opened(access_key_id=None, secret_access_key=None, profile="exports", **reach)
 
-    await stored(store, PART, b"content")
+    await store_part(store, PART, b"content")
 
 
 async def test_own_credentials_win_over_those_of_the_environment(
@@ -132,7 +132,7 @@ async def test_own_credentials_win_over_those_of_the_environment(
     store = opened(bucket=minio_bucket.name, endpoint=minio_bucket.endpoint)
 
     await store.bind("owner")
-    await stored(store, PART, b"content")
+    await store_part(store, PART, b"content")
 
 
 def test_a_process_without_credentials_is_told_what_to_set():

@@ -6,7 +6,14 @@ import msgspec
 import pytest
 
 from helios_core import BackendUnavailable, Compression, PartMissing
-from helios_core.testing.output_store import MIB, PART, chunked, content_of, jobs_in, stored
+from helios_core.testing.output_store import (
+    MIB,
+    PART,
+    list_jobs,
+    read_part,
+    store_part,
+    yield_chunks,
+)
 from helios_s3.settings import Encryption
 
 OPEN = """
@@ -77,14 +84,14 @@ def python(script, bucket):
 async def test_keys_can_be_read(opened, keys_in):
     store = opened(prefix="site-1")
 
-    await stored(store, GZIPPED, gzip.compress(b"{}\n"))
+    await store_part(store, GZIPPED, gzip.compress(b"{}\n"))
 
     assert keys_in() == ["site-1/clinic/job-1/output-Patient-1-1-1.ndjson.gz"]
 
 
 @pytest.mark.parametrize("size", [10, 12 * MIB], ids=["at once", "in blocks"])
 async def test_objects_carry_what_a_download_is_served_with(store, raw, bucket, size):
-    await stored(store, GZIPPED, b"a" * size)
+    await store_part(store, GZIPPED, b"a" * size)
 
     found = head(raw, bucket, "clinic/job-1/output-Patient-1-1-1.ndjson.gz")
     assert found["ContentType"] == "application/fhir+ndjson"
@@ -99,7 +106,7 @@ async def test_encryption_and_storage_class_reach_the_server(opened, raw, bucket
         encryption=Encryption.KMS, kms_key_id="alias/exports", storage_class="STANDARD_IA"
     )
 
-    await stored(store, PART, b"a" * size)
+    await store_part(store, PART, b"a" * size)
 
     found = head(raw, bucket, "clinic/job-1/output-Patient-1-1-1.ndjson")
     assert found["ServerSideEncryption"] == "aws:kms"
@@ -110,9 +117,9 @@ async def test_encryption_and_storage_class_reach_the_server(opened, raw, bucket
 async def test_a_part_in_blocks_has_the_digest_of_the_same_bytes_at_once(store):
     content = [bytes([number]) * 700_000 for number in range(20)]
 
-    in_chunks = await store.put(PART, chunked(content))
+    in_chunks = await store.put(PART, yield_chunks(content))
     other = msgspec.structs.replace(PART, number=2)
-    at_once = await stored(store, other, b"".join(content))
+    at_once = await store_part(store, other, b"".join(content))
 
     assert in_chunks == at_once
 
@@ -121,7 +128,7 @@ async def test_a_job_of_more_parts_than_one_request_takes_is_deleted(store, raw,
     for number in range(1001):
         key = f"clinic/job-1/output-Patient-1-{number}-1.ndjson"
         raw.put_object(Bucket=bucket.name, Key=key, Body=b"{}\n")
-    await stored(store, msgspec.structs.replace(PART, job_id="job-10"), b"other")
+    await store_part(store, msgspec.structs.replace(PART, job_id="job-10"), b"other")
 
     await store.delete("clinic", "job-1")
 
@@ -134,7 +141,7 @@ async def test_an_upload_that_was_begun_counts_as_output_and_goes_with_its_job(
     for job in ("job-1", "job-10"):
         raw.create_multipart_upload(Bucket=bucket.name, Key=f"clinic/{job}/part.ndjson")
 
-    assert await jobs_in(store) == [("clinic", "job-1"), ("clinic", "job-10")]
+    assert await list_jobs(store) == [("clinic", "job-1"), ("clinic", "job-10")]
     await store.delete("clinic", "job-1")
 
     assert keys_in() == ["clinic/job-10/part.ndjson (upload)"]
@@ -147,7 +154,7 @@ async def test_uploads_and_folders_of_others_are_none_of_ours(opened, raw, bucke
     raw.put_object(Bucket=bucket.name, Key="ours-not/clinic/job-1/theirs", Body=b"")
     before = keys_in()
 
-    assert await jobs_in(store) == []
+    assert await list_jobs(store) == []
     await store.delete("clinic", "job-1")
 
     assert keys_in() == before
@@ -168,12 +175,12 @@ def killed_put(request):
 async def test_an_upload_that_kill_9_leaves_is_found_and_removed(killed_put, opened):
     store = opened(bucket=killed_put.name, endpoint=killed_put.endpoint)
     with pytest.raises(PartMissing):
-        await content_of(store, PART)
-    assert await jobs_in(store) == [("clinic", "job-1")]
+        await read_part(store, PART)
+    assert await list_jobs(store) == [("clinic", "job-1")]
 
     await store.delete("clinic", "job-1")
 
-    assert await jobs_in(store) == []
+    assert await list_jobs(store) == []
 
 
 def test_a_process_grows_by_a_few_megabytes_however_large_the_part(minio_bucket):
@@ -187,14 +194,14 @@ def test_a_process_grows_by_a_few_megabytes_however_large_the_part(minio_bucket)
 
 async def test_a_missing_part_is_named_and_not_where_it_was(store):
     with pytest.raises(PartMissing, match=r"Patient-1-1\.ndjson is gone") as missing:
-        await content_of(store, PART)
+        await read_part(store, PART)
 
     assert "job-1" not in str(missing.value)
 
 
 async def test_a_part_that_is_deleted_while_it_is_read_ends_the_reading(store, monkeypatch):
     monkeypatch.setattr("helios_s3.downloads.WINDOW_BYTES", MIB)
-    await stored(store, PART, b"a" * 3 * MIB)
+    await store_part(store, PART, b"a" * 3 * MIB)
     reading = store.read(PART)
     await anext(reading)
 
@@ -208,4 +215,4 @@ async def test_a_bucket_that_is_gone_is_told_as_such(opened):
     store = opened(bucket="helios-nowhere")
 
     with pytest.raises(BackendUnavailable, match="the output bucket does not exist"):
-        await stored(store, PART, b"content")
+        await store_part(store, PART, b"content")

@@ -38,7 +38,8 @@ class TestSQLiteDataProvider(DataProviderSuite):
         with behind_the_back(provider) as connection:
             changed = connection.execute(
                 "UPDATE versions SET content = CAST('{\"spoilt' AS BLOB) WHERE id = ?"
-                " AND until_stamp = ? AND scope = (SELECT scope FROM scopes WHERE tenant = ?"
+                " AND until_stamp = ? AND collection = ("
+                "   SELECT collection FROM collections WHERE tenant = ?"
                 " AND fhir_version = ? AND resource_type = ?)",
                 (resource_id, FOREVER, corpus.TENANT, corpus.VERSION, resource_type),
             )
@@ -47,11 +48,11 @@ class TestSQLiteDataProvider(DataProviderSuite):
     async def raw_current(self, provider, tenant, fhir_version):
         with behind_the_back(provider) as connection:
             rows = connection.execute(
-                "SELECT s.resource_type || '/' || v.id, v.version_id"
-                " FROM versions v JOIN scopes s ON s.scope = v.scope"
-                " WHERE s.tenant = ? AND s.fhir_version = ? AND v.content IS NOT NULL"
+                "SELECT c.resource_type || '/' || v.id, v.version_id"
+                " FROM versions v JOIN collections c ON c.collection = v.collection"
+                " WHERE c.tenant = ? AND c.fhir_version = ? AND v.content IS NOT NULL"
                 " AND v.version_id = (SELECT max(version_id) FROM versions"
-                "   WHERE scope = v.scope AND id = v.id)",
+                "   WHERE collection = v.collection AND id = v.id)",
                 (tenant, fhir_version),
             )
             return dict(rows.fetchall())

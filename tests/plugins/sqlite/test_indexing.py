@@ -12,7 +12,7 @@ from helios_core import Level, Put, SchemaOutdated, SortOrder
 from helios_core.fhir import TERMS_VERSION, FHIRVersion, compile_query, parse_resource, terms_of
 from helios_core.testing import corpus
 from helios_core.testing.corpus import measurement, patient, request
-from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched
+from helios_core.testing.data_provider.prefilters import SEARCHES, compile_searches, measurements
 from helios_sqlite import candidates, indexing, migrate, narrowing, open_data_provider, searching
 from helios_sqlite.connections import PAGE_BYTES
 from tests.indexed import pages, sifted
@@ -92,7 +92,7 @@ async def test_pages_agree_however_many_candidates_there_are(
     everything = await pages(provider, compile_query(corpus.VERSION, "Observation", []), order)
 
     for alternatives in SEARCHES:
-        condition = searched(alternatives)
+        condition = compile_searches(alternatives)
         found = await pages(provider, condition, order)
         assert found == [each for each in everything if condition.matches(each.content)]
 

@@ -173,7 +173,7 @@ async def test_planning_reads_no_version(provider, hospital):
         reader.connection.set_authorizer(None)
 
     assert shards
-    assert tables == {"scopes", "extents"}
+    assert tables == {"collections", "extents"}
 
 
 async def test_types_are_numbered_in_the_order_asked_for(provider, hospital):

@@ -9,7 +9,12 @@ from msgspec.structs import replace
 
 from helios_core import ConfigurationError, JobStatus, LeaseLost, Migration, Put, SchemaOutdated
 from helios_core.testing import corpus
-from helios_core.testing.data_provider.prefilters import SEARCHES, measurements, searched, sift
+from helios_core.testing.data_provider.prefilters import (
+    SEARCHES,
+    compile_searches,
+    measurements,
+    sift_candidates,
+)
 from helios_sqlite import migrate, open_data_provider, open_job_store, schema
 
 FROZEN = sorted((Path(__file__).parent / "schemas").glob("*.sql"))
@@ -79,7 +84,7 @@ async def test_what_the_first_schema_held_is_found_by_searches(settings, raw):
     async with open_data_provider(settings) as provider, open_job_store(settings) as store:
         shown = corpus.view(await provider.transaction_time())
         for alternatives in SEARCHES:
-            found = await sift(provider, shown, searched(alternatives))
+            found = await sift_candidates(provider, shown, compile_searches(alternatives))
             assert found.matches == found.expected
             assert len(found.lines) == len(puts)
         lease = await store.claim("worker", lease_for=timedelta(hours=1), max_attempts=1)
@@ -131,7 +136,11 @@ async def claim(store):
 
 
 def to_the_second_schema(connection):
-    """Undo what the third migration and the fourth do."""
+    """Undo what the migrations from the third on do."""
+    connection.execute("ALTER TABLE compartments RENAME COLUMN collection TO scope")
+    connection.execute("ALTER TABLE versions RENAME COLUMN collection TO scope")
+    connection.execute("ALTER TABLE collections RENAME COLUMN collection TO scope")
+    connection.execute("ALTER TABLE collections RENAME TO scopes")
     connection.execute("DROP INDEX parts_by_name")
     connection.execute("ALTER TABLE parts DROP COLUMN name")
     connection.execute("ALTER TABLE shards DROP COLUMN wait")

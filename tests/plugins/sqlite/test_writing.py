@@ -52,12 +52,12 @@ async def test_the_counts_of_extents_are_those_of_the_versions(write, raw, monke
     assert len(recounted) > 6
 
 
-async def test_seqs_ascend_with_stamps_within_a_scope(write, raw, monkeypatch):
+async def test_seqs_ascend_with_stamps_within_a_collection(write, raw, monkeypatch):
     monkeypatch.setattr("helios_sqlite.extents.EXTENT_BYTES", 500)
     for round_ in range(10):
         await write(patient("p1", note=str(round_)), organization("o", note=str(round_)))
 
-    rows = raw.execute("SELECT scope, since_stamp FROM versions ORDER BY seq").fetchall()
+    rows = raw.execute("SELECT collection, since_stamp FROM versions ORDER BY seq").fetchall()
 
     assert rows == sorted(rows)
     assert {seq >> COLLECTION_BITS for (seq,) in raw.execute("SELECT seq FROM versions")} == {
@@ -90,7 +90,7 @@ async def test_an_unchanged_write_touches_nothing(write, raw):
 async def test_deleting_what_never_was_leaves_no_trace(write, raw):
     await write(Delete(resource_type="Patient", id="nobody"))
 
-    assert raw.execute("SELECT count(*) FROM scopes").fetchone() == (0,)
+    assert raw.execute("SELECT count(*) FROM collections").fetchone() == (0,)
 
 
 async def test_a_deletion_stays_in_the_compartments_of_what_it_ended(write, raw, delete):

@@ -8,7 +8,7 @@ import msgspec
 
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.memory.versions import is_shown
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 from tests.testing.broken_data_providers.asking import asking
 from tests.testing.on_memory import OnMemoryProvider
 

@@ -6,7 +6,7 @@ from helios_core.fhir.search import AnyOf, AnyTerm
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.model.exports import Level
 from helios_core.storage.data_provider import Put
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 from helios_core.testing import corpus
 from tests.testing.broken_data_providers.asking import asking
 from tests.testing.on_memory import OnMemoryProvider
@@ -26,6 +26,22 @@ class FindsFewerCandidates(MemoryDataProvider):
 class TestFindsFewerCandidates(OnMemoryProvider):
     subject_class = FindsFewerCandidates
     caught_by = ("test_candidates_hold_every_match",)
+
+
+class IndexesFourDigitsOfAYear(MemoryDataProvider):
+    """Dates in the last year have no end that could be indexed."""
+
+    async def read_candidates(self, view, shard, prefilter, *, batch_bytes):
+        async for batch in super().read_candidates(
+            view, shard, prefilter, batch_bytes=batch_bytes
+        ):
+            ordinary = [line for line in batch.lines if b'"effectiveDateTime":"9999' not in line]
+            yield msgspec.structs.replace(batch, lines=ordinary)
+
+
+class TestIndexesFourDigitsOfAYear(OnMemoryProvider):
+    subject_class = IndexesFourDigitsOfAYear
+    caught_by = ("test_candidates_hold_every_match_at_the_ends_of_time",)
 
 
 class IndexesWhatIsTold(MemoryDataProvider):

@@ -22,6 +22,22 @@ class TestFindsOldVersions(OnMemoryProvider):
     caught_by = ("test_a_search_leaves_out_deleted_and_earlier_versions",)
 
 
+class FindsNoLastYear(MemoryDataProvider):
+    """Dates in the last year have no end that could be indexed."""
+
+    async def search(self, key, query, *, count, after=None):
+        page = await super().search(key, query, count=count, after=after)
+        if query.filter.passes_everything:
+            return page
+        ordinary = [each for each in page.resources if b':"9999' not in each.content]
+        return msgspec.structs.replace(page, resources=ordinary)
+
+
+class TestFindsNoLastYear(OnMemoryProvider):
+    subject_class = FindsNoLastYear
+    caught_by = ("test_a_search_finds_dates_at_the_ends_of_time",)
+
+
 class SearchesAllTenants(MemoryDataProvider):
     async def search(self, key, query, *, count, after=None):
         found = []

@@ -2,7 +2,7 @@
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.memory.data_provider import MemoryDataProvider
-from helios_core.storage.keys import ResourceKey
+from helios_core.storage.resource_keys import ResourceKey
 from tests.testing.broken_data_providers.asking import asking
 from tests.testing.on_memory import OnMemoryProvider
 

@@ -2,7 +2,7 @@
 
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.memory.versions import current_version, is_shown
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 from tests.testing.on_memory import OnMemoryProvider
 
 

@@ -7,7 +7,7 @@ import msgspec
 from helios_core.errors import VersionConflict
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.storage.data_provider import AppliedChange, ChangeResult, Put
-from helios_core.storage.keys import ResourceKey, TypeKey
+from helios_core.storage.resource_keys import ResourceKey, TypeKey
 from tests.testing.on_memory import OnMemoryProvider
 
 

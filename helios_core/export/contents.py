@@ -12,7 +12,7 @@ from helios_core.export.disclosure import disclosure
 from helios_core.model.exports import Cohort, ExportView, Level
 from helios_core.storage.data_provider import DataProvider
 from helios_core.storage.integrity import DECODE_ERRORS
-from helios_core.storage.keys import TypeKey
+from helios_core.storage.resource_keys import TypeKey
 
 T = TypeVar("T")
 Reference = tuple[str, str]
@@ -22,7 +22,7 @@ IDS_PER_QUERY = 500
 """Maximum number of ids in one call to the data provider."""
 
 
-class ExportMembership:
+class ExportContents:
     """Filters references by what one export includes."""
 
     def __init__(self, provider: DataProvider, view: ExportView) -> None:

@@ -1,0 +1,140 @@
+-- name: claim_shard
+-- Claim the shard whose turn it is, passing over what others hold and jobs set aside (J2, J3, J8, J11, J15).
+-- If more of a wait is left than there is of it, the clock was set back (J7). Without a token, the
+-- shard that was picked has used up its attempts.
+WITH picked AS (
+  SELECT free.job, free.number
+  FROM (
+    SELECT j.job FROM jobs AS j JOIN turns AS t ON t.tenant = j.tenant
+    WHERE j.status IN ('accepted', 'in-progress') AND j.job <> ALL($4::bigint[])
+    ORDER BY t.served, j.job
+  ) AS waiting
+  CROSS JOIN LATERAL (
+    SELECT s.job, s.number FROM shards AS s
+    WHERE s.job = waiting.job AND NOT s.done
+      AND (s.available_at <= now() OR s.available_at > now() + 1.5 * s.wait) AND s.phase = (
+      SELECT min(undone.phase) FROM shards AS undone
+      WHERE undone.job = waiting.job AND NOT undone.done
+    )
+    ORDER BY s.number LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+  ) AS free
+  LIMIT 1
+), held AS (
+  UPDATE shards AS s SET available_at = now() + $2::interval, wait = $2::interval, worker = $1,
+    resources_done = 0,
+    token = s.token + 1, attempts = s.attempts + 1
+  FROM picked AS p WHERE s.job = p.job AND s.number = p.number AND s.attempts < $3
+  RETURNING s.job, s.shard, s.token, s.attempts
+), begun AS (
+  UPDATE jobs SET status = 'in-progress' WHERE job = (
+    SELECT j.job FROM jobs AS j JOIN held AS h ON h.job = j.job WHERE j.status = 'accepted'
+    FOR NO KEY UPDATE OF j SKIP LOCKED
+  )
+), served AS (
+  UPDATE turns SET served = nextval('servings') WHERE tenant = (
+    SELECT t.tenant FROM turns AS t
+    JOIN jobs AS j ON j.tenant = t.tenant JOIN held AS h ON h.job = j.job
+    FOR NO KEY UPDATE OF t SKIP LOCKED
+  )
+)
+SELECT p.job, j.id, p.number, h.shard, h.token, h.attempts, j.accepted, 'in-progress' AS status,
+  j.created_at, j.completed_at, j.failure
+FROM picked AS p JOIN jobs AS j ON j.job = p.job LEFT JOIN held AS h ON h.job = p.job;
+
+-- name: unclaim
+-- Hand back a shard of a job that this process cannot read, as if it had not been claimed (J15).
+UPDATE shards SET worker = NULL, available_at = '-infinity', attempts = attempts - 1
+WHERE job = $1 AND number = $2 AND token = $3;
+
+-- name: exhausted
+-- A shard that has used up its attempts, if that is still so (J9).
+SELECT attempts, last_error FROM shards
+WHERE job = $1 AND number = $2 AND NOT done AND attempts >= $3
+  AND (available_at <= clock_timestamp() OR available_at > clock_timestamp() + 1.5 * wait);
+
+-- name: notify
+-- Wake idle workers everywhere once the transaction is committed.
+SELECT pg_notify($1, '');
+
+-- name: lock
+-- Lock a job by its number.
+SELECT status FROM jobs WHERE job = $1 FOR NO KEY UPDATE;
+
+-- name: find
+-- Lock a job by its id.
+SELECT job, status
+FROM jobs
+WHERE tenant = $1 AND id = $2 FOR NO KEY UPDATE;
+
+-- name: renew
+-- Extend a lease (J4).
+UPDATE shards AS s SET available_at = clock_timestamp() + $5::interval, wait = $5::interval,
+  resources_done = $6
+FROM jobs AS j
+WHERE j.tenant = $1 AND j.id = $2 AND s.job = j.job AND s.number = $3 AND s.token = $4
+  AND s.worker IS NOT NULL
+RETURNING s.job;
+
+-- name: held
+-- Whether a lease is still the newest one (J14).
+SELECT EXISTS (
+  SELECT 1 FROM jobs AS j JOIN shards AS s ON s.job = j.job
+  WHERE j.tenant = $1 AND j.id = $2 AND s.number = $3 AND s.token = $4 AND s.worker IS NOT NULL
+);
+
+-- name: release
+-- Free a shard at once, as if it had not been claimed, and wake idle workers.
+WITH freed AS (
+  UPDATE shards AS s SET worker = NULL, resources_done = 0, available_at = '-infinity',
+    attempts = s.attempts - 1
+  FROM jobs AS j
+  WHERE j.tenant = $1 AND j.id = $2 AND s.job = j.job AND s.number = $3 AND s.token = $4
+    AND s.worker IS NOT NULL
+  RETURNING s.job
+)
+SELECT job, pg_notify($5, '') FROM freed;
+
+-- name: fail
+-- Free a shard after a pause (J9).
+UPDATE shards SET worker = NULL, resources_done = 0, last_error = $5,
+  available_at = clock_timestamp() + $4::interval, wait = $4::interval
+WHERE job = $1 AND number = $2 AND token = $3 AND worker IS NOT NULL
+RETURNING attempts;
+
+-- name: complete
+-- Close a shard and publish its parts and notes (J5, J12, J13).
+WITH closed AS (
+  UPDATE shards SET done = true, worker = NULL, available_at = NULL, resources_done = $4,
+    completed_under = token
+  WHERE job = $1 AND number = $2 AND token = $3 AND worker IS NOT NULL
+  RETURNING job, number, phase
+), published AS (
+  INSERT INTO parts (job, kind, shard, number, part, name, position)
+  SELECT c.job, p.kind, c.number, p.number, p.part, p.name, p.place - 1 + (
+    SELECT coalesce(max(position) + 1, 0) FROM parts WHERE job = $1
+  )
+  FROM closed AS c
+  CROSS JOIN unnest($5::int[], $6::int[], $7::bytea[], $9::text[])
+    WITH ORDINALITY AS p (kind, number, part, name, place)
+), noted AS (
+  INSERT INTO notes (job, shard, notes)
+  SELECT job, number, $8::bytea FROM closed WHERE length($8::bytea) > 0
+)
+SELECT phase, (
+  SELECT min(s.phase) FROM shards AS s WHERE s.job = $1 AND NOT s.done AND s.number <> $2
+) AS next_phase
+FROM closed;
+
+-- name: completed_under
+-- Whether a shard was completed under a token.
+SELECT EXISTS (SELECT 1 FROM shards WHERE job = $1 AND number = $2 AND completed_under = $3);
+
+-- name: end_job
+-- Put a job into a final status.
+UPDATE jobs SET status = $2, completed_at = clock_timestamp(), failure = $3
+WHERE job = $1;
+
+-- name: end_shards
+-- Take the shards of a job from whoever holds them (J6).
+UPDATE shards SET token = token + 1, worker = NULL, available_at = NULL
+WHERE job = $1 AND NOT done;

@@ -1,0 +1,52 @@
+-- fragment: at
+-- The versions `v` of ids that are current at an instant.
+-- Current at an instant is the newest version if it is as old as that, or else the first one that
+-- ended later.
+FROM unnest($2::text[]) WITH ORDINALITY AS w (id, place)
+CROSS JOIN LATERAL (
+  SELECT r.seq FROM resources AS r
+  WHERE r.collection = $1 AND r.id = w.id AND r.since_stamp <= $3
+  UNION ALL
+  (SELECT e.seq FROM endings AS e
+  WHERE e.collection = $1 AND e.id = w.id AND e.until_stamp > $3
+  ORDER BY e.version_id LIMIT 1)
+  LIMIT 1
+) AS s
+JOIN versions AS v ON v.seq = s.seq
+WHERE v.since_stamp <= $3
+
+-- name: get
+-- The version of a resource that is current at an instant.
+SELECT v.id, v.version_id, v.since_stamp, v.deleted, v.line_hash, v.content
+{at};
+
+-- name: live_ids
+-- Which of some ids are live at an instant.
+SELECT v.id
+{at}
+  AND NOT v.deleted;
+
+-- name: fetch
+-- The lines of those of some ids that are live at an instant.
+SELECT v.id, v.line_hash, v.content
+{at}
+  AND NOT v.deleted ORDER BY w.place;
+
+-- name: among
+-- Which of some ids a view shows, with their compartments.
+SELECT v.id, v.patients
+{at}
+  AND NOT v.deleted AND v.since_stamp > $4 AND v.since_stamp < $5 AND ($6 OR v.patients <> '');
+
+-- name: history
+-- The versions of a resource below one, newest first.
+SELECT v.id, v.version_id, v.since_stamp, v.deleted, v.line_hash, v.content
+FROM (SELECT * FROM (
+  SELECT r.seq, r.version_id FROM resources AS r
+  WHERE r.collection = $1 AND r.id = $2 AND r.version_id < $3
+  UNION ALL
+  (SELECT e.seq, e.version_id FROM endings AS e
+  WHERE e.collection = $1 AND e.id = $2 AND e.version_id < $3
+  ORDER BY e.version_id DESC LIMIT $4)
+) AS a ORDER BY version_id DESC LIMIT $4) AS s
+JOIN versions AS v ON v.seq = s.seq ORDER BY s.version_id DESC;

@@ -1,0 +1,116 @@
+-- fragment: shown
+-- What the versions `v` satisfy that a view shows.
+AND v.since_stamp <= :at AND v.until_stamp > :at
+  AND v.since_stamp > :since AND v.since_stamp < :until
+  AND (:everybody OR v.patients <> '')
+
+-- name: live
+-- What a view shows of a range, row by row.
+SELECT v.seq, v.id, v.size, v.line_hash, CASE WHEN v.size <= :room THEN v.content END
+FROM versions AS v WHERE v.seq >= :first AND v.seq < :end AND NOT v.deleted
+  {shown}
+ORDER BY v.seq;
+
+-- name: live_of_cohort
+-- What a view shows of a cohort, row by row.
+SELECT v.seq, v.id, v.size, v.line_hash, CASE WHEN v.size <= :room THEN v.content END
+FROM picked AS p CROSS JOIN versions AS v ON v.seq = p.seq
+WHERE p.seq >= :first AND p.seq < :end AND NOT v.deleted
+  {shown}
+ORDER BY p.seq;
+
+-- name: live_among
+-- What a view shows of some versions.
+SELECT v.seq, v.id, v.size, v.line_hash, CASE WHEN v.size <= :room THEN v.content END
+FROM versions AS v WHERE v.seq IN (SELECT value FROM json_each(:seqs)) AND NOT v.deleted
+  {shown}
+ORDER BY v.seq;
+
+-- name: live_one
+-- One version, if a view shows it.
+SELECT v.seq, v.id, v.size, v.line_hash, CASE WHEN v.size <= :room THEN v.content END
+FROM versions AS v WHERE v.seq = :seq AND NOT v.deleted
+  {shown};
+
+-- name: deleted
+-- The deletions of a range that a view shows.
+SELECT v.seq, v.id FROM versions AS v WHERE v.seq >= :first AND v.seq < :end AND v.deleted
+  {shown}
+ORDER BY v.seq LIMIT :rows;
+
+-- name: deleted_of_cohort
+-- The deletions of a cohort that a view shows.
+SELECT v.seq, v.id
+FROM picked AS p CROSS JOIN versions AS v ON v.seq = p.seq
+WHERE p.seq >= :first AND p.seq < :end AND v.deleted
+  {shown}
+ORDER BY p.seq LIMIT :rows;
+
+-- name: clear_cohort
+-- Empty the reader's cohort.
+DELETE FROM cohort;
+
+-- name: add_to_cohort
+-- Add a patient to the reader's cohort.
+INSERT INTO cohort VALUES (?);
+
+-- name: clear_picked
+-- Empty the reader's picked seqs.
+DELETE FROM picked;
+
+-- name: pick
+-- Note the seqs of the cohort's versions once, so that batches can follow each other.
+INSERT OR IGNORE INTO picked
+SELECT c.seq FROM cohort AS k CROSS JOIN compartments AS c
+ON c.collection = :collection AND c.patient = k.patient
+WHERE c.seq >= :first AND c.seq < :end;
+
+-- name: keys
+-- Seqs and ids from the index alone, for files whose pages are broken.
+SELECT seq, id FROM versions INDEXED BY versions_by_id
+WHERE collection = :collection AND seq >= :first AND seq < :end
+  AND (NOT :picked OR seq IN (SELECT seq FROM picked))
+ORDER BY seq LIMIT :rows;
+
+-- name: extent
+-- The first extent of a range, and its size.
+SELECT extent, appended_bytes
+FROM extents
+WHERE extent BETWEEN ? AND ?
+ORDER BY extent LIMIT 1;
+
+-- name: extents_of_cohort
+-- The first extents of a range, and how much of each a cohort has.
+-- That is a guess from the usual size of a version there.
+SELECT e.extent, e.appended_bytes, e.appended_bytes * (
+  SELECT count(*) FROM picked
+  WHERE seq >= e.extent << {EXTENT_BITS} AND seq < (e.extent + 1) << {EXTENT_BITS}
+) / max(e.appended, 1)
+FROM extents AS e WHERE e.extent BETWEEN :first AND :last ORDER BY e.extent LIMIT :most;
+
+-- name: first_picked
+-- The next version of the cohort.
+SELECT min(seq) FROM picked WHERE seq >= ? AND seq < ?;
+
+-- name: window
+-- All that a view shows of a range, joined to one row.
+-- What SQLite joins in one step needs no step of the interpreter, nor its lock, per row.
+SELECT total(line_hash >> 32), total(line_hash & 4294967295), group_concat(size),
+  CAST(group_concat(content, x'0a') AS BLOB)
+FROM (
+  SELECT v.line_hash, v.size, v.content FROM versions AS v
+  WHERE v.seq >= :first AND v.seq < :end AND NOT v.deleted
+  {shown}
+  ORDER BY v.seq
+);
+
+-- name: window_of_cohort
+-- All that a view shows of a cohort in a range, joined to one row.
+SELECT total(line_hash >> 32), total(line_hash & 4294967295), group_concat(size),
+  CAST(group_concat(content, x'0a') AS BLOB)
+FROM (
+  SELECT v.line_hash, v.size, v.content FROM picked AS p CROSS JOIN versions AS v ON v.seq = p.seq
+  WHERE p.seq >= :first AND p.seq < :end AND NOT v.deleted
+  {shown}
+  ORDER BY p.seq
+);
