@@ -36,6 +36,8 @@ STABLE = {
     "helios_core.storage.job_store",
     "helios_core.storage.resource_keys",
     "helios_core.storage.output_store",
+    "helios_core.storage.query_data_provider",
+    "helios_core.storage.resource_queries",
     "helios_core.storage.secrets",
     "helios_core.storage.threads",
     "helios_core.fhir.definitions",
@@ -44,12 +46,16 @@ STABLE = {
     "helios_core.fhir.references",
     "helios_core.fhir.resources",
     "helios_core.testing.data_provider",
+    "helios_core.testing.data_provider.holdings",
     "helios_core.testing.job_store",
     "helios_core.testing.output_store",
     "helios_core.testing.suites",
 }
 """Modules whose public names are stable; those of all others are provisional."""
-PROVISIONAL = {"Backends", "SupportsPrefilter"}
+PROVISIONAL = {
+    *("Backends", "SupportsPrefilter", "MIB", "PART", "GatedChunks"),
+    *("list_jobs", "read_part", "store_part", "yield_chunks"),
+}
 """Names of stable modules that are not stable themselves."""
 
 LINE_LENGTH = 92
@@ -66,8 +72,8 @@ and the changelog says in bold what to change.
   New optional parameters, fields with defaults, powers and tests of a suite may come with any \
 release.
 - A **provisional** name may change with any minor release (0.1 to 0.2); the changelog says so.
-  These are the tools that SQL plugins share, the index terms of searches, and extensions: what a \
-plugin adds beside backends.
+  These are the tools that SQL plugins share, the index terms of searches, extensions (what a \
+plugin adds beside backends), and what tests are made of.
 
 [Hooks](hooks.md) explains how a plugin describes itself. The clauses of the contracts are in \
 the docstrings of [`DataProvider`](#dataprovider), [`JobStore`](#jobstore) and \
@@ -88,7 +94,7 @@ class Name(msgspec.Struct, frozen=True, kw_only=True):
     module: str
     path: str
     """Of the module's file, from the root of the repository."""
-    node: ast.stmt
+    node: ast.stmt | ast.Module
     docstring: str
 
     @property
@@ -101,6 +107,8 @@ class Name(msgspec.Struct, frozen=True, kw_only=True):
         """What it is, in a word or two."""
         if isinstance(self.node, ast.FunctionDef | ast.AsyncFunctionDef):
             return "function"
+        if isinstance(self.node, ast.Module):
+            return "module"
         if not isinstance(self.node, ast.ClassDef):
             return "constant"
         bases = {ast.unparse(base).partition("[")[0].split(".")[-1] for base in self.node.bases}
@@ -128,7 +136,10 @@ class Name(msgspec.Struct, frozen=True, kw_only=True):
             return "\n".join(_definition(self.node))
         if isinstance(self.node, ast.ClassDef):
             return "\n".join(_class(self.node, self.module))
-        return ast.unparse(self.node).replace("'", '"')  # as the formatter quotes
+        if isinstance(self.node, ast.Module):
+            return "\n".join(_module(self.node))
+        source = (ROOT / self.path).read_text(encoding="utf-8")
+        return ast.get_source_segment(source, self.node) or ""
 
 
 def public_names() -> dict[str, list[Name]]:
@@ -190,6 +201,11 @@ def _imports(tree: ast.Module, package: str) -> Iterator[tuple[str, str]]:
 def _find(module: str, name: str) -> Name:
     """Follow imports to where a name is defined."""
     path, tree = _source(module)
+    if (ROOT / module.replace(".", "/") / f"{name}.py").exists():
+        module = f"{module}.{name}"
+        path, tree = _source(module)
+        docstring = ast.get_docstring(tree) or ""
+        return Name(name=name, module=module, path=path, node=tree, docstring=docstring)
     for position, node in enumerate(tree.body):
         if name in _defined(node):
             return Name(
@@ -248,6 +264,20 @@ def _arguments(arguments: ast.arguments) -> list[str]:
     """Split a list of arguments at its commas, not at those inside of brackets."""
     split = re.split(r", (?![^\[(]*[\])])", ast.unparse(arguments))
     return [text.replace("=", " = ", 1) if ": " in text else text for text in split]
+
+
+def _module(node: ast.Module) -> Iterator[str]:
+    """Return the public functions and constants of a module."""
+    for position, member in enumerate(node.body):
+        if all(name.startswith("_") for name in _defined(member)):
+            continue
+        summary = _first_paragraph(_docstring(member, node.body[position + 1 : position + 2]))
+        if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _definition(member)
+            yield from (f"    {line}" for line in _quoted(summary))
+        else:
+            yield ast.unparse(member).replace("'", '"')
+            yield from _quoted(summary)
 
 
 def _class(node: ast.ClassDef, module: str) -> Iterator[str]:

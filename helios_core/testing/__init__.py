@@ -1,8 +1,8 @@
 """
-Contract suites for plugin authors: subclass one, give what it asks for, run pytest.
+What the tests of a plugin use: contract suites, and what these are made of.
 
-The suites are written for `asyncio_mode = "auto"` of pytest-asyncio. They come with the extra
-`helios-fhir[testing]`.
+Subclass a suite, implement what it lists, run pytest. The suites are written for
+`asyncio_mode = "auto"` of pytest-asyncio. They come with the extra `helios-fhir[testing]`.
 """
 
 import pytest
@@ -17,10 +17,23 @@ pytest.register_assert_rewrite(
     "helios_core.testing.suites",
 )
 
-from helios_core.testing.data_provider import (  # noqa: E402 - after the registration
+from helios_core.testing import corpus  # noqa: E402 - after the registration
+from helios_core.testing.data_provider import (  # noqa: E402 - same
     DataProviderSuite,
     Holdings,
     Sample,
+)
+from helios_core.testing.data_provider.contract import (  # noqa: E402 - same
+    delete,
+    names,
+    view_everything,
+    write,
+)
+from helios_core.testing.data_provider.prefilters import (  # noqa: E402 - same
+    SEARCHES,
+    compile_searches,
+    measurements,
+    sift_candidates,
 )
 from helios_core.testing.extensions import (  # noqa: E402 - same
     CommandSuite,
@@ -29,14 +42,38 @@ from helios_core.testing.extensions import (  # noqa: E402 - same
     RouteSuite,
     TransformSuite,
 )
+from helios_core.testing.faults import (  # noqa: E402 - same
+    FaultyDataProvider,
+    FaultyOutputStore,
+)
 from helios_core.testing.job_store import JobStoreSuite  # noqa: E402 - same
-from helios_core.testing.output_store import OutputStoreSuite  # noqa: E402 - same
+from helios_core.testing.output_store import (  # noqa: E402 - same
+    MIB,
+    PART,
+    GatedChunks,
+    OutputStoreSuite,
+    list_jobs,
+    read_part,
+    store_part,
+    yield_chunks,
+)
+from helios_core.testing.snapshots import (  # noqa: E402 - same
+    Snapshot,
+    read_batches,
+    take_snapshot,
+)
 from helios_core.testing.suites import ContractSuite  # noqa: E402 - same
 
 __all__ = [
+    "MIB",
+    "PART",
+    "SEARCHES",
     "CommandSuite",
     "ContractSuite",
     "DataProviderSuite",
+    "FaultyDataProvider",
+    "FaultyOutputStore",
+    "GatedChunks",
     "HealthCheckSuite",
     "Holdings",
     "JobStoreSuite",
@@ -44,5 +81,20 @@ __all__ = [
     "OutputStoreSuite",
     "RouteSuite",
     "Sample",
+    "Snapshot",
     "TransformSuite",
+    "compile_searches",
+    "corpus",
+    "delete",
+    "list_jobs",
+    "measurements",
+    "names",
+    "read_batches",
+    "read_part",
+    "sift_candidates",
+    "store_part",
+    "take_snapshot",
+    "view_everything",
+    "write",
+    "yield_chunks",
 ]

@@ -26,6 +26,7 @@ from helios_core import (
 from helios_core.testing.suites import ContractSuite
 
 MIB = 1024 * 1024
+"""The bytes of a mebibyte."""
 PART = PartKey(
     tenant="clinic",
     job_id="job-1",
@@ -35,6 +36,7 @@ PART = PartKey(
     number=1,
     token=1,
 )
+"""The key of a part whose tenant, job and type do not matter."""
 NEIGHBOURS = {
     "tenant": msgspec.structs.replace(PART, tenant="clinic-2"),
     "job": msgspec.structs.replace(PART, job_id="job-10"),

@@ -57,7 +57,7 @@ def test_what_the_guide_shows_of_the_example_is_in_it():
     sources = [path.read_text() for path in EXAMPLE.rglob("*.py")]
     shown = blocks("OMOP tables in PostgreSQL", "python")
 
-    assert len(shown) == 5
+    assert len(shown) == 4
     for text in shown:
         assert any(text.strip("\n") in source for source in sources), text
 

@@ -26,7 +26,9 @@ from helios_core.testing.machines import drive
 
 class JobStoreSuite(LeaseClauses, EndingClauses, NoteClauses):
     """
-    Tests that every job store passes, one or more for each of J1 to J14; of J15 a plugin tests its own rows.
+    Tests that every job store passes, one or more for each of J1 to J14.
+
+    A plugin tests J15 with rows of its own.
 
     A subclass gives what `JobStoreContract` asks for and states whether it is `persistent`.
     """

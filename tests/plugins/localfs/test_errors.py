@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from helios_core import BackendUnavailable
-from helios_core.testing.output_store import (
+from helios_core.testing import (
     MIB,
     PART,
     GatedChunks,
@@ -22,7 +22,7 @@ PUT_UNDER_A_LIMIT = """
 import asyncio, resource, sys
 from pathlib import Path
 from helios_core.errors import BackendUnavailable
-from helios_core.testing.output_store import PART, yield_chunks
+from helios_core.testing import PART, yield_chunks
 from helios_localfs import LocalOutputStore
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from helios_core import Compression, InvalidRequest, PartKind
-from helios_core.testing.output_store import PART
+from helios_core.testing import PART
 from helios_localfs.layout import job_folder, part_path, subfolders
 
 

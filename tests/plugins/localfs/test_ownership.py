@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from helios_core import ConfigurationError
-from helios_core.testing.output_store import PART, list_jobs, store_part
+from helios_core.testing import PART, list_jobs, store_part
 from helios_localfs import LocalOutputStore
 
 BIND = """

@@ -4,7 +4,7 @@ import msgspec
 
 import helios_localfs
 from helios_core import API_LEVEL
-from helios_core.testing.output_store import PART, read_part, store_part
+from helios_core.testing import PART, read_part, store_part
 from helios_localfs import LocalFSSettings, LocalOutputStore
 
 

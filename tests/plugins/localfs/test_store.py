@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from helios_core import BackendUnavailable, PartMissing
-from helios_core.testing.output_store import (
+from helios_core.testing import (
     MIB,
     PART,
     GatedChunks,
@@ -23,7 +23,7 @@ OPEN_FILES = Path("/proc/self/fd")
 PUT_FOREVER = """
 import asyncio, sys
 from pathlib import Path
-from helios_core.testing.output_store import PART
+from helios_core.testing import PART
 from helios_localfs import LocalOutputStore
 
 async def chunks():

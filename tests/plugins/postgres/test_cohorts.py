@@ -5,9 +5,7 @@ import asyncio
 import pytest
 
 from helios_core import BackendUnavailable, Cohort, Level
-from helios_core.testing.corpus import observation, patient, request, view
-from helios_core.testing.data_provider.contract import write
-from helios_core.testing.snapshots import read_batches, take_snapshot
+from helios_core.testing import corpus, read_batches, take_snapshot, write
 from helios_postgres import open_data_provider
 
 
@@ -18,7 +16,7 @@ async def provider(settings):
 
 
 def group(now, cohort):
-    return view(now, request(level=Level.GROUP), patients=cohort)
+    return corpus.view(now, corpus.request(level=Level.GROUP), patients=cohort)
 
 
 async def stored_members(raw):
@@ -38,11 +36,11 @@ async def inserted(raw):
 async def test_a_large_cohort_is_sent_once_for_all_workers(settings, raw):
     """Counted in the database: what two servers with many shards at once have inserted."""
     async with open_data_provider(settings) as one, open_data_provider(settings) as other:
-        await write(one, *(patient(f"p{n}", note="x" * 500) for n in range(300)))
-        await write(one, *(observation(f"o{n}", f"p{n}") for n in range(300)))
+        await write(one, *(corpus.patient(f"p{n}", note="x" * 500) for n in range(300)))
+        await write(one, *(corpus.observation(f"o{n}", f"p{n}") for n in range(300)))
         now = await one.transaction_time()
         large = group(now, [f"p{n}" for n in range(50_000)])
-        shards = await one.plan(view(now), shard_bytes=20_000)
+        shards = await one.plan(corpus.view(now), shard_bytes=20_000)
         async with asyncio.TaskGroup() as tasks:
             readings = [
                 tasks.create_task(read_batches((one, other)[shard.number % 2], large, shard))
@@ -57,7 +55,7 @@ async def test_a_large_cohort_is_sent_once_for_all_workers(settings, raw):
 
 async def test_a_small_cohort_does_not_cost_by_the_store(provider, raw):
     """Its versions are looked up: nothing of the others is looked at."""
-    others = [observation(f"o{n}", f"p{n % 400}", note="x" * 300) for n in range(2000)]
+    others = [corpus.observation(f"o{n}", f"p{n % 400}", note="x" * 300) for n in range(2000)]
     await write(provider, *others)
     small = group(await provider.transaction_time(), ["p1", "p2"])
 
@@ -77,7 +75,7 @@ async def test_a_small_cohort_does_not_cost_by_the_store(provider, raw):
 
 
 async def test_a_cohort_that_a_crash_took_is_sent_again(provider, raw):
-    await write(provider, *(patient(f"p{n}") for n in range(20)))
+    await write(provider, *(corpus.patient(f"p{n}") for n in range(20)))
     both = group(await provider.transaction_time(), [f"p{n}" for n in range(40)])
     before = await take_snapshot(provider, both)
 
@@ -88,7 +86,7 @@ async def test_a_cohort_that_a_crash_took_is_sent_again(provider, raw):
 
 async def test_a_cohort_that_a_crash_takes_in_the_middle_fails_the_shard(provider, raw):
     """An empty table would look as if nobody had anything."""
-    await write(provider, *(patient(f"p{n}") for n in range(20)))
+    await write(provider, *(corpus.patient(f"p{n}") for n in range(20)))
     both = group(await provider.transaction_time(), [f"p{n}" for n in range(40)])
     [shard] = await provider.plan(both, shard_bytes=1 << 30)
     of = await provider._slice(both, shard)
@@ -101,7 +99,7 @@ async def test_a_cohort_that_a_crash_takes_in_the_middle_fails_the_shard(provide
 
 
 async def test_a_cohort_nobody_has_read_for_a_day_is_swept(provider, raw):
-    await write(provider, patient("p1"))
+    await write(provider, corpus.patient("p1"))
     now = await provider.transaction_time()
     await take_snapshot(provider, group(now, ["p1", "old"]))
     await raw.execute("UPDATE cohorts SET used_at = now() - interval '25 hours'")
@@ -113,7 +111,7 @@ async def test_a_cohort_nobody_has_read_for_a_day_is_swept(provider, raw):
 
 
 async def test_reading_a_cohort_keeps_it_from_being_swept(provider, raw):
-    await write(provider, patient("p1"))
+    await write(provider, corpus.patient("p1"))
     now = await provider.transaction_time()
     await take_snapshot(provider, group(now, ["p1", "old"]))
     await raw.execute("UPDATE cohorts SET used_at = now() - interval '2 hours'")
@@ -125,7 +123,7 @@ async def test_reading_a_cohort_keeps_it_from_being_swept(provider, raw):
 
 async def test_a_cohort_is_there_whole_or_not_at_all(provider, raw):
     """Who sends it and is cancelled leaves nothing that another would take for all of it."""
-    await write(provider, *(patient(f"p{n}") for n in range(20)))
+    await write(provider, *(corpus.patient(f"p{n}") for n in range(20)))
     ids = frozenset(f"p{n}" for n in range(20_000))
     large = group(await provider.transaction_time(), ids)
     assert isinstance(large.cohort, Cohort)

@@ -6,11 +6,8 @@ import pytest
 
 from helios_core import BackendError, Level, SchemaOutdated, SortOrder
 from helios_core.fhir import TERMS_VERSION, compile_query
-from helios_core.testing import corpus
-from helios_core.testing.corpus import measurement, patient, request, view
-from helios_core.testing.data_provider.contract import delete
-from helios_core.testing.data_provider.contract import write as write_to
-from helios_core.testing.data_provider.prefilters import SEARCHES, compile_searches, measurements
+from helios_core.testing import SEARCHES, compile_searches, corpus, delete, measurements
+from helios_core.testing import write as write_to
 from helios_postgres import (
     extents,
     indexing,
@@ -125,7 +122,10 @@ async def test_a_term_is_found_in_many_extents(provider, write, monkeypatch):
     for level, patients in ((Level.SYSTEM, None), (Level.GROUP, ("p1", "p2"))):
         for alternatives in SEARCHES:
             found = await sifted(
-                provider, alternatives, export_request=request(level=level), patients=patients
+                provider,
+                alternatives,
+                export_request=corpus.request(level=level),
+                patients=patients,
             )
             assert found.matches == found.expected
 
@@ -169,7 +169,7 @@ async def test_ages_are_in_order_across_the_extents_of_many_writers(
 
 async def one_after_another(write, names):
     for name in names:
-        await write(patient(name))
+        await write(corpus.patient(name))
 
 
 async def test_writers_at_once_do_not_wait_for_each_other(settings, provider, raw, write):
@@ -202,7 +202,7 @@ async def test_writers_at_once_do_not_wait_for_each_other(settings, provider, ra
 
 def some(number):
     return [
-        measurement(f"w{number}-{each}", "p1", status="final", code="b", day="2021")
+        corpus.measurement(f"w{number}-{each}", "p1", status="final", code="b", day="2021")
         for each in range(300)
     ]
 
@@ -261,13 +261,13 @@ CREATE VIEW postings AS SELECT extent, bucket, broken(content) AS content FROM e
 @pytest.mark.parametrize("patients", [None, ("p1", "p2")])
 async def test_a_damaged_index_is_done_without(provider, write, raw, damage, patients):
     """P5, P6: what is left is read as if there were no index."""
-    await write(*measurements(300), patient("p1"))
+    await write(*measurements(300), corpus.patient("p1"))
     await raw.execute(damage)
 
     found = await sifted(
         provider,
         [[("date", "2020"), ("status", "final")]],
-        export_request=request(level=Level.SYSTEM if patients is None else Level.GROUP),
+        export_request=corpus.request(level=Level.SYSTEM if patients is None else Level.GROUP),
         patients=patients,
     )
 
@@ -286,9 +286,11 @@ async def test_damage_met_later_on_repeats_nothing(provider, write, raw, monkeyp
     await raw.execute(UNPACKABLE + " WHERE extent = (SELECT max(extent) - 2 FROM extents)")
 
     now = await provider.transaction_time()
-    [shard] = await provider.plan(view(now), shard_bytes=1 << 30)
+    [shard] = await provider.plan(corpus.view(now), shard_bytes=1 << 30)
     condition = compile_searches([[("status", "final")]])
-    read = provider.read_candidates(view(now), shard, condition.prefilter(), batch_bytes=1000)
+    read = provider.read_candidates(
+        corpus.view(now), shard, condition.prefilter(), batch_bytes=1000
+    )
     lines = [line async for batch in read for line in batch.lines]
 
     assert len(set(lines)) == len(lines) < 40

@@ -8,17 +8,7 @@ import pytest
 
 from helios_core import EXTENT_BITS, Level, SeqRun, collection_range, cut_shards, total_size
 from helios_core.fhir import to_stamp
-from helios_core.testing.corpus import (
-    TENANT,
-    VERSION,
-    observation,
-    organization,
-    patient,
-    request,
-    view,
-)
-from helios_core.testing.data_provider.contract import delete, write
-from helios_core.testing.snapshots import read_batches
+from helios_core.testing import corpus, delete, read_batches, write
 from helios_postgres import open_data_provider, planning
 from helios_postgres.runs import holdings
 from helios_postgres.views import shown_by
@@ -39,12 +29,16 @@ async def hospital(provider, monkeypatch):
     monkeypatch.setattr("helios_postgres.extents.EXTENT_BYTES", 16 * 1024)
     for start in range(0, 200, 20):
         people = range(start, start + 20)
-        await write(provider, *(patient(f"p{n}", note=NOTE) for n in people))
+        await write(provider, *(corpus.patient(f"p{n}", note=NOTE) for n in people))
         await write(
             provider,
-            *(observation(f"o{n}-{k}", f"p{n}", note=NOTE) for n in people for k in range(3)),
+            *(
+                corpus.observation(f"o{n}-{k}", f"p{n}", note=NOTE)
+                for n in people
+                for k in range(3)
+            ),
         )
-    await write(provider, organization("org"))
+    await write(provider, corpus.organization("org"))
 
 
 @pytest.fixture
@@ -58,7 +52,7 @@ async def many(raw):
     types = ("Patient", "Observation", "Organization")
     await raw.executemany(
         "INSERT INTO collections (tenant, fhir_version, resource_type) VALUES ($1, $2, $3)",
-        [(TENANT, VERSION.value, name) for name in types],
+        [(corpus.TENANT, corpus.VERSION.value, name) for name in types],
     )
     extents, tallies, number = [], [], 0
     for _ in range(20_000):
@@ -105,7 +99,7 @@ async def rows_of(provider, shown, shards):
 @pytest.mark.parametrize("level", [Level.SYSTEM, Level.PATIENT])
 @pytest.mark.parametrize("shard_bytes", [1 << 20, SHARD_BYTES, 1 << 40])
 async def test_shards_are_those_of_every_extent_by_itself(provider, raw, many, level, shard_bytes):
-    shown = view(await provider.transaction_time(), request(level=level))
+    shown = corpus.view(await provider.transaction_time(), corpus.request(level=level))
     runs = await each_alone(raw, everybody=level is Level.SYSTEM)
 
     shards = await provider.plan(shown, shard_bytes=shard_bytes)
@@ -122,7 +116,7 @@ async def test_shards_are_those_of_every_extent_by_itself(provider, raw, many, l
 
 
 async def test_shards_of_very_many_extents_are_even(provider, raw, many):
-    shown = view(await provider.transaction_time())
+    shown = corpus.view(await provider.transaction_time())
     runs = (await each_alone(raw))[2]
 
     shards = await provider.plan(shown, shard_bytes=SHARD_BYTES)
@@ -138,9 +132,9 @@ async def test_shards_of_very_many_extents_are_even(provider, raw, many):
 
 async def test_few_rows_say_how_much_there_is(provider, raw, many):
     now = await provider.transaction_time()
-    shown = shown_by(view(now))
+    shown = shown_by(corpus.view(now))
     whole = {1: None, 2: None, 3: None}
-    planned = await provider.plan(view(now), shard_bytes=SHARD_BYTES)
+    planned = await provider.plan(corpus.view(now), shard_bytes=SHARD_BYTES)
 
     found = await holdings(raw, whole, shown, everybody=True, shard_bytes=SHARD_BYTES)
     coarse = await holdings(raw, {2: 5, 3: 1}, shown, everybody=True, shard_bytes=SHARD_BYTES)
@@ -153,7 +147,7 @@ async def test_few_rows_say_how_much_there_is(provider, raw, many):
 
 
 async def test_shards_are_even_and_told_exactly(provider, hospital):
-    shown = view(await provider.transaction_time())
+    shown = corpus.view(await provider.transaction_time())
 
     shards = await provider.plan(shown, shard_bytes=100_000)
 
@@ -164,9 +158,9 @@ async def test_shards_are_even_and_told_exactly(provider, hospital):
 
 
 async def test_what_has_ended_is_not_counted(provider, hospital):
-    people = [patient(f"p{n}") for n in range(200)]
+    people = [corpus.patient(f"p{n}") for n in range(200)]
     await write(provider, *people[:100], *map(delete, people[100:150]))
-    shown = view(await provider.transaction_time())
+    shown = corpus.view(await provider.transaction_time())
 
     shards = await provider.plan(shown, shard_bytes=10_000)
 
@@ -175,9 +169,9 @@ async def test_what_has_ended_is_not_counted(provider, hospital):
 
 
 async def test_what_was_deleted_after_the_instant_is_still_planned(provider):
-    await write(provider, patient("p1"), patient("p2"))
-    shown = view(await provider.transaction_time())
-    await write(provider, delete(patient("p1")), delete(patient("p2")))
+    await write(provider, corpus.patient("p1"), corpus.patient("p2"))
+    shown = corpus.view(await provider.transaction_time())
+    await write(provider, delete(corpus.patient("p1")), delete(corpus.patient("p2")))
 
     [shard] = await provider.plan(shown, shard_bytes=1000)
 
@@ -185,7 +179,7 @@ async def test_what_was_deleted_after_the_instant_is_still_planned(provider):
 
 
 async def test_planning_of_everything_reads_no_version(provider, raw, hospital):
-    shown = view(await provider.transaction_time())
+    shown = corpus.view(await provider.transaction_time())
     await raw.execute("ALTER TABLE versions RENAME TO hidden")
 
     assert await provider.plan(shown, shard_bytes=100_000)
@@ -195,8 +189,10 @@ async def test_only_extents_of_the_time_of_an_incremental_export_are_looked_at(
     provider, raw, hospital, monkeypatch
 ):
     since = await provider.transaction_time()
-    await write(provider, *(patient(f"new{n}", note=NOTE) for n in range(60)))
-    shown = view(await provider.transaction_time(), request(since=since, types=("Patient",)))
+    await write(provider, *(corpus.patient(f"new{n}", note=NOTE) for n in range(60)))
+    shown = corpus.view(
+        await provider.transaction_time(), corpus.request(since=since, types=("Patient",))
+    )
     await raw.execute("UPDATE versions SET since_stamp = 1")
     extents = await raw.fetch(
         "SELECT extent, appended FROM extents WHERE last_stamp > $1 ORDER BY extent",
@@ -217,13 +213,15 @@ async def test_only_extents_of_the_time_of_an_incremental_export_are_looked_at(
 async def test_a_large_group_has_even_shards(provider, hospital, monkeypatch):
     monkeypatch.setattr(planning, "SAMPLE", 10)
     everybody = {f"p{n}" for n in range(100)}
-    shown = view(await provider.transaction_time(), request(level=Level.GROUP), patients=everybody)
+    shown = corpus.view(
+        await provider.transaction_time(), corpus.request(level=Level.GROUP), patients=everybody
+    )
 
     shards = await provider.plan(shown, shard_bytes=50_000)
 
     of_type = [shard for shard in shards if shard.resource_type == "Observation"]
     pieces = [collection_range(2).within(start=each.start, end=each.end) for each in of_type]
-    whole = await rows_of(provider, view(shown.transaction_time), of_type)
+    whole = await rows_of(provider, corpus.view(shown.transaction_time), of_type)
     assert sum(await rows_of(provider, shown, shards)) == 400
     assert sum(shard.resources for shard in shards) == 400
     assert len(pieces) == len(whole) == 8

@@ -7,10 +7,7 @@ import asyncpg
 import pytest
 
 from helios_core import BackendUnavailable, JoinedLines
-from helios_core.testing import corpus
-from helios_core.testing.corpus import mixture, observation, patient, view
-from helios_core.testing.data_provider.contract import delete, names, view_everything, write
-from helios_core.testing.snapshots import take_snapshot
+from helios_core.testing import corpus, delete, names, take_snapshot, view_everything, write
 from helios_postgres import open_data_provider
 
 MEBIBYTE = 1 << 20
@@ -44,8 +41,8 @@ async def break_the_toast(raw):
 @pytest.mark.parametrize("patients", [None, {f"p{n}" for n in range(300)}])
 async def test_lines_that_are_whole_come_as_postgresql_has_joined_them(provider, patients):
     """Line by line, which is what is left where something is damaged, takes twice as long."""
-    await write(provider, *(patient(f"p{n}") for n in range(300)))
-    everything = view(await provider.transaction_time(), patients=patients)
+    await write(provider, *(corpus.patient(f"p{n}") for n in range(300)))
+    everything = corpus.view(await provider.transaction_time(), patients=patients)
     [shard] = await provider.plan(everything, shard_bytes=MEBIBYTE)
 
     batches = [batch async for batch in provider.read(everything, shard, batch_bytes=MEBIBYTE)]
@@ -56,7 +53,7 @@ async def test_lines_that_are_whole_come_as_postgresql_has_joined_them(provider,
 
 async def test_no_transaction_is_open_between_two_batches(provider, raw):
     """A long export must not keep vacuum from its work."""
-    await write(provider, *mixture(40))
+    await write(provider, *corpus.mixture(40))
     everything = await view_everything(provider)
 
     for shard in await provider.plan(everything, shard_bytes=MEBIBYTE):
@@ -69,7 +66,7 @@ async def test_no_transaction_is_open_between_two_batches(provider, raw):
 
 
 async def test_a_connection_lost_between_two_batches_is_replaced(provider, raw):
-    resources = mixture(60)
+    resources = corpus.mixture(60)
     await write(provider, *resources)
     everything = await view_everything(provider)
     [shard, *_] = await provider.plan(everything, shard_bytes=1 << 30)
@@ -90,7 +87,7 @@ async def test_a_connection_lost_between_two_batches_is_replaced(provider, raw):
 
 async def test_a_connection_lost_in_a_batch_fails_the_shard(provider, settings):
     """The worker tries it again, and every shard gives the same then."""
-    await write(provider, *mixture(60))
+    await write(provider, *corpus.mixture(60))
     everything = await view_everything(provider)
     [shard, *_] = await provider.plan(everything, shard_bytes=1 << 30)
     locker = await asyncpg.connect(
@@ -114,7 +111,7 @@ async def test_a_connection_lost_in_a_batch_fails_the_shard(provider, settings):
 
 
 async def test_a_content_that_is_gone_or_cut_is_reported(provider, raw):
-    await write(provider, *(patient(f"p{number}") for number in range(5)))
+    await write(provider, *(corpus.patient(f"p{number}") for number in range(5)))
     await raw.execute("UPDATE versions SET content = NULL WHERE id = 'p1'")
     await raw.execute("UPDATE versions SET content = substr(content, 1, 40) WHERE id = 'p2'")
 
@@ -130,7 +127,12 @@ async def test_a_content_that_is_gone_or_cut_is_reported(provider, raw):
 async def test_a_content_whose_pages_are_broken_is_reported(provider, raw):
     """What PostgreSQL itself cannot put together any more takes nothing else with it."""
     incompressible = random.Random(1).randbytes(MEBIBYTE).hex()
-    await write(provider, patient("p1"), patient("p2", note=incompressible), patient("p3"))
+    await write(
+        provider,
+        corpus.patient("p1"),
+        corpus.patient("p2", note=incompressible),
+        corpus.patient("p3"),
+    )
     await break_the_toast(raw)
 
     for batch_bytes in (1000, 16 * MEBIBYTE):
@@ -148,8 +150,8 @@ async def test_a_content_whose_pages_are_broken_is_reported(provider, raw):
 
 async def test_large_resources_come_one_at_a_time(provider):
     """Whatever surrounds them."""
-    several = [patient(f"p{number}", note="x" * MEBIBYTE) for number in range(6)]
-    await write(provider, *several, *(patient(f"s{number}") for number in range(20)))
+    several = [corpus.patient(f"p{number}", note="x" * MEBIBYTE) for number in range(6)]
+    await write(provider, *several, *(corpus.patient(f"s{number}") for number in range(20)))
     everything = await view_everything(provider)
 
     sizes = [
@@ -165,7 +167,7 @@ async def test_large_resources_come_one_at_a_time(provider):
 async def test_the_statement_timeout_does_not_end_exports(settings, raw):
     """It is for requests: a look at a resource is ended, a shard is read through."""
     async with open_data_provider(settings) as provider:
-        await write(provider, *mixture(20))
+        await write(provider, *corpus.mixture(20))
         everything = await view_everything(provider)
         [shard, *_] = await provider.plan(everything, shard_bytes=1 << 30)
         timeouts = []
@@ -183,16 +185,16 @@ async def test_the_statement_timeout_does_not_end_exports(settings, raw):
 
 async def test_a_past_instant_is_read_from_a_changed_store(provider):
     """Of ended versions only those that had ended by then are left out."""
-    resources = [observation(f"o{number}", "p1", note="a") for number in range(30)]
+    resources = [corpus.observation(f"o{number}", "p1", note="a") for number in range(30)]
     await write(provider, *resources)
     past = await provider.transaction_time()
     for note in "bcd":
-        changed = (observation(f"o{number}", "p1", note=note) for number in range(30))
+        changed = (corpus.observation(f"o{number}", "p1", note=note) for number in range(30))
         await write(provider, *changed)
     await write(provider, *map(delete, resources[:10]))
 
     then, now = (
-        await take_snapshot(provider, view(past)),
+        await take_snapshot(provider, corpus.view(past)),
         await take_snapshot(provider, await view_everything(provider)),
     )
 

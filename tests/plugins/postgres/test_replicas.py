@@ -7,9 +7,7 @@ from datetime import timedelta
 import pytest
 
 from helios_core import ConfigurationError, Level, Secret
-from helios_core.testing.corpus import mixture, patient, request, view
-from helios_core.testing.data_provider.contract import names, view_everything, write
-from helios_core.testing.snapshots import take_snapshot
+from helios_core.testing import corpus, names, take_snapshot, view_everything, write
 from helios_postgres import PostgresSettings, migrate, open_data_provider, replicas
 from tests.plugins.postgres.replication import caught_up, primary_and_replica
 
@@ -56,7 +54,7 @@ def without_the_primary(provider):
 
 
 async def test_an_export_reads_from_the_replica(provider):
-    resources = mixture(40)
+    resources = corpus.mixture(40)
     await write(provider, *resources)
 
     with without_the_primary(provider):
@@ -67,9 +65,9 @@ async def test_an_export_reads_from_the_replica(provider):
 
 async def test_a_replica_that_is_behind_is_waited_for(provider, servers):
     _, replica = servers
-    await write(provider, *mixture(10))
+    await write(provider, *corpus.mixture(10))
     await replica.ask("SELECT pg_wal_replay_pause()")
-    await write(provider, patient("late"))
+    await write(provider, corpus.patient("late"))
     everything = await view_everything(provider)
 
     taking = asyncio.create_task(take_snapshot(provider, everything))
@@ -85,7 +83,7 @@ async def test_a_replica_that_stays_behind_is_left_out(provider, servers, monkey
     monkeypatch.setattr(replicas, "REPLAY", timedelta(seconds=0.2))
     await replica.ask("SELECT pg_wal_replay_pause()")
     try:
-        await write(provider, patient("late"))
+        await write(provider, corpus.patient("late"))
         snapshot = await take_snapshot(provider, await view_everything(provider))
     finally:
         await replica.ask("SELECT pg_wal_replay_resume()")
@@ -99,7 +97,7 @@ async def test_a_replica_that_goes_away_is_left_out_until_it_is_back(
     """In the middle of an export, whose shard does not fail."""
     monkeypatch.setattr(replicas, "AVOIDANCE", timedelta(seconds=0.5))
     primary, replica = servers
-    resources = mixture(60)
+    resources = corpus.mixture(60)
     await write(provider, *resources)
     everything = await view_everything(provider)
     shards = await provider.plan(everything, shard_bytes=1 << 30)
@@ -124,7 +122,7 @@ async def test_a_server_starts_without_its_replica(settings, servers):
     replica.stop()
     try:
         async with open_data_provider(settings) as provider:
-            await write(provider, patient("p1"))
+            await write(provider, corpus.patient("p1"))
             snapshot = await take_snapshot(provider, await view_everything(provider))
     finally:
         replica.start()
@@ -146,11 +144,13 @@ async def test_an_address_that_cannot_be_used_refuses_the_start(settings, server
 
 async def test_cohorts_are_read_where_their_patients_are(provider):
     """Tables that are not logged do not reach a replica."""
-    await write(provider, *(patient(f"p{number}") for number in range(30)))
+    await write(provider, *(corpus.patient(f"p{number}") for number in range(30)))
     now = await provider.transaction_time()
     ids = ["p1", "p2", "p29"]
 
-    snapshot = await take_snapshot(provider, view(now, request(level=Level.GROUP), patients=ids))
+    snapshot = await take_snapshot(
+        provider, corpus.view(now, corpus.request(level=Level.GROUP), patients=ids)
+    )
 
     assert snapshot.names == [f"Patient/{each}" for each in ids]
 
@@ -162,7 +162,9 @@ async def test_a_write_under_way_is_not_lost_on_a_replica(provider, settings, se
         async def churn(through, letter):
             for number in range(15):
                 note = f"{number}"
-                await write(through, *(patient(f"{letter}{n}", note=note) for n in range(5)))
+                await write(
+                    through, *(corpus.patient(f"{letter}{n}", note=note) for n in range(5))
+                )
 
         async with asyncio.TaskGroup() as group:
             writers = [

@@ -8,8 +8,7 @@ import pytest
 from helios_core import Delete, Level
 from helios_core.fhir import FHIRVersion, load_definitions
 from helios_core.loading.load import load
-from helios_core.testing.corpus import TENANT, VERSION, request, view
-from helios_core.testing.snapshots import take_snapshot
+from helios_core.testing import corpus, take_snapshot
 from helios_postgres import open_data_provider
 from helios_sqlite import SQLiteSettings
 from helios_sqlite import open_data_provider as open_sqlite
@@ -29,7 +28,9 @@ async def providers(settings, tmp_path):
     sqlite = SQLiteSettings(data_dir=str(tmp_path), synchronous="normal")
     async with open_data_provider(settings) as ours, open_sqlite(sqlite) as theirs:
         for provider in (ours, theirs):
-            summary = await load([BUNDLES], provider, tenant=TENANT, fhir_version=VERSION)
+            summary = await load(
+                [BUNDLES], provider, tenant=corpus.TENANT, fhir_version=corpus.VERSION
+            )
             assert summary.bad == 0
         yield ours, theirs
 
@@ -37,15 +38,15 @@ async def providers(settings, tmp_path):
 async def exported(provider, at=None, **wanted):
     """Give lines without their instants, and what is deleted."""
     patients = wanted.pop("patients", None)
-    asked = request(types=TYPES, **wanted)
-    of = view(at or await provider.transaction_time(), asked, patients=patients)
+    asked = corpus.request(types=TYPES, **wanted)
+    of = corpus.view(at or await provider.transaction_time(), asked, patients=patients)
     snapshot = await take_snapshot(provider, of, shard_bytes=4 << 20)
     assert not snapshot.damaged
     return sorted(STAMP.sub(b"", line) for line in snapshot.lines), snapshot.deleted
 
 
 async def ids_of(provider, resource_type):
-    now = view(await provider.transaction_time(), request(types=(resource_type,)))
+    now = corpus.view(await provider.transaction_time(), corpus.request(types=(resource_type,)))
     return [name.partition("/")[2] for name in (await take_snapshot(provider, now)).names]
 
 
@@ -66,7 +67,7 @@ async def test_the_real_bundles_leave_both_line_by_line_alike(providers):
 
     gone = [Delete(resource_type="Encounter", id=each) for each in await ids_of(ours, "Encounter")]
     for provider in providers:
-        await provider.write(TENANT, VERSION, gone[::2])
+        await provider.write(corpus.TENANT, corpus.VERSION, gone[::2])
 
     since = [await exported(each, since=at) for each, at in zip(providers, before, strict=True)]
     assert since[0] == since[1]

@@ -10,10 +10,7 @@ import pytest
 
 from helios_core import BackendUnavailable, Put
 from helios_core.fhir import to_stamp
-from helios_core.testing import corpus
-from helios_core.testing.corpus import patient
-from helios_core.testing.data_provider.contract import view_everything, write
-from helios_core.testing.snapshots import take_snapshot
+from helios_core.testing import corpus, take_snapshot, view_everything, write
 from helios_postgres import open_data_provider
 from tests.plugins.postgres.connecting import connected, held_after_its_stamp
 
@@ -44,14 +41,14 @@ async def test_a_kick_off_waits_for_a_write_that_is_under_way(provider, settings
 
 async def test_a_write_held_open_across_the_kick_off_is_exported(provider):
     """The write is our own: it is stopped between its stamp and its commit."""
-    await write(provider, patient("before"))
-    async with held_after_its_stamp(provider, write(provider, patient("held"))):
+    await write(provider, corpus.patient("before"))
+    async with held_after_its_stamp(provider, write(provider, corpus.patient("held"))):
         exporting = asyncio.create_task(view_everything(provider))
         await asyncio.sleep(0.15)
         assert not exporting.done()
 
     shown = await exporting
-    await write(provider, patient("after"))
+    await write(provider, corpus.patient("after"))
     assert (await take_snapshot(provider, shown)).names == ["Patient/before", "Patient/held"]
 
 
@@ -71,7 +68,7 @@ async def test_writes_go_on_while_a_kick_off_waits_for_a_stuck_one(provider, set
         refused = asyncio.create_task(provider.transaction_time())
         written = 0
         while not refused.done():
-            await write(provider, patient(f"p{written}"))
+            await write(provider, corpus.patient(f"p{written}"))
             written += 1
 
         with pytest.raises(BackendUnavailable):
@@ -89,7 +86,7 @@ async def test_an_instant_handed_out_is_before_every_later_write(provider, setti
                 " AS 'SELECT 1000000::bigint'"
             )
 
-        [applied] = await write(other, patient("p1"))
+        [applied] = await write(other, corpus.patient("p1"))
         later = await provider.transaction_time()
 
     assert instant < applied.last_updated < later
@@ -98,7 +95,7 @@ async def test_an_instant_handed_out_is_before_every_later_write(provider, setti
 async def test_no_two_writes_carry_one_instant(provider, settings):
     async with open_data_provider(settings) as other, asyncio.TaskGroup() as group:
         writes = [
-            group.create_task(write((provider, other)[number % 2], patient(f"p{number}")))
+            group.create_task(write((provider, other)[number % 2], corpus.patient(f"p{number}")))
             for number in range(60)
         ]
 
@@ -115,7 +112,7 @@ async def test_a_cancelled_write_holds_up_nobody(provider):
 
     stamp, provider._clock.write_stamp = provider._clock.write_stamp, for_ever
     writing = asyncio.create_task(
-        provider.write(corpus.TENANT, corpus.VERSION, [Put(resource=patient("p1"))])
+        provider.write(corpus.TENANT, corpus.VERSION, [Put(resource=corpus.patient("p1"))])
     )
     await held.wait()
     writing.cancel()
@@ -123,7 +120,7 @@ async def test_a_cancelled_write_holds_up_nobody(provider):
         await writing
     provider._clock.write_stamp = stamp
 
-    await write(provider, patient("p1"))
+    await write(provider, corpus.patient("p1"))
 
     assert (await take_snapshot(provider, await view_everything(provider))).versions == {
         "Patient/p1": 1

@@ -6,9 +6,7 @@ import random
 import pytest
 
 from helios_core import ChangeResult
-from helios_core.testing.corpus import observation, patient
-from helios_core.testing.data_provider.contract import delete, view_everything, write
-from helios_core.testing.snapshots import take_snapshot
+from helios_core.testing import corpus, delete, take_snapshot, view_everything, write
 from helios_postgres import open_data_provider
 from tests.plugins.postgres.connecting import held_after_its_stamp
 
@@ -21,14 +19,16 @@ async def provider(settings):
 
 async def test_writers_of_overlapping_sets_never_wait_in_a_circle(provider, settings, raw):
     """Each in an order of its own, from two servers, over resources old and new."""
-    await write(provider, *(patient(f"p{number}") for number in range(0, 40, 2)))
+    await write(provider, *(corpus.patient(f"p{number}") for number in range(0, 40, 2)))
     chance = random.Random(7)
 
     async def one(number, through):
         ids = chance.sample(range(40), 12)
-        changes = [patient(f"p{each}", note=f"{number}") for each in ids]
-        changes += [observation(f"o{each}", f"p{each}", note=f"{number}") for each in ids[:4]]
-        changes += [delete(patient(f"p{ids[0]}"))]
+        changes = [corpus.patient(f"p{each}", note=f"{number}") for each in ids]
+        changes += [
+            corpus.observation(f"o{each}", f"p{each}", note=f"{number}") for each in ids[:4]
+        ]
+        changes += [delete(corpus.patient(f"p{ids[0]}"))]
         chance.shuffle(changes)
         return await write(through, *changes)
 
@@ -48,7 +48,7 @@ async def test_every_version_follows_the_one_it_ends(provider, settings, raw):
     """Whoever wrote it: no gap in the numbers, and each ends when the next begins."""
     async with open_data_provider(settings) as other, asyncio.TaskGroup() as group:
         for number in range(40):
-            one = patient(f"p{number % 3}", note=f"{number}")
+            one = corpus.patient(f"p{number % 3}", note=f"{number}")
             group.create_task(write((provider, other)[number % 2], one))
 
     broken = await raw.fetch(
@@ -63,12 +63,12 @@ async def test_every_version_follows_the_one_it_ends(provider, settings, raw):
 
 async def test_a_writer_does_not_wait_for_those_of_other_resources(provider):
     """One of the same type is held open between its stamp and its commit."""
-    await write(provider, patient("p1"), patient("p2"))
-    slow = write(provider, patient("p1", note="b"))
+    await write(provider, corpus.patient("p1"), corpus.patient("p2"))
+    slow = write(provider, corpus.patient("p1", note="b"))
 
     async with held_after_its_stamp(provider, slow) as writing, asyncio.timeout(5):
-        await write(provider, patient("p2", note="b"), patient("p3"))
-        await write(provider, delete(patient("p2")))
+        await write(provider, corpus.patient("p2", note="b"), corpus.patient("p3"))
+        await write(provider, delete(corpus.patient("p2")))
         assert not writing.done()
 
     snapshot = await take_snapshot(provider, await view_everything(provider))
@@ -80,9 +80,12 @@ async def test_what_is_counted_is_what_is_there(provider, settings, raw):
     async with open_data_provider(settings) as other, asyncio.TaskGroup() as group:
         for number in range(60):
             through = (provider, other)[number % 2]
-            changes = [observation(f"o{number % 7}", "p1", note=f"{number}"), patient(f"{number}")]
+            changes = [
+                corpus.observation(f"o{number % 7}", "p1", note=f"{number}"),
+                corpus.patient(f"{number}"),
+            ]
             if number % 5 == 0:
-                changes.append(delete(patient(f"{number}")))
+                changes.append(delete(corpus.patient(f"{number}")))
             group.create_task(write(through, *changes))
 
     counted = await raw.fetchrow(
@@ -102,7 +105,8 @@ async def test_small_writes_share_extents(provider, settings, raw):
     async with open_data_provider(settings) as other:
         for number in range(40):
             await asyncio.gather(
-                write(provider, patient(f"a{number}")), write(other, patient(f"b{number}"))
+                write(provider, corpus.patient(f"a{number}")),
+                write(other, corpus.patient(f"b{number}")),
             )
 
     assert await raw.fetchval("SELECT count(*) FROM extents") <= 3
@@ -111,9 +115,9 @@ async def test_small_writes_share_extents(provider, settings, raw):
 
 
 async def test_unchanged_resources_cost_no_stamp(provider, raw):
-    await write(provider, patient("p1"), patient("p2"))
+    await write(provider, corpus.patient("p1"), corpus.patient("p2"))
     before = await raw.fetchval("SELECT last_value FROM clock")
 
-    await write(provider, patient("p1"), patient("p2"))
+    await write(provider, corpus.patient("p1"), corpus.patient("p2"))
 
     assert await raw.fetchval("SELECT last_value FROM clock") == before

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from helios_core import BackendUnavailable
-from helios_core.testing.output_store import (
+from helios_core.testing import (
     MIB,
     PART,
     GatedChunks,

@@ -7,7 +7,7 @@ import httpx
 import msgspec
 import pytest
 
-from helios_core.testing.output_store import PART, store_part
+from helios_core.testing import PART, store_part
 
 OTHER = msgspec.structs.replace(PART, job_id="job-2")
 MINUTE = timedelta(minutes=1)

@@ -4,7 +4,7 @@ from datetime import timedelta
 import pytest
 
 from helios_core import BackendUnavailable, ConfigurationError, Secret
-from helios_core.testing.output_store import PART, store_part
+from helios_core.testing import PART, store_part
 from helios_s3 import ownership
 from tests.proxies import Fault
 

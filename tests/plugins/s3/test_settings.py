@@ -7,7 +7,7 @@ import pytest
 import helios_s3
 from helios_core import API_LEVEL, ConfigurationError, Reach, Secret
 from helios_core.config.selection import configure
-from helios_core.testing.output_store import PART, read_part, store_part
+from helios_core.testing import PART, read_part, store_part
 from helios_s3 import S3OutputStore, S3Settings
 from helios_s3.buckets import Bucket
 from helios_s3.settings import Encryption

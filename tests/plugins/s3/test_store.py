@@ -6,19 +6,12 @@ import msgspec
 import pytest
 
 from helios_core import BackendUnavailable, Compression, PartMissing
-from helios_core.testing.output_store import (
-    MIB,
-    PART,
-    list_jobs,
-    read_part,
-    store_part,
-    yield_chunks,
-)
+from helios_core.testing import MIB, PART, list_jobs, read_part, store_part, yield_chunks
 from helios_s3.settings import Encryption
 
 OPEN = """
 import asyncio, resource, sys
-from helios_core.testing.output_store import PART
+from helios_core.testing import PART
 from helios_core.storage.secrets import Secret
 from helios_s3 import S3Settings, helios_output_store
 

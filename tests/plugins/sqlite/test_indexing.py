@@ -10,9 +10,7 @@ import xxhash
 
 from helios_core import Level, Put, SchemaOutdated, SortOrder
 from helios_core.fhir import TERMS_VERSION, FHIRVersion, compile_query, parse_resource, terms_of
-from helios_core.testing import corpus
-from helios_core.testing.corpus import measurement, patient, request
-from helios_core.testing.data_provider.prefilters import SEARCHES, compile_searches, measurements
+from helios_core.testing import SEARCHES, compile_searches, corpus, measurements
 from helios_sqlite import candidates, indexing, migrate, narrowing, open_data_provider, searching
 from helios_sqlite.connections import PAGE_BYTES
 from tests.indexed import pages, sifted
@@ -56,7 +54,10 @@ async def test_an_unchanged_resource_is_indexed_once(provider, write, raw):
 
 async def test_a_transaction_writes_one_row_for_a_term(provider, write, raw):
     await write(
-        *(measurement(f"m{n}", "p1", status="final", code="a", day="2020") for n in range(50))
+        *(
+            corpus.measurement(f"m{n}", "p1", status="final", code="a", day="2020")
+            for n in range(50)
+        )
     )
 
     rows = raw.execute("SELECT place, length(more) FROM postings").fetchall()
@@ -75,7 +76,10 @@ async def test_a_term_is_found_in_many_extents(provider, write, monkeypatch):
     for level, patients in ((Level.SYSTEM, None), (Level.GROUP, ("p1", "p2"))):
         for alternatives in SEARCHES:
             found = await sifted(
-                provider, alternatives, export_request=request(level=level), patients=patients
+                provider,
+                alternatives,
+                export_request=corpus.request(level=level),
+                patients=patients,
             )
             assert found.matches == found.expected
 
@@ -148,7 +152,9 @@ async def test_what_is_damaged_when_it_is_indexed_is_a_candidate_of_every_search
 async def test_a_broken_index_is_done_without(settings, table, level):
     """P5, P6: everything is read, as if there were no index."""
     async with open_data_provider(settings) as provider:
-        await provider.write(corpus.TENANT, corpus.VERSION, put(*measurements(), patient("p1")))
+        await provider.write(
+            corpus.TENANT, corpus.VERSION, put(*measurements(), corpus.patient("p1"))
+        )
     with closing(sqlite3.connect(settings.path)) as connection:
         [page] = connection.execute(
             "SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)
@@ -161,7 +167,7 @@ async def test_a_broken_index_is_done_without(settings, table, level):
         found = await sifted(
             provider,
             [[("date", "2020"), ("status", "final")]],
-            export_request=request(level=level),
+            export_request=corpus.request(level=level),
             patients=None if level is Level.SYSTEM else ("p1", "p2"),
         )
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from helios_core import Level
-from helios_core.testing.corpus import observation, organization, patient, request, view
+from helios_core.testing import corpus
 from helios_sqlite import planning
 from helios_sqlite.databases import unblocked
 
@@ -16,11 +16,15 @@ async def hospital(write):
     """200 patients with three observations each, in a store of four extents a type."""
     for start in range(0, 200, 50):
         people = range(start, start + 50)
-        await write(*(patient(f"p{n}", note=NOTE) for n in people))
+        await write(*(corpus.patient(f"p{n}", note=NOTE) for n in people))
         await write(
-            *(observation(f"o{n}-{k}", f"p{n}", note=NOTE) for n in people for k in range(3))
+            *(
+                corpus.observation(f"o{n}-{k}", f"p{n}", note=NOTE)
+                for n in people
+                for k in range(3)
+            )
         )
-    await write(organization("org"))
+    await write(corpus.organization("org"))
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +38,7 @@ async def rows_of(provider, view, shard):
 
 
 async def test_shards_are_even_and_told_exactly(provider, hospital):
-    shown = view(await provider.transaction_time())
+    shown = corpus.view(await provider.transaction_time())
 
     shards = await provider.plan(shown, shard_bytes=100_000)
 
@@ -46,7 +50,7 @@ async def test_shards_are_even_and_told_exactly(provider, hospital):
 
 
 async def test_a_shard_may_be_smaller_than_an_extent(provider, hospital):
-    shown = view(await provider.transaction_time())
+    shown = corpus.view(await provider.transaction_time())
 
     shards = await provider.plan(shown, shard_bytes=5_000)
 
@@ -55,18 +59,18 @@ async def test_a_shard_may_be_smaller_than_an_extent(provider, hospital):
 
 
 async def test_shards_do_not_depend_on_the_store_growing(provider, hospital, write):
-    shown = view(await provider.transaction_time())
+    shown = corpus.view(await provider.transaction_time())
     shards = await provider.plan(shown, shard_bytes=100_000)
 
-    await write(*(patient(f"late{n}", note=NOTE) for n in range(100)))
+    await write(*(corpus.patient(f"late{n}", note=NOTE) for n in range(100)))
 
     assert sum([await rows_of(provider, shown, shard) for shard in shards]) == 801
 
 
 async def test_what_was_deleted_after_the_instant_is_still_planned(provider, write, delete):
-    await write(patient("p1"), patient("p2"))
-    shown = view(await provider.transaction_time())
-    await write(delete(patient("p1")), delete(patient("p2")))
+    await write(corpus.patient("p1"), corpus.patient("p2"))
+    shown = corpus.view(await provider.transaction_time())
+    await write(delete(corpus.patient("p1")), delete(corpus.patient("p2")))
 
     [shard] = await provider.plan(shown, shard_bytes=1000)
 
@@ -75,15 +79,15 @@ async def test_what_was_deleted_after_the_instant_is_still_planned(provider, wri
 
 async def test_what_came_after_the_instant_is_not_planned(provider, write):
     at = await provider.transaction_time()
-    await write(patient("p1"))
+    await write(corpus.patient("p1"))
 
-    assert await provider.plan(view(at), shard_bytes=1000) == []
+    assert await provider.plan(corpus.view(at), shard_bytes=1000) == []
 
 
 async def test_an_incremental_export_starts_behind_what_is_older(provider, hospital, write):
     since = await provider.transaction_time()
-    await write(patient("new"), observation("new", "new"))
-    shown = view(await provider.transaction_time(), request(since=since))
+    await write(corpus.patient("new"), corpus.observation("new", "new"))
+    shown = corpus.view(await provider.transaction_time(), corpus.request(since=since))
 
     shards = await provider.plan(shown, shard_bytes=100_000)
 
@@ -100,7 +104,7 @@ async def test_every_instant_finds_its_seq(provider, raw, hospital, write):
     for stamp in (stamps[0], stamps[2], stamps[-1]):
         for step in (-1, 0):
             since = now - timedelta(microseconds=(_stamp(now) - stamp) - step)
-            shown = view(now, request(since=since))
+            shown = corpus.view(now, corpus.request(since=since))
 
             shards = await provider.plan(shown, shard_bytes=1 << 30)
 
@@ -116,9 +120,9 @@ def _stamp(instant):
 
 
 async def test_a_small_group_is_counted_exactly(provider, hospital):
-    shown = view(
+    shown = corpus.view(
         await provider.transaction_time(),
-        request(level=Level.GROUP),
+        corpus.request(level=Level.GROUP),
         patients={"p1", "p77", "nobody"},
     )
 
@@ -133,7 +137,9 @@ async def test_a_small_group_is_counted_exactly(provider, hospital):
 async def test_a_large_group_is_estimated_from_a_sample(provider, hospital, monkeypatch):
     monkeypatch.setattr(planning, "SAMPLE", 10)
     everybody = {f"p{n}" for n in range(100)}
-    shown = view(await provider.transaction_time(), request(level=Level.GROUP), patients=everybody)
+    shown = corpus.view(
+        await provider.transaction_time(), corpus.request(level=Level.GROUP), patients=everybody
+    )
 
     shards = await provider.plan(shown, shard_bytes=100_000)
 
@@ -149,7 +155,9 @@ async def test_a_large_group_of_strangers_is_not_planned(
     monkeypatch.setattr(planning, "SAMPLE", 10)
     monkeypatch.setattr(planning, "LOOKED_UP", looked_up)
     strangers = {f"stranger{n}" for n in range(900)}
-    shown = view(await provider.transaction_time(), request(level=Level.GROUP), patients=strangers)
+    shown = corpus.view(
+        await provider.transaction_time(), corpus.request(level=Level.GROUP), patients=strangers
+    )
 
     shards = await provider.plan(shown, shard_bytes=1 << 20)
 
@@ -159,7 +167,7 @@ async def test_a_large_group_of_strangers_is_not_planned(
 
 async def test_planning_reads_no_version(provider, hospital):
     """P2: the cost of a kick-off does not grow with the store."""
-    shown = view(await provider.transaction_time())
+    shown = corpus.view(await provider.transaction_time())
     tables = set()
 
     def note(action, table, *_):
@@ -177,9 +185,11 @@ async def test_planning_reads_no_version(provider, hospital):
 
 
 async def test_types_are_numbered_in_the_order_asked_for(provider, hospital):
-    asked = msgspec.structs.replace(request(), types=("Organization", "Patient"))
+    asked = msgspec.structs.replace(corpus.request(), types=("Organization", "Patient"))
 
-    shards = await provider.plan(view(await provider.transaction_time(), asked), shard_bytes=10**9)
+    shards = await provider.plan(
+        corpus.view(await provider.transaction_time(), asked), shard_bytes=10**9
+    )
 
     assert [(shard.number, shard.resource_type, shard.ordinal) for shard in shards] == [
         (0, "Organization", 1),

@@ -1,7 +1,6 @@
 import helios_sqlite
 from helios_core import API_LEVEL, Put, Shard
 from helios_core.testing import corpus
-from helios_core.testing.corpus import patient, request, view
 from helios_sqlite import SQLiteDataProvider, SQLiteJobStore, open_data_provider
 
 
@@ -19,7 +18,7 @@ async def test_both_backends_are_offered_and_open_one_file(settings):
 
 
 async def test_a_shard_of_a_type_never_stored_is_empty(provider):
-    shown = view(await provider.transaction_time(), request(since=corpus.AN_INSTANT))
+    shown = corpus.view(await provider.transaction_time(), corpus.request(since=corpus.AN_INSTANT))
     shard = Shard(number=0, resource_type="Patient", ordinal=1)
 
     batches = [batch async for batch in provider.read(shown, shard, batch_bytes=1000)]
@@ -30,9 +29,9 @@ async def test_a_shard_of_a_type_never_stored_is_empty(provider):
 
 async def test_a_reader_that_outlives_the_database_is_closed(settings):
     async with open_data_provider(settings) as provider:
-        puts = [Put(resource=patient(f"p{number}")) for number in range(9)]
+        puts = [Put(resource=corpus.patient(f"p{number}")) for number in range(9)]
         await provider.write(corpus.TENANT, corpus.VERSION, puts)
-        shown = view(await provider.transaction_time())
+        shown = corpus.view(await provider.transaction_time())
         [shard] = await provider.plan(shown, shard_bytes=1 << 20)
         late = provider.read(shown, shard, batch_bytes=100)
         await anext(late)

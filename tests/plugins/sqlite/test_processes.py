@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from helios_core.testing.corpus import view
+from helios_core.testing import corpus
 from helios_sqlite import migrate, open_data_provider
 
 WRITER = """
@@ -99,7 +99,7 @@ async def test_writers_of_other_processes_never_slip_under_a_transaction_time(wr
 
 
 async def count(provider, at):
-    shown = view(at)
+    shown = corpus.view(at)
     total = 0
     for shard in await provider.plan(shown, shard_bytes=20_000):
         async for batch in provider.read(shown, shard, batch_bytes=10_000):

@@ -6,7 +6,6 @@ import pytest
 
 from helios_core import BackendError, JoinedLines, Level, Put
 from helios_core.testing import corpus
-from helios_core.testing.corpus import observation, patient, request, view
 from helios_sqlite import open_data_provider, reading
 
 MEBIBYTE = 1 << 20
@@ -23,9 +22,9 @@ async def only_shard(provider, shown):
 
 
 async def test_what_is_stored_is_what_is_read(provider, write, lines, raw):
-    await write(*(patient(f"p{n}") for n in range(100)))
+    await write(*(corpus.patient(f"p{n}") for n in range(100)))
 
-    found, _ = await lines(view(await provider.transaction_time()), batch_bytes=1000)
+    found, _ = await lines(corpus.view(await provider.transaction_time()), batch_bytes=1000)
 
     stored = raw.execute("SELECT content FROM versions ORDER BY seq").fetchall()
     assert found == [content for (content,) in stored]
@@ -34,8 +33,8 @@ async def test_what_is_stored_is_what_is_read(provider, write, lines, raw):
 @pytest.mark.parametrize("patients", [None, {"p1", "p2", "p99"}])
 async def test_lines_that_are_whole_come_as_sqlite_has_joined_them(provider, write, patients):
     """Line by line, which is what is left where something is damaged, takes twice as long."""
-    await write(*(patient(f"p{n}") for n in range(100)))
-    shown = view(await provider.transaction_time(), patients=patients)
+    await write(*(corpus.patient(f"p{n}") for n in range(100)))
+    shown = corpus.view(await provider.transaction_time(), patients=patients)
     shard = await only_shard(provider, shown)
 
     batches = [batch async for batch in provider.read(shown, shard, batch_bytes=MEBIBYTE)]
@@ -44,8 +43,13 @@ async def test_lines_that_are_whole_come_as_sqlite_has_joined_them(provider, wri
 
 
 async def test_a_resource_larger_than_a_batch_comes_alone(provider, write):
-    await write(patient("a"), patient("b", note="x" * MEBIBYTE), patient("c"), patient("d"))
-    shown = view(await provider.transaction_time())
+    await write(
+        corpus.patient("a"),
+        corpus.patient("b", note="x" * MEBIBYTE),
+        corpus.patient("c"),
+        corpus.patient("d"),
+    )
+    shown = corpus.view(await provider.transaction_time())
     shard = await only_shard(provider, shown)
 
     batches = [batch async for batch in provider.read(shown, shard, batch_bytes=1000)]
@@ -55,8 +59,8 @@ async def test_a_resource_larger_than_a_batch_comes_alone(provider, write):
 
 async def test_the_log_can_be_emptied_while_a_shard_is_read(provider, write, raw):
     """A reader that kept its transaction between batches would make the log grow without end."""
-    await write(*(patient(f"p{n}") for n in range(20)))
-    shown = view(await provider.transaction_time())
+    await write(*(corpus.patient(f"p{n}") for n in range(20)))
+    shown = corpus.view(await provider.transaction_time())
     shard = await only_shard(provider, shown)
 
     async with aclosing(provider.read(shown, shard, batch_bytes=500)) as batches:
@@ -67,8 +71,8 @@ async def test_the_log_can_be_emptied_while_a_shard_is_read(provider, write, raw
 
 
 async def test_a_reader_comes_back_when_a_read_is_given_up(provider, write):
-    await write(*(patient(f"p{n}") for n in range(20)))
-    shown = view(await provider.transaction_time())
+    await write(*(corpus.patient(f"p{n}") for n in range(20)))
+    shown = corpus.view(await provider.transaction_time())
     shard = await only_shard(provider, shown)
 
     for _ in range(5):
@@ -88,11 +92,11 @@ async def test_a_cohort_is_sent_once_for_many_shards(provider, write, monkeypatc
         load(reader, cohort)
 
     monkeypatch.setattr(reading, "_load", counting)
-    await write(*(patient(f"p{n}", note="x" * 500) for n in range(50)))
+    await write(*(corpus.patient(f"p{n}", note="x" * 500) for n in range(50)))
     everybody = {f"p{n}" for n in range(50)}
     now = await provider.transaction_time()
-    shown = view(now, request(level=Level.GROUP), patients=everybody)
-    other = view(now, request(level=Level.GROUP), patients={"p1"})
+    shown = corpus.view(now, corpus.request(level=Level.GROUP), patients=everybody)
+    other = corpus.view(now, corpus.request(level=Level.GROUP), patients={"p1"})
 
     async with (
         aclosing(provider.read(other, await only_shard(provider, other), batch_bytes=1)) as held,
@@ -107,10 +111,10 @@ async def test_a_cohort_is_sent_once_for_many_shards(provider, write, monkeypatc
 
 
 async def test_content_that_is_missing_is_reported(provider, write, lines, raw):
-    await write(patient("p1"), patient("p2"))
+    await write(corpus.patient("p1"), corpus.patient("p2"))
     raw.execute("UPDATE versions SET content = NULL WHERE id = 'p1'")
 
-    found, damaged = await lines(view(await provider.transaction_time()))
+    found, damaged = await lines(corpus.view(await provider.transaction_time()))
 
     assert names(found) == ["p2"]
     assert [(each.resource_type, each.id) for each in damaged] == [("Patient", "p1")]
@@ -118,28 +122,28 @@ async def test_content_that_is_missing_is_reported(provider, write, lines, raw):
 
 
 async def test_large_content_that_is_missing_is_reported(provider, write, lines, raw):
-    await write(patient("p1", note="x" * 5000), patient("p2"))
+    await write(corpus.patient("p1", note="x" * 5000), corpus.patient("p2"))
     raw.execute("UPDATE versions SET content = NULL WHERE id = 'p1'")
 
-    found, damaged = await lines(view(await provider.transaction_time()), batch_bytes=1000)
+    found, damaged = await lines(corpus.view(await provider.transaction_time()), batch_bytes=1000)
 
     assert (names(found), [each.id for each in damaged]) == (["p2"], ["p1"])
 
 
 async def test_no_reason_shows_what_is_stored(provider, write, lines, raw):
-    await write(patient("p1", note="canary"))
+    await write(corpus.patient("p1", note="canary"))
     raw.execute("UPDATE versions SET content = CAST('canary' AS BLOB)")
 
-    _, [damaged] = await lines(view(await provider.transaction_time()))
+    _, [damaged] = await lines(corpus.view(await provider.transaction_time()))
 
     assert "canary" not in damaged.reason
 
 
 async def test_much_damage_comes_in_bounded_batches(provider, write, raw, monkeypatch):
     monkeypatch.setattr(reading, "DAMAGED_AT_ONCE", 7)
-    await write(*(patient(f"p{n}") for n in range(20)))
+    await write(*(corpus.patient(f"p{n}") for n in range(20)))
     raw.execute("UPDATE versions SET content = NULL")
-    shown = view(await provider.transaction_time())
+    shown = corpus.view(await provider.transaction_time())
     shard = await only_shard(provider, shown)
 
     batches = [batch async for batch in provider.read(shown, shard, batch_bytes=MEBIBYTE)]
@@ -148,7 +152,7 @@ async def test_much_damage_comes_in_bounded_batches(provider, write, raw, monkey
 
 
 async def test_damaged_content_is_not_served_either(provider, write, raw):
-    await write(patient("p1", note="canary"))
+    await write(corpus.patient("p1", note="canary"))
     raw.execute("UPDATE versions SET content = CAST('canary' AS BLOB)")
 
     with pytest.raises(BackendError, match="damaged") as raised:
@@ -169,8 +173,10 @@ async def broken(settings, monkeypatch):
     monkeypatch.setattr(reading, "KEYS_AT_ONCE", 16)
     async with open_data_provider(settings) as provider:
         for start in range(0, 60, 20):
-            people = [patient(f"p{n:02}", note="x" * 1000) for n in range(start, start + 20)]
-            watch = [observation(f"o{n:02}", f"p{n:02}") for n in range(start, start + 20)]
+            people = [
+                corpus.patient(f"p{n:02}", note="x" * 1000) for n in range(start, start + 20)
+            ]
+            watch = [corpus.observation(f"o{n:02}", f"p{n:02}") for n in range(start, start + 20)]
             await provider.write(corpus.TENANT, corpus.VERSION, _puts(people + watch))
     content = settings.path.read_bytes()
     page = content.index(b'"id":"p30"') // PAGE_BYTES + 1
@@ -190,7 +196,9 @@ async def test_an_unreadable_page_costs_only_what_is_on_it(broken, settings, lev
     everybody = {f"p{n:02}" for n in range(60)} if level is Level.GROUP else None
     async with open_data_provider(settings) as provider:
         now = await provider.transaction_time()
-        shown = view(now, request(level=level, types=["Patient"]), patients=everybody)
+        shown = corpus.view(
+            now, corpus.request(level=level, types=["Patient"]), patients=everybody
+        )
         shard = await only_shard(provider, shown)
         batches = [batch async for batch in provider.read(shown, shard, batch_bytes=4000)]
 
@@ -202,8 +210,8 @@ async def test_an_unreadable_page_costs_only_what_is_on_it(broken, settings, lev
 
 
 async def test_other_errors_of_the_database_are_not_taken_for_damage(provider, write, raw):
-    await write(patient("p1"))
-    shown = view(await provider.transaction_time())
+    await write(corpus.patient("p1"))
+    shown = corpus.view(await provider.transaction_time())
     shard = await only_shard(provider, shown)
     raw.execute("ALTER TABLE versions RENAME TO elsewhere")
 
@@ -212,7 +220,7 @@ async def test_other_errors_of_the_database_are_not_taken_for_damage(provider, w
 
 
 async def test_an_index_that_is_unreadable_is_an_error_of_the_backend(settings, provider, write):
-    await write(*(patient(f"p{n}") for n in range(500)))
+    await write(*(corpus.patient(f"p{n}") for n in range(500)))
     await provider._database.write(
         lambda connection: connection.execute("SELECT 1").fetchone(),
     )
@@ -234,13 +242,13 @@ def sizes_of(batches):
 
 async def cohort_batches(provider, ids):
     now = await provider.transaction_time()
-    shown = view(now, request(level=Level.GROUP, types=["Patient"]), patients=ids)
+    shown = corpus.view(now, corpus.request(level=Level.GROUP, types=["Patient"]), patients=ids)
     shard = await only_shard(provider, shown)
     return [batch async for batch in provider.read(shown, shard, batch_bytes=4 * MEBIBYTE)]
 
 
 async def test_the_little_a_cohort_has_in_several_extents_comes_in_one_batch(provider, write, raw):
-    people = [patient(f"p{n:02}", note="x" * 300_000) for n in range(60)]
+    people = [corpus.patient(f"p{n:02}", note="x" * 300_000) for n in range(60)]
     for start in range(0, 60, 10):
         await write(*people[start : start + 10])
     ids = {f"p{n:02}" for n in range(0, 60, 12)}
@@ -258,8 +266,8 @@ async def test_a_cohort_of_large_resources_among_small_ones_keeps_to_the_limit(
     """What the extents' averages promise is little; what is there is much."""
     large = {f"large{n}" for n in range(6)}
     for each in sorted(large):
-        small = [patient(f"{each}-{n:03}", note="x" * 100) for n in range(200)]
-        await write(patient(each, note="x" * 3 * MEBIBYTE), *small)
+        small = [corpus.patient(f"{each}-{n:03}", note="x" * 100) for n in range(200)]
+        await write(corpus.patient(each, note="x" * 3 * MEBIBYTE), *small)
 
     batches = await cohort_batches(provider, large)
 

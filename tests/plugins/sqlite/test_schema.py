@@ -8,13 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from helios_core import ConfigurationError, JobStatus, LeaseLost, Migration, Put, SchemaOutdated
-from helios_core.testing import corpus
-from helios_core.testing.data_provider.prefilters import (
-    SEARCHES,
-    compile_searches,
-    measurements,
-    sift_candidates,
-)
+from helios_core.testing import SEARCHES, compile_searches, corpus, measurements, sift_candidates
 from helios_sqlite import migrate, open_data_provider, open_job_store, schema
 
 FROZEN = sorted((Path(__file__).parent / "schemas").glob("*.sql"))

@@ -8,7 +8,6 @@ import pytest
 from helios_core import COLLECTION_BITS, BackendUnavailable, ChangeResult, Delete, Put
 from helios_core.fhir import FOREVER
 from helios_core.testing import corpus
-from helios_core.testing.corpus import observation, organization, patient
 from helios_sqlite import open_data_provider
 from helios_sqlite.databases import Database
 
@@ -34,9 +33,9 @@ async def test_the_counts_of_extents_are_those_of_the_versions(write, raw, monke
         for number in chance.choices(range(12), k=chance.randint(1, 9)):
             made = chance.choice(
                 [
-                    patient(f"p{number}", note=str(chance.random())),
-                    observation(f"o{number}", f"p{number}", note=str(chance.random())),
-                    organization(f"org{number}", note=str(chance.random())),
+                    corpus.patient(f"p{number}", note=str(chance.random())),
+                    corpus.observation(f"o{number}", f"p{number}", note=str(chance.random())),
+                    corpus.organization(f"org{number}", note=str(chance.random())),
                 ]
             )
             changes.append(
@@ -55,7 +54,9 @@ async def test_the_counts_of_extents_are_those_of_the_versions(write, raw, monke
 async def test_seqs_ascend_with_stamps_within_a_collection(write, raw, monkeypatch):
     monkeypatch.setattr("helios_sqlite.extents.EXTENT_BYTES", 500)
     for round_ in range(10):
-        await write(patient("p1", note=str(round_)), organization("o", note=str(round_)))
+        await write(
+            corpus.patient("p1", note=str(round_)), corpus.organization("o", note=str(round_))
+        )
 
     rows = raw.execute("SELECT collection, since_stamp FROM versions ORDER BY seq").fetchall()
 
@@ -67,10 +68,10 @@ async def test_seqs_ascend_with_stamps_within_a_collection(write, raw, monkeypat
 
 
 async def test_ending_a_version_leaves_its_content_where_it_is(write, raw):
-    await write(patient("p1"))
+    await write(corpus.patient("p1"))
     before = raw.execute("SELECT length(until_stamp), content FROM versions").fetchall()
 
-    await write(patient("p1", note="new"))
+    await write(corpus.patient("p1", note="new"))
 
     ended = raw.execute("SELECT until_stamp, content FROM versions ORDER BY seq").fetchall()[0]
     assert ended[0] < FOREVER
@@ -78,10 +79,10 @@ async def test_ending_a_version_leaves_its_content_where_it_is(write, raw):
 
 
 async def test_an_unchanged_write_touches_nothing(write, raw):
-    await write(patient("p1"))
+    await write(corpus.patient("p1"))
     before = list(raw.iterdump())
 
-    [applied] = await write(patient("p1"))
+    [applied] = await write(corpus.patient("p1"))
 
     assert applied.outcome is ChangeResult.UNCHANGED
     assert list(raw.iterdump()) == before
@@ -94,7 +95,7 @@ async def test_deleting_what_never_was_leaves_no_trace(write, raw):
 
 
 async def test_a_deletion_stays_in_the_compartments_of_what_it_ended(write, raw, delete):
-    resource = observation("o1", "p1")
+    resource = corpus.observation("o1", "p1")
     await write(resource)
     await write(delete(resource))
 
@@ -108,7 +109,7 @@ async def test_stamps_of_two_processes_never_cross(settings):
 
     async def work(provider, name):
         for number in range(25):
-            put = Put(resource=patient(f"{name}{number}"))
+            put = Put(resource=corpus.patient(f"{name}{number}"))
             [applied] = await provider.write(corpus.TENANT, corpus.VERSION, [put])
             stamps.append(applied.last_updated)
             stamps.append(await provider.transaction_time())
@@ -116,7 +117,7 @@ async def test_stamps_of_two_processes_never_cross(settings):
     async with open_data_provider(settings) as one, open_data_provider(settings) as two:
         await asyncio.gather(work(one, "a"), work(two, "b"))
         last = await one.transaction_time()
-        put = Put(resource=patient("last"))
+        put = Put(resource=corpus.patient("last"))
         [applied] = await two.write(corpus.TENANT, corpus.VERSION, [put])
 
     assert max(stamps) <= last < applied.last_updated
@@ -124,7 +125,7 @@ async def test_stamps_of_two_processes_never_cross(settings):
 
 async def test_a_writer_waits_for_another_process(write, raw, monkeypatch):
     raw.execute("BEGIN IMMEDIATE")
-    writing = asyncio.ensure_future(write(patient("p1")))
+    writing = asyncio.ensure_future(write(corpus.patient("p1")))
     await asyncio.sleep(0.1)
     assert not writing.done()
     raw.execute("COMMIT")
@@ -139,7 +140,7 @@ async def test_a_writer_that_waited_too_long_says_so_and_changes_nothing(write, 
     started = time.monotonic()
 
     with pytest.raises(BackendUnavailable, match="writing"):
-        await write(patient("p1"))
+        await write(corpus.patient("p1"))
 
     assert 0.25 < time.monotonic() - started < 5
     raw.execute("ROLLBACK")
@@ -147,7 +148,7 @@ async def test_a_writer_that_waited_too_long_says_so_and_changes_nothing(write, 
 
 
 async def test_reading_goes_on_while_another_process_writes(provider, write, raw):
-    await write(patient("p1"))
+    await write(corpus.patient("p1"))
     raw.execute("BEGIN IMMEDIATE")
 
     found = await provider.get(corpus.type_key("Patient").resource("p1"))
@@ -156,22 +157,22 @@ async def test_reading_goes_on_while_another_process_writes(provider, write, raw
 
 
 async def test_a_full_disk_is_told_and_changes_nothing(provider, write, raw):
-    await write(patient("p1"))
+    await write(corpus.patient("p1"))
     pages = raw.execute("PRAGMA page_count").fetchone()[0]
     await provider._database.write(sqlite3.Connection.execute, f"PRAGMA max_page_count = {pages}")
 
     with pytest.raises(BackendUnavailable, match="disk is full"):
-        await write(*(patient(f"p{number}", note="x" * 5000) for number in range(100)))
+        await write(*(corpus.patient(f"p{number}", note="x" * 5000) for number in range(100)))
 
     await provider._database.write(sqlite3.Connection.execute, "PRAGMA max_page_count = 100000")
     assert raw.execute("SELECT count(*) FROM versions").fetchone() == (1,)
-    [applied] = await write(patient("p2"))
+    [applied] = await write(corpus.patient("p2"))
     assert applied.outcome is ChangeResult.CREATED
 
 
 async def test_writes_that_wait_together_are_all_done(provider):
     async def one(number):
-        put = Put(resource=patient(f"p{number}"))
+        put = Put(resource=corpus.patient(f"p{number}"))
         return await provider.write(corpus.TENANT, corpus.VERSION, [put])
 
     applied = await asyncio.gather(*(one(number) for number in range(50)))
@@ -180,13 +181,13 @@ async def test_writes_that_wait_together_are_all_done(provider):
 
 
 async def test_a_cancelled_write_is_whole_or_absent(settings, provider, write, raw):
-    writing = asyncio.ensure_future(write(*(patient(f"p{n}") for n in range(2000))))
+    writing = asyncio.ensure_future(write(*(corpus.patient(f"p{n}") for n in range(2000))))
     await asyncio.sleep(0.001)
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
 
-    await write(patient("after"))
+    await write(corpus.patient("after"))
 
     assert raw.execute("SELECT count(*) FROM versions").fetchone()[0] in {1, 2001}
 

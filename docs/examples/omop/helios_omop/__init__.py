@@ -25,43 +25,6 @@ from helios_core import (
 
 SETTLED = "SELECT max(cdm_release_date)::timestamp AT TIME ZONE 'UTC' AS settled FROM cdm_source"
 
-PERSONS = """
-SELECT p.*,
-  (SELECT max(cdm_release_date)::timestamp AT TIME ZONE 'UTC' FROM cdm_source) AS released
-FROM person AS p
-"""
-
-VISITS = """
-SELECT v.*,
-  (SELECT max(cdm_release_date)::timestamp AT TIME ZONE 'UTC' FROM cdm_source) AS released
-FROM visit_occurrence AS v
-"""
-
-CONDITIONS = """
-SELECT o.*, c.vocabulary_id, c.concept_code, c.concept_name,
-  (SELECT max(cdm_release_date)::timestamp AT TIME ZONE 'UTC' FROM cdm_source) AS released
-FROM condition_occurrence AS o
-LEFT JOIN concept AS c ON c.concept_id = o.condition_concept_id
-"""
-
-MEASUREMENTS = """
-SELECT m.*, c.vocabulary_id, c.concept_code, c.concept_name, u.concept_code AS ucum,
-  (SELECT max(cdm_release_date)::timestamp AT TIME ZONE 'UTC' FROM cdm_source) AS released
-FROM measurement AS m
-LEFT JOIN concept AS c ON c.concept_id = m.measurement_concept_id
-LEFT JOIN concept AS u ON u.concept_id = m.unit_concept_id AND u.vocabulary_id = 'UCUM'
-"""
-
-COHORTS = """
-SELECT d.cohort_definition_id, d.cohort_definition_name,
-  ARRAY(
-    SELECT c.subject_id FROM cohort AS c
-    WHERE c.cohort_definition_id = d.cohort_definition_id ORDER BY c.subject_id
-  ) AS members,
-  (SELECT max(cdm_release_date)::timestamp AT TIME ZONE 'UTC' FROM cdm_source) AS released
-FROM cohort_definition AS d
-"""
-
 GENDERS = {8507: "male", 8532: "female"}
 CLASSES = {9201: "IMP", 9202: "AMB", 9203: "EMER"}
 SYSTEMS = {
@@ -145,46 +108,77 @@ def _concept(row: QueryRow, text: str | None) -> dict[str, Any]:
     return {"coding": [coding] if system else [], "text": text or row["concept_name"]}
 
 
-QUERIES = (
-    ResourceQuery(
-        resource_type="Patient",
-        select=PERSONS,
-        key="person_id",
-        changed="released",
-        resource=to_patient,
-    ),
-    ResourceQuery(
-        resource_type="Encounter",
-        select=VISITS,
-        key="visit_occurrence_id",
-        patient="person_id",
-        changed="released",
-        resource=to_encounter,
-    ),
-    ResourceQuery(
-        resource_type="Condition",
-        select=CONDITIONS,
-        key="condition_occurrence_id",
-        patient="person_id",
-        changed="released",
-        resource=to_condition,
-    ),
-    ResourceQuery(
-        resource_type="Observation",
-        select=MEASUREMENTS,
-        key="measurement_id",
-        patient="person_id",
-        changed="released",
-        resource=to_observation,
-    ),
-    ResourceQuery(
-        resource_type="Group",
-        select=COHORTS,
-        key="cohort_definition_id",
-        changed="released",
-        resource=to_group,
-    ),
+PATIENTS = ResourceQuery(
+    resource_type="Patient",
+    select="""
+        SELECT p.*,
+          (SELECT max(cdm_release_date)::timestamp AT TIME ZONE 'UTC' FROM cdm_source) AS released
+        FROM person AS p
+    """,
+    key="person_id",
+    changed="released",
+    resource=to_patient,
 )
+
+ENCOUNTERS = ResourceQuery(
+    resource_type="Encounter",
+    select="""
+        SELECT v.*,
+          (SELECT max(cdm_release_date)::timestamp AT TIME ZONE 'UTC' FROM cdm_source) AS released
+        FROM visit_occurrence AS v
+    """,
+    key="visit_occurrence_id",
+    patient="person_id",
+    changed="released",
+    resource=to_encounter,
+)
+
+CONDITIONS = ResourceQuery(
+    resource_type="Condition",
+    select="""
+        SELECT o.*, c.vocabulary_id, c.concept_code, c.concept_name,
+          (SELECT max(cdm_release_date)::timestamp AT TIME ZONE 'UTC' FROM cdm_source) AS released
+        FROM condition_occurrence AS o
+        LEFT JOIN concept AS c ON c.concept_id = o.condition_concept_id
+    """,
+    key="condition_occurrence_id",
+    patient="person_id",
+    changed="released",
+    resource=to_condition,
+)
+
+OBSERVATIONS = ResourceQuery(
+    resource_type="Observation",
+    select="""
+        SELECT m.*, c.vocabulary_id, c.concept_code, c.concept_name, u.concept_code AS ucum,
+          (SELECT max(cdm_release_date)::timestamp AT TIME ZONE 'UTC' FROM cdm_source) AS released
+        FROM measurement AS m
+        LEFT JOIN concept AS c ON c.concept_id = m.measurement_concept_id
+        LEFT JOIN concept AS u ON u.concept_id = m.unit_concept_id AND u.vocabulary_id = 'UCUM'
+    """,
+    key="measurement_id",
+    patient="person_id",
+    changed="released",
+    resource=to_observation,
+)
+
+GROUPS = ResourceQuery(
+    resource_type="Group",
+    select="""
+        SELECT d.cohort_definition_id, d.cohort_definition_name,
+          ARRAY(
+            SELECT c.subject_id FROM cohort AS c
+            WHERE c.cohort_definition_id = d.cohort_definition_id ORDER BY c.subject_id
+          ) AS members,
+          (SELECT max(cdm_release_date)::timestamp AT TIME ZONE 'UTC' FROM cdm_source) AS released
+        FROM cohort_definition AS d
+    """,
+    key="cohort_definition_id",
+    changed="released",
+    resource=to_group,
+)
+
+QUERIES = (PATIENTS, ENCOUNTERS, CONDITIONS, OBSERVATIONS, GROUPS)
 
 
 class OMOPDataProvider(QueryDataProvider):

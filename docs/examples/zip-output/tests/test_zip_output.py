@@ -5,8 +5,7 @@ import pytest
 from helios_zip import ZipOutputStore, helios_output_store
 
 from helios_core import BackendUnavailable, ConfigurationError, OutputStore, PartKey
-from helios_core.testing import OutputStoreSuite
-from helios_core.testing.output_store import MIB, PART, chunked, content_of, stored
+from helios_core.testing import MIB, PART, OutputStoreSuite, read_part, store_part, yield_chunks
 
 
 class TestZipOutputStore(OutputStoreSuite):
@@ -28,7 +27,7 @@ class TestZipOutputStore(OutputStoreSuite):
 
 
 async def test_a_part_is_an_archive_that_any_tool_opens(tmp_path):
-    await stored(ZipOutputStore(tmp_path, level=1), PART, b"{}\n" * 1000)
+    await store_part(ZipOutputStore(tmp_path, level=1), PART, b"{}\n" * 1000)
 
     with ZipFile(tmp_path / "clinic/job-1/output-Patient-1-1-1.zip") as archive:
         assert archive.namelist() == ["Patient-1-1.ndjson"]
@@ -40,7 +39,7 @@ async def test_a_higher_level_gives_a_smaller_archive(tmp_path):
     content = b"".join(lines)
 
     for level in (1, 9):
-        await ZipOutputStore(tmp_path / f"{level}", level=level).put(PART, chunked([content]))
+        await ZipOutputStore(tmp_path / f"{level}", level=level).put(PART, yield_chunks([content]))
 
     sizes = [path.stat().st_size for path in sorted(tmp_path.rglob("*.zip"))]
     assert sizes[1] < sizes[0] < len(content)
@@ -48,11 +47,11 @@ async def test_a_higher_level_gives_a_smaller_archive(tmp_path):
 
 async def test_a_damaged_archive_is_the_operators_problem(tmp_path):
     store = ZipOutputStore(tmp_path, level=1)
-    await stored(store, PART, b"a" * MIB)
+    await store_part(store, PART, b"a" * MIB)
     (tmp_path / "clinic/job-1/output-Patient-1-1-1.zip").write_bytes(b"not a zip archive")
 
     with pytest.raises(BackendUnavailable, match="not a zip file"):
-        await content_of(store, PART)
+        await read_part(store, PART)
 
 
 async def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
@@ -66,6 +65,6 @@ async def test_the_plugin_opens_the_store_its_settings_describe(tmp_path):
     backend = helios_output_store()
 
     async with backend.open(backend.settings(output_dir=str(tmp_path), level=9)) as store:
-        await stored(store, PART, b"content")
+        await store_part(store, PART, b"content")
 
     assert list(tmp_path.rglob("*.zip"))
