@@ -21,6 +21,7 @@ from .errors import (
     TooCostly,
     TooManyExports,
     UnknownPlugin,
+    UnreadableJob,
     UnsupportedParameter,
     VersionConflict,
 )
@@ -118,12 +119,14 @@ from .storage.integrity import (
 )
 from .storage.job_records import (
     PART_KINDS,
+    SetAside,
     count_exported,
     give_up_reason,
     job_not_found,
     lease_lost,
     part_not_found,
     stored_job,
+    stored_shard,
     too_many_exports,
 )
 from .storage.job_store import (
@@ -270,6 +273,7 @@ __all__ = [
     "Secret",
     "SeqRange",
     "SeqRun",
+    "SetAside",
     "Shard",
     "ShardPurpose",
     "SortOrder",
@@ -290,6 +294,7 @@ __all__ = [
     "TypeFilter",
     "TypeKey",
     "UnknownPlugin",
+    "UnreadableJob",
     "UnsupportedParameter",
     "VersionConflict",
     "ViewSize",
@@ -315,6 +320,7 @@ __all__ = [
     "run_to_end",
     "shard_count",
     "stored_job",
+    "stored_shard",
     "to_signed",
     "to_unsigned",
     "too_many_exports",

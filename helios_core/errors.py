@@ -20,7 +20,8 @@ HeliosError
 │   └── BodyTooLarge          the body exceeds HFS_MAX_BODY_BYTES
 ├── BackendError          the operator must act, while the process runs
 │   ├── BackendUnavailable    a retry may succeed: busy, down, out of space
-│   └── PartMissing           a published part is missing: a server error, never a 404
+│   ├── UnreadableJob         a stored export is damaged or of a newer version
+│   └── PartMissing           a published part is missing: gone, and never just not found
 ├── ConfigurationError    the operator must act: the process does not start
 │   ├── UnknownPlugin         a setting names a plugin that is not installed
 │   ├── BrokenPlugin          an installed plugin cannot be imported or violates the contract
@@ -149,10 +150,14 @@ class BackendUnavailable(BackendError):
     code = "transient"
 
 
+class UnreadableJob(BackendError):
+    """A stored export is damaged, or was written by a newer version."""
+
+
 class PartMissing(BackendError, FileNotFoundError):
     """A published part is missing from the output store."""
 
-    code = "no-store"
+    code = "not-found"
 
 
 class ConfigurationError(HeliosError):

@@ -9,6 +9,7 @@ import structlog
 from helios_core.errors import BackendError, JobNotFound
 from helios_core.model.jobs import Job, JobStatus
 from helios_core.storage.backends import Backends
+from helios_core.storage.isolation import contained
 
 log = structlog.stdlib.get_logger()
 
@@ -22,7 +23,8 @@ async def sweep_periodically(
     """Sweep now, then at every interval until `stop` is set; failures are logged."""
     while not stop.is_set():
         try:
-            await sweep(backends, output_ttl=output_ttl)
+            with contained():
+                await sweep(backends, output_ttl=output_ttl)
         except BackendError as error:
             log.warning("sweep.failed", reason=str(error))
         with suppress(TimeoutError):
@@ -59,7 +61,8 @@ async def sweep(backends: Backends, *, output_ttl: timedelta) -> int:
 async def remove_output(backends: Backends, job: Job) -> None:
     """Remove the output of a failed job, which nobody can download; the sweeper tries again."""
     try:
-        await backends.output_store.delete(job.tenant, job.id)
+        with contained():
+            await backends.output_store.delete(job.tenant, job.id)
     except BackendError as error:
         log.warning("output.removal_failed", job_id=job.id, reason=str(error))
     else:
@@ -83,9 +86,10 @@ async def remove_job(backends: Backends, tenant: str, job_id: str) -> None:
 async def _remove_expired(backends: Backends, job: Job) -> bool:
     """Remove a job and return whether that succeeded."""
     try:
-        with suppress(JobNotFound):  # already cancelled, by its owner or by another process
-            await backends.job_store.cancel(job.tenant, job.id)
-        await remove_job(backends, job.tenant, job.id)
+        with contained():
+            with suppress(JobNotFound):  # already cancelled, by its owner or by another process
+                await backends.job_store.cancel(job.tenant, job.id)
+            await remove_job(backends, job.tenant, job.id)
     except BackendError as error:
         log.warning("job.removal_failed", job_id=job.id, reason=str(error))
         return False
@@ -103,14 +107,18 @@ async def _remove_useless_output(backends: Backends) -> int:
     async for tenant, job_id in backends.output_store.jobs():
         failed = False
         try:
-            failed = (await backends.job_store.get(tenant, job_id)).status is JobStatus.ERROR
+            with contained():
+                failed = (await backends.job_store.get(tenant, job_id)).status is JobStatus.ERROR
             keep = not failed
         except JobNotFound:  # a cancelled job is removed together with its output
             keep = await backends.job_store.exists(tenant, job_id)
+        except BackendError:  # such as a row that cannot be read
+            keep = True
         if keep:
             continue
         try:
-            await backends.output_store.delete(tenant, job_id)
+            with contained():
+                await backends.output_store.delete(tenant, job_id)
         except BackendError as error:
             log.warning("output.removal_failed", job_id=job_id, reason=str(error))
             continue

@@ -24,6 +24,7 @@ from helios_core.model.exports import ExportView
 from helios_core.model.jobs import JobStatus, Lease
 from helios_core.model.parts import Part
 from helios_core.storage.backends import Backends
+from helios_core.storage.isolation import contained
 
 log = structlog.stdlib.get_logger()
 
@@ -73,29 +74,38 @@ class Worker:
         """Claim and export shards until the stop event is set; then release the current shard."""
         while not self._stop.is_set():
             try:
-                lease = await self._backends.job_store.claim(
-                    self._name,
-                    lease_for=self._options.lease_for,
-                    max_attempts=self._options.max_attempts,
-                )
+                with contained():
+                    await self._claim_and_process()
             except BackendError as error:
                 log.warning("claim.failed", worker=self._name, reason=str(error))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._options.idle.total_seconds())
-                continue
-            if lease is None:
-                await self._wait_for_work()
-            else:
-                await self._process(lease)
+
+    async def _claim_and_process(self) -> None:
+        lease = await self._backends.job_store.claim(
+            self._name,
+            lease_for=self._options.lease_for,
+            max_attempts=self._options.max_attempts,
+        )
+        if lease is None:
+            await self._wait_for_work()
+        else:
+            await self._process(lease)
 
     async def _wait_for_work(self) -> None:
         """Wait until there may be work, for `idle` at most, or until the worker is to stop."""
-        work = asyncio.ensure_future(self._backends.job_store.wait_for_work(self._options.idle))
+        work = asyncio.ensure_future(self._news())
         stopping = asyncio.ensure_future(self._stop.wait())
         try:
             await _first_done(work, stopping)
+            if work.done():
+                work.result()
         finally:
             await _cancel(work, stopping)
+
+    async def _news(self) -> None:
+        with contained():
+            await self._backends.job_store.wait_for_work(self._options.idle)
 
     async def _process(self, lease: Lease) -> None:
         """Attempt a shard; a lost lease or an unreachable job store does not stop the worker."""
@@ -105,7 +115,8 @@ class Worker:
         ):
             log.info("shard.claimed", type=shard.resource_type, attempt=lease.attempt)
             try:
-                await self._attempt(lease)
+                with contained():
+                    await self._attempt(lease)
             except LeaseLost as error:
                 if await self._is_gone(lease):
                     log.info("shard.cancelled")
@@ -118,7 +129,8 @@ class Worker:
     async def _is_gone(self, lease: Lease) -> bool:
         """Return whether the job was cancelled or deleted, which ends its leases."""
         try:
-            await self._backends.job_store.get(lease.job.tenant, lease.job.id)
+            with contained():
+                await self._backends.job_store.get(lease.job.tenant, lease.job.id)
         except JobNotFound:
             return True
         except BackendError:
@@ -208,7 +220,8 @@ class Worker:
         """
         while True:
             await asyncio.sleep(LEASE_CHECK.total_seconds())
-            with suppress(BackendError):  # how long a lease outlives that is up to `_renew`
+            # How long a lease outlives a failure is up to `_renew`.
+            with suppress(BackendError), contained():
                 if not await self._backends.job_store.is_held(lease):
                     raise LeaseLost("the shard was taken away, or the job was ended")
 
@@ -220,7 +233,8 @@ class Worker:
         no longer be published anyway.
         """
         try:
-            await self._backends.job_store.release(lease)
+            with contained():
+                await self._backends.job_store.release(lease)
         except BackendError as error:
             log.exception("shard.abandoned", reason=str(error))
         else:
@@ -239,11 +253,12 @@ class Worker:
             await asyncio.sleep(pause.total_seconds())
             requested_at = time.monotonic()
             try:
-                await self._backends.job_store.renew(
-                    lease,
-                    lease_for=self._options.lease_for,
-                    resources_done=attempt.resources_done,
-                )
+                with contained():
+                    await self._backends.job_store.renew(
+                        lease,
+                        lease_for=self._options.lease_for,
+                        resources_done=attempt.resources_done,
+                    )
             except BackendError as error:
                 log.warning("lease.renewal_failed", reason=str(error))
                 if time.monotonic() >= held_until:
@@ -324,7 +339,8 @@ async def _cancel(*tasks: asyncio.Future[Any]) -> None:
 async def _discard(export: ShardExport) -> None:
     """Remove unpublished parts; if that fails, they are removed together with the job."""
     try:
-        await export.discard()
+        with contained():
+            await export.discard()
     except BackendError as error:
         log.warning("part.discard_failed", reason=str(error))
 

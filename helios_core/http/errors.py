@@ -17,6 +17,7 @@ from helios_core.errors import (
     HeliosError,
     JobNotFound,
     MultipleMatches,
+    PartMissing,
     PartNotFound,
     PatchFailed,
     RequestError,
@@ -44,6 +45,7 @@ STATUSES: Final[Mapping[type[HeliosError], int]] = {
     BodyTooLarge: 413,
     BackendError: 500,
     BackendUnavailable: 503,
+    PartMissing: 410,
 }
 """The status of a class applies to its subclasses unless they have one of their own."""
 
@@ -67,6 +69,12 @@ HIDDEN: Final[Mapping[int, str]] = {
     503: "The server is not available now. Repeat the request after the seconds in Retry-After.",
 }
 """What a client reads if the reason concerns the operator alone."""
+
+GONE: Final = (
+    "This file is no longer on the server, although its export is; start a new export. The reason "
+    "is in the server's log."
+)
+"""What a client reads about a part that is missing."""
 
 log = structlog.stdlib.get_logger()
 
@@ -97,7 +105,7 @@ def exception_handlers() -> ExceptionHandlersMap:
 def outcome_for(error: HeliosError) -> bytes:
     """Return the OperationOutcome of an error; it hides the reason of a fault of the server."""
     status = status_for(error)
-    return outcome_line(severity_for(status), error.code, HIDDEN.get(status, str(error)))
+    return outcome_line(severity_for(status), error.code, _public_text(error))
 
 
 def severity_for(status: int) -> Severity:
@@ -110,11 +118,17 @@ def reason_phrase(status: int) -> str:
     return HTTPStatus(status).phrase
 
 
+def _public_text(error: HeliosError) -> str:
+    if isinstance(error, PartMissing):
+        return GONE
+    return HIDDEN.get(status_for(error), str(error))
+
+
 def _expected(_: Request[Any, Any, Any], error: HeliosError) -> Response[bytes]:
     status = status_for(error)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if isinstance(error, BackendError) or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request.failed", status=status, error=type(error).__name__, reason=str(error))
-    return outcome_response(status, error.code, HIDDEN.get(status, str(error)))
+    return outcome_response(status, error.code, _public_text(error))
 
 
 def _refusal(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

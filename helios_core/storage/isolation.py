@@ -7,14 +7,14 @@ Only an asynchronous function that blocks cannot be helped: the contracts forbid
 import asyncio
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from traceback import extract_tb
 from typing import Any, ParamSpec, TypeVar
 
-from helios_core.errors import HeliosError
+from helios_core.errors import BackendError, HeliosError, JobNotFound, LeaseLost
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -119,6 +119,40 @@ class ThreadSlots:
         running.add_done_callback(lambda _: self._free.release())
         # Shielded, so that the future ends when the thread does and not when nobody waits.
         return await asyncio.shield(running)
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """
+    Raise whatever a backend should not have raised as a BackendError.
+
+    Background loops go on after a BackendError; a defect of one backend, or a row that it cannot
+    read, must not end the process and everybody else's exports. The cancellation of the task
+    itself passes, a CancelledError that comes from within the backend does not.
+
+    Raises:
+        BackendError: The block raised something else than a BackendError, LeaseLost or
+            JobNotFound.
+    """
+    try:
+        yield
+    except (BackendError, LeaseLost, JobNotFound, KeyboardInterrupt):
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise _defect(error) from error
+    except BaseException as error:  # GeneratorExit cannot come here, and SystemExit must not pass
+        raise _defect(error) from error
+
+
+def _defect(error: BaseException) -> BackendError:
+    frame = extract_tb(error.__traceback__)[-1]
+    where = f"{frame.filename}:{frame.lineno} {frame.name}"
+    reason = reason_for_log(error)
+    text = f"a backend raised {type(error).__name__} ({where})"
+    return BackendError(f"{text}: {reason}" if reason else text)
 
 
 def reason_for_log(error: BaseException) -> str:

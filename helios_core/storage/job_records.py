@@ -4,10 +4,20 @@ from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
+import structlog
 
-from helios_core.errors import JobNotFound, LeaseLost, PartNotFound, TooManyExports
+from helios_core.errors import (
+    JobNotFound,
+    LeaseLost,
+    PartNotFound,
+    TooManyExports,
+    UnreadableJob,
+)
+from helios_core.model.exports import Shard
 from helios_core.model.jobs import Job, JobStatus, Lease
 from helios_core.model.parts import Part, PartKind
+
+log = structlog.stdlib.get_logger()
 
 PART_KINDS = (PartKind.OUTPUT, PartKind.DELETED, PartKind.ERROR)
 """The order of kinds among the parts of a job; stores keep the index, so it never changes."""
@@ -21,14 +31,71 @@ def stored_job(
     completed_at: datetime | None,
     failure: str | None,
 ) -> Job:
-    """Return a job from its JSON as it was accepted, and from what has changed since."""
-    return msgspec.structs.replace(
-        msgspec.json.decode(accepted, type=Job),
-        status=JobStatus(status),
-        created_at=created_at,
-        completed_at=completed_at,
-        failure=failure,
+    """
+    Return a job from its JSON as it was accepted, and from what has changed since.
+
+    Raises:
+        UnreadableJob: The JSON or the status is not one that this version knows.
+    """
+    try:
+        return msgspec.structs.replace(
+            msgspec.json.decode(accepted, type=Job),
+            status=JobStatus(status),
+            created_at=created_at,
+            completed_at=completed_at,
+            failure=failure,
+        )
+    except (ValueError, TypeError, RecursionError) as error:  # decoding raises ValueErrors
+        raise unreadable_job(error) from error
+
+
+def stored_shard(planned: bytes) -> Shard:
+    """
+    Return a shard from its JSON.
+
+    Raises:
+        UnreadableJob: As in `stored_job`.
+    """
+    try:
+        return msgspec.json.decode(planned, type=Shard)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise unreadable_job(error) from error
+
+
+def unreadable_job(error: Exception) -> UnreadableJob:
+    """Return the error of a job whose stored form is damaged, or of a newer version."""
+    return UnreadableJob(
+        f"a stored export cannot be read ({type(error).__name__}): the row is damaged, or a newer "
+        "version of Helios wrote it; it is left as it is"
     )
+
+
+class SetAside:
+    """
+    The jobs of one store that this process cannot read (J15).
+
+    They stay as they are: another process, of a newer version perhaps, may be able to. Each is
+    logged once.
+    """
+
+    def __init__(self) -> None:
+        self._ids = dict[int, str]()
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers that the store has for them."""
+        return list(self._ids)
+
+    @property
+    def ids(self) -> list[str]:
+        """Their ids."""
+        return list(self._ids.values())
+
+    def add(self, number: int, job_id: str, error: UnreadableJob) -> None:
+        """Leave a job out from now on."""
+        if number not in self._ids:
+            self._ids[number] = job_id
+            log.error("job.set_aside", job_id=job_id, reason=str(error))
 
 
 def count_exported(parts: Iterable[Part]) -> int:

@@ -36,6 +36,8 @@ class JobStore(ABC):
     J13 What a shard notes for later phases appears with its parts, all or nothing, and goes with
         the job.
     J14 `is_held` reports at once, in every process, that a lease was lost.
+    J15 A job whose stored form this version cannot read keeps no other job from being claimed,
+        listed or removed, and stays as it is; `unreadable` names it.
     """
 
     @property
@@ -193,6 +195,11 @@ class JobStore(ABC):
     @abstractmethod
     async def exists(self, tenant: str, job_id: str) -> bool:
         """Whether the store still remembers the job in any status, cancelled included."""
+
+    @property
+    def unreadable(self) -> Sequence[str]:
+        """The ids of the jobs that this process has met and cannot read (J15)."""
+        return ()
 
     async def wait_for_work(self, at_most: timedelta) -> None:
         """Return when there may be something to claim, at the latest after `at_most`."""

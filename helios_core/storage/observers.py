@@ -77,27 +77,25 @@ class _ObserverQueue:
 
     async def _call_for_each(self) -> None:
         while (job := await self._waiting.get()) is not None:
-            await self._call(job)
+            try:
+                await self._call(job)
+            except Exception as error:  # noqa: BLE001  a foreign observer may raise anything
+                log.error(  # noqa: TRY400  without the message of a foreign error
+                    "observer.failed",
+                    plugin=self._plugin,
+                    job_id=job.id,
+                    error=type(error).__name__,
+                    reason=reason_for_log(error),
+                    where=frames_of(error),
+                )
 
     async def _call(self, job: Job) -> None:
         # An asynchronous observer gives back an awaitable at once; a thread costs it little.
         thread: asyncio.Future[object] = start_thread(self._observer, job)
-        failure: Exception | None = None
         try:
             await call_within(self._time_limit, _end_of, thread)
         except Overdue as overdue:
             await self._wait_for(job, overdue.call, thread)
-        except Exception as error:  # noqa: BLE001  a foreign observer may raise anything
-            failure = error
-        if failure is not None:
-            log.error(
-                "observer.failed",
-                plugin=self._plugin,
-                job_id=job.id,
-                error=type(failure).__name__,
-                reason=reason_for_log(failure),
-                where=frames_of(failure),
-            )
 
     async def _wait_for(self, job: Job, *running: "asyncio.Future[object]") -> None:
         """Wait until a late call has ended: nothing can end a thread, and there must be one."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Secrets: values that do not print."""
 
 
 class Secret:

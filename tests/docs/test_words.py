@@ -16,7 +16,7 @@ PAGES = sorted(
     if page.name != "CHANGELOG.md" and page.parent.name != "decisions"
 )
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-OTHER_VERBS = re.compile(r"(Give|Tell|Say)s?\b")
+OTHER_VERBS = re.compile(r"(Give|Tell|Say)s?\b|TODO")
 RETIRED = re.compile(
     r"thousand million|\bdoors?\b|\btold in words\b|\bunderstood\b", re.IGNORECASE
 )

@@ -28,6 +28,8 @@ class JobStoreSuite(LeaseClauses, EndingClauses, NoteClauses):
     """
     Tests that every job store passes, one or more for each of J1 to J14.
 
+    A plugin tests J15 with rows of its own.
+
     A subclass implements what `JobStoreContract` lists and states whether it is `persistent`.
     """
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 import xxhash
+from asyncpg import PostgresError
 
 from helios_core import Secret
-from helios_postgres.errors import opening, translated
+from helios_postgres.errors import DRIVER_ERRORS, opening, translated
 from helios_postgres.settings import PostgresSettings
 
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ async def connected(settings: PostgresSettings) -> AsyncIterator["asyncpg.Connec
             await prepare(connection, settings, timeout_ms=0)
             yield connection
     finally:
-        with translated():
+        try:
             await connection.close(timeout=patience)
+        except (*DRIVER_ERRORS, PostgresError):  # whatever it was for is done, or has failed
+            connection.terminate()
 
 
 async def prepare(connection: Connection, settings: PostgresSettings, *, timeout_ms: int) -> None:

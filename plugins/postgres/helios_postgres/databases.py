@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import asyncpg
-from asyncpg import InterfaceError, InternalClientError
+from asyncpg import InterfaceError, PostgresError
 
 from helios_core import run_to_end
 from helios_postgres import schema
 from helios_postgres.connections import Connection, address, lock_key, prepare
-from helios_postgres.errors import ABORTED, opening, translated
+from helios_postgres.errors import ABORTED, DRIVER_ERRORS, opening, translated
 from helios_postgres.settings import PostgresSettings
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Database:
         connection = await self._pool.acquire(timeout=patience)
         try:
             yield connection
-        except InternalClientError:
+        except DRIVER_ERRORS:
             # A connection that broke in the middle may be given back before the driver knows: it
             # is neither free nor closed, and must not be lent again.
             connection.terminate()
@@ -176,8 +176,11 @@ class Database:
         finally:
             # The pool ends a connection that it cannot take back. Whoever borrowed it has the
             # error that broke it, or had none.
-            with suppress(InterfaceError):
+            try:
                 await self._pool.release(connection)
+            except (*DRIVER_ERRORS, PostgresError):
+                with suppress(InterfaceError):  # it has left the pool already
+                    connection.terminate()
 
     async def _prepare(self, connection: Connection) -> None:
         await prepare(connection, self.settings, timeout_ms=self.settings.statement_timeout_ms)
@@ -186,7 +189,7 @@ class Database:
         try:
             async with asyncio.timeout(self.settings.connect_timeout.total_seconds()):
                 await pool.close()
-        except TimeoutError:
+        except (*DRIVER_ERRORS, PostgresError):  # a timeout among them
             pool.terminate()
 
 

@@ -1,16 +1,26 @@
 """PostgreSQL's errors as the errors of the contract."""
 
+from asyncio import InvalidStateError
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from asyncpg import InterfaceError, InternalClientError, PostgresError
 from asyncpg.exceptions import (
+    ClientConfigurationError,
     DeadlockDetectedError,
+    InterfaceWarning,
+    PostgresWarning,
     SerializationError,
     TargetServerAttributeNotMatched,
 )
 
 from helios_core import BackendError, BackendUnavailable, ConfigurationError
+
+DRIVER_ERRORS = (
+    *(InterfaceError, InternalClientError),
+    *(OSError, EOFError, RuntimeError, InvalidStateError),
+)
+"""What leaves a connection in a state that nobody knows; OSError includes timeouts."""
 
 ABORTED = (SerializationError, DeadlockDetectedError)
 """The whole transaction was rolled back for the sake of another one; it may be tried again."""
@@ -40,10 +50,10 @@ _REFUSED = {
 @contextmanager
 def translated() -> Iterator[None]:
     """
-    Turn what the network, the server or its set-up is to blame for into our errors.
+    Turn every error of the driver into one of the contract.
 
-    Whatever else PostgreSQL complains about is a defect of this plugin and passes unchanged. The
-    texts of the server are left out, since they may quote values.
+    What nobody expected may pass as well, such as a connection whose state is lost, so it is worth
+    another try. Texts are left out, since they may quote values; the kind of the error is there.
     """
     try:
         yield
@@ -54,13 +64,15 @@ def translated() -> Iterator[None]:
             f"PostgreSQL did not answer ({type(error).__name__}): it is down, or cannot be"
             " reached; try again later"
         ) from error
-    except (InterfaceError, InternalClientError) as error:
-        # There is no class for a connection that ended under a statement.
-        if isinstance(error, InterfaceError) and "closed" not in str(error):
+    except ClientConfigurationError:
+        raise  # a ValueError, which `opening` explains
+    except (InterfaceError, InternalClientError, InterfaceWarning, PostgresWarning) as error:
+        raise _lost(error) from error
+    except (RuntimeError, InvalidStateError) as error:
+        # The event loop and the driver's futures, when a connection ends under a statement.
+        if isinstance(error, RuntimeError) and "closed" not in str(error):
             raise
-        raise BackendUnavailable(
-            "the connection to PostgreSQL was lost in the middle; try again later"
-        ) from error
+        raise _lost(error) from error
 
 
 @contextmanager
@@ -89,6 +101,13 @@ def opening(setting: str) -> Iterator[None]:
         ) from error
 
 
+def _lost(error: Exception) -> BackendUnavailable:
+    return BackendUnavailable(
+        f"the connection to PostgreSQL was lost in the middle ({type(error).__name__}); try again"
+        " later"
+    )
+
+
 def _ours(error: PostgresError) -> Exception:
     state = error.sqlstate
     if reason := _listed(_PASSING, error) or _listed(_REFUSED, error):
@@ -100,7 +119,10 @@ def _ours(error: PostgresError) -> Exception:
             f"PostgreSQL reports damaged data or an internal error (SQLSTATE {state}); look into"
             " its log, and restore what is lost from a backup"
         )
-    return error
+    return BackendUnavailable(
+        f"PostgreSQL failed unexpectedly ({type(error).__name__}, SQLSTATE {state}); try again"
+        " later"
+    )
 
 
 def _listed(reasons: Mapping[str, str], error: BaseException | None) -> str | None:

@@ -18,7 +18,9 @@ from helios_core import (
     JobStore,
     Lease,
     Part,
+    SetAside,
     Shard,
+    UnreadableJob,
     job_not_found,
     part_not_found,
     read_statements,
@@ -47,6 +49,7 @@ class PostgresJobStore(JobStore):
     def __init__(self, database: Database, identity: str) -> None:
         self._database = database
         self._identity = identity
+        self._set_aside = SetAside()
         self._news = asyncio.Event()
 
     @classmethod
@@ -54,6 +57,11 @@ class PostgresJobStore(JobStore):
         """Return the store in an opened database."""
         async with database.connection() as connection:
             return cls(database, await connection.fetchval(_SQL["identity"]))
+
+    @property
+    def unreadable(self) -> Sequence[str]:
+        """The ids of the jobs that this process has met and cannot read (J15)."""
+        return self._set_aside.ids
 
     @property
     def identity(self) -> str:
@@ -120,7 +128,11 @@ class PostgresJobStore(JobStore):
         while True:
             async with self._database.connection() as connection:
                 claimed = await leasing.claim(
-                    connection, worker, lease_for=lease_for, max_attempts=max_attempts
+                    connection,
+                    worker,
+                    lease_for=lease_for,
+                    max_attempts=max_attempts,
+                    set_aside=self._set_aside,
                 )
             if not isinstance(claimed, leasing.Exhausted):
                 break
@@ -245,8 +257,18 @@ class PostgresJobStore(JobStore):
         return rows
 
     async def _jobs(self, query: str, *parameters: object) -> list[Job]:
-        async with self._database.connection() as connection:
-            return [leasing.to_job(row) for row in await connection.fetch(query, *parameters)]
+        """Return jobs; where some cannot be read, query again for as many others (J15)."""
+        while True:
+            async with self._database.connection() as connection:
+                rows = await connection.fetch(query, self._set_aside.numbers, *parameters)
+            jobs = list[Job]()
+            for row in rows:
+                try:
+                    jobs.append(leasing.to_job(row))
+                except UnreadableJob as error:
+                    self._set_aside.add(row["job"], row["id"], error)
+            if len(jobs) == len(rows):
+                return jobs
 
 
 async def _add_shards(connection: Connection, job: int, shards: Sequence[Shard]) -> None:

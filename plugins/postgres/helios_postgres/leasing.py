@@ -17,12 +17,14 @@ from helios_core import (
     JobStatus,
     Lease,
     Part,
-    Shard,
+    SetAside,
+    UnreadableJob,
     count_exported,
     give_up_reason,
     lease_lost,
     read_statements,
     stored_job,
+    stored_shard,
 )
 from helios_postgres.connections import Connection
 
@@ -53,17 +55,34 @@ class Exhausted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def claim(
-    connection: Connection, worker: str, *, lease_for: timedelta, max_attempts: int
+    connection: Connection,
+    worker: str,
+    *,
+    lease_for: timedelta,
+    max_attempts: int,
+    set_aside: SetAside,
 ) -> Lease | Exhausted | None:
     """Claim the shard whose turn it is, say that it has to be given up, or give None."""
-    row = await connection.fetchrow(_SQL["claim_shard"], worker, lease_for, max_attempts)
-    if row is None:
-        return None
-    if row["token"] is None:
-        return Exhausted(job=row["job"], number=row["number"])
+    statement = _SQL["claim_shard"]
+    while True:
+        aside = set_aside.numbers
+        row = await connection.fetchrow(statement, worker, lease_for, max_attempts, aside)
+        if row is None:
+            return None
+        if row["token"] is None:
+            return Exhausted(job=row["job"], number=row["number"])
+        try:
+            return _to_lease(row, worker)
+        except UnreadableJob as error:
+            set_aside.add(row["job"], row["id"], error)
+            # Another process, of a newer version perhaps, may be able to.
+            await connection.execute(_SQL["unclaim"], row["job"], row["number"], row["token"])
+
+
+def _to_lease(row: Record, worker: str) -> Lease:
     return Lease(
         job=to_job(row),
-        shard=msgspec.json.decode(row["shard"], type=Shard),
+        shard=stored_shard(row["shard"]),
         token=row["token"],
         worker=worker,
         attempt=row["attempts"],

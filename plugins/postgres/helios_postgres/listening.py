@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import structlog
 
-from helios_core import BackendError, ConfigurationError, run_to_end
+from helios_core import HeliosError, run_to_end
 from helios_postgres.connections import Connection, connected
 from helios_postgres.errors import translated
 from helios_postgres.settings import PostgresSettings
@@ -36,8 +36,6 @@ async def listener(
     finally:
         task.cancel()
         await run_to_end(asyncio.wait([task]))
-        if not task.cancelled():
-            task.result()  # it ends by itself only if it has a defect
 
 
 async def _listen_for_ever(
@@ -48,8 +46,9 @@ async def _listen_for_ever(
             async with connected(settings) as connection:
                 await _listen(connection, channel, heard)
             log.warning("listener.lost", reason="the server ended the connection")
-        except (BackendError, ConfigurationError) as error:
-            log.warning("listener.lost", reason=str(error))
+        except Exception as error:  # noqa: BLE001  whatever it is, work is found by polling
+            reason = str(error) if isinstance(error, HeliosError) else type(error).__name__
+            log.warning("listener.lost", reason=reason)
         await asyncio.sleep(RECONNECT.total_seconds())
 
 

@@ -4,12 +4,12 @@ import re
 from types import MappingProxyType
 
 import structlog
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, UndefinedModelAttributeError
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
 from helios_core import BackendUnavailable
 
-FAILURES = (BaseError, BotoCoreError, ClientError, OSError)
+FAILURES = (BaseError, BotoCoreError, ClientError, UndefinedModelAttributeError, OSError)
 """What a request to the bucket can end with; obstore has FileNotFoundError for a 404."""
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")

@@ -74,6 +74,8 @@ def transaction(connection: sqlite3.Connection, *, patience: float) -> Iterator[
     bulk load would wait that long; looking every millisecond or so finds the gap between two
     transactions.
     """
+    if connection.in_transaction:  # its end failed as well
+        connection.execute("ROLLBACK")
     _until_free(lambda: connection.execute("BEGIN IMMEDIATE"), patience=patience)
     try:
         yield
@@ -91,7 +93,7 @@ def _connect_writer(settings: SQLiteSettings) -> sqlite3.Connection:
         with _closed_on_error(connect(str(path))) as connection:
             _prepare(connection, settings)
             return connection
-    except (OSError, sqlite3.DatabaseError) as error:
+    except (OSError, sqlite3.Error) as error:
         if isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_BUSY:
             raise
         raise ConfigurationError(

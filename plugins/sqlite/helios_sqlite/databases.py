@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -111,12 +111,18 @@ class Database:
         reader = self._take(cohort_key)
         if reader is None:
             reader = await in_thread(self._new_reader)
+        sound = False
         try:
             yield reader
+            sound = True
         finally:
-            self._idle.append(reader)
+            # Nobody knows in which state an error has left it.
+            if sound:
+                self._idle.append(reader)
+            else:
+                _close_quietly(reader.connection)
             while len(self._idle) > self._kept:
-                self._idle.pop(0).connection.close()
+                _close_quietly(self._idle.pop(0).connection)
 
     async def _in_writer_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -153,6 +159,11 @@ class Database:
             connection.execute("CREATE TEMP TABLE cohort (patient TEXT PRIMARY KEY) WITHOUT ROWID")
             connection.execute("CREATE TEMP TABLE picked (seq INTEGER PRIMARY KEY)")
         return Reader(connection)
+
+
+def _close_quietly(connection: sqlite3.Connection) -> None:
+    with suppress(sqlite3.Error):
+        connection.close()
 
 
 async def unblocked(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -223,6 +234,8 @@ class JobDatabase:
             await _pause()
 
     async def _begun(self, begin: Iterable[str], deadline: float) -> bool:
+        if self._connection.in_transaction:  # its end failed as well
+            await self._connection.rollback()
         try:
             for statement in begin:
                 await rows_of(self._connection, statement)

@@ -19,7 +19,7 @@ _PASSING = {
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
-def primary_code(error: sqlite3.Error) -> int:
+def primary_code(error: sqlite3.Error | sqlite3.Warning) -> int:
     """Return SQLite's primary result code, 0 for an error of the Python module itself."""
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF
@@ -33,13 +33,14 @@ def is_damage(error: sqlite3.Error) -> bool:
 @contextmanager
 def translated() -> Iterator[None]:
     """
-    Turn what the disk, the load or the bytes are to blame for into an error of the contract.
+    Turn every error of the driver into one of the contract.
 
-    Whatever else SQLite complains about is a defect of this plugin and passes unchanged.
+    What nobody expected may pass as well, such as a connection that broke, so it is worth another
+    try; its kind is in the message, and its text, which may quote values, is not.
     """
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.Error, sqlite3.Warning) as error:
         code = primary_code(error)
         if code in _PASSING:
             raise BackendUnavailable(
@@ -50,4 +51,7 @@ def translated() -> Iterator[None]:
                 "the SQLite database is damaged; run PRAGMA integrity_check on it and restore"
                 " what is lost from a backup"
             ) from error
-        raise
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        raise BackendUnavailable(
+            f"the SQLite database failed unexpectedly ({name}); try again later"
+        ) from error

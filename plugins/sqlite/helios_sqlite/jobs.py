@@ -16,7 +16,9 @@ from helios_core import (
     JobStore,
     Lease,
     Part,
+    SetAside,
     Shard,
+    UnreadableJob,
     job_not_found,
     part_not_found,
     read_statements,
@@ -46,6 +48,7 @@ class SQLiteJobStore(JobStore):
     def __init__(self, database: JobDatabase, identity: str) -> None:
         self._database = database
         self._identity = identity
+        self._set_aside = SetAside()
         self._news = asyncio.Event()
         self._looked_at = database.written()
 
@@ -54,6 +57,11 @@ class SQLiteJobStore(JobStore):
         """Return the store in an opened file."""
         [(identity,)] = await database.rows(_SQL["identity"])
         return cls(database, identity)
+
+    @property
+    def unreadable(self) -> Sequence[str]:
+        """The ids of the jobs that this process has met and cannot read (J15)."""
+        return self._set_aside.ids
 
     @property
     def identity(self) -> str:
@@ -115,12 +123,16 @@ class SQLiteJobStore(JobStore):
         """Claim the shard whose turn it is; look without a lock first (J2, J3, J8, J11)."""
         self._news.clear()
         self._looked_at = self._database.written()
-        if not await self._database.rows(leasing.FIND_TURN):
+        if not await self._database.rows(leasing.FIND_TURN, leasing.but(self._set_aside)):
             return None
         self._news.set()  # where one shard waits there may be another
         async with self._database.transaction() as connection:
             return await leasing.claim(
-                connection, worker, lease_for=lease_for, max_attempts=max_attempts
+                connection,
+                worker,
+                lease_for=lease_for,
+                max_attempts=max_attempts,
+                set_aside=self._set_aside,
             )
 
     async def renew(self, lease: Lease, *, lease_for: timedelta, resources_done: int) -> None:
@@ -201,7 +213,18 @@ class SQLiteJobStore(JobStore):
         return rows[0]
 
     async def _jobs(self, query: str, *parameters: object) -> list[Job]:
-        return [leasing.to_job(row) for row in await self._database.rows(query, parameters)]
+        """Return jobs; where some cannot be read, query again for as many others (J15)."""
+        while True:
+            but = leasing.but(self._set_aside)
+            rows = await self._database.rows(query, (*but, *parameters))
+            jobs = list[Job]()
+            for number, job_id, *row in rows:
+                try:
+                    jobs.append(leasing.to_job(row))
+                except UnreadableJob as error:
+                    self._set_aside.add(number, job_id, error)
+            if len(jobs) == len(rows):
+                return jobs
 
 
 async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_active: int) -> Job:

@@ -12,12 +12,14 @@ from helios_core import (
     JobStatus,
     Lease,
     Part,
-    Shard,
+    SetAside,
+    UnreadableJob,
     count_exported,
     give_up_reason,
     lease_lost,
     read_statements,
     stored_job,
+    stored_shard,
 )
 from helios_sqlite.databases import Row, rows_of
 
@@ -44,6 +46,11 @@ def in_milliseconds(duration: timedelta) -> int:
     return duration // timedelta(milliseconds=1)
 
 
+def but(set_aside: SetAside) -> tuple[bytes]:
+    """Return the parameter of queries that leave out jobs set aside (J15)."""
+    return (msgspec.json.encode(set_aside.numbers),)
+
+
 def to_job(row: Row) -> Job:
     """Return a stored job."""
     accepted, status, created_at, completed_at, failure = row
@@ -57,12 +64,22 @@ def to_job(row: Row) -> Job:
 
 
 async def claim(
-    connection: Connection, worker: str, *, lease_for: timedelta, max_attempts: int
+    connection: Connection,
+    worker: str,
+    *,
+    lease_for: timedelta,
+    max_attempts: int,
+    set_aside: SetAside,
 ) -> Lease | None:
     """Claim the shard whose turn it is, or give None (J2, J3, J8, J9, J11)."""
-    while found := await rows_of(connection, FIND_TURN):
+    while found := await rows_of(connection, FIND_TURN, but(set_aside)):
         [row] = await rows_of(connection, _SQL["shard_of_turn"], found[0])
-        now, job, number, shard, token, attempts, last_error, *accepted = row
+        now, job_id, job, number, shard, token, attempts, last_error, *accepted = row
+        try:
+            claimed, planned = to_job(accepted), stored_shard(shard)
+        except UnreadableJob as error:
+            set_aside.add(job, job_id, error)
+            continue
         if attempts >= max_attempts:
             await end(
                 connection,
@@ -74,13 +91,12 @@ async def claim(
         wait = in_milliseconds(lease_for)
         holding = {"now": now, "wait": wait, "worker": worker, "job": job, "number": number}
         await rows_of(connection, _SQL["hold"], holding)
-        claimed = to_job(accepted)
         if claimed.status is not JobStatus.IN_PROGRESS:
             await rows_of(connection, _SQL["begin_job"], (job,))
         await rows_of(connection, _SQL["serve"], (job,))
         return Lease(
             job=msgspec.structs.replace(claimed, status=JobStatus.IN_PROGRESS),
-            shard=msgspec.json.decode(shard, type=Shard),
+            shard=planned,
             token=token + 1,
             worker=worker,
             attempt=attempts + 1,

@@ -205,12 +205,13 @@ async def test_a_file_of_another_tenant_or_export_is_not_found(site, file, outco
     outcome(unfinished, 404, "not-found")
 
 
-async def test_a_part_that_is_gone_is_our_fault_and_says_no_more(site, file, outcome):
+async def test_a_part_that_is_gone_says_how_to_go_on_and_no_more(site, file, outcome):
     [(tenant, job_id)] = [job async for job in site.backends.output_store.jobs()]
     await site.backends.output_store.delete(tenant, job_id)
 
-    issue = outcome(await site.client.get(file), 500)
+    issue = outcome(await site.client.get(file), 410, "not-found")
 
+    assert "start a new export" in issue["diagnostics"]
     assert "ndjson" not in issue["diagnostics"]
 
 

@@ -1,3 +1,6 @@
+import asyncio
+import ssl
+
 import asyncpg
 import pytest
 
@@ -41,21 +44,48 @@ def test_damage_is_for_the_operator():
     assert "canary" not in str(caught.value)
 
 
+def driver_errors():
+    """Every exception class of the driver, by introspection."""
+    for module in (asyncpg.exceptions, asyncpg.exceptions._base):
+        yield from (c for c in vars(module).values() if isinstance(c, type))
+
+
+EVERY = sorted(
+    {c for c in driver_errors() if issubclass(c, Exception)}
+    - {asyncpg.exceptions.ClientConfigurationError},
+    key=lambda c: c.__name__,
+)
+
+
+@pytest.mark.parametrize("error_class", EVERY)
+def test_no_error_of_the_driver_passes_as_it_is(error_class):
+    with pytest.raises(BackendError) as caught, translated():
+        raise error_class("canary")
+
+    state = getattr(error_class, "sqlstate", None) or ""
+    assert isinstance(caught.value, BackendUnavailable) is not state.startswith("XX")
+    assert "canary" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "error",
     [
-        asyncpg.UniqueViolationError(),
-        asyncpg.PostgresSyntaxError(),
-        asyncpg.InterfaceError("another operation is in progress"),
-        asyncpg.exceptions.DataError("expected int"),
-        KeyError("ours"),
+        RuntimeError("unable to perform operation on <TCPTransport closed=True>; canary"),
+        asyncio.InvalidStateError("canary"),
+        asyncio.IncompleteReadError(b"canary", None),
+        ssl.SSLError("canary"),
     ],
 )
-def test_a_defect_of_ours_passes_unchanged(error):
-    with pytest.raises(type(error)) as caught, translated():
+def test_what_the_event_loop_says_of_a_lost_connection_is_no_defect(error):
+    with pytest.raises(BackendUnavailable) as caught, translated():
         raise error
 
-    assert caught.value is error
+    assert "canary" not in str(caught.value)
+
+
+def test_a_defect_of_ours_passes_unchanged():
+    with pytest.raises(KeyError), translated():
+        raise KeyError("ours")
 
 
 @pytest.mark.parametrize(

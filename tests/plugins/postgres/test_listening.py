@@ -1,7 +1,6 @@
 import asyncio
 from datetime import timedelta
 
-import pytest
 import structlog
 from msgspec import structs
 
@@ -66,13 +65,20 @@ async def test_an_address_that_is_refused_later_on_ends_nothing(settings, monkey
     assert {log["event"] for log in logs} == {"listener.lost"}
 
 
-async def test_a_defect_is_told_when_listening_ends(settings):
+async def test_a_defect_ends_no_listening(settings, monkeypatch):
+    monkeypatch.setattr(listening, "RECONNECT", timedelta(milliseconds=10))
+    calls = asyncio.Semaphore(0)
+
     def defect():
+        calls.release()
         raise LookupError
 
-    with pytest.raises(LookupError):
+    with structlog.testing.capture_logs() as logs:
         async with listener(settings, "work", defect):
-            await asyncio.sleep(0.5)
+            for _ in range(2):
+                await calls.acquire()
+
+    assert "LookupError" in {log["reason"] for log in logs}
 
 
 async def test_no_connection_stays_when_the_listener_is_cancelled(settings, raw):

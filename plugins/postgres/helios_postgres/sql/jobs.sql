@@ -11,18 +11,19 @@ FROM jobs
 WHERE tenant = $1 AND id = $2;
 
 -- name: removable
--- Cancelled jobs, and those that ended long enough ago (J7).
-SELECT accepted, status, created_at, completed_at, failure
+-- Cancelled jobs, and those that ended long enough ago (J7), without those set aside (J15).
+SELECT job, id, accepted, status, created_at, completed_at, failure
 FROM jobs
-WHERE completed_at IS NOT NULL AND (completed_at <= now() - $1::interval OR status = 'cancelled')
-ORDER BY completed_at LIMIT $2;
+WHERE job <> ALL($1::bigint[]) AND completed_at IS NOT NULL
+  AND (completed_at <= now() - $2::interval OR status = 'cancelled')
+ORDER BY completed_at LIMIT $3;
 
 -- name: recent
--- The complete jobs of a tenant, the latest first.
-SELECT accepted, status, created_at, completed_at, failure
+-- The complete jobs of a tenant, the latest first, without those set aside (J15).
+SELECT job, id, accepted, status, created_at, completed_at, failure
 FROM jobs
-WHERE tenant = $1 AND status = 'complete'
-ORDER BY completed_at DESC, job DESC LIMIT $2;
+WHERE job <> ALL($1::bigint[]) AND tenant = $2 AND status = 'complete'
+ORDER BY completed_at DESC, job DESC LIMIT $3;
 
 -- name: turn
 -- Give a tenant its place in the order of turns (J8).

@@ -1,12 +1,13 @@
 -- name: claim_shard
--- Claim the shard whose turn it is, passing over what others hold (J2, J3, J8, J11).
+-- Claim the shard whose turn it is, passing over what others hold and jobs set aside (J2, J3, J8, J11, J15).
 -- If more of a wait is left than there is of it, the clock was set back (J7). Without a token, the
 -- shard that was picked has used up its attempts.
 WITH picked AS (
   SELECT free.job, free.number
   FROM (
     SELECT j.job FROM jobs AS j JOIN turns AS t ON t.tenant = j.tenant
-    WHERE j.status IN ('accepted', 'in-progress') ORDER BY t.served, j.job
+    WHERE j.status IN ('accepted', 'in-progress') AND j.job <> ALL($4::bigint[])
+    ORDER BY t.served, j.job
   ) AS waiting
   CROSS JOIN LATERAL (
     SELECT s.job, s.number FROM shards AS s
@@ -36,9 +37,14 @@ WITH picked AS (
     FOR NO KEY UPDATE OF t SKIP LOCKED
   )
 )
-SELECT p.job, p.number, h.shard, h.token, h.attempts, j.accepted, 'in-progress' AS status,
+SELECT p.job, j.id, p.number, h.shard, h.token, h.attempts, j.accepted, 'in-progress' AS status,
   j.created_at, j.completed_at, j.failure
 FROM picked AS p JOIN jobs AS j ON j.job = p.job LEFT JOIN held AS h ON h.job = p.job;
+
+-- name: unclaim
+-- Hand back a shard of a job that this process cannot read, as if it had not been claimed (J15).
+UPDATE shards SET worker = NULL, available_at = '-infinity', attempts = attempts - 1
+WHERE job = $1 AND number = $2 AND token = $3;
 
 -- name: exhausted
 -- A shard that has used up its attempts, if that is still so (J9).

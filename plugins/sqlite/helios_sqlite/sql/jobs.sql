@@ -11,17 +11,18 @@ FROM jobs
 WHERE tenant = ? AND id = ? AND status <> 'cancelled';
 
 -- name: removable
--- Cancelled jobs, and those that ended long enough ago (J7).
-SELECT accepted, status, created_at, completed_at, failure
+-- Cancelled jobs, and those that ended long enough ago (J7), without those set aside (J15).
+SELECT job, id, accepted, status, created_at, completed_at, failure
 FROM jobs
-WHERE completed_at IS NOT NULL AND (completed_at <= {now} - ? OR status = 'cancelled')
+WHERE job NOT IN (SELECT value FROM json_each(?))
+  AND completed_at IS NOT NULL AND (completed_at <= {now} - ? OR status = 'cancelled')
 ORDER BY completed_at LIMIT ?;
 
 -- name: recent
--- The complete jobs of a tenant, the latest first.
-SELECT accepted, status, created_at, completed_at, failure
+-- The complete jobs of a tenant, the latest first, without those set aside (J15).
+SELECT job, id, accepted, status, created_at, completed_at, failure
 FROM jobs
-WHERE tenant = ? AND status = 'complete'
+WHERE job NOT IN (SELECT value FROM json_each(?)) AND tenant = ? AND status = 'complete'
 ORDER BY completed_at DESC, job DESC LIMIT ?;
 
 -- name: active

@@ -1,5 +1,5 @@
 -- name: find_turn
--- The job and the shard whose turn it is (J8, J11).
+-- The job and the shard whose turn it is (J8, J11), without jobs set aside (J15).
 -- If more of a wait is left than there is of it, the clock was set back (J7).
 SELECT j.job, (
   SELECT number FROM shards AS s
@@ -10,11 +10,12 @@ SELECT j.job, (
 ) AS free
 FROM jobs AS j LEFT JOIN turns AS t ON t.tenant = j.tenant
 WHERE j.status IN ('accepted', 'in-progress') AND free IS NOT NULL
+  AND j.job NOT IN (SELECT value FROM json_each(?))
 ORDER BY coalesce(t.served, 0), j.job LIMIT 1;
 
 -- name: shard_of_turn
 -- A shard that is about to be claimed, with its job.
-SELECT {now}, s.job, s.number, s.shard, s.token, s.attempts, s.last_error,
+SELECT {now}, j.id, s.job, s.number, s.shard, s.token, s.attempts, s.last_error,
   j.accepted, j.status, j.created_at, j.completed_at, j.failure
 FROM shards AS s JOIN jobs AS j ON j.job = s.job WHERE s.job = ? AND s.number = ?;
 
