@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml $(PLUGINS:%=%/pyproject.toml) constraints.txt
 		--editable . $(PLUGINS:%=--editable %) --group dev 2>&1 | { grep -v '^ [-+~] ' || true; }
 	@touch $@
 
-install: $(STAMP) ## Bootstrap .venv with the core, the embedded plugins and the tools
+install: $(STAMP) ## Bootstrap .venv with the core, all plugins and the development tools
 
 demo: $(STAMP) ## Make data, load it, serve, export at all three levels, check, show
 	@$(BIN)/helios demo

@@ -104,6 +104,9 @@ KINDS = {"_since": "valueInstant", "_until": "valueInstant", "includeAssociatedD
 
 NEVER = "\N{EN DASH}"
 
+UNKNOWN = "bogus"
+"""The parameter that stands for all that no version of the guide has."""
+
 ACCEPTED, REFUSED, DECLINED, LEFT_OUT, ESTIMATED = Outcome
 PAST, LATER = "2020-01-02T03:04:05Z", "2021-01-02T03:04:05.123456+02:00"
 OUTSIDE = {"patient": REFUSED, "group": REFUSED}
@@ -235,7 +238,7 @@ CASES = [
     Case("_pretty", "anything", ["true"], ACCEPTED),
     Case("_maximumFileSize", "of the draft of version 4", ["1000000"], DECLINED),
     Case("_minimumFileSize", "of the draft of version 4", ["1000"], DECLINED),
-    Case("bogus", "any other parameter", ["1"], DECLINED),
+    Case(UNKNOWN, "anything", ["1"], DECLINED),
 ]
 
 """What `HFS_BULK_DATA_IG=3` makes of parameters, as it is by default."""
@@ -264,7 +267,8 @@ def page() -> str:
     """Give the page."""
     parts = [HEAD]
     for parameter, cases in groupby(CASES, key=lambda case: case.parameter):
-        parts.append(f"\n## `{parameter}`\n\n{_table(cases, METHODS)}")
+        heading = "Any other parameter" if parameter == UNKNOWN else f"`{parameter}`"
+        parts.append(f"\n## {heading}\n\n{_table(cases, METHODS)}")
     parts.append(f"{DRAFT_HEAD}{_table(DRAFT, ['POST'])}")
     return "".join(parts)
 

@@ -9,7 +9,11 @@ from helios_core.model.exports import ExportRequest, Shard
 
 
 class JobStatus(StrEnum):
-    """The status of a job; the last three are final."""
+    """
+    The status of a job; the last three are final.
+
+    Observers are called when a job is accepted, complete or in error, not when it is cancelled.
+    """
 
     ACCEPTED = "accepted"
     IN_PROGRESS = "in-progress"

@@ -66,4 +66,4 @@ def helios_transform() -> TransformExtension | None:
 
 @hookspec(firstresult=True)
 def helios_observer() -> ObserverExtension | None:
-    """Offer an observer of jobs that are accepted or reach a final status."""
+    """Offer an observer of jobs that are accepted, complete or in error."""

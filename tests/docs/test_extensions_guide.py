@@ -91,6 +91,7 @@ def test_all_extensions_work_in_one_server(site, receiver):
     statistics = client.http.get("/_plugins/statistics/exports").json()
     stopped = process.stop()
     recent = site.run("recent")
+    site.run("recent", "--to", str(site.folder / "list.txt"))
 
     assert "plugin confidential of helios-fhir-examples 0.1.0: transform" in process.output()
     assert health == {"status": "ok", "checks": ["disk/space"]}
@@ -102,6 +103,7 @@ def test_all_extensions_work_in_one_server(site, receiver):
     [(token, body)] = receiver.received
     assert (token, body["status"]) == ("Bearer hush", "complete")
     assert recent.splitlines()[0].startswith(body["export"])
+    assert (site.folder / "list.txt").read_text() == recent
     assert "hush" not in process.output()
 
 
@@ -120,6 +122,23 @@ def test_the_help_lists_the_command(elsewhere):
     output = elsewhere.run(elsewhere.helios, "--help", HFS_PLUGINS="recent")
 
     assert re.search(r"^  recent +List the exports", output, re.MULTILINE), output
+
+
+def test_the_command_reports_in_a_sentence_that_it_cannot_write(site):
+    file = site.folder / "nowhere/list.txt"
+
+    command = site.start("recent", "--to", str(file))
+
+    assert command.process.wait(timeout=60) == 1
+    assert command.output() == f"helios: {file} cannot be written: No such file or directory\n"
+
+
+def test_the_guide_shows_every_file_of_the_example():
+    (tree,) = re.findall(r"```text\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    files = [path for path in EXAMPLE.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+
+    shown = [name for name in re.findall(r"─ (.+)", tree) if not name.endswith("/")]
+    assert sorted(shown) == sorted(path.name for path in files)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)

@@ -1,11 +1,12 @@
 """A command: `helios recent` lists the exports that completed last."""
 
+from pathlib import Path
 from typing import Annotated
 
 import click
 import msgspec
 
-from helios_core import API_LEVEL, CommandExtension, CommandHost, Job, hookimpl
+from helios_core import API_LEVEL, CommandExtension, CommandHost, HeliosError, Job, hookimpl
 
 
 class RecentSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,11 +23,21 @@ def make_command(host: CommandHost) -> click.Command:
 
     @click.command()
     @click.option("--tenant", help="Default: HFS_DEFAULT_TENANT.")
-    def recent(tenant: str | None) -> None:
+    @click.option("--to", type=click.Path(path_type=Path), help="File for the list.")
+    def recent(tenant: str | None, to: Path | None) -> None:
         """List the exports that completed last."""
         settings = host.settings()
-        for job in host.run(read_recent(tenant or settings.tenant, settings.count)):
-            click.echo(f"{job.id}  {job.request.level}  {job.completed_at:%Y-%m-%d %H:%M}")
+        jobs = host.run(read_recent(tenant or settings.tenant, settings.count))
+        text = "".join(
+            f"{job.id}  {job.request.level}  {job.completed_at:%Y-%m-%d %H:%M}\n" for job in jobs
+        )
+        if to is None:
+            click.echo(text, nl=False)
+            return
+        try:
+            to.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise HeliosError(f"{to} cannot be written: {error.strerror}") from error
 
     async def read_recent(tenant: str, count: int) -> list[Job]:
         async with host.open_backends() as backends:

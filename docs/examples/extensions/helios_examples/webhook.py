@@ -1,4 +1,4 @@
-"""An observer: every export that ends is posted to a web address."""
+"""An observer: every export that is complete or in error is posted to a web address."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
