@@ -2,7 +2,7 @@ import pytest
 import structlog
 
 from helios_core import errors
-from helios_core.errors import BackendError, HeliosError, RequestError
+from helios_core.errors import BackendError, HeliosError, PartMissing, RequestError
 from helios_core.http.errors import RETRY_AFTER, status_for
 
 SECRET = "Jane Canary"
@@ -22,7 +22,8 @@ def all_errors():
 def test_every_error_has_a_status_that_says_who_must_act(cls):
     status = status_for(cls("x"))
 
-    assert status in range(400, 500) if issubclass(cls, RequestError) else status in {500, 503}
+    of_the_server = {410} if cls is PartMissing else {500, 503}
+    assert status in (range(400, 500) if issubclass(cls, RequestError) else of_the_server)
 
 
 def failing(provider, error):

@@ -3,10 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from asyncpg.exceptions import UniqueViolationError
-
 from helios_core import (
     AppliedChange,
+    BackendUnavailable,
     Delete,
     Put,
     line_hash,
@@ -81,8 +80,9 @@ class Writer:
         for _ in range(RACES):
             try:
                 return await self._database.write(self._apply, fhir_version, keyed)
-            except UniqueViolationError as error:
-                if error.constraint_name != "resources_pkey":
+            except BackendUnavailable as error:
+                race = error.__cause__
+                if getattr(race, "constraint_name", None) != "resources_pkey":
                     raise
         return await self._database.write(self._apply, fhir_version, keyed)
 

@@ -115,6 +115,9 @@ class Database:
         try:
             yield reader
             sound = True
+        except (GeneratorExit, asyncio.CancelledError):
+            sound = True  # nobody waits for more; what ran in a thread has ended
+            raise
         finally:
             # Nobody knows in which state an error has left it.
             if sound:

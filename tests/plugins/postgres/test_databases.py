@@ -118,9 +118,11 @@ async def test_an_unlimited_transaction_has_no_time_out_and_the_next_one_has(dat
 
 
 async def test_a_defect_of_ours_is_not_hidden(database):
-    with pytest.raises(asyncpg.UndefinedTableError):
+    with pytest.raises(BackendUnavailable, match="UndefinedTableError") as caught:
         async with database.connection() as connection:
             await connection.execute("SELECT * FROM nothing")
+
+    assert isinstance(caught.value.__cause__, asyncpg.UndefinedTableError)
 
 
 async def test_an_error_does_not_quote_values(database, raw):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from helios_core import Level, Put, SchemaOutdated, SortOrder
+from helios_core import BackendUnavailable, Level, Put, SchemaOutdated, SortOrder
 from helios_core.fhir import TERMS_VERSION, FHIRVersion, compile_query, parse_resource, terms_of
 from helios_core.testing import SEARCHES, compile_searches, corpus, measurements
 from helios_sqlite import candidates, indexing, migrate, narrowing, open_data_provider, searching
@@ -179,7 +179,7 @@ async def test_other_errors_of_the_index_are_not_taken_for_damage(provider, writ
     await write(*measurements(5))
     raw.execute("ALTER TABLE postings RENAME TO elsewhere")
 
-    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+    with pytest.raises(BackendUnavailable, match="SQLITE_ERROR"):
         await sifted(provider, [[("status", "final")]])
 
 

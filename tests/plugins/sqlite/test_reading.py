@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from helios_core import BackendError, JoinedLines, Level, Put
+from helios_core import BackendError, BackendUnavailable, JoinedLines, Level, Put
 from helios_core.testing import corpus
 from helios_sqlite import open_data_provider, reading
 
@@ -215,7 +215,7 @@ async def test_other_errors_of_the_database_are_not_taken_for_damage(provider, w
     shard = await only_shard(provider, shown)
     raw.execute("ALTER TABLE versions RENAME TO elsewhere")
 
-    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+    with pytest.raises(BackendUnavailable, match="SQLITE_ERROR"):
         [batch async for batch in provider.read(shown, shard, batch_bytes=1000)]
 
 
