@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from helios_core import ConfigurationError, JobStatus, LeaseLost, Migration, Put, SchemaOutdated
+from helios_core import (
+    BackendUnavailable,
+    ConfigurationError,
+    JobStatus,
+    LeaseLost,
+    Migration,
+    Put,
+    SchemaOutdated,
+)
 from helios_core.testing import SEARCHES, compile_searches, corpus, measurements, sift_candidates
 from helios_sqlite import migrate, open_data_provider, open_job_store, schema
 
@@ -186,7 +194,7 @@ async def test_a_migration_that_fails_changes_nothing(settings, raw, monkeypatch
         pass
     later_schema(monkeypatch, "CREATE TABLE later (a INTEGER);\nCREATE TABLE later (a);\n")
 
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(BackendUnavailable):
         await migrate(settings)
 
     assert schema.version_of(raw) == len(FROZEN)
