@@ -85,7 +85,7 @@ class LinkIndex:
     @contextmanager
     def temporary(cls) -> Iterator[Self]:
         """Create an index and remove it in the end."""
-        with TemporaryDirectory(prefix="helios-load-") as folder:
+        with TemporaryDirectory(prefix="helios_load_") as folder:
             index = cls(Path(folder) / "links")
             with closing(index):
                 yield index

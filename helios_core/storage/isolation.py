@@ -19,7 +19,7 @@ from helios_core.errors import BackendError, HeliosError, JobNotFound, LeaseLost
 P = ParamSpec("P")
 T = TypeVar("T")
 
-THREAD_NAME = "helios-plugin"
+THREAD_NAME = "helios_plugin"
 """The name of the threads started here."""
 
 _abandoned = set[asyncio.Future[Any]]()

@@ -109,7 +109,7 @@ def test_a_worker_that_is_frozen_does_not_keep_a_server_from_stopping(loaded):
     server, _ = loaded.serve(HFS_WORKER_SHUTDOWN_TIMEOUT="3")
     child = worker_of(server)
     until(lambda: events(server, "worker.ready"))
-    child.suacquire()
+    child.suspend()
 
     assert server.stop() == 0
 

@@ -5,8 +5,9 @@ import pytest
 from helios_core.errors import InvalidResource
 from helios_core.fhir.bundles import ParsedEntry, parse_bundle
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.references import replace_temporary
+from helios_core.fhir.links import BundleLinks, rewrite_links
 from helios_core.fhir.resources import parse_resource
+from helios_core.fhir.strict_json import compact_json
 
 
 def bundle(*entries, bundle_type="transaction", **others):
@@ -117,7 +118,11 @@ def test_real_bundles_come_apart_into_resources_whose_references_all_resolve(rea
     types = {e.full_url: json.loads(e.resource)["resourceType"] for e in entries}
     mapping = {url: f"{types[url]}/{ids[url]}" for url in ids}
 
-    rewritten = [replace_temporary(entry.resource, mapping) for entry in entries]
+    links = BundleLinks(mapping)
+    rewritten = [
+        rewrite_links(e.resource, FHIRVersion.R4, types[e.full_url], links.of_entry(e.full_url))
+        for e in entries
+    ]
     resources = [parse_resource(body, FHIRVersion.R4) for body, _ in rewritten]
 
     assert len(transactions) == 61
@@ -139,7 +144,8 @@ def test_the_real_group_names_members_it_does_not_bring(real_bundles):
         if json.loads(entry.resource)["resourceType"] == "Patient"
     }
 
-    body, unresolved = replace_temporary(parse_resource(group, FHIRVersion.R4).tail, known)
+    compact = compact_json(group)
+    body, unresolved = rewrite_links(compact, FHIRVersion.R4, "Group", BundleLinks(known))
 
     assert len(unresolved) == 40
     assert body.count(b'"Patient/') == 60

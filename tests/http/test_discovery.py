@@ -37,7 +37,16 @@ async def test_metadata_lists_the_types_of_the_requested_version(client, version
     assert statement["fhirVersion"] == load_definitions(version).label
     assert {resource["type"] for resource in rest["resource"]} == load_definitions(version).types
     assert {each["code"] for each in rest["resource"][0]["interaction"]} == {
-        *("read", "vread", "history-instance", "create", "update", "delete", "search-type")
+        *(
+            "read",
+            "vread",
+            "history-instance",
+            "create",
+            "update",
+            "patch",
+            "delete",
+            "search-type",
+        )
     }
     assert {each["code"] for each in rest["interaction"]} == {"transaction", "batch"}
 
