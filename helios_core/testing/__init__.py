@@ -54,6 +54,7 @@ from helios_core.testing.output_store import (  # noqa: E402 - same
     OutputStoreSuite,
     list_jobs,
     read_part,
+    same_content,
     store_part,
     yield_chunks,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "names",
     "read_batches",
     "read_part",
+    "same_content",
     "sift_candidates",
     "store_part",
     "take_snapshot",

@@ -84,7 +84,7 @@ async def read_part(
     return b"".join([chunk async for chunk in store.read(key, start=start, end=end)])
 
 
-def same(found: bytes, expected: bytes) -> bool:
+def same_content(found: bytes, expected: bytes) -> bool:
     """Return whether two contents are equal; a comparison in `assert` would print megabytes."""
     return found == expected
 
@@ -208,7 +208,7 @@ class OutputStoreSuite(ContractSuite):
             if putting.cancelled():
                 assert await self.raw_names(key.tenant, key.job_id) == []
             else:
-                assert same(await self.raw_bytes(key), b"".join(content))
+                assert same_content(await self.raw_bytes(key), b"".join(content))
 
     async def test_a_failed_put_leaves_its_neighbours_alone(self, store: OutputStore) -> None:
         """O2, O8."""
@@ -254,8 +254,8 @@ class OutputStoreSuite(ContractSuite):
         part = await store.put(key, yield_chunks(chunks))
 
         assert part.size == len(content)
-        assert same(await self.raw_bytes(key), content)
-        assert same(await read_part(store, key), content)
+        assert same_content(await self.raw_bytes(key), content)
+        assert same_content(await read_part(store, key), content)
 
     async def test_a_digest_tells_contents_apart(self, store: OutputStore) -> None:
         """O3."""
@@ -280,7 +280,7 @@ class OutputStoreSuite(ContractSuite):
                 tasks.create_task(store.put(key, yield_chunks(pieces)))
 
         for key in keys:
-            assert same(await self.raw_bytes(key), bytes([key.number]) * 300_000)
+            assert same_content(await self.raw_bytes(key), bytes([key.number]) * 300_000)
 
     @pytest.mark.parametrize("start", [0, 5])
     async def test_an_absent_part_is_missing(self, store: OutputStore, start: int) -> None:
@@ -410,7 +410,7 @@ class OutputStoreSuite(ContractSuite):
         content = os.urandom(5 * MIB)
         await store_part(store, PART, content)
 
-        assert same(await read_part(store, PART, start=start, end=end), content[start:end])
+        assert same_content(await read_part(store, PART, start=start, end=end), content[start:end])
 
     async def test_a_read_may_stop_early(self, store: OutputStore) -> None:
         """O7."""

@@ -11,7 +11,7 @@ from helios_core.testing import (
     GatedChunks,
     list_jobs,
     read_part,
-    same,
+    same_content,
     store_part,
     yield_chunks,
 )
@@ -51,8 +51,8 @@ async def test_passing_errors_neither_double_nor_truncate(through, proxy, store)
 
     proxy.faults = {}
     assert part.size == len(b"".join(CONTENT))
-    assert same(content, b"".join(CONTENT))
-    assert same(await read_part(store, PART), b"".join(CONTENT))
+    assert same_content(content, b"".join(CONTENT))
+    assert same_content(await read_part(store, PART), b"".join(CONTENT))
     assert sum(proxy.done.values()) >= 1
 
 
@@ -79,7 +79,7 @@ async def test_an_upload_whose_completion_was_not_heard_is_there(through, proxy,
     part = await putting
 
     assert part.size == len(b"".join(CONTENT))
-    assert same(await read_part(store, PART), b"".join(CONTENT))
+    assert same_content(await read_part(store, PART), b"".join(CONTENT))
 
 
 @pytest.mark.usefixtures("impatient")
@@ -115,7 +115,7 @@ async def test_a_download_that_is_cut_goes_on_where_it_was_cut(through, proxy):
 
     content = await read_part(through, PART, start=1_000, end=14_000_000)
 
-    assert same(content, b"".join(CONTENT)[1_000:14_000_000])
+    assert same_content(content, b"".join(CONTENT)[1_000:14_000_000])
     assert proxy.done[Fault.CUT_RESPONSE] >= 1
 
 
