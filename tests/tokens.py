@@ -43,6 +43,7 @@ class StaticVerifier(TokenVerifier):
     async def smart_configuration(self, base):
         return {
             "token_endpoint": f"{base}/token",
+            "authorization_endpoint": f"{base}/authorize",
             "grant_types_supported": ["client_credentials"],
             "token_endpoint_auth_methods_supported": ["private_key_jwt"],
             "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],

@@ -30,6 +30,7 @@ class Access(Enum):
 ROUTES: Final[Mapping[str, Access]] = {
     "/": Access.INTERACTION,
     "/metadata": Access.PUBLIC,
+    "/.well-known/smart-configuration": Access.PUBLIC,
     "/openapi.json": Access.INTERACTION,
     "/health": Access.PUBLIC,
     "/_liveness": Access.PUBLIC,

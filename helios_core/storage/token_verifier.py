@@ -43,8 +43,9 @@ class TokenVerifier(ABC):
         """
         Return the members of `.well-known/smart-configuration` that the issuer decides on.
 
-        They include `token_endpoint` and `grant_types_supported`, and all URLs are absolute; the
-        server adds the capabilities and scopes that it decides on (SMART App Launch 2.2, section
+        They include `token_endpoint` and `grant_types_supported`, and all URLs are absolute. An
+        `authorization_endpoint` is optional, but the test kit of the guide wants one. The server
+        adds the capabilities and scopes that it decides on (SMART App Launch 2.2, section
         Conformance). `base` is the public base URL of this server, without a final slash.
 
         Raises:
