@@ -114,9 +114,9 @@ class Keycloak:
         )
         name = f"helios-{uuid.uuid4().hex[:12]}"
         self.admin("POST", "", json=document | {"realm": name})
-        realm = Realm(self, name, keys)
         try:
-            yield realm
+            with httpx.Client(timeout=START_SECONDS) as client:
+                yield Realm(self, name, keys, client)
         finally:
             self.admin("DELETE", f"/{name}")
 
@@ -143,12 +143,14 @@ class Keycloak:
 class Realm:
     """A realm with the clients and scopes of the example."""
 
-    def __init__(self, keycloak: Keycloak, name: str, keys: dict[str, KeySet]) -> None:
+    def __init__(
+        self, keycloak: Keycloak, name: str, keys: dict[str, KeySet], client: httpx.Client
+    ) -> None:
         self.keycloak = keycloak
         self.name = name
         self.keys = keys
         """The key pairs of its clients, by the ids of the clients."""
-        self._client = httpx.Client(timeout=START_SECONDS)
+        self._client = client
 
     def url(self, base: str | None = None) -> str:
         """Return the issuer, which depends on the address by which Keycloak is reached."""
@@ -162,29 +164,12 @@ class Realm:
         algorithm: str = "ES384",
         keys: KeySet | None = None,
         base: str | None = None,
-        **claims: Any,
     ) -> httpx.Response:
         """Return the response of the token endpoint to a client of SMART Backend Services."""
         endpoint = f"{self.url(base)}/protocol/openid-connect/token"
         key = next(key for key in keys or self.keys[client] if key.alg == algorithm)
-        now = int(time.time())
-        assertion = {
-            "iss": client,
-            "sub": client,
-            "aud": endpoint,
-            "iat": now,
-            "exp": now + 240,
-            "jti": str(uuid.uuid4()),
-            **claims,
-        }
-        header = {"alg": algorithm, "kid": key.kid, "typ": "JWT"}
-        form = {
-            "grant_type": "client_credentials",
-            "scope": scope,
-            "client_assertion_type": ASSERTION_TYPE,
-            "client_assertion": jwt.encode(header, assertion, key, algorithms=[algorithm]),
-        }
-        return self._client.post(endpoint, data=form)
+        form = {"grant_type": "client_credentials", "scope": scope}
+        return self._client.post(endpoint, data=form | _assertion(client, endpoint, key))
 
     def token(self, client: str = "backend-inline", **options: Any) -> str:
         """Return an access token."""
@@ -213,34 +198,53 @@ class Realm:
             if component["providerId"] == "rsa-generated":
                 self.keycloak.admin("DELETE", f"/{self.name}/components/{component['id']}")
 
-    def change_client(self, client: str, **attributes: str) -> dict[str, Any]:
-        """Set attributes of a client and return what Keycloak has of it, its secret included."""
-        path = f"/{self.name}/clients"
-        found = self.keycloak.admin("GET", path, params={"clientId": client}).json()[0]
-        found["attributes"] |= attributes
-        self.keycloak.admin("PUT", f"{path}/{found['id']}", json=found)
-        return dict(found)
+    def add_client(self, **attributes: str) -> str:
+        """Add a client like `backend-inline`, but for some attributes, and return its id."""
+        found = self._found_client("backend-inline")
+        name = f"client-{uuid.uuid4().hex[:8]}"
+        self.keys[name] = self.keys["backend-inline"]
+        copied = ("defaultClientScopes", "optionalClientScopes", "clientAuthenticatorType")
+        document = {
+            **{member: found[member] for member in copied},
+            "clientId": name,
+            "serviceAccountsEnabled": True,
+            "standardFlowEnabled": False,
+            "attributes": found["attributes"] | attributes,
+        }
+        self.keycloak.admin("POST", f"/{self.name}/clients", json=document)
+        return name
+
+    def secret(self, client: str) -> str:
+        """Return the secret of a client."""
+        return str(self._found_client(client)["secret"])
+
+    def _found_client(self, client: str) -> dict[str, Any]:
+        path, query = f"/{self.name}/clients", {"clientId": client}
+        return dict(self.keycloak.admin("GET", path, params=query).json()[0])
 
     def revoke(self, token: str, client: str = "backend-inline") -> None:
         """Revoke a token (RFC 7009), as its client does."""
         endpoint = f"{self.url()}/protocol/openid-connect/revoke"
         key = next(iter(self.keys[client]))
-        now = int(time.time())
-        assertion = {
-            "iss": client,
-            "sub": client,
-            "aud": self.url(),
-            "iat": now,
-            "exp": now + 60,
-            "jti": str(uuid.uuid4()),
-        }
-        header = {"alg": key.alg, "kid": key.kid, "typ": "JWT"}
-        form = {
-            "token": token,
-            "client_assertion_type": ASSERTION_TYPE,
-            "client_assertion": jwt.encode(header, assertion, key, algorithms=[str(key.alg)]),
-        }
+        form = {"token": token} | _assertion(client, self.url(), key)
         self._client.post(endpoint, data=form).raise_for_status()
+
+
+def _assertion(client: str, audience: str, key: Any) -> dict[str, str]:
+    now = int(time.time())
+    claims = {
+        "iss": client,
+        "sub": client,
+        "aud": audience,
+        "iat": now,
+        "exp": now + 240,
+        "jti": str(uuid.uuid4()),
+    }
+    header = {"alg": key.alg, "kid": key.kid, "typ": "JWT"}
+    return {
+        "client_assertion_type": ASSERTION_TYPE,
+        "client_assertion": jwt.encode(header, claims, key, algorithms=[key.alg]),
+    }
 
 
 def claims_of(token: str) -> dict[str, Any]:
@@ -275,14 +279,25 @@ def _started(folder: Path) -> str:
             (folder / "ended").unlink(missing_ok=True)
             port, management = free_port(), free_port()
             url = f"http://127.0.0.1:{port}"
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.keycloaks", str(folder), str(port), str(management)],
-                cwd=ROOT,
-                start_new_session=True,
-            )
+            _start_keeper(folder, port, management)
             _wait_for(f"{url}/realms/master", folder)
             address.write_text(url)
         return address.read_text()
+
+
+def _start_keeper(folder: Path, port: int, management: int) -> None:
+    """Start what outlives this process where others still use the server."""
+    keeper = [sys.executable, "-m", "tests.keycloaks", str(folder), str(port), str(management)]
+    with (folder / "keeper.log").open("wb") as log:
+        subprocess.run(
+            ["sh", "-c", '"$@" &', "sh", *keeper],
+            check=True,
+            cwd=ROOT,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
 
 
 def _wait_for(url: str, folder: Path) -> None:

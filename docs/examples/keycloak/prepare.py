@@ -1,11 +1,13 @@
+# ruff: noqa: INP001  a script that stands alone
 """
 Fill in the realm: keys for its clients, and the address of the server.
 
     python prepare.py FOLDER [--audience URL] [--jwks-url URL]
 
-writes into FOLDER the realm to import (realm.json), the private keys of the clients as JWK Sets
-(backend.jwks.json, readonly.jwks.json), each with one for ES384 and one for RS384, and what the
-client publishes (jwks.json). Whoever has a private key is the client: keep it like a password.
+writes into FOLDER the realm to import (helios-realm.json), the private keys of its clients as JWK
+Sets (backend.jwks.json, readonly.jwks.json), each with one for ES384 and one for RS384, and what
+a client publishes that keeps its keys at an address (jwks.json). Whoever has a private key is the
+client: keep it like a password.
 """
 
 import argparse
@@ -52,7 +54,7 @@ def main() -> None:
     """Write the files."""
     parser = argparse.ArgumentParser(description="Fill in the realm.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--audience", default="http://127.0.0.1:8000")
+    parser.add_argument("--audience", default="http://127.0.0.1:8080")
     parser.add_argument("--jwks-url", default="http://127.0.0.1:8090/jwks.json")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +66,7 @@ def main() -> None:
         keys={"backend-inline": backend, "readonly": readonly},
     )
     written: dict[str, Any] = {
-        "realm.json": realm,
+        "helios-realm.json": realm,
         "jwks.json": backend.as_dict(),
         "backend.jwks.json": backend.as_dict(private=True),
         "readonly.jwks.json": readonly.as_dict(private=True),

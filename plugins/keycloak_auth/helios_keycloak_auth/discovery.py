@@ -78,15 +78,9 @@ def smart_members(
             url = document.get(name)
             if isinstance(url, str) and _URL.fullmatch(url):
                 members.setdefault(name, url)
-    grants = ["client_credentials"]
-    if "authorization_endpoint" in members:
-        # Its presence says that there is this grant, which clients of SMART 2.0 look for.
-        grants.append("authorization_code")
     return {
         **members,
-        "grant_types_supported": grants,
-        "code_challenge_methods_supported": ["S256"],
-        "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+        "grant_types_supported": ["client_credentials"],
         "token_endpoint_auth_signing_alg_values_supported": _client_algorithms(document or {}),
     }
 

@@ -67,7 +67,7 @@ def read_header(token: str, allowed: Collection[Algorithm]) -> TokenHeader:
     if not isinstance(kid, str) or not kid:
         raise InvalidToken("The header of the access token has no kid, which names its key.")
     if "crit" in header:
-        raise InvalidToken("The header of the access token has crit; no extension is understood.")
+        raise InvalidToken("The header of the access token has crit; no extension is supported.")
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() not in TYPES:
         raise InvalidToken("The token is not an access token: its typ is not JWT or at+jwt.")
