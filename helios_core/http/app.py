@@ -107,6 +107,7 @@ def _links(settings: Settings, backends: Backends) -> FileURLSigner:
         backends.output_store,
         access_token=settings.bulk_export_requires_access_token,
         valid_for=settings.bulk_export_file_url_ttl,
+        secured=backends.token_verifier is not None,
     )
 
 
