@@ -247,6 +247,11 @@ def _assertion(client: str, audience: str, key: Any) -> dict[str, str]:
     }
 
 
+def header_of(token: str) -> dict[str, Any]:
+    """Return the header of a token without verifying anything."""
+    return dict(jws.extract_compact(token.encode()).protected)
+
+
 def claims_of(token: str) -> dict[str, Any]:
     """Return the claims of a token without verifying anything."""
     return dict(json.loads(jws.extract_compact(token.encode()).payload or b""))

@@ -47,7 +47,7 @@ def test_an_export_is_for_clients_of_the_realm(serve, realm, proxy):
     assert (refused.status_code, refused.json()["resourceType"]) == (401, "OperationOutcome")
     assert refused.headers["WWW-Authenticate"].startswith("Bearer")
 
-    client.http.headers |= bearing(everything)
+    client.http.headers.update(bearing(everything))
     client.put(PATIENT)
     assert names(client.export(_type="Patient")) == ["Patient/a"]
 

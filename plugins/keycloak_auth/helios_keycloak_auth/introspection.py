@@ -8,7 +8,7 @@ from typing import Any
 
 from helios_core import BackendUnavailable, InvalidToken
 
-MAX_REMEMBERED = 4096
+MAX_REMEMBERED = 1024
 """For how many tokens the issuer's word is remembered."""
 
 MAX_WAITING = 256

@@ -19,8 +19,8 @@ Key = RSAKey | ECKey
 MAX_KEYS = 100
 """How many keys of an issuer are used; issuers have two or three for each algorithm."""
 
-MAX_REMEMBERED = 4096
-"""How many tokens are remembered at once: 3 MB."""
+MAX_REMEMBERED = 1024
+"""How many tokens are remembered at once, a kilobyte each."""
 
 RSA_BITS = range(2048, 8192 + 1)
 """The sizes of RSA keys: shorter ones are unsafe, and longer ones cost milliseconds each time."""

@@ -74,14 +74,13 @@ class IssuerRequests:
                 asyncio.timeout(self._limit.total_seconds()),
                 self._client.stream(method, url, **options) as response,
             ):
-                if response.status_code != httpx.codes.OK:
-                    raise BackendUnavailable(f"the issuer answered {response.status_code}")
-                if "content-encoding" in response.headers:
-                    raise BackendUnavailable("the issuer sent a compressed document unasked")
+                _check(response)
                 return response, await _limited(response)
         except TimeoutError:
             raise BackendUnavailable("the issuer did not answer in time") from None
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
+        except BackendUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  addresses of documents make the client raise any
             raise BackendUnavailable(
                 f"the issuer cannot be asked: {type(error).__name__}"
             ) from None
@@ -101,6 +100,13 @@ async def issuer_requests(limit: timedelta, *, allow_http: bool) -> AsyncIterato
     )
     async with client:
         yield IssuerRequests(client, limit, allow_http=allow_http)
+
+
+def _check(response: httpx.Response) -> None:
+    if response.status_code != httpx.codes.OK:
+        raise BackendUnavailable(f"the issuer answered {response.status_code}")
+    if "content-encoding" in response.headers:
+        raise BackendUnavailable("the issuer sent a compressed document unasked")
 
 
 async def _limited(response: httpx.Response) -> bytes:

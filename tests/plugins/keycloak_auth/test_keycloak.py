@@ -16,7 +16,7 @@ from helios_keycloak_auth import KeycloakAuthSettings
 from helios_keycloak_auth.tokens import LEEWAY_SECONDS
 from helios_keycloak_auth.verifier import open_verifier
 from tests.issuers import SIGNING, key_pair, sign
-from tests.keycloaks import claims_of
+from tests.keycloaks import claims_of, header_of
 from tests.proxies import Proxy
 
 AUDIENCE = "http://fhir.example.org"
@@ -186,8 +186,9 @@ async def test_a_token_that_has_expired_is_refused(shared_realm):
 
 async def test_a_forged_token_with_the_id_of_a_real_key_is_refused(shared_realm):
     token = shared_realm.token()
-    [kid] = shared_realm.key_ids("sig")
+    kid = header_of(token)["kid"]
     [encrypting] = shared_realm.key_ids("enc")
+    assert kid in shared_realm.key_ids("sig")
 
     async with verifying(shared_realm) as verifier:
         assert await verifier.verify(token)

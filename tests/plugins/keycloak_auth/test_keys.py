@@ -322,6 +322,17 @@ async def test_a_discovery_document_that_is_wrong_is_an_unavailable_issuer(
     assert not issuer.asked[KEYS]
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:99999/", "http://xn--/", "http://[::1/", "http://\ud800/", "http://*"],
+)
+async def test_an_address_that_cannot_be_asked_is_an_unavailable_issuer(verifier, issuer, url):
+    issuer.discovery = {"jwks_uri": url}
+
+    with pytest.raises(BackendUnavailable, match="cannot be asked"):
+        await verifier.verify(issuer.token())
+
+
 async def test_an_issuer_with_a_slash_at_its_end_is_discovered_below_it(
     verifier_for, settings, issuer
 ):

@@ -4,16 +4,22 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import time
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from joserfc import jwe
 from joserfc.jwk import OctKey
 
 from helios_core import InvalidToken
+from helios_keycloak_auth import Algorithm
+from helios_keycloak_auth.tokens import TokenClaims, read_header
 from tests.issuers import KEYS, SIGNING, Issuer, key_pair, public, serving, sign
 
 NOW = int(time.time())
+FUZZ_RUNS = int(os.environ.get("HFS_TEST_FUZZ_RUNS", "100"))
 
 
 def encoded(data):
@@ -432,3 +438,47 @@ async def test_another_spelling_of_the_same_bytes_is_refused(verifier, issuer):
 
     assert "signature" in await refusal(verifier, f"{header}.{payload}.{signature[:-1]}{other}")
     assert await verifier.verify(token)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+NAMES = ("iss", "sub", "aud", "exp", "nbf", "iat", "azp", "scope", "scp", "roles", "typ", "cnf")
+"""Claims that are looked at."""
+
+
+@pytest.fixture(scope="module")
+def untouched_issuer():
+    with serving(Issuer()) as issuer:
+        yield issuer
+
+
+@settings(max_examples=FUZZ_RUNS, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    header=st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jku"]), ANYTHING),
+    claims=st.dictionaries(st.sampled_from([*NAMES, "tenant_id"]), ANYTHING),
+    junk=st.text(),
+)
+def test_whatever_a_token_says_it_is_accepted_or_refused(untouched_issuer, header, claims, junk):
+    issuer = untouched_issuer
+    tokens = [
+        # What the issuer could sign, and what anybody could send.
+        issuer.token(**claims) if None not in claims.values() else junk,
+        f"{encoded(header)}.{encoded(claims)}.AAAA",
+        f"{encoded(junk.encode(errors='replace'))}.{encoded(claims)}.AAAA",
+        junk,
+    ]
+    claimed = TokenClaims(
+        issuer=issuer.url, audience=(issuer.audience,), tenant_claim="tenant_id", clock=time.time
+    )
+    for token in tokens:
+        try:
+            read = read_header(token, frozenset(Algorithm))
+            key = issuer.keys["key-RS256"]
+            principal = claimed.verify(token, read, key)
+        except InvalidToken:
+            continue
+        assert isinstance(principal.client_id, str)
+        assert all(isinstance(scope, str) for scope in principal.scopes)
