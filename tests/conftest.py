@@ -123,13 +123,19 @@ def minio_bucket(minio_server):
 
 
 @pytest.fixture(scope="session")
-def keycloak_server(tmp_path_factory):
-    """One Keycloak for all the processes of a test run."""
+def keycloak_folder(tmp_path_factory):
+    """The folder by which the processes of a test run find the Keycloak they share."""
     folder = tmp_path_factory.getbasetemp()
     # Each process of a parallel run has a folder of its own in that of the run.
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "keycloak"
     folder.mkdir(exist_ok=True)
-    with keycloak(folder) as server:
+    return folder
+
+
+@pytest.fixture(scope="session")
+def keycloak_server(keycloak_folder):
+    """One Keycloak for all the processes of a test run."""
+    with keycloak(keycloak_folder) as server:
         yield server
 
 

@@ -25,6 +25,7 @@ async def test_the_issuer_document_fills_what_is_not_set(verifier, issuer):
 
 
 async def test_the_fields_that_inferno_requires_are_in_the_document(verifier):
+    """TR-71."""
     document = json.loads(smart_document(await verifier.smart_configuration(BASE)))
 
     assert re.match("https?://", document["token_endpoint"])
