@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -46,8 +46,14 @@ from helios_core.storage.data_provider import (
 from helios_core.storage.integrity import DECODE_ERRORS
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
-Permitted = Callable[[TypeKey], Filter | None]
-"""Returns the filter that the permitted resources of a type match; None if all are permitted."""
+READING: Final = "rs"
+
+Permitted = Callable[[TypeKey, str], Filter | None]
+"""
+Returns the filter of the resources of a type that are permitted; None if all of them are.
+
+The text has letters of scopes, of which one is enough.
+"""
 
 
 def usable(version: FHIRVersion, resource_type: str, grant: Grant) -> Grant:
@@ -105,14 +111,20 @@ def permitted_backends(backends: Backends, request: ExportRequest, at: datetime)
         )
         for name in {constraint.resource_type for constraint in request.constraints}
     }
-    provider = permitted_reads(backends.data_provider, lambda key: by_type.get(key.resource_type))
+    provider = permitted_reads(
+        backends.data_provider, lambda key, _: by_type.get(key.resource_type), READING
+    )
     return replace(backends, data_provider=provider)
 
 
-def permitted_reads(provider: DataProvider, permitted: Permitted) -> DataProvider:
-    """Return a provider of what is permitted; it has the powers of `provider`."""
+def permitted_reads(provider: DataProvider, permitted: Permitted, letters: str) -> DataProvider:
+    """
+    Return a provider that shows what is permitted by one of the letters; it has all its powers.
+
+    To write needs the letters of the change.
+    """
     powers = frozenset(power for power in _POWERS if isinstance(provider, power))
-    return _class_of(powers)(provider, permitted)
+    return _class_of(powers)(provider, permitted, letters)
 
 
 def _compiled(
@@ -130,9 +142,13 @@ def _compiled(
 
 
 class _PermittedReads(DataProvider):
-    def __init__(self, provider: Any, permitted: Permitted) -> None:  # noqa: ANN401  any powers
-        self._provider = provider
-        self._permitted = permitted
+    def __init__(self, provider: Any, permitted: Permitted, letters: str) -> None:  # noqa: ANN401
+        self._provider = provider  # any powers
+        self._permitted_by = permitted
+        self._letters = letters
+
+    def _permitted(self, key: TypeKey) -> Filter | None:
+        return self._permitted_by(key, self._letters)
 
     async def transaction_time(self) -> datetime:
         result: datetime = await self._provider.transaction_time()
@@ -259,13 +275,7 @@ class _Written(_PermittedReads):
         seen = set[ResourceKey]()
         for change in changes:
             key = ResourceKey(tenant, fhir_version, change.resource_type, change.id)
-            permitted = self._permitted(key.type)
-            if permitted is None:
-                checked.append(change)
-                continue
-            if isinstance(change, Put) and not _matches(permitted, _content(change)):
-                raise _forbidden(change.resource_type, "the resource sent")
-            checked.append(change if key in seen else await self._guarded(key, permitted, change))
+            checked.append(await self._checked(key, change, again=key in seen))
             seen.add(key)
         applied: list[AppliedChange] = await self._provider.write(
             tenant, fhir_version, [change for change in checked if change is not None]
@@ -273,21 +283,32 @@ class _Written(_PermittedReads):
         results = iter(applied)
         return [_ABSENT if change is None else next(results) for change in checked]
 
-    async def _guarded(
-        self, key: ResourceKey, permitted: Filter, change: Put | Delete
+    async def _checked(
+        self, key: ResourceKey, change: Put | Delete, *, again: bool
     ) -> Put | Delete | None:
         """
         Return a change that replaces only what was looked at; None if that is not to be seen.
 
         Raises:
-            Forbidden: It would replace a resource that is not permitted.
+            Forbidden: It would store or replace a resource that is not permitted.
             VersionConflict: Another version is current than the change is about.
         """
+        deletes = isinstance(change, Delete)
+        replacing = self._permitted_by(key.type, "d" if deletes else "u")
+        creating = None if deletes else self._permitted_by(key.type, "cu")
+        if replacing is None and creating is None:
+            return change
+        if again:
+            raise _forbidden(key.resource_type, "what another change of the request leaves")
         stored = await self._provider.get(key)
-        if stored is not None and stored.content and not _matches(permitted, stored.content):
-            if isinstance(change, Delete):
+        live = stored is not None and stored.content is not None
+        if live and replacing is not None and not _matches(replacing, stored.content):
+            if deletes:
                 return None
-            raise _forbidden(change.resource_type, "the one of this id")
+            raise _forbidden(key.resource_type, "the one of this id")
+        storing = replacing if live else creating
+        if isinstance(change, Put) and storing and not _matches(storing, _content(change)):
+            raise _forbidden(key.resource_type, "the resource sent")
         version_id = 0 if stored is None else stored.version_id
         if change.if_match not in (None, version_id):
             raise VersionConflict("Another version is current; read the resource again.")
