@@ -78,11 +78,21 @@ def smart_members(
             url = document.get(name)
             if isinstance(url, str) and _URL.fullmatch(url):
                 members.setdefault(name, url)
+        if scopes := _scopes(document):
+            members["scopes_supported"] = scopes
     return {
         **members,
         "grant_types_supported": ["client_credentials"],
         "token_endpoint_auth_signing_alg_values_supported": _client_algorithms(document or {}),
     }
+
+
+def _scopes(document: Mapping[str, Any]) -> list[str]:
+    """Return the issuer's scopes that mean something here; most issuers do not list any."""
+    said = document.get("scopes_supported")
+    if not isinstance(said, list):
+        return []
+    return [scope for scope in said if isinstance(scope, str) and scope.startswith("system/")]
 
 
 def _client_algorithms(document: Mapping[str, Any]) -> list[str]:

@@ -273,4 +273,5 @@ async def test_clients_read_where_the_realm_is(shared_realm):
     assert members["jwks_uri"] == f"{protocol}/certs"
     assert members["introspection_endpoint"] == f"{protocol}/token/introspect"
     assert members["revocation_endpoint"] == f"{protocol}/revoke"
+    assert {"system/*.cruds", "system/*.read"} < set(members["scopes_supported"])
     assert members["token_endpoint_auth_signing_alg_values_supported"] == ["RS384", "ES384"]

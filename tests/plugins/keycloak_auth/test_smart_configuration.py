@@ -78,6 +78,21 @@ async def test_algorithms_are_those_that_smart_and_the_issuer_know(verifier, iss
     assert members["token_endpoint_auth_signing_alg_values_supported"] == ["ES384"]
 
 
+async def test_scopes_are_those_of_the_issuer_where_it_lists_them(verifier, issuer):
+    issuer.discovery = {"scopes_supported": ["openid", "system/*.rs", 7, "user/*.rs"]}
+
+    members = await verifier.smart_configuration(BASE)
+
+    assert members["scopes_supported"] == ["system/*.rs"]
+
+
+@pytest.mark.parametrize("scopes", [None, "system/*.rs", ["openid"], 7])
+async def test_an_issuer_that_lists_no_scopes_leaves_that_to_the_server(verifier, issuer, scopes):
+    issuer.discovery = {"scopes_supported": scopes}
+
+    assert "scopes_supported" not in await verifier.smart_configuration(BASE)
+
+
 @pytest.mark.parametrize("wrong", ["/relative", "javascript:alert(1)", 7, "", "https://a b/"])
 async def test_addresses_that_are_none_are_not_passed_on(verifier, issuer, wrong):
     issuer.discovery = {"authorization_endpoint": wrong, "revocation_endpoint": wrong}
