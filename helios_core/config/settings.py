@@ -102,15 +102,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Path | None,
         Meta(
             description="PEM file of the server's certificate, followed by its intermediate ones; "
-            "with it the server speaks TLS 1.2 and 1.3. SIGHUP has it read again.",
-            extra={"default": "plain HTTP"},
+            "with it the server speaks TLS 1.2 and 1.3, without it plain HTTP. SIGHUP has it read "
+            "again.",
         ),
     ] = None
     tls_key: Annotated[
         Path | None,
         Meta(
             description="PEM file of the private key of HFS_TLS_CERT, without a password.",
-            extra={"default": "plain HTTP"},
         ),
     ] = None
     trusted_proxies: Annotated[
@@ -127,8 +126,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Host names, without ports, under which the server may be called, if "
             "HFS_BASE_URL is not set; any other gets 400. *.example.org stands for every name "
-            "below example.org.",
-            extra={"default": "any; with authentication: localhost, 127.0.0.1 and [::1]"},
+            "below example.org. None is named by default, and every host is allowed."
         ),
     ] = ()
     cors_allowed_origins: Annotated[
