@@ -126,7 +126,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Host names, without ports, under which the server may be called, if "
             "HFS_BASE_URL is not set; any other gets 400. *.example.org stands for every name "
-            "below example.org. None is named by default, and every host is allowed."
+            "below example.org. None is named by default: then every host is allowed, with "
+            "authentication only localhost, 127.0.0.1 and [::1]."
         ),
     ] = ()
     cors_allowed_origins: Annotated[
@@ -168,6 +169,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "server: commands, routes, health checks, transforms, observers."
         ),
     ] = ()
+    auth_enabled: Annotated[
+        bool,
+        Meta(
+            description="Whether every request needs an access token, except to what is public; "
+            "if not, everybody may do everything."
+        ),
+    ] = False
+    auth_provider: Annotated[
+        str,
+        Meta(
+            description="Verifier of access tokens: NAME is plugin NAME_auth, or else plugin NAME."
+        ),
+    ] = "keycloak"
     default_tenant: Annotated[
         str,
         Meta(

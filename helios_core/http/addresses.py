@@ -13,6 +13,7 @@ from helios_core.http.requests import HTTPRequest
 
 HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 SCHEMES: Final = frozenset({"http", "https"})
+LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 _PORT: Final = re.compile(r":\d+$")
 
 
@@ -20,8 +21,10 @@ class PublicAddress:
     """
     Finds the base URL that responses name.
 
-    It is the configured one, else what trusted proxies report, else the Host header. No name that
-    the client alone chose gets through if `allowed_hosts` names any.
+    It is the configured one, else what trusted proxies report, else the Host header. A host that
+    is not among `allowed_hosts` is refused; if that is empty, every host is allowed, except that
+    the Host header may only name this machine on an `authenticated` server: no link and no
+    audience of a token may have a name that an attacker chose.
     """
 
     def __init__(
@@ -30,10 +33,12 @@ class PublicAddress:
         *,
         trusted_proxies: Sequence[IPv4Network | IPv6Network] = (),
         allowed_hosts: Sequence[str] = (),
+        authenticated: bool = False,
     ) -> None:
         self._base_url = base_url
         self._proxies = trusted_proxies
         self._allowed = [host.lower().rstrip(".") for host in allowed_hosts]
+        self._unnamed = LOOPBACK_HOSTS if authenticated else ()
 
     def base(self, request: HTTPRequest) -> str:
         """
@@ -45,12 +50,13 @@ class PublicAddress:
         hosts = request.headers.getall("host", [])
         if self._base_url is not None and len(hosts) <= 1:
             return self._base_url
-        scheme, host = self._reported(request)
+        scheme, reported = self._reported(request)
         scheme = scheme or request.scope["scheme"]
-        host = host or (hosts[0] if len(hosts) == 1 else "")
+        host = reported or (hosts[0] if len(hosts) == 1 else "")
         if not HOST.fullmatch(host) or scheme not in SCHEMES:
             raise InvalidRequest("There is not one Host header with a host and perhaps a port.")
-        if not self._is_allowed(_PORT.sub("", host).lower().rstrip(".")):
+        allowed = self._allowed or (() if reported else self._unnamed)
+        if allowed and not _matches(_PORT.sub("", host).lower().rstrip("."), allowed):
             raise InvalidRequest(
                 "The server is not called by this host name; use the name that its operator "
                 "published, or have it added to HFS_ALLOWED_HOSTS."
@@ -65,12 +71,6 @@ class PublicAddress:
             if not self._is_proxy(address):
                 return _bare(address)
         return _bare(chain[0])
-
-    def _is_allowed(self, name: str) -> bool:
-        return not self._allowed or any(
-            name.endswith(allowed[1:]) if allowed.startswith("*.") else name == allowed
-            for allowed in self._allowed
-        )
 
     def _reported(self, request: HTTPRequest) -> tuple[str | None, str | None]:
         """
@@ -113,6 +113,12 @@ class PublicAddress:
             return False
         mapped = getattr(address, "ipv4_mapped", None) or address
         return any(mapped in network for network in self._proxies)
+
+
+def _matches(host: str, allowed: Sequence[str]) -> bool:
+    return any(
+        host.endswith(name[1:]) if name.startswith("*.") else host == name for name in allowed
+    )
 
 
 def _forwarded(request: HTTPRequest) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from helios_core.config.settings import NewlyAdded, Settings, TenantRouting
 from helios_core.export.kickoff.dry_run import FileLimits
 from helios_core.export.kickoff.request import ExportPolicy
 from helios_core.fhir.bulk_data import GUIDES
+from helios_core.http.access import AccessGuard
 from helios_core.http.access_log import AccessLog
 from helios_core.http.addresses import PublicAddress
 from helios_core.http.bulk.downloads import DownloadRoutes
@@ -63,6 +64,7 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
         settings.base_url,
         trusted_proxies=[ip_network(proxy) for proxy in settings.trusted_proxies],
         allowed_hosts=settings.allowed_hosts,
+        authenticated=settings.auth_enabled,
     )
     tenants = Tenants(
         default=settings.default_tenant,
@@ -78,7 +80,7 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
             *_resources(settings, visible, guard, discovery),
             *plugin_routers(backends.routes, guard),
         ],
-        guards=[require_small_headers],
+        guards=[require_small_headers, AccessGuard(backends.token_verifier)],
         exception_handlers=exception_handlers(),
         request_max_body_size=settings.max_body_bytes,
         cors_config=_cors(settings),

@@ -1,9 +1,14 @@
 """The base URL of responses, and whom the server believes about it."""
 
+from ipaddress import ip_network
+
 import httpx
 import pytest
+from litestar import Request
 
 from helios_core.config.settings import Settings
+from helios_core.errors import InvalidRequest
+from helios_core.http.addresses import PublicAddress
 from helios_core.http.app import create_app
 from tests.http.conftest import ASYNC
 
@@ -137,3 +142,35 @@ async def test_clients_behind_a_proxy_have_rate_limits_of_their_own(backends):
         ]
 
     assert statuses == [202, 429, 202, 429]
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "[::1]:1"])
+async def test_an_authenticated_server_is_called_by_names_of_this_machine(address_of, host):
+    assert address_of(host) == f"http://{host}"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil", "127.0.0.2", "localhost:x"])
+async def test_an_authenticated_server_refuses_every_other_name(address_of, host):
+    with pytest.raises(InvalidRequest):
+        address_of(host)
+
+
+async def test_an_authenticated_server_believes_its_proxy(address_of):
+    assert address_of("inner", ("X-Forwarded-Host", "fhir.example")) == "http://fhir.example"
+
+
+@pytest.fixture
+def address_of():
+    address = PublicAddress(None, trusted_proxies=[ip_network("10.0.0.1")], authenticated=True)
+
+    def address_of(host, *headers):
+        lines = [("host", host), *headers]
+        scope = {
+            "type": "http",
+            "scheme": "http",
+            "client": ("10.0.0.1", 1),
+            "headers": [(name.lower().encode(), value.encode()) for name, value in lines],
+        }
+        return address.base(Request(scope))
+
+    return address_of
