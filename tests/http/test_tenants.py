@@ -1,8 +1,14 @@
 """Tenants named by the path, and everything that names a tenant wrongly."""
 
+from datetime import UTC, datetime
+
 import pytest
+from litestar import Request
 
 from helios_core.config.settings import Settings, TenantRouting
+from helios_core.errors import Forbidden
+from helios_core.http.tenants import Tenants
+from helios_core.model.principals import Principal
 from tests.http.conftest import ASYNC, BASE
 
 PATIENT = {"resourceType": "Patient", "id": "p1"}
@@ -141,3 +147,58 @@ async def test_a_name_of_a_route_is_no_tenant(routed):
 @pytest.mark.parametrize("path", ["/health", "/_liveness", "/_readiness"])
 async def test_health_has_no_tenant(routed, path):
     assert (await routed.client.get(path)).status_code == 200
+
+
+def principal(tenant):
+    return Principal(
+        issuer="https://issuer.example",
+        subject="c1",
+        client_id="c1",
+        scopes=("system/*.rs",),
+        tenant=tenant,
+        expires_at=datetime.max.replace(tzinfo=UTC),
+    )
+
+
+def tenant_of(claim, *, header=None, url=None, strict=False):
+    tenants = Tenants(default="default", routing=TenantRouting.BOTH, strict=strict)
+    scope = {
+        "type": "http",
+        "path": "/Patient",
+        "headers": [(b"x-tenant-id", header.encode())] if header else [],
+        "state": {"url_tenant": url} if url else {},
+        "user": principal(claim),
+    }
+    return tenants.tenant(Request(scope))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("named", [{}, {"header": "acme"}, {"url": "acme"}])
+def test_the_tenant_of_a_token_may_be_named_again(named, strict):
+    assert tenant_of("acme", **named, strict=strict) == "acme"
+
+
+@pytest.mark.parametrize("named", [{"header": "other"}, {"url": "other"}, {"header": "Acme"}])
+def test_the_tenant_of_a_token_outranks_what_a_request_names(named):
+    assert tenant_of("acme", **named) == "acme"
+
+
+@pytest.mark.parametrize("named", [{"header": "other"}, {"url": "other"}, {"header": "Acme"}])
+def test_strictly_a_request_may_not_name_another_tenant(named):
+    with pytest.raises(Forbidden):
+        tenant_of("acme", **named, strict=True)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("named", [{"header": "other"}, {"url": "other"}])
+def test_a_token_without_a_tenant_opens_no_other_than_the_default(named, strict):
+    assert tenant_of(None, strict=strict) == "default"
+    with pytest.raises(Forbidden):
+        tenant_of(None, **named, strict=strict)
+
+
+@pytest.mark.parametrize("claim", ["", "a..b", "../x", " acme", "acme ", "a/b", "x" * 65, "ä"])
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_malformed_tenant_of_a_token_opens_nothing(claim, strict):
+    with pytest.raises(Forbidden):
+        tenant_of(claim, strict=strict)
