@@ -10,7 +10,7 @@ import pytest
 import trustme
 from joserfc.jwk import ECKey, KeySet, RSAKey
 
-from tests.inferno.kit import Export, Kit
+from tests.inferno.kit import Export, Kit, Target
 from tests.processes import Site
 from tests.proxies import Proxy
 from tests.services import a_bucket, free_port
@@ -128,7 +128,7 @@ def embedded(folder, certificates, **settings):
     with a_site(folder, certificates, **authentication, **settings) as site:
         site.run("clients", "add", CLIENT, "--jwks", str(public), "--scope", "system/*.read")
         _, client = site.serve()
-        yield {"base": client.base_url, "client_id": CLIENT, "key": keys["ES384"]}
+        yield Target(client.base_url, GROUP, CLIENT, keys["ES384"])
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def by_keycloak(folder, certificates, server, **settings):
         with a_site(folder, certificates, **authentication, **settings) as site:
             site.serve()
             key = next(key for key in realm.keys["backend-inline"] if key.alg == "ES384")
-            yield {"base": base, "client_id": "backend-inline", "key": key, "issued_at": True}
+            yield Target(base, GROUP, "backend-inline", key, issued_at=True)
 
 
 @pytest.fixture(scope="session", params=SERVERS)
@@ -176,7 +176,7 @@ def kit(request, tmp_path_factory, certificates):
                 server = request.getfixturevalue("keycloak_server")
                 opened = by_keycloak(folder, certificates, server, **settings)
         opened = stack.enter_context(opened)
-        kit = Kit(**opened, authority=certificates.authority, group=GROUP)
+        kit = Kit(opened, authority=certificates.authority)
         stack.callback(kit.close)
         yield kit
 

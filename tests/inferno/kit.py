@@ -38,27 +38,25 @@ class Export:
     """The type that an output item names, and a line of its file."""
 
 
+@dataclass(frozen=True)
+class Target:
+    """A server, and a client that it knows."""
+
+    base: str
+    group: str
+    client_id: str
+    key: Key
+    issued_at: bool = False
+    """Whether assertions need `iat`; the kit sends none, and Keycloak refuses that."""
+
+
 class Kit:
     """One run of a suite against a server."""
 
-    def __init__(
-        self,
-        base: str,
-        *,
-        client_id: str,
-        key: Key,
-        authority: str,
-        group: str,
-        issued_at: bool = False,
-        jku: str | None = None,
-    ) -> None:
-        self.base = base
-        self.group = group
-        self._client_id = client_id
-        self._key = key
+    def __init__(self, target: Target, *, authority: str) -> None:
+        self.base = target.base
+        self._target = target
         self._authority = authority
-        self._issued_at = issued_at
-        self._jku = jku
         self.http = httpx.Client(
             verify=self._context(), timeout=300, follow_redirects=True, trust_env=False
         )
@@ -79,20 +77,19 @@ class Kit:
 
     def request_token(self, **changes: str) -> httpx.Response:
         """Ask for a token; `changes` replace fields of the form."""
-        header = {"alg": self._key.alg, "kid": self._key.kid, "typ": "JWT"}
-        if self._jku:
-            header["jku"] = self._jku
+        client_id, key = self._target.client_id, self._target.key
+        header = {"alg": key.alg, "kid": key.kid, "typ": "JWT"}
         now = int(time.time())
         claims: dict[str, Any] = {
-            "iss": self._client_id,
-            "sub": self._client_id,
+            "iss": client_id,
+            "sub": client_id,
             "aud": self.token_url,
             "exp": now + 300,
             "jti": secrets.token_hex(32),
         }
-        if self._issued_at:
+        if self._target.issued_at:
             claims["iat"] = now
-        assertion = jwt.encode(header, claims, self._key, algorithms=[str(self._key.alg)])
+        assertion = jwt.encode(header, claims, key, algorithms=[str(key.alg)])
         form = {
             "scope": SCOPE,
             "grant_type": "client_credentials",
@@ -109,7 +106,7 @@ class Kit:
         return {"Authorization": f"Bearer {self._token}"}
 
     def kick_off_url(self, level: str) -> str:
-        path = {"group": f"/Group/{self.group}/$export", "patient": "/Patient/$export"}
+        path = {"group": f"/Group/{self._target.group}/$export", "patient": "/Patient/$export"}
         return f"{self.base}{path.get(level, '/$export')}"
 
     def kick_off(self, level: str, *, token: bool = True, query: str = "") -> httpx.Response:
