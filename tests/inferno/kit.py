@@ -61,7 +61,7 @@ class Kit:
             verify=self._context(), timeout=300, follow_redirects=True, trust_env=False
         )
         self.configuration = self.http.get(
-            f"{base}/.well-known/smart-configuration", headers={"Accept": "application/json"}
+            f"{self.base}/.well-known/smart-configuration", headers={"Accept": "application/json"}
         )
         self._token = ""
 
