@@ -56,8 +56,13 @@ class Guard:
             fhir_version=named or self._default_version,
             base=self.base(request),
             media_type=f"{FHIR_JSON}; fhirVersion={named.release}" if named else FHIR_JSON,
-            principal=request.scope.get("user"),
+            principal=self.principal(request),
         )
+
+    def principal(self, request: HTTPRequest) -> Principal | None:
+        """Return whom the access token of a request is about, None if nobody needs one."""
+        principal: Principal | None = request.scope.get("user")
+        return principal
 
     def tenant(self, request: HTTPRequest) -> str:
         """Return the tenant that a request is about; errors are those of `Tenants.tenant`."""
@@ -74,7 +79,7 @@ class Guard:
 
     def client(self, request: HTTPRequest) -> str:
         """Return whom rate limits count a request for: the token's client, else the address."""
-        principal: Principal | None = request.scope.get("user")
+        principal = self.principal(request)
         return principal.owner if principal else address_group(self._address.client(request))
 
     def _check_accept(self, request: HTTPRequest) -> None:

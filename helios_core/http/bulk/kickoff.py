@@ -98,6 +98,8 @@ class KickoffRoutes:
             prefer=request.headers.getall("prefer", []),
             base_url=caller.base,
             policy=self._policy,
+            principal=caller.principal,
+            authorizer=self._backends.file_authorizer,
         )
         if await compute(kickoff.size, is_dry_run, kickoff):
             estimated = await estimate(self._backends, kickoff, limits=self._limits)
