@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,12 +13,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from helios_core import BackendUnavailable, InvalidToken, Secret
+from helios_core import BackendUnavailable, InvalidToken, Secret, in_thread
 from helios_keycloak_auth import KeycloakAuthSettings
 from helios_keycloak_auth.tokens import LEEWAY_SECONDS
 from helios_keycloak_auth.verifier import open_verifier
 from tests.issuers import SIGNING, key_pair, sign
-from tests.keycloaks import claims_of, header_of
+from tests.keycloaks import EXAMPLE, claims_of, header_of
 from tests.proxies import Proxy
 
 AUDIENCE = "http://fhir.example.org"
@@ -261,6 +263,38 @@ async def test_a_wrong_secret_lets_nobody_in(shared_realm):
     async with verifying(shared_realm, **options) as verifier:
         with pytest.raises(BackendUnavailable, match="401"):
             await verifier.verify(shared_realm.token())
+
+
+async def test_the_script_of_the_example_gets_a_token(shared_realm, tmp_path):
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps(shared_realm.keys["readonly"].as_dict(private=True)))
+    arguments = [shared_realm.url(), "readonly", keys, "system/Patient.rs"]
+
+    token = await in_thread(printed, "get_token.py", *arguments)
+
+    async with verifying(shared_realm) as verifier:
+        assert (await verifier.verify(token)).scopes == ("system/Patient.rs",)
+
+
+def test_the_script_of_the_example_prepares_the_realm(tmp_path):
+    printed("prepare.py", tmp_path, "--audience", "https://fhir.example.org")
+
+    realm = json.loads((tmp_path / "helios-realm.json").read_text())
+    assert "https://fhir.example.org" in json.dumps(realm)
+    inline = next(each for each in realm["clients"] if each["clientId"] == "backend-inline")
+    backend = json.loads((tmp_path / "backend.jwks.json").read_text())
+    published = json.loads(inline["attributes"]["jwks.string"])["keys"]
+    assert [key["kid"] for key in published] == [key["kid"] for key in backend["keys"]]
+    assert [key["alg"] for key in published] == ["ES384", "RS384"]
+    assert all("d" in key for key in backend["keys"])
+    assert not any("d" in key for key in published)
+    assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+
+
+def printed(script, *arguments):
+    """Return what a script of the example prints."""
+    command = [sys.executable, EXAMPLE / script, *map(str, arguments)]
+    return subprocess.check_output(command, text=True, stderr=subprocess.STDOUT).strip()
 
 
 async def test_clients_read_where_the_realm_is(shared_realm):

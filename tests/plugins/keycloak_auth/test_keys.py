@@ -163,7 +163,6 @@ async def test_keys_stay_in_use_while_the_issuer_is_down(verifier_for, settings,
     issuer = Issuer()
     with serving(issuer):
         chosen = {"issuer": issuer.url, "jwks_max_stale": timedelta(hours=2)}
-        port = int(issuer.url.split(":")[2].split("/")[0])
         token = issuer.token()
         async with verifier_for(settings(**chosen)) as verifier:
             await verifier.verify(token)
@@ -184,7 +183,6 @@ async def test_keys_stay_in_use_while_the_issuer_is_down(verifier_for, settings,
             with capture_logs() as logs:
                 assert await verifier.verify(token)
             assert [each["event"] for each in logs] == ["issuer.recovered"] * 2
-    assert port
 
 
 async def test_an_issuer_that_was_never_reached_is_unavailable_and_not_the_token_invalid(
