@@ -1,6 +1,7 @@
 """An OpenID Connect issuer on this machine: a real HTTP server with keys of its own."""
 
 import json
+import ssl
 import threading
 import time
 from collections import Counter
@@ -134,8 +135,8 @@ def public(kid: str, key: Key, **members: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(issuer: Issuer, port: int = 0) -> Iterator[Issuer]:
-    """Serve an issuer, on that port if one is named; nothing answers there afterwards."""
+def serving(issuer: Issuer, tls: ssl.SSLContext | None = None) -> Iterator[Issuer]:
+    """Serve an issuer, over TLS if there is a context; nothing answers there afterwards."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -166,9 +167,12 @@ def serving(issuer: Issuer, port: int = 0) -> Iterator[Issuer]:
             with suppress(OSError):
                 super().handle()
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    issuer.url = f"http://127.0.0.1:{server.server_port}/realm"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    scheme = "http" if tls is None else "https"
+    issuer.url = f"{scheme}://127.0.0.1:{server.server_port}/realm"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -1,14 +1,16 @@
 """How the issuer's keys are read, kept and read again, whatever the issuer does."""
 
 import asyncio
+import ssl
 from datetime import timedelta
 
 import pytest
+import trustme
 from structlog.testing import capture_logs
 
 from helios_core import BackendUnavailable, InvalidToken
 from helios_keycloak_auth.keys import MAX_REMEMBERED, RSA_BITS
-from helios_keycloak_auth.requests import MAX_BYTES
+from helios_keycloak_auth.requests import MAX_BYTES, issuer_requests
 from tests.issuers import DISCOVERY, KEYS, Issuer, key_pair, public, serving, sign
 
 MINUTE = timedelta(minutes=1)
@@ -279,6 +281,31 @@ async def test_what_is_no_jwk_set_is_an_unavailable_issuer(verifier, issuer, ans
 
     with pytest.raises(BackendUnavailable, match=reason):
         await verifier.verify(issuer.token())
+
+
+async def test_the_certificate_of_the_issuer_is_verified(
+    verifier_for, settings, monkeypatch, tmp_path
+):
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with serving(Issuer(), tls) as issuer:
+        chosen = settings(issuer=issuer.url, allow_http=False)
+        async with verifier_for(chosen) as verifier:
+            with pytest.raises(BackendUnavailable, match="ConnectError"):
+                await verifier.verify(issuer.token())
+
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        async with verifier_for(chosen) as verifier:
+            assert await verifier.verify(issuer.token())
+
+
+async def test_an_address_without_tls_is_not_asked(issuer, settings):
+    async with issuer_requests(settings().request_timeout, allow_http=False) as requests:
+        with pytest.raises(BackendUnavailable, match="without https"):
+            await requests.read(issuer.url)
+
+    assert not issuer.asked
 
 
 async def test_redirects_are_not_followed(verifier, issuer):

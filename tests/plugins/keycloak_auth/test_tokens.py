@@ -145,7 +145,7 @@ async def test_a_token_with_wrong_claims_is_refused(verifier, issuer, claims, re
     assert reason in await refusal(verifier, issuer.token(**claims))
 
 
-@pytest.mark.parametrize("exp", [10**12, 10**400, 1e300, NOW + 600.5])
+@pytest.mark.parametrize("exp", [10**12, 10**400, 1e300, 10**10 + 0.5], ids="abcd")
 async def test_a_token_may_expire_at_the_end_of_time(verifier, issuer, exp):
     assert (await verifier.verify(issuer.token(exp=exp))).expires_at.tzinfo is not None
 
@@ -402,6 +402,7 @@ async def test_claims_that_are_no_object_are_refused(verifier, issuer, payload):
         ),
         '{"payload":"e30","signatures":[]}',
     ],
+    ids=lambda token: ascii(token[:16]),
 )
 async def test_what_is_no_token_is_refused(verifier, issuer, token):
     await refusal(verifier, token)
