@@ -166,7 +166,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             description="Additional plugins to activate, in this order, for what they add to the "
-            "server: commands, routes, health checks, transforms, observers."
+            "server: commands, routes, health checks, transforms, observers, a file authorizer."
         ),
     ] = ()
     auth_enabled: Annotated[
