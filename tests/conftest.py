@@ -6,7 +6,7 @@ import pytest
 import structlog
 
 from tests.keycloaks import keycloak
-from tests.services import a_bucket, minio_endpoint, postgres, s3_endpoint
+from tests.services import a_bucket, minio_endpoint, mongodb, postgres, s3_endpoint
 
 TESTS = Path(__file__).parent
 
@@ -29,6 +29,7 @@ MARKERS = {
     "loading/test_parsers.py": ["process"],
     "loading/test_real_data.py": ["slow"],
     "packaging": ["process"],
+    "plugins/mongodb": ["service"],
     "plugins/postgres": ["service"],
     "plugins/s3": ["service"],
     "plugins/sqlite/test_processes.py": ["process"],
@@ -42,7 +43,7 @@ MARKERS = {
 }
 """What the tests of a folder or a file need; `make test-fast` leaves them out."""
 
-SERVICES = {"postgres_server", "s3_server", "minio_server", "keycloak_server"}
+SERVICES = {"postgres_server", "mongodb_server", "s3_server", "minio_server", "keycloak_server"}
 """Fixtures that start a service; a test that uses one needs `service`."""
 
 MACHINES = "_agrees_with_the_model"
@@ -60,7 +61,9 @@ def pytest_collection_modifyitems(items):
             for name in markers
         }
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if SERVICES.intersection(item.fixturenames) or "postgres" in parameters:
+        if SERVICES.intersection(item.fixturenames) or not {"postgres", "mongodb"}.isdisjoint(
+            map(str, parameters)
+        ):
             names.add("service")
         if getattr(item.obj, "is_hypothesis_test", False) or item.name.endswith(MACHINES):
             names.add("fuzz")
@@ -92,6 +95,20 @@ def postgres_url(postgres_server):
     """The URL of an empty PostgreSQL database of this test's own."""
     with postgres_server.database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def mongodb_server(tmp_path_factory):
+    """One MongoDB server for all the tests of this process."""
+    with mongodb(tmp_path_factory.mktemp("mongodb")) as server:
+        yield server
+
+
+@pytest.fixture
+def mongodb_database(mongodb_server):
+    """The name of an empty MongoDB database of this test's own."""
+    with mongodb_server.database() as name:
+        yield name
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
 """
-The real services that tests use: PostgreSQL and S3 servers.
+The real services that tests use: PostgreSQL, MongoDB and S3 servers.
 
-PostgreSQL and moto's S3 come from PyPI, so that nothing needs to be installed beside `.venv`;
-`make services` adds MinIO where there is Go. A test run that is given `HFS_TEST_POSTGRES_URL` or
-`HFS_TEST_S3_ENDPOINT` uses those servers instead.
+PostgreSQL, moto's S3 and SecantusDB, which stands in for MongoDB, come from PyPI, so that nothing
+needs to be installed beside `.venv`; `make services` adds MinIO where there is Go. A test run that
+is given `HFS_TEST_POSTGRES_URL`, `HFS_TEST_MONGODB_URL` or `HFS_TEST_S3_ENDPOINT` uses those
+servers instead.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ import asyncpg
 import boto3
 import httpx
 import msgspec
+import pymongo
+import pymongo.errors
 import pytest
 from botocore.config import Config
 
@@ -37,6 +40,11 @@ NO_POSTGRES = (
 )
 
 
+SECANTUS = Path(sys.executable).with_name("secantusd-py")
+NO_MONGODB = (
+    "there is no MongoDB: install the wheel SecantusDB (make install) where it has one for this"
+    " machine, or set HFS_TEST_MONGODB_URL"
+)
 MINIO = Path(sys.executable).with_name("minio")
 NO_MINIO = (
     "there is no MinIO: `make services` builds it where there is Go, or set HFS_TEST_S3_ENDPOINT"
@@ -132,6 +140,57 @@ def postgres(folder: Path | None = None) -> Iterator[Postgres]:
         yield Postgres(server, server.get_uri())
     finally:
         server.cleanup()
+
+
+class MongoDB:
+    """One MongoDB server, on which every test has a database of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """Give the name of an empty database that is gone afterwards."""
+        name = f"helios_{uuid.uuid4().hex[:12]}"
+        try:
+            yield name
+        finally:
+            with pymongo.MongoClient(self.url) as client:
+                client.drop_database(name)
+
+    def address(self) -> tuple[str, int]:
+        """Where it listens: host and port."""
+        parts = urlsplit(self.url)
+        return parts.hostname or "localhost", parts.port or 27017
+
+
+@contextmanager
+def mongodb(folder: Path) -> Iterator[MongoDB]:
+    """Give the server of `HFS_TEST_MONGODB_URL`, or start a stand-in for one, SecantusDB."""
+    if url := os.environ.get("HFS_TEST_MONGODB_URL"):
+        yield MongoDB(url)
+        return
+    if not SECANTUS.exists():
+        absent(NO_MONGODB)
+    port, log = free_port(), folder / "log"
+    command = [str(SECANTUS), "--host", "127.0.0.1", "--port", str(port), "--log-level", "WARNING"]
+    command += ["--storage-path", ":memory:", "--cache-size", "128M"]
+    with _running(command, log) as run:
+        url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
+        _await_hello(url, run, log)
+        yield MongoDB(url)
+
+
+def _await_hello(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with (
+            suppress(pymongo.errors.PyMongoError),
+            pymongo.MongoClient(url, serverSelectionTimeoutMS=500) as client,
+        ):
+            client.admin.command("hello")
+            return
+    raise AssertionError(f"the MongoDB server did not start:\n{log.read_text()}")
 
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True):

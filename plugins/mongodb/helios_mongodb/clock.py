@@ -1,0 +1,102 @@
+"""
+Stamps: instants that never go back, in microseconds since 1970.
+
+Each tenant has a clock, a document that every write of the tenant advances in its transaction. So
+writes of one tenant follow each other, and their stamps ascend in the order of their commits. A
+kick-off advances all clocks to one stamp. Where a write is under way, MongoDB lets it wait for the
+end of that transaction, or ends the transaction, which begins anew behind the kick-off.
+"""
+
+import asyncio
+from collections import defaultdict
+from typing import Any
+
+from bson.int64 import Int64
+from pymongo import ReturnDocument
+
+from helios_mongodb.databases import Database, Document, Session
+from helios_mongodb.errors import translated
+
+EVERYBODY = ""
+"""The clock of kick-offs, which those of new tenants begin at; no tenant is called so."""
+
+WALL: dict[str, Any] = {"$multiply": [{"$toLong": "$$NOW"}, Int64(1000)]}
+"""The clock of the server (P1)."""
+
+
+class Clock:
+    """The clocks of a store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._ready = set[str]()
+        self._turns = defaultdict[str, asyncio.Lock](asyncio.Lock)
+
+    async def settled_stamp(self) -> int:
+        """Return a stamp that no committed one exceeds, and that every later one does (P1)."""
+        with translated():
+            clocks = self._database["clocks"]
+            stamps = [clock["stamp"] async for clock in clocks.find({}, {"stamp": 1})]
+            advanced = await clocks.find_one_and_update(
+                {"_id": EVERYBODY},
+                [{"$set": {"stamp": {"$max": [*_after(), Int64(max(stamps, default=0))]}}}],
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+            stamp = _stamp_of(advanced)
+            # Counting makes it a change in any case: one that changes nothing would wait for
+            # nobody.
+            await clocks.update_many(
+                {"_id": {"$ne": EVERYBODY}},
+                {"$max": {"stamp": Int64(stamp)}, "$inc": {"settled": 1}},
+            )
+        return stamp
+
+    async def write_stamp(self, session: Session, tenant: str) -> int:
+        """Return the stamp of a transaction, whose first operation this is."""
+        clock = await self._database["clocks"].find_one_and_update(
+            {"_id": tenant},
+            [{"$set": {"stamp": {"$max": _after()}}}],
+            session=session,
+            return_document=ReturnDocument.AFTER,
+        )
+        return _stamp_of(clock)
+
+    async def current_stamp(self, tenant: str) -> int:
+        """Return the stamp of the tenant's last write, or a later one before the next write."""
+        with translated():
+            clock = await self._database["clocks"].find_one({"_id": tenant})
+        return 0 if clock is None else int(clock["stamp"])
+
+    def turn(self, tenant: str) -> asyncio.Lock:
+        """Return what lets the writes of this process to a tenant follow each other."""
+        return self._turns[tenant]
+
+    async def prepare(self, tenant: str) -> None:
+        """
+        Let a tenant have a clock.
+
+        It is there before the clock of everybody is read. So a kick-off has either advanced that
+        one before, or finds the new one.
+        """
+        if tenant in self._ready:
+            return
+        with translated():
+            clocks = self._database["clocks"]
+            new = {"$setOnInsert": {"stamp": Int64(0)}}
+            await clocks.update_one({"_id": tenant}, new, upsert=True)
+            everybody = await clocks.find_one({"_id": EVERYBODY})
+            if everybody is not None:
+                advance = {"$max": {"stamp": everybody["stamp"]}}
+                await clocks.update_one({"_id": tenant}, advance)
+        self._ready.add(tenant)
+
+
+def _stamp_of(clock: Document | None) -> int:
+    assert clock is not None  # noqa: S101 - `prepare` or the update itself has made it
+    return int(clock["stamp"])
+
+
+def _after() -> list[object]:
+    """Return expressions of which the largest is the next stamp."""
+    return [WALL, {"$add": [{"$ifNull": ["$stamp", Int64(0)]}, Int64(1)]}]

@@ -1,0 +1,65 @@
+"""Collections: the number under which the versions of one type are kept."""
+
+from collections.abc import Iterable, Mapping
+
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from helios_core import TypeKey
+from helios_core.fhir import FHIRVersion
+from helios_mongodb.databases import Database
+from helios_mongodb.errors import translated
+
+_COUNTER = "collections"
+
+
+class Collections:
+    """The numbers of types, which never change."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known = dict[TypeKey, int]()
+
+    async def find(
+        self, tenant: str, fhir_version: FHIRVersion, types: Iterable[str]
+    ) -> Mapping[str, int]:
+        """Return the numbers of those types of which something was stored."""
+        keys = {name: TypeKey(tenant, fhir_version, name) for name in types}
+        unknown = [name for name, key in keys.items() if key not in self._known]
+        if unknown:
+            condition = {
+                "tenant": tenant,
+                "version": fhir_version.value,
+                "type": {"$in": unknown},
+            }
+            with translated():
+                async for found in self._database["collections"].find(condition):
+                    self._known[keys[found["type"]]] = found["_id"]
+        return {name: self._known[key] for name, key in keys.items() if key in self._known}
+
+    async def intern(
+        self, tenant: str, fhir_version: FHIRVersion, types: Iterable[str]
+    ) -> Mapping[str, int]:
+        """Return the numbers of types, with new ones for those that have none."""
+        names = set(types)
+        found = await self.find(tenant, fhir_version, names)
+        if new := names - found.keys():
+            for name in sorted(new):
+                await self._add(tenant, fhir_version, name)
+            found = await self.find(tenant, fhir_version, names)
+        return found
+
+    async def _add(self, tenant: str, fhir_version: FHIRVersion, name: str) -> None:
+        with translated():
+            counter = await self._database["meta"].find_one_and_update(
+                {"_id": _COUNTER},
+                {"$inc": {"count": 1}},
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+            assert counter is not None  # noqa: S101 - the update itself has made it
+            kind = {"tenant": tenant, "version": fhir_version.value, "type": name}
+            try:
+                await self._database["collections"].insert_one({"_id": counter["count"], **kind})
+            except DuplicateKeyError:
+                return  # another process was quicker; its number is the one

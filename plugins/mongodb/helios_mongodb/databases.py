@@ -1,0 +1,199 @@
+"""Connections and transactions."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC
+from time import monotonic
+from typing import Any, TypeAlias, TypeVar
+
+from bson.codec_options import CodecOptions
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference, make_read_preference, read_pref_mode_from_name
+from pymongo.write_concern import WriteConcern
+
+from helios_core import ConfigurationError, run_to_end
+from helios_mongodb import schema
+from helios_mongodb.errors import DRIVER_ERRORS, opening, translated
+from helios_mongodb.settings import MongoSettings
+
+Document: TypeAlias = dict[str, Any]
+Session: TypeAlias = AsyncClientSession
+Collection: TypeAlias = AsyncCollection[Document]
+
+T = TypeVar("T")
+
+MAJORITY = WriteConcern("majority")
+_PAUSE_SECONDS = 0.005
+_LONGEST_PAUSE_SECONDS = 0.25
+
+
+class Database:
+    """One database of a replica set, in which everything is read and written by majority."""
+
+    def __init__(self, settings: MongoSettings) -> None:
+        self.settings = settings
+        self._client: AsyncMongoClient[Document] | None = None
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator["Database"]:
+        """
+        Connect for as long as the context lasts.
+
+        Raises:
+            SchemaOutdated: The database needs `helios migrate`.
+            ConfigurationError: The address cannot be used, or the server has no transactions.
+            BackendUnavailable: The server cannot be reached.
+        """
+        async with connected(self.settings) as client:
+            self._client = client
+            await schema.check(self.database, self.settings.database)
+            yield self
+
+    @property
+    def database(self) -> AsyncDatabase[Document]:
+        """The database itself."""
+        assert self._client is not None  # noqa: S101 - `opened` sees to it
+        return database_of(self._client, self.settings)
+
+    def __getitem__(self, name: str) -> Collection:
+        """Return a collection."""
+        return self.database[name]
+
+    def exports(self, name: str) -> Collection:
+        """Return a collection on the members that exports are read from."""
+        mode = read_pref_mode_from_name(self.settings.read_preference.value)
+        return self[name].with_options(read_preference=make_read_preference(mode, None))
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """Start a session in which each read sees what earlier operations of it have seen."""
+        assert self._client is not None  # noqa: S101 - `opened` sees to it
+        session = self._client.start_session(causal_consistency=True)
+        try:
+            yield session
+        finally:
+            with suppress(*DRIVER_ERRORS):
+                await run_to_end(session.end_session())
+
+    async def write(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """
+        Do some work in one transaction, and anew where it met another one.
+
+        The work may therefore run more than once, but only one run of it is ever committed. A
+        commit whose answer was lost is asked for again, which MongoDB answers as the first time.
+
+        Raises:
+            BackendUnavailable: The time for all tries is over. Where the last commit was not
+                answered, nobody knows whether it was done.
+        """
+        deadline = monotonic() + self.settings.timeout.total_seconds()
+        pause = _PAUSE_SECONDS
+        with translated():
+            while True:
+                try:
+                    async with self.session() as session:
+                        return await self._try(session, work, deadline)
+                except PyMongoError as error:
+                    if not _may_try_again(error) or monotonic() >= deadline:
+                        raise
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads who collided
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _try(
+        self, session: Session, work: Callable[[Session], Awaitable[T]], deadline: float
+    ) -> T:
+        await session.start_transaction(
+            read_concern=ReadConcern("snapshot"),
+            write_concern=MAJORITY,
+            read_preference=ReadPreference.PRIMARY,
+        )
+        try:
+            result = await work(session)
+        except BaseException:
+            with suppress(*DRIVER_ERRORS):
+                await run_to_end(session.abort_transaction())
+            raise
+        while True:
+            try:
+                await session.commit_transaction()
+            except PyMongoError as error:
+                unknown = error.has_error_label("UnknownTransactionCommitResult")
+                if not unknown or monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                return result
+
+
+def _may_try_again(error: PyMongoError) -> bool:
+    """Whether nothing of a transaction was done, for the sake of another one or of a failover."""
+    # What one inserts that another has inserted since the snapshot was taken.
+    return error.has_error_label("TransientTransactionError") or isinstance(
+        error, DuplicateKeyError
+    )
+
+
+@asynccontextmanager
+async def connected(
+    settings: MongoSettings, *, limited: bool = True
+) -> AsyncIterator[AsyncMongoClient[Document]]:
+    """
+    Connect to a server that has transactions; `limited` bounds how long one answer may take.
+
+    Raises:
+        ConfigurationError: The address cannot be used, or the server is a standalone one.
+        BackendUnavailable: It cannot be reached.
+    """
+    wait_ms = _milliseconds(settings.connect_timeout.total_seconds())
+    with opening():
+        client: AsyncMongoClient[Document] = AsyncMongoClient(
+            settings.database_url.reveal(),
+            appname="helios",
+            maxPoolSize=settings.pool_size,
+            connectTimeoutMS=wait_ms,
+            serverSelectionTimeoutMS=wait_ms,
+            waitQueueTimeoutMS=wait_ms,
+            socketTimeoutMS=_milliseconds(settings.timeout.total_seconds()) if limited else None,
+        )
+    try:
+        with opening():
+            _check_transactions(await client.admin.command("hello"))
+            # What a refused user is allowed to do before it is refused.
+            await database_of(client, settings)["meta"].find_one({})
+        yield client
+    finally:
+        with suppress(*DRIVER_ERRORS):
+            await run_to_end(client.close())
+
+
+def database_of(
+    client: AsyncMongoClient[Document], settings: MongoSettings
+) -> AsyncDatabase[Document]:
+    """Return the database that settings name, read and written by majority."""
+    return client.get_database(
+        settings.database,
+        codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
+        read_preference=ReadPreference.PRIMARY,
+        read_concern=ReadConcern("majority"),
+        write_concern=MAJORITY,
+    )
+
+
+def _check_transactions(hello: Mapping[str, Any]) -> None:
+    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+        raise ConfigurationError(
+            "MongoDB at HFS_DATABASE_URL is a standalone server, and only a replica set has"
+            " transactions; make it one of a single member: start it again with mongod --replSet"
+            " rs0, and run once: mongosh --eval 'rs.initiate()'"
+        )
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

@@ -1,0 +1,126 @@
+"""What a sequence of changes comes to: outcomes, and the versions to write, without stamps."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from helios_core import AppliedChange, Decision, Delete, Put, decide, to_unsigned
+from helios_core.fhir import Resource, from_stamp
+
+Key: TypeAlias = tuple[int, str]
+"""A resource: its collection and its id."""
+
+HEAD_FIELDS = {"c": 1, "i": 1, "v": 1, "s": 1, "d": 1, "g": 1, "n": 1, "p": 1}
+"""What is read of the newest version of a resource."""
+
+
+class Head(NamedTuple):
+    """The newest version of a resource, a deletion perhaps, as it is stored."""
+
+    seq: int
+    since_stamp: int
+    content_hash: int
+    """As `Resource.content_hash`, without a sign."""
+    version_id: int
+    size: int
+    deleted: bool
+    patients: tuple[str, ...]
+
+
+class Draft(msgspec.Struct, kw_only=True):
+    """A version that is going to be written."""
+
+    key: Key
+    version_id: int
+    before: "Head | Draft | None"
+    """The version it ends."""
+    resource: Resource | None
+    """None is a deletion."""
+    patients: tuple[str, ...]
+    """A deletion keeps those of the version it ends, so that it reaches the same exports."""
+    content_hash: int
+    ended: bool = False
+    """Whether a later change of the same write ends it."""
+    seq: int = 0
+    line: bytes | None = None
+
+    @property
+    def deleted(self) -> bool:
+        """Whether it is a deletion."""
+        return self.resource is None
+
+    @property
+    def size(self) -> int:
+        """How many bytes its content has."""
+        return len(self.line or b"")
+
+
+class Outcome(NamedTuple):
+    """What became of one change."""
+
+    decision: Decision
+    current: Head | Draft | None
+    """The version that is current after it."""
+
+    def applied(self, instant: datetime) -> AppliedChange:
+        """Return it with the instant of the write, which every draft has."""
+        last_updated = None
+        if isinstance(self.current, Head):
+            last_updated = from_stamp(self.current.since_stamp)
+        elif self.current is not None:
+            last_updated = instant
+        return AppliedChange(
+            outcome=self.decision.outcome,
+            version_id=self.decision.version_id,
+            last_updated=last_updated,
+        )
+
+
+class Drafting:
+    """Applies changes in order to the newest versions."""
+
+    def __init__(self, heads: Mapping[Key, Head]) -> None:
+        self.drafts: list[Draft] = []
+        self._latest: dict[Key, Head | Draft] = dict(heads)
+
+    def apply(self, change: Put | Delete, key: Key) -> Outcome:
+        """
+        Note what a change makes.
+
+        Raises:
+            VersionConflict: It named another version than the current one.
+        """
+        current = self._latest.get(key)
+        decision = decide(change, current)
+        if not decision.makes_version:
+            return Outcome(decision, current)
+        if isinstance(current, Draft):
+            current.ended = True
+        resource = change.resource if isinstance(change, Put) else None
+        before = () if current is None else current.patients
+        draft = Draft(
+            key=key,
+            version_id=decision.version_id,
+            before=current,
+            resource=resource,
+            patients=before if resource is None else resource.patients,
+            content_hash=0 if resource is None else resource.content_hash,
+        )
+        self.drafts.append(draft)
+        self._latest[key] = draft
+        return Outcome(decision, draft)
+
+
+def head_of(version: Mapping[str, Any]) -> Head:
+    """Return the newest version of a resource as it was read."""
+    return Head(
+        seq=version["_id"],
+        since_stamp=version["s"],
+        content_hash=to_unsigned(version["g"]),
+        version_id=version["v"],
+        size=version["n"],
+        deleted=version["d"],
+        patients=tuple(version["p"]),
+    )

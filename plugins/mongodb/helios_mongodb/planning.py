@@ -1,0 +1,179 @@
+"""Plan an export from counts alone: no version is read, but for a few to be sure of a type."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import islice
+
+import msgspec
+
+from helios_core import (
+    EXTENT_BITS,
+    ExportView,
+    Level,
+    SeqRange,
+    SeqRun,
+    Shard,
+    ViewSize,
+    collection_range,
+    cut_shards,
+    total_size,
+)
+from helios_core.fhir import to_stamp
+from helios_mongodb.databases import Database, Document
+from helios_mongodb.errors import translated
+from helios_mongodb.extents import extents_of
+from helios_mongodb.views import changed_by, possible_stamps, shown_by, within
+
+SAMPLE = 64
+"""Patients of a cohort whose resources are looked at to size a shard."""
+
+LOOKED_UP = 2048
+"""Patients, or versions, that are looked at before something is taken to be there."""
+
+
+class _Holding(msgspec.Struct):
+    """What there is of a type that a view may show."""
+
+    runs: list[SeqRun] = msgspec.field(default_factory=list)
+    last_stamp: int = -1
+
+    @property
+    def seqs(self) -> SeqRange:
+        """The range of all runs."""
+        return SeqRange(first=self.runs[0].first, end=self.runs[-1].end)
+
+
+async def plan(
+    database: Database, view: ExportView, shard_bytes: int, *, collections: Mapping[str, int]
+) -> list[Shard]:
+    """Return the shards of a view, numbered in the order of its types (P2)."""
+    planning = _Planning(database, view)
+    with translated():
+        holdings = await planning.holdings(collections)
+        shards: list[Shard] = []
+        for resource_type in view.request.types:
+            collection = collections.get(resource_type)
+            if collection is None or (holding := holdings.get(collection)) is None:
+                continue
+            size = await planning.size(holding)
+            if size is not None:
+                planned = cut_shards(resource_type, holding.runs, size, shard_bytes=shard_bytes)
+                shards += (
+                    msgspec.structs.replace(shard, number=number)
+                    for number, shard in enumerate(planned, len(shards))
+                )
+    return shards
+
+
+class _Planning:
+    """One view."""
+
+    def __init__(self, database: Database, view: ExportView) -> None:
+        self._versions = database["versions"]
+        self._extents = database["extents"]
+        self._view = view
+
+    async def holdings(self, collections: Mapping[str, int]) -> Mapping[int, _Holding]:
+        """Return what each collection may show, without those that show nothing."""
+        holdings = defaultdict[int, _Holding](_Holding)
+        request = self._view.request
+        everybody = self._view.cohort is None and request.level is Level.SYSTEM
+        live, size = (
+            ("live", "live_bytes") if everybody else ("compartment_live", "compartment_bytes")
+        )
+        for resource_type in request.types:
+            if (collection := collections.get(resource_type)) is None:
+                continue
+            condition = extents_of(collection) | possible_stamps(self._view)
+            async for extent in self._extents.find(condition).sort("_id", 1):
+                holding = holdings[collection]
+                holding.last_stamp = extent["last"]
+                holding.runs.append(
+                    SeqRun(
+                        first=extent["_id"] << EXTENT_BITS,
+                        seqs=extent["rows"],
+                        resources=extent[live],
+                        bytes=extent[size],
+                    )
+                )
+        return holdings
+
+    async def size(self, holding: _Holding) -> ViewSize | None:
+        """Return the approximate size of what is shown, or None if nothing is."""
+        if self._view.cohort is not None:
+            return await self._size_of_cohort(self._view.cohort.patients, holding.seqs)
+        size = total_size(holding.runs)
+        request = self._view.request
+        bounded = request.since is not None or request.until is not None
+        if bounded or holding.last_stamp > to_stamp(self._view.transaction_time):
+            return size if await self._shows_any(holding.seqs) else None
+        return size if size.resources else None
+
+    @property
+    def _condition(self) -> Document:
+        """What makes a shard necessary; without `since` a deletion does not."""
+        view = self._view
+        return shown_by(view) if view.request.since is None else changed_by(view)
+
+    async def _shows_any(self, seqs: SeqRange) -> bool:
+        """Look at the first versions; where there are more, take it that one of them is shown."""
+        first = await self._first(seqs, [{"$match": self._condition}, {"$limit": 1}])
+        return bool(first) or await self._are_many(seqs)
+
+    async def _size_of_cohort(self, patients: frozenset[str], seqs: SeqRange) -> ViewSize | None:
+        sample = list(islice(patients, SAMPLE))
+        if not sample:
+            return None
+        live = {"$cond": ["$d", 0, 1]}
+        found = await self._aggregate(
+            [
+                {"$match": {"$and": [{"p": {"$in": sample}}, within(seqs), self._condition]}},
+                {
+                    "$group": {
+                        "_id": None,
+                        "shown": {"$sum": 1},
+                        "resources": {"$sum": live},
+                        "bytes": {"$sum": "$n"},
+                    }
+                },
+            ]
+        )
+        shown, resources, size = 0, 0, 0
+        for row in found:
+            shown, resources, size = row["shown"], row["resources"], row["bytes"]
+        certain = len(sample) == len(patients)
+        if not shown and (certain or not await self._has_any_of(patients, seqs)):
+            return None
+        factor = len(patients) / len(sample)
+        return ViewSize(resources=resources * factor, bytes=float(size) * factor)
+
+    async def _has_any_of(self, patients: frozenset[str], seqs: SeqRange) -> bool:
+        """Look from the smaller side; where both are large, take it that they meet."""
+        if len(patients) <= LOOKED_UP:
+            theirs = {"$and": [{"p": {"$in": list(patients)}}, within(seqs)]}
+            return await self._versions.find_one(theirs, {"_id": 1}) is not None
+        present = await self._first(seqs, [{"$project": {"p": 1}}])
+        met = any(not patients.isdisjoint(version["p"]) for version in present)
+        return met or await self._are_many(seqs)
+
+    async def _first(self, seqs: SeqRange, then: list[Document]) -> list[Document]:
+        """Return what becomes of the first versions in a range."""
+        first: list[Document] = [
+            {"$match": within(seqs)},
+            {"$sort": {"_id": 1}},
+            {"$limit": LOOKED_UP},
+        ]
+        return await self._aggregate([*first, *then])
+
+    async def _are_many(self, seqs: SeqRange) -> bool:
+        beyond = within(seqs)
+        found = self._versions.find(beyond, {"_id": 1}).sort("_id", 1).skip(LOOKED_UP).limit(1)
+        return bool(await found.to_list())
+
+    async def _aggregate(self, pipeline: list[Document]) -> list[Document]:
+        return await (await self._versions.aggregate(pipeline)).to_list()
+
+
+def shard_range(collection: int, shard: Shard) -> SeqRange:
+    """Return the seqs of a shard."""
+    return collection_range(collection).within(start=shard.start, end=shard.end)

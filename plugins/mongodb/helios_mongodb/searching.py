@@ -1,0 +1,233 @@
+"""Pages of a search: what may match, in the order asked for, looked at until a page is full."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import NamedTuple
+
+from bson.int64 import Int64
+
+from helios_core import (
+    DESCENDING_ORDERS,
+    EXTENT_BITS,
+    ID_ORDERS,
+    PageBuilder,
+    PagePosition,
+    SearchPage,
+    SearchQuery,
+    SortOrder,
+    StoredVersion,
+    collection_range,
+    make_page_token,
+    parse_page_token,
+)
+from helios_mongodb.databases import Database, Document
+from helios_mongodb.extents import extents_of
+from helios_mongodb.lookups import stored_version
+from helios_mongodb.terms import condition_of
+from helios_mongodb.views import live_at, within
+
+SORTED_AT_ONCE = 5000
+"""Up to how many candidates are sorted by id; where there are more, all ids are gone through."""
+
+CONTENTS_AT_ONCE = 100
+"""How many contents are asked for together."""
+
+BYTES_AT_ONCE = 4 * 1024 * 1024
+"""How many bytes of contents are asked for together, unless a single one is larger."""
+
+_HEAD = {"_id": 1, "i": 1, "s": 1, "n": 1}
+
+
+class _Head(NamedTuple):
+    """A version without its content."""
+
+    stamp: int
+    id: str
+    seq: int
+    size: int
+
+
+async def search(  # noqa: PLR0913 - a query, of what and when, and which page of it
+    database: Database,
+    collection: int,
+    query: SearchQuery,
+    stamp: int,
+    *,
+    count: int,
+    after: str | None,
+) -> SearchPage:
+    """
+    Return a page of a search, of the state at a stamp.
+
+    Raises:
+        InvalidParameter: `after` is not something a page in this order gave.
+    """
+    searching = _Search(database, collection, query, stamp)
+    position = None if after is None else parse_page_token(after, query.order)
+    async with aclosing(searching.matches(searching.heads(position), count)) as matches:
+        found, more = await _page(matches, count)
+    total = None
+    if query.total:
+        whole = after is None and not more
+        total = len(found) if whole else await searching.total()
+    return SearchPage(
+        resources=found,
+        next=make_page_token(found[-1], query.order) if more else None,
+        total=total,
+    )
+
+
+class _Search:
+    """One query within one collection."""
+
+    def __init__(
+        self, database: Database, collection: int, query: SearchQuery, stamp: int
+    ) -> None:
+        self._database = database
+        self._versions = database["versions"]
+        self._collection = collection
+        self._filter = query.filter
+        self._order = query.order
+        self._descending = query.order in DESCENDING_ORDERS
+        self._live = live_at(stamp)
+        prefilter = query.filter.prefilter()
+        self._narrowed: Document = self._live
+        if prefilter is not None:
+            self._narrowed = {"$and": [self._live, condition_of(prefilter)]}
+        self._has_prefilter = prefilter is not None
+
+    async def heads(self, after: PagePosition | None) -> AsyncGenerator[_Head]:
+        """Yield what may match, in order, beginning behind one."""
+        heads = self._by_id(after) if self._order in ID_ORDERS else self._by_age(after)
+        async with aclosing(heads):
+            async for head in heads:
+                yield head
+
+    async def matches(
+        self, heads: AsyncGenerator[_Head], count: int
+    ) -> AsyncGenerator[StoredVersion]:
+        """Yield those that match, with their contents; `count` is how many will be needed."""
+        # One more, since whether there is a next page is asked as well.
+        at_once = min(count + 1, CONTENTS_AT_ONCE)
+        async with aclosing(heads):
+            some, room = list[_Head](), BYTES_AT_ONCE
+            async for head in heads:
+                if some and (len(some) == at_once or head.size > room):
+                    for stored in await self._matching(some):
+                        yield stored
+                    some, room = [], BYTES_AT_ONCE
+                some.append(head)
+                room -= head.size
+            for stored in await self._matching(some):
+                yield stored
+
+    async def total(self) -> int:
+        """Count all that match."""
+        everything = within(collection_range(self._collection))
+        if self._filter.passes_everything:
+            return await self._versions.count_documents({"$and": [everything, self._live]})
+        count = 0
+        async for version in self._versions.find({"$and": [everything, self._narrowed]}):
+            count += await self._match(version) is not None
+        return count
+
+    async def _matching(self, heads: Sequence[_Head]) -> list[StoredVersion]:
+        """Return those that match, in the same order."""
+        seqs = [Int64(head.seq) for head in heads]
+        found = self._versions.find({"_id": {"$in": seqs}})
+        by_seq = {version["_id"]: version async for version in found} if seqs else {}
+        matches = [await self._match(by_seq[head.seq]) for head in heads]
+        return [stored for stored in matches if stored is not None]
+
+    async def _match(self, version: Document) -> StoredVersion | None:
+        stored = await stored_version(self._database, self._filter.resource_type, version)
+        matches = stored.content is not None and self._filter.matches(stored.content)
+        return stored if matches else None
+
+    async def _by_id(self, after: PagePosition | None) -> AsyncGenerator[_Head]:
+        few = await self._few_candidates()
+        if few is not None:
+            for head in sorted(few, key=lambda head: head.id, reverse=self._descending):
+                if after is None or (
+                    head.id < after.id if self._descending else head.id > after.id
+                ):
+                    yield head
+            return
+        condition: Document = {"c": self._collection} | self._live
+        if after is not None:
+            condition["i"] = {"$lt" if self._descending else "$gt": after.id}
+        found = self._versions.find(condition, _HEAD)
+        # The order of the index over ids and versions.
+        direction = -1 if self._descending else 1
+        async with found.sort([("i", direction), ("v", -direction)]) as versions:
+            async for version in versions:
+                yield _head(version)
+
+    async def _few_candidates(self) -> list[_Head] | None:
+        """Return the candidates, or None if they are too many to be sorted."""
+        if not self._has_prefilter:
+            return None
+        condition = {"$and": [within(collection_range(self._collection)), self._narrowed]}
+        found = await self._versions.find(condition, _HEAD).limit(SORTED_AT_ONCE + 1).to_list()
+        return [_head(version) for version in found] if len(found) <= SORTED_AT_ONCE else None
+
+    async def _by_age(self, after: PagePosition | None) -> AsyncGenerator[_Head]:
+        """Go through seqs, which ascend with the stamps, and sort what has one stamp by id."""
+        seqs = await self._seqs_from(after)
+        condition = {"$and": [seqs, self._narrowed]}
+        found = self._versions.find(condition, _HEAD)
+        together = list[_Head]()
+        async with found.sort("_id", -1 if self._descending else 1) as versions:
+            async for version in versions:
+                head = _head(version)
+                if together and together[0].stamp != head.stamp:
+                    for each in _behind(together, after):
+                        yield each
+                    together = []
+                together.append(head)
+            for each in _behind(together, after):
+                yield each
+
+    async def _seqs_from(self, after: PagePosition | None) -> Document:
+        """Return the condition of what may come behind a resource."""
+        everything = within(collection_range(self._collection))
+        if after is None:
+            return everything
+        comparison = "$lte" if self._order is SortOrder.LAST_UPDATED_DESCENDING else "$gte"
+        bound = {"s": {comparison: Int64(after.stamp)}}
+        extents = self._database["extents"]
+        of_collection = extents_of(self._collection)
+        if self._descending:
+            possible = of_collection | {"first": {"$lte": Int64(after.stamp)}}
+            last = await extents.find_one(possible, {"_id": 1}, sort=[("_id", -1)])
+            limit = {"$lt": Int64((last["_id"] + 1) << EXTENT_BITS)} if last else {}
+        else:
+            possible = of_collection | {"last": {"$gte": Int64(after.stamp)}}
+            first = await extents.find_one(possible, {"_id": 1}, sort=[("_id", 1)])
+            limit = {"$gte": Int64(first["_id"] << EXTENT_BITS)} if first else {}
+        return {"_id": everything["_id"] | limit} | bound
+
+
+def _head(version: Document) -> _Head:
+    return _Head(stamp=version["s"], id=version["i"], seq=version["_id"], size=version["n"])
+
+
+def _behind(together: Sequence[_Head], after: PagePosition | None) -> list[_Head]:
+    """Return heads of one stamp in the order of their ids, those behind a resource."""
+    return [
+        head
+        for head in sorted(together)
+        if after is None or head.stamp != after.stamp or head.id > after.id
+    ]
+
+
+async def _page(
+    matches: AsyncIterator[StoredVersion], count: int
+) -> tuple[list[StoredVersion], bool]:
+    """Return what fits on a page, and whether there is more."""
+    page = PageBuilder(count)
+    async for stored in matches:
+        if page.full:
+            return page.found, True
+        page.add(stored)
+    return page.found, False

@@ -1,0 +1,56 @@
+"""What a view means to MongoDB: bounds of seqs, bounds of stamps, and whose resources."""
+
+from bson.int64 import Int64
+
+from helios_core import ExportView, Level, SeqRange
+from helios_core.fhir import FOREVER, to_stamp
+from helios_mongodb.databases import Document
+
+
+def changed_by(view: ExportView) -> Document:
+    """
+    Return the condition of the versions that a view shows, deletions among them.
+
+    Its cohort is left aside, and so is which collection is meant.
+    """
+    request, at = view.request, to_stamp(view.transaction_time)
+    since = -1 if request.since is None else to_stamp(request.since)
+    until = FOREVER if request.until is None else to_stamp(request.until)
+    condition: Document = {
+        "s": {"$gt": Int64(since), "$lt": Int64(until), "$lte": Int64(at)},
+        "u": {"$gt": Int64(at)},
+    }
+    if view.cohort is None and request.level is not Level.SYSTEM:
+        condition["p.0"] = {"$exists": True}
+    return condition
+
+
+def shown_by(view: ExportView) -> Document:
+    """Return the condition of the versions that a view shows, without deletions."""
+    return changed_by(view) | {"d": False}
+
+
+def deleted_by(view: ExportView) -> Document:
+    """Return the condition of the deletions that a view shows."""
+    return changed_by(view) | {"d": True}
+
+
+def live_at(stamp: int) -> Document:
+    """Return the condition of what is live at an instant."""
+    return {"s": {"$lte": Int64(stamp)}, "u": {"$gt": Int64(stamp)}, "d": False}
+
+
+def within(seqs: SeqRange) -> Document:
+    """Return the condition of the versions in a range."""
+    return {"_id": {"$gte": Int64(seqs.first), "$lt": Int64(seqs.end)}}
+
+
+def possible_stamps(view: ExportView) -> Document:
+    """Return the condition of the extents in which something of a view may be."""
+    request, at = view.request, to_stamp(view.transaction_time)
+    condition: Document = {"first": {"$lte": Int64(at)}}
+    if request.until is not None:
+        condition["first"]["$lt"] = Int64(to_stamp(request.until))
+    if request.since is not None:
+        condition["last"] = {"$gt": Int64(to_stamp(request.since))}
+    return condition
