@@ -61,9 +61,8 @@ def pytest_collection_modifyitems(items):
             for name in markers
         }
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if SERVICES.intersection(item.fixturenames) or not {"postgres", "mongodb"}.isdisjoint(
-            map(str, parameters)
-        ):
+        servers = {"postgres", "mongodb"}.intersection(map(str, parameters))
+        if servers or SERVICES.intersection(item.fixturenames):
             names.add("service")
         if getattr(item.obj, "is_hypothesis_test", False) or item.name.endswith(MACHINES):
             names.add("fuzz")

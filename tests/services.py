@@ -174,7 +174,7 @@ def mongodb(folder: Path) -> Iterator[MongoDB]:
         absent(NO_MONGODB)
     port, log = free_port(), folder / "log"
     command = [str(SECANTUS), "--host", "127.0.0.1", "--port", str(port), "--log-level", "WARNING"]
-    command += ["--storage-path", ":memory:", "--cache-size", "128M"]
+    command += ["--storage-path", ":memory:", "--cache-size", "1G"]
     with _running(command, log) as run:
         url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
         _await_hello(url, run, log)
