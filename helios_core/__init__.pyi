@@ -162,6 +162,11 @@ from .storage.page_tokens import (
 from .storage.query_data_provider import (
     QueryDataProvider,
 )
+from .storage.records import (
+    LARGEST_RECORD,
+    Record,
+    SupportsRecords,
+)
 from .storage.resource_keys import (
     ResourceKey,
     TypeKey,
@@ -208,6 +213,7 @@ __all__ = [
     "EXTENT_ROWS",
     "HASH_MODULUS",
     "ID_ORDERS",
+    "LARGEST_RECORD",
     "PART_KINDS",
     "WHOLE_TYPE",
     "AppliedChange",
@@ -271,6 +277,7 @@ __all__ = [
     "QueryDataProvider",
     "QueryRow",
     "Reach",
+    "Record",
     "RequestError",
     "ResourceDeleted",
     "ResourceExists",
