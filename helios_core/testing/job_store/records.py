@@ -193,6 +193,7 @@ async def _keys(records: SupportsRecords, namespace: str = SPACE, *, limit: int 
     keys, page = list[str](), await records.records(namespace, limit=limit)
     while page:
         assert len(page) <= limit
+        assert not keys or page[0].key > keys[-1], "a page begins before the end of the last one"
         keys += [record.key for record in page]
         page = await records.records(namespace, after=keys[-1], limit=limit)
     return keys
