@@ -18,9 +18,11 @@ from helios_core.storage.extensions import (
     HealthExtension,
     ObserverExtension,
     RouteExtension,
+    TokenVerifierExtension,
     TransformExtension,
 )
 from helios_core.storage.observers import JobAnnouncer
+from helios_core.storage.token_verifier import ContainedVerifier, TokenVerifier
 from helios_core.storage.transform_chain import OpenedTransform, Transforms
 
 E = TypeVar("E", bound=Descriptor)
@@ -139,6 +141,26 @@ async def open_health_checks(
             )
         )
     return opened
+
+
+async def open_token_verifier(
+    stack: AsyncExitStack, selected: SelectedExtension | None, backends: Backends
+) -> TokenVerifier | None:
+    """
+    Open the verifier of access tokens, None if there is none; its faults are contained.
+
+    Raises:
+        ConfigurationError: It refuses to open, or opens something else.
+        BackendUnavailable: It needs an issuer that cannot be reached.
+    """
+    if selected is None:
+        return None
+    extension = selected.extension
+    assert isinstance(extension, TokenVerifierExtension)  # noqa: S101  as it was selected
+    verifier = await _enter(stack, selected, extension.open, selected.settings, backends)
+    if not isinstance(verifier, TokenVerifier):
+        raise BrokenPlugin(f"{selected.origin} opens a token verifier that is no TokenVerifier")
+    return ContainedVerifier(verifier, time_limit=extension.time_limit)
 
 
 def is_asynchronous(function: object) -> bool:

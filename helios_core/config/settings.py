@@ -116,6 +116,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "server: commands, routes, health checks, transforms, observers."
         ),
     ] = ()
+    auth_enabled: Annotated[
+        bool,
+        Meta(
+            description="Whether every request needs an access token, except to what is public; "
+            "if not, everybody may do everything."
+        ),
+    ] = False
+    auth_provider: Annotated[
+        str,
+        Meta(
+            description="Verifier of access tokens: NAME is plugin NAME_auth, or else plugin NAME."
+        ),
+    ] = "keycloak"
     default_tenant: Annotated[
         str,
         Meta(

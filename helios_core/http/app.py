@@ -8,6 +8,7 @@ from helios_core.config.settings import NewlyAdded, Settings
 from helios_core.export.kickoff.dry_run import FileLimits
 from helios_core.export.kickoff.request import ExportPolicy
 from helios_core.fhir.bulk_data import GUIDES
+from helios_core.http.access import AccessGuard
 from helios_core.http.access_log import AccessLog
 from helios_core.http.bulk.downloads import DownloadRoutes
 from helios_core.http.bulk.file_urls import FileURLSigner
@@ -54,7 +55,7 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
             *_resources(settings, visible, guard, discovery),
             *plugin_routers(backends.routes, guard),
         ],
-        guards=[require_small_headers],
+        guards=[require_small_headers, AccessGuard(backends.token_verifier)],
         exception_handlers=exception_handlers(),
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,

@@ -56,6 +56,7 @@ class Guard:
             fhir_version=named or self._default_version,
             base=self.base(request),
             media_type=f"{FHIR_JSON}; fhirVersion={named.release}" if named else FHIR_JSON,
+            principal=request.scope.get("user"),
         )
 
     def tenant(self, request: HTTPRequest) -> str:

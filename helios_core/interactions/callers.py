@@ -7,6 +7,7 @@ import msgspec
 from helios_core.errors import ResourceNotFound
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.media_types import FHIR_JSON
+from helios_core.model.principals import Principal
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +19,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """The public base URL, without a final slash."""
     media_type: str = FHIR_JSON
     """The media type of responses; it repeats the FHIR version if the client named one."""
+    principal: Principal | None = None
+    """Who it is, as the access token says; None if nobody needs one."""
 
 
 class Interaction(StrEnum):
