@@ -63,6 +63,10 @@ from .model.parts import (
 from .model.principals import (
     Principal,
 )
+from .model.scopes import (
+    Scope,
+    parse_scope,
+)
 from .storage.backends import (
     Backend,
     Backends,
@@ -289,6 +293,7 @@ __all__ = [
     "RestReads",
     "RouteExtension",
     "SchemaOutdated",
+    "Scope",
     "SearchPage",
     "SearchQuery",
     "Secret",
@@ -302,6 +307,7 @@ __all__ = [
     "StoredVersion",
     "SupportsHistory",
     "SupportsPrefilter",
+    "SupportsRecords",
     "SupportsRenaming",
     "SupportsSearch",
     "SupportsSignedURLs",
@@ -338,6 +344,7 @@ __all__ = [
     "make_page_token",
     "numbered_parameters",
     "parse_page_token",
+    "parse_scope",
     "part_not_found",
     "read_statements",
     "run_to_end",

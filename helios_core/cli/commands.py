@@ -16,14 +16,14 @@ from helios_core.errors import ConfigurationError, HeliosError
 
 class Commands(click.Group):
     """
-    The commands in the order of their declaration, then those of plugins named in HFS_PLUGINS.
+    The commands in the order of their declaration, then those of plugins that settings name.
 
     Errors of Helios show no traceback.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click passes it
         """Return the names in the order in which the help lists them."""
-        if not os.environ.get("HFS_PLUGINS"):
+        if not (os.environ.get("HFS_PLUGINS") or os.environ.get("HFS_AUTH_PROVIDER")):
             return list(self.commands)
         from helios_core.cli.plugin_commands import usable_commands
 

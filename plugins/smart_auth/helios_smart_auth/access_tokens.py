@@ -5,7 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import msgspec
@@ -121,17 +121,21 @@ class AccessTokens:
         return verified.principal
 
     async def _verified(self, token: str) -> _Verified:
+        foreign = InvalidToken("The access token is not one of this server's.")
         try:
             signed = parse_signed(token)
-            kid = signed.header.get("kid")
-            if (signed.header.get("alg"), signed.header.get("typ")) != (ALGORITHM, TYPE):
-                raise ValueError("alg or typ is another one")
-            key = await self._keys.verifier(kid) if isinstance(kid, str) else None
-            if key is None or not is_signed_by(signed, key, ALGORITHM):
-                raise ValueError("no key of this server has signed it")
-            claims = _claims(signed.claims)
         except ValueError:
-            raise InvalidToken("The access token is not one of this server's.") from None
+            raise foreign from None
+        kid = signed.header.get("kid")
+        if (signed.header.get("alg"), signed.header.get("typ")) != (ALGORITHM, TYPE):
+            raise foreign
+        key = await self._keys.verifier(kid) if isinstance(kid, str) else None
+        if key is None or not is_signed_by(signed, key, ALGORITHM):
+            raise foreign
+        try:
+            claims = msgspec.convert(signed.claims, Claims)
+        except msgspec.ValidationError:
+            raise foreign from None
         if claims.iss != claims.aud or self._base_url not in (None, claims.aud):
             raise InvalidToken("The access token is for another server.")
         return _Verified(claims, str(kid), _principal(claims))
@@ -147,13 +151,6 @@ class AccessTokens:
             while len(self._registrations) > MOST_KNOWN:
                 self._registrations.popitem(last=False)
         return registration
-
-
-def _claims(claims: dict[str, Any]) -> Claims:
-    try:
-        return msgspec.convert(claims, Claims)
-    except msgspec.ValidationError:
-        raise ValueError("its claims are others") from None
 
 
 def _principal(claims: Claims) -> Principal:

@@ -22,11 +22,14 @@ def smart_configuration(base: str, *, stu2: bool) -> Mapping[str, Any]:
 
     With `stu2` it has what STU 2.0 requires of every server: an authorization endpoint.
     """
-    authorization = {"authorization_endpoint": address(base, AUTHORIZE_PATH)} if stu2 else {}
+    authorization = {
+        "authorization_endpoint": address(base, AUTHORIZE_PATH),
+        "response_types_supported": ["code"],
+    }
     return {
         "issuer": base,
         "jwks_uri": address(base, JWKS_PATH),
-        **authorization,
+        **(authorization if stu2 else {}),
         "token_endpoint": address(base, TOKEN_PATH),
         "token_endpoint_auth_methods_supported": ["private_key_jwt"],
         "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
@@ -34,7 +37,6 @@ def smart_configuration(base: str, *, stu2: bool) -> Mapping[str, Any]:
             "client_credentials",
             *(["authorization_code"] if stu2 else []),
         ],
-        "response_types_supported": ["code"] if stu2 else [],
         "code_challenge_methods_supported": ["S256"],
         "capabilities": [
             "client-confidential-asymmetric",

@@ -29,6 +29,7 @@ UNSAID_SECONDS: Final = 300
 LONGEST_SECONDS: Final = 24 * 3600
 FORCED_AFTER_SECONDS: Final = 10
 """The shortest time between two reads that an unknown kid causes."""
+HEADERS: Final = (("Accept", "application/json"), ("Accept-Encoding", "identity"))
 FAILED_SECONDS: Final = 2
 """How long an address that failed is left alone."""
 
@@ -121,8 +122,7 @@ class KeySets:
 
     async def _fetched(self, url: str) -> tuple[Sequence[JWK], float]:
         check_url(url, allow_loopback_http=self._settings.jwks_allow_loopback_http)
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-        async with self._pool.stream("GET", url, headers=headers) as response:
+        async with self._pool.stream("GET", url, headers=HEADERS) as response:
             if response.status != 200:  # noqa: PLR2004  a redirect is none of the registered addresses
                 raise Refused(f"its server answered {response.status}")
             said = {name.lower(): value.decode("latin-1") for name, value in response.headers}

@@ -126,11 +126,11 @@ def _same(key: JWK, other: JWK) -> bool:
     return all(key.get(name) == other.get(name) for name in _KEPT)
 
 
-def _bits(text: str) -> int:
+def _bits(text: object) -> int:
     return _number(text).bit_length()
 
 
-def _number(text: str) -> int:
+def _number(text: object) -> int:
     most = RSA_BITS[-1]
     if not isinstance(text, str) or len(text) > most:
         raise ValueError("its numbers are no key")

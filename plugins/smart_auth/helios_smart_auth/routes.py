@@ -13,7 +13,7 @@ from helios_core import Backends, Caller
 from helios_smart_auth.access_tokens import Issuer
 from helios_smart_auth.assertions import Assertions
 from helios_smart_auth.clients import Clients, records_of
-from helios_smart_auth.discovery import JWKS_PATH, AUTHORIZE_PATH, TOKEN_PATH, address
+from helios_smart_auth.discovery import AUTHORIZE_PATH, JWKS_PATH, TOKEN_PATH, address
 from helios_smart_auth.key_sets import open_key_sets
 from helios_smart_auth.settings import SmartAuthSettings
 from helios_smart_auth.signing_keys import SigningKeys

@@ -62,8 +62,8 @@ class SmartAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
     stu2_discovery: Annotated[
         bool,
         Meta(
-            description="Whether the discovery document has an authorization endpoint and the grant "
-            "authorization_code, which STU 2.0 of SMART App Launch and Inferno require and which "
-            "refuses everybody",
+            description="Whether the discovery document has an authorization endpoint, which "
+            "refuses everybody, and the grant authorization_code, as STU 2.0 of SMART App Launch "
+            "and Inferno require",
         ),
     ] = True
