@@ -6,6 +6,7 @@ import io
 import os
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
@@ -17,10 +18,13 @@ import stamina
 import zstandard
 
 from helios_core.client.errors import ExportFailed, RequestRefused, should_retry
+from helios_core.client.manifest import BLOCK_HEADER
 from helios_core.client.session import Session, unreachable
 from helios_core.client.state import ExportFolder, PartMark, boot_id, publish, write_atomically
 
 _CHUNK = 1024 * 1024
+_PAUSE_SECONDS = 0.2
+"""Between a connection that broke after it had got further and the next."""
 _SYNC_BYTES = 16 * _CHUNK
 """After how many bytes a download is synced to disk: what a power cut costs at most."""
 
@@ -74,7 +78,8 @@ class Download:
     What arrives is kept in the folder of the export until the file is complete, so that it can be
     resumed when the connection breaks or the process ends (RFC 9110 §14.2, §13.1.5). `renew_url`
     returns a new URL of the same bytes for one that has expired. `count` is the number of lines
-    that the manifest announces, or None.
+    that the manifest announces, or None; in organized
+    output the headers of blocks do not count.
     """
 
     def __init__(  # noqa: PLR0913  what a download consists of
@@ -85,6 +90,7 @@ class Download:
         *,
         compression: Compression = Compression.NONE,
         count: int | None = None,
+        organized: bool = False,
         renew_url: Callable[[str], Awaitable[str]] | None = None,
         on_bytes: Callable[[int], None] = lambda _: None,
         stopping: Event | None = None,
@@ -96,11 +102,13 @@ class Download:
         self._new = folder.new(target.name)
         self._compression = compression
         self._count = count
+        self._header = BLOCK_HEADER if organized else b""
         self._renew_url = renew_url
         self._on_bytes = on_bytes
         self._stopping = stopping or Event()
         self._synced = 0
         self._received = 0
+        self._attempted_from = 0
         self._tag: str | None = None
         self._coding = "identity"
         self.size: int | None = None
@@ -144,7 +152,7 @@ class Download:
                 continue
             try:
                 with open_plain(path) as file:
-                    lines, size = _measure(self._read_chunks(file))
+                    lines, size = _measure(self._read_chunks(file), self._header)
             except DAMAGED:
                 path.unlink()
                 continue
@@ -172,16 +180,30 @@ class Download:
         while True:
             before = self._received
             try:
-                await self._fetch(session)
+                async for attempt in stamina.retry_context(
+                    on=self._should_retry,
+                    attempts=8,
+                    timeout=None,
+                    wait_initial=0.2,
+                    wait_jitter=0.2,
+                    wait_max=20,
+                ):
+                    with attempt:
+                        self._attempted_from = self._received
+                        await self._fetch(session)
             except httpx.TransportError as error:
                 if self._received <= before:
                     raise unreachable(error, self._url) from error
+                await asyncio.sleep(_PAUSE_SECONDS)
             else:
                 return
 
-    @stamina.retry(
-        on=should_retry, attempts=8, timeout=None, wait_initial=0.2, wait_jitter=0.2, wait_max=20
-    )
+    def _should_retry(self, error: Exception) -> bool | timedelta:
+        got_further = self._received > self._attempted_from
+        if got_further and isinstance(error, httpx.TransportError):
+            return False
+        return should_retry(error)
+
     async def _fetch(self, session: Session) -> None:
         headers = {
             "Accept": "application/fhir+ndjson, */*;q=0.1",
@@ -318,7 +340,9 @@ class Download:
         try:
             with _open(self._part, self._coding) as source:
                 chunks = self._read_chunks(source)
-                lines, size = _measure(chunks if copy is None else _copied(chunks, copy))
+                lines, size = _measure(
+                    chunks if copy is None else _copied(chunks, copy), self._header
+                )
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             self._forget()
             raise BrokenFile(f"{self._target.name} cannot be decompressed: {error}") from error
@@ -364,12 +388,19 @@ def _copied(chunks: Iterable[bytes], target: IO[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _measure(chunks: Iterable[bytes]) -> tuple[int, int]:
-    """Return the numbers of lines and of bytes; a last line may lack its newline."""
-    lines = size = 0
-    last = b"\n"
+def _measure(chunks: Iterable[bytes], header: bytes) -> tuple[int, int]:
+    """
+    Return the numbers of lines, without those that begin with `header`, and of bytes.
+
+    A last line may lack its newline.
+    """
+    lines = headers = size = 0
+    before = b"\n"
     for chunk in chunks:
         lines += chunk.count(b"\n")
         size += len(chunk)
-        last = chunk[-1:]
-    return lines + (last != b"\n"), size
+        # What is kept is one byte too short to be counted twice.
+        window = before + chunk
+        headers += window.count(b"\n" + header) if header else 0
+        before = window[-max(len(header), 1) :]
+    return lines + (before[-1:] != b"\n") - headers, size

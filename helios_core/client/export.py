@@ -30,6 +30,7 @@ from helios_core.client.kickoff import ClientRequest, read_url
 from helios_core.client.manifest import (
     PlannedFile,
     ReceivedManifest,
+    is_reference,
     join_pages,
     plan_files,
     read_manifest,
@@ -333,7 +334,7 @@ class _Export:
                 raise
             response = await post()
         location = response.headers.get("Content-Location")
-        if response.status_code != httpx.codes.ACCEPTED or not location:
+        if response.status_code != httpx.codes.ACCEPTED or not is_reference(location or "ftp:"):
             raise ExportFailed(
                 f"the kick-off returned {response.status_code} with "
                 f"{'a' if location else 'no'} Content-Location; expected was 202 with one"
@@ -371,9 +372,12 @@ class _Export:
         """Follow the links of a manifest that comes in pages."""
         pages, seen = [response.content], set[str]()
         while (link := read_manifest(pages[-1]).next_url) is not None:
-            url = str(response.url.join(link))
-            if url in seen:
-                raise ExportFailed("the pages of the server's manifest lead in a circle")
+            url = str(response.url.join(link)) if is_reference(link) else ""
+            if not url or url in seen:
+                raise ExportFailed(
+                    "the server's manifest has a next page whose address is none or was there "
+                    "before"
+                )
             seen.add(url)
             pages.append((await self._poll(url)).content)
         return join_pages(pages)
@@ -399,6 +403,7 @@ class _Export:
         self, manifest: ReceivedManifest, status_url: str
     ) -> list[ExportedFile]:
         planned = plan_files(manifest, self._folder.path)
+        organized = manifest.output_organized_by is not None
         urls = LatestURLs(self._request.base_url, partial(self._wait_for_manifest, status_url))
         if manifest.requires_access_token:
             for file in planned:
@@ -412,13 +417,18 @@ class _Export:
         )
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._download(file, urls)) for file in planned]
+                tasks = [
+                    group.create_task(self._download(file, urls, organized=organized))
+                    for file in planned
+                ]
         except ExceptionGroup as failures:
             # One reason is enough: the first failure cancelled the other downloads.
             raise failures.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _download(self, file: PlannedFile, urls: LatestURLs) -> ExportedFile:
+    async def _download(
+        self, file: PlannedFile, urls: LatestURLs, *, organized: bool
+    ) -> ExportedFile:
         async with self._slots:
             download = Download(
                 urls.latest(self._absolute(file)),
@@ -426,6 +436,7 @@ class _Export:
                 self._folder,
                 compression=self._options.compression,
                 count=file.entry.count,
+                organized=organized and file.kind == "output",
                 renew_url=urls.renew,
                 on_bytes=self._report_bytes,
                 stopping=self._options.stopping,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
 
@@ -98,9 +98,7 @@ def read_url(text: str) -> ClientRequest:
     Raises:
         ConfigurationError: It is neither. The message has the address that was probably meant.
     """
-    url = urlsplit(text)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise ConfigurationError(f"{text!r} is not an http or https address")
+    url = _split(text)
     if url.username is not None or url.password is not None:
         raise ConfigurationError(
             "the address has a user or password in it, which would be shown and stored; send it "
@@ -119,6 +117,16 @@ def read_url(text: str) -> ClientRequest:
             f"single quotes because of the dollar sign: helios export '{meant}' --to FOLDER"
         )
     return ClientRequest(base_url=text.rstrip("/"))
+
+
+def _split(text: str) -> SplitResult:
+    try:
+        url = urlsplit(text)
+        if url.scheme in ("http", "https") and url.hostname and url.port != 0:
+            return url
+    except ValueError:
+        pass
+    raise ConfigurationError(f"{text!r} is not an http or https address")
 
 
 def given_twice(request: ClientRequest) -> list[str]:

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import httpx
 import msgspec
 
 from helios_core.client.errors import ExportFailed
+
+BLOCK_HEADER = b'{"resourceType":"Parameters"'
+"""The start of a block header line, which is no resource (Bulk Data 3.0.0, organizeOutputBy)."""
 
 _LISTS = ("output", "deleted", "error", "outcome")
 
@@ -69,12 +73,27 @@ def read_manifest(sent: bytes) -> ReceivedManifest:
     Parse the manifest that a server sent.
 
     Raises:
-        ExportFailed: It is not a manifest.
+        ExportFailed: It is not a manifest, or an address in it is none.
     """
     try:
-        return msgspec.json.decode(sent, type=ReceivedManifest)
+        manifest = msgspec.json.decode(sent, type=ReceivedManifest)
     except msgspec.DecodeError as error:
         raise ExportFailed(f"the server's manifest cannot be read: {error}") from error
+    for number, (kind, entry) in enumerate(manifest.entries, start=1):
+        if not is_reference(entry.url):
+            raise ExportFailed(
+                f"entry {number} of the server's manifest ({kind}) has an address that is none"
+            )
+    return manifest
+
+
+def is_reference(url: str) -> bool:
+    """Return whether a text is an http or https URL, or one relative to another."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("", "http", "https") and parts.port != 0 and bool(httpx.URL(url))
+    except (ValueError, httpx.InvalidURL):
+        return False
 
 
 def join_pages(pages: Sequence[bytes]) -> bytes:

@@ -9,6 +9,7 @@ import msgspec
 
 from helios_core.client.downloads import DAMAGED, open_plain
 from helios_core.client.manifest import (
+    BLOCK_HEADER,
     ManifestEntry,
     PlannedFile,
     ReceivedManifest,
@@ -19,8 +20,6 @@ from helios_core.errors import HeliosError
 from helios_core.model.completeness import ALGORITHM, KEY, Tallies, Tally, add_up, lines_digest
 
 CHUNK = 4 * 1024 * 1024
-HEADER = b'{"resourceType":"Parameters"'
-"""The start of a block header line, which is no resource (Bulk Data 3.0.0, organizeOutputBy)."""
 
 
 class ProofMissing(HeliosError):
@@ -240,7 +239,7 @@ def _tally(path: Path, *, organized: bool) -> Tally:
         for lines, length in _lines(file):
             digest += lines_digest(lines)
             size += length
-            headers = sum(line.startswith(HEADER) for line in lines) if organized else 0
+            headers = sum(line.startswith(BLOCK_HEADER) for line in lines) if organized else 0
             count += len(lines) - headers
     return Tally(count=count, bytes=size, digest=f"{digest % 2**64:016x}")
 

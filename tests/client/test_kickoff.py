@@ -44,6 +44,8 @@ def test_an_address_is_a_base_or_a_kick_off(address, level, group, query):
         (f"{BASE}#fragment", f"'{BASE}/$export'"),
         ("fhir.example", "not an http or https address"),
         ("ftp://fhir.example", "not an http or https address"),
+        ("http://[fhir", "not an http or https address"),
+        ("http://fhir.example:99999", "not an http or https address"),
         ("https://", "not an http or https address"),
         ("https://me:secret@fhir.example", "--token-file"),
     ],
