@@ -32,7 +32,6 @@ from helios_core.storage.extensions import CommandExtension, TokenVerifierExtens
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.observers import JobAnnouncer
 from helios_core.storage.output_store import OutputStore, SupportsSignedURLs
-from helios_core.storage.transformed_reads import visible_backends
 
 T = TypeVar("T")
 
@@ -140,14 +139,16 @@ async def open_backends(settings: Settings, *, serving: bool = False) -> AsyncIt
         drain = settings.worker_shutdown_timeout * DRAIN_SHARE
         await open_observers(stack, extensions, backends, announcer, drain=drain)
         if serving:
-            visible = visible_backends(backends)
             backends = msgspec.structs.replace(
                 backends,
-                routes=await open_routes(stack, extensions, visible),
-                health_checks=await open_health_checks(stack, extensions, backends),
                 token_verifier=await open_token_verifier(
                     stack, selection.token_verifier, backends
                 ),
+            )
+            backends = msgspec.structs.replace(
+                backends,
+                routes=await open_routes(stack, extensions, backends),
+                health_checks=await open_health_checks(stack, extensions, backends),
             )
         yield backends
 

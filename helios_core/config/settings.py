@@ -53,7 +53,7 @@ class AccessToken(StrEnum):
     """Whether a manifest says that its files need an access token."""
 
     AUTO = "auto"
-    """It is false, and the manifest has signed URLs if the output store can sign URLs."""
+    """It is false with signed URLs, if the output store can sign; else as HFS_AUTH_ENABLED is."""
     TRUE = "true"
     """It is true, and this server sends the files even if the output store can sign URLs."""
     FALSE = "false"
@@ -206,10 +206,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(
             title="seconds",
-            description="How long a signed URL is valid; every poll of the manifest returns new "
-            "ones.",
+            description="How long a signed URL is valid, which opens a file for everybody who has "
+            "it; every poll of the manifest returns new ones.",
         ),
-    ] = timedelta(hours=1)
+    ] = timedelta(minutes=5)
     bulk_export_output_ttl: Annotated[
         timedelta,
         Meta(title="seconds", description="How long a finished export and its files are kept."),

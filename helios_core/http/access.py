@@ -8,6 +8,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from helios_core.errors import InvalidToken, MissingToken
+from helios_core.storage.request_principal import set_principal
 from helios_core.storage.token_verifier import TokenVerifier
 
 PLUGIN_PREFIX: Final = "/_plugins"
@@ -81,10 +82,12 @@ class AccessGuard:
         access = access_of(connection.scope["path_template"], handler)
         if access is None:
             raise RuntimeError("a route has no entry in the table of what routes need")
+        set_principal(None)
         if self._verifier is None or access is Access.PUBLIC:
             return
         token = bearer_token(connection.headers.getall("authorization", []))
-        connection.scope["user"] = await self._verifier.verify(token)
+        connection.scope["user"] = principal = await self._verifier.verify(token)
+        set_principal(principal)
 
 
 def bearer_token(values: list[str]) -> str:

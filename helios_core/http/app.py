@@ -30,7 +30,14 @@ from helios_core.interactions.bundles import Bundles
 from helios_core.interactions.changes import Changes
 from helios_core.interactions.conditions import Conditions
 from helios_core.storage.backends import Backends
-from helios_core.storage.data_provider import SupportsHistory, SupportsSearch, SupportsWrites
+from helios_core.storage.data_provider import (
+    DataProvider,
+    SupportsHistory,
+    SupportsSearch,
+    SupportsWrites,
+)
+from helios_core.storage.permitted_reads import READING
+from helios_core.storage.request_principal import ANY, guarded_backends
 from helios_core.storage.transformed_reads import WithheldReads, visible_backends
 
 
@@ -41,7 +48,8 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
     Raises:
         BrokenPlugin: A plugin's route cannot be used.
     """
-    visible = visible_backends(backends)
+    visible = visible_backends(guarded_backends(backends, READING))
+    writer = guarded_backends(backends, ANY).data_provider
     guard = Guard(
         base_url=settings.base_url,
         default_tenant=settings.default_tenant,
@@ -52,7 +60,7 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
         [
             *discovery.routes(),
             *_exports(settings, backends, guard),
-            *_resources(settings, visible, guard, discovery),
+            *_resources(settings, visible, writer, guard, discovery),
             *plugin_routers(backends.routes, guard),
         ],
         guards=[require_small_headers, AccessGuard(backends.token_verifier)],
@@ -107,6 +115,7 @@ def _links(settings: Settings, backends: Backends) -> FileURLSigner:
         backends.output_store,
         access_token=settings.bulk_export_requires_access_token,
         valid_for=settings.bulk_export_file_url_ttl,
+        secured=backends.token_verifier is not None,
     )
 
 
@@ -121,18 +130,23 @@ def _policy(settings: Settings, backends: Backends) -> ExportPolicy:
 
 
 def _resources(
-    settings: Settings, backends: Backends, guard: Guard, discovery: DiscoveryRoutes
+    settings: Settings,
+    backends: Backends,
+    writer: DataProvider,
+    guard: Guard,
+    discovery: DiscoveryRoutes,
 ) -> list[HTTPRouteHandler]:
+    """Return the routes that read what is visible, and change it through `writer`."""
     provider = backends.data_provider
     if isinstance(provider, WithheldReads):
         return []
     routes = ReadRoutes(provider, guard).routes()
     if isinstance(provider, SupportsSearch):
         routes += SearchRoutes(provider, guard).routes()
-    if isinstance(provider, SupportsWrites):
+    if isinstance(provider, SupportsWrites) and isinstance(writer, SupportsWrites):
         # The job store's identity is the same in every process, and never leaves the server.
-        conditions = Conditions(provider, secret=backends.job_store.identity)
-        changes = Changes(provider, conditions)
+        conditions = Conditions(writer, secret=backends.job_store.identity)
+        changes = Changes(writer, conditions)
         routes += WriteRoutes(changes, guard).routes()
         routes += BundleRoutes(
             Bundles(provider, changes, conditions),

@@ -6,12 +6,13 @@ from typing import Final
 from litestar.exceptions import HTTPException
 
 from helios_core.config.settings import TENANT_PATTERN
-from helios_core.errors import InvalidRequest
+from helios_core.errors import Forbidden, InvalidRequest
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.media_types import FHIR_JSON
 from helios_core.http.negotiation import parse_accept
 from helios_core.http.requests import READABLE, HTTPRequest, query_pairs
 from helios_core.interactions.callers import Caller
+from helios_core.model.principals import Principal
 
 TENANT: Final = re.compile(TENANT_PATTERN)
 HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
@@ -56,16 +57,27 @@ class Guard:
             fhir_version=named or self._default_version,
             base=self.base(request),
             media_type=f"{FHIR_JSON}; fhirVersion={named.release}" if named else FHIR_JSON,
-            principal=request.scope.get("user"),
+            principal=self.principal(request),
         )
+
+    def principal(self, request: HTTPRequest) -> Principal | None:
+        """Return whom the access token of a request is about, None if nobody needs one."""
+        principal: Principal | None = request.scope.get("user")
+        return principal
 
     def tenant(self, request: HTTPRequest) -> str:
         """
-        Return the tenant that a request is about.
+        Return the tenant that a request is about: the one of its token, if that names one.
 
         Raises:
             InvalidRequest: X-Tenant-ID is malformed or sent twice.
+            Forbidden: The token names a tenant that none can have.
         """
+        principal = self.principal(request)
+        if principal is not None and principal.tenant is not None:
+            if not TENANT.fullmatch(principal.tenant):
+                raise Forbidden("The access token names no tenant in a form that this server has.")
+            return principal.tenant
         values = request.headers.getall("x-tenant-id", [self._default_tenant])
         if len(values) != 1 or not TENANT.fullmatch(values[0]):
             raise InvalidRequest(

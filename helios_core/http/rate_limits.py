@@ -22,6 +22,7 @@ import msgspec
 from litestar.exceptions import HTTPException
 
 from helios_core.http.requests import HTTPRequest
+from helios_core.model.principals import Principal
 
 MINUTE: Final = 60.0
 BURST_DIVISOR: Final = 6
@@ -100,6 +101,11 @@ class RateLimiter:
         """Return how many requests of a client were refused since the last accepted one."""
         state = self._clients.get(client)
         return state.refusals if state else 0
+
+
+def client_of(request: HTTPRequest, principal: Principal | None) -> str:
+    """Return what tells clients apart: who they are, or else the address they come from."""
+    return client_address(request) if principal is None else principal.owner
 
 
 def client_address(request: HTTPRequest) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from helios_core.model.jobs import Job
 from helios_core.storage.data_provider import DataProvider
+from helios_core.storage.file_authorizer import FileAuthorizer, ScopeAuthorizer
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
 from helios_core.storage.token_verifier import TokenVerifier
@@ -97,3 +98,5 @@ class Backends(msgspec.Struct, frozen=True, kw_only=True):
     health_checks: Sequence[OpenedHealthChecks] = ()
     token_verifier: TokenVerifier | None = None
     """What verifies access tokens; None if everybody may do everything."""
+    file_authorizer: FileAuthorizer = ScopeAuthorizer()
+    """Decides who may start which export, and see which one."""
