@@ -12,7 +12,7 @@ import msgspec
 from helios_core import CommandHost, parse_scope
 from helios_smart_auth.addresses import check_url
 from helios_smart_auth.clients import CLIENT_ID, Client, Clients, records_of
-from helios_smart_auth.public_keys import parse_key_set, registrable
+from helios_smart_auth.public_keys import parse_key_set, parse_pem, registrable
 from helios_smart_auth.signing_keys import Ring, SigningKeys
 
 LARGEST_FILE = 256 * 1024
@@ -21,7 +21,8 @@ _jwks = click.option(
     "--jwks",
     "jwks",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="File with the client's public keys: a JWK set or one JWK.",
+    help="File with the client's public keys: a JWK set, one JWK, or PEM, which is named by its "
+    "thumbprint.",
 )
 _jwks_urls = click.option(
     "--jwks-url",
@@ -50,7 +51,7 @@ _jwks_urls = click.option(
     help="Id of a group that it may export; may be repeated. Without, it may export every group.",
 )
 @click.pass_obj
-def add(host: CommandHost, client: str, **fields: Any) -> None:  # noqa: ANN401  see the options
+def add(host: CommandHost, /, client: str, **fields: Any) -> None:  # noqa: ANN401  see the options
     """Register CLIENT with its public keys and scopes."""
     if not CLIENT_ID.fullmatch(client):
         raise click.BadParameter(
@@ -230,7 +231,8 @@ def _read_keys(path: Path) -> tuple[dict[str, Any], ...]:
     if len(text) > LARGEST_FILE:
         raise click.BadParameter(f"{path} has more than {LARGEST_FILE} bytes")
     try:
-        return tuple(map(dict, registrable(parse_key_set(text))))
+        is_pem = text.lstrip().startswith(b"-----BEGIN")
+        return tuple(map(dict, registrable(parse_pem(text) if is_pem else parse_key_set(text))))
     except ValueError as error:
         raise click.BadParameter(f"{path} has no usable keys: {error}") from None
 

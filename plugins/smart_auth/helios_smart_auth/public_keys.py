@@ -25,6 +25,23 @@ Key = ECKey | RSAKey
 JWK = Mapping[str, Any]
 
 
+def parse_pem(text: bytes) -> Sequence[JWK]:
+    """
+    Return the public key of a PEM file, named by its thumbprint (RFC 7638).
+
+    Raises:
+        ValueError: It is none.
+    """
+    for kind in (ECKey, RSAKey):
+        try:
+            key = kind.import_key(text)
+        except (JoseError, ValueError, TypeError, AttributeError):
+            continue
+        private = {"d": ""} if key.is_private else {}  # which is refused like that of a JWK
+        return [{**key.as_dict(private=False), "kid": key.thumbprint(), **private}]
+    raise ValueError("it is PEM, and holds neither an RSA nor an EC key")
+
+
 def parse_key_set(text: bytes) -> Sequence[JWK]:
     """
     Return the keys of a JWK set (RFC 7517), or the one of a JWK, whatever they are good for.
