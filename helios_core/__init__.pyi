@@ -45,6 +45,7 @@ from .model.exports import (
     Level,
     Shard,
     ShardPurpose,
+    TypeConstraint,
     TypeFilter,
 )
 from .model.jobs import (
@@ -64,8 +65,11 @@ from .model.principals import (
     Principal,
 )
 from .model.scopes import (
+    Grant,
     Scope,
     parse_scope,
+    scope_words,
+    scopes_of,
 )
 from .storage.backends import (
     Backend,
@@ -100,6 +104,7 @@ from .storage.data_provider import (
 from .storage.extensions import (
     CommandExtension,
     CommandHost,
+    FileAuthorizerExtension,
     HealthExtension,
     Observer,
     ObserverExtension,
@@ -118,6 +123,11 @@ from .storage.extents import (
     extent_of,
     intersection_of,
     union_of,
+)
+from .storage.file_authorizer import (
+    ExportIntent,
+    FileAuthorizer,
+    ScopeAuthorizer,
 )
 from .storage.hooks import (
     API_LEVEL,
@@ -243,9 +253,13 @@ __all__ = [
     "Decision",
     "Delete",
     "DuplicatePlugin",
+    "ExportIntent",
     "ExportRequest",
     "ExportView",
+    "FileAuthorizer",
+    "FileAuthorizerExtension",
     "Forbidden",
+    "Grant",
     "HealthExtension",
     "HeliosError",
     "InvalidParameter",
@@ -294,6 +308,7 @@ __all__ = [
     "RouteExtension",
     "SchemaOutdated",
     "Scope",
+    "ScopeAuthorizer",
     "SearchPage",
     "SearchQuery",
     "Secret",
@@ -320,6 +335,7 @@ __all__ = [
     "Transform",
     "TransformEffect",
     "TransformExtension",
+    "TypeConstraint",
     "TypeFilter",
     "TypeKey",
     "UnknownPlugin",
@@ -348,6 +364,8 @@ __all__ = [
     "part_not_found",
     "read_statements",
     "run_to_end",
+    "scope_words",
+    "scopes_of",
     "shard_count",
     "stored_job",
     "stored_shard",

@@ -123,6 +123,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "if not, everybody may do everything."
         ),
     ] = False
+    allow_anonymous: Annotated[
+        bool,
+        Meta(
+            description="Whether the server may listen on other than loopback addresses although "
+            "HFS_AUTH_ENABLED is false, so that everybody on the network may do everything."
+        ),
+    ] = False
     auth_provider: Annotated[
         str,
         Meta(

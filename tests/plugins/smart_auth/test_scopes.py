@@ -40,6 +40,7 @@ CASES = [
 
 @pytest.mark.parametrize(("requested", "registered", "expected"), CASES)
 def test_what_is_granted_is_requested_and_registered(requested, registered, expected):
+    """SM-18, TR-79."""
     assert " ".join(granted(requested, registered.split(" "))) == expected
 
 

@@ -254,6 +254,7 @@ async def refused(server, fields, error, **more):
 
 @pytest.mark.parametrize(("fields", "error"), FORMS.values(), ids=FORMS)
 async def test_a_form_that_is_wrong_is_refused(server, fields, error):
+    """SM-09, SM-16."""
     await refused(await registered(server), fields, error)
 
 
@@ -279,6 +280,7 @@ async def test_a_client_that_authenticates_otherwise_is_refused(server, authoriz
 
 @pytest.mark.parametrize("assertion", ASSERTIONS.values(), ids=ASSERTIONS)
 async def test_an_assertion_that_is_wrong_is_refused(server, assertion):
+    """SM-10, SM-11, SM-12, SM-14, SM-15, TR-75, TR-76: each in every way that it can be wrong."""
     await registered(server)
 
     said = await refused(server, form(assertion), "invalid_client")
@@ -290,6 +292,7 @@ async def test_an_assertion_that_is_wrong_is_refused(server, assertion):
 
 @pytest.mark.parametrize("fields", SCOPES.values(), ids=SCOPES)
 async def test_a_scope_that_grants_nothing_is_refused(server, fields):
+    """SM-18, TR-79."""
     await refused(await registered(server), fields, "invalid_scope")
 
 
@@ -331,6 +334,7 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("assertion", ACCEPTED.values(), ids=ACCEPTED)
 async def test_an_assertion_that_is_right_is_accepted(server, assertion):
+    """SM-08, SM-12, TR-74: what is optional may be there and may be missing."""
     await registered(server)
 
     status, answer = await server.post(form(assertion))
@@ -401,6 +405,7 @@ class TestAddressesOfKeys:
         ids=["no jku", "no jku, second set", "the first jku", "the second jku"],
     )
     async def test_a_key_in_any_registered_set_is_found(self, server, assertion):
+        """SM-07, TR-78."""
         assert (await server.post(form(assertion)))[0] == 200
 
     @pytest.mark.parametrize(
