@@ -36,6 +36,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     registration: str
     """That of the client."""
     tenant: str | None = None
+    groups: tuple[str, ...] | None = None
 
 
 class Issuer:
@@ -68,6 +69,7 @@ class Issuer:
             jti=uuid4().hex,
             registration=client.registration,
             tenant=client.tenant,
+            groups=client.groups,
         )
         header = {"alg": ALGORITHM, "kid": kid, "typ": TYPE}
         return sign(header, msgspec.to_builtins(claims), key)
@@ -160,5 +162,6 @@ def _principal(claims: Claims) -> Principal:
         client_id=claims.client_id,
         scopes=tuple(claims.scope.split(" ")),
         tenant=claims.tenant,
+        groups=None if claims.groups is None else frozenset(claims.groups),
         expires_at=datetime.fromtimestamp(claims.exp, UTC),
     )

@@ -127,15 +127,29 @@ def import_key(key: JWK, algorithm: str) -> Key:
         raise ValueError("its key_ops do not include verify")
     try:
         if ALGORITHMS[algorithm] == "EC":
-            if key.get("crv") != CURVE:
-                raise ValueError(f"its curve is not {CURVE}")
-            return ECKey.import_key({name: key[name] for name in ("kty", "crv", "x", "y")})
-        if _bits(key["n"]) not in RSA_BITS:
-            raise ValueError(f"it does not have {RSA_BITS[0]} to {RSA_BITS[-1]} bits")
-        if _number(key["e"]) < 3:  # noqa: PLR2004  with 1, everything is a signature
-            raise ValueError("its exponent is too small")
-        return RSAKey.import_key({name: key[name] for name in ("kty", "n", "e")})
+            return _ec_key(key)
+        return _rsa_key(key)
     except (JoseError, KeyError, TypeError):
+        raise ValueError("its numbers are no key") from None
+
+
+def _ec_key(key: JWK) -> ECKey:
+    if key.get("crv") != CURVE:
+        raise ValueError(f"its curve is not {CURVE}")
+    try:
+        return ECKey.import_key({name: key[name] for name in ("kty", "crv", "x", "y")})
+    except ValueError:
+        raise ValueError("its numbers are no key") from None
+
+
+def _rsa_key(key: JWK) -> RSAKey:
+    if _bits(key["n"]) not in RSA_BITS:
+        raise ValueError(f"it does not have {RSA_BITS[0]} to {RSA_BITS[-1]} bits")
+    if _number(key["e"]) < 3:  # noqa: PLR2004  with 1, everything is a signature
+        raise ValueError("its exponent is too small")
+    try:
+        return RSAKey.import_key({name: key[name] for name in ("kty", "n", "e")})
+    except ValueError:
         raise ValueError("its numbers are no key") from None
 
 

@@ -316,5 +316,3 @@ def test_tls_is_verified():
 
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
-
-

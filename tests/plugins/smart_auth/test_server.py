@@ -114,7 +114,7 @@ async def test_an_authorization_endpoint_need_not_be_published(site):
 
     assert "authorization_endpoint" not in found
     assert "authorization_code" not in found["grant_types_supported"]
-    assert (await site.get("/_plugins/smart_auth/authorize")).status_code == 401
+    assert (await site.get("/_plugins/smart_auth/authorize")).status_code == 404
 
 
 async def test_the_authorization_endpoint_refuses_everybody(site):
@@ -164,6 +164,17 @@ async def test_a_type_that_the_scopes_do_not_have_is_refused(site):
     assert refused.status_code == 403
     assert refused.json()["resourceType"] == "OperationOutcome"
     assert narrowed.status_code == 202
+
+
+async def test_a_client_with_groups_exports_those_and_nothing_else(site):
+    """B3-01: whether or not there is such a group."""
+    await site.registry.register("some", groups=("a", "b"))
+    headers = await site.bearer(client="some") | {"Prefer": "respond-async"}
+
+    for path in ("/$export", "/Patient/$export", "/Group/c/$export", "/Group/%2E%2E/$export"):
+        assert (await site.get(path, headers)).status_code in (403, 404), path
+    assert (await site.get("/Group/c/$export", headers)).status_code == 403
+    assert (await site.get("/Group/a/$export", headers)).status_code == 404
 
 
 async def test_errors_are_those_of_oauth(site):
