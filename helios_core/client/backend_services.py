@@ -26,6 +26,7 @@ _UNSAID_SECONDS: Final = 300
 _EARLY: Final = 0.2
 """The share of its life that is left when a token is renewed."""
 _ATTEMPTS: Final = 5
+_FIRST_WAIT_SECONDS = 0.2
 _TIMEOUT: Final = httpx.Timeout(30, connect=10)
 _LONGEST_TEXT: Final = 300
 
@@ -173,7 +174,10 @@ async def _sent(
     """Return the response to a request, repeated with a new form after what may pass."""
     try:
         async for attempt in stamina.retry_context(
-            on=(httpx.TransportError, _Busy), attempts=_ATTEMPTS, timeout=None, wait_initial=0.2
+            on=(httpx.TransportError, _Busy),
+            attempts=_ATTEMPTS,
+            timeout=None,
+            wait_initial=_FIRST_WAIT_SECONDS,
         ):
             with attempt:
                 response = await client.request(

@@ -189,7 +189,8 @@ def _require_group(principal: Principal, level: Level, group_id: str | None) -> 
     if principal.groups is None or (level is Level.GROUP and group_id in principal.groups):
         return
     raise Forbidden(
-        "The client may export certain groups only, by Group/[id]/$export, and this is none of them."
+        "The client may export certain groups only, and this is none; name one of them in "
+        "Group/[id]/$export."
     )
 
 

@@ -22,10 +22,12 @@ async def main(plugin_name, settings_json, form_json):
     )
     async with plugin.open_job_store(kind(**fields)) as store:
         server = Server(store)
-        print("ready", flush=True)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
         await asyncio.to_thread(sys.stdin.readline)
         answers = await asyncio.gather(*(server.post(json.loads(form_json)) for _ in range(5)))
-        print(msgspec.json.encode([status for status, _ in answers]).decode(), flush=True)
+        sys.stdout.write(msgspec.json.encode([status for status, _ in answers]).decode() + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import time
 from datetime import timedelta
+from typing import ClassVar
 
 import pytest
 from msgspec.structs import replace
@@ -27,7 +28,7 @@ class Fragile(MemoryJobStore):
 
 
 class TestSmartVerifier(TokenVerifierSuite):
-    settings = {"base_url": BASE}
+    settings: ClassVar = {"base_url": BASE}
 
     @pytest.fixture
     def extension(self):
