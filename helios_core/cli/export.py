@@ -24,7 +24,7 @@ from helios_core.cli.progress import progress_bar
 from helios_core.cli.terminal import log_errors_only, new_table, out, print_json, print_line, run
 from helios_core.client.backend_services import BackendServices
 from helios_core.client.credentials import Credentials, TokenFile
-from helios_core.client.downloads import Compression
+from helios_core.client.downloads import FileCompression
 from helios_core.client.errors import ExportFailed
 from helios_core.client.export import (
     TENANT_HEADER,
@@ -73,7 +73,7 @@ class ExportChoices(msgspec.Struct, frozen=True, kw_only=True):
     key: Path | None = None
     key_id: str | None = None
     scope: str | None = None
-    compress: str = Compression.NONE
+    compress: str = FileCompression.NONE
     allow_errors: bool = False
     json: bool = False
     quiet: bool = False
@@ -109,7 +109,7 @@ def export_to_folder(choices: ExportChoices) -> int:
     reporter = _reporter(choices)
     options = ExportOptions(
         credentials=_credentials(choices, _kept(folder) if choices.resume else {}),
-        compression=Compression(choices.compress),
+        compression=FileCompression(choices.compress),
     )
     request = None if choices.resume else _request(choices, headers)
     try:

@@ -23,7 +23,8 @@ class Output(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401  as rich declares it
         """Print as rich does on a terminal, and nothing but text elsewhere."""
-        if self.file.isatty():
+        is_plain = all(isinstance(item, Group | Table | Text | str) for item in objects)
+        if self.file.isatty() or not is_plain:
             super().print(*objects, **options)
             return
         for item in objects:

@@ -35,7 +35,7 @@ _EXPIRED_STATUSES = frozenset({400, 401, 403, 410})
 """How stores respond to an expired URL: S3 with 403, or with 400 if its credentials expired."""
 
 
-class Compression(StrEnum):
+class FileCompression(StrEnum):
     """How files are kept on disk."""
 
     KEEP = "keep"
@@ -46,12 +46,17 @@ class Compression(StrEnum):
 
     def path(self, plain: Path, coding: str) -> Path:
         """Return the path of a file that was sent in a coding."""
-        suffix = {Compression.KEEP: ".gz" if coding == "gzip" else "", Compression.ZSTD: ".zst"}
+        suffix = {
+            FileCompression.KEEP: ".gz" if coding == "gzip" else "",
+            FileCompression.ZSTD: ".zst",
+        }
         return plain.with_name(plain.name + suffix.get(self, ""))
 
     def keeps(self, coding: str) -> bool:
         """Return whether a file that was sent in a coding is kept byte for byte."""
-        return self is Compression.KEEP or (self is Compression.NONE and coding == "identity")
+        return self is FileCompression.KEEP or (
+            self is FileCompression.NONE and coding == "identity"
+        )
 
 
 class DownloadedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +93,7 @@ class Download:
         target: Path,
         folder: ExportFolder,
         *,
-        compression: Compression = Compression.NONE,
+        compression: FileCompression = FileCompression.NONE,
         count: int | None = None,
         organized: bool = False,
         renew_url: Callable[[str], Awaitable[str]] | None = None,
@@ -376,8 +381,8 @@ def _open(path: Path, coding: str) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path)) if coding == "gzip" else path.open("rb")
 
 
-def _create(path: Path, compression: Compression) -> IO[bytes]:
-    if compression is Compression.ZSTD:
+def _create(path: Path, compression: FileCompression) -> IO[bytes]:
+    if compression is FileCompression.ZSTD:
         return cast("IO[bytes]", zstandard.open(path, "wb"))
     return path.open("wb")
 

@@ -46,7 +46,7 @@ _HINTS = {
 }
 
 
-class Issue(msgspec.Struct, frozen=True):
+class OutcomeIssue(msgspec.Struct, frozen=True):
     """One issue of an OperationOutcome."""
 
     severity: str = ""
@@ -65,10 +65,10 @@ class Issue(msgspec.Struct, frozen=True):
 
 
 class _Outcome(msgspec.Struct, tag="OperationOutcome", tag_field="resourceType"):
-    issue: list[Issue]
+    issue: list[OutcomeIssue]
 
 
-def read_issues(outcome: bytes) -> list[Issue]:
+def read_issues(outcome: bytes) -> list[OutcomeIssue]:
     """
     Return the issues of an OperationOutcome.
 
@@ -121,7 +121,7 @@ def should_retry_unsent(error: Exception) -> bool | timedelta:
     return not may_have_arrived and should_retry(error)
 
 
-def _issues(response: httpx.Response) -> list[Issue]:
+def _issues(response: httpx.Response) -> list[OutcomeIssue]:
     try:
         return read_issues(response.content)
     except msgspec.DecodeError:

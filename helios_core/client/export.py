@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from helios_core.client.credentials import Credentials
-from helios_core.client.downloads import Compression, Download
+from helios_core.client.downloads import Download, FileCompression
 from helios_core.client.errors import (
     ExportFailed,
     RequestRefused,
@@ -141,7 +141,7 @@ class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How to export, whatever is exported."""
 
     credentials: Credentials | None = None
-    compression: Compression = Compression.NONE
+    compression: FileCompression = FileCompression.NONE
     parallel: int = 5
     """How many files are downloaded at a time."""
     on_progress: Callable[[ExportProgress], None] = lambda _: None
@@ -191,7 +191,7 @@ async def resume(
     options = options or ExportOptions()
     with _errors_in_words(folder), ExportFolder.reopen(folder) as (opened, state):
         request = _again(state, headers)
-        options = replace(options, compression=Compression(state.compression))
+        options = replace(options, compression=FileCompression(state.compression))
         return await _run(opened, state, request, options)
 
 

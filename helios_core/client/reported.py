@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from helios_core.client.downloads import DAMAGED, open_plain
-from helios_core.client.errors import Issue, read_issues
+from helios_core.client.errors import OutcomeIssue, read_issues
 
 MAX_ISSUES = 20
 """How many issues of each kind are kept; the others are counted."""
@@ -64,7 +64,7 @@ def read_report(files: Iterable[Path]) -> Report:
     )
 
 
-def _issues(path: Path) -> Iterable[tuple[int, Issue]]:
+def _issues(path: Path) -> Iterable[tuple[int, OutcomeIssue]]:
     number = 0
     try:
         with open_plain(path) as file:
@@ -74,11 +74,11 @@ def _issues(path: Path) -> Iterable[tuple[int, Issue]]:
                     yield from ((number, issue) for issue in _read(line))
     except DAMAGED as error:
         text = f"the rest of the file cannot be read ({type(error).__name__})"
-        yield number + 1, Issue(severity="error", diagnostics=text)
+        yield number + 1, OutcomeIssue(severity="error", diagnostics=text)
 
 
-def _read(line: bytes) -> list[Issue]:
+def _read(line: bytes) -> list[OutcomeIssue]:
     try:
         return read_issues(line)
     except msgspec.DecodeError:
-        return [Issue(severity="error", diagnostics="this line is no OperationOutcome")]
+        return [OutcomeIssue(severity="error", diagnostics="this line is no OperationOutcome")]

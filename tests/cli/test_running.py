@@ -59,7 +59,7 @@ def test_what_was_exported_can_be_verified_later(site, resources, tmp_path, guid
     verified = site.run("verify", str(folder / "manifest.json"))
 
     for report in (exported, verified):
-        assert re.search(r"output +Patient +1 +\d+ +ok", report)
+        assert re.search(r"output\tPatient\t1\t\d+\tok", report)
         assert re.search(r"proof of completeness as of .*: complete", report)
 
 
@@ -285,7 +285,7 @@ def test_a_server_that_is_not_there_is_told_in_words(tmp_path):
         "export",
         f"http://127.0.0.1:{port}",
         "--to",
-        str(tmp_path),
+        str(tmp_path / "files"),
         settings={},
         log=tmp_path / "log",
     )

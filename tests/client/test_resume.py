@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import zstandard
 
-from helios_core.client.downloads import Compression
+from helios_core.client.downloads import FileCompression
 from helios_core.client.errors import ExportFailed, RequestRefused, ServerUnreachable
 from helios_core.client.export import ExportOptions, discard, export, resume
 from helios_core.client.kickoff import ClientRequest
@@ -195,7 +195,7 @@ async def test_a_file_that_is_not_as_announced_can_be_fetched_again(server, tmp_
     assert (await resume(tmp_path, {})).lines == 2
 
 
-@pytest.mark.parametrize("compression", Compression)
+@pytest.mark.parametrize("compression", FileCompression)
 async def test_files_are_kept_as_the_export_was_begun(server, tmp_path, compression):
     packed = gzip.compress(CONTENT)
     server.exports(entry(server, "a", count=3000), entry(server, "b", count=1))
@@ -212,7 +212,7 @@ async def test_files_are_kept_as_the_export_was_begun(server, tmp_path, compress
         "none": {"a": CONTENT, "b": b"{}\n"},
     }
     files = {file.path.name: file.path.read_bytes() for file in summary.files}
-    if compression is Compression.ZSTD:
+    if compression is FileCompression.ZSTD:
         unpacked = zstandard.ZstdDecompressor().stream_reader(files["a.zst"]).read()
         assert (unpacked, set(files)) == (CONTENT, {"a.zst", "b.zst"})
     else:

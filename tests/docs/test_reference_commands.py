@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from helios_core.cli.commands import app
+from helios_core.cli.export_events import EVENTS
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference/cli.md"
@@ -34,6 +35,17 @@ def test_every_option_of_a_command_is_listed_and_no_other_is(name):
     listed = re.findall(r"^\| `(--[a-z-]+)` \|", sections()[name], re.MULTILINE)
 
     assert sorted(listed) == sorted(known)
+
+
+def test_every_event_of_an_export_is_listed_with_its_members():
+    listed = {
+        event: re.findall(r"`(\w+)`", members)
+        for event, members in re.findall(
+            r"^\| `(\w+)` \| ((?:`\w+`,? ?)+)\|", sections()["export"], re.MULTILINE
+        )
+    }
+
+    assert listed == {event.__name__.lower(): list(event.__struct_fields__) for event in EVENTS}
 
 
 def test_every_make_target_in_the_documentation_exists():
