@@ -187,7 +187,7 @@ async def test_a_server_that_is_down_is_unreachable(key_file, unused_tcp_port):
         Reply(body=b"{}"),
         Reply(body=b"<html>"),
         Reply(body=b'{"token_endpoint":1}'),
-    ],,
+    ],
 )
 async def test_a_server_without_a_token_endpoint_is_named(server, key_file, reply):
     server.say("GET", "/.well-known/smart-configuration", reply)

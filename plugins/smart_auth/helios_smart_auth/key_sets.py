@@ -112,7 +112,7 @@ class KeySets:
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
             kept.failure, seconds = "its server cannot be reached over TLS", FAILED_SECONDS
         if kept.failure is not None:
-            log.warning("key_set.unreadable", reason=kept.failure)
+            log.warning("keys.unreadable", reason=kept.failure)
         kept.fresh_until = kept.read_at + seconds
         self._kept[url] = kept
         self._kept.move_to_end(url)
