@@ -24,7 +24,7 @@ OF_THE_SERVER = {
     "smart_auth/test_token_endpoint.py": {"helios_core.memory"},
     "smart_auth/test_verifier.py": {"helios_core.memory"},
 }
-"""Tests of plugins that load, configure, serve or export with Helios itself, as an operator does."""
+"""Tests of plugins that load, configure, serve or export with Helios itself."""
 
 TESTS = sorted(ROOT.glob("tests/plugins/**/*.py"))
 SHOWN = [*sorted(ROOT.glob("docs/examples/**/*.py")), *sorted(ROOT.glob("docs/how-to/*.md"))]
