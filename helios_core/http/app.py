@@ -1,15 +1,20 @@
 """The ASGI application and its routes."""
 
+from ipaddress import ip_network
+from typing import Final
+
 from litestar import Litestar
+from litestar.config.cors import CORSConfig
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
-from helios_core.config.settings import NewlyAdded, Settings
+from helios_core.config.settings import NewlyAdded, Settings, TenantRouting
 from helios_core.export.kickoff.dry_run import FileLimits
 from helios_core.export.kickoff.request import ExportPolicy
 from helios_core.fhir.bulk_data import GUIDES
 from helios_core.http.access import AccessGuard
 from helios_core.http.access_log import AccessLog
+from helios_core.http.addresses import PublicAddress
 from helios_core.http.bulk.downloads import DownloadRoutes
 from helios_core.http.bulk.file_urls import FileURLSigner
 from helios_core.http.bulk.kickoff import ExportQuota, KickoffRoutes, disabled_routes
@@ -26,6 +31,8 @@ from helios_core.http.rest.conditional import ConditionalRoutes
 from helios_core.http.rest.crud import ReadRoutes, WriteRoutes
 from helios_core.http.rest.history import HistoryRoutes
 from helios_core.http.rest.search import SearchRoutes
+from helios_core.http.tenants import TenantPaths, Tenants
+from helios_core.http.uncached import Uncached
 from helios_core.interactions.bundles import Bundles
 from helios_core.interactions.changes import Changes
 from helios_core.interactions.conditions import Conditions
@@ -40,6 +47,17 @@ from helios_core.storage.permitted_reads import READING
 from helios_core.storage.request_principal import ANY, guarded_backends
 from helios_core.storage.transformed_reads import WithheldReads, visible_backends
 
+CORS_REQUEST_HEADERS: Final = [
+    *("Accept", "Authorization", "Content-Type", "If-Match", "If-Modified-Since"),
+    *("If-None-Exist", "If-None-Match", "Prefer", "Range", "X-Request-ID", "X-Tenant-ID"),
+]
+"""What a web page may send."""
+CORS_RESPONSE_HEADERS: Final = [
+    *("Content-Location", "Content-Range", "ETag", "Last-Modified", "Location"),
+    *("Preference-Applied", "Retry-After", "X-Export-Status", "X-Progress", "X-Request-ID"),
+]
+"""What a web page may read beyond what browsers always show."""
+
 
 def create_app(settings: Settings, backends: Backends) -> ASGIApp:
     """
@@ -50,11 +68,18 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
     """
     visible = visible_backends(guarded_backends(backends, READING))
     writer = guarded_backends(backends, ANY).data_provider
-    guard = Guard(
-        base_url=settings.base_url,
-        default_tenant=settings.default_tenant,
-        default_version=settings.default_fhir_version,
+    address = PublicAddress(
+        settings.base_url,
+        trusted_proxies=[ip_network(proxy) for proxy in settings.trusted_proxies],
+        allowed_hosts=settings.allowed_hosts,
+        authenticated=settings.auth_enabled,
     )
+    tenants = Tenants(
+        default=settings.default_tenant,
+        routing=settings.tenant_routing_mode,
+        strict=settings.tenant_strict_validation,
+    )
+    guard = Guard(address, tenants, default_version=settings.default_fhir_version)
     discovery = _discovery(settings, visible, guard)
     app = Litestar(
         [
@@ -66,10 +91,26 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
         guards=[require_small_headers, AccessGuard(backends.token_verifier)],
         exception_handlers=exception_handlers(),
         request_max_body_size=settings.max_body_bytes,
+        cors_config=_cors(settings),
         openapi_config=None,
         logging_config=None,
     )
-    return AccessLog(Draining(app))
+    served: ASGIApp = Draining(app)
+    if settings.tenant_routing_mode is not TenantRouting.HEADER:
+        served = TenantPaths(served, app)
+    return AccessLog(Uncached(served))
+
+
+def _cors(settings: Settings) -> CORSConfig | None:
+    """Let web pages of some origins use the server; without cookies, which nobody needs here."""
+    if not settings.cors_allowed_origins:
+        return None
+    return CORSConfig(
+        allow_origins=list(settings.cors_allowed_origins),
+        allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=CORS_REQUEST_HEADERS,
+        expose_headers=CORS_RESPONSE_HEADERS,
+    )
 
 
 def _discovery(settings: Settings, backends: Backends, guard: Guard) -> DiscoveryRoutes:

@@ -21,7 +21,7 @@ from helios_core.http.bulk.manifest import ManifestRenderer
 from helios_core.http.bulk.own_jobs import endable_job, visible_job
 from helios_core.http.callers import Guard
 from helios_core.http.errors import outcome_response, reason_phrase
-from helios_core.http.rate_limits import RateLimiter, TooManyRequests, client_of
+from helios_core.http.rate_limits import RateLimiter, TooManyRequests
 from helios_core.http.requests import READ, HTTPRequest, query_pairs
 from helios_core.http.responses import EmptyResponse
 from helios_core.interactions.callers import Caller
@@ -80,7 +80,7 @@ class StatusRoutes:
         """Report the progress of an export, its manifest, or why it failed."""
         caller = self._guard.admit(request)
         page = _page_number(request)
-        client = (client_of(request, caller.principal), caller.tenant, job_id)
+        client = (self._guard.client(request), caller.tenant, job_id)
         # Exports are polled side by side and pages may be fetched at once: each has its own limit.
         # All pages that are not there share one, or there would be a limit for every number.
         limited = client if page == 1 else (*client, ANY_PAGE)
