@@ -49,7 +49,7 @@ class Issuer:
         self.valid_for = valid_for
         self._clock = clock
 
-    async def issue(self, client: Client, scopes: Sequence[str], base: str) -> str:
+    async def issue(self, client: Client, scopes: Sequence[str], issuer: str) -> str:
         """
         Return a token for some of the client's scopes.
 
@@ -59,8 +59,8 @@ class Issuer:
         kid, key = await self._keys.signer()
         now = int(self._clock())
         claims = Claims(
-            iss=base,
-            aud=base,
+            iss=issuer,
+            aud=issuer,
             sub=client.id,
             client_id=client.id,
             scope=" ".join(scopes),
@@ -94,7 +94,7 @@ class AccessTokens:
     ) -> None:
         self._keys = keys
         self._clients = clients
-        self._base_url = base_url
+        self._base_url = None if base_url is None else base_url.rstrip("/")
         self._clock = clock
         self._known = OrderedDict[bytes, _Verified]()
         self._registrations = OrderedDict[str, tuple[float, str | None]]()

@@ -1,5 +1,6 @@
 """The command `helios clients`: who may ask for tokens, and the keys that sign them."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from helios_smart_auth.public_keys import parse_key_set, parse_pem, registrable
 from helios_smart_auth.signing_keys import Ring, SigningKeys
 
 LARGEST_FILE = 256 * 1024
+TENANT = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a tenant id looks like, as the server has it."""
 
 _jwks = click.option(
     "--jwks",
@@ -43,7 +46,7 @@ _jwks_urls = click.option(
     required=True,
     help="Scopes that it may ask for, such as 'system/*.rs'; may be repeated.",
 )
-@click.option("--tenant", help="The tenant of its tokens; without, they name none.")
+@click.option("--tenant", help="The tenant of its tokens.")
 @click.option(
     "--group",
     "groups",
@@ -57,6 +60,11 @@ def add(host: CommandHost, /, client: str, **fields: Any) -> None:  # noqa: ANN4
         raise click.BadParameter(
             "a client id is 1 to 100 letters, digits, '.', '_', '~' and '-', and begins with a "
             "letter or digit"
+        )
+    if fields["tenant"] is not None and not TENANT.fullmatch(fields["tenant"]):
+        raise click.BadParameter(
+            "a tenant id is 1 to 64 letters, digits, '.', '_' and '-', begins with a letter or "
+            "digit and has no '..'"
         )
     new = Client(
         id=client,

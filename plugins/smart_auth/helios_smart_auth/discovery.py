@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from helios_smart_auth.public_keys import ALGORITHMS
 
@@ -16,7 +17,19 @@ def address(base: str, path: str) -> str:
     return f"{base}{PREFIX}{path}"
 
 
-def smart_configuration(base: str, *, stu2: bool) -> Mapping[str, Any]:
+def issuer_of(base: str, base_url: str | None) -> str:
+    """
+    Return the issuer and audience of tokens, one for all tenants of a server.
+
+    It is the configured base URL, else the origin that the client used, without a tenant.
+    """
+    if base_url is not None:
+        return base_url.rstrip("/")
+    parts = urlsplit(base)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def smart_configuration(base: str, issuer: str, *, stu2: bool) -> Mapping[str, Any]:
     """
     Return the members of the discovery document (SMART App Launch 2.2, section Conformance).
 
@@ -27,7 +40,7 @@ def smart_configuration(base: str, *, stu2: bool) -> Mapping[str, Any]:
         "response_types_supported": ["code"],
     }
     return {
-        "issuer": base,
+        "issuer": issuer,
         "jwks_uri": address(base, JWKS_PATH),
         **(authorization if stu2 else {}),
         "token_endpoint": address(base, TOKEN_PATH),

@@ -13,7 +13,7 @@ from helios_core import Backends, Caller
 from helios_smart_auth.access_tokens import Issuer
 from helios_smart_auth.assertions import Assertions
 from helios_smart_auth.clients import Clients, records_of
-from helios_smart_auth.discovery import AUTHORIZE_PATH, JWKS_PATH, TOKEN_PATH, address
+from helios_smart_auth.discovery import AUTHORIZE_PATH, JWKS_PATH, TOKEN_PATH, address, issuer_of
 from helios_smart_auth.key_sets import open_key_sets
 from helios_smart_auth.settings import SmartAuthSettings
 from helios_smart_auth.signing_keys import SigningKeys
@@ -46,7 +46,9 @@ async def open_routes(
             request: Request[Any, Any, Any], caller: NamedDependency[Caller]
         ) -> Response[bytes]:
             status, body = await endpoint.respond(
-                await _read(request), base=caller.base, token_url=address(caller.base, TOKEN_PATH)
+                await _read(request),
+                issuer=issuer_of(caller.base, settings.base_url),
+                token_url=address(caller.base, TOKEN_PATH),
             )
             return _json(body, status, NOT_KEPT)
 

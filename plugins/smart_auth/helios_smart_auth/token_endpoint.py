@@ -54,7 +54,7 @@ class TokenEndpoint:
         self._issuer = issuer
 
     async def respond(
-        self, request: TokenRequest, *, base: str, token_url: str
+        self, request: TokenRequest, *, issuer: str, token_url: str
     ) -> tuple[int, Mapping[str, Any]]:
         """
         Return the status and the body of the response.
@@ -63,13 +63,13 @@ class TokenEndpoint:
             BackendUnavailable: The job store cannot respond now.
         """
         try:
-            return 200, await self._respond(request, base, token_url)
+            return 200, await self._respond(request, issuer, token_url)
         except Refusal as refusal:
             log.info("token.refused", error=refusal.error, reason=refusal.description)
             return 400, {"error": refusal.error, "error_description": refusal.description}
 
     async def _respond(
-        self, request: TokenRequest, base: str, token_url: str
+        self, request: TokenRequest, issuer: str, token_url: str
     ) -> Mapping[str, Any]:
         form = _form(request)
         _check_grant(form)
@@ -88,7 +88,7 @@ class TokenEndpoint:
                 "scope names nothing that the client registered; name scopes such as"
                 " system/Patient.rs, separated by spaces",
             )
-        token = await self._issuer.issue(client, scopes, base)
+        token = await self._issuer.issue(client, scopes, issuer)
         log.info("token.issued", client=client.id)
         return {
             "access_token": token,

@@ -7,7 +7,7 @@ from typing import Any
 from helios_core import Backends, Principal, TokenVerifier
 from helios_smart_auth.access_tokens import AccessTokens
 from helios_smart_auth.clients import Clients, records_of
-from helios_smart_auth.discovery import smart_configuration
+from helios_smart_auth.discovery import issuer_of, smart_configuration
 from helios_smart_auth.settings import SmartAuthSettings
 from helios_smart_auth.signing_keys import SigningKeys
 
@@ -15,9 +15,9 @@ from helios_smart_auth.signing_keys import SigningKeys
 class SmartVerifier(TokenVerifier):
     """Verifies tokens by the keys in the job store."""
 
-    def __init__(self, tokens: AccessTokens, *, stu2: bool) -> None:
+    def __init__(self, tokens: AccessTokens, settings: SmartAuthSettings) -> None:
         self._tokens = tokens
-        self._stu2 = stu2
+        self._settings = settings
 
     async def verify(self, token: str) -> Principal:
         """Return the principal of a token of this server (V1, V2)."""
@@ -25,7 +25,8 @@ class SmartVerifier(TokenVerifier):
 
     async def smart_configuration(self, base: str) -> Mapping[str, Any]:
         """Return where clients get tokens, and how."""
-        return smart_configuration(base, stu2=self._stu2)
+        issuer = issuer_of(base, self._settings.base_url)
+        return smart_configuration(base, issuer, stu2=self._settings.stu2_discovery)
 
 
 @asynccontextmanager
@@ -40,4 +41,4 @@ async def open_verifier(
     """
     records = records_of(backends.job_store)
     tokens = AccessTokens(SigningKeys(records), Clients(records), base_url=settings.base_url)
-    yield SmartVerifier(tokens, stu2=settings.stu2_discovery)
+    yield SmartVerifier(tokens, settings)

@@ -137,7 +137,9 @@ class Server:
         return stored
 
     async def post(self, fields, **more):
-        return await self.endpoint.respond(request(fields, **more), base=BASE, token_url=TOKEN_URL)
+        return await self.endpoint.respond(
+            request(fields, **more), issuer=BASE, token_url=TOKEN_URL
+        )
 
     async def token(self, client="lab", **changes):
         body = claims(client, jti=f"{client}-{self.now}-{changes}")

@@ -140,10 +140,20 @@ def test_a_key_that_cannot_be_used_is_not_registered(shell, content, reason):
         ("lab", "--scope", "user/*.rs"),
         ("lab", "--scope", "system/Patient.sr"),
         ("lab", "--scope", " "),
+        ("lab", "--scope", "system/*.rs", "--tenant", "a..b"),
         ("lab",),
         ("lab", "--scope", "system/*.rs", "--jwks-url", "https://a.example/"),
     ],
-    ids=["a space", "a path", "a user's scope", "wrong order", "no word", "no scope", "both keys"],
+    ids=[
+        "a space",
+        "a path",
+        "a user's scope",
+        "wrong order",
+        "no word",
+        "a tenant",
+        "no scope",
+        "both keys",
+    ],
 )
 def test_what_is_no_registration_is_refused(shell, keys, arguments):
     shell.run("add", *arguments, "--jwks", keys, code=2)

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 import helios_smart_auth
-from helios_core.config.settings import Settings
+from helios_core.config.settings import Settings, TenantRouting
 from helios_core.http.app import create_app
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
 from helios_core.storage.backends import Backends, OpenedRoutes
@@ -75,7 +75,7 @@ async def site(options):
             routes=[OpenedRoutes(plugin="smart_auth", handlers=handlers, public=routes.public)],
             token_verifier=ContainedVerifier(opened, time_limit=verifier.time_limit),
         )
-        app = create_app(Settings(base_url=ROOT), backends)
+        app = create_app(Settings(base_url=ROOT, tenant_routing_mode=TenantRouting.BOTH), backends)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         client = httpx.AsyncClient(transport=transport, base_url=ORIGIN)
         site = Site(backends.job_store, await stack.enter_async_context(client))
@@ -214,6 +214,24 @@ async def test_a_body_of_another_kind_or_size_is_an_error_of_the_client(site):
         )
         assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
     assert (await site.client.get(path)).status_code == 405
+
+
+async def test_a_token_of_a_tenants_address_is_one_of_the_server(site):
+    """RC-03: the discovery document keeps the form of the address, and the issuer is one."""
+    await site.registry.register("northern", tenant="north")
+    found = (await site.get("/north/.well-known/smart-configuration")).json()
+    assert found["token_endpoint"] == f"{ROOT}/north/_plugins/smart_auth/token"
+    assert found["issuer"] == ROOT
+    aud = found["token_endpoint"]
+    body = claims("northern", aud=aud, exp=int(time.time()) + 300, jti=uuid4().hex)
+
+    response = await site.client.post(
+        "/north/_plugins/smart_auth/token", data=form(signed(body=body))
+    )
+
+    headers = {"Authorization": f"Bearer {response.json()['access_token']}"}
+    assert (await site.get("/north/Patient", headers)).status_code == 200
+    assert (await site.get("/Patient", headers)).status_code == 200
 
 
 async def test_the_public_keys_are_published(site):

@@ -12,6 +12,7 @@ from helios_core import Backends, BackendUnavailable, InvalidToken, Principal
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
 from helios_core.testing import RouteSuite, TokenVerifierSuite
 from helios_smart_auth import access_tokens, signing_keys
+from helios_smart_auth.discovery import issuer_of
 from helios_smart_auth.signed import sign
 from tests.plugins.smart_auth.issuing import BASE, Server, ec_key, form, header
 
@@ -212,3 +213,16 @@ async def test_a_client_registered_without_the_scope_of_a_form_gets_none(server)
     status, answer = await server.post(form(scope="system/Observation.rs"))
 
     assert (status, answer["error"]) == (400, "invalid_scope")
+
+
+@pytest.mark.parametrize(
+    ("base", "base_url", "issuer"),
+    [
+        ("https://a.example/fhir", "https://a.example/fhir", "https://a.example/fhir"),
+        ("https://a.example/fhir/north", "https://a.example/fhir/", "https://a.example/fhir"),
+        ("https://a.example:8443", None, "https://a.example:8443"),
+        ("https://a.example:8443/north", None, "https://a.example:8443"),
+    ],
+)
+def test_the_issuer_is_one_for_all_tenants(base, base_url, issuer):
+    assert issuer_of(base, base_url) == issuer
