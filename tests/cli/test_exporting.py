@@ -303,6 +303,18 @@ def test_a_base_with_a_query_is_refused_with_the_command_that_was_meant(site, tm
         (["http://x", "--to", "x", "--tenant", "a", "--header", "x-tenant-id: b"], "twice"),
         (["http://x", "--to", "x", "--json", "--quiet"], "exclude"),
         (["--resume", "/nowhere"], "no unfinished export"),
+        (["http://x", "--to", "x", "--client-id", "a"], "--key"),
+        (["http://x", "--to", "x", "--key", "a"], "--key"),
+        (["http://x", "--to", "x", "--scope", "a"], "need --client-id"),
+        (
+            ["http://x", "--to", "x", "--client-id", "a", "--key", "b", "--token-file", "c"],
+            "exclude each other",
+        ),
+        (
+            ["http://x", "--to", "x", "--token-file", "c", "--header", "Authorization: Bearer d"],
+            "exclude each other",
+        ),
+        (["http://x", "--to", "x", "--client-id", "a", "--key", "/nowhere"], "cannot be read"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(tmp_path, arguments, words):
