@@ -13,7 +13,7 @@ from helios_core.storage.resource_keys import TypeKey
 PAGE_SIZE: Final = 1000
 """The number of resources read at a time."""
 MAX_LOOKUPS: Final = 20
-"""The number of chains and `_has` in one search: each is a search of its own."""
+"""The number of steps of all chains and `_has` in one search: each is a search of its own."""
 MAX_FOUND: Final = 100_000
 """The number of resources that one chain or `_has` may match."""
 
@@ -26,9 +26,14 @@ async def resolve_chains(provider: SupportsSearch, caller: Caller, filter_: Filt
         TooCostly: There are more than `MAX_LOOKUPS`, or one matches more than `MAX_FOUND`.
     """
     if len(filter_.lookups) > MAX_LOOKUPS:
-        raise TooCostly(f"A search may have at most {MAX_LOOKUPS} chains and _has.")
-    ids = {lookup.key: await _ids(provider, caller, lookup) for lookup in filter_.lookups}
-    return filter_.resolved(ids) if ids else filter_
+        raise TooCostly(
+            f"The chains and _has of a search may have at most {MAX_LOOKUPS} steps together; "
+            "several types that a reference can point to are a step each, so name the type."
+        )
+    ids: dict[str, frozenset[str]] = {}
+    for lookup in filter_.lookups:
+        ids[lookup.key] = await _ids(provider, caller, lookup.resolved(ids))
+    return filter_.resolved(ids)
 
 
 async def search_all(
