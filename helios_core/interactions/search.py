@@ -1,15 +1,24 @@
 """Search-type: the resources of one type that match, in pages (FHIR R4, http.html#search)."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
 
+from helios_core.fhir.search import Filter
+from helios_core.fhir.search.sorting import Sort
 from helios_core.fhir.subsetting import keep_elements
 from helios_core.interactions.callers import Caller, Interaction, authorize
 from helios_core.interactions.chains import resolve_chains
-from helios_core.interactions.includes import MAX_INCLUDED, find_included
+from helios_core.interactions.includes import (
+    MAX_INCLUDED,
+    MAX_ROUNDS,
+    MAX_SEARCHES,
+    find_included,
+)
 from helios_core.interactions.search_parameters import ParsedSearch, TotalMode
+from helios_core.interactions.sorting import sorted_page
 from helios_core.storage.data_provider import (
     SearchPage,
     SearchQuery,
@@ -19,9 +28,10 @@ from helios_core.storage.data_provider import (
 from helios_core.storage.resource_keys import TypeKey
 
 INCOMPLETE: Final = (
-    f"This page includes {MAX_INCLUDED} resources, or as many bytes as it may; there are more "
-    "that _include or _revinclude ask for. Request smaller pages with _count, or the rest in "
-    "searches of its own."
+    f"This page includes {MAX_INCLUDED} resources, as many bytes as it may, or what "
+    f"{MAX_ROUNDS} rounds of :iterate and {MAX_SEARCHES} searches find; there may be more that "
+    "_include or _revinclude ask for. Request smaller pages with _count, or the rest in searches "
+    "of its own."
 )
 
 
@@ -49,22 +59,27 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def search_type(
-    provider: SupportsSearch, caller: Caller, search: ParsedSearch
+    provider: SupportsSearch, caller: Caller, search: ParsedSearch, *, max_bytes: int
 ) -> SearchResult:
     """
     Return a page of the resources that match.
 
+    Its matches have at most `max_bytes` bytes as they are stored, unless a single one has more,
+    and so have the included resources.
+
     Raises:
         ResourceNotFound: There is no such type.
         InvalidParameter: `_after` does not come from a page of this search.
-        TooCostly: Its chains are too many, or find too much.
+        TooCostly: Its chains are too many, or find too much, or there is too much to be sorted.
     """
     authorize(caller, Interaction.SEARCH_TYPE, search.resource_type)
-    page = await _page(provider, caller, search)
+    page = await _page(provider, caller, search, max_bytes)
     ignored = [Remark(code="not-supported", text=text) for text in search.ignored]
     if search.only_total:
         return SearchResult(search=search, total=_total(search, page), remarks=ignored)
-    included, truncated = await find_included(provider, caller, search.includes, page.resources)
+    included, truncated = await find_included(
+        provider, caller, search.includes, page.resources, max_bytes=max_bytes
+    )
     incomplete = [Remark(code="incomplete", text=INCOMPLETE)] if truncated else []
     return SearchResult(
         search=search,
@@ -76,23 +91,32 @@ async def search_type(
     )
 
 
-async def _page(provider: SupportsSearch, caller: Caller, search: ParsedSearch) -> SearchPage:
-    query = SearchQuery(
-        filter=await resolve_chains(provider, caller, search.filter),
-        order=search.order,
-        total=search.only_total or search.total in (TotalMode.ACCURATE, TotalMode.ESTIMATE),
-    )
-    return await provider.search(
-        TypeKey.of(caller, search.resource_type),
-        query,
-        count=1 if search.only_total else search.count,
-        after=None if search.only_total else search.after,
-    )
+async def _page(
+    provider: SupportsSearch, caller: Caller, search: ParsedSearch, max_bytes: int
+) -> SearchPage:
+    filter_ = await resolve_chains(provider, caller, search.filter)
+    query = SearchQuery(filter=filter_, total=_counts(search, filter_), max_bytes=max_bytes)
+    find = partial(provider.search, TypeKey.of(caller, search.resource_type))
+    if search.only_total:
+        return await find(query, count=1)
+    if isinstance(search.order, Sort):
+        return await sorted_page(find, query, search.order, count=search.count, after=search.after)
+    query = msgspec.structs.replace(query, order=search.order)
+    return await find(query, count=search.count, after=search.after)
+
+
+def _counts(search: ParsedSearch, filter_: Filter) -> bool:
+    """Return whether the total is requested, or costs nothing: of all resources of a type."""
+    if search.only_total or search.total in (TotalMode.ACCURATE, TotalMode.ESTIMATE):
+        return True
+    return search.total is None and filter_.passes_everything
 
 
 def _total(search: ParsedSearch, page: SearchPage) -> int | None:
     """Return the number of all matches if it was requested, or if the only page shows it."""
-    if page.total is not None or search.total is TotalMode.NONE:
+    if search.total is TotalMode.NONE and not search.only_total:
+        return None
+    if page.total is not None:
         return page.total
     return len(page.resources) if search.after is None and page.next is None else None
 
@@ -102,7 +126,7 @@ def _subsets(
 ) -> Iterator[StoredVersion]:
     """Yield resources with only the elements that the search wants of their type."""
     for stored in resources:
-        elements = search.elements.get(stored.resource_type)
+        elements = search.kept_elements(caller.fhir_version, stored.resource_type)
         if elements is None:
             yield stored
         else:
