@@ -7,7 +7,12 @@ from typing import Final
 from helios_core.errors import TooCostly
 from helios_core.fhir.search import Filter, Lookup
 from helios_core.interactions.callers import Caller
-from helios_core.storage.data_provider import SearchQuery, StoredVersion, SupportsSearch
+from helios_core.storage.data_provider import (
+    SearchQuery,
+    SortOrder,
+    StoredVersion,
+    SupportsSearch,
+)
 from helios_core.storage.resource_keys import TypeKey
 
 PAGE_SIZE: Final = 1000
@@ -54,7 +59,8 @@ async def search_all(
 async def _ids(provider: SupportsSearch, caller: Caller, lookup: Lookup) -> frozenset[str]:
     ids = set[str]()
     number = 0
-    query = SearchQuery(filter=lookup.filter)
+    # In this order a store reads many with the least effort, and misses nothing that changes.
+    query = SearchQuery(filter=lookup.filter, order=SortOrder.LAST_UPDATED)
     async with aclosing(search_all(provider, caller, query)) as matches:
         async for stored in matches:
             number += 1

@@ -9,9 +9,11 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from helios_core.errors import InvalidParameter, TooCostly
+from helios_core.fhir.search.filters import Condition, all_conditions, make_filter
 from helios_core.fhir.search.sorting import Position, Sort, SortValues
 from helios_core.interactions.chains import PAGE_SIZE
 from helios_core.storage.data_provider import (
+    PAGE_BYTES,
     SearchPage,
     SearchQuery,
     SortOrder,
@@ -20,7 +22,7 @@ from helios_core.storage.data_provider import (
 from helios_core.storage.threads import compute
 
 MAX_SORTED: Final = 100_000
-"""The number of matches that can be sorted: all of them are read for each page."""
+"""The number of matches that are read for one page."""
 
 
 class Find(Protocol):
@@ -45,77 +47,186 @@ async def sorted_page(
     find: Find, query: SearchQuery, sort: Sort, *, count: int, after: str | None
 ) -> SearchPage:
     """
-    Return a page of all that matches, sorted, and how many these are.
+    Return a page of all that matches, sorted.
 
-    All matches are read, in whatever order the data provider has, and only those kept that belong
-    to the page. A page begins behind the values and the id with which the one before it ended, so
-    that a resource that does not change is found exactly once, whatever is written meanwhile.
+    All matches are read, and only those kept that belong to the page. Where an index helps, only those are read whose values can be on the page. A page
+    begins behind the values and the id with which the one before it ended, so that a resource
+    that does not change is found exactly once, whatever is written meanwhile.
 
     Raises:
         InvalidParameter: `after` does not come from a page in this order.
-        TooCostly: More than `MAX_SORTED` resources match.
+        TooCostly: More than `MAX_SORTED` resources would have to be read.
     """
-    page = _Page(
-        sort,
-        after=None if after is None else _parse_token(sort, after),
-        count=count,
-        max_bytes=query.max_bytes,
+    sorting = _Sorting(find, query, sort, count)
+    page = await sorting.page(None if after is None else _parse_token(sort, after))
+    return SearchPage(
+        resources=[stored for stored, _ in page.kept],
+        next=_make_token(sort, *page.kept[-1]) if page.end is not None else None,
+        total=await sorting.total() if query.total else sorting.found,
     )
-    unsorted = msgspec.structs.replace(query, order=SortOrder.ID, total=False)
-    total, place = 0, None
-    while True:
-        found = await find(unsorted, count=PAGE_SIZE, after=place)
-        total += len(found.resources)
-        if total > MAX_SORTED:
-            raise TooCostly(
-                f"More than {MAX_SORTED} resources match; _sort by something else than _id or "
-                "_lastUpdated needs a narrower search."
-            )
-        size = sum(len(stored.content or b"") for stored in found.resources)
-        await compute(size, page.add, found.resources)
-        place = found.next
-        if place is None:
-            return SearchPage(
-                resources=[stored for stored, _ in page.kept],
-                next=_make_token(sort, *page.kept[-1]) if page.more else None,
-                total=total,
-            )
+
+
+class _Sorting:
+    """One search and its order."""
+
+    def __init__(self, find: Find, query: SearchQuery, sort: Sort, count: int) -> None:
+        self.found: int | None = None
+        """The number of all matches, if all of them had to be read."""
+        self._find = find
+        self._query = query
+        self._sort = sort
+        self._count = count
+
+    async def total(self) -> int | None:
+        """Return the number of all matches."""
+        if self.found is None:
+            query = msgspec.structs.replace(self._query, total=True)
+            self.found = (await self._find(query, count=1)).total
+        return self.found
+
+    async def page(self, after: SortValues | None) -> "_Page":
+        """Return the page behind a position."""
+        page = self._empty(after)
+        if not self._sort.is_indexed:
+            if self._query.filter.passes_everything and (await self.total() or 0) > MAX_SORTED:
+                raise _too_many()  # which costs less than to find it out by reading
+            self.found = await self._read(page)
+            return page
+        if after is None or after[0] is not None:
+            page = await self._page_of_values(after)
+        if page.end is None:
+            await self._read(page, self._sort.without_value())
+        return page
+
+    async def _page_of_values(self, after: SortValues | None) -> "_Page":
+        """Return the page of those that have a value of the first key."""
+        last = await self._last_value(after)
+        page = self._empty(after)
+        await self._read(page, self._sort.between(after, last))
+        if last is not None and page.end is None:
+            # What ended the page has changed since, and what comes then has not been read.
+            page = self._empty(after)
+            await self._read(page, self._sort.between(after, None))
+        return page
+
+    def _empty(self, after: SortValues | None) -> "_Page":
+        return _Page(self._sort, after=after, count=self._count, max_bytes=self._query.max_bytes)
+
+    async def _last_value(self, after: SortValues | None) -> SortValues | None:
+        """
+        Return values that end the page at the latest, None if nothing is known of them.
+
+        More matches than the page can have, whichever they are, show that it ends before the last
+        of them. Each time, the next ones are looked for among those that come before.
+        """
+        last = None
+        for order in _SAMPLES:
+            page = self._empty(after)
+            query = _also(self._query, self._sort.between(after, last), order)
+            place = None
+            for _ in range(1 + _SAMPLE_FACTOR * self._count // PAGE_SIZE):
+                found = await self._find(query, count=PAGE_SIZE, after=place)
+                await _add(page, found)
+                place = found.next
+                if place is None:
+                    return last
+            if page.end is None:
+                return last
+            last = page.end[1]
+        return last
+
+    async def _read(self, page: "_Page", condition: Condition | None = None) -> int:
+        """
+        Add all matches that fulfil a condition to a page; return how many there are.
+
+        They are read in the order that costs a store least. What changes meanwhile moves to its
+        end, so that it may be read twice, but is not missed.
+        """
+        query = _also(self._query, condition, SortOrder.LAST_UPDATED)
+        total, place = 0, None
+        while True:
+            found = await self._find(query, count=PAGE_SIZE, after=place)
+            total += len(found.resources)
+            if total > MAX_SORTED:
+                raise _too_many()
+            await _add(page, found)
+            place = found.next
+            if place is None:
+                return total
 
 
 class _Page:
     """The first resources behind a position, as many as there is room for."""
 
-    def __init__(self, sort: Sort, *, after: Position | None, count: int, max_bytes: int) -> None:
+    def __init__(
+        self, sort: Sort, *, after: SortValues | None, count: int, max_bytes: int
+    ) -> None:
         self.kept: list[tuple[StoredVersion, SortValues]] = []
+        self.end: tuple[Position, SortValues] | None = None
+        """The first resource known to belong to the next page; None if there is none."""
         self._positions: list[Position] = []
+        self._ids = set[str]()
         self._sort = sort
-        self._after = after
-        self._end: Position | None = None
-        """The position of the first resource known to belong to the next page."""
+        self._after = None if after is None else sort.position(after[:-1], after[-1])
         self._count = count
         self._room = max_bytes
-
-    @property
-    def more(self) -> bool:
-        """Whether there is a next page."""
-        return self._end is not None
 
     def add(self, resources: Sequence[StoredVersion]) -> None:
         """Keep those that belong to this page."""
         for stored in resources:
             values = self._sort.values(stored.content or b"")
             position = self._sort.position(values, stored.id)
+            if stored.id in self._ids:
+                continue  # it has changed since it was read first
             if self._after is not None and not self._after < position:
                 continue
-            if self._end is not None and not position < self._end:
+            if self.end is not None and not position < self.end[0]:
                 continue
             place = bisect(self._positions, position)
             self._positions.insert(place, position)
             self.kept.insert(place, (stored, values))
+            self._ids.add(stored.id)
             self._room -= len(stored.content or b"")
             while len(self.kept) > self._count or (self._room < 0 and len(self.kept) > 1):
-                self._end = self._positions.pop()
-                self._room += len(self.kept.pop()[0].content or b"")
+                last, last_values = self.kept.pop()
+                self._ids.discard(last.id)
+                self.end = self._positions.pop(), last_values
+                self._room += len(last.content or b"")
+
+
+_SAMPLES: Final = (SortOrder.LAST_UPDATED_DESCENDING, SortOrder.LAST_UPDATED) * 3
+"""
+The orders in which some matches are read to learn where a page ends.
+
+What was stored first or last often comes first in an order of dates as well.
+"""
+
+
+_SAMPLE_FACTOR: Final = 4
+"""How many times the size of a page these are, if that is more than they are anyway."""
+
+
+def _also(query: SearchQuery, condition: Condition | None, order: SortOrder) -> SearchQuery:
+    """Return the query of all matches that fulfil a condition."""
+    filter_ = query.filter
+    if condition is not None:
+        both = all_conditions([filter_.condition, condition])
+        filter_ = make_filter(filter_.resource_type, both)
+    return msgspec.structs.replace(
+        query, filter=filter_, order=order, total=False, max_bytes=PAGE_BYTES
+    )
+
+
+async def _add(page: _Page, found: SearchPage) -> None:
+    size = sum(len(stored.content or b"") for stored in found.resources)
+    await compute(size, page.add, found.resources)
+
+
+def _too_many() -> TooCostly:
+    return TooCostly(
+        f"More than {MAX_SORTED} resources would have to be sorted; narrow the search, or _sort by "
+        "a date, _id or _lastUpdated."
+    )
 
 
 def _make_token(sort: Sort, last: StoredVersion, values: SortValues) -> str:
@@ -123,13 +234,14 @@ def _make_token(sort: Sort, last: StoredVersion, values: SortValues) -> str:
     return base64.urlsafe_b64encode(token).decode("ascii").rstrip("=")
 
 
-def _parse_token(sort: Sort, text: str) -> Position:
+def _parse_token(sort: Sort, text: str) -> SortValues:
+    """Return the values with which a page ended, and behind them the id."""
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         decoded = base64.b64decode(padded, altchars=b"-_", validate=True)
         token = msgspec.json.decode(decoded, type=_Token)
         if token.text == sort.text:
-            return sort.position(sort.parse_values(token.values), token.id)
+            return (*sort.parse_values(token.values), token.id)
     except (UnicodeError, binascii.Error, msgspec.MsgspecError, InvalidParameter):
         pass
     raise InvalidParameter(

@@ -84,13 +84,17 @@ SORTS = [
     "-code,subject",
     "status,-value-quantity,_lastUpdated",
     "-_lastUpdated,-_id",
+    "_lastUpdated,date",
     "-subject,-_id",
     "_id,date",
 ]
 
 
 @pytest.mark.parametrize("sort", SORTS)
-async def test_pages_follow_each_other_in_any_order(provider, sort):
+@pytest.mark.parametrize("read_at_once", [5, 1000])
+async def test_pages_follow_each_other_in_any_order(provider, sort, read_at_once, monkeypatch):
+    """Whether the data fit into what is read at once or not."""
+    monkeypatch.setattr(sorting, "PAGE_SIZE", read_at_once)
     chance = random.Random(sort)
     await store(provider, *(observation(number, chance) for number in range(60)))
     memory = MemoryDataProvider()
@@ -119,7 +123,11 @@ async def test_every_parameter_can_be_sorted_by(provider):
 
 
 @pytest.mark.parametrize("sort", ["date", "-date", "status,-value-quantity"])
-async def test_what_does_not_change_is_found_once_while_others_write(provider, sort):
+@pytest.mark.parametrize("read_at_once", [5, 1000])
+async def test_what_does_not_change_is_found_once_while_others_write(
+    provider, sort, read_at_once, monkeypatch
+):
+    monkeypatch.setattr(sorting, "PAGE_SIZE", read_at_once)
     chance = random.Random(sort)
     staying = [observation(number, chance) for number in range(0, 40, 2)]
     await store(provider, *staying, *(observation(n, chance) for n in range(1, 40, 2)))
@@ -180,10 +188,12 @@ async def test_a_page_of_another_order_is_refused(provider):
 async def test_more_than_can_be_sorted_is_refused(provider, monkeypatch):
     monkeypatch.setattr(sorting, "MAX_SORTED", 3)
     chance = random.Random(5)
-    await store(provider, *(observation(number, chance) for number in range(4)))
+    dated = {"effectiveDateTime": "2020"}
+    await store(provider, *(observation(number, chance) | dated for number in range(4)))
 
-    with pytest.raises(TooCostly):
-        await search(provider, "Observation", ("_sort", "date"))
+    for sort in ("status", "-date"):
+        with pytest.raises(TooCostly):
+            await search(provider, "Observation", ("_sort", sort))
     assert len((await search(provider, "Observation", ("_sort", "-_lastUpdated"))).matches) == 4
 
 
@@ -239,12 +249,8 @@ async def ward(provider):
     return provider
 
 
-THREE_STEPS = ":".join(
-    (
-        "_has:Patient:general-practitioner",
-        "_has:Encounter:patient",
-        "_has:Observation:encounter:_id",
-    )
+THREE_STEPS = (
+    "_has:Patient:general-practitioner:_has:Encounter:patient:_has:Observation:encounter:_id"
 )
 
 

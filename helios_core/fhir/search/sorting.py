@@ -8,14 +8,23 @@ import msgspec
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.search.filters import DecodedResource, make_decoder
+from helios_core.fhir.search.dates import span_group
+from helios_core.fhir.search.filters import Condition, DecodedResource, make_decoder
 from helios_core.fhir.search.parameter_types import parameter_type
 from helios_core.fhir.search.parameters import CompiledParameter, compiled_parameters
+from helios_core.fhir.search.prefilters import (
+    Prefilter,
+    SpanWithin,
+    UpdatedWithin,
+    any_prefilter,
+)
 
 MAX_KEYS: Final = 10
 """The number of parameters that one search can be sorted by."""
 MAX_TEXT: Final = 100
 """The number of characters of a text by which it is sorted."""
+
+_UPDATED = "_lastUpdated"
 
 SortValues = tuple[Any, ...]
 """What a resource is sorted by, one value for each key; None where it has no value."""
@@ -86,6 +95,48 @@ class Sort(msgspec.Struct, frozen=True, kw_only=True):
         if len(values) != len(self.keys):
             raise InvalidParameter("the page does not belong to this order")
         return tuple(key.parse(value) for key, value in zip(self.keys, values, strict=True))
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether an index can find the resources between two values of the first key."""
+        parameter = self.keys[0].parameter
+        return parameter.code == _UPDATED or (parameter.type == "date" and bool(parameter.groups))
+
+    def between(self, first: SortValues | None, last: SortValues | None) -> Condition:
+        """
+        Return the condition that the first key has a value from `first` to `last` in this order.
+
+        Both are inclusive, and None is no bound. The key must be indexed.
+        """
+        key = self.keys[0]
+        if key.descending:
+            first, last = last, first
+        # What begins at the same time differs in its end, which the index need not know.
+        low, high = (None if each is None else each[0][0] for each in (first, last))
+
+        def test(resource: DecodedResource) -> bool:
+            value = key.value(resource)
+            return (
+                value is not None
+                and (low is None or low <= value[0])
+                and (high is None or value[0] <= high)
+            )
+
+        if key.parameter.code == _UPDATED:
+            prefilter: Prefilter | None = UpdatedWithin(since=low, until=high)
+        else:
+            prefilter = any_prefilter(
+                SpanWithin(group=span_group(group), low_from=low, low_to=high)
+                for group in key.parameter.groups
+            )
+        return Condition(test=test, elements=key.parameter.elements, prefilter=prefilter)
+
+    def without_value(self) -> Condition:
+        """Return the condition that the first key has no value."""
+        key = self.keys[0]
+        return Condition(
+            test=lambda resource: key.value(resource) is None, elements=key.parameter.elements
+        )
 
     def position(self, values: SortValues, resource_id: str) -> Position:
         """Return the place of a resource; one without a value comes last in either direction."""
