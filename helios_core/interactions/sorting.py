@@ -49,9 +49,10 @@ async def sorted_page(
     """
     Return a page of all that matches, sorted.
 
-    All matches are read, and only those kept that belong to the page. Where an index helps, only those are read whose values can be on the page. A page
-    begins behind the values and the id with which the one before it ended, so that a resource
-    that does not change is found exactly once, whatever is written meanwhile.
+    All matches are read, and only those kept that belong to the page. Where an index helps, only
+    those are read whose values can be on the page. A page begins behind the values and the id
+    with which the one before it ended, so that a resource that does not change is found exactly
+    once, whatever is written meanwhile.
 
     Raises:
         InvalidParameter: `after` does not come from a page in this order.
@@ -224,8 +225,8 @@ async def _add(page: _Page, found: SearchPage) -> None:
 
 def _too_many() -> TooCostly:
     return TooCostly(
-        f"More than {MAX_SORTED} resources would have to be sorted; narrow the search, or _sort by "
-        "a date, _id or _lastUpdated."
+        f"More than {MAX_SORTED} resources would have to be sorted; narrow the search, or _sort "
+        "by a date, _id or _lastUpdated."
     )
 
 
