@@ -4,10 +4,12 @@ from .errors import (
     BrokenPlugin,
     ConfigurationError,
     DuplicatePlugin,
+    Forbidden,
     HeliosError,
     InvalidParameter,
     InvalidRequest,
     InvalidResource,
+    InvalidToken,
     JobNotFound,
     LeaseLost,
     MultipleMatches,
@@ -57,6 +59,9 @@ from .model.parts import (
     PartKind,
     StoredPart,
 )
+from .model.principals import (
+    Principal,
+)
 from .storage.backends import (
     Backend,
     Backends,
@@ -94,6 +99,7 @@ from .storage.extensions import (
     Observer,
     ObserverExtension,
     RouteExtension,
+    TokenVerifierExtension,
     TransformExtension,
 )
 from .storage.extents import (
@@ -182,6 +188,9 @@ from .storage.threads import (
     in_thread,
     run_to_end,
 )
+from .storage.token_verifier import (
+    TokenVerifier,
+)
 from .storage.transforms import (
     Coding,
     RestReads,
@@ -225,11 +234,13 @@ __all__ = [
     "DuplicatePlugin",
     "ExportRequest",
     "ExportView",
+    "Forbidden",
     "HealthExtension",
     "HeliosError",
     "InvalidParameter",
     "InvalidRequest",
     "InvalidResource",
+    "InvalidToken",
     "Job",
     "JobNotFound",
     "JobProgress",
@@ -255,6 +266,7 @@ __all__ = [
     "PartMissing",
     "PartNotFound",
     "Positions",
+    "Principal",
     "Put",
     "QueryDataProvider",
     "QueryRow",
@@ -286,6 +298,8 @@ __all__ = [
     "SupportsSignedURLs",
     "SupportsTombstones",
     "SupportsWrites",
+    "TokenVerifier",
+    "TokenVerifierExtension",
     "TooCostly",
     "TooManyExports",
     "Transform",
