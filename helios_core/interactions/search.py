@@ -26,6 +26,7 @@ from helios_core.storage.data_provider import (
     SupportsSearch,
 )
 from helios_core.storage.resource_keys import TypeKey
+from helios_core.storage.threads import compute
 
 INCOMPLETE: Final = (
     f"This page includes {MAX_INCLUDED} resources, as many bytes as it may, or what "
@@ -83,8 +84,8 @@ async def search_type(
     incomplete = [Remark(code="incomplete", text=INCOMPLETE)] if truncated else []
     return SearchResult(
         search=search,
-        matches=tuple(_subsets(caller, search, page.resources)),
-        included=tuple(_subsets(caller, search, included)),
+        matches=await _cut(caller, search, page.resources),
+        included=await _cut(caller, search, included),
         total=_total(search, page),
         next=page.next,
         remarks=[*incomplete, *ignored],
@@ -121,10 +122,17 @@ def _total(search: ParsedSearch, page: SearchPage) -> int | None:
     return len(page.resources) if search.after is None and page.next is None else None
 
 
+async def _cut(
+    caller: Caller, search: ParsedSearch, resources: Sequence[StoredVersion]
+) -> Sequence[StoredVersion]:
+    """Return resources with only the elements that the search keeps of their type."""
+    size = sum(len(stored.content or b"") for stored in resources)
+    return await compute(size, lambda: tuple(_subsets(caller, search, resources)))
+
+
 def _subsets(
     caller: Caller, search: ParsedSearch, resources: Sequence[StoredVersion]
 ) -> Iterator[StoredVersion]:
-    """Yield resources with only the elements that the search wants of their type."""
     for stored in resources:
         elements = search.kept_elements(caller.fhir_version, stored.resource_type)
         if elements is None:
