@@ -1,11 +1,14 @@
 """The results of a search: order, number, elements, total, and included resources."""
 
 import random
+from itertools import chain
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from helios_core.config.settings import Settings
 
 BASE = "http://fhir.example"
 LENIENT = {"Prefer": "handling=lenient"}
@@ -155,6 +158,29 @@ async def test_a_summary_of_the_count_has_no_entries(stored, query):
     assert page["total"] == 4
     assert "entry" not in page
     assert {*links(page)} == {"self"}
+
+
+@pytest.mark.parametrize("order", ["_id", "-_lastUpdated", "family", "-birthdate"])
+async def test_a_page_ends_before_it_is_too_large(open_site, order):
+    """No match is lost, also one that is larger than a page may be."""
+    site = await open_site(Settings(max_bundle_response_bytes=2000))
+    sizes = [0, 5000, 0, 900, 900, 900, 0, 0]
+    await site.put(
+        *(
+            patient(number, name=[{"family": "x" * (size + 1)}], birthDate="2020")
+            for number, size in enumerate(sizes)
+        )
+    )
+    url, found = f"/Patient?_sort={order}&_count=1000", []
+    while url:
+        page = await bundle(site.client, url)
+        contents = [len(str(each["resource"])) for each in entries(page)]
+        assert len(contents) == 1 or sum(contents) < 2500
+        found.append(ids(page))
+        url = links(page).get("next")
+
+    assert sorted(chain(*found)) == [f"p{number}" for number in range(len(sizes))]
+    assert len(found) > 2
 
 
 async def test_elements_are_cut_to_those_requested(stored):
