@@ -21,7 +21,7 @@ from helios_core.fhir.search.parameters import (
 )
 from helios_core.fhir.search.queries import reference_types
 from helios_core.fhir.search.references import reference_text
-from helios_core.interactions.callers import Caller
+from helios_core.interactions.callers import Caller, Interaction, may
 from helios_core.interactions.chains import search_all
 from helios_core.storage.data_provider import SearchQuery, StoredVersion, SupportsSearch
 from helios_core.storage.threads import compute
@@ -124,6 +124,7 @@ async def find_included(
 
     They are left out beyond `MAX_INCLUDED` resources or `max_bytes` bytes, `MAX_ROUNDS` rounds of
     `:iterate`, and `MAX_SEARCHES` searches.
+    What the client may not read is not included, as if it were not there.
     """
     finding = _Finding(provider, caller, matches, max_bytes=max_bytes)
     rounds, sources = 0, matches
@@ -171,6 +172,8 @@ class _Finding:
         return self.included[start:]
 
     async def _include(self, filter_: Filter) -> None:
+        if not may(self._caller, Interaction.READ, filter_.resource_type):
+            return
         if self._searches == MAX_SEARCHES:
             self.truncated = True
             return

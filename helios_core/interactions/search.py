@@ -6,7 +6,6 @@ from typing import Final
 
 import msgspec
 
-from helios_core.fhir.search import Filter
 from helios_core.fhir.search.sorting import Sort
 from helios_core.fhir.subsetting import keep_elements
 from helios_core.interactions.callers import Caller, Interaction, authorize
@@ -95,8 +94,11 @@ async def search_type(
 async def _page(
     provider: SupportsSearch, caller: Caller, search: ParsedSearch, max_bytes: int
 ) -> SearchPage:
-    filter_ = await resolve_chains(provider, caller, search.filter)
-    query = SearchQuery(filter=filter_, total=_counts(search, filter_), max_bytes=max_bytes)
+    query = SearchQuery(
+        filter=await resolve_chains(provider, caller, search.filter),
+        total=_is_total_wanted(search),
+        max_bytes=max_bytes,
+    )
     find = partial(provider.search, TypeKey.of(caller, search.resource_type))
     if search.only_total:
         return await find(query, count=1)
@@ -106,11 +108,11 @@ async def _page(
     return await find(query, count=search.count, after=search.after)
 
 
-def _counts(search: ParsedSearch, filter_: Filter) -> bool:
-    """Return whether the total is requested, or costs nothing: of all resources of a type."""
+def _is_total_wanted(search: ParsedSearch) -> bool | None:
+    """Return whether the total is requested; None where it is welcome if it costs nothing."""
     if search.only_total or search.total in (TotalMode.ACCURATE, TotalMode.ESTIMATE):
         return True
-    return search.total is None and filter_.passes_everything
+    return None if search.total is None else False
 
 
 def _total(search: ParsedSearch, page: SearchPage) -> int | None:

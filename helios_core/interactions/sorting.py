@@ -63,7 +63,7 @@ async def sorted_page(
     return SearchPage(
         resources=[stored for stored, _ in page.kept],
         next=_make_token(sort, *page.kept[-1]) if page.end is not None else None,
-        total=await sorting.total() if query.total else sorting.found,
+        total=sorting.found if query.total is False else await sorting.total(),
     )
 
 
@@ -81,15 +81,15 @@ class _Sorting:
     async def total(self) -> int | None:
         """Return the number of all matches."""
         if self.found is None:
-            query = msgspec.structs.replace(self._query, total=True)
-            self.found = (await self._find(query, count=1)).total
+            self.found = (await self._find(self._query, count=1)).total
         return self.found
 
     async def page(self, after: SortValues | None) -> "_Page":
         """Return the page behind a position."""
         page = self._empty(after)
         if not self._sort.is_indexed:
-            if self._query.filter.passes_everything and (await self.total() or 0) > MAX_SORTED:
+            query = msgspec.structs.replace(self._query, total=None)
+            if ((await self._find(query, count=1)).total or 0) > MAX_SORTED:
                 raise _too_many()  # which costs less than to find it out by reading
             self.found = await self._read(page)
             return page

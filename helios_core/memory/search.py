@@ -45,7 +45,7 @@ def search_page(
     if not all(map(page.add, rest)):
         ending = _Token(query.order, page.found[-1].id, page.found[-1].last_updated)
         following = base64.urlsafe_b64encode(msgspec.json.encode(ending)).decode()
-    total = len(matches) if query.total else None
+    total = len(matches) if query.counts else None
     return SearchPage(resources=page.found, next=following, total=total)
 
 

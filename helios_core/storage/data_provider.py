@@ -328,10 +328,15 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     filter: Filter
     order: SortOrder = SortOrder.ID
-    total: bool = False
-    """Whether the number of all matches is wanted."""
+    total: bool | None = False
+    """Whether the number of all matches is wanted; None: where it costs nothing."""
     max_bytes: int = PAGE_BYTES
     """How large the contents on a page may be together; a page has at least one match."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the number of all matches is to be found; that of a type costs nothing."""
+        return self.filter.passes_everything if self.total is None else self.total
 
 
 class SearchPage(msgspec.Struct, frozen=True, kw_only=True):

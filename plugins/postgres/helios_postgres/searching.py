@@ -47,7 +47,7 @@ async def search(
     async with aclosing(searching.matches(query.order, ending, count)) as matches:
         found, more = await _page(matches, count, query.max_bytes)
     total = None
-    if query.total:
+    if query.counts:
         whole = after is None and not more
         total = len(found) if whole else await searching.total()
     return SearchPage(

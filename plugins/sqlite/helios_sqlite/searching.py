@@ -74,7 +74,7 @@ def search(
         found, more = _page(searching.matches(heads), count, query.max_bytes)
     following = make_page_token(found[-1], query.order) if more else None
     total = None
-    if query.total:
+    if query.counts:
         whole = after is None and not more
         total = len(found) if whole else searching.total()
     return SearchPage(resources=found, next=following, total=total)
