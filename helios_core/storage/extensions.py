@@ -82,8 +82,8 @@ class RouteExtension(Descriptor, frozen=True, kw_only=True):
     """
     public: bool
     """
-    Whether everybody may call the routes. Otherwise callers need whatever authorisation the
-    server is configured for; this release has none, so that everybody may.
+    Whether everybody may call the routes. Otherwise callers need an access token if the server
+    asks for tokens, and the data provider shows what their scopes allow.
     """
 
 

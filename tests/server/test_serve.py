@@ -54,7 +54,7 @@ def test_addresses_of_ip_6_have_brackets():
         assert serving._address(listener, None).startswith("http://[::1]:")
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "no-such-host.invalid"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "no-such-host.invalid"])  # noqa: S104  refused
 def test_an_open_server_does_not_listen_to_a_network_unless_that_is_meant(host):
     network = replace(SETTINGS, server_host=host)
 

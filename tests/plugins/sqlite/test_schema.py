@@ -139,6 +139,7 @@ async def claim(store):
 
 def to_the_second_schema(connection):
     """Undo what the migrations from the third on do."""
+    connection.execute("DROP TABLE records")
     connection.execute("ALTER TABLE compartments RENAME COLUMN collection TO scope")
     connection.execute("ALTER TABLE versions RENAME COLUMN collection TO scope")
     connection.execute("ALTER TABLE collections RENAME COLUMN collection TO scope")
