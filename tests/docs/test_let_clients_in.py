@@ -75,4 +75,5 @@ def test_the_commands_lead_from_a_key_to_files_and_out_again(site, shell, tmp_pa
     assert "the client is disabled" in output
     log = "".join(process.output() for process in site.processes)
     assert "token.issued" in log
+    assert "grant.refused" in log
     assert not re.search(r"eyJ[A-Za-z0-9_-]{10,}", log), "no token and no assertion is logged"

@@ -65,7 +65,7 @@ class TokenEndpoint:
         try:
             return 200, await self._respond(request, issuer, token_url)
         except Refusal as refusal:
-            log.info("token.refused", error=refusal.error, reason=refusal.description)
+            log.info("grant.refused", error=refusal.error, reason=refusal.description)
             return 400, {"error": refusal.error, "error_description": refusal.description}
 
     async def _respond(
