@@ -81,7 +81,6 @@ def _discovery_paths() -> JSONObject:
     status = {200: _content({"type": "object"}, JSON)}
     operations = {
         "/metadata": ("The CapabilityStatement", statement, (400, 406)),
-        "/.well-known/smart-configuration": ("Where clients get tokens", status, (400, 404, 503)),
         "/openapi.json": ("This document", status, (400, 406)),
         "/health": ("Whether every backend responds", status, (503,)),
         "/_readiness": ("Whether every backend responds", status, (503,)),
