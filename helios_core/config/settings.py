@@ -229,8 +229,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             title="bytes",
-            description="Maximum size of the resources in the response to a batch or transaction; "
-            "entries that do not fit get an error of their own.",
+            description="Maximum size of the resources in the response to a batch or transaction, "
+            "in which entries that do not fit get an error of their own, and of the matches on a "
+            "page of a search, which ends early.",
         ),
     ] = 16 * 1024 * 1024
     log_level: Annotated[LogLevel, Meta(description="Lowest severity that is logged.")] = (
