@@ -46,9 +46,14 @@ from .model.exports import (
 )
 from .model.jobs import (
     Job,
+    JobKey,
+    JobPlace,
     JobProgress,
+    JobQuery,
     JobStatus,
+    JobSummary,
     Lease,
+    Workforce,
 )
 from .model.parts import (
     Compression,
@@ -231,10 +236,14 @@ __all__ = [
     "InvalidRequest",
     "InvalidResource",
     "Job",
+    "JobKey",
     "JobNotFound",
+    "JobPlace",
     "JobProgress",
+    "JobQuery",
     "JobStatus",
     "JobStore",
+    "JobSummary",
     "JoinedLines",
     "Lease",
     "LeaseLost",
@@ -298,6 +307,7 @@ __all__ = [
     "UnsupportedParameter",
     "VersionConflict",
     "ViewSize",
+    "Workforce",
     "collection_range",
     "count_exported",
     "cut_shards",

@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+import structlog
 from litestar.exceptions import HTTPException
 
 from helios_core.config.settings import TENANT_PATTERN
@@ -60,7 +61,7 @@ class Guard:
 
     def tenant(self, request: HTTPRequest) -> str:
         """
-        Return the tenant that a request is about.
+        Return the tenant that a request is about, and bind it to the log lines of the request.
 
         Raises:
             InvalidRequest: X-Tenant-ID is malformed or sent twice.
@@ -71,6 +72,7 @@ class Guard:
                 "X-Tenant-ID is not one tenant id: 1 to 64 letters, digits, '.', '_' and '-', "
                 "beginning with a letter or digit and without '..'."
             )
+        structlog.contextvars.bind_contextvars(tenant=values[0])
         return values[0]
 
     def base(self, request: HTTPRequest) -> str:

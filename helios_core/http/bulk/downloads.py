@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from http import HTTPStatus
 
+import structlog
 from litestar import Response, route
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
@@ -68,6 +69,7 @@ class DownloadRoutes:
     async def _published_part(self, tenant: str, job_id: str, name: str) -> tuple[Job, Part]:
         """Look a part up in its job: no path in the output store is ever built from `name`."""
         job = await self._backends.job_store.get(tenant, job_id)
+        structlog.contextvars.bind_contextvars(job_id=job_id)
         if job.status is JobStatus.COMPLETE or (
             job.status.active and job.request.partial_manifests
         ):

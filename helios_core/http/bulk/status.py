@@ -17,6 +17,7 @@ from litestar.params import FromPath
 
 from helios_core.errors import BackendError, InvalidParameter
 from helios_core.export import expiry
+from helios_core.export.oversight import NO_WORKER, is_workforce_missing
 from helios_core.http.bulk.manifest import ManifestRenderer
 from helios_core.http.callers import Guard
 from helios_core.http.errors import outcome_response, reason_phrase
@@ -24,7 +25,7 @@ from helios_core.http.rate_limits import RateLimiter, TooManyRequests, client_ad
 from helios_core.http.requests import READ, HTTPRequest, query_pairs
 from helios_core.http.responses import EmptyResponse
 from helios_core.interactions.callers import Caller
-from helios_core.model.jobs import Job, JobProgress, JobStatus
+from helios_core.model.jobs import Job, JobKey, JobProgress, JobStatus
 from helios_core.storage.backends import Backends
 
 MAX_POLL_SECONDS: Final = 30
@@ -102,6 +103,7 @@ class StatusRoutes:
         found = False
         try:
             job = await self._backends.job_store.get(caller.tenant, job_id)
+            structlog.contextvars.bind_contextvars(job_id=job_id)
             response = await self._status(job, caller, page)
             found = response.status_code == HTTPStatus.OK
         finally:
@@ -112,7 +114,9 @@ class StatusRoutes:
     async def end(self, request: HTTPRequest, job_id: FromPath[str]) -> Response[bytes]:
         """End an export at once; its files are removed after the response."""
         caller = self._guard.admit(request)
-        await self._backends.job_store.cancel(caller.tenant, job_id)
+        job = JobKey(tenant=caller.tenant, id=job_id)
+        await expiry.cancel_job(self._backends, job)
+        structlog.contextvars.bind_contextvars(job_id=job_id)
         log.info("job.cancelled", job_id=job_id)
         response = EmptyResponse(status=202)
         response.background = BackgroundTask(self._remove, caller.tenant, job_id)
@@ -123,7 +127,7 @@ class StatusRoutes:
         job = await self._backends.job_store.get(caller.tenant, job_id)
         if not job.status.active:
             return None
-        await self._backends.job_store.cancel(caller.tenant, job_id)
+        await expiry.cancel_job(self._backends, JobKey(tenant=caller.tenant, id=job_id))
         log.warning("job.ended_for_polling", job_id=job_id)
         text = "This export was polled far too often and has been ended; start another one."
         response = outcome_response(429, "throttled", text)
@@ -145,6 +149,8 @@ class StatusRoutes:
         progress = await self._backends.job_store.progress(job.tenant, job.id)
         total = max(progress.resources_total, progress.resources_done)
         text = f"{progress.percent} % ({progress.resources_done:,} of {total:,} resources)"
+        if await is_workforce_missing(self._backends.job_store):
+            text += f"; {NO_WORKER}"
         now = datetime.now(UTC)
         age = max(now - (job.created_at or now), timedelta())
         return {"Retry-After": str(next_poll_seconds(progress, age=age)), "X-Progress": text}
