@@ -12,6 +12,7 @@ from helios_core.errors import BackendError, JobNotFound
 from helios_core.model.jobs import JobKey, JobPlace, JobQuery, JobStatus
 from helios_core.storage.backends import Backends
 from helios_core.storage.isolation import contained
+from helios_core.storage.job_store import JobStore
 
 log = structlog.stdlib.get_logger()
 
@@ -38,7 +39,7 @@ async def sweep_periodically(
     steps = (
         partial(end_unfinished, backends, lifetimes.unfinished),
         partial(sweep, backends, output_ttl=lifetimes.output),
-        partial(find_unreadable, backends),
+        partial(find_unreadable, backends.job_store),
     )
     while not stop.is_set():
         for step in steps:
@@ -101,7 +102,7 @@ async def end_unfinished(backends: Backends, untouched_for: timedelta) -> None:
             return
 
 
-async def find_unreadable(backends: Backends) -> None:
+async def find_unreadable(job_store: JobStore) -> None:
     """
     Look at every job, so that the job store names those that cannot be read (J15).
 
@@ -109,7 +110,7 @@ async def find_unreadable(backends: Backends) -> None:
         BackendError: The jobs could not be listed.
     """
     after: JobPlace | None = None
-    while page := await backends.job_store.jobs(JobQuery(), limit=JOBS_PER_QUERY, after=after):
+    while page := await job_store.jobs(JobQuery(), limit=JOBS_PER_QUERY, after=after):
         after = page[-1].place
 
 

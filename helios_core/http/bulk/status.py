@@ -17,7 +17,7 @@ from litestar.params import FromPath
 
 from helios_core.errors import BackendError, InvalidParameter
 from helios_core.export import expiry
-from helios_core.export.oversight import NO_WORKER, is_workforce_missing
+from helios_core.export.oversight import is_workforce_missing
 from helios_core.http.bulk.manifest import ManifestRenderer
 from helios_core.http.callers import Guard
 from helios_core.http.errors import outcome_response, reason_phrase
@@ -150,7 +150,7 @@ class StatusRoutes:
         total = max(progress.resources_total, progress.resources_done)
         text = f"{progress.percent} % ({progress.resources_done:,} of {total:,} resources)"
         if await is_workforce_missing(self._backends.job_store):
-            text += f"; {NO_WORKER}"
+            text += "; waiting, no worker is running"
         now = datetime.now(UTC)
         age = max(now - (job.created_at or now), timedelta())
         return {"Retry-After": str(next_poll_seconds(progress, age=age)), "X-Progress": text}
