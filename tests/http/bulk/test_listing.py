@@ -52,7 +52,9 @@ async def test_pages_lead_from_one_to_the_next_until_the_end(site):
         assert path is None or page["link"][0]["relation"] == "next"
 
     assert [len(page) for page in pages] == [3, 3, 1]
-    assert sorted(name for page in pages for name in page) == [f"job-{number}" for number in range(7)]
+    assert sorted(name for page in pages for name in page) == [
+        f"job-{number}" for number in range(7)
+    ]
 
 
 async def test_exports_of_other_tenants_and_owners_are_not_listed(site):
