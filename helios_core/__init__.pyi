@@ -4,10 +4,12 @@ from .errors import (
     BrokenPlugin,
     ConfigurationError,
     DuplicatePlugin,
+    Forbidden,
     HeliosError,
     InvalidParameter,
     InvalidRequest,
     InvalidResource,
+    InvalidToken,
     JobNotFound,
     LeaseLost,
     MultipleMatches,
@@ -62,6 +64,9 @@ from .model.parts import (
     PartKind,
     StoredPart,
 )
+from .model.principals import (
+    Principal,
+)
 from .storage.backends import (
     Backend,
     Backends,
@@ -99,6 +104,7 @@ from .storage.extensions import (
     Observer,
     ObserverExtension,
     RouteExtension,
+    TokenVerifierExtension,
     TransformExtension,
 )
 from .storage.extents import (
@@ -187,6 +193,9 @@ from .storage.threads import (
     in_thread,
     run_to_end,
 )
+from .storage.token_verifier import (
+    TokenVerifier,
+)
 from .storage.transforms import (
     Coding,
     RestReads,
@@ -230,11 +239,13 @@ __all__ = [
     "DuplicatePlugin",
     "ExportRequest",
     "ExportView",
+    "Forbidden",
     "HealthExtension",
     "HeliosError",
     "InvalidParameter",
     "InvalidRequest",
     "InvalidResource",
+    "InvalidToken",
     "Job",
     "JobKey",
     "JobNotFound",
@@ -264,6 +275,7 @@ __all__ = [
     "PartMissing",
     "PartNotFound",
     "Positions",
+    "Principal",
     "Put",
     "QueryDataProvider",
     "QueryRow",
@@ -295,6 +307,8 @@ __all__ = [
     "SupportsSignedURLs",
     "SupportsTombstones",
     "SupportsWrites",
+    "TokenVerifier",
+    "TokenVerifierExtension",
     "TooCostly",
     "TooManyExports",
     "Transform",

@@ -17,7 +17,9 @@ HeliosError
 │   ├── MultipleMatches       several resources match where one is needed
 │   ├── ResourceExists        the id of a resource to be created is taken
 │   ├── TooManyExports        the tenant has its maximum of active exports
-│   └── BodyTooLarge          the body exceeds HFS_MAX_BODY_BYTES
+│   ├── BodyTooLarge          the body exceeds HFS_MAX_BODY_BYTES
+│   ├── InvalidToken          the request has no access token, or one that is not valid
+│   └── Forbidden             the access token does not allow the request
 ├── BackendError          the operator must act, while the process runs
 │   ├── BackendUnavailable    a retry may succeed: busy, down, out of space
 │   ├── UnreadableJob         a stored export is damaged or of a newer version
@@ -136,6 +138,18 @@ class BodyTooLarge(RequestError):
     """The request body exceeds the configured limit."""
 
     code = "too-long"
+
+
+class InvalidToken(RequestError):
+    """The request has no access token, or one that is not valid; the message has no part of it."""
+
+    code = "login"
+
+
+class Forbidden(RequestError):
+    """The access token is valid, but its scopes do not allow the request."""
+
+    code = "forbidden"
 
 
 class BackendError(HeliosError):

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from helios_core.model.jobs import Job
 from helios_core.storage.backends import Backends, Descriptor
+from helios_core.storage.token_verifier import TokenVerifier
 from helios_core.storage.transforms import Transform, TransformEffect
 
 T = TypeVar("T")
@@ -132,3 +133,10 @@ class ObserverExtension(Descriptor, frozen=True, kw_only=True):
     """Takes an instance of `settings` and the opened backends, yields the observer."""
     time_limit: timedelta = timedelta(seconds=30)
     """How long one call may take; above 0."""
+
+
+class TokenVerifierExtension(Descriptor, frozen=True, kw_only=True):
+    """A verifier of access tokens, selected by `HFS_AUTH_PROVIDER`."""
+
+    open: Callable[[Any, Backends], AbstractAsyncContextManager[TokenVerifier]]
+    """Takes an instance of `settings` and the opened backends, yields the verifier."""
