@@ -13,15 +13,15 @@ from litestar import Response, route
 from litestar.handlers import HTTPRouteHandler
 from msgspec import UNSET, UnsetType
 
-from helios_core.errors import InvalidParameter
+from helios_core.errors import Forbidden, InvalidParameter, JobNotFound
 from helios_core.fhir.instants import format_instant
 from helios_core.http.bulk.manifest import ManifestLink
 from helios_core.http.callers import Guard
-from helios_core.http.rate_limits import RateLimiter, client_address
+from helios_core.http.rate_limits import RateLimiter
 from helios_core.http.requests import READ, HTTPRequest, query_parameters
 from helios_core.interactions.callers import Caller
 from helios_core.model.jobs import JobPlace, JobQuery, JobStatus, JobSummary
-from helios_core.storage.job_store import JobStore
+from helios_core.storage.backends import Backends
 
 ANONYMOUS: Final = ""
 """The owner of exports that were started without authentication."""
@@ -60,12 +60,17 @@ class ExportList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListingRoutes:
-    """Lists exports, the newest first; cancelled and removed ones are gone."""
+    """
+    Lists exports, the newest first; cancelled and removed ones are gone.
+
+    A client gets those of its own that its scopes cover now. A page may therefore be short, or
+    even empty, and have a next one.
+    """
 
     def __init__(
-        self, job_store: JobStore, guard: Guard, *, output_ttl: timedelta, per_minute: int
+        self, backends: Backends, guard: Guard, *, output_ttl: timedelta, per_minute: int
     ) -> None:
-        self._job_store = job_store
+        self._backends = backends
         self._guard = guard
         self._output_ttl = output_ttl
         self._rate_limiter = RateLimiter(per_minute, "requests for the list of exports")
@@ -77,16 +82,29 @@ class ListingRoutes:
     async def list(self, request: HTTPRequest) -> Response[bytes]:
         """Return a page of the caller's own exports of the tenant."""
         caller = self._guard.admit(request)
-        self._rate_limiter.acquire((client_address(request), caller.tenant))
+        self._rate_limiter.acquire((self._guard.client(request), caller.tenant))
         count, after = _paging(query_parameters(request, ("_count", "after")), caller.tenant)
-        query = JobQuery(tenant=caller.tenant, owner=ANONYMOUS, statuses=LISTED)
-        found = await self._job_store.jobs(query, limit=count + 1, after=after)
+        owner = caller.principal.owner if caller.principal else ANONYMOUS
+        query = JobQuery(tenant=caller.tenant, owner=owner, statuses=LISTED)
+        found = await self._backends.job_store.jobs(query, limit=count + 1, after=after)
         page = found[:count]
         content = ExportList(
-            export=[self._listed(job, caller) for job in page],
+            export=[self._listed(job, caller) for job in page if await self._shown(job, caller)],
             link=[_next(caller, count, page[-1])] if len(found) > count else UNSET,
         )
         return Response(msgspec.json.encode(content), media_type="application/json")
+
+    async def _shown(self, job: JobSummary, caller: Caller) -> bool:
+        """Return whether a caller may see a job of its own; nobody knows of unreadable ones."""
+        if caller.principal is None:
+            return True
+        if job.job is None:
+            return False
+        try:
+            await self._backends.file_authorizer.authorize_job(caller.principal, job.job)
+        except (Forbidden, JobNotFound):
+            return False
+        return True
 
     def _listed(self, job: JobSummary, caller: Caller) -> ListedExport:
         ended = job.completed_at

@@ -19,9 +19,10 @@ from helios_core.errors import BackendError, InvalidParameter
 from helios_core.export import expiry
 from helios_core.export.oversight import is_workforce_missing
 from helios_core.http.bulk.manifest import ManifestRenderer
+from helios_core.http.bulk.own_jobs import endable_job, visible_job
 from helios_core.http.callers import Guard
 from helios_core.http.errors import outcome_response, reason_phrase
-from helios_core.http.rate_limits import RateLimiter, TooManyRequests, client_address
+from helios_core.http.rate_limits import RateLimiter, TooManyRequests
 from helios_core.http.requests import READ, HTTPRequest, query_pairs
 from helios_core.http.responses import EmptyResponse
 from helios_core.interactions.callers import Caller
@@ -80,7 +81,7 @@ class StatusRoutes:
         """Report the progress of an export, its manifest, or why it failed."""
         caller = self._guard.admit(request)
         page = _page_number(request)
-        client = (client_address(request), caller.tenant, job_id)
+        client = (self._guard.client(request), caller.tenant, job_id)
         # Exports are polled side by side and pages may be fetched at once: each has its own limit.
         # All pages that are not there share one, or there would be a limit for every number.
         limited = client if page == 1 else (*client, ANY_PAGE)
@@ -102,7 +103,7 @@ class StatusRoutes:
         """Respond to a poll; one of a further page counts if there is none."""
         found = False
         try:
-            job = await self._backends.job_store.get(caller.tenant, job_id)
+            job = await visible_job(self._backends, caller.principal, caller.tenant, job_id)
             structlog.contextvars.bind_contextvars(job_id=job_id)
             response = await self._status(job, caller, page)
             found = response.status_code == HTTPStatus.OK
@@ -114,6 +115,8 @@ class StatusRoutes:
     async def end(self, request: HTTPRequest, job_id: FromPath[str]) -> Response[bytes]:
         """End an export at once; its files are removed after the response."""
         caller = self._guard.admit(request)
+        if caller.principal is not None:
+            await endable_job(self._backends, caller.principal, caller.tenant, job_id)
         job = JobKey(tenant=caller.tenant, id=job_id)
         await expiry.cancel_job(self._backends, job)
         structlog.contextvars.bind_contextvars(job_id=job_id)
@@ -124,7 +127,7 @@ class StatusRoutes:
 
     async def _end_for_polling(self, caller: Caller, job_id: str) -> Response[bytes] | None:
         """End a running export; return None if it has ended, because it costs nothing then."""
-        job = await self._backends.job_store.get(caller.tenant, job_id)
+        job = await endable_job(self._backends, caller.principal, caller.tenant, job_id)
         if not job.status.active:
             return None
         await expiry.cancel_job(self._backends, JobKey(tenant=caller.tenant, id=job_id))
