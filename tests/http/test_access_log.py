@@ -6,6 +6,7 @@ import structlog
 from structlog.contextvars import merge_contextvars
 
 from helios_core.http.access_log import BOUND
+from tests.tokens import StaticVerifier, bearer, principal
 
 CANARY = "canary-4711"
 
@@ -108,6 +109,15 @@ async def test_usage_can_be_computed_from_the_bytes_of_responses(site, lines):
     [shard] = [line for line in lines if line["event"] == "shard.completed"]
     assert (shard["tenant"], shard["resources"]) == ("default", 1)
     assert shard["bytes"] > 0
+
+
+async def test_every_line_of_an_authenticated_request_has_its_client(open_site, lines):
+    client = principal("somebody", "system/*.rs")
+    site = await open_site(token_verifier=StaticVerifier({"token": client}))
+
+    await site.client.get("/Patient", headers=bearer("token"))
+
+    assert (lines[-1]["client"], lines[-1]["tenant"]) == (client.owner, "default")
 
 
 async def test_the_lines_of_a_worker_name_the_owner_of_the_job(site, lines):

@@ -7,6 +7,7 @@ import pytest
 
 from helios_core.config.settings import Settings
 from helios_core.testing import corpus
+from tests.tokens import StaticVerifier, bearer, principal
 
 PATIENT = {"resourceType": "Patient", "id": "p1"}
 
@@ -131,3 +132,44 @@ async def test_who_asks_for_the_list_too_often_is_refused(open_site, outcome):
 
     assert (await site.client.get("/export-status")).status_code == 200
     outcome(await site.client.get("/export-status"), 429, "throttled")
+
+
+@pytest.fixture
+async def guarded(open_site):
+    """A site on which two clients have exports, one of them with a narrower token, too."""
+    verifier = StaticVerifier(
+        {
+            "all": principal("mine", "system/*.rs"),
+            "patients": principal("mine", "system/Patient.rs"),
+            "other": principal("other", "system/*.rs"),
+        }
+    )
+    site = await open_site(token_verifier=verifier)
+    for name, owner in (("mine", "mine"), ("other", "other"), ("nobody", None)):
+        await add(site, name, owner=owner and principal(owner).owner)
+    return site
+
+
+async def test_a_client_sees_its_own_exports_only(guarded):
+    listed = {}
+    for token in ("all", "other"):
+        listed[token] = ids(
+            (await guarded.client.get("/export-status", headers=bearer(token))).json()
+        )
+
+    assert listed == {"all": ["mine"], "other": ["other"]}
+    assert (await guarded.client.get("/export-status")).status_code == 401
+
+
+async def test_an_export_that_the_scopes_of_a_token_do_not_cover_is_not_listed(guarded):
+    page = await guarded.client.get("/export-status", headers=bearer("patients"))
+
+    assert page.json() == {"export": []}
+
+
+async def test_what_an_unreadable_export_shows_is_shown_to_no_client(guarded):
+    guarded.backends.job_store._entries["default", "mine"].accepted = b"{"
+
+    page = await guarded.client.get("/export-status", headers=bearer("all"))
+
+    assert page.json() == {"export": []}
