@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from helios_core.cli.terminal import log_errors_only, new_table, out, print_json, run
 from helios_core.config import selection
+from helios_core.config.extensions import open_token_verifier
 from helios_core.config.plugins import InstalledPlugin, load_all_plugins
 from helios_core.config.selection import SelectedBackend, Selection
 from helios_core.config.settings import Settings
@@ -26,6 +27,7 @@ from helios_core.export.expiry import find_unreadable
 from helios_core.model.exports import ExportRequest, Level
 from helios_core.model.jobs import Job
 from helios_core.model.parts import PartKey, PartKind
+from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import DataProvider
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
@@ -190,9 +192,28 @@ class _Backends:
             if outputs is not None:
                 works = "Writing, reading and deleting work"
                 await self._try("output store", works, self._write, outputs, jobs)
+                if provider is not None:
+                    await self._check_verifier(provider, jobs, outputs)
             await self._try("job store", "Deleting a job works", self._remove, jobs)
             await self._try("job store", "Listing jobs works", self._look_after, jobs)
         return self._checks
+
+    async def _check_verifier(
+        self, provider: DataProvider, jobs: JobStore, outputs: OutputStore
+    ) -> None:
+        """Open the verifier of access tokens, which may need its issuer."""
+        selected = self._chosen.token_verifier
+        if selected is None:
+            return
+        backends = Backends(
+            data_provider=provider,
+            job_store=jobs,
+            output_store=outputs,
+            announce=lambda _job: None,
+        )
+        works = f"{_capital(str(selected.origin))} can be opened"
+        opening = (open_token_verifier, self._stack, selected, backends)
+        await self._try("token verifier", works, *opening)
 
     async def _opened(self, name: str, selected: SelectedBackend[T]) -> T | None:
         opened = list[T]()
@@ -204,7 +225,7 @@ class _Backends:
         return opened[0] if opened else None
 
     async def _try(
-        self, name: str, works: str, work: Callable[..., Awaitable[None]], *arguments: object
+        self, name: str, works: str, work: Callable[..., Awaitable[object]], *arguments: object
     ) -> bool:
         """Do some work and note how it went; return whether it went well."""
         try:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Self, TypeAlias
 
@@ -137,7 +137,7 @@ def delete_jobs(prefixes: Sequence[str], *, tenant: str | None) -> None:
     """Cancel exports and remove them with their files."""
 
     async def delete(backends: Backends, job: JobSummary) -> None:
-        if job.status != JobStatus.CANCELLED:
+        with suppress(JobNotFound):  # it was cancelled before
             await expiry.cancel_job(backends, job.key)
         await expiry.remove_job(backends, job.tenant, job.id)
         print_line(f"{job.id} is deleted.")

@@ -13,6 +13,9 @@ from click.testing import CliRunner
 from helios_core.cli import doctor
 from helios_core.cli.commands import app
 from helios_core.config.settings import OWN
+from tests.config.conftest import install
+
+__all__ = ["install"]
 
 
 class Usage(NamedTuple):
@@ -162,3 +165,28 @@ def test_exports_that_wait_or_cannot_be_read_are_warnings(examined, tmp_path):
     code, checks = examined()
 
     assert (code, verdicts(checks, "exports")) == (0, ["warning", "warning"])
+
+
+VERIFIER = """
+from contextlib import asynccontextmanager
+from helios_core import API_LEVEL, BackendUnavailable, TokenVerifierExtension, hookimpl
+
+@asynccontextmanager
+async def open(settings, backends):
+    raise BackendUnavailable("the issuer does not respond; start it")
+    yield
+
+@hookimpl
+def helios_token_verifier():
+    return TokenVerifierExtension(api_level=API_LEVEL, open=open)
+"""
+
+
+def test_an_issuer_that_does_not_respond_is_an_error(examined, install):
+    install("demo_auth", VERIFIER)
+
+    code, checks = examined(HFS_AUTH_ENABLED="true", HFS_AUTH_PROVIDER="demo")
+
+    [problem] = failing(checks)
+    assert (code, problem["name"]) == (1, "token verifier")
+    assert "the issuer does not respond" in problem["found"]
