@@ -45,6 +45,7 @@ from .model.exports import (
     Level,
     Shard,
     ShardPurpose,
+    TypeConstraint,
     TypeFilter,
 )
 from .model.jobs import (
@@ -67,6 +68,11 @@ from .model.parts import (
 )
 from .model.principals import (
     Principal,
+)
+from .model.scopes import (
+    Grant,
+    scope_words,
+    scopes_of,
 )
 from .storage.backends import (
     Backend,
@@ -101,6 +107,7 @@ from .storage.data_provider import (
 from .storage.extensions import (
     CommandExtension,
     CommandHost,
+    FileAuthorizerExtension,
     HealthExtension,
     Observer,
     ObserverExtension,
@@ -119,6 +126,11 @@ from .storage.extents import (
     extent_of,
     intersection_of,
     union_of,
+)
+from .storage.file_authorizer import (
+    ExportIntent,
+    FileAuthorizer,
+    ScopeAuthorizer,
 )
 from .storage.hooks import (
     API_LEVEL,
@@ -238,9 +250,13 @@ __all__ = [
     "Decision",
     "Delete",
     "DuplicatePlugin",
+    "ExportIntent",
     "ExportRequest",
     "ExportView",
+    "FileAuthorizer",
+    "FileAuthorizerExtension",
     "Forbidden",
+    "Grant",
     "HealthExtension",
     "HeliosError",
     "InvalidParameter",
@@ -291,6 +307,7 @@ __all__ = [
     "RestReads",
     "RouteExtension",
     "SchemaOutdated",
+    "ScopeAuthorizer",
     "SearchPage",
     "SearchQuery",
     "Secret",
@@ -316,6 +333,7 @@ __all__ = [
     "Transform",
     "TransformEffect",
     "TransformExtension",
+    "TypeConstraint",
     "TypeFilter",
     "TypeKey",
     "UnknownPlugin",
@@ -344,6 +362,8 @@ __all__ = [
     "part_not_found",
     "read_statements",
     "run_to_end",
+    "scope_words",
+    "scopes_of",
     "shard_count",
     "stored_job",
     "stored_shard",
