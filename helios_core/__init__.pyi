@@ -50,9 +50,14 @@ from .model.exports import (
 )
 from .model.jobs import (
     Job,
+    JobKey,
+    JobPlace,
     JobProgress,
+    JobQuery,
     JobStatus,
+    JobSummary,
     Lease,
+    Workforce,
 )
 from .model.parts import (
     Compression,
@@ -267,10 +272,14 @@ __all__ = [
     "InvalidResource",
     "InvalidToken",
     "Job",
+    "JobKey",
     "JobNotFound",
+    "JobPlace",
     "JobProgress",
+    "JobQuery",
     "JobStatus",
     "JobStore",
+    "JobSummary",
     "JoinedLines",
     "Lease",
     "LeaseLost",
@@ -343,6 +352,7 @@ __all__ = [
     "UnsupportedParameter",
     "VersionConflict",
     "ViewSize",
+    "Workforce",
     "collection_range",
     "count_exported",
     "cut_shards",
