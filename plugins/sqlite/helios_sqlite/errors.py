@@ -27,7 +27,16 @@ def primary_code(error: sqlite3.Error | sqlite3.Warning) -> int:
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether the bytes on disk are at fault."""
-    return primary_code(error) in _DAMAGED
+    # Text that is no text has no code of SQLite's.
+    return primary_code(error) in _DAMAGED or str(error).startswith("Could not decode")
+
+
+def damaged(what: str) -> BackendError:
+    """Return the error about a database that contradicts itself."""
+    return BackendError(
+        f"the SQLite database is damaged: {what}; run PRAGMA integrity_check on it and restore"
+        " what is lost from a backup"
+    )
 
 
 @contextmanager
@@ -46,11 +55,8 @@ def translated() -> Iterator[None]:
             raise BackendUnavailable(
                 f"the SQLite database did not answer: {_PASSING[code]}; try again later"
             ) from error
-        if code in _DAMAGED:
-            raise BackendError(
-                "the SQLite database is damaged; run PRAGMA integrity_check on it and restore"
-                " what is lost from a backup"
-            ) from error
+        if isinstance(error, sqlite3.Error) and is_damage(error):
+            raise damaged("it cannot be read") from error
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         raise BackendUnavailable(
             f"the SQLite database failed unexpectedly ({name}); try again later"

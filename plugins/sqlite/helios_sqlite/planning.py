@@ -23,6 +23,7 @@ from helios_core import (
 from helios_core.fhir import to_stamp
 from helios_sqlite.collections import Collection, all_collections
 from helios_sqlite.errors import is_damage
+from helios_sqlite.integrity import check_collections, check_extents, extents_of
 from helios_sqlite.views import seqs_of, shown_by
 
 _SQL = read_statements("helios_sqlite", "planning")
@@ -39,6 +40,7 @@ LOOKED_UP = 2048
 
 def plan(connection: sqlite3.Connection, view: ExportView, shard_bytes: int) -> list[Shard]:
     """Return the shards of a view, numbered in the order of its types (P2)."""
+    check_collections(connection)
     collections = all_collections(connection, view.request.tenant, view.request.fhir_version)
     shards: list[Shard] = []
     for resource_type in view.request.types:
@@ -60,6 +62,7 @@ class _Planning:
         self._connection = connection
         self._view = view
         self._collection = collection
+        check_extents(connection, collection.number)
         self._seqs = _unless_damaged(
             lambda: seqs_of(connection, view, collection),
             otherwise=collection_range(collection.number),
@@ -129,10 +132,18 @@ class _Planning:
         return len(present) == LOOKED_UP or not patients.isdisjoint(present)
 
     def _shows_any(self) -> bool:
-        """Look at the first versions; where there are more, take it that one of them is shown."""
+        """
+        Look at the first versions; where there are more, take it that one of them is shown.
+
+        So it is where they are damaged: reading will say what is lost.
+        """
         return bool(
             self._ask(_SQL["any_shown"], looked_up=LOOKED_UP)[0]
             or self._ask(_SQL["more_than"], looked_up=LOOKED_UP)
+            or any(
+                extent.count_of_damaged(self._connection) is not None
+                for extent in extents_of(self._connection, self._seqs)
+            )
         )
 
     def _ask(self, query: str, **parameters: object) -> tuple[float, ...]:
