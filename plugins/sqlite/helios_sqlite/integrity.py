@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from helios_core import (
@@ -18,6 +19,9 @@ from helios_core.fhir import FOREVER
 from helios_sqlite.errors import damaged, is_damage
 
 _SQL = read_statements("helios_sqlite", "integrity")
+
+EXTENTS_CHECKED = 16
+"""How many extents are gone through to be sure of what a cohort has in them."""
 
 _Row = tuple[int, str, int, int, int, str, int, int, int]
 
@@ -126,6 +130,20 @@ def extent_at(connection: sqlite3.Connection, number: int) -> Extent:
     return extent
 
 
+def members_of(
+    connection: sqlite3.Connection, extent: Extent, patients: frozenset[str]
+) -> list[int]:
+    """Return the seqs of the versions of an extent in the compartments of some patients."""
+    rows = rows_of_extent(connection, extent)
+    return [row[0] for row in rows if not patients.isdisjoint(row[5].split())]
+
+
+def few_extents(connection: sqlite3.Connection, seqs: SeqRange) -> list[Extent] | None:
+    """Return the extents of a range, or None if they are too many to go through for a cohort."""
+    extents = list(islice(extents_of(connection, seqs), EXTENTS_CHECKED + 1))
+    return extents if len(extents) <= EXTENTS_CHECKED else None
+
+
 def is_there(connection: sqlite3.Connection, seq: int) -> bool:
     """Return whether there is a version, whatever it is."""
     return bool(connection.execute(_SQL["exists"], (seq,)).fetchone()[0])
@@ -139,13 +157,13 @@ def missing_picked(connection: sqlite3.Connection, seqs: SeqRange) -> int:
 
 def check_collections(connection: sqlite3.Connection) -> None:
     """
-    Check the list of all collections, and its index, by which they are found.
+    Check that all collections are listed, and are found by the index of the list.
 
     Raises:
         BackendError: It is damaged.
     """
     found = connection.execute("PRAGMA integrity_check(collections)").fetchone()[0]
-    if found != "ok":
+    if found != "ok" or connection.execute(_SQL["unlisted"]).fetchone()[0]:
         raise damaged("its list of resource types contradicts itself")
 
 

@@ -23,7 +23,7 @@ from helios_core import (
 from helios_core.fhir import to_stamp
 from helios_sqlite.collections import Collection, all_collections
 from helios_sqlite.errors import is_damage
-from helios_sqlite.integrity import check_collections, check_extents, extents_of
+from helios_sqlite.integrity import check_collections, check_extents, extents_of, few_extents, members_of
 from helios_sqlite.views import seqs_of, shown_by
 
 _SQL = read_statements("helios_sqlite", "planning")
@@ -101,14 +101,14 @@ class _Planning:
 
     def _size_shown(self, size: ViewSize) -> ViewSize | None:
         if self._view.cohort is not None:
-            return self._size_of_cohort(self._view.cohort.patients)
+            return self._size_of_cohort(self._view.cohort.patients, size)
         request = self._view.request
         bounded = request.since is not None or request.until is not None
         if bounded or self._collection.last_stamp > to_stamp(self._view.transaction_time):
             return size if self._shows_any() else None
         return size if size.resources else None
 
-    def _size_of_cohort(self, patients: frozenset[str]) -> ViewSize | None:
+    def _size_of_cohort(self, patients: frozenset[str], counted: ViewSize) -> ViewSize | None:
         sample = list(islice(patients, SAMPLE))
         if not sample:
             return None
@@ -117,7 +117,7 @@ class _Planning:
         )
         certain = len(sample) == len(patients)
         if not shown and (certain or not self._has_any_of(patients)):
-            return None
+            return counted if self._may_have_any_of(patients) else None
         factor = len(patients) / len(sample)
         return ViewSize(resources=resources * factor, bytes=total_bytes * factor)
 
@@ -130,6 +130,14 @@ class _Planning:
             patient for (patient,) in self._connection.execute(_SQL["some_patients"], query)
         ]
         return len(present) == LOOKED_UP or not patients.isdisjoint(present)
+
+    def _may_have_any_of(self, patients: frozenset[str]) -> bool:
+        """Look at the versions themselves, if there are few, where the compartments have none."""
+        return any(
+            extent.count_of_damaged(self._connection) is not None
+            or bool(members_of(self._connection, extent, patients))
+            for extent in few_extents(self._connection, self._seqs) or ()
+        )
 
     def _shows_any(self) -> bool:
         """

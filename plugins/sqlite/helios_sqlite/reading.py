@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import accumulate, islice, takewhile
+from itertools import accumulate, takewhile
 
 import msgspec
 
@@ -34,10 +34,11 @@ from helios_sqlite.integrity import (
     check_collections,
     check_extents,
     extents_of,
+    few_extents,
     is_there,
+    members_of,
     missing_picked,
     next_extent,
-    rows_of_extent,
 )
 from helios_sqlite.views import Shown, shown_by
 
@@ -46,9 +47,6 @@ _SQL = read_statements("helios_sqlite", "reading")
 
 EXTENTS_AT_ONCE = 8
 """How many extents of a cohort are put together at most: all of them is what a guess may cost."""
-
-EXTENTS_CHECKED = 16
-"""Up to how many extents of a shard are gone through to be sure of what a cohort has in them."""
 
 KEYS_AT_ONCE = 256
 DAMAGED_AT_ONCE = 1000
@@ -134,8 +132,8 @@ def _damage_of_cohort(
     All that is there of it is looked at in a shard of few extents; in a larger one, which would
     cost by the store and not by the cohort (P4), whether what the compartments name is there.
     """
-    extents = list(islice(extents_of(connection, seqs), EXTENTS_CHECKED + 1))
-    if len(extents) > EXTENTS_CHECKED:
+    extents = few_extents(connection, seqs)
+    if extents is None:
         if missing := missing_picked(connection, seqs):
             yield shortfall_of(left.resource_type, found=0, expected=missing)
         return
@@ -145,14 +143,10 @@ def _damage_of_cohort(
             yield shortfall_of(left.resource_type, found=found, expected=extent.appended)
             continue
         within = seqs.within_extent(extent.number)
-        members = (
-            (row[0],)
-            for row in rows_of_extent(connection, extent)
-            if within.first <= row[0] < within.end
-            and not cohort.patients.isdisjoint(row[5].split())
-        )
+        members = members_of(connection, extent, cohort.patients)
         connection.execute(_SQL["unpick"], (within.first, within.end))
-        connection.executemany(_SQL["pick_one"], members)
+        picked = ((seq,) for seq in members if within.first <= seq < within.end)
+        connection.executemany(_SQL["pick_one"], picked)
 
 
 def next_batch(

@@ -1,3 +1,19 @@
+-- name: unlisted
+-- Whether there are versions of a collection that is not listed.
+WITH RECURSIVE stored (collection) AS (
+  SELECT (SELECT seq FROM versions ORDER BY seq LIMIT 1) >> {COLLECTION_BITS}
+  UNION ALL
+  SELECT (
+    SELECT seq FROM versions WHERE seq >= (s.collection + 1) << {COLLECTION_BITS}
+    ORDER BY seq LIMIT 1
+  ) >> {COLLECTION_BITS}
+  FROM stored AS s WHERE s.collection IS NOT NULL
+)
+SELECT EXISTS (
+  SELECT 1 FROM stored AS s
+  WHERE s.collection IS NOT NULL AND s.collection NOT IN (SELECT collection FROM collections)
+);
+
 -- name: extents
 -- How many extents a collection has and from where to where, and the last of its versions.
 SELECT count(*), min(extent), max(extent), total(extent - :first), (
