@@ -139,6 +139,8 @@ async def claim(store):
 
 def to_the_second_schema(connection):
     """Undo what the migrations from the third on do."""
+    for column in ("live_hash", "compartment_hash", "row_sum", "check_sum"):
+        connection.execute(f"ALTER TABLE extents DROP COLUMN {column}")
     connection.execute("ALTER TABLE compartments RENAME COLUMN collection TO scope")
     connection.execute("ALTER TABLE versions RENAME COLUMN collection TO scope")
     connection.execute("ALTER TABLE collections RENAME COLUMN collection TO scope")
