@@ -14,9 +14,10 @@ from contextlib import closing
 import pytest
 from msgspec.structs import replace
 
-from helios_core import BackendError, ConfigurationError, Delete, Level, Put
-from helios_core.testing import corpus, take_snapshot
+from helios_core import Put
+from helios_core.testing import corpus
 from helios_sqlite import SQLiteSettings, open_data_provider
+from tests.damage import fill, read, unnoticed, views_of
 
 RUNS = int(os.environ.get("HFS_TEST_FUZZ_RUNS", "12"))
 PAGE_BYTES = 8192
@@ -24,50 +25,6 @@ PAGE_BYTES = 8192
 
 def settings_of(folder):
     return SQLiteSettings(data_dir=str(folder), synchronous="normal", busy_timeout=0.3)
-
-
-async def fill(provider):
-    """Store patients and what is about them, change and delete some; return an instant between."""
-
-    async def write(*changes):
-        await provider.write(corpus.TENANT, corpus.VERSION, changes)
-
-    def puts(first, end, note):
-        return [
-            Put(resource=each)
-            for n in range(first, end)
-            for each in (
-                corpus.patient(f"p{n}", note=note),
-                corpus.observation(f"o{n}", f"p{n}"),
-                corpus.observation(f"q{n}", f"p{n}"),
-            )
-        ]
-
-    for start in range(0, 300, 50):
-        await write(*puts(start, start + 50, "x" * (start * 7 % 900)))
-    between = await provider.transaction_time()
-    await write(*puts(0, 30, "changed"))
-    await write(*(Delete(resource_type="Observation", id=f"o{n}") for n in range(40, 60)))
-    await write(*puts(300, 330, "new"))
-    return between
-
-
-async def views_of(provider, between):
-    now = await provider.transaction_time()
-    some = {f"p{n}" for n in range(0, 330, 3)}
-    return {
-        "system": corpus.view(now),
-        "patient": corpus.view(now, corpus.request(level=Level.PATIENT)),
-        "since": corpus.view(now, corpus.request(since=between)),
-        "until": corpus.view(now, corpus.request(until=between)),
-        "before": corpus.view(between),
-        "group": corpus.view(now, corpus.request(level=Level.GROUP), patients=some),
-    }
-
-
-async def read(provider, view, batch_bytes):
-    snapshot = await take_snapshot(provider, view, batch_bytes=batch_bytes)
-    return sorted(snapshot.lines), snapshot.deleted, snapshot.damaged
 
 
 @pytest.fixture(scope="module")
@@ -84,24 +41,6 @@ def whole(tmp_path_factory):
     views, shown = asyncio.run(build())
     assert all(lines and not damaged for lines, _, damaged in shown.values())
     return folder, views, shown
-
-
-async def unnoticed(folder, views, shown, batch_bytes):
-    """Return which views of a store are not what they were, without a word about it."""
-    silent = []
-    try:
-        async with open_data_provider(settings_of(folder)) as provider:
-            for name, view in views.items():
-                try:
-                    lines, deleted, damaged = await read(provider, view, batch_bytes)
-                except BackendError:
-                    continue
-                expected, gone, _ = shown[name]
-                if (lines, deleted) != (expected, gone) and not damaged:
-                    silent.append((name, len(expected) - len(lines), len(gone) - len(deleted)))
-    except (BackendError, ConfigurationError):
-        pass
-    return silent
 
 
 def pages_swapped(content, rng):
@@ -170,7 +109,7 @@ async def test_no_damaged_file_is_read_as_if_it_were_whole(whole, tmp_path, dama
         damage(content, rng)
         (tmp_path / "helios.db").write_bytes(content)
 
-        silent = await unnoticed(tmp_path, views, shown, rng.choice((1 << 22, 20_000)))
+        silent = await unnoticed(open_data_provider(settings_of(tmp_path)), views, shown, rng.choice((1 << 22, 20_000)))
 
         assert (seed, silent) == (seed, [])
         for suffix in ("-wal", "-shm"):
@@ -211,7 +150,7 @@ async def test_what_was_changed_behind_the_back_is_noticed(whole, tmp_path, name
     with closing(sqlite3.connect(tmp_path / "helios.db")) as raw, raw:
         assert raw.execute(TAMPERING[name]).rowcount
 
-    assert await unnoticed(tmp_path, views, shown, batch_bytes) == []
+    assert await unnoticed(open_data_provider(settings_of(tmp_path)), views, shown, batch_bytes) == []
 
 
 async def test_stores_of_earlier_versions_are_read_without_a_word(whole, tmp_path):
