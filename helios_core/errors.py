@@ -152,7 +152,7 @@ class BackendUnavailable(BackendError):
 
 
 class StoreReplaced(BackendUnavailable):
-    """What a backend keeps was removed or replaced while it was open: what it wrote would be lost."""
+    """What a backend keeps was removed or replaced while it was open; writes to it are lost."""
 
 
 class UnreadableJob(BackendError):

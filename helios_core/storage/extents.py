@@ -58,6 +58,21 @@ class SeqRange(msgspec.Struct, frozen=True, kw_only=True):
         return SeqRange(first=max(self.first, first), end=min(self.end, end))
 
 
+class ResourceSums(msgspec.Struct, frozen=True):
+    """How many resources, of how many bytes, and the sum of their hashes modulo 2^62."""
+
+    count: int
+    size: int
+    hash_sum: int | None
+    """None, of what earlier versions wrote, is not known."""
+
+    def agree(self, other: "ResourceSums") -> bool:
+        """Return whether everything is the same that is known of both."""
+        known = self.hash_sum is not None and other.hash_sum is not None
+        difference = (self.hash_sum or 0) - (other.hash_sum or 0) if known else 0
+        return (self.count, self.size, difference & SUM_MASK) == (other.count, other.size, 0)
+
+
 def collection_range(collection: int) -> SeqRange:
     """Return all seqs that a collection can ever have."""
     return SeqRange(first=collection << COLLECTION_BITS, end=(collection + 1) << COLLECTION_BITS)

@@ -81,7 +81,7 @@ def test_a_server_whose_database_is_replaced_takes_nothing_more(site, damage):
 
 @pytest.mark.process
 def test_a_database_that_is_put_back_is_used_again(site):
-    process, client = site.serve()
+    _, client = site.serve()
     assert put(client, "p1").status_code == 201
     data = site.folder / "data"
     (data / "helios.db").rename(data / "elsewhere")

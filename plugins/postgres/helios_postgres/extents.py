@@ -157,9 +157,7 @@ async def count_ended(connection: Connection, drafts: Collection[Draft], stamp: 
             await connection.execute(query, *_columns(counted))
 
 
-async def _hashes_of_heads(
-    connection: Connection, drafts: Iterable[Draft]
-) -> Mapping[int, int]:
+async def _hashes_of_heads(connection: Connection, drafts: Iterable[Draft]) -> Mapping[int, int]:
     """Return the line_hash of each stored version that is ended."""
     heads = [draft.before.seq for draft in drafts if isinstance(draft.before, Head)]
     if not heads:

@@ -11,6 +11,7 @@ from helios_core import (
     BackendError,
     BackendUnavailable,
     Damaged,
+    ResourceSums,
     SeqRange,
     ending_mark,
     read_statements,
@@ -24,25 +25,6 @@ from helios_postgres.errors import translated
 _SQL = read_statements("helios_postgres", "integrity")
 
 
-class Sums(NamedTuple):
-    """How many resources, of how many bytes, and the sum of their hashes."""
-
-    count: int
-    size: int
-    hash_sum: int | None
-    """None, in extents begun by earlier versions, is not known."""
-
-    def __eq__(self, other: object) -> bool:
-        """Compare what is known of both."""
-        if not isinstance(other, Sums):
-            return NotImplemented
-        known = None not in (self.hash_sum, other.hash_sum)
-        same = not known or ((self.hash_sum or 0) - (other.hash_sum or 0)) & SUM_MASK == 0
-        return same and self[:2] == other[:2]
-
-    __hash__ = None  # type: ignore[assignment]
-
-
 def damaged(what: str) -> BackendError:
     """Return the error about tables that contradict each other."""
     return BackendError(
@@ -51,13 +33,13 @@ def damaged(what: str) -> BackendError:
     )
 
 
-async def current_in(connection: Connection, seqs: SeqRange, *, everybody: bool) -> Sums:
+async def current_in(connection: Connection, seqs: SeqRange, *, everybody: bool) -> ResourceSums:
     """Return what is current in the extents of a range, of everybody or only in compartments."""
     rows = await connection.fetch(_SQL["stored"], *seqs.extents)
     columns = (2, 3, 4) if everybody else (5, 6, 7)
     count, size, hashes = ([row[column] for row in rows] for column in columns)
     known = None not in hashes
-    return Sums(int(sum(count)), int(sum(size)), int(sum(hashes)) if known else None)
+    return ResourceSums(int(sum(count)), int(sum(size)), int(sum(hashes)) if known else None)
 
 
 async def damage_in(connection: Connection, resource_type: str, seqs: SeqRange) -> list[Damaged]:

@@ -33,9 +33,7 @@ LOOKED_UP = 2048
 """Patients, or versions, that are looked at before something is taken to be there."""
 
 
-async def plan(
-    connection: Connection, view: ExportView, shard_bytes: int
-) -> list[Shard]:
+async def plan(connection: Connection, view: ExportView, shard_bytes: int) -> list[Shard]:
     """Return the shards of a view, numbered in the order of its types (P2)."""
     await connection.execute(_SQL["as_it_comes"])
     stored = await listed(connection, view.request.tenant, view.request.fhir_version)

@@ -17,6 +17,7 @@ from helios_core import (
     BackendUnavailable,
     Batch,
     Damaged,
+    ResourceSums,
     SeqRange,
     damage_of,
     line_hash,
@@ -25,7 +26,7 @@ from helios_core import (
 )
 from helios_postgres.cohorts import StoredCohort, check
 from helios_postgres.connections import Connection
-from helios_postgres.integrity import Sums, current_in, damage_in
+from helios_postgres.integrity import current_in, damage_in
 from helios_postgres.replicas import Reads
 from helios_postgres.views import Shown
 from helios_postgres.windows import Window, joined, windows_of
@@ -147,8 +148,8 @@ class Reading:
         It is None if its rows must be read one by one.
         """
         if of.cohort is not None:
-            runs = await _unless_damaged(self._fetch(_TOGETHER, of, seqs))
-            return None if runs is None else _joined(runs), False
+            found = await _unless_damaged(self._fetch(_TOGETHER, of, seqs))
+            return None if found is None else _joined(found), False
         try:
             runs, current = await self._reads.run(
                 of.shown.at, _together, of.shown.parameters(seqs), seqs
@@ -158,7 +159,7 @@ class Reading:
         except BackendError:
             return None, False
         batch = _joined(runs)
-        return batch, batch is not None and current == _sums(runs)
+        return batch, batch is not None and current.agree(_sums(runs))
 
     async def _fetch(
         self, query: _Query, of: Slice, seqs: SeqRange, *further: object
@@ -237,15 +238,15 @@ async def _unless_damaged(asked: Awaitable[list[Record]]) -> list[Record] | None
 
 async def _together(
     connection: Connection, parameters: Sequence[Any], seqs: SeqRange
-) -> tuple[list[Record], Sums]:
+) -> tuple[list[Record], ResourceSums]:
     """Return what is shown of a window, and what is current in it, on one state of the tables."""
     runs = await connection.fetch(_TOGETHER.everybody, *parameters)
     return runs, await current_in(connection, seqs, everybody=parameters[-1])
 
 
-def _sums(runs: Sequence[Record]) -> Sums:
+def _sums(runs: Sequence[Record]) -> ResourceSums:
     sizes = [size for _, packed, _ in runs for (size,) in struct.iter_unpack(">i", packed)]
-    return Sums(len(sizes), sum(sizes), sum(int(hashes) for hashes, _, _ in runs))
+    return ResourceSums(len(sizes), sum(sizes), sum(int(hashes) for hashes, _, _ in runs))
 
 
 async def _rows(connection: Connection, query: str, *parameters: object) -> list[Record]:

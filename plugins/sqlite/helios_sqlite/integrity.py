@@ -9,6 +9,7 @@ from helios_core import (
     EXTENT_BITS,
     EXTENT_ROWS,
     SUM_MASK,
+    ResourceSums,
     SeqRange,
     collection_range,
     ending_mark,
@@ -24,20 +25,6 @@ EXTENTS_CHECKED = 16
 """How many extents are gone through to be sure of what a cohort has in them."""
 
 _Row = tuple[int, str, int, int, int, str, int, int, int]
-
-
-class Sums(NamedTuple):
-    """How many resources, of how many bytes, and the sum of their hashes."""
-
-    count: int
-    size: int
-    hash_sum: int | None
-    """None, in extents begun by earlier versions, is not known."""
-
-    def are(self, count: int, size: int, hash_sum: int) -> bool:
-        """Return whether others are the same."""
-        known = self.hash_sum is None or (hash_sum - self.hash_sum) & SUM_MASK == 0
-        return known and (count, size) == (self.count, self.size)
 
 
 class Extent(NamedTuple):
@@ -60,11 +47,11 @@ class Extent(NamedTuple):
         first = self.number << EXTENT_BITS
         return SeqRange(first=first, end=first + EXTENT_ROWS)
 
-    def current(self, *, everybody: bool) -> Sums:
+    def current(self, *, everybody: bool) -> ResourceSums:
         """Return what is current in the extent, of everybody or only in compartments."""
         if everybody:
-            return Sums(self.live, self.live_bytes, self.live_hash)
-        return Sums(self.compartment_live, self.compartment_bytes, self.compartment_hash)
+            return ResourceSums(self.live, self.live_bytes, self.live_hash)
+        return ResourceSums(self.compartment_live, self.compartment_bytes, self.compartment_hash)
 
     def count_of_damaged(self, connection: sqlite3.Connection) -> int | None:
         """Return None if all versions are as they were written, else how many can be read."""

@@ -23,7 +23,13 @@ from helios_core import (
 from helios_core.fhir import to_stamp
 from helios_sqlite.collections import Collection, all_collections
 from helios_sqlite.errors import is_damage
-from helios_sqlite.integrity import check_collections, check_extents, extents_of, few_extents, members_of
+from helios_sqlite.integrity import (
+    check_collections,
+    check_extents,
+    extents_of,
+    few_extents,
+    members_of,
+)
 from helios_sqlite.views import seqs_of, shown_by
 
 _SQL = read_statements("helios_sqlite", "planning")

@@ -13,6 +13,7 @@ from helios_core import (
     Cohort,
     Damaged,
     ExportView,
+    ResourceSums,
     SeqRange,
     Shard,
     TypeKey,
@@ -178,9 +179,7 @@ def _next_batch(
             raise errors.damaged("an extent is missing")
         return Batch(), None
     fits = extent.appended_bytes <= batch_bytes and extent.number != left.broken
-    if fits and (
-        window := _next_window(connection, left, seqs, extent, batch_bytes)
-    ):
+    if fits and (window := _next_window(connection, left, seqs, extent, batch_bytes)):
         return window
     return _next_rows(connection, left, seqs, extent, batch_bytes)
 
@@ -216,7 +215,7 @@ def _is_all(
     count = len(batch.lines)
     size = len(content or b"") - max(count - 1, 0)
     expected = extent.current(everybody=left.shown.everybody)
-    if expected.are(count, size, (int(high) << 32) + int(low)):
+    if expected.agree(ResourceSums(count, size, (int(high) << 32) + int(low))):
         return True
     # A view that shows something else than what is current; usually nothing is wrong.
     return extent.count_of_damaged(connection) is None

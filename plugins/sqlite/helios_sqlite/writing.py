@@ -137,8 +137,10 @@ class _CollectionWriter:
         seq = self._filler.next_seq(size)
         stored_hash = 0 if line is None else line_hash(line)
         mark = version_mark(
-            (seq, resource_id, version_id, journal.stamp, int(deleted), patients)
-            + (size, stored_hash)
+            (
+                *(seq, resource_id, version_id, journal.stamp, int(deleted), patients),
+                *(size, stored_hash),
+            )
         )
         row = (seq, collection, resource_id, version_id, journal.stamp, FOREVER, deleted, patients)
         journal.versions.append((*row, size, stored_hash, to_signed(content_hash), line))

@@ -41,12 +41,12 @@ TAMPERING = {
     "tallies that are gone": ["DELETE FROM tallies"],
     "an ending that is gone": ["DELETE FROM endings WHERE id = 'p3'"],
     "an ending too many": [
-        "INSERT INTO endings SELECT seq, since_stamp + 1, 1, version_id, id FROM versions"
-        f" WHERE id = 'p100' AND {OF_PATIENTS}"
+        f"""INSERT INTO endings SELECT seq, since_stamp + 1, 1, version_id, id FROM versions
+        WHERE id = 'p100' AND {OF_PATIENTS}"""
     ],
     "one content twice": [
-        "UPDATE versions SET content = o.content, line_hash = o.line_hash, size = o.size"
-        " FROM versions o WHERE versions.id = 'p101' AND o.id = 'p102'"
+        """UPDATE versions SET content = o.content, line_hash = o.line_hash, size = o.size
+        FROM versions o WHERE versions.id = 'p101' AND o.id = 'p102'"""
     ],
     "a version that is not begun yet": [
         "UPDATE versions SET since_stamp = 1 << 40 WHERE id = 'p100'",
