@@ -1,7 +1,6 @@
 """Compare what is in the tables with what they say there must be, extent by extent."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from asyncpg import Record
 
