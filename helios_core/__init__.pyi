@@ -4,12 +4,15 @@ from .errors import (
     BrokenPlugin,
     ConfigurationError,
     DuplicatePlugin,
+    Forbidden,
     HeliosError,
     InvalidParameter,
     InvalidRequest,
     InvalidResource,
+    InvalidToken,
     JobNotFound,
     LeaseLost,
+    MissingToken,
     MultipleMatches,
     PartMissing,
     PartNotFound,
@@ -58,6 +61,9 @@ from .model.parts import (
     PartKind,
     StoredPart,
 )
+from .model.principals import (
+    Principal,
+)
 from .storage.backends import (
     Backend,
     Backends,
@@ -95,6 +101,7 @@ from .storage.extensions import (
     Observer,
     ObserverExtension,
     RouteExtension,
+    TokenVerifierExtension,
     TransformExtension,
 )
 from .storage.extents import (
@@ -189,6 +196,9 @@ from .storage.threads import (
     in_thread,
     run_to_end,
 )
+from .storage.token_verifier import (
+    TokenVerifier,
+)
 from .storage.transforms import (
     Coding,
     RestReads,
@@ -233,11 +243,13 @@ __all__ = [
     "DuplicatePlugin",
     "ExportRequest",
     "ExportView",
+    "Forbidden",
     "HealthExtension",
     "HeliosError",
     "InvalidParameter",
     "InvalidRequest",
     "InvalidResource",
+    "InvalidToken",
     "Job",
     "JobNotFound",
     "JobProgress",
@@ -250,6 +262,7 @@ __all__ = [
     "Migrated",
     "Migration",
     "Migrations",
+    "MissingToken",
     "MultipleMatches",
     "NoSettings",
     "Observer",
@@ -263,6 +276,7 @@ __all__ = [
     "PartMissing",
     "PartNotFound",
     "Positions",
+    "Principal",
     "Put",
     "QueryDataProvider",
     "QueryRow",
@@ -296,6 +310,8 @@ __all__ = [
     "SupportsSignedURLs",
     "SupportsTombstones",
     "SupportsWrites",
+    "TokenVerifier",
+    "TokenVerifierExtension",
     "TooCostly",
     "TooManyExports",
     "Transform",
