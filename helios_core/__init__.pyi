@@ -134,6 +134,7 @@ from .storage.integrity import (
 from .storage.job_records import (
     PART_KINDS,
     SetAside,
+    checked_parts,
     count_exported,
     give_up_reason,
     job_not_found,
@@ -324,6 +325,7 @@ __all__ = [
     "UnsupportedParameter",
     "VersionConflict",
     "ViewSize",
+    "checked_parts",
     "collection_range",
     "count_exported",
     "cut_shards",
