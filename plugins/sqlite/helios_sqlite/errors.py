@@ -49,6 +49,10 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
+    except MemoryError as error:  # SQLite's own, perhaps because a damaged page promises too much
+        raise BackendUnavailable(
+            "the SQLite database did not answer: there is not enough memory; try again later"
+        ) from error
     except (sqlite3.Error, sqlite3.Warning) as error:
         code = primary_code(error)
         if code in _PASSING:

@@ -1,7 +1,8 @@
 """Compare what is in the file with what it says there must be, extent by extent."""
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -82,6 +83,19 @@ class Extent(NamedTuple):
             *(len(inside), sum(row[6] for row in inside)),
         )
         return counts == self[2:7]
+
+
+def lacks(connection: sqlite3.Connection, extent: Extent, seqs: SeqRange) -> bool:
+    """Return whether versions of a range within an extent are not found from its start on."""
+    end = min(seqs.end, extent.seqs.first + extent.appended)
+    found = connection.execute(_SQL["count"], (seqs.first, end)).fetchone()[0]
+    return bool(found != max(end - seqs.first, 0))
+
+
+def count_among(connection: sqlite3.Connection, seqs: Sequence[int]) -> int:
+    """Return how many of some versions are found."""
+    found: int = connection.execute(_SQL["count_among"], (json.dumps(seqs),)).fetchone()[0]
+    return found
 
 
 def rows_of_extent(connection: sqlite3.Connection, extent: Extent) -> list[_Row]:

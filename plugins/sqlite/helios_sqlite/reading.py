@@ -37,6 +37,7 @@ from helios_sqlite.integrity import (
     extents_of,
     few_extents,
     is_there,
+    lacks,
     members_of,
     missing_picked,
     next_extent,
@@ -148,6 +149,8 @@ def _damage_of_cohort(
         connection.execute(_SQL["unpick"], (within.first, within.end))
         picked = ((seq,) for seq in members if within.first <= seq < within.end)
         connection.executemany(_SQL["pick_one"], picked)
+        if missing := missing_picked(connection, within):
+            yield shortfall_of(left.resource_type, found=0, expected=missing)
 
 
 def next_batch(
@@ -209,8 +212,11 @@ def _is_all(
     connection: sqlite3.Connection, left: Slice, extent: Extent, batch: Batch, together: _Together
 ) -> bool:
     """Return whether a batch is all that a view shows of an extent, as far as that is stored."""
-    if left.picked or extent.number <= left.checked:
+    if left.picked:
         return True
+    window = SeqRange(first=left.shown.first, end=left.shown.end).within_extent(extent.number)
+    if extent.number <= left.checked:
+        return not lacks(connection, extent, window)
     high, low, _, content = together
     count = len(batch.lines)
     size = len(content or b"") - max(count - 1, 0)
@@ -218,7 +224,7 @@ def _is_all(
     if expected.agree(ResourceSums(count, size, (int(high) << 32) + int(low))):
         return True
     # A view that shows something else than what is current; usually nothing is wrong.
-    return extent.count_of_damaged(connection) is None
+    return extent.count_of_damaged(connection) is None and not lacks(connection, extent, window)
 
 
 def _next_rows(
@@ -231,6 +237,8 @@ def _next_rows(
     found = None
     if not left.picked and extent.number > left.checked:
         found = extent.count_of_damaged(connection)
+    if found is None and not left.picked and extent.number != left.broken:
+        found = 0 if lacks(connection, extent, window) else None
     broken = left.broken if found is None else extent.number
     by_key = broken == extent.number
     batch, following = _rows_of(connection, within, batch_bytes, by_key=by_key)

@@ -44,6 +44,14 @@ FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent LIMIT 1;
 SELECT seq, id, version_id, since_stamp, deleted, patients, size, line_hash, until_stamp
 FROM versions WHERE seq BETWEEN ? AND ?;
 
+-- name: count
+-- How many versions of a range are found from its start on.
+SELECT count(*) FROM versions WHERE seq >= ? AND seq < ?;
+
+-- name: count_among
+-- How many of some versions are found.
+SELECT count(*) FROM versions WHERE seq IN (SELECT value FROM json_each(?));
+
 -- name: exists
 -- Whether a version is there.
 SELECT EXISTS (SELECT 1 FROM versions WHERE seq = ?);
