@@ -22,6 +22,7 @@ from helios_core import (
     damage_of,
     line_hash,
     read_statements,
+    shortfall_of,
     verified_batch,
 )
 from helios_postgres.cohorts import StoredCohort, check
@@ -110,6 +111,10 @@ class Reading:
         """Yield those of some versions of a slice that are shown; seqs are in order."""
         for start in range(0, len(seqs), PICKED_AT_ONCE):
             some = seqs[start : start + PICKED_AT_ONCE]
+            [(found,)] = await self._ask(of, _SQL["count"], some)
+            if found != len(some):
+                report = shortfall_of(of.resource_type, found=found, expected=len(some))
+                yield Batch(damaged=[report])
             bounds = SeqRange(first=some[0], end=some[-1] + 1)
             sizes = await self._fetch(_SIZES_AMONG, of, bounds, list(some))
             async for batch in self._by_size(of, sizes, batch_bytes):
