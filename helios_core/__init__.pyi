@@ -46,6 +46,7 @@ from .model.exports import (
     Level,
     Shard,
     ShardPurpose,
+    TypeConstraint,
     TypeFilter,
 )
 from .model.jobs import (
@@ -63,6 +64,11 @@ from .model.parts import (
 )
 from .model.principals import (
     Principal,
+)
+from .model.scopes import (
+    Grant,
+    scope_words,
+    scopes_of,
 )
 from .storage.backends import (
     Backend,
@@ -97,6 +103,7 @@ from .storage.data_provider import (
 from .storage.extensions import (
     CommandExtension,
     CommandHost,
+    FileAuthorizerExtension,
     HealthExtension,
     Observer,
     ObserverExtension,
@@ -119,6 +126,11 @@ from .storage.extents import (
     intersection_of,
     union_of,
     version_mark,
+)
+from .storage.file_authorizer import (
+    ExportIntent,
+    FileAuthorizer,
+    ScopeAuthorizer,
 )
 from .storage.hooks import (
     API_LEVEL,
@@ -242,9 +254,13 @@ __all__ = [
     "Decision",
     "Delete",
     "DuplicatePlugin",
+    "ExportIntent",
     "ExportRequest",
     "ExportView",
+    "FileAuthorizer",
+    "FileAuthorizerExtension",
     "Forbidden",
+    "Grant",
     "HealthExtension",
     "HeliosError",
     "InvalidParameter",
@@ -292,6 +308,7 @@ __all__ = [
     "RestReads",
     "RouteExtension",
     "SchemaOutdated",
+    "ScopeAuthorizer",
     "SearchPage",
     "SearchQuery",
     "Secret",
@@ -318,6 +335,7 @@ __all__ = [
     "Transform",
     "TransformEffect",
     "TransformExtension",
+    "TypeConstraint",
     "TypeFilter",
     "TypeKey",
     "UnknownPlugin",
@@ -348,6 +366,8 @@ __all__ = [
     "part_not_found",
     "read_statements",
     "run_to_end",
+    "scope_words",
+    "scopes_of",
     "shard_count",
     "shortfall_of",
     "stored_job",
