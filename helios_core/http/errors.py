@@ -144,13 +144,10 @@ def reason_phrase(status: int) -> str:
 def _public_text(error: HeliosError) -> str:
     if isinstance(error, PartMissing):
         return GONE
-<<<<<<< HEAD
     if isinstance(error, StoreReplaced):
         return REPLACED
-=======
     if isinstance(error, InvalidToken) and not isinstance(error, MissingToken):
         return REFUSED
->>>>>>> house
     return HIDDEN.get(status_for(error), str(error))
 
 
