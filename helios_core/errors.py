@@ -18,7 +18,8 @@ HeliosError
 │   ├── ResourceExists        the id of a resource to be created is taken
 │   ├── TooManyExports        the tenant has its maximum of active exports
 │   ├── BodyTooLarge          the body exceeds HFS_MAX_BODY_BYTES
-│   ├── InvalidToken          the request has no access token, or one that is not valid
+│   ├── InvalidToken          the access token is not valid
+│   │   └── MissingToken          the request has no access token
 │   └── Forbidden             the access token does not allow the request
 ├── BackendError          the operator must act, while the process runs
 │   ├── BackendUnavailable    a retry may succeed: busy, down, out of space
@@ -141,9 +142,13 @@ class BodyTooLarge(RequestError):
 
 
 class InvalidToken(RequestError):
-    """The request has no access token, or one that is not valid; the message has no part of it."""
+    """The access token of the request is not valid; the message has no part of it."""
 
     code = "login"
+
+
+class MissingToken(InvalidToken):
+    """The request has no access token."""
 
 
 class Forbidden(RequestError):

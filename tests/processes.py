@@ -16,7 +16,7 @@ import msgspec
 from tests.pace import Deadline, wait_for_end
 
 HELIOS = Path(sys.executable).with_name("helios")
-READY = re.compile(r"Listening on (http://\S+)")
+READY = re.compile(r"Listening on (https?://\S+)")
 START_SECONDS = 60
 POLL_SECONDS = 0.02
 

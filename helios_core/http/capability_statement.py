@@ -32,19 +32,29 @@ CONDITIONAL: Final = {
     "conditionalDelete": "single",
 }
 """The elements of every type in a provider that supports both searches and writes."""
+SMART: Final = {
+    "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
+    "code": "SMART-on-FHIR",
+}
+"""How clients authenticate where they have to."""
 PATCH_FORMATS: Final = (JSON_PATCH, FHIR_JSON)
 
 
-def capability_statement(
+def capability_statement(  # noqa: PLR0913  one fact each
     provider: DataProvider,
     fhir_version: FHIRVersion,
     *,
     base: str,
     guide: Guide | None,
     date: datetime,
+    secured: bool = False,
 ) -> bytes:
-    """Return the CapabilityStatement of a FHIR version as JSON; no guide means no exports."""
-    statement = {
+    """
+    Return the CapabilityStatement of a FHIR version as JSON; no guide means no exports.
+
+    `secured` says that callers need access tokens.
+    """
+    statement: dict[str, Any] = {
         "resourceType": "CapabilityStatement",
         "status": "active",
         "date": format_instant(date),
@@ -57,6 +67,8 @@ def capability_statement(
     }
     if isinstance(provider, SupportsWrites):
         statement["patchFormat"] = PATCH_FORMATS
+    if secured:
+        statement["rest"][0]["security"] = {"service": [{"coding": [SMART]}]}
     if guide:
         statement["instantiates"] = [guide.canonical("CapabilityStatement", "bulk-data")]
     return msgspec.json.encode(statement)

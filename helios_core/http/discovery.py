@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from litestar import Response, route
+from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 
 from helios_core.errors import BackendError, BackendUnavailable
@@ -17,6 +18,7 @@ from helios_core.http.health import HealthChecks
 from helios_core.http.openapi import openapi_document
 from helios_core.http.requests import READ, HTTPRequest, query_parameters
 from helios_core.http.responses import resource_response
+from helios_core.http.smart_configuration import smart_document
 from helios_core.interactions.callers import Caller
 from helios_core.storage.backends import Backends
 from helios_core.storage.resource_keys import ResourceKey
@@ -51,6 +53,9 @@ class DiscoveryRoutes:
         """Return the routes of description and of health."""
         return [
             route("/metadata", http_method=READ, status_code=200)(self.metadata),
+            route("/.well-known/smart-configuration", http_method=READ, status_code=200)(
+                self.smart_configuration
+            ),
             route("/openapi.json", http_method=READ, status_code=200)(self.openapi),
             route(["/health", "/_readiness"], http_method=READ, status_code=200)(self.ready),
             route("/_liveness", http_method=READ, status_code=200)(self.alive),
@@ -72,7 +77,22 @@ class DiscoveryRoutes:
             base=caller.base,
             guide=self._guide,
             date=self._date,
+            secured=self._backends.token_verifier is not None,
         )
+
+    async def smart_configuration(self, request: HTTPRequest) -> Response[bytes]:
+        """
+        Return where tokens come from, as JSON whatever Accept says (SMART App Launch 2.2).
+
+        Raises:
+            NotFoundException: Nobody needs a token here.
+            BackendError: The issuer does not say now.
+        """
+        verifier = self._backends.token_verifier
+        if verifier is None:
+            raise NotFoundException
+        issuer = await verifier.smart_configuration(self._guard.base(request))
+        return Response(smart_document(issuer), media_type="application/json")
 
     async def openapi(self, request: HTTPRequest) -> Response[bytes]:
         """Return the OpenAPI document of the exports and searches."""

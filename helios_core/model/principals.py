@@ -1,6 +1,7 @@
 """Principals: who makes a request, as a verified access token says."""
 
 from datetime import datetime
+from urllib.parse import quote
 
 import msgspec
 
@@ -24,4 +25,4 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def owner(self) -> str:
         """Issuer and client in one string, unambiguous; it is the owner of this client's jobs."""
-        return f"{self.issuer}|{self.client_id}"
+        return f"{quote(self.issuer, safe=':/')}|{self.client_id}"
