@@ -11,7 +11,6 @@ import os
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +30,9 @@ def start_reaper() -> None:
     run = uuid.uuid4().hex
     # Not in the environment of the reaper itself, which must not end itself.
     command = [sys.executable, __file__, str(os.getpid()), run]
-    subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)
+    # Nobody waits for it, so it is no Popen, which would complain; and no pipe waits for it either.
+    silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    os.posix_spawn(sys.executable, command, os.environ, file_actions=silent, setsid=True)
     os.environ[VARIABLE] = run
 
 
