@@ -30,7 +30,7 @@ def start_reaper() -> None:
     run = uuid.uuid4().hex
     # Not in the environment of the reaper itself, which must not end itself.
     command = [sys.executable, __file__, str(os.getpid()), run]
-    # Nobody waits for it, so it is no Popen, which would complain; and no pipe waits for it either.
+    # Nobody waits for it, so it is no Popen, which would complain; nor does a pipe wait for it.
     silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
     os.posix_spawn(sys.executable, command, os.environ, file_actions=silent, setsid=True)
     os.environ[VARIABLE] = run

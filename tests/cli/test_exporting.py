@@ -94,7 +94,7 @@ async def until_received(folder, size):
 
 def lines_in(folder):
     return sorted(
-        line for file in folder.glob("*.ndjson") for line in file.read_bytes().split(b"\n")
+        line for file in folder.glob("*.ndjson") for line in file.read_bytes().splitlines()
     )
 
 
