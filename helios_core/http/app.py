@@ -183,7 +183,9 @@ def _resources(
         return []
     routes = ReadRoutes(provider, guard).routes()
     if isinstance(provider, SupportsSearch):
-        routes += SearchRoutes(provider, guard).routes()
+        routes += SearchRoutes(
+            provider, guard, page_bytes=settings.max_bundle_response_bytes
+        ).routes()
     if isinstance(provider, SupportsWrites) and isinstance(writer, SupportsWrites):
         # The job store's identity is the same in every process, and never leaves the server.
         conditions = Conditions(writer, secret=backends.job_store.identity)

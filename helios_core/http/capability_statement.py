@@ -176,8 +176,9 @@ def _search_elements(
             for parameter in parameters
         ],
         "searchInclude": [
-            f"{resource_type}:{parameter.code}" for parameter in parameters if parameter.chains_to
+            "*",
+            *(f"{resource_type}:{each.code}" for each in parameters if each.chains_to),
         ],
-        "searchRevInclude": reverse_includes,
+        "searchRevInclude": ["*", *reverse_includes],
     }
     return {name: values for name, values in elements.items() if values}

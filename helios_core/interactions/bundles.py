@@ -123,7 +123,8 @@ class Bundles:
     ) -> EntryResult:
         if budget.full and entry.method in READS:
             raise budget.exceeded()
-        return await self._perform(caller, await compute(entry.size, parse_entry, caller, entry))
+        request = await compute(entry.size, parse_entry, caller, entry)
+        return await self._perform(caller, request, budget)
 
     async def _read(
         self,
@@ -136,9 +137,11 @@ class Bundles:
             raise budget.exceeded()
         if isinstance(request, ParsedSearch):
             request = with_real_links(caller, request, links)
-        return await self._perform(caller, request)
+        return await self._perform(caller, request, budget)
 
-    async def _perform(self, caller: Caller, request: InteractionRequest) -> EntryResult:
+    async def _perform(
+        self, caller: Caller, request: InteractionRequest, budget: ResponseBudget
+    ) -> EntryResult:
         match request:
             case ReadRequest(resource_type=type_, id=id_, version_id=version_id):
                 if version_id is None:
@@ -151,7 +154,8 @@ class Bundles:
                 page = await history_instance(provider, caller, type_, id_, query)
                 return HistoryResult(request, page)
             case ParsedSearch():
-                return await search_type(require_search(self._provider), caller, request)
+                searched = require_search(self._provider)
+                return await search_type(searched, caller, request, max_bytes=budget.max_bytes)
             case ChangeRequest():
                 return await self._changes.apply(caller, request)
         return request

@@ -23,6 +23,8 @@ from helios_core.fhir.search import Filter, Prefilter
 from helios_core.model.exports import ExportView, Level, Shard
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
+PAGE_BYTES = 16 * 1024 * 1024
+"""How large the contents on a page of a search are together, unless the query says otherwise."""
 WHOLE_TYPE = 1 << 62
 """A size of shards that no type reaches, so that each is planned as one."""
 
@@ -326,8 +328,15 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     filter: Filter
     order: SortOrder = SortOrder.ID
-    total: bool = False
-    """Whether the number of all matches is wanted."""
+    total: bool | None = False
+    """Whether the number of all matches is wanted; None: where it costs nothing."""
+    max_bytes: int = PAGE_BYTES
+    """How large the contents on a page may be together; a page has at least one match."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the number of all matches is to be found; that of a type costs nothing."""
+        return self.filter.passes_everything if self.total is None else self.total
 
 
 class SearchPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -349,6 +358,8 @@ class SupportsSearch(Protocol):
     ) -> SearchPage:
         """
         Return at most `count` current resources that match, from the page `after` on.
+
+        A page ends before it has more than `query.max_bytes`, unless its only resource has more.
 
         The query's filter was compiled for the key's type.
 

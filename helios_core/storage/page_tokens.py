@@ -8,9 +8,6 @@ from helios_core.errors import InvalidParameter
 from helios_core.fhir.instants import to_stamp
 from helios_core.storage.data_provider import SortOrder, StoredVersion
 
-PAGE_BYTES = 16 * 1024 * 1024
-"""Where a page ends before it has all it may have, so that large resources do not pile up."""
-
 ID_ORDERS = frozenset({SortOrder.ID, SortOrder.ID_DESCENDING})
 """The orders in which matches follow each other by id."""
 
@@ -37,20 +34,23 @@ class PagePosition(msgspec.Struct, frozen=True, kw_only=True):
 class PageBuilder:
     """A page that takes resources until it is full."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, max_bytes: int) -> None:
         self.found: list[StoredVersion] = []
         self._count = count
-        self._room = PAGE_BYTES
+        self._room = max_bytes
 
-    @property
-    def full(self) -> bool:
-        """Whether the next resource belongs to the next page; a first one always has room."""
-        return len(self.found) == self._count or bool(self.found and self._room <= 0)
+    def add(self, stored: StoredVersion) -> bool:
+        """
+        Take the next resource; return False, and take none, if it belongs to the next page.
 
-    def add(self, stored: StoredVersion) -> None:
-        """Take one more resource."""
+        The first one always has room.
+        """
+        size = len(stored.content or b"")
+        if len(self.found) == self._count or (self.found and size > self._room):
+            return False
         self.found.append(stored)
-        self._room -= len(stored.content or b"")
+        self._room -= size
+        return True
 
 
 def make_page_token(last: StoredVersion, order: SortOrder) -> str:

@@ -259,7 +259,7 @@ class _Searched(_PermittedReads):
         permitted = self._permitted(key)
         if permitted is not None:
             if permitted.condition is _NEVER:
-                return SearchPage(resources=(), next=None, total=0 if query.total else None)
+                return SearchPage(resources=(), next=None, total=0 if query.counts else None)
             conditions = [query.filter.condition, permitted.condition]
             filter_ = make_filter(key.resource_type, all_conditions(conditions))
             query = replace(query, filter=filter_)

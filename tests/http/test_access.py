@@ -6,12 +6,13 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from litestar import Litestar, get
+from litestar import get
 
 from helios_core import BackendError, InvalidToken
 from helios_core.http.access import ROUTES, Access, access_of
 from helios_core.storage.backends import OpenedRoutes
 from helios_core.storage.token_verifier import ContainedVerifier
+from tests.http.conftest import litestar_of
 from tests.tokens import StaticVerifier, bearer, principal
 
 TOKEN = "token-of-somebody"
@@ -25,10 +26,7 @@ async def anything() -> str:
 
 def routes_of(site):
     """Return the routes of the application that a site serves."""
-    app = site.client._transport.app
-    while not isinstance(app, Litestar):
-        app = app.app if hasattr(app, "app") else app._app
-    return app.routes
+    return litestar_of(site.client._transport.app).routes
 
 
 @pytest.fixture
@@ -43,6 +41,7 @@ async def guarded(open_site, verifier):
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer "}, {"Authorization": ""}])
 async def test_no_credential_is_answered_with_a_challenge_without_an_error(guarded, headers):
+    """B2-SEC-03, TR-08"""
     response = await guarded.client.get("/Patient/p", headers=headers)
 
     assert response.status_code == 401
@@ -202,6 +201,7 @@ async def test_everything_that_is_not_public_needs_a_token(open_site, verifier):
 
 @pytest.mark.parametrize("accept", ["text/html", "application/fhir+xml", None])
 async def test_the_smart_configuration_is_json_for_everybody(guarded, accept):
+    """B2-SEC-03, TR-70, TR-71"""
     headers = {"Accept": accept} if accept else {}
 
     response = await guarded.client.get("/.well-known/smart-configuration", headers=headers)

@@ -13,6 +13,7 @@ from helios_core.interactions.history import HistoryQuery, history_instance
 from helios_core.interactions.read import read, vread
 from helios_core.interactions.search import search_type
 from helios_core.interactions.search_parameters import parse_search
+from helios_core.storage.data_provider import PAGE_BYTES
 from tests.interactions.test_bundles import PATIENT, entry
 
 MODULES = (bundles_module, changes_module, history, read_module, search)
@@ -56,7 +57,9 @@ async def perform(provider, caller, store, changes):
         "read": lambda: read(provider, caller, "Patient", "a"),
         "vread": lambda: vread(provider, caller, "Patient", "a", "1"),
         "history-instance": lambda: history_instance(provider, caller, "Patient", "a", page),
-        "search-type": lambda: search_type(provider, caller, everybody(caller)),
+        "search-type": lambda: search_type(
+            provider, caller, everybody(caller), max_bytes=PAGE_BYTES
+        ),
     }
 
     async def perform(name):
@@ -99,7 +102,9 @@ async def test_a_change_that_is_refused_changes_nothing(gate, perform, provider,
     with pytest.raises(Refused):
         await perform(name)
 
-    [patient] = (await search_type(provider, caller, everybody(caller))).matches
+    [patient] = (
+        await search_type(provider, caller, everybody(caller), max_bytes=PAGE_BYTES)
+    ).matches
     assert (patient.id, patient.version_id) == ("a", 1)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from urllib.parse import urlencode
+from uuid import NAMESPACE_URL, uuid5
 
 from litestar import Response, post, route
 from litestar.handlers import HTTPRouteHandler
@@ -32,9 +33,10 @@ from helios_core.storage.threads import compute
 class SearchRoutes:
     """Searches current resources."""
 
-    def __init__(self, provider: SupportsSearch, guard: Guard) -> None:
+    def __init__(self, provider: SupportsSearch, guard: Guard, *, page_bytes: int) -> None:
         self._provider = provider
         self._guard = guard
+        self._page_bytes = page_bytes
 
     def routes(self) -> list[HTTPRouteHandler]:
         """Return the routes of searches, by URL and by form."""
@@ -62,9 +64,8 @@ class SearchRoutes:
             pairs,
             lenient=handling is Handling.LENIENT,
         )
-        return bundle_response(
-            caller, searchset(caller, await search_type(self._provider, caller, search))
-        )
+        result = await search_type(self._provider, caller, search, max_bytes=self._page_bytes)
+        return bundle_response(caller, searchset(caller, result))
 
 
 def searchset(caller: Caller, result: SearchResult) -> BundleResource:
@@ -108,4 +109,9 @@ def _entry(caller: Caller, stored: StoredVersion, mode: Mode) -> BundleEntry:
 
 def _outcome(remark: Remark) -> BundleEntry:
     outcome = outcome_line("warning", remark.code, remark.text)
-    return BundleEntry(resource=raw_json(outcome), search=EntrySearch("outcome"))
+    return BundleEntry(
+        # Every entry of a searchset needs one, and two remarks never have the same text.
+        full_url=uuid5(NAMESPACE_URL, remark.text).urn,
+        resource=raw_json(outcome),
+        search=EntrySearch("outcome"),
+    )

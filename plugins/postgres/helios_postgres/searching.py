@@ -45,9 +45,9 @@ async def search(
     ending = None if after is None else parse_page_token(after, query.order)
     searching = _Matching(Search(connection, collection, query.filter.prefilter()), query.filter)
     async with aclosing(searching.matches(query.order, ending, count)) as matches:
-        found, more = await _page(matches, count)
+        found, more = await _page(matches, count, query.max_bytes)
     total = None
-    if query.total:
+    if query.counts:
         whole = after is None and not more
         total = len(found) if whole else await searching.total()
     return SearchPage(
@@ -116,12 +116,11 @@ def _cut(heads: Sequence[Candidate], at_once: int) -> list[list[Candidate]]:
 
 
 async def _page(
-    matches: AsyncIterator[StoredVersion], count: int
+    matches: AsyncIterator[StoredVersion], count: int, max_bytes: int
 ) -> tuple[list[StoredVersion], bool]:
     """Return what fits on a page, and whether there is more."""
-    page = PageBuilder(count)
+    page = PageBuilder(count, max_bytes)
     async for stored in matches:
-        if page.full:
+        if not page.add(stored):
             return page.found, True
-        page.add(stored)
     return page.found, False

@@ -71,10 +71,10 @@ def search(
     searching = _Search(connection, find_collection(connection, key) or NOWHERE, query)
     heads = searching.heads(None if after is None else parse_page_token(after, query.order))
     with closing(heads):
-        found, more = _page(searching.matches(heads), count)
+        found, more = _page(searching.matches(heads), count, query.max_bytes)
     following = make_page_token(found[-1], query.order) if more else None
     total = None
-    if query.total:
+    if query.counts:
         whole = after is None and not more
         total = len(found) if whole else searching.total()
     return SearchPage(resources=found, next=following, total=total)
@@ -183,11 +183,12 @@ class _Search:
         return sorted(map(_Head._make, rows), key=lambda head: head.seq, reverse=descending)
 
 
-def _page(matches: Iterable[StoredVersion], count: int) -> tuple[list[StoredVersion], bool]:
+def _page(
+    matches: Iterable[StoredVersion], count: int, max_bytes: int
+) -> tuple[list[StoredVersion], bool]:
     """Return what fits on a page, and whether there is more."""
-    page = PageBuilder(count)
+    page = PageBuilder(count, max_bytes)
     for stored in matches:
-        if page.full:
+        if not page.add(stored):
             return page.found, True
-        page.add(stored)
     return page.found, False
