@@ -6,7 +6,10 @@ import pytest
 import structlog
 
 from tests.keycloaks import keycloak
+from tests.reaper import start_reaper
 from tests.services import a_bucket, minio_endpoint, postgres, s3_endpoint
+
+start_reaper()
 
 TESTS = Path(__file__).parent
 
@@ -34,6 +37,7 @@ MARKERS = {
     "plugins/s3": ["service"],
     "plugins/sqlite/test_processes.py": ["process"],
     "push_down": ["service"],
+    "test_reaper.py": ["crash", "process", "service"],
     "test_services.py": ["service"],
     "testing/test_broken_backends.py": ["process", "fuzz"],
     "testing/test_broken_extensions.py": ["process"],

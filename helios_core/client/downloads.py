@@ -296,11 +296,20 @@ class Download:
                     self._on_bytes(len(piece))
                     if len(buffer) >= _CHUNK:
                         full, buffer = buffer, bytearray()
-                        await asyncio.to_thread(self._append, full, file)
+                        await self._append_in_thread(full, file)
                 whole = True
             finally:
                 # What arrived before the connection broke need not be sent again.
                 self._append(buffer, file, mark=not whole)
+
+    async def _append_in_thread(self, chunk: bytearray, file: IO[bytes]) -> None:
+        """Append in a thread; when cancelled, end only after it, so that bytes stay in order."""
+        writing = asyncio.ensure_future(asyncio.to_thread(self._append, chunk, file))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
 
     def _append(self, chunk: bytearray, file: IO[bytes], *, mark: bool = True) -> None:
         rest = memoryview(chunk)

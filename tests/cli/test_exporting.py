@@ -11,7 +11,9 @@ import time
 import msgspec
 import pytest
 
+from helios_core.cli.export import ExportChoices, _credentials
 from helios_core.cli.export_events import EVENTS
+from helios_core.client.backend_services import BackendServices
 from tests.client import scripted
 from tests.client.scripted import Reply
 from tests.processes import HELIOS, POLL_SECONDS, READY, Site
@@ -94,7 +96,7 @@ async def until_received(folder, size):
 
 def lines_in(folder):
     return sorted(
-        line for file in folder.glob("*.ndjson") for line in file.read_bytes().split(b"\n")
+        line for file in folder.glob("*.ndjson") for line in file.read_bytes().splitlines()
     )
 
 
@@ -432,3 +434,13 @@ def test_a_shell_can_complete_commands_and_options():
     )
 
     assert "plain,--resume" in done.stdout
+
+
+@pytest.mark.parametrize("key_id", [None, "mine"])
+def test_an_interrupted_export_goes_on_as_the_same_client(tmp_path, key_id):
+    begun = BackendServices("http://x", "lab", tmp_path / "key", key_id=key_id, scope="a")
+
+    again = _credentials(ExportChoices(), {**begun.origin, "base_url": "http://x"})
+
+    assert isinstance(again, BackendServices)
+    assert again.origin == begun.origin

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pace import wait_for_end
 from tests.processes import HELIOS, Process, Site
 
 PATIENT = '{"resourceType":"Patient","id":"p1","active":true}'
@@ -34,7 +35,7 @@ def resources(tmp_path) -> Path:
 
 
 def ended(process: Process) -> int:
-    return process.process.wait(timeout=60)
+    return wait_for_end(process.process)
 
 
 def test_what_is_loaded_is_exported(site, resources, tmp_path):

@@ -37,6 +37,13 @@ def test_every_option_of_a_command_is_listed_and_no_other_is(name):
     assert sorted(listed) == sorted(known)
 
 
+def parameters_of(command):
+    """The parameters of a command and of its own commands."""
+    yield from command.params
+    for each in getattr(command, "commands", {}).values():
+        yield from parameters_of(each)
+
+
 def test_every_event_of_an_export_is_listed_with_its_members():
     listed = {
         event: re.findall(r"`(\w+)`", members)
@@ -46,13 +53,6 @@ def test_every_event_of_an_export_is_listed_with_its_members():
     }
 
     assert listed == {event.__name__.lower(): list(event.__struct_fields__) for event in EVENTS}
-
-
-def parameters_of(command):
-    """The parameters of a command and of its own commands."""
-    yield from command.params
-    for each in getattr(command, "commands", {}).values():
-        yield from parameters_of(each)
 
 
 def test_every_make_target_in_the_documentation_exists():

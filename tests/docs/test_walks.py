@@ -117,7 +117,7 @@ class Walk:
         self.actual[ADDRESS] = self.client.base_url
         *_, last = (line.strip() for line in shown.splitlines() if line.strip(" …"))
         last = last.replace(ADDRESS, self.client.base_url)
-        process.wait_for(re.compile(r"\s+".join(["()", *map(re.escape, last.split())])))
+        process.wait_for(re.compile("()" + r"\s+".join(map(re.escape, last.split()))))
         self.compare("helios serve", f"{shown}…\n", process.output())
 
     def output(self, command):
