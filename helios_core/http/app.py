@@ -18,6 +18,7 @@ from helios_core.http.callers import Guard
 from helios_core.http.discovery import DiscoveryRoutes
 from helios_core.http.draining import Draining
 from helios_core.http.errors import exception_handlers
+from helios_core.http.options import Options
 from helios_core.http.plugin_routes import plugin_routers
 from helios_core.http.requests import require_small_headers
 from helios_core.http.rest.bundles import BundleLimits, BundleRoutes
@@ -60,7 +61,7 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
         openapi_config=None,
         logging_config=None,
     )
-    return AccessLog(Draining(app))
+    return AccessLog(Draining(Options(app)))
 
 
 def _discovery(settings: Settings, backends: Backends, guard: Guard) -> DiscoveryRoutes:
