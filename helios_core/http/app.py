@@ -22,15 +22,22 @@ from helios_core.http.options import Options
 from helios_core.http.plugin_routes import plugin_routers
 from helios_core.http.requests import require_small_headers
 from helios_core.http.rest.bundles import BundleLimits, BundleRoutes
+from helios_core.http.rest.compartments import CompartmentRoutes, EverythingRoutes
 from helios_core.http.rest.conditional import ConditionalRoutes
 from helios_core.http.rest.crud import ReadRoutes, WriteRoutes
-from helios_core.http.rest.history import HistoryRoutes
+from helios_core.http.rest.history import HistoryRoutes, TypeHistoryRoutes
 from helios_core.http.rest.search import SearchRoutes
 from helios_core.interactions.bundles import Bundles
 from helios_core.interactions.changes import Changes
 from helios_core.interactions.conditions import Conditions
+from helios_core.interactions.everything import Everything
 from helios_core.storage.backends import Backends
-from helios_core.storage.data_provider import SupportsHistory, SupportsSearch, SupportsWrites
+from helios_core.storage.data_provider import (
+    SupportsHistory,
+    SupportsSearch,
+    SupportsTypeHistory,
+    SupportsWrites,
+)
 from helios_core.storage.transformed_reads import WithheldReads, visible_backends
 
 
@@ -127,15 +134,19 @@ def _resources(
     if isinstance(provider, WithheldReads):
         return []
     routes = ReadRoutes(provider, guard).routes()
+    everything = None
     if isinstance(provider, SupportsSearch):
+        everything = Everything(provider, provider, settings.bulk_export_referenced_types)
         routes += SearchRoutes(provider, guard).routes()
+        routes += CompartmentRoutes(provider, guard).routes()
+        routes += EverythingRoutes(everything, guard).routes()
     if isinstance(provider, SupportsWrites):
         # The job store's identity is the same in every process, and never leaves the server.
         conditions = Conditions(provider, secret=backends.job_store.identity)
         changes = Changes(provider, conditions)
         routes += WriteRoutes(changes, guard).routes()
         routes += BundleRoutes(
-            Bundles(provider, changes, conditions),
+            Bundles(provider, changes, conditions, everything),
             guard,
             limits=BundleLimits(
                 entries=settings.max_bundle_entries,
@@ -147,4 +158,6 @@ def _resources(
             routes += ConditionalRoutes(changes, guard).routes()
     if isinstance(provider, SupportsHistory):
         routes += HistoryRoutes(provider, guard).routes()
+    if isinstance(provider, SupportsTypeHistory):
+        routes += TypeHistoryRoutes(provider, guard).routes()
     return routes

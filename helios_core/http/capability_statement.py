@@ -20,12 +20,21 @@ from helios_core.storage.data_provider import (
     DataProvider,
     SupportsHistory,
     SupportsSearch,
+    SupportsTypeHistory,
     SupportsWrites,
 )
 from helios_core.storage.transformed_reads import WithheldReads
 
 EXPORTS: Final = {"Patient": "patient-export", "Group": "group-export"}
 """The types that an export can be started on, and the definitions of those operations."""
+COMPARTMENT: Final = "http://hl7.org/fhir/CompartmentDefinition/{name}"
+EVERYTHING: Final = {
+    "Patient": {
+        "name": "everything",
+        "definition": "http://hl7.org/fhir/OperationDefinition/Patient-everything",
+    }
+}
+"""The operation on single resources, by the type that has it."""
 CONDITIONAL: Final = {
     "conditionalCreate": True,
     "conditionalUpdate": True,
@@ -75,9 +84,11 @@ def _rest(
             for name in sorted(load_definitions(fhir_version).types)
         ],
     }
-    if isinstance(provider, SupportsWrites):
-        system = (Interaction.TRANSACTION, Interaction.BATCH)
+    if system := list(_system_interactions(provider)):
         rest["interaction"] = [{"code": interaction.value} for interaction in system]
+    if isinstance(provider, SupportsSearch):
+        names = sorted(load_definitions(fhir_version).compartments)
+        rest["compartment"] = [COMPARTMENT.format(name=name.lower()) for name in names]
     if guide:
         rest["operation"] = [_operation(guide, "export")]
     return rest
@@ -89,11 +100,21 @@ def _type_interactions(provider: DataProvider) -> Iterator[Interaction]:
         yield Interaction.READ
     if isinstance(provider, SupportsHistory):
         yield from (Interaction.VREAD, Interaction.HISTORY_INSTANCE)
+    if isinstance(provider, SupportsTypeHistory):
+        yield Interaction.HISTORY_TYPE
     if isinstance(provider, SupportsWrites):
         yield from (Interaction.CREATE, Interaction.UPDATE, Interaction.PATCH)
         yield Interaction.DELETE
     if isinstance(provider, SupportsSearch):
         yield Interaction.SEARCH_TYPE
+
+
+def _system_interactions(provider: DataProvider) -> Iterator[Interaction]:
+    """Yield the interactions with the whole system."""
+    if isinstance(provider, SupportsWrites):
+        yield from (Interaction.TRANSACTION, Interaction.BATCH)
+    if isinstance(provider, SupportsTypeHistory):
+        yield Interaction.HISTORY_SYSTEM
 
 
 def _resource(
@@ -115,8 +136,13 @@ def _resource(
         resource |= CONDITIONAL
         if fhir_version not in (FHIRVersion.R4, FHIRVersion.R4B):
             resource["conditionalPatch"] = True
+    operations = list[dict[str, str]]()
     if guide and name in EXPORTS:
-        resource["operation"] = [_operation(guide, EXPORTS[name])]
+        operations.append(_operation(guide, EXPORTS[name]))
+    if isinstance(provider, SupportsSearch) and name in EVERYTHING:
+        operations.append(EVERYTHING[name])
+    if operations:
+        resource["operation"] = operations
     return resource
 
 
