@@ -15,6 +15,7 @@ from helios_core.http.bulk.kickoff import ExportQuota, KickoffRoutes, disabled_r
 from helios_core.http.bulk.manifest import ManifestRenderer
 from helios_core.http.bulk.status import PollLimits, StatusRoutes
 from helios_core.http.callers import Guard
+from helios_core.http.compression import Compression
 from helios_core.http.discovery import DiscoveryRoutes
 from helios_core.http.draining import Draining
 from helios_core.http.errors import exception_handlers
@@ -68,7 +69,7 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
         openapi_config=None,
         logging_config=None,
     )
-    return AccessLog(Draining(Options(app)))
+    return AccessLog(Draining(Compression(Options(app))))
 
 
 def _discovery(settings: Settings, backends: Backends, guard: Guard) -> DiscoveryRoutes:

@@ -44,31 +44,36 @@ CONDITIONAL: Final = {
 PATCH_FORMATS: Final = (JSON_PATCH, FHIR_JSON)
 
 
-def capability_statement(
-    provider: DataProvider,
-    fhir_version: FHIRVersion,
-    *,
-    base: str,
-    guide: Guide | None,
-    date: datetime,
-) -> bytes:
-    """Return the CapabilityStatement of a FHIR version as JSON; no guide means no exports."""
-    statement = {
+def capability_elements(
+    provider: DataProvider, fhir_version: FHIRVersion, *, guide: Guide | None, date: datetime
+) -> dict[str, Any]:
+    """
+    Return the elements of the CapabilityStatement of a FHIR version; no guide means no exports.
+
+    They are the same at every base URL, and the largest is encoded.
+    """
+    rest = [_rest(provider, fhir_version, guide=guide)]
+    elements = {
         "resourceType": "CapabilityStatement",
         "status": "active",
         "date": format_instant(date),
         "kind": "instance",
         "software": {"name": "Helios", "version": version("helios-fhir")},
-        "implementation": {"description": "Helios FHIR server", "url": base},
         "fhirVersion": load_definitions(fhir_version).label,
         "format": ["application/fhir+json", "json"],
-        "rest": [_rest(provider, fhir_version, guide=guide)],
+        "rest": msgspec.Raw(msgspec.json.encode(rest)),
     }
     if isinstance(provider, SupportsWrites):
-        statement["patchFormat"] = PATCH_FORMATS
+        elements["patchFormat"] = PATCH_FORMATS
     if guide:
-        statement["instantiates"] = [guide.canonical("CapabilityStatement", "bulk-data")]
-    return msgspec.json.encode(statement)
+        elements["instantiates"] = [guide.canonical("CapabilityStatement", "bulk-data")]
+    return elements
+
+
+def capability_statement(elements: Mapping[str, Any], *, base: str) -> bytes:
+    """Return the CapabilityStatement with some elements as JSON."""
+    implementation = {"description": "Helios FHIR server", "url": base}
+    return msgspec.json.encode({**elements, "implementation": implementation})
 
 
 def _rest(

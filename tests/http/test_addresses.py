@@ -55,4 +55,4 @@ async def test_options_lists_what_a_405_does(client, path):
 
 
 async def test_options_of_no_address_are_none(client, outcome):
-    outcome(await client.request("OPTIONS", "/nothing/at/all"), 404, "not-found")
+    outcome(await client.request("OPTIONS", "/nothing/at/all/to/find"), 404, "not-found")

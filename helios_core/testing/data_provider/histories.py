@@ -160,21 +160,15 @@ class HistoryClauses(DataProviderContract):
         self.needs(SupportsTypeHistory)
 
     async def _query(
-        self,
-        provider: DataProvider,
-        types: tuple[str, ...],
-        *,
-        until: datetime | None = None,
-        since: datetime | None = None,
-        current_from: datetime | None = None,
+        self, provider: DataProvider, types: tuple[str, ...], **period: datetime | None
     ) -> VersionQuery:
         return VersionQuery(
             tenant=corpus.TENANT,
             fhir_version=corpus.VERSION,
             types=types,
-            until=until or await provider.transaction_time(),
-            since=since,
-            current_from=current_from,
+            until=period.get("until") or await provider.transaction_time(),
+            since=period.get("since"),
+            current_from=period.get("current_from"),
         )
 
     async def _listed(
@@ -183,14 +177,10 @@ class HistoryClauses(DataProviderContract):
         types: tuple[str, ...],
         *,
         count: int = 100,
-        until: datetime | None = None,
-        since: datetime | None = None,
-        current_from: datetime | None = None,
+        **period: datetime | None,
     ) -> list[StoredVersion]:
         assert isinstance(provider, SupportsTypeHistory)
-        query = await self._query(
-            provider, types, until=until, since=since, current_from=current_from
-        )
+        query = await self._query(provider, types, **period)
         found, after = list[StoredVersion](), None
         while True:
             page = await provider.versions(query, count=count, after=after)
