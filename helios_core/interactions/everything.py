@@ -106,7 +106,7 @@ def parameter_pairs(body: bytes) -> list[tuple[str, str]]:
     if not body.strip():
         return []
     members = object_members(compact_json(body))
-    if members.get("resourceType") != b'"Parameters"':
+    if bytes(members.get("resourceType", b"")) != b'"Parameters"':
         raise InvalidResource("the body is no Parameters resource")
     try:
         parameters = _PARAMETERS.decode(members.get("parameter", b"[]"))

@@ -3,19 +3,36 @@
 import pytest
 
 from helios_core.errors import RequestError, ResourceNotFound
+from helios_core.fhir.definitions import load_definitions
 from helios_core.interactions import bundles as bundles_module
 from helios_core.interactions import changes as changes_module
-from helios_core.interactions import history, search
+from helios_core.interactions import compartments, everything, history, search
 from helios_core.interactions import read as read_module
 from helios_core.interactions.callers import Interaction, authorize
 from helios_core.interactions.changes import ChangeRequest
-from helios_core.interactions.history import HistoryQuery, history_instance
+from helios_core.interactions.compartments import (
+    Compartment,
+    parse_all_types,
+    parse_compartment_search,
+    search_all_types,
+    search_compartment,
+)
+from helios_core.interactions.everything import Everything, parse_everything
+from helios_core.interactions.history import (
+    HistoryQuery,
+    history_instance,
+    history_system,
+    history_type,
+)
 from helios_core.interactions.read import read, vread
 from helios_core.interactions.search import search_type
 from helios_core.interactions.search_parameters import parse_search
 from tests.interactions.test_bundles import PATIENT, entry
 
-MODULES = (bundles_module, changes_module, history, read_module, search)
+MODULES = (
+    *(bundles_module, changes_module, compartments, everything, history, read_module, search),
+)
+COMPARTMENT = Compartment("Patient", "a")
 
 
 class Refused(RequestError):
@@ -56,6 +73,7 @@ async def perform(provider, caller, store, changes):
         "read": lambda: read(provider, caller, "Patient", "a"),
         "vread": lambda: vread(provider, caller, "Patient", "a", "1"),
         "history-instance": lambda: history_instance(provider, caller, "Patient", "a", page),
+        "history-type": lambda: history_type(provider, caller, "Patient", page),
         "search-type": lambda: search_type(provider, caller, everybody(caller)),
     }
 
@@ -80,7 +98,8 @@ async def perform(provider, caller, store, changes):
 @pytest.mark.parametrize(
     "name",
     [
-        *("read", "vread", "history-instance", "search-type", "create", "conditional create"),
+        *("read", "vread", "history-instance", "history-type", "search-type"),
+        *("create", "conditional create"),
         *("update", "conditional update", "delete", "conditional delete"),
     ],
 )
@@ -90,6 +109,57 @@ async def test_an_interaction_passes_once(gate, perform, name):
     await perform(name)
 
     assert gate.passed == [(interaction, "Patient")]
+
+
+async def test_a_history_of_all_types_passes_for_each_of_them(gate, provider, caller):
+    await history_system(provider, caller, HistoryQuery(count=1))
+
+    types = sorted(load_definitions(caller.fhir_version).types)
+    assert gate.passed == [
+        ("history-system", None),
+        *(("history-system", name) for name in types),
+    ]
+
+
+async def test_a_search_in_a_compartment_passes_as_such_and_as_a_search(gate, provider, caller):
+    search = parse_compartment_search(caller, COMPARTMENT, "Observation", [], lenient=False)
+
+    await search_compartment(provider, caller, search)
+
+    assert gate.passed == [("search-compartment", "Observation"), ("search-type", "Observation")]
+
+
+async def test_a_search_of_a_whole_compartment_passes_for_each_of_its_types(
+    gate, provider, caller
+):
+    await search_all_types(provider, caller, parse_all_types(caller, COMPARTMENT, []))
+
+    types = load_definitions(caller.fhir_version).compartment_types("Patient")
+    assert {name for _, name in gate.passed} == types
+    assert {interaction for interaction, _ in gate.passed} == {"search-compartment"}
+
+
+async def test_a_record_passes_for_each_type_that_it_may_show(gate, provider, caller, store):
+    await store(PATIENT | {"id": "a"})
+    records = Everything(provider, provider, ["Practitioner"])
+
+    await records.page(caller, parse_everything(caller, "a", []))
+
+    types = load_definitions(caller.fhir_version).compartment_types("Patient") - {"Group"}
+    assert {name for _, name in gate.passed} == types | {"Practitioner", "Binary"}
+    assert {interaction for interaction, _ in gate.passed} == {"operation"}
+
+
+@pytest.mark.parametrize("refused", ["Patient", "Observation", "Practitioner"])
+async def test_a_record_with_a_type_that_is_refused_is_refused(
+    gate, provider, caller, store, refused
+):
+    await store(PATIENT | {"id": "a"})
+    gate.refused = (Interaction.OPERATION, refused)
+    records = Everything(provider, provider, ["Practitioner"])
+
+    with pytest.raises(Refused):
+        await records.page(caller, parse_everything(caller, "a", []))
 
 
 @pytest.mark.parametrize("name", ["create", "update", "delete", "conditional create"])
@@ -109,6 +179,8 @@ ENTRIES = [
     entry("DELETE", "Observation/o"),
     entry("GET", "Patient/a"),
     entry("GET", "Observation?status=final"),
+    entry("GET", "Patient/_history"),
+    entry("GET", "Patient/a/Condition"),
 ]
 INTERACTIONS = [
     ("update", "Patient"),
@@ -116,13 +188,15 @@ INTERACTIONS = [
     ("delete", "Observation"),
     ("read", "Patient"),
     ("search-type", "Observation"),
+    ("history-type", "Patient"),
+    ("search-compartment", "Condition"),
 ]
 
 
 async def test_the_entries_of_a_batch_pass_and_are_refused_alone(gate, bundles, caller):
     await bundles.batch(caller, ENTRIES)
 
-    assert gate.passed == [("batch", None), *INTERACTIONS]
+    assert gate.passed == [("batch", None), *INTERACTIONS, ("search-type", "Condition")]
     for index, interaction in enumerate(INTERACTIONS):
         gate.refused = interaction
         results = await bundles.batch(caller, ENTRIES)
