@@ -13,6 +13,7 @@ from helios_core.fhir.links import BundleLinks
 from helios_core.interactions.callers import Caller, Interaction, authorize
 from helios_core.interactions.changes import ChangeRequest, Changes, CompletedChange
 from helios_core.interactions.compartments import (
+    ALL_TYPES,
     CompartmentSearch,
     TypesPage,
     TypesQuery,
@@ -29,7 +30,12 @@ from helios_core.interactions.entries import (
     naming_entry,
     parse_entry,
 )
-from helios_core.interactions.everything import Everything, EverythingPage, EverythingRequest
+from helios_core.interactions.everything import (
+    EVERYTHING,
+    Everything,
+    EverythingPage,
+    EverythingRequest,
+)
 from helios_core.interactions.history import (
     HistoryPage,
     history_instance,
@@ -52,7 +58,7 @@ from helios_core.storage.data_provider import (
     SupportsHistory,
     SupportsTypeHistory,
 )
-from helios_core.storage.threads import compute
+from helios_core.storage.threads import LARGE_BYTES, compute
 
 
 class HistoryResult(msgspec.Struct, frozen=True):
@@ -156,7 +162,7 @@ class Bundles:
                 entry is.
         """
         authorize(caller, Interaction.TRANSACTION)
-        size = sum(entry.size for entry in entries)
+        size = sum(map(_size, entries))
         requests, transaction = await compute(size, self._parse_transaction, caller, entries)
         changed, links = await self._change(caller, transaction)
         for index, request in enumerate(requests):
@@ -171,7 +177,7 @@ class Bundles:
     ) -> EntryResult:
         if budget.full and entry.method in READS:
             raise budget.exceeded()
-        return await self._perform(caller, await compute(entry.size, parse_entry, caller, entry))
+        return await self._perform(caller, await compute(_size(entry), parse_entry, caller, entry))
 
     async def _read(
         self,
@@ -289,6 +295,13 @@ class Bundles:
         if transaction.conditional:
             return await self._conditions.retry_on_conflict(caller, change)
         return await change()
+
+
+def _size(entry: ParsedEntry) -> int:
+    """Return what decides how long parsing takes; what reads all types compiles all of them."""
+    path = (entry.url or "").partition("?")[0].rstrip("/")
+    reads_all = path.endswith((f"/{ALL_TYPES}", f"/{EVERYTHING}"))
+    return entry.size + (LARGE_BYTES if reads_all else 0)
 
 
 async def _result_or_error(

@@ -297,8 +297,10 @@ class Everything:
             found = self._fetch(caller, resource_type, type_ids, request.selection)
             async with aclosing(found) as resources:
                 async for stored in resources:
-                    if resource_type == BINARY and _is_of_another(caller, stored, request.patient):
-                        continue
+                    if resource_type == BINARY:
+                        size = len(stored.content or b"")
+                        if await compute(size, _is_of_another, caller, stored, request.patient):
+                            continue
                     if len(included) == MAX_INCLUDED or taken >= MAX_BYTES:
                         return included, True
                     included.append(stored)
