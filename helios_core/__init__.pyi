@@ -4,12 +4,15 @@ from .errors import (
     BrokenPlugin,
     ConfigurationError,
     DuplicatePlugin,
+    Forbidden,
     HeliosError,
     InvalidParameter,
     InvalidRequest,
     InvalidResource,
+    InvalidToken,
     JobNotFound,
     LeaseLost,
+    MissingToken,
     MultipleMatches,
     PartMissing,
     PartNotFound,
@@ -57,6 +60,9 @@ from .model.parts import (
     PartKind,
     StoredPart,
 )
+from .model.principals import (
+    Principal,
+)
 from .storage.backends import (
     Backend,
     Backends,
@@ -97,6 +103,7 @@ from .storage.extensions import (
     Observer,
     ObserverExtension,
     RouteExtension,
+    TokenVerifierExtension,
     TransformExtension,
 )
 from .storage.extents import (
@@ -188,6 +195,9 @@ from .storage.threads import (
     in_thread,
     run_to_end,
 )
+from .storage.token_verifier import (
+    TokenVerifier,
+)
 from .storage.transforms import (
     Coding,
     RestReads,
@@ -231,11 +241,13 @@ __all__ = [
     "DuplicatePlugin",
     "ExportRequest",
     "ExportView",
+    "Forbidden",
     "HealthExtension",
     "HeliosError",
     "InvalidParameter",
     "InvalidRequest",
     "InvalidResource",
+    "InvalidToken",
     "Job",
     "JobNotFound",
     "JobProgress",
@@ -248,6 +260,7 @@ __all__ = [
     "Migrated",
     "Migration",
     "Migrations",
+    "MissingToken",
     "MultipleMatches",
     "NoSettings",
     "Observer",
@@ -261,6 +274,7 @@ __all__ = [
     "PartMissing",
     "PartNotFound",
     "Positions",
+    "Principal",
     "Put",
     "QueryDataProvider",
     "QueryRow",
@@ -293,6 +307,8 @@ __all__ = [
     "SupportsTombstones",
     "SupportsTypeHistory",
     "SupportsWrites",
+    "TokenVerifier",
+    "TokenVerifierExtension",
     "TooCostly",
     "TooManyExports",
     "Transform",

@@ -17,7 +17,10 @@ HeliosError
 │   ├── MultipleMatches       several resources match where one is needed
 │   ├── ResourceExists        the id of a resource to be created is taken
 │   ├── TooManyExports        the tenant has its maximum of active exports
-│   └── BodyTooLarge          the body exceeds HFS_MAX_BODY_BYTES
+│   ├── BodyTooLarge          the body exceeds HFS_MAX_BODY_BYTES
+│   ├── InvalidToken          the access token is not valid
+│   │   └── MissingToken          the request has no access token
+│   └── Forbidden             the access token does not allow the request
 ├── BackendError          the operator must act, while the process runs
 │   ├── BackendUnavailable    a retry may succeed: busy, down, out of space
 │   ├── UnreadableJob         a stored export is damaged or of a newer version
@@ -136,6 +139,22 @@ class BodyTooLarge(RequestError):
     """The request body exceeds the configured limit."""
 
     code = "too-long"
+
+
+class InvalidToken(RequestError):
+    """The access token of the request is not valid; the message has no part of it."""
+
+    code = "login"
+
+
+class MissingToken(InvalidToken):
+    """The request has no access token."""
+
+
+class Forbidden(RequestError):
+    """The access token is valid, but its scopes do not allow the request."""
+
+    code = "forbidden"
 
 
 class BackendError(HeliosError):

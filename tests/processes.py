@@ -14,7 +14,7 @@ import httpx
 import msgspec
 
 HELIOS = Path(sys.executable).with_name("helios")
-READY = re.compile(r"Listening on (http://\S+)")
+READY = re.compile(r"Listening on (https?://\S+)")
 START_SECONDS = 60
 POLL_SECONDS = 0.02
 

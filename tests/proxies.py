@@ -4,6 +4,7 @@ import asyncio
 import random
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections import Counter
@@ -40,8 +41,15 @@ class Proxy:
     what comes, until `open()`.
     """
 
-    def __init__(self, upstream: tuple[str, int] | str, *, seed: int = 0) -> None:
-        """Stand before a host and port, or the path of a Unix socket."""
+    def __init__(
+        self,
+        upstream: tuple[str, int] | str,
+        *,
+        seed: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Stand before a host and port, or the path of a Unix socket, and end TLS if told to."""
+        self._tls = tls
         self.faults: Mapping[Fault, float] = {}
         self.done: Counter[Fault] = Counter()
         """How often each fault came true."""
@@ -71,7 +79,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def cut(self) -> None:
         """End every connection that is open, without a word to either side."""
@@ -91,7 +99,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._flowing.clear)
 
     async def _run(self) -> None:
-        server = await asyncio.start_server(self._accept, sock=self._listener)
+        server = await asyncio.start_server(self._accept, sock=self._listener, ssl=self._tls)
         await self._ended.wait()
         server.close()
         for task in self._tasks:

@@ -19,6 +19,7 @@ from helios_core.storage.extensions import (
     HealthExtension,
     ObserverExtension,
     RouteExtension,
+    TokenVerifierExtension,
     TransformExtension,
 )
 from helios_core.storage.hooks import API_LEVEL
@@ -38,8 +39,8 @@ COMMANDS = (
 )
 """The server's own commands, which no plugin may replace."""
 
-MAX_HEALTH_CHECK = timedelta(seconds=5)
-"""The longest a health check may take: who asks waits little longer."""
+MAX_WAIT = timedelta(seconds=5)
+"""The longest that what a request waits for may take."""
 
 KINDS: Mapping[str, tuple[str, type[Descriptor]]] = {
     "helios_data_provider": ("data provider", Backend),
@@ -50,6 +51,7 @@ KINDS: Mapping[str, tuple[str, type[Descriptor]]] = {
     "helios_health_checks": ("health checks", HealthExtension),
     "helios_transform": ("transform", TransformExtension),
     "helios_observer": ("observer", ObserverExtension),
+    "helios_token_verifier": ("token verifier", TokenVerifierExtension),
 }
 """What each hook offers, and the descriptor it returns."""
 
@@ -128,7 +130,8 @@ def _route_problems(offer: Any) -> Iterator[str]:  # noqa: ANN401
 def _limited_problems(offer: Any) -> Iterator[str]:  # noqa: ANN401
     yield from _open_problems(offer)
     limit = offer.time_limit
-    most = MAX_HEALTH_CHECK if isinstance(offer, HealthExtension) else timedelta.max
+    short = isinstance(offer, HealthExtension | TokenVerifierExtension)
+    most = MAX_WAIT if short else timedelta.max
     if not isinstance(limit, timedelta) or not timedelta() < limit <= most:
         end = f" and at most {most.total_seconds():g} seconds" if most < timedelta.max else ""
         yield f"whose time_limit is not a timedelta above 0{end}"

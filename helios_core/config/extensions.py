@@ -18,10 +18,15 @@ from helios_core.storage.extensions import (
     HealthExtension,
     ObserverExtension,
     RouteExtension,
+    TokenVerifierExtension,
     TransformExtension,
 )
 from helios_core.storage.observers import JobAnnouncer
+from helios_core.storage.permitted_reads import READING
+from helios_core.storage.request_principal import guarded_backends
+from helios_core.storage.token_verifier import ContainedVerifier, TokenVerifier
 from helios_core.storage.transform_chain import OpenedTransform, Transforms
+from helios_core.storage.transformed_reads import visible_backends
 
 E = TypeVar("E", bound=Descriptor)
 
@@ -104,17 +109,22 @@ async def open_routes(
     """
     Open the routes; what they show of the backends is shown to clients.
 
+    A public route may show everybody whatever transforms leave of a resource, every other route
+    what the scopes of its client allow.
+
     Raises:
         ConfigurationError: One of them refuses to open.
     """
-    return [
-        OpenedRoutes(
-            plugin=each.origin.name,
-            handlers=await _enter(stack, each, extension.open, each.settings, backends),
-            public=extension.public,
+    opened = list[OpenedRoutes]()
+    for each, extension in _of_kind(selected, RouteExtension):
+        shown = backends if extension.public else guarded_backends(backends, READING)
+        handlers = await _enter(
+            stack, each, extension.open, each.settings, visible_backends(shown)
         )
-        for each, extension in _of_kind(selected, RouteExtension)
-    ]
+        opened.append(
+            OpenedRoutes(plugin=each.origin.name, handlers=handlers, public=extension.public)
+        )
+    return opened
 
 
 async def open_health_checks(
@@ -139,6 +149,26 @@ async def open_health_checks(
             )
         )
     return opened
+
+
+async def open_token_verifier(
+    stack: AsyncExitStack, selected: SelectedExtension | None, backends: Backends
+) -> TokenVerifier | None:
+    """
+    Open the verifier of access tokens, None if there is none; its faults are contained.
+
+    Raises:
+        ConfigurationError: It refuses to open, or opens something else.
+        BackendUnavailable: It needs an issuer that cannot be reached.
+    """
+    if selected is None:
+        return None
+    extension = selected.extension
+    assert isinstance(extension, TokenVerifierExtension)  # noqa: S101  as it was selected
+    verifier = await _enter(stack, selected, extension.open, selected.settings, backends)
+    if not isinstance(verifier, TokenVerifier):
+        raise BrokenPlugin(f"{selected.origin} opens a token verifier that is no TokenVerifier")
+    return ContainedVerifier(verifier, time_limit=extension.time_limit)
 
 
 def is_asynchronous(function: object) -> bool:

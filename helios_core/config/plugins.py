@@ -20,6 +20,7 @@ from helios_core.storage.extensions import (
     HealthExtension,
     ObserverExtension,
     RouteExtension,
+    TokenVerifierExtension,
     TransformExtension,
 )
 from helios_core.storage.job_store import JobStore
@@ -80,6 +81,7 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
     health_checks: HealthExtension | None = None
     transform: TransformExtension | None = None
     observer: ObserverExtension | None = None
+    token_verifier: TokenVerifierExtension | None = None
 
     @property
     def offers(self) -> Mapping[str, Backend[Any]]:
@@ -100,6 +102,7 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
             "health checks": self.health_checks,
             "transform": self.transform,
             "observer": self.observer,
+            "token verifier": self.token_verifier,
         }
         return {kind: extension for kind, extension in named.items() if extension is not None}
 

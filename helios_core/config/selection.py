@@ -1,6 +1,6 @@
 """Choose the plugins the configuration selects, and open their backends."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
@@ -13,12 +13,14 @@ from helios_core.config.extensions import (
     open_health_checks,
     open_observers,
     open_routes,
+    open_token_verifier,
     open_transforms,
     read_descriptor_settings,
 )
 from helios_core.config.plugins import (
     Plugin,
     find_plugin,
+    has_extra,
     installed_plugins,
     load_plugin,
 )
@@ -26,16 +28,18 @@ from helios_core.config.settings import Settings
 from helios_core.errors import BrokenPlugin, ConfigurationError, UnknownPlugin
 from helios_core.storage.backends import Backend, Backends, Descriptor, Reach
 from helios_core.storage.data_provider import DataProvider
-from helios_core.storage.extensions import CommandExtension
+from helios_core.storage.extensions import CommandExtension, TokenVerifierExtension
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.observers import JobAnnouncer
 from helios_core.storage.output_store import OutputStore, SupportsSignedURLs
-from helios_core.storage.transformed_reads import visible_backends
 
 T = TypeVar("T")
 
 DRAIN_SHARE = 0.05
 """The share of HFS_WORKER_SHUTDOWN_TIMEOUT for which an observer may end its last calls."""
+
+AUTH_PREFIXES = ("HFS_AUTH_", "HFS_SMART_")
+"""The prefixes of the traditional names of a token verifier's settings."""
 
 SIDECAR = "bulk_export.db"
 """The job database in the output folder, for a data provider whose plugin has no job store."""
@@ -63,6 +67,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     output_store: SelectedBackend[OutputStore]
     extensions: tuple[SelectedExtension, ...] = ()
     """What the plugins add beside backends, in the order of `plugins`."""
+    token_verifier: SelectedExtension | None = None
+    """What verifies access tokens; None if HFS_AUTH_ENABLED is false."""
 
 
 def configure(environ: Mapping[str, str]) -> Selection:
@@ -88,7 +94,10 @@ def select(settings: Settings, problems: Sequence[str] = ()) -> Selection:
 
 def selected_names(settings: Settings) -> set[str]:
     """Return the names of the plugins that settings select, installed or not."""
-    return {_primary(settings), _output(settings), *settings.plugins}
+    names = {_primary(settings), _output(settings), *settings.plugins}
+    if settings.auth_enabled:
+        names.add(_auth_plugin(settings, {plugin.name for plugin in installed_plugins()}))
+    return names
 
 
 @asynccontextmanager
@@ -96,7 +105,8 @@ async def open_backends(settings: Settings, *, serving: bool = False) -> AsyncIt
     """
     Open what settings select; leaving the context closes it in reverse order.
 
-    Routes and health checks of plugins are opened by `serving` processes only.
+    The token verifier, and routes and health checks of plugins, are opened by `serving` processes
+    only.
 
     Raises:
         ConfigurationError: As `select`, or something refuses to open.
@@ -127,10 +137,15 @@ async def open_backends(settings: Settings, *, serving: bool = False) -> AsyncIt
         drain = settings.worker_shutdown_timeout * DRAIN_SHARE
         await open_observers(stack, extensions, backends, announcer, drain=drain)
         if serving:
-            visible = visible_backends(backends)
             backends = msgspec.structs.replace(
                 backends,
-                routes=await open_routes(stack, extensions, visible),
+                token_verifier=await open_token_verifier(
+                    stack, selection.token_verifier, backends
+                ),
+            )
+            backends = msgspec.structs.replace(
+                backends,
+                routes=await open_routes(stack, extensions, backends),
                 health_checks=await open_health_checks(stack, extensions, backends),
             )
         yield backends
@@ -165,6 +180,7 @@ class _Choice:
         outputs = self._outputs()
         for name in self._settings.plugins:
             self._load(name, "HFS_PLUGINS")
+        verifier = self._verifier()
         extensions = self._extensions()
         self._check_names()
         if provider is None or jobs is None or outputs is None or self._problems:
@@ -176,6 +192,7 @@ class _Choice:
             job_store=jobs,
             output_store=outputs,
             extensions=extensions,
+            token_verifier=verifier,
         )
 
     def _extensions(self) -> tuple[SelectedExtension, ...]:
@@ -187,8 +204,21 @@ class _Choice:
             )
             for plugin in self._loaded.values()
             for extension in plugin.extensions.values()
-            # A command reads its settings when it runs.
-            if not isinstance(extension, CommandExtension)
+            # A command reads its settings when it runs, and only one verifier is selected.
+            if not isinstance(extension, CommandExtension | TokenVerifierExtension)
+        )
+
+    def _verifier(self) -> SelectedExtension | None:
+        if not self._settings.auth_enabled:
+            return None
+        name = _auth_plugin(self._settings, {plugin.name for plugin in self._installed})
+        plugin = self._load(name, "HFS_AUTH_PROVIDER", role="token verifier")
+        if plugin is None or plugin.token_verifier is None:
+            return None
+        return SelectedExtension(
+            origin=plugin.origin,
+            extension=plugin.token_verifier,
+            settings=self._read_settings(plugin, plugin.token_verifier),
         )
 
     def _provider(self) -> SelectedBackend[DataProvider] | None:
@@ -224,9 +254,10 @@ class _Choice:
                     find_plugin(name, self._installed, setting=setting)
                 )
             plugin = self._loaded[name]
-            if role is None or role in plugin.offers:
+            offered = (*plugin.offers, *plugin.extensions)
+            if role is None or role in offered:
                 return plugin
-            offers = ", ".join(plugin.offers) or "no backend at all"
+            offers = ", ".join(offered) or "nothing"
             raise BrokenPlugin(f"{setting} needs a {role}; {plugin.origin} offers {offers}")
         except ConfigurationError as error:
             self._problems.append(error)
@@ -280,8 +311,15 @@ class _Choice:
             for prefix in other.prefixes
         )
         for name in sorted(self._settings.others):
-            if name not in known and not name.startswith(idle):
-                self._problems.append(ConfigurationError(unknown_variable(name, known)))
+            if name in known or name.startswith(idle):
+                continue
+            problem = unknown_variable(name, known)
+            if name.startswith(AUTH_PREFIXES) and not self._settings.auth_enabled:
+                problem = (
+                    f"{name} is for a verifier of access tokens, and HFS_AUTH_ENABLED is not "
+                    f"true; set that to true, or remove {name}"
+                )
+            self._problems.append(ConfigurationError(problem))
 
 
 def _primary(settings: Settings) -> str:
@@ -292,6 +330,14 @@ def _primary(settings: Settings) -> str:
 def _output(settings: Settings) -> str:
     """Return the name of the output store's plugin: `local-fs` is traditional for `localfs`."""
     return settings.bulk_export_output_backend.replace("-", "")
+
+
+def _auth_plugin(settings: Settings, installed: Container[str]) -> str:
+    """Return the name of the token verifier's plugin: `x` stands for `x_auth` if there is one."""
+    name = settings.auth_provider
+    long = f"{name}_auth"
+    known = long in installed or (name not in installed and has_extra(long))
+    return long if known else name
 
 
 def _together(problems: Sequence[ConfigurationError]) -> ConfigurationError:

@@ -1,10 +1,12 @@
 """The settings of the server; plugins describe their own."""
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, structs
@@ -24,6 +26,10 @@ from helios_core.storage.secrets import Secret
 
 TENANT_PATTERN = r"^[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,63}$"
 """The form of a tenant id; it becomes a folder name, so it has no two dots in a row."""
+
+
+ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:.]+\](:\d{1,5})?")
+"""The form of an origin as browsers send it (RFC 6454 section 6.2)."""
 
 
 class LogLevel(StrEnum):
@@ -49,11 +55,19 @@ class NewlyAdded(StrEnum):
     EXCLUDE = "exclude"
 
 
+class TenantRouting(StrEnum):
+    """Where a request names its tenant."""
+
+    HEADER = "header"
+    URL = "url"
+    BOTH = "both"
+
+
 class AccessToken(StrEnum):
     """Whether a manifest says that its files need an access token."""
 
     AUTO = "auto"
-    """It is false, and the manifest has signed URLs if the output store can sign URLs."""
+    """It is false with signed URLs, if the output store can sign; else as HFS_AUTH_ENABLED is."""
     TRUE = "true"
     """It is true, and this server sends the files even if the output store can sign URLs."""
     FALSE = "false"
@@ -84,6 +98,45 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ]
         | None
     ) = None
+    tls_cert: Annotated[
+        Path | None,
+        Meta(
+            description="PEM file of the server's certificate, followed by its intermediate ones; "
+            "with it the server speaks TLS 1.2 and 1.3, without it plain HTTP. SIGHUP has it read "
+            "again.",
+        ),
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        Meta(
+            description="PEM file of the private key of HFS_TLS_CERT, without a password.",
+        ),
+    ] = None
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Addresses and networks of the proxies in front of the server. Their "
+            "X-Forwarded-Proto, X-Forwarded-Host and Forwarded headers are believed, and nobody "
+            "else's.",
+            extra={"allowed": "IP addresses and networks like 10.0.0.0/8, joined by commas"},
+        ),
+    ] = ()
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Host names, without ports, under which the server may be called, if "
+            "HFS_BASE_URL is not set; any other gets 400. *.example.org stands for every name "
+            "below example.org. None is named by default: then every host is allowed, with "
+            "authentication only localhost, 127.0.0.1 and [::1]."
+        ),
+    ] = ()
+    cors_allowed_origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Origins of the web pages that may use the server in a browser, for "
+            "example https://app.example.org; * is every page."
+        ),
+    ] = ()
     data_dir: Annotated[
         Path,
         Meta(
@@ -116,6 +169,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "server: commands, routes, health checks, transforms, observers."
         ),
     ] = ()
+    auth_enabled: Annotated[
+        bool,
+        Meta(
+            description="Whether every request needs an access token, except to what is public; "
+            "if not, everybody may do everything."
+        ),
+    ] = False
+    auth_provider: Annotated[
+        str,
+        Meta(
+            description="Verifier of access tokens: NAME is plugin NAME_auth, or else plugin NAME."
+        ),
+    ] = "keycloak"
     default_tenant: Annotated[
         str,
         Meta(
@@ -127,6 +193,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             },
         ),
     ] = "default"
+    tenant_routing_mode: Annotated[
+        TenantRouting,
+        Meta(
+            description="Where requests name their tenant: in X-Tenant-ID (header), as the first "
+            "segment of the path (url), or in either (both)."
+        ),
+    ] = TenantRouting.HEADER
+    tenant_strict_validation: Annotated[
+        bool,
+        Meta(
+            description="Whether a request that names another tenant than its access token is "
+            "refused with 403; if not, the tenant of the token is used."
+        ),
+    ] = False
     default_fhir_version: Annotated[
         FHIRVersion,
         Meta(description="FHIR version of a request whose media type has no fhirVersion."),
@@ -193,10 +273,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(
             title="seconds",
-            description="How long a signed URL is valid; every poll of the manifest returns new "
-            "ones.",
+            description="How long a signed URL is valid, which opens a file for everybody who has "
+            "it; every poll of the manifest returns new ones.",
         ),
-    ] = timedelta(hours=1)
+    ] = timedelta(minutes=5)
     bulk_export_output_ttl: Annotated[
         timedelta,
         Meta(title="seconds", description="How long a finished export and its files are kept."),
@@ -353,7 +433,40 @@ def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
 
 
 def _check(settings: Settings) -> list[str]:
-    return [*_check_lease(settings), *_check_types(settings), *_check_address(settings)]
+    return [
+        *_check_lease(settings),
+        *_check_types(settings),
+        *_check_address(settings),
+        *_check_tls(settings),
+        *_check_proxies(settings),
+        *_check_origins(settings),
+    ]
+
+
+def _check_tls(settings: Settings) -> list[str]:
+    both = "HFS_TLS_CERT and HFS_TLS_KEY belong together; set both, or neither for plain HTTP"
+    return [both] if (settings.tls_cert is None) != (settings.tls_key is None) else []
+
+
+def _check_proxies(settings: Settings) -> list[str]:
+    problems = list[str]()
+    for proxy in settings.trusted_proxies:
+        try:
+            ip_network(proxy)
+        except ValueError as error:
+            problems.append(
+                f"HFS_TRUSTED_PROXIES names {proxy!r}, which is no IP address or network: {error}"
+            )
+    return problems
+
+
+def _check_origins(settings: Settings) -> list[str]:
+    return [
+        f"HFS_CORS_ALLOWED_ORIGINS names {origin!r}, which is no origin; allowed are * and a "
+        "scheme with a host and perhaps a port, for example https://app.example.org"
+        for origin in settings.cors_allowed_origins
+        if origin != "*" and not ORIGIN.fullmatch(origin)
+    ]
 
 
 def _check_lease(settings: Settings) -> list[str]:

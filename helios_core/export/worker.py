@@ -21,10 +21,11 @@ from helios_core.export.cohorts import resolve_view
 from helios_core.export.expiry import remove_output
 from helios_core.export.pipeline.shard_export import PartLimits, ShardExport
 from helios_core.model.exports import ExportView
-from helios_core.model.jobs import JobStatus, Lease
+from helios_core.model.jobs import Job, JobStatus, Lease
 from helios_core.model.parts import Part
 from helios_core.storage.backends import Backends
 from helios_core.storage.isolation import contained
+from helios_core.storage.permitted_reads import permitted_backends
 
 log = structlog.stdlib.get_logger()
 
@@ -175,14 +176,20 @@ class Worker:
         job = lease.job
         if self._latest_view is None or self._latest_view[0] != job.id:
             view = await resolve_view(
-                self._backends.data_provider, job.request, job.transaction_time
+                self._permitted(job).data_provider, job.request, job.transaction_time
             )
             self._latest_view = (job.id, view)
         return self._latest_view[1]
 
+    def _permitted(self, job: Job) -> Backends:
+        """Return the backends as the scopes show them that the job was started with."""
+        return permitted_backends(self._backends, job.request, job.transaction_time)
+
     async def _export(self, lease: Lease, attempt: "_Attempt") -> list[Part]:
         view = await self._view(lease)
-        attempt.export = ShardExport(self._backends, lease, view=view, limits=self._options.limits)
+        attempt.export = ShardExport(
+            self._permitted(lease.job), lease, view=view, limits=self._options.limits
+        )
         return await attempt.export.run()
 
     async def _export_while_held(self, lease: Lease, attempt: "_Attempt") -> list[Part] | None:

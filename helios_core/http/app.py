@@ -1,14 +1,20 @@
 """The ASGI application and its routes."""
 
+from ipaddress import ip_network
+from typing import Final
+
 from litestar import Litestar
+from litestar.config.cors import CORSConfig
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
-from helios_core.config.settings import NewlyAdded, Settings
+from helios_core.config.settings import NewlyAdded, Settings, TenantRouting
 from helios_core.export.kickoff.dry_run import FileLimits
 from helios_core.export.kickoff.request import ExportPolicy
 from helios_core.fhir.bulk_data import GUIDES
+from helios_core.http.access import AccessGuard
 from helios_core.http.access_log import AccessLog
+from helios_core.http.addresses import PublicAddress
 from helios_core.http.bulk.downloads import DownloadRoutes
 from helios_core.http.bulk.file_urls import FileURLSigner
 from helios_core.http.bulk.kickoff import ExportQuota, KickoffRoutes, disabled_routes
@@ -28,18 +34,34 @@ from helios_core.http.rest.conditional import ConditionalRoutes
 from helios_core.http.rest.crud import ReadRoutes, WriteRoutes
 from helios_core.http.rest.history import HistoryRoutes, TypeHistoryRoutes
 from helios_core.http.rest.search import SearchRoutes
+from helios_core.http.tenants import TenantPaths, Tenants
+from helios_core.http.uncached import Uncached
 from helios_core.interactions.bundles import Bundles
 from helios_core.interactions.changes import Changes
 from helios_core.interactions.conditions import Conditions
 from helios_core.interactions.everything import Everything
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import (
+    DataProvider,
     SupportsHistory,
     SupportsSearch,
     SupportsTypeHistory,
     SupportsWrites,
 )
+from helios_core.storage.permitted_reads import READING
+from helios_core.storage.request_principal import ANY, guarded_backends
 from helios_core.storage.transformed_reads import WithheldReads, visible_backends
+
+CORS_REQUEST_HEADERS: Final = [
+    *("Accept", "Authorization", "Content-Type", "If-Match", "If-Modified-Since"),
+    *("If-None-Exist", "If-None-Match", "Prefer", "Range", "X-Request-ID", "X-Tenant-ID"),
+]
+"""What a web page may send."""
+CORS_RESPONSE_HEADERS: Final = [
+    *("Content-Location", "Content-Range", "ETag", "Last-Modified", "Location"),
+    *("Preference-Applied", "Retry-After", "X-Export-Status", "X-Progress", "X-Request-ID"),
+]
+"""What a web page may read beyond what browsers always show."""
 
 
 def create_app(settings: Settings, backends: Backends) -> ASGIApp:
@@ -49,27 +71,51 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
     Raises:
         BrokenPlugin: A plugin's route cannot be used.
     """
-    visible = visible_backends(backends)
-    guard = Guard(
-        base_url=settings.base_url,
-        default_tenant=settings.default_tenant,
-        default_version=settings.default_fhir_version,
+    visible = visible_backends(guarded_backends(backends, READING))
+    writer = guarded_backends(backends, ANY).data_provider
+    address = PublicAddress(
+        settings.base_url,
+        trusted_proxies=[ip_network(proxy) for proxy in settings.trusted_proxies],
+        allowed_hosts=settings.allowed_hosts,
+        authenticated=settings.auth_enabled,
     )
+    tenants = Tenants(
+        default=settings.default_tenant,
+        routing=settings.tenant_routing_mode,
+        strict=settings.tenant_strict_validation,
+    )
+    guard = Guard(address, tenants, default_version=settings.default_fhir_version)
     discovery = _discovery(settings, visible, guard)
     app = Litestar(
         [
             *discovery.routes(),
             *_exports(settings, backends, guard),
-            *_resources(settings, visible, guard, discovery),
+            *_resources(settings, visible, writer, guard, discovery),
             *plugin_routers(backends.routes, guard),
         ],
-        guards=[require_small_headers],
+        guards=[require_small_headers, AccessGuard(backends.token_verifier)],
         exception_handlers=exception_handlers(),
         request_max_body_size=settings.max_body_bytes,
+        cors_config=_cors(settings),
         openapi_config=None,
         logging_config=None,
     )
-    return AccessLog(Draining(Compression(Options(app))))
+    served: ASGIApp = Draining(Compression(Options(app)))
+    if settings.tenant_routing_mode is not TenantRouting.HEADER:
+        served = TenantPaths(served, app)
+    return AccessLog(Uncached(served))
+
+
+def _cors(settings: Settings) -> CORSConfig | None:
+    """Let web pages of some origins use the server; without cookies, which nobody needs here."""
+    if not settings.cors_allowed_origins:
+        return None
+    return CORSConfig(
+        allow_origins=list(settings.cors_allowed_origins),
+        allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=CORS_REQUEST_HEADERS,
+        expose_headers=CORS_RESPONSE_HEADERS,
+    )
 
 
 def _discovery(settings: Settings, backends: Backends, guard: Guard) -> DiscoveryRoutes:
@@ -115,6 +161,7 @@ def _links(settings: Settings, backends: Backends) -> FileURLSigner:
         backends.output_store,
         access_token=settings.bulk_export_requires_access_token,
         valid_for=settings.bulk_export_file_url_ttl,
+        secured=backends.token_verifier is not None,
     )
 
 
@@ -129,8 +176,13 @@ def _policy(settings: Settings, backends: Backends) -> ExportPolicy:
 
 
 def _resources(
-    settings: Settings, backends: Backends, guard: Guard, discovery: DiscoveryRoutes
+    settings: Settings,
+    backends: Backends,
+    writer: DataProvider,
+    guard: Guard,
+    discovery: DiscoveryRoutes,
 ) -> list[HTTPRouteHandler]:
+    """Return the routes that read what is visible, and change it through `writer`."""
     provider = backends.data_provider
     if isinstance(provider, WithheldReads):
         return []
@@ -141,10 +193,10 @@ def _resources(
         routes += SearchRoutes(provider, guard).routes()
         routes += CompartmentRoutes(provider, guard).routes()
         routes += EverythingRoutes(everything, guard).routes()
-    if isinstance(provider, SupportsWrites):
+    if isinstance(provider, SupportsWrites) and isinstance(writer, SupportsWrites):
         # The job store's identity is the same in every process, and never leaves the server.
-        conditions = Conditions(provider, secret=backends.job_store.identity)
-        changes = Changes(provider, conditions)
+        conditions = Conditions(writer, secret=backends.job_store.identity)
+        changes = Changes(writer, conditions)
         routes += WriteRoutes(changes, guard).routes()
         routes += BundleRoutes(
             Bundles(provider, changes, conditions, everything),

@@ -1,20 +1,20 @@
 """Admission of requests: tenant, FHIR version, base URL and acceptable formats."""
 
-import re
 from typing import Final
 
 from litestar.exceptions import HTTPException
 
-from helios_core.config.settings import TENANT_PATTERN
 from helios_core.errors import InvalidRequest
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.media_types import FHIR_JSON
+from helios_core.http.addresses import PublicAddress
 from helios_core.http.negotiation import parse_accept
+from helios_core.http.rate_limits import address_group
 from helios_core.http.requests import READABLE, HTTPRequest, query_pairs
+from helios_core.http.tenants import Tenants
 from helios_core.interactions.callers import Caller
+from helios_core.model.principals import Principal
 
-TENANT: Final = re.compile(TENANT_PATTERN)
-HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 JSON_TYPES: Final = READABLE | {
     *("application/*", "*/*", "text/json", "application/json+fhir"),
     *("application/fhir+ndjson", "application/ndjson"),
@@ -34,10 +34,10 @@ class Guard:
     """Admits requests, by the same rules for every route."""
 
     def __init__(
-        self, *, base_url: str | None, default_tenant: str, default_version: FHIRVersion
+        self, address: PublicAddress, tenants: Tenants, *, default_version: FHIRVersion
     ) -> None:
-        self._base_url = base_url
-        self._default_tenant = default_tenant
+        self._address = address
+        self._tenants = tenants
         self._default_version = default_version
 
     def admit(self, request: HTTPRequest, *, in_any_form: bool = False) -> Caller:
@@ -56,36 +56,31 @@ class Guard:
             fhir_version=named or self._default_version,
             base=self.base(request),
             media_type=f"{FHIR_JSON}; fhirVersion={named.release}" if named else FHIR_JSON,
+            principal=self.principal(request),
         )
 
-    def tenant(self, request: HTTPRequest) -> str:
-        """
-        Return the tenant that a request is about.
+    def principal(self, request: HTTPRequest) -> Principal | None:
+        """Return whom the access token of a request is about, None if nobody needs one."""
+        principal: Principal | None = request.scope.get("user")
+        return principal
 
-        Raises:
-            InvalidRequest: X-Tenant-ID is malformed or sent twice.
-        """
-        values = request.headers.getall("x-tenant-id", [self._default_tenant])
-        if len(values) != 1 or not TENANT.fullmatch(values[0]):
-            raise InvalidRequest(
-                "X-Tenant-ID is not one tenant id: 1 to 64 letters, digits, '.', '_' and '-', "
-                "beginning with a letter or digit and without '..'."
-            )
-        return values[0]
+    def tenant(self, request: HTTPRequest) -> str:
+        """Return the tenant that a request is about; errors are those of `Tenants.tenant`."""
+        return self._tenants.tenant(request)
 
     def base(self, request: HTTPRequest) -> str:
         """
-        Return the public base URL: the configured one, else the one that the client used.
+        Return the base URL for responses: it has the tenant in it if the request's path had.
 
         Raises:
-            InvalidRequest: The Host header is missing, malformed or sent twice.
+            InvalidRequest: As `PublicAddress.base`.
         """
-        hosts = request.headers.getall("host", [])
-        if self._base_url is not None and len(hosts) <= 1:
-            return self._base_url
-        if len(hosts) != 1 or not HOST.fullmatch(hosts[0]):
-            raise InvalidRequest("There is not one Host header with a host and perhaps a port.")
-        return f"{request.scope['scheme']}://{hosts[0]}"
+        return self._address.base(request) + self._tenants.prefix(request)
+
+    def client(self, request: HTTPRequest) -> str:
+        """Return whom rate limits count a request for: the token's client, else the address."""
+        principal = self.principal(request)
+        return principal.owner if principal else address_group(self._address.client(request))
 
     def _check_accept(self, request: HTTPRequest) -> None:
         format_ = dict(query_pairs(request)).get("_format")

@@ -41,18 +41,31 @@ CONDITIONAL: Final = {
     "conditionalDelete": "single",
 }
 """The elements of every type in a provider that supports both searches and writes."""
+SMART: Final = {
+    "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
+    "code": "SMART-on-FHIR",
+}
+"""How clients authenticate where they have to."""
 PATCH_FORMATS: Final = (JSON_PATCH, FHIR_JSON)
 
 
 def capability_elements(
-    provider: DataProvider, fhir_version: FHIRVersion, *, guide: Guide | None, date: datetime
+    provider: DataProvider,
+    fhir_version: FHIRVersion,
+    *,
+    guide: Guide | None,
+    date: datetime,
+    secured: bool,
 ) -> dict[str, Any]:
     """
     Return the elements of the CapabilityStatement of a FHIR version; no guide means no exports.
 
-    They are the same at every base URL, and the largest is encoded.
+    `secured` says that callers need access tokens. The elements are the same at every base URL,
+    and the largest is encoded.
     """
-    rest = [_rest(provider, fhir_version, guide=guide)]
+    rest = _rest(provider, fhir_version, guide=guide)
+    if secured:
+        rest["security"] = {"service": [{"coding": [SMART]}]}
     elements = {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -61,7 +74,7 @@ def capability_elements(
         "software": {"name": "Helios", "version": version("helios-fhir")},
         "fhirVersion": load_definitions(fhir_version).label,
         "format": ["application/fhir+json", "json"],
-        "rest": msgspec.Raw(msgspec.json.encode(rest)),
+        "rest": msgspec.Raw(msgspec.json.encode([rest])),
     }
     if isinstance(provider, SupportsWrites):
         elements["patchFormat"] = PATCH_FORMATS

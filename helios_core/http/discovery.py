@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Response, route
+from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 
 from helios_core.errors import BackendError, BackendUnavailable
@@ -23,6 +24,7 @@ from helios_core.http.negotiation import prefers_gzip
 from helios_core.http.openapi import openapi_document
 from helios_core.http.ranges import is_not_modified
 from helios_core.http.requests import READ, HTTPRequest, query_parameters
+from helios_core.http.smart_configuration import smart_document
 from helios_core.interactions.callers import Caller
 from helios_core.storage.backends import Backends
 from helios_core.storage.resource_keys import ResourceKey
@@ -68,7 +70,11 @@ class Documents:
 
 def _document_response(request: HTTPRequest, document: Document, media_type: str) -> Response[Any]:
     """Return a response with a document, or 304 if the client has it already."""
-    headers = {"ETag": document.etag, "Vary": "Accept, Accept-Encoding"}
+    headers = {
+        "ETag": document.etag,
+        "Vary": "Accept, Accept-Encoding",
+        "Cache-Control": "private, no-cache",  # kept, but asked about before it is used
+    }
     if is_not_modified(request.headers.getall("if-none-match", []), document.etag):
         return Response(None, status_code=304, headers=headers)
     content = document.content
@@ -105,6 +111,9 @@ class DiscoveryRoutes:
         """Return the routes of description and of health."""
         return [
             route("/metadata", http_method=READ, status_code=200)(self.metadata),
+            route("/.well-known/smart-configuration", http_method=READ, status_code=200)(
+                self.smart_configuration
+            ),
             route("/openapi.json", http_method=READ, status_code=200)(self.openapi),
             route(["/health", "/_readiness"], http_method=READ, status_code=200)(self.ready),
             route("/_liveness", http_method=READ, status_code=200)(self.alive),
@@ -121,6 +130,20 @@ class DiscoveryRoutes:
         """Return the CapabilityStatement for a caller."""
         return (await self._statements.get(caller.fhir_version, caller.base)).content
 
+    async def smart_configuration(self, request: HTTPRequest) -> Response[bytes]:
+        """
+        Return where tokens come from, as JSON whatever Accept says (SMART App Launch 2.2).
+
+        Raises:
+            NotFoundException: Nobody needs a token here.
+            BackendError: The issuer does not say now.
+        """
+        verifier = self._backends.token_verifier
+        if verifier is None:
+            raise NotFoundException
+        issuer = await verifier.smart_configuration(self._guard.base(request))
+        return Response(smart_document(issuer), media_type="application/json")
+
     async def openapi(self, request: HTTPRequest) -> Response[Any]:
         """Return the OpenAPI document of the exports and searches."""
         caller = self._guard.admit(request)
@@ -132,7 +155,11 @@ class DiscoveryRoutes:
         if version not in self._elements:
             # It compiles every search parameter there is.
             self._elements[version] = capability_elements(
-                self._backends.data_provider, version, guide=self._guide, date=self._date
+                self._backends.data_provider,
+                version,
+                guide=self._guide,
+                date=self._date,
+                secured=self._backends.token_verifier is not None,
             )
         return capability_statement(self._elements[version], base=base)
 

@@ -14,8 +14,11 @@ from helios_core.errors import (
     BackendError,
     BackendUnavailable,
     BodyTooLarge,
+    Forbidden,
     HeliosError,
+    InvalidToken,
     JobNotFound,
+    MissingToken,
     MultipleMatches,
     PartMissing,
     PartNotFound,
@@ -44,11 +47,21 @@ STATUSES: Final[Mapping[type[HeliosError], int]] = {
     PatchFailed: 422,
     TooManyExports: 429,
     BodyTooLarge: 413,
+    InvalidToken: 401,
+    Forbidden: 403,
     BackendError: 500,
     BackendUnavailable: 503,
     PartMissing: 410,
 }
 """The status of a class applies to its subclasses unless they have one of their own."""
+
+CHALLENGES: Final[Mapping[type[HeliosError], str]] = {
+    HeliosError: "",
+    InvalidToken: 'Bearer error="invalid_token"',
+    MissingToken: "Bearer",
+    Forbidden: 'Bearer error="insufficient_scope"',
+}
+"""The WWW-Authenticate of an error (RFC 6750, section 3), by class as in `STATUSES`."""
 
 RETRY_AFTER: Final[Mapping[int, int]] = {429: 10, 503: 5}
 """Seconds; always a number, because clients misread the date form."""
@@ -164,7 +177,9 @@ def _expected(request: Request[Any, Any, Any], error: HeliosError) -> Response[b
     status = status_for(error)
     if isinstance(error, BackendError) or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request.failed", status=status, error=type(error).__name__, reason=str(error))
-    return outcome_response(status, error.code, _public_text(error))
+    challenge = next(CHALLENGES[cls] for cls in type(error).__mro__ if cls in CHALLENGES)
+    headers = {"WWW-Authenticate": challenge} if challenge else {}
+    return outcome_response(status, error.code, _public_text(error), headers=headers)
 
 
 def _refusal(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

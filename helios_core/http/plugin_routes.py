@@ -6,7 +6,7 @@ stays free when tenants are named in addresses.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from litestar import Litestar, Router
 from litestar.di import Provide
@@ -16,12 +16,11 @@ from litestar.types import ASGIApp, Empty, Receive, Scope, Send
 from litestar.utils.predicates import is_async_callable
 
 from helios_core.errors import BrokenPlugin
+from helios_core.http.access import PLUGIN_PREFIX
 from helios_core.http.callers import Guard
 from helios_core.http.requests import HTTPRequest
 from helios_core.interactions.callers import Caller
 from helios_core.storage.backends import OpenedRoutes
-
-PREFIX: Final = "/_plugins"
 
 
 def plugin_routers(opened: Sequence[OpenedRoutes], guard: Guard) -> list[Router]:
@@ -43,11 +42,10 @@ def _router(opened: OpenedRoutes, guard: Guard) -> Router:
 
     def router() -> Router:
         return Router(
-            f"{PREFIX}/{opened.plugin}",
+            f"{PLUGIN_PREFIX}/{opened.plugin}",
             route_handlers=[_checked(handler) for handler in opened.handlers],
             dependencies={"caller": Provide(caller, sync_to_thread=False)},
             middleware=[_Contained],
-            # Authorisation reads it where it is decided about a request.
             opt={"public": opened.public},
         )
 

@@ -21,8 +21,6 @@ from typing import Final
 import msgspec
 from litestar.exceptions import HTTPException
 
-from helios_core.http.requests import HTTPRequest
-
 MINUTE: Final = 60.0
 BURST_DIVISOR: Final = 6
 """This fraction of the requests of a minute may come at the same moment."""
@@ -102,14 +100,12 @@ class RateLimiter:
         return state.refusals if state else 0
 
 
-def client_address(request: HTTPRequest) -> str:
-    """Return the address a request comes from, of an IPv6 address only its /64 network."""
-    if request.client is None:
-        return ""
+def address_group(host: str) -> str:
+    """Return an address as rate limits count it: of an IPv6 address only its /64 network."""
     try:
-        address = ip_address(request.client.host)
+        address = ip_address(host)
     except ValueError:
-        return request.client.host
+        return host
     if not isinstance(address, IPv6Address):
         return str(address)
     if address.ipv4_mapped is not None:

@@ -268,9 +268,6 @@ class Bundles:
                 authorize(caller, request.interaction, request.resource_type)
             case CompartmentSearch(search=search):
                 authorize(caller, Interaction.SEARCH_COMPARTMENT, search.resource_type)
-            case TypesQuery(filters=filters):
-                for filter_ in filters:
-                    authorize(caller, Interaction.SEARCH_COMPARTMENT, filter_.resource_type)
             case EverythingRequest():
                 authorize(caller, Interaction.OPERATION, "Patient")
                 self._require_everything()

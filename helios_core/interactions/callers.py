@@ -1,12 +1,17 @@
 """Callers, and what they may do."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from helios_core.errors import ResourceNotFound
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.media_types import FHIR_JSON
+from helios_core.model.principals import Principal
+from helios_core.model.scopes import scopes_of
+from helios_core.storage.file_authorizer import require_letters
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +23,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """The public base URL, without a final slash."""
     media_type: str = FHIR_JSON
     """The media type of responses; it repeats the FHIR version if the client named one."""
+    principal: Principal | None = None
+    """Who it is, as the access token says; None if nobody needs one."""
 
 
 class Interaction(StrEnum):
@@ -39,20 +46,53 @@ class Interaction(StrEnum):
     TRANSACTION = "transaction"
 
 
-def authorize(caller: Caller, interaction: Interaction, resource_type: str | None = None) -> None:  # noqa: ARG001
+NEEDS: Final[Mapping[str, str]] = {
+    "read": "r",
+    "vread": "r",
+    "history-instance": "r",
+    "update": "u",
+    # What a patch tests and returns shows what is stored.
+    "patch": "ur",
+    "delete": "d",
+    "create": "c",
+    "search-type": "s",
+    "search-compartment": "s",
+    "history-type": "s",
+    "operation": "r",
+    # What there is of each type, or in each entry, is decided there.
+    "search-system": "",
+    "history-system": "",
+    "batch": "",
+    "transaction": "",
+}
+"""The letters of scopes that each interaction needs for its type (SMART App Launch 2.2)."""
+
+
+def authorize(caller: Caller, interaction: Interaction, resource_type: str | None = None) -> None:
     """
     Raise unless a caller may perform an interaction.
 
     Every interaction passes through here before it uses the storage, whether it is a request of
-    its own or an entry of a Bundle; a conditional change passes as the change that it is. All
-    callers have the same permissions: every interaction with every type of their tenant and FHIR
-    version.
+    its own or an entry of a Bundle; a conditional change passes as the change that it is, and its
+    condition as a search. Scopes decide which types a client may deal with; to which resources of
+    a type a scope is limited, the data provider of the request decides.
 
     Raises:
         ResourceNotFound: The caller's FHIR version has no such resource type.
+        Forbidden: The scopes of the token do not allow it.
     """
-    if resource_type is not None:
-        require_type(resource_type, caller.fhir_version)
+    if resource_type is None:
+        return
+    require_type(resource_type, caller.fhir_version)
+    if caller.principal is not None:
+        require_letters(caller.principal, resource_type, NEEDS[interaction])
+
+
+def may(caller: Caller, interaction: Interaction, resource_type: str) -> bool:
+    """Return whether a caller may perform an interaction with some resources of a type."""
+    if caller.principal is None:
+        return True
+    return not scopes_of(caller.principal.scopes).missing(resource_type, NEEDS[interaction])
 
 
 def require_type(resource_type: str, version: FHIRVersion) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from helios_core.errors import TooCostly
 from helios_core.fhir.search import Filter, Lookup
-from helios_core.interactions.callers import Caller
+from helios_core.interactions.callers import Caller, Interaction, authorize
 from helios_core.storage.data_provider import SearchQuery, StoredVersion, SupportsSearch
 from helios_core.storage.resource_keys import TypeKey
 
@@ -23,8 +23,11 @@ async def resolve_chains(provider: SupportsSearch, caller: Caller, filter_: Filt
     Return a filter without open lookups.
 
     Raises:
+        Forbidden: The client may not search a type by which it has to be searched.
         TooCostly: There are more than `MAX_LOOKUPS`, or one matches more than `MAX_FOUND`.
     """
+    for lookup in filter_.lookups:
+        authorize(caller, Interaction.SEARCH_TYPE, lookup.resource_type)
     if len(filter_.lookups) > MAX_LOOKUPS:
         raise TooCostly(f"A search may have at most {MAX_LOOKUPS} chains and _has.")
     ids = {lookup.key: await _ids(provider, caller, lookup) for lookup in filter_.lookups}

@@ -19,7 +19,7 @@ from helios_core.fhir.search.filters import (
     any_condition,
     make_filter,
 )
-from helios_core.interactions.callers import Caller, Interaction, authorize
+from helios_core.interactions.callers import Caller, Interaction, authorize, may
 from helios_core.interactions.chains import resolve_chains
 from helios_core.interactions.parameters import Pairs, parse_count, single_value
 from helios_core.interactions.search import SearchResult, search_type
@@ -188,19 +188,19 @@ async def search_all_types(
     provider: SupportsSearch, caller: Caller, query: TypesQuery
 ) -> TypesPage:
     """
-    Return a page of the resources of all types within a compartment.
+    Return a page of the resources within a compartment, of the types that the client may search.
 
     Raises:
         InvalidParameter: `_after` does not come from a page of this search.
     """
-    for filter_ in query.filters:
-        authorize(caller, Interaction.SEARCH_COMPARTMENT, filter_.resource_type)
-    return await search_types(provider, caller, query)
+    return await search_types(provider, caller, query, Interaction.SEARCH_COMPARTMENT)
 
 
-async def search_types(provider: SupportsSearch, caller: Caller, query: TypesQuery) -> TypesPage:
+async def search_types(
+    provider: SupportsSearch, caller: Caller, query: TypesQuery, interaction: Interaction
+) -> TypesPage:
     """
-    Return a page of the resources of several types; the caller has authorized each of them.
+    Return a page of the resources of several types: those that the client may interact with.
 
     A page ends where it is full, or has as many bytes as a page may.
 
@@ -210,6 +210,8 @@ async def search_types(provider: SupportsSearch, caller: Caller, query: TypesQue
     place, token = _parse_after(query)
     found, size = list[StoredVersion](), 0
     for filter_ in query.filters[place:]:
+        if not may(caller, interaction, filter_.resource_type):
+            continue
         resolved = SearchQuery(filter=await resolve_chains(provider, caller, filter_))
         key = TypeKey.of(caller, filter_.resource_type)
         while True:

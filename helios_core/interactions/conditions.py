@@ -21,7 +21,7 @@ from helios_core.errors import (
 from helios_core.fhir.preferences import PRESENTATION_PARAMETERS
 from helios_core.fhir.search import Filter
 from helios_core.fhir.strict_json import compact_json, object_members
-from helios_core.interactions.callers import Caller
+from helios_core.interactions.callers import Caller, Interaction, authorize
 from helios_core.interactions.chains import PAGE_SIZE, resolve_chains
 from helios_core.interactions.parameters import Pairs, parse_pairs
 from helios_core.interactions.search_parameters import parse_criteria
@@ -123,12 +123,14 @@ class Conditions:
 
         Raises:
             InvalidRequest: There are no criteria, or one of them is not supported.
+        Forbidden: The client may not search the type.
         """
         pairs = [pair for pair in criteria if pair[0] not in PRESENTATION_PARAMETERS]
         if not pairs:
             raise InvalidRequest(
                 "A condition needs at least one search parameter, as in identifier=system|value."
             )
+        authorize(caller, Interaction.SEARCH_TYPE, resource_type)
         filter_ = parse_criteria(caller, resource_type, pairs)
         return await resolve_chains(require_search(self._searched), caller, filter_)
 

@@ -28,7 +28,7 @@ from helios_core.fhir.search.filters import (
 )
 from helios_core.fhir.search.parameters import CompiledParameter, compiled_parameters
 from helios_core.fhir.strict_json import compact_json, object_members
-from helios_core.interactions.callers import Caller, Interaction, authorize
+from helios_core.interactions.callers import Caller, Interaction, authorize, may
 from helios_core.interactions.chains import search_all
 from helios_core.interactions.compartments import (
     Compartment,
@@ -261,29 +261,27 @@ class Everything:
 
     async def page(self, caller: Caller, request: EverythingRequest) -> EverythingPage:
         """
-        Return a page of a record.
+        Return a page of a record, of the types that the client may read.
 
         Raises:
+            Forbidden: The client may not read Patients.
             ResourceNotFound: There is no such patient.
             ResourceDeleted: The patient was deleted.
             InvalidParameter: `_after` does not come from a page of this record.
         """
         referenced = self._types_to_include(caller, request)
         authorize(caller, Interaction.OPERATION, PATIENT)
-        for filter_ in request.query.filters:
-            authorize(caller, Interaction.OPERATION, filter_.resource_type)
-        for resource_type in sorted(referenced):
-            authorize(caller, Interaction.OPERATION, resource_type)
         key = TypeKey.of(caller, PATIENT).resource(request.patient.id)
         require_content(require_found(await self._provider.get(key)))
-        page = await search_types(self._searched, caller, request.query)
+        page = await search_types(self._searched, caller, request.query, Interaction.OPERATION)
         included, truncated = await self._included(caller, request, page, referenced)
         remarks = [Remark(code="incomplete", text=INCOMPLETE)] if truncated else []
         return EverythingPage(request=request, page=page, included=included, remarks=remarks)
 
     def _types_to_include(self, caller: Caller, request: EverythingRequest) -> frozenset[str]:
         in_compartment = load_definitions(caller.fhir_version).compartment_types(PATIENT)
-        types = (self._referenced_types & _types(caller)) - in_compartment
+        known = (self._referenced_types & _types(caller)) - in_compartment
+        types = frozenset(name for name in known if may(caller, Interaction.OPERATION, name))
         return types if request.selection.types is None else types & request.selection.types
 
     async def _included(

@@ -17,7 +17,7 @@ from helios_core.errors import InvalidParameter
 from helios_core.fhir.dates import date_bounds
 from helios_core.fhir.definitions import load_definitions
 from helios_core.fhir.instants import from_stamp, parse_instant, to_stamp
-from helios_core.interactions.callers import Caller, Interaction, authorize
+from helios_core.interactions.callers import Caller, Interaction, authorize, may
 from helios_core.interactions.parameters import Pairs, parse_count, parse_number, single_value
 from helios_core.interactions.read import require_found
 from helios_core.storage.data_provider import (
@@ -201,16 +201,15 @@ async def history_system(
     provider: SupportsTypeHistory, caller: Caller, query: HistoryQuery
 ) -> HistoryPage:
     """
-    Return a page of the versions of all resources.
+    Return a page of the versions of all resources of the types that the client may search.
 
     Raises:
         InvalidParameter: `_after` does not come from a page of a history.
     """
     authorize(caller, Interaction.HISTORY_SYSTEM)
-    types = tuple(sorted(load_definitions(caller.fhir_version).types))
-    for resource_type in types:
-        authorize(caller, Interaction.HISTORY_SYSTEM, resource_type)
-    return await _history(provider, caller, types, query)
+    types = sorted(load_definitions(caller.fhir_version).types)
+    permitted = tuple(name for name in types if may(caller, Interaction.HISTORY_TYPE, name))
+    return await _history(provider, caller, permitted, query)
 
 
 async def _history(

@@ -15,7 +15,7 @@ from helios_core.fhir.search.filters import make_decoder
 from helios_core.fhir.search.parameters import CompiledParameter, find_parameter
 from helios_core.fhir.search.queries import reference_types
 from helios_core.fhir.search.references import reference_text
-from helios_core.interactions.callers import Caller
+from helios_core.interactions.callers import Caller, Interaction, may
 from helios_core.interactions.chains import search_all
 from helios_core.storage.data_provider import SearchQuery, StoredVersion, SupportsSearch
 
@@ -80,7 +80,8 @@ async def find_included(
     """
     Return the resources to include with matches, each once, and whether some were left out.
 
-    They are left out beyond `MAX_INCLUDED` resources or `MAX_BYTES` bytes.
+    They are left out beyond `MAX_INCLUDED` resources or `MAX_BYTES` bytes. What the client may not
+    read is not included, as if it were not there.
     """
     seen = {_type_and_id(match) for match in matches}
     included: list[StoredVersion] = []
@@ -104,6 +105,8 @@ async def _candidates(
     matches: Sequence[StoredVersion],
 ) -> AsyncGenerator[StoredVersion]:
     for include in includes:
+        if include.reverse and not may(caller, Interaction.READ, include.source):
+            continue
         for query in _queries(caller, include, matches):
             async with aclosing(search_all(provider, caller, query)) as resources:
                 async for stored in resources:
@@ -122,6 +125,8 @@ def _queries(
         if resource_type in ids:
             ids[resource_type][resource_id] = None
     for resource_type, type_ids in ids.items():
+        if not may(caller, Interaction.READ, resource_type):
+            continue
         yield from _value_queries(caller, resource_type, "_id", type_ids)
 
 

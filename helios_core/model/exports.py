@@ -8,6 +8,7 @@ import msgspec
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.search import Filter
+from helios_core.model.scopes import Grant, Query
 
 
 class Level(StrEnum):
@@ -36,6 +37,13 @@ class TypeFilter(msgspec.Struct, frozen=True, kw_only=True):
     resource_type: str
     pairs: tuple[tuple[str, str], ...]
     """Names, with modifiers, and values of search parameters, as `compile_query` takes them."""
+
+
+class TypeConstraint(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit that the scopes of a client set to a type: one of these searches has to match."""
+
+    resource_type: str
+    any_of: tuple[Query, ...]
 
 
 class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +92,21 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Plugins that transform every line, in order; a worker with others leaves the job alone."""
     ignored: tuple[str, ...] = ()
     """One sentence per ignored parameter, reported in an error file."""
+    constraints: tuple[TypeConstraint, ...] = ()
+    """What the scopes of the client allowed; a resource has to meet all those of its type."""
+
+    @property
+    def output_types(self) -> tuple[str, ...]:
+        """The types of all resources that may be in the output."""
+        associated = ("Provenance",) if self.associated else ()
+        organizers = (self.organize_by,) if self.organize_by else ()
+        types = (*self.types, *self.referenced_types, *associated, *organizers)
+        return tuple(dict.fromkeys(types))
+
+    def grant(self, resource_type: str) -> Grant:
+        """Return what of a type the scopes allowed; everything if they set no limit."""
+        own = (each for each in self.constraints if each.resource_type == resource_type)
+        return Grant(tuple(each.any_of for each in own))
 
 
 class Cohort(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,7 +35,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     transaction_time: datetime
     """The instant as of which data is exported; every write committed later is after it."""
     owner: str | None = None
-    """Issuer and subject of the principal who requested it, None on an open server."""
+    """The `owner` of the principal who requested it, None on an open server."""
     status: JobStatus = JobStatus.ACCEPTED
     created_at: datetime | None = None
     """Set by the job store, by its own clock."""

@@ -1,7 +1,9 @@
 """Run a server until a signal stops it."""
 
 import asyncio
+import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,8 @@ from helios_core.config.settings import Settings
 from helios_core.errors import ConfigurationError
 from helios_core.export import expiry
 from helios_core.http.app import create_app
-from helios_core.server.connections import KEEP_ALIVE_SECONDS, LimitedProtocol
+from helios_core.server.connections import HEAD_SECONDS, KEEP_ALIVE_SECONDS, LimitedProtocol
+from helios_core.server.tls import reloader, server_context
 from helios_core.server.work import (
     do_nothing,
     grace_seconds,
@@ -25,6 +28,7 @@ from helios_core.server.work import (
 from helios_core.storage.backends import Backends
 
 SWITCH_SECONDS = 0.001
+BACKLOG = 2048
 
 _log = structlog.get_logger()
 
@@ -54,15 +58,16 @@ async def serve(
     # While a thread computes, each turn of the event loop waits that long; 5 ms is Python's own.
     sys.setswitchinterval(SWITCH_SECONDS)
     async with open_backends(settings, serving=True) as backends:
+        tls = _tls(settings)
         listener = _listen(settings)
-        server = _Server(_configuration(settings, backends))
-        with stop_at_signals(on_stop) as stop:
+        server = _Server(_configuration(settings, backends), tls)
+        with stop_at_signals(on_stop) as stop, _reload_at_hangup(settings, tls):
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(server.serve([listener]))
                 serving.add_done_callback(lambda _: stop.set())
                 group.create_task(server.exit_at(stop))
                 await server.ready.wait()
-                on_ready(_address(listener))
+                on_ready(_address(listener, tls))
                 sweeping = group.create_task(_sweep(stop, backends, settings))
                 await work_until(stop, backends, settings, workers=workers)
                 # The next sweep of any server continues where this one is interrupted.
@@ -73,12 +78,30 @@ async def serve(
 class _Server(uvicorn.Server):
     """A Uvicorn server that reports when it accepts requests and does not handle signals."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._tls = tls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """Accept connections; Uvicorn itself would wait a minute for each TLS handshake."""
+        await self.lifespan.startup()
+        loop = asyncio.get_running_loop()
+
+        def create_protocol() -> asyncio.Protocol:
+            return LimitedProtocol(self.config, self.server_state, self.lifespan.state)
+
+        self.servers = [
+            await loop.create_server(
+                create_protocol,
+                sock=listener,
+                backlog=BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=HEAD_SECONDS if self._tls else None,
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
         self.ready.set()
 
     async def on_tick(self, counter: int) -> bool:
@@ -108,6 +131,9 @@ def _configuration(settings: Settings, backends: Backends) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        # Uvicorn would believe every proxy on this machine; `PublicAddress` believes the set ones.
+        proxy_headers=False,
+        headers=[("X-Content-Type-Options", "nosniff")],
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, int(grace_seconds(settings))),
     )
@@ -117,7 +143,7 @@ def _listen(settings: Settings) -> socket.socket:
     host, port = settings.server_host, settings.server_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {host} port {port} ({error.strerror or error}); HFS_SERVER_HOST "
@@ -125,9 +151,30 @@ def _listen(settings: Settings) -> socket.socket:
         ) from error
 
 
-def _address(listener: socket.socket) -> str:
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return server_context(settings.tls_cert, settings.tls_key)
+
+
+@contextmanager
+def _reload_at_hangup(settings: Settings, tls: ssl.SSLContext | None) -> Iterator[None]:
+    """Have SIGHUP load a renewed certificate; without TLS it ends the process, as ever."""
+    if tls is None or settings.tls_cert is None or settings.tls_key is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reloader(tls, settings.tls_cert, settings.tls_key))
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+def _address(listener: socket.socket, tls: ssl.SSLContext | None) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 async def _sweep(stop: asyncio.Event, backends: Backends, settings: Settings) -> None:

@@ -10,8 +10,10 @@ import msgspec
 
 from helios_core.model.jobs import Job
 from helios_core.storage.data_provider import DataProvider
+from helios_core.storage.file_authorizer import FileAuthorizer, ScopeAuthorizer
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
+from helios_core.storage.token_verifier import TokenVerifier
 from helios_core.storage.transform_chain import NO_TRANSFORMS, Transforms
 
 T = TypeVar("T")
@@ -94,3 +96,7 @@ class Backends(msgspec.Struct, frozen=True, kw_only=True):
     """Applied to every line of an export, and to resources read over REST as they say."""
     routes: Sequence[OpenedRoutes] = ()
     health_checks: Sequence[OpenedHealthChecks] = ()
+    token_verifier: TokenVerifier | None = None
+    """What verifies access tokens; None if everybody may do everything."""
+    file_authorizer: FileAuthorizer = ScopeAuthorizer()
+    """Decides who may start which export, and see which one."""

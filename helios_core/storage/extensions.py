@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from helios_core.model.jobs import Job
 from helios_core.storage.backends import Backends, Descriptor
+from helios_core.storage.token_verifier import TokenVerifier
 from helios_core.storage.transforms import Transform, TransformEffect
 
 T = TypeVar("T")
@@ -122,13 +123,26 @@ class ObserverExtension(Descriptor, frozen=True, kw_only=True):
 
     It is not called when a client cancels a job.
 
-    V1  A job in any status is taken, also of a tenant never heard of before.
-    V2  The same job may come twice, and events may be lost when a process is killed.
-    V3  An asynchronous observer ends when it is cancelled.
-    V4  Leaving the context leaves nothing running.
+    E1  A job in any status is taken, also of a tenant never heard of before.
+    E2  The same job may come twice, and events may be lost when a process is killed.
+    E3  An asynchronous observer ends when it is cancelled.
+    E4  Leaving the context leaves nothing running.
     """
 
     open: Callable[[Any, Backends], AbstractAsyncContextManager[Observer]]
     """Takes an instance of `settings` and the opened backends, yields the observer."""
     time_limit: timedelta = timedelta(seconds=30)
     """How long one call may take; above 0."""
+
+
+class TokenVerifierExtension(Descriptor, frozen=True, kw_only=True):
+    """
+    A verifier of access tokens; its clauses are those of `TokenVerifier`.
+
+    `HFS_AUTH_PROVIDER` selects it: the value `x` selects plugin `x_auth`, or else plugin `x`.
+    """
+
+    open: Callable[[Any, Backends], AbstractAsyncContextManager[TokenVerifier]]
+    """Takes an instance of `settings` and the opened backends, yields the verifier."""
+    time_limit: timedelta = timedelta(seconds=5)
+    """How long one call may take; above 0, at most 5 seconds. Who is late is unavailable."""

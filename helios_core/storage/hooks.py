@@ -16,6 +16,7 @@ from helios_core.storage.extensions import (
     HealthExtension,
     ObserverExtension,
     RouteExtension,
+    TokenVerifierExtension,
     TransformExtension,
 )
 from helios_core.storage.job_store import JobStore
@@ -67,3 +68,8 @@ def helios_transform() -> TransformExtension | None:
 @hookspec(firstresult=True)
 def helios_observer() -> ObserverExtension | None:
     """Offer an observer of jobs that are accepted, complete or in error."""
+
+
+@hookspec(firstresult=True)
+def helios_token_verifier() -> TokenVerifierExtension | None:
+    """Offer a verifier of access tokens."""

@@ -40,6 +40,7 @@ from helios_core.testing.extensions import (  # noqa: E402 - same
     HealthCheckSuite,
     ObserverSuite,
     RouteSuite,
+    TokenVerifierSuite,
     TransformSuite,
 )
 from helios_core.testing.faults import (  # noqa: E402 - same
@@ -83,6 +84,7 @@ __all__ = [
     "RouteSuite",
     "Sample",
     "Snapshot",
+    "TokenVerifierSuite",
     "TransformSuite",
     "compile_searches",
     "corpus",

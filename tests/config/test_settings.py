@@ -164,3 +164,19 @@ def test_what_is_told_to_the_tests_is_no_setting():
 
     assert problems == []
     assert settings == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HFS_TRUSTED_PROXIES", "proxy.example.org"),
+        ("HFS_TRUSTED_PROXIES", "10.0.0.0/8,10.0.0.1/8"),
+        ("HFS_TLS_CERT", "/etc/cert.pem"),
+        ("HFS_TLS_KEY", "/etc/key.pem"),
+        ("HFS_TENANT_ROUTING_MODE", "path"),
+    ],
+)
+def test_what_the_network_needs_is_checked_at_the_start(name, value):
+    _, problems = read_settings({name: value})
+
+    assert name in "".join(problems)

@@ -18,7 +18,7 @@ def polled(client, path, address):
 
 def test_clients_behind_a_proxy_are_told_apart(site):
     """B2-ST-05"""
-    _, client = site.serve()
+    _, client = site.serve(HFS_TRUSTED_PROXIES="127.0.0.1")
     path = client.kick_off()
 
     answers = [
@@ -28,9 +28,8 @@ def test_clients_behind_a_proxy_are_told_apart(site):
     assert [answer == 429 for answer in answers] == [False, True, False]
 
 
-def test_a_proxy_that_is_not_known_is_one_client(site, monkeypatch):
-    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "192.0.2.200")
-    _, client = site.serve()
+def test_a_proxy_that_is_not_known_is_one_client(site):
+    _, client = site.serve(HFS_TRUSTED_PROXIES="192.0.2.200")
     path = client.kick_off()
 
     answers = [polled(client, path, address) for address in ("192.0.2.1", "192.0.2.2")]

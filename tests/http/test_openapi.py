@@ -188,7 +188,7 @@ def test_the_document_is_valid_for_every_version(version, guide):
 
 @pytest.mark.parametrize("guide", GuideVersion)
 async def test_the_document_has_every_route_of_exports_and_searches(backends, guide):
-    app = create_app(Settings(bulk_data_ig=guide), backends).app.app.app.app
+    app = create_app(Settings(bulk_data_ig=guide), backends).app.app.app.app.app
     routes = {
         (re.sub(r":\w+\}", "}", route.path), method)
         for route in app.routes

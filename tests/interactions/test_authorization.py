@@ -1,9 +1,9 @@
 """Every interaction passes one function before it uses the storage."""
 
+import msgspec
 import pytest
 
-from helios_core.errors import RequestError, ResourceNotFound
-from helios_core.fhir.definitions import load_definitions
+from helios_core.errors import Forbidden, RequestError, ResourceNotFound
 from helios_core.interactions import bundles as bundles_module
 from helios_core.interactions import changes as changes_module
 from helios_core.interactions import compartments, everything, history, search
@@ -28,11 +28,18 @@ from helios_core.interactions.read import read, vread
 from helios_core.interactions.search import search_type
 from helios_core.interactions.search_parameters import parse_search
 from tests.interactions.test_bundles import PATIENT, entry
+from tests.tokens import principal
 
 MODULES = (
     *(bundles_module, changes_module, compartments, everything, history, read_module, search),
 )
 COMPARTMENT = Compartment("Patient", "a")
+OBSERVATION = {
+    "resourceType": "Observation",
+    "id": "o",
+    "subject": {"reference": "Patient/a"},
+    "performer": [{"reference": "Practitioner/gp"}],
+}
 
 
 class Refused(RequestError):
@@ -111,14 +118,18 @@ async def test_an_interaction_passes_once(gate, perform, name):
     assert gate.passed == [(interaction, "Patient")]
 
 
-async def test_a_history_of_all_types_passes_for_each_of_them(gate, provider, caller):
-    await history_system(provider, caller, HistoryQuery(count=1))
+def limited(caller, *scopes):
+    """The caller with an access token that has some scopes."""
+    return msgspec.structs.replace(caller, principal=principal("x", *scopes))
 
-    types = sorted(load_definitions(caller.fhir_version).types)
-    assert gate.passed == [
-        ("history-system", None),
-        *(("history-system", name) for name in types),
-    ]
+
+async def test_a_history_of_all_types_has_those_that_may_be_searched(provider, caller, store):
+    await store(PATIENT | {"id": "a"}, OBSERVATION)
+    someone = limited(caller, "system/Observation.s", "system/Patient.r")
+
+    page = await history_system(provider, someone, HistoryQuery(count=10))
+
+    assert [version.resource_type for version in page.versions] == ["Observation"]
 
 
 async def test_a_search_in_a_compartment_passes_as_such_and_as_a_search(gate, provider, caller):
@@ -129,37 +140,46 @@ async def test_a_search_in_a_compartment_passes_as_such_and_as_a_search(gate, pr
     assert gate.passed == [("search-compartment", "Observation"), ("search-type", "Observation")]
 
 
-async def test_a_search_of_a_whole_compartment_passes_for_each_of_its_types(
-    gate, provider, caller
+async def test_a_search_of_a_whole_compartment_has_types_that_may_be_searched(
+    provider, caller, store
 ):
-    await search_all_types(provider, caller, parse_all_types(caller, COMPARTMENT, []))
+    await store(PATIENT | {"id": "a"}, OBSERVATION)
+    someone = limited(caller, "system/Observation.s", "system/Patient.r")
 
-    types = load_definitions(caller.fhir_version).compartment_types("Patient")
-    assert {name for _, name in gate.passed} == types
-    assert {interaction for interaction, _ in gate.passed} == {"search-compartment"}
+    page = await search_all_types(
+        provider, someone, parse_all_types(someone, COMPARTMENT, [("_count", "1")])
+    )
+
+    assert [match.resource_type for match in page.matches] == ["Observation"]
 
 
-async def test_a_record_passes_for_each_type_that_it_may_show(gate, provider, caller, store):
-    await store(PATIENT | {"id": "a"})
+@pytest.mark.parametrize(
+    ("scopes", "expected"),
+    [
+        (["system/*.r"], ["Observation", "Patient", "Practitioner"]),
+        (["system/Patient.r"], ["Patient"]),
+        (["system/Patient.r", "system/Observation.s"], ["Patient"]),
+        (["system/Patient.r", "system/Practitioner.r"], ["Patient"]),
+        (["system/Patient.r", "system/Observation.r"], ["Observation", "Patient"]),
+    ],
+)
+async def test_a_record_has_types_that_may_be_read(provider, caller, store, scopes, expected):
+    await store(PATIENT | {"id": "a"}, OBSERVATION, {"resourceType": "Practitioner", "id": "gp"})
+    someone = limited(caller, *scopes)
     records = Everything(provider, provider, ["Practitioner"])
 
-    await records.page(caller, parse_everything(caller, "a", []))
+    page = await records.page(someone, parse_everything(someone, "a", []))
 
-    types = load_definitions(caller.fhir_version).compartment_types("Patient") - {"Group"}
-    assert {name for _, name in gate.passed} == types | {"Practitioner", "Binary"}
-    assert {interaction for interaction, _ in gate.passed} == {"operation"}
+    resources = [*page.page.matches, *page.included]
+    assert sorted(each.resource_type for each in resources) == expected
 
 
-@pytest.mark.parametrize("refused", ["Patient", "Observation", "Practitioner"])
-async def test_a_record_with_a_type_that_is_refused_is_refused(
-    gate, provider, caller, store, refused
-):
+async def test_a_record_is_refused_where_patients_may_not_be_read(provider, caller, store):
     await store(PATIENT | {"id": "a"})
-    gate.refused = (Interaction.OPERATION, refused)
-    records = Everything(provider, provider, ["Practitioner"])
+    someone = limited(caller, "system/Observation.rs", "system/Patient.s")
 
-    with pytest.raises(Refused):
-        await records.page(caller, parse_everything(caller, "a", []))
+    with pytest.raises(Forbidden):
+        await Everything(provider, provider, []).page(someone, parse_everything(someone, "a", []))
 
 
 @pytest.mark.parametrize("name", ["create", "update", "delete", "conditional create"])

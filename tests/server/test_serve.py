@@ -49,4 +49,4 @@ def test_addresses_of_ip_6_have_brackets():
     listener = serving._listen(Settings(server_host="::1", server_port=0))
 
     with listener:
-        assert serving._address(listener).startswith("http://[::1]:")
+        assert serving._address(listener, None).startswith("http://[::1]:")

@@ -23,6 +23,7 @@ from helios_core import (
     ObserverExtension,
     RestReads,
     RouteExtension,
+    TokenVerifierExtension,
     Transform,
     TransformEffect,
     TransformExtension,
@@ -33,8 +34,10 @@ from helios_core.testing import (
     HealthCheckSuite,
     ObserverSuite,
     RouteSuite,
+    TokenVerifierSuite,
     TransformSuite,
 )
+from tests.tokens import StaticVerifier, principal
 
 SECRET = TransformSuite.SECRET
 LABEL = Coding(system="urn:x", code="y")
@@ -179,3 +182,30 @@ class GoodCommand(CommandSuite):
     @pytest.fixture
     def extension(self):
         return CommandExtension(api_level=API_LEVEL, command=self.make)
+
+
+READER = "token-of-somebody-who-reads"
+OUTDATED = "token-of-somebody-who-left"
+
+
+class GoodTokenVerifier(TokenVerifierSuite):
+    implementation = StaticVerifier
+
+    @pytest.fixture
+    def extension(self):
+        outdated = principal("former", valid_for=timedelta(seconds=-1))
+        self.verifier = self.implementation({READER: self.principal(), OUTDATED: outdated})
+        return TokenVerifierExtension(api_level=API_LEVEL, open=opening(self.verifier))
+
+    async def valid_token(self):
+        return READER
+
+    def principal(self):
+        return principal("reader", "system/*.rs", "offline_access", tenant="t")
+
+    async def invalid_tokens(self):
+        return {"expired": OUTDATED, "unknown": "token-of-nobody-at-all"}
+
+    async def make_unavailable(self):
+        self.verifier.up = False
+        return READER

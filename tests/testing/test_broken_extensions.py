@@ -5,13 +5,21 @@ from helios_core.testing import (
     HealthCheckSuite,
     ObserverSuite,
     RouteSuite,
+    TokenVerifierSuite,
     TransformSuite,
 )
 from tests.testing import broken_extensions
 from tests.testing.caught import broken_suites, failed_tests
 
 BROKEN = broken_suites(broken_extensions)
-SUITES = [CommandSuite, HealthCheckSuite, ObserverSuite, RouteSuite, TransformSuite]
+SUITES = [
+    CommandSuite,
+    HealthCheckSuite,
+    ObserverSuite,
+    RouteSuite,
+    TokenVerifierSuite,
+    TransformSuite,
+]
 OF_EVERY_SUITE = {
     "test_waivers_are_printed",
     "test_the_server_takes_the_descriptor",

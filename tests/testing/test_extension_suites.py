@@ -45,6 +45,10 @@ class TestHealthChecks(extensions.GoodHealthChecks):
     pass
 
 
+class TestTokenVerifier(extensions.GoodTokenVerifier):
+    pass
+
+
 class TestObserver(extensions.GoodObserver):
     pass
 

@@ -14,6 +14,7 @@ from helios_core.export.pipeline.organized_output import ERRORS_ONLY
 from helios_core.model.exports import ExportRequest, ExportView, Shard
 from helios_core.model.jobs import Job
 from helios_core.storage.backends import Backends
+from helios_core.storage.permitted_reads import permitted_backends
 from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.threads import compute
 
@@ -30,6 +31,7 @@ async def accept(
     Store a job with its shards for a kick-off (Bulk Data 2.0.0, Bulk Data Kick-off Request).
 
     Raises:
+        Forbidden: The client may not export this.
         InvalidRequest: The request is malformed, or `Prefer: respond-async` is missing.
         InvalidParameter: A parameter's value is not valid.
         UnsupportedParameter: A parameter or value is not supported, and must not be ignored.
@@ -37,6 +39,7 @@ async def accept(
         TooManyExports: The tenant already has `max_active` active exports.
         BackendUnavailable: A backend cannot be used at the moment.
     """
+    await authorize(kickoff)
     request = await compute(kickoff.size, parse_kickoff, kickoff)
     transaction_time = await backends.data_provider.transaction_time()
     _, shards = await plan_shards(backends, request, transaction_time, shard_bytes=shard_bytes)
@@ -45,7 +48,7 @@ async def accept(
             id=secrets.token_hex(JOB_ID_BYTES),
             request=request,
             transaction_time=transaction_time,
-            owner=kickoff.owner,
+            owner=kickoff.principal.owner if kickoff.principal else None,
         ),
         shards,
         max_active=max_active,
@@ -53,6 +56,17 @@ async def accept(
     log.info("job.accepted", job_id=job.id, export_level=request.level, shards=len(shards))
     backends.announce(job)
     return job
+
+
+async def authorize(kickoff: KickoffRequest) -> None:
+    """
+    Ask the authorizer whether the client may start this export, before anything is looked up (A1).
+
+    Raises:
+        Forbidden: It may not.
+    """
+    if kickoff.principal is not None:
+        await kickoff.authorizer.authorize_export(kickoff.principal, kickoff.intent)
 
 
 async def plan_shards(
@@ -64,6 +78,7 @@ async def plan_shards(
     Raises:
         InvalidParameter: As in `accept`; so are ResourceNotFound and BackendUnavailable.
     """
+    backends = permitted_backends(backends, request, transaction_time)
     view = await resolve_unfiltered_view(backends.data_provider, request, transaction_time)
     await _check_patients(backends, view)
     shards = await plan_export(backends.data_provider, view, shard_bytes=shard_bytes)

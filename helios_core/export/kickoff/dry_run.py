@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from helios_core.errors import InvalidRequest
-from helios_core.export.kickoff.accept import plan_shards
+from helios_core.export.kickoff.accept import authorize, plan_shards
 from helios_core.export.kickoff.parsing import parse_kickoff
 from helios_core.export.kickoff.request import KickoffRequest, ParameterValues, sent_parameters
 from helios_core.fhir.compartments import subject_paths
@@ -71,9 +71,11 @@ async def estimate(backends: Backends, kickoff: KickoffRequest, *, limits: FileL
     would leave out.
 
     Raises:
+        Forbidden: The client may not export this.
         ResourceNotFound: The group does not exist.
         BackendUnavailable: A backend cannot be used at the moment.
     """
+    await authorize(kickoff)
     if refused := await compute(kickoff.size, _refusals, kickoff):
         return Estimate(refused=refused)
     request = await compute(kickoff.size, parse_kickoff, kickoff)
@@ -144,6 +146,11 @@ def _remarks(request: ExportRequest) -> Iterator[str]:
                 f"Of {types}, those that are also about patients outside of the list in patient "
                 "will be left out, but are estimated."
             )
+    if limited := sorted({c.resource_type for c in request.constraints} & {*request.types}):
+        yield (
+            f"{', '.join(limited)} is not estimated, because the scopes of the access token are "
+            "limited to a part of it."
+        )
     if request.transforms:
         yield (
             "What plugins change and leave out is not taken into account: there may be fewer "

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
+from helios_core.export.kickoff import permissions
 from helios_core.export.kickoff.parameters import ORGANIZERS, OUTPUT_FORMATS, kickoff_parameters
 from helios_core.export.kickoff.request import KickoffRequest, ParameterValues, sent_parameters
 from helios_core.export.kickoff.type_filters import TypeFilterParser
@@ -18,6 +21,7 @@ from helios_core.fhir.preferences import (
 from helios_core.fhir.references import base_urls, split_reference
 from helios_core.model.exports import AssociatedData, ExportRequest, Level
 
+PROVENANCE = "Provenance"
 NEVER_REFERENCED = frozenset({"Binary", "Patient"})
 """Types that are not added because something refers to them: they are patient data."""
 
@@ -30,6 +34,7 @@ def parse_kickoff(kickoff: KickoffRequest) -> ExportRequest:
         InvalidRequest: The request is malformed, or `Prefer: respond-async` is missing.
         InvalidParameter: A parameter's value is not valid.
         UnsupportedParameter: A parameter or value is not supported, and must not be ignored.
+        Forbidden: The scopes of the client do not allow what is requested by name, or nothing.
     """
     preferences = parse_preferences(kickoff.prefer)
     if not preferences.respond_async:
@@ -64,7 +69,13 @@ class _Parser:
             decline=self._decline,
             concealed=kickoff.policy.transforms.conceals,
         ).parse(parameters.type_filters())
-        return ExportRequest(
+        associated = self._associated(organize_by)
+        permissions.require_types(kickoff, filter(None, (organize_by,)))
+        if associated is not None:
+            permissions.require_types(kickoff, (PROVENANCE,))
+        looked_up = permissions.lookup_types(kickoff, type_filters.filters)
+        permissions.require_types(kickoff, looked_up)
+        request = ExportRequest(
             tenant=kickoff.tenant,
             url=kickoff.url,
             base_url=kickoff.base_url,
@@ -77,7 +88,7 @@ class _Parser:
             patients=self._patients(),
             filters=type_filters.filters,
             elements=self._elements(types),
-            associated=self._associated(organize_by),
+            associated=associated,
             organize_by=organize_by,
             referenced_types=() if organize_by else self._referenced_types(),
             partial_manifests=parameters.flag("allowPartialManifests"),
@@ -87,6 +98,14 @@ class _Parser:
             transforms=kickoff.policy.transforms.names,
             ignored=tuple(self._ignored),
         )
+        limited = (*request.output_types, *looked_up)
+        constraints = permissions.constraints(kickoff, limited)
+        if request.patients is not None and "Patient" not in limited:
+            # Whether a patient is there is told to those only who may know.
+            constraints += permissions.require_reading(kickoff, "Patient")
+        if request.group_id is not None and "Group" not in limited:
+            constraints += permissions.require_reading(kickoff, "Group")
+        return replace(request, constraints=constraints)
 
     def _decline(self, reason: str, *, error: Callable[[str], Exception]) -> None:
         """Raise an error, but under handling=lenient ignore it and report that."""
@@ -131,7 +150,7 @@ class _Parser:
     def _types(self) -> tuple[str, ...]:
         """Return the types of `_type`, or all types of the level if it was not sent."""
         if not self._parameters.all("_type"):
-            return tuple(sorted(self._level_types))
+            return permissions.require_some(self._kickoff, sorted(self._level_types))
         names = self._parameters.items("_type")
         if not names:
             raise InvalidParameter("_type names no resource type; name some, or leave it out.")
@@ -156,6 +175,7 @@ class _Parser:
 
     def _types_of_level(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the types that the level can export; the others are omitted if any remains."""
+        permissions.require_types(self._kickoff, names)
         available = self._level_types.union(self._referenced_types())
         outside = [name for name in names if name not in available]
         reason = (
@@ -176,11 +196,12 @@ class _Parser:
         if self._kickoff.level is Level.SYSTEM:
             return ()
         requested = self._parameters.items("_type") or self._definitions.types
-        return tuple(
+        types = (
             name
             for name in dict.fromkeys(self._kickoff.policy.referenced_types)
             if name in requested and name not in NEVER_REFERENCED
         )
+        return permissions.allowed_types(self._kickoff, types)
 
     def _patients(self) -> tuple[str, ...] | None:
         """Return the ids of `patient`, or None if it was not sent."""

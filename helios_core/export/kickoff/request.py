@@ -14,6 +14,10 @@ from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import parse_instant
 from helios_core.fhir.search import split_type_filter
 from helios_core.model.exports import Level
+from helios_core.model.principals import Principal
+from helios_core.model.scopes import Grant
+from helios_core.storage.file_authorizer import ExportIntent, FileAuthorizer, ScopeAuthorizer
+from helios_core.storage.permitted_reads import usable
 from helios_core.storage.transform_chain import NO_TRANSFORMS, Transforms
 
 MAX_PARAMETERS = 1000
@@ -57,15 +61,30 @@ class KickoffRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The Parameters resource of a POST, None for a GET."""
     prefer: Sequence[str] = ()
     """The values of the Prefer header lines."""
-    owner: str | None = None
+    principal: Principal | None = None
+    """Who sent it, None on an open server."""
     base_url: str = ""
     """The server's public base URL; absolute references below it point to this server."""
     policy: ExportPolicy = ExportPolicy()
+    authorizer: FileAuthorizer = ScopeAuthorizer()
+    """Decides what the principal may export."""
 
     @property
     def size(self) -> int:
         """The bytes of the URL and the body, which decide how long parsing takes."""
         return len(self.url) + len(self.body or b"")
+
+    @property
+    def intent(self) -> ExportIntent:
+        """What the URL alone says of the export."""
+        return ExportIntent(tenant=self.tenant, level=self.level, group_id=self.group_id)
+
+    def grant(self, resource_type: str) -> Grant:
+        """Return which resources of a type may be exported."""
+        if self.principal is None:
+            return Grant()
+        granted = self.authorizer.grant(self.principal, resource_type)
+        return usable(self.fhir_version, resource_type, granted)
 
 
 class SentParameter(msgspec.Struct, frozen=True):

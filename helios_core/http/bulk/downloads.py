@@ -13,6 +13,7 @@ from litestar.types import ASGIApp
 
 from helios_core.export.ndjson import read_ahead
 from helios_core.fhir.media_types import NDJSON
+from helios_core.http.bulk.own_jobs import visible_job
 from helios_core.http.bulk.streaming import (
     Representation,
     StreamingBody,
@@ -43,7 +44,7 @@ CHANGED: Final = (
 
 
 class DownloadRoutes:
-    """Serves published parts to the tenant of their export (Bulk Data 2.0.0, File Request)."""
+    """Serves published parts to the owner of their export (Bulk Data 2.0.0, File Request)."""
 
     def __init__(self, backends: Backends, guard: Guard) -> None:
         self._backends = backends
@@ -58,7 +59,9 @@ class DownloadRoutes:
         self, request: HTTPRequest, job_id: FromPath[str], name: FromPath[str]
     ) -> ASGIApp:
         """Send a file or a range of it; with gzip if it is stored so and the client accepts it."""
-        job, part = await self._published_part(self._guard.tenant(request), job_id, name)
+        tenant, principal = self._guard.tenant(request), self._guard.principal(request)
+        job = await visible_job(self._backends, principal, tenant, job_id)
+        part = await self._published_part(job, name)
         compressed = part.key.compression is Compression.GZIP
         accepts = accepts_gzip(request.headers.getall("accept-encoding", []))
         representation = Representation(
@@ -79,13 +82,12 @@ class DownloadRoutes:
             return _range_not_satisfiable(representation).to_asgi_response(None, request)
         return await self._send(representation, byte_range, head=request.method == HttpMethod.HEAD)
 
-    async def _published_part(self, tenant: str, job_id: str, name: str) -> tuple[Job, Part]:
+    async def _published_part(self, job: Job, name: str) -> Part:
         """Look a part up in its job: no path in the output store is ever built from `name`."""
-        job = await self._backends.job_store.get(tenant, job_id)
         if job.status is JobStatus.COMPLETE or (
             job.status.active and job.request.partial_manifests
         ):
-            return job, await self._backends.job_store.part(tenant, job_id, name)
+            return await self._backends.job_store.part(job.tenant, job.id, name)
         raise part_not_found()
 
     async def _send(

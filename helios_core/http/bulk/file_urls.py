@@ -26,13 +26,19 @@ class FileURLSigner:
     """
 
     def __init__(
-        self, output_store: OutputStore, *, access_token: AccessToken, valid_for: timedelta
+        self,
+        output_store: OutputStore,
+        *,
+        access_token: AccessToken,
+        valid_for: timedelta,
+        secured: bool = False,
     ) -> None:
-        self._require_access_token = access_token is AccessToken.TRUE
-        signed = not self._require_access_token
+        """Sign URLs unless tokens are to be used; this server asks for tokens if it is secured."""
+        signed = access_token is not AccessToken.TRUE
         self._signer = (
             output_store if signed and isinstance(output_store, SupportsSignedURLs) else None
         )
+        self._require_access_token = not signed or (secured and self._signer is None)
         self._valid_for = valid_for
 
     async def urls(self, keys: Sequence[PartKey], *, base: str) -> FileURLs:

@@ -12,7 +12,7 @@ from helios_core.export.kickoff.accept import accept
 from helios_core.export.kickoff.dry_run import Estimate, FileLimits, estimate, is_dry_run
 from helios_core.export.kickoff.request import ExportPolicy, KickoffRequest
 from helios_core.http.callers import Guard
-from helios_core.http.rate_limits import RateLimiter, client_address
+from helios_core.http.rate_limits import RateLimiter
 from helios_core.http.requests import HTTPRequest, json_body, query_pairs, request_url
 from helios_core.http.responses import EmptyResponse, resource_response
 from helios_core.model.exports import Level
@@ -86,7 +86,7 @@ class KickoffRoutes:
         self, request: HTTPRequest, level: Level, *, group_id: str | None = None
     ) -> Response[bytes]:
         caller = self._guard.admit(request)
-        self._rate_limiter.acquire((client_address(request), caller.tenant))
+        self._rate_limiter.acquire((self._guard.client(request), caller.tenant))
         kickoff = KickoffRequest(
             tenant=caller.tenant,
             fhir_version=caller.fhir_version,
@@ -98,6 +98,8 @@ class KickoffRoutes:
             prefer=request.headers.getall("prefer", []),
             base_url=caller.base,
             policy=self._policy,
+            principal=caller.principal,
+            authorizer=self._backends.file_authorizer,
         )
         if await compute(kickoff.size, is_dry_run, kickoff):
             estimated = await estimate(self._backends, kickoff, limits=self._limits)

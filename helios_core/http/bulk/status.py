@@ -18,9 +18,10 @@ from litestar.params import FromPath
 from helios_core.errors import BackendError, InvalidParameter
 from helios_core.export import expiry
 from helios_core.http.bulk.manifest import ManifestRenderer
+from helios_core.http.bulk.own_jobs import endable_job, visible_job
 from helios_core.http.callers import Guard
 from helios_core.http.errors import outcome_response, reason_phrase
-from helios_core.http.rate_limits import RateLimiter, TooManyRequests, client_address
+from helios_core.http.rate_limits import RateLimiter, TooManyRequests
 from helios_core.http.requests import READ, HTTPRequest, query_pairs
 from helios_core.http.responses import EmptyResponse
 from helios_core.interactions.callers import Caller
@@ -79,7 +80,7 @@ class StatusRoutes:
         """Report the progress of an export, its manifest, or why it failed."""
         caller = self._guard.admit(request)
         page = _page_number(request)
-        client = (client_address(request), caller.tenant, job_id)
+        client = (self._guard.client(request), caller.tenant, job_id)
         # Exports are polled side by side and pages may be fetched at once: each has its own limit.
         # All pages that are not there share one, or there would be a limit for every number.
         limited = client if page == 1 else (*client, ANY_PAGE)
@@ -101,7 +102,7 @@ class StatusRoutes:
         """Respond to a poll; one of a further page counts if there is none."""
         found = False
         try:
-            job = await self._backends.job_store.get(caller.tenant, job_id)
+            job = await visible_job(self._backends, caller.principal, caller.tenant, job_id)
             response = await self._status(job, caller, page)
             found = response.status_code == HTTPStatus.OK
         finally:
@@ -112,6 +113,8 @@ class StatusRoutes:
     async def end(self, request: HTTPRequest, job_id: FromPath[str]) -> Response[bytes]:
         """End an export at once; its files are removed after the response."""
         caller = self._guard.admit(request)
+        if caller.principal is not None:
+            await endable_job(self._backends, caller.principal, caller.tenant, job_id)
         await self._backends.job_store.cancel(caller.tenant, job_id)
         log.info("job.cancelled", job_id=job_id)
         response = EmptyResponse(status=202)
@@ -120,7 +123,7 @@ class StatusRoutes:
 
     async def _end_for_polling(self, caller: Caller, job_id: str) -> Response[bytes] | None:
         """End a running export; return None if it has ended, because it costs nothing then."""
-        job = await self._backends.job_store.get(caller.tenant, job_id)
+        job = await endable_job(self._backends, caller.principal, caller.tenant, job_id)
         if not job.status.active:
             return None
         await self._backends.job_store.cancel(caller.tenant, job_id)

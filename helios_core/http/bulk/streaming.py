@@ -48,7 +48,7 @@ class Representation(msgspec.Struct, frozen=True, kw_only=True):
             "ETag": self.etag,
             "Last-Modified": format_datetime(self.modified, usegmt=True),
             "Accept-Ranges": "bytes",
-            "Cache-Control": "private",
+            "Cache-Control": "no-store",
         }
         if self.part.key.compression is Compression.GZIP:
             headers["Vary"] = "Accept-Encoding"

@@ -4,6 +4,14 @@ from helios_core.testing.extensions.commands import CommandSuite
 from helios_core.testing.extensions.health_checks import HealthCheckSuite
 from helios_core.testing.extensions.observers import ObserverSuite
 from helios_core.testing.extensions.routes import RouteSuite
+from helios_core.testing.extensions.token_verifiers import TokenVerifierSuite
 from helios_core.testing.extensions.transforms import TransformSuite
 
-__all__ = ["CommandSuite", "HealthCheckSuite", "ObserverSuite", "RouteSuite", "TransformSuite"]
+__all__ = [
+    "CommandSuite",
+    "HealthCheckSuite",
+    "ObserverSuite",
+    "RouteSuite",
+    "TokenVerifierSuite",
+    "TransformSuite",
+]

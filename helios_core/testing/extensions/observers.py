@@ -1,4 +1,4 @@
-"""The contract suite of observers: clauses V1 to V4 of `ObserverExtension`."""
+"""The contract suite of observers: clauses E1 to E4 of `ObserverExtension`."""
 
 import asyncio
 import inspect
@@ -40,7 +40,7 @@ class ObserverSuite(ExtensionSuite):
     async def test_jobs_in_any_status_are_taken(
         self, subject: Observer, extension: ObserverExtension
     ) -> None:
-        """V1: also of a tenant that was never seen before."""
+        """E1: also of a tenant that was never seen before."""
         for status in JobStatus:
             job = replace(corpus.job(f"job-{status}", tenant="unheard-of"), status=status)
             await call_within(extension.time_limit, _observe, subject, job)
@@ -48,14 +48,14 @@ class ObserverSuite(ExtensionSuite):
     async def test_the_same_job_may_come_twice(
         self, subject: Observer, extension: ObserverExtension
     ) -> None:
-        """V2: two processes may both see that a job has ended."""
+        """E2: two processes may both see that a job has ended."""
         job = replace(corpus.job("job"), status=JobStatus.COMPLETE)
 
         for _ in range(2):
             await call_within(extension.time_limit, _observe, subject, job)
 
     async def test_a_call_ends_when_it_is_cancelled(self, subject: Observer) -> None:
-        """V3: one that is late is cancelled, and the next job waits for its end."""
+        """E3: one that is late is cancelled, and the next job waits for its end."""
         if not is_asynchronous(subject):
             return  # nothing can end a thread
         awaitable = subject(corpus.job("job"))
@@ -71,7 +71,7 @@ class ObserverSuite(ExtensionSuite):
     async def test_leaving_the_context_leaves_nothing_running(
         self, extension: ObserverExtension, selected: SelectedExtension, backends: Backends
     ) -> None:
-        """V4: a process that stops waits for nobody it does not know."""
+        """E4: a process that stops waits for nobody it does not know."""
         tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
 
         async with AsyncExitStack() as stack:

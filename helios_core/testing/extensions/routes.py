@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from helios_core import Backends
 from helios_core.config.extensions import SelectedExtension, open_routes
 from helios_core.config.settings import Settings
+from helios_core.http.access import PLUGIN_PREFIX
 from helios_core.http.app import create_app
-from helios_core.http.plugin_routes import PREFIX
 from helios_core.storage.backends import OpenedRoutes
 from helios_core.testing.extensions.contract import PLUGIN, ExtensionSuite
 
@@ -32,7 +32,7 @@ class RouteSuite(ExtensionSuite):
     """
 
     hook = "helios_routes"
-    prefix: ClassVar[str] = f"{PREFIX}/{PLUGIN}"
+    prefix: ClassVar[str] = f"{PLUGIN_PREFIX}/{PLUGIN}"
     """Where the suite mounts the routes."""
 
     @pytest.fixture

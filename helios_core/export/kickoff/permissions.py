@@ -1,0 +1,87 @@
+"""What the scopes of a client leave of a kick-off (TR-79, TR-80)."""
+
+from collections.abc import Iterable
+
+from helios_core.errors import Forbidden
+from helios_core.export.kickoff.request import KickoffRequest
+from helios_core.fhir.search import compile_query
+from helios_core.model.exports import TypeConstraint, TypeFilter
+from helios_core.model.scopes import EXPORT_LETTERS, scopes_of
+from helios_core.storage.file_authorizer import lacking, require_letters
+from helios_core.storage.permitted_reads import usable
+
+
+def allowed_types(kickoff: KickoffRequest, types: Iterable[str]) -> tuple[str, ...]:
+    """Return the types of which anything may be exported."""
+    return tuple(name for name in types if not kickoff.grant(name).is_nothing)
+
+
+def require_types(kickoff: KickoffRequest, types: Iterable[str]) -> None:
+    """
+    Refuse types of which nothing may be exported, since they were asked for by name.
+
+    Raises:
+        Forbidden: There is one; the message names what the scopes lack.
+    """
+    for name in types:
+        if kickoff.grant(name).is_nothing:
+            raise Forbidden(_reason(kickoff, name))
+
+
+def require_some(kickoff: KickoffRequest, types: Iterable[str]) -> tuple[str, ...]:
+    """
+    Return the types of which anything may be exported, none of which was asked for by name.
+
+    Raises:
+        Forbidden: There is none.
+    """
+    allowed = allowed_types(kickoff, types)
+    if not allowed:
+        raise Forbidden(
+            "The scopes of the access token allow no type of this export; an export of a type "
+            "needs read and search on it, as in system/Patient.rs."
+        )
+    return allowed
+
+
+def lookup_types(kickoff: KickoffRequest, filters: Iterable[TypeFilter]) -> tuple[str, ...]:
+    """Return the types by which chains and `_has` of filters search."""
+    types = dict[str, None]()
+    for query in filters:
+        compiled = compile_query(kickoff.fhir_version, query.resource_type, query.pairs)
+        types |= dict.fromkeys(lookup.resource_type for lookup in compiled.lookups)
+    return tuple(types)
+
+
+def constraints(kickoff: KickoffRequest, types: Iterable[str]) -> tuple[TypeConstraint, ...]:
+    """Return the limits that the scopes set to types, to be frozen into the job."""
+    return tuple(
+        TypeConstraint(resource_type=name, any_of=clause)
+        for name in dict.fromkeys(types)
+        for clause in kickoff.grant(name).clauses
+    )
+
+
+def require_reading(kickoff: KickoffRequest, resource_type: str) -> tuple[TypeConstraint, ...]:
+    """
+    Return the limits of reading a type that decides what is exported without being exported.
+
+    Raises:
+        Forbidden: Nothing of it may be read.
+    """
+    if kickoff.principal is None:
+        return ()
+    require_letters(kickoff.principal, resource_type, "r")
+    granted = scopes_of(kickoff.principal.scopes).grant(resource_type, "r")
+    clauses = usable(kickoff.fhir_version, resource_type, granted).clauses
+    return tuple(TypeConstraint(resource_type=resource_type, any_of=each) for each in clauses)
+
+
+def _reason(kickoff: KickoffRequest, resource_type: str) -> str:
+    words = kickoff.principal.scopes if kickoff.principal else ()
+    if missing := scopes_of(words).missing(resource_type, EXPORT_LETTERS):
+        return lacking(resource_type, missing)
+    return (
+        f"{resource_type} may not be exported with this access token, or only by a search that "
+        "this server cannot evaluate; request another scope."
+    )

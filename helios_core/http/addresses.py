@@ -1,0 +1,150 @@
+"""The public address of the server, as the client of a request knows it."""
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from itertools import takewhile
+from typing import Final
+
+from werkzeug.http import parse_dict_header
+
+from helios_core.errors import InvalidRequest
+from helios_core.http.requests import HTTPRequest
+
+HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
+SCHEMES: Final = frozenset({"http", "https"})
+LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
+_PORT: Final = re.compile(r":\d+$")
+
+
+class PublicAddress:
+    """
+    Finds the base URL that responses name.
+
+    It is the configured one, else what trusted proxies report, else the Host header. A host that
+    is not among `allowed_hosts` is refused; if that is empty, every host is allowed, except that
+    the Host header may only name this machine on an `authenticated` server: no link and no
+    audience of a token may have a name that an attacker chose.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None,
+        *,
+        trusted_proxies: Sequence[IPv4Network | IPv6Network] = (),
+        allowed_hosts: Sequence[str] = (),
+        authenticated: bool = False,
+    ) -> None:
+        self._base_url = base_url
+        self._proxies = trusted_proxies
+        self._allowed = [host.lower().rstrip(".") for host in allowed_hosts]
+        self._unnamed = LOOPBACK_HOSTS if authenticated else ()
+
+    def base(self, request: HTTPRequest) -> str:
+        """
+        Return the public base URL of a request, without a final slash.
+
+        Raises:
+            InvalidRequest: The host is missing, malformed, sent twice or not allowed.
+        """
+        hosts = request.headers.getall("host", [])
+        if self._base_url is not None and len(hosts) <= 1:
+            return self._base_url
+        scheme, reported = self._reported(request)
+        scheme = scheme or request.scope["scheme"]
+        host = reported or (hosts[0] if len(hosts) == 1 else "")
+        if not HOST.fullmatch(host) or scheme not in SCHEMES:
+            raise InvalidRequest("There is not one Host header with a host and perhaps a port.")
+        allowed = self._allowed or (() if reported else self._unnamed)
+        if allowed and not _matches(_PORT.sub("", host).lower().rstrip("."), allowed):
+            raise InvalidRequest(
+                "The server is not called by this host name; use the name that its operator "
+                "published, or have it added to HFS_ALLOWED_HOSTS."
+            )
+        return f"{scheme}://{host}"
+
+    def client(self, request: HTTPRequest) -> str:
+        """Return the address of the client, as trusted proxies report it; empty if unknown."""
+        peer = request.scope.get("client")
+        chain = [*self._reported_clients(request), peer[0] if peer else ""]
+        for address in reversed(chain):
+            if not self._is_proxy(address):
+                return _bare(address)
+        return _bare(chain[0])
+
+    def _reported(self, request: HTTPRequest) -> tuple[str | None, str | None]:
+        """
+        Return the scheme and the host that trusted proxies report, None for what they do not.
+
+        Each proxy appends to a list, so the entry to believe is as far from the end as there are
+        trusted proxies in a row (RFC 7239 section 5, X-Forwarded-For). A proxy may also replace
+        the list, which is shorter then.
+        """
+        client = request.scope.get("client")
+        if client is None or not self._is_proxy(client[0]):
+            return None, None
+        hop = self._hops(self._reported_clients(request))
+        if forwarded := _forwarded(request):
+            believed = forwarded[max(0, len(forwarded) - hop)]
+            return believed.get("proto", "").lower() or None, believed.get("host") or None
+        schemes = _elements(request, "x-forwarded-proto")
+        hosts = _elements(request, "x-forwarded-host")
+        return (
+            schemes[max(0, len(schemes) - hop)].lower() if schemes else None,
+            hosts[max(0, len(hosts) - hop)] if hosts else None,
+        )
+
+    @staticmethod
+    def _reported_clients(request: HTTPRequest) -> list[str]:
+        """Return whom each proxy had its request from, the farthest first."""
+        if forwarded := _forwarded(request):
+            return [element.get("for", "") for element in forwarded]
+        return _elements(request, "x-forwarded-for")
+
+    def _hops(self, clients: Sequence[str]) -> int:
+        """Count the trusted proxies between the server and whoever is not one, from 1."""
+        trusted = takewhile(self._is_proxy, reversed(clients))
+        return 1 + sum(1 for _ in trusted)
+
+    def _is_proxy(self, text: str) -> bool:
+        try:
+            address = ip_address(_bare(text))
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None) or address
+        return any(mapped in network for network in self._proxies)
+
+
+def _matches(host: str, allowed: Sequence[str]) -> bool:
+    return any(
+        host.endswith(name[1:]) if name.startswith("*.") else host == name for name in allowed
+    )
+
+
+def _forwarded(request: HTTPRequest) -> list[dict[str, str]]:
+    """Return the elements of Forwarded (RFC 7239 section 4), names in lower case."""
+    return [
+        {
+            name.lower(): value or ""
+            for name, value in parse_dict_header(element.replace(";", ",")).items()
+        }
+        for element in _elements(request, "forwarded")
+    ]
+
+
+def _bare(node: str) -> str:
+    """Return an address without quotes, brackets and port (RFC 7239 section 6)."""
+    node = node.strip('"')
+    if node.startswith("["):
+        return node[1:].partition("]")[0]
+    return node.partition(":")[0] if node.count(":") == 1 else node
+
+
+def _elements(request: HTTPRequest, name: str) -> list[str]:
+    """Return the elements of a list header over all its lines, without empty ones."""
+    return [
+        element.strip()
+        for line in request.headers.getall(name, [])
+        for element in line.split(",")
+        if element.strip()
+    ]

@@ -1,0 +1,28 @@
+"""Principals: who makes a request, as a verified access token says."""
+
+from datetime import datetime
+from urllib.parse import quote
+
+import msgspec
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """An authenticated client; every field comes from verified claims (V2)."""
+
+    issuer: str
+    """The issuer of the token, exactly as its `iss` has it."""
+    subject: str
+    """The token's `sub`."""
+    client_id: str
+    """The OAuth client that the token was issued to."""
+    scopes: tuple[str, ...]
+    """The words that the token grants, in its order; unknown words are kept and grant nothing."""
+    tenant: str | None = None
+    """The tenant that the token names, not checked for its form; None if it names none."""
+    expires_at: datetime
+    """The instant from which on the token is not valid, with a time zone."""
+
+    @property
+    def owner(self) -> str:
+        """Issuer and client in one string, unambiguous; it is the owner of this client's jobs."""
+        return f"{quote(self.issuer, safe=':/')}|{self.client_id}"

@@ -1,0 +1,133 @@
+"""Who may export what, and see which export: the contract of an authorizer, and the core's own."""
+
+from abc import ABC, abstractmethod
+
+import msgspec
+
+from helios_core.errors import Forbidden
+from helios_core.model.exports import Level
+from helios_core.model.jobs import Job
+from helios_core.model.principals import Principal
+from helios_core.model.scopes import EXPORT_LETTERS, NAMES, Grant, scopes_of
+from helios_core.storage.job_records import job_not_found
+
+
+class ExportIntent(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be exported, before anything of it has been looked up."""
+
+    tenant: str
+    level: Level
+    group_id: str | None = None
+    """The id in the URL at group level, whether or not there is such a Group."""
+
+
+class FileAuthorizer(ABC):
+    """
+    Decides about exports: who may start which, and who may see them.
+
+    A1  Authorisation comes before any existence probe: the answer is the same whether or not what
+        is named exists.
+    A2  A job belongs to the client that started it, by issuer and client id; to all others it is
+        not found.
+    A3  The types of an export are those that `grant` allows; nothing is exported of which it
+        returns nothing. What it returned is frozen into the job.
+    A4  The same rules hold before every poll, every download and every signing of a URL, by the
+        token that is presented then.
+    """
+
+    @abstractmethod
+    async def authorize_export(self, principal: Principal, intent: ExportIntent) -> None:
+        """
+        Return if a client may start an export at all (A1).
+
+        Raises:
+            Forbidden: It may not; the message does not say whether anything exists.
+        """
+
+    @abstractmethod
+    def grant(self, principal: Principal, resource_type: str) -> Grant:
+        """Return which resources of a type a client may export (A3); it does not block."""
+
+    @abstractmethod
+    async def authorize_job(self, principal: Principal, job: Job) -> None:
+        """
+        Return if a client may see a job and its files (A2, A4).
+
+        Raises:
+            JobNotFound: The job is not the client's.
+            Forbidden: It is, but what it exports is not covered by what the token allows.
+        """
+
+    @abstractmethod
+    async def authorize_end(self, principal: Principal, job: Job) -> None:
+        """
+        Return if a client may end a job, which shows nothing of it (A2).
+
+        Raises:
+            JobNotFound: The job is not the client's.
+        """
+
+
+class ScopeAuthorizer(FileAuthorizer):
+    """The core's own rule: the scopes of the token, and the owner of the job."""
+
+    async def authorize_export(self, principal: Principal, intent: ExportIntent) -> None:
+        """
+        Require that the Group may be read, at group level.
+
+        Raises:
+            Forbidden: It may not.
+        """
+        if intent.level is Level.GROUP:
+            require_letters(principal, "Group", "r")
+
+    def grant(self, principal: Principal, resource_type: str) -> Grant:
+        """Return what may be read and searched."""
+        return scopes_of(principal.scopes).grant(resource_type, EXPORT_LETTERS)
+
+    async def authorize_job(self, principal: Principal, job: Job) -> None:
+        """
+        Require the owner, and scopes that cover what the job exports.
+
+        Raises:
+            JobNotFound: The job is somebody else's.
+            Forbidden: The token allows less than what the job exports.
+        """
+        await self.authorize_end(principal, job)
+        for resource_type in job.request.output_types:
+            granted = self.grant(principal, resource_type)
+            if not granted.covers(job.request.grant(resource_type)):
+                raise Forbidden(
+                    f"The export has {resource_type}, which the scopes of the access token do not "
+                    "cover; request a token with the scopes that the export was started with."
+                )
+
+    async def authorize_end(self, principal: Principal, job: Job) -> None:
+        """
+        Require the owner.
+
+        Raises:
+            JobNotFound: The job is somebody else's.
+        """
+        if job.owner != principal.owner:
+            raise job_not_found(job.id)
+
+
+def require_letters(principal: Principal, resource_type: str, letters: str) -> None:
+    """
+    Raise unless the scopes of a token grant something of a type, by each of the letters.
+
+    Raises:
+        Forbidden: They do not; the message names what is missing.
+    """
+    if missing := scopes_of(principal.scopes).missing(resource_type, letters):
+        raise Forbidden(lacking(resource_type, missing))
+
+
+def lacking(resource_type: str, missing: str) -> str:
+    """Return the sentence that names what scopes lack."""
+    names = " and ".join(NAMES[letter] for letter in missing)
+    return (
+        f"The scopes of the access token lack {names} on {resource_type}; request a token with "
+        f"system/{resource_type}.{missing}."
+    )

@@ -1,0 +1,53 @@
+"""
+What the client of the current request may see of the data provider.
+
+REST routes and those of plugins read through it, and need not know: a route that forgets to ask
+whether a client may do something shows what the client may see, and no more.
+"""
+
+from contextvars import ContextVar
+from typing import Final
+
+from msgspec.structs import replace
+
+from helios_core.fhir.search import Filter
+from helios_core.model.principals import Principal
+from helios_core.model.scopes import LETTERS, scopes_of
+from helios_core.storage.backends import Backends
+from helios_core.storage.permitted_reads import (
+    nothing_of,
+    permitted_filter,
+    permitted_reads,
+)
+from helios_core.storage.resource_keys import TypeKey
+
+ANY: Final = LETTERS
+
+_principal: ContextVar[Principal | None] = ContextVar("principal", default=None)
+
+
+def set_principal(principal: Principal | None) -> None:
+    """Note whose request the current task processes; None if nobody said who it is."""
+    _principal.set(principal)
+
+
+def guarded_backends(backends: Backends, letters: str) -> Backends:
+    """
+    Return backends whose data provider shows what the client of the request may see.
+
+    That is what its scopes grant by one of `letters`; without a client it is nothing. An open
+    server shows everything.
+    """
+    if backends.token_verifier is None:
+        return backends
+    return replace(
+        backends, data_provider=permitted_reads(backends.data_provider, _permitted, letters)
+    )
+
+
+def _permitted(key: TypeKey, letters: str) -> Filter | None:
+    principal = _principal.get()
+    if principal is None:
+        return nothing_of(key.resource_type)
+    granted = scopes_of(principal.scopes).any_grant(key.resource_type, letters)
+    return permitted_filter(key.fhir_version, key.resource_type, granted, base="")

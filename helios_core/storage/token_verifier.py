@@ -1,0 +1,99 @@
+"""Who may call: the contract of a verifier of access tokens."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, ParamSpec, TypeVar
+
+from helios_core.errors import BackendError, BackendUnavailable, InvalidToken
+from helios_core.model.principals import Principal
+from helios_core.storage.isolation import contained
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class TokenVerifier(ABC):
+    """
+    Verifies the access tokens of requests.
+
+    V1  A token that is not valid raises InvalidToken; an issuer that cannot be reached raises
+        BackendUnavailable, and never InvalidToken.
+    V2  The principal has verified claims only.
+    V3  Whatever a client sends as its token is answered within bounded time and memory, and
+        neither a message nor a log has a part of it.
+    V4  `smart_configuration` names a token endpoint and the grant client_credentials, and all its
+        URLs are absolute.
+    """
+
+    @abstractmethod
+    async def verify(self, token: str) -> Principal:
+        """
+        Return the principal of an access token (RFC 6750), which may be any string.
+
+        Raises:
+            InvalidToken: The token is malformed, expired, not yet valid, revoked, for another
+                audience, of another issuer, or its signature is wrong.
+            BackendUnavailable: Nobody can tell now.
+        """
+
+    @abstractmethod
+    async def smart_configuration(self, base: str) -> Mapping[str, Any]:
+        """
+        Return the members of `.well-known/smart-configuration` that the issuer decides on.
+
+        They include `token_endpoint` and `grant_types_supported`, and all URLs are absolute. An
+        `authorization_endpoint` is optional, but the test kit of the guide wants one. The server
+        adds the capabilities and scopes that it decides on (SMART App Launch 2.2, section
+        Conformance). `base` is the public base URL of this server, without a final slash.
+
+        Raises:
+            BackendUnavailable: The issuer does not say now.
+        """
+
+
+class ContainedVerifier(TokenVerifier):
+    """A verifier whose faults are errors of the backend: one that is broken lets nobody in."""
+
+    def __init__(self, verifier: TokenVerifier, *, time_limit: timedelta) -> None:
+        self._verifier = verifier
+        self._time_limit = time_limit
+
+    async def verify(self, token: str) -> Principal:
+        """
+        Return the principal of an access token.
+
+        Raises:
+            InvalidToken: It is not valid, or not any more.
+            BackendError: The verifier fails.
+        """
+        principal = await self._call(self._verifier.verify, token)
+        if not isinstance(principal, Principal):
+            raise BackendError(f"the token verifier returned {type(principal).__name__}")
+        if principal.expires_at.astimezone(UTC) <= datetime.now(UTC):
+            raise InvalidToken("The token has expired.")
+        return principal
+
+    async def smart_configuration(self, base: str) -> Mapping[str, Any]:
+        """
+        Return what the issuer decides on.
+
+        Raises:
+            BackendError: The verifier fails.
+        """
+        return await self._call(self._verifier.smart_configuration, base)
+
+    async def _call(
+        self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        refused: InvalidToken | None = None
+        with contained():
+            try:
+                async with asyncio.timeout(self._time_limit.total_seconds()):
+                    return await function(*args, **kwargs)
+            except InvalidToken as error:
+                refused = error
+            except TimeoutError as error:
+                raise BackendUnavailable("the token verifier is late") from error
+        raise refused

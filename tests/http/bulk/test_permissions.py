@@ -1,0 +1,349 @@
+"""What a client may export, and whose exports it may see."""
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from helios_sqlite import SQLiteSettings, open_data_provider
+from tests.http.conftest import ASYNC
+from tests.tokens import ISSUER, StaticVerifier, bearer, principal
+
+LAB = {"coding": [{"code": "laboratory"}]}
+VITAL = {"coding": [{"code": "vital-signs"}]}
+
+
+def observation(resource_id, category, **more):
+    return {
+        "resourceType": "Observation",
+        "id": resource_id,
+        "status": "final",
+        "code": {"text": "x"},
+        "category": [category],
+        "subject": {"reference": "Patient/p1"},
+        **more,
+    }
+
+
+RESOURCES = (
+    {"resourceType": "Patient", "id": "p1", "gender": "male"},
+    {"resourceType": "Patient", "id": "p2", "gender": "female"},
+    {
+        "resourceType": "Group",
+        "id": "g",
+        "type": "person",
+        "actual": True,
+        "member": [{"entity": {"reference": "Patient/p1"}}],
+    },
+    {"resourceType": "Practitioner", "id": "d1"},
+    observation("lab", LAB, performer=[{"reference": "Practitioner/d1"}]),
+    observation("vital", VITAL),
+    {
+        "resourceType": "Provenance",
+        "id": "of-lab",
+        "target": [{"reference": "Observation/lab"}],
+        "recorded": "2020-01-01T00:00:00Z",
+        "agent": [{"who": {"reference": "Patient/p1"}}],
+    },
+)
+
+CLIENTS = {
+    "all": ("system/*.cruds",),
+    "v1": ("system/*.read",),
+    "patients": ("system/Patient.rs",),
+    "labs": ("system/Patient.rs", "system/Observation.rs?category=laboratory", "system/Group.r"),
+    "reader": ("system/Observation.r",),
+    "searcher": ("system/Observation.s",),
+    "user": ("user/*.cruds", "patient/*.cruds"),
+    "unusable": ("system/Observation.rs?nothing=x", "system/Patient.rs?_sort=x"),
+    "nobody": (),
+}
+
+
+@pytest.fixture
+def verifier():
+    known = {client: principal(client, *scopes) for client, scopes in CLIENTS.items()}
+    # The same client by two issuers, and one whose name looks like issuer and client of another.
+    known["elsewhere"] = principal("all", "system/*.cruds", issuer="https://other.example")
+    known["narrowed"] = principal("all", "system/Patient.rs")
+    known["relab"] = principal("labs", "system/Patient.rs", "system/Observation.rs?category=x")
+    known["wider"] = principal("labs", "system/*.rs")
+    return StaticVerifier(known)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def site(request, open_site, verifier, tmp_path):
+    if request.param == "memory":
+        site = await open_site(token_verifier=verifier)
+        await site.put(*RESOURCES)
+        yield site
+        return
+    async with open_data_provider(SQLiteSettings(data_dir=str(tmp_path))) as provider:
+        site = await open_site(token_verifier=verifier, data_provider=provider)
+        await site.put(*RESOURCES)
+        yield site
+
+
+async def start(site, client, path="/$export", **options):
+    headers = ASYNC | bearer(client) | options.pop("headers", {})
+    return await site.client.request(
+        options.pop("method", "GET"), path, headers=headers, **options
+    )
+
+
+async def export(site, client, path="/$export", **options):
+    """Export as a client; return the resources, by the list of the manifest that they are in."""
+    response = await start(site, client, path, **options)
+    assert response.status_code == 202, response.text
+    location = response.headers["content-location"]
+    await site.finish(location)
+    manifest = (await site.client.get(location, headers=bearer(client))).json()
+    found = {}
+    for name in ("output", "deleted", "error"):
+        lines = [
+            line
+            for each in manifest[name]
+            for line in (await site.client.get(each["url"], headers=bearer(client))).text.split()
+        ]
+        found[name] = "\n".join(lines)
+    ids = [
+        msgspec.json.decode(line).get("id", "")
+        for each in manifest["output"]
+        for line in (await site.client.get(each["url"], headers=bearer(client))).text.splitlines()
+    ]
+    return sorted(ids), found, manifest
+
+
+async def test_without_types_an_export_has_those_that_the_scopes_allow(site):
+    assert (await export(site, "patients"))[0] == ["p1", "p2"]
+    assert len((await export(site, "all"))[0]) == len(RESOURCES)
+    assert len((await export(site, "v1"))[0]) == len(RESOURCES)
+
+
+@pytest.mark.parametrize("client", ["reader", "searcher", "user", "nobody", "unusable"])
+@pytest.mark.parametrize("path", ["/$export", "/Patient/$export", "/$export?_type=Observation"])
+async def test_scopes_that_allow_nothing_start_nothing(site, client, path):
+    response = await start(site, client, path)
+
+    assert response.status_code == 403
+    assert response.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+
+
+@pytest.mark.parametrize(("client", "lacks"), [("reader", "search"), ("searcher", "read")])
+async def test_a_refusal_says_which_letter_is_missing(site, client, lacks):
+    response = await start(site, client, "/$export?_type=Observation")
+
+    text = response.json()["issue"][0]["diagnostics"]
+    assert f"lack {lacks} on Observation" in text
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "_type=Observation",
+        "_type=Patient,Observation",
+        "_type=Patient&includeAssociatedData=LatestProvenanceResources",
+        "_type=Patient&organizeOutputBy=Practitioner",
+        "_type=Patient&_typeFilter=Patient%3F_has:Observation:subject:status=final",
+        "_type=Observation&_dryRun=true",
+    ],
+)
+@pytest.mark.parametrize("handling", ["lenient", "strict"])
+async def test_what_is_named_and_not_allowed_is_refused(site, query, handling):
+    headers = {"Prefer": f"respond-async, handling={handling}"}
+
+    response = await start(site, "patients", f"/$export?{query}", headers=headers)
+
+    assert response.status_code in (400, 403), response.text
+    if "organize" not in query:
+        assert response.status_code == 403
+
+
+async def test_a_referenced_type_is_left_out_or_refused_if_it_is_named(site):
+    ids, _, _ = await export(site, "labs", "/Patient/$export")
+
+    assert ids == ["lab", "p1", "p2"]
+    named = await start(site, "labs", "/Patient/$export?_type=Observation,Practitioner")
+    assert named.status_code == 403
+
+
+async def test_a_granular_scope_is_a_filter_of_everything_that_leaves(site):
+    await site.put(observation("lab-2", LAB), observation("vital-2", VITAL))
+    since = (await export(site, "labs"))[2]["transactionTime"]
+    await site.delete("Observation", "lab-2")
+    await site.delete("Observation", "vital-2")
+
+    ids, _, _ = await export(site, "labs")
+    _, found, _ = await export(site, "labs", "/$export", params={"_since": since})
+
+    assert ids == ["lab", "p1", "p2"]
+    assert "Observation/lab-2" in found["deleted"]
+    assert "vital-2" not in found["deleted"]
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("_typeFilter=Observation%3Fcategory=vital-signs", ["p1", "p2"]),
+        ("_typeFilter=Observation%3Fstatus=final", ["lab", "p1", "p2"]),
+        ("_typeFilter=Patient%3F_has:Observation:subject:category=vital-signs", ["lab"]),
+        ("_typeFilter=Patient%3F_has:Observation:subject:category=laboratory", ["lab", "p1"]),
+    ],
+)
+async def test_filters_of_the_client_only_narrow_what_the_scopes_allow(site, query, ids):
+    assert (await export(site, "labs", f"/$export?{query}"))[0] == ids
+
+
+async def test_provenance_is_of_what_leaves_and_itself_permitted(site, verifier):
+    query = "/Patient/$export?_type=Observation&includeAssociatedData=RelevantProvenanceResources"
+    for category, ids in (("laboratory", ["lab", "of-lab"]), ("vital-signs", ["vital"])):
+        verifier.principals["x"] = principal(
+            "x", f"system/Observation.rs?category={category}", "system/Provenance.rs"
+        )
+
+        assert (await export(site, "x", query))[0] == ids
+
+
+async def test_organized_output_has_permitted_resources_only(site):
+    ids, found, _ = await export(site, "labs", "/Patient/$export?organizeOutputBy=Patient")
+
+    assert "lab" in ids
+    assert "vital" not in found["output"]
+
+
+async def test_no_count_is_shown_of_what_is_not_permitted(site):
+    response = await start(site, "labs", "/$export?_dryRun=true")
+    location = (await start(site, "labs")).headers["content-location"]
+    progress = (await site.client.get(location, headers=bearer("labs"))).headers["x-progress"]
+
+    counted = {
+        part["valueCode"]
+        for each in response.json()["parameter"]
+        for part in each.get("part", ())
+        if part["name"] == "type"
+    }
+    assert counted == {"Patient"}
+    assert "of 2 resources" in progress
+
+
+async def test_a_group_is_exported_only_by_who_may_read_it(site, verifier):
+    assert (await export(site, "labs", "/Group/g/$export"))[0] == ["lab", "p1"]
+    for group in ("g", "absent"):
+        assert (await start(site, "patients", f"/Group/{group}/$export")).status_code == 403
+    verifier.principals["x"] = principal("x", "system/Patient.rs", "system/Group.r?_id=other")
+    hidden = await start(site, "x", "/Group/g/$export")
+    absent = await start(site, "x", "/Group/absent/$export")
+    assert hidden.status_code == absent.status_code == 404
+    assert hidden.text.replace("/g ", "/absent ") == absent.text
+
+
+async def test_whether_a_patient_is_there_is_told_only_to_who_may_read_patients(site, verifier):
+    def body(patient):
+        parameter = [{"name": "patient", "valueReference": {"reference": f"Patient/{patient}"}}]
+        return {"resourceType": "Parameters", "parameter": parameter}
+
+    verifier.principals["x"] = principal("x", "system/Observation.rs")
+    verifier.principals["y"] = principal("y", "system/*.rs?gender=male", "system/Observation.rs")
+    for patient in ("p1", "absent"):
+        answer = await start(site, "x", "/Patient/$export", method="POST", json=body(patient))
+        assert answer.status_code == 403
+    hidden = await start(site, "y", "/Patient/$export", method="POST", json=body("p2"))
+    absent = await start(site, "y", "/Patient/$export", method="POST", json=body("absent"))
+    assert hidden.status_code == absent.status_code == 400
+    assert hidden.text == absent.text
+
+
+@pytest.fixture
+async def finished(site):
+    """Return the URLs of an export of the client `all`: its status, and a file of each type."""
+    location = (await start(site, "all")).headers["content-location"]
+    await site.finish(location)
+    manifest = (await site.client.get(location, headers=bearer("all"))).json()
+    return [location, *(each["url"] for each in manifest["output"])]
+
+
+@pytest.mark.parametrize("client", ["v1", "patients", "elsewhere", "nobody"])
+async def test_the_export_of_another_client_is_not_there(site, finished, client):
+    for url in finished:
+        for method in ("GET", "HEAD"):
+            theirs = await site.client.request(method, url, headers=bearer(client))
+            none = await site.client.request(method, _unknown(url), headers=bearer(client))
+            assert theirs.status_code == none.status_code == 404
+            assert theirs.content == none.content.replace(b"0" * 32, _job_id(url).encode())
+    ended = await site.client.delete(finished[0], headers=bearer(client))
+    assert ended.status_code == 404
+    assert (await site.client.get(finished[0], headers=bearer("all"))).status_code == 200
+
+
+def _job_id(url):
+    return url.split("/")[4]
+
+
+def _unknown(url):
+    return url.replace(_job_id(url), "0" * 32)
+
+
+async def test_scopes_must_cover_the_export_at_every_poll_and_download(site, finished):
+    for url in finished:
+        assert (await site.client.get(url, headers=bearer("narrowed"))).status_code == 403
+        assert (await site.client.get(url, headers=bearer("all"))).status_code == 200
+
+
+@pytest.mark.parametrize(("client", "status"), [("labs", 200), ("wider", 200), ("relab", 403)])
+async def test_limits_must_cover_those_of_the_export(site, client, status):
+    location = (await start(site, "labs")).headers["content-location"]
+    await site.finish(location)
+
+    assert (await site.client.get(location, headers=bearer(client))).status_code == status
+
+
+async def test_the_owner_may_end_an_export_with_any_token_of_its_own(site):
+    location = (await start(site, "all")).headers["content-location"]
+
+    ended = await site.client.delete(location, headers=bearer("narrowed"))
+
+    assert ended.status_code == 202
+    assert (await site.client.get(location, headers=bearer("all"))).status_code == 404
+
+
+async def test_an_export_survives_its_token(site, verifier):
+    location = (await start(site, "patients")).headers["content-location"]
+    verifier.principals["renewed"] = verifier.principals.pop("patients")
+    await site.finish(location)
+
+    assert (await site.client.get(location, headers=bearer("patients"))).status_code == 401
+    assert (await site.client.get(location, headers=bearer("renewed"))).status_code == 200
+
+
+async def test_an_export_of_an_open_server_belongs_to_nobody(site, open_site):
+    open_server = await open_site()
+    location = await open_server.kick_off()
+    await open_server.finish(location)
+
+    assert (await open_server.client.get(location)).status_code == 200
+    assert (await site.client.get(location, headers=bearer("all"))).status_code == 404
+
+
+async def test_files_need_a_token_exactly_if_the_manifest_says_so(site, finished, open_site):
+    manifest = (await site.client.get(finished[0], headers=bearer("all"))).json()
+
+    assert manifest["requiresAccessToken"] is True
+    assert (await site.client.get(finished[1])).status_code == 401
+    open_manifest = await (await open_site()).manifest()
+    assert open_manifest["requiresAccessToken"] is False
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ((ISSUER, "a"), (ISSUER, "b")),
+        ((ISSUER, "a"), ("https://other.example", "a")),
+        (("https://x|y", "z"), ("https://x", "y|z")),
+        (("https://x%7Cy", "z"), ("https://x|y", "z")),
+    ],
+)
+def test_owners_are_told_apart(one, other):
+    def owner(issuer, client):
+        return replace(principal(client), issuer=issuer).owner
+
+    assert owner(*one) != owner(*other)
+    assert owner(*one) == owner(*one)

@@ -1,0 +1,160 @@
+"""
+What the Inferno Bulk Data test kit sends and asserts, request by request.
+
+The requests are those of the kit's suites v2.0.0 and v1.0.1: their methods, headers, parameters,
+the order in which they come, and what is kept from one for the next. The kit itself is Ruby and
+cannot be run from the test suite.
+"""
+
+import re
+import secrets
+import ssl
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from joserfc import jwt
+from joserfc.jwk import Key
+
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+SCOPE = "system/*.read"
+FHIR_JSON = "application/fhir+json"
+POLL_LIMIT_SECONDS = 600
+OLD_VERSIONS = (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1)
+NEW_VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+
+
+@dataclass
+class Export:
+    """What one level's export has left for later tests."""
+
+    status: httpx.Response
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    requires_access_token: bool = False
+    lines: list[tuple[str, bytes]] = field(default_factory=list)
+    """The type that an output item names, and a line of its file."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server, and a client that it knows."""
+
+    base: str
+    group: str
+    client_id: str
+    key: Key
+    issued_at: bool = False
+    """Whether assertions need `iat`; the kit sends none, and Keycloak refuses that."""
+
+
+class Kit:
+    """One run of a suite against a server."""
+
+    def __init__(self, target: Target, *, authority: str) -> None:
+        self.base = target.base
+        self._target = target
+        self._authority = authority
+        self.http = httpx.Client(
+            verify=self._context(), timeout=300, follow_redirects=True, trust_env=False
+        )
+        self.configuration = self.http.get(
+            f"{self.base}/.well-known/smart-configuration", headers={"Accept": "application/json"}
+        )
+        self._token = ""
+
+    def close(self) -> None:
+        self.http.close()
+
+    def _context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self._authority)
+
+    @property
+    def token_url(self) -> str:
+        return str(self.configuration.json()["token_endpoint"])
+
+    def request_token(self, **changes: str) -> httpx.Response:
+        """Ask for a token; `changes` replace fields of the form."""
+        client_id, key = self._target.client_id, self._target.key
+        header = {"alg": key.alg, "kid": key.kid, "typ": "JWT"}
+        now = int(time.time())
+        claims: dict[str, Any] = {
+            "iss": client_id,
+            "sub": client_id,
+            "aud": self.token_url,
+            "exp": now + 300,
+            "jti": secrets.token_hex(32),
+        }
+        if self._target.issued_at:
+            claims["iat"] = now
+        assertion = jwt.encode(header, claims, key, algorithms=[str(key.alg)])
+        form = {
+            "scope": SCOPE,
+            "grant_type": "client_credentials",
+            "client_assertion_type": ASSERTION_TYPE,
+            "client_assertion": assertion,
+        }
+        headers = {"Accept": "application/json"}
+        return self.http.post(self.token_url, data=form | changes, headers=headers)
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        if not self._token:
+            self._token = self.request_token().raise_for_status().json()["access_token"]
+        return {"Authorization": f"Bearer {self._token}"}
+
+    def kick_off_url(self, level: str) -> str:
+        path = {"group": f"/Group/{self._target.group}/$export", "patient": "/Patient/$export"}
+        return f"{self.base}{path.get(level, '/$export')}"
+
+    def kick_off(self, level: str, *, token: bool = True, query: str = "") -> httpx.Response:
+        headers = {"Accept": FHIR_JSON, "Prefer": "respond-async"}
+        if token:
+            headers |= self.bearer
+        return self.http.get(self.kick_off_url(level) + query, headers=headers)
+
+    def delete(self, status_url: str) -> httpx.Response:
+        headers = {"Accept": "application/json"} | self.bearer
+        return self.http.delete(status_url, headers=headers)
+
+    def poll(self, status_url: str) -> httpx.Response:
+        """Poll as the kit does, until something other than 202 comes."""
+        waited, pause = 0.0, 2.0
+        while waited <= POLL_LIMIT_SECONDS:
+            headers = {"Accept": "application/json"} | self.bearer
+            response = self.http.get(status_url, headers=headers)
+            if response.status_code != httpx.codes.ACCEPTED:
+                return response
+            named = response.headers.get("retry-after", "")
+            seconds = int(named) if re.fullmatch(r"[1-9]\d*", named) else pause
+            pause *= 2
+            time.sleep(seconds)
+            waited += seconds
+        raise AssertionError("the export took longer than the kit waits")
+
+    def export(self, level: str) -> Export:
+        started = self.kick_off(level)
+        assert started.status_code == httpx.codes.ACCEPTED, started.text
+        return Export(self.poll(started.headers["content-location"]))
+
+    def download(self, url: str, headers: Mapping[str, str]) -> httpx.Response:
+        return self.http.get(url, headers={"Accept": "application/fhir+ndjson", **headers})
+
+    def spoken_versions(self, url: str) -> set[ssl.TLSVersion]:
+        """Return the versions of TLS in which a request to a URL is answered at all."""
+        spoken = set()
+        for version in (*OLD_VERSIONS, *NEW_VERSIONS):
+            context = self._context()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                context.minimum_version = context.maximum_version = version
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            try:
+                with httpx.Client(verify=context, timeout=300, trust_env=False) as client:
+                    client.get(url)
+            except httpx.ConnectError:
+                continue
+            spoken.add(version)
+        return spoken
