@@ -79,12 +79,14 @@ class HistoryClauses(DataProviderContract):
         query = await self._query(provider, BOTH)
         expected = await self._listed(provider, BOTH, until=query.until)
 
-        found, after, number = list[StoredVersion](), None, 0
-        while not found or after is not None:
+        found, after = list[StoredVersion](), None
+        for number in range(2 * len(expected)):
             page = await provider.versions(query, count=count, after=after)
             assert len(page.versions) <= count
             found += page.versions
-            after, number = page.next, number + 1
+            after = page.next
+            if after is None:
+                break
             await write(provider, patient("p", note=f"later {number}"), patient(f"new{number}"))
             await write(provider, delete(observation(f"o{number % 4}", "p")))
 
