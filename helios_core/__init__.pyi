@@ -45,6 +45,7 @@ from .model.exports import (
     Level,
     Shard,
     ShardPurpose,
+    TypeConstraint,
     TypeFilter,
 )
 from .model.jobs import (
@@ -62,6 +63,11 @@ from .model.parts import (
 )
 from .model.principals import (
     Principal,
+)
+from .model.scopes import (
+    Grant,
+    scope_words,
+    scopes_of,
 )
 from .storage.backends import (
     Backend,
@@ -99,6 +105,7 @@ from .storage.data_provider import (
 from .storage.extensions import (
     CommandExtension,
     CommandHost,
+    FileAuthorizerExtension,
     HealthExtension,
     Observer,
     ObserverExtension,
@@ -117,6 +124,11 @@ from .storage.extents import (
     extent_of,
     intersection_of,
     union_of,
+)
+from .storage.file_authorizer import (
+    ExportIntent,
+    FileAuthorizer,
+    ScopeAuthorizer,
 )
 from .storage.hooks import (
     API_LEVEL,
@@ -239,9 +251,13 @@ __all__ = [
     "Decision",
     "Delete",
     "DuplicatePlugin",
+    "ExportIntent",
     "ExportRequest",
     "ExportView",
+    "FileAuthorizer",
+    "FileAuthorizerExtension",
     "Forbidden",
+    "Grant",
     "HealthExtension",
     "HeliosError",
     "InvalidParameter",
@@ -288,6 +304,7 @@ __all__ = [
     "RestReads",
     "RouteExtension",
     "SchemaOutdated",
+    "ScopeAuthorizer",
     "SearchPage",
     "SearchQuery",
     "Secret",
@@ -314,6 +331,7 @@ __all__ = [
     "Transform",
     "TransformEffect",
     "TransformExtension",
+    "TypeConstraint",
     "TypeFilter",
     "TypeKey",
     "UnknownPlugin",
@@ -346,6 +364,8 @@ __all__ = [
     "part_not_found",
     "read_statements",
     "run_to_end",
+    "scope_words",
+    "scopes_of",
     "shard_count",
     "stored_job",
     "stored_shard",

@@ -5,7 +5,8 @@ import asyncio
 import asyncpg
 import pytest
 
-from tests import services
+from tests import keycloaks, services
+from tests.keycloaks import keycloak
 from tests.services import absent, minio_endpoint, postgres, s3_endpoint
 
 
@@ -75,6 +76,25 @@ def test_minio_is_required_where_it_can_be_built(monkeypatch, tmp_path, go, outc
 
     with pytest.raises(outcome, match="make services"), minio_endpoint(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("command", "outcome"),
+    [("/usr/bin/any", pytest.fail.Exception), (None, pytest.skip.Exception)],
+)
+def test_keycloak_is_required_where_it_can_be_installed(monkeypatch, tmp_path, command, outcome):
+    monkeypatch.setenv("HFS_TEST_REQUIRE", "all")
+    monkeypatch.setattr(keycloaks, "KEYCLOAK", tmp_path / "keycloak")
+    monkeypatch.setattr("shutil.which", lambda _: command)
+
+    with pytest.raises(outcome, match="make services"), keycloak(tmp_path):
+        pass
+
+
+def test_all_who_name_a_folder_share_one_keycloak(keycloak_server, keycloak_folder):
+    with keycloak(keycloak_folder) as second:
+        assert second.url == keycloak_server.url
+        assert second.admin("GET", "/master").json()["realm"] == "master"
 
 
 def test_servers_that_are_given_are_used(monkeypatch, tmp_path):

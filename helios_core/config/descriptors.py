@@ -16,6 +16,7 @@ from helios_core.storage.backends import Backend, Descriptor, Reach
 from helios_core.storage.data_provider import DataProvider
 from helios_core.storage.extensions import (
     CommandExtension,
+    FileAuthorizerExtension,
     HealthExtension,
     ObserverExtension,
     RouteExtension,
@@ -52,6 +53,7 @@ KINDS: Mapping[str, tuple[str, type[Descriptor]]] = {
     "helios_transform": ("transform", TransformExtension),
     "helios_observer": ("observer", ObserverExtension),
     "helios_token_verifier": ("token verifier", TokenVerifierExtension),
+    "helios_file_authorizer": ("file authorizer", FileAuthorizerExtension),
 }
 """What each hook offers, and the descriptor it returns."""
 
@@ -130,7 +132,7 @@ def _route_problems(offer: Any) -> Iterator[str]:  # noqa: ANN401
 def _limited_problems(offer: Any) -> Iterator[str]:  # noqa: ANN401
     yield from _open_problems(offer)
     limit = offer.time_limit
-    short = isinstance(offer, HealthExtension | TokenVerifierExtension)
+    short = isinstance(offer, HealthExtension | TokenVerifierExtension | FileAuthorizerExtension)
     most = MAX_WAIT if short else timedelta.max
     if not isinstance(limit, timedelta) or not timedelta() < limit <= most:
         end = f" and at most {most.total_seconds():g} seconds" if most < timedelta.max else ""

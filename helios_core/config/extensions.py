@@ -15,11 +15,17 @@ from helios_core.config.plugins import InstalledPlugin
 from helios_core.errors import BrokenPlugin, ConfigurationError, HeliosError
 from helios_core.storage.backends import Backends, Descriptor, OpenedHealthChecks, OpenedRoutes
 from helios_core.storage.extensions import (
+    FileAuthorizerExtension,
     HealthExtension,
     ObserverExtension,
     RouteExtension,
     TokenVerifierExtension,
     TransformExtension,
+)
+from helios_core.storage.file_authorizer import (
+    ContainedAuthorizer,
+    FileAuthorizer,
+    ScopeAuthorizer,
 )
 from helios_core.storage.observers import JobAnnouncer
 from helios_core.storage.permitted_reads import READING
@@ -169,6 +175,30 @@ async def open_token_verifier(
     if not isinstance(verifier, TokenVerifier):
         raise BrokenPlugin(f"{selected.origin} opens a token verifier that is no TokenVerifier")
     return ContainedVerifier(verifier, time_limit=extension.time_limit)
+
+
+async def open_file_authorizer(
+    stack: AsyncExitStack, selected: Sequence[SelectedExtension], backends: Backends
+) -> FileAuthorizer:
+    """
+    Open the authorizer of exports that a plugin offers; without one it is the core's own.
+
+    Raises:
+        ConfigurationError: It refuses to open, opens something else, or there are several.
+    """
+    offered = _of_kind(selected, FileAuthorizerExtension)
+    if not offered:
+        return ScopeAuthorizer()
+    if len(offered) > 1:
+        names = " and ".join(each.origin.name for each, _ in offered)
+        raise ConfigurationError(
+            f"HFS_PLUGINS selects {names}, which all decide who may export what; keep one of them"
+        )
+    [(each, extension)] = offered
+    authorizer = await _enter(stack, each, extension.open, each.settings, backends)
+    if not isinstance(authorizer, FileAuthorizer):
+        raise BrokenPlugin(f"{each.origin} opens a file authorizer that is no FileAuthorizer")
+    return ContainedAuthorizer(authorizer, time_limit=extension.time_limit)
 
 
 def is_asynchronous(function: object) -> bool:

@@ -17,6 +17,7 @@ from helios_core.storage.backends import Backend, Descriptor
 from helios_core.storage.data_provider import DataProvider
 from helios_core.storage.extensions import (
     CommandExtension,
+    FileAuthorizerExtension,
     HealthExtension,
     ObserverExtension,
     RouteExtension,
@@ -82,6 +83,7 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
     transform: TransformExtension | None = None
     observer: ObserverExtension | None = None
     token_verifier: TokenVerifierExtension | None = None
+    file_authorizer: FileAuthorizerExtension | None = None
 
     @property
     def offers(self) -> Mapping[str, Backend[Any]]:
@@ -103,6 +105,7 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
             "transform": self.transform,
             "observer": self.observer,
             "token verifier": self.token_verifier,
+            "file authorizer": self.file_authorizer,
         }
         return {kind: extension for kind, extension in named.items() if extension is not None}
 

@@ -10,6 +10,7 @@ from helios_core.config import settings as own
 from helios_core.config.environment import unknown_variable
 from helios_core.config.extensions import (
     SelectedExtension,
+    open_file_authorizer,
     open_health_checks,
     open_observers,
     open_routes,
@@ -142,6 +143,7 @@ async def open_backends(settings: Settings, *, serving: bool = False) -> AsyncIt
                 token_verifier=await open_token_verifier(
                     stack, selection.token_verifier, backends
                 ),
+                file_authorizer=await open_file_authorizer(stack, extensions, backends),
             )
             backends = msgspec.structs.replace(
                 backends,

@@ -166,7 +166,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             description="Additional plugins to activate, in this order, for what they add to the "
-            "server: commands, routes, health checks, transforms, observers."
+            "server: commands, routes, health checks, transforms, observers, a file authorizer."
         ),
     ] = ()
     auth_enabled: Annotated[
@@ -174,6 +174,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Whether every request needs an access token, except to what is public; "
             "if not, everybody may do everything."
+        ),
+    ] = False
+    allow_anonymous: Annotated[
+        bool,
+        Meta(
+            description="Whether the server may listen on other than loopback addresses although "
+            "HFS_AUTH_ENABLED is false, so that everybody on the network may do everything."
         ),
     ] = False
     auth_provider: Annotated[

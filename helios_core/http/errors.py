@@ -87,6 +87,9 @@ HIDDEN: Final[Mapping[int, str]] = {
 INTERACTIONS: Final = ("_history", "_search")
 """What FHIR's own interactions are called in a path (FHIR R4, http.html)."""
 
+REFUSED: Final = "The access token is not valid; request another one."
+"""What a client reads of a token that is refused, for whatever reason."""
+
 GONE: Final = (
     "This file is no longer on the server, although its export is; start a new export. The reason "
     "is in the server's log."
@@ -168,6 +171,8 @@ def _unserved(name: str) -> Response[bytes]:
 def _public_text(error: HeliosError) -> str:
     if isinstance(error, PartMissing):
         return GONE
+    if isinstance(error, InvalidToken) and not isinstance(error, MissingToken):
+        return REFUSED
     return HIDDEN.get(status_for(error), str(error))
 
 
@@ -177,6 +182,8 @@ def _expected(request: Request[Any, Any, Any], error: HeliosError) -> Response[b
     status = status_for(error)
     if isinstance(error, BackendError) or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request.failed", status=status, error=type(error).__name__, reason=str(error))
+    if isinstance(error, InvalidToken):
+        log.info("token.refused", reason=str(error))
     challenge = next(CHALLENGES[cls] for cls in type(error).__mro__ if cls in CHALLENGES)
     headers = {"WWW-Authenticate": challenge} if challenge else {}
     return outcome_response(status, error.code, _public_text(error), headers=headers)

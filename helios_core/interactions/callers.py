@@ -6,12 +6,13 @@ from typing import Final
 
 import msgspec
 
-from helios_core.errors import ResourceNotFound
+from helios_core.errors import Forbidden, ResourceNotFound
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.media_types import FHIR_JSON
 from helios_core.model.principals import Principal
 from helios_core.model.scopes import scopes_of
-from helios_core.storage.file_authorizer import require_letters
+from helios_core.storage.file_authorizer import lacking
+from helios_core.storage.permitted_reads import usable
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,15 +85,25 @@ def authorize(caller: Caller, interaction: Interaction, resource_type: str | Non
     if resource_type is None:
         return
     require_type(resource_type, caller.fhir_version)
-    if caller.principal is not None:
-        require_letters(caller.principal, resource_type, NEEDS[interaction])
+    if missing := _missing(caller, interaction, resource_type):
+        raise Forbidden(lacking(resource_type, missing))
 
 
 def may(caller: Caller, interaction: Interaction, resource_type: str) -> bool:
     """Return whether a caller may perform an interaction with some resources of a type."""
+    return not _missing(caller, interaction, resource_type)
+
+
+def _missing(caller: Caller, interaction: Interaction, resource_type: str) -> str:
+    """Return the letters that a caller lacks; a limit that cannot be evaluated grants none."""
     if caller.principal is None:
-        return True
-    return not scopes_of(caller.principal.scopes).missing(resource_type, NEEDS[interaction])
+        return ""
+    scopes, version = scopes_of(caller.principal.scopes), caller.fhir_version
+    return "".join(
+        letter
+        for letter in NEEDS[interaction]
+        if usable(version, resource_type, scopes.grant(resource_type, letter)).is_nothing
+    )
 
 
 def require_type(resource_type: str, version: FHIRVersion) -> str:

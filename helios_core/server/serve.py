@@ -7,6 +7,7 @@ import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 
 import structlog
 import uvicorn
@@ -48,7 +49,8 @@ async def serve(
     ends the process at once.
 
     Raises:
-        ConfigurationError: A backend refuses to open, or the server cannot listen on the address.
+        ConfigurationError: A backend refuses to open, or the server cannot listen on the address,
+            or must not.
         BackendUnavailable: A backend cannot be reached.
     """
     workers = settings.bulk_export_worker_concurrency
@@ -57,6 +59,7 @@ async def serve(
     release_large_blocks()
     # While a thread computes, each turn of the event loop waits that long; 5 ms is Python's own.
     sys.setswitchinterval(SWITCH_SECONDS)
+    check_exposure(settings)
     async with open_backends(settings, serving=True) as backends:
         tls = _tls(settings)
         listener = _listen(settings)
@@ -137,6 +140,33 @@ def _configuration(settings: Settings, backends: Backends) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, int(grace_seconds(settings))),
     )
+
+
+def check_exposure(settings: Settings) -> None:
+    """
+    Warn if everybody who reaches the server may do everything.
+
+    Raises:
+        ConfigurationError: That would be everybody on a network, and nobody said that it is meant.
+    """
+    if settings.auth_enabled:
+        return
+    if not (_is_loopback(settings.server_host) or settings.allow_anonymous):
+        raise ConfigurationError(
+            f"HFS_SERVER_HOST is {settings.server_host}, which is reachable from other machines, "
+            "and HFS_AUTH_ENABLED is not true: everybody there could read and change everything. "
+            "Set HFS_AUTH_ENABLED to true, or HFS_ALLOW_ANONYMOUS if this is meant"
+        )
+    _log.warning("auth.disabled", host=settings.server_host)
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether every address of a host is reachable from this machine alone."""
+    try:
+        found = {str(each[4][0]) for each in socket.getaddrinfo(host, None)} if host else set()
+    except (OSError, UnicodeError):
+        return False
+    return bool(found) and all(ip_address(each.partition("%")[0]).is_loopback for each in found)
 
 
 def _listen(settings: Settings) -> socket.socket:

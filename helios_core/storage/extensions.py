@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from helios_core.model.jobs import Job
 from helios_core.storage.backends import Backends, Descriptor
+from helios_core.storage.file_authorizer import FileAuthorizer
 from helios_core.storage.token_verifier import TokenVerifier
 from helios_core.storage.transforms import Transform, TransformEffect
 
@@ -78,8 +79,8 @@ class RouteExtension(Descriptor, frozen=True, kw_only=True):
     """
     public: bool
     """
-    Whether everybody may call the routes. Otherwise callers need whatever authorisation the
-    server is configured for; this release has none, so that everybody may.
+    Whether everybody may call the routes. Otherwise callers need an access token if the server
+    asks for tokens, and the data provider shows what their scopes allow.
     """
 
 
@@ -133,6 +134,20 @@ class ObserverExtension(Descriptor, frozen=True, kw_only=True):
     """Takes an instance of `settings` and the opened backends, yields the observer."""
     time_limit: timedelta = timedelta(seconds=30)
     """How long one call may take; above 0."""
+
+
+class FileAuthorizerExtension(Descriptor, frozen=True, kw_only=True):
+    """
+    An authorizer of exports in place of the core's own; its clauses are those of `FileAuthorizer`.
+
+    It is active if `HFS_PLUGINS` names the plugin and `HFS_AUTH_ENABLED` is true; one plugin at
+    most may offer one.
+    """
+
+    open: Callable[[Any, Backends], AbstractAsyncContextManager[FileAuthorizer]]
+    """Takes an instance of `settings` and the opened backends, yields the authorizer."""
+    time_limit: timedelta = timedelta(seconds=5)
+    """How long one call may take; above 0, at most 5 seconds. Who is late is unavailable."""
 
 
 class TokenVerifierExtension(Descriptor, frozen=True, kw_only=True):

@@ -1,14 +1,19 @@
 """Who may export what, and see which export: the contract of an authorizer, and the core's own."""
 
+import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any
 
 import msgspec
 
-from helios_core.errors import Forbidden
+from helios_core.errors import BackendError, BackendUnavailable, Forbidden
 from helios_core.model.exports import Level
 from helios_core.model.jobs import Job
 from helios_core.model.principals import Principal
 from helios_core.model.scopes import EXPORT_LETTERS, NAMES, Grant, scopes_of
+from helios_core.storage.isolation import contained
 from helios_core.storage.job_records import job_not_found
 
 
@@ -111,6 +116,70 @@ class ScopeAuthorizer(FileAuthorizer):
         """
         if job.owner != principal.owner:
             raise job_not_found(job.id)
+
+
+class ContainedAuthorizer(FileAuthorizer):
+    """An authorizer whose faults are errors of the backend: one that is broken allows nothing."""
+
+    def __init__(self, authorizer: FileAuthorizer, *, time_limit: timedelta) -> None:
+        self._authorizer = authorizer
+        self._time_limit = time_limit
+
+    async def authorize_export(self, principal: Principal, intent: ExportIntent) -> None:
+        """
+        Ask the authorizer.
+
+        Raises:
+            Forbidden: As it says.
+            BackendError: It fails.
+        """
+        await self._ask(self._authorizer.authorize_export(principal, intent))
+
+    def grant(self, principal: Principal, resource_type: str) -> Grant:
+        """
+        Ask the authorizer.
+
+        Raises:
+            BackendError: It fails.
+        """
+        with contained():
+            granted: object = self._authorizer.grant(principal, resource_type)
+        if not isinstance(granted, Grant):
+            raise BackendError(f"the file authorizer returned {type(granted).__name__}")
+        return granted
+
+    async def authorize_job(self, principal: Principal, job: Job) -> None:
+        """
+        Ask the authorizer.
+
+        Raises:
+            JobNotFound: As it says; so is Forbidden.
+            BackendError: It fails.
+        """
+        await self._ask(self._authorizer.authorize_job(principal, job))
+
+    async def authorize_end(self, principal: Principal, job: Job) -> None:
+        """
+        Ask the authorizer.
+
+        Raises:
+            JobNotFound: As it says.
+            BackendError: It fails.
+        """
+        await self._ask(self._authorizer.authorize_end(principal, job))
+
+    async def _ask(self, question: Coroutine[Any, Any, None]) -> None:
+        refused: Forbidden | None = None
+        with contained():
+            try:
+                async with asyncio.timeout(self._time_limit.total_seconds()):
+                    await question
+            except Forbidden as error:
+                refused = error
+            except TimeoutError as error:
+                raise BackendUnavailable("the file authorizer is late") from error
+        if refused is not None:
+            raise refused
 
 
 def require_letters(principal: Principal, resource_type: str, letters: str) -> None:

@@ -13,6 +13,7 @@ from helios_core.storage.backends import Backend
 from helios_core.storage.data_provider import DataProvider
 from helios_core.storage.extensions import (
     CommandExtension,
+    FileAuthorizerExtension,
     HealthExtension,
     ObserverExtension,
     RouteExtension,
@@ -73,3 +74,8 @@ def helios_observer() -> ObserverExtension | None:
 @hookspec(firstresult=True)
 def helios_token_verifier() -> TokenVerifierExtension | None:
     """Offer a verifier of access tokens."""
+
+
+@hookspec(firstresult=True)
+def helios_file_authorizer() -> FileAuthorizerExtension | None:
+    """Offer an authorizer that decides who may export what, and see which export."""

@@ -37,6 +37,7 @@ from helios_core.testing.data_provider.prefilters import (  # noqa: E402 - same
 )
 from helios_core.testing.extensions import (  # noqa: E402 - same
     CommandSuite,
+    FileAuthorizerSuite,
     HealthCheckSuite,
     ObserverSuite,
     RouteSuite,
@@ -75,6 +76,7 @@ __all__ = [
     "DataProviderSuite",
     "FaultyDataProvider",
     "FaultyOutputStore",
+    "FileAuthorizerSuite",
     "GatedChunks",
     "HealthCheckSuite",
     "Holdings",

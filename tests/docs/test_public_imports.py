@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[2]
 IMPORT = re.compile(r"^ *(?:from|import) (helios_core[\w.]*)", re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OF_THE_SERVER = {
+    "keycloak_auth/test_settings.py": {"helios_core.config.selection"},
+    "keycloak_auth/test_smart_configuration.py": {"helios_core.http.smart_configuration"},
     "postgres/test_same_answers.py": {"helios_core.loading.load"},
     "postgres/test_settings.py": {"helios_core.config.selection"},
     "s3/test_serving.py": {"helios_core.client.export"},

@@ -43,6 +43,7 @@ async def guarded(open_site, verifier):
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer "}, {"Authorization": ""}])
 async def test_no_credential_is_answered_with_a_challenge_without_an_error(guarded, headers):
+    """B2-SEC-03, TR-08"""
     response = await guarded.client.get("/Patient/p", headers=headers)
 
     assert response.status_code == 401
@@ -202,6 +203,7 @@ async def test_everything_that_is_not_public_needs_a_token(open_site, verifier):
 
 @pytest.mark.parametrize("accept", ["text/html", "application/fhir+xml", None])
 async def test_the_smart_configuration_is_json_for_everybody(guarded, accept):
+    """B2-SEC-03, TR-70, TR-71"""
     headers = {"Accept": accept} if accept else {}
 
     response = await guarded.client.get("/.well-known/smart-configuration", headers=headers)

@@ -39,7 +39,9 @@ PROMISES = [
 ]
 OF_HEADERS = PROMISES[:2] + PROMISES[3:4]
 """What holds for a 202 without a body: OpenAPI has no way to say that a body may be missing."""
-ELSEWHERE = re.compile(r"^/(\{resource_type\}(/\{resource_id\}.*)?|(Patient|Group).*)?$")
+ELSEWHERE = re.compile(
+    r"^/(\{resource_type\}(/\{resource_id\}.*)?|(Patient|Group).*|\.well-known/.*)?$"
+)
 """The addresses of FHIR's own REST, which the CapabilityStatement describes."""
 BOUNDED = settings(
     deadline=None,

@@ -59,7 +59,7 @@ def test_wheels_have_every_sql_file(wheels):
 @pytest.mark.parametrize("extra", ["", *EXTRAS])
 def test_an_extra_alone_installs_from_our_wheels_and_works(wheels, tmp_path, extra):
     expected = plugins_of(extra)
-    modules = [name.replace("helios-fhir-", "helios_") for name in expected]
+    modules = [name.replace("helios-fhir-", "helios_").replace("-", "_") for name in expected]
     modules += {"": ["helios_core.server.serve"], "testing": ["helios_core.testing"]}.get(
         extra, []
     )

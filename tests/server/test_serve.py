@@ -7,6 +7,8 @@ from datetime import timedelta
 
 import httpx
 import pytest
+from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from helios_core.config.settings import Settings
 from helios_core.errors import ConfigurationError
@@ -50,3 +52,28 @@ def test_addresses_of_ip_6_have_brackets():
 
     with listener:
         assert serving._address(listener, None).startswith("http://[::1]:")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "no-such-host.invalid"])  # noqa: S104  refused
+def test_an_open_server_does_not_listen_to_a_network_unless_that_is_meant(host):
+    network = replace(SETTINGS, server_host=host)
+
+    with pytest.raises(ConfigurationError, match="HFS_ALLOW_ANONYMOUS"):
+        serving.check_exposure(network)
+    serving.check_exposure(replace(network, allow_anonymous=True))
+    serving.check_exposure(replace(network, auth_enabled=True))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_an_open_server_says_so_in_one_line(host):
+    with capture_logs() as lines:
+        serving.check_exposure(replace(SETTINGS, server_host=host))
+
+    assert [line["event"] for line in lines] == ["auth.disabled"]
+
+
+def test_a_server_with_authentication_warns_of_nothing():
+    with capture_logs() as lines:
+        serving.check_exposure(replace(SETTINGS, auth_enabled=True))
+
+    assert lines == []

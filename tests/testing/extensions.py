@@ -18,11 +18,16 @@ from helios_core import (
     BackendUnavailable,
     Coding,
     CommandExtension,
+    ExportIntent,
+    FileAuthorizerExtension,
+    Forbidden,
     HealthExtension,
     InvalidRequest,
+    Level,
     ObserverExtension,
     RestReads,
     RouteExtension,
+    ScopeAuthorizer,
     TokenVerifierExtension,
     Transform,
     TransformEffect,
@@ -31,6 +36,7 @@ from helios_core import (
 from helios_core.http.requests import HTTPRequest
 from helios_core.testing import (
     CommandSuite,
+    FileAuthorizerSuite,
     HealthCheckSuite,
     ObserverSuite,
     RouteSuite,
@@ -209,3 +215,32 @@ class GoodTokenVerifier(TokenVerifierSuite):
     async def make_unavailable(self):
         self.verifier.up = False
         return READER
+
+
+class OneGroup(ScopeAuthorizer):
+    """Lets everybody export one Group, and nothing else."""
+
+    def __init__(self, _settings, backends):
+        self.backends = backends
+
+    async def authorize_export(self, principal, intent):
+        await super().authorize_export(principal, intent)
+        if intent.group_id != "own":
+            raise Forbidden("This client may export its own Group only.")
+
+
+class GoodFileAuthorizer(FileAuthorizerSuite):
+    implementation = OneGroup
+
+    @pytest.fixture
+    def extension(self):
+        return FileAuthorizerExtension(api_level=API_LEVEL, open=opening(self.implementation))
+
+    def allowed(self):
+        return [ExportIntent(tenant="t", level=Level.GROUP, group_id="own")]
+
+    def refused(self):
+        return [
+            ExportIntent(tenant="t", level=Level.GROUP, group_id="another"),
+            ExportIntent(tenant="t", level=Level.SYSTEM),
+        ]

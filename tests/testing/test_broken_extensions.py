@@ -2,6 +2,7 @@ import pytest
 
 from helios_core.testing import (
     CommandSuite,
+    FileAuthorizerSuite,
     HealthCheckSuite,
     ObserverSuite,
     RouteSuite,
@@ -14,6 +15,7 @@ from tests.testing.caught import broken_suites, failed_tests
 BROKEN = broken_suites(broken_extensions)
 SUITES = [
     CommandSuite,
+    FileAuthorizerSuite,
     HealthCheckSuite,
     ObserverSuite,
     RouteSuite,

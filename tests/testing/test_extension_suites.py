@@ -49,6 +49,10 @@ class TestTokenVerifier(extensions.GoodTokenVerifier):
     pass
 
 
+class TestFileAuthorizer(extensions.GoodFileAuthorizer):
+    pass
+
+
 class TestObserver(extensions.GoodObserver):
     pass
 

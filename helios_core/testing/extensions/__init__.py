@@ -1,6 +1,7 @@
 """The contracts of extensions as tests: one suite for each hook beside those of backends."""
 
 from helios_core.testing.extensions.commands import CommandSuite
+from helios_core.testing.extensions.file_authorizers import FileAuthorizerSuite
 from helios_core.testing.extensions.health_checks import HealthCheckSuite
 from helios_core.testing.extensions.observers import ObserverSuite
 from helios_core.testing.extensions.routes import RouteSuite
@@ -9,6 +10,7 @@ from helios_core.testing.extensions.transforms import TransformSuite
 
 __all__ = [
     "CommandSuite",
+    "FileAuthorizerSuite",
     "HealthCheckSuite",
     "ObserverSuite",
     "RouteSuite",

@@ -1,10 +1,15 @@
 """What a client may export, and whose exports it may see."""
 
+from datetime import timedelta
+
 import msgspec
 import pytest
 from msgspec.structs import replace
 
+from helios_core import BackendError, Forbidden, ScopeAuthorizer
+from helios_core.storage.file_authorizer import ContainedAuthorizer
 from helios_sqlite import SQLiteSettings, open_data_provider
+from tests.http.bulk.test_file_urls import SigningStore
 from tests.http.conftest import ASYNC
 from tests.tokens import ISSUER, StaticVerifier, bearer, principal
 
@@ -114,6 +119,7 @@ async def export(site, client, path="/$export", **options):
 
 
 async def test_without_types_an_export_has_those_that_the_scopes_allow(site):
+    """B2-SEC-07, TR-80"""
     assert (await export(site, "patients"))[0] == ["p1", "p2"]
     assert len((await export(site, "all"))[0]) == len(RESOURCES)
     assert len((await export(site, "v1"))[0]) == len(RESOURCES)
@@ -122,6 +128,7 @@ async def test_without_types_an_export_has_those_that_the_scopes_allow(site):
 @pytest.mark.parametrize("client", ["reader", "searcher", "user", "nobody", "unusable"])
 @pytest.mark.parametrize("path", ["/$export", "/Patient/$export", "/$export?_type=Observation"])
 async def test_scopes_that_allow_nothing_start_nothing(site, client, path):
+    """TR-08, TR-79"""
     response = await start(site, client, path)
 
     assert response.status_code == 403
@@ -149,6 +156,7 @@ async def test_a_refusal_says_which_letter_is_missing(site, client, lacks):
 )
 @pytest.mark.parametrize("handling", ["lenient", "strict"])
 async def test_what_is_named_and_not_allowed_is_refused(site, query, handling):
+    """B2-SEC-07, TR-80"""
     headers = {"Prefer": f"respond-async, handling={handling}"}
 
     response = await start(site, "patients", f"/$export?{query}", headers=headers)
@@ -167,6 +175,7 @@ async def test_a_referenced_type_is_left_out_or_refused_if_it_is_named(site):
 
 
 async def test_a_granular_scope_is_a_filter_of_everything_that_leaves(site):
+    """B2-SEC-07, TR-79"""
     await site.put(observation("lab-2", LAB), observation("vital-2", VITAL))
     since = (await export(site, "labs"))[2]["transactionTime"]
     await site.delete("Observation", "lab-2")
@@ -226,6 +235,7 @@ async def test_no_count_is_shown_of_what_is_not_permitted(site):
 
 
 async def test_a_group_is_exported_only_by_who_may_read_it(site, verifier):
+    """B3-01"""
     assert (await export(site, "labs", "/Group/g/$export"))[0] == ["lab", "p1"]
     for group in ("g", "absent"):
         assert (await start(site, "patients", f"/Group/{group}/$export")).status_code == 403
@@ -263,6 +273,7 @@ async def finished(site):
 
 @pytest.mark.parametrize("client", ["v1", "patients", "elsewhere", "nobody"])
 async def test_the_export_of_another_client_is_not_there(site, finished, client):
+    """B2-SEC-05, TR-47"""
     for url in finished:
         for method in ("GET", "HEAD"):
             theirs = await site.client.request(method, url, headers=bearer(client))
@@ -283,6 +294,7 @@ def _unknown(url):
 
 
 async def test_scopes_must_cover_the_export_at_every_poll_and_download(site, finished):
+    """B2-SEC-04, TR-48"""
     for url in finished:
         assert (await site.client.get(url, headers=bearer("narrowed"))).status_code == 403
         assert (await site.client.get(url, headers=bearer("all"))).status_code == 200
@@ -324,6 +336,7 @@ async def test_an_export_of_an_open_server_belongs_to_nobody(site, open_site):
 
 
 async def test_files_need_a_token_exactly_if_the_manifest_says_so(site, finished, open_site):
+    """B2-SEC-04, B2-SEC-06"""
     manifest = (await site.client.get(finished[0], headers=bearer("all"))).json()
 
     assert manifest["requiresAccessToken"] is True
@@ -347,3 +360,94 @@ def test_owners_are_told_apart(one, other):
 
     assert owner(*one) != owner(*other)
     assert owner(*one) == owner(*one)
+
+
+async def test_links_that_open_without_a_token_live_for_minutes(site, open_site, verifier):
+    """B3-28, TR-63"""
+    signing = await open_site(
+        token_verifier=verifier,
+        data_provider=site.backends.data_provider,
+        output_store=SigningStore(),
+    )
+    location = (await start(signing, "all")).headers["content-location"]
+    await signing.finish(location)
+
+    first, second = [
+        (await signing.client.get(location, headers=bearer("all"))).json() for _ in range(2)
+    ]
+    refused = await signing.client.get(location, headers=bearer("narrowed"))
+
+    assert first["requiresAccessToken"] is False
+    assert all("seconds=300&" in each["url"] for each in first["output"])
+    assert first["output"][0]["url"] != second["output"][0]["url"]
+    # What is not to be seen is not signed for.
+    assert refused.status_code == 403
+    assert "signature" not in refused.text
+
+
+async def test_an_attachment_opens_with_the_token_of_the_export(site, verifier):
+    """B2-FL-10"""
+    await site.put(
+        {"resourceType": "Binary", "id": "b1", "contentType": "text/plain", "data": "aGk="},
+        {
+            "resourceType": "DocumentReference",
+            "id": "doc",
+            "status": "current",
+            "subject": {"reference": "Patient/p1"},
+            "content": [{"attachment": {"contentType": "text/plain", "url": "Binary/b1"}}],
+        },
+    )
+    _, found, _ = await export(site, "all", "/Patient/$export?_type=DocumentReference")
+    url = msgspec.json.decode(found["output"])["content"][0]["attachment"]["url"]
+
+    opened = await site.client.get(url, headers=bearer("all") | {"Accept": "text/plain"})
+
+    assert (opened.status_code, opened.text) == (200, "hi")
+    assert (await site.client.get(url)).status_code == 401
+    assert (await site.client.get(url, headers=bearer("patients"))).status_code == 403
+
+
+async def test_a_policy_of_sensitivity_is_a_limit_of_a_scope(site, verifier):
+    """B2-SEC-09"""
+    restricted = {"system": "urn:confidentiality", "code": "R"}
+    await site.put({"resourceType": "Patient", "id": "vip", "meta": {"security": [restricted]}})
+    verifier.principals["x"] = principal("x", "system/Patient.rs?_security:not=R")
+
+    assert (await export(site, "x"))[0] == ["p1", "p2"]
+    assert (await export(site, "patients"))[0] == ["p1", "p2", "vip"]
+
+
+async def test_an_authorizer_of_a_plugin_bars_a_client_from_a_group(site, open_site, verifier):
+    """B3-01"""
+
+    class Barred(ScopeAuthorizer):
+        async def authorize_export(self, principal, intent):
+            if intent.group_id == "g":
+                raise Forbidden("This group is not for this client.")
+
+    own = await open_site(
+        token_verifier=verifier,
+        data_provider=site.backends.data_provider,
+        file_authorizer=ContainedAuthorizer(Barred(), time_limit=timedelta(seconds=5)),
+    )
+
+    assert (await start(own, "all", "/Group/g/$export")).status_code == 403
+    assert (await start(own, "all", "/Group/g/$export?_dryRun=true")).status_code == 403
+    assert (await start(own, "all", "/Patient/$export")).status_code == 202
+
+
+@pytest.mark.parametrize("how", [SystemExit(), KeyError("x"), TimeoutError()], ids=repr)
+async def test_a_broken_authorizer_allows_nothing(site, open_site, verifier, how):
+    class Broken(ScopeAuthorizer):
+        async def authorize_export(self, principal, intent):
+            raise how
+
+        def grant(self, principal, resource_type):
+            raise how
+
+    contained = ContainedAuthorizer(Broken(), time_limit=timedelta(seconds=5))
+    own = await open_site(token_verifier=verifier, file_authorizer=contained)
+
+    assert (await start(own, "all")).status_code in (500, 503)
+    with pytest.raises(BackendError):
+        contained.grant(principal("x"), "Patient")

@@ -5,11 +5,13 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from helios_examples import confidential, disk, recent, statistics, webhook
+from helios_examples import confidential, disk, groups, recent, statistics, webhook
 from helios_examples.confidential import CONFIDENTIALITY
 
+from helios_core import ExportIntent, Level
 from helios_core.testing import (
     CommandSuite,
+    FileAuthorizerSuite,
     HealthCheckSuite,
     ObserverSuite,
     RouteSuite,
@@ -64,6 +66,21 @@ class TestConfidential(TransformSuite):
                 "code": {"text": self.SECRET},
             }
         ]
+
+
+class TestGroups(FileAuthorizerSuite):
+    settings = {"allowed": ("client:g1", "client:g2")}  # noqa: RUF012
+
+    @pytest.fixture
+    def extension(self):
+        return groups.helios_file_authorizer()
+
+    def allowed(self):
+        return [ExportIntent(tenant="t", level=Level.GROUP, group_id=g) for g in ("g1", "g2")]
+
+    def refused(self):
+        other = ExportIntent(tenant="t", level=Level.GROUP, group_id="g3")
+        return [other, ExportIntent(tenant="t", level=Level.SYSTEM)]
 
 
 class Receiver(BaseHTTPRequestHandler):

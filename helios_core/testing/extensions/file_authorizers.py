@@ -1,0 +1,175 @@
+"""The contract suite of authorizers of exports: clauses A1 to A4 of `FileAuthorizer`."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from helios_core import (
+    Backends,
+    ExportIntent,
+    FileAuthorizer,
+    FileAuthorizerExtension,
+    Forbidden,
+    Grant,
+    Job,
+    JobNotFound,
+    Level,
+    Principal,
+    TypeConstraint,
+)
+from helios_core.config.extensions import SelectedExtension, open_file_authorizer
+from helios_core.memory import MemoryDataProvider
+from helios_core.storage.file_authorizer import ContainedAuthorizer
+from helios_core.storage.job_records import job_not_found
+from helios_core.testing import corpus
+from helios_core.testing.extensions.contract import ExtensionSuite
+
+TYPES = ("Patient", "Observation")
+
+
+class FileAuthorizerSuite(ExtensionSuite):
+    """
+    Tests that every authorizer of exports passes.
+
+    A subclass implements the fixture `extension` and its `settings`, and may override the client
+    and the exports that its rule is about.
+    """
+
+    hook = "helios_file_authorizer"
+
+    def principal(self, *scopes: str) -> Principal:
+        """Return the client of the tests with these scopes."""
+        return Principal(
+            issuer="https://issuer.example",
+            subject="client",
+            client_id="client",
+            scopes=scopes,
+            expires_at=datetime.now(UTC) + timedelta(hours=1),
+        )
+
+    def allowed(self) -> Sequence[ExportIntent]:
+        """Return exports that the client may start with all scopes."""
+        return [ExportIntent(tenant=corpus.TENANT, level=Level.SYSTEM)]
+
+    def refused(self) -> Sequence[ExportIntent]:
+        """Return exports that the client may not start, whatever its scopes; there may be none."""
+        return []
+
+    @pytest.fixture
+    def untouchable(self, backends: Backends) -> Backends:
+        """Return backends whose data provider must not be asked for anything."""
+        return replace(backends, data_provider=_Untouchable())
+
+    @pytest.fixture
+    async def subject(
+        self,
+        extension: FileAuthorizerExtension,
+        selected: SelectedExtension,
+        untouchable: Backends,
+    ) -> AsyncIterator[FileAuthorizer]:
+        """Open the authorizer, whose faults are contained as in a server."""
+        async with extension.open(selected.settings, untouchable) as authorizer:
+            yield ContainedAuthorizer(authorizer, time_limit=extension.time_limit)
+
+    async def test_the_server_takes_the_authorizer(
+        self, selected: SelectedExtension, backends: Backends, stack: AsyncExitStack
+    ) -> None:
+        """It opens, and is a FileAuthorizer."""
+        assert isinstance(await open_file_authorizer(stack, [selected], backends), FileAuthorizer)
+
+    async def test_exports_are_allowed_and_refused_without_a_look_at_the_data(
+        self, subject: FileAuthorizer
+    ) -> None:
+        """A1: nobody learns from the answer whether a Group exists."""
+        principal = self.principal("system/*.cruds")
+        for intent in self.allowed():
+            await subject.authorize_export(principal, intent)
+        for intent in self.refused():
+            with pytest.raises(Forbidden):
+                await subject.authorize_export(principal, intent)
+
+    @pytest.mark.parametrize("differs", ["client_id", "issuer"])
+    async def test_the_job_of_another_client_is_not_found(
+        self, subject: FileAuthorizer, differs: str
+    ) -> None:
+        """A2: with the words for a job that never was, for its files as for its end."""
+        owner = self.principal("system/*.cruds")
+        job = self._job(owner)
+        other = replace(owner, **{differs: "another"})
+        for question in (subject.authorize_job, subject.authorize_end):
+            with pytest.raises(JobNotFound) as refusal:
+                await question(other, job)
+            assert str(refusal.value) == str(job_not_found(job.id))
+
+    async def test_a_job_without_owner_belongs_to_nobody(self, subject: FileAuthorizer) -> None:
+        """A2: it was started when everybody could see it."""
+        principal = self.principal("system/*.cruds")
+        job = replace(self._job(principal), owner=None)
+        for question in (subject.authorize_job, subject.authorize_end):
+            with pytest.raises(JobNotFound):
+                await question(principal, job)
+
+    async def test_the_owner_sees_a_job_and_ends_it(self, subject: FileAuthorizer) -> None:
+        """A2: with another token, which may be of another subject of the same client."""
+        principal = self.principal("system/*.cruds")
+        job = self._job(principal)
+        for question in (subject.authorize_job, subject.authorize_end):
+            await question(replace(principal, subject="renewed"), job)
+
+    def test_without_scopes_nothing_is_exported(self, subject: FileAuthorizer) -> None:
+        """A3: neither without words nor by those of somebody who is present."""
+        for scopes in ((), ("user/*.cruds", "patient/*.cruds"), ("system/*.r",), ("system/*.s",)):
+            for name in TYPES:
+                assert subject.grant(self.principal(*scopes), name).is_nothing, (scopes, name)
+
+    def test_scopes_decide_by_type(self, subject: FileAuthorizer) -> None:
+        """A3: what of one type is granted says nothing of another."""
+        principal = self.principal("system/Patient.rs")
+
+        assert not subject.grant(principal, "Patient").is_nothing
+        assert subject.grant(principal, "Observation").is_nothing
+
+    async def test_the_token_of_every_request_has_to_cover_the_job(
+        self, subject: FileAuthorizer
+    ) -> None:
+        """A4: a token of the same client with less does not see what another one started."""
+        job = self._job(self.principal("system/*.cruds"))
+        for scopes in ((), ("system/Patient.rs",), ("system/*.rs?status=final",)):
+            with pytest.raises(Forbidden):
+                await subject.authorize_job(self.principal(*scopes), job)
+
+    async def test_a_limit_that_is_frozen_covers_itself(self, subject: FileAuthorizer) -> None:
+        """A4: and no other limit."""
+        principal = self.principal("system/*.rs?_id=a")
+        granted = subject.grant(principal, "Patient")
+        job = self._job(principal, granted=granted)
+
+        await subject.authorize_job(principal, job)
+        with pytest.raises(Forbidden):
+            await subject.authorize_job(self.principal("system/*.rs?_id=b"), job)
+
+    def _job(self, owner: Principal, *, granted: Grant | None = None) -> Job:
+        job = corpus.job("job")
+        intent = self.allowed()[0]
+        limited = tuple(
+            TypeConstraint(resource_type="Patient", any_of=clause)
+            for clause in (granted.clauses if granted else ())
+        )
+        request = replace(
+            job.request,
+            tenant=intent.tenant,
+            level=intent.level,
+            group_id=intent.group_id,
+            types=("Patient",) if limited else TYPES,
+            constraints=limited,
+        )
+        return replace(job, owner=owner.owner, request=request)
+
+
+class _Untouchable(MemoryDataProvider):
+    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401  every attribute
+        raise AssertionError(f"the authorizer looks at the data: {name}")

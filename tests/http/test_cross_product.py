@@ -1,0 +1,146 @@
+"""Clients, tenants, routes and methods: every combination that must not succeed."""
+
+import re
+from datetime import timedelta
+
+import pytest
+
+from tests.http.conftest import ASYNC
+from tests.http.test_access import routes_of
+from tests.tokens import StaticVerifier, bearer, principal
+
+MARK = "only-for-the-owner"
+OWNER = "owner"
+WITHOUT_RIGHTS = {
+    "nobody": principal("nobody"),
+    "somebody-present": principal("present", "user/*.cruds", "patient/*.*", "openid"),
+    "unusable": principal("unusable", "system/*.cruds?nothing=x"),
+    "misspelt": principal("misspelt", "system/*.sdurc", "system.*.read", "system/patient.rs"),
+}
+"""Clients whose scopes grant nothing: no request of theirs succeeds."""
+ELSEWHERE = {
+    "of-another-tenant": principal("a", "system/*.cruds", tenant="t2"),
+    "the-owner-elsewhere": principal(OWNER, "system/*.cruds", tenant="t2"),
+    "of-another-type": principal("b", "system/Practitioner.cruds"),
+    "of-other-resources": principal("c", "system/Patient.cruds?_id=another"),
+}
+"""Clients that may do something, but see nothing of the owner's."""
+INVALID = {"expired": principal("x", "system/*.*", valid_for=timedelta(seconds=-1))}
+TENANTS = ({}, {"X-Tenant-ID": "default"}, {"X-Tenant-ID": "t2"}, {"X-Tenant-ID": ".."})
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+DESCRIPTIONS = {
+    *("/openapi.json", "/metadata", "/.well-known/smart-configuration", "/health"),
+    *("/_liveness", "/_readiness", "/_plugins/open/x"),
+}
+
+
+@pytest.fixture
+async def site(open_site):
+    known = {OWNER: principal(OWNER, "system/*.cruds")}
+    verifier = StaticVerifier(known | WITHOUT_RIGHTS | ELSEWHERE | INVALID)
+    site = await open_site(token_verifier=verifier)
+    patient = {"resourceType": "Patient", "id": MARK, "name": [{"family": MARK}]}
+    await site.put(patient, {**patient, "active": True})
+    return site
+
+
+@pytest.fixture
+async def values(site):
+    """Return the values of path parameters that lead to what the owner has."""
+    response = await site.client.get("/$export", headers=ASYNC | bearer(OWNER))
+    location = response.headers["content-location"]
+    await site.finish(location)
+    manifest = (await site.client.get(location, headers=bearer(OWNER))).json()
+    job_id, name = manifest["output"][0]["url"].split("/")[-2:]
+    return {
+        "resource_type": "Patient",
+        "resource_id": MARK,
+        "version_id": "1",
+        "job_id": job_id,
+        "name": name,
+    }
+
+
+def requests(site, values):
+    """Yield every path that leads to something of the owner, with every method."""
+    for route in routes_of(site):
+        path = re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], MARK), route.path_format)
+        for method in METHODS:
+            if path not in DESCRIPTIONS:
+                yield method, path
+
+
+def body_of(method, path):
+    patient = {"resourceType": "Patient", "id": MARK}
+    if method not in ("POST", "PUT", "PATCH"):
+        return {}
+    if method == "PATCH":
+        patch = [{"op": "test", "path": "/id", "value": MARK}]
+        return {"json": patch, "headers": {"Content-Type": "application/json-patch+json"}}
+    if path.endswith("_search"):
+        return {"data": {"_id": MARK}}
+    if path == "/":
+        entries = [
+            {"request": {"method": "GET", "url": f"Patient/{MARK}"}},
+            {"request": {"method": "GET", "url": f"Patient?_id={MARK}"}},
+            {"request": {"method": "DELETE", "url": f"Patient/{MARK}"}},
+        ]
+        return {"json": {"resourceType": "Bundle", "type": "batch", "entry": entries}}
+    return {"json": patient}
+
+
+def sent(method, path, headers):
+    options = body_of(method, path)
+    return options | {"headers": ASYNC | headers | options.get("headers", {})}
+
+
+def shows(response):
+    """Return whether a response has more of the owner's than what its request had."""
+    return any(
+        word in response.text
+        for word in ("family", '"total":1', "output", "transactionTime", "fullUrl")
+    )
+
+
+@pytest.mark.parametrize("client", [None, "unknown", *INVALID, *WITHOUT_RIGHTS])
+async def test_clients_without_rights_are_refused_everywhere(site, values, client):
+    headers = {} if client is None else bearer(client)
+    status = {401} if client not in WITHOUT_RIGHTS else {400, 403, 404, 405}
+    for method, path in requests(site, values):
+        for tenant in TENANTS:
+            response = await site.client.request(
+                method, path, **sent(method, path, headers | tenant)
+            )
+            assert not shows(response), (method, path, response.text)
+            if path == "/" and method == "POST" and response.status_code == 200:
+                statuses = [e["response"]["status"][:3] for e in response.json()["entry"]]
+                assert statuses == ["403"] * 3
+            elif method == "OPTIONS" and response.status_code == 204:
+                assert client in WITHOUT_RIGHTS  # the methods of an address are no secret
+            else:
+                assert response.status_code in status | {405}, (method, path, response.text)
+    await unharmed(site, values)
+
+
+@pytest.mark.parametrize("client", ELSEWHERE)
+async def test_clients_with_other_rights_see_nothing(site, values, client):
+    for method, path in requests(site, values):
+        if method == "POST" and path.endswith("$export"):
+            continue  # an export of their own
+        for tenant in TENANTS:
+            response = await site.client.request(
+                method, path, **sent(method, path, bearer(client) | tenant)
+            )
+            assert "family" not in response.text, (method, path)
+            assert '"output"' not in response.text, (method, path)
+            assert '"total":1' not in response.text, (method, path)
+    await unharmed(site, values)
+
+
+async def unharmed(site, values):
+    """Check that the owner still has everything, as it was."""
+    read = await site.client.get(f"/Patient/{MARK}", headers=bearer(OWNER))
+    path = f"/export-file/{values['job_id']}/{values['name']}"
+    file = await site.client.get(path, headers=bearer(OWNER))
+    assert read.json()["meta"]["versionId"] == "2"
+    assert MARK in file.text
