@@ -21,7 +21,7 @@ from helios_core.http.bulk.kickoff import ExportQuota, KickoffRoutes, disabled_r
 from helios_core.http.bulk.manifest import ManifestRenderer
 from helios_core.http.bulk.status import PollLimits, StatusRoutes
 from helios_core.http.callers import Guard
-from helios_core.http.compression import Compression
+from helios_core.http.compression import CompressedResponses
 from helios_core.http.discovery import DiscoveryRoutes
 from helios_core.http.draining import Draining
 from helios_core.http.errors import exception_handlers
@@ -100,7 +100,7 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
         openapi_config=None,
         logging_config=None,
     )
-    served: ASGIApp = Draining(Compression(Options(app)))
+    served: ASGIApp = Draining(CompressedResponses(Options(app)))
     if settings.tenant_routing_mode is not TenantRouting.HEADER:
         served = TenantPaths(served, app)
     return AccessLog(Uncached(served))

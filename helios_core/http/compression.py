@@ -33,7 +33,7 @@ def compressed(body: bytes) -> bytes:
     return packed
 
 
-class Compression:
+class CompressedResponses:
     """
     An ASGI application that compresses the JSON of the application behind it.
 
@@ -112,7 +112,7 @@ def _content_length(headers: Sequence[tuple[bytes, bytes]]) -> int:
 
 
 def _add_vary(headers: list[tuple[bytes, bytes]]) -> None:
-    """Say that the response depends on Accept-Encoding, besides what it depends on already."""
+    """Add Accept-Encoding to what a response depends on (Vary)."""
     others = [value for name, value in headers if name == b"vary"]
     if not any(b"accept-encoding" in value.lower() for value in others):
         headers[:] = [pair for pair in headers if pair[0] != b"vary"]

@@ -66,7 +66,7 @@ _NOT_CARE: Final = frozenset({"_lastUpdated", "birthdate", "death-date"})
 _PARAMETERS: Final = msgspec.json.Decoder(list[dict[str, Any]])
 
 
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
+class RecordSelection(msgspec.Struct, frozen=True, kw_only=True):
     """What of a record is requested."""
 
     types: frozenset[str] | None = None
@@ -83,7 +83,7 @@ class EverythingRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     patient: Compartment
     query: TypesQuery
-    selection: Selection
+    selection: RecordSelection
 
 
 class EverythingPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +136,7 @@ def parse_everything(caller: Caller, patient_id: str, pairs: Pairs) -> Everythin
         supported = ", ".join(EVERYTHING_PARAMETERS)
         raise UnsupportedParameter(f"{EVERYTHING}: {names} not supported; supported: {supported}.")
     patient = parse_compartment(caller, PATIENT, patient_id)
-    selection = Selection(
+    selection = RecordSelection(
         types=_parse_types(caller, pairs),
         since=_parse_since(pairs),
         start=_parse_date(pairs, "start"),
@@ -193,7 +193,7 @@ def _parse_date(pairs: Pairs, name: str) -> str | None:
 
 
 def _filter(
-    caller: Caller, patient: Compartment, resource_type: str, selection: Selection
+    caller: Caller, patient: Compartment, resource_type: str, selection: RecordSelection
 ) -> Filter:
     """Return what selects the resources of a type that are in a patient's record."""
     if resource_type == PATIENT:
@@ -213,7 +213,7 @@ def _condition(caller: Caller, resource_type: str, pairs: Pairs) -> Condition:
     return query.condition
 
 
-def _changed_after(selection: Selection) -> list[tuple[str, str]]:
+def _changed_after(selection: RecordSelection) -> list[tuple[str, str]]:
     return [] if selection.since is None else [("_lastUpdated", f"gt{selection.since}")]
 
 
@@ -228,7 +228,9 @@ def _only_about(caller: Caller, patient: Compartment, resource_type: str) -> Con
     )
 
 
-def _within_period(caller: Caller, resource_type: str, selection: Selection) -> Condition | None:
+def _within_period(
+    caller: Caller, resource_type: str, selection: RecordSelection
+) -> Condition | None:
     """Return the condition that care took place within a period, or that no date says when."""
     sent = (("ge", selection.start), ("le", selection.end))
     bounds = [f"{sign}{text}" for sign, text in sent if text is not None]
@@ -306,7 +308,7 @@ class Everything:
         return included, False
 
     async def _fetch(
-        self, caller: Caller, resource_type: str, ids: Collection[str], selection: Selection
+        self, caller: Caller, resource_type: str, ids: Collection[str], selection: RecordSelection
     ) -> AsyncGenerator[StoredVersion]:
         remaining = iter(ids)
         while some := list(islice(remaining, IDS_PER_QUERY)):
