@@ -116,7 +116,8 @@ async def test_parts_that_were_not_numbered_are(empty_settings, plain):
     # The rows above come from a test that published more than its shards said.
     await plain.execute(
         "UPDATE shards AS s SET resources_done = p.exported FROM ("
-        "SELECT job, shard, sum((convert_from(part, 'UTF8')::json ->> 'count')::bigint) AS exported"
+        "SELECT job, shard, sum((convert_from(part, 'UTF8')::json ->> 'count')::bigint)"
+        " AS exported"
         " FROM parts WHERE kind = 0 GROUP BY job, shard"
         ") AS p WHERE s.job = p.job AND s.number = p.shard"
     )
