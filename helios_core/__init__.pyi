@@ -63,6 +63,10 @@ from .model.parts import (
 from .model.principals import (
     Principal,
 )
+from .model.scopes import (
+    Scope,
+    parse_scope,
+)
 from .storage.backends import (
     Backend,
     Backends,
@@ -163,6 +167,11 @@ from .storage.page_tokens import (
 from .storage.query_data_provider import (
     QueryDataProvider,
 )
+from .storage.records import (
+    LARGEST_RECORD,
+    Record,
+    SupportsRecords,
+)
 from .storage.resource_keys import (
     ResourceKey,
     TypeKey,
@@ -209,6 +218,7 @@ __all__ = [
     "EXTENT_ROWS",
     "HASH_MODULUS",
     "ID_ORDERS",
+    "LARGEST_RECORD",
     "PART_KINDS",
     "WHOLE_TYPE",
     "AppliedChange",
@@ -273,6 +283,7 @@ __all__ = [
     "QueryDataProvider",
     "QueryRow",
     "Reach",
+    "Record",
     "RequestError",
     "ResourceDeleted",
     "ResourceExists",
@@ -282,6 +293,7 @@ __all__ = [
     "RestReads",
     "RouteExtension",
     "SchemaOutdated",
+    "Scope",
     "SearchPage",
     "SearchQuery",
     "Secret",
@@ -295,6 +307,7 @@ __all__ = [
     "StoredVersion",
     "SupportsHistory",
     "SupportsPrefilter",
+    "SupportsRecords",
     "SupportsRenaming",
     "SupportsSearch",
     "SupportsSignedURLs",
@@ -331,6 +344,7 @@ __all__ = [
     "make_page_token",
     "numbered_parameters",
     "parse_page_token",
+    "parse_scope",
     "part_not_found",
     "read_statements",
     "run_to_end",

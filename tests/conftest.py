@@ -10,6 +10,7 @@ TESTS = Path(__file__).parent
 
 MARKERS = {
     "cli/test_demo.py": ["process"],
+    "cli/test_exporting.py": ["crash", "process"],
     "cli/test_running.py": ["process"],
     "cli/test_startup.py": ["process"],
     "cluster": ["crash", "process", "service"],

@@ -39,6 +39,7 @@ class OnMemoryProvider(DataProviderSuite):
 
 class OnMemoryJobs(JobStoreSuite):
     subject_class = MemoryJobStore
+    powers = JobStoreSuite.known_powers
     persistent = False
 
     @asynccontextmanager

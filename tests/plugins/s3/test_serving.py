@@ -8,7 +8,8 @@ import httpx
 import msgspec
 import pytest
 
-from helios_core.client.export import ClientRequest, ExportPhase, export
+from helios_core.client.export import ExportOptions, ExportPhase, export
+from helios_core.client.kickoff import ClientRequest
 from tests.processes import POLL_SECONDS, Site, names
 from tests.proxies import Fault
 
@@ -95,7 +96,9 @@ async def test_our_client_exports_and_renews_links_that_have_expired(site, tmp_p
             waited.append(time.sleep(3))
 
     summary = await export(
-        ClientRequest(base_url=client.base_url), tmp_path / "out", on_progress=wait_until_they_have
+        ClientRequest(base_url=client.base_url),
+        tmp_path / "out",
+        ExportOptions(on_progress=wait_until_they_have),
     )
 
     assert waited

@@ -62,6 +62,8 @@ class TestSQLiteDataProvider(DataProviderSuite):
 
 
 class TestSQLiteJobStore(JobStoreSuite):
+    powers = JobStoreSuite.known_powers
+
     @asynccontextmanager
     async def opened(self, folder):
         settings = SQLiteSettings(data_dir=str(folder), synchronous="normal")
@@ -75,6 +77,7 @@ class TestSQLiteJobStore(JobStoreSuite):
             connection.execute("UPDATE jobs SET created_at = created_at - ?1", passed)
             connection.execute("UPDATE jobs SET completed_at = completed_at - ?1", passed)
             connection.execute("UPDATE shards SET available_at = available_at - ?1", passed)
+            connection.execute("UPDATE records SET expires_at = expires_at - ?1", passed)
 
     async def raw_statuses(self, store):
         with behind_the_back(store) as connection:
