@@ -1,9 +1,11 @@
 import logging
+import os
 from pathlib import Path
 
 import pytest
 import structlog
 
+from tests.keycloaks import keycloak
 from tests.services import a_bucket, minio_endpoint, postgres, s3_endpoint
 
 TESTS = Path(__file__).parent
@@ -41,7 +43,7 @@ MARKERS = {
 }
 """What the tests of a folder or a file need; `make test-fast` leaves them out."""
 
-SERVICES = {"postgres_server", "s3_server", "minio_server"}
+SERVICES = {"postgres_server", "s3_server", "minio_server", "keycloak_server"}
 """Fixtures that start a service; a test that uses one needs `service`."""
 
 MACHINES = "_agrees_with_the_model"
@@ -119,3 +121,21 @@ def minio_bucket(minio_server):
     """As `bucket`, on a server that is used in production."""
     with a_bucket(minio_server) as bucket:
         yield bucket
+
+
+@pytest.fixture(scope="session")
+def keycloak_server(tmp_path_factory):
+    """One Keycloak for all the processes of a test run."""
+    folder = tmp_path_factory.getbasetemp()
+    # Each process of a parallel run has a folder of its own in that of the run.
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "keycloak"
+    folder.mkdir(exist_ok=True)
+    with keycloak(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def realm(keycloak_server):
+    """A realm of this test's own, as docs/examples/keycloak has it."""
+    with keycloak_server.realm() as realm:
+        yield realm

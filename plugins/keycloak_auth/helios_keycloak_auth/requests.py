@@ -1,0 +1,137 @@
+"""Requests to the issuer, within limits of time and size."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import httpx
+
+from helios_core import BackendUnavailable, in_thread
+from helios_keycloak_auth.strict_json import read_object
+
+MAX_BYTES = 256 * 1024
+"""The largest document that is read; those of large issuers have 20 KB."""
+
+MAX_CONNECTIONS = 8
+
+LIFETIME_UNSAID = timedelta(minutes=5)
+"""How long a document is good for whose issuer does not say."""
+
+LONGEST_LIFETIME = timedelta(days=1)
+
+_MAX_AGE = re.compile(r'(?:^|[\s,])max-age="?(\d{1,10})', re.IGNORECASE)
+_NOT_KEPT = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?:$|[\s,])", re.IGNORECASE)
+
+
+class IssuerRequests:
+    """Asks the issuer; no address but those of the settings and of its documents is asked."""
+
+    def __init__(self, client: httpx.AsyncClient, limit: timedelta, *, allow_http: bool) -> None:
+        self._client = client
+        self._limit = limit
+        self._allow_http = allow_http
+
+    async def read(self, url: str) -> tuple[dict[str, Any], timedelta]:
+        """
+        Return a document, and how long it is good for (RFC 9111, section 5.2.2).
+
+        Raises:
+            BackendUnavailable: There is none now.
+        """
+        response, body = await self._send("GET", url)
+        return await _parse(body), _lifetime(response)
+
+    async def ask(
+        self, url: str, form: Mapping[str, str], credentials: tuple[str, str]
+    ) -> dict[str, Any]:
+        """
+        Return the response to a form that is sent with HTTP Basic credentials.
+
+        Raises:
+            BackendUnavailable: There is none now.
+        """
+        _, body = await self._send(
+            "POST", url, data=dict(form), auth=httpx.BasicAuth(*credentials)
+        )
+        return await _parse(body)
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        **options: Any,  # noqa: ANN401  those of httpx
+    ) -> tuple[httpx.Response, bytes]:
+        if not (url.startswith("https://") or (self._allow_http and url.startswith("http://"))):
+            raise BackendUnavailable(
+                "the issuer's discovery document has an address without https, and "
+                "HFS_AUTH_ALLOW_HTTP is not true"
+            )
+        try:
+            async with (
+                asyncio.timeout(self._limit.total_seconds()),
+                self._client.stream(method, url, **options) as response,
+            ):
+                _check(response)
+                return response, await _limited(response)
+        except TimeoutError:
+            raise BackendUnavailable("the issuer did not answer in time") from None
+        except BackendUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  addresses of documents make the client raise any
+            raise BackendUnavailable(
+                f"the issuer cannot be asked: {type(error).__name__}"
+            ) from None
+
+
+@asynccontextmanager
+async def issuer_requests(limit: timedelta, *, allow_http: bool) -> AsyncIterator[IssuerRequests]:
+    """Open requests to an issuer, of `limit` each; HTTPS_PROXY and SSL_CERT_FILE apply to them."""
+    client = await in_thread(
+        httpx.AsyncClient,
+        # Of every wait; the whole request is limited as well.
+        timeout=limit.total_seconds(),
+        follow_redirects=False,
+        limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
+        # Compressed documents could be larger than they look.
+        headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+    )
+    async with client:
+        yield IssuerRequests(client, limit, allow_http=allow_http)
+
+
+def _check(response: httpx.Response) -> None:
+    if response.status_code != httpx.codes.OK:
+        raise BackendUnavailable(f"the issuer answered {response.status_code}")
+    if "content-encoding" in response.headers:
+        raise BackendUnavailable("the issuer sent a compressed document unasked")
+
+
+async def _limited(response: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise BackendUnavailable(f"the issuer sent more than {MAX_BYTES} bytes")
+    return bytes(body)
+
+
+async def _parse(body: bytes) -> dict[str, Any]:
+    try:
+        return await in_thread(read_object, body)
+    except ValueError as error:
+        raise BackendUnavailable(f"the issuer's document cannot be read: {error}") from None
+
+
+def _lifetime(response: httpx.Response) -> timedelta:
+    control = response.headers.get("cache-control", "")
+    if _NOT_KEPT.search(control):
+        return timedelta(0)
+    said = _MAX_AGE.search(control)
+    if said is None:
+        return LIFETIME_UNSAID
+    age = response.headers.get("age", "")
+    already = int(age) if re.fullmatch(r"\d{1,10}", age) else 0
+    return min(max(timedelta(0), timedelta(seconds=int(said[1]) - already)), LONGEST_LIFETIME)
