@@ -16,14 +16,14 @@ from helios_core.errors import ConfigurationError, HeliosError
 
 class Commands(click.Group):
     """
-    The commands in the order of their declaration, then those of plugins named in HFS_PLUGINS.
+    The commands in the order of their declaration, then those of plugins that settings name.
 
     Errors of Helios show no traceback.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click passes it
         """Return the names in the order in which the help lists them."""
-        if not os.environ.get("HFS_PLUGINS"):
+        if not (os.environ.get("HFS_PLUGINS") or os.environ.get("HFS_AUTH_PROVIDER")):
             return list(self.commands)
         from helios_core.cli.plugin_commands import usable_commands
 
@@ -67,11 +67,17 @@ def app() -> None:
 
 
 @app.command()
-def serve() -> None:
+@click.option("--host", help="Address to listen on; default: HFS_SERVER_HOST.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port to listen on, 0 for a free one; default: HFS_SERVER_PORT.",
+)
+def serve(*, host: str | None, port: int | None) -> None:
     """Serve, and work on exports; SIGINT or SIGTERM stops cleanly."""
     from helios_core.cli import processes
 
-    processes.run_server()
+    processes.run_server(host=host, port=port)
 
 
 @app.command()
@@ -99,16 +105,17 @@ def migrate() -> None:
     show_default=True,
     help="How to print them.",
 )
-def settings(output: Literal["table", "json", "markdown"]) -> None:
+@click.option("--changed", is_flag=True, help="Only settings that the environment sets.")
+def settings(*, output: Literal["table", "json", "markdown"], changed: bool) -> None:
     """
     Print every setting, its value, origin, default and unit.
 
-    Secrets are masked. The Markdown reference has the settings of every installed plugin, selected
-    or not.
+    Secrets are masked, also passwords and tokens in addresses. The Markdown reference has the
+    settings of every installed plugin, selected or not.
     """
     from helios_core.cli import configuration
 
-    configuration.print_settings(output)
+    configuration.print_settings(output, changed=changed)
 
 
 table_or_json = click.option(
@@ -183,12 +190,21 @@ def load(  # noqa: PLR0913 - one parameter for each option
 
 
 @app.command()
-@click.argument("url")
+@click.argument("url", required=False)
 @click.option(
     "--to",
-    required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the files.",
+    help="Folder for the files: empty or new.",
+)
+@click.option(
+    "--resume",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Go on with the unfinished export in this folder.",
+)
+@click.option(
+    "--discard",
+    is_flag=True,
+    help="With --resume: delete that export on the server instead.",
 )
 @click.option(
     "--level",
@@ -199,40 +215,91 @@ def load(  # noqa: PLR0913 - one parameter for each option
 @click.option("--type", "types", multiple=True, help="Resource types, repeated or with commas.")
 @click.option("--since", help="Only changes after this instant.")
 @click.option("--until", help="Only changes before this instant.")
+@click.option(
+    "--type-filter",
+    "type_filters",
+    multiple=True,
+    help="A search, 'Type?parameter=value'; repeated.",
+)
+@click.option("--elements", multiple=True, help="Root elements, repeated or with commas.")
+@click.option(
+    "--patient", "patients", multiple=True, help="Ids of Patients, repeated or with commas."
+)
+@click.option("--associated", multiple=True, help="Sent as includeAssociatedData; repeated.")
+@click.option("--organize-by", help="Type by whose instances files are organized.")
 @click.option("--tenant", help="Sent as X-Tenant-ID.")
-def export(  # noqa: PLR0913  one parameter per option
-    url: str,
-    *,
-    to: Path,
-    level: str | None,
-    group: str | None,
-    types: tuple[str, ...],
-    since: str | None,
-    until: str | None,
-    tenant: str | None,
-) -> None:
+@click.option("--header", "headers", multiple=True, help="'Name: value'; repeated.")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    help="File with a bearer token; read again when the server refuses it.",
+)
+@click.option(
+    "--client-id",
+    help="Id of a client of SMART Backend Services, which gets its tokens by --key.",
+)
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    help="File with the client's private key: a JWK, a JWK set or PEM; ES384 or RS384.",
+)
+@click.option("--key-id", help="The kid of the key, if the file has several or none.")
+@click.option("--scope", help="Scopes to ask for.  [default: system/*.read]")
+@click.option(
+    "--compress",
+    type=click.Choice(["keep", "none", "zstd"]),
+    default="none",
+    show_default=True,
+    help="How to keep the files; keep: as they are sent.",
+)
+@click.option(
+    "--allow-errors", is_flag=True, help="Exit with 0 although the server reports losses."
+)
+@click.option("--json", is_flag=True, help="Print events, one JSON object per line.")
+@click.option("--quiet", is_flag=True, help="Print nothing but problems.")
+@click.pass_context
+def export(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401  one per option
     """
     Export from a Bulk Data server and verify what arrives.
 
-    URL is the base address of the server.
-    """
-    level = level or ("group" if group else "system")
-    if (level == "group") != (group is not None):
-        raise click.UsageError("--level group needs --group, and no other level takes one")
-    _require_client("export")
-    from helios_core.cli.export import export_to_folder
+    URL is the base address of the server, or a complete kick-off URL in single quotes.
 
-    complete = export_to_folder(
-        url,
-        to,
-        level=level,
-        group_id=group,
-        types=[name for value in types for name in value.split(",") if name],
-        since=since,
-        until=until,
-        headers={"X-Tenant-ID": tenant} if tenant else {},
-    )
-    raise click.exceptions.Exit(0 if complete else 1)
+    The exit code is 3 if the export is incomplete, 130 after Ctrl-C. An unfinished export is
+    continued with --resume.
+    """
+    folder, with_resume = options["resume"], {"resume", "discard", *_OF_ANY_EXPORT}
+    given = {
+        name
+        for name in options
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    if folder is not None and not given <= with_resume:
+        raise click.UsageError(
+            "--resume goes on with what was requested before; it cannot be changed by "
+            + ", ".join(sorted(given - with_resume))
+        )
+    if options["discard"] and folder is None:
+        meant = options["to"] or options["url"] or "FOLDER"
+        raise click.UsageError(
+            f"--discard needs a folder: helios export --resume {meant} --discard"
+        )
+    if folder is None and (options["url"] is None or options["to"] is None):
+        raise click.UsageError("Expected is: helios export URL --to FOLDER, or --resume FOLDER")
+    if options["json"] and options["quiet"]:
+        raise click.UsageError("--json and --quiet exclude each other")
+    for name in ("types", "elements", "patients"):
+        options[name] = [part for text in options[name] for part in text.split(",") if part]
+    _require_client("export")
+    from helios_core.cli.export import ExportChoices, export_to_folder
+
+    raise click.exceptions.Exit(export_to_folder(ExportChoices(**options)))
+
+
+_OF_ANY_EXPORT = (
+    *("headers", "token_file", "client_id", "key", "key_id", "scope"),
+    *("allow_errors", "json", "quiet"),
+)
+"""The options that are about how to export and not about what."""
 
 
 @app.command()
@@ -243,7 +310,8 @@ def export(  # noqa: PLR0913  one parameter per option
     type=click.Path(path_type=Path),
     help="Folder of the files; default: that of the manifest.",
 )
-def verify(manifest: Path, *, folder: Path | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def verify(manifest: Path, *, folder: Path | None, as_json: bool) -> None:
     """
     Prove from downloaded files that nothing is missing.
 
@@ -252,7 +320,7 @@ def verify(manifest: Path, *, folder: Path | None) -> None:
     _require_client("verify")
     from helios_core.cli.export import verify_folder
 
-    complete = verify_folder(manifest, folder or manifest.parent)
+    complete = verify_folder(manifest, folder or manifest.parent, as_json=as_json)
     raise click.exceptions.Exit(0 if complete else 1)
 
 
@@ -269,11 +337,138 @@ def demo() -> None:
     show_demo(Path("data") / "demo")
 
 
+@app.command()
+@table_or_json
+def doctor(output: Literal["table", "json"]) -> None:
+    """
+    Check settings, plugins, backends, rights, clocks and disks; say what to do.
+
+    It stores, reads and removes a small job and a small file.
+
+    The exit code is 0 if all is well, 1 if a check fails, 2 if the configuration is wrong.
+    """
+    from helios_core.cli.doctor import examine
+
+    raise click.exceptions.Exit(examine(output))
+
+
+@app.group()
+def jobs() -> None:
+    """List, watch and end exports; works on the job store, with or without a server."""
+
+
+job_id = click.argument("job_id", metavar="ID")
+job_ids = click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+of_tenant = click.option("--tenant", help="Only exports of this tenant.")
+
+
+@jobs.command(name="list")
+@of_tenant
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice(["accepted", "in-progress", "complete", "error", "cancelled"]),
+    help="Only exports in this status; may be repeated.",
+)
+@click.option("--owner", help="Only exports of this client; empty for those of nobody.")
+@click.option("--older-than", help="Only exports started at least so long ago: 90s, 6h, 2d.")
+@click.option("--newer-than", help="Only exports started less long ago.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many."
+)
+@click.option("--after", metavar="ID", help="Continue after this export.")
+@table_or_json
+def list_(  # noqa: PLR0913  one parameter per option
+    *,
+    tenant: str | None,
+    statuses: tuple[str, ...],
+    owner: str | None,
+    older_than: str | None,
+    newer_than: str | None,
+    limit: int,
+    after: str | None,
+    output: Literal["table", "json"],
+) -> None:
+    """List exports, the newest first."""
+    from helios_core.cli.jobs import ListChoices, list_jobs, parse_duration
+    from helios_core.model.jobs import JobQuery, JobStatus
+
+    query = JobQuery(
+        tenant=tenant,
+        owner=owner,
+        statuses=frozenset(map(JobStatus, statuses)) or None,
+        older_than=parse_duration(older_than),
+        younger_than=parse_duration(newer_than),
+    )
+    list_jobs(ListChoices(query=query, limit=limit, after=after, output=output))
+
+
+@jobs.command()
+@job_id
+@of_tenant
+@table_or_json
+def show(job_id: str, *, tenant: str | None, output: Literal["table", "json"]) -> None:
+    """
+    Show an export.
+
+    ID is its id, or a beginning that no other has, of at least four characters.
+    """
+    from helios_core.cli.jobs import show_job
+
+    show_job(job_id, tenant=tenant, output=output)
+
+
+@jobs.command()
+@job_ids
+@of_tenant
+def cancel(job_ids: tuple[str, ...], *, tenant: str | None) -> None:
+    """Cancel exports: workers stop within a second, a server removes what is left."""
+    from helios_core.cli.jobs import cancel_jobs
+
+    cancel_jobs(job_ids, tenant=tenant)
+
+
+@jobs.command()
+@job_ids
+@of_tenant
+def delete(job_ids: tuple[str, ...], *, tenant: str | None) -> None:
+    """Cancel exports and remove them with their files, also those that cannot be read."""
+    from helios_core.cli.jobs import delete_jobs
+
+    delete_jobs(job_ids, tenant=tenant)
+
+
+@jobs.command()
+@click.argument("job_id", metavar="[ID]", required=False)
+@of_tenant
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 3600),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two looks.",
+)
+def watch(job_id: str | None, *, tenant: str | None, interval: float) -> None:
+    """
+    Watch the active exports until Ctrl-C, or one until it ends.
+
+    The exit code of the latter is 0 if it is complete, else 1. Without a terminal every change is
+    a line.
+    """
+    from datetime import timedelta
+
+    from helios_core.cli.jobs import watch_jobs
+
+    interval_time = timedelta(seconds=interval)
+    raise click.exceptions.Exit(watch_jobs(job_id, tenant=tenant, interval=interval_time))
+
+
 def _require_client(command: str) -> None:
     """Raise ConfigurationError if the libraries of the extra `client` are not installed."""
     from importlib.util import find_spec
 
-    if not all(map(find_spec, ("httpx", "stamina"))):
+    if not all(map(find_spec, ("httpx", "joserfc", "stamina", "zstandard"))):
         raise ConfigurationError(
             f"{command} needs the Bulk Data client: pip install 'helios-fhir[client]'"
         )

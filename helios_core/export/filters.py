@@ -67,11 +67,11 @@ async def resolve_filters(
     ids_by_key = dict[str, frozenset[str]]()
     gaps = list[str]()
     for key, lookup in lookups.items():
-        ids_by_key[key], damaged = await _resolve_lookup(provider, request, lookup, at)
+        resolved_lookup = lookup.resolved(ids_by_key)
+        ids_by_key[key], damaged = await _resolve_lookup(provider, request, resolved_lookup, at)
         gaps += map(_gap, damaged)
     resolved = {
-        resource_type: filter_.resolved(ids_by_key) if filter_.lookups else filter_
-        for resource_type, filter_ in filters.items()
+        resource_type: filter_.resolved(ids_by_key) for resource_type, filter_ in filters.items()
     }
     return resolved, tuple(dict.fromkeys(gaps))
 

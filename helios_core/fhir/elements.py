@@ -7,6 +7,8 @@ from helios_core.fhir.data_types import choice_suffix
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 
 _CHOICE = "[x]"
+_TYPE = "resourceType"
+_TEXT = "text"
 _IDENTIFYING = frozenset({"id", "meta"})
 
 
@@ -16,7 +18,10 @@ def json_names(version: FHIRVersion, resource_type: str, element: str) -> frozen
     Return the JSON names that an element stands for; none if the type has no such element.
 
     `value` and `value[x]` stand for all types of a choice, `valueQuantity` for one of them.
+    Every type has `resourceType`.
     """
+    if element == _TYPE:
+        return frozenset({_TYPE})
     elements = load_definitions(version).elements(resource_type)
     if element in elements and not element.endswith(_CHOICE):
         return frozenset({element})
@@ -51,6 +56,31 @@ def mandatory_names(version: FHIRVersion, resource_type: str) -> frozenset[str]:
             name for name, element in in_r5.items() if element.min and name.endswith(_CHOICE)
         ]
     return frozenset().union(*(json_names(version, resource_type, name) for name in mandatory))
+
+
+@cache
+def summary_elements(version: FHIRVersion, resource_type: str) -> frozenset[str]:
+    """
+    Return the root elements that are part of a summary (FHIR R4, search.html#summary).
+
+    The definitions of R6 do not say which; those of R5 are used instead, and a type that R5 does
+    not have is its own summary.
+    """
+    source = FHIRVersion.R5 if version is FHIRVersion.R6 else version
+    if resource_type not in load_definitions(source).types:
+        return frozenset(load_definitions(version).elements(resource_type))
+    elements = load_definitions(source).elements(resource_type)
+    return frozenset(name for name, element in elements.items() if element.summary)
+
+
+def data_elements(version: FHIRVersion, resource_type: str) -> frozenset[str]:
+    """Return all root elements but the narrative."""
+    return frozenset(load_definitions(version).elements(resource_type)) - {_TEXT}
+
+
+def text_elements(_: FHIRVersion, __: str) -> frozenset[str]:
+    """Return the narrative."""
+    return frozenset({_TEXT})
 
 
 def _choice_names(version: FHIRVersion, resource_type: str) -> frozenset[str]:

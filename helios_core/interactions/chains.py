@@ -7,13 +7,18 @@ from typing import Final
 from helios_core.errors import TooCostly
 from helios_core.fhir.search import Filter, Lookup
 from helios_core.interactions.callers import Caller, Interaction, authorize
-from helios_core.storage.data_provider import SearchQuery, StoredVersion, SupportsSearch
+from helios_core.storage.data_provider import (
+    SearchQuery,
+    SortOrder,
+    StoredVersion,
+    SupportsSearch,
+)
 from helios_core.storage.resource_keys import TypeKey
 
 PAGE_SIZE: Final = 1000
 """The number of resources read at a time."""
 MAX_LOOKUPS: Final = 20
-"""The number of chains and `_has` in one search: each is a search of its own."""
+"""The number of steps of all chains and `_has` in one search: each is a search of its own."""
 MAX_FOUND: Final = 100_000
 """The number of resources that one chain or `_has` may match."""
 
@@ -29,9 +34,14 @@ async def resolve_chains(provider: SupportsSearch, caller: Caller, filter_: Filt
     for lookup in filter_.lookups:
         authorize(caller, Interaction.SEARCH_TYPE, lookup.resource_type)
     if len(filter_.lookups) > MAX_LOOKUPS:
-        raise TooCostly(f"A search may have at most {MAX_LOOKUPS} chains and _has.")
-    ids = {lookup.key: await _ids(provider, caller, lookup) for lookup in filter_.lookups}
-    return filter_.resolved(ids) if ids else filter_
+        raise TooCostly(
+            f"The chains and _has of a search may have at most {MAX_LOOKUPS} steps together; "
+            "several types that a reference can point to are a step each, so name the type."
+        )
+    ids: dict[str, frozenset[str]] = {}
+    for lookup in filter_.lookups:
+        ids[lookup.key] = await _ids(provider, caller, lookup.resolved(ids))
+    return filter_.resolved(ids)
 
 
 async def search_all(
@@ -52,7 +62,8 @@ async def search_all(
 async def _ids(provider: SupportsSearch, caller: Caller, lookup: Lookup) -> frozenset[str]:
     ids = set[str]()
     number = 0
-    query = SearchQuery(filter=lookup.filter)
+    # In this order a store reads many with the least effort, and misses nothing that changes.
+    query = SearchQuery(filter=lookup.filter, order=SortOrder.LAST_UPDATED)
     async with aclosing(search_all(provider, caller, query)) as matches:
         async for stored in matches:
             number += 1

@@ -1,15 +1,23 @@
 """Search-type: the resources of one type that match, in pages (FHIR R4, http.html#search)."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
 
+from helios_core.fhir.search.sorting import Sort
 from helios_core.fhir.subsetting import keep_elements
 from helios_core.interactions.callers import Caller, Interaction, authorize
 from helios_core.interactions.chains import resolve_chains
-from helios_core.interactions.includes import MAX_INCLUDED, find_included
+from helios_core.interactions.includes import (
+    MAX_INCLUDED,
+    MAX_ROUNDS,
+    MAX_SEARCHES,
+    find_included,
+)
 from helios_core.interactions.search_parameters import ParsedSearch, TotalMode
+from helios_core.interactions.sorting import sorted_page
 from helios_core.storage.data_provider import (
     SearchPage,
     SearchQuery,
@@ -17,11 +25,13 @@ from helios_core.storage.data_provider import (
     SupportsSearch,
 )
 from helios_core.storage.resource_keys import TypeKey
+from helios_core.storage.threads import compute
 
 INCOMPLETE: Final = (
-    f"This page includes {MAX_INCLUDED} resources, or as many bytes as it may; there are more "
-    "that _include or _revinclude ask for. Request smaller pages with _count, or the rest in "
-    "searches of its own."
+    f"This page includes {MAX_INCLUDED} resources, as many bytes as it may, or what "
+    f"{MAX_ROUNDS} rounds of :iterate and {MAX_SEARCHES} searches find; there may be more that "
+    "_include or _revinclude ask for. Request smaller pages with _count, or the rest in searches "
+    "of its own."
 )
 
 
@@ -49,60 +59,84 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def search_type(
-    provider: SupportsSearch, caller: Caller, search: ParsedSearch
+    provider: SupportsSearch, caller: Caller, search: ParsedSearch, *, max_bytes: int
 ) -> SearchResult:
     """
     Return a page of the resources that match.
 
+    Its matches have at most `max_bytes` bytes as they are stored, unless a single one has more,
+    and so have the included resources.
+
     Raises:
         ResourceNotFound: There is no such type.
         InvalidParameter: `_after` does not come from a page of this search.
-        TooCostly: Its chains are too many, or find too much.
+        TooCostly: Its chains are too many, or find too much, or there is too much to be sorted.
     """
     authorize(caller, Interaction.SEARCH_TYPE, search.resource_type)
-    page = await _page(provider, caller, search)
+    page = await _page(provider, caller, search, max_bytes)
     ignored = [Remark(code="not-supported", text=text) for text in search.ignored]
     if search.only_total:
         return SearchResult(search=search, total=_total(search, page), remarks=ignored)
-    included, truncated = await find_included(provider, caller, search.includes, page.resources)
+    included, truncated = await find_included(
+        provider, caller, search.includes, page.resources, max_bytes=max_bytes
+    )
     incomplete = [Remark(code="incomplete", text=INCOMPLETE)] if truncated else []
     return SearchResult(
         search=search,
-        matches=tuple(_subsets(caller, search, page.resources)),
-        included=tuple(_subsets(caller, search, included)),
+        matches=await _cut(caller, search, page.resources),
+        included=await _cut(caller, search, included),
         total=_total(search, page),
         next=page.next,
         remarks=[*incomplete, *ignored],
     )
 
 
-async def _page(provider: SupportsSearch, caller: Caller, search: ParsedSearch) -> SearchPage:
+async def _page(
+    provider: SupportsSearch, caller: Caller, search: ParsedSearch, max_bytes: int
+) -> SearchPage:
     query = SearchQuery(
         filter=await resolve_chains(provider, caller, search.filter),
-        order=search.order,
-        total=search.only_total or search.total in (TotalMode.ACCURATE, TotalMode.ESTIMATE),
+        total=_is_total_wanted(search),
+        max_bytes=max_bytes,
     )
-    return await provider.search(
-        TypeKey.of(caller, search.resource_type),
-        query,
-        count=1 if search.only_total else search.count,
-        after=None if search.only_total else search.after,
-    )
+    find = partial(provider.search, TypeKey.of(caller, search.resource_type))
+    if search.only_total:
+        return await find(query, count=1)
+    if isinstance(search.order, Sort):
+        return await sorted_page(find, query, search.order, count=search.count, after=search.after)
+    query = msgspec.structs.replace(query, order=search.order)
+    return await find(query, count=search.count, after=search.after)
+
+
+def _is_total_wanted(search: ParsedSearch) -> bool | None:
+    """Return whether the total is requested; None where it is welcome if it costs nothing."""
+    if search.only_total or search.total in (TotalMode.ACCURATE, TotalMode.ESTIMATE):
+        return True
+    return None if search.total is None else False
 
 
 def _total(search: ParsedSearch, page: SearchPage) -> int | None:
     """Return the number of all matches if it was requested, or if the only page shows it."""
-    if page.total is not None or search.total is TotalMode.NONE:
+    if search.total is TotalMode.NONE and not search.only_total:
+        return None
+    if page.total is not None:
         return page.total
     return len(page.resources) if search.after is None and page.next is None else None
+
+
+async def _cut(
+    caller: Caller, search: ParsedSearch, resources: Sequence[StoredVersion]
+) -> Sequence[StoredVersion]:
+    """Return resources with only the elements that the search keeps of their type."""
+    size = sum(len(stored.content or b"") for stored in resources)
+    return await compute(size, lambda: tuple(_subsets(caller, search, resources)))
 
 
 def _subsets(
     caller: Caller, search: ParsedSearch, resources: Sequence[StoredVersion]
 ) -> Iterator[StoredVersion]:
-    """Yield resources with only the elements that the search wants of their type."""
     for stored in resources:
-        elements = search.elements.get(stored.resource_type)
+        elements = search.kept_elements(caller.fhir_version, stored.resource_type)
         if elements is None:
             yield stored
         else:

@@ -11,11 +11,18 @@ import msgspec
 
 from helios_core.errors import InvalidParameter, TooCostly, UnsupportedParameter
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
-from helios_core.fhir.elements import json_names
+from helios_core.fhir.elements import (
+    data_elements,
+    json_names,
+    summary_elements,
+    text_elements,
+)
 from helios_core.fhir.preferences import PRESENTATION_PARAMETERS
 from helios_core.fhir.search import RESULT_PARAMETERS, Filter, compile_query
+from helios_core.fhir.search.parameters import selects
+from helios_core.fhir.search.sorting import Sort, parse_sort
 from helios_core.interactions.callers import Caller, Interaction
-from helios_core.interactions.includes import Include, parse_include
+from helios_core.interactions.includes import ITERATING, Include, parse_include
 from helios_core.interactions.parameters import (
     DEFAULT_COUNT,
     MAX_COUNT,
@@ -40,10 +47,13 @@ class TotalMode(StrEnum):
 
 
 class SummaryMode(StrEnum):
-    """The values of `_summary` that are supported (FHIR R4, search.html#summary)."""
+    """How much of each resource is returned (FHIR R4, search.html#summary)."""
 
-    FALSE = "false"
+    TRUE = "true"
+    TEXT = "text"
+    DATA = "data"
     COUNT = "count"
+    FALSE = "false"
 
 
 class ParsedSearch(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +64,7 @@ class ParsedSearch(msgspec.Struct, frozen=True, kw_only=True):
     parameters: tuple[tuple[str, str], ...]
     """The parameters that were used, without `_after`: links to pages consist of them."""
     filter: Filter
-    order: SortOrder = SortOrder.ID
+    order: SortOrder | Sort = SortOrder.ID
     count: int = DEFAULT_COUNT
     """The number of matches on a page."""
     after: str | None = None
@@ -64,9 +74,17 @@ class ParsedSearch(msgspec.Struct, frozen=True, kw_only=True):
     total: TotalMode | None = None
     elements: Mapping[str, frozenset[str]] = {}
     """By type, the root elements to return beside the mandatory ones; other types are whole."""
+    summary: SummaryMode | None = None
     includes: tuple[Include, ...] = ()
     ignored: tuple[str, ...] = ()
     """What was ignored: one sentence each."""
+
+    def kept_elements(self, version: FHIRVersion, resource_type: str) -> frozenset[str] | None:
+        """Return the root elements to keep of a type beside mandatory ones; None for all."""
+        elements = self.elements.get(resource_type)
+        if elements is not None or self.summary not in _SUMMARIES:
+            return elements
+        return _SUMMARIES[self.summary](version, resource_type)
 
 
 def parse_search(
@@ -74,6 +92,8 @@ def parse_search(
 ) -> ParsedSearch:
     """
     Parse the parameters of a search; if `lenient`, those that are not supported are ignored.
+
+    Those whose name begins with an underscore and that select nothing are ignored in any case.
 
     Raises:
         InvalidParameter: A value cannot mean anything.
@@ -84,6 +104,10 @@ def parse_search(
     ignored: list[str] = []
     for name, value in pairs:
         if name in PRESENTATION_PARAMETERS:
+            continue
+        if _selects_nothing(caller, resource_type, name, value):
+            if lenient:
+                ignored.append("A parameter that selects nothing is not known and was ignored.")
             continue
         try:
             _check(caller, resource_type, name, value)
@@ -112,17 +136,18 @@ def _parsed(
 ) -> ParsedSearch:
     count = _count(single_value(pairs, "_count"))
     summary = _choice(SummaryMode, "_summary", single_value(pairs, "_summary"))
-    criteria = [pair for pair in pairs if pair[0] not in RESULT_PARAMETER_TEXTS]
+    criteria = [pair for pair in pairs if pair[0] not in _KNOWN]
     return ParsedSearch(
         resource_type=resource_type,
         parameters=tuple(_effective(pair, count) for pair in pairs if pair[0] != "_after"),
         filter=parse_criteria(caller, resource_type, criteria),
-        order=_choice(SortOrder, "_sort", single_value(pairs, "_sort")) or SortOrder.ID,
+        order=_order(caller, resource_type, single_value(pairs, "_sort")),
         count=count or DEFAULT_COUNT,
         after=single_value(pairs, "_after"),
         only_total=summary is SummaryMode.COUNT or count == 0,
         total=_choice(TotalMode, "_total", single_value(pairs, "_total")),
         elements=parse_elements(caller.fhir_version, resource_type, pairs),
+        summary=summary,
         includes=_includes(caller.fhir_version, resource_type, pairs),
         ignored=ignored,
     )
@@ -160,11 +185,35 @@ def parse_elements(
     return {resource_type: frozenset(names) for resource_type, names in elements.items()}
 
 
+def _order(caller: Caller, resource_type: str, text: str | None) -> SortOrder | Sort:
+    """Return an order that data providers have if it is equal to the requested one."""
+    if text is None:
+        return SortOrder.ID
+    sort = parse_sort(caller.fhir_version, resource_type, text)
+    first, *rest = (key.text for key in sort.keys)
+    # Equal instants go by id in any order, so that an _id behind them changes nothing.
+    if first in list(SortOrder) and rest in ([], ["_id"]):
+        return SortOrder(first)
+    return sort
+
+
+def _selects_nothing(caller: Caller, resource_type: str, name: str, value: str) -> bool:
+    """Return whether a parameter cannot change which resources are found, and is not known."""
+    code = re.split("[:.]", name, maxsplit=1)[0]
+    if not code.startswith("_") or code in _CODES:
+        return False
+    if code == "_contained":
+        return value == "false"
+    return not selects(caller.fhir_version, resource_type, code)
+
+
 def _check(caller: Caller, resource_type: str, name: str, value: str) -> None:
     """Raise if a parameter, or its value on its own, is not supported."""
     code = re.split("[:.]", name, maxsplit=1)[0]
     if name in _INCLUDES:
         parse_include(caller.fhir_version, resource_type, name, value)
+    elif name == "_sort":
+        _order(caller, resource_type, value)
     elif name in _CHECKS:
         _CHECKS[name](value)
     elif code in RESULT_PARAMETERS or code in _CHECKS:
@@ -197,24 +246,37 @@ def _accept(_: str) -> None:
     """Leave a value to be parsed together with the others."""
 
 
-_INCLUDES: Final = ("_include", "_revinclude")
+_INCLUDES: Final = frozenset(
+    f"{name}{modifier}"
+    for name in ("_include", "_revinclude")
+    for modifier in ("", *(f":{modifier}" for modifier in ITERATING))
+)
 _CHECKS: Final[Mapping[str, Callable[[str], object]]] = {
     "_after": _accept,
     "_count": _accept,
     "_elements": _accept,
-    "_sort": partial(_choice, SortOrder, "_sort"),
     "_summary": partial(_choice, SummaryMode, "_summary"),
     "_total": partial(_choice, TotalMode, "_total"),
 }
 """What raises if the value of a result parameter is not supported."""
+_KNOWN: Final = _INCLUDES | _CHECKS.keys() | {"_sort"}
 RESULT_PARAMETER_TEXTS: Final[Mapping[str, str]] = {
     "_count": f"Resources on a page, at most {MAX_COUNT}; 0 is only the total.",
-    "_sort": f"One of {', '.join(SortOrder)}.",
+    "_sort": "Search parameters to sort by, joined by commas, with - in front of descending ones.",
     "_total": f"How well the number of all matches must be known: {', '.join(TotalMode)}.",
     "_summary": f"One of {', '.join(SummaryMode)}.",
     "_elements": "Root elements to return beside the mandatory ones, joined by commas.",
-    "_include": "Type:parameter, to include what the matches refer to.",
-    "_revinclude": "Type:parameter, to include what refers to the matches.",
+    "_include": "Type:parameter, to include what the matches refer to, or * for all of it.",
+    "_include:iterate": "The same, applied to included resources as well.",
+    "_revinclude": "Type:parameter, to include what refers to the matches, or * for all of it.",
+    "_revinclude:iterate": "The same, applied to included resources as well.",
     "_after": "Where a page begins; the links of the page before have it.",
 }
 """The supported result parameters, in words for somebody who writes a client."""
+_CODES: Final = frozenset(name.partition(":")[0] for name in RESULT_PARAMETER_TEXTS)
+_SUMMARIES: Final[Mapping[SummaryMode | None, Callable[[FHIRVersion, str], frozenset[str]]]] = {
+    SummaryMode.TRUE: summary_elements,
+    SummaryMode.TEXT: text_elements,
+    SummaryMode.DATA: data_elements,
+}
+"""What returns the root elements of a type that a summary keeps."""

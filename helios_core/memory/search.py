@@ -10,6 +10,7 @@ import msgspec
 
 from helios_core.errors import InvalidParameter
 from helios_core.storage.data_provider import SearchPage, SearchQuery, SortOrder, StoredVersion
+from helios_core.storage.page_tokens import PageBuilder
 
 _DESCENDING = frozenset({SortOrder.ID_DESCENDING, SortOrder.LAST_UPDATED_DESCENDING})
 _BY_ID = frozenset({SortOrder.ID, SortOrder.ID_DESCENDING})
@@ -40,11 +41,12 @@ def search_page(
     matches = [stored for stored, line in current if query.filter.matches(line)]
     ordered = _ordered(matches, query.order)
     rest = ordered if last is None else [each for each in ordered if _follows(each, last)]
-    found, following = rest[:count], None
-    if len(rest) > count:
-        ending = _Token(query.order, found[-1].id, found[-1].last_updated)
+    page, following = PageBuilder(count, query.max_bytes), None
+    if not all(map(page.add, rest)):
+        ending = _Token(query.order, page.found[-1].id, page.found[-1].last_updated)
         following = base64.urlsafe_b64encode(msgspec.json.encode(ending)).decode()
-    return SearchPage(resources=found, next=following, total=len(matches) if query.total else None)
+    total = len(matches) if query.counts else None
+    return SearchPage(resources=page.found, next=following, total=total)
 
 
 def _ordered(matches: Iterable[StoredVersion], order: SortOrder) -> Sequence[StoredVersion]:

@@ -23,6 +23,8 @@ from helios_core.fhir.search import Filter, Prefilter
 from helios_core.model.exports import ExportView, Level, Shard
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
+PAGE_BYTES = 16 * 1024 * 1024
+"""How large the contents on a page of a search are together, unless the query says otherwise."""
 WHOLE_TYPE = 1 << 62
 """A size of shards that no type reaches, so that each is planned as one."""
 
@@ -84,6 +86,10 @@ class DataProvider(ABC):
     P7  Nothing of another tenant or of another FHIR version is ever shown.
     P8  What is asked for by its id (`get`, `missing`, `fetch`, `among`) is told as reading a view
         at the same instant would tell it.
+    P9  What was written and is gone, or is not as it was written, is noticed by whoever reads a
+        view: it is reported in `Batch.damaged`, with the id `(unknown)` where ids are lost too, or
+        `plan`, `read` or `read_deleted` raises BackendError. No view is just shorter. Whoever
+        reads tables that others write can vouch only for what is in them.
     """
 
     @abstractmethod
@@ -312,6 +318,52 @@ class SupportsHistory(Protocol):
         ...
 
 
+class VersionQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which versions of the resources of several types are requested."""
+
+    tenant: str
+    fhir_version: FHIRVersion
+    types: tuple[str, ...]
+    until: datetime
+    """Only versions that became current at or before it; a settled instant (P1)."""
+    since: datetime | None = None
+    """Only versions that became current at or after it."""
+    current_from: datetime | None = None
+    """Only versions that were current at it or became so later; deletions only if made then."""
+
+
+class VersionPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of versions, newest first."""
+
+    versions: Sequence[StoredVersion]
+    next: str | None
+    """What to pass as `after` to get the next page; None on the last one. Opaque, without ids."""
+
+
+@runtime_checkable
+class SupportsTypeHistory(Protocol):
+    """The provider lists the versions of all resources of a type by their instants."""
+
+    async def transaction_time(self) -> datetime:
+        """Return an instant that is settled, as of a `DataProvider`."""
+        ...
+
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        """
+        Return at most `count` versions, deletions included, from the page `after` on.
+
+        Newest first. Those of one instant are in an order that stays the same, in which the later
+        version of a resource comes first. Pages of one query list every version once, whatever is
+        written meanwhile.
+
+        Raises:
+            InvalidParameter: `after` is not something a page gave.
+        """
+        ...
+
+
 class SortOrder(StrEnum):
     """How the matches of a search follow each other; equal instants go by id."""
 
@@ -326,8 +378,15 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     filter: Filter
     order: SortOrder = SortOrder.ID
-    total: bool = False
-    """Whether the number of all matches is wanted."""
+    total: bool | None = False
+    """Whether the number of all matches is wanted; None: where it costs nothing."""
+    max_bytes: int = PAGE_BYTES
+    """How large the contents on a page may be together; a page has at least one match."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the number of all matches is to be found; that of a type costs nothing."""
+        return self.filter.passes_everything if self.total is None else self.total
 
 
 class SearchPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -349,6 +408,8 @@ class SupportsSearch(Protocol):
     ) -> SearchPage:
         """
         Return at most `count` current resources that match, from the page `after` on.
+
+        A page ends before it has more than `query.max_bytes`, unless its only resource has more.
 
         The query's filter was compiled for the key's type.
 

@@ -6,6 +6,7 @@ import httpx
 import msgspec
 import pytest
 import uvicorn
+from litestar import Litestar
 
 from helios_core.config.settings import Settings
 from helios_core.export.pipeline.shard_export import PartLimits
@@ -21,6 +22,13 @@ from tests.http.fuzzing import STORED, UNLIMITED, Fuzzed
 
 BASE = "http://fhir.example"
 ASYNC = {"Prefer": "respond-async"}
+
+
+def litestar_of(app):
+    """Return the application inside of those that are around it."""
+    while not isinstance(app, Litestar):
+        app = app.app if hasattr(app, "app") else app._app
+    return app
 
 
 class Site:

@@ -6,12 +6,13 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from litestar import Litestar, get
+from litestar import get
 
 from helios_core import BackendError, InvalidToken
 from helios_core.http.access import ROUTES, Access, access_of
 from helios_core.storage.backends import OpenedRoutes
 from helios_core.storage.token_verifier import ContainedVerifier
+from tests.http.conftest import litestar_of
 from tests.tokens import StaticVerifier, bearer, principal
 
 TOKEN = "token-of-somebody"
@@ -25,10 +26,7 @@ async def anything() -> str:
 
 def routes_of(site):
     """Return the routes of the application that a site serves."""
-    app = site.client._transport.app
-    while not isinstance(app, Litestar):
-        app = app.app if hasattr(app, "app") else app._app
-    return app.routes
+    return litestar_of(site.client._transport.app).routes
 
 
 @pytest.fixture

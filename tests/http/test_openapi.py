@@ -26,7 +26,7 @@ from helios_core.fhir.definitions import FHIRVersion
 from helios_core.http.app import create_app
 from helios_core.http.openapi import openapi_document
 from helios_core.memory import MemoryDataProvider
-from tests.http.conftest import BASE
+from tests.http.conftest import BASE, litestar_of
 from tests.http.fuzzing import ask, end
 
 ASYNC = {"Prefer": "respond-async"}
@@ -39,8 +39,10 @@ PROMISES = [
 ]
 OF_HEADERS = PROMISES[:2] + PROMISES[3:4]
 """What holds for a 202 without a body: OpenAPI has no way to say that a body may be missing."""
-ELSEWHERE = re.compile(r"^/(\{resource_type\}(/\{resource_id\}.*)?|(Patient|Group).*)?$")
-"""The addresses of FHIR's own REST, which the CapabilityStatement describes."""
+ELSEWHERE = re.compile(
+    r"^/(\{resource_type\}(/\{resource_id\}.*)?|(Patient|Group).*|\.well-known/smart-configuration)?$"
+)
+"""What others describe: FHIR's own REST the CapabilityStatement, and discovery SMART."""
 BOUNDED = settings(
     deadline=None,
     max_examples=20,
@@ -188,7 +190,7 @@ def test_the_document_is_valid_for_every_version(version, guide):
 
 @pytest.mark.parametrize("guide", GuideVersion)
 async def test_the_document_has_every_route_of_exports_and_searches(backends, guide):
-    app = create_app(Settings(bulk_data_ig=guide), backends).app.app
+    app = litestar_of(create_app(Settings(bulk_data_ig=guide), backends))
     routes = {
         (re.sub(r":\w+\}", "}", route.path), method)
         for route in app.routes

@@ -6,6 +6,7 @@ from helios_core.interactions import includes
 from helios_core.interactions.parameters import MAX_COUNT
 from helios_core.interactions.search import search_type
 from helios_core.interactions.search_parameters import parse_search
+from helios_core.storage.data_provider import PAGE_BYTES
 
 ORGANIZATION = {"resourceType": "Organization", "id": "o", "name": "Grey", "active": True}
 
@@ -25,7 +26,7 @@ def search(provider, caller, store):
     async def search(*pairs, lenient=False):
         await store(ORGANIZATION, *(patient(number) for number in range(3)))
         parsed = parse_search(caller, "Patient", pairs, lenient=lenient)
-        return await search_type(provider, caller, parsed)
+        return await search_type(provider, caller, parsed, max_bytes=PAGE_BYTES)
 
     return search
 
@@ -39,7 +40,7 @@ async def test_a_page_has_its_matches_and_the_way_to_the_next(search):
     last = await search(("_count", "2"), ("_after", first.next))
 
     assert (ids(first.matches), ids(last.matches)) == (["p0", "p1"], ["p2"])
-    assert (first.total, last.next, last.total) == (None, None, None)
+    assert (first.total, last.next, last.total) == (3, None, 3)
     assert last.search.parameters == (("_count", "2"),)
 
 
@@ -52,8 +53,10 @@ async def test_a_search_for_the_total_returns_no_resources(search, pairs):
     assert (result.total, ids(result.matches), result.next) == (3, [], None)
 
 
-async def test_the_total_is_known_if_one_page_has_everything(search):
+async def test_the_total_is_known_if_it_costs_nothing(search):
     assert (await search()).total == 3
+    assert (await search(("gender", "female"))).total == 3
+    assert (await search(("gender", "female"), ("_count", "1"))).total is None
     assert (await search(("_total", "none"))).total is None
     assert (await search(("_count", "1"), ("_total", "accurate"))).total == 3
 
@@ -93,8 +96,8 @@ async def test_a_lenient_search_reports_what_it_ignored(search):
     ("pair", "error"),
     [
         (("_count", "x"), InvalidParameter),
-        (("_sort", "gender"), UnsupportedParameter),
-        (("_summary", "text"), UnsupportedParameter),
+        (("_sort", "bogus"), UnsupportedParameter),
+        (("_summary", "some"), UnsupportedParameter),
         (("_total", "some"), UnsupportedParameter),
         (("_elements", "bogus"), InvalidParameter),
         (("birthdate", "x"), InvalidParameter),

@@ -6,7 +6,6 @@ import pytest
 
 from helios_core.errors import InvalidParameter
 from helios_core.fhir.instants import to_stamp
-from helios_core.storage import page_tokens as paging
 from helios_core.storage.data_provider import SortOrder, StoredVersion
 from helios_core.storage.page_tokens import (
     ID_ORDERS,
@@ -47,31 +46,21 @@ def test_what_is_no_token_is_refused(token, order):
 
 
 def test_a_page_is_full_when_it_has_all_it_may_have():
-    page = PageBuilder(2)
-    for _ in range(2):
-        assert not page.full
-        page.add(LAST)
+    page = PageBuilder(2, 1000)
 
-    assert page.full
+    assert [page.add(LAST) for _ in range(3)] == [True, True, False]
     assert page.found == [LAST, LAST]
 
 
-def test_a_page_is_full_when_its_resources_are_large(monkeypatch):
-    monkeypatch.setattr(paging, "PAGE_BYTES", 15)
-    page = PageBuilder(100)
-    page.add(LAST)
-    assert not page.full
+@pytest.mark.parametrize(("max_bytes", "found"), [(19, 1), (20, 2), (29, 2)])
+def test_a_page_ends_before_it_has_more_bytes_than_it_may(max_bytes, found):
+    page = PageBuilder(100, max_bytes)
 
-    page.add(LAST)
-
-    assert page.full
+    assert [page.add(LAST) for _ in range(3)] == [number < found for number in range(3)]
+    assert len(page.found) == found
 
 
-def test_a_resource_larger_than_a_page_has_a_page_of_its_own(monkeypatch):
-    monkeypatch.setattr(paging, "PAGE_BYTES", 5)
-    page = PageBuilder(100)
-    assert not page.full
+def test_a_resource_larger_than_a_page_has_a_page_of_its_own():
+    page = PageBuilder(100, 5)
 
-    page.add(LAST)
-
-    assert page.full
+    assert [page.add(LAST) for _ in range(2)] == [True, False]

@@ -24,6 +24,10 @@ class OnMemoryProvider(DataProviderSuite):
         spoilt = msgspec.structs.replace(versions[-1].stored, content=b'{"spoilt')
         versions[-1] = msgspec.structs.replace(versions[-1], stored=spoilt)
 
+    async def lose(self, provider, resource_type, resource_ids):
+        for each in resource_ids:
+            del provider._collections[corpus.type_key(resource_type)][each]
+
     async def raw_current(self, provider, tenant, fhir_version):
         return {
             f"{key.resource_type}/{resource_id}": versions[-1].stored.version_id
@@ -39,6 +43,7 @@ class OnMemoryProvider(DataProviderSuite):
 
 class OnMemoryJobs(JobStoreSuite):
     subject_class = MemoryJobStore
+    powers = JobStoreSuite.known_powers
     persistent = False
 
     @asynccontextmanager
@@ -49,8 +54,13 @@ class OnMemoryJobs(JobStoreSuite):
     async def let_pass(self, store, time):
         self.now += time
 
+    async def spoil(self, store, job_id):
+        for (_, found), entry in store._entries.items():
+            if found == job_id:
+                entry.accepted = b'{"spoilt'
+
     async def raw_statuses(self, store):
-        return {job_id: entry.job.status.value for (_, job_id), entry in store._entries.items()}
+        return {job_id: entry.status.value for (_, job_id), entry in store._entries.items()}
 
     async def raw_parts(self, store, job_id):
         entries = [entry for (_, found), entry in store._entries.items() if found == job_id]

@@ -1,14 +1,22 @@
 """Parse `_typeFilter`: the search queries that resources of a type must match."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
-from helios_core.errors import HeliosError, InvalidParameter, UnsupportedParameter
+from helios_core.errors import (
+    HeliosError,
+    InvalidParameter,
+    TooCostly,
+    UnsupportedParameter,
+)
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.search import compile_query, parse_type_filter, split_type_filter
 from helios_core.model.exports import TypeFilter
+
+MAX_LOOKUPS: Final = 100
+"""The number of steps of all chains and `_has` of one export: each reads a type."""
 
 
 class Decline(Protocol):
@@ -42,6 +50,7 @@ class TypeFilterParser:
         self._base_urls = base_urls
         self._decline = decline
         self._concealed = concealed
+        self._lookups = set[str]()
 
     def parse(self, values: Sequence[str]) -> ParsedFilters:
         """
@@ -52,6 +61,7 @@ class TypeFilterParser:
 
         Raises:
             InvalidParameter: A query does not name a single type, so there is none to withhold.
+            TooCostly: Their chains have more than `MAX_LOOKUPS` steps together.
         """
         filters = list[TypeFilter]()
         withheld = set[str]()
@@ -96,7 +106,13 @@ class TypeFilterParser:
                 "what is removed from the exported resources"
             )
         resource_type, pairs = parse_type_filter(query, self._version)
-        compile_query(self._version, resource_type, pairs, base_urls=self._base_urls)
+        compiled = compile_query(self._version, resource_type, pairs, base_urls=self._base_urls)
+        self._lookups |= {lookup.key for lookup in compiled.lookups}
+        if len(self._lookups) > MAX_LOOKUPS:
+            raise TooCostly(
+                f"_typeFilter: the chains and _has of an export may have at most {MAX_LOOKUPS} "
+                "steps together; each is a search of all resources of a type."
+            )
         return TypeFilter(resource_type=resource_type, pairs=tuple(pairs))
 
 

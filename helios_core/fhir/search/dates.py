@@ -58,6 +58,12 @@ def prefilter(criterion: Criterion) -> Prefilter | None:
     )
 
 
+def sort_values(leaf: Any) -> tuple[Interval, ...]:  # noqa: ANN401 - decoded JSON
+    """Return the interval of a leaf: what begins first comes first, then what ends first."""
+    own = interval(leaf)
+    return () if own is None else (own,)
+
+
 def span_group(name: str) -> int:
     """Return the number under which the spans of a group are indexed."""
     return prefilters.hash_text(f"{name}|d")

@@ -1,6 +1,6 @@
 """A compiled search: a filter and its conditions, and the lookups of its chains."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, TypedDict
@@ -23,7 +23,8 @@ class Lookup(msgspec.Struct, frozen=True, kw_only=True):
     A search of other resources, to be made before a filter can be used.
 
     Its result is the union of `ids_in` over the resources of `resource_type`. Those that do not
-    satisfy `filter.prefilter()` add nothing and can be left out.
+    satisfy `filter.prefilter()` add nothing and can be left out. Both belong to what `resolved`
+    returns: the filter can have lookups of its own.
     """
 
     key: str
@@ -34,6 +35,10 @@ class Lookup(msgspec.Struct, frozen=True, kw_only=True):
     """The parameter whose references are the result; None if the ids of the matches are."""
     ids: Callable[[DecodedResource], frozenset[str]]
     decode: Callable[[bytes], DecodedResource]
+
+    def resolved(self, results: LookupResults) -> "Lookup":
+        """Return the lookup without those it depends on; `results` has their ids by key."""
+        return msgspec.structs.replace(self, filter=self.filter.resolved(results))
 
     def ids_in(self, line: bytes) -> frozenset[str]:
         """Return the ids that one resource adds to the result; none if it does not match."""
@@ -72,8 +77,17 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lookups(self) -> tuple[Lookup, ...]:
-        """Return the lookups to make before `matches` may be called, without duplicates."""
-        return tuple({lookup.key: lookup for lookup in self.condition.lookups}.values())
+        """
+        Return the lookups to make before `matches` may be called, without duplicates.
+
+        One that depends on another comes after it.
+        """
+        return tuple({lookup.key: lookup for lookup in self._lookups()}.values())
+
+    def _lookups(self) -> Iterator[Lookup]:
+        for lookup in self.condition.lookups:
+            yield from lookup.filter.lookups
+            yield lookup
 
     @property
     def passes_everything(self) -> bool:
@@ -91,6 +105,8 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
     def resolved(self, results: LookupResults) -> "Filter":
         """Return the filter without lookups; `results` has the ids of each lookup by its key."""
+        if not self.condition.lookups:
+            return self
         return make_filter(self.resource_type, self.condition.resolved(results))
 
     def prefilter(self) -> Prefilter | None:

@@ -6,7 +6,7 @@ Implements `ParameterType`.
 
 import re
 from collections.abc import Callable, Iterator
-from decimal import Context, Decimal
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ Interval = tuple[Bound, Bound]
 # More digits than any measurement has, and few enough for exact arithmetic to be fast.
 _NUMBER = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40})?(?:([eE])[+-]?\d{1,3})?", re.ASCII)
 _EXACT = Context(prec=2500)
+_SORTED = Context(prec=40, Emax=MAX_EMAX, Emin=MIN_EMIN)
 _HALF, _TENTH, _TWENTIETH = Decimal("0.5"), Decimal("0.1"), Decimal("0.05")
 _LOWEST: Bound = (Decimal("-Infinity"), 0)
 _HIGHEST: Bound = (Decimal("Infinity"), 0)
@@ -50,6 +51,12 @@ def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
         )
 
     return test
+
+
+def sort_values(leaf: Any) -> tuple[Bound, ...]:  # noqa: ANN401 - decoded JSON
+    """Return the lowest number that a leaf can be, rounded to 40 digits; no unit counts."""
+    own = _interval(leaf)
+    return () if own is None else ((_SORTED.plus(own[0][0]), own[0][1]),)
 
 
 def _parse_value(criterion: Criterion, value: str) -> _Comparison:

@@ -6,7 +6,7 @@ that have the names of its fields; number and quantity share a module. A composi
 made of parameters of these types (`composites`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -32,6 +32,10 @@ class ParameterType(msgspec.Struct, frozen=True, kw_only=True):
     """Returns a prefilter that every match satisfies, or None if an index cannot help."""
     modifiers: Callable[[CompiledParameter], tuple[str, ...]] = lambda _: ()
     """Returns the supported modifiers, except `missing` and the resource types of a reference."""
+    sort_values: Callable[[Any], Iterable[Any]]
+    """Returns what a leaf is sorted by; several values where it has several parts."""
+    sort_type: Any = str
+    """The type of these values, for msgspec."""
 
 
 def parameter_type(name: str) -> ParameterType:
@@ -48,19 +52,34 @@ def condition(criterion: Criterion) -> Condition:
     return any_leaf(criterion.parameter, test, implementation.prefilter(criterion))
 
 
-_NUMBERS = ParameterType(leaf_test=numbers.leaf_test)
+_NUMBERS = ParameterType(
+    leaf_test=numbers.leaf_test, sort_values=numbers.sort_values, sort_type=numbers.Bound
+)
 _PARAMETER_TYPES = {
-    "date": ParameterType(leaf_test=dates.leaf_test, prefilter=dates.prefilter),
+    "date": ParameterType(
+        leaf_test=dates.leaf_test,
+        prefilter=dates.prefilter,
+        sort_values=dates.sort_values,
+        sort_type=dates.Interval,
+    ),
     "number": _NUMBERS,
     "quantity": _NUMBERS,
     "reference": ParameterType(
         leaf_test=references.leaf_test,
         prefilter=references.prefilter,
         modifiers=references.modifiers,
+        sort_values=references.sort_values,
     ),
-    "string": ParameterType(leaf_test=strings.leaf_test, modifiers=strings.modifiers),
+    "string": ParameterType(
+        leaf_test=strings.leaf_test, modifiers=strings.modifiers, sort_values=strings.sort_values
+    ),
     "token": ParameterType(
-        leaf_test=tokens.leaf_test, prefilter=tokens.prefilter, modifiers=tokens.modifiers
+        leaf_test=tokens.leaf_test,
+        prefilter=tokens.prefilter,
+        modifiers=tokens.modifiers,
+        sort_values=tokens.sort_values,
     ),
-    "uri": ParameterType(leaf_test=uris.leaf_test, modifiers=uris.modifiers),
+    "uri": ParameterType(
+        leaf_test=uris.leaf_test, modifiers=uris.modifiers, sort_values=uris.sort_values
+    ),
 }

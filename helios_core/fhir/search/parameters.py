@@ -34,6 +34,8 @@ _UNSUPPORTED = {
     "phonetic": "phonetic matching is not supported",
 }
 """By code, why a parameter is not supported."""
+_ELSEWHERE = frozenset({"_language"})
+"""Parameters of every type that only later versions of FHIR define."""
 
 
 class CompositePart(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +91,12 @@ class CompiledParameter(msgspec.Struct, frozen=True, kw_only=True):
         """Return the data types of its values, or None if the definitions do not say."""
         types = [path.types for path in self.paths]
         return frozenset().union(*types) if types and all(types) else None
+
+
+def selects(version: FHIRVersion, resource_type: str, code: str) -> bool:
+    """Return whether any version of FHIR defines that a parameter selects resources."""
+    known = code in _UNSUPPORTED or code in _ELSEWHERE
+    return known or code in compiled_parameters(version, resource_type)
 
 
 def find_parameter(version: FHIRVersion, resource_type: str, code: str) -> CompiledParameter:

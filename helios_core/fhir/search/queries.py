@@ -14,6 +14,7 @@ from helios_core.fhir.search.filters import (
     Condition,
     Filter,
     all_conditions,
+    any_condition,
     any_leaf,
     make_filter,
     negate,
@@ -49,7 +50,12 @@ RESULT_PARAMETERS = frozenset(
 )
 """Search result parameters, which shape the result and select no resources."""
 
-_NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}(?:[:.][A-Za-z0-9_\-]{1,64}){0,8}")
+MAX_STEPS = 5
+"""The number of steps of one chain or `_has`."""
+MAX_CHAINED_TYPES = 8
+"""The number of resource types that the last step of a chain may lead to without naming one."""
+
+_NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}(?:[:.][A-Za-z0-9_\-]{1,64}){0,24}")
 _HAS_PARTS = 4
 
 
@@ -60,11 +66,14 @@ class _Search(msgspec.Struct, frozen=True, kw_only=True):
     resource_type: str
     base_urls: tuple[str, ...]
     now: datetime
-    chained: bool = False
-    """Whether this is the search of a chain or `_has`, which must not have chains itself."""
+    steps: int = 0
+    """The number of chains and `_has` that lead to this search."""
 
     def chain_to(self, resource_type: str) -> "_Search":
-        return msgspec.structs.replace(self, resource_type=resource_type, chained=True)
+        """Return the search at the end of one more step."""
+        if self.steps == MAX_STEPS:
+            raise UnsupportedParameter(f"a chain or _has has more than {MAX_STEPS} steps")
+        return msgspec.structs.replace(self, resource_type=resource_type, steps=self.steps + 1)
 
 
 def compile_query(
@@ -199,52 +208,68 @@ def _missing_condition(criterion: Criterion) -> Condition:
 def _chain_condition(search: _Search, name: str, value: str) -> Condition:
     head, _, rest = name.partition(".")
     code, _, type_ = head.partition(":")
-    if search.chained or "." in rest or rest.startswith("_has"):
-        raise UnsupportedParameter(f"{name}: chains of more than one step are not supported")
     reference = find_parameter(search.version, search.resource_type, code)
     if reference.type != "reference":
         raise UnsupportedParameter(
             f"{name}: {code} of {search.resource_type} is of type {reference.type}; only a"
             " reference can be chained"
         )
-    target_type = _target_type(search, reference, type_, rest)
-    target = _compile(search.chain_to(target_type), [(rest, value)])
-    return chains.chain_condition(
-        reference, target, query=f"{rest}={value}", base_urls=search.base_urls
+    types = _target_types(search, reference, type_, rest)
+    targets, refused = [], []
+    for target_type in types:
+        try:
+            targets.append(_compile(search.chain_to(target_type), [(rest, value)]))
+        except UnsupportedParameter as error:
+            refused.append(error)
+    if not targets:
+        raise refused[0]
+    return any_condition(
+        [
+            chains.chain_condition(
+                reference, target, query=f"{rest}={value}", base_urls=search.base_urls
+            )
+            for target in targets
+        ]
     )
 
 
-def _target_type(search: _Search, reference: CompiledParameter, type_: str, rest: str) -> str:
-    """Return the resource type of a chain: the one in the name, or the only possible one."""
+def _target_types(
+    search: _Search, reference: CompiledParameter, type_: str, rest: str
+) -> Sequence[str]:
+    """
+    Return the resource types of a step: the one in the name, or those that have the parameter.
+
+    Only the last step may lead to several, so that their number does not multiply.
+    """
     types = reference_types(search.version, reference)
     prefix = f"search parameter {reference.code} of {search.resource_type}"
     if type_:
         if type_ not in types:
             raise UnsupportedParameter(f"{prefix} cannot be chained to that resource type")
-        return type_
+        return (type_,)
     if not types:
         raise UnsupportedParameter(f"{prefix} has no references to searchable resources")
-    code = rest.partition(":")[0]
+    code = re.split("[:.]", rest, maxsplit=1)[0]
     possible = [
         target
         for target in types
-        if isinstance(compiled_parameters(search.version, target).get(code), CompiledParameter)
+        if code == "_has"
+        or isinstance(compiled_parameters(search.version, target).get(code), CompiledParameter)
     ]
-    if len(possible) != 1:
+    is_last = "." not in rest and code != "_has"
+    if not 0 < len(possible) <= (MAX_CHAINED_TYPES if is_last else 1):
         raise UnsupportedParameter(
             f"{prefix}: {len(possible)} of its target types have a parameter {code}; add the type"
             f" to the name, as in {reference.code}:{(possible or types)[0]}.{code}"
         )
-    return possible[0]
+    return possible
 
 
 def _has_condition(search: _Search, name: str, value: str) -> Condition:
     parts = name.split(":", _HAS_PARTS - 1)
-    if len(parts) != _HAS_PARTS or "." in name:
-        raise InvalidParameter("expected _has:Type:reference:code, without further steps")
+    if len(parts) != _HAS_PARTS:
+        raise InvalidParameter("expected _has:Type:reference:code")
     _, source_type, reference_code, rest = parts
-    if search.chained or rest.startswith("_has"):
-        raise UnsupportedParameter("_has with more than one step is not supported")
     reference = find_parameter(search.version, source_type, reference_code)
     if search.resource_type not in reference_types(search.version, reference):
         raise UnsupportedParameter(

@@ -151,6 +151,12 @@ def parse_references(criterion: Criterion) -> ReferenceSet:
     )
 
 
+def sort_values(leaf: Any) -> tuple[str, ...]:  # noqa: ANN401 - decoded JSON
+    """Return the text of a reference as it is."""
+    text = reference_text(leaf)
+    return () if text is None else (text,)
+
+
 def _check_type(criterion: Criterion, resource_type: str) -> None:
     if resource_type not in load_definitions(criterion.version).types:
         raise criterion.invalid(f"{_EXPECTED}; FHIR {criterion.version} has no such resource type")

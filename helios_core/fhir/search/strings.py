@@ -97,6 +97,11 @@ def text_test(criterion: Criterion) -> Callable[[str, bool], bool]:
     return begins
 
 
+def sort_values(leaf: Any) -> Iterator[str]:  # noqa: ANN401 - decoded JSON
+    """Yield the texts of a leaf in the form in which they are compared."""
+    return (compared for text, _ in _texts(leaf) if (compared := normalize(text)))
+
+
 def _texts(leaf: Any) -> Iterator[tuple[str, bool]]:  # noqa: ANN401 - decoded JSON
     """Yield the texts of a leaf, each with whether it is a family name."""
     if type(leaf) is str:

@@ -137,6 +137,11 @@ def prefilter(criterion: Criterion) -> Prefilter | None:
     return AnyTerm(frozenset(terms)) if groups else None
 
 
+def sort_values(leaf: Any) -> Iterator[str]:  # noqa: ANN401 - decoded JSON
+    """Yield the codes of a leaf, in whatever system, without case."""
+    return (code.casefold() for _, code in codings(leaf) if code)
+
+
 def _check_values(criterion: Criterion) -> None:
     types = criterion.parameter.data_types
     if types is None:

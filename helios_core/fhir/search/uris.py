@@ -32,6 +32,11 @@ def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
     return _text_test(lambda leaf: leaf in exact or leaf.partition("|")[0] in exact)
 
 
+def sort_values(leaf: Any) -> tuple[str, ...]:  # noqa: ANN401 - decoded JSON
+    """Return a URI as it is."""
+    return (leaf,) if type(leaf) is str else ()
+
+
 def _is_below(lower: str, upper: str) -> bool:
     above = upper.rstrip("/")
     return lower.rstrip("/") == above or lower.startswith((f"{above}/", f"{above}|"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from urllib.parse import urlencode
+from uuid import NAMESPACE_URL, uuid5
 
 from litestar import Response, post, route
 from litestar.handlers import HTTPRouteHandler
@@ -32,9 +33,10 @@ from helios_core.storage.threads import compute
 class SearchRoutes:
     """Searches current resources."""
 
-    def __init__(self, provider: SupportsSearch, guard: Guard) -> None:
+    def __init__(self, provider: SupportsSearch, guard: Guard, *, page_bytes: int) -> None:
         self._provider = provider
         self._guard = guard
+        self._page_bytes = page_bytes
 
     def routes(self) -> list[HTTPRouteHandler]:
         """Return the routes of searches, by URL and by form."""
@@ -62,29 +64,28 @@ class SearchRoutes:
             pairs,
             lenient=handling is Handling.LENIENT,
         )
-        return bundle_response(
-            caller, searchset(caller, await search_type(self._provider, caller, search))
-        )
+        result = await search_type(self._provider, caller, search, max_bytes=self._page_bytes)
+        return bundle_response(caller, searchset(caller, result))
 
 
-def searchset(caller: Caller, result: SearchResult) -> BundleResource:
-    """Return the Bundle of a search's result."""
+def searchset(caller: Caller, result: SearchResult, *, path: str | None = None) -> BundleResource:
+    """Return the Bundle of a search's result; `path` is None where it is the type's."""
     return BundleResource(
         type="searchset",
         total=result.total,
-        link=tuple(_links(caller, result)),
+        link=tuple(_links(caller, result, path or result.search.resource_type)),
         entry=(
-            *(_entry(caller, stored, "match") for stored in result.matches),
-            *(_entry(caller, stored, "include") for stored in result.included),
-            *(_outcome(remark) for remark in result.remarks),
+            *(search_entry(caller, stored, "match") for stored in result.matches),
+            *(search_entry(caller, stored, "include") for stored in result.included),
+            *(outcome_entry(remark) for remark in result.remarks),
         ),
     )
 
 
-def _links(caller: Caller, result: SearchResult) -> Iterator[BundleLink]:
+def _links(caller: Caller, result: SearchResult, path: str) -> Iterator[BundleLink]:
     """Yield the URLs of this page, without what was ignored, and of the first and next one."""
     search = result.search
-    url = f"{caller.base}/{search.resource_type}"
+    url = f"{caller.base}/{path}"
 
     def link(relation: str, after: str | None) -> BundleLink:
         pairs = [*search.parameters, *([] if after is None else [("_after", after)])]
@@ -98,7 +99,8 @@ def _links(caller: Caller, result: SearchResult) -> Iterator[BundleLink]:
         yield link("next", result.next)
 
 
-def _entry(caller: Caller, stored: StoredVersion, mode: Mode) -> BundleEntry:
+def search_entry(caller: Caller, stored: StoredVersion, mode: Mode) -> BundleEntry:
+    """Return the entry of a resource that was found."""
     return BundleEntry(
         full_url=resource_url(caller, stored.resource_type, stored.id),
         resource=raw_json(stored.content),
@@ -106,6 +108,12 @@ def _entry(caller: Caller, stored: StoredVersion, mode: Mode) -> BundleEntry:
     )
 
 
-def _outcome(remark: Remark) -> BundleEntry:
+def outcome_entry(remark: Remark) -> BundleEntry:
+    """Return the entry of a remark."""
     outcome = outcome_line("warning", remark.code, remark.text)
-    return BundleEntry(resource=raw_json(outcome), search=EntrySearch("outcome"))
+    return BundleEntry(
+        # Every entry of a searchset needs one, and two remarks never have the same text.
+        full_url=uuid5(NAMESPACE_URL, remark.text).urn,
+        resource=raw_json(outcome),
+        search=EntrySearch("outcome"),
+    )

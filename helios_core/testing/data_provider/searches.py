@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+import msgspec
 import pytest
 
 from helios_core import (
@@ -113,6 +114,27 @@ class SearchClauses(DataProviderContract):
         assert found == [
             each for page in await self._pages(provider, ALL, count=7) for each in page
         ]
+
+    @pytest.mark.parametrize("order", ORDERS)
+    @pytest.mark.parametrize("fitting", [0, 1, 3])
+    async def test_a_page_ends_before_it_has_too_many_bytes(
+        self, provider: DataProvider, order: SortOrder, fitting: int
+    ) -> None:
+        """SupportsSearch: at least one match is on a page, and none is lost between two."""
+        self.needs(SupportsSearch)
+        ids = [f"p{number:02}" for number in range(8)]
+        await self.seed(provider, *map(patient, ids))
+        [stored, *_] = await self._found(provider, query(("_id", "p00")))
+        # Resources differ in length by the digits of their instants.
+        room = int(fitting * len(stored.content or b"") * 1.2)
+
+        asked = query(order=order)
+        bounded = msgspec.structs.replace(asked, max_bytes=room)
+        pages = await self._pages(provider, bounded, count=100)
+
+        assert {len(page) for page in pages[:-1]} == {max(fitting, 1)}
+        found = [each for page in pages for each in page]
+        assert found == [each.id for each in await self._found(provider, asked)]
 
     async def test_paging_goes_on_while_resources_come_and_go(
         self, provider: DataProvider
@@ -261,6 +283,9 @@ class SearchClauses(DataProviderContract):
         page = await provider.search(PATIENTS, asked, count=count)
 
         assert page.total == expected
+        if_cheap = msgspec.structs.replace(asked, total=None)
+        page = await provider.search(PATIENTS, if_cheap, count=count)
+        assert page.total in {None, expected}
 
     async def test_a_page_of_another_order_is_refused(self, provider: DataProvider) -> None:
         """SupportsSearch: where it ended says nothing in this one."""

@@ -26,6 +26,7 @@ from helios_core import (
 )
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.collections import NOWHERE, find_collection
+from helios_sqlite.errors import damaged
 from helios_sqlite.lookups import Row, stored_version
 from helios_sqlite.views import first_after
 
@@ -71,10 +72,10 @@ def search(
     searching = _Search(connection, find_collection(connection, key) or NOWHERE, query)
     heads = searching.heads(None if after is None else parse_page_token(after, query.order))
     with closing(heads):
-        found, more = _page(searching.matches(heads), count)
+        found, more = _page(searching.matches(heads), count, query.max_bytes)
     following = make_page_token(found[-1], query.order) if more else None
     total = None
-    if query.total:
+    if query.counts:
         whole = after is None and not more
         total = len(found) if whole else searching.total()
     return SearchPage(resources=found, next=following, total=total)
@@ -105,7 +106,9 @@ class _Search:
     def matches(self, heads: Iterable[_Head]) -> Iterator[StoredVersion]:
         """Yield those that match, with their contents."""
         for head in heads:
-            [row] = self._connection.execute(_SQL["content"], (head.seq,))
+            row = self._connection.execute(_SQL["content"], (head.seq,)).fetchone()
+            if row is None:
+                raise damaged("a version is missing")
             if (stored := self._match(row)) is not None:
                 yield stored
 
@@ -183,11 +186,12 @@ class _Search:
         return sorted(map(_Head._make, rows), key=lambda head: head.seq, reverse=descending)
 
 
-def _page(matches: Iterable[StoredVersion], count: int) -> tuple[list[StoredVersion], bool]:
+def _page(
+    matches: Iterable[StoredVersion], count: int, max_bytes: int
+) -> tuple[list[StoredVersion], bool]:
     """Return what fits on a page, and whether there is more."""
-    page = PageBuilder(count)
+    page = PageBuilder(count, max_bytes)
     for stored in matches:
-        if page.full:
+        if not page.add(stored):
             return page.found, True
-        page.add(stored)
     return page.found, False

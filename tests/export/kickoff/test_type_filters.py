@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
+from helios_core.errors import (
+    InvalidParameter,
+    InvalidRequest,
+    TooCostly,
+    UnsupportedParameter,
+)
 from helios_core.export.kickoff.parsing import parse_kickoff
 from helios_core.export.kickoff.request import KickoffRequest
 from helios_core.fhir.definitions import FHIRVersion
@@ -105,6 +110,20 @@ def test_an_invalid_or_unsupported_query_is_refused(query, named, handling):
 
     assert "_typeFilter" in str(refused.value)
     assert "tomorrow" not in str(refused.value)
+
+
+@pytest.mark.parametrize("handling", ["respond-async", STRICT, LENIENT])
+def test_chains_have_a_bound_in_steps(handling):
+    """Each step reads a type, whatever the searches are."""
+    chains = [
+        ("_typeFilter", f"Observation?subject:Patient.organization.name=a{number}")
+        for number in range(50)
+    ]
+    more = ("_typeFilter", "Observation?subject:Patient._id=b")
+
+    assert len(reading(*chains, *chains, handling=handling).filters) == 100
+    with pytest.raises(TooCostly, match="_typeFilter"):
+        reading(*chains, more, handling=handling)
 
 
 def test_a_refusal_says_what_is_supported():

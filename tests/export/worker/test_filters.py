@@ -69,6 +69,11 @@ async def test_parameters_of_one_query_must_all_match(ward):
         ("Observation?subject:Patient.gender=male", ["Observation/o1", "Observation/o3"]),
         ("Observation?patient.family=ames", ["Observation/o1"]),
         ("Patient?_has:Observation:patient:code=b", ["Patient/p2", "Patient/p3"]),
+        (
+            "Observation?subject:Patient._has:Observation:patient:code=b",
+            ["Observation/o2", "Observation/o3"],
+        ),
+        ("Observation?patient._has:Group:member:_id=g", ["Observation/o1", "Observation/o2"]),
     ],
 )
 async def test_chains_and_reverse_chains_are_resolved(ward, query, expected):

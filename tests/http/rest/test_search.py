@@ -3,6 +3,7 @@ from itertools import chain
 
 import pytest
 
+from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.instants import format_instant
 
 
@@ -109,7 +110,11 @@ async def test_the_future_is_empty(client, patients):
 
 @pytest.mark.parametrize(
     "query",
-    ["nonsense=x", "name:not=p1", "bogus", "_sort=name", "_summary=true", "_score=1", "_text=x"],
+    [
+        *("nonsense=x", "name:not=p1", "bogus", "birthDate=2020", "_text=x", "_list=x"),
+        *("_sort=bogus", "_sort:desc=name", "_summary=bogus", "_total=some", "_contained=true"),
+        *("_id:bogus=x", "_language=fr", "_include:bogus=Patient:link"),
+    ],
 )
 async def test_an_unknown_parameter_is_refused_and_ignored_only_if_lenient(
     client, patients, outcome, query
@@ -127,6 +132,59 @@ async def test_an_unknown_parameter_is_refused_and_ignored_only_if_lenient(
     assert len(ignored["entry"]) == 4
     assert remark["search"] == {"mode": "outcome"}
     assert remark["resource"]["issue"][0]["severity"] == "warning"
+    assert remark["fullUrl"].startswith("urn:uuid:")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("_totalMethod=count", "_pretty=true", "_format=json", "_vendor:thing=1", "_dc=1.5"),
+        *("_score=1", "_graph=x", "_contained=false", "_containedType=container", "_ünknown="),
+    ],
+)
+@pytest.mark.parametrize("handling", [None, "strict", "lenient"])
+async def test_a_name_that_selects_nothing_never_breaks_a_search(
+    client, patients, query, handling
+):
+    headers = {"Prefer": f"handling={handling}"} if handling else {}
+
+    for response in (
+        await client.get(f"/Patient?_count=3&{query}", headers=headers),
+        await client.post(f"/Patient/_search?{query}", data={"_count": "3"}, headers=headers),
+    ):
+        bundle = response.json()
+        modes = [entry["search"]["mode"] for entry in bundle["entry"]]
+        reported = handling == "lenient" and not query.startswith(("_format", "_pretty"))
+        assert modes == ["match"] * 3 + ["outcome"] * reported
+        assert bundle["link"][0]["url"] == "http://fhir.example/Patient?_count=3"
+
+
+@pytest.mark.parametrize("version", FHIRVersion)
+async def test_what_some_version_defines_as_a_condition_is_never_ignored(client, version):
+    headers = {"Accept": f"application/fhir+json; fhirVersion={version.release}"}
+    codes = {each.code for v in FHIRVersion for each in load_definitions(v).parameters}
+    for code in sorted(code for code in codes if code.startswith("_")):
+        response = await client.get(f"/Patient?{code}=nothing", headers=headers)
+        if response.status_code == 200:
+            link = response.json()["link"][0]["url"]
+            assert link == f"http://fhir.example/Patient?{code}=nothing"
+        else:
+            assert response.status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/Patient", "/Patient?_count=2&_sort=-_id", "/Patient/p03"])
+async def test_a_head_is_a_get_without_its_body(client, patients, path):
+    got, head = await client.get(path), await client.head(path)
+
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers == got.headers
+    assert head.headers["content-length"] == str(len(got.content))
+
+
+async def test_a_head_fails_as_a_get_does(client):
+    for path in ("/Patient/none", "/Nothing", "/Patient?bogus=1"):
+        got, head = await client.get(path), await client.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b"")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """The results of a search: order, number, elements, total, and included resources."""
 
 import random
+from itertools import chain
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from helios_core.config.settings import Settings
 
 BASE = "http://fhir.example"
 LENIENT = {"Prefer": "handling=lenient"}
@@ -91,6 +94,12 @@ async def all_ids(client, url):
         ("-_id", ["p3", "p2", "p1", "p0"]),
         ("_lastUpdated", ["p2", "p0", "p3", "p1"]),
         ("-_lastUpdated", ["p1", "p3", "p0", "p2"]),
+        ("-_lastUpdated,_id", ["p1", "p3", "p0", "p2"]),
+        ("_id,birthdate", ["p0", "p1", "p2", "p3"]),
+        ("birthdate", ["p0", "p1", "p2", "p3"]),
+        ("-birthdate", ["p3", "p2", "p1", "p0"]),
+        ("-general-practitioner,-family", ["p3", "p1", "p2", "p0"]),
+        ("active", ["p0", "p1", "p2", "p3"]),
     ],
 )
 @pytest.mark.parametrize("count", [1, 3, 10])
@@ -123,12 +132,17 @@ async def test_the_self_link_tells_the_count_that_was_used(stored):
         ("_total=accurate&_count=1", 4),
         ("_total=estimate&_count=1", 4),
         ("_total=none", None),
-        ("_count=1", None),
+        ("_count=1", 4),
+        ("_count=1&birthdate=lt2002", None),
+        ("_count=1&birthdate=lt2002&_total=accurate", 2),
+        ("_count=1&birthdate=lt2002&_sort=family", 2),
+        ("_count=1&birthdate=lt2002&_sort=family&_total=none", None),
         ("", 4),
         ("_summary=count", 4),
         ("_count=0", 4),
         ("_summary=count&birthdate=lt2002", 2),
-        ("_summary=false&_count=2", None),
+        ("_summary=false&_count=2", 4),
+        ("_summary=count&_total=none", 4),
     ],
 )
 async def test_the_total_is_there_if_requested_or_visible(stored, query, total):
@@ -146,12 +160,75 @@ async def test_a_summary_of_the_count_has_no_entries(stored, query):
     assert {*links(page)} == {"self"}
 
 
+@pytest.mark.parametrize("order", ["_id", "-_lastUpdated", "family", "-birthdate"])
+async def test_a_page_ends_before_it_is_too_large(open_site, order):
+    """No match is lost, also one that is larger than a page may be."""
+    site = await open_site(Settings(max_bundle_response_bytes=2000))
+    sizes = [0, 5000, 0, 900, 900, 900, 0, 0]
+    await site.put(
+        *(
+            patient(number, name=[{"family": "x" * (size + 1)}], birthDate="2020")
+            for number, size in enumerate(sizes)
+        )
+    )
+    url, found = f"/Patient?_sort={order}&_count=1000", []
+    while url:
+        page = await bundle(site.client, url)
+        contents = [len(str(each["resource"])) for each in entries(page)]
+        assert len(contents) == 1 or sum(contents) < 2500
+        found.append(ids(page))
+        url = links(page).get("next")
+
+    assert sorted(chain(*found)) == [f"p{number}" for number in range(len(sizes))]
+    assert len(found) > 2
+
+
 async def test_elements_are_cut_to_those_requested(stored):
     page = await bundle(stored.client, "/Patient?_elements=birthDate&_id=p0")
 
     [entry] = page["entry"]
     assert {*entry["resource"]} == {"resourceType", "id", "meta", "birthDate"}
     assert entry["resource"]["meta"]["tag"][0]["code"] == "SUBSETTED"
+
+
+@pytest.mark.parametrize("value", ["resourceType", "resourceType,id", "Patient.resourceType"])
+async def test_the_type_of_a_resource_can_be_requested(stored, value):
+    page = await bundle(stored.client, f"/Patient?_elements={value}&_id=p0")
+
+    [entry] = page["entry"]
+    assert {*entry["resource"]} == {"resourceType", "id", "meta"}
+
+
+@pytest.mark.parametrize(
+    ("summary", "elements"),
+    [
+        ("true", {"name", "birthDate"}),
+        ("text", {"text"}),
+        ("data", {"name", "birthDate", "generalPractitioner", "multipleBirthInteger"}),
+    ],
+)
+async def test_a_summary_has_some_of_the_elements_and_says_so(stored, summary, elements):
+    narrative = {"status": "generated", "div": '<div xmlns="http://www.w3.org/1999/xhtml">x</div>'}
+    whole = (await stored.client.get("/Patient/p0")).json()
+    await stored.put({name: whole[name] for name in whole if name != "meta"} | {"text": narrative})
+    query = "_id=p0&_include=Patient:general-practitioner"
+
+    page = await bundle(stored.client, f"/Patient?{query}&_summary={summary}")
+    plain = await bundle(stored.client, f"/Patient?{query}&_summary=false")
+
+    [match] = [each["resource"] for each in entries(page)]
+    assert {*match} == {"resourceType", "id", "meta"} | elements
+    for entry in page["entry"]:
+        assert entry["resource"]["meta"]["tag"][0]["code"] == "SUBSETTED"
+    assert "tag" not in str(plain)
+    assert links(page)["self"].endswith(f"&_summary={summary}")
+
+
+async def test_elements_count_more_than_a_summary(stored):
+    page = await bundle(stored.client, "/Patient?_elements=gender,birthDate&_summary=text&_id=p0")
+
+    [entry] = page["entry"]
+    assert {*entry["resource"]} == {"resourceType", "id", "meta", "birthDate"}
 
 
 async def test_elements_of_what_is_included_are_named_with_their_type(stored):
@@ -227,17 +304,18 @@ async def test_dangling_and_deleted_references_include_nothing(stored):
         "_include=Patient:",
         "_include=:general-practitioner",
         "_include=Patient:general-practitioner:Practitioner:x",
-        "_include=*",
-        "_include=Patient:*",
+        "_include=*:link",
+        "_include=Patient:*:Observation",
+        "_include:iterate=Nothing:*",
         "_include=Patient:name",
         "_include=Patient:bogus",
         "_include=Observation:subject",
         "_include=Nothing:subject",
         "_include=Patient:general-practitioner:Patient",
-        "_include:iterate=Patient:link",
         "_revinclude=Patient:general-practitioner",
         "_revinclude=Observation:subject:Group",
-        "_revinclude:iterate=Observation:subject",
+        "_revinclude:iterate=Observation:code",
+        "_revinclude=Organization:*",
         "&".join(f"_revinclude={each}:patient" for each in ("Observation",))
         + "&_include=Patient:x",
     ],
@@ -288,6 +366,14 @@ async def test_a_chain_through_too_much_is_refused(stored, outcome, monkeypatch)
     outcome(await stored.client.get(url), 400, "too-costly")
     narrowed = await stored.client.get(f"{url}&_has:Observation:subject:_id=o1")
     outcome(narrowed, 400, "too-costly")
+
+
+async def test_too_many_steps_are_refused(client, outcome):
+    name = ".".join(["link:Patient"] * 6)
+
+    outcome(await client.get(f"/Patient?{name}.family=x"), 400, "not-supported")
+    outcome(await client.get("/Provenance?target.status=x"), 400, "not-supported")
+    outcome(await client.get("/Observation?subject.organization.x.y=x"), 400, "not-supported")
 
 
 async def test_too_many_chains_are_refused(client, outcome):
@@ -393,6 +479,8 @@ NAMES = st.one_of(
             *CODES,
             *("_sort", "_count", "_total", "_summary", "_elements", "_include", "_revinclude"),
             *("_after", "_format", "_has:Observation:subject:code", "organization.name"),
+            *("_include:iterate", "_revinclude:iterate", "general-practitioner.name", "_bogus"),
+            *("organization.partof.name", "_has:Group:member:_has:Group:member:_id"),
         )
     ),
     st.builds(
@@ -407,6 +495,8 @@ VALUES = st.one_of(
     st.text(max_size=30),
     st.from_regex(r"(eq|ne|gt|sa|ap)?[0-9]{4}(-[0-9]{2}){0,2}(T[0-9:.+Z]*)?", fullmatch=True),
     st.from_regex(r"[A-Za-z]{1,12}(:[a-z\-]{1,12}){0,3}", fullmatch=True),
+    st.from_regex(r"(\*|Patient:(\*|link)(:Patient)?)", fullmatch=True),
+    st.lists(st.sampled_from([*CODES, "-birthdate", "-_id"]), max_size=3).map(",".join),
     st.from_regex(r"[\\,|$a-z0-9/:.]{0,20}", fullmatch=True),
 )
 
@@ -462,7 +552,7 @@ async def test_no_bytes_break_the_server(stored, query):
 async def test_pages_stay_whole_while_others_write(stored):
     """Whatever was there all the time is found once, in every order."""
     dice = random.Random(4)
-    for order in ("_id", "-_id"):
+    for order in ("_id", "-_id", "birthdate,-family"):
         url, found = f"/Patient?_sort={order}&_count=1", []
         while url:
             page = await bundle(stored.client, url)

@@ -45,6 +45,17 @@ class TestSQLiteDataProvider(DataProviderSuite):
             )
             assert changed.rowcount == 1
 
+    async def lose(self, provider, resource_type, resource_ids):
+        with behind_the_back(provider) as connection:
+            for each in resource_ids:
+                lost = connection.execute(
+                    "DELETE FROM versions WHERE id = ? AND collection = ("
+                    "   SELECT collection FROM collections WHERE tenant = ?"
+                    " AND fhir_version = ? AND resource_type = ?)",
+                    (each, corpus.TENANT, corpus.VERSION, resource_type),
+                )
+                assert lost.rowcount
+
     async def raw_current(self, provider, tenant, fhir_version):
         with behind_the_back(provider) as connection:
             rows = connection.execute(
@@ -62,6 +73,8 @@ class TestSQLiteDataProvider(DataProviderSuite):
 
 
 class TestSQLiteJobStore(JobStoreSuite):
+    powers = JobStoreSuite.known_powers
+
     @asynccontextmanager
     async def opened(self, folder):
         settings = SQLiteSettings(data_dir=str(folder), synchronous="normal")
@@ -74,7 +87,16 @@ class TestSQLiteJobStore(JobStoreSuite):
         with behind_the_back(store) as connection:
             connection.execute("UPDATE jobs SET created_at = created_at - ?1", passed)
             connection.execute("UPDATE jobs SET completed_at = completed_at - ?1", passed)
-            connection.execute("UPDATE shards SET available_at = available_at - ?1", passed)
+            connection.execute(
+                "UPDATE shards SET available_at = available_at - ?1, touched_at = touched_at - ?1",
+                passed,
+            )
+            connection.execute("UPDATE workers SET until = until - ?1", passed)
+            connection.execute("UPDATE records SET expires_at = expires_at - ?1", passed)
+
+    async def spoil(self, store, job_id):
+        with behind_the_back(store) as connection:
+            connection.execute("UPDATE jobs SET accepted = x'7b22' WHERE id = ?", (job_id,))
 
     async def raw_statuses(self, store):
         with behind_the_back(store) as connection:

@@ -90,6 +90,31 @@ class TestLosesAMatchPerPage(OnMemoryProvider):
     caught_by = ("test_pages_cover_the_matches_exactly_once",)
 
 
+class FillsPages(MemoryDataProvider):
+    """However large what it finds is."""
+
+    async def search(self, key, query, *, count, after=None):
+        query = msgspec.structs.replace(query, max_bytes=1 << 40)
+        return await super().search(key, query, count=count, after=after)
+
+
+class TestFillsPages(OnMemoryProvider):
+    subject_class = FillsPages
+    caught_by = ("test_a_page_ends_before_it_has_too_many_bytes",)
+
+
+class LeavesOutWhatIsTooLarge(MemoryDataProvider):
+    async def search(self, key, query, *, count, after=None):
+        page = await super().search(key, query, count=count, after=after)
+        fitting = [each for each in page.resources if len(each.content) <= query.max_bytes]
+        return msgspec.structs.replace(page, resources=fitting)
+
+
+class TestLeavesOutWhatIsTooLarge(OnMemoryProvider):
+    subject_class = LeavesOutWhatIsTooLarge
+    caught_by = ("test_a_page_ends_before_it_has_too_many_bytes",)
+
+
 class PagesByOffset(MemoryDataProvider):
     """The next page begins at a number, whatever came or went before it."""
 

@@ -1,0 +1,251 @@
+"""Pages of a search in an order that the data provider does not have itself."""
+
+import base64
+import binascii
+from bisect import bisect
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from helios_core.errors import InvalidParameter, TooCostly
+from helios_core.fhir.search.filters import Condition, all_conditions, make_filter
+from helios_core.fhir.search.sorting import Position, Sort, SortValues
+from helios_core.interactions.chains import PAGE_SIZE
+from helios_core.storage.data_provider import (
+    PAGE_BYTES,
+    SearchPage,
+    SearchQuery,
+    SortOrder,
+    StoredVersion,
+)
+from helios_core.storage.threads import compute
+
+MAX_SORTED: Final = 100_000
+"""The number of matches that are read for one page."""
+
+
+class Find(Protocol):
+    """`SupportsSearch.search` within one type."""
+
+    async def __call__(
+        self, query: SearchQuery, *, count: int, after: str | None = None
+    ) -> SearchPage:
+        """Return at most `count` matches, from the page `after` on."""
+        ...
+
+
+class _Token(msgspec.Struct, frozen=True, array_like=True):
+    """Where a page ended, and in which order."""
+
+    text: str
+    id: str
+    values: list[Any]
+
+
+async def sorted_page(
+    find: Find, query: SearchQuery, sort: Sort, *, count: int, after: str | None
+) -> SearchPage:
+    """
+    Return a page of all that matches, sorted.
+
+    All matches are read, and only those kept that belong to the page. Where an index helps, only
+    those are read whose values can be on the page. A page begins behind the values and the id
+    with which the one before it ended, so that a resource that does not change is found exactly
+    once, whatever is written meanwhile.
+
+    Raises:
+        InvalidParameter: `after` does not come from a page in this order.
+        TooCostly: More than `MAX_SORTED` resources would have to be read.
+    """
+    sorting = _Sorting(find, query, sort, count)
+    page = await sorting.page(None if after is None else _parse_token(sort, after))
+    return SearchPage(
+        resources=[stored for stored, _ in page.kept],
+        next=_make_token(sort, *page.kept[-1]) if page.end is not None else None,
+        total=sorting.found if query.total is False else await sorting.total(),
+    )
+
+
+class _Sorting:
+    """One search and its order."""
+
+    def __init__(self, find: Find, query: SearchQuery, sort: Sort, count: int) -> None:
+        self.found: int | None = None
+        """The number of all matches, if all of them had to be read."""
+        self._find = find
+        self._query = query
+        self._sort = sort
+        self._count = count
+
+    async def total(self) -> int | None:
+        """Return the number of all matches."""
+        if self.found is None:
+            self.found = (await self._find(self._query, count=1)).total
+        return self.found
+
+    async def page(self, after: SortValues | None) -> "_Page":
+        """Return the page behind a position."""
+        page = self._empty(after)
+        if not self._sort.is_indexed:
+            query = msgspec.structs.replace(self._query, total=None)
+            if ((await self._find(query, count=1)).total or 0) > MAX_SORTED:
+                raise _too_many()  # which costs less than to find it out by reading
+            self.found = await self._read(page)
+            return page
+        if after is None or after[0] is not None:
+            page = await self._page_of_values(after)
+        if page.end is None:
+            await self._read(page, self._sort.without_value())
+        return page
+
+    async def _page_of_values(self, after: SortValues | None) -> "_Page":
+        """Return the page of those that have a value of the first key."""
+        last = await self._last_value(after)
+        page = self._empty(after)
+        await self._read(page, self._sort.between(after, last))
+        if last is not None and page.end is None:
+            # What ended the page has changed since, and what comes then has not been read.
+            page = self._empty(after)
+            await self._read(page, self._sort.between(after, None))
+        return page
+
+    def _empty(self, after: SortValues | None) -> "_Page":
+        return _Page(self._sort, after=after, count=self._count, max_bytes=self._query.max_bytes)
+
+    async def _last_value(self, after: SortValues | None) -> SortValues | None:
+        """
+        Return values that end the page at the latest, None if nothing is known of them.
+
+        More matches than the page can have, whichever they are, show that it ends before the last
+        of them. Each time, the next ones are looked for among those that come before.
+        """
+        last = None
+        for order in _SAMPLES:
+            page = self._empty(after)
+            query = _also(self._query, self._sort.between(after, last), order)
+            place = None
+            for _ in range(1 + _SAMPLE_FACTOR * self._count // PAGE_SIZE):
+                found = await self._find(query, count=PAGE_SIZE, after=place)
+                await _add(page, found)
+                place = found.next
+                if place is None:
+                    return last
+            if page.end is None:
+                return last
+            last = page.end[1]
+        return last
+
+    async def _read(self, page: "_Page", condition: Condition | None = None) -> int:
+        """
+        Add all matches that fulfil a condition to a page; return how many there are.
+
+        They are read in the order that costs a store least. What changes meanwhile moves to its
+        end, so that it may be read twice, but is not missed.
+        """
+        query = _also(self._query, condition, SortOrder.LAST_UPDATED)
+        total, place = 0, None
+        while True:
+            found = await self._find(query, count=PAGE_SIZE, after=place)
+            total += len(found.resources)
+            if total > MAX_SORTED:
+                raise _too_many()
+            await _add(page, found)
+            place = found.next
+            if place is None:
+                return total
+
+
+class _Page:
+    """The first resources behind a position, as many as there is room for."""
+
+    def __init__(
+        self, sort: Sort, *, after: SortValues | None, count: int, max_bytes: int
+    ) -> None:
+        self.kept: list[tuple[StoredVersion, SortValues]] = []
+        self.end: tuple[Position, SortValues] | None = None
+        """The first resource known to belong to the next page; None if there is none."""
+        self._positions: list[Position] = []
+        self._ids = set[str]()
+        self._sort = sort
+        self._after = None if after is None else sort.position(after[:-1], after[-1])
+        self._count = count
+        self._room = max_bytes
+
+    def add(self, resources: Sequence[StoredVersion]) -> None:
+        """Keep those that belong to this page."""
+        for stored in resources:
+            values = self._sort.values(stored.content or b"")
+            position = self._sort.position(values, stored.id)
+            if stored.id in self._ids:
+                continue  # it has changed since it was read first
+            if self._after is not None and not self._after < position:
+                continue
+            if self.end is not None and not position < self.end[0]:
+                continue
+            place = bisect(self._positions, position)
+            self._positions.insert(place, position)
+            self.kept.insert(place, (stored, values))
+            self._ids.add(stored.id)
+            self._room -= len(stored.content or b"")
+            while len(self.kept) > self._count or (self._room < 0 and len(self.kept) > 1):
+                last, last_values = self.kept.pop()
+                self._ids.discard(last.id)
+                self.end = self._positions.pop(), last_values
+                self._room += len(last.content or b"")
+
+
+_SAMPLES: Final = (SortOrder.LAST_UPDATED_DESCENDING, SortOrder.LAST_UPDATED) * 3
+"""
+The orders in which some matches are read to learn where a page ends.
+
+What was stored first or last often comes first in an order of dates as well.
+"""
+
+
+_SAMPLE_FACTOR: Final = 4
+"""How many times the size of a page these are, if that is more than they are anyway."""
+
+
+def _also(query: SearchQuery, condition: Condition | None, order: SortOrder) -> SearchQuery:
+    """Return the query of all matches that fulfil a condition."""
+    filter_ = query.filter
+    if condition is not None:
+        both = all_conditions([filter_.condition, condition])
+        filter_ = make_filter(filter_.resource_type, both)
+    return msgspec.structs.replace(
+        query, filter=filter_, order=order, total=False, max_bytes=PAGE_BYTES
+    )
+
+
+async def _add(page: _Page, found: SearchPage) -> None:
+    size = sum(len(stored.content or b"") for stored in found.resources)
+    await compute(size, page.add, found.resources)
+
+
+def _too_many() -> TooCostly:
+    return TooCostly(
+        f"More than {MAX_SORTED} resources would have to be sorted; narrow the search, or _sort "
+        "by a date, _id or _lastUpdated."
+    )
+
+
+def _make_token(sort: Sort, last: StoredVersion, values: SortValues) -> str:
+    token = msgspec.json.encode(_Token(sort.text, last.id, list(values)))
+    return base64.urlsafe_b64encode(token).decode("ascii").rstrip("=")
+
+
+def _parse_token(sort: Sort, text: str) -> SortValues:
+    """Return the values with which a page ended, and behind them the id."""
+    try:
+        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+        decoded = base64.b64decode(padded, altchars=b"-_", validate=True)
+        token = msgspec.json.decode(decoded, type=_Token)
+        if token.text == sort.text:
+            return (*sort.parse_values(token.values), token.id)
+    except (UnicodeError, binascii.Error, msgspec.MsgspecError, InvalidParameter):
+        pass
+    raise InvalidParameter(
+        "_after does not come from a page of this search; follow its links as they are, or start "
+        "again without it."
+    )
