@@ -1,15 +1,25 @@
-"""Resources in MongoDB, shared by any number of processes."""
+"""Resources and job state in MongoDB, shared by any number of processes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from helios_core import API_LEVEL, Backend, DataProvider, Reach, hookimpl
+from helios_core import API_LEVEL, Backend, DataProvider, JobStore, Reach, hookimpl
 from helios_mongodb import schema
 from helios_mongodb.databases import Database, connected, database_of
+from helios_mongodb.jobs import MongoJobStore
+from helios_mongodb.listening import listener
 from helios_mongodb.provider import MongoDataProvider
 from helios_mongodb.settings import MongoSettings, ReadFrom
 
-__all__ = ["MongoDataProvider", "MongoSettings", "ReadFrom", "migrate", "open_data_provider"]
+__all__ = [
+    "MongoDataProvider",
+    "MongoJobStore",
+    "MongoSettings",
+    "ReadFrom",
+    "migrate",
+    "open_data_provider",
+    "open_job_store",
+]
 
 
 @asynccontextmanager
@@ -24,6 +34,22 @@ async def open_data_provider(settings: MongoSettings) -> AsyncIterator[MongoData
     """
     async with Database(settings).opened() as database:
         yield MongoDataProvider(database)
+
+
+@asynccontextmanager
+async def open_job_store(settings: MongoSettings) -> AsyncIterator[MongoJobStore]:
+    """
+    Open the jobs of a database.
+
+    Raises:
+        SchemaOutdated: The database needs `helios migrate`.
+        ConfigurationError: The database cannot be used.
+        BackendUnavailable: It cannot be reached.
+    """
+    async with Database(settings).opened() as database:
+        store = await MongoJobStore.of(database)
+        async with listener(database, store.wake):
+            yield store
 
 
 async def migrate(settings: MongoSettings) -> str:
@@ -47,6 +73,19 @@ def helios_data_provider() -> Backend[DataProvider]:
         implementation=MongoDataProvider,
         settings=MongoSettings,
         open=open_data_provider,
+        reach=Reach.MACHINES,
+        migrate=migrate,
+    )
+
+
+@hookimpl
+def helios_job_store() -> Backend[JobStore]:
+    """Offer jobs in MongoDB."""
+    return Backend(
+        api_level=API_LEVEL,
+        implementation=MongoJobStore,
+        settings=MongoSettings,
+        open=open_job_store,
         reach=Reach.MACHINES,
         migrate=migrate,
     )

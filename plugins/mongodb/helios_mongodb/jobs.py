@@ -1,0 +1,531 @@
+"""Job state in MongoDB."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+from bson.int64 import Int64
+
+from helios_core import (
+    BackendError,
+    Job,
+    JobKey,
+    JobPlace,
+    JobProgress,
+    JobQuery,
+    JobStatus,
+    JobStore,
+    JobSummary,
+    Lease,
+    Part,
+    SetAside,
+    Shard,
+    UnreadableJob,
+    Workforce,
+    checked_parts,
+    job_not_found,
+    lease_lost,
+    part_not_found,
+    too_many_exports,
+)
+from helios_mongodb import leasing, schema
+from helios_mongodb.databases import Database, Document, Session
+from helios_mongodb.errors import translated
+from helios_mongodb.records import MongoRecords
+from helios_mongodb.waits import AT_ONCE, ago, from_now, is_over, lasts
+
+_JOBS = "jobs"
+_BEYOND_ALL_IDS = "\U0010ffff"
+
+
+class MongoJobStore(MongoRecords, JobStore):
+    """
+    Keeps jobs in MongoDB, where any number of processes on any machines share them.
+
+    What concerns one document is one command; what concerns several is one transaction.
+    """
+
+    def __init__(self, database: Database, identity: str) -> None:
+        super().__init__(database)
+        self._identity = identity
+        self._set_aside = SetAside()
+        self._news = asyncio.Event()
+
+    @classmethod
+    async def of(cls, database: Database) -> "MongoJobStore":
+        """Return the store in an opened database."""
+        return cls(database, await schema.identity(database.database))
+
+    @property
+    def unreadable(self) -> Sequence[JobKey]:
+        """The jobs that this process has met and cannot read (J15)."""
+        return self._set_aside.keys
+
+    @property
+    def identity(self) -> str:
+        """A UUID made with the schema; a copy of the database has it too."""
+        return self._identity
+
+    def wake(self) -> None:
+        """Let whoever waits for work in this process look for it."""
+        self._news.set()
+
+    async def add(self, job: Job, shards: Sequence[Shard], *, max_active: int) -> Job:
+        """Store a job with its shards, unless the tenant is at its cap (J1)."""
+        with translated():
+            number = await leasing.next_number(self._database, _JOBS)
+            first = {"$setOnInsert": {"served": 0}}
+            turns = self._database["turns"]
+            await turns.update_one({"_id": job.tenant}, first, upsert=True)
+
+        async def work(session: Session) -> Job:
+            # Additions of one tenant meet here, so that its cap holds.
+            addition = {"$inc": {"added": 1}}
+            await turns.update_one({"_id": job.tenant}, addition, session=session)
+            active = await self._database["jobs"].count_documents(
+                {"tenant": job.tenant, "status": leasing.ACTIVE}, session=session
+            )
+            if active >= max_active:
+                raise too_many_exports(active, max_active)
+            return await self._add(session, number, job, shards)
+
+        added = await self._database.write(work)
+        await self._tell()
+        return added
+
+    async def get(self, tenant: str, job_id: str) -> Job:
+        """Return a job that was not cancelled."""
+        return leasing.to_job(await self._found(tenant, job_id))
+
+    async def progress(self, tenant: str, job_id: str) -> JobProgress:
+        """Count published resources and those that holders reported."""
+        job = await self._found(tenant, job_id)
+        with translated():
+            return (await self._sums([job["_id"]])).get(job["_id"], _Sums()).progress
+
+    async def parts(self, tenant: str, job_id: str) -> list[Part]:
+        """Return the published parts in order."""
+        job = await self._found(tenant, job_id)
+        # What is published after this look at the job is left to the next one.
+        seen = {"job": job["_id"], "position": {"$lt": job["published"]}}
+        order = [("kind", 1), ("shard", 1), ("number", 1)]
+        with translated():
+            found = await self._database["parts"].find(seen, {"part": 1}).sort(order).to_list()
+        parts = [_to_part(row) for row in found]
+        return checked_parts(job_id, parts, expected=job["exported"])
+
+    async def part(self, tenant: str, job_id: str, name: str) -> Part:
+        """Return the published part of a file name."""
+        job = await self._found(tenant, job_id)
+        with translated():
+            row = await self._database["parts"].find_one({"job": job["_id"], "name": name})
+        if row is None:
+            raise part_not_found()
+        return _to_part(row)
+
+    async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
+        """Yield what completed shards noted, each by a query of its own (J13)."""
+        job = await self._found(tenant, job_id)
+        notes, shard = self._database["notes"], -1
+        while True:
+            with translated():
+                following = {"job": job["_id"], "shard": {"$gt": shard}}
+                first = await notes.find_one(following, {"shard": 1}, sort=[("shard", 1)])
+                if first is None:
+                    return
+                shard = first["shard"]
+                pieces = notes.find({"job": job["_id"], "shard": shard}).sort("number", 1)
+                noted = b"".join([piece["notes"] async for piece in pieces])
+            yield noted
+
+    async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
+        """Claim the shard whose turn it is (J2, J3, J8, J9, J11)."""
+        self._news.clear()
+        with translated():
+            claimed = await leasing.claim(
+                self._database,
+                worker,
+                lease_for=lease_for,
+                max_attempts=max_attempts,
+                set_aside=self._set_aside,
+            )
+        if claimed is not None:
+            self.wake()  # where one shard waits there may be another
+        return claimed
+
+    async def renew(self, lease: Lease, *, lease_for: timedelta, resources_done: int) -> None:
+        """Extend a lease (J4, J7)."""
+        wait = from_now(lease_for)
+        renewed = {
+            "at": wait,
+            "wait": wait["$add"][1],
+            "reported": Int64(resources_done),
+            "touched": "$$NOW",
+        }
+        await self._change(lease, renewed)
+
+    async def is_held(self, lease: Lease) -> bool:
+        """Whether the lease is still the newest one (J14)."""
+        with translated():
+            shards = self._database["shards"]
+            return await shards.find_one(leasing.held(lease), {"_id": 1}) is not None
+
+    async def complete(
+        self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""
+    ) -> JobStatus:
+        """Publish a shard's parts and notes and close it (J4, J5, J12, J13)."""
+
+        async def work(session: Session) -> JobStatus:
+            return await leasing.complete(self._database, session, lease, parts, notes=notes)
+
+        status = await self._database.write(work)
+        await self._tell()  # the next phase may begin
+        return status
+
+    async def fail(
+        self, lease: Lease, reason: str, *, max_attempts: int, retry_after: timedelta
+    ) -> JobStatus:
+        """Record a failed attempt (J4, J9); a slow poll finds the shard after its pause."""
+
+        async def work(session: Session) -> JobStatus:
+            return await leasing.fail(
+                self._database,
+                session,
+                lease,
+                reason,
+                max_attempts=max_attempts,
+                retry_after=retry_after,
+            )
+
+        status = await self._database.write(work)
+        await self._tell()
+        return status
+
+    async def release(self, lease: Lease) -> None:
+        """Hand a shard back (J4)."""
+        attempts = {"$subtract": ["$attempts", 1]}
+        free: Document = {"worker": None, "at": AT_ONCE, "reported": 0, "attempts": attempts}
+        await self._change(lease, free | {"touched": "$$NOW"})
+        await self._tell()
+
+    async def cancel(self, tenant: str, job_id: str) -> None:
+        """End a job for good (J6)."""
+
+        async def work(session: Session) -> None:
+            visible = _visible(tenant, job_id)
+            job = await self._database["jobs"].find_one(visible, {"_id": 1}, session=session)
+            if job is None:
+                raise job_not_found(job_id)
+            await leasing.end(self._database, session, job["_id"], JobStatus.CANCELLED)
+
+        await self._database.write(work)
+
+    async def removable(self, *, completed_before: timedelta, limit: int) -> list[JobKey]:
+        """Return cancelled jobs and those finished long enough ago (J7, J15)."""
+        cancelled = {"status": JobStatus.CANCELLED.value}
+        old = {"$expr": {"$lte": ["$completed", ago(completed_before)]}}
+        ended = {"completed": {"$ne": None}, "$or": [cancelled, old]}
+        with translated():
+            found = self._database["jobs"].find(ended, {"tenant": 1, "id": 1})
+            rows = await found.sort("completed", 1).limit(limit).to_list()
+        return [JobKey(tenant=row["tenant"], id=row["id"]) for row in rows]
+
+    async def jobs(
+        self, query: JobQuery, *, limit: int, after: JobPlace | None = None
+    ) -> list[JobSummary]:
+        """Return a page of the list of jobs (J15, J16)."""
+        order = [("created", -1), ("tenant", 1), ("id", 1)]
+        with translated():
+            found = self._database["jobs"].find(_listed(query, after)).sort(order).limit(limit)
+            rows = await found.to_list()
+            sums = await self._sums([row["_id"] for row in rows])
+        return [
+            self._set_aside.summary(
+                row["_id"], _to_summary(row, sums.get(row["_id"], _Sums())), row["accepted"]
+            )
+            for row in rows
+        ]
+
+    async def end_untouched(
+        self, untouched_for: timedelta, *, reason: str, limit: int
+    ) -> list[JobKey]:
+        """End active jobs that nobody has touched for some time (J18)."""
+        old = {"status": leasing.ACTIVE, "$expr": {"$lte": ["$created", ago(untouched_for)]}}
+        ended = list[JobKey]()
+        with translated():
+            found = await self._database["jobs"].find(old, {"tenant": 1, "id": 1}).to_list()
+        for job in found:
+            if len(ended) == limit:
+                break
+            if await self._end_untouched(job["_id"], untouched_for, reason):
+                ended.append(JobKey(tenant=job["tenant"], id=job["id"]))
+        return ended
+
+    async def beat(self, worker: str, *, lasts: timedelta) -> None:
+        """Keep a worker alive for some time, and forget those that went silent (J17)."""
+        until = from_now(lasts)
+        alive = [{"$set": {"until": until, "wait": until["$add"][1]}}]
+        with translated():
+            workers = self._database["workers"]
+            await workers.delete_many(is_over("until"))
+            await workers.update_one({"_id": worker}, alive, upsert=True)
+
+    async def retire(self, worker: str) -> None:
+        """Forget a worker (J17)."""
+        with translated():
+            await self._database["workers"].delete_one({"_id": worker})
+
+    async def workforce(self) -> Workforce:
+        """Count the workers that are alive, and the jobs that wait for one (J17)."""
+        with translated():
+            alive = await self._database["workers"].count_documents(lasts("until"))
+            held = {"done": False, "worker": {"$ne": None}} | lasts("at")
+            numbers = await self._database["shards"].distinct("job", held)
+            idle = {"status": leasing.ACTIVE, "_id": {"$nin": numbers}}
+            waiting = await self._database["jobs"].count_documents(idle)
+        return Workforce(alive=alive, waiting=waiting)
+
+    async def recent(self, tenant: str, *, limit: int) -> list[Job]:
+        """Return the tenant's complete jobs, the latest first."""
+        jobs = list[Job]()
+        complete = {"tenant": tenant, "status": JobStatus.COMPLETE.value}
+        with translated():
+            found = self._database["jobs"].find(complete)
+            async with found.sort([("completed", -1), ("_id", -1)]) as rows:
+                async for row in rows:
+                    if len(jobs) == limit:
+                        break
+                    try:
+                        jobs.append(leasing.to_job(row))
+                    except UnreadableJob as error:
+                        key = JobKey(tenant=tenant, id=row["id"])
+                        self._set_aside.add(row["_id"], key, error)
+        return jobs
+
+    async def delete(self, tenant: str, job_id: str) -> None:
+        """Forget a job with everything of it (J6)."""
+
+        async def work(session: Session) -> None:
+            key = {"tenant": tenant, "id": job_id}
+            job = await self._database["jobs"].find_one_and_delete(key, session=session)
+            if job is not None:
+                for name in ("shards", "parts", "notes"):
+                    await self._database[name].delete_many({"job": job["_id"]}, session=session)
+
+        await self._database.write(work)
+
+    async def exists(self, tenant: str, job_id: str) -> bool:
+        """Whether the job is remembered, cancelled or not."""
+        key = {"tenant": tenant, "id": job_id}
+        with translated():
+            return await self._database["jobs"].find_one(key, {"_id": 1}) is not None
+
+    async def wait_for_work(self, at_most: timedelta) -> None:
+        """Return as soon as any process adds a shard or hands one back, or after `at_most`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(at_most.total_seconds()):
+                await self._news.wait()
+
+    async def _add(self, session: Session, number: int, job: Job, shards: Sequence[Shard]) -> Job:
+        jobs = self._database["jobs"]
+        await jobs.insert_one(
+            {
+                "_id": Int64(number),
+                "tenant": job.tenant,
+                "id": job.id,
+                "owner": job.owner or "",
+                "accepted": msgspec.json.encode(job),
+                "status": JobStatus.ACCEPTED.value,
+                "completed": None,
+                "failure": None,
+                "phase": min((shard.phase for shard in shards), default=0),
+                "left": len(shards),
+                "published": 0,
+                "exported": Int64(0),
+                "failures": 0,
+            },
+            session=session,
+        )
+        created = [{"$set": {"created": "$$NOW"}}]
+        await jobs.update_one({"_id": Int64(number)}, created, session=session)
+        if shards:
+            rows = [_to_row(number, job, shard) for shard in shards]
+            await self._database["shards"].insert_many(rows, session=session)
+        else:
+            await leasing.end(self._database, session, number, JobStatus.COMPLETE)
+        added = await jobs.find_one({"_id": Int64(number)}, session=session)
+        assert added is not None  # noqa: S101 - it has just been inserted
+        return leasing.to_job(added)
+
+    async def _change(self, lease: Lease, fields: Document) -> None:
+        """
+        Change the shard of a lease that is still the newest one.
+
+        Raises:
+            LeaseLost: It is not.
+        """
+        with translated():
+            changed = await self._database["shards"].update_one(
+                leasing.held(lease), [{"$set": fields}]
+            )
+        if not changed.matched_count:
+            raise lease_lost(lease)
+
+    async def _end_untouched(self, number: int, untouched_for: timedelta, reason: str) -> bool:
+        """End a job if it is still active and untouched, and return whether it was."""
+
+        async def work(session: Session) -> bool:
+            active = {"_id": number, "status": leasing.ACTIVE}
+            job = await self._database["jobs"].find_one(active, {"_id": 1}, session=session)
+            touched = {
+                "job": number,
+                "touched": {"$ne": None},
+                "$expr": {"$gt": ["$touched", ago(untouched_for)]},
+            }
+            if job is None or await self._database["shards"].find_one(touched, session=session):
+                return False
+            await leasing.end(self._database, session, number, JobStatus.ERROR, failure=reason)
+            return True
+
+        return await self._database.write(work)
+
+    async def _found(self, tenant: str, job_id: str) -> Document:
+        with translated():
+            job = await self._database["jobs"].find_one(_visible(tenant, job_id))
+        if job is None:
+            raise job_not_found(job_id)
+        return job
+
+    async def _sums(self, numbers: Sequence[int]) -> dict[int, "_Sums"]:
+        """Return what the shards of jobs come to."""
+        pipeline: list[Document] = [
+            {"$match": {"job": {"$in": list(numbers)}}},
+            {"$sort": {"failed": 1}},
+            {
+                "$group": {
+                    "_id": "$job",
+                    "resources_done": {"$sum": "$reported"},
+                    "resources_total": {"$sum": "$resources"},
+                    "shards_done": {"$sum": {"$cond": ["$done", 1, 0]}},
+                    "shards_total": {"$sum": 1},
+                    "bytes": {"$sum": "$bytes"},
+                    "attempts": {"$max": "$attempts"},
+                    "touched_at": {"$max": "$touched"},
+                    "last_error": {"$last": "$error"},
+                }
+            },
+        ]
+        rows = await (await self._database["shards"].aggregate(pipeline)).to_list()
+        return {row.pop("_id"): msgspec.convert(row, _Sums) for row in rows}
+
+    async def _tell(self) -> None:
+        """Wake idle workers everywhere; where that fails they find the work by polling."""
+        self.wake()
+        with suppress(BackendError), translated():
+            await self._database["news"].update_one(
+                {"_id": "work"}, {"$inc": {"count": Int64(1)}}, upsert=True
+            )
+
+
+class _Sums(msgspec.Struct, kw_only=True):
+    """What the shards of a job come to."""
+
+    resources_done: int = 0
+    resources_total: int = 0
+    shards_done: int = 0
+    shards_total: int = 0
+    bytes: int = 0
+    attempts: int = 0
+    touched_at: Any = None
+    last_error: str | None = None
+
+    @property
+    def progress(self) -> JobProgress:
+        """How far the job is."""
+        return JobProgress(
+            resources_done=self.resources_done,
+            resources_total=self.resources_total,
+            shards_done=self.shards_done,
+            shards_total=self.shards_total,
+        )
+
+
+def _visible(tenant: str, job_id: str) -> Document:
+    return {"tenant": tenant, "id": job_id, "status": {"$ne": JobStatus.CANCELLED.value}}
+
+
+def _listed(query: JobQuery, after: JobPlace | None) -> Document:
+    parts: list[Document] = []
+    if query.tenant is not None:
+        parts.append({"tenant": query.tenant})
+    if query.owner is not None:
+        parts.append({"owner": query.owner})
+    if query.statuses is not None:
+        parts.append({"status": {"$in": [status.value for status in query.statuses]}})
+    if query.id_prefix:
+        end = query.id_prefix + _BEYOND_ALL_IDS
+        parts.append({"id": {"$gte": query.id_prefix, "$lt": end}})
+    if query.older_than is not None:
+        parts.append({"$expr": {"$lte": ["$created", ago(query.older_than)]}})
+    if query.younger_than is not None:
+        parts.append({"$expr": {"$gt": ["$created", ago(query.younger_than)]}})
+    if after is not None:
+        same = {"created": after.created_at}
+        parts.append(
+            {
+                "$or": [
+                    {"created": {"$lt": after.created_at}},
+                    same | {"tenant": {"$gt": after.tenant}},
+                    same | {"tenant": after.tenant, "id": {"$gt": after.id}},
+                ]
+            }
+        )
+    return {"$and": parts} if parts else {}
+
+
+def _to_summary(row: Document, sums: _Sums) -> JobSummary:
+    return JobSummary(
+        tenant=row["tenant"],
+        id=row["id"],
+        owner=row["owner"],
+        status=row["status"],
+        created_at=row["created"],
+        completed_at=row["completed"],
+        failure=row["failure"],
+        touched_at=sums.touched_at,
+        progress=sums.progress,
+        bytes=sums.bytes,
+        attempts=sums.attempts,
+        last_error=sums.last_error,
+    )
+
+
+def _to_row(number: int, job: Job, shard: Shard) -> Document:
+    return {
+        "job": Int64(number),
+        "tenant": job.tenant,
+        "id": job.id,
+        "number": shard.number,
+        "phase": shard.phase,
+        "shard": msgspec.json.encode(shard),
+        "resources": Int64(shard.resources),
+        "reported": Int64(0),
+        "bytes": Int64(0),
+        "token": 0,
+        "attempts": 0,
+        "worker": None,
+        "at": AT_ONCE,
+        "wait": Int64(0),
+        "touched": None,
+        "error": None,
+        "failed": 0,
+        "done": False,
+    }
+
+
+def _to_part(row: Document) -> Part:
+    part = msgspec.json.decode(row["part"], type=Part)
+    return msgspec.structs.replace(part, published=row["position"]) if "position" in row else part

@@ -1,0 +1,305 @@
+"""Claim, renew and close shards: what is done to one of them at a time."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import msgspec
+from bson.int64 import Int64
+from pymongo import ReturnDocument
+
+from helios_core import (
+    PART_KINDS,
+    Job,
+    JobKey,
+    JobStatus,
+    Lease,
+    Part,
+    SetAside,
+    UnreadableJob,
+    count_exported,
+    give_up_reason,
+    lease_lost,
+    stored_job,
+    stored_shard,
+)
+from helios_mongodb.databases import Database, Document, Session
+from helios_mongodb.waits import AT_ONCE, from_now, is_over
+
+ACTIVE: Document = {"$in": [JobStatus.ACCEPTED.value, JobStatus.IN_PROGRESS.value]}
+"""The status of active jobs."""
+
+NOTE_BYTES = 8 * 1024 * 1024
+"""How much of a shard's notes is in one document."""
+
+_SERVINGS = "servings"
+
+
+def to_job(found: Document) -> Job:
+    """Return a stored job."""
+    return stored_job(
+        found["accepted"],
+        status=found["status"],
+        created_at=found["created"],
+        completed_at=found["completed"],
+        failure=found["failure"],
+    )
+
+
+def held(lease: Lease) -> Document:
+    """Return the condition of the shard of a lease that is still the newest one (J4)."""
+    return {
+        "tenant": lease.job.tenant,
+        "id": lease.job.id,
+        "number": lease.shard.number,
+        "token": lease.token,
+        "worker": {"$ne": None},
+    }
+
+
+async def claim(
+    database: Database,
+    worker: str,
+    *,
+    lease_for: timedelta,
+    max_attempts: int,
+    set_aside: SetAside,
+) -> Lease | None:
+    """Claim the shard whose turn it is, or give None (J2, J3, J8, J9, J11)."""
+    while (shard := await _due(database, set_aside)) is not None:
+        if shard["attempts"] >= max_attempts:
+            await _give_up(database, shard)
+            continue
+        claimed = await database["shards"].find_one_and_update(
+            {"_id": shard["_id"], "token": shard["token"]} | is_over("at"),
+            [
+                {
+                    "$set": {
+                        "worker": {"$literal": worker},
+                        "at": from_now(lease_for),
+                        "wait": from_now(lease_for)["$add"][1],
+                        "token": {"$add": ["$token", 1]},
+                        "attempts": {"$add": ["$attempts", 1]},
+                        "reported": 0,
+                        "touched": "$$NOW",
+                    }
+                }
+            ],
+            return_document=ReturnDocument.AFTER,
+        )
+        if claimed is None:
+            continue  # another worker was quicker
+        lease = await _begin(database, claimed, worker, set_aside)
+        if lease is not None:
+            return lease
+    return None
+
+
+async def _due(database: Database, set_aside: SetAside) -> Document | None:
+    """Return the free shard whose turn it is."""
+    free = {"done": False} | is_over("at")
+    numbers = await database["shards"].distinct("job", free)
+    aside = set(set_aside.numbers)
+    condition = {"_id": {"$in": [n for n in numbers if n not in aside]}, "status": ACTIVE}
+    jobs = await database["jobs"].find(condition, {"tenant": 1, "phase": 1}).to_list()
+    if not jobs:
+        return None
+    tenants = {"_id": {"$in": list({job["tenant"] for job in jobs})}}
+    served = {turn["_id"]: turn["served"] async for turn in database["turns"].find(tenants)}
+    for job in sorted(jobs, key=lambda job: (served.get(job["tenant"], 0), job["_id"])):
+        due = {"job": job["_id"], "phase": job["phase"]} | free
+        shard = await database["shards"].find_one(due, sort=[("number", 1)])
+        if shard is not None:
+            return shard
+    return None
+
+
+async def _begin(
+    database: Database, claimed: Document, worker: str, set_aside: SetAside
+) -> Lease | None:
+    """Return the lease of a shard that was claimed; None if its job is gone or unreadable."""
+    number = claimed["job"]
+    found = await database["jobs"].find_one({"_id": number})
+    if found is None:
+        return None
+    try:
+        job, shard = to_job(found), stored_shard(claimed["shard"])
+    except UnreadableJob as error:
+        set_aside.add(number, JobKey(tenant=found["tenant"], id=found["id"]), error)
+        # Another process, of a newer version perhaps, may be able to.
+        await database["shards"].update_one(
+            {"_id": claimed["_id"], "token": claimed["token"]},
+            {
+                "$set": {"worker": None, "at": AT_ONCE, "touched": None},
+                "$inc": {"attempts": -1},
+            },
+        )
+        return None
+    accepted = {"_id": number, "status": JobStatus.ACCEPTED.value}
+    begun = {"$set": {"status": JobStatus.IN_PROGRESS.value}}
+    await database["jobs"].update_one(accepted, begun)
+    served = await next_number(database, _SERVINGS)
+    turn = {"$max": {"served": served}}
+    await database["turns"].update_one({"_id": found["tenant"]}, turn, upsert=True)
+    return Lease(
+        job=msgspec.structs.replace(job, status=JobStatus.IN_PROGRESS),
+        shard=shard,
+        token=claimed["token"],
+        worker=worker,
+        attempt=claimed["attempts"],
+    )
+
+
+async def _give_up(database: Database, shard: Document) -> None:
+    """End a job of which a shard has used up its attempts, if that is still so (J9)."""
+
+    async def work(session: Session) -> None:
+        same = {"_id": shard["_id"], "token": shard["token"], "done": False} | is_over("at")
+        found = await database["shards"].find_one(same, session=session)
+        if found is not None:
+            reason = give_up_reason(found["number"], found["attempts"], found["error"])
+            await end(database, session, found["job"], JobStatus.ERROR, failure=reason)
+
+    await database.write(work)
+
+
+async def complete(
+    database: Database, session: Session, lease: Lease, parts: Sequence[Part], *, notes: bytes
+) -> JobStatus:
+    """Publish parts, close their shard and, for the last one, the job (J5, J12, J13)."""
+    exported = count_exported(parts)
+    shard = await database["shards"].find_one_and_update(
+        held(lease),
+        [
+            {
+                "$set": {
+                    "done": True,
+                    "worker": None,
+                    "at": None,
+                    "reported": exported,
+                    "bytes": Int64(sum(part.size for part in parts)),
+                    "touched": "$$NOW",
+                }
+            }
+        ],
+        session=session,
+    )
+    if shard is None:
+        raise lease_lost(lease)
+    number = shard["job"]
+    counts = {"published": len(parts), "exported": Int64(exported), "left": -1}
+    job = await database["jobs"].find_one_and_update(
+        {"_id": number}, {"$inc": counts}, session=session
+    )
+    assert job is not None  # noqa: S101 - its shards go with it
+    rows = [
+        {
+            "job": number,
+            "kind": PART_KINDS.index(part.key.kind),
+            "shard": shard["number"],
+            "number": part.key.number,
+            "name": part.key.name,
+            "position": place,
+            "part": msgspec.json.encode(msgspec.structs.replace(part, published=place)),
+        }
+        for place, part in enumerate(parts, job["published"])
+    ]
+    if rows:
+        await database["parts"].insert_many(rows, session=session)
+    await _note(database, session, shard, notes)
+    if job["left"] == 1:
+        return await end(database, session, number, JobStatus.COMPLETE)
+    undone = {"job": number, "done": False}
+    lowest = await database["shards"].find_one(undone, sort=[("phase", 1)], session=session)
+    if lowest is not None and lowest["phase"] != job["phase"]:
+        phase = {"$set": {"phase": lowest["phase"]}}
+        await database["jobs"].update_one({"_id": number}, phase, session=session)
+    return JobStatus.IN_PROGRESS
+
+
+async def fail(  # noqa: PLR0913 - what becomes of a shard, by name
+    database: Database,
+    session: Session,
+    lease: Lease,
+    reason: str,
+    *,
+    max_attempts: int,
+    retry_after: timedelta,
+) -> JobStatus:
+    """Free the shard for later, or end the job when its attempts are used up (J9)."""
+    failures = await database["jobs"].find_one_and_update(
+        {"tenant": lease.job.tenant, "id": lease.job.id},
+        {"$inc": {"failures": 1}},
+        session=session,
+        return_document=ReturnDocument.AFTER,
+    )
+    shard = await database["shards"].find_one_and_update(
+        held(lease),
+        [
+            {
+                "$set": {
+                    "worker": None,
+                    "at": from_now(retry_after),
+                    "wait": from_now(retry_after)["$add"][1],
+                    "reported": 0,
+                    "error": {"$literal": reason},
+                    "failed": failures and failures["failures"],
+                    "touched": "$$NOW",
+                }
+            }
+        ],
+        session=session,
+    )
+    if shard is None:
+        raise lease_lost(lease)
+    if shard["attempts"] >= max_attempts:
+        return await end(database, session, shard["job"], JobStatus.ERROR, failure=reason)
+    return JobStatus.IN_PROGRESS
+
+
+async def end(
+    database: Database,
+    session: Session,
+    job: int,
+    status: JobStatus,
+    *,
+    failure: str | None = None,
+) -> JobStatus:
+    """Put a job into a final status and take its shards from whoever holds them (J6)."""
+    ended = {
+        "status": status.value,
+        "completed": "$$NOW",
+        "failure": None if failure is None else {"$literal": failure},
+    }
+    await database["jobs"].update_one({"_id": job}, [{"$set": ended}], session=session)
+    await database["shards"].update_many(
+        {"job": job, "done": False},
+        {"$set": {"worker": None, "at": None}, "$inc": {"token": 1}},
+        session=session,
+    )
+    return status
+
+
+async def next_number(database: Database, counter: str) -> int:
+    """Return a number that is larger than all that a counter has given."""
+    counted = await database["meta"].find_one_and_update(
+        {"_id": counter},
+        {"$inc": {"count": Int64(1)}},
+        upsert=True,
+        return_document=ReturnDocument.AFTER,
+    )
+    assert counted is not None  # noqa: S101 - the update itself has made it
+    return int(counted["count"])
+
+
+async def _note(database: Database, session: Session, shard: Document, notes: bytes) -> None:
+    pieces = [
+        {
+            "job": shard["job"],
+            "shard": shard["number"],
+            "number": number,
+            "notes": notes[start : start + NOTE_BYTES],
+        }
+        for number, start in enumerate(range(0, len(notes), NOTE_BYTES))
+    ]
+    if pieces:
+        await database["notes"].insert_many(pieces, session=session)

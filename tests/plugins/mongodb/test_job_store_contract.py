@@ -1,0 +1,61 @@
+"""The shared contract suite of job stores, with MongoDB looked at behind the plugin's back."""
+
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import msgspec
+import pymongo
+import pytest
+
+from helios_core import Part
+from helios_core.testing import JobStoreSuite
+from helios_mongodb import open_job_store
+
+INSTANTS = {
+    "jobs": ("created", "completed"),
+    "shards": ("at", "touched"),
+    "records": ("expires",),
+    "workers": ("until",),
+}
+
+
+class TestMongoJobStore(JobStoreSuite):
+    powers = JobStoreSuite.known_powers
+
+    @pytest.fixture(autouse=True)
+    def database(self, settings):
+        self.settings = settings
+        self.folder = None
+
+    @asynccontextmanager
+    async def opened(self, folder):
+        """The state machine asks for many new stores, each after the one before is closed."""
+        async with pymongo.AsyncMongoClient(self.settings.database_url.reveal()) as client:
+            raw = client[self.settings.database]
+            async with open_job_store(self.settings) as store:
+                if folder != self.folder:
+                    self.folder = folder
+                    for name in (*INSTANTS, "parts", "notes", "turns"):
+                        await raw[name].delete_many({})
+                store.behind_its_back = raw
+                yield store
+
+    async def let_pass(self, store, time):
+        """What is written down moves into the past: the clock itself is the server's."""
+        passed = time // timedelta(milliseconds=1)
+        for name, fields in INSTANTS.items():
+            for field in fields:
+                earlier = {field: {"$subtract": [f"${field}", passed]}}
+                there = {field: {"$type": "date"}}
+                await store.behind_its_back[name].update_many(there, [{"$set": earlier}])
+
+    async def spoil(self, store, job_id):
+        await store.behind_its_back.jobs.update_one({"id": job_id}, {"$set": {"accepted": b'{"'}})
+
+    async def raw_statuses(self, store):
+        return {job["id"]: job["status"] async for job in store.behind_its_back.jobs.find({})}
+
+    async def raw_parts(self, store, job_id):
+        job = await store.behind_its_back.jobs.find_one({"id": job_id})
+        parts = store.behind_its_back.parts.find({"job": job["_id"]})
+        return [msgspec.json.decode(row["part"], type=Part).key.name async for row in parts]
