@@ -22,7 +22,8 @@ from helios_core.fhir import to_stamp
 from helios_mongodb.databases import Database, Document
 from helios_mongodb.errors import translated
 from helios_mongodb.extents import extents_of
-from helios_mongodb.views import changed_by, possible_stamps, shown_by, within
+from helios_mongodb.integrity import FEW_EXTENTS, check_extents, damage_in, newest_of
+from helios_mongodb.views import changed_by, shown_by, within
 
 SAMPLE = 64
 """Patients of a cohort whose resources are looked at to size a shard."""
@@ -36,6 +37,7 @@ class _Holding(msgspec.Struct):
 
     runs: list[SeqRun] = msgspec.field(default_factory=list)
     last_stamp: int = -1
+    extents: list[Document] = msgspec.field(default_factory=list)
 
     @property
     def seqs(self) -> SeqRange:
@@ -55,7 +57,7 @@ async def plan(
             collection = collections.get(resource_type)
             if collection is None or (holding := holdings.get(collection)) is None:
                 continue
-            size = await planning.size(holding)
+            size = await planning.size(resource_type, holding)
             if size is not None:
                 planned = cut_shards(resource_type, holding.runs, size, shard_bytes=shard_bytes)
                 shards += (
@@ -84,9 +86,13 @@ class _Planning:
         for resource_type in request.types:
             if (collection := collections.get(resource_type)) is None:
                 continue
-            condition = extents_of(collection) | possible_stamps(self._view)
-            async for extent in self._extents.find(condition).sort("_id", 1):
+            # What is there is looked at first: it was committed with what is read of it next.
+            newest = await self._versions.find_one(**newest_of(collection))
+            extents = await self._extents.find(extents_of(collection)).sort("_id", 1).to_list()
+            check_extents(collection, [extent["_id"] for extent in extents], newest)
+            for extent in filter(self._may_show, extents):
                 holding = holdings[collection]
+                holding.extents.append(extent)
                 holding.last_stamp = extent["last"]
                 holding.runs.append(
                     SeqRun(
@@ -98,8 +104,25 @@ class _Planning:
                 )
         return holdings
 
-    async def size(self, holding: _Holding) -> ViewSize | None:
-        """Return the approximate size of what is shown, or None if nothing is."""
+    async def size(self, resource_type: str, holding: _Holding) -> ViewSize | None:
+        """Return the approximate size of what is shown, or None if nothing is, or is missing."""
+        size = await self._size(holding)
+        few = self._view.cohort is None or len(holding.extents) <= FEW_EXTENTS
+        if size is None and few:
+            lost = await damage_in(self._versions, resource_type, holding.extents, holding.seqs)
+            return total_size(holding.runs) if lost else None
+        return size
+
+    def _may_show(self, extent: Document) -> bool:
+        """Whether something of the view may be in an extent."""
+        request = self._view.request
+        if extent["first"] > to_stamp(self._view.transaction_time):
+            return False
+        if request.until is not None and extent["first"] >= to_stamp(request.until):
+            return False
+        return request.since is None or extent["last"] > to_stamp(request.since)
+
+    async def _size(self, holding: _Holding) -> ViewSize | None:
         if self._view.cohort is not None:
             return await self._size_of_cohort(self._view.cohort.patients, holding.seqs)
         size = total_size(holding.runs)

@@ -25,6 +25,7 @@ from helios_mongodb.contents import CHUNK_BYTES, content_of
 from helios_mongodb.databases import Collection, Database, Document, Session
 from helios_mongodb.errors import translated
 from helios_mongodb.extents import extents_within
+from helios_mongodb.integrity import FEW_EXTENTS, damage_in
 from helios_mongodb.settings import ReadFrom
 from helios_mongodb.terms import condition_of
 from helios_mongodb.views import deleted_by, shown_by, within
@@ -67,6 +68,8 @@ class Reading:
             else:
                 seqs = await members.picked(of, shown_by(of.view), prefilter)
                 versions = members.picked_versions(seqs)
+            if damaged := await members.damage(of):
+                yield Batch(damaged=damaged)
             async for batch in members.packed(of.resource_type, versions, batch_bytes):
                 yield batch
                 del batch  # or it would be kept while the next one is read
@@ -133,6 +136,14 @@ class _Members:
             except CursorNotFound:
                 continue
 
+    async def damage(self, of: Slice) -> list[Damaged]:
+        """Return a report for each extent of a shard that lacks versions (P9)."""
+        with translated():
+            extents = await self._extents_of(of.seqs)
+            if of.view.cohort is not None and len(extents) > FEW_EXTENTS:
+                return []
+            return await damage_in(self._versions, of.resource_type, extents, of.seqs)
+
     async def picked(
         self, of: Slice, condition: Document, prefilter: Prefilter | None
     ) -> Sequence[int]:
@@ -182,11 +193,14 @@ class _Members:
 
     async def _is_small(self, seqs: SeqRange, patients: int) -> bool:
         """Whether there are fewer patients than versions to look at."""
-        extents = self._versions.database["extents"]
         with translated():
-            found = extents.find(extents_within(seqs), {"rows": 1}, session=self._session)
-            rows: int = sum([each["rows"] async for each in found])
+            rows: int = sum(extent["rows"] for extent in await self._extents_of(seqs))
         return patients < rows
+
+    async def _extents_of(self, seqs: SeqRange) -> list[Document]:
+        """Return the extents of a range, of the primary, which has counted all there is."""
+        extents = self._versions.database["extents"]
+        return await extents.find(extents_within(seqs), {"rows": 1}).sort("_id", 1).to_list()
 
     async def _looked_up(
         self, seqs: SeqRange, condition: Document, patients: Iterable[str]

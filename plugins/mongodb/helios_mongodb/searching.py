@@ -65,9 +65,9 @@ async def search(  # noqa: PLR0913 - a query, of what and when, and which page o
     searching = _Search(database, collection, query, stamp)
     position = None if after is None else parse_page_token(after, query.order)
     async with aclosing(searching.matches(searching.heads(position), count)) as matches:
-        found, more = await _page(matches, count)
+        found, more = await _page(matches, count, query.max_bytes)
     total = None
-    if query.total:
+    if query.counts:
         whole = after is None and not more
         total = len(found) if whole else await searching.total()
     return SearchPage(
@@ -222,12 +222,11 @@ def _behind(together: Sequence[_Head], after: PagePosition | None) -> list[_Head
 
 
 async def _page(
-    matches: AsyncIterator[StoredVersion], count: int
+    matches: AsyncIterator[StoredVersion], count: int, max_bytes: int
 ) -> tuple[list[StoredVersion], bool]:
     """Return what fits on a page, and whether there is more."""
-    page = PageBuilder(count)
+    page = PageBuilder(count, max_bytes)
     async for stored in matches:
-        if page.full:
+        if not page.add(stored):
             return page.found, True
-        page.add(stored)
     return page.found, False

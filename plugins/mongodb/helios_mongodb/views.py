@@ -43,14 +43,3 @@ def live_at(stamp: int) -> Document:
 def within(seqs: SeqRange) -> Document:
     """Return the condition of the versions in a range."""
     return {"_id": {"$gte": Int64(seqs.first), "$lt": Int64(seqs.end)}}
-
-
-def possible_stamps(view: ExportView) -> Document:
-    """Return the condition of the extents in which something of a view may be."""
-    request, at = view.request, to_stamp(view.transaction_time)
-    condition: Document = {"first": {"$lte": Int64(at)}}
-    if request.until is not None:
-        condition["first"]["$lt"] = Int64(to_stamp(request.until))
-    if request.since is not None:
-        condition["last"] = {"$gt": Int64(to_stamp(request.since))}
-    return condition

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pymongo
 import pytest
 
-from helios_core import Secret
+from helios_core import Secret, SupportsTypeHistory
 from helios_core.fhir import FOREVER
 from helios_core.testing import DataProviderSuite, corpus
 from helios_mongodb import MongoSettings, clock, migrate, open_data_provider
@@ -21,7 +21,7 @@ async def behind_the_back(provider):
 
 
 class TestMongoDataProvider(DataProviderSuite):
-    powers = DataProviderSuite.known_powers
+    powers = DataProviderSuite.known_powers - {SupportsTypeHistory}
 
     @pytest.fixture(autouse=True)
     def databases_of_its_own(self, mongodb_server, mongodb_database):
@@ -52,6 +52,14 @@ class TestMongoDataProvider(DataProviderSuite):
                 {"$set": {"b": b'{"spoilt'}},
             )
             assert changed.modified_count == 1
+
+    async def lose(self, provider, resource_type, resource_ids):
+        async with behind_the_back(provider) as database:
+            collection = await database.collections.find_one(
+                {"tenant": corpus.TENANT, "version": corpus.VERSION.value, "type": resource_type}
+            )
+            lost = {"c": collection["_id"], "i": {"$in": list(resource_ids)}}
+            assert (await database.versions.delete_many(lost)).deleted_count
 
     async def raw_current(self, provider, tenant, fhir_version):
         async with behind_the_back(provider) as database:

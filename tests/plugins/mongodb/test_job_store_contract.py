@@ -14,13 +14,12 @@ from helios_mongodb import open_job_store
 INSTANTS = {
     "jobs": ("created", "completed"),
     "shards": ("at", "touched"),
-    "records": ("expires",),
     "workers": ("until",),
 }
 
 
 class TestMongoJobStore(JobStoreSuite):
-    powers = JobStoreSuite.known_powers
+    powers = frozenset()
 
     @pytest.fixture(autouse=True)
     def database(self, settings):
