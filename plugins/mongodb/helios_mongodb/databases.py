@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 
@@ -61,6 +61,13 @@ class Database:
         """The database itself."""
         assert self._client is not None  # noqa: S101 - `opened` sees to it
         return database_of(self._client, self.settings)
+
+    async def now(self) -> datetime:
+        """Return the time of the server that is the primary."""
+        assert self._client is not None  # noqa: S101 - `opened` sees to it
+        hello = await self._client.admin.command("hello")
+        local_time: datetime = hello["localTime"]
+        return local_time.replace(tzinfo=UTC)
 
     def __getitem__(self, name: str) -> Collection:
         """Return a collection."""

@@ -3,8 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
 import msgspec
 from bson.int64 import Int64
@@ -34,7 +33,7 @@ from helios_core import (
 from helios_mongodb import leasing, schema
 from helios_mongodb.databases import Database, Document, Session
 from helios_mongodb.errors import translated
-from helios_mongodb.waits import AT_ONCE, ago, from_now, is_over, lasts
+from helios_mongodb.waits import AT_ONCE, from_now, is_over, lasts
 
 _JOBS = "jobs"
 _BEYOND_ALL_IDS = "\U0010ffff"
@@ -225,9 +224,9 @@ class MongoJobStore(JobStore):
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[JobKey]:
         """Return cancelled jobs and those finished long enough ago (J7, J15)."""
         cancelled = {"status": JobStatus.CANCELLED.value}
-        old = {"$expr": {"$lte": ["$completed", ago(completed_before)]}}
-        ended = {"completed": {"$ne": None}, "$or": [cancelled, old]}
         with translated():
+            old = {"completed": {"$lte": await self._database.now() - completed_before}}
+            ended = {"completed": {"$ne": None}, "$or": [cancelled, old]}
             found = self._database["jobs"].find(ended, {"tenant": 1, "id": 1})
             rows = await found.sort("completed", 1).limit(limit).to_list()
         return [JobKey(tenant=row["tenant"], id=row["id"]) for row in rows]
@@ -238,7 +237,8 @@ class MongoJobStore(JobStore):
         """Return a page of the list of jobs (J15, J16)."""
         order = [("created", -1), ("tenant", 1), ("id", 1)]
         with translated():
-            found = self._database["jobs"].find(_listed(query, after)).sort(order).limit(limit)
+            listed = _listed(query, after, await self._database.now())
+            found = self._database["jobs"].find(listed).sort(order).limit(limit)
             rows = await found.to_list()
             sums = await self._sums([row["_id"] for row in rows])
         return [
@@ -252,14 +252,15 @@ class MongoJobStore(JobStore):
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
         """End active jobs that nobody has touched for some time (J18)."""
-        old = {"status": leasing.ACTIVE, "$expr": {"$lte": ["$created", ago(untouched_for)]}}
         ended = list[JobKey]()
         with translated():
+            last = await self._database.now() - untouched_for
+            old = {"status": leasing.ACTIVE, "created": {"$lte": last}}
             found = await self._database["jobs"].find(old, {"tenant": 1, "id": 1}).to_list()
         for job in found:
             if len(ended) == limit:
                 break
-            if await self._end_untouched(job["_id"], untouched_for, reason):
+            if await self._end_untouched(job["_id"], last, reason):
                 ended.append(JobKey(tenant=job["tenant"], id=job["id"]))
         return ended
 
@@ -269,7 +270,7 @@ class MongoJobStore(JobStore):
         alive = [{"$set": {"until": until, "wait": until["$add"][1]}}]
         with translated():
             workers = self._database["workers"]
-            await workers.delete_many(is_over("until"))
+            await workers.delete_many(is_over("until", await self._database.now()))
             await workers.update_one({"_id": worker}, alive, upsert=True)
 
     async def retire(self, worker: str) -> None:
@@ -280,8 +281,9 @@ class MongoJobStore(JobStore):
     async def workforce(self) -> Workforce:
         """Count the workers that are alive, and the jobs that wait for one (J17)."""
         with translated():
-            alive = await self._database["workers"].count_documents(lasts("until"))
-            held = {"done": False, "worker": {"$ne": None}} | lasts("at")
+            now = await self._database.now()
+            alive = await self._database["workers"].count_documents(lasts("until", now))
+            held = {"done": False, "worker": {"$ne": None}} | lasts("at", now)
             numbers = await self._database["shards"].distinct("job", held)
             idle = {"status": leasing.ACTIVE, "_id": {"$nin": numbers}}
             waiting = await self._database["jobs"].count_documents(idle)
@@ -373,17 +375,13 @@ class MongoJobStore(JobStore):
         if not changed.matched_count:
             raise lease_lost(lease)
 
-    async def _end_untouched(self, number: int, untouched_for: timedelta, reason: str) -> bool:
+    async def _end_untouched(self, number: int, last: datetime, reason: str) -> bool:
         """End a job if it is still active and untouched, and return whether it was."""
 
         async def work(session: Session) -> bool:
             active = {"_id": number, "status": leasing.ACTIVE}
             job = await self._database["jobs"].find_one(active, {"_id": 1}, session=session)
-            touched = {
-                "job": number,
-                "touched": {"$ne": None},
-                "$expr": {"$gt": ["$touched", ago(untouched_for)]},
-            }
+            touched = {"job": number, "touched": {"$gt": last}}
             if job is None or await self._database["shards"].find_one(touched, session=session):
                 return False
             await leasing.end(self._database, session, number, JobStatus.ERROR, failure=reason)
@@ -438,7 +436,7 @@ class _Sums(msgspec.Struct, kw_only=True):
     shards_total: int = 0
     bytes: int = 0
     attempts: int = 0
-    touched_at: Any = None
+    touched_at: datetime | None = None
     last_error: str | None = None
 
     @property
@@ -456,7 +454,7 @@ def _visible(tenant: str, job_id: str) -> Document:
     return {"tenant": tenant, "id": job_id, "status": {"$ne": JobStatus.CANCELLED.value}}
 
 
-def _listed(query: JobQuery, after: JobPlace | None) -> Document:
+def _listed(query: JobQuery, after: JobPlace | None, now: datetime) -> Document:
     parts: list[Document] = []
     if query.tenant is not None:
         parts.append({"tenant": query.tenant})
@@ -468,9 +466,9 @@ def _listed(query: JobQuery, after: JobPlace | None) -> Document:
         end = query.id_prefix + _BEYOND_ALL_IDS
         parts.append({"id": {"$gte": query.id_prefix, "$lt": end}})
     if query.older_than is not None:
-        parts.append({"$expr": {"$lte": ["$created", ago(query.older_than)]}})
+        parts.append({"created": {"$lte": now - query.older_than}})
     if query.younger_than is not None:
-        parts.append({"$expr": {"$gt": ["$created", ago(query.younger_than)]}})
+        parts.append({"created": {"$gt": now - query.younger_than}})
     if after is not None:
         same = {"created": after.created_at}
         parts.append(

@@ -70,7 +70,7 @@ async def claim(
             await _give_up(database, shard)
             continue
         claimed = await database["shards"].find_one_and_update(
-            {"_id": shard["_id"], "token": shard["token"]} | is_over("at"),
+            _same(shard),
             [
                 {
                     "$set": {
@@ -96,7 +96,7 @@ async def claim(
 
 async def _due(database: Database, set_aside: SetAside) -> Document | None:
     """Return the free shard whose turn it is."""
-    free = {"done": False} | is_over("at")
+    free = {"done": False} | is_over("at", await database.now())
     numbers = await database["shards"].distinct("job", free)
     aside = set(set_aside.numbers)
     condition = {"_id": {"$in": [n for n in numbers if n not in aside]}, "status": ACTIVE}
@@ -153,8 +153,7 @@ async def _give_up(database: Database, shard: Document) -> None:
     """End a job of which a shard has used up its attempts, if that is still so (J9)."""
 
     async def work(session: Session) -> None:
-        same = {"_id": shard["_id"], "token": shard["token"], "done": False} | is_over("at")
-        found = await database["shards"].find_one(same, session=session)
+        found = await database["shards"].find_one(_same(shard), session=session)
         if found is not None:
             reason = give_up_reason(found["number"], found["attempts"], found["error"])
             await end(database, session, found["job"], JobStatus.ERROR, failure=reason)
@@ -277,6 +276,11 @@ async def end(
         session=session,
     )
     return status
+
+
+def _same(shard: Document) -> Document:
+    """Return the condition that nobody has claimed, renewed or ended a shard since it was read."""
+    return {"_id": shard["_id"], "token": shard["token"], "at": shard["at"], "done": False}
 
 
 async def next_number(database: Database, counter: str) -> int:

@@ -20,24 +20,20 @@ def from_now(duration: timedelta) -> Document:
     return {"$add": ["$$NOW", milliseconds(duration)]}
 
 
-def ago(duration: timedelta) -> Document:
-    """Return the expression of the instant a duration before now."""
-    return {"$subtract": ["$$NOW", milliseconds(duration)]}
-
-
-def is_over(field: str) -> Document:
+def is_over(field: str, now: datetime) -> Document:
     """
     Return the condition that the instant in a field is over.
 
     If more of a wait is left than there is of it, the clock was set back.
     """
-    latest = {"$add": ["$$NOW", {"$multiply": ["$wait", 1.5]}]}
-    over = {"$or": [{"$lte": [f"${field}", "$$NOW"]}, {"$gt": [f"${field}", latest]}]}
-    # Nothing at all would be earlier than every instant.
-    return {field: {"$ne": None}, "$expr": over}
+    beyond = {"$expr": {"$gt": [f"${field}", _latest(now)]}}
+    return {field: {"$ne": None}, "$or": [{field: {"$lte": now}}, beyond]}
 
 
-def lasts(field: str) -> Document:
+def lasts(field: str, now: datetime) -> Document:
     """Return the condition that the instant in a field is yet to come."""
-    latest = {"$add": ["$$NOW", {"$multiply": ["$wait", 1.5]}]}
-    return {"$expr": {"$and": [{"$gt": [f"${field}", "$$NOW"]}, {"$lte": [f"${field}", latest]}]}}
+    return {field: {"$gt": now}, "$expr": {"$lte": [f"${field}", _latest(now)]}}
+
+
+def _latest(now: datetime) -> Document:
+    return {"$add": [now, {"$multiply": ["$wait", 1.5]}]}
