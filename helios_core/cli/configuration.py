@@ -43,7 +43,12 @@ def print_plugins(output: Literal["table", "json"]) -> None:
 def print_capabilities(output: Literal["table", "json"], *, known: bool) -> None:
     """Print the capability matrix; with `known`, also of backends that are not installed."""
     settings, _ = read_settings(os.environ)
-    rows = matrix.matrix(_usable_plugins(), selected=settings.backend_names, known=known)
+    rows = matrix.matrix(
+        _usable_plugins(),
+        selected=settings.backend_names,
+        known=known,
+        job_store=settings.bulk_export_job_store,
+    )
     rows = matrix.with_problem(rows, _problem())
     if output == "json":
         print_json(rows)

@@ -56,5 +56,9 @@ def _greet(chosen: Selection, url: str) -> None:
     for plugin in chosen.plugins:
         offers = ", ".join((*plugin.offers, *plugin.extensions))
         print_line(f"  {plugin.origin}: {offers}")
-    rows = matrix.matrix(chosen.plugins, selected=chosen.settings.backend_names)
+    rows = matrix.matrix(
+        chosen.plugins,
+        selected=chosen.settings.backend_names,
+        job_store=chosen.settings.bulk_export_job_store,
+    )
     out.print(tables.matrix_table(rows))

@@ -69,13 +69,18 @@ def power_names(implementation: type) -> list[str]:
 
 
 def matrix(
-    plugins: Iterable[Plugin], *, selected: tuple[str, str], known: bool = False
+    plugins: Iterable[Plugin],
+    *,
+    selected: tuple[str, str],
+    known: bool = False,
+    job_store: str = "auto",
 ) -> list[Combination]:
     """
     Return a row for each combination of the plugins' data providers and output stores.
 
     `selected` names the configured data provider and output store. With `known`, the rows include
-    combinations that Helios knows of but that are not installed.
+    combinations that Helios knows of but that are not installed. `job_store` is the plugin that
+    keeps the jobs of all of them; `auto` is that of each data provider if it has one.
     """
     by_name = {plugin.origin.name: plugin for plugin in plugins}
     providers = [name for name, plugin in by_name.items() if plugin.data_provider]
@@ -85,7 +90,7 @@ def matrix(
         providers = list(dict.fromkeys((*DATA_PROVIDERS, *indexed, *providers)))
         outputs = list(dict.fromkeys((*OUTPUT_STORES, *outputs)))
     return [
-        _combination(provider, output, by_name, selected=selected)
+        _combination(provider, output, by_name, selected=selected, job_store=job_store)
         for provider in providers
         for output in outputs
     ]
@@ -104,17 +109,25 @@ def with_problem(rows: Iterable[Combination], problem: str) -> list[Combination]
 
 
 def _combination(
-    data_provider: str, output_store: str, plugins: dict[str, Plugin], *, selected: tuple[str, str]
+    data_provider: str,
+    output_store: str,
+    plugins: dict[str, Plugin],
+    *,
+    selected: tuple[str, str],
+    job_store: str,
 ) -> Combination:
     primary, _, index = data_provider.partition("-")
     output_name = output_store.replace("-", "")
     provider, outputs = plugins.get(primary), plugins.get(output_name)
     jobs = provider if provider and provider.job_store else plugins.get("sqlite")
+    store = "sqlite"
+    if job_store != "auto":
+        jobs, store = plugins.get(job_store), job_store
     has = {
         _role(primary, provider, "data provider"): bool(provider and provider.data_provider),
         index: not index,
         _role(output_name, outputs, "output store"): bool(outputs and outputs.output_store),
-        "sqlite": bool(jobs and jobs.job_store),
+        store: bool(jobs and jobs.job_store),
     }
     missing = [name for name, present in has.items() if not present]
     return Combination(
@@ -161,8 +174,8 @@ def _capability(name: str, protocol: type, *, works: bool) -> Capability:
 
 
 def _job_store(primary: str, jobs: Plugin) -> str:
-    own = jobs.origin.name == primary
-    return jobs.origin.name if own else f"{jobs.origin.name} beside the output"
+    beside = jobs.origin.name == "sqlite" != primary
+    return f"{jobs.origin.name} beside the output" if beside else jobs.origin.name
 
 
 def _remedy(missing: Sequence[str]) -> str:

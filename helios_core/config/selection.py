@@ -42,6 +42,12 @@ DRAIN_SHARE = 0.05
 AUTH_PREFIXES = ("HFS_AUTH_", "HFS_SMART_")
 """The prefixes of the traditional names of a token verifier's settings."""
 
+AUTO = "auto"
+"""The job store of the data provider's plugin, or the sidecar if it has none."""
+
+WITHOUT_URL = frozenset({"sqlite", "memory"})
+"""The job stores that need no address."""
+
 SIDECAR = "bulk_export.db"
 """The job database in the output folder, for a data provider whose plugin has no job store."""
 
@@ -96,6 +102,7 @@ def select(settings: Settings, problems: Sequence[str] = ()) -> Selection:
 def selected_names(settings: Settings) -> set[str]:
     """Return the names of the plugins that settings select, installed or not."""
     names = {_primary(settings), _output(settings), *settings.plugins}
+    names |= {settings.bulk_export_job_store} - {AUTO}
     if settings.auth_enabled:
         names.add(
             auth_plugin(settings.auth_provider, {plugin.name for plugin in installed_plugins()})
@@ -238,12 +245,29 @@ class _Choice:
         return self._select_backend(plugin, plugin.data_provider, setting) if plugin else None
 
     def _jobs(self, primary: Plugin) -> SelectedBackend[JobStore] | None:
-        if primary.job_store is not None:
+        name, setting = self._settings.bulk_export_job_store, "HFS_BULK_EXPORT_JOB_STORE"
+        if name == AUTO and primary.job_store is not None:
             return self._select_backend(primary, primary.job_store, "HFS_STORAGE_BACKEND")
-        setting = f"HFS_STORAGE_BACKEND ({primary.origin.name}, which has no job store)"
-        plugin = self._load("sqlite", setting, role="job store")
-        self._environ["HFS_DATABASE_URL"] = str(self._settings.output_dir / SIDECAR)
+        if name == AUTO:
+            name = "sqlite"
+            setting = f"HFS_STORAGE_BACKEND ({primary.origin.name}, which has no job store)"
+        plugin = self._load(name, setting, role="job store")
+        if name != primary.origin.name:
+            self._environ["HFS_DATABASE_URL"] = self._job_store_url(name)
         return self._select_backend(plugin, plugin.job_store, setting) if plugin else None
+
+    def _job_store_url(self, name: str) -> str:
+        url = self._settings.bulk_export_job_store_url
+        if url is not None:
+            return url.reveal()
+        if name not in WITHOUT_URL:
+            self._problems.append(
+                ConfigurationError(
+                    f"HFS_BULK_EXPORT_JOB_STORE is {name}, which is not the data provider, and "
+                    "HFS_BULK_EXPORT_JOB_STORE_URL is not set; set it to the address of the jobs"
+                )
+            )
+        return str(self._settings.output_dir / SIDECAR)
 
     def _outputs(self) -> SelectedBackend[OutputStore] | None:
         name = _output(self._settings)

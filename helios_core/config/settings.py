@@ -264,6 +264,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "of version 2 can use, or the ballot of version 4."
         ),
     ] = GuideVersion.CURRENT
+    bulk_export_job_store: Annotated[
+        str,
+        Meta(
+            pattern="^[a-z][a-z0-9_]*$",
+            description="Job store: the plugin that keeps exports and leases. auto is that of the "
+            "data provider if it has one, else a SQLite file in the output folder.",
+            extra={"allowed": "auto, or the name of a plugin such as sqlite or postgres"},
+        ),
+    ] = "auto"
+    bulk_export_job_store_url: Annotated[
+        Secret | None,
+        Meta(
+            description="What HFS_DATABASE_URL is for a job store that is not the data provider's; "
+            "without it sqlite is a file in the output folder.",
+        ),
+    ] = None
     bulk_export_output_backend: Annotated[
         str, Meta(description="Output store; local-fs is plugin localfs.")
     ] = "local-fs"

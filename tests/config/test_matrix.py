@@ -65,7 +65,7 @@ def test_a_missing_plugin_with_an_extra_is_told_with_it():
 
     assert found[SELECTED].reason == "install helios-fhir[localfs]"
     assert found["mongodb", "local-fs"].reason == (
-        "install helios-fhir[localfs]; not part of this release: mongodb"
+        "install helios-fhir[localfs]"
     )
 
 

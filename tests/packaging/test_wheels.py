@@ -99,7 +99,7 @@ def named_on_pages(pattern: str) -> set[str]:
 
 def test_nothing_names_a_distribution_that_is_not_ours():
     """`helios-core` on the index is somebody else's, and so may be `helios-sqlite`."""
-    others = {f"helios-{word}" for word in ("core", *EXTRAS, "mongodb", "elasticsearch")}
+    others = {f"helios-{word}" for word in ("core", *EXTRAS, "elasticsearch")}
 
     named = named_on_pages(r"(?<![\w./-])(helios-[a-z0-9-]*[a-z0-9])")
 

@@ -77,7 +77,11 @@ async def run_demo(folder: Path, console: Console, *, patients: int = PATIENTS) 
     console.print(load_table(await _load(selection, population)))
     async with _server(folder) as url:
         console.print(f"Serving at {url}", highlight=False)
-        rows = matrix(selection.plugins, selected=selection.settings.backend_names)
+        rows = matrix(
+            selection.plugins,
+            selected=selection.settings.backend_names,
+            job_store=selection.settings.bulk_export_job_store,
+        )
         console.print(tables.matrix_table(rows))
         exports = {level: await _export(url, level, files) for level in Level}
     stored = await _stored(selection, exports, tallies.read_group_members(population))

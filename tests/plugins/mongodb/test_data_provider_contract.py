@@ -37,7 +37,6 @@ class TestMongoDataProvider(DataProviderSuite):
         name = self._folders.setdefault(folder, f"{self._prefix}_{len(self._folders)}")
         settings = MongoSettings(database_url=Secret(self._server.url), database=name)
         await migrate(settings)
-        self._behind = timedelta(0)
         with patch.object(clock, "WALL", clock.WALL):
             async with open_data_provider(settings) as provider:
                 yield provider

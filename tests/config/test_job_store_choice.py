@@ -1,0 +1,56 @@
+"""HFS_BULK_EXPORT_JOB_STORE: which plugin keeps the jobs, and where."""
+
+import pytest
+
+from helios_core.config.selection import SIDECAR, configure
+from helios_core.errors import ConfigurationError
+
+
+def chosen(folder, **environ):
+    environ = {"HFS_DATA_DIR": str(folder), "HFS_BULK_EXPORT_OUTPUT_DIR": str(folder), **environ}
+    return configure(environ).job_store
+
+
+def test_auto_is_the_job_store_of_the_data_provider(tmp_path):
+    mongodb = {"HFS_STORAGE_BACKEND": "mongodb", "HFS_DATABASE_URL": "mongodb://db.example.org"}
+
+    assert chosen(tmp_path).plugin.origin.name == "sqlite"
+    assert chosen(tmp_path, **mongodb).plugin.origin.name == "mongodb"
+
+
+def test_sqlite_beside_another_data_provider_is_the_sidecar(tmp_path):
+    jobs = chosen(
+        tmp_path,
+        HFS_STORAGE_BACKEND="mongodb",
+        HFS_DATABASE_URL="mongodb://db.example.org",
+        HFS_BULK_EXPORT_JOB_STORE="sqlite",
+    )
+
+    assert jobs.plugin.origin.name == "sqlite"
+    assert jobs.settings.path == tmp_path / SIDECAR
+
+
+def test_a_job_store_elsewhere_has_an_address_of_its_own(tmp_path):
+    jobs = chosen(
+        tmp_path,
+        HFS_BULK_EXPORT_JOB_STORE="mongodb",
+        HFS_BULK_EXPORT_JOB_STORE_URL="mongodb://jobs.example.org",
+    )
+
+    assert jobs.plugin.origin.name == "mongodb"
+    assert jobs.settings.database_url.reveal() == "mongodb://jobs.example.org"
+
+
+def test_a_job_store_elsewhere_without_an_address_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="HFS_BULK_EXPORT_JOB_STORE_URL is not set"):
+        chosen(tmp_path, HFS_BULK_EXPORT_JOB_STORE="postgres")
+
+
+@pytest.mark.parametrize("name", ["localfs", "nosuch"])
+def test_a_plugin_without_a_job_store_is_refused(tmp_path, name):
+    with pytest.raises(ConfigurationError, match="HFS_BULK_EXPORT_JOB_STORE"):
+        chosen(tmp_path, HFS_BULK_EXPORT_JOB_STORE=name, HFS_BULK_EXPORT_JOB_STORE_URL="x")
+
+
+def test_jobs_in_memory_need_no_address(tmp_path):
+    assert chosen(tmp_path, HFS_BULK_EXPORT_JOB_STORE="memory").plugin.origin.name == "memory"
