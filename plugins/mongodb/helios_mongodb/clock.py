@@ -40,7 +40,6 @@ class Clock:
             advanced = await clocks.find_one_and_update(
                 {"_id": EVERYBODY},
                 [{"$set": {"stamp": {"$max": [*_after(), Int64(max(stamps, default=0))]}}}],
-                upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
             stamp = _stamp_of(advanced)
@@ -93,7 +92,7 @@ class Clock:
 
 
 def _stamp_of(clock: Document | None) -> int:
-    assert clock is not None  # noqa: S101 - `prepare` or the update itself has made it
+    assert clock is not None  # noqa: S101 - the schema or `prepare` has made it
     return int(clock["stamp"])
 
 

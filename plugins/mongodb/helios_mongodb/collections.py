@@ -54,10 +54,9 @@ class Collections:
             counter = await self._database["meta"].find_one_and_update(
                 {"_id": _COUNTER},
                 {"$inc": {"count": 1}},
-                upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
-            assert counter is not None  # noqa: S101 - the update itself has made it
+            assert counter is not None  # noqa: S101 - the schema has it
             kind = {"tenant": tenant, "version": fhir_version.value, "type": name}
             try:
                 await self._database["collections"].insert_one({"_id": counter["count"], **kind})

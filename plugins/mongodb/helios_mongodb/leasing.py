@@ -288,10 +288,9 @@ async def next_number(database: Database, counter: str) -> int:
     counted = await database["meta"].find_one_and_update(
         {"_id": counter},
         {"$inc": {"count": Int64(1)}},
-        upsert=True,
         return_document=ReturnDocument.AFTER,
     )
-    assert counted is not None  # noqa: S101 - the update itself has made it
+    assert counted is not None  # noqa: S101 - the schema has it
     return int(counted["count"])
 
 

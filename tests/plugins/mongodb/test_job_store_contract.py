@@ -55,6 +55,6 @@ class TestMongoJobStore(JobStoreSuite):
         return {job["id"]: job["status"] async for job in store.behind_its_back.jobs.find({})}
 
     async def raw_parts(self, store, job_id):
-        job = await store.behind_its_back.jobs.find_one({"id": job_id})
-        parts = store.behind_its_back.parts.find({} if job is None else {"job": job["_id"]})
-        return [msgspec.json.decode(row["part"], type=Part).key.name async for row in parts]
+        rows = await store.behind_its_back.parts.find({}).to_list()
+        keys = [msgspec.json.decode(row["part"], type=Part).key for row in rows]
+        return [key.name for key in keys if key.job_id == job_id]
