@@ -276,8 +276,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bulk_export_job_store_url: Annotated[
         Secret | None,
         Meta(
-            description="What HFS_DATABASE_URL is for a job store that is not the data provider's; "
-            "without it sqlite is a file in the output folder.",
+            description="Address of the jobs, as HFS_DATABASE_URL, if the job store is not that of "
+            "the data provider; without it sqlite is a file in the output folder.",
         ),
     ] = None
     bulk_export_output_backend: Annotated[
