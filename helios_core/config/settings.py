@@ -276,7 +276,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bulk_export_job_store_url: Annotated[
         Secret | None,
         Meta(
-            description="Address of the jobs, as HFS_DATABASE_URL, if the job store is not that of "
+            description="Address of the jobs if the job store is not that of "
             "the data provider; without it sqlite is a file in the output folder.",
         ),
     ] = None

@@ -6,7 +6,7 @@ from bson.int64 import Int64
 
 from helios_mongodb.databases import Document
 
-AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
+AT_ONCE = datetime(2000, 1, 1, tzinfo=UTC)
 """An instant that is over."""
 
 
