@@ -17,6 +17,9 @@ RECONNECT = timedelta(seconds=1)
 """The pause between two tries to listen again."""
 
 
+CANCELLED_AGAIN_AFTER = timedelta(milliseconds=200)
+
+
 @asynccontextmanager
 async def listener(database: Database, heard: Callable[[], None]) -> AsyncIterator[None]:
     """
@@ -28,15 +31,21 @@ async def listener(database: Database, heard: Callable[[], None]) -> AsyncIterat
     try:
         yield
     finally:
+        await run_to_end(_end(task))
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    """Cancel a task until it has ended: the driver may take a cancellation for its own."""
+    while not task.done():
         task.cancel()
-        await run_to_end(asyncio.wait([task]))
+        await asyncio.wait([task], timeout=CANCELLED_AGAIN_AFTER.total_seconds())
 
 
 async def _listen_for_ever(database: Database, heard: Callable[[], None]) -> None:
     while True:
         try:
             with translated():
-                async with await database["news"].watch() as changes:
+                async with await database["news"].watch(max_await_time_ms=1000) as changes:
                     heard()
                     async for _ in changes:
                         heard()
