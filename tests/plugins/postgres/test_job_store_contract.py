@@ -41,6 +41,7 @@ class TestPostgresJobStore(JobStoreSuite):
             ("jobs", "completed_at"),
             ("shards", "available_at"),
             ("shards", "touched_at"),
+            ("shards", "waiting_since"),
             ("workers", "until"),
         ):
             await store.behind_its_back.execute(
