@@ -1,7 +1,7 @@
 """The reference data provider: every power, in one dictionary, gone with the process."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +15,7 @@ from helios_core.memory.versions import (
     apply_change,
     current_version,
     is_shown,
+    version_page,
 )
 from helios_core.model.exports import ExportView, Shard
 from helios_core.storage.data_provider import (
@@ -27,6 +28,8 @@ from helios_core.storage.data_provider import (
     SearchPage,
     SearchQuery,
     StoredVersion,
+    VersionPage,
+    VersionQuery,
 )
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
@@ -43,6 +46,8 @@ class MemoryDataProvider(DataProvider):
         self._clock = clock
         self._last = datetime.min.replace(tzinfo=UTC)
         self._collections = defaultdict[TypeKey, dict[str, list[MemoryVersion]]](dict)
+        self._counts = Counter[TypeKey]()
+        """How many versions of each type were written."""
 
     async def transaction_time(self) -> datetime:
         """Return now, and ensure that every later write is stamped later (P1)."""
@@ -105,6 +110,19 @@ class MemoryDataProvider(DataProvider):
         stored = [version.stored for version in reversed(self._versions(key))]
         return [v for v in stored if before is None or v.version_id < before][:count]
 
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        """Return a page of the versions of some types, by looking at all of them."""
+        histories = [
+            versions
+            for name in query.types
+            for versions in self._collections.get(
+                TypeKey(query.tenant, query.fhir_version, name), {}
+            ).values()
+        ]
+        return version_page(histories, query, count=count, after=after)
+
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
@@ -154,6 +172,7 @@ class MemoryDataProvider(DataProvider):
             applied.append(apply_change(change, versions, stamp))
         for key, versions in drafts.items():
             if versions:
+                self._counts[key.type] += len(versions) - len(self._versions(key))
                 self._collections[key.type][key.id] = versions
         self._last = stamp
         return applied
@@ -166,6 +185,7 @@ class MemoryDataProvider(DataProvider):
     ) -> Iterator[MemoryVersion]:
         """Yield, by id, the versions current at the transaction time that the view shows."""
         key = TypeKey.of(view.request, resource_type)
+        self._check(key)
         for resource_id in sorted(self._collections.get(key, ())):
             if within is not None and not _covers(within, resource_id):
                 continue
@@ -173,6 +193,15 @@ class MemoryDataProvider(DataProvider):
             current = current_version(versions, view.transaction_time)
             if current is not None and is_shown(view, current):
                 yield current
+
+    def _check(self, key: TypeKey) -> None:
+        """Raise a BackendError if versions of a type are gone (P9)."""
+        found = sum(map(len, self._collections.get(key, {}).values()))
+        if found != self._counts[key]:
+            raise BackendError(
+                f"{found} of {self._counts[key]} versions of {key.resource_type} are left in"
+                " memory; load them again"
+            )
 
     def _plannable(self, view: ExportView, resource_type: str) -> Iterator[StoredVersion]:
         for change in self._changes(view, resource_type):

@@ -86,6 +86,10 @@ class DataProvider(ABC):
     P7  Nothing of another tenant or of another FHIR version is ever shown.
     P8  What is asked for by its id (`get`, `missing`, `fetch`, `among`) is told as reading a view
         at the same instant would tell it.
+    P9  What was written and is gone, or is not as it was written, is noticed by whoever reads a
+        view: it is reported in `Batch.damaged`, with the id `(unknown)` where ids are lost too, or
+        `plan`, `read` or `read_deleted` raises BackendError. No view is just shorter. Whoever
+        reads tables that others write can vouch only for what is in them.
     """
 
     @abstractmethod
@@ -311,6 +315,52 @@ class SupportsHistory(Protocol):
         self, key: ResourceKey, *, count: int, before: int | None = None
     ) -> list[StoredVersion]:
         """Return at most `count` versions, newest first, only those below version `before`."""
+        ...
+
+
+class VersionQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which versions of the resources of several types are requested."""
+
+    tenant: str
+    fhir_version: FHIRVersion
+    types: tuple[str, ...]
+    until: datetime
+    """Only versions that became current at or before it; a settled instant (P1)."""
+    since: datetime | None = None
+    """Only versions that became current at or after it."""
+    current_from: datetime | None = None
+    """Only versions that were current at it or became so later; deletions only if made then."""
+
+
+class VersionPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of versions, newest first."""
+
+    versions: Sequence[StoredVersion]
+    next: str | None
+    """What to pass as `after` to get the next page; None on the last one. Opaque, without ids."""
+
+
+@runtime_checkable
+class SupportsTypeHistory(Protocol):
+    """The provider lists the versions of all resources of a type by their instants."""
+
+    async def transaction_time(self) -> datetime:
+        """Return an instant that is settled, as of a `DataProvider`."""
+        ...
+
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        """
+        Return at most `count` versions, deletions included, from the page `after` on.
+
+        Newest first. Those of one instant are in an order that stays the same, in which the later
+        version of a resource comes first. Pages of one query list every version once, whatever is
+        written meanwhile.
+
+        Raises:
+            InvalidParameter: `after` is not something a page gave.
+        """
         ...
 
 

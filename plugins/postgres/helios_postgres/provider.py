@@ -18,13 +18,16 @@ from helios_core import (
     Shard,
     StoredVersion,
     TypeKey,
+    VersionPage,
+    VersionQuery,
     damage_of,
 )
 from helios_core.fhir import FHIRVersion, Prefilter, from_stamp, to_stamp
-from helios_postgres import cohorts, lookups, searching
+from helios_postgres import cohorts, lookups, searching, versions
 from helios_postgres.clock import Clock
 from helios_postgres.collections import Collections
 from helios_postgres.databases import Database
+from helios_postgres.integrity import check_extents, damaged, listed
 from helios_postgres.narrowing import Narrowed
 from helios_postgres.planning import plan, whole
 from helios_postgres.reading import Reading, Slice
@@ -55,11 +58,7 @@ class PostgresDataProvider(DataProvider):
 
     async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
         """Cut the extents of each type into shards (P2)."""
-        request = view.request
-        collections = await self._collections.find(
-            request.tenant, request.fhir_version, request.types
-        )
-        return await self._database.read(plan, view, shard_bytes, collections=collections)
+        return await self._database.read(plan, view, shard_bytes)
 
     async def read(
         self, view: ExportView, shard: Shard, *, batch_bytes: int
@@ -85,6 +84,8 @@ class PostgresDataProvider(DataProvider):
         """Read the ids deleted after `since`; without `since` there is nothing to take back."""
         if view.request.since is None or (of := await self._slice(view, shard)) is None:
             return
+        if await self._reading.damage_in(of, of.seqs):
+            raise damaged(f"what was deleted of {of.resource_type} is not known")
         async for ids in self._reading.deleted(of, batch_rows):
             yield ids
 
@@ -153,6 +154,15 @@ class PostgresDataProvider(DataProvider):
         async with self._database.connection() as connection:
             return await lookups.history(connection, place, key.id, count=count, before=before)
 
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        """Return a page of the versions of some types, newest first, of one state."""
+        collections = await self._collections.find(query.tenant, query.fhir_version, query.types)
+        return await self._database.read(
+            versions.versions, collections, query, count=count, after=after
+        )
+
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
@@ -178,9 +188,14 @@ class PostgresDataProvider(DataProvider):
             return Batch(damaged=[damage_of(place[1], resource_id, None)])
 
     async def _slice(self, view: ExportView, shard: Shard) -> Slice | None:
-        collection = await self._collection(TypeKey.of(view.request, shard.resource_type))
+        key = TypeKey.of(view.request, shard.resource_type)
+        collection = await self._collection(key)
         if collection is None:
+            stored = await self._database.read(listed, key.tenant, key.fhir_version)
+            if key.resource_type in stored:
+                raise damaged("an index lacks a collection")
             return None
+        await self._database.read(check_extents, [collection])
         cohort = None if view.cohort is None else await cohorts.stored(self._database, view.cohort)
         return Slice(
             collection=collection,
