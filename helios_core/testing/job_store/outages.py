@@ -126,7 +126,7 @@ class OutageClauses(JobStoreContract):
         assert await shown() == {None}
         await postpone(store, lease, retry_after=MINUTE)
         assert await shown() == {AWAY}
-        others = [await claim(store) for _ in range(2)]
+        others = [await claim(store, lease_for=HOUR) for _ in range(2)]
         await self.let_pass(store, 2 * MINUTE)
         lease = await claim(store, lease_for=HOUR)
         assert await shown() == {AWAY}
