@@ -59,12 +59,12 @@ def test_an_export_onto_a_full_disk_fails_clearly_and_a_later_one_works(
 
 def test_an_export_outlives_a_full_disk_that_is_freed(loaded, population, small_disk):
     filler = small_disk / "filler"
-    fill(filler)
     loaded.settings |= {
         "HFS_BULK_EXPORT_OUTPUT_DIR": str(small_disk),
         "HFS_BULK_EXPORT_MAX_ATTEMPTS": "1",
     }
     server, client = loaded.serve()
+    fill(filler)
     status = client.kick_off(_type="Patient")
     while (response := client.http.get(status)).status_code == 202:
         if "waiting, " in response.headers["X-Progress"]:
