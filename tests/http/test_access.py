@@ -12,6 +12,7 @@ from helios_core import BackendError, InvalidToken
 from helios_core.http.access import ROUTES, Access, access_of
 from helios_core.storage.backends import OpenedRoutes
 from helios_core.storage.token_verifier import ContainedVerifier
+from tests.http.conftest import litestar_of
 from tests.tokens import StaticVerifier, bearer, principal
 
 TOKEN = "token-of-somebody"
