@@ -50,9 +50,14 @@ from .model.exports import (
 )
 from .model.jobs import (
     Job,
+    JobKey,
+    JobPlace,
     JobProgress,
+    JobQuery,
     JobStatus,
+    JobSummary,
     Lease,
+    Workforce,
 )
 from .model.parts import (
     Compression,
@@ -259,10 +264,14 @@ __all__ = [
     "InvalidResource",
     "InvalidToken",
     "Job",
+    "JobKey",
     "JobNotFound",
+    "JobPlace",
     "JobProgress",
+    "JobQuery",
     "JobStatus",
     "JobStore",
+    "JobSummary",
     "JoinedLines",
     "Lease",
     "LeaseLost",
@@ -332,6 +341,7 @@ __all__ = [
     "UnsupportedParameter",
     "VersionConflict",
     "ViewSize",
+    "Workforce",
     "collection_range",
     "count_exported",
     "cut_shards",

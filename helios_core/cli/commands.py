@@ -99,16 +99,17 @@ def migrate() -> None:
     show_default=True,
     help="How to print them.",
 )
-def settings(output: Literal["table", "json", "markdown"]) -> None:
+@click.option("--changed", is_flag=True, help="Only settings that the environment sets.")
+def settings(*, output: Literal["table", "json", "markdown"], changed: bool) -> None:
     """
     Print every setting, its value, origin, default and unit.
 
-    Secrets are masked. The Markdown reference has the settings of every installed plugin, selected
-    or not.
+    Secrets are masked, also passwords and tokens in addresses. The Markdown reference has the
+    settings of every installed plugin, selected or not.
     """
     from helios_core.cli import configuration
 
-    configuration.print_settings(output)
+    configuration.print_settings(output, changed=changed)
 
 
 table_or_json = click.option(
@@ -267,6 +268,133 @@ def demo() -> None:
     from helios_core.cli.demo.walk import show_demo
 
     show_demo(Path("data") / "demo")
+
+
+@app.command()
+@table_or_json
+def doctor(output: Literal["table", "json"]) -> None:
+    """
+    Check settings, plugins, backends, rights, clocks and disks; say what to do.
+
+    It stores, reads and removes a small job and a small file.
+
+    The exit code is 0 if all is well, 1 if a check fails, 2 if the configuration is wrong.
+    """
+    from helios_core.cli.doctor import examine
+
+    raise click.exceptions.Exit(examine(output))
+
+
+@app.group()
+def jobs() -> None:
+    """List, watch and end exports; works on the job store, with or without a server."""
+
+
+job_id = click.argument("job_id", metavar="ID")
+job_ids = click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+of_tenant = click.option("--tenant", help="Only exports of this tenant.")
+
+
+@jobs.command(name="list")
+@of_tenant
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice(["accepted", "in-progress", "complete", "error", "cancelled"]),
+    help="Only exports in this status; may be repeated.",
+)
+@click.option("--owner", help="Only exports of this client; empty for those of nobody.")
+@click.option("--older-than", help="Only exports started at least so long ago: 90s, 6h, 2d.")
+@click.option("--newer-than", help="Only exports started less long ago.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many."
+)
+@click.option("--after", metavar="ID", help="Continue after this export.")
+@table_or_json
+def list_(  # noqa: PLR0913  one parameter per option
+    *,
+    tenant: str | None,
+    statuses: tuple[str, ...],
+    owner: str | None,
+    older_than: str | None,
+    newer_than: str | None,
+    limit: int,
+    after: str | None,
+    output: Literal["table", "json"],
+) -> None:
+    """List exports, the newest first."""
+    from helios_core.cli.jobs import ListChoices, list_jobs, parse_duration
+    from helios_core.model.jobs import JobQuery, JobStatus
+
+    query = JobQuery(
+        tenant=tenant,
+        owner=owner,
+        statuses=frozenset(map(JobStatus, statuses)) or None,
+        older_than=parse_duration(older_than),
+        younger_than=parse_duration(newer_than),
+    )
+    list_jobs(ListChoices(query=query, limit=limit, after=after, output=output))
+
+
+@jobs.command()
+@job_id
+@of_tenant
+@table_or_json
+def show(job_id: str, *, tenant: str | None, output: Literal["table", "json"]) -> None:
+    """
+    Show an export.
+
+    ID is its id, or a beginning that no other has, of at least four characters.
+    """
+    from helios_core.cli.jobs import show_job
+
+    show_job(job_id, tenant=tenant, output=output)
+
+
+@jobs.command()
+@job_ids
+@of_tenant
+def cancel(job_ids: tuple[str, ...], *, tenant: str | None) -> None:
+    """Cancel exports: workers stop within a second, a server removes what is left."""
+    from helios_core.cli.jobs import cancel_jobs
+
+    cancel_jobs(job_ids, tenant=tenant)
+
+
+@jobs.command()
+@job_ids
+@of_tenant
+def delete(job_ids: tuple[str, ...], *, tenant: str | None) -> None:
+    """Cancel exports and remove them with their files, also those that cannot be read."""
+    from helios_core.cli.jobs import delete_jobs
+
+    delete_jobs(job_ids, tenant=tenant)
+
+
+@jobs.command()
+@click.argument("job_id", metavar="[ID]", required=False)
+@of_tenant
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 3600),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two looks.",
+)
+def watch(job_id: str | None, *, tenant: str | None, interval: float) -> None:
+    """
+    Watch the active exports until Ctrl-C, or one until it ends.
+
+    The exit code of the latter is 0 if it is complete, else 1. Without a terminal every change is
+    a line.
+    """
+    from datetime import timedelta
+
+    from helios_core.cli.jobs import watch_jobs
+
+    interval_time = timedelta(seconds=interval)
+    raise click.exceptions.Exit(watch_jobs(job_id, tenant=tenant, interval=interval_time))
 
 
 def _require_client(command: str) -> None:

@@ -11,10 +11,16 @@ from helios_core.config.settings import read_settings
 from helios_core.errors import ConfigurationError
 
 
-def print_settings(output: Literal["table", "json", "markdown"]) -> None:
-    """Print every setting of the server and of the selected plugins; markdown: of all plugins."""
+def print_settings(output: Literal["table", "json", "markdown"], *, changed: bool) -> None:
+    """
+    Print every setting of the server and of the selected plugins; markdown: of all plugins.
+
+    With `changed`, only those that the environment sets.
+    """
     others = _usable_plugins() if output == "markdown" else []
     rows = tables.setting_rows(selection.configure(os.environ), os.environ, others=others)
+    if changed:
+        rows = [row for row in rows if row.origin == "environment"]
     match output:
         case "table":
             out.print(tables.settings_table(rows))

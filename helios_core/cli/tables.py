@@ -7,14 +7,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from helios_core.cli.terminal import new_table
-from helios_core.config.environment import Variable, to_text
+from helios_core.config.environment import Variable
 from helios_core.config.matrix import POWERS, Combination, power_names
 from helios_core.config.plugins import InstalledPlugin, Plugin
 from helios_core.config.selection import Selection
 from helios_core.config.settings import OWN
 from helios_core.errors import BrokenPlugin
 from helios_core.storage.backends import Reach
-from helios_core.storage.secrets import Secret
 
 
 class SettingRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +66,7 @@ def _setting(
     text = effective.get(variable.name, variable.default)
     return SettingRow(
         name=variable.name,
-        value=to_text(Secret(text)) if variable.secret and is_set else text,
+        value=variable.shown(text) if is_set else text,
         origin="environment" if is_set else "default",
         default=variable.default,
         unit=variable.unit,

@@ -34,7 +34,9 @@ def new_table(*columns: str) -> Table:
     """Return an empty table in the style of all commands."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("setting", "data provider"))
+        table.add_column(
+            column, overflow="fold", no_wrap=column in ("setting", "data provider", "id")
+        )
     return table
 
 

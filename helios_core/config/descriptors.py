@@ -35,7 +35,7 @@ from helios_core.storage.transforms import (
 )
 
 COMMANDS = (
-    *("capabilities", "demo", "export", "load", "migrate"),
+    *("capabilities", "demo", "doctor", "export", "jobs", "load", "migrate"),
     *("plugins", "serve", "settings", "verify", "worker"),
 )
 """The server's own commands, which no plugin may replace."""

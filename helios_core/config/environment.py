@@ -11,6 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 from msgspec import inspect, structs
 
+from helios_core.config.masking import has_secret_name, masked
 from helios_core.storage.secrets import Secret
 
 PREFIX = "HFS_"
@@ -60,8 +61,19 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
             raise self._error(text)
         return value
 
+    def shown(self, text: str) -> str:
+        """Return a value as it may be shown, without secrets."""
+        if _is_list(self.type):
+            return ",".join(masked(item, secret=self.secret) for item in text.split(","))
+        return masked(text, secret=self.secret or self._has_secret_name)
+
+    @property
+    def _has_secret_name(self) -> bool:
+        return str in _parts(self.type) and has_secret_name(self.name)
+
     def _error(self, text: str) -> ValueError:
-        problem = "cannot be read" if self.secret else f"is {text!r}"
+        hidden = self.secret or self._has_secret_name
+        problem = "cannot be read" if hidden else f"is {self.shown(text)!r}"
         return ValueError(f"{self.name} {problem}; allowed is {self.allowed}")
 
 

@@ -1,6 +1,7 @@
 """The format of log lines, for Helios and its libraries alike."""
 
 import logging
+import os
 import sys
 from typing import Any, TextIO
 
@@ -21,7 +22,7 @@ def configure_logging(level: LogLevel, log_format: LogFormat, *, to: TextIO | No
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    renderers = _renderers(log_format)
+    renderers = _renderers(log_format, stream)
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(severity),
@@ -41,9 +42,11 @@ def configure_logging(level: LogLevel, log_format: LogFormat, *, to: TextIO | No
         logging.getLogger(name).setLevel(max(severity, logging.WARNING))
 
 
-def _renderers(log_format: LogFormat) -> list[Any]:
-    # Tracebacks do not show the values of local variables, which may be resources.
-    if log_format is LogFormat.CONSOLE:
+def _renderers(log_format: LogFormat, stream: TextIO) -> list[Any]:
+    terminal = stream.isatty()
+    if log_format is LogFormat.CONSOLE or (log_format is LogFormat.AUTO and terminal):
+        # Tracebacks do not show the values of local variables, which may be resources.
         plain = structlog.dev.plain_traceback
-        return [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
+        colors = terminal and not os.environ.get("NO_COLOR")
+        return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -44,6 +44,8 @@ class LogLevel(StrEnum):
 class LogFormat(StrEnum):
     """The format of log lines."""
 
+    AUTO = "auto"
+    """Text on a terminal, JSON in a file or pipe."""
     JSON = "json"
     CONSOLE = "console"
 
@@ -238,8 +240,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         LogLevel.INFO
     )
     log_format: Annotated[
-        LogFormat, Meta(description="Format of log lines on standard output.")
-    ] = LogFormat.JSON
+        LogFormat,
+        Meta(
+            description="Format of log lines on standard output; auto is text on a terminal and "
+            "JSON in a file or pipe."
+        ),
+    ] = LogFormat.AUTO
     worker_shutdown_timeout: Annotated[
         timedelta,
         Meta(
@@ -289,6 +295,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(title="seconds", description="How long a finished export and its files are kept."),
     ] = timedelta(days=1)
+    bulk_export_unfinished_ttl: Annotated[
+        timedelta,
+        Meta(
+            title="seconds",
+            description="How long an export that no worker works on stays active; then it ends in "
+            "error. Must be above HFS_BULK_EXPORT_LEASE_DURATION.",
+        ),
+    ] = timedelta(days=7)
     bulk_export_worker_concurrency: Annotated[
         int,
         Meta(
@@ -485,7 +499,14 @@ def _check_lease(settings: Settings) -> list[str]:
         f"HFS_BULK_EXPORT_HEARTBEAT_INTERVAL ({to_text(heartbeat)}), which renews the lease; "
         "three times as long is good"
     )
-    return [] if lease > heartbeat else [too_short]
+    unfinished = settings.bulk_export_unfinished_ttl
+    too_soon = (
+        f"HFS_BULK_EXPORT_UNFINISHED_TTL ({to_text(unfinished)}) must be above "
+        f"HFS_BULK_EXPORT_LEASE_DURATION ({to_text(lease)}), in which a worker renews its lease; "
+        "days are good"
+    )
+    problems = ((lease > heartbeat, too_short), (unfinished > lease, too_soon))
+    return [problem for good, problem in problems if not good]
 
 
 def _check_types(settings: Settings) -> list[str]:

@@ -1,32 +1,53 @@
-"""Remove expired and cancelled jobs with their output, and output that nobody can use."""
+"""End and remove jobs: cancelled and expired ones, those that nobody works on, useless output."""
 
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
+import msgspec
 import structlog
 
 from helios_core.errors import BackendError, JobNotFound
-from helios_core.model.jobs import Job, JobStatus
+from helios_core.model.jobs import JobKey, JobPlace, JobQuery, JobStatus
 from helios_core.storage.backends import Backends
 from helios_core.storage.isolation import contained
+from helios_core.storage.job_store import JobStore
 
 log = structlog.stdlib.get_logger()
 
 JOBS_PER_QUERY = 100
-"""Maximum number of removable jobs that the job store returns at a time."""
+"""Maximum number of jobs that the job store returns at a time."""
+
+DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
+
+
+class Lifetimes(msgspec.Struct, frozen=True, kw_only=True):
+    """How long exports are kept."""
+
+    output: timedelta
+    """From the end of an export until it is removed with its files."""
+    unfinished: timedelta = timedelta(days=7)
+    """From the last work on an active export until it ends in error."""
 
 
 async def sweep_periodically(
-    backends: Backends, *, output_ttl: timedelta, interval: timedelta, stop: asyncio.Event
+    backends: Backends, *, lifetimes: Lifetimes, interval: timedelta, stop: asyncio.Event
 ) -> None:
     """Sweep now, then at every interval until `stop` is set; failures are logged."""
+    steps = (
+        partial(end_unfinished, backends, lifetimes.unfinished),
+        partial(sweep, backends, output_ttl=lifetimes.output),
+        partial(find_unreadable, backends.job_store),
+    )
     while not stop.is_set():
-        try:
-            with contained():
-                await sweep(backends, output_ttl=output_ttl)
-        except BackendError as error:
-            log.warning("sweep.failed", reason=str(error))
+        for step in steps:
+            try:
+                with contained():
+                    await step()
+            except BackendError as error:
+                log.warning("sweep.failed", reason=str(error))
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), interval.total_seconds())
 
@@ -42,23 +63,84 @@ async def sweep(backends: Backends, *, output_ttl: timedelta) -> int:
     Raises:
         BackendError: The jobs or the stored output could not be listed.
     """
-    removed, stuck = 0, set[tuple[str, str]]()
+    removed, stuck = 0, set[JobKey]()
     while True:
         limit = len(stuck) + JOBS_PER_QUERY  # those that stay must not hide the others
         jobs = await backends.job_store.removable(completed_before=output_ttl, limit=limit)
         for job in jobs:
-            if (job.tenant, job.id) in stuck:
+            if job in stuck:
                 continue
             if await _remove_expired(backends, job):
                 removed += 1
             else:
-                stuck.add((job.tenant, job.id))
+                stuck.add(job)
         if len(jobs) < limit:
             break
     return removed + await _remove_useless_output(backends)
 
 
-async def remove_output(backends: Backends, job: Job) -> None:
+async def end_unfinished(backends: Backends, untouched_for: timedelta) -> None:
+    """
+    End the exports that no worker touched for some time: they would keep their slots for ever.
+
+    Raises:
+        BackendError: The job store could not end them.
+    """
+    reason = (
+        f"This export was ended because no worker had worked on it for {_words(untouched_for)}. "
+        "Ask the operator whether workers are running, then start another export."
+    )
+    while True:
+        ended = await backends.job_store.end_untouched(
+            untouched_for, reason=reason, limit=JOBS_PER_QUERY
+        )
+        for job in ended:
+            log.warning("job.given_up", job_id=job.id, tenant=job.tenant)
+            await announce_job(backends, job)
+            await remove_output(backends, job)
+        if len(ended) < JOBS_PER_QUERY:
+            return
+
+
+async def find_unreadable(job_store: JobStore) -> None:
+    """
+    Look at every job, so that the job store names those that cannot be read (J15).
+
+    Raises:
+        BackendError: The jobs could not be listed.
+    """
+    after: JobPlace | None = None
+    while page := await job_store.jobs(JobQuery(), limit=JOBS_PER_QUERY, after=after):
+        after = page[-1].place
+
+
+async def cancel_job(backends: Backends, job: JobKey) -> None:
+    """
+    Cancel a job and announce that; its output stays until `remove_job`.
+
+    Raises:
+        JobNotFound: There is no such job, or it was cancelled before.
+        BackendError: The job store could not cancel it.
+    """
+    await backends.job_store.cancel(job.tenant, job.id)
+    await announce_job(backends, job)
+
+
+async def announce_job(backends: Backends, job: JobKey) -> None:
+    """Announce a job as it is now to the observers; one that cannot be read is left out."""
+    query = JobQuery(tenant=job.tenant, id_prefix=job.id)
+    try:
+        with contained():
+            found = await backends.job_store.jobs(query, limit=1)
+    except BackendError as error:
+        log.warning("observer.skipped", job_id=job.id, reason=str(error))
+        return
+    for summary in found:
+        if summary.job is not None:
+            backends.announce(summary.job)
+
+
+async def remove_output(backends: Backends, job: JobKey) -> None:
     """Remove the output of a failed job, which nobody can download; the sweeper tries again."""
     try:
         with contained():
@@ -71,7 +153,7 @@ async def remove_output(backends: Backends, job: Job) -> None:
 
 async def remove_job(backends: Backends, tenant: str, job_id: str) -> None:
     """
-    Remove the output of an ended job, then the job; call `JobStore.cancel` first.
+    Remove the output of an ended job, then the job; call `cancel_job` first.
 
     Until both are removed, `JobStore.removable` returns the job, so that every later sweep
     retries.
@@ -83,7 +165,7 @@ async def remove_job(backends: Backends, tenant: str, job_id: str) -> None:
     await backends.job_store.delete(tenant, job_id)
 
 
-async def _remove_expired(backends: Backends, job: Job) -> bool:
+async def _remove_expired(backends: Backends, job: JobKey) -> bool:
     """Remove a job and return whether that succeeded."""
     try:
         with contained():
@@ -128,3 +210,11 @@ async def _remove_useless_output(backends: Backends) -> int:
         else:
             log.info("output.orphan_removed", job_id=job_id)
     return removed
+
+
+def _words(duration: timedelta) -> str:
+    """Return a duration in whole days, hours or seconds."""
+    for unit, name in ((DAY, "days"), (HOUR, "hours")):
+        if duration >= 2 * unit and duration % unit == timedelta():
+            return f"{duration // unit} {name}"
+    return f"{duration.total_seconds():g} seconds"

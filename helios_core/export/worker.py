@@ -21,10 +21,10 @@ from helios_core.export.cohorts import resolve_view
 from helios_core.export.expiry import remove_output
 from helios_core.export.pipeline.shard_export import PartLimits, ShardExport
 from helios_core.model.exports import ExportView
-from helios_core.model.jobs import Job, JobStatus, Lease
+from helios_core.model.jobs import Job, JobKey, JobStatus, Lease
 from helios_core.model.parts import Part
 from helios_core.storage.backends import Backends
-from helios_core.storage.isolation import contained
+from helios_core.storage.isolation import call_within, contained
 from helios_core.storage.permitted_reads import permitted_backends
 
 log = structlog.stdlib.get_logger()
@@ -34,6 +34,10 @@ RENEWAL_RETRY = timedelta(milliseconds=500)
 
 LEASE_CHECK = timedelta(milliseconds=500)
 """The time between looks whether the export was cancelled: its workers stop within a second."""
+
+
+RETIREMENT = timedelta(seconds=1)
+"""The time that a worker which stops has to say so."""
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,14 +77,34 @@ class Worker:
 
     async def run(self) -> None:
         """Claim and export shards until the stop event is set; then release the current shard."""
-        while not self._stop.is_set():
+        beating = asyncio.ensure_future(self._beat())
+        try:
+            while not self._stop.is_set():
+                await self._take_turn()
+        finally:
+            await _cancel(beating)
+        # Who retires is not waited for: the worker counts as dead a little later in any case.
+        with suppress(BackendError), contained():
+            await call_within(RETIREMENT, self._backends.job_store.retire, self._name)
+
+    async def _take_turn(self) -> None:
+        try:
+            with contained():
+                await self._claim_and_process()
+        except BackendError as error:
+            log.warning("claim.failed", worker=self._name, reason=str(error))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), self._options.idle.total_seconds())
+
+    async def _beat(self) -> NoReturn:
+        """Report at every heartbeat, busy or idle, that the worker is alive (J17)."""
+        while True:
             try:
                 with contained():
-                    await self._claim_and_process()
+                    await self._backends.job_store.beat(self._name, lasts=self._options.lease_for)
             except BackendError as error:
-                log.warning("claim.failed", worker=self._name, reason=str(error))
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), self._options.idle.total_seconds())
+                log.warning("heartbeat.failed", worker=self._name, reason=str(error))
+            await asyncio.sleep(self._options.heartbeat.total_seconds())
 
     async def _claim_and_process(self) -> None:
         lease = await self._backends.job_store.claim(
@@ -111,8 +135,14 @@ class Worker:
     async def _process(self, lease: Lease) -> None:
         """Attempt a shard; a lost lease or an unreachable job store does not stop the worker."""
         job, shard = lease.job, lease.shard
+        client = {"client": job.owner} if job.owner else {}
         with structlog.contextvars.bound_contextvars(
-            job_id=job.id, shard=shard.number, token=lease.token, worker=self._name
+            tenant=job.tenant,
+            job_id=job.id,
+            shard=shard.number,
+            token=lease.token,
+            worker=self._name,
+            **client,
         ):
             log.info("shard.claimed", type=shard.resource_type, attempt=lease.attempt)
             try:
@@ -279,7 +309,12 @@ class Worker:
 
     async def _publish(self, lease: Lease, parts: list[Part], *, notes: bytes) -> None:
         status = await self._backends.job_store.complete(lease, parts, notes=notes)
-        log.info("shard.completed", parts=len(parts), resources=sum(p.count for p in parts))
+        log.info(
+            "shard.completed",
+            parts=len(parts),
+            resources=sum(part.count for part in parts),
+            bytes=sum(part.size for part in parts),
+        )
         await self._announce_end(lease, status)
 
     async def _fail(self, lease: Lease, error: Exception) -> None:
@@ -318,7 +353,7 @@ class Worker:
             log.info("job.ended", status=job.status)
             self._backends.announce(job)
         if status is JobStatus.ERROR:
-            await remove_output(self._backends, lease.job)
+            await remove_output(self._backends, JobKey(tenant=lease.job.tenant, id=lease.job.id))
 
 
 class _Attempt:

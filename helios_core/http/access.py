@@ -39,6 +39,7 @@ ROUTES: Final[Mapping[str, Access]] = {
     "/$export": Access.EXPORT,
     "/Patient/$export": Access.EXPORT,
     "/Group/{resource_id}/$export": Access.EXPORT,
+    "/export-status": Access.JOB,
     "/export-status/{job_id}": Access.JOB,
     "/export-file/{job_id}/{name}": Access.JOB,
     **{

@@ -18,6 +18,7 @@ from helios_core.http.addresses import PublicAddress
 from helios_core.http.bulk.downloads import DownloadRoutes
 from helios_core.http.bulk.file_urls import FileURLSigner
 from helios_core.http.bulk.kickoff import ExportQuota, KickoffRoutes, disabled_routes
+from helios_core.http.bulk.listing import ListingRoutes
 from helios_core.http.bulk.manifest import ManifestRenderer
 from helios_core.http.bulk.status import PollLimits, StatusRoutes
 from helios_core.http.callers import Guard
@@ -148,7 +149,14 @@ def _exports(settings: Settings, backends: Backends, guard: Guard) -> list[HTTPR
             max_refused=settings.bulk_export_max_refused_polls,
         ),
     )
-    return [*kick_off.routes(), *status.routes(), *DownloadRoutes(backends, guard).routes()]
+    listing = ListingRoutes(
+        backends,
+        guard,
+        output_ttl=settings.bulk_export_output_ttl,
+        per_minute=settings.bulk_export_polls_per_minute,
+    )
+    downloads = DownloadRoutes(backends, guard)
+    return [*kick_off.routes(), *status.routes(), *listing.routes(), *downloads.routes()]
 
 
 def _links(settings: Settings, backends: Backends) -> FileURLSigner:

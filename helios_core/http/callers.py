@@ -2,6 +2,7 @@
 
 from typing import Final
 
+import structlog
 from litestar.exceptions import HTTPException
 
 from helios_core.errors import InvalidRequest
@@ -65,8 +66,16 @@ class Guard:
         return principal
 
     def tenant(self, request: HTTPRequest) -> str:
-        """Return the tenant that a request is about; errors are those of `Tenants.tenant`."""
-        return self._tenants.tenant(request)
+        """
+        Return the tenant that a request is about; errors are those of `Tenants.tenant`.
+
+        The lines that are logged of the request have it from then on, and its client.
+        """
+        tenant = self._tenants.tenant(request)
+        principal = self.principal(request)
+        client = {"client": principal.owner} if principal else {}
+        structlog.contextvars.bind_contextvars(tenant=tenant, **client)
+        return tenant
 
     def base(self, request: HTTPRequest) -> str:
         """

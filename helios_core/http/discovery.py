@@ -9,6 +9,7 @@ from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 
 from helios_core.errors import BackendError, BackendUnavailable
+from helios_core.export import oversight
 from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.http.callers import Guard
@@ -111,19 +112,27 @@ class DiscoveryRoutes:
         """
         Report that every backend responds and every health check of a plugin passes.
 
+        The status is `degraded` if exports have to wait; requests are answered all the same.
+
         Raises:
             BackendUnavailable: A backend does not respond, or not within `TIMEOUT_SECONDS`.
         """
-        failing, _ = await asyncio.gather(self._checks.failing(), self._query_in_time())
+        failing, waiting = await asyncio.gather(self._checks.failing(), self._query_in_time())
         if failing:
             text = f"These health checks fail: {', '.join(failing)}. The reasons are in the log."
             return outcome_response(503, BackendUnavailable.code, text)
-        return {"status": "ok", **({"checks": names} if (names := self._checks.names) else {})}
+        return {
+            "status": "degraded" if waiting else "ok",
+            **({"problems": waiting} if waiting else {}),
+            **({"checks": names} if (names := self._checks.names) else {}),
+        }
 
-    async def _query_in_time(self) -> None:
+    async def _query_in_time(self) -> list[str]:
+        """Query every backend, and return why exports have to wait."""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 await self._query_all()
+                return await oversight.problems(self._backends.job_store)
         except TimeoutError as error:
             raise BackendUnavailable(
                 f"Not all backends responded within {TIMEOUT_SECONDS} seconds."

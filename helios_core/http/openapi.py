@@ -22,6 +22,7 @@ from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.media_types import FHIR_JSON, NDJSON
 from helios_core.fhir.search import supported_parameters
+from helios_core.http.bulk.listing import MAX_COUNT, ExportList
 from helios_core.http.bulk.manifest import Manifest
 from helios_core.http.errors import reason_phrase
 from helios_core.http.requests import FORM
@@ -100,6 +101,7 @@ def _export_paths(guide: Guide) -> JSONObject:
         }
         for level, (path, summary) in EXPORTS.items()
     }
+    paths["/export-status"] = {"get": _list()}
     paths["/export-status/{job_id}"] = {"get": _poll(), "delete": _end()}
     paths["/export-file/{job_id}/{name}"] = {"get": _download()}
     return paths
@@ -144,6 +146,17 @@ def _query_parameter(definition: ParameterDefinition) -> JSONObject:
         **_parameter(definition.name, "query", schema, required=False),
         "description": definition.meaning,
         "example": [example] if definition.repeats else example,
+    }
+
+
+def _list() -> JSONObject:
+    exports = {200: _content(_ref("ExportList"), JSON)}
+    count = _parameter("_count", "query", {**POSITIVE, "maximum": MAX_COUNT}, required=False)
+    after = _parameter("after", "query", required=False)
+    return {
+        "summary": "The caller's exports, the newest first, in pages",
+        "parameters": [TENANT, count, after],
+        "responses": _responses(exports, 400, 406, 429, 500, 503),
     }
 
 
@@ -366,7 +379,7 @@ ISSUE: Final[JSONObject] = {
     "properties": dict.fromkeys(("severity", "code", "diagnostics"), TEXT),
 }
 SCHEMAS: Final[JSONObject] = {
-    **msgspec.json.schema_components([Manifest], ref_template=SCHEMA_REF)[1],
+    **msgspec.json.schema_components([Manifest, ExportList], ref_template=SCHEMA_REF)[1],
     "OperationOutcome": _resource_schema(
         "OperationOutcome", issue={"type": "array", "items": ISSUE, "minItems": 1}
     ),

@@ -4,24 +4,36 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from uuid import uuid4
 
 import msgspec
 
-from helios_core.errors import LeaseLost
+from helios_core.errors import LeaseLost, UnreadableJob
 from helios_core.model.exports import Shard
-from helios_core.model.jobs import Job, JobProgress, JobStatus, Lease
+from helios_core.model.jobs import (
+    Job,
+    JobKey,
+    JobPlace,
+    JobProgress,
+    JobQuery,
+    JobStatus,
+    JobSummary,
+    Lease,
+    Workforce,
+)
 from helios_core.model.parts import Part
 from helios_core.storage.job_records import (
     PART_KINDS,
+    SetAside,
     count_exported,
     give_up_reason,
     job_not_found,
     lease_lost,
     part_not_found,
+    stored_job,
     too_many_exports,
 )
 from helios_core.storage.job_store import JobStore
@@ -39,6 +51,7 @@ class _Work:
     """When it may be claimed: the end of the lease or of the wait for a retry; None is now."""
     wait: timedelta = timedelta()
     """How long that lease or wait is."""
+    touched_at: datetime | None = None
     reported: int = 0
     failure: str | None = None
     parts: list[Part] | None = None
@@ -48,8 +61,10 @@ class _Work:
     def free(self, now: datetime) -> bool:
         if self.parts is not None:
             return False
-        # With more of a wait ahead than there is, the clock was set back (J7).
-        return self.free_at is None or not now < self.free_at <= now + 1.5 * self.wait
+        return self.free_at is None or not _lasts(self.free_at, self.wait, now)
+
+    def held_at(self, now: datetime) -> bool:
+        return self.held and not self.free(now)
 
     def hand_back(self, now: datetime | None = None, wait: timedelta = timedelta()) -> None:
         self.held, self.reported, self.wait = False, 0, wait
@@ -62,14 +77,39 @@ class _Work:
         return count_exported(self.parts)
 
 
-@dataclass
 class _Entry:
     """A job with its shards, lowest number first."""
 
-    job: Job
-    place: int
-    """Where the job stands in the order of arrival."""
-    work: list[_Work] = field(default_factory=list)
+    def __init__(self, job: Job, place: int, work: Sequence[_Work] = ()) -> None:
+        self.place = place
+        """Where the job stands in the order of arrival."""
+        self.work = list(work)
+        self.key = JobKey(tenant=job.tenant, id=job.id)
+        self.owner = job.owner or ""
+        self.job = job
+
+    @property
+    def job(self) -> Job:
+        """
+        The job, read from its JSON as in every other store.
+
+        Raises:
+            UnreadableJob: It cannot be read (J15).
+        """
+        return stored_job(
+            self.accepted,
+            status=self.status,
+            created_at=self.created_at,
+            completed_at=self.completed_at,
+            failure=self.failure,
+        )
+
+    @job.setter
+    def job(self, job: Job) -> None:
+        self.accepted = msgspec.json.encode(job)
+        self.status = job.status
+        self.created_at = job.created_at or job.transaction_time
+        self.completed_at, self.failure = job.completed_at, job.failure
 
     @property
     def due(self) -> list[_Work]:
@@ -79,13 +119,42 @@ class _Entry:
 
     @property
     def visible(self) -> bool:
-        return self.job.status is not JobStatus.CANCELLED
+        return self.status is not JobStatus.CANCELLED
+
+    @property
+    def touched_at(self) -> datetime | None:
+        return max(filter(None, (work.touched_at for work in self.work)), default=None)
+
+    @property
+    def progress(self) -> JobProgress:
+        return JobProgress(
+            resources_done=sum(work.resources_done for work in self.work),
+            resources_total=sum(work.shard.resources for work in self.work),
+            shards_done=sum(work.parts is not None for work in self.work),
+            shards_total=len(self.work),
+        )
+
+    def summary(self) -> JobSummary:
+        failed = [work for work in self.work if work.failure is not None]
+        failed.sort(key=lambda work: work.touched_at or self.created_at)
+        return JobSummary(
+            tenant=self.key.tenant,
+            id=self.key.id,
+            owner=self.owner,
+            status=self.status,
+            created_at=self.created_at,
+            completed_at=self.completed_at,
+            failure=self.failure,
+            touched_at=self.touched_at,
+            progress=self.progress,
+            bytes=sum(part.size for work in self.work for part in work.parts or ()),
+            attempts=max((work.attempts for work in self.work), default=0),
+            last_error=failed[-1].failure if failed else None,
+        )
 
     def end(self, status: JobStatus, now: datetime, *, failure: str | None = None) -> None:
         """Put the job in a final status and take every lease away (J6, J9)."""
-        self.job = msgspec.structs.replace(
-            self.job, status=status, completed_at=now, failure=failure
-        )
+        self.status, self.completed_at, self.failure = status, now, failure
         for work in self.work:
             work.token += 1
             work.hand_back()
@@ -104,6 +173,8 @@ class MemoryJobStore(JobStore):
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._places = count()
         self._claims = count(1)
+        self._alive: dict[str, tuple[datetime, timedelta]] = {}
+        self._set_aside = SetAside()
         self._served = defaultdict[str, int](int)
         self._news = asyncio.Event()
 
@@ -114,8 +185,8 @@ class MemoryJobStore(JobStore):
 
     async def add(self, job: Job, shards: Sequence[Shard], *, max_active: int) -> Job:
         """Store a job with its shards, unless the tenant is at its cap (J1)."""
-        jobs = [entry.job for entry in self._entries.values()]
-        active = sum(each.status.active for each in jobs if each.tenant == job.tenant)
+        entries = [each for each in self._entries.values() if each.key.tenant == job.tenant]
+        active = sum(each.status.active for each in entries)
         if active >= max_active:
             raise too_many_exports(active, max_active)
         now = self._clock()
@@ -134,13 +205,7 @@ class MemoryJobStore(JobStore):
 
     async def progress(self, tenant: str, job_id: str) -> JobProgress:
         """Count published resources and those that holders reported."""
-        work = self._visible(tenant, job_id).work
-        return JobProgress(
-            resources_done=sum(each.resources_done for each in work),
-            resources_total=sum(each.shard.resources for each in work),
-            shards_done=sum(each.parts is not None for each in work),
-            shards_total=len(work),
-        )
+        return self._visible(tenant, job_id).progress
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
         """Return the published parts, by kind, shard number and part number."""
@@ -174,15 +239,22 @@ class MemoryJobStore(JobStore):
                 reason = give_up_reason(work.shard.number, work.attempts, work.failure)
                 entry.end(JobStatus.ERROR, now, failure=reason)
                 continue
-            self._served[entry.job.tenant] = next(self._claims)
-            return _lease(entry, work, worker, now, lease_for)
+            try:
+                job = entry.job
+            except UnreadableJob as error:
+                self._set_aside.add(entry.place, entry.key, error)
+                continue
+            self._served[job.tenant] = next(self._claims)
+            entry.status = JobStatus.IN_PROGRESS
+            job = msgspec.structs.replace(job, status=entry.status)
+            return _lease(job, work, worker, now, lease_for)
         return None
 
     async def renew(self, lease: Lease, *, lease_for: timedelta, resources_done: int) -> None:
         """Extend a lease, counted from now (J4, J7)."""
         _, work = self._held(lease)
         work.free_at, work.wait = self._clock() + lease_for, lease_for
-        work.reported = resources_done
+        work.reported, work.touched_at = resources_done, self._clock()
 
     async def is_held(self, lease: Lease) -> bool:
         """Whether the lease is still the newest one (J14)."""
@@ -197,6 +269,7 @@ class MemoryJobStore(JobStore):
         """Publish a shard's parts; the last shard completes the job (J4, J5, J12, J13)."""
         entry, work = self._held(lease)
         work.hand_back()
+        work.touched_at = self._clock()
         first = sum(len(each.parts or ()) for each in entry.work)
         work.parts = [
             msgspec.structs.replace(part, published=place)
@@ -206,42 +279,101 @@ class MemoryJobStore(JobStore):
         if all(each.parts is not None for each in entry.work):
             entry.end(JobStatus.COMPLETE, self._clock())
         self._tell()  # the next phase may begin
-        return entry.job.status
+        return entry.status
 
     async def fail(
         self, lease: Lease, reason: str, *, max_attempts: int, retry_after: timedelta
     ) -> JobStatus:
         """Free the shard for a later attempt, or end the job after the last one (J4, J9)."""
         entry, work = self._held(lease)
-        work.failure = reason
+        work.failure, work.touched_at = reason, self._clock()
         if work.attempts >= max_attempts:
             entry.end(JobStatus.ERROR, self._clock(), failure=reason)
         else:
             work.hand_back(self._clock(), retry_after)
             self._tell()
-        return entry.job.status
+        return entry.status
 
     async def release(self, lease: Lease) -> None:
         """Free the shard at once and forget the attempt (J4)."""
         _, work = self._held(lease)
         work.attempts -= 1
         work.hand_back()
+        work.touched_at = self._clock()
         self._tell()
 
     async def cancel(self, tenant: str, job_id: str) -> None:
         """End a job for good; its output waits in `removable` (J6)."""
         self._visible(tenant, job_id).end(JobStatus.CANCELLED, self._clock())
 
-    async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
-        """Return cancelled jobs, and finished ones old enough (J7)."""
+    async def removable(self, *, completed_before: timedelta, limit: int) -> list[JobKey]:
+        """Return cancelled jobs, and finished ones old enough (J7, J15)."""
         latest = self._clock() - completed_before
-        jobs = [entry.job for entry in self._entries.values()]
-        return [job for job in jobs if _removable(job, latest)][:limit]
+        entries = [entry for entry in self._entries.values() if _removable(entry, latest)]
+        return [entry.key for entry in entries][:limit]
+
+    async def jobs(
+        self, query: JobQuery, *, limit: int, after: JobPlace | None = None
+    ) -> list[JobSummary]:
+        """Return a page of the list of jobs, the newest first (J15, J16)."""
+        now = self._clock()
+        listed = [entry for entry in self._entries.values() if _matches(entry, query, now)]
+        listed.sort(key=lambda entry: (entry.key.tenant, entry.key.id))
+        listed.sort(key=lambda entry: entry.created_at, reverse=True)
+        summaries = [(entry, entry.summary()) for entry in listed]
+        return [
+            self._set_aside.summary(entry.place, summary, entry.accepted)
+            for entry, summary in summaries
+            if after is None or _follows(summary.place, after)
+        ][:limit]
+
+    async def end_untouched(
+        self, untouched_for: timedelta, *, reason: str, limit: int
+    ) -> list[JobKey]:
+        """End active jobs that nobody has touched for some time (J18)."""
+        now = self._clock()
+        untouched = [
+            entry
+            for entry in self._entries.values()
+            if entry.status.active
+            and max(entry.created_at, entry.touched_at or entry.created_at) <= now - untouched_for
+        ][:limit]
+        for entry in untouched:
+            entry.end(JobStatus.ERROR, now, failure=reason)
+        return [entry.key for entry in untouched]
+
+    async def beat(self, worker: str, *, lasts: timedelta) -> None:
+        """Keep a worker alive for some time (J17)."""
+        self._alive[worker] = (self._clock() + lasts, lasts)
+
+    async def retire(self, worker: str) -> None:
+        """Forget a worker (J17)."""
+        self._alive.pop(worker, None)
+
+    async def workforce(self) -> Workforce:
+        """Count workers and jobs that wait, and forget workers that have gone silent (J17)."""
+        now = self._clock()
+        self._alive = {
+            worker: (until, lasts)
+            for worker, (until, lasts) in self._alive.items()
+            if _lasts(until, lasts, now)
+        }
+        active = [entry for entry in self._entries.values() if entry.status.active]
+        idle = [entry for entry in active if not any(work.held_at(now) for work in entry.work)]
+        return Workforce(alive=len(self._alive), waiting=len(idle))
+
+    @property
+    def unreadable(self) -> Sequence[JobKey]:
+        """The jobs that were met and cannot be read (J15)."""
+        return self._set_aside.keys
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
         """Return the tenant's complete jobs, the latest first."""
-        jobs = [entry.job for entry in self._entries.values() if entry.job.tenant == tenant]
-        complete = [job for job in jobs if job.status is JobStatus.COMPLETE]
+        complete = list[Job]()
+        for entry in self._entries.values():
+            if entry.key.tenant == tenant and entry.status is JobStatus.COMPLETE:
+                with suppress(UnreadableJob):
+                    complete.append(entry.job)
         return sorted(
             complete, key=lambda job: job.completed_at or job.transaction_time, reverse=True
         )[:limit]
@@ -272,15 +404,20 @@ class MemoryJobStore(JobStore):
         return entry
 
     def _fairest(self, now: datetime) -> tuple[_Entry, _Work] | None:
-        active = [entry for entry in self._entries.values() if entry.job.status.active]
-        active.sort(key=lambda entry: (self._served[entry.job.tenant], entry.place))
+        aside = self._set_aside.numbers
+        active = [
+            entry
+            for entry in self._entries.values()
+            if entry.status.active and entry.place not in aside
+        ]
+        active.sort(key=lambda entry: (self._served[entry.key.tenant], entry.place))
         free = ((entry, work) for entry in active for work in entry.due if work.free(now))
         return next(free, None)
 
     def _held(self, lease: Lease) -> tuple[_Entry, _Work]:
         """Return the shard of a lease that is still the newest one (J4)."""
         entry = self._entries.get((lease.job.tenant, lease.job.id))
-        if entry is None or not entry.job.status.active:
+        if entry is None or not entry.status.active:
             raise lease_lost(lease)
         work = next(each for each in entry.work if each.shard.number == lease.shard.number)
         if not work.held or work.token != lease.token:
@@ -288,19 +425,40 @@ class MemoryJobStore(JobStore):
         return entry, work
 
 
-def _lease(entry: _Entry, work: _Work, worker: str, now: datetime, lease_for: timedelta) -> Lease:
+def _lease(job: Job, work: _Work, worker: str, now: datetime, lease_for: timedelta) -> Lease:
     """Assign the shard to a worker under a token that nobody has had (J3)."""
     work.hand_back(now, lease_for)
     work.held = True
+    work.touched_at = now
     work.token += 1
     work.attempts += 1
-    entry.job = msgspec.structs.replace(entry.job, status=JobStatus.IN_PROGRESS)
-    return Lease(
-        job=entry.job, shard=work.shard, token=work.token, worker=worker, attempt=work.attempts
+    return Lease(job=job, shard=work.shard, token=work.token, worker=worker, attempt=work.attempts)
+
+
+def _lasts(until: datetime, wait: timedelta, now: datetime) -> bool:
+    """Return whether a wait goes on: with more of it ahead than there is, it ends (J7)."""
+    return now < until <= now + 1.5 * wait
+
+
+def _removable(entry: _Entry, latest: datetime) -> bool:
+    if entry.status is JobStatus.CANCELLED:
+        return True
+    return entry.completed_at is not None and entry.completed_at < latest
+
+
+def _matches(entry: _Entry, query: JobQuery, now: datetime) -> bool:
+    age = now - entry.created_at
+    return (
+        query.tenant in (None, entry.key.tenant)
+        and query.owner in (None, entry.owner)
+        and (query.statuses is None or entry.status in query.statuses)
+        and entry.key.id.startswith(query.id_prefix)
+        and (query.older_than is None or age >= query.older_than)
+        and (query.younger_than is None or age < query.younger_than)
     )
 
 
-def _removable(job: Job, latest: datetime) -> bool:
-    if job.status is JobStatus.CANCELLED:
-        return True
-    return job.completed_at is not None and job.completed_at < latest
+def _follows(place: JobPlace, after: JobPlace) -> bool:
+    if place.created_at != after.created_at:
+        return place.created_at < after.created_at
+    return (place.tenant, place.id) > (after.tenant, after.id)

@@ -1,6 +1,6 @@
 """Jobs with their status and progress, and the leases of workers."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
@@ -12,7 +12,7 @@ class JobStatus(StrEnum):
     """
     The status of a job; the last three are final.
 
-    Observers are called when a job is accepted, complete or in error, not when it is cancelled.
+    Observers are called when a job is accepted, and when it reaches a final status.
     """
 
     ACCEPTED = "accepted"
@@ -77,3 +77,84 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     worker: str
     attempt: int
     """The number of the attempt, from 1; released claims do not count."""
+
+
+class JobKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What names a job."""
+
+    tenant: str
+    id: str
+
+
+class JobPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """The place of a job in the list of jobs."""
+
+    created_at: datetime
+    tenant: str
+    id: str
+
+
+class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs to list: those to which every restriction applies."""
+
+    tenant: str | None = None
+    """None is every tenant."""
+    owner: str | None = None
+    """As `Job.owner`, empty for jobs without one; None is every owner."""
+    statuses: frozenset[JobStatus] | None = None
+    """None is every status, those of newer versions included."""
+    id_prefix: str = ""
+    """What the id begins with."""
+    older_than: timedelta | None = None
+    """Only jobs created at least so long ago, by the store's clock."""
+    younger_than: timedelta | None = None
+    """Only jobs created less long ago, by the store's clock."""
+
+
+class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as the list of jobs shows it; one that cannot be read has everything but `job`."""
+
+    tenant: str
+    id: str
+    owner: str = ""
+    """As `Job.owner`, empty if there is none."""
+    status: str
+    """A `JobStatus`, or what a newer version stored in its place."""
+    created_at: datetime
+    completed_at: datetime | None = None
+    failure: str | None = None
+    touched_at: datetime | None = None
+    """When a worker last claimed, renewed or ended a lease of it; None is never."""
+    progress: JobProgress
+    bytes: int = 0
+    """Size at rest of the published parts."""
+    attempts: int = 0
+    """The most attempts at one of its shards."""
+    last_error: str | None = None
+    """Why the attempt failed that failed last."""
+    job: Job | None = None
+    """None if the stored form cannot be read."""
+
+    @property
+    def key(self) -> JobKey:
+        """What names the job."""
+        return JobKey(tenant=self.tenant, id=self.id)
+
+    @property
+    def place(self) -> JobPlace:
+        """Where the next page of the list begins after this job."""
+        return JobPlace(created_at=self.created_at, tenant=self.tenant, id=self.id)
+
+
+class Workforce(msgspec.Struct, frozen=True, kw_only=True):
+    """Who works, and what waits."""
+
+    alive: int
+    """Workers that are alive."""
+    waiting: int
+    """Active jobs of which no worker holds a shard."""
+
+    @property
+    def missing(self) -> bool:
+        """Whether jobs wait and nobody is there to work on them."""
+        return self.waiting > 0 and self.alive == 0

@@ -15,7 +15,7 @@ import uvicorn
 from helios_core.config.selection import open_backends
 from helios_core.config.settings import Settings
 from helios_core.errors import ConfigurationError
-from helios_core.export import expiry
+from helios_core.export import expiry, oversight
 from helios_core.http.app import create_app
 from helios_core.server.connections import HEAD_SECONDS, KEEP_ALIVE_SECONDS, LimitedProtocol
 from helios_core.server.tls import reloader, server_context
@@ -72,9 +72,17 @@ async def serve(
                 await server.ready.wait()
                 on_ready(_address(listener, tls))
                 sweeping = group.create_task(_sweep(stop, backends, settings))
+                watching = group.create_task(
+                    oversight.watch_workforce(
+                        backends.job_store,
+                        interval=settings.bulk_export_heartbeat_interval,
+                        stop=stop,
+                    )
+                )
                 await work_until(stop, backends, settings, workers=workers)
                 # The next sweep of any server continues where this one is interrupted.
                 sweeping.cancel()
+                watching.cancel()
     _log.info("server.stopped")
 
 
@@ -210,7 +218,10 @@ def _address(listener: socket.socket, tls: ssl.SSLContext | None) -> str:
 async def _sweep(stop: asyncio.Event, backends: Backends, settings: Settings) -> None:
     await expiry.sweep_periodically(
         backends,
-        output_ttl=settings.bulk_export_output_ttl,
+        lifetimes=expiry.Lifetimes(
+            output=settings.bulk_export_output_ttl,
+            unfinished=settings.bulk_export_unfinished_ttl,
+        ),
         interval=settings.bulk_export_cleanup_interval,
         stop=stop,
     )

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -62,6 +63,8 @@ class Backend(Descriptor, Generic[T], frozen=True, kw_only=True):
     """How far processes of one configuration may be apart; HFS_CLUSTER needs many machines."""
     migrate: Callable[[Any], Awaitable[str]] | None = None
     """Brings the backend's schema up to date and returns in one line what it did."""
+    files: Callable[[Any], Sequence[Path]] = lambda _settings: ()
+    """Takes an instance of `settings`, returns the local files and folders it keeps data in."""
 
 
 class OpenedRoutes(msgspec.Struct, frozen=True, kw_only=True):

@@ -120,9 +120,7 @@ Observer = Callable[[Job], Awaitable[None] | None]
 
 class ObserverExtension(Descriptor, frozen=True, kw_only=True):
     """
-    An observer of jobs: called when one is accepted, complete or in error.
-
-    It is not called when a client cancels a job.
+    An observer of jobs: called when one is accepted, complete, in error or cancelled.
 
     E1  A job in any status is taken, also of a tenant never heard of before.
     E2  The same job may come twice, and events may be lost when a process is killed.

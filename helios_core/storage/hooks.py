@@ -68,7 +68,7 @@ def helios_transform() -> TransformExtension | None:
 
 @hookspec(firstresult=True)
 def helios_observer() -> ObserverExtension | None:
-    """Offer an observer of jobs that are accepted, complete or in error."""
+    """Offer an observer of jobs that are accepted, complete, in error or cancelled."""
 
 
 @hookspec(firstresult=True)

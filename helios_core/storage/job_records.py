@@ -14,7 +14,7 @@ from helios_core.errors import (
     UnreadableJob,
 )
 from helios_core.model.exports import Shard
-from helios_core.model.jobs import Job, JobStatus, Lease
+from helios_core.model.jobs import Job, JobKey, JobStatus, JobSummary, Lease
 from helios_core.model.parts import Part, PartKind
 
 log = structlog.stdlib.get_logger()
@@ -79,23 +79,38 @@ class SetAside:
     """
 
     def __init__(self) -> None:
-        self._ids = dict[int, str]()
+        self._keys = dict[int, JobKey]()
 
     @property
     def numbers(self) -> list[int]:
         """The numbers that the store has for them."""
-        return list(self._ids)
+        return list(self._keys)
 
     @property
-    def ids(self) -> list[str]:
-        """Their ids."""
-        return list(self._ids.values())
+    def keys(self) -> list[JobKey]:
+        """What names them."""
+        return list(self._keys.values())
 
-    def add(self, number: int, job_id: str, error: UnreadableJob) -> None:
+    def add(self, number: int, key: JobKey, error: UnreadableJob) -> None:
         """Leave a job out from now on."""
-        if number not in self._ids:
-            self._ids[number] = job_id
-            log.error("job.set_aside", job_id=job_id, reason=str(error))
+        if number not in self._keys:
+            self._keys[number] = key
+            log.error("job.set_aside", job_id=key.id, tenant=key.tenant, reason=str(error))
+
+    def summary(self, number: int, summary: JobSummary, accepted: bytes) -> JobSummary:
+        """Return the summary of a stored job with the job itself, unless it cannot be read."""
+        try:
+            job = stored_job(
+                accepted,
+                status=summary.status,
+                created_at=summary.created_at,
+                completed_at=summary.completed_at,
+                failure=summary.failure,
+            )
+        except UnreadableJob as error:
+            self.add(number, summary.key, error)
+            return summary
+        return msgspec.structs.replace(summary, job=job)
 
 
 def count_exported(parts: Iterable[Part]) -> int:

@@ -6,7 +6,17 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 
 from helios_core.model.exports import Shard
-from helios_core.model.jobs import Job, JobProgress, JobStatus, Lease
+from helios_core.model.jobs import (
+    Job,
+    JobKey,
+    JobPlace,
+    JobProgress,
+    JobQuery,
+    JobStatus,
+    JobSummary,
+    Lease,
+    Workforce,
+)
 from helios_core.model.parts import Part
 
 
@@ -29,7 +39,8 @@ class JobStore(ABC):
         oldest job, then that job's lowest shard.
     J9  Attempts are counted per shard and capped, with the last error kept; a shard that has used
         up its attempts puts the job in error.
-    J10 Every read and write is inside one tenant; only `claim` and `removable` look across them.
+    J10 Every read and write is inside one tenant; only `claim`, `removable`, `end_untouched`,
+        `workforce`, and `jobs` for every tenant look across them.
     J11 A shard is given out only when every shard of the job's earlier phases is complete.
     J12 Published parts are numbered in the order in which they appeared, from 0 without gaps; a
         part keeps its number, and whoever sees a number sees all the lower ones.
@@ -37,7 +48,15 @@ class JobStore(ABC):
         the job.
     J14 `is_held` reports at once, in every process, that a lease was lost.
     J15 A job whose stored form this version cannot read keeps no other job from being claimed,
-        listed or removed, and stays as it is; `unreadable` names it.
+        listed or removed, and stays as it is; `unreadable` names it. It can be listed, cancelled
+        and deleted, and ends and expires as others do.
+    J16 `jobs` lists every job that is remembered, the newest first. Pages repeat none, and leave
+        none out that is there from the first to the last.
+    J17 A worker is alive from `beat` until the time it named is over, or until it retires; J7
+        holds for this time, too.
+    J18 `end_untouched` ends active jobs that no worker touched for some time, in error and with
+        the reason; a job is touched when it is added, and by every claim, renewal and end of a
+        lease.
     """
 
     @property
@@ -176,8 +195,36 @@ class JobStore(ABC):
         """
 
     @abstractmethod
-    async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
-        """Return jobs that are cancelled, or reached a final status longer ago (J7)."""
+    async def removable(self, *, completed_before: timedelta, limit: int) -> list[JobKey]:
+        """Return jobs that are cancelled, or reached a final status longer ago (J7, J15)."""
+
+    @abstractmethod
+    async def jobs(
+        self, query: JobQuery, *, limit: int, after: JobPlace | None = None
+    ) -> list[JobSummary]:
+        """
+        Return the first `limit` jobs of a list, or those that follow a place in it (J16).
+
+        The newest comes first; of one instant, they are in the order of tenants and ids.
+        """
+
+    @abstractmethod
+    async def end_untouched(
+        self, untouched_for: timedelta, *, reason: str, limit: int
+    ) -> list[JobKey]:
+        """End up to `limit` jobs that nobody works on, and return which ones (J18)."""
+
+    @abstractmethod
+    async def beat(self, worker: str, *, lasts: timedelta) -> None:
+        """Report that a worker is alive, and counts as such for some time (J17)."""
+
+    @abstractmethod
+    async def retire(self, worker: str) -> None:
+        """Report that a worker has ended; one that is unknown is fine (J17)."""
+
+    @abstractmethod
+    async def workforce(self) -> Workforce:
+        """Count the workers that are alive, and the jobs that wait for one (J17)."""
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
         """
@@ -197,8 +244,8 @@ class JobStore(ABC):
         """Whether the store still remembers the job in any status, cancelled included."""
 
     @property
-    def unreadable(self) -> Sequence[str]:
-        """The ids of the jobs that this process has met and cannot read (J15)."""
+    def unreadable(self) -> Sequence[JobKey]:
+        """The jobs that this process has met and cannot read, deleted ones included (J15)."""
         return ()
 
     async def wait_for_work(self, at_most: timedelta) -> None:

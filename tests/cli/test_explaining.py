@@ -57,10 +57,19 @@ def test_every_setting_is_listed_once(helios):
 
 @pytest.mark.parametrize("output", ["table", "json", "markdown"])
 def test_secrets_are_masked(helios, output):
-    result = helios("settings", "--format", output, HFS_DATABASE_URL="sqlite:///hush.db")
+    address = {"HFS_BASE_URL": "https://me:hush@fhir.example"}
+
+    result = helios("settings", "--format", output, HFS_DATABASE_URL="hush.db", **address)
 
     assert result.exit_code == 0
     assert "hush" not in result.output
+    assert output == "markdown" or "@fhir.example" in result.output
+
+
+def test_only_what_the_environment_sets_is_shown_on_request(helios):
+    rows = helios("settings", "--changed", "--format", "json", HFS_SERVER_PORT="99").output
+
+    assert [row["name"] for row in json.loads(rows)] == ["HFS_SERVER_PORT"]
 
 
 def test_the_settings_table_shows_whole_names(helios):

@@ -102,3 +102,33 @@ def test_console_lines_can_be_read(written):
 
     assert "shard.claimed" in stream.getvalue()
     assert not stream.getvalue().startswith("{")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_lines_are_text_on_a_terminal_and_json_elsewhere(written, monkeypatch):
+    structlog.reset_defaults()
+    logs.configure_logging(LogLevel.INFO, LogFormat.AUTO, to=(terminal := Terminal()))
+    structlog.get_logger().info("shard.claimed", shard=3)
+    monkeypatch.setenv("NO_COLOR", "1")
+    logs.configure_logging(LogLevel.INFO, LogFormat.AUTO, to=(plain := Terminal()))
+    structlog.get_logger().info("shard.claimed", shard=3)
+    stream = written(log_format=LogFormat.AUTO)
+    structlog.get_logger().info("shard.claimed", shard=3)
+
+    assert "\x1b[" in terminal.getvalue()
+    assert "shard.claimed" in plain.getvalue()
+    assert "\x1b[" not in plain.getvalue()
+    assert not plain.getvalue().startswith("{")
+    assert lines(stream)[0]["shard"] == 3
+
+
+def test_the_format_can_be_forced_on_a_terminal(written):
+    logs.configure_logging(LogLevel.INFO, LogFormat.JSON, to=(terminal := Terminal()))
+
+    structlog.get_logger().info("shard.claimed", shard=3)
+
+    assert lines(terminal)[0]["shard"] == 3

@@ -50,6 +50,14 @@ def test_a_lease_must_outlive_the_heartbeat():
     assert "HFS_BULK_EXPORT_HEARTBEAT_INTERVAL (20)" in problems[0]
 
 
+def test_an_export_is_not_given_up_while_its_lease_may_last():
+    _, problems = read_settings({"HFS_BULK_EXPORT_UNFINISHED_TTL": "60"})
+
+    assert len(problems) == 1
+    assert "HFS_BULK_EXPORT_UNFINISHED_TTL (60)" in problems[0]
+    assert "HFS_BULK_EXPORT_LEASE_DURATION (60)" in problems[0]
+
+
 @pytest.mark.parametrize(
     ("misspelt", "meant"),
     [

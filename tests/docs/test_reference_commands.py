@@ -26,7 +26,7 @@ def test_every_command_has_its_section_and_no_other_has():
 def test_every_option_of_a_command_is_listed_and_no_other_is(name):
     known = {
         option
-        for parameter in COMMANDS[name].params
+        for parameter in parameters_of(COMMANDS[name])
         for option in parameter.opts
         if option.startswith("--") and option != "--help"
     }
@@ -34,6 +34,13 @@ def test_every_option_of_a_command_is_listed_and_no_other_is(name):
     listed = re.findall(r"^\| `(--[a-z-]+)` \|", sections()[name], re.MULTILINE)
 
     assert sorted(listed) == sorted(known)
+
+
+def parameters_of(command):
+    """The parameters of a command and of its own commands."""
+    yield from command.params
+    for each in getattr(command, "commands", {}).values():
+        yield from parameters_of(each)
 
 
 def test_every_make_target_in_the_documentation_exists():

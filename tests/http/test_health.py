@@ -120,3 +120,18 @@ async def test_however_many_ask_a_check_runs_once_at_a_time(open_site):
 
     assert {(await each).status_code for each in asking} == {200}
     assert len(runs) <= 2
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_exports_that_wait_for_a_worker_are_a_degraded_server(open_site, path):
+    site = await open_site()
+    await site.put({"resourceType": "Patient", "id": "p1"})
+    await site.kick_off()
+
+    response = await site.client.get(path)
+
+    assert (response.status_code, response.json()["status"]) == (200, "degraded")
+    [problem] = response.json()["problems"]
+    assert "no worker is running" in problem
+    await site.backends.job_store.beat("worker", lasts=timedelta(hours=1))
+    assert (await site.client.get(path)).json() == {"status": "ok"}

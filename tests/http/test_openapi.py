@@ -39,8 +39,10 @@ PROMISES = [
 ]
 OF_HEADERS = PROMISES[:2] + PROMISES[3:4]
 """What holds for a 202 without a body: OpenAPI has no way to say that a body may be missing."""
-ELSEWHERE = re.compile(r"^/(\{resource_type\}(/\{resource_id\}.*)?|(Patient|Group).*)?$")
-"""The addresses of FHIR's own REST, which the CapabilityStatement describes."""
+ELSEWHERE = re.compile(
+    r"^/(\{resource_type\}(/\{resource_id\}.*)?|(Patient|Group).*|\.well-known/smart-configuration)?$"
+)
+"""What others describe: FHIR's own REST the CapabilityStatement, and discovery SMART."""
 BOUNDED = settings(
     deadline=None,
     max_examples=20,

@@ -49,8 +49,13 @@ class OnMemoryJobs(JobStoreSuite):
     async def let_pass(self, store, time):
         self.now += time
 
+    async def spoil(self, store, job_id):
+        for (_, found), entry in store._entries.items():
+            if found == job_id:
+                entry.accepted = b'{"spoilt'
+
     async def raw_statuses(self, store):
-        return {job_id: entry.job.status.value for (_, job_id), entry in store._entries.items()}
+        return {job_id: entry.status.value for (_, job_id), entry in store._entries.items()}
 
     async def raw_parts(self, store, job_id):
         entries = [entry for (_, found), entry in store._entries.items() if found == job_id]

@@ -5,11 +5,12 @@ from datetime import datetime
 
 import structlog
 
-from helios_core.errors import InvalidParameter
+from helios_core.errors import InvalidParameter, TooManyExports
 from helios_core.export.cohorts import resolve_unfiltered_view
 from helios_core.export.kickoff.parsing import parse_kickoff
 from helios_core.export.kickoff.planning import plan_export
 from helios_core.export.kickoff.request import KickoffRequest
+from helios_core.export.oversight import NO_WORKER, is_workforce_missing
 from helios_core.export.pipeline.organized_output import ERRORS_ONLY
 from helios_core.model.exports import ExportRequest, ExportView, Shard
 from helios_core.model.jobs import Job
@@ -43,16 +44,18 @@ async def accept(
     request = await compute(kickoff.size, parse_kickoff, kickoff)
     transaction_time = await backends.data_provider.transaction_time()
     _, shards = await plan_shards(backends, request, transaction_time, shard_bytes=shard_bytes)
-    job = await backends.job_store.add(
-        Job(
-            id=secrets.token_hex(JOB_ID_BYTES),
-            request=request,
-            transaction_time=transaction_time,
-            owner=kickoff.principal.owner if kickoff.principal else None,
-        ),
-        shards,
-        max_active=max_active,
+    planned = Job(
+        id=secrets.token_hex(JOB_ID_BYTES),
+        request=request,
+        transaction_time=transaction_time,
+        owner=kickoff.principal.owner if kickoff.principal else None,
     )
+    try:
+        job = await backends.job_store.add(planned, shards, max_active=max_active)
+    except TooManyExports as error:
+        if await is_workforce_missing(backends.job_store):
+            raise TooManyExports(f"{error}; {NO_WORKER}") from error
+        raise
     log.info("job.accepted", job_id=job.id, export_level=request.level, shards=len(shards))
     backends.announce(job)
     return job

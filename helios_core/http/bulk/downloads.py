@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from http import HTTPStatus
 
+import structlog
 from litestar import Response, route
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
@@ -54,6 +55,7 @@ class DownloadRoutes:
         """Send a file or a range of it; with gzip if it is stored so and the client accepts it."""
         tenant, principal = self._guard.tenant(request), self._guard.principal(request)
         job = await visible_job(self._backends, principal, tenant, job_id)
+        structlog.contextvars.bind_contextvars(job_id=job_id)
         part = await self._published_part(job, name)
         compressed = part.key.compression is Compression.GZIP
         accepts = accepts_gzip(request.headers.getall("accept-encoding", []))

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 import msgspec
+import structlog
 from litestar import Response, route
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
@@ -107,6 +108,7 @@ class KickoffRoutes:
         job = await accept(
             self._backends, kickoff, max_active=self._max_active, shard_bytes=self._limits.bytes
         )
+        structlog.contextvars.bind_contextvars(job_id=job.id)
         headers = {"Content-Location": f"{caller.base}/export-status/{job.id}"}
         if job.request.separate_status:
             headers["Preference-Applied"] = "respond-async, separate-export-status"
@@ -123,6 +125,7 @@ def disabled_routes() -> list[HTTPRouteHandler]:
         "/$export",
         "/Patient/$export",
         "/Group/{resource_id:str}/$export",
+        "/export-status",
         "/export-status/{job_id:str}",
         "/export-file/{job_id:str}/{name:str}",
     ]

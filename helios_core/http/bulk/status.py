@@ -17,6 +17,7 @@ from litestar.params import FromPath
 
 from helios_core.errors import BackendError, InvalidParameter
 from helios_core.export import expiry
+from helios_core.export.oversight import is_workforce_missing
 from helios_core.http.bulk.manifest import ManifestRenderer
 from helios_core.http.bulk.own_jobs import endable_job, visible_job
 from helios_core.http.callers import Guard
@@ -25,7 +26,7 @@ from helios_core.http.rate_limits import RateLimiter, TooManyRequests
 from helios_core.http.requests import READ, HTTPRequest, query_pairs
 from helios_core.http.responses import EmptyResponse
 from helios_core.interactions.callers import Caller
-from helios_core.model.jobs import Job, JobProgress, JobStatus
+from helios_core.model.jobs import Job, JobKey, JobProgress, JobStatus
 from helios_core.storage.backends import Backends
 
 MAX_POLL_SECONDS: Final = 30
@@ -103,6 +104,7 @@ class StatusRoutes:
         found = False
         try:
             job = await visible_job(self._backends, caller.principal, caller.tenant, job_id)
+            structlog.contextvars.bind_contextvars(job_id=job_id)
             response = await self._status(job, caller, page)
             found = response.status_code == HTTPStatus.OK
         finally:
@@ -115,7 +117,9 @@ class StatusRoutes:
         caller = self._guard.admit(request)
         if caller.principal is not None:
             await endable_job(self._backends, caller.principal, caller.tenant, job_id)
-        await self._backends.job_store.cancel(caller.tenant, job_id)
+        job = JobKey(tenant=caller.tenant, id=job_id)
+        await expiry.cancel_job(self._backends, job)
+        structlog.contextvars.bind_contextvars(job_id=job_id)
         log.info("job.cancelled", job_id=job_id)
         response = EmptyResponse(status=202)
         response.background = BackgroundTask(self._remove, caller.tenant, job_id)
@@ -126,7 +130,7 @@ class StatusRoutes:
         job = await endable_job(self._backends, caller.principal, caller.tenant, job_id)
         if not job.status.active:
             return None
-        await self._backends.job_store.cancel(caller.tenant, job_id)
+        await expiry.cancel_job(self._backends, JobKey(tenant=caller.tenant, id=job_id))
         log.warning("job.ended_for_polling", job_id=job_id)
         text = "This export was polled far too often and has been ended; start another one."
         response = outcome_response(429, "throttled", text)
@@ -148,6 +152,8 @@ class StatusRoutes:
         progress = await self._backends.job_store.progress(job.tenant, job.id)
         total = max(progress.resources_total, progress.resources_done)
         text = f"{progress.percent} % ({progress.resources_done:,} of {total:,} resources)"
+        if await is_workforce_missing(self._backends.job_store):
+            text += "; waiting, no worker is running"
         now = datetime.now(UTC)
         age = max(now - (job.created_at or now), timedelta())
         return {"Retry-After": str(next_poll_seconds(progress, age=age)), "X-Progress": text}

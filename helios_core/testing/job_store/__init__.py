@@ -19,16 +19,16 @@ from helios_core.testing.job_store.contract import (
 )
 from helios_core.testing.job_store.endings import EndingClauses
 from helios_core.testing.job_store.leases import LeaseClauses
+from helios_core.testing.job_store.listing import ListingClauses
 from helios_core.testing.job_store.machine import JobStoreMachine
 from helios_core.testing.job_store.notes import NoteClauses
+from helios_core.testing.job_store.workforce import WorkforceClauses
 from helios_core.testing.machines import drive
 
 
-class JobStoreSuite(LeaseClauses, EndingClauses, NoteClauses):
+class JobStoreSuite(LeaseClauses, EndingClauses, NoteClauses, ListingClauses, WorkforceClauses):
     """
-    Tests that every job store passes, one or more for each of J1 to J14.
-
-    A plugin tests J15 with rows of its own.
+    Tests that every job store passes, one or more for each of J1 to J18.
 
     A subclass implements what `JobStoreContract` lists and states whether it is `persistent`.
     """
@@ -102,6 +102,17 @@ class JobStoreSuite(LeaseClauses, EndingClauses, NoteClauses):
         refused = [result for result in results if isinstance(result, BaseException)]
         assert {type(error) for error in refused} == {TooManyExports}
         assert len(refused) == 12
+
+    async def test_the_workers_of_every_store_on_one_backing_count(self, tmp_path: Path) -> None:
+        """J17: a server learns of workers on other machines, and after a restart."""
+        self.needs_persistence()
+        async with self.opened(tmp_path) as one, self.opened(tmp_path) as two:
+            await one.beat("one", lasts=HOUR)
+            await two.beat("two", lasts=HOUR)
+            assert (await one.workforce()).alive == (await two.workforce()).alive == 2
+
+        async with self.opened(tmp_path) as store:
+            assert (await store.workforce()).alive == 2
 
     async def test_a_cancel_reaches_the_workers_of_another_store(self, tmp_path: Path) -> None:
         """J6: the server that cancels is seldom the one whose worker holds the shard."""

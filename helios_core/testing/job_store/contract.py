@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import pytest
 
 from helios_core import Job, JobStatus, JobStore, Lease, Shard
@@ -22,8 +23,8 @@ class JobStoreContract(ContractSuite):
     """
     What a subclass implements so that the suite can test its job store.
 
-    `opened`, and the `raw_` methods and `let_pass`, which use a driver of their own in place of
-    the store, so that a store that is wrong in both directions cannot agree with itself.
+    `opened`, and the `raw_` methods, `let_pass` and `spoil`, which use a driver of their own in
+    place of the store, so that a store that is wrong in both directions cannot agree with itself.
     """
 
     persistent: ClassVar[bool] = True
@@ -35,6 +36,10 @@ class JobStoreContract(ContractSuite):
 
     async def let_pass(self, store: JobStore, time: timedelta) -> None:
         """Set the store's clock, and nothing else, forward by some time."""
+        raise NotImplementedError
+
+    async def spoil(self, store: JobStore, job_id: str) -> None:
+        """Make the stored form of a job unreadable, as damage or a newer version would."""
         raise NotImplementedError
 
     async def raw_statuses(self, store: JobStore) -> Mapping[str, str]:
@@ -62,17 +67,19 @@ class JobStoreContract(ContractSuite):
             pytest.skip(f"{type(self).__name__} does not claim to be persistent")
 
 
-async def add(
+async def add(  # noqa: PLR0913 - what a job may differ in, by name
     store: JobStore,
     job_id: str = "job",
     *,
     tenant: str = corpus.TENANT,
+    owner: str | None = "somebody",
     shards: int | Sequence[Shard] = 1,
     max_active: int = PLENTY,
 ) -> Job:
     """Add a job with a number of shards."""
     planned = corpus.shards(shards) if isinstance(shards, int) else shards
-    return await store.add(corpus.job(job_id, tenant=tenant), planned, max_active=max_active)
+    job = msgspec.structs.replace(corpus.job(job_id, tenant=tenant), owner=owner)
+    return await store.add(job, planned, max_active=max_active)
 
 
 async def claim(

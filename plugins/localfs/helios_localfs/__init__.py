@@ -53,4 +53,5 @@ def helios_output_store() -> Backend[OutputStore]:
         implementation=LocalOutputStore,
         settings=LocalFSSettings,
         open=_open,
+        files=lambda settings: [settings.root],
     )

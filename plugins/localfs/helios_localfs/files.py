@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -42,8 +43,9 @@ class PartWriter:
             self._digest.update(chunk)
             self._size += len(chunk)
             rest = memoryview(chunk)
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+            with _naming(self._path):
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
 
     def finish(self, *, above: bool) -> StoredPart:
         """Make the draft durable, and then visible; `above` does so for the names of its folders.
@@ -51,9 +53,10 @@ class PartWriter:
         The job's and the tenant's folder may be new as well, here or in another process that has
         not come to its fsync yet.
         """
-        if self._descriptor is not None:
-            os.fsync(self._descriptor)
-        self._close()
+        with _naming(self._path):
+            if self._descriptor is not None:
+                os.fsync(self._descriptor)
+            self._close()
         draft_path(self._path).replace(self._path)
         self._leftover = self._path
         for folder in self._path.parents[: 3 if above else 1]:
@@ -93,7 +96,8 @@ class PartReader:
         """Read up to `size` bytes from an offset; none at the end of the file."""
         if self._descriptor is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self._path))
-        return os.pread(self._descriptor, size, start)
+        with _naming(self._path):
+            return os.pread(self._descriptor, size, start)
 
     def close(self) -> None:
         """Close the file if it is open."""
@@ -138,6 +142,18 @@ def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        with _naming(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the path in an error of a descriptor, such as that of a full disk, for the operator."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise

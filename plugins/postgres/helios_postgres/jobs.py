@@ -13,14 +13,19 @@ from asyncpg import Record
 from helios_core import (
     BackendUnavailable,
     Job,
+    JobKey,
+    JobPlace,
     JobProgress,
+    JobQuery,
     JobStatus,
     JobStore,
+    JobSummary,
     Lease,
     Part,
     SetAside,
     Shard,
     UnreadableJob,
+    Workforce,
     job_not_found,
     part_not_found,
     read_statements,
@@ -59,9 +64,9 @@ class PostgresJobStore(JobStore):
             return cls(database, await connection.fetchval(_SQL["identity"]))
 
     @property
-    def unreadable(self) -> Sequence[str]:
-        """The ids of the jobs that this process has met and cannot read (J15)."""
-        return self._set_aside.ids
+    def unreadable(self) -> Sequence[JobKey]:
+        """The jobs that this process has met and cannot read (J15)."""
+        return self._set_aside.keys
 
     @property
     def identity(self) -> str:
@@ -187,13 +192,75 @@ class PostgresJobStore(JobStore):
         """End a job for good (J6)."""
         await self._database.write(_cancel, tenant, job_id)
 
-    async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
-        """Return cancelled jobs and those finished long enough ago (J7)."""
-        return await self._jobs(_SQL["removable"], completed_before, limit)
+    async def removable(self, *, completed_before: timedelta, limit: int) -> list[JobKey]:
+        """Return cancelled jobs and those finished long enough ago (J7, J15)."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_SQL["removable"], completed_before, limit)
+        return [JobKey(**row) for row in rows]
+
+    async def jobs(
+        self, query: JobQuery, *, limit: int, after: JobPlace | None = None
+    ) -> list[JobSummary]:
+        """Return a page of the list of jobs (J15, J16)."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                _SQL["list"],
+                query.tenant,
+                query.owner,
+                None if query.statuses is None else list(query.statuses),
+                query.id_prefix,
+                query.older_than,
+                query.younger_than,
+                after and after.created_at,
+                after and after.tenant,
+                after and after.id,
+                limit,
+            )
+        return [
+            self._set_aside.summary(row["job"], _to_summary(row), row["accepted"]) for row in rows
+        ]
+
+    async def end_untouched(
+        self, untouched_for: timedelta, *, reason: str, limit: int
+    ) -> list[JobKey]:
+        """End active jobs that nobody has touched for some time (J18)."""
+        return await self._database.write(
+            _end_untouched, untouched_for, reason=reason, limit=limit
+        )
+
+    async def beat(self, worker: str, *, lasts: timedelta) -> None:
+        """Keep a worker alive for some time, and forget those that went silent (J17)."""
+        async with self._database.connection() as connection:
+            await connection.execute(_SQL["bury"])
+            await connection.execute(_SQL["beat"], worker, lasts)
+
+    async def retire(self, worker: str) -> None:
+        """Forget a worker (J17)."""
+        async with self._database.connection() as connection:
+            await connection.execute(_SQL["retire"], worker)
+
+    async def workforce(self) -> Workforce:
+        """Count the workers that are alive, and the jobs that wait for one (J17)."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_SQL["workforce"])
+        assert row is not None  # noqa: S101 - it counts
+        return Workforce(**row)
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
         """Return the tenant's complete jobs, the latest first."""
-        return await self._jobs(_SQL["recent"], tenant, limit)
+        while True:
+            async with self._database.connection() as connection:
+                rows = await connection.fetch(
+                    _SQL["recent"], self._set_aside.numbers, tenant, limit
+                )
+            jobs = list[Job]()
+            for row in rows:
+                try:
+                    jobs.append(leasing.to_job(row))
+                except UnreadableJob as error:
+                    self._set_aside.add(row["job"], JobKey(tenant=tenant, id=row["id"]), error)
+            if len(jobs) == len(rows):  # otherwise look for as many others (J15)
+                return jobs
 
     async def delete(self, tenant: str, job_id: str) -> None:
         """Forget a job with everything of it (J6)."""
@@ -219,7 +286,7 @@ class PostgresJobStore(JobStore):
             raise too_many_exports(active, max_active)
         await connection.execute(_SQL["turn"], job.tenant)
         number = await connection.fetchval(
-            _SQL["add_job"], job.tenant, job.id, msgspec.json.encode(job)
+            _SQL["add_job"], job.tenant, job.id, msgspec.json.encode(job), job.owner or ""
         )
         await _add_shards(connection, number, shards)
         if shards:
@@ -256,20 +323,6 @@ class PostgresJobStore(JobStore):
             raise job_not_found(job_id)
         return rows
 
-    async def _jobs(self, query: str, *parameters: object) -> list[Job]:
-        """Return jobs; where some cannot be read, query again for as many others (J15)."""
-        while True:
-            async with self._database.connection() as connection:
-                rows = await connection.fetch(query, self._set_aside.numbers, *parameters)
-            jobs = list[Job]()
-            for row in rows:
-                try:
-                    jobs.append(leasing.to_job(row))
-                except UnreadableJob as error:
-                    self._set_aside.add(row["job"], row["id"], error)
-            if len(jobs) == len(rows):
-                return jobs
-
 
 async def _add_shards(connection: Connection, job: int, shards: Sequence[Shard]) -> None:
     await connection.execute(
@@ -287,6 +340,25 @@ async def _cancel(connection: Connection, tenant: str, job_id: str) -> None:
     if job is None:
         raise job_not_found(job_id)
     await leasing.end(connection, job, JobStatus.CANCELLED)
+
+
+async def _end_untouched(
+    connection: Connection, untouched_for: timedelta, *, reason: str, limit: int
+) -> list[JobKey]:
+    rows = await connection.fetch(_SQL["untouched"], untouched_for, limit)
+    for row in rows:
+        await leasing.end(connection, row["job"], JobStatus.ERROR, failure=reason)
+    return [JobKey(tenant=row["tenant"], id=row["id"]) for row in rows]
+
+
+def _to_summary(row: Record) -> JobSummary:
+    counts = ("resources_done", "resources_total", "shards_done", "shards_total")
+    others = ("tenant", "id", "owner", "status", "created_at", "completed_at", "failure")
+    more = ("touched_at", "bytes", "attempts", "last_error")
+    return JobSummary(
+        progress=JobProgress(**{name: row[name] for name in counts}),
+        **{name: row[name] for name in (*others, *more)},
+    )
 
 
 def _to_part(row: Record) -> Part:

@@ -14,6 +14,7 @@ from asyncpg import Record
 from helios_core import (
     PART_KINDS,
     Job,
+    JobKey,
     JobStatus,
     Lease,
     Part,
@@ -74,7 +75,7 @@ async def claim(
         try:
             return _to_lease(row, worker)
         except UnreadableJob as error:
-            set_aside.add(row["job"], row["id"], error)
+            set_aside.add(row["job"], JobKey(tenant=row["tenant"], id=row["id"]), error)
             # Another process, of a newer version perhaps, may be able to.
             await connection.execute(_SQL["unclaim"], row["job"], row["number"], row["token"])
 
@@ -142,10 +143,10 @@ async def complete(  # noqa: PLR0913 - what is published, and how the answer to 
     numbers = [part.key.number for part in parts]
     names = [part.key.name for part in parts]
     encoded = [msgspec.json.encode(part) for part in parts]
+    size = sum(part.size for part in parts)
     shard = (job, lease.shard.number, lease.token)
-    row = status.active and await connection.fetchrow(
-        _SQL["complete"], *shard, count_exported(parts), kinds, numbers, encoded, notes, names
-    )
+    published = (count_exported(parts), kinds, numbers, encoded, notes, names, size)
+    row = status.active and await connection.fetchrow(_SQL["complete"], *shard, *published)
     if not row:
         if again and await connection.fetchval(_SQL["completed_under"], *shard):
             return status

@@ -65,6 +65,7 @@ def helios_data_provider() -> Backend[DataProvider]:
         settings=SQLiteSettings,
         open=open_data_provider,
         migrate=migrate,
+        files=lambda settings: [settings.path],
     )
 
 
@@ -78,4 +79,5 @@ def helios_job_store() -> Backend[JobStore]:
         settings=SQLiteSettings,
         open=open_job_store,
         migrate=migrate,
+        files=lambda settings: [settings.path],
     )

@@ -41,7 +41,7 @@ def open_file(settings: SQLiteSettings) -> sqlite3.Connection:
         ConfigurationError: The file cannot be used.
     """
     schema.check_library()
-    with translated(), _closed_on_error(_connect_writer(settings)) as connection:
+    with translated(settings.path), _closed_on_error(_connect_writer(settings)) as connection:
         if schema.is_empty(connection):
             with transaction(connection, patience=settings.busy_timeout):
                 schema.migrate(connection)
@@ -58,7 +58,7 @@ def migrate(settings: SQLiteSettings) -> Migrated:
     """
     schema.check_library()
     with (
-        translated(),
+        translated(settings.path),
         closing(_connect_writer(settings)) as connection,
         transaction(connection, patience=settings.busy_timeout),
     ):

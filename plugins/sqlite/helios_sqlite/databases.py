@@ -151,11 +151,11 @@ class Database:
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         assert self._writer is not None  # noqa: S101 - `opened` sees to it
         patience = self._settings.busy_timeout
-        with translated(), transaction(self._writer, patience=patience):
+        with translated(self._settings.path), transaction(self._writer, patience=patience):
             return work(self._writer)
 
     def _new_reader(self) -> Reader:
-        with translated():
+        with translated(self._settings.path):
             connection = connect(f"{self._settings.path.as_uri()}?mode=ro")
             connection.execute(f"PRAGMA busy_timeout = {self._settings.patience_ms}")
             connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
@@ -228,7 +228,7 @@ class JobDatabase:
         """
         deadline = time.monotonic() + self._settings.busy_timeout
         while True:
-            with translated():
+            with translated(self._settings.path):
                 async with self._turn, _undone_on_error(self._connection):
                     if await self._begun(begin, deadline):
                         yield self._connection
@@ -258,7 +258,7 @@ class JobDatabase:
         """
         deadline = time.monotonic() + self._settings.busy_timeout
         while True:
-            with translated():
+            with translated(self._settings.path):
                 async with self._turn:
                     try:
                         return await run_to_end(rows_of(self._connection, query, parameters))

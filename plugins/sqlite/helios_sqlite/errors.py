@@ -3,8 +3,13 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
 
 from helios_core import BackendError, BackendUnavailable
+
+log = structlog.stdlib.get_logger()
 
 _PASSING = {
     sqlite3.SQLITE_BUSY: "other processes are writing to it all the time",
@@ -16,6 +21,13 @@ _PASSING = {
     sqlite3.SQLITE_PERM: "access to it is denied",
     sqlite3.SQLITE_NOMEM: "there is not enough memory",
 }
+_OF_THE_DISK = frozenset(
+    {
+        *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
+        *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM),
+    }
+)
+"""What an operator repairs at the file; its path is logged, and is in no message to a client."""
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -31,9 +43,9 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated(path: Path | None = None) -> Iterator[None]:
     """
-    Turn every error of the driver into one of the contract.
+    Turn every error of the driver into one of the contract, and log the path of a bad disk.
 
     What nobody expected may pass as well, such as a connection that broke, so it is worth another
     try; its kind is in the message, and its text, which may quote values, is not.
@@ -42,6 +54,8 @@ def translated() -> Iterator[None]:
         yield
     except (sqlite3.Error, sqlite3.Warning) as error:
         code = primary_code(error)
+        if path is not None and code in _OF_THE_DISK:
+            log.error("database.failed", path=str(path), reason=_PASSING[code])  # noqa: TRY400  no traceback quotes values
         if code in _PASSING:
             raise BackendUnavailable(
                 f"the SQLite database did not answer: {_PASSING[code]}; try again later"

@@ -11,14 +11,19 @@ from aiosqlite import Connection
 
 from helios_core import (
     Job,
+    JobKey,
+    JobPlace,
     JobProgress,
+    JobQuery,
     JobStatus,
     JobStore,
+    JobSummary,
     Lease,
     Part,
     SetAside,
     Shard,
     UnreadableJob,
+    Workforce,
     job_not_found,
     part_not_found,
     read_statements,
@@ -59,9 +64,9 @@ class SQLiteJobStore(JobStore):
         return cls(database, identity)
 
     @property
-    def unreadable(self) -> Sequence[str]:
-        """The ids of the jobs that this process has met and cannot read (J15)."""
-        return self._set_aside.ids
+    def unreadable(self) -> Sequence[JobKey]:
+        """The jobs that this process has met and cannot read (J15)."""
+        return self._set_aside.keys
 
     @property
     def identity(self) -> str:
@@ -177,15 +182,65 @@ class SQLiteJobStore(JobStore):
         async with self._database.transaction() as connection:
             await _cancel(connection, tenant, job_id)
 
-    async def removable(self, *, completed_before: timedelta, limit: int) -> list[Job]:
-        """Return cancelled jobs and those finished long enough ago (J7)."""
-        return await self._jobs(
-            _SQL["removable"], leasing.in_milliseconds(completed_before), limit
-        )
+    async def removable(self, *, completed_before: timedelta, limit: int) -> list[JobKey]:
+        """Return cancelled jobs and those finished long enough ago (J7, J15)."""
+        values = (leasing.in_milliseconds(completed_before), limit)
+        rows = await self._database.rows(_SQL["removable"], values)
+        return [JobKey(tenant=tenant, id=job_id) for tenant, job_id in rows]
+
+    async def jobs(
+        self, query: JobQuery, *, limit: int, after: JobPlace | None = None
+    ) -> list[JobSummary]:
+        """Return a page of the list of jobs (J15, J16)."""
+        rows = await self._database.rows(_SQL["list"], _restrictions(query, after, limit))
+        return [
+            self._set_aside.summary(number, _to_summary(row), accepted)
+            for number, accepted, *row in rows
+        ]
+
+    async def end_untouched(
+        self, untouched_for: timedelta, *, reason: str, limit: int
+    ) -> list[JobKey]:
+        """End active jobs that nobody has touched for some time; look without a lock (J18)."""
+        values = {"ago": leasing.in_milliseconds(untouched_for), "limit": limit}
+        if not await self._database.rows(_SQL["untouched"], values):
+            return []
+        async with self._database.transaction() as connection:
+            rows = await rows_of(connection, _SQL["untouched"], values)
+            for number, _, _ in rows:
+                await leasing.end(connection, number, JobStatus.ERROR, failure=reason)
+        return [JobKey(tenant=tenant, id=job_id) for _, tenant, job_id in rows]
+
+    async def beat(self, worker: str, *, lasts: timedelta) -> None:
+        """Keep a worker alive for some time, and forget those that went silent (J17)."""
+        async with self._database.transaction() as connection:
+            await rows_of(connection, _SQL["bury"])
+            values = {"worker": worker, "wait": leasing.in_milliseconds(lasts)}
+            await rows_of(connection, _SQL["beat"], values)
+
+    async def retire(self, worker: str) -> None:
+        """Forget a worker (J17)."""
+        async with self._database.transaction() as connection:
+            await rows_of(connection, _SQL["retire"], (worker,))
+
+    async def workforce(self) -> Workforce:
+        """Count the workers that are alive, and the jobs that wait for one (J17)."""
+        [(alive, waiting)] = await self._database.rows(_SQL["workforce"])
+        return Workforce(alive=alive, waiting=waiting)
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
         """Return the tenant's complete jobs, the latest first."""
-        return await self._jobs(_SQL["recent"], tenant, limit)
+        while True:
+            values = (*leasing.but(self._set_aside), tenant, limit)
+            rows = await self._database.rows(_SQL["recent"], values)
+            jobs = list[Job]()
+            for number, job_id, *row in rows:
+                try:
+                    jobs.append(leasing.to_job(row))
+                except UnreadableJob as error:
+                    self._set_aside.add(number, JobKey(tenant=tenant, id=job_id), error)
+            if len(jobs) == len(rows):  # otherwise look for as many others (J15)
+                return jobs
 
     async def delete(self, tenant: str, job_id: str) -> None:
         """Forget a job with everything of it (J6)."""
@@ -212,26 +267,12 @@ class SQLiteJobStore(JobStore):
             raise job_not_found(str(parameters[-1]))
         return rows[0]
 
-    async def _jobs(self, query: str, *parameters: object) -> list[Job]:
-        """Return jobs; where some cannot be read, query again for as many others (J15)."""
-        while True:
-            but = leasing.but(self._set_aside)
-            rows = await self._database.rows(query, (*but, *parameters))
-            jobs = list[Job]()
-            for number, job_id, *row in rows:
-                try:
-                    jobs.append(leasing.to_job(row))
-                except UnreadableJob as error:
-                    self._set_aside.add(number, job_id, error)
-            if len(jobs) == len(rows):
-                return jobs
-
 
 async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_active: int) -> Job:
     [(active,)] = await rows_of(connection, _SQL["active"], (job.tenant,))
     if active >= max_active:
         raise too_many_exports(active, max_active)
-    row = (job.tenant, job.id, msgspec.json.encode(job), JobStatus.ACCEPTED)
+    row = (job.tenant, job.id, job.owner or "", msgspec.json.encode(job), JobStatus.ACCEPTED)
     [(number,)] = await rows_of(connection, _SQL["add_job"], row)
     rows = [
         (number, shard.number, shard.phase, msgspec.json.encode(shard), shard.resources)
@@ -242,6 +283,48 @@ async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_ac
         await leasing.end(connection, number, JobStatus.COMPLETE)
     [added] = await rows_of(connection, _SQL["get"], (job.tenant, job.id))
     return leasing.to_job(added)
+
+
+def _restrictions(query: JobQuery, after: JobPlace | None, limit: int) -> dict[str, object]:
+    ages = (query.older_than, query.younger_than)
+    older, younger = (None if age is None else leasing.in_milliseconds(age) for age in ages)
+    statuses = query.statuses
+    return {
+        "tenant": query.tenant,
+        "owner": query.owner,
+        "statuses": None if statuses is None else msgspec.json.encode(sorted(statuses)).decode(),
+        "id_prefix": query.id_prefix,
+        "older_than": older,
+        "younger_than": younger,
+        "after_at": after and leasing.to_milliseconds(after.created_at),
+        "after_tenant": after and after.tenant,
+        "after_id": after and after.id,
+        "limit": limit,
+    }
+
+
+def _to_summary(row: Row) -> JobSummary:
+    tenant, job_id, owner, status, created_at, completed_at, failure, touched_at, *counts = row
+    done, total, shards_done, shards_total, size, attempts, last_error = counts
+    return JobSummary(
+        tenant=tenant,
+        id=job_id,
+        owner=owner,
+        status=status,
+        created_at=leasing.to_instant(created_at),
+        completed_at=None if completed_at is None else leasing.to_instant(completed_at),
+        failure=failure,
+        touched_at=None if touched_at is None else leasing.to_instant(touched_at),
+        progress=JobProgress(
+            resources_done=int(done),
+            resources_total=int(total),
+            shards_done=int(shards_done),
+            shards_total=shards_total,
+        ),
+        bytes=int(size),
+        attempts=attempts,
+        last_error=last_error,
+    )
 
 
 def _runs(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

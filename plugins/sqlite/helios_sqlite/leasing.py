@@ -9,6 +9,7 @@ from aiosqlite import Connection
 from helios_core import (
     PART_KINDS,
     Job,
+    JobKey,
     JobStatus,
     Lease,
     Part,
@@ -57,8 +58,8 @@ def to_job(row: Row) -> Job:
     return stored_job(
         accepted,
         status=status,
-        created_at=_instant(created_at),
-        completed_at=None if completed_at is None else _instant(completed_at),
+        created_at=to_instant(created_at),
+        completed_at=None if completed_at is None else to_instant(completed_at),
         failure=failure,
     )
 
@@ -74,11 +75,11 @@ async def claim(
     """Claim the shard whose turn it is, or give None (J2, J3, J8, J9, J11)."""
     while found := await rows_of(connection, FIND_TURN, but(set_aside)):
         [row] = await rows_of(connection, _SQL["shard_of_turn"], found[0])
-        now, job_id, job, number, shard, token, attempts, last_error, *accepted = row
+        now, tenant, job_id, job, number, shard, token, attempts, last_error, *accepted = row
         try:
             claimed, planned = to_job(accepted), stored_shard(shard)
         except UnreadableJob as error:
-            set_aside.add(job, job_id, error)
+            set_aside.add(job, JobKey(tenant=tenant, id=job_id), error)
             continue
         if attempts >= max_attempts:
             await end(
@@ -134,7 +135,9 @@ async def complete(
         await connection.executemany(_SQL["publish"], rows)
     if notes:
         await rows_of(connection, _SQL["note"], (job, number, notes))
-    [(any_left,)] = await rows_of(connection, _SQL["close"], (count_exported(parts), job, number))
+    size = sum(part.size for part in parts)
+    closing = (count_exported(parts), job, number, size, held.now)
+    [(any_left,)] = await rows_of(connection, _SQL["close"], closing)
     if any_left:
         return JobStatus.IN_PROGRESS
     return await end(connection, job, JobStatus.COMPLETE)
@@ -151,8 +154,7 @@ async def fail(
     """Free the shard for later, or end the job when its attempts are used up (J9)."""
     held = await _held(connection, lease)
     wait = in_milliseconds(retry_after)
-    shard = (held.job, lease.shard.number)
-    await _hand_back(connection, shard, held.attempts, now=held.now, wait=wait, error=reason)
+    await _hand_back(connection, held, lease, wait=wait, error=reason)
     if held.attempts >= max_attempts:
         return await end(connection, held.job, JobStatus.ERROR, failure=reason)
     return JobStatus.IN_PROGRESS
@@ -161,8 +163,7 @@ async def fail(
 async def release(connection: Connection, lease: Lease) -> None:
     """Free the shard at once, as if it had not been claimed."""
     held = await _held(connection, lease)
-    shard = (held.job, lease.shard.number)
-    await _hand_back(connection, shard, held.attempts - 1, now=0)
+    await _hand_back(connection, held, lease)
 
 
 async def end(
@@ -187,24 +188,36 @@ async def _held(connection: Connection, lease: Lease) -> Held:
     return Held(*found[0])
 
 
-async def _hand_back(  # noqa: PLR0913 - what becomes of a shard, by name
+async def _hand_back(
     connection: Connection,
-    shard: tuple[int, int],
-    attempts: int,
+    held: Held,
+    lease: Lease,
     *,
-    now: int,
-    wait: int = 0,
+    wait: int | None = None,
     error: str | None = None,
 ) -> None:
-    job, number = shard
-    values = {"job": job, "number": number, "attempts": attempts}
-    waiting = {"available_at": now + wait, "wait": wait, "last_error": error}
-    await rows_of(connection, _SQL["hand_back"], values | waiting)
+    """Free a shard after a wait; without one at once, and the attempt does not count."""
+    values = {
+        "job": held.job,
+        "number": lease.shard.number,
+        "attempts": held.attempts - (wait is None),
+        "now": held.now,
+        "available_at": 0 if wait is None else held.now + wait,
+        "wait": wait or 0,
+        "last_error": error,
+    }
+    await rows_of(connection, _SQL["hand_back"], values)
 
 
 def _numbered(part: Part, place: int) -> bytes:
     return msgspec.json.encode(msgspec.structs.replace(part, published=place))
 
 
-def _instant(milliseconds: int) -> datetime:
+def to_instant(milliseconds: int) -> datetime:
+    """Return an instant as the store counts it."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+
+
+def to_milliseconds(instant: datetime) -> int:
+    """Return an instant as the store counts it."""
+    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)

@@ -7,9 +7,17 @@ import msgspec
 import pytest
 
 from helios_core.errors import BackendUnavailable, JobNotFound
-from helios_core.export.expiry import JOBS_PER_QUERY, remove_job, sweep, sweep_periodically
+from helios_core.export.expiry import (
+    JOBS_PER_QUERY,
+    Lifetimes,
+    cancel_job,
+    end_unfinished,
+    remove_job,
+    sweep,
+    sweep_periodically,
+)
 from helios_core.memory import MemoryOutputStore
-from helios_core.model.jobs import JobStatus
+from helios_core.model.jobs import JobKey, JobStatus
 from helios_core.model.parts import PartKey, PartKind
 from tests.export.worker.hospital import patient
 
@@ -122,7 +130,10 @@ async def test_sweeping_goes_on_until_the_stop_event(ward):
     stop = asyncio.Event()
     sweeping = asyncio.create_task(
         sweep_periodically(
-            ward.backends, output_ttl=NOW, interval=timedelta(milliseconds=5), stop=stop
+            ward.backends,
+            lifetimes=Lifetimes(output=NOW),
+            interval=timedelta(milliseconds=5),
+            stop=stop,
         )
     )
     async with asyncio.timeout(5):
@@ -181,3 +192,90 @@ async def test_the_output_of_a_failed_job_is_swept_before_the_job_expires(ward):
 
     assert await stored(ward) == []
     assert (await ward.job_store.get(job.tenant, job.id)).status is JobStatus.ERROR
+
+
+def spoil(ward, job):
+    ward.job_store._entries[job.tenant, job.id].accepted = b'{"spoilt'
+
+
+async def test_an_export_that_nobody_works_on_ends_with_the_reason(ward):
+    job = await ward.kick_off()
+    await end_unfinished(ward.backends, LATER)
+    assert (await ward.job_store.get(job.tenant, job.id)).status is JobStatus.ACCEPTED
+    await asyncio.sleep(0.01)
+
+    await end_unfinished(ward.backends, timedelta(milliseconds=5))
+
+    ended = await ward.job_store.get(job.tenant, job.id)
+    assert ended.status is JobStatus.ERROR
+    assert "no worker had worked on it for 0.005 seconds" in ended.failure
+    assert [each.status for each in ward.announced] == [JobStatus.ACCEPTED, JobStatus.ERROR]
+
+
+async def test_the_files_of_an_export_that_was_given_up_are_removed(ward):
+    job = await ward.kick_off()
+    key = PartKey(
+        tenant=job.tenant,
+        job_id=job.id,
+        kind=PartKind.OUTPUT,
+        resource_type="Patient",
+        ordinal=1,
+        number=1,
+        token=1,
+    )
+
+    async def chunks():
+        yield b"{}\n"
+
+    await ward.output_store.put(key, chunks())
+    await asyncio.sleep(0.01)
+
+    await end_unfinished(ward.backends, timedelta(milliseconds=5))
+
+    assert await stored(ward) == []
+
+
+async def test_a_cancelled_export_is_announced(ward):
+    job = await ward.work(await ward.kick_off())
+
+    await cancel_job(ward.backends, JobKey(tenant=job.tenant, id=job.id))
+
+    assert [each.status for each in ward.announced[-2:]] == ["complete", "cancelled"]
+    assert ward.announced[-1].id == job.id
+    with pytest.raises(JobNotFound):
+        await cancel_job(ward.backends, JobKey(tenant=job.tenant, id=job.id))
+
+
+async def test_an_export_that_cannot_be_read_is_cancelled_and_expires(ward):
+    unread, cancelled = [await ward.work(await ward.kick_off()) for _ in range(2)]
+    spoil(ward, unread)
+    spoil(ward, cancelled)
+    announced = len(ward.announced)
+
+    await cancel_job(ward.backends, JobKey(tenant=cancelled.tenant, id=cancelled.id))
+
+    assert await sweep(ward.backends, output_ttl=LATER) == 1
+    assert await sweep(ward.backends, output_ttl=NOW) == 1
+    assert await stored(ward) == []
+    assert len(ward.announced) == announced
+
+
+async def test_the_sweeper_finds_exports_that_cannot_be_read(ward):
+    job = await ward.kick_off()
+    spoil(ward, job)
+    stop = asyncio.Event()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(
+            sweep_periodically(
+                ward.backends,
+                lifetimes=Lifetimes(output=LATER),
+                interval=timedelta(milliseconds=5),
+                stop=stop,
+            )
+        )
+        while not ward.job_store.unreadable:
+            await asyncio.sleep(0.001)
+        stop.set()
+
+    assert ward.job_store.unreadable == [JobKey(tenant=job.tenant, id=job.id)]

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from helios_core.errors import ConfigurationError, InvalidResource, UnreadableJob
-from helios_core.export.expiry import sweep, sweep_periodically
+from helios_core.export.expiry import Lifetimes, sweep, sweep_periodically
 from helios_core.memory import MemoryJobStore, MemoryOutputStore
 from helios_core.model.jobs import JobStatus
 from helios_core.storage.isolation import contained
@@ -75,8 +75,9 @@ async def test_a_sweep_outlives_what_a_backend_raises_and_removes_the_rest(hospi
 
 
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
-async def test_the_sweeper_goes_on_after_a_sweep_that_failed(hospital, error):
-    hospital.job_store = failing(MemoryJobStore, "removable", error)
+@pytest.mark.parametrize("method", ["removable", "end_untouched", "jobs"])
+async def test_the_sweeper_goes_on_after_a_sweep_that_failed(hospital, method, error):
+    hospital.job_store = failing(MemoryJobStore, method, error)
     await hospital.store(patient("p1"))
     job = await hospital.work(await hospital.kick_off())
     stop = asyncio.Event()
@@ -85,7 +86,7 @@ async def test_the_sweeper_goes_on_after_a_sweep_that_failed(hospital, error):
         group.create_task(
             sweep_periodically(
                 hospital.backends,
-                output_ttl=timedelta(0),
+                lifetimes=Lifetimes(output=timedelta(0)),
                 interval=timedelta(milliseconds=1),
                 stop=stop,
             )
@@ -93,6 +94,19 @@ async def test_the_sweeper_goes_on_after_a_sweep_that_failed(hospital, error):
         while await hospital.job_store.exists(job.tenant, job.id):
             await asyncio.sleep(0.001)
         stop.set()
+
+
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+async def test_a_worker_goes_on_when_it_cannot_say_that_it_is_alive(hospital, error):
+    hospital.job_store = failing(MemoryJobStore, "beat", error)
+    await hospital.store(patient("p1"))
+
+    with capture_logs() as lines:
+        job = await hospital.work(await hospital.kick_off(), workers=1)
+
+    assert job.status is JobStatus.COMPLETE
+    assert [line["event"] for line in lines].count("heartbeat.failed") == 1
+    assert "Jane-Canary" not in str(lines)
 
 
 async def test_only_the_cancellation_of_the_task_itself_ends_it():

@@ -200,7 +200,7 @@ async def test_a_post_that_is_no_parameters_resource_is_refused(
 async def test_switched_off_exports_answer_501_everywhere(open_site, outcome):
     site = await open_site(Settings(bulk_export_enabled=False))
 
-    for path in [*PATHS, "/export-status/x", "/export-file/x/y"]:
+    for path in [*PATHS, "/export-status", "/export-status/x", "/export-file/x/y"]:
         outcome(await site.client.get(path), 501, "not-supported")
     metadata = (await site.client.get("/metadata")).json()
     assert "instantiates" not in metadata

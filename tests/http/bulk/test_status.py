@@ -30,6 +30,7 @@ class Full(MemoryOutputStore):
 
 async def test_a_running_export_answers_202_with_progress_and_a_number_of_seconds(site):
     """B2-ST-02, B2-ST-03, B2-ST-04, TR-31, TR-33, RC-08, RC-09, RC-10"""
+    await site.backends.job_store.beat("worker", lasts=timedelta(hours=1))
     await site.put(PATIENT)
     location = await site.kick_off()
 
@@ -202,4 +203,32 @@ async def test_progress_is_short_ascii_and_below_100_percent(open_site):
     site.backends.job_store.progress = progress
 
     text = (await site.client.get(location)).headers["x-progress"]
+    assert text == "99 % (300,000 of 300,000 resources); waiting, no worker is running"
+    await site.backends.job_store.beat("worker", lasts=timedelta(hours=1))
+    text = (await site.client.get(location)).headers["x-progress"]
     assert text == "99 % (300,000 of 300,000 resources)"
+
+
+async def test_observers_are_told_of_an_export_that_its_client_ends(open_site):
+    announced = []
+    site = await open_site(announce=announced.append)
+    await site.put(PATIENT)
+    location = await site.kick_off()
+
+    await site.client.delete(location)
+
+    assert [job.status for job in announced] == ["accepted", "cancelled"]
+    assert location.endswith(announced[1].id)
+
+
+async def test_observers_are_told_of_an_export_that_is_ended_for_polling(open_site):
+    announced = []
+    limits = Settings(bulk_export_polls_per_minute=6, bulk_export_max_refused_polls=2)
+    site = await open_site(limits, announce=announced.append)
+    await site.put(PATIENT)
+    location = await site.kick_off()
+
+    for _ in range(4):
+        await site.client.get(location)
+
+    assert [job.status for job in announced] == ["accepted", "cancelled"]

@@ -4,6 +4,7 @@ import shutil
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from helios_core import BackendUnavailable
 from helios_core.testing import (
@@ -17,6 +18,7 @@ from helios_core.testing import (
 )
 from helios_localfs import LocalOutputStore
 from helios_localfs.errors import meaning, unavailable
+from helios_localfs.layout import part_path
 
 PUT_UNDER_A_LIMIT = """
 import asyncio, resource, sys
@@ -45,6 +47,21 @@ async def test_a_full_disk_fails_the_part_and_leaves_nothing(disk, small_disk):
     assert isinstance(failure.value.__cause__, OSError)
     assert str(small_disk) not in str(failure.value)
     assert list((small_disk / "clinic/job-1").iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+async def test_an_error_of_an_open_file_is_logged_with_its_path(tmp_path, monkeypatch, call):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, call, full)
+
+    with capture_logs() as lines, pytest.raises(BackendUnavailable) as failure:
+        await LocalOutputStore(tmp_path).put(PART, yield_chunks([b"a"]))
+
+    [line] = [line for line in lines if line["event"] == "output.failed"]
+    assert (line["errno"], line["path"]) == ("ENOSPC", str(part_path(tmp_path, PART)))
+    assert str(tmp_path) not in str(failure.value)
 
 
 async def test_a_full_disk_leaves_earlier_parts_readable(disk):

@@ -28,7 +28,7 @@ class TestPostgresJobStore(JobStoreSuite):
             async with open_job_store(self.settings) as store:
                 if folder != self.folder:
                     self.folder = folder
-                    await raw.execute("TRUNCATE jobs, turns CASCADE")
+                    await raw.execute("TRUNCATE jobs, turns, workers CASCADE")
                 store.behind_its_back = raw
                 yield store
         finally:
@@ -40,10 +40,17 @@ class TestPostgresJobStore(JobStoreSuite):
             ("jobs", "created_at"),
             ("jobs", "completed_at"),
             ("shards", "available_at"),
+            ("shards", "touched_at"),
+            ("workers", "until"),
         ):
             await store.behind_its_back.execute(
                 f"UPDATE {table} SET {column} = {column} - $1::interval", time
             )
+
+    async def spoil(self, store, job_id):
+        await store.behind_its_back.execute(
+            "UPDATE jobs SET accepted = '\\x7b22' WHERE id = $1", job_id
+        )
 
     async def raw_statuses(self, store):
         return dict(await store.behind_its_back.fetch("SELECT id, status FROM jobs"))

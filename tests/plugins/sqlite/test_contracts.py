@@ -74,7 +74,15 @@ class TestSQLiteJobStore(JobStoreSuite):
         with behind_the_back(store) as connection:
             connection.execute("UPDATE jobs SET created_at = created_at - ?1", passed)
             connection.execute("UPDATE jobs SET completed_at = completed_at - ?1", passed)
-            connection.execute("UPDATE shards SET available_at = available_at - ?1", passed)
+            connection.execute(
+                "UPDATE shards SET available_at = available_at - ?1, touched_at = touched_at - ?1",
+                passed,
+            )
+            connection.execute("UPDATE workers SET until = until - ?1", passed)
+
+    async def spoil(self, store, job_id):
+        with behind_the_back(store) as connection:
+            connection.execute("UPDATE jobs SET accepted = x'7b22' WHERE id = ?", (job_id,))
 
     async def raw_statuses(self, store):
         with behind_the_back(store) as connection:

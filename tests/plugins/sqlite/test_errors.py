@@ -4,12 +4,14 @@ import sqlite3
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 import helios_sqlite.connections
 import helios_sqlite.databases
 from helios_core import BackendError, BackendUnavailable, Put
 from helios_core.fhir import parse_resource
 from helios_core.testing import corpus
+from helios_sqlite.databases import rows_of
 from helios_sqlite.errors import translated
 
 CLASSES = sorted(
@@ -183,3 +185,20 @@ async def test_a_job_is_whole_wherever_the_driver_fails(faults, store):
             await store.complete(lease, [])
 
     await fails_everywhere(faults, live, check)
+
+
+async def test_a_full_disk_is_logged_with_the_path_of_the_file(store, settings):
+    async with store._database.transaction() as connection:
+        [(pages,)] = await rows_of(connection, "PRAGMA page_count")
+        await rows_of(connection, f"PRAGMA max_page_count = {pages}")
+
+    async def fill():
+        for number in range(10_000):
+            await store.add(corpus.job(f"job-{number}"), corpus.shards(9), max_active=10_000)
+
+    with capture_logs() as lines, pytest.raises(BackendUnavailable, match="full") as failure:
+        await fill()
+
+    [line] = [line for line in lines if line["event"] == "database.failed"]
+    assert (line["path"], line["reason"]) == (str(settings.path), "the disk is full")
+    assert str(settings.path) not in str(failure.value)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from helios_core import (
     BackendUnavailable,
     ConfigurationError,
+    JobQuery,
     JobStatus,
     LeaseLost,
     Migration,
@@ -120,6 +121,10 @@ async def test_exports_of_the_second_schema_go_on(settings, raw):
         assert (paged.status, "upgraded" in paged.failure) == (JobStatus.ERROR, True)
         kept = await store.parts(corpus.TENANT, "complete")
         assert len(kept) == 2
+        listed = {job.id: job for job in await store.jobs(JobQuery(), limit=9)}
+        assert listed["complete"].bytes == sum(part.size for part in kept)
+        assert (listed["complete"].touched_at, listed["complete"].owner) == (None, "")
+        assert listed["active"].touched_at is not None
         for part in kept:
             assert await store.part(corpus.TENANT, "complete", part.key.name) == part
         for number in range(2):
@@ -139,6 +144,12 @@ async def claim(store):
 
 def to_the_second_schema(connection):
     """Undo what the migrations from the third on do."""
+    connection.execute("DROP TABLE workers")
+    connection.execute("ALTER TABLE shards DROP COLUMN bytes")
+    connection.execute("ALTER TABLE shards DROP COLUMN touched_at")
+    connection.execute("DROP INDEX jobs_listed")
+    connection.execute("DROP INDEX jobs_of_tenant")
+    connection.execute("ALTER TABLE jobs DROP COLUMN owner")
     connection.execute("ALTER TABLE compartments RENAME COLUMN collection TO scope")
     connection.execute("ALTER TABLE versions RENAME COLUMN collection TO scope")
     connection.execute("ALTER TABLE collections RENAME COLUMN collection TO scope")

@@ -11,12 +11,77 @@ FROM jobs
 WHERE tenant = $1 AND id = $2;
 
 -- name: removable
--- Cancelled jobs, and those that ended long enough ago (J7), without those set aside (J15).
-SELECT job, id, accepted, status, created_at, completed_at, failure
+-- Cancelled jobs, and those that ended long enough ago (J7).
+SELECT tenant, id
 FROM jobs
-WHERE job <> ALL($1::bigint[]) AND completed_at IS NOT NULL
-  AND (completed_at <= now() - $2::interval OR status = 'cancelled')
-ORDER BY completed_at LIMIT $3;
+WHERE completed_at IS NOT NULL AND (completed_at <= now() - $1::interval OR status = 'cancelled')
+ORDER BY completed_at LIMIT $2;
+
+-- name: list
+-- A page of the list of jobs (J16).
+SELECT j.job, j.accepted, j.tenant, j.id, j.owner, j.status, j.created_at, j.completed_at,
+  j.failure, max(s.touched_at) AS touched_at,
+  coalesce(sum(s.resources_done), 0)::bigint AS resources_done,
+  coalesce(sum(s.resources), 0)::bigint AS resources_total,
+  count(*) FILTER (WHERE s.done) AS shards_done, count(s.number) AS shards_total,
+  coalesce(sum(s.bytes), 0)::bigint AS bytes, coalesce(max(s.attempts), 0) AS attempts, (
+    SELECT last_error FROM shards
+    WHERE job = j.job AND last_error IS NOT NULL ORDER BY touched_at DESC NULLS LAST LIMIT 1
+  ) AS last_error
+FROM (
+  SELECT * FROM jobs
+  WHERE ($1::text IS NULL OR tenant = $1) AND ($2::text IS NULL OR owner = $2)
+    AND ($3::text[] IS NULL OR status = ANY($3)) AND starts_with(id, $4)
+    AND ($5::interval IS NULL OR created_at <= now() - $5)
+    AND ($6::interval IS NULL OR created_at > now() - $6)
+    AND ($7::timestamptz IS NULL OR created_at < $7
+      OR created_at = $7 AND (tenant COLLATE "C", id COLLATE "C") > ($8, $9))
+  ORDER BY created_at DESC, tenant COLLATE "C", id COLLATE "C" LIMIT $10
+) AS j
+LEFT JOIN shards AS s ON s.job = j.job
+GROUP BY j.job, j.accepted, j.tenant, j.id, j.owner, j.status, j.created_at, j.completed_at,
+  j.failure
+ORDER BY j.created_at DESC, j.tenant COLLATE "C", j.id COLLATE "C";
+
+-- name: untouched
+-- Lock active jobs that no worker has touched for some time (J18).
+SELECT j.job, j.tenant, j.id
+FROM jobs AS j
+WHERE j.status IN ('accepted', 'in-progress') AND j.created_at <= now() - $1::interval
+  AND NOT EXISTS (
+    SELECT 1 FROM shards AS s WHERE s.job = j.job AND s.touched_at > now() - $1::interval
+  )
+ORDER BY j.job LIMIT $2 FOR NO KEY UPDATE OF j SKIP LOCKED;
+
+-- name: beat
+-- Keep a worker alive for some time (J17).
+INSERT INTO workers
+VALUES ($1, now() + $2::interval, $2::interval)
+ON CONFLICT (worker) DO UPDATE SET until = excluded.until, wait = excluded.wait;
+
+-- name: bury
+-- Forget workers that went silent (J17); another process may be at it.
+DELETE FROM workers WHERE worker IN (
+  SELECT worker FROM workers WHERE until <= now() OR until > now() + 1.5 * wait
+  FOR UPDATE SKIP LOCKED
+);
+
+-- name: retire
+-- Forget a worker that has ended (J17).
+DELETE FROM workers WHERE worker = $1;
+
+-- name: workforce
+-- How many workers are alive, and how many active jobs have no shard that a worker holds (J17).
+SELECT (
+  SELECT count(*) FROM workers WHERE until > now() AND until <= now() + 1.5 * wait
+) AS alive, (
+  SELECT count(*) FROM jobs AS j
+  WHERE j.status IN ('accepted', 'in-progress') AND NOT EXISTS (
+    SELECT 1 FROM shards AS s
+    WHERE s.job = j.job AND s.worker IS NOT NULL
+      AND s.available_at > now() AND s.available_at <= now() + 1.5 * s.wait
+  )
+) AS waiting;
 
 -- name: recent
 -- The complete jobs of a tenant, the latest first, without those set aside (J15).
@@ -39,8 +104,8 @@ WHERE tenant = $1 AND status IN ('accepted', 'in-progress');
 
 -- name: add_job
 -- Accept a job.
-INSERT INTO jobs (tenant, id, accepted, status, created_at)
-VALUES ($1, $2, $3, 'accepted', clock_timestamp()) RETURNING job;
+INSERT INTO jobs (tenant, id, accepted, status, created_at, owner)
+VALUES ($1, $2, $3, 'accepted', clock_timestamp(), $4) RETURNING job;
 
 -- name: add_shards
 -- Add shards that may be claimed at once.

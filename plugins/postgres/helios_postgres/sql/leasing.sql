@@ -21,7 +21,7 @@ WITH picked AS (
   LIMIT 1
 ), held AS (
   UPDATE shards AS s SET available_at = now() + $2::interval, wait = $2::interval, worker = $1,
-    resources_done = 0,
+    resources_done = 0, touched_at = now(),
     token = s.token + 1, attempts = s.attempts + 1
   FROM picked AS p WHERE s.job = p.job AND s.number = p.number AND s.attempts < $3
   RETURNING s.job, s.shard, s.token, s.attempts
@@ -37,13 +37,14 @@ WITH picked AS (
     FOR NO KEY UPDATE OF t SKIP LOCKED
   )
 )
-SELECT p.job, j.id, p.number, h.shard, h.token, h.attempts, j.accepted, 'in-progress' AS status,
+SELECT p.job, j.tenant, j.id, p.number, h.shard, h.token, h.attempts, j.accepted, 'in-progress' AS status,
   j.created_at, j.completed_at, j.failure
 FROM picked AS p JOIN jobs AS j ON j.job = p.job LEFT JOIN held AS h ON h.job = p.job;
 
 -- name: unclaim
 -- Hand back a shard of a job that this process cannot read, as if it had not been claimed (J15).
-UPDATE shards SET worker = NULL, available_at = '-infinity', attempts = attempts - 1
+UPDATE shards SET worker = NULL, available_at = '-infinity', attempts = attempts - 1,
+  touched_at = NULL
 WHERE job = $1 AND number = $2 AND token = $3;
 
 -- name: exhausted
@@ -69,7 +70,7 @@ WHERE tenant = $1 AND id = $2 FOR NO KEY UPDATE;
 -- name: renew
 -- Extend a lease (J4).
 UPDATE shards AS s SET available_at = clock_timestamp() + $5::interval, wait = $5::interval,
-  resources_done = $6
+  resources_done = $6, touched_at = clock_timestamp()
 FROM jobs AS j
 WHERE j.tenant = $1 AND j.id = $2 AND s.job = j.job AND s.number = $3 AND s.token = $4
   AND s.worker IS NOT NULL
@@ -86,7 +87,7 @@ SELECT EXISTS (
 -- Free a shard at once, as if it had not been claimed, and wake idle workers.
 WITH freed AS (
   UPDATE shards AS s SET worker = NULL, resources_done = 0, available_at = '-infinity',
-    attempts = s.attempts - 1
+    attempts = s.attempts - 1, touched_at = clock_timestamp()
   FROM jobs AS j
   WHERE j.tenant = $1 AND j.id = $2 AND s.job = j.job AND s.number = $3 AND s.token = $4
     AND s.worker IS NOT NULL
@@ -97,7 +98,8 @@ SELECT job, pg_notify($5, '') FROM freed;
 -- name: fail
 -- Free a shard after a pause (J9).
 UPDATE shards SET worker = NULL, resources_done = 0, last_error = $5,
-  available_at = clock_timestamp() + $4::interval, wait = $4::interval
+  available_at = clock_timestamp() + $4::interval, wait = $4::interval,
+  touched_at = clock_timestamp()
 WHERE job = $1 AND number = $2 AND token = $3 AND worker IS NOT NULL
 RETURNING attempts;
 
@@ -105,7 +107,7 @@ RETURNING attempts;
 -- Close a shard and publish its parts and notes (J5, J12, J13).
 WITH closed AS (
   UPDATE shards SET done = true, worker = NULL, available_at = NULL, resources_done = $4,
-    completed_under = token
+    completed_under = token, bytes = $10, touched_at = clock_timestamp()
   WHERE job = $1 AND number = $2 AND token = $3 AND worker IS NOT NULL
   RETURNING job, number, phase
 ), published AS (

@@ -11,12 +11,69 @@ FROM jobs
 WHERE tenant = ? AND id = ? AND status <> 'cancelled';
 
 -- name: removable
--- Cancelled jobs, and those that ended long enough ago (J7), without those set aside (J15).
-SELECT job, id, accepted, status, created_at, completed_at, failure
+-- Cancelled jobs, and those that ended long enough ago (J7).
+SELECT tenant, id
 FROM jobs
-WHERE job NOT IN (SELECT value FROM json_each(?))
-  AND completed_at IS NOT NULL AND (completed_at <= {now} - ? OR status = 'cancelled')
+WHERE completed_at IS NOT NULL AND (completed_at <= {now} - ? OR status = 'cancelled')
 ORDER BY completed_at LIMIT ?;
+
+-- name: list
+-- A page of the list of jobs (J16).
+SELECT j.job, j.accepted, j.tenant, j.id, j.owner, j.status, j.created_at, j.completed_at,
+  j.failure, max(s.touched_at), total(s.resources_done), total(s.resources), total(s.done),
+  count(s.number), total(s.bytes), coalesce(max(s.attempts), 0), (
+    SELECT last_error FROM shards
+    WHERE job = j.job AND last_error IS NOT NULL ORDER BY touched_at DESC LIMIT 1
+  )
+FROM (
+  SELECT * FROM jobs
+  WHERE (:tenant IS NULL OR tenant = :tenant) AND (:owner IS NULL OR owner = :owner)
+    AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
+    AND substr(id, 1, length(:id_prefix)) = :id_prefix
+    AND (:older_than IS NULL OR created_at <= {now} - :older_than)
+    AND (:younger_than IS NULL OR created_at > {now} - :younger_than)
+    AND (:after_at IS NULL OR created_at < :after_at
+      OR created_at = :after_at AND (tenant, id) > (:after_tenant, :after_id))
+  ORDER BY created_at DESC, tenant, id LIMIT :limit
+) AS j
+LEFT JOIN shards AS s ON s.job = j.job
+GROUP BY j.job
+ORDER BY j.created_at DESC, j.tenant, j.id;
+
+-- name: untouched
+-- Active jobs that no worker has touched for some time (J18).
+SELECT j.job, j.tenant, j.id
+FROM jobs AS j
+WHERE j.status IN ('accepted', 'in-progress') AND j.created_at <= {now} - :ago
+  AND NOT EXISTS (SELECT 1 FROM shards WHERE job = j.job AND touched_at > {now} - :ago)
+ORDER BY j.job LIMIT :limit;
+
+-- name: beat
+-- Keep a worker alive for some time (J17).
+INSERT INTO workers
+VALUES (:worker, {now} + :wait, :wait)
+ON CONFLICT (worker) DO UPDATE SET until = excluded.until, wait = excluded.wait;
+
+-- name: bury
+-- Forget workers that went silent (J17).
+DELETE FROM workers WHERE until <= {now} OR until > {now} + wait * 3 / 2;
+
+-- name: retire
+-- Forget a worker that has ended (J17).
+DELETE FROM workers WHERE worker = ?;
+
+-- name: workforce
+-- How many workers are alive, and how many active jobs have no shard that a worker holds (J17).
+SELECT (
+  SELECT count(*) FROM workers WHERE until > {now} AND until <= {now} + wait * 3 / 2
+), (
+  SELECT count(*) FROM jobs AS j
+  WHERE j.status IN ('accepted', 'in-progress') AND NOT EXISTS (
+    SELECT 1 FROM shards
+    WHERE job = j.job AND worker IS NOT NULL
+      AND available_at > {now} AND available_at <= {now} + wait * 3 / 2
+  )
+);
 
 -- name: recent
 -- The complete jobs of a tenant, the latest first, without those set aside (J15).
@@ -33,8 +90,8 @@ WHERE tenant = ? AND status IN ('accepted', 'in-progress');
 
 -- name: add_job
 -- Accept a job.
-INSERT INTO jobs (tenant, id, accepted, status, created_at)
-VALUES (?, ?, ?, ?, {now})
+INSERT INTO jobs (tenant, id, owner, accepted, status, created_at)
+VALUES (?, ?, ?, ?, ?, {now})
 RETURNING job;
 
 -- name: add_shard

@@ -15,7 +15,7 @@ ORDER BY coalesce(t.served, 0), j.job LIMIT 1;
 
 -- name: shard_of_turn
 -- A shard that is about to be claimed, with its job.
-SELECT {now}, j.id, s.job, s.number, s.shard, s.token, s.attempts, s.last_error,
+SELECT {now}, j.tenant, j.id, s.job, s.number, s.shard, s.token, s.attempts, s.last_error,
   j.accepted, j.status, j.created_at, j.completed_at, j.failure
 FROM shards AS s JOIN jobs AS j ON j.job = s.job WHERE s.job = ? AND s.number = ?;
 
@@ -26,7 +26,7 @@ UPDATE jobs SET status = 'in-progress' WHERE job = ?;
 -- name: hold
 -- Claim a shard under a new token (J3).
 UPDATE shards SET available_at = :now + :wait, wait = :wait, worker = :worker, resources_done = 0,
-  token = token + 1, attempts = attempts + 1
+  touched_at = :now, token = token + 1, attempts = attempts + 1
 WHERE job = :job AND number = :number;
 
 -- name: serve
@@ -44,18 +44,19 @@ WHERE j.tenant = ? AND j.id = ? AND s.number = ? AND s.token = ? AND s.worker IS
 
 -- name: renew
 -- Extend a lease.
-UPDATE shards SET available_at = ?1 + ?2, wait = ?2, resources_done = ?3
+UPDATE shards SET available_at = ?1 + ?2, wait = ?2, resources_done = ?3, touched_at = ?1
 WHERE job = ?4 AND number = ?5;
 
 -- name: hand_back
 -- Free a shard, at once or after a pause.
 UPDATE shards SET worker = NULL, resources_done = 0, available_at = :available_at, wait = :wait,
-  attempts = :attempts, last_error = coalesce(:last_error, last_error)
+  attempts = :attempts, last_error = coalesce(:last_error, last_error), touched_at = :now
 WHERE job = :job AND number = :number;
 
 -- name: close
 -- Close a shard, and tell whether any other is left.
-UPDATE shards SET worker = NULL, available_at = NULL, done = 1, resources_done = ?1
+UPDATE shards SET worker = NULL, available_at = NULL, done = 1, resources_done = ?1, bytes = ?4,
+  touched_at = ?5
 WHERE job = ?2 AND number = ?3
 RETURNING EXISTS (SELECT 1 FROM shards WHERE job = ?2 AND number <> ?3 AND done = 0);
 

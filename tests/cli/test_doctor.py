@@ -1,0 +1,192 @@
+"""`helios doctor`."""
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import pytest
+from click.testing import CliRunner
+
+from helios_core.cli import doctor
+from helios_core.cli.commands import app
+from helios_core.config.settings import OWN
+from tests.config.conftest import install
+
+__all__ = ["install"]
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+@pytest.fixture
+def examined(monkeypatch, tmp_path):
+    """Run the command, and return its exit code and its checks."""
+    for variable in OWN:
+        monkeypatch.delenv(variable.name, raising=False)
+
+    def examined(**environ):
+        settings = {"HFS_DATA_DIR": str(tmp_path)} | environ
+        result = CliRunner().invoke(app, ["doctor", "--format", "json"], env=settings)
+        return result.exit_code, json.loads(result.stdout)
+
+    return examined
+
+
+def verdicts(checks, name):
+    return [check["verdict"] for check in checks if check["name"] == name]
+
+
+def failing(checks):
+    return [check for check in checks if check["verdict"] != "ok"]
+
+
+def test_a_sound_installation_passes_every_check(examined, tmp_path):
+    code, checks = examined()
+
+    assert (code, failing(checks)) == (0, [])
+    names = {check["name"] for check in checks}
+    assert names == {
+        *("settings", "plugins", "versions", "disk", "clocks"),
+        *("data provider", "job store", "output store"),
+    }
+    with closing(sqlite3.connect(tmp_path / "helios.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM jobs").fetchall() == [(0,)]
+    assert not list(tmp_path.glob("exports/*/*"))
+
+
+def test_the_table_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, 1))
+
+    result = CliRunner().invoke(app, ["doctor"], env={"HFS_DATA_DIR": str(tmp_path)})
+
+    assert result.exit_code == 1
+    assert "Free space" in result.output
+
+
+def test_wrong_settings_are_told_with_exit_code_2(examined):
+    code, checks = examined(HFS_SERVER_PORT="x")
+
+    [settings] = failing(checks)
+    assert (code, settings["name"]) == (2, "settings")
+    assert "HFS_SERVER_PORT" in settings["found"]
+
+
+def test_a_heartbeat_that_is_nearly_as_long_as_the_lease_is_a_warning(examined):
+    code, checks = examined(
+        HFS_BULK_EXPORT_LEASE_DURATION="30", HFS_BULK_EXPORT_HEARTBEAT_INTERVAL="20"
+    )
+
+    assert (code, verdicts(checks, "settings")) == (0, ["warning"])
+
+
+@pytest.mark.parametrize(
+    ("free", "verdict", "code"), [(2**40, "ok", 0), (2**29, "warning", 0), (2**20, "error", 1)]
+)
+def test_a_disk_that_fills_is_noticed(examined, monkeypatch, free, verdict, code):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**41, 0, free))
+
+    found, checks = examined()
+
+    assert (found, set(verdicts(checks, "disk"))) == (code, {verdict})
+
+
+def test_a_database_that_needs_a_migration_says_so(examined, tmp_path):
+    examined()
+    with closing(sqlite3.connect(tmp_path / "helios.db")) as connection:
+        connection.execute("PRAGMA user_version = 1")
+
+    code, checks = examined()
+
+    assert code == 1
+    assert verdicts(checks, "job store") == verdicts(checks, "data provider") == ["error"]
+    assert all("helios migrate" in check["found"] for check in failing(checks))
+
+
+def test_an_output_folder_that_cannot_be_written_is_an_error(examined, tmp_path):
+    (tmp_path / "exports").write_text("not a folder")
+
+    code, checks = examined()
+
+    [problem] = failing(checks)
+    assert (code, problem["name"]) == (1, "output store")
+    assert str(tmp_path / "exports") in problem["found"]
+
+
+def test_a_folder_of_another_server_is_an_error(examined, tmp_path):
+    examined()
+    (tmp_path / "helios.db").unlink()
+
+    code, checks = examined()
+
+    [problem] = failing(checks)
+    assert (code, "belongs to job store" in problem["found"]) == (1, True)
+
+
+def test_a_clock_that_is_off_is_a_warning(examined, monkeypatch):
+    class Late(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) - timedelta(minutes=7)
+
+    monkeypatch.setattr(doctor, "datetime", Late)
+
+    code, checks = examined()
+
+    assert (code, verdicts(checks, "clocks")) == (0, ["warning", "warning"])
+    assert "420." in failing(checks)[0]["found"]
+
+
+def test_distributions_of_different_versions_are_an_error(examined, monkeypatch):
+    monkeypatch.setattr(doctor, "version", lambda _: "0.2.0")
+
+    code, checks = examined()
+
+    assert (code, verdicts(checks, "versions")) == (1, ["error"])
+    [problem] = failing(checks)
+    assert "helios-fhir-sqlite 0.1.0" in problem["found"]
+
+
+def test_exports_that_wait_or_cannot_be_read_are_warnings(examined, tmp_path):
+    examined()
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    with closing(sqlite3.connect(tmp_path / "helios.db")) as connection, connection:
+        connection.execute(
+            "INSERT INTO jobs (tenant, id, accepted, status, created_at)"
+            " VALUES ('clinic', 'job', x'7b', 'accepted', ?)",
+            (now,),
+        )
+
+    code, checks = examined()
+
+    assert (code, verdicts(checks, "exports")) == (0, ["warning", "warning"])
+
+
+VERIFIER = """
+from contextlib import asynccontextmanager
+from helios_core import API_LEVEL, BackendUnavailable, TokenVerifierExtension, hookimpl
+
+@asynccontextmanager
+async def open(settings, backends):
+    raise BackendUnavailable("the issuer does not respond; start it")
+    yield
+
+@hookimpl
+def helios_token_verifier():
+    return TokenVerifierExtension(api_level=API_LEVEL, open=open)
+"""
+
+
+def test_an_issuer_that_does_not_respond_is_an_error(examined, install):
+    install("demo_auth", VERIFIER)
+
+    code, checks = examined(HFS_AUTH_ENABLED="true", HFS_AUTH_PROVIDER="demo")
+
+    [problem] = failing(checks)
+    assert (code, problem["name"]) == (1, "token verifier")
+    assert "the issuer does not respond" in problem["found"]

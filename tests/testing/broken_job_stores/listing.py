@@ -1,0 +1,156 @@
+"""J15, J16: lists that lack, repeat or change something, and jobs that nobody can read."""
+
+from datetime import timedelta
+
+import msgspec
+
+from helios_core.errors import UnreadableJob
+from helios_core.memory.job_store import MemoryJobStore
+from helios_core.model.jobs import JobQuery, JobStatus
+from tests.testing.on_memory import OnMemoryJobs
+
+ALL = 1_000_000
+
+
+class ListsTheOldestFirst(MemoryJobStore):
+    async def jobs(self, query, *, limit, after=None):
+        return list(reversed(await super().jobs(query, limit=limit, after=after)))
+
+
+class TestListsTheOldestFirst(OnMemoryJobs):
+    subject_class = ListsTheOldestFirst
+    caught_by = (
+        "test_the_list_has_every_job_the_newest_first",
+        "test_an_unreadable_job_is_listed_as_such",
+    )
+
+
+class ListsNoCancelledJobs(MemoryJobStore):
+    async def jobs(self, query, *, limit, after=None):
+        found = await super().jobs(query, limit=ALL, after=after)
+        return [job for job in found if job.status != JobStatus.CANCELLED][:limit]
+
+
+class TestListsNoCancelledJobs(OnMemoryJobs):
+    subject_class = ListsNoCancelledJobs
+    caught_by = ("test_the_list_has_every_job_the_newest_first",)
+
+
+class CountsNothing(MemoryJobStore):
+    async def jobs(self, query, *, limit, after=None):
+        found = await super().jobs(query, limit=limit, after=after)
+        return [msgspec.structs.replace(job, bytes=0, attempts=0) for job in found]
+
+
+class TestCountsNothing(OnMemoryJobs):
+    subject_class = CountsNothing
+    caught_by = ("test_the_list_says_how_far_jobs_are",)
+
+
+class IgnoresTheOwner(MemoryJobStore):
+    async def jobs(self, query, *, limit, after=None):
+        query = msgspec.structs.replace(query, owner=query.owner or None)
+        return await super().jobs(query, limit=limit, after=after)
+
+
+class TestIgnoresTheOwner(OnMemoryJobs):
+    subject_class = IgnoresTheOwner
+    caught_by = ("test_the_list_is_restricted_as_requested",)
+
+
+class CountsPages(MemoryJobStore):
+    """The next page begins after as many jobs as were shown, whatever came or went meanwhile."""
+
+    shown = 0
+
+    async def jobs(self, query, *, limit, after=None):
+        first = 0 if after is None else self.shown
+        self.shown = first + limit
+        return (await super().jobs(query, limit=ALL))[first : first + limit]
+
+
+class TestCountsPages(OnMemoryJobs):
+    subject_class = CountsPages
+    caught_by = ("test_the_pages_of_the_list_repeat_and_miss_nothing",)
+
+
+class PagesByInstantAlone(MemoryJobStore):
+    async def jobs(self, query, *, limit, after=None):
+        found = await super().jobs(query, limit=ALL)
+        return [job for job in found if not after or job.created_at < after.created_at][:limit]
+
+
+class TestPagesByInstantAlone(OnMemoryJobs):
+    subject_class = PagesByInstantAlone
+    caught_by = ("test_the_pages_of_the_list_repeat_and_miss_nothing",)
+
+
+class StumblesOverUnreadableJobs(MemoryJobStore):
+    async def claim(self, worker, **options):
+        for entry in self._entries.values():
+            if entry.status.active:
+                entry.job  # noqa: B018 - raises
+        return await super().claim(worker, **options)
+
+
+class TestStumblesOverUnreadableJobs(OnMemoryJobs):
+    subject_class = StumblesOverUnreadableJobs
+    caught_by = (
+        "test_an_unreadable_job_keeps_no_other_from_being_claimed",
+        "test_an_unreadable_job_that_nobody_touches_ends",
+    )
+
+
+class HidesUnreadableJobs(MemoryJobStore):
+    async def jobs(self, query, *, limit, after=None):
+        found = await super().jobs(query, limit=ALL, after=after)
+        return [job for job in found if job.job is not None][:limit]
+
+
+class TestHidesUnreadableJobs(OnMemoryJobs):
+    subject_class = HidesUnreadableJobs
+    caught_by = ("test_an_unreadable_job_is_listed_as_such",)
+
+
+class ReadsWhatItCancels(MemoryJobStore):
+    async def cancel(self, tenant, job_id):
+        await self.get(tenant, job_id)
+        await super().cancel(tenant, job_id)
+
+
+class TestReadsWhatItCancels(OnMemoryJobs):
+    subject_class = ReadsWhatItCancels
+    caught_by = ("test_an_unreadable_job_can_be_ended",)
+
+
+class KeepsUnreadableJobs(MemoryJobStore):
+    """What cannot be read never goes."""
+
+    async def removable(self, *, completed_before, limit):
+        found = await super().removable(completed_before=completed_before, limit=limit)
+        listed = await self.jobs(JobQuery(), limit=ALL)
+        readable = {job.key for job in listed if job.job is not None}
+        return [key for key in found if key in readable]
+
+
+class TestKeepsUnreadableJobs(OnMemoryJobs):
+    subject_class = KeepsUnreadableJobs
+    caught_by = (
+        "test_an_unreadable_job_can_be_ended",
+        "test_an_unreadable_job_expires_as_others_do",
+    )
+
+
+class GivesUpReadableJobsOnly(MemoryJobStore):
+    async def end_untouched(self, untouched_for, *, reason, limit):
+        for entry in self._entries.values():
+            try:
+                entry.job  # noqa: B018 - raises
+            except UnreadableJob:
+                entry.created_at += timedelta(days=1000)
+        return await super().end_untouched(untouched_for, reason=reason, limit=limit)
+
+
+class TestGivesUpReadableJobsOnly(OnMemoryJobs):
+    subject_class = GivesUpReadableJobsOnly
+    caught_by = ("test_an_unreadable_job_that_nobody_touches_ends",)
