@@ -23,6 +23,7 @@ HeliosError
 │   └── Forbidden             the access token does not allow the request
 ├── BackendError          the operator must act, while the process runs
 │   ├── BackendUnavailable    a retry may succeed: busy, down, out of space
+│   │   └── StoreReplaced         the database was replaced while it was open
 │   ├── UnreadableJob         a stored export is damaged or of a newer version
 │   └── PartMissing           a published part is missing: gone, and never just not found
 ├── ConfigurationError    the operator must act: the process does not start
@@ -167,6 +168,10 @@ class BackendUnavailable(BackendError):
     """A backend cannot respond now (busy, down, out of space); a retry may succeed."""
 
     code = "transient"
+
+
+class StoreReplaced(BackendUnavailable):
+    """What a backend keeps was removed or replaced while it was open; writes to it are lost."""
 
 
 class UnreadableJob(BackendError):

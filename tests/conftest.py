@@ -6,12 +6,16 @@ import pytest
 import structlog
 
 from tests.keycloaks import keycloak
+from tests.reaper import start_reaper
 from tests.services import a_bucket, minio_endpoint, postgres, s3_endpoint
+
+start_reaper()
 
 TESTS = Path(__file__).parent
 
 MARKERS = {
     "cli/test_demo.py": ["process"],
+    "cli/test_exporting.py": ["crash", "process"],
     "cli/test_running.py": ["process"],
     "cli/test_startup.py": ["process"],
     "cluster": ["crash", "process", "service"],
@@ -33,6 +37,7 @@ MARKERS = {
     "plugins/s3": ["service"],
     "plugins/sqlite/test_processes.py": ["process"],
     "push_down": ["service"],
+    "test_reaper.py": ["crash", "process", "service"],
     "test_services.py": ["service"],
     "testing/test_broken_backends.py": ["process", "fuzz"],
     "testing/test_broken_extensions.py": ["process"],

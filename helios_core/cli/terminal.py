@@ -2,22 +2,59 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
 import click
 import msgspec
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from helios_core.config.logs import configure_logging
 from helios_core.config.settings import LogFormat, LogLevel
 
 T = TypeVar("T")
 
-# A file or a pipe has no width of its own, and truncated tables help nobody.
-out = Console(width=None if sys.stdout.isatty() else 160)
+
+class Output(Console):
+    """Standard output: tables on a terminal, tab-separated values in a file or a pipe."""
+
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401  as rich declares it
+        """Print as rich does on a terminal, and nothing but text elsewhere."""
+        is_plain = all(isinstance(item, Group | Table | Text | str) for item in objects)
+        if self.file.isatty() or not is_plain:
+            super().print(*objects, **options)
+            return
+        for item in objects:
+            for line in plain_lines(item):
+                self.file.write(f"{line}\n")
+        self.file.flush()
+
+
+out = Output()
+
+
+def plain_lines(item: object) -> Iterator[str]:
+    """Yield what an object shows as lines of text, the rows of tables separated by tabs."""
+    match item:
+        case Group():
+            for part in item.renderables:
+                yield from plain_lines(part)
+        case Table():
+            yield "\t".join(_cell(column.header) for column in item.columns)
+            for row in zip(*(column.cells for column in item.columns), strict=True):
+                yield "\t".join(map(_cell, row))
+        case Text():
+            yield item.plain
+        case _:
+            yield str(item)
+
+
+def _cell(content: object) -> str:
+    text = content.plain if isinstance(content, Text) else Text.from_markup(str(content)).plain
+    return " ".join(text.split())
 
 
 def print_line(line: str) -> None:

@@ -2,22 +2,61 @@
 
 import asyncio
 import gzip
+import io
+import os
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType
-from typing import IO
+from threading import Event
+from typing import IO, cast
 
 import httpx
 import msgspec
 import stamina
+import zstandard
 
 from helios_core.client.errors import ExportFailed, RequestRefused, should_retry
+from helios_core.client.manifest import BLOCK_HEADER
+from helios_core.client.session import Session, unreachable
+from helios_core.client.state import ExportFolder, PartMark, boot_id, publish, write_atomically
 
 _CHUNK = 1024 * 1024
+_PAUSE_SECONDS = 0.2
+"""Between a connection that broke after it had got further and the next."""
+_SYNC_BYTES = 16 * _CHUNK
+"""After how many bytes a download is synced to disk: what a power cut costs at most."""
+
+DAMAGED = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+"""What reading a compressed file raises when it is not whole."""
 
 _EXPIRED_STATUSES = frozenset({400, 401, 403, 410})
 """How stores respond to an expired URL: S3 with 403, or with 400 if its credentials expired."""
+
+
+class FileCompression(StrEnum):
+    """How files are kept on disk."""
+
+    KEEP = "keep"
+    """As the server sends them, with `.gz` appended if that is gzip."""
+    NONE = "none"
+    ZSTD = "zstd"
+    """With `.zst` appended."""
+
+    def path(self, plain: Path, coding: str) -> Path:
+        """Return the path of a file that was sent in a coding."""
+        suffix = {
+            FileCompression.KEEP: ".gz" if coding == "gzip" else "",
+            FileCompression.ZSTD: ".zst",
+        }
+        return plain.with_name(plain.name + suffix.get(self, ""))
+
+    def keeps(self, coding: str) -> bool:
+        """Return whether a file that was sent in a coding is kept byte for byte."""
+        return self is FileCompression.KEEP or (
+            self is FileCompression.NONE and coding == "identity"
+        )
 
 
 class DownloadedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,70 +68,174 @@ class DownloadedFile(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of NDJSON."""
 
 
+class BrokenFile(ExportFailed):
+    """All bytes of a file have arrived, and they are not what was announced."""
+
+
+class DownloadStopped(ExportFailed):
+    """The process is ending."""
+
+
 class Download:
     """
     The download of one file.
 
-    The bytes go to a `.part` file beside the target, in the content coding in which they were
-    sent, so that the download can be resumed when the connection breaks (RFC 9110 §14.2,
-    §13.1.5). The target appears when it is complete. `renew_url` returns a new URL of the same
-    bytes for one that has expired.
+    What arrives is kept in the folder of the export until the file is complete, so that it can be
+    resumed when the connection breaks or the process ends (RFC 9110 §14.2, §13.1.5). `renew_url`
+    returns a new URL of the same bytes for one that has expired. `count` is the number of lines
+    that the manifest announces, or None; in organized
+    output the headers of blocks do not count.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a download consists of
         self,
         url: str,
         target: Path,
+        folder: ExportFolder,
         *,
-        headers: Mapping[str, str] = MappingProxyType({}),
+        compression: FileCompression = FileCompression.NONE,
+        count: int | None = None,
+        organized: bool = False,
         renew_url: Callable[[str], Awaitable[str]] | None = None,
         on_bytes: Callable[[int], None] = lambda _: None,
+        stopping: Event | None = None,
     ) -> None:
         self._url = url
-        self._headers = headers
-        self._renew_url = renew_url
         self._target = target
-        # No downloaded file has a name that begins with a dot, so these names are free.
-        self._part = target.with_name(f".{target.name}.part")
-        self._plain = target.with_name(f".{target.name}.plain")
+        self._part = folder.part(target.name)
+        self._mark = folder.mark(target.name)
+        self._new = folder.new(target.name)
+        self._compression = compression
+        self._count = count
+        self._header = BLOCK_HEADER if organized else b""
+        self._renew_url = renew_url
         self._on_bytes = on_bytes
+        self._stopping = stopping or Event()
+        self._synced = 0
         self._received = 0
+        self._attempted_from = 0
         self._tag: str | None = None
         self._coding = "identity"
+        self.size: int | None = None
+        """How many bytes the server announces, or None as long as that is not known."""
 
-    async def run(self, client: httpx.AsyncClient) -> DownloadedFile:
+    @property
+    def received(self) -> int:
+        """How many bytes have arrived, in the coding in which they are sent."""
+        return self._received
+
+    async def run(self, session: Session) -> DownloadedFile:
         """
-        Download the file.
+        Download the file, or only what is missing of it.
 
         Raises:
-            ExportFailed: The server refuses the request, or sends a coding that was not requested.
-            httpx.TransportError: The connection failed repeatedly.
+            BrokenFile: It cannot be decompressed, or does not have the announced lines.
+            ExportFailed: The server refuses the request, sends a coding that was not requested, or
+                cannot be reached.
+            OSError: The file cannot be written.
         """
+        finished = await asyncio.to_thread(self._find_finished)
+        if finished is not None:
+            return finished
+        await asyncio.to_thread(self._restore)
+        restored = self._received > 0
+        await self._fetch_all(session)
         try:
-            await self._fetch(client)
             return await asyncio.to_thread(self._finish)
-        finally:
-            for leftover in (self._part, self._plain):
-                leftover.unlink(missing_ok=True)
+        except BrokenFile:
+            if not restored:
+                raise
+        # What an earlier process left behind may have suffered since.
+        await self._fetch_all(session)
+        return await asyncio.to_thread(self._finish)
 
-    @stamina.retry(
-        on=should_retry, attempts=8, timeout=None, wait_initial=0.2, wait_jitter=0.2, wait_max=20
-    )
-    async def _fetch(self, client: httpx.AsyncClient) -> None:
-        headers = dict(self._headers) | {
+    def _find_finished(self) -> DownloadedFile | None:
+        """Return what an earlier process has finished, if it is still as it should be."""
+        for coding in ("identity", "gzip"):
+            path = self._compression.path(self._target, coding)
+            if not path.is_file():
+                continue
+            try:
+                with open_plain(path) as file:
+                    lines, size = _measure(self._read_chunks(file), self._header)
+            except DAMAGED:
+                path.unlink()
+                continue
+            if self._count in (None, lines):
+                return DownloadedFile(path=path, lines=lines, size=size)
+            path.unlink()
+        return None
+
+    def _restore(self) -> None:
+        """Go on with what an earlier process has received."""
+        try:
+            mark = msgspec.json.decode(self._mark.read_bytes(), type=PartMark)
+            size = self._part.stat().st_size
+        except (OSError, msgspec.DecodeError):
+            return
+        # What was not synced may be gone, or be zeros, if the machine has started anew since.
+        keep = size if mark.boot and mark.boot == boot_id() else min(size, mark.synced)
+        os.truncate(self._part, keep)
+        self._tag, self._coding, self._synced = mark.etag, mark.coding, min(keep, mark.synced)
+        self._received = keep
+        self._on_bytes(keep)
+
+    async def _fetch_all(self, session: Session) -> None:
+        """Fetch until all is there; attempts are counted from the last one that got further."""
+        while True:
+            before = self._received
+            try:
+                async for attempt in stamina.retry_context(
+                    on=self._should_retry,
+                    attempts=8,
+                    timeout=None,
+                    wait_initial=0.2,
+                    wait_jitter=0.2,
+                    wait_max=20,
+                ):
+                    with attempt:
+                        self._attempted_from = self._received
+                        await self._fetch(session)
+            except httpx.TransportError as error:
+                if self._received <= before:
+                    raise unreachable(error, self._url) from error
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                return
+
+    def _should_retry(self, error: Exception) -> bool | timedelta:
+        got_further = self._received > self._attempted_from
+        if got_further and isinstance(error, httpx.TransportError):
+            return False
+        return should_retry(error)
+
+    async def _fetch(self, session: Session) -> None:
+        headers = {
             "Accept": "application/fhir+ndjson, */*;q=0.1",
             "Accept-Encoding": "gzip",
         }
         if self._received and self._tag:
             headers |= {"Range": f"bytes={self._received}-", "If-Range": self._tag}
-        async with client.stream("GET", self._url, headers=headers) as response:
+        async with session.stream(self._url, headers=headers) as response:
             if not response.is_success:
                 await response.aread()
+                if self._is_complete(response):
+                    return
                 raise await self._refusal(response)
             self._begin(response)
-            mode = "ab" if self._received else "wb"
-            with await asyncio.to_thread(self._part.open, mode) as file:
-                await self._save(response, file)
+            await self._save(response)
+        if self.size is not None and self._received < self.size:
+            raise httpx.RemoteProtocolError(
+                f"{self._received} of {self.size} bytes were sent", request=response.request
+            )
+
+    def _is_complete(self, response: httpx.Response) -> bool:
+        """Return whether the range could not be sent because nothing is missing."""
+        return (
+            response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE
+            and self._received > 0
+            and response.headers.get("Content-Range") == f"bytes */{self._received}"
+        )
 
     async def _refusal(self, response: httpx.Response) -> RequestRefused:
         refused = RequestRefused(response)
@@ -109,77 +252,169 @@ class Download:
         return refused
 
     def _begin(self, response: httpx.Response) -> None:
+        coding = response.headers.get("Content-Encoding", "identity").lower()
+        coding = coding.removeprefix("x-")
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
-            received = response.headers.get("Content-Range", "")
-            if not received.startswith(f"bytes {self._received}-"):
+            sent = response.headers.get("Content-Range", "")
+            if not sent.startswith(f"bytes {self._received}-") or coding != self._coding:
+                requested = self._received
+                self._forget()
                 raise ExportFailed(
-                    f"{self._target.name}: the server did not resume at byte {self._received}"
+                    f"{self._target.name}: the server did not resume at byte {requested}"
                 )
+            total = sent.rpartition("/")[2]
+            self.size = int(total) if total.isdecimal() else None
             return
         self._restart()
-        self._coding = response.headers.get("Content-Encoding", "identity").lower()
-        if self._coding not in ("identity", "gzip", "x-gzip"):
+        if coding not in ("identity", "gzip"):
             raise ExportFailed(
-                f"{self._target.name} was sent in coding {self._coding}; gzip was requested"
+                f"{self._target.name} was sent in coding {coding}; gzip was requested"
             )
+        self._coding = coding
         tag = response.headers.get("ETag", "")
         # A weak tag does not promise the same bytes, so the download could not be resumed.
         self._tag = None if tag.startswith("W/") else tag or None
+        length = response.headers.get("Content-Length", "")
+        self.size = int(length) if length.isdecimal() else None
 
     def _restart(self) -> None:
         self._on_bytes(-self._received)
-        self._received = 0
-        self._tag = None
+        self._received = self._synced = 0
+        self._tag = self.size = None
+        self._mark.unlink(missing_ok=True)
 
-    async def _save(self, response: httpx.Response, file: IO[bytes]) -> None:
-        buffer = bytearray()
+    async def _save(self, response: httpx.Response) -> None:
+        mode = "ab" if self._received else "wb"
+        # Without a buffer, what the disk took is what is counted, also when it is full.
+        with await asyncio.to_thread(self._part.open, mode, buffering=0) as raw:
+            file = cast("IO[bytes]", raw)
+            buffer = bytearray()
+            whole = False
+            try:
+                async for piece in response.aiter_raw():
+                    buffer += piece
+                    self._on_bytes(len(piece))
+                    if len(buffer) >= _CHUNK:
+                        full, buffer = buffer, bytearray()
+                        await self._append_in_thread(full, file)
+                whole = True
+            finally:
+                # What arrived before the connection broke need not be sent again.
+                self._append(buffer, file, mark=not whole)
+
+    async def _append_in_thread(self, chunk: bytearray, file: IO[bytes]) -> None:
+        """Append in a thread; when cancelled, end only after it, so that bytes stay in order."""
+        writing = asyncio.ensure_future(asyncio.to_thread(self._append, chunk, file))
         try:
-            async for piece in response.aiter_raw():
-                buffer += piece
-                self._on_bytes(len(piece))
-                if len(buffer) >= _CHUNK:
-                    full, buffer = buffer, bytearray()
-                    await asyncio.to_thread(self._append, full, file)
-        finally:
-            # What arrived before the connection broke need not be sent again.
-            self._append(buffer, file)
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
 
-    def _append(self, chunk: bytearray, file: IO[bytes]) -> None:
-        file.write(chunk)
-        self._received += len(chunk)
+    def _append(self, chunk: bytearray, file: IO[bytes], *, mark: bool = True) -> None:
+        rest = memoryview(chunk)
+        while rest:
+            written = file.write(rest)
+            self._received += written
+            rest = rest[written:]
+        if mark and self._tag:
+            self._record(file)
+
+    def _record(self, file: IO[bytes]) -> None:
+        """Note how far the download is, so that another process can go on."""
+        if self._received - self._synced >= _SYNC_BYTES:
+            os.fsync(file.fileno())
+            self._synced = self._received
+        elif self._mark.exists():
+            return
+        mark = PartMark(
+            etag=self._tag or "", coding=self._coding, synced=self._synced, boot=boot_id()
+        )
+        write_atomically(self._mark, msgspec.json.encode(mark))
 
     def _finish(self) -> DownloadedFile:
-        if self._coding == "identity":
-            with self._part.open("rb") as file:
-                lines, size = _measure(_read_chunks(file))
-            self._part.replace(self._target)
-            return DownloadedFile(path=self._target, lines=lines, size=size)
+        """Count the lines, keep the file as it is to be kept, and give it its name."""
+        target = self._compression.path(self._target, self._coding)
         try:
-            with gzip.open(self._part) as compressed, self._plain.open("wb") as plain:
-                lines, size = _measure(_copy(compressed, plain))
-        except (EOFError, OSError, zlib.error) as error:
-            raise ExportFailed(f"{self._target.name} cannot be decompressed: {error}") from error
-        self._plain.replace(self._target)
-        return DownloadedFile(path=self._target, lines=lines, size=size)
+            if self._compression.keeps(self._coding):
+                lines, size = self._checked(None)
+                publish(self._part, target)
+            else:
+                with _create(self._new, self._compression) as copy:
+                    lines, size = self._checked(copy)
+                publish(self._new, target)
+        finally:
+            self._new.unlink(missing_ok=True)
+        self._part.unlink(missing_ok=True)
+        self._mark.unlink(missing_ok=True)
+        return DownloadedFile(path=target, lines=lines, size=size)
+
+    def _checked(self, copy: IO[bytes] | None) -> tuple[int, int]:
+        """Return the lines and bytes of NDJSON; write them to `copy`, too."""
+        try:
+            with _open(self._part, self._coding) as source:
+                chunks = self._read_chunks(source)
+                lines, size = _measure(
+                    chunks if copy is None else _copied(chunks, copy), self._header
+                )
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            self._forget()
+            raise BrokenFile(f"{self._target.name} cannot be decompressed: {error}") from error
+        if self._count not in (None, lines):
+            self._forget()
+            raise BrokenFile(
+                f"{self._target.name} has {lines} lines; the manifest says {self._count}"
+            )
+        return lines, size
+
+    def _forget(self) -> None:
+        """Drop what was received: it is of no use."""
+        self._restart()
+        self._part.unlink(missing_ok=True)
+
+    def _read_chunks(self, file: IO[bytes]) -> Iterator[bytes]:
+        while chunk := file.read(_CHUNK):
+            if self._stopping.is_set():
+                raise DownloadStopped(f"{self._target.name} is not finished yet")
+            yield chunk
 
 
-def _read_chunks(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK):
-        yield chunk
+def open_plain(path: Path) -> IO[bytes]:
+    """Open a file for reading what is in it, uncompressed; its suffix says how it is kept."""
+    if path.suffix == ".zst":
+        return cast("IO[bytes]", io.BufferedReader(zstandard.open(path, "rb"), _CHUNK))
+    return _open(path, "gzip" if path.suffix == ".gz" else "identity")
 
 
-def _copy(source: gzip.GzipFile, target: IO[bytes]) -> Iterator[bytes]:
-    for chunk in _read_chunks(source):
+def _open(path: Path, coding: str) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path)) if coding == "gzip" else path.open("rb")
+
+
+def _create(path: Path, compression: FileCompression) -> IO[bytes]:
+    if compression is FileCompression.ZSTD:
+        return cast("IO[bytes]", zstandard.open(path, "wb"))
+    return path.open("wb")
+
+
+def _copied(chunks: Iterable[bytes], target: IO[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
         target.write(chunk)
         yield chunk
 
 
-def _measure(chunks: Iterable[bytes]) -> tuple[int, int]:
-    """Return the numbers of lines and of bytes; a last line may lack its newline."""
-    lines = size = 0
-    last = b"\n"
+def _measure(chunks: Iterable[bytes], header: bytes) -> tuple[int, int]:
+    """
+    Return the numbers of lines, without those that begin with `header`, and of bytes.
+
+    A last line may lack its newline.
+    """
+    lines = headers = size = 0
+    before = b"\n"
     for chunk in chunks:
         lines += chunk.count(b"\n")
         size += len(chunk)
-        last = chunk[-1:]
-    return lines + (last != b"\n"), size
+        # What is kept is one byte too short to be counted twice.
+        window = before + chunk
+        headers += window.count(b"\n" + header) if header else 0
+        before = window[-max(len(header), 1) :]
+    return lines + (before[-1:] != b"\n") - headers, size

@@ -1,7 +1,9 @@
 """Errors of a Bulk Data server, and whether a request may succeed when it is repeated."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import httpx
 import msgspec
@@ -16,34 +18,64 @@ class ExportFailed(HeliosError):
     """The server refused the export, failed it, or sent something other than it announced."""
 
 
+class ServerUnreachable(ExportFailed):
+    """No connection to the server, or to a store of its files, holds."""
+
+
 class RequestRefused(ExportFailed):
     """The server responded to a request with an error."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.status = response.status_code
         self.retry_after = retry_after(response)
-        issue = _issue(response)
-        code, self.reason = issue or ("", response.reason_phrase)
-        # A 500 may be transient; one with an OperationOutcome is the result of the export.
-        self.transient = self.status in _TRANSIENT_STATUSES or code == "transient"
-        self.transient |= self.status == httpx.codes.INTERNAL_SERVER_ERROR and issue is None
+        issues = _issues(response)
+        # A 500 may be transient; one with an OperationOutcome is the result of the request.
+        self.has_outcome = bool(issues)
+        self.transient = self.status in _TRANSIENT_STATUSES
+        self.transient |= any(issue.code == "transient" for issue in issues)
+        self.transient |= self.status == httpx.codes.INTERNAL_SERVER_ERROR and not issues
+        self.reason = "; ".join(map(str, issues)) or response.reason_phrase
         what = f"{response.request.method} {response.request.url.copy_with(query=None)}"
-        super().__init__(f"{what} returned {self.status}: {self.reason}")
+        hint = _HINTS.get(self.status, "")
+        super().__init__(f"{what} returned {self.status}: {self.reason}{hint}")
 
 
-class _Issue(msgspec.Struct):
+_HINTS = {
+    401: "\nThe server wants other credentials: see --token-file and --header.",
+    403: "\nThe credentials do not suffice: see --token-file, --header and --tenant.",
+}
+
+
+class OutcomeIssue(msgspec.Struct, frozen=True):
+    """One issue of an OperationOutcome."""
+
+    severity: str = ""
     code: str = ""
     diagnostics: str = ""
-    details: dict[str, msgspec.Raw] = {}
+    details: Mapping[str, Any] = {}
 
     @property
-    def message(self) -> str:
+    def is_loss(self) -> bool:
+        """Whether it says that something is missing; what is only information does not."""
+        return self.severity not in ("information", "success")
+
+    def __str__(self) -> str:
         text = self.details.get("text")
-        return self.diagnostics or (msgspec.json.decode(text, type=str) if text else self.code)
+        return self.diagnostics or (text if isinstance(text, str) else "") or self.code
 
 
 class _Outcome(msgspec.Struct, tag="OperationOutcome", tag_field="resourceType"):
-    issue: list[_Issue]
+    issue: list[OutcomeIssue]
+
+
+def read_issues(outcome: bytes) -> list[OutcomeIssue]:
+    """
+    Return the issues of an OperationOutcome.
+
+    Raises:
+        msgspec.DecodeError: It is none.
+    """
+    return msgspec.json.decode(outcome, type=_Outcome).issue
 
 
 def raise_for_refusal(response: httpx.Response) -> None:
@@ -77,7 +109,8 @@ def should_retry(error: Exception) -> bool | timedelta:
     """Return whether to repeat a request, and after how long if the server says so."""
     if isinstance(error, RequestRefused):
         return error.transient and (error.retry_after or True)
-    return isinstance(error, httpx.TransportError)
+    permanent = isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError)
+    return isinstance(error, httpx.TransportError) and not permanent
 
 
 def should_retry_unsent(error: Exception) -> bool | timedelta:
@@ -88,9 +121,8 @@ def should_retry_unsent(error: Exception) -> bool | timedelta:
     return not may_have_arrived and should_retry(error)
 
 
-def _issue(response: httpx.Response) -> tuple[str, str] | None:
+def _issues(response: httpx.Response) -> list[OutcomeIssue]:
     try:
-        outcome = msgspec.json.decode(response.content, type=_Outcome)
+        return read_issues(response.content)
     except msgspec.DecodeError:
-        return None
-    return next(((issue.code, issue.message) for issue in outcome.issue), None)
+        return []

@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import httpx
 import msgspec
 
 from helios_core.client.errors import ExportFailed
+
+BLOCK_HEADER = b'{"resourceType":"Parameters"'
+"""The start of a block header line, which is no resource (Bulk Data 3.0.0, organizeOutputBy)."""
+
+_LISTS = ("output", "deleted", "error", "outcome")
 
 
 class ManifestEntry(msgspec.Struct, frozen=True):
@@ -17,6 +23,8 @@ class ManifestEntry(msgspec.Struct, frozen=True):
     url: str
     type: str = ""
     count: int | None = None
+    file_size: int | None = msgspec.field(default=None, name="fileSize")
+    """Bytes of NDJSON, from version 4 on."""
     extension: Any = None
     """A JSON object, or FHIR Extensions from version 4 on."""
 
@@ -36,10 +44,18 @@ class ReceivedManifest(msgspec.Struct, frozen=True, rename="camel"):
     """As in `ManifestEntry`."""
 
     @property
+    def next_url(self) -> str | None:
+        """The URL of the next page of a manifest that is sent in pages, or None."""
+        for link in self.link:
+            if isinstance(link, dict) and link.get("relation") == "next":
+                url = link.get("url")
+                return url if isinstance(url, str) else None
+        return None
+
+    @property
     def entries(self) -> list[tuple[str, ManifestEntry]]:
         """All files, each with the name of its list."""
-        names = ("output", "deleted", "error", "outcome")
-        lists: dict[str, Sequence[ManifestEntry]] = {name: getattr(self, name) for name in names}
+        lists: dict[str, Sequence[ManifestEntry]] = {name: getattr(self, name) for name in _LISTS}
         return [(kind, entry) for kind, entries in lists.items() for entry in entries]
 
 
@@ -57,12 +73,46 @@ def read_manifest(sent: bytes) -> ReceivedManifest:
     Parse the manifest that a server sent.
 
     Raises:
-        ExportFailed: It is not a manifest.
+        ExportFailed: It is not a manifest, or an address in it is none.
     """
     try:
-        return msgspec.json.decode(sent, type=ReceivedManifest)
+        manifest = msgspec.json.decode(sent, type=ReceivedManifest)
     except msgspec.DecodeError as error:
         raise ExportFailed(f"the server's manifest cannot be read: {error}") from error
+    for number, (kind, entry) in enumerate(manifest.entries, start=1):
+        if not is_reference(entry.url):
+            raise ExportFailed(
+                f"entry {number} of the server's manifest ({kind}) has an address that is none"
+            )
+    return manifest
+
+
+def is_reference(url: str) -> bool:
+    """Return whether a text is an http or https URL, or one relative to another."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("", "http", "https") and parts.port != 0 and bool(httpx.URL(url))
+    except (ValueError, httpx.InvalidURL):
+        return False
+
+
+def join_pages(pages: Sequence[bytes]) -> bytes:
+    """
+    Return one manifest for all pages, or the only page as it was sent.
+
+    The files of every page are in it, each with its own extension; extensions of single pages are
+    not, because they are about less than all files.
+    """
+    if len(pages) == 1:
+        return pages[0]
+    first, *others = (msgspec.json.decode(page) for page in pages)
+    for name in _LISTS:
+        entries = [entry for page in (first, *others) for entry in page.get(name) or ()]
+        if entries or name in first:
+            first[name] = entries
+    del first["link"]
+    first.pop("extension", None)
+    return msgspec.json.encode(first)
 
 
 def plan_files(manifest: ReceivedManifest, folder: Path) -> list[PlannedFile]:
@@ -81,4 +131,4 @@ def plan_files(manifest: ReceivedManifest, folder: Path) -> list[PlannedFile]:
 def _name(entry: ManifestEntry) -> str:
     segment = unquote(urlsplit(entry.url).path.rsplit("/", 1)[-1])
     # A name that the server chooses must not lead out of the folder.
-    return re.sub(r"[^A-Za-z0-9._-]", "_", segment).lstrip(".").removesuffix(".gz")[-200:]
+    return re.sub(r"[^A-Za-z0-9._-]", "_", segment).removesuffix(".gz")[-200:].lstrip(".")

@@ -1,7 +1,5 @@
 """Prove from downloaded files that nothing of an export is missing."""
 
-import gzip
-import zlib
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +7,9 @@ from typing import IO, Any
 
 import msgspec
 
+from helios_core.client.downloads import DAMAGED, open_plain
 from helios_core.client.manifest import (
+    BLOCK_HEADER,
     ManifestEntry,
     PlannedFile,
     ReceivedManifest,
@@ -20,12 +20,14 @@ from helios_core.errors import HeliosError
 from helios_core.model.completeness import ALGORITHM, KEY, Tallies, Tally, add_up, lines_digest
 
 CHUNK = 4 * 1024 * 1024
-HEADER = b'{"resourceType":"Parameters"'
-"""The start of a block header line, which is no resource (Bulk Data 3.0.0, organizeOutputBy)."""
 
 
 class ProofMissing(HeliosError):
     """A manifest has no proof of completeness."""
+
+
+class ProofUnreadable(ProofMissing):
+    """A manifest has a proof that cannot be read, or one for a part of its files."""
 
 
 class Verdict(StrEnum):
@@ -45,6 +47,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     tally: Tally
     verdict: Verdict
     reason: str = ""
+    paths: tuple[Path, ...] = ()
+    """The files that are there."""
 
 
 class VerificationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,11 +70,12 @@ def verify(manifest: bytes, folder: Path) -> VerificationReport:
     Compare files with the proof in their manifest.
 
     The files have the names that `helios export` writes, the last segments of their URLs, or these
-    with `.gz` appended.
+    with `.gz` or `.zst` appended.
 
     Raises:
         ExportFailed: The manifest cannot be read.
-        ProofMissing: It has no proof, or one of another kind.
+        ProofMissing: It has no proof.
+        ProofUnreadable: It has one of another kind, or for some files only.
     """
     received = read_manifest(manifest)
     expected = _proof(received)
@@ -96,9 +101,16 @@ def verify(manifest: bytes, folder: Path) -> VerificationReport:
 
 
 def verify_if_proven(manifest: bytes, folder: Path) -> VerificationReport | None:
-    """Return what `verify` does, or None if the manifest has no proof."""
+    """
+    Return what `verify` does, or None if the manifest has no proof.
+
+    Raises:
+        ProofUnreadable: As `verify`.
+    """
     try:
         return verify(manifest, folder)
+    except ProofUnreadable:
+        raise
     except ProofMissing:
         return None
 
@@ -107,7 +119,7 @@ def _finding(
     key: tuple[str, str], files: list[PlannedFile], *, expected: Tally | None, organized: bool
 ) -> Finding:
     kind, name = key
-    paths = [(file, _find(file.path)) for file in files]
+    paths = [(file, find_file(file.path)) for file in files]
     absent = [file.path.name for file, path in paths if path is None]
     tally = Tally()
     try:
@@ -115,9 +127,16 @@ def _finding(
             if path is not None:
                 tally += _tally(path, organized=organized)
         verdict, reason = _compare(expected, tally, absent)
-    except (OSError, EOFError, zlib.error) as error:
+    except DAMAGED as error:
         verdict, reason = Verdict.MISMATCH, f"a file cannot be read ({type(error).__name__})"
-    return Finding(kind=kind, type=name, tally=tally, verdict=verdict, reason=reason)
+    return Finding(
+        kind=kind,
+        type=name,
+        tally=tally,
+        verdict=verdict,
+        reason=reason,
+        paths=tuple(path for _, path in paths if path is not None),
+    )
 
 
 def _compare(expected: Tally | None, tally: Tally, absent: list[str]) -> tuple[Verdict, str]:
@@ -147,6 +166,15 @@ def _proof(manifest: ReceivedManifest) -> Tallies:
         proof = _manifest_proof(manifest.extension)
         return _sum_of_file_proofs(manifest) if proof is None else proof
     except (msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+        files = [entry.extension for _, entry in manifest.entries]
+        with_proof = sum(KEY in str(extension) for extension in files)
+        if with_proof:
+            raise ProofUnreadable(
+                f"the proof of completeness covers {with_proof} of {len(files)} files, or cannot "
+                "be read"
+            ) from error
+        if KEY in str(manifest.extension):
+            raise ProofUnreadable("the proof of completeness cannot be read") from error
         raise ProofMissing(
             "the manifest has no proof of completeness that can be read; repeat the export with a "
             "server that sends one"
@@ -199,23 +227,24 @@ def _to_tally(members: Mapping[str, Any]) -> Tally:
     return msgspec.convert(fields, type=Tally)
 
 
-def _find(path: Path) -> Path | None:
-    compressed = path.with_name(path.name + ".gz")
-    return next((name for name in (path, compressed) if name.is_file()), None)
+def find_file(path: Path) -> Path | None:
+    """Return the file that was downloaded as `path`, however it is compressed, or None."""
+    names = (path.with_name(path.name + suffix) for suffix in ("", ".gz", ".zst"))
+    return next((name for name in names if name.is_file()), None)
 
 
 def _tally(path: Path, *, organized: bool) -> Tally:
     count = size = digest = 0
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with open_plain(path) as file:
         for lines, length in _lines(file):
             digest += lines_digest(lines)
             size += length
-            headers = sum(line.startswith(HEADER) for line in lines) if organized else 0
+            headers = sum(line.startswith(BLOCK_HEADER) for line in lines) if organized else 0
             count += len(lines) - headers
     return Tally(count=count, bytes=size, digest=f"{digest % 2**64:016x}")
 
 
-def _lines(file: IO[bytes] | gzip.GzipFile) -> Iterator[tuple[list[bytes], int]]:
+def _lines(file: IO[bytes]) -> Iterator[tuple[list[bytes], int]]:
     """Yield lists of lines without their newlines, with the bytes they take in the file."""
     rest = b""
     while chunk := file.read(CHUNK):

@@ -25,6 +25,7 @@ from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.references import base_urls
 from helios_core.model.exports import ExportView, Level
 from helios_core.storage.data_provider import Damaged
+from helios_core.storage.integrity import UNKNOWN_ID
 
 GROUP = "Group"
 PATIENT = "Patient"
@@ -102,6 +103,8 @@ class Disclosure:
 
     def report(self, damaged: Damaged) -> Damaged | None:
         """Return what may be said of a damaged resource, or None if nothing."""
+        if damaged.id == UNKNOWN_ID:
+            return damaged
         if self.ids is None:
             return msgspec.structs.replace(damaged, id=ID_WITHHELD)
         return damaged if damaged.id in self.ids else None

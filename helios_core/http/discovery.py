@@ -8,7 +8,7 @@ from litestar import Response, route
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 
-from helios_core.errors import BackendError, BackendUnavailable
+from helios_core.errors import BackendError, BackendUnavailable, StoreReplaced
 from helios_core.export import oversight
 from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.definitions import FHIRVersion
@@ -137,6 +137,8 @@ class DiscoveryRoutes:
             raise BackendUnavailable(
                 f"Not all backends responded within {TIMEOUT_SECONDS} seconds."
             ) from error
+        except StoreReplaced:
+            raise
         except BackendError as error:
             raise BackendUnavailable(f"A backend does not respond: {error}") from error
 

@@ -27,6 +27,7 @@ from helios_core.errors import (
     ResourceDeleted,
     ResourceExists,
     ResourceNotFound,
+    StoreReplaced,
     TooManyExports,
     VersionConflict,
 )
@@ -92,6 +93,12 @@ GONE: Final = (
 )
 """What a client reads about a part that is missing."""
 
+REPLACED: Final = (
+    "The database of this server was removed or replaced while it was open, so that nothing is "
+    "read or written any more. The operator has to put it back, or to restart the server."
+)
+"""What a client reads when the store has been replaced."""
+
 log = structlog.stdlib.get_logger()
 
 
@@ -137,6 +144,8 @@ def reason_phrase(status: int) -> str:
 def _public_text(error: HeliosError) -> str:
     if isinstance(error, PartMissing):
         return GONE
+    if isinstance(error, StoreReplaced):
+        return REPLACED
     if isinstance(error, InvalidToken) and not isinstance(error, MissingToken):
         return REFUSED
     return HIDDEN.get(status_for(error), str(error))

@@ -1,7 +1,7 @@
 """The reference data provider: every power, in one dictionary, gone with the process."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -43,6 +43,8 @@ class MemoryDataProvider(DataProvider):
         self._clock = clock
         self._last = datetime.min.replace(tzinfo=UTC)
         self._collections = defaultdict[TypeKey, dict[str, list[MemoryVersion]]](dict)
+        self._counts = Counter[TypeKey]()
+        """How many versions of each type were written."""
 
     async def transaction_time(self) -> datetime:
         """Return now, and ensure that every later write is stamped later (P1)."""
@@ -154,6 +156,7 @@ class MemoryDataProvider(DataProvider):
             applied.append(apply_change(change, versions, stamp))
         for key, versions in drafts.items():
             if versions:
+                self._counts[key.type] += len(versions) - len(self._versions(key))
                 self._collections[key.type][key.id] = versions
         self._last = stamp
         return applied
@@ -166,6 +169,7 @@ class MemoryDataProvider(DataProvider):
     ) -> Iterator[MemoryVersion]:
         """Yield, by id, the versions current at the transaction time that the view shows."""
         key = TypeKey.of(view.request, resource_type)
+        self._check(key)
         for resource_id in sorted(self._collections.get(key, ())):
             if within is not None and not _covers(within, resource_id):
                 continue
@@ -173,6 +177,15 @@ class MemoryDataProvider(DataProvider):
             current = current_version(versions, view.transaction_time)
             if current is not None and is_shown(view, current):
                 yield current
+
+    def _check(self, key: TypeKey) -> None:
+        """Raise a BackendError if versions of a type are gone (P9)."""
+        found = sum(map(len, self._collections.get(key, {}).values()))
+        if found != self._counts[key]:
+            raise BackendError(
+                f"{found} of {self._counts[key]} versions of {key.resource_type} are left in"
+                " memory; load them again"
+            )
 
     def _plannable(self, view: ExportView, resource_type: str) -> Iterator[StoredVersion]:
         for change in self._changes(view, resource_type):

@@ -86,6 +86,10 @@ class DataProvider(ABC):
     P7  Nothing of another tenant or of another FHIR version is ever shown.
     P8  What is asked for by its id (`get`, `missing`, `fetch`, `among`) is told as reading a view
         at the same instant would tell it.
+    P9  What was written and is gone, or is not as it was written, is noticed by whoever reads a
+        view: it is reported in `Batch.damaged`, with the id `(unknown)` where ids are lost too, or
+        `plan`, `read` or `read_deleted` raises BackendError. No view is just shorter. Whoever
+        reads tables that others write can vouch only for what is in them.
     """
 
     @abstractmethod

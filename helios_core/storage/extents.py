@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import msgspec
+from xxhash import xxh3_64_intdigest
 
 COLLECTION_BITS = 40
 """How many lower bits of a seq a collection has for itself."""
@@ -25,6 +26,9 @@ EXTENT_ROWS = 1 << EXTENT_BITS
 
 EXTENT_BYTES = 4 * 1024 * 1024
 """How many bytes of content an extent takes, unless a single version is larger."""
+
+SUM_MASK = (1 << 62) - 1
+"""Sums of hashes are kept modulo 2^62, so that databases add two of them without an overflow."""
 
 Positions = Mapping[int, set[int]]
 """For each extent, positions in it."""
@@ -54,6 +58,21 @@ class SeqRange(msgspec.Struct, frozen=True, kw_only=True):
         return SeqRange(first=max(self.first, first), end=min(self.end, end))
 
 
+class ResourceSums(msgspec.Struct, frozen=True):
+    """How many resources, of how many bytes, and the sum of their hashes modulo 2^62."""
+
+    count: int
+    size: int
+    hash_sum: int | None
+    """None, of what earlier versions wrote, is not known."""
+
+    def agree(self, other: "ResourceSums") -> bool:
+        """Return whether everything is the same that is known of both."""
+        known = self.hash_sum is not None and other.hash_sum is not None
+        difference = (self.hash_sum or 0) - (other.hash_sum or 0) if known else 0
+        return (self.count, self.size, difference & SUM_MASK) == (other.count, other.size, 0)
+
+
 def collection_range(collection: int) -> SeqRange:
     """Return all seqs that a collection can ever have."""
     return SeqRange(first=collection << COLLECTION_BITS, end=(collection + 1) << COLLECTION_BITS)
@@ -62,6 +81,20 @@ def collection_range(collection: int) -> SeqRange:
 def extent_of(seq: int) -> int:
     """Return the extent that a version is in."""
     return seq >> EXTENT_BITS
+
+
+def version_mark(row: Iterable[object]) -> int:
+    """
+    Return a hash of all that is stored of a version when it is written, its content aside.
+
+    The row is seq, id, version_id, since_stamp, deleted as 0 or 1, patients, size and line_hash.
+    """
+    return xxh3_64_intdigest(" ".join(map(str, row)).encode()) & SUM_MASK
+
+
+def ending_mark(seq: int, until_stamp: int) -> int:
+    """Return a hash of the end of a version."""
+    return xxh3_64_intdigest(f"{seq} {until_stamp}".encode()) & SUM_MASK
 
 
 def union_of(several: Iterable[Positions]) -> dict[int, set[int]]:

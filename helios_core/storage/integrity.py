@@ -15,6 +15,9 @@ from helios_core.storage.joined_lines import JoinedLines
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """The exceptions raised when a line cannot be decoded as JSON."""
 
+UNKNOWN_ID = "(unknown)"
+"""The id in a report about resources of which not even the ids can be read."""
+
 _ID = re.compile(rb'\{"resourceType":"[A-Za-z]+","id":"([A-Za-z0-9\-.]{1,64})"')
 
 
@@ -28,12 +31,26 @@ def damage_of(resource_type: str, resource_id: str, line: bytes | None) -> Damag
     return Damaged(resource_type=resource_type, id=resource_id, reason=reason)
 
 
+def shortfall_of(resource_type: str, *, found: int, expected: int) -> Damaged:
+    """Return the report that versions of a type are missing, or are not what was written."""
+    reason = (
+        f"part of what is stored of this type is damaged ({found} of {expected} versions can be "
+        "read there); some of it may be missing from the output, and some of it out of date"
+    )
+    return Damaged(resource_type=resource_type, id=UNKNOWN_ID, reason=reason)
+
+
+def is_line_of(line: bytes, resource_type: str, resource_id: str) -> bool:
+    """Return whether a line says that it is this resource."""
+    return line.startswith(f'{{"resourceType":"{resource_type}","id":"{resource_id}"'.encode())
+
+
 def damaged_json(resource_type: str, line: bytes) -> Damaged:
     """Return the report for a line that cannot be decoded."""
     id_match = _ID.match(line)
     return Damaged(
         resource_type=resource_type,
-        id=id_match[1].decode() if id_match else "(unknown)",
+        id=id_match[1].decode() if id_match else UNKNOWN_ID,
         reason="its stored content cannot be read as JSON",
     )
 
@@ -63,7 +80,13 @@ def verified_version(stored: StoredVersion, *, deleted: bool, stored_hash: int) 
         BackendError: It is not what was written.
     """
     content = stored.content
-    if not deleted and (content is None or line_hash(content) != stored_hash):
+    intact = deleted or (
+        content is not None
+        and line_hash(content) == stored_hash
+        and is_line_of(content, stored.resource_type, stored.id)
+        and f'"versionId":"{stored.version_id}"'.encode() in content
+    )
+    if not intact:
         raise BackendError(
             f"the stored content of {stored.resource_type}/{stored.id}, version"
             f" {stored.version_id}, is damaged; restore it from a backup or store the resource"

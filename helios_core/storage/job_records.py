@@ -7,6 +7,7 @@ import msgspec
 import structlog
 
 from helios_core.errors import (
+    BackendError,
     JobNotFound,
     LeaseLost,
     PartNotFound,
@@ -116,6 +117,23 @@ class SetAside:
 def count_exported(parts: Iterable[Part]) -> int:
     """Return how many resources some parts add to the output."""
     return sum(part.count for part in parts if part.key.kind is PartKind.OUTPUT)
+
+
+def checked_parts(job_id: str, parts: list[Part], *, expected: int) -> list[Part]:
+    """
+    Return the parts of a job if they are all of those that were published.
+
+    `expected` is how many resources the completed shards of the job have exported.
+
+    Raises:
+        BackendError: Parts are missing.
+    """
+    if count_exported(parts) != expected:
+        raise BackendError(
+            f"parts of the export {job_id} are missing from the job store: they have "
+            f"{count_exported(parts)} of {expected} resources; start a new export"
+        )
+    return parts
 
 
 def give_up_reason(number: int, attempts: int, last_error: str | None) -> str:

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 
 from helios_core.fhir.instants import FOREVER
-from helios_core.storage.extents import COLLECTION_BITS, EXTENT_BITS
+from helios_core.storage.extents import COLLECTION_BITS, EXTENT_BITS, SUM_MASK
 
 CONSTANTS: Mapping[str, str] = {
     "COLLECTION_BITS": str(COLLECTION_BITS),
     "EXTENT_BITS": str(EXTENT_BITS),
     "EXTENT_NUMBER_BITS": str(COLLECTION_BITS - EXTENT_BITS),
     "FOREVER": str(FOREVER),
+    "SUM_MASK": str(SUM_MASK),
 }
 """What `{NAME}` stands for in every statement."""
 

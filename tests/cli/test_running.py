@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pace import wait_for_end
 from tests.processes import HELIOS, Process, Site
 
 PATIENT = '{"resourceType":"Patient","id":"p1","active":true}'
@@ -34,7 +35,7 @@ def resources(tmp_path) -> Path:
 
 
 def ended(process: Process) -> int:
-    return process.process.wait(timeout=60)
+    return wait_for_end(process.process)
 
 
 def test_what_is_loaded_is_exported(site, resources, tmp_path):
@@ -59,7 +60,7 @@ def test_what_was_exported_can_be_verified_later(site, resources, tmp_path, guid
     verified = site.run("verify", str(folder / "manifest.json"))
 
     for report in (exported, verified):
-        assert re.search(r"output +Patient +1 +\d+ +ok", report)
+        assert re.search(r"output\tPatient\t1\t\d+\tok", report)
         assert re.search(r"proof of completeness as of .*: complete", report)
 
 
@@ -285,7 +286,7 @@ def test_a_server_that_is_not_there_is_told_in_words(tmp_path):
         "export",
         f"http://127.0.0.1:{port}",
         "--to",
-        str(tmp_path),
+        str(tmp_path / "files"),
         settings={},
         log=tmp_path / "log",
     )

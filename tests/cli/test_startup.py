@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from helios_core.cli.commands import app
+from helios_core.client.downloads import FileCompression
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.model.exports import Level
 
@@ -89,7 +90,11 @@ def test_listing_plugins_imports_neither_server_nor_client(command):
 
 @pytest.mark.parametrize(
     ("command", "option", "kind"),
-    [("export", "level", Level), ("load", "fhir_version", FHIRVersion)],
+    [
+        ("export", "level", Level),
+        ("export", "compress", FileCompression),
+        ("load", "fhir_version", FHIRVersion),
+    ],
 )
 def test_the_choices_of_an_option_are_all_there_are(command, option, kind):
     [parameter] = [item for item in app.commands[command].params if item.name == option]
@@ -97,7 +102,7 @@ def test_the_choices_of_an_option_are_all_there_are(command, option, kind):
     assert list(parameter.type.choices) == list(kind)
 
 
-@pytest.mark.parametrize("library", ["httpx", "stamina"])
+@pytest.mark.parametrize("library", ["httpx", "stamina", "zstandard"])
 @pytest.mark.parametrize(
     "arguments",
     [("export", "http://127.0.0.1:9", "--to", "files"), ("verify", "manifest.json"), ("demo",)],

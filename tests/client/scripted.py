@@ -8,12 +8,18 @@ import msgspec
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """One HTTP response; `cut` closes the connection after that many bytes of the body."""
+    """
+    One HTTP response.
+
+    `cut` closes the connection after that many bytes of the body, `stall` keeps it open after
+    them and sends nothing more.
+    """
 
     status: int = 200
     headers: dict[str, str] = {}
     body: bytes = b""
     cut: int | None = None
+    stall: int | None = None
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -36,6 +42,8 @@ class Server:
         self.scripts: dict[tuple[str, str], list[Reply]] = defaultdict(list)
         self.requests: list[Request] = []
         self.url = ""
+        self.stalled = asyncio.Event()
+        """Set when a response has been sent as far as it will be."""
 
     def say(self, method: str, path: str, *replies: Reply) -> None:
         self.scripts[method, path] += replies
@@ -73,6 +81,10 @@ class Server:
                 await writer.drain()
                 if reply.cut is not None:
                     break
+                if reply.stall is not None:
+                    self.stalled.set()
+                    await reader.read()
+                    break
         except ConnectionError:
             pass
         finally:
@@ -96,7 +108,7 @@ def _encoded(reply: Reply) -> bytes:
     headers = {"Content-Length": str(len(reply.body))} | reply.headers
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = f"HTTP/1.1 {reply.status} Scripted\r\n{lines}\r\n".encode()
-    return head + reply.body[: reply.cut]
+    return head + reply.body[: reply.cut if reply.stall is None else reply.stall]
 
 
 @asynccontextmanager

@@ -3,22 +3,36 @@
 import gzip
 import os
 
-import httpx
 import pytest
 
 from helios_core.client.downloads import Download
 from helios_core.client.errors import ExportFailed, RequestRefused
+from helios_core.client.kickoff import ClientRequest
+from helios_core.client.session import Session
+from helios_core.client.state import ExportFolder, ExportState
 from tests.client.scripted import Reply
 
 BODY = b"".join(b'{"id":"%d"}\n' % number for number in range(1000))
 STRONG = {"ETag": '"v1"'}
 
 
-async def fetch(server, tmp_path, *replies, on_bytes=lambda _: None):
+async def fetch(server, tmp_path, *replies, query="", **options):
+    """Download one file as an export does that may have been begun by another process."""
     server.say("GET", "/file", *replies)
-    download = Download(f"{server.url}/file", tmp_path / "file", on_bytes=on_bytes)
-    async with httpx.AsyncClient() as client:
-        return await download.run(client)
+    folder = ExportFolder(tmp_path)
+    if not folder.state_folder.exists():
+        with ExportFolder.create(
+            tmp_path, ExportState(request=ClientRequest(base_url=server.url))
+        ):
+            pass
+    download = Download(f"{server.url}/file{query}", tmp_path / "file", folder, **options)
+    async with Session.open(server.url, {}, None) as session:
+        return await download.run(session)
+
+
+def left_in(folder):
+    """What is kept of downloads that are not finished."""
+    return [path.name for path in folder.rglob("*") if path.is_file() and path.name == "file"]
 
 
 def rest(start: int, body: bytes = BODY, **headers: str) -> Reply:
@@ -90,7 +104,7 @@ async def test_a_range_nobody_asked_for_is_refused(server, tmp_path):
     with pytest.raises(ExportFailed, match="did not resume at byte 700"):
         await fetch(server, tmp_path, Reply(200, STRONG, BODY, cut=700), rest(500))
 
-    assert list(tmp_path.iterdir()) == []
+    assert left_in(tmp_path) == []
 
 
 async def test_a_range_that_cannot_be_satisfied_begins_again(server, tmp_path):
@@ -118,7 +132,7 @@ async def test_a_refusal_is_final(server, tmp_path, status):
         await fetch(server, tmp_path, Reply(status))
 
     assert len(server.requests) == 1
-    assert list(tmp_path.iterdir()) == []
+    assert left_in(tmp_path) == []
 
 
 async def test_an_unknown_coding_is_refused(server, tmp_path):
@@ -131,15 +145,11 @@ async def test_a_file_that_cannot_be_unpacked_leaves_nothing(server, tmp_path, p
     with pytest.raises(ExportFailed, match="cannot be decompressed"):
         await fetch(server, tmp_path, Reply(200, {"Content-Encoding": "gzip"}, packed))
 
-    assert list(tmp_path.iterdir()) == []
+    assert left_in(tmp_path) == []
 
 
 async def test_a_signed_address_is_not_told(server, tmp_path):
-    server.say("GET", "/file", Reply(403))
-    download = Download(f"{server.url}/file?signature=hush", tmp_path / "file")
-
-    async with httpx.AsyncClient() as client:
-        with pytest.raises(RequestRefused) as caught:
-            await download.run(client)
+    with pytest.raises(RequestRefused) as caught:
+        await fetch(server, tmp_path, Reply(403), query="?signature=hush")
 
     assert "hush" not in str(caught.value)

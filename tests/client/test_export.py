@@ -1,16 +1,16 @@
 """The client against a server that is not ours."""
 
-import asyncio
 import gzip
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from itertools import pairwise
 
 import msgspec
 import pytest
 
 from helios_core.client.errors import ExportFailed, RequestRefused
-from helios_core.client.export import ClientRequest, ExportPhase, export
+from helios_core.client.export import ExportOptions, ExportPhase, export
+from helios_core.client.kickoff import ClientRequest
+from helios_core.errors import ConfigurationError
 from helios_core.model.exports import Level
 from tests.client import scripted
 from tests.client.scripted import Reply
@@ -61,7 +61,7 @@ async def test_a_server_that_takes_no_get_is_asked_by_post(server, tmp_path):
     assert msgspec.json.decode(posted.body)["parameter"] == [
         {"name": "_type", "valueString": "Patient"},
         {"name": "_type", "valueString": "Device"},
-        {"name": "_since", "valueString": "2026-01-01T00:00:00Z"},
+        {"name": "_since", "valueInstant": "2026-01-01T00:00:00Z"},
     ]
 
 
@@ -135,7 +135,7 @@ async def test_a_refused_kick_off_is_told_with_the_servers_words(server, tmp_pat
 
 
 async def test_an_address_that_is_none_is_refused(tmp_path):
-    with pytest.raises(ExportFailed, match="not an http or https address"):
+    with pytest.raises(ConfigurationError, match="not an http or https address"):
         await export(ClientRequest(base_url="example.org"), tmp_path)
 
 
@@ -152,7 +152,9 @@ async def test_progress_is_passed_on(server, tmp_path):
     server.say("GET", "/files/Patient.ndjson", Reply(body=LINES))
     seen = []
 
-    await export(ClientRequest(base_url=server.url), tmp_path, on_progress=seen.append)
+    await export(
+        ClientRequest(base_url=server.url), tmp_path, ExportOptions(on_progress=seen.append)
+    )
 
     assert "41 %" in [now.message for now in seen]
     assert [now.phase for now in (seen[0], seen[-1])] == [ExportPhase.STARTING, ExportPhase.DONE]
@@ -161,28 +163,33 @@ async def test_progress_is_passed_on(server, tmp_path):
     assert (last.lines_total, last.bytes_received) == (2, len(LINES))
 
 
-async def test_polling_waits_until_the_date_the_server_names(server, tmp_path):
+@pytest.fixture
+def waited(monkeypatch):
+    """The seconds for which polling waits, none of which pass."""
+    seconds = []
+
+    async def wait(delay):
+        seconds.append(delay)
+
+    monkeypatch.setattr("helios_core.client.export.asyncio.sleep", wait)
+    return seconds
+
+
+async def test_polling_waits_until_the_date_the_server_names(server, tmp_path, waited):
     past = format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)
-    server.exports(polls=(Reply(202, {"Retry-After": past}),))
+    server.exports(polls=(Reply(202, {"Retry-After": past}), Reply(202, {"Retry-After": "7"})))
 
-    async with asyncio.timeout(0.9):
-        await export(ClientRequest(base_url=server.url), tmp_path)
+    await export(ClientRequest(base_url=server.url), tmp_path)
+
+    assert waited == [0, 7]
 
 
-async def test_without_retry_after_polling_slows_down_by_itself(server, tmp_path):
-    server.exports(polls=(Reply(202), Reply(202)))
-    seen = []
+async def test_without_retry_after_polling_slows_down_by_itself(server, tmp_path, waited):
+    server.exports(polls=(Reply(202),) * 7)
 
-    await export(
-        ClientRequest(base_url=server.url),
-        tmp_path,
-        on_progress=lambda now: seen.append((asyncio.get_running_loop().time(), now.phase)),
-    )
+    await export(ClientRequest(base_url=server.url), tmp_path)
 
-    polled = [at for at, phase in seen if phase is not ExportPhase.STARTING]
-    first, second = [later - earlier for earlier, later in pairwise(polled)][:2]
-    assert first == pytest.approx(1, abs=0.4)
-    assert second == pytest.approx(2, abs=0.4)
+    assert waited == [1, 2, 4, 8, 16, 30, 30]
 
 
 @pytest.mark.parametrize(
@@ -218,24 +225,6 @@ async def test_a_manifest_that_is_none_is_told(server, tmp_path):
 
     with pytest.raises(ExportFailed, match="manifest cannot be read"):
         await export(ClientRequest(base_url=server.url), tmp_path)
-
-
-async def test_a_cancelled_export_is_deleted_on_the_server(server, tmp_path):
-    server.exports(polls=(Reply(202, {"Retry-After": "60"}),) * 2)
-    polling = asyncio.Event()
-
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(
-            export(
-                ClientRequest(base_url=server.url),
-                tmp_path,
-                on_progress=lambda now: now.phase is ExportPhase.EXPORTING and polling.set(),
-            )
-        )
-        await polling.wait()
-        task.cancel()
-
-    assert len(server.asked("DELETE", "/jobs/1")) == 1
 
 
 async def test_a_server_that_cannot_delete_is_no_failure(server, tmp_path):
@@ -345,7 +334,7 @@ async def test_at_most_so_many_files_are_fetched_at_a_time(server, tmp_path):
     for number in range(9):
         server.say("GET", f"/files/{number}", Reply(body=LINES))
 
-    summary = await export(ClientRequest(base_url=server.url), tmp_path, parallel=1)
+    summary = await export(ClientRequest(base_url=server.url), tmp_path, ExportOptions(parallel=1))
 
     fetched = [each.path for each in server.requests if each.path.startswith("/files/")]
     assert fetched == [f"/files/{number}" for number in range(9)]
@@ -374,7 +363,7 @@ async def test_a_link_that_expires_amid_a_download_is_renewed_by_a_poll(server, 
     server.say("GET", "/files/a.ndjson", Reply(403), Reply(206, rest, LINES[40:]))
     server.say("GET", "/files/b.ndjson", Reply(body=LINES))
 
-    summary = await export(ClientRequest(base_url=server.url), tmp_path, parallel=1)
+    summary = await export(ClientRequest(base_url=server.url), tmp_path, ExportOptions(parallel=1))
 
     assert summary.lines == 4
     assert (tmp_path / "a.ndjson").read_bytes() == LINES
@@ -406,3 +395,148 @@ def scripted_manifest(server, urls):
         "error": [],
     }
     return Reply(200, {"Content-Type": "application/json"}, msgspec.json.encode(manifest))
+
+
+def page(server, names, *, number, last):
+    manifest = {
+        "transactionTime": "2026-01-01T00:00:00Z",
+        "requiresAccessToken": False,
+        "output": [file(server, name) for name in names],
+        "error": [],
+    }
+    if not last:
+        manifest["link"] = [{"relation": "next", "url": f"{server.url}/pages/{number + 1}"}]
+    return Reply(200, {}, msgspec.json.encode(manifest))
+
+
+async def test_every_page_of_a_manifest_is_followed(server, tmp_path):
+    server.exports()
+    server.scripts["GET", "/jobs/1"] = [page(server, ["a", "b"], number=1, last=False)]
+    server.say("GET", "/pages/2", page(server, ["c"], number=2, last=False))
+    server.say("GET", "/pages/3", page(server, ["d"], number=3, last=True))
+    for name in "abcd":
+        server.say("GET", f"/files/{name}", Reply(body=LINES))
+
+    summary = await export(ClientRequest(base_url=server.url), tmp_path)
+
+    assert summary.lines == 8
+    manifest = msgspec.json.decode((tmp_path / "manifest.json").read_bytes())
+    assert [entry["url"][-1] for entry in manifest["output"]] == list("abcd")
+    assert "link" not in manifest
+
+
+async def test_pages_that_lead_in_a_circle_are_refused(server, tmp_path):
+    server.exports()
+    server.scripts["GET", "/jobs/1"] = [page(server, ["a"], number=1, last=False)]
+    server.say("GET", "/pages/2", page(server, ["b"], number=1, last=False))
+
+    with pytest.raises(ExportFailed, match="next page"):
+        await export(ClientRequest(base_url=server.url), tmp_path)
+
+
+@pytest.mark.parametrize("status", [405, 414])
+async def test_what_a_get_cannot_say_is_said_by_post(server, tmp_path, status):
+    server.exports()
+    server.say("POST", "/$export", *server.scripts.pop(("GET", "/$export")))
+    server.say("GET", "/$export", Reply(status))
+
+    await export(ClientRequest(base_url=server.url, type_filters=("Patient?a=b",)), tmp_path)
+
+    [posted] = server.asked("POST", "/$export")
+    assert msgspec.json.decode(posted.body)["parameter"] == [
+        {"name": "_typeFilter", "valueString": "Patient?a=b"}
+    ]
+
+
+async def test_a_long_download_survives_any_number_of_interruptions_that_get_further(
+    server, tmp_path
+):
+    tag = {"ETag": '"v1"'}
+    server.exports(file(server, "a", count=None))
+    content = LINES * 20
+    server.say("GET", "/files/a", Reply(200, tag, content, cut=10))
+    for start in range(10, 110, 10):
+        span = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        server.say("GET", "/files/a", Reply(206, tag | span, content[start:], cut=10))
+    span = {"Content-Range": f"bytes 110-{len(content) - 1}/{len(content)}"}
+    server.say("GET", "/files/a", Reply(206, tag | span, content[110:]))
+
+    await export(ClientRequest(base_url=server.url), tmp_path)
+
+    assert (tmp_path / "a").read_bytes() == content
+
+
+async def test_a_range_that_ends_too_early_is_continued(server, tmp_path):
+    """A 206 may be shorter than what was requested (RFC 9110 §15.3.7)."""
+    tag = {"ETag": '"v1"'}
+    server.exports(file(server, "a"))
+    end = len(LINES)
+    server.say("GET", "/files/a", Reply(200, tag, LINES, cut=10))
+    for start, stop in ((10, 30), (30, end)):
+        span = {"Content-Range": f"bytes {start}-{stop - 1}/{end}"}
+        server.say("GET", "/files/a", Reply(206, tag | span, LINES[start:stop]))
+
+    await export(ClientRequest(base_url=server.url), tmp_path)
+
+    assert (tmp_path / "a").read_bytes() == LINES
+
+
+def report(severity, words):
+    issue = {"severity": severity, "code": "processing", "diagnostics": words}
+    return msgspec.json.encode({"resourceType": "OperationOutcome", "issue": [issue]}) + b"\n"
+
+
+@pytest.mark.parametrize("severity", ["warning", "error", "fatal", ""])
+async def test_what_the_server_reports_as_missing_makes_an_export_incomplete(
+    server, tmp_path, severity
+):
+    server.exports(file(server), error=[file(server, "bad", 3) | {"type": "OperationOutcome"}])
+    server.say("GET", "/files/Patient.ndjson", Reply(body=LINES))
+    lines = report("information", "a note") + report(severity, "Patient/x is damaged") + b"no\n"
+    server.say("GET", "/files/bad", Reply(body=lines))
+
+    summary = await export(ClientRequest(base_url=server.url), tmp_path)
+
+    assert summary.is_intact
+    assert not summary.is_complete
+    assert summary.report.loss_count == 2
+    assert [str(loss) for loss in summary.report.losses] == [
+        f"bad, line 2: {severity or 'error'}: Patient/x is damaged",
+        "bad, line 3: error: this line is no OperationOutcome",
+    ]
+    assert [str(note) for note in summary.report.notes] == ["bad, line 1: information: a note"]
+
+
+async def test_information_alone_leaves_an_export_complete(server, tmp_path):
+    server.exports(outcome=[file(server, "notes", 1)])
+    server.say("GET", "/files/notes", Reply(body=report("information", "a note")))
+
+    summary = await export(ClientRequest(base_url=server.url), tmp_path)
+
+    assert summary.is_complete
+    assert summary.is_empty
+    assert summary.report.note_count == 1
+
+
+async def test_many_reports_are_counted_and_the_first_are_kept(server, tmp_path):
+    server.exports(error=[file(server, "bad", 500)])
+    server.say("GET", "/files/bad", Reply(body=report("error", "x") * 500))
+
+    summary = await export(ClientRequest(base_url=server.url), tmp_path)
+
+    assert (summary.report.loss_count, len(summary.report.losses)) == (500, 20)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1024])
+async def test_headers_of_blocks_are_not_counted(server, tmp_path, monkeypatch, chunk):
+    """Wherever the bytes are cut while they are counted."""
+    monkeypatch.setattr("helios_core.client.downloads._CHUNK", chunk)
+    header = b'{"resourceType":"Parameters","parameter":[]}\n'
+    server.exports(file(server), outputOrganizedBy="Patient")
+    server.say(
+        "GET",
+        "/files/Patient.ndjson",
+        Reply(body=header + header.join(LINES.splitlines(keepends=True))),
+    )
+
+    assert (await export(ClientRequest(base_url=server.url), tmp_path)).lines == 2

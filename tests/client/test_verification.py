@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
 from helios_core.client.errors import ExportFailed
-from helios_core.client.verification import ProofMissing, Verdict, verify, verify_if_proven
+from helios_core.client.verification import (
+    ProofMissing,
+    ProofUnreadable,
+    Verdict,
+    verify,
+    verify_if_proven,
+)
 from helios_core.model import completeness
 from helios_core.model.completeness import Tally, add_up, lines_digest
 
@@ -164,26 +170,39 @@ def test_every_file_may_have_its_own_proof(files, tmp_path):
     assert not verify(encoded(manifest), tmp_path).ok
 
 
-@pytest.mark.parametrize(
-    "extension",
-    [
-        None,
-        {},
-        [],
-        {completeness.KEY: {"algorithm": "md5", "output": {}}},
-        {completeness.KEY: {"output": {}}},
-        {completeness.KEY: 5},
-        {completeness.KEY: {"algorithm": completeness.ALGORITHM, "output": {"Patient": 5}}},
-        [{"url": completeness.KEY}],
-        "urn",
-    ],
-)
-def test_without_a_proof_that_can_be_read_nothing_is_proven(files, tmp_path, extension):
+@pytest.mark.parametrize("extension", [None, {}, [], "urn"])
+def test_without_a_proof_nothing_is_proven(files, tmp_path, extension):
     manifest = encoded(manifest_of(files, extension=extension))
 
     with pytest.raises(ProofMissing):
         verify(manifest, tmp_path)
     assert verify_if_proven(manifest, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        {completeness.KEY: {"algorithm": "md5", "output": {}}},
+        {completeness.KEY: {"output": {}}},
+        {completeness.KEY: 5},
+        {completeness.KEY: {"algorithm": completeness.ALGORITHM, "output": {"Patient": 5}}},
+        [{"url": completeness.KEY}],
+    ],
+)
+def test_a_proof_that_cannot_be_read_is_not_taken_for_none(files, tmp_path, extension):
+    manifest = encoded(manifest_of(files, extension=extension))
+
+    with pytest.raises(ProofUnreadable, match="cannot be read"):
+        verify_if_proven(manifest, tmp_path)
+
+
+def test_a_proof_of_some_files_only_is_not_taken_for_none(files, tmp_path):
+    manifest = manifest_of(files, extension=None)
+    entry, lines = manifest["output"][0], next(iter(files.values()))
+    entry["extension"] = {completeness.KEY: tally(lines)}
+
+    with pytest.raises(ProofUnreadable, match="covers 1 of 3 files"):
+        verify_if_proven(encoded(manifest), tmp_path)
 
 
 def test_what_is_no_manifest_is_told(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from tests.pace import Deadline
 from tests.processes import READY, Client, Process, Site
 from tests.services import Bucket
 
@@ -72,7 +73,7 @@ class AnyServer(httpx.BaseTransport):
         self._transport = httpx.HTTPTransport()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = Deadline(PATIENCE_SECONDS)
         while True:
             address = next(self._turn).address
             request.url = request.url.copy_with(host=address.host, port=address.port)
@@ -82,7 +83,7 @@ class AnyServer(httpx.BaseTransport):
                 response.read()
                 if response.status_code not in TEMPORARY:
                     return response
-            if time.monotonic() > deadline:
+            if deadline.has_passed():
                 assert response is not None, "no server answers"
                 return response
             time.sleep(0.1)

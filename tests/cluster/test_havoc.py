@@ -10,6 +10,7 @@ import pytest
 
 from tests.cluster.havoc import Havoc, published_by
 from tests.cluster.stores import PUBLISHED, current_at, keys_in, query, versions
+from tests.pace import wait_for_end
 from tests.proxies import Fault, Proxy
 from tests.services import through
 
@@ -66,7 +67,7 @@ def crowd(cluster, bundles, postgres_url, wire):
         for tenant, share in zip(TENANTS, bundles, strict=True)
     ]
     for process in loads:
-        assert process.process.wait(timeout=120) == 0, process.output()
+        assert wait_for_end(process.process, 120) == 0, process.output()
     cluster.settings |= {
         "HFS_BULK_EXPORT_PART_BYTES": "100000",
         "HFS_BULK_EXPORT_MAX_CONCURRENT_PER_TENANT": "8",

@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from tests.crash.exports import assert_exact, completed_shards
+from tests.pace import Deadline
 from tests.processes import same_port
 
 pytestmark = pytest.mark.crash
@@ -16,9 +17,9 @@ PATIENCE_SECONDS = 20
 
 def until(found):
     """Wait for what a function finds, and give it."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = Deadline(PATIENCE_SECONDS)
     while not (result := found()):
-        assert time.monotonic() < deadline, "it never came"
+        assert not deadline.has_passed(), "it never came"
         time.sleep(0.01)
     return result
 

@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from tests.docs.elsewhere import PUBLIC, imported_from_helios
+from tests.pace import Deadline
 from tests.processes import Site
 from tests.wheels import PROJECTS, build_wheels, install_wheels
 
@@ -167,9 +168,9 @@ def test_a_release_during_an_export_ends_it_with_an_explanation(site, postgres_u
 
 
 def _last_status(client, status):
-    deadline = time.monotonic() + 60
+    deadline = Deadline(60)
     while (response := client.http.get(status)).status_code == 202:
-        assert time.monotonic() < deadline, "the export did not end"
+        assert not deadline.has_passed(), "the export did not end"
         time.sleep(0.05)
     return response
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.elsewhere import PUBLIC, Elsewhere, imported_from_helios
+from tests.pace import wait_for_end
 from tests.processes import Site
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/deidentify"
@@ -142,7 +143,7 @@ def test_a_short_secret_stops_the_start(elsewhere, tmp_path):
     site.helios = elsewhere.helios
     process = site.start("serve")
 
-    assert process.process.wait(timeout=60) == 2
+    assert wait_for_end(process.process) == 2
     assert "HFS_DEIDENTIFY_SECRET is shorter than 32 characters" in process.output()
 
 

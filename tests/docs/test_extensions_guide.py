@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.elsewhere import PUBLIC, Elsewhere, imported_from_helios
+from tests.pace import wait_for_end
 from tests.processes import Site, names
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -129,7 +130,7 @@ def test_the_command_reports_in_a_sentence_that_it_cannot_write(site):
 
     command = site.start("recent", "--to", str(file))
 
-    assert command.process.wait(timeout=60) == 1
+    assert wait_for_end(command.process) == 1
     assert command.output() == f"helios: {file} cannot be written: No such file or directory\n"
 
 

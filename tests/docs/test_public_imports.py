@@ -15,7 +15,7 @@ OF_THE_SERVER = {
     "keycloak_auth/test_smart_configuration.py": {"helios_core.http.smart_configuration"},
     "postgres/test_same_answers.py": {"helios_core.loading.load"},
     "postgres/test_settings.py": {"helios_core.config.selection"},
-    "s3/test_serving.py": {"helios_core.client.export"},
+    "s3/test_serving.py": {"helios_core.client.export", "helios_core.client.kickoff"},
     "s3/test_settings.py": {"helios_core.config.selection"},
 }
 """Tests of plugins that load, configure or export with Helios itself, as an operator does."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from helios_core.cli.commands import app
+from helios_core.cli.export_events import EVENTS
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference/cli.md"
@@ -41,6 +42,17 @@ def parameters_of(command):
     yield from command.params
     for each in getattr(command, "commands", {}).values():
         yield from parameters_of(each)
+
+
+def test_every_event_of_an_export_is_listed_with_its_members():
+    listed = {
+        event: re.findall(r"`(\w+)`", members)
+        for event, members in re.findall(
+            r"^\| `(\w+)` \| ((?:`\w+`,? ?)+)\|", sections()["export"], re.MULTILINE
+        )
+    }
+
+    assert listed == {event.__name__.lower(): list(event.__struct_fields__) for event in EVENTS}
 
 
 def test_every_make_target_in_the_documentation_exists():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.pace import wait_for_end
 from tests.processes import Site
 
 CANARY = "canary-8d1f"
@@ -21,7 +22,7 @@ def test_at_debug_level_nothing_of_the_data_is_logged(site, tmp_path):
         f'{{"resourceType":"Patient","id":"{CANARY}-1","name":[{{"text":"{CANARY}"}}\n'
     )
     load = site.start("load", str(file))
-    assert load.process.wait(timeout=30) == 1
+    assert wait_for_end(load.process) == 1
     server, client = site.serve()
     patient = {"resourceType": "Patient", "id": f"{CANARY}-2", "name": [{"text": CANARY}]}
     client.put(patient)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.pace import wait_for_end
 from tests.processes import Site
 
 
@@ -13,7 +14,7 @@ def site(tmp_path):
 
 
 def refusal(process) -> str:
-    assert process.process.wait(timeout=30) == 2
+    assert wait_for_end(process.process) == 2
     return process.output()
 
 

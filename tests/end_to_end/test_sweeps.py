@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from tests.pace import Deadline
 from tests.processes import POLL_SECONDS, Site
 
 EXPORTS = 12
@@ -24,9 +25,9 @@ def site(tmp_path):
 
 
 def until(holds):
-    deadline = time.monotonic() + SECONDS
+    deadline = Deadline(SECONDS)
     while not holds():
-        assert time.monotonic() < deadline
+        assert not deadline.has_passed()
         time.sleep(POLL_SECONDS)
 
 

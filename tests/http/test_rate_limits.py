@@ -4,7 +4,8 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from helios_core.client.export import ClientRequest, export
+from helios_core.client.export import export
+from helios_core.client.kickoff import ClientRequest
 from helios_core.config.settings import Settings
 from helios_core.http.app import create_app
 from helios_core.http.rate_limits import MAX_CLIENTS, RateLimiter, TooManyRequests, address_group

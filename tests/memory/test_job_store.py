@@ -3,6 +3,7 @@ from datetime import timedelta
 
 from helios_core.memory import MemoryJobStore
 from helios_core.testing import corpus
+from tests.pace import scaled
 from tests.testing.on_memory import OnMemoryJobs
 
 
@@ -17,7 +18,7 @@ async def test_news_wakes_a_worker_that_waits():
 
     await store.add(corpus.job("job"), corpus.shards(1), max_active=1)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(scaled(10)):
         await waiting
 
 
@@ -30,5 +31,5 @@ async def test_the_next_phase_wakes_a_worker_that_waits():
 
     await store.complete(lease, [])
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(scaled(10)):
         await waiting

@@ -24,6 +24,10 @@ class OnMemoryProvider(DataProviderSuite):
         spoilt = msgspec.structs.replace(versions[-1].stored, content=b'{"spoilt')
         versions[-1] = msgspec.structs.replace(versions[-1], stored=spoilt)
 
+    async def lose(self, provider, resource_type, resource_ids):
+        for each in resource_ids:
+            del provider._collections[corpus.type_key(resource_type)][each]
+
     async def raw_current(self, provider, tenant, fhir_version):
         return {
             f"{key.resource_type}/{resource_id}": versions[-1].stored.version_id

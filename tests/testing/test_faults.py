@@ -11,6 +11,7 @@ from helios_core.testing import corpus
 from helios_core.testing.data_provider.contract import delete, view_everything, write
 from helios_core.testing.faults import FaultyDataProvider, FaultyOutputStore
 from helios_core.testing.snapshots import take_snapshot
+from tests.pace import scaled
 
 LEASE = Lease(
     job=corpus.job("job"), shard=corpus.shards(1)[0], token=1, worker="worker", attempt=1
@@ -98,7 +99,7 @@ async def test_each_batch_takes_as_long_as_asked(provider):
     everything = await view_everything(faulty)
     started = time.monotonic()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(scaled(10)):
         await take_snapshot(faulty, everything, batch_bytes=1)
 
     assert time.monotonic() - started >= 6 * 0.02

@@ -22,8 +22,9 @@ from helios_core.cli.demo.population import GROUP_ID, write_population
 from helios_core.cli.demo.tallies import DemoTally
 from helios_core.cli.export import export_progress
 from helios_core.cli.load import load_progress, load_table
-from helios_core.cli.terminal import log_errors_only, out, run
+from helios_core.cli.terminal import log_errors_only, run
 from helios_core.client import export as client
+from helios_core.client.kickoff import ClientRequest
 from helios_core.config.matrix import matrix
 from helios_core.config.selection import Selection, configure
 from helios_core.errors import HeliosError
@@ -51,7 +52,9 @@ class DemoFailed(HeliosError):
 def show_demo(folder: Path) -> None:
     """Run the demonstration on the terminal; see `run_demo`."""
     log_errors_only()
-    run(run_demo(folder, out))
+    # A demonstration is read by people, also in a file.
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    run(run_demo(folder, console))
 
 
 async def run_demo(folder: Path, console: Console, *, patients: int = PATIENTS) -> None:
@@ -154,11 +157,12 @@ async def _stop(process: Process) -> int:
 
 
 async def _export(url: str, level: Level, files: Path) -> client.ExportSummary:
-    request = client.ClientRequest(
+    request = ClientRequest(
         base_url=url, level=level, group_id=GROUP_ID if level is Level.GROUP else None
     )
     with export_progress(level) as report:
-        return await client.export(request, files / level, on_progress=report)
+        options = client.ExportOptions(on_progress=report)
+        return await client.export(request, files / level, options)
 
 
 async def _stored(

@@ -44,7 +44,7 @@ class DataProviderContract(ContractSuite):
 
     `opened` and `damage` for every provider. How resources get in depends on the provider:
 
-    - One with SupportsWrites is written to. Its subclass implements `raw_current` and
+    - One with SupportsWrites is written to. Its subclass implements `raw_current`, `lose` and
       `set_clock_back` too.
     - One that holds any resource and is filled by others implements `seed`.
     - One over tables of its own declares `holdings` and implements `inserting`.
@@ -85,6 +85,12 @@ class DataProviderContract(ContractSuite):
 
     async def damage(self, provider: DataProvider, resource_type: str, resource_id: str) -> None:
         """Spoil what is stored of the current version of a resource of the first tenant."""
+        raise NotImplementedError
+
+    async def lose(
+        self, provider: DataProvider, resource_type: str, resource_ids: Sequence[str]
+    ) -> None:
+        """Remove what is stored of resources of the first tenant; only with SupportsWrites."""
         raise NotImplementedError
 
     async def raw_current(

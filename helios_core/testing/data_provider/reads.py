@@ -2,7 +2,7 @@
 
 import asyncio
 import tracemalloc
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 import msgspec
@@ -12,14 +12,23 @@ from xxhash import xxh3_64_intdigest
 from helios_core import (
     BackendError,
     DataProvider,
+    ExportRequest,
     ExportView,
     Level,
     QueryDataProvider,
     Shard,
+    SupportsTombstones,
+    SupportsWrites,
     TypeKey,
 )
 from helios_core.fhir import load_definitions, parse_instant, parse_resource
-from helios_core.testing.data_provider.contract import DataProviderContract, names
+from helios_core.testing.corpus import organization, patient
+from helios_core.testing.data_provider.contract import (
+    DataProviderContract,
+    delete,
+    names,
+    write,
+)
 from helios_core.testing.data_provider.holdings import MEBIBYTE, Sample
 from helios_core.testing.snapshots import read_batches, take_snapshot
 
@@ -404,6 +413,44 @@ class ReadClauses(DataProviderContract):
         snapshot = await take_snapshot(provider, await self.view(provider))
 
         assert (snapshot.names, names(*snapshot.damaged)) == ([], [sample.name])
+
+    @pytest.mark.parametrize("level", [Level.SYSTEM, Level.PATIENT])
+    @pytest.mark.parametrize("lost", [["p0"], ["p7", "p8"], ["p19"]])
+    async def test_resources_that_are_gone_are_noticed(
+        self, provider: DataProvider, level: Level, lost: Sequence[str]
+    ) -> None:
+        """P9: wherever they were, and whatever else is shown."""
+        self.needs(SupportsWrites)
+        await write(provider, *(patient(f"p{number}") for number in range(20)))
+        await self.lose(provider, "Patient", lost)
+
+        assert await self._is_noticed(provider, self.request(level=level))
+
+    async def test_a_type_that_is_gone_is_noticed(self, provider: DataProvider) -> None:
+        """P9: an export without it looks like one of a store that never had it."""
+        self.needs(SupportsWrites)
+        await write(provider, patient("p1"), patient("p2"), organization("x"))
+        await self.lose(provider, "Patient", ["p1", "p2"])
+
+        assert await self._is_noticed(provider, self.request())
+
+    async def test_deletions_that_are_gone_are_noticed(self, provider: DataProvider) -> None:
+        """P9: a client would keep what was deleted."""
+        self.needs(SupportsWrites)
+        self.needs(SupportsTombstones)
+        await write(provider, patient("p1"), patient("p2"), patient("p3"))
+        since = await provider.transaction_time()
+        await write(provider, delete(patient("p1")), patient("p2", note="b"))
+        await self.lose(provider, "Patient", ["p1"])
+
+        assert await self._is_noticed(provider, self.request(since=since))
+
+    async def _is_noticed(self, provider: DataProvider, request: ExportRequest) -> bool:
+        try:
+            snapshot = await take_snapshot(provider, await self.view(provider, request))
+        except BackendError:
+            return True
+        return bool(snapshot.damaged)
 
     async def test_another_tenant_is_never_shown(self, provider: DataProvider) -> None:
         """P7: though it uses the same ids, or has nothing at all."""

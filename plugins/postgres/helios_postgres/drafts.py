@@ -41,6 +41,14 @@ class Draft(msgspec.Struct, kw_only=True):
     in_compartment: bool
     seq: int = 0
     size: int = 0
+    line_hash: int = 0
+
+    def row(self, stamp: int) -> tuple[object, ...]:
+        """Return what `version_mark` is of."""
+        return (
+            *(self.seq, self.key[1], self.version_id, stamp, int(self.deleted), self.patients),
+            *(self.size, self.line_hash),
+        )
 
     @property
     def deleted(self) -> bool:

@@ -1,7 +1,7 @@
 """Extents: runs of a collection, filled by one writer at a time, and how much there is in each."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -10,8 +10,11 @@ from helios_core import (
     EXTENT_BITS,
     EXTENT_BYTES,
     EXTENT_ROWS,
+    SUM_MASK,
+    ending_mark,
     extent_of,
     read_statements,
+    version_mark,
 )
 from helios_postgres.connections import Connection
 from helios_postgres.drafts import Draft, Head
@@ -58,14 +61,23 @@ class Counts(msgspec.Struct):
     bytes: int = 0
     compartment_rows: int = 0
     compartment_bytes: int = 0
+    hash_sum: int = 0
+    compartment_hash: int = 0
+    row_sum: int = 0
 
-    def add(self, version: Draft | Head) -> None:
+    def add(self, version: Draft | Head, stored_hash: int) -> None:
         """Count a version that is no deletion."""
         self.rows += 1
         self.bytes += version.size
+        self.hash_sum = (self.hash_sum + stored_hash) & SUM_MASK
         if version.in_compartment:
             self.compartment_rows += 1
             self.compartment_bytes += version.size
+            self.compartment_hash = (self.compartment_hash + stored_hash) & SUM_MASK
+
+    def mark(self, mark: int) -> None:
+        """Add the mark of a version, or of an ending."""
+        self.row_sum = (self.row_sum + mark) & SUM_MASK
 
 
 async def hold(connection: Connection, collections: Collection[int]) -> dict[int, Extent]:
@@ -111,20 +123,29 @@ async def count_begun(connection: Connection, extents: Iterable[Extent], stamp: 
     for each in extents:
         counts = Counts()
         for draft in each.drafts:
+            counts.mark(version_mark(draft.row(stamp)))
             if not draft.deleted:
-                counts.add(draft)
-        rows.append((each.extent, len(each.drafts), *msgspec.structs.astuple(counts), each.open))
-    extent, appended, begun, size, compartment, compartment_size, is_open = zip(*rows, strict=True)
+                counts.add(draft, draft.line_hash)
+        rows.append((each.extent, len(each.drafts), each.open, *msgspec.structs.astuple(counts)))
+    extent, appended, is_open, begun, size, compartment, compartment_size, *sums = zip(
+        *rows, strict=True
+    )
     columns = (extent, appended, size, begun, compartment, compartment_size, is_open)
-    await connection.execute(_SQL["add"], *columns, stamp)
+    await connection.execute(_SQL["add"], *columns, stamp, *sums)
 
 
-async def count_ended(connection: Connection, drafts: Iterable[Draft]) -> None:
+async def count_ended(connection: Connection, drafts: Collection[Draft], stamp: int) -> None:
     """Write down what versions ended, beside others who do so at the same time."""
     ended: defaultdict[int, Counts] = defaultdict(Counts)
+    hashes = await _hashes_of_heads(connection, drafts)
     for draft in drafts:
-        if draft.before is not None and not draft.before.deleted:
-            ended[extent_of(draft.before.seq)].add(draft.before)
+        if (before := draft.before) is None:
+            continue
+        counts = ended[extent_of(before.seq)]
+        counts.mark(ending_mark(before.seq, stamp))
+        if not before.deleted:
+            own = before.line_hash if isinstance(before, Draft) else hashes.get(before.seq, 0)
+            counts.add(before, own)
     if not ended:
         return
     rows = await connection.fetch(_SQL["hold_tallies"], sorted(ended))
@@ -134,6 +155,14 @@ async def count_ended(connection: Connection, drafts: Iterable[Draft]) -> None:
     for query, counted in ((_SQL["count"], found), (_SQL["count_anew"], others)):
         if counted:
             await connection.execute(query, *_columns(counted))
+
+
+async def _hashes_of_heads(connection: Connection, drafts: Iterable[Draft]) -> Mapping[int, int]:
+    """Return the line_hash of each stored version that is ended."""
+    heads = [draft.before.seq for draft in drafts if isinstance(draft.before, Head)]
+    if not heads:
+        return {}
+    return {seq: found for seq, found in await connection.fetch(_SQL["hashes"], heads)}  # noqa: C416 - records are no tuples
 
 
 def _columns(rows: Iterable[tuple[int, Counts]]) -> Iterable[Sequence[int]]:

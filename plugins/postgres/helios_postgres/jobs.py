@@ -26,6 +26,7 @@ from helios_core import (
     Shard,
     UnreadableJob,
     Workforce,
+    checked_parts,
     job_not_found,
     part_not_found,
     read_statements,
@@ -108,7 +109,8 @@ class PostgresJobStore(JobStore):
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
         """Return the published parts in order."""
         rows = await self._found(_SQL["parts"], tenant, job_id)
-        return [_to_part(row) for row in rows if row["part"] is not None]
+        parts = [_to_part(row) for row in rows if row["part"] is not None]
+        return checked_parts(job_id, parts, expected=int(rows[0]["exported"]))
 
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
         """Return the published part of a file name."""

@@ -20,6 +20,7 @@ from helios_core import (
 )
 from helios_core.fhir import to_stamp
 from helios_postgres.connections import Connection
+from helios_postgres.integrity import check_extents, damage_in, listed
 from helios_postgres.runs import Holding, holdings
 from helios_postgres.views import shown_by
 
@@ -32,11 +33,12 @@ LOOKED_UP = 2048
 """Patients, or versions, that are looked at before something is taken to be there."""
 
 
-async def plan(
-    connection: Connection, view: ExportView, shard_bytes: int, *, collections: Mapping[str, int]
-) -> list[Shard]:
+async def plan(connection: Connection, view: ExportView, shard_bytes: int) -> list[Shard]:
     """Return the shards of a view, numbered in the order of its types (P2)."""
     await connection.execute(_SQL["as_it_comes"])
+    stored = await listed(connection, view.request.tenant, view.request.fhir_version)
+    collections = {name: stored[name] for name in view.request.types if name in stored}
+    await check_extents(connection, list(collections.values()))
     planning = _Planning(connection, view, shard_bytes)
     # A cohort has to be sized before it is known into how many pieces it is cut.
     pieces = None if view.cohort is None else 1
@@ -136,7 +138,8 @@ class _Planning:
             left -= appended
             if left <= 0:
                 return True
-        return False
+        # Where versions are damaged, reading will say what is lost.
+        return bool(await damage_in(self._connection, "", seqs))
 
     def _parameters(self, seqs: SeqRange) -> tuple[Any, ...]:
         return (*self._shown.parameters(seqs), self._view.request.since is not None)

@@ -25,6 +25,7 @@ from helios_postgres import cohorts, lookups, searching
 from helios_postgres.clock import Clock
 from helios_postgres.collections import Collections
 from helios_postgres.databases import Database
+from helios_postgres.integrity import check_extents, damaged, listed
 from helios_postgres.narrowing import Narrowed
 from helios_postgres.planning import plan, whole
 from helios_postgres.reading import Reading, Slice
@@ -55,11 +56,7 @@ class PostgresDataProvider(DataProvider):
 
     async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
         """Cut the extents of each type into shards (P2)."""
-        request = view.request
-        collections = await self._collections.find(
-            request.tenant, request.fhir_version, request.types
-        )
-        return await self._database.read(plan, view, shard_bytes, collections=collections)
+        return await self._database.read(plan, view, shard_bytes)
 
     async def read(
         self, view: ExportView, shard: Shard, *, batch_bytes: int
@@ -85,6 +82,8 @@ class PostgresDataProvider(DataProvider):
         """Read the ids deleted after `since`; without `since` there is nothing to take back."""
         if view.request.since is None or (of := await self._slice(view, shard)) is None:
             return
+        if await self._reading.damage_in(of, of.seqs):
+            raise damaged(f"what was deleted of {of.resource_type} is not known")
         async for ids in self._reading.deleted(of, batch_rows):
             yield ids
 
@@ -178,9 +177,14 @@ class PostgresDataProvider(DataProvider):
             return Batch(damaged=[damage_of(place[1], resource_id, None)])
 
     async def _slice(self, view: ExportView, shard: Shard) -> Slice | None:
-        collection = await self._collection(TypeKey.of(view.request, shard.resource_type))
+        key = TypeKey.of(view.request, shard.resource_type)
+        collection = await self._collection(key)
         if collection is None:
+            stored = await self._database.read(listed, key.tenant, key.fhir_version)
+            if key.resource_type in stored:
+                raise damaged("an index lacks a collection")
             return None
+        await self._database.read(check_extents, [collection])
         cohort = None if view.cohort is None else await cohorts.stored(self._database, view.cohort)
         return Slice(
             collection=collection,

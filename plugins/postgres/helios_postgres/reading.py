@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequen
 from io import BytesIO
 from itertools import compress
 from operator import itemgetter
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 from asyncpg import Record
@@ -16,14 +16,18 @@ from helios_core import (
     BackendError,
     BackendUnavailable,
     Batch,
+    Damaged,
+    ResourceSums,
     SeqRange,
     damage_of,
     line_hash,
     read_statements,
+    shortfall_of,
     verified_batch,
 )
 from helios_postgres.cohorts import StoredCohort, check
 from helios_postgres.connections import Connection
+from helios_postgres.integrity import current_in, damage_in
 from helios_postgres.replicas import Reads
 from helios_postgres.views import Shown
 from helios_postgres.windows import Window, joined, windows_of
@@ -46,6 +50,9 @@ PICKED_AT_ONCE = 4096
 """Versions of a cohort, or candidates of a search, that are looked at in one query."""
 
 DAMAGED_AT_ONCE = 1000
+
+EXTENTS_CHECKED = 16
+"""How many extents are gone through to be sure of what a cohort has in them."""
 
 _Row: TypeAlias = Record | tuple[int, int, bytes | None]
 """Seq, hash of the line, line."""
@@ -71,7 +78,9 @@ class Reading:
     async def batches(self, of: Slice, batch_bytes: int) -> AsyncIterator[Batch]:
         """Yield what is shown of a slice, in order (P3, P4, P6)."""
         windows = await self._windows(of)
-        if of.cohort is not None and of.cohort.size < sum(window.rows for window in windows):
+        few = len(windows) <= EXTENTS_CHECKED
+        rows = sum(window.rows for window in windows)
+        if of.cohort is not None and not few and of.cohort.size < rows:
             seqs = await self.picked(of)
             whosever = msgspec.structs.replace(of, cohort=None)
             async for batch in self.among(whosever, seqs, batch_bytes):
@@ -79,13 +88,18 @@ class Reading:
                 del batch
             return
         for window in joined(windows, batch_bytes):
+            together, is_all = None, False
             if window.bytes <= batch_bytes:
-                together = await self._together(of, window.seqs)
-                if together is not None:
-                    if together.lines:
-                        yield together
-                    del together
-                    continue
+                together, is_all = await self._together(of, window.seqs)
+            unchecked = of.cohort is not None and not few
+            damage = [] if is_all or unchecked else await self.damage_in(of, window.seqs)
+            if together is not None and not damage:
+                if together.lines:
+                    yield together
+                del together
+                continue
+            if damage:
+                yield Batch(damaged=damage)
             sizes = await self._fetch(_SIZES, of, window.seqs)
             async for batch in self._by_size(of, sizes, batch_bytes):
                 yield batch
@@ -97,6 +111,10 @@ class Reading:
         """Yield those of some versions of a slice that are shown; seqs are in order."""
         for start in range(0, len(seqs), PICKED_AT_ONCE):
             some = seqs[start : start + PICKED_AT_ONCE]
+            [(found,)] = await self._ask(of, _SQL["count"], some)
+            if found != len(some):
+                report = shortfall_of(of.resource_type, found=found, expected=len(some))
+                yield Batch(damaged=[report])
             bounds = SeqRange(first=some[0], end=some[-1] + 1)
             sizes = await self._fetch(_SIZES_AMONG, of, bounds, list(some))
             async for batch in self._by_size(of, sizes, batch_bytes):
@@ -124,10 +142,29 @@ class Reading:
     async def _windows(self, of: Slice) -> list[Window]:
         return await self._reads.run(of.shown.at, windows_of, of.seqs, of.shown)
 
-    async def _together(self, of: Slice, seqs: SeqRange) -> Batch | None:
-        """Return what is shown of a window, or None if its rows must be read one by one."""
-        runs = await _unless_damaged(self._fetch(_TOGETHER, of, seqs))
-        return None if runs is None else _joined(runs)
+    async def damage_in(self, of: Slice, seqs: SeqRange) -> list[Damaged]:
+        """Return a report for each extent that is not as it was written (P9)."""
+        return await self._reads.run(of.shown.at, damage_in, of.resource_type, seqs)
+
+    async def _together(self, of: Slice, seqs: SeqRange) -> tuple[Batch | None, bool]:
+        """
+        Return what is shown of a window, and whether it is all that is current there.
+
+        It is None if its rows must be read one by one.
+        """
+        if of.cohort is not None:
+            found = await _unless_damaged(self._fetch(_TOGETHER, of, seqs))
+            return None if found is None else _joined(found), False
+        try:
+            runs, current = await self._reads.run(
+                of.shown.at, _together, of.shown.parameters(seqs), seqs
+            )
+        except BackendUnavailable:
+            raise
+        except BackendError:
+            return None, False
+        batch = _joined(runs)
+        return batch, batch is not None and current.agree(_sums(runs))
 
     async def _fetch(
         self, query: _Query, of: Slice, seqs: SeqRange, *further: object
@@ -202,6 +239,19 @@ async def _unless_damaged(asked: Awaitable[list[Record]]) -> list[Record] | None
         raise
     except BackendError:
         return None
+
+
+async def _together(
+    connection: Connection, parameters: Sequence[Any], seqs: SeqRange
+) -> tuple[list[Record], ResourceSums]:
+    """Return what is shown of a window, and what is current in it, on one state of the tables."""
+    runs = await connection.fetch(_TOGETHER.everybody, *parameters)
+    return runs, await current_in(connection, seqs, everybody=parameters[-1])
+
+
+def _sums(runs: Sequence[Record]) -> ResourceSums:
+    sizes = [size for _, packed, _ in runs for (size,) in struct.iter_unpack(">i", packed)]
+    return ResourceSums(len(sizes), sum(sizes), sum(int(hashes) for hashes, _, _ in runs))
 
 
 async def _rows(connection: Connection, query: str, *parameters: object) -> list[Record]:

@@ -104,7 +104,7 @@ class Writer:
         filled = await extents.place(connection, journal.drafts, held)
         await journal.store(connection)
         await extents.count_begun(connection, filled, stamp)
-        await extents.count_ended(connection, drafting.drafts)
+        await extents.count_ended(connection, drafting.drafts, stamp)
         return [outcome.applied(journal.instant) for outcome in outcomes]
 
 
@@ -123,7 +123,7 @@ class _Journal:
         if draft.resource is None:
             return None
         line = draft.resource.stamped(draft.version_id, self.instant)
-        draft.size = len(line)
+        draft.size, draft.line_hash = len(line), line_hash(line)
         return line
 
     async def store(self, connection: Connection) -> None:
@@ -136,7 +136,7 @@ class _Journal:
     async def _store_versions(self, connection: Connection) -> None:
         rows = (
             (
-                *(draft.seq, self.stamp, 0 if line is None else line_hash(line), draft.size),
+                *(draft.seq, self.stamp, draft.line_hash, draft.size),
                 *(draft.version_id, draft.deleted, draft.key[1], draft.patients, line),
             )
             for draft, line in zip(self.drafts, self._lines, strict=True)

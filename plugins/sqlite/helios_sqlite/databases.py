@@ -22,6 +22,7 @@ from aiosqlite import Connection
 from helios_core import in_thread, run_to_end
 from helios_sqlite.connections import connect, open_file, transaction
 from helios_sqlite.errors import primary_code, translated
+from helios_sqlite.identity import FileIdentity
 from helios_sqlite.settings import SQLiteSettings
 
 P = ParamSpec("P")
@@ -61,6 +62,7 @@ class Database:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
         self._writer: sqlite3.Connection | None = None
         self._idle: list[Reader] = []
+        self._files = FileIdentity(settings.path, "resources")
         self._kept = IDLE_READERS
 
     @asynccontextmanager
@@ -74,7 +76,8 @@ class Database:
         """
         try:
             await self._in_writer_thread(self._open)
-            yield self
+            async with self._files.watched():
+                yield self
         finally:
             await asyncio.shield(in_thread(self._close))
 
@@ -84,6 +87,7 @@ class Database:
 
         Raises:
             BackendUnavailable: The file is busy beyond patience, or the disk is full.
+            StoreReplaced: The file was replaced; whether all of it was done nobody can tell.
         """
 
         def bound(connection: sqlite3.Connection) -> T:
@@ -108,6 +112,7 @@ class Database:
     @asynccontextmanager
     async def reader(self, *, cohort_key: str | None = None) -> AsyncIterator[Reader]:
         """Lend a reader, one that has the cohort already where there is one."""
+        self._files.refuse_if_replaced()
         reader = self._take(cohort_key)
         if reader is None:
             reader = await in_thread(self._new_reader)
@@ -138,6 +143,7 @@ class Database:
 
     def _open(self) -> None:
         self._writer = open_file(self._settings)
+        self._files.note()
 
     def _close(self) -> None:
         """Close readers before the writer, which as the last one empties the log."""
@@ -151,12 +157,16 @@ class Database:
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         assert self._writer is not None  # noqa: S101 - `opened` sees to it
         patience = self._settings.busy_timeout
+        self._files.check()
         with translated(self._settings.path), transaction(self._writer, patience=patience):
-            return work(self._writer)
+            result = work(self._writer)
+        self._files.check()
+        return result
 
     def _new_reader(self) -> Reader:
         with translated(self._settings.path):
             connection = connect(f"{self._settings.path.as_uri()}?mode=ro")
+            self._files.check()
             connection.execute(f"PRAGMA busy_timeout = {self._settings.patience_ms}")
             connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
             connection.execute("CREATE TEMP TABLE cohort (patient TEXT PRIMARY KEY) WITHOUT ROWID")
@@ -198,6 +208,7 @@ class JobDatabase:
     def __init__(self, settings: SQLiteSettings) -> None:
         self._settings = settings
         self._turn = asyncio.Lock()
+        self._files = FileIdentity(settings.path, "jobs")
         self._connection = Connection(self._connect, iter_chunk_size=1)
         self._thread: threading.Thread | None = None
 
@@ -212,7 +223,8 @@ class JobDatabase:
         """
         try:
             _ = await run_to_end(self._connection)
-            yield self
+            async with self._files.watched():
+                yield self
         finally:
             await run_to_end(self._close())
 
@@ -225,7 +237,9 @@ class JobDatabase:
 
         Raises:
             BackendUnavailable: The file is busy beyond patience, or the disk is full.
+            StoreReplaced: The file was replaced; whether all of it was done nobody can tell.
         """
+        self._files.check()
         deadline = time.monotonic() + self._settings.busy_timeout
         while True:
             with translated(self._settings.path):
@@ -233,6 +247,7 @@ class JobDatabase:
                     if await self._begun(begin, deadline):
                         yield self._connection
                         await self._connection.commit()
+                        self._files.check()
                         return
             await _pause()
 
@@ -256,6 +271,7 @@ class JobDatabase:
         Raises:
             BackendUnavailable: As in `transaction`.
         """
+        self._files.refuse_if_replaced()
         deadline = time.monotonic() + self._settings.busy_timeout
         while True:
             with translated(self._settings.path):
@@ -277,7 +293,9 @@ class JobDatabase:
 
     def _connect(self) -> sqlite3.Connection:
         self._thread = threading.current_thread()
-        return open_file(self._settings)
+        connection = open_file(self._settings)
+        self._files.note()
+        return connection
 
     async def _close(self) -> None:
         async with self._turn:

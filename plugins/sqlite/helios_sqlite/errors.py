@@ -39,7 +39,16 @@ def primary_code(error: sqlite3.Error | sqlite3.Warning) -> int:
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether the bytes on disk are at fault."""
-    return primary_code(error) in _DAMAGED
+    # Text that is no text has no code of SQLite's.
+    return primary_code(error) in _DAMAGED or str(error).startswith("Could not decode")
+
+
+def damaged(what: str) -> BackendError:
+    """Return the error about a database that contradicts itself."""
+    return BackendError(
+        f"the SQLite database is damaged: {what}; run PRAGMA integrity_check on it and restore"
+        " what is lost from a backup"
+    )
 
 
 @contextmanager
@@ -52,6 +61,10 @@ def translated(path: Path | None = None) -> Iterator[None]:
     """
     try:
         yield
+    except MemoryError as error:  # SQLite's own, perhaps because a damaged page promises too much
+        raise BackendUnavailable(
+            "the SQLite database did not answer: there is not enough memory; try again later"
+        ) from error
     except (sqlite3.Error, sqlite3.Warning) as error:
         code = primary_code(error)
         if path is not None and code in _OF_THE_DISK:
@@ -60,11 +73,8 @@ def translated(path: Path | None = None) -> Iterator[None]:
             raise BackendUnavailable(
                 f"the SQLite database did not answer: {_PASSING[code]}; try again later"
             ) from error
-        if code in _DAMAGED:
-            raise BackendError(
-                "the SQLite database is damaged; run PRAGMA integrity_check on it and restore"
-                " what is lost from a backup"
-            ) from error
+        if isinstance(error, sqlite3.Error) and is_damage(error):
+            raise damaged("it cannot be read") from error
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         raise BackendUnavailable(
             f"the SQLite database failed unexpectedly ({name}); try again later"

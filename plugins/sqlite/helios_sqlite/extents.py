@@ -5,9 +5,19 @@ from collections.abc import Mapping
 
 import msgspec
 
-from helios_core import EXTENT_BITS, EXTENT_BYTES, EXTENT_ROWS, collection_range, read_statements
+from helios_core import (
+    EXTENT_BITS,
+    EXTENT_BYTES,
+    EXTENT_ROWS,
+    SUM_MASK,
+    collection_range,
+    read_statements,
+)
 
 _SQL = read_statements("helios_sqlite", "extents")
+
+WEIGHTS = (3, 5, 7, 11, 13, 17)
+"""By what each count of an extent is multiplied in its `check_sum`."""
 
 
 class Counts(msgspec.Struct):
@@ -19,26 +29,41 @@ class Counts(msgspec.Struct):
     live_bytes: int = 0
     compartment_live: int = 0
     compartment_bytes: int = 0
+    live_hash: int = 0
+    compartment_hash: int = 0
+    row_sum: int = 0
 
-    def append(self, size: int) -> None:
+    def append(self, size: int, mark: int) -> None:
         """Count a new version, a deletion perhaps."""
         self.appended += 1
         self.appended_bytes += size
+        self.row_sum += mark
 
-    def begin(self, size: int, *, in_compartment: bool) -> None:
+    def begin(self, size: int, stored_hash: int, *, in_compartment: bool) -> None:
         """Count a version that became current."""
-        self._change(1, size, in_compartment=in_compartment)
+        self._change(1, size, stored_hash, in_compartment=in_compartment)
 
-    def end(self, size: int, *, in_compartment: bool) -> None:
+    def end(self, size: int, stored_hash: int, *, in_compartment: bool) -> None:
         """Count a version that stopped being current."""
-        self._change(-1, -size, in_compartment=in_compartment)
+        self._change(-1, -size, -stored_hash, in_compartment=in_compartment)
 
-    def _change(self, resources: int, size: int, *, in_compartment: bool) -> None:
+    def row(self) -> tuple[int, ...]:
+        """Return the columns of a row of `extents` behind its first stamp."""
+        counts = msgspec.structs.astuple(self)
+        sums = tuple(value & SUM_MASK for value in counts[len(WEIGHTS) :])
+        check_sum = sum(weight * count for weight, count in zip(WEIGHTS, counts, strict=False))
+        return (*counts[: len(WEIGHTS)], *sums, check_sum)
+
+    def _change(
+        self, resources: int, size: int, stored_hash: int, *, in_compartment: bool
+    ) -> None:
         self.live += resources
         self.live_bytes += size
+        self.live_hash += stored_hash
         if in_compartment:
             self.compartment_live += resources
             self.compartment_bytes += size
+            self.compartment_hash += stored_hash
 
 
 class Filler:
@@ -66,5 +91,5 @@ def add_counts(connection: sqlite3.Connection, stamp: int, counts: Mapping[int, 
     """Add what a transaction changed; new extents begin at its stamp."""
     connection.executemany(
         _SQL["add"],
-        [(extent, stamp, *msgspec.structs.astuple(change)) for extent, change in counts.items()],
+        [(extent, stamp, *change.row()) for extent, change in counts.items()],
     )

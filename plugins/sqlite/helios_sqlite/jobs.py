@@ -24,6 +24,7 @@ from helios_core import (
     Shard,
     UnreadableJob,
     Workforce,
+    checked_parts,
     job_not_found,
     part_not_found,
     read_statements,
@@ -101,7 +102,8 @@ class SQLiteJobStore(JobStore):
         rows = await self._database.rows(_SQL["parts"], (tenant, job_id))
         if not rows:
             raise job_not_found(job_id)
-        return [msgspec.json.decode(part, type=Part) for (part,) in rows if part is not None]
+        parts = [msgspec.json.decode(part, type=Part) for part, _ in rows if part is not None]
+        return checked_parts(job_id, parts, expected=int(rows[0][1]))
 
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
         """Return the published part of a file name."""

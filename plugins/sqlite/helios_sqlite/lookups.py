@@ -16,6 +16,7 @@ from helios_core import (
     TypeKey,
     collection_range,
     damage_of,
+    is_line_of,
     line_hash,
     read_statements,
     to_unsigned,
@@ -96,7 +97,12 @@ def fetch(
     number = find_collection(connection, key) or NOWHERE
     parameters = {"ids": json.dumps(list(ids)), "collection": number, "at": to_stamp(at)}
     for resource_id, size, stored_hash, line in connection.execute(_SQL["fetch"], parameters):
-        if line is None or len(line) != size or line_hash(line) != stored_hash:
+        if (
+            line is None
+            or len(line) != size
+            or line_hash(line) != stored_hash
+            or not is_line_of(line, key.resource_type, resource_id)
+        ):
             damaged.append(damage_of(key.resource_type, resource_id, line))
         else:
             lines.append(line)

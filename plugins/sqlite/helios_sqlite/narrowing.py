@@ -4,11 +4,12 @@ import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from helios_core import Batch, SeqRange
+from helios_core import Batch, SeqRange, shortfall_of
 from helios_core.fhir import Prefilter
 from helios_sqlite import reading
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.errors import is_damage
+from helios_sqlite.integrity import count_among
 from helios_sqlite.reading import Slice
 
 ENOUGH = 1000
@@ -47,6 +48,10 @@ class Narrowed:
     ) -> Batch | None:
         while len(self._pending) < ENOUGH and (window := next(windows, None)) is not None:
             self._pending += window
+            found = count_among(self._connection, window)
+            if found != len(window):
+                report = shortfall_of(left.resource_type, found=found, expected=len(window))
+                return Batch(damaged=[report])
         if not self._pending:
             self._left = None
             return None

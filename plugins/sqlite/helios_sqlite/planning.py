@@ -23,6 +23,13 @@ from helios_core import (
 from helios_core.fhir import to_stamp
 from helios_sqlite.collections import Collection, all_collections
 from helios_sqlite.errors import is_damage
+from helios_sqlite.integrity import (
+    check_collections,
+    check_extents,
+    extents_of,
+    few_extents,
+    members_of,
+)
 from helios_sqlite.views import seqs_of, shown_by
 
 _SQL = read_statements("helios_sqlite", "planning")
@@ -39,6 +46,7 @@ LOOKED_UP = 2048
 
 def plan(connection: sqlite3.Connection, view: ExportView, shard_bytes: int) -> list[Shard]:
     """Return the shards of a view, numbered in the order of its types (P2)."""
+    check_collections(connection)
     collections = all_collections(connection, view.request.tenant, view.request.fhir_version)
     shards: list[Shard] = []
     for resource_type in view.request.types:
@@ -60,6 +68,7 @@ class _Planning:
         self._connection = connection
         self._view = view
         self._collection = collection
+        check_extents(connection, collection.number)
         self._seqs = _unless_damaged(
             lambda: seqs_of(connection, view, collection),
             otherwise=collection_range(collection.number),
@@ -98,14 +107,14 @@ class _Planning:
 
     def _size_shown(self, size: ViewSize) -> ViewSize | None:
         if self._view.cohort is not None:
-            return self._size_of_cohort(self._view.cohort.patients)
+            return self._size_of_cohort(self._view.cohort.patients, size)
         request = self._view.request
         bounded = request.since is not None or request.until is not None
         if bounded or self._collection.last_stamp > to_stamp(self._view.transaction_time):
             return size if self._shows_any() else None
         return size if size.resources else None
 
-    def _size_of_cohort(self, patients: frozenset[str]) -> ViewSize | None:
+    def _size_of_cohort(self, patients: frozenset[str], counted: ViewSize) -> ViewSize | None:
         sample = list(islice(patients, SAMPLE))
         if not sample:
             return None
@@ -114,7 +123,7 @@ class _Planning:
         )
         certain = len(sample) == len(patients)
         if not shown and (certain or not self._has_any_of(patients)):
-            return None
+            return counted if self._may_have_any_of(patients) else None
         factor = len(patients) / len(sample)
         return ViewSize(resources=resources * factor, bytes=total_bytes * factor)
 
@@ -128,11 +137,27 @@ class _Planning:
         ]
         return len(present) == LOOKED_UP or not patients.isdisjoint(present)
 
+    def _may_have_any_of(self, patients: frozenset[str]) -> bool:
+        """Look at the versions themselves, if there are few, where the compartments have none."""
+        return any(
+            extent.count_of_damaged(self._connection) is not None
+            or bool(members_of(self._connection, extent, patients))
+            for extent in few_extents(self._connection, self._seqs) or ()
+        )
+
     def _shows_any(self) -> bool:
-        """Look at the first versions; where there are more, take it that one of them is shown."""
+        """
+        Look at the first versions; where there are more, take it that one of them is shown.
+
+        So it is where they are damaged: reading will say what is lost.
+        """
         return bool(
             self._ask(_SQL["any_shown"], looked_up=LOOKED_UP)[0]
             or self._ask(_SQL["more_than"], looked_up=LOOKED_UP)
+            or any(
+                extent.count_of_damaged(self._connection) is not None
+                for extent in extents_of(self._connection, self._seqs)
+            )
         )
 
     def _ask(self, query: str, **parameters: object) -> tuple[float, ...]:

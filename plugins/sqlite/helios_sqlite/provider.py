@@ -83,6 +83,8 @@ class SQLiteDataProvider(DataProvider):
             return
         async with self._database.reader(cohort_key=_key(view)) as reader:
             left = await unblocked(reading.begin, reader, view, shard)
+            if left is not None:
+                await unblocked(reading.check_deletions, reader.connection, left)
             while left is not None:
                 ids, left = await unblocked(
                     reading.next_deleted, reader.connection, left, batch_rows

@@ -13,19 +13,35 @@ from helios_core import (
     Cohort,
     Damaged,
     ExportView,
+    ResourceSums,
     SeqRange,
     Shard,
     TypeKey,
     collection_range,
     damage_of,
+    is_line_of,
     line_hash,
     read_statements,
+    shortfall_of,
     to_unsigned,
     verified_batch,
 )
+from helios_sqlite import errors
 from helios_sqlite.collections import find_collection
 from helios_sqlite.databases import Reader
 from helios_sqlite.errors import is_damage, primary_code
+from helios_sqlite.integrity import (
+    Extent,
+    check_collections,
+    check_extents,
+    extents_of,
+    few_extents,
+    is_there,
+    lacks,
+    members_of,
+    missing_picked,
+    next_extent,
+)
 from helios_sqlite.views import Shown, shown_by
 
 _SQL = read_statements("helios_sqlite", "reading")
@@ -48,6 +64,12 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     resource_type: str
     picked: bool
     """Whether only the seqs in the reader's table `picked` are meant."""
+    checked: int = -1
+    """The last extent whose damage, if there is any, has been reported."""
+    broken: int = -1
+    """The last extent of which versions are missing, which is read by the keys of the index."""
+    reports: tuple[Damaged, ...] = ()
+    """What is reported before anything is read."""
 
     def starting(self, first: int) -> "Slice":
         """Return what is left from a seq on."""
@@ -65,13 +87,18 @@ def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
     connection = reader.connection
     collection = find_collection(connection, TypeKey.of(view.request, shard.resource_type))
     if collection is None:
+        check_collections(connection)
         return None
+    check_extents(connection, collection)
     seqs = collection_range(collection).within(start=shard.start, end=shard.end)
     shown = shown_by(view, collection, seqs)
-    if view.cohort is not None:
-        _load(reader, view.cohort)
-        _pick(connection, shown)
-    return Slice(shown=shown, resource_type=shard.resource_type, picked=view.cohort is not None)
+    left = Slice(shown=shown, resource_type=shard.resource_type, picked=view.cohort is not None)
+    if view.cohort is None:
+        return left
+    _load(reader, view.cohort)
+    _pick(connection, shown)
+    reports = tuple(_damage_of_cohort(connection, left, seqs, view.cohort))
+    return msgspec.structs.replace(left, reports=reports)
 
 
 def _load(reader: Reader, cohort: Cohort) -> None:
@@ -98,47 +125,145 @@ def _pick(connection: sqlite3.Connection, shown: Shown) -> None:
     connection.execute(_SQL["pick"], msgspec.structs.asdict(shown))
 
 
+def _damage_of_cohort(
+    connection: sqlite3.Connection, left: Slice, seqs: SeqRange, cohort: Cohort
+) -> Iterator[Damaged]:
+    """
+    Yield what is missing of a cohort, and correct what the compartments say.
+
+    All that is there of it is looked at in a shard of few extents; in a larger one, which would
+    cost by the store and not by the cohort (P4), whether what the compartments name is there.
+    """
+    extents = few_extents(connection, seqs)
+    if extents is None:
+        if missing := missing_picked(connection, seqs):
+            yield shortfall_of(left.resource_type, found=0, expected=missing)
+        return
+    for extent in extents:
+        found = extent.count_of_damaged(connection)
+        if found is not None:
+            yield shortfall_of(left.resource_type, found=found, expected=extent.appended)
+            continue
+        within = seqs.within_extent(extent.number)
+        members = members_of(connection, extent, cohort.patients)
+        connection.execute(_SQL["unpick"], (within.first, within.end))
+        picked = ((seq,) for seq in members if within.first <= seq < within.end)
+        connection.executemany(_SQL["pick_one"], picked)
+        if missing := missing_picked(connection, within):
+            yield shortfall_of(left.resource_type, found=0, expected=missing)
+
+
 def next_batch(
     connection: sqlite3.Connection, left: Slice, batch_bytes: int
 ) -> tuple[Batch, Slice | None]:
-    """Return the next batch, and what is left after it (P3, P6)."""
-    if window := _next_window(connection, left, batch_bytes):
-        return window
-    query = _SQL["live_of_cohort"] if left.picked else _SQL["live"]
+    """
+    Return the next batch, and what is left after it (P3, P6, P9).
+
+    Raises:
+        BackendError: The file contradicts itself about what there is.
+    """
+    if left.reports:
+        return Batch(damaged=left.reports), msgspec.structs.replace(left, reports=())
+    # What there is and what there must be are compared on one state of the database.
+    connection.execute("BEGIN")
     try:
-        with closing(connection.execute(query, left.parameters(room=batch_bytes))) as rows:
-            batch, following = _gather(connection, left, rows, batch_bytes)
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-        return _next_batch_one_by_one(connection, left, batch_bytes)
-    return batch, None if following is None else left.starting(following)
+        return _next_batch(connection, left, batch_bytes)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _next_batch(
+    connection: sqlite3.Connection, left: Slice, batch_bytes: int
+) -> tuple[Batch, Slice | None]:
+    seqs = _remaining(connection, left)
+    extent = next_extent(connection, seqs) if seqs else None
+    if seqs is None or extent is None:
+        if left.picked and seqs is not None:
+            raise errors.damaged("an extent is missing")
+        return Batch(), None
+    fits = extent.appended_bytes <= batch_bytes and extent.number != left.broken
+    if fits and (window := _next_window(connection, left, seqs, extent, batch_bytes)):
+        return window
+    return _next_rows(connection, left, seqs, extent, batch_bytes)
 
 
 def _next_window(
-    connection: sqlite3.Connection, left: Slice, batch_bytes: int
+    connection: sqlite3.Connection, left: Slice, seqs: SeqRange, extent: Extent, batch_bytes: int
 ) -> tuple[Batch, Slice | None] | None:
     """Return what is left of some extents in one step, or None if rows must be checked."""
     try:
-        seqs = _remaining(connection, left)
-        extent = connection.execute(_SQL["extent"], seqs.extents).fetchone() if seqs else None
-        if seqs is None or extent is None:
-            return Batch(), None
-        number, size = extent
-        if size > batch_bytes:
-            return None
-        window = seqs.within_extent(number)
+        window = seqs.within_extent(extent.number)
         batch = None
         if left.picked:
             window, batch = _wide_window(connection, left, seqs, batch_bytes)
-        batch = batch or _undamaged(*_row(connection, left, window))
+        if batch is None:
+            together = _row(connection, left, window)
+            batch = _undamaged(*together)
+            if batch is None or not _is_all(connection, left, extent, batch, together):
+                return None
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
         return None
-    if batch is None:
-        return None
     return batch, left.starting(window.end) if window.end < seqs.end else None
+
+
+def _is_all(
+    connection: sqlite3.Connection, left: Slice, extent: Extent, batch: Batch, together: _Together
+) -> bool:
+    """Return whether a batch is all that a view shows of an extent, as far as that is stored."""
+    if left.picked:
+        return True
+    window = SeqRange(first=left.shown.first, end=left.shown.end).within_extent(extent.number)
+    if extent.number <= left.checked:
+        return not lacks(connection, extent, window)
+    high, low, _, content = together
+    count = len(batch.lines)
+    size = len(content or b"") - max(count - 1, 0)
+    expected = extent.current(everybody=left.shown.everybody)
+    if expected.agree(ResourceSums(count, size, (int(high) << 32) + int(low))):
+        return True
+    # A view that shows something else than what is current; usually nothing is wrong.
+    return extent.count_of_damaged(connection) is None and not lacks(connection, extent, window)
+
+
+def _next_rows(
+    connection: sqlite3.Connection, left: Slice, seqs: SeqRange, extent: Extent, batch_bytes: int
+) -> tuple[Batch, Slice | None]:
+    """Return a batch of the rows of one extent, each of which is checked."""
+    window = seqs.within_extent(extent.number)
+    shown = msgspec.structs.replace(left.shown, first=window.first, end=window.end)
+    within = msgspec.structs.replace(left, shown=shown)
+    found = None
+    if not left.picked and extent.number > left.checked:
+        found = extent.count_of_damaged(connection)
+    if found is None and not left.picked and extent.number != left.broken:
+        found = 0 if lacks(connection, extent, window) else None
+    broken = left.broken if found is None else extent.number
+    by_key = broken == extent.number
+    batch, following = _rows_of(connection, within, batch_bytes, by_key=by_key)
+    if found is not None:
+        report = shortfall_of(left.resource_type, found=found, expected=extent.appended)
+        batch = msgspec.structs.replace(batch, damaged=[report, *batch.damaged])
+    following = window.end if following is None else following
+    if following >= seqs.end:
+        return batch, None
+    rest = left.starting(following)
+    return batch, msgspec.structs.replace(rest, checked=extent.number, broken=broken)
+
+
+def _rows_of(
+    connection: sqlite3.Connection, left: Slice, batch_bytes: int, *, by_key: bool
+) -> tuple[Batch, int | None]:
+    query = _SQL["live_of_cohort"] if left.picked else _SQL["live"]
+    if not by_key:
+        try:
+            with closing(connection.execute(query, left.parameters(room=batch_bytes))) as rows:
+                return _gather(connection, left, rows, batch_bytes)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+    return _one_by_one(connection, left, batch_bytes)
 
 
 def _wide_window(
@@ -194,6 +319,20 @@ def next_among(
         return _gather(connection, left, rows, batch_bytes)
 
 
+def check_deletions(connection: sqlite3.Connection, left: Slice) -> None:
+    """
+    Check that no deletion is missing in a slice; of cohorts, `begin` has checked what it can.
+
+    Raises:
+        BackendError: The extents are not as they were written.
+    """
+    if left.picked:
+        return
+    for extent in extents_of(connection, SeqRange(first=left.shown.first, end=left.shown.end)):
+        if extent.count_of_damaged(connection) is not None:
+            raise errors.damaged(f"what was deleted of {left.resource_type} is not known")
+
+
 def next_deleted(
     connection: sqlite3.Connection, left: Slice, batch_rows: int
 ) -> tuple[list[str], Slice | None]:
@@ -219,7 +358,12 @@ def _gather(
             break
         if size > batch_bytes:
             line = _large(connection, seq)  # noqa: PLW2901 - the query left it out
-        if line is None or len(line) != size or line_hash(line) != stored_hash:
+        if (
+            line is None
+            or len(line) != size
+            or line_hash(line) != stored_hash
+            or not is_line_of(line, left.resource_type, resource_id)
+        ):
             damaged.append(damage_of(left.resource_type, resource_id, line))
             continue
         lines.append(line)
@@ -239,9 +383,9 @@ def _large(connection: sqlite3.Connection, seq: int) -> bytes | None:
         return None  # not a blob at all
 
 
-def _next_batch_one_by_one(
+def _one_by_one(
     connection: sqlite3.Connection, left: Slice, batch_bytes: int
-) -> tuple[Batch, Slice | None]:
+) -> tuple[Batch, int | None]:
     """Return a batch if pages of the file are broken, with the keys from the index."""
     parameters = left.parameters(picked=left.picked, rows=KEYS_AT_ONCE)
     keys = connection.execute(_SQL["keys"], parameters).fetchall()
@@ -249,7 +393,7 @@ def _next_batch_one_by_one(
     batch, following = _gather(connection, left, rows, batch_bytes)
     if following is None and len(keys) == KEYS_AT_ONCE:
         following = keys[-1][0] + 1
-    return batch, None if following is None else left.starting(following)
+    return batch, following
 
 
 def _rows_one_by_one(
@@ -257,8 +401,11 @@ def _rows_one_by_one(
 ) -> Iterator[_Row]:
     for seq, resource_id in keys:
         try:
-            row = connection.execute(_SQL["live_one"], left.parameters(seq=seq, room=batch_bytes))
-            yield from row.fetchall()
+            query = left.parameters(seq=seq, room=batch_bytes)
+            found = connection.execute(_SQL["live_one"], query).fetchall()
+            if not found and not is_there(connection, seq):
+                found = [(seq, resource_id, 0, 0, None)]
+            yield from found
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise

@@ -26,6 +26,7 @@ from helios_core import (
 )
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.collections import NOWHERE, find_collection
+from helios_sqlite.errors import damaged
 from helios_sqlite.lookups import Row, stored_version
 from helios_sqlite.views import first_after
 
@@ -105,7 +106,9 @@ class _Search:
     def matches(self, heads: Iterable[_Head]) -> Iterator[StoredVersion]:
         """Yield those that match, with their contents."""
         for head in heads:
-            [row] = self._connection.execute(_SQL["content"], (head.seq,))
+            row = self._connection.execute(_SQL["content"], (head.seq,)).fetchone()
+            if row is None:
+                raise damaged("a version is missing")
             if (stored := self._match(row)) is not None:
                 yield stored
 

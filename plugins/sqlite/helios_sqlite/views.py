@@ -8,6 +8,8 @@ import msgspec
 from helios_core import EXTENT_BITS, ExportView, Level, SeqRange, collection_range, read_statements
 from helios_core.fhir import FOREVER, to_stamp
 from helios_sqlite.collections import Collection
+from helios_sqlite.errors import damaged
+from helios_sqlite.integrity import extent_at
 
 _SQL = read_statements("helios_sqlite", "views")
 
@@ -48,10 +50,19 @@ def seqs_of(connection: sqlite3.Connection, view: ExportView, collection: Collec
     last = to_stamp(view.transaction_time)
     if until is not None:
         last = min(last, to_stamp(until) - 1)
+    first = None if since is None else _first_after(connection, whole, to_stamp(since))
+    end = None if last >= collection.last_stamp else _first_after(connection, whole, last)
     return SeqRange(
-        first=whole.first if since is None else first_after(connection, whole, to_stamp(since)),
-        end=whole.end if last >= collection.last_stamp else first_after(connection, whole, last),
+        first=whole.first if first is None else first, end=whole.end if end is None else end
     )
+
+
+def _first_after(connection: sqlite3.Connection, whole: SeqRange, stamp: int) -> int | None:
+    """Return `first_after`, or None if the extent that says it is damaged."""
+    row = connection.execute(_SQL["last_extent_from"], (*whole.extents, stamp)).fetchone()
+    if row is not None and extent_at(connection, row[0]).count_of_damaged(connection) is not None:
+        return None
+    return first_after(connection, whole, stamp)
 
 
 def first_after(connection: sqlite3.Connection, whole: SeqRange, stamp: int) -> int:
@@ -63,7 +74,9 @@ def first_after(connection: sqlite3.Connection, whole: SeqRange, stamp: int) -> 
     base: int = extent << EXTENT_BITS
 
     def stamp_at(place: int) -> int:
-        found: int = connection.execute(_SQL["stamp_at"], (base + place,)).fetchone()[0]
-        return found
+        found: tuple[int] | None = connection.execute(_SQL["stamp_at"], (base + place,)).fetchone()
+        if found is None:
+            raise damaged("a version is missing")
+        return found[0]
 
     return base + bisect.bisect_right(range(appended), stamp, key=stamp_at)

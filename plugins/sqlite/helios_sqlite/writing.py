@@ -13,11 +13,13 @@ from helios_core import (
     Put,
     TypeKey,
     decide,
+    ending_mark,
     extent_of,
     line_hash,
     read_statements,
     to_signed,
     to_unsigned,
+    version_mark,
 )
 from helios_core.fhir import FOREVER, FHIRVersion, Resource, from_stamp, terms_of
 from helios_sqlite.clock import next_stamp, remember
@@ -39,6 +41,7 @@ class _Current(NamedTuple):
     """As `Resource.content_hash`, without a sign."""
     size: int
     patients: str
+    line_hash: int
 
 
 class _Journal:
@@ -133,16 +136,23 @@ class _CollectionWriter:
         size = 0 if line is None else len(line)
         seq = self._filler.next_seq(size)
         stored_hash = 0 if line is None else line_hash(line)
+        mark = version_mark(
+            (
+                *(seq, resource_id, version_id, journal.stamp, int(deleted), patients),
+                *(size, stored_hash),
+            )
+        )
         row = (seq, collection, resource_id, version_id, journal.stamp, FOREVER, deleted, patients)
         journal.versions.append((*row, size, stored_hash, to_signed(content_hash), line))
         journal.compartments += [(collection, patient, seq) for patient in patients.split()]
         self._end(resource_id)
         counts = journal.counts[self._filler.extent]
-        counts.append(size)
+        counts.append(size, mark)
         if not deleted:
-            counts.begin(size, in_compartment=bool(patients))
+            counts.begin(size, stored_hash, in_compartment=bool(patients))
         self._current[resource_id] = _Current(
-            seq, version_id, journal.stamp, deleted, content_hash, size, patients
+            *(seq, version_id, journal.stamp, deleted, content_hash, size, patients),
+            stored_hash,
         )
         return seq
 
@@ -151,9 +161,11 @@ class _CollectionWriter:
         if current is None:
             return
         self._journal.ended.append(current.seq)
+        counts = self._journal.counts[extent_of(current.seq)]
+        counts.row_sum += ending_mark(current.seq, self._journal.stamp)
         if not current.deleted:
-            counts = self._journal.counts[extent_of(current.seq)]
-            counts.end(current.size, in_compartment=bool(current.patients))
+            in_compartment = bool(current.patients)
+            counts.end(current.size, current.line_hash, in_compartment=in_compartment)
 
 
 def write(

@@ -20,6 +20,7 @@ from helios_core.model.parts import PartKind
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import DataProvider, Delete, Put
 from helios_core.storage.resource_keys import TypeKey
+from tests.pace import scaled
 
 TENANT = "default"
 
@@ -100,7 +101,7 @@ class Hospital:
             retry_after=timedelta(milliseconds=1),
             limits=self.limits,
         )
-        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(scaled(20)), asyncio.TaskGroup() as group:
             for number in range(workers):
                 worker = Worker(f"w{number}", backends or self.backends, options, stop=stop)
                 group.create_task(worker.run())

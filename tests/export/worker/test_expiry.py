@@ -20,6 +20,7 @@ from helios_core.memory import MemoryOutputStore
 from helios_core.model.jobs import JobKey, JobStatus
 from helios_core.model.parts import PartKey, PartKind
 from tests.export.worker.hospital import patient
+from tests.pace import scaled
 
 NOW = timedelta(0)
 LATER = timedelta(days=1)
@@ -136,7 +137,7 @@ async def test_sweeping_goes_on_until_the_stop_event(ward):
             stop=stop,
         )
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(scaled(5)):
         while await stored(ward):
             await asyncio.sleep(0.005)
     stop.set()

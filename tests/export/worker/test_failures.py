@@ -14,6 +14,7 @@ from helios_core.memory import MemoryOutputStore
 from helios_core.model.jobs import JobStatus
 from helios_core.model.parts import PartKey, StoredPart
 from tests.export.worker.hospital import Hospital, observation, patient
+from tests.pace import scaled
 
 
 class FullDisk(MemoryOutputStore):
@@ -276,7 +277,7 @@ async def test_the_workers_of_an_ended_export_stop_within_a_second(ward, end):
             if end == "delete":
                 await remove_job(ward.backends, job.tenant, job.id)
 
-        async with asyncio.timeout(10 * LEASE_CHECK.total_seconds()):
+        async with asyncio.timeout(scaled(10 * LEASE_CHECK.total_seconds())):
             while not any(each["event"] in ENDINGS for each in logs):
                 await asyncio.sleep(0.005)
         stop.set()
@@ -303,7 +304,7 @@ async def test_deleting_a_running_export_is_no_failure_of_its_workers(ward):
     job, stop = await ward.kick_off(), asyncio.Event()
     with capture_logs() as logs:
         working = asyncio.create_task(run_until(ward, stop))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(scaled(10)):
             while not any(each["event"] in ENDINGS for each in logs):
                 await asyncio.sleep(0.005)
         stop.set()
@@ -332,7 +333,7 @@ async def test_a_cancelled_export_stops_while_it_resolves_its_view(ward):
         working = asyncio.create_task(run_until(ward, stop))
         await reached.wait()
         await ward.job_store.cancel(job.tenant, job.id)
-        async with asyncio.timeout(10 * LEASE_CHECK.total_seconds()):
+        async with asyncio.timeout(scaled(10 * LEASE_CHECK.total_seconds())):
             while not any(each["event"] in ENDINGS for each in logs):
                 await asyncio.sleep(0.005)
         stop.set()
@@ -362,7 +363,7 @@ async def test_the_parts_of_a_failed_export_go_at_once(ward):
     job = await ward.work(await ward.kick_off(), workers=1)
 
     assert job.status is JobStatus.ERROR
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(scaled(10)):
         while await stored_parts(ward):
             await asyncio.sleep(0.005)
     assert (await ward.job_store.get(job.tenant, job.id)).failure == job.failure

@@ -7,6 +7,7 @@ import pytest
 from helios_core.export.pipeline.shard_export import PartLimits
 from helios_core.export.worker import WorkerOptions, run_worker
 from helios_core.memory import MemoryOutputStore
+from tests.pace import scaled
 
 PARTIAL = "/$export?allowPartialManifests=true"
 PAGES = ("transactionTime", "request", "requiresAccessToken")
@@ -44,7 +45,7 @@ class Running:
         """Let that many parts through in all, and wait until they are published."""
         there = len(await self.site.backends.job_store.parts("default", self.job_id))
         self.site.backends.output_store.let(parts - there)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(scaled(10)):
             while len(await self.site.backends.job_store.parts("default", self.job_id)) < parts:
                 await asyncio.sleep(0.002)
 
@@ -122,7 +123,7 @@ async def test_pages_are_shown_while_the_export_runs_and_never_change(running):
 
 
 async def finished(export):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(scaled(10)):
         while (await export.site.backends.job_store.get("default", export.job_id)).status.active:
             await asyncio.sleep(0.002)
 

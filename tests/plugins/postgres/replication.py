@@ -6,12 +6,12 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
 
+from tests.pace import Deadline
 from tests.services import NO_POSTGRES, absent
 
 PATIENCE_SECONDS = 30
@@ -93,9 +93,9 @@ async def caught_up(primary, replica):
     """Wait until the replica has replayed all there is."""
     position = await primary.ask("SELECT pg_current_wal_lsn()::text")
     query = f"SELECT pg_last_wal_replay_lsn() >= '{position}'::pg_lsn"
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = Deadline(PATIENCE_SECONDS)
     while not await replica.ask(query):
-        assert time.monotonic() < deadline, "the replica does not follow"
+        assert not deadline.has_passed(), "the replica does not follow"
         await asyncio.sleep(0.05)
 
 

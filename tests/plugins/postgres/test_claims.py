@@ -11,6 +11,7 @@ from pathlib import Path
 from helios_core import JobNotFound, JobStatus, LeaseLost
 from helios_core.testing import corpus
 from helios_postgres import open_job_store
+from tests.pace import scaled
 
 MINUTE = timedelta(minutes=1)
 SCRIPT = Path(__file__).with_name("claimants.py")
@@ -150,7 +151,7 @@ async def test_nothing_deadlocks_while_everything_happens_to_a_job_at_once(store
 
     async with (
         open_job_store(settings) as other,
-        asyncio.timeout(60),
+        asyncio.timeout(scaled(60)),
         asyncio.TaskGroup() as group,
     ):
         for number in range(16):

@@ -40,6 +40,18 @@ class TestPostgresDataProvider(DataProviderSuite):
             )
             assert changed == "UPDATE 1"
 
+    async def lose(self, provider, resource_type, resource_ids):
+        async with behind_the_back(provider) as connection:
+            for each in resource_ids:
+                lost = await connection.execute(
+                    "DELETE FROM versions WHERE id = $4 AND seq >> $5 = ("
+                    "SELECT collection FROM collections WHERE tenant = $1"
+                    " AND fhir_version = $2 AND resource_type = $3)",
+                    *(corpus.TENANT, corpus.VERSION.value, resource_type, each),
+                    COLLECTION_BITS,
+                )
+                assert lost != "DELETE 0"
+
     async def raw_current(self, provider, tenant, fhir_version):
         async with behind_the_back(provider) as connection:
             rows = await connection.fetch(

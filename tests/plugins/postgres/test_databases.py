@@ -7,6 +7,7 @@ from msgspec import structs
 
 from helios_core import BackendUnavailable
 from helios_postgres.databases import TRIES, Database
+from tests.pace import scaled
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ async def test_a_pool_is_closed_in_time_although_somebody_kept_a_connection(sett
     async with Database(hasty).opened() as database:
         pid = (await database._pool.acquire()).get_server_pid()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(scaled(10)):
         while await raw.fetchval("SELECT 1 FROM pg_stat_activity WHERE pid = $1", pid):
             await asyncio.sleep(0.05)
 

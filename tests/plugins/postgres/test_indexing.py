@@ -18,6 +18,7 @@ from helios_postgres import (
     searching,
 )
 from tests.indexed import pages, sifted
+from tests.pace import scaled
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ async def test_writers_at_once_do_not_wait_for_each_other(settings, provider, ra
     async with open_data_provider(settings) as other, asyncio.TaskGroup() as tasks:
         tasks.create_task(other._database.write(slow))
         await begun.wait()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(scaled(10)):
             await asyncio.gather(*(write(*some(number)) for number in range(12)))
         go_on.set()
 

@@ -7,6 +7,7 @@ from msgspec import structs
 from helios_core import Secret
 from helios_postgres import listening
 from helios_postgres.listening import listener
+from tests.pace import scaled
 
 
 class Ear:
@@ -58,7 +59,7 @@ async def test_an_address_that_is_refused_later_on_ends_nothing(settings, monkey
 
     with structlog.testing.capture_logs() as logs:
         async with listener(moved, "work", Ear()):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(scaled(10)):
                 while len(logs) < 2:
                     await asyncio.sleep(0.01)
 
@@ -94,6 +95,6 @@ async def test_no_connection_stays_when_the_listener_is_cancelled(settings, raw)
 
     assert task.cancelled()
     query = "SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%cancelled_work%'"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(scaled(5)):
         while await raw.fetchval(query):
             await asyncio.sleep(0.02)

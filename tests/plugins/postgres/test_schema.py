@@ -18,6 +18,7 @@ from helios_postgres import (
     schema,
 )
 from helios_postgres.connections import lock_key
+from tests.pace import scaled
 from tests.processes import Process
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -249,7 +250,7 @@ async def test_of_two_migrations_at_once_one_works_and_the_other_waits(
     ]
     try:
         waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(scaled(30)):
             while await plain.fetchval(waiting) < 2:
                 assert all(each.process.poll() is None for each in started), "nobody waited"
                 await asyncio.sleep(0.05)

@@ -8,6 +8,7 @@ import pytest
 from helios_core import ChangeResult
 from helios_core.testing import corpus, delete, take_snapshot, view_everything, write
 from helios_postgres import open_data_provider
+from tests.pace import scaled
 from tests.plugins.postgres.connecting import held_after_its_stamp
 
 
@@ -66,7 +67,7 @@ async def test_a_writer_does_not_wait_for_those_of_other_resources(provider):
     await write(provider, corpus.patient("p1"), corpus.patient("p2"))
     slow = write(provider, corpus.patient("p1", note="b"))
 
-    async with held_after_its_stamp(provider, slow) as writing, asyncio.timeout(5):
+    async with held_after_its_stamp(provider, slow) as writing, asyncio.timeout(scaled(5)):
         await write(provider, corpus.patient("p2", note="b"), corpus.patient("p3"))
         await write(provider, delete(corpus.patient("p2")))
         assert not writing.done()

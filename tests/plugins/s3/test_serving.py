@@ -8,7 +8,9 @@ import httpx
 import msgspec
 import pytest
 
-from helios_core.client.export import ClientRequest, ExportPhase, export
+from helios_core.client.export import ExportOptions, ExportPhase, export
+from helios_core.client.kickoff import ClientRequest
+from tests.pace import Deadline, wait_for_end
 from tests.processes import POLL_SECONDS, Site, names
 from tests.proxies import Fault
 
@@ -59,9 +61,9 @@ def test_files_are_downloaded_from_the_bucket_and_gone_after_delete(site, bucket
     assert all(file["url"].startswith(bucket.endpoint) for file in manifest["output"])
     assert names(lines_of(manifest)) == sorted(PATIENTS)
     client.http.delete(status)
-    deadline = time.monotonic() + 30
+    deadline = Deadline(30)
     while keys_in() != [".helios-owner"]:
-        assert time.monotonic() < deadline
+        assert not deadline.has_passed()
         time.sleep(POLL_SECONDS)
 
 
@@ -95,7 +97,9 @@ async def test_our_client_exports_and_renews_links_that_have_expired(site, tmp_p
             waited.append(time.sleep(3))
 
     summary = await export(
-        ClientRequest(base_url=client.base_url), tmp_path / "out", on_progress=wait_until_they_have
+        ClientRequest(base_url=client.base_url),
+        tmp_path / "out",
+        ExportOptions(on_progress=wait_until_they_have),
     )
 
     assert waited
@@ -143,7 +147,7 @@ def test_an_export_through_a_bad_network_is_exact(site, proxy, keys_in):
 def test_a_bucket_that_cannot_be_used_stops_the_start(empty_site):
     server = empty_site.start("serve", HFS_BULK_EXPORT_S3_BUCKET="nowhere")
 
-    assert server.process.wait(timeout=60) != 0
+    assert wait_for_end(server.process) != 0
     assert "there is no bucket nowhere" in " ".join(server.output().split())
 
 
@@ -152,5 +156,5 @@ def test_servers_share_a_bucket_where_they_share_the_job_store(empty_site):
     empty_site.serve()
     other = empty_site.start("serve", HFS_DATA_DIR=str(empty_site.folder / "other"))
 
-    assert other.process.wait(timeout=60) != 0
+    assert wait_for_end(other.process) != 0
     assert "belongs to job store" in " ".join(other.output().split())

@@ -45,6 +45,17 @@ class TestSQLiteDataProvider(DataProviderSuite):
             )
             assert changed.rowcount == 1
 
+    async def lose(self, provider, resource_type, resource_ids):
+        with behind_the_back(provider) as connection:
+            for each in resource_ids:
+                lost = connection.execute(
+                    "DELETE FROM versions WHERE id = ? AND collection = ("
+                    "   SELECT collection FROM collections WHERE tenant = ?"
+                    " AND fhir_version = ? AND resource_type = ?)",
+                    (each, corpus.TENANT, corpus.VERSION, resource_type),
+                )
+                assert lost.rowcount
+
     async def raw_current(self, provider, tenant, fhir_version):
         with behind_the_back(provider) as connection:
             rows = connection.execute(

@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from helios_core import BackendUnavailable
+from helios_core import BackendError, BackendUnavailable
 from helios_core.testing import corpus
 from helios_sqlite import open_job_store
 
@@ -148,3 +148,16 @@ async def test_two_tenants_may_use_one_job_id(store):
     await store.cancel(corpus.TENANT, "job")
 
     assert (await store.get(corpus.OTHER_TENANT, "job")).status.active
+
+
+async def test_parts_that_are_gone_are_noticed(store, raw):
+    """A manifest without them would have a proof that adds up."""
+    await store.add(corpus.job("job"), corpus.shards(2), max_active=1)
+    for _ in range(2):
+        lease = await claim(store)
+        await store.complete(lease, [corpus.part(lease)])
+    assert len(await store.parts(corpus.TENANT, "job")) == 2
+    raw.execute("DELETE FROM parts WHERE shard = 0")
+
+    with pytest.raises(BackendError, match="missing"):
+        await store.parts(corpus.TENANT, "job")

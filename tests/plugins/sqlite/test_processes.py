@@ -101,7 +101,7 @@ async def test_writers_of_other_processes_never_slip_under_a_transaction_time(wr
 async def count(provider, at):
     shown = corpus.view(at)
     total = 0
-    for shard in await provider.plan(shown, shard_bytes=20_000):
+    for shard in await provider.plan(shown, shard_bytes=1_000_000):
         async for batch in provider.read(shown, shard, batch_bytes=10_000):
             total += len(batch.lines)
     return total

@@ -203,7 +203,9 @@ async def test_an_unreadable_page_costs_only_what_is_on_it(broken, settings, lev
         batches = [batch async for batch in provider.read(shown, shard, batch_bytes=4000)]
 
     found = names(line for batch in batches for line in batch.lines)
-    lost = sorted(damaged.id for batch in batches for damaged in batch.damaged)
+    reported = [damaged.id for batch in batches for damaged in batch.damaged]
+    lost = sorted(each for each in reported if each != "(unknown)")
+    assert len(lost) < len(reported)  # what is not named may be out of date
     assert set(broken) <= set(lost)
     assert sorted(found + lost) == [f"p{n:02}" for n in range(60)]
     assert len(lost) < 20

@@ -150,6 +150,8 @@ def to_the_second_schema(connection):
     connection.execute("DROP INDEX jobs_listed")
     connection.execute("DROP INDEX jobs_of_tenant")
     connection.execute("ALTER TABLE jobs DROP COLUMN owner")
+    for column in ("live_hash", "compartment_hash", "row_sum", "check_sum"):
+        connection.execute(f"ALTER TABLE extents DROP COLUMN {column}")
     connection.execute("ALTER TABLE compartments RENAME COLUMN collection TO scope")
     connection.execute("ALTER TABLE versions RENAME COLUMN collection TO scope")
     connection.execute("ALTER TABLE collections RENAME COLUMN collection TO scope")

@@ -179,3 +179,19 @@ class TellsOfDamageBesideALine(MemoryDataProvider):
 class TestTellsOfDamageBesideALine(OnMemoryProvider):
     subject_class = TellsOfDamageBesideALine
     caught_by = ("test_a_damaged_resource_alone_in_its_shard_is_reported",)
+
+
+class ShowsWhatIsLeft(MemoryDataProvider):
+    """What is gone is not missed."""
+
+    def _check(self, key):
+        pass
+
+
+class TestShowsWhatIsLeft(OnMemoryProvider):
+    subject_class = ShowsWhatIsLeft
+    caught_by = (
+        "test_resources_that_are_gone_are_noticed",
+        "test_a_type_that_is_gone_is_noticed",
+        "test_deletions_that_are_gone_are_noticed",
+    )

@@ -124,7 +124,10 @@ WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled' GROUP BY j.job;
 
 -- name: parts
 -- The published parts of a job, in order; a row of NULL if it has none.
-SELECT p.part, p.position FROM jobs AS j LEFT JOIN parts AS p ON p.job = j.job
+-- Beside each, how many resources its completed shards have exported.
+SELECT p.part, p.position, (
+  SELECT coalesce(sum(s.resources_done), 0) FROM shards AS s WHERE s.job = j.job AND s.done
+) AS exported FROM jobs AS j LEFT JOIN parts AS p ON p.job = j.job
 WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled'
 ORDER BY p.kind, p.shard, p.number;
 

@@ -89,6 +89,10 @@ SELECT seq, line_hash, content
 FROM versions
 WHERE seq = ANY ($1::bigint[]);
 
+-- name: count
+-- How many of some versions are found.
+SELECT count(*) FROM versions WHERE seq = ANY ($1::bigint[]);
+
 -- name: piece
 -- A piece of the content of one version.
 SELECT substring(content FROM $2 FOR $3)

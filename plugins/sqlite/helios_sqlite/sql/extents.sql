@@ -5,11 +5,15 @@ WHERE extent BETWEEN ? AND ? ORDER BY extent DESC LIMIT 1;
 
 -- name: add
 -- Add what a transaction appended to an extent and ended in it.
-INSERT INTO extents VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO extents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (extent) DO UPDATE SET
   appended = appended + excluded.appended,
   appended_bytes = appended_bytes + excluded.appended_bytes,
   live = live + excluded.live,
   live_bytes = live_bytes + excluded.live_bytes,
   compartment_live = compartment_live + excluded.compartment_live,
-  compartment_bytes = compartment_bytes + excluded.compartment_bytes;
+  compartment_bytes = compartment_bytes + excluded.compartment_bytes,
+  live_hash = (live_hash + excluded.live_hash) & {SUM_MASK},
+  compartment_hash = (compartment_hash + excluded.compartment_hash) & {SUM_MASK},
+  row_sum = (row_sum + excluded.row_sum) & {SUM_MASK},
+  check_sum = check_sum + excluded.check_sum;

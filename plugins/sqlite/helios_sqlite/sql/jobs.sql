@@ -110,7 +110,8 @@ GROUP BY j.job;
 
 -- name: parts
 -- The published parts of a job, in order; a row of NULL if it has none.
-SELECT p.part
+-- Beside each, how many resources its completed shards have exported.
+SELECT p.part, (SELECT total(s.resources_done) FROM shards AS s WHERE s.job = j.job AND s.done)
 FROM jobs AS j
 LEFT JOIN parts AS p ON p.job = j.job
 WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled'

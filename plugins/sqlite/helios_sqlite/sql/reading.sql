@@ -65,19 +65,20 @@ SELECT c.seq FROM cohort AS k CROSS JOIN compartments AS c
 ON c.collection = :collection AND c.patient = k.patient
 WHERE c.seq >= :first AND c.seq < :end;
 
+-- name: unpick
+-- Forget the picked seqs of a range.
+DELETE FROM picked WHERE seq >= ? AND seq < ?;
+
+-- name: pick_one
+-- Pick a seq.
+INSERT INTO picked VALUES (?);
+
 -- name: keys
 -- Seqs and ids from the index alone, for files whose pages are broken.
 SELECT seq, id FROM versions INDEXED BY versions_by_id
 WHERE collection = :collection AND seq >= :first AND seq < :end
   AND (NOT :picked OR seq IN (SELECT seq FROM picked))
 ORDER BY seq LIMIT :rows;
-
--- name: extent
--- The first extent of a range, and its size.
-SELECT extent, appended_bytes
-FROM extents
-WHERE extent BETWEEN ? AND ?
-ORDER BY extent LIMIT 1;
 
 -- name: extents_of_cohort
 -- The first extents of a range, and how much of each a cohort has.

@@ -1,6 +1,7 @@
 -- name: current
 -- The newest versions of some ids.
-SELECT v.id, v.seq, v.version_id, v.since_stamp, v.deleted, v.content_hash, v.size, v.patients
+SELECT v.id, v.seq, v.version_id, v.since_stamp, v.deleted, v.content_hash, v.size, v.patients,
+  v.line_hash
 FROM json_each(:ids) AS wanted
 CROSS JOIN versions AS v ON v.seq = (
   SELECT seq FROM versions WHERE collection = :collection AND id = wanted.value

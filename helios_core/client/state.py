@@ -1,0 +1,193 @@
+"""
+The folder of an export, and what is kept in it to go on after any end.
+
+While an export is unfinished, its folder has a subfolder `.helios-export`:
+
+- `state.json`: what was requested, and the status URL once the server has accepted it,
+- `parts/NAME`: the bytes of a file that have arrived, in the coding in which they were sent,
+- `marks/NAME`: how many of them have been synced to disk, and of which version of the file,
+- `new/NAME`: a file that is about to get its name.
+
+A file gets its name in the folder itself when it is complete. All of these appear by renaming, so
+that a reader finds a whole one or none, whenever the process or the machine stops.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from helios_core.client.kickoff import ClientRequest
+from helios_core.errors import ConfigurationError
+
+STATE_FOLDER = ".helios-export"
+_STATE = "state.json"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class ExportState(msgspec.Struct, frozen=True, kw_only=True):
+    """What an export has to know to go on; no header's value except the tenant is kept."""
+
+    version: int = 1
+    request: ClientRequest
+    header_names: tuple[str, ...] = ()
+    """Headers that have to be passed again."""
+    credentials: Mapping[str, str] = {}
+    """What the credentials are made from; see `Credentials.origin`."""
+    compression: str = "none"
+    status_url: str | None = None
+    """None until the server has accepted the export."""
+
+
+class PartMark(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one download is."""
+
+    etag: str
+    coding: str
+    synced: int
+    """Bytes that survive a power cut."""
+    boot: str
+    """The boot of the machine; bytes beyond `synced` are good until the next one."""
+
+
+class ExportFolder:
+    """The folder of one export, locked against other processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state_folder = path / STATE_FOLDER
+
+    @classmethod
+    @contextmanager
+    def create(cls, path: Path, state: ExportState) -> Iterator["ExportFolder"]:
+        """
+        Make a folder for a new export and lock it.
+
+        Raises:
+            ConfigurationError: There is an export in it, finished or not, or anything else.
+            OSError: It cannot be written to.
+        """
+        folder = cls(path)
+        path.mkdir(parents=True, exist_ok=True)
+        if has_state(path):
+            raise ConfigurationError(
+                f"{path} holds an unfinished export; go on with: helios export --resume {path}\n"
+                f"or delete it, here and on the server: helios export --resume {path} --discard"
+            )
+        if any(not entry.name.startswith(".") for entry in path.iterdir()):
+            raise ConfigurationError(
+                f"{path} is not empty. Files of two exports in one folder cannot be told apart; "
+                "choose an empty folder or one that does not exist"
+            )
+        for name in ("parts", "marks", "new"):
+            (folder.state_folder / name).mkdir(parents=True, exist_ok=True)
+        with folder._locked():
+            folder.save(state)
+            yield folder
+
+    @classmethod
+    @contextmanager
+    def reopen(cls, path: Path) -> Iterator[tuple["ExportFolder", ExportState]]:
+        """
+        Lock the folder of an unfinished export and read its state.
+
+        Raises:
+            ConfigurationError: There is no unfinished export, or another process is at it.
+        """
+        folder = cls(path)
+        if not has_state(path):
+            raise ConfigurationError(
+                f"{path} holds no unfinished export; start one with: helios export URL --to FOLDER"
+            )
+        with folder._locked():
+            yield folder, folder._read()
+
+    def save(self, state: ExportState) -> None:
+        """Replace the state."""
+        write_atomically(self.state_folder / _STATE, msgspec.json.encode(state))
+
+    def part(self, name: str) -> Path:
+        """Return where the bytes of a file are until all have arrived."""
+        return self.state_folder / "parts" / name
+
+    def mark(self, name: str) -> Path:
+        """Return where the progress of a download is kept."""
+        return self.state_folder / "marks" / name
+
+    def new(self, name: str) -> Path:
+        """Return where a file is until it is complete, if it is not kept as it was sent."""
+        return self.state_folder / "new" / name
+
+    def close(self) -> None:
+        """Remove the state: there is nothing to go on with."""
+        # Without this file the rest means nothing, so that a half-removed folder is not resumed.
+        (self.state_folder / _STATE).unlink(missing_ok=True)
+        shutil.rmtree(self.state_folder, ignore_errors=True)
+
+    def _read(self) -> ExportState:
+        path = self.state_folder / _STATE
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=ExportState)
+        except msgspec.DecodeError as error:
+            raise ConfigurationError(
+                f"{path} cannot be read ({error}); export into another folder"
+            ) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold a lock that ends with the process, however it ends."""
+        with (self.state_folder / "lock").open("wb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigurationError(
+                    f"another helios export is at work in {self.path}; wait until it has ended"
+                ) from None
+            yield
+
+
+def has_state(path: Path) -> bool:
+    """Return whether a folder holds an unfinished export."""
+    return (path / STATE_FOLDER / _STATE).is_file()
+
+
+def needs_headers(state: ExportState, headers: Mapping[str, str]) -> list[str]:
+    """Return the names of headers that were sent before and are missing now."""
+    passed = {name.lower() for name in headers}
+    return [name for name in state.header_names if name.lower() not in passed]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is there completely or not at all, also after a power cut."""
+    # No file of an export has a name that begins with a dot, so this name is free.
+    new = path.with_name(f".{path.name}")
+    with new.open("wb") as file:
+        file.write(content)
+    publish(new, path)
+
+
+def publish(new: Path, path: Path) -> None:
+    """Sync a file to disk and give it its name."""
+    descriptor = os.open(new, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    new.replace(path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def boot_id() -> str:
+    """Return what identifies this boot of the machine; empty where nothing does."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

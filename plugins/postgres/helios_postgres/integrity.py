@@ -1,0 +1,108 @@
+"""Compare what is in the tables with what they say there must be, extent by extent."""
+
+from collections.abc import Mapping, Sequence
+
+from asyncpg import Record
+
+from helios_core import (
+    EXTENT_BITS,
+    SUM_MASK,
+    BackendError,
+    BackendUnavailable,
+    Damaged,
+    ResourceSums,
+    SeqRange,
+    ending_mark,
+    read_statements,
+    shortfall_of,
+    version_mark,
+)
+from helios_core.fhir import FHIRVersion
+from helios_postgres.connections import Connection
+from helios_postgres.errors import translated
+
+_SQL = read_statements("helios_postgres", "integrity")
+
+
+def damaged(what: str) -> BackendError:
+    """Return the error about tables that contradict each other."""
+    return BackendError(
+        f"the data in PostgreSQL is damaged: {what}; rebuild its indexes with REINDEX, and restore"
+        " what is lost from a backup"
+    )
+
+
+async def current_in(connection: Connection, seqs: SeqRange, *, everybody: bool) -> ResourceSums:
+    """Return what is current in the extents of a range, of everybody or only in compartments."""
+    rows = await connection.fetch(_SQL["stored"], *seqs.extents)
+    columns = (2, 3, 4) if everybody else (5, 6, 7)
+    count, size, hashes = ([row[column] for row in rows] for column in columns)
+    known = None not in hashes
+    return ResourceSums(int(sum(count)), int(sum(size)), int(sum(hashes)) if known else None)
+
+
+async def damage_in(connection: Connection, resource_type: str, seqs: SeqRange) -> list[Damaged]:
+    """Return a report for each extent of a range that is not as it was written."""
+    reports = list[Damaged]()
+    for stored in await connection.fetch(_SQL["stored"], *seqs.extents):
+        found = await _count_of_damaged(connection, stored)
+        if found is not None:
+            reports.append(shortfall_of(resource_type, found=found, expected=stored[1]))
+    return reports
+
+
+async def _count_of_damaged(connection: Connection, stored: Record) -> int | None:
+    """Return None if all versions are as they were written, else how many can be read."""
+    extent, appended, live, size, _, inside, inside_size, _, row_sum = stored
+    try:
+        with translated():
+            async with connection.transaction():
+                rows = await connection.fetch(
+                    _SQL["rows"], extent << EXTENT_BITS, (extent + 1) << EXTENT_BITS
+                )
+    except BackendUnavailable:
+        raise
+    except BackendError:
+        return 0
+    if len(rows) != appended:
+        return len(rows)
+    if row_sum is None:
+        current = [row for row in rows if row[8] is None and not row[4]]
+        within = [row for row in current if row[5]]
+        counts = (len(current), _size(current), len(within), _size(within))
+        return None if counts == (live, size, inside, inside_size) else len(rows)
+    marks = sum(version_mark(tuple(row)[:8]) for row in rows)
+    endings = sum(ending_mark(row[0], row[8]) for row in rows if row[8] is not None)
+    return None if (marks + endings - int(row_sum)) & SUM_MASK == 0 else len(rows)
+
+
+def _size(rows: Sequence[Record]) -> int:
+    return sum(row[6] for row in rows)
+
+
+async def check_extents(connection: Connection, collections: Sequence[int]) -> None:
+    """
+    Check that all extents of collections are there, and that their counts add up.
+
+    Raises:
+        BackendError: They are not.
+    """
+    if await connection.fetchval(_SQL["implausible"], list(collections)):
+        raise damaged("the counts of extents do not add up")
+    if await connection.fetchval(_SQL["astray"], list(collections)):
+        raise damaged("extents are missing")
+
+
+async def listed(
+    connection: Connection, tenant: str, fhir_version: FHIRVersion
+) -> Mapping[str, int]:
+    """
+    Return the collections of a tenant and FHIR version, whatever the indexes say.
+
+    Raises:
+        BackendError: There are versions of a collection that is not listed.
+    """
+    if await connection.fetchval(_SQL["unlisted"]):
+        raise damaged("a collection is missing")
+    rows = await connection.fetch(_SQL["listed"], tenant, fhir_version)
+    return {resource_type: collection for resource_type, collection in rows}  # noqa: C416 - records are no tuples

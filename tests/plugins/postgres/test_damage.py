@@ -1,0 +1,86 @@
+"""Tables that were changed behind the back: none is read as if it were whole."""
+
+import pytest
+
+from helios_core import COLLECTION_BITS
+from helios_postgres import open_data_provider
+from tests.damage import fill, read, unnoticed, views_of
+from tests.plugins.postgres.connecting import connected
+
+OF_PATIENTS = (
+    f"seq >> {COLLECTION_BITS} = (SELECT collection FROM collections"
+    " WHERE resource_type = 'Patient')"
+)
+UNTENDED = "UPDATE pg_index SET indisready = {}, indisvalid = {} WHERE indexrelid = '{}'::regclass"
+
+
+def lacking(index, change):
+    """Let an index miss a change, as one that is corrupt does."""
+    return [
+        UNTENDED.format("false", "false", index),
+        *change,
+        UNTENDED.format("true", "true", index),
+    ]
+
+
+def again(table, condition):
+    """Move rows of a table to where an index does not know them."""
+    return [
+        f"CREATE TEMP TABLE kept AS SELECT * FROM {table} WHERE {condition}",
+        f"DELETE FROM {table} WHERE {condition}",
+        f"INSERT INTO {table} SELECT * FROM kept",
+    ]
+
+
+TAMPERING = {
+    "rows that are gone": ["DELETE FROM versions WHERE seq % 50 = 7"],
+    "a type that is gone": [f"DELETE FROM versions WHERE {OF_PATIENTS}"],
+    "an extent that is gone": [
+        "DELETE FROM extents WHERE extent = (SELECT min(extent) FROM extents)"
+    ],
+    "tallies that are gone": ["DELETE FROM tallies"],
+    "an ending that is gone": ["DELETE FROM endings WHERE id = 'p3'"],
+    "an ending too many": [
+        f"""INSERT INTO endings SELECT seq, since_stamp + 1, 1, version_id, id FROM versions
+        WHERE id = 'p100' AND {OF_PATIENTS}"""
+    ],
+    "one content twice": [
+        """UPDATE versions SET content = o.content, line_hash = o.line_hash, size = o.size
+        FROM versions o WHERE versions.id = 'p101' AND o.id = 'p102'"""
+    ],
+    "a version that is not begun yet": [
+        "UPDATE versions SET since_stamp = 1 << 40 WHERE id = 'p100'",
+    ],
+    "a version in no compartment": ["UPDATE versions SET patients = '' WHERE id = 'o100'"],
+    "a deletion that is gone": ["DELETE FROM versions WHERE deleted AND id = 'o45'"],
+    "a compartment without its versions": ["DELETE FROM compartments WHERE patient = 'p6'"],
+    "counts that say there is nothing": ["UPDATE extents SET begun = 0, compartment_begun = 0"],
+    "stamps that say it is later": ["UPDATE extents SET first_stamp = first_stamp + (1 << 50)"],
+    "an index that lacks versions": lacking("versions_pkey", again("versions", "seq % 50 = 7")),
+    "an index that lacks endings": lacking("endings_pkey", again("endings", "id = 'p3'")),
+    "an index that lacks extents": lacking("extents_pkey", again("extents", "true")),
+    "an index that lacks compartments": lacking(
+        "compartments_pkey", again("compartments", "patient = 'p6'")
+    ),
+    "an index that lacks a collection": lacking(
+        "collections_tenant_fhir_version_resource_type_key",
+        ["UPDATE collections SET fhir_version = fhir_version WHERE resource_type = 'Patient'"],
+    ),
+}
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("name", TAMPERING)
+async def test_what_was_changed_behind_the_back_is_noticed(settings, name):
+    """P9: whoever did it, and whether or not PostgreSQL finds its tables in order."""
+    async with open_data_provider(settings) as provider:
+        views = await views_of(provider, await fill(provider))
+        shown = {key: await read(provider, view, 1 << 22) for key, view in views.items()}
+        assert all(lines and not damaged for lines, _, damaged in shown.values())
+    async with connected(settings) as connection:
+        for statement in TAMPERING[name]:
+            await connection.execute(statement)
+
+    for batch_bytes in (1 << 22, 20_000):
+        opened = open_data_provider(settings)
+        assert await unnoticed(opened, views, shown, batch_bytes) == []

@@ -1,0 +1,179 @@
+"""
+Damaged files: none is read as if it were whole.
+
+HFS_TEST_FUZZ_RUNS is how many damaged files are tried of each kind.
+"""
+
+import asyncio
+import os
+import random
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+from msgspec.structs import replace
+
+from helios_core import Put
+from helios_core.testing import corpus
+from helios_sqlite import SQLiteSettings, open_data_provider
+from tests.damage import fill, read, unnoticed, views_of
+
+RUNS = int(os.environ.get("HFS_TEST_FUZZ_RUNS", "12"))
+PAGE_BYTES = 8192
+
+
+def settings_of(folder):
+    return SQLiteSettings(data_dir=str(folder), synchronous="normal", busy_timeout=0.3)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A store, and what its views show."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    async def build():
+        async with open_data_provider(settings_of(folder)) as provider:
+            views = await views_of(provider, await fill(provider))
+            shown = {name: await read(provider, view, 1 << 22) for name, view in views.items()}
+        return views, shown
+
+    views, shown = asyncio.run(build())
+    assert all(lines and not damaged for lines, _, damaged in shown.values())
+    return folder, views, shown
+
+
+def pages_swapped(content, rng):
+    """Overwrite pages by other pages."""
+    count = len(content) // PAGE_BYTES
+    for _ in range(rng.choice((1, 1, 2, 8))):
+        source, target = rng.randrange(count), rng.randrange(1, count)
+        page = content[source * PAGE_BYTES : (source + 1) * PAGE_BYTES]
+        content[target * PAGE_BYTES : (target + 1) * PAGE_BYTES] = page
+
+
+def header_bytes(content, rng):
+    """Change bytes in the header of a page."""
+    page = rng.randrange(1, len(content) // PAGE_BYTES)
+    for _ in range(rng.choice((1, 1, 3))):
+        content[page * PAGE_BYTES + rng.randrange(12)] = rng.randrange(256)
+
+
+def bits(content, rng):
+    """Flip bits anywhere, close to each other or not."""
+    start = rng.randrange(len(content) - 64)
+    for _ in range(rng.choice((1, 1, 4, 30))):
+        content[start + rng.randrange(64)] ^= 1 << rng.randrange(8)
+
+
+def cell_bits(content, rng):
+    """Flip bits where rows begin: in their keys, headers and short columns."""
+    page = rng.randrange(1, len(content) // PAGE_BYTES) * PAGE_BYTES
+    cells = int.from_bytes(content[page + 3 : page + 5], "big")
+    if content[page] in (2, 5, 10, 13) and 0 < cells < PAGE_BYTES // 4:
+        header = 12 if content[page] in (2, 5) else 8
+        pointer = page + header + 2 * rng.randrange(cells)
+        cell = int.from_bytes(content[pointer : pointer + 2], "big") % (PAGE_BYTES - 80)
+        content[page + cell + rng.randrange(80)] ^= 1 << rng.randrange(8)
+    else:
+        bits(content, rng)
+
+
+def zeroed(content, rng):
+    """Zero some bytes, or pages."""
+    length = rng.choice((8, 64, 512, PAGE_BYTES, 4 * PAGE_BYTES))
+    start = rng.randrange(PAGE_BYTES, len(content))
+    if length >= PAGE_BYTES:
+        start -= start % PAGE_BYTES
+    end = min(start + length, len(content))
+    content[start:end] = bytes(end - start)
+
+
+def truncated(content, rng):
+    """Cut the file off."""
+    del content[rng.randrange(PAGE_BYTES, len(content)) :]
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize(
+    "damage", [pages_swapped, header_bytes, bits, cell_bits, zeroed, truncated]
+)
+async def test_no_damaged_file_is_read_as_if_it_were_whole(whole, tmp_path, damage):
+    """P9: what an export shows is all there was, or it says that something is wrong."""
+    folder, views, shown = whole
+    intact = (folder / "helios.db").read_bytes()
+    for run in range(RUNS):
+        seed = f"{damage.__name__}-{run}"
+        rng = random.Random(seed)
+        content = bytearray(intact)
+        damage(content, rng)
+        (tmp_path / "helios.db").write_bytes(content)
+
+        silent = await unnoticed(
+            open_data_provider(settings_of(tmp_path)), views, shown, rng.choice((1 << 22, 20_000))
+        )
+
+        assert (seed, silent) == (seed, [])
+        for suffix in ("-wal", "-shm"):
+            (tmp_path / f"helios.db{suffix}").unlink(missing_ok=True)
+
+
+TAMPERING = {
+    "rows that are gone": "DELETE FROM versions WHERE seq % 50 = 7",
+    "a type that is gone": "DELETE FROM versions WHERE collection = 1",
+    "the collection of a type that is gone": "DELETE FROM collections WHERE collection = 2",
+    "an extent that is gone": "DELETE FROM extents WHERE extent & 268435455 = 0",
+    "contents in each other's place": """
+        UPDATE versions
+        SET content = other.content, line_hash = other.line_hash, size = other.size
+        FROM versions AS other
+        WHERE (versions.id, other.id) IN (('p1', 'p61'), ('p61', 'p1'))
+          AND versions.collection = other.collection AND versions.version_id = 1
+          AND other.version_id = 1""",
+    "a version that ended before it did": "UPDATE versions SET until_stamp = since_stamp + 1"
+    " WHERE id = 'p100'",
+    "an old version that is current again": f"UPDATE versions SET until_stamp = {(1 << 63) - 1}"
+    " WHERE id = 'p3' AND version_id = 1",
+    "a version that is not begun yet": f"UPDATE versions SET since_stamp = {(1 << 62)}"
+    " WHERE id = 'p100'",
+    "a version in no compartment": "UPDATE versions SET patients = '' WHERE id = 'o100'",
+    "a deletion that is gone": "DELETE FROM versions WHERE deleted AND id = 'o45'",
+    "a compartment without its versions": "DELETE FROM compartments WHERE patient = 'p6'",
+    "counts that say there is nothing": "UPDATE extents SET live = 0, compartment_live = 0",
+    "counts that say there is less": "UPDATE extents SET appended = appended - 1",
+}
+
+
+@pytest.mark.parametrize("name", TAMPERING)
+@pytest.mark.parametrize("batch_bytes", [1 << 22, 20_000])
+async def test_what_was_changed_behind_the_back_is_noticed(whole, tmp_path, name, batch_bytes):
+    """P9: whoever did it, and whether or not SQLite finds the file in order."""
+    folder, views, shown = whole
+    shutil.copy(folder / "helios.db", tmp_path / "helios.db")
+    with closing(sqlite3.connect(tmp_path / "helios.db")) as raw, raw:
+        assert raw.execute(TAMPERING[name]).rowcount
+
+    assert (
+        await unnoticed(open_data_provider(settings_of(tmp_path)), views, shown, batch_bytes) == []
+    )
+
+
+async def test_stores_of_earlier_versions_are_read_without_a_word(whole, tmp_path):
+    """Their extents have counts and no sums."""
+    folder, views, shown = whole
+    shutil.copy(folder / "helios.db", tmp_path / "helios.db")
+    with closing(sqlite3.connect(tmp_path / "helios.db")) as raw, raw:
+        raw.execute(
+            "UPDATE extents SET live_hash = NULL, compartment_hash = NULL, row_sum = NULL,"
+            " check_sum = NULL"
+        )
+
+    async with open_data_provider(settings_of(tmp_path)) as provider:
+        await provider.write(
+            corpus.TENANT, corpus.VERSION, [Put(resource=corpus.patient("later"))]
+        )
+        for name, view in views.items():
+            assert await read(provider, view, 1 << 22) == shown[name]
+        later = replace(views["system"], transaction_time=await provider.transaction_time())
+        lines, _, damaged = await read(provider, later, 1 << 22)
+        assert (len(lines), damaged) == (len(shown["system"][0]) + 1, [])
