@@ -337,3 +337,11 @@ async def test_a_conditional_reference_needs_search_on_its_type(site, send):
     assert refused.status_code == 403
     assert hidden.status_code in (400, 404, 412)
     assert found.status_code == 200
+
+
+async def test_a_patch_shows_nothing_that_may_not_be_read(send):
+    scopes = f"system/Observation.cu system/Observation.r{LABS}"
+    options = {"content": msgspec.json.encode(PATCH), "headers": JSON_PATCH}
+
+    assert (await send(scopes, "PATCH", "/Observation/vital", **options)).status_code == 404
+    assert (await send(scopes, "PATCH", "/Observation/lab", **options)).status_code == 200
