@@ -8,8 +8,8 @@ Which resources can hold several patients, and what an export of some of them sh
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from helios_core.export.disclosure import GROUP, PATIENT, subject_paths
-from helios_core.fhir.compartments import KeyPath, compartment_paths
+from helios_core.export.disclosure import GROUP, PATIENT
+from helios_core.fhir.compartments import KeyPath, compartment_paths, subject_paths
 from helios_core.fhir.definitions import ElementDefinition, FHIRVersion, load_definitions
 
 HEAD = """\

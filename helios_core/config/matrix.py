@@ -11,6 +11,7 @@ from helios_core.storage.data_provider import (
     SupportsPrefilter,
     SupportsSearch,
     SupportsTombstones,
+    SupportsTypeHistory,
     SupportsWrites,
 )
 from helios_core.storage.output_store import SupportsSignedURLs
@@ -27,6 +28,7 @@ INDEX = "elasticsearch"
 POWERS: tuple[tuple[type, str], ...] = (
     (SupportsWrites, "write"),
     (SupportsHistory, "history"),
+    (SupportsTypeHistory, "history of types"),
     (SupportsSearch, "search"),
     (SupportsPrefilter, "filter index"),
     (SupportsTombstones, "deletions"),

@@ -15,13 +15,11 @@ Query Parameters), and a group export is about the members of one Group. So:
   they are in the compartment of one who is named.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from helios_core.fhir.compartments import KeyPath, compartment_paths, patients_at
-from helios_core.fhir.definitions import FHIRVersion, load_definitions
+from helios_core.fhir.compartments import KeyPath, patients_at, subject_paths
 from helios_core.fhir.references import base_urls
 from helios_core.model.exports import ExportView, Level
 from helios_core.storage.data_provider import Damaged
@@ -30,39 +28,7 @@ from helios_core.storage.integrity import UNKNOWN_ID
 GROUP = "Group"
 PATIENT = "Patient"
 
-SUBJECTS: Mapping[str, frozenset[str]] = {
-    "Account": frozenset({"subject"}),
-    "Appointment": frozenset({"participant"}),
-    "AuditEvent": frozenset({"agent", "entity"}),
-    "Composition": frozenset({"subject"}),
-    "Contract": frozenset({"subject"}),
-    "List": frozenset({"subject"}),
-    "Person": frozenset({"link"}),
-    "Provenance": frozenset({"target"}),
-    "Schedule": frozenset({"actor"}),
-}
-"""
-The root elements that say what a resource is about, where they can repeat.
-
-They count in the FHIR versions in which they do repeat and put a resource into a compartment: a
-Composition has one subject in R4 and several in R5.
-"""
-
 ID_WITHHELD = "(id withheld)"
-
-
-@cache
-def subject_paths(version: FHIRVersion, resource_type: str) -> tuple[KeyPath, ...]:
-    """Return the paths of the patients that a resource is about, if there can be several."""
-    names = SUBJECTS.get(resource_type, frozenset())
-    if resource_type not in (definitions := load_definitions(version)).types:
-        return ()
-    elements = definitions.elements(resource_type)
-    return tuple(
-        path
-        for path in compartment_paths(version).get(resource_type, ())
-        if path[0] in names and elements[path[0]].max == "*"
-    )
 
 
 class _Identified(msgspec.Struct):

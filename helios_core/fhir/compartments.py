@@ -11,6 +11,24 @@ from helios_core.fhir.references import split_reference
 KeyPath = tuple[str, ...]
 """JSON keys from the resource to the text of a reference; each item of an array is followed."""
 
+SUBJECTS: Mapping[str, frozenset[str]] = {
+    "Account": frozenset({"subject"}),
+    "Appointment": frozenset({"participant"}),
+    "AuditEvent": frozenset({"agent", "entity"}),
+    "Composition": frozenset({"subject"}),
+    "Contract": frozenset({"subject"}),
+    "List": frozenset({"subject"}),
+    "Person": frozenset({"link"}),
+    "Provenance": frozenset({"target"}),
+    "Schedule": frozenset({"actor"}),
+}
+"""
+The root elements that say what a resource is about, where they can repeat.
+
+They count in the FHIR versions in which they do repeat and put a resource into a compartment: a
+Composition has one subject in R4 and several in R5.
+"""
+
 
 def patients_of(
     resource: Mapping[str, Any], fhir_version: FHIRVersion, base_urls: Sequence[str] = ()
@@ -119,3 +137,17 @@ def _key_path(steps: Sequence[Step], compartment: str, elements: set[str]) -> Ke
                 )
     choice = choice or (len(names) == 1 and f"{names[0]}[x]" in elements)
     return (*names[:-1], names[-1] + "Reference" if choice else names[-1], "reference")
+
+
+@cache
+def subject_paths(version: FHIRVersion, resource_type: str) -> tuple[KeyPath, ...]:
+    """Return the paths of the patients that a resource is about, if there can be several."""
+    names = SUBJECTS.get(resource_type, frozenset())
+    if resource_type not in (definitions := load_definitions(version)).types:
+        return ()
+    elements = definitions.elements(resource_type)
+    return tuple(
+        path
+        for path in compartment_paths(version).get(resource_type, ())
+        if path[0] in names and elements[path[0]].max == "*"
+    )

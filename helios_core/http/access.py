@@ -36,6 +36,8 @@ ROUTES: Final[Mapping[str, Access]] = {
     "/health": Access.PUBLIC,
     "/_liveness": Access.PUBLIC,
     "/_readiness": Access.PUBLIC,
+    "/_history": Access.INTERACTION,
+    "/Patient/{resource_id}/$everything": Access.INTERACTION,
     "/$export": Access.EXPORT,
     "/Patient/$export": Access.EXPORT,
     "/Group/{resource_id}/$export": Access.EXPORT,
@@ -48,9 +50,12 @@ ROUTES: Final[Mapping[str, Access]] = {
         for suffix in (
             "",
             "/_search",
+            "/_history",
             "/{resource_id}",
             "/{resource_id}/_history",
             "/{resource_id}/_history/{version_id}",
+            "/{resource_id}/{searched}",
+            "/{resource_id}/{searched}/_search",
         )
     },
 }

@@ -22,26 +22,31 @@ from helios_core.http.bulk.listing import ListingRoutes
 from helios_core.http.bulk.manifest import ManifestRenderer
 from helios_core.http.bulk.status import PollLimits, StatusRoutes
 from helios_core.http.callers import Guard
+from helios_core.http.compression import CompressedResponses
 from helios_core.http.discovery import DiscoveryRoutes
 from helios_core.http.draining import Draining
 from helios_core.http.errors import exception_handlers
+from helios_core.http.options import Options
 from helios_core.http.plugin_routes import plugin_routers
 from helios_core.http.requests import require_small_headers
 from helios_core.http.rest.bundles import BundleLimits, BundleRoutes
+from helios_core.http.rest.compartments import CompartmentRoutes, EverythingRoutes
 from helios_core.http.rest.conditional import ConditionalRoutes
 from helios_core.http.rest.crud import ReadRoutes, WriteRoutes
-from helios_core.http.rest.history import HistoryRoutes
+from helios_core.http.rest.history import HistoryRoutes, TypeHistoryRoutes
 from helios_core.http.rest.search import SearchRoutes
 from helios_core.http.tenants import TenantPaths, Tenants
 from helios_core.http.uncached import Uncached
 from helios_core.interactions.bundles import Bundles
 from helios_core.interactions.changes import Changes
 from helios_core.interactions.conditions import Conditions
+from helios_core.interactions.everything import Everything
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import (
     DataProvider,
     SupportsHistory,
     SupportsSearch,
+    SupportsTypeHistory,
     SupportsWrites,
 )
 from helios_core.storage.permitted_reads import READING
@@ -96,7 +101,7 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
         openapi_config=None,
         logging_config=None,
     )
-    served: ASGIApp = Draining(app)
+    served: ASGIApp = Draining(CompressedResponses(Options(app)))
     if settings.tenant_routing_mode is not TenantRouting.HEADER:
         served = TenantPaths(served, app)
     return AccessLog(Uncached(served))
@@ -190,10 +195,16 @@ def _resources(
     if isinstance(provider, WithheldReads):
         return []
     routes = ReadRoutes(provider, guard).routes()
+    everything = None
     if isinstance(provider, SupportsSearch):
+        everything = Everything(provider, provider, settings.bulk_export_referenced_types)
         routes += SearchRoutes(
             provider, guard, page_bytes=settings.max_bundle_response_bytes
         ).routes()
+        routes += CompartmentRoutes(
+            provider, guard, page_bytes=settings.max_bundle_response_bytes
+        ).routes()
+        routes += EverythingRoutes(everything, guard).routes()
     if isinstance(provider, SupportsWrites) and isinstance(writer, SupportsWrites):
         # The job store's identity is the same in every process, and never leaves the server.
         conditions = Conditions(
@@ -205,7 +216,7 @@ def _resources(
         changes = Changes(writer, conditions)
         routes += WriteRoutes(changes, guard).routes()
         routes += BundleRoutes(
-            Bundles(provider, changes, conditions),
+            Bundles(provider, changes, conditions, everything),
             guard,
             limits=BundleLimits(
                 entries=settings.max_bundle_entries,
@@ -217,4 +228,6 @@ def _resources(
             routes += ConditionalRoutes(changes, guard).routes()
     if isinstance(provider, SupportsHistory):
         routes += HistoryRoutes(provider, guard).routes()
+    if isinstance(provider, SupportsTypeHistory):
+        routes += TypeHistoryRoutes(provider, guard).routes()
     return routes

@@ -20,12 +20,21 @@ from helios_core.storage.data_provider import (
     DataProvider,
     SupportsHistory,
     SupportsSearch,
+    SupportsTypeHistory,
     SupportsWrites,
 )
 from helios_core.storage.transformed_reads import WithheldReads
 
 EXPORTS: Final = {"Patient": "patient-export", "Group": "group-export"}
 """The types that an export can be started on, and the definitions of those operations."""
+COMPARTMENT: Final = "http://hl7.org/fhir/CompartmentDefinition/{name}"
+EVERYTHING: Final = {
+    "Patient": {
+        "name": "everything",
+        "definition": "http://hl7.org/fhir/OperationDefinition/Patient-everything",
+    }
+}
+"""The operation on single resources, by the type that has it."""
 CONDITIONAL: Final = {
     "conditionalCreate": True,
     "conditionalUpdate": True,
@@ -40,38 +49,44 @@ SMART: Final = {
 PATCH_FORMATS: Final = (JSON_PATCH, FHIR_JSON)
 
 
-def capability_statement(  # noqa: PLR0913  one fact each
+def capability_elements(
     provider: DataProvider,
     fhir_version: FHIRVersion,
     *,
-    base: str,
     guide: Guide | None,
     date: datetime,
-    secured: bool = False,
-) -> bytes:
+    secured: bool,
+) -> dict[str, Any]:
     """
-    Return the CapabilityStatement of a FHIR version as JSON; no guide means no exports.
+    Return the elements of the CapabilityStatement of a FHIR version; no guide means no exports.
 
-    `secured` says that callers need access tokens.
+    `secured` says that callers need access tokens. The elements are the same at every base URL,
+    and the largest is encoded.
     """
-    statement: dict[str, Any] = {
+    rest = _rest(provider, fhir_version, guide=guide)
+    if secured:
+        rest["security"] = {"service": [{"coding": [SMART]}]}
+    elements = {
         "resourceType": "CapabilityStatement",
         "status": "active",
         "date": format_instant(date),
         "kind": "instance",
         "software": {"name": "Helios", "version": version("helios-fhir")},
-        "implementation": {"description": "Helios FHIR server", "url": base},
         "fhirVersion": load_definitions(fhir_version).label,
         "format": ["application/fhir+json", "json"],
-        "rest": [_rest(provider, fhir_version, guide=guide)],
+        "rest": msgspec.Raw(msgspec.json.encode([rest])),
     }
     if isinstance(provider, SupportsWrites):
-        statement["patchFormat"] = PATCH_FORMATS
-    if secured:
-        statement["rest"][0]["security"] = {"service": [{"coding": [SMART]}]}
+        elements["patchFormat"] = PATCH_FORMATS
     if guide:
-        statement["instantiates"] = [guide.canonical("CapabilityStatement", "bulk-data")]
-    return msgspec.json.encode(statement)
+        elements["instantiates"] = [guide.canonical("CapabilityStatement", "bulk-data")]
+    return elements
+
+
+def capability_statement(elements: Mapping[str, Any], *, base: str) -> bytes:
+    """Return the CapabilityStatement with some elements as JSON."""
+    implementation = {"description": "Helios FHIR server", "url": base}
+    return msgspec.json.encode({**elements, "implementation": implementation})
 
 
 def _rest(
@@ -87,9 +102,11 @@ def _rest(
             for name in sorted(load_definitions(fhir_version).types)
         ],
     }
-    if isinstance(provider, SupportsWrites):
-        system = (Interaction.TRANSACTION, Interaction.BATCH)
+    if system := list(_system_interactions(provider)):
         rest["interaction"] = [{"code": interaction.value} for interaction in system]
+    if isinstance(provider, SupportsSearch):
+        names = sorted(load_definitions(fhir_version).compartments)
+        rest["compartment"] = [COMPARTMENT.format(name=name.lower()) for name in names]
     if guide:
         rest["operation"] = [_operation(guide, "export")]
     return rest
@@ -101,11 +118,21 @@ def _type_interactions(provider: DataProvider) -> Iterator[Interaction]:
         yield Interaction.READ
     if isinstance(provider, SupportsHistory):
         yield from (Interaction.VREAD, Interaction.HISTORY_INSTANCE)
+    if isinstance(provider, SupportsTypeHistory):
+        yield Interaction.HISTORY_TYPE
     if isinstance(provider, SupportsWrites):
         yield from (Interaction.CREATE, Interaction.UPDATE, Interaction.PATCH)
         yield Interaction.DELETE
     if isinstance(provider, SupportsSearch):
         yield Interaction.SEARCH_TYPE
+
+
+def _system_interactions(provider: DataProvider) -> Iterator[Interaction]:
+    """Yield the interactions with the whole system."""
+    if isinstance(provider, SupportsWrites):
+        yield from (Interaction.TRANSACTION, Interaction.BATCH)
+    if isinstance(provider, SupportsTypeHistory):
+        yield Interaction.HISTORY_SYSTEM
 
 
 def _resource(
@@ -127,8 +154,13 @@ def _resource(
         resource |= CONDITIONAL
         if fhir_version not in (FHIRVersion.R4, FHIRVersion.R4B):
             resource["conditionalPatch"] = True
+    operations = list[dict[str, str]]()
     if guide and name in EXPORTS:
-        resource["operation"] = [_operation(guide, EXPORTS[name])]
+        operations.append(_operation(guide, EXPORTS[name]))
+    if isinstance(provider, SupportsSearch) and name in EVERYTHING:
+        operations.append(EVERYTHING[name])
+    if operations:
+        resource["operation"] = operations
     return resource
 
 

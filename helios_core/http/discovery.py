@@ -1,9 +1,12 @@
 """Routes that describe the server and report its health."""
 
 import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 from litestar import Response, route
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
@@ -12,13 +15,16 @@ from helios_core.errors import BackendError, BackendUnavailable, StoreReplaced
 from helios_core.export import oversight
 from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.definitions import FHIRVersion
+from helios_core.hashes import HASH_MODULUS, line_hash
 from helios_core.http.callers import Guard
-from helios_core.http.capability_statement import capability_statement
+from helios_core.http.capability_statement import capability_elements, capability_statement
+from helios_core.http.compression import compressed
 from helios_core.http.errors import outcome_response
 from helios_core.http.health import HealthChecks
+from helios_core.http.negotiation import prefers_gzip
 from helios_core.http.openapi import openapi_document
+from helios_core.http.ranges import is_not_modified
 from helios_core.http.requests import READ, HTTPRequest, query_parameters
-from helios_core.http.responses import resource_response
 from helios_core.http.smart_configuration import smart_document
 from helios_core.interactions.callers import Caller
 from helios_core.storage.backends import Backends
@@ -28,6 +34,55 @@ UNUSED_ID: Final = "readiness"
 """An id that nothing has; a backend that reports so is available."""
 TIMEOUT_SECONDS: Final = 5
 """How long all backends together may take to respond."""
+MAX_DOCUMENTS: Final = 16
+"""The number of documents that are kept; a client chooses the base URL if none is configured."""
+
+
+class Document(msgspec.Struct, frozen=True):
+    """A document in the forms in which it is sent."""
+
+    content: bytes
+    compressed: bytes
+    etag: str
+
+
+class Documents:
+    """Documents by FHIR version and base URL, each built once in a thread."""
+
+    def __init__(self, build: Callable[[FHIRVersion, str], bytes]) -> None:
+        self._build = build
+        self._kept = OrderedDict[tuple[FHIRVersion, str], Document]()
+
+    async def get(self, version: FHIRVersion, base: str) -> Document:
+        """Return a document; of those that were not requested lately some are built again."""
+        key = (version, base)
+        if key not in self._kept:
+            self._kept[key] = await asyncio.to_thread(self._make, version, base)
+        self._kept.move_to_end(key)
+        while len(self._kept) > MAX_DOCUMENTS:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def _make(self, version: FHIRVersion, base: str) -> Document:
+        content = self._build(version, base)
+        etag = f'W/"{line_hash(content) & (HASH_MODULUS - 1):016x}"'
+        return Document(content, compressed(content), etag)
+
+
+def _document_response(request: HTTPRequest, document: Document, media_type: str) -> Response[Any]:
+    """Return a response with a document, or 304 if the client has it already."""
+    headers = {
+        "ETag": document.etag,
+        "Vary": "Accept, Accept-Encoding",
+        "Cache-Control": "private, no-cache",  # kept, but asked about before it is used
+    }
+    if is_not_modified(request.headers.getall("if-none-match", []), document.etag):
+        return Response(None, status_code=304, headers=headers)
+    content = document.content
+    if prefers_gzip(request.headers.getall("accept-encoding", [])):
+        content = document.compressed
+        headers["Content-Encoding"] = "gzip"
+    return Response(content, media_type=media_type, headers=headers)
 
 
 class DiscoveryRoutes:
@@ -49,6 +104,9 @@ class DiscoveryRoutes:
         self._tenant = tenant
         self._fhir_version = fhir_version
         self._date = datetime.now(UTC)
+        self._elements = dict[FHIRVersion, dict[str, Any]]()
+        self._statements = Documents(self._build_statement)
+        self._descriptions = Documents(self._build_description)
 
     def routes(self) -> list[HTTPRouteHandler]:
         """Return the routes of description and of health."""
@@ -62,24 +120,16 @@ class DiscoveryRoutes:
             route("/_liveness", http_method=READ, status_code=200)(self.alive),
         ]
 
-    async def metadata(self, request: HTTPRequest) -> Response[bytes]:
+    async def metadata(self, request: HTTPRequest) -> Response[Any]:
         """Return the CapabilityStatement of the requested FHIR version."""
         caller = self._guard.admit(request)
         query_parameters(request, ("mode",))
-        return resource_response(caller, await self.statement(caller))
+        document = await self._statements.get(caller.fhir_version, caller.base)
+        return _document_response(request, document, caller.media_type)
 
     async def statement(self, caller: Caller) -> bytes:
         """Return the CapabilityStatement for a caller."""
-        # The first statement of a version compiles every search parameter there is.
-        return await asyncio.to_thread(
-            capability_statement,
-            self._backends.data_provider,
-            caller.fhir_version,
-            base=caller.base,
-            guide=self._guide,
-            date=self._date,
-            secured=self._backends.token_verifier is not None,
-        )
+        return (await self._statements.get(caller.fhir_version, caller.base)).content
 
     async def smart_configuration(self, request: HTTPRequest) -> Response[bytes]:
         """
@@ -95,14 +145,29 @@ class DiscoveryRoutes:
         issuer = await verifier.smart_configuration(self._guard.base(request))
         return Response(smart_document(issuer), media_type="application/json")
 
-    async def openapi(self, request: HTTPRequest) -> Response[bytes]:
+    async def openapi(self, request: HTTPRequest) -> Response[Any]:
         """Return the OpenAPI document of the exports and searches."""
         caller = self._guard.admit(request)
         query_parameters(request)
-        document = openapi_document(
-            self._backends.data_provider, caller.fhir_version, base=caller.base, guide=self._guide
+        document = await self._descriptions.get(caller.fhir_version, caller.base)
+        return _document_response(request, document, "application/json")
+
+    def _build_statement(self, version: FHIRVersion, base: str) -> bytes:
+        if version not in self._elements:
+            # It compiles every search parameter there is.
+            self._elements[version] = capability_elements(
+                self._backends.data_provider,
+                version,
+                guide=self._guide,
+                date=self._date,
+                secured=self._backends.token_verifier is not None,
+            )
+        return capability_statement(self._elements[version], base=base)
+
+    def _build_description(self, version: FHIRVersion, base: str) -> bytes:
+        return openapi_document(
+            self._backends.data_provider, version, base=base, guide=self._guide
         )
-        return Response(document, media_type="application/json")
 
     async def alive(self) -> dict[str, str]:
         """Report that the process responds, whatever its backends do."""

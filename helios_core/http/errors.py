@@ -33,6 +33,7 @@ from helios_core.errors import (
 )
 from helios_core.fhir.media_types import FHIR_JSON
 from helios_core.fhir.outcomes import Severity, outcome_line
+from helios_core.http.options import UNSERVED
 
 STATUSES: Final[Mapping[type[HeliosError], int]] = {
     HeliosError: 500,
@@ -83,6 +84,9 @@ HIDDEN: Final[Mapping[int, str]] = {
     503: "The server is not available now. Repeat the request after the seconds in Retry-After.",
 }
 """What a client reads if the reason concerns the operator alone."""
+
+INTERACTIONS: Final = ("_history", "_search")
+"""What FHIR's own interactions are called in a path (FHIR R4, http.html)."""
 
 REFUSED: Final = "The access token is not valid; request another one."
 """What a client reads of a token that is refused, for whatever reason."""
@@ -141,6 +145,36 @@ def reason_phrase(status: int) -> str:
     return HTTPStatus(status).phrase
 
 
+def _unserved_name(request: Request[Any, Any, Any]) -> str | None:
+    """
+    Return the operation or interaction in a path that no route serves, such as `$validate`.
+
+    No type and no id is called so, and a route that took it for one knows nothing of it.
+    """
+    segments = request.scope["path"].split("/")
+    names = [name for name in segments if name.startswith("$") or name in INTERACTIONS]
+    if not names:
+        return None
+    templates = [route.path.split("/") for route in request.app.routes]
+    literal = (
+        {part for part in template if part in names}
+        for template in templates
+        if len(template) == len(segments)
+        and all(t == s or t.startswith("{") for t, s in zip(template, segments, strict=True))
+    )
+    served = set[str]().union(*literal)
+    return next((name for name in names if name not in served), None)
+
+
+def _unserved(name: str) -> Response[bytes]:
+    kind = "operation" if name.startswith("$") else "interaction"
+    text = (
+        f"The {kind} {name[:64]!r} is not supported at this address; /metadata lists what the "
+        "server offers."
+    )
+    return outcome_response(404, "not-supported", text)
+
+
 def _public_text(error: HeliosError) -> str:
     if isinstance(error, PartMissing):
         return GONE
@@ -151,7 +185,9 @@ def _public_text(error: HeliosError) -> str:
     return HIDDEN.get(status_for(error), str(error))
 
 
-def _expected(_: Request[Any, Any, Any], error: HeliosError) -> Response[bytes]:
+def _expected(request: Request[Any, Any, Any], error: HeliosError) -> Response[bytes]:
+    if isinstance(error, ResourceNotFound) and (name := _unserved_name(request)):
+        return _unserved(name)
     status = status_for(error)
     if isinstance(error, BackendError) or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request.failed", status=status, error=type(error).__name__, reason=str(error))
@@ -165,6 +201,12 @@ def _expected(_: Request[Any, Any, Any], error: HeliosError) -> Response[bytes]:
 def _refusal(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """Respond to what Litestar or a guard refused, such as an unknown path or method."""
     status = error.status_code
+    if (
+        status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+        and request.method != UNSERVED
+        and (name := _unserved_name(request))
+    ):
+        return _unserved(name)
     allowed = (error.headers or {}).get("allow", "")
     text = {
         404: "There is nothing at this address; /metadata lists what the server offers.",

@@ -41,8 +41,25 @@ def _accept_item(element: str) -> AcceptItem:
 
 def accepts_gzip(accept_encoding: Sequence[str]) -> bool:
     """Return whether Accept-Encoding allows gzip (§12.5.3), which an absent header does not."""
-    qualities = {item.name: item.quality for item in parse_accept(accept_encoding)}
+    qualities = _coding_qualities(accept_encoding)
     for coding in ("gzip", "x-gzip", "*"):
         if coding in qualities:
             return qualities[coding] > 0
     return False
+
+
+def prefers_gzip(accept_encoding: Sequence[str]) -> bool:
+    """Return whether Accept-Encoding prefers gzip, or likes it as much as no coding at all."""
+    qualities = _coding_qualities(accept_encoding)
+    gzip = qualities.get("gzip", qualities.get("x-gzip", qualities.get("*", 0.0)))
+    return gzip > 0 and gzip >= qualities.get("identity", qualities.get("*", 0.0))
+
+
+def accepts_identity(accept_encoding: Sequence[str]) -> bool:
+    """Return whether a body may be sent as it is (§12.5.3), which it may unless left out."""
+    qualities = _coding_qualities(accept_encoding)
+    return qualities.get("identity", qualities.get("*", 1.0)) > 0
+
+
+def _coding_qualities(accept_encoding: Sequence[str]) -> dict[str, float]:
+    return {item.name: item.quality for item in parse_accept(accept_encoding)}

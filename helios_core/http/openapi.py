@@ -26,17 +26,19 @@ from helios_core.http.bulk.listing import MAX_COUNT, ExportList
 from helios_core.http.bulk.manifest import Manifest
 from helios_core.http.errors import reason_phrase
 from helios_core.http.requests import FORM
+from helios_core.interactions.compartments import ALL_TYPES
+from helios_core.interactions.everything import EVERYTHING
 from helios_core.interactions.search_parameters import RESULT_PARAMETER_TEXTS
 from helios_core.model.exports import Level
-from helios_core.storage.data_provider import DataProvider, SupportsSearch
+from helios_core.storage.data_provider import DataProvider, SupportsSearch, SupportsTypeHistory
 
 JSONObject: TypeAlias = dict[str, Any]
 """An object of the document, by its names in the OpenAPI specification 3.1."""
 
 DESCRIPTION: Final = (
-    "FHIR Bulk Data Export and search. Reading and changing single resources is FHIR's REST API, "
-    "which the CapabilityStatement under /metadata describes, as it does the search parameters of "
-    "every type. Every error is an OperationOutcome."
+    "FHIR Bulk Data Export, search and histories. Reading and changing single resources is FHIR's "
+    "REST API, which the CapabilityStatement under /metadata describes, as it does the search "
+    "parameters of every type. Every error is an OperationOutcome."
 )
 JSON: Final = "application/json"
 RESOURCE_TYPE: Final = "ResourceType"
@@ -59,8 +61,10 @@ def openapi_document(
     paths = _discovery_paths()
     if guide is not None:
         paths |= _export_paths(guide)
+    if isinstance(provider, SupportsTypeHistory):
+        paths |= _history_paths()
     if isinstance(provider, SupportsSearch):
-        paths |= _search_paths(fhir_version)
+        paths |= _search_paths(fhir_version) | _compartment_paths(fhir_version)
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -78,11 +82,13 @@ def openapi_document(
 
 
 def _discovery_paths() -> JSONObject:
-    statement = {200: _content({"type": "object"}, FHIR_JSON)}
+    known = {304: {"description": "If-None-Match names the document"}}
+    statement = {200: _content({"type": "object"}, FHIR_JSON), **known}
+    description = {200: _content({"type": "object"}, JSON), **known}
     status = {200: _content({"type": "object"}, JSON)}
     operations = {
         "/metadata": ("The CapabilityStatement", statement, (400, 406)),
-        "/openapi.json": ("This document", status, (400, 406)),
+        "/openapi.json": ("This document", description, (400, 406)),
         "/health": ("Whether every backend responds", status, (503,)),
         "/_readiness": ("Whether every backend responds", status, (503,)),
         "/_liveness": ("Whether the process responds", status, ()),
@@ -194,7 +200,7 @@ def _download() -> JSONObject:
     file = {"headers": _header("ETag", "A strong validator"), **_content(TEXT, NDJSON)}
     conditions = [
         _parameter(name, "header", required=False)
-        for name in ("Range", "If-Range", "If-None-Match")
+        for name in ("Range", "If-Range", "If-Match", "If-None-Match", "If-Unmodified-Since")
     ]
     return {
         "summary": "Download a file",
@@ -205,7 +211,7 @@ def _download() -> JSONObject:
                 206: {"description": "A range of the file", **file},
                 304: {"description": "If-None-Match names the file"},
             },
-            *(400, 404, 416, 500, 503),
+            *(400, 404, 412, 416, 500, 503),
         ),
     }
 
@@ -218,14 +224,10 @@ def _search_paths(fhir_version: FHIRVersion) -> JSONObject:
         "properties": dict.fromkeys(parameters, TEXT),
         "additionalProperties": TEXT,
     }
-    query = [
-        {**_parameter(name, "query", required=False), "description": text}
-        for name, text in parameters.items()
-    ]
-    bundle = {200: _content(_ref("Bundle"), FHIR_JSON)}
+    query = _described(parameters)
     search: JSONObject = {
         "summary": "Search resources of a type, in pages",
-        "responses": _responses(bundle, 400, 404, 406, 413, 415, 500, 503),
+        "responses": _responses(BUNDLE, 400, 404, 406, 413, 415, 500, 503),
     }
     by_query = search | {"parameters": [TENANT, resource_type, *query]}
     by_form = search | {
@@ -236,6 +238,64 @@ def _search_paths(fhir_version: FHIRVersion) -> JSONObject:
         "/{resource_type}": {"get": by_query},
         "/{resource_type}/_search": {"post": by_form},
     }
+
+
+def _history_paths() -> JSONObject:
+    parameters = [TENANT, *_described(HISTORY_PARAMETER_TEXTS)]
+    history = {
+        "summary": "Versions of all resources, newest first, in pages",
+        "responses": _responses(BUNDLE, 400, 406, 500, 503),
+    }
+    of_type = {
+        "summary": "Versions of the resources of a type, newest first, in pages",
+        "responses": _responses(BUNDLE, 400, 404, 406, 500, 503),
+    }
+    resource_type = _parameter("resource_type", "path", _ref(RESOURCE_TYPE))
+    return {
+        "/_history": {"get": history | {"parameters": parameters}},
+        "/{resource_type}/_history": {
+            "get": of_type | {"parameters": [*parameters, resource_type]}
+        },
+    }
+
+
+def _compartment_paths(fhir_version: FHIRVersion) -> JSONObject:
+    definitions = load_definitions(fhir_version)
+    compartments = {"type": "string", "enum": sorted(definitions.compartments)}
+    searched = {"type": "string", "enum": [ALL_TYPES, *sorted(definitions.types)]}
+    of_one = _parameter("resource_id", "path")
+    search = {
+        "summary": f"Search within a compartment, one type or all of them ({ALL_TYPES}), in pages",
+        "parameters": [
+            TENANT,
+            _parameter("resource_type", "path", compartments),
+            of_one,
+            _parameter("searched", "path", searched),
+            *_described({name: RESULT_PARAMETER_TEXTS[name] for name in ("_count", "_after")}),
+        ],
+        "responses": _responses(BUNDLE, 400, 404, 406, 500, 503),
+    }
+    everything: JSONObject = {
+        "summary": "The record of a patient and what it refers to, in pages",
+        "responses": _responses(BUNDLE, 400, 404, 406, 410, 413, 415, 500, 503),
+    }
+    by_query = [TENANT, of_one, *_described(EVERYTHING_PARAMETER_TEXTS)]
+    body = _content(_ref("Parameters"), FHIR_JSON, JSON)
+    return {
+        "/{resource_type}/{resource_id}/{searched}": {"get": search},
+        f"/Patient/{{resource_id}}/{EVERYTHING}": {
+            "get": everything | {"parameters": by_query},
+            "post": everything | {"parameters": [TENANT, of_one], "requestBody": body},
+        },
+    }
+
+
+def _described(texts: Mapping[str, str]) -> list[JSONObject]:
+    """Return optional parameters of a query, by what describes them."""
+    return [
+        {**_parameter(name, "query", required=False), "description": text}
+        for name, text in texts.items()
+    ]
 
 
 def _search_parameters(fhir_version: FHIRVersion) -> dict[str, str]:
@@ -372,6 +432,20 @@ TENANT: Final = {
     ),
     "description": "The tenant; without it, the server's default tenant.",
 }
+HISTORY_PARAMETER_TEXTS: Final = {
+    "_count": "Versions on a page.",
+    "_since": "An instant; only versions made at or after it.",
+    "_at": "A date or dateTime; only versions that were current at some time within it.",
+    "_after": "Where a page begins; the links of the page before have it.",
+}
+EVERYTHING_PARAMETER_TEXTS: Final = {
+    "_since": "An instant; only resources that changed after it.",
+    "_type": "Resource types to return, joined by commas.",
+    "start": "A date; only care that took place on it or later.",
+    "end": "A date; only care that took place on it or earlier.",
+    "_count": "Resources of the record on a page.",
+    "_after": "Where a page begins; the links of the page before have it.",
+}
 JOB_ID: Final = _parameter("job_id", "path")
 ISSUE: Final[JSONObject] = {
     "type": "object",
@@ -389,3 +463,4 @@ SCHEMAS: Final[JSONObject] = {
     "Bundle": _resource_schema("Bundle", type=TEXT),
 }
 """The schemas that do not depend on versions; the manifest's is of the class that is sent."""
+BUNDLE: Final = {200: _content(_ref("Bundle"), FHIR_JSON)}

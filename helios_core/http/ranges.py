@@ -63,6 +63,26 @@ def if_range_holds(if_range: str | None, *, etag: str, last_modified: datetime) 
     return '"' not in if_range and parse_date(if_range) == last_modified
 
 
+def precondition_fails(
+    if_match: Sequence[str],
+    if_unmodified_since: str | None,
+    *,
+    etag: str,
+    last_modified: datetime,
+) -> bool:
+    """
+    Return whether If-Match, or else If-Unmodified-Since, asks for another representation.
+
+    If-Match compares strongly (§13.1.1); a date that cannot be read is ignored (§13.1.4).
+    """
+    if if_match:
+        tag, weak = unquote_etag(etag)
+        expected = parse_etags(", ".join(if_match))
+        return weak is True or tag not in expected
+    date = parse_date(if_unmodified_since)
+    return date is not None and last_modified > date
+
+
 def is_not_modified(if_none_match: Sequence[str], etag: str) -> bool:
     """Return whether a line of If-None-Match names the ETag of the representation (§13.1.2)."""
     tag, _ = unquote_etag(etag)

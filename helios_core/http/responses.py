@@ -64,6 +64,12 @@ class BundleEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     response: EntryResponse | None = None
 
 
+class BundleMeta(msgspec.Struct, frozen=True, rename="camel"):
+    """A Bundle.meta."""
+
+    last_updated: str
+
+
 class BundleResource(
     msgspec.Struct,
     frozen=True,
@@ -76,6 +82,7 @@ class BundleResource(
     """A Bundle; empty lists are omitted, as FHIR's JSON demands."""
 
     type: str
+    meta: BundleMeta | None = None
     total: int | None = None
     link: tuple[BundleLink, ...] = ()
     entry: tuple[BundleEntry, ...] = ()

@@ -12,6 +12,14 @@ from helios_core.fhir.bundles import ParsedEntry
 from helios_core.fhir.links import BundleLinks
 from helios_core.interactions.callers import Caller, Interaction, authorize
 from helios_core.interactions.changes import ChangeRequest, Changes, CompletedChange
+from helios_core.interactions.compartments import (
+    ALL_TYPES,
+    CompartmentSearch,
+    TypesPage,
+    TypesQuery,
+    search_all_types,
+    search_compartment,
+)
 from helios_core.interactions.conditions import Conditions, require_search
 from helios_core.interactions.entries import (
     READS,
@@ -22,7 +30,18 @@ from helios_core.interactions.entries import (
     naming_entry,
     parse_entry,
 )
-from helios_core.interactions.history import HistoryPage, history_instance
+from helios_core.interactions.everything import (
+    EVERYTHING,
+    Everything,
+    EverythingPage,
+    EverythingRequest,
+)
+from helios_core.interactions.history import (
+    HistoryPage,
+    history_instance,
+    history_system,
+    history_type,
+)
 from helios_core.interactions.read import read, vread
 from helios_core.interactions.search import SearchResult, search_type
 from helios_core.interactions.search_parameters import ParsedSearch
@@ -33,19 +52,46 @@ from helios_core.interactions.transactions import (
     collect_changes,
     with_real_links,
 )
-from helios_core.storage.data_provider import DataProvider, StoredVersion, SupportsHistory
-from helios_core.storage.threads import compute
+from helios_core.storage.data_provider import (
+    DataProvider,
+    StoredVersion,
+    SupportsHistory,
+    SupportsTypeHistory,
+)
+from helios_core.storage.threads import LARGE_BYTES, compute
 
 
 class HistoryResult(msgspec.Struct, frozen=True):
-    """A page of the versions of a resource, and what was requested."""
+    """A page of versions, and what was requested."""
 
     request: HistoryRequest
     page: HistoryPage
 
 
+class CompartmentResult(msgspec.Struct, frozen=True):
+    """A page of a search within a compartment, and what was requested."""
+
+    request: CompartmentSearch
+    result: SearchResult
+
+
+class TypesResult(msgspec.Struct, frozen=True):
+    """A page of a search of several types, and what was requested."""
+
+    request: TypesQuery
+    page: TypesPage
+
+
 EntryResult: TypeAlias = (
-    StoredVersion | HistoryResult | MetadataRequest | SearchResult | CompletedChange | HeliosError
+    StoredVersion
+    | HistoryResult
+    | MetadataRequest
+    | SearchResult
+    | CompartmentResult
+    | TypesResult
+    | EverythingPage
+    | CompletedChange
+    | HeliosError
 )
 """What became of an entry: what was read, a change, or the reason why it failed."""
 
@@ -83,10 +129,18 @@ class Bundles:
     response does not contain need not be kept.
     """
 
-    def __init__(self, provider: DataProvider, changes: Changes, conditions: Conditions) -> None:
+    def __init__(
+        self,
+        provider: DataProvider,
+        changes: Changes,
+        conditions: Conditions,
+        everything: Everything | None = None,
+    ) -> None:
+        """Take what performs the entries; without `everything` there are no records."""
         self._provider = provider
         self._changes = changes
         self._conditions = conditions
+        self._everything = everything
 
     async def batch(
         self, caller: Caller, entries: Sequence[ParsedEntry], budget: ResponseBudget
@@ -108,7 +162,7 @@ class Bundles:
                 entry is.
         """
         authorize(caller, Interaction.TRANSACTION)
-        size = sum(entry.size for entry in entries)
+        size = sum(map(_size, entries))
         requests, transaction = await compute(size, self._parse_transaction, caller, entries)
         changed, links = await self._change(caller, transaction)
         for index, request in enumerate(requests):
@@ -143,22 +197,58 @@ class Bundles:
         self, caller: Caller, request: InteractionRequest, budget: ResponseBudget
     ) -> EntryResult:
         match request:
-            case ReadRequest(resource_type=type_, id=id_, version_id=version_id):
-                if version_id is None:
-                    return await read(self._provider, caller, type_, id_)
-                return await vread(
-                    _require_history(self._provider), caller, type_, id_, version_id
-                )
-            case HistoryRequest(resource_type=type_, id=id_, query=query):
-                provider = _require_history(self._provider)
-                page = await history_instance(provider, caller, type_, id_, query)
-                return HistoryResult(request, page)
-            case ParsedSearch():
-                searched = require_search(self._provider)
-                return await search_type(searched, caller, request, max_bytes=budget.max_bytes)
+            case ReadRequest():
+                return await self._read_one(caller, request)
+            case HistoryRequest():
+                return HistoryResult(request, await self._history(caller, request))
+            case ParsedSearch() | CompartmentSearch() | TypesQuery():
+                return await self._search(caller, request, budget.max_bytes)
+            case EverythingRequest():
+                return await self._require_everything().page(caller, request)
             case ChangeRequest():
                 return await self._changes.apply(caller, request)
         return request
+
+    async def _read_one(self, caller: Caller, request: ReadRequest) -> StoredVersion:
+        resource_type, resource_id = request.resource_type, request.id
+        if request.version_id is None:
+            return await read(self._provider, caller, resource_type, resource_id)
+        history = _require_history(self._provider)
+        return await vread(history, caller, resource_type, resource_id, request.version_id)
+
+    async def _search(
+        self,
+        caller: Caller,
+        request: ParsedSearch | CompartmentSearch | TypesQuery,
+        max_bytes: int,
+    ) -> SearchResult | CompartmentResult | TypesResult:
+        provider = require_search(self._provider)
+        match request:
+            case ParsedSearch():
+                return await search_type(provider, caller, request, max_bytes=max_bytes)
+            case CompartmentSearch():
+                result = await search_compartment(provider, caller, request, max_bytes=max_bytes)
+                return CompartmentResult(request, result)
+            case TypesQuery():
+                return TypesResult(request, await search_all_types(provider, caller, request))
+
+    def _require_everything(self) -> Everything:
+        if self._everything is None:
+            raise UnsupportedParameter("Records of patients are not supported by this storage.")
+        return self._everything
+
+    async def _history(self, caller: Caller, request: HistoryRequest) -> HistoryPage:
+        query, provider = request.query, self._provider
+        if request.resource_type is not None and request.id is not None:
+            history = _require_history(provider)
+            return await history_instance(
+                history, caller, request.resource_type, request.id, query
+            )
+        if not isinstance(provider, SupportsTypeHistory):
+            raise UnsupportedParameter("Histories of types are not supported by this storage.")
+        if request.resource_type is not None:
+            return await history_type(provider, caller, request.resource_type, query)
+        return await history_system(provider, caller, query)
 
     def _parse_transaction(
         self, caller: Caller, entries: Sequence[ParsedEntry]
@@ -168,10 +258,7 @@ class Bundles:
         for index, entry in enumerate(entries):
             with naming_entry(index):
                 request = parse_entry(caller, entry)
-                if not isinstance(request, MetadataRequest):
-                    authorize(caller, request.interaction, request.resource_type)
-                if isinstance(request, ParsedSearch):
-                    require_search(self._provider)
+                self._check(caller, request)
                 requests.append(request)
         transaction = collect_changes(entries, requests)
         for index, request in enumerate(requests):
@@ -179,6 +266,19 @@ class Bundles:
                 with naming_entry(index):
                     check_links(caller, transaction, request)
         return requests, transaction
+
+    def _check(self, caller: Caller, request: InteractionRequest) -> None:
+        """Raise what would only fail after the changes of a transaction."""
+        match request:
+            case ReadRequest() | HistoryRequest() | ParsedSearch() | ChangeRequest():
+                authorize(caller, request.interaction, request.resource_type)
+            case CompartmentSearch(search=search):
+                authorize(caller, Interaction.SEARCH_COMPARTMENT, search.resource_type)
+            case EverythingRequest():
+                authorize(caller, Interaction.OPERATION, "Patient")
+                self._require_everything()
+        if isinstance(request, ParsedSearch | CompartmentSearch | TypesQuery):
+            require_search(self._provider)
 
     async def _change(
         self, caller: Caller, transaction: Transaction
@@ -198,6 +298,13 @@ class Bundles:
         if transaction.conditional:
             return await self._conditions.retry_on_conflict(caller, change)
         return await change()
+
+
+def _size(entry: ParsedEntry) -> int:
+    """Return what decides how long parsing takes; what reads all types compiles all of them."""
+    path = (entry.url or "").partition("?")[0].rstrip("/")
+    reads_all = path.endswith((f"/{ALL_TYPES}", f"/{EVERYTHING}"))
+    return entry.size + (LARGE_BYTES if reads_all else 0)
 
 
 async def _result_or_error(

@@ -29,7 +29,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Interaction(StrEnum):
-    """The interactions served, by their codes (FHIR R4, valueset-restful-interaction)."""
+    """The interactions served, by their codes (FHIR R5, valueset-restful-interaction)."""
 
     READ = "read"
     VREAD = "vread"
@@ -37,8 +37,12 @@ class Interaction(StrEnum):
     PATCH = "patch"
     DELETE = "delete"
     HISTORY_INSTANCE = "history-instance"
+    HISTORY_TYPE = "history-type"
+    HISTORY_SYSTEM = "history-system"
     CREATE = "create"
     SEARCH_TYPE = "search-type"
+    SEARCH_COMPARTMENT = "search-compartment"
+    OPERATION = "operation"
     BATCH = "batch"
     TRANSACTION = "transaction"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -11,8 +11,28 @@ from helios_core.fhir.bundles import ParsedEntry
 from helios_core.fhir.preferences import PRESENTATION_PARAMETERS
 from helios_core.interactions.callers import Caller, Interaction, require_type
 from helios_core.interactions.changes import ChangeInteraction, ChangeRequest
+from helios_core.interactions.compartments import (
+    ALL_TYPES,
+    CompartmentSearch,
+    TypesQuery,
+    parse_all_types,
+    parse_compartment,
+    parse_compartment_search,
+)
 from helios_core.interactions.conditions import parse_condition, parse_if_match
-from helios_core.interactions.history import HISTORY_PARAMETERS, HistoryQuery, parse_history
+from helios_core.interactions.everything import (
+    EVERYTHING,
+    PATIENT,
+    EverythingRequest,
+    parameter_pairs,
+    parse_everything,
+)
+from helios_core.interactions.history import (
+    HISTORY_PARAMETERS,
+    INSTANCE_HISTORY_PARAMETERS,
+    HistoryQuery,
+    parse_history,
+)
 from helios_core.interactions.parameters import Pairs, parse_pairs
 from helios_core.interactions.patches import parse_patch_entry
 from helios_core.interactions.search_parameters import ParsedSearch, parse_search
@@ -24,6 +44,11 @@ CHANGES: Final[Mapping[str, ChangeInteraction]] = {
     "DELETE": Interaction.DELETE,
 }
 READS: Final = frozenset({"GET", "HEAD"})
+UNREADABLE: Final = (
+    "the URL of a GET is [type]/[id], [type]/[id]/_history, [type]/[id]/_history/[version], "
+    "[type]?[search], [type]/_history, _history, [compartment]/[id]/[type]?[search], "
+    "Patient/[id]/$everything or metadata."
+)
 
 
 class ReadRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,22 +66,41 @@ class ReadRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HistoryRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of the versions of one resource that an entry requests."""
+    """A page of versions that an entry requests: of a resource, a type or everything."""
 
-    interaction: ClassVar[Interaction] = Interaction.HISTORY_INSTANCE
-    resource_type: str
-    id: str
+    resource_type: str | None = None
+    id: str | None = None
     query: HistoryQuery
+
+    @property
+    def interaction(self) -> Interaction:
+        """The code of the interaction."""
+        if self.resource_type is None:
+            return Interaction.HISTORY_SYSTEM
+        return Interaction.HISTORY_TYPE if self.id is None else Interaction.HISTORY_INSTANCE
+
+    @property
+    def path(self) -> str:
+        """The path of the history, relative to the base URL."""
+        return "/".join(filter(None, (self.resource_type, self.id, "_history")))
 
 
 class MetadataRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The CapabilityStatement that an entry requests; it is the same for every caller."""
 
 
-InteractionRequest: TypeAlias = (
-    ReadRequest | HistoryRequest | MetadataRequest | ParsedSearch | ChangeRequest
+Retrieval: TypeAlias = (
+    ReadRequest
+    | HistoryRequest
+    | MetadataRequest
+    | ParsedSearch
+    | CompartmentSearch
+    | TypesQuery
+    | EverythingRequest
 )
-"""What an entry requests; all but the metadata have an `interaction` and a `resource_type`."""
+"""What an entry requests that changes nothing."""
+
+InteractionRequest: TypeAlias = Retrieval | ChangeRequest
 
 
 @contextmanager
@@ -85,6 +129,11 @@ def parse_entry(caller: Caller, entry: ParsedEntry) -> InteractionRequest:
     _check_conditions(method, entry)
     if method in READS:
         return _parse_read(caller, segments, query)
+    if method == "POST" and segments[2:] == [EVERYTHING]:
+        pairs = parse_pairs(query, "the query of the URL") + parameter_pairs(entry.resource or b"")
+        resource_type = require_type(segments[0], caller.fhir_version)
+        one = ReadRequest(resource_type=resource_type, id=segments[1])
+        return _parse_everything(caller, one, pairs)
     if entry.if_none_exist is not None:
         mark, query = "?", entry.if_none_exist
     length = 1 if mark or method == "POST" else 2
@@ -117,29 +166,68 @@ def _check_conditions(method: str, entry: ParsedEntry) -> None:
             )
 
 
-def _parse_read(caller: Caller, segments: list[str], query: str) -> InteractionRequest:
+def _parse_read(caller: Caller, segments: list[str], query: str) -> Retrieval:
     pairs = parse_pairs(query, "the query of the URL")
     if segments == ["metadata"]:
         return MetadataRequest()
+    if segments == ["_history"]:
+        _check_names(pairs, HISTORY_PARAMETERS)
+        return HistoryRequest(query=parse_history(pairs))
     resource_type = require_type(segments[0], caller.fhir_version)
     match segments[1:]:
         case []:
             return parse_search(caller, resource_type, pairs, lenient=False)
+        case ["_history"]:
+            _check_names(pairs, HISTORY_PARAMETERS)
+            return HistoryRequest(resource_type=resource_type, query=parse_history(pairs))
         case [resource_id]:
             _check_names(pairs)
             return ReadRequest(resource_type=resource_type, id=resource_id)
-        case [resource_id, "_history"]:
-            _check_names(pairs, HISTORY_PARAMETERS)
-            return HistoryRequest(
-                resource_type=resource_type, id=resource_id, query=parse_history(pairs)
+        case [resource_id, *rest]:
+            return _parse_read_of_one(
+                caller, ReadRequest(resource_type=resource_type, id=resource_id), rest, pairs
             )
-        case [resource_id, "_history", version_id]:
+    raise InvalidRequest(UNREADABLE)
+
+
+def _parse_read_of_one(
+    caller: Caller, one: ReadRequest, rest: list[str], pairs: Pairs
+) -> Retrieval:
+    """Parse what is read of one resource: its versions, or what is about it."""
+    match rest:
+        case ["_history"]:
+            _check_names(pairs, INSTANCE_HISTORY_PARAMETERS)
+            return HistoryRequest(
+                resource_type=one.resource_type, id=one.id, query=parse_history(pairs)
+            )
+        case ["_history", version_id]:
             _check_names(pairs)
-            return ReadRequest(resource_type=resource_type, id=resource_id, version_id=version_id)
-    raise InvalidRequest(
-        "the URL of a GET is [type]/[id], [type]/[id]/_history, [type]/[id]/_history/[version], "
-        "[type]?[search] or metadata."
-    )
+            return msgspec.structs.replace(one, version_id=version_id)
+        case [name] if name == EVERYTHING:
+            return _parse_everything(caller, one, pairs)
+        case [name] if not name.startswith(("$", "_")):
+            return _parse_compartment(caller, one, name, pairs)
+    raise InvalidRequest(UNREADABLE)
+
+
+def _parse_everything(caller: Caller, one: ReadRequest, pairs: Pairs) -> EverythingRequest:
+    if one.resource_type != PATIENT:
+        raise InvalidRequest(f"{EVERYTHING} is supported for a {PATIENT}.")
+    return parse_everything(caller, one.id, _selecting(pairs))
+
+
+def _parse_compartment(
+    caller: Caller, one: ReadRequest, searched: str, pairs: Pairs
+) -> CompartmentSearch | TypesQuery:
+    compartment = parse_compartment(caller, one.resource_type, one.id)
+    if searched == ALL_TYPES:
+        return parse_all_types(caller, compartment, _selecting(pairs))
+    resource_type = require_type(searched, caller.fhir_version)
+    return parse_compartment_search(caller, compartment, resource_type, pairs, lenient=False)
+
+
+def _selecting(pairs: Pairs) -> Pairs:
+    return [pair for pair in pairs if pair[0] not in PRESENTATION_PARAMETERS]
 
 
 def _check_names(pairs: Pairs, known: Collection[str] = ()) -> None:

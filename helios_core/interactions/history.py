@@ -1,17 +1,45 @@
-"""History: the versions of a resource, in pages (FHIR R4, http.html#history)."""
+"""
+History: the versions of a resource, of a type or of everything (FHIR R4, http.html#history).
 
-from collections.abc import Sequence
+The pages of a resource go by its version numbers. Those of a type go by instants: the first page
+settles one, up to which nothing is written any more, and the others follow it.
+"""
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
-from helios_core.interactions.callers import Caller, Interaction, authorize
-from helios_core.interactions.parameters import Pairs, parse_count, parse_number
+from helios_core.errors import InvalidParameter
+from helios_core.fhir.dates import date_bounds
+from helios_core.fhir.definitions import load_definitions
+from helios_core.fhir.instants import from_stamp, parse_instant, to_stamp
+from helios_core.interactions.callers import Caller, Interaction, authorize, may
+from helios_core.interactions.parameters import Pairs, parse_count, parse_number, single_value
 from helios_core.interactions.read import require_found
-from helios_core.storage.data_provider import StoredVersion, SupportsHistory
-from helios_core.storage.resource_keys import TypeKey
+from helios_core.storage.data_provider import (
+    StoredVersion,
+    SupportsHistory,
+    SupportsTypeHistory,
+    VersionQuery,
+)
+from helios_core.storage.page_tokens import PageBuilder
+from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
-HISTORY_PARAMETERS: Final = ("_count", "_before")
+PERIOD_PARAMETERS: Final = ("_since", "_at")
+INSTANCE_HISTORY_PARAMETERS: Final = ("_count", *PERIOD_PARAMETERS, "_before")
+HISTORY_PARAMETERS: Final = ("_count", *PERIOD_PARAMETERS, "_after")
+"""Those of a type and of the system."""
+
+VERSIONS_AT_FIRST: Final = 8
+VERSIONS_AT_ONCE: Final = 50
+BYTES_AT_ONCE: Final = 4 * 1024 * 1024
+"""How much is read of one resource together, if its versions are about equally large."""
+
+_AFTER: Final = re.compile(r"(-?[0-9]{1,18})\.(.{1,100})", re.ASCII)
 
 
 class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,8 +47,20 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     count: int
     """The number of versions on a page."""
+    parameters: tuple[tuple[str, str], ...] = ()
+    """The parameters that links to pages consist of, without that of the page itself."""
+    page: tuple[str, str] | None = None
+    """The parameter that led to this page, and its value; None on the first one."""
+    since: datetime | None = None
+    """Only versions that became current at or after it."""
+    at: tuple[datetime, datetime] | None = None
+    """Only versions that were current at some time between these instants, both inclusive."""
     before: int | None = None
     """Only versions below this one; None starts with the newest."""
+    settled: datetime | None = None
+    """The instant that the first page settled; None on the first page."""
+    after: str | None = None
+    """Where a page of a type begins: the data provider's token."""
 
 
 class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,18 +68,58 @@ class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
 
     versions: Sequence[StoredVersion]
     """Newest first, deletions included."""
-    next: int | None
-    """The `before` of the next page; None on the last one."""
+    next: tuple[str, str] | None
+    """The parameter that leads to the next page, and its value; None on the last one."""
+    complete_to: datetime | None = None
+    """Of a type: every version up to this instant is on this page or a later one."""
 
 
 def parse_history(pairs: Pairs) -> HistoryQuery:
     """
-    Parse the parameters of a history; only `HISTORY_PARAMETERS` are looked at.
+    Parse the parameters of a history; other ones are not looked at.
 
     Raises:
-        InvalidParameter: One of them is not a whole number from 1, or occurs more than once.
+        InvalidParameter: One of them is malformed, or occurs more than once.
     """
-    return HistoryQuery(count=parse_count(pairs), before=parse_number(pairs, "_before"))
+    count = parse_count(pairs)
+    periods = [(name, text) for name, text in pairs if name in PERIOD_PARAMETERS]
+    settled, after = _parse_after(single_value(pairs, "_after"))
+    return HistoryQuery(
+        count=count,
+        parameters=(("_count", str(count)), *periods),
+        page=next((pair for pair in pairs if pair[0] in ("_before", "_after")), None),
+        since=_parse_since(single_value(pairs, "_since")),
+        at=_parse_at(single_value(pairs, "_at")),
+        before=parse_number(pairs, "_before"),
+        settled=settled,
+        after=after,
+    )
+
+
+def _parse_since(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else parse_instant(text, round_up=True)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"_since: {error}") from error
+
+
+def _parse_at(text: str | None) -> tuple[datetime, datetime] | None:
+    if text is None:
+        return None
+    try:
+        first, last = date_bounds(text)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"_at: {error}") from error
+    return from_stamp(first), from_stamp(last)
+
+
+def _parse_after(text: str | None) -> tuple[datetime | None, str | None]:
+    if text is None:
+        return None, None
+    match = _AFTER.fullmatch(text)
+    if match is None:
+        raise InvalidParameter("_after is not from a link of a history; start again without it.")
+    return from_stamp(int(match[1])), match[2]
 
 
 async def history_instance(
@@ -56,14 +136,99 @@ async def history_instance(
         ResourceNotFound: There never was such a resource, or there is no such type.
     """
     authorize(caller, Interaction.HISTORY_INSTANCE, resource_type)
-    versions = await provider.history(
-        TypeKey.of(caller, resource_type).resource(resource_id),
-        count=query.count + 1,
-        before=query.before,
+    key = TypeKey.of(caller, resource_type).resource(resource_id)
+    page = PageBuilder(query.count)
+    following = None
+    async with aclosing(_versions(provider, key, query)) as versions:
+        async for stored in versions:
+            if not page.add(stored):
+                following = ("_before", str(page.found[-1].version_id))
+                break
+    if query.before is None and not page.found:
+        newest = await provider.history(key, count=1)
+        require_found(newest[0] if newest else None)
+    return HistoryPage(versions=page.found, next=following)
+
+
+async def _versions(
+    provider: SupportsHistory, key: ResourceKey, query: HistoryQuery
+) -> AsyncGenerator[StoredVersion]:
+    """Yield the versions of a resource that a query asks for, newest first."""
+    before, count = query.before, min(query.count + 1, VERSIONS_AT_FIRST)
+    while True:
+        versions = await provider.history(key, count=count, before=before)
+        for stored in versions:
+            if query.since is not None and stored.last_updated < query.since:
+                return
+            if query.at is None or _was_current(stored, query.at):
+                yield stored
+            if query.at is not None and stored.last_updated <= query.at[0]:
+                return  # it had ended all earlier ones by then
+        if len(versions) < count:
+            return
+        before = versions[-1].version_id
+        size = sum(len(stored.content or b"") for stored in versions) // len(versions)
+        count = max(1, min(VERSIONS_AT_ONCE, BYTES_AT_ONCE // (size + 1)))
+
+
+def _was_current(stored: StoredVersion, at: tuple[datetime, datetime]) -> bool:
+    """
+    Return whether a version was current within a period, if no later one was at its beginning.
+
+    A deletion was so at its own instant alone.
+    """
+    first, last = at
+    began = stored.last_updated
+    return began <= last and (began >= first or stored.content is not None)
+
+
+async def history_type(
+    provider: SupportsTypeHistory, caller: Caller, resource_type: str, query: HistoryQuery
+) -> HistoryPage:
+    """
+    Return a page of the versions of all resources of a type.
+
+    Raises:
+        ResourceNotFound: There is no such type.
+        InvalidParameter: `_after` does not come from a page of a history.
+    """
+    authorize(caller, Interaction.HISTORY_TYPE, resource_type)
+    return await _history(provider, caller, (resource_type,), query)
+
+
+async def history_system(
+    provider: SupportsTypeHistory, caller: Caller, query: HistoryQuery
+) -> HistoryPage:
+    """
+    Return a page of the versions of all resources of the types that the client may search.
+
+    Raises:
+        InvalidParameter: `_after` does not come from a page of a history.
+    """
+    authorize(caller, Interaction.HISTORY_SYSTEM)
+    types = sorted(load_definitions(caller.fhir_version).types)
+    permitted = tuple(name for name in types if may(caller, Interaction.HISTORY_TYPE, name))
+    return await _history(provider, caller, permitted, query)
+
+
+async def _history(
+    provider: SupportsTypeHistory, caller: Caller, types: tuple[str, ...], query: HistoryQuery
+) -> HistoryPage:
+    settled = query.settled or await provider.transaction_time()
+    first, last = (None, settled) if query.at is None else query.at
+    versions = VersionQuery(
+        tenant=caller.tenant,
+        fhir_version=caller.fhir_version,
+        types=types,
+        until=min(settled, last),
+        since=query.since,
+        # What is current at the settled instant may end before a later one.
+        current_from=None if first is None else min(settled, first),
     )
-    if query.before is None:
-        require_found(versions[0] if versions else None)
-    page = versions[: query.count]
+    page = await provider.versions(versions, count=query.count, after=query.after)
+    following = None if page.next is None else f"{to_stamp(settled)}.{page.next}"
     return HistoryPage(
-        versions=page, next=page[-1].version_id if len(versions) > query.count else None
+        versions=page.versions,
+        next=None if following is None else ("_after", following),
+        complete_to=settled,
     )

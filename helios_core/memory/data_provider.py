@@ -15,6 +15,7 @@ from helios_core.memory.versions import (
     apply_change,
     current_version,
     is_shown,
+    version_page,
 )
 from helios_core.model.exports import ExportView, Shard
 from helios_core.storage.data_provider import (
@@ -27,6 +28,8 @@ from helios_core.storage.data_provider import (
     SearchPage,
     SearchQuery,
     StoredVersion,
+    VersionPage,
+    VersionQuery,
 )
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
@@ -106,6 +109,19 @@ class MemoryDataProvider(DataProvider):
         """Return the newest `count` versions below `before`, newest first."""
         stored = [version.stored for version in reversed(self._versions(key))]
         return [v for v in stored if before is None or v.version_id < before][:count]
+
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        """Return a page of the versions of some types, by looking at all of them."""
+        histories = [
+            versions
+            for name in query.types
+            for versions in self._collections.get(
+                TypeKey(query.tenant, query.fhir_version, name), {}
+            ).values()
+        ]
+        return version_page(histories, query, count=count, after=after)
 
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None

@@ -1,15 +1,30 @@
 """Versions as the memory provider keeps them: which one shows, and how one is added."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import groupby
 
 import msgspec
 import xxhash
 
+from helios_core.fhir.instants import to_stamp
 from helios_core.fhir.resources import Resource
 from helios_core.model.exports import ExportView, Level
 from helios_core.storage.changes import decide
-from helios_core.storage.data_provider import AppliedChange, Delete, Put, StoredVersion
+from helios_core.storage.data_provider import (
+    AppliedChange,
+    Delete,
+    Put,
+    StoredVersion,
+    VersionPage,
+    VersionQuery,
+)
+from helios_core.storage.page_tokens import (
+    PageBuilder,
+    VersionPosition,
+    make_version_token,
+    parse_version_token,
+)
 
 
 class MemoryVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +62,58 @@ def current_version(
         if at is None or version.stored.last_updated <= at:
             return version
     return None
+
+
+def version_page(
+    histories: Iterable[Sequence[MemoryVersion]],
+    query: VersionQuery,
+    *,
+    count: int,
+    after: str | None,
+) -> VersionPage:
+    """
+    Return a page of the versions that a query asks for, newest first.
+
+    The number in a page's token is how many versions of its instant come before. All versions of
+    one instant were written at once, so that it stays the same.
+
+    Raises:
+        InvalidParameter: `after` is not something a page gave.
+    """
+    last = None if after is None else parse_version_token(after)
+    found = [version for versions in histories for version in _within(versions, query)]
+    found.sort(key=_newest_first)
+    page = PageBuilder(count)
+    position = VersionPosition(0, 0)
+    for stamp, together in groupby(found, key=lambda each: to_stamp(each.last_updated)):
+        for number, stored in enumerate(together):
+            if last is not None and (-stamp, number) <= (-last.stamp, last.number):
+                continue
+            if not page.add(stored):
+                return VersionPage(versions=page.found, next=make_version_token(position))
+            position = VersionPosition(stamp, number)
+    return VersionPage(versions=page.found, next=None)
+
+
+def _within(versions: Sequence[MemoryVersion], query: VersionQuery) -> Iterator[StoredVersion]:
+    """Yield those versions of one resource that a query asks for."""
+    for place, version in enumerate(versions):
+        stored = version.stored
+        if stored.last_updated > query.until:
+            return
+        if query.since is not None and stored.last_updated < query.since:
+            continue
+        if query.current_from is not None and stored.last_updated < query.current_from:
+            following = versions[place + 1 : place + 2]
+            ended = any(each.stored.last_updated <= query.current_from for each in following)
+            if ended or version.deleted:
+                continue
+        yield stored
+
+
+def _newest_first(stored: StoredVersion) -> tuple[int, str, str, int]:
+    newest = -to_stamp(stored.last_updated)
+    return newest, stored.resource_type, stored.id, -stored.version_id
 
 
 def is_shown(view: ExportView, version: MemoryVersion) -> bool:

@@ -318,6 +318,52 @@ class SupportsHistory(Protocol):
         ...
 
 
+class VersionQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which versions of the resources of several types are requested."""
+
+    tenant: str
+    fhir_version: FHIRVersion
+    types: tuple[str, ...]
+    until: datetime
+    """Only versions that became current at or before it; a settled instant (P1)."""
+    since: datetime | None = None
+    """Only versions that became current at or after it."""
+    current_from: datetime | None = None
+    """Only versions that were current at it or became so later; deletions only if made then."""
+
+
+class VersionPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of versions, newest first."""
+
+    versions: Sequence[StoredVersion]
+    next: str | None
+    """What to pass as `after` to get the next page; None on the last one. Opaque, without ids."""
+
+
+@runtime_checkable
+class SupportsTypeHistory(Protocol):
+    """The provider lists the versions of all resources of a type by their instants."""
+
+    async def transaction_time(self) -> datetime:
+        """Return an instant that is settled, as of a `DataProvider`."""
+        ...
+
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        """
+        Return at most `count` versions, deletions included, from the page `after` on.
+
+        Newest first. Those of one instant are in an order that stays the same, in which the later
+        version of a resource comes first. Pages of one query list every version once, whatever is
+        written meanwhile.
+
+        Raises:
+            InvalidParameter: `after` is not something a page gave.
+        """
+        ...
+
+
 class SortOrder(StrEnum):
     """How the matches of a search follow each other; equal instants go by id."""
 

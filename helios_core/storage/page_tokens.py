@@ -1,12 +1,12 @@
-"""Tokens of a search's pages that say after which resource a page ended, and when one is full."""
+"""Tokens that say where a page of a search or of versions ended, and when a page is full."""
 
 import re
 
 import msgspec
 
 from helios_core.errors import InvalidParameter
-from helios_core.fhir.instants import to_stamp
-from helios_core.storage.data_provider import SortOrder, StoredVersion
+from helios_core.fhir.instants import FOREVER, to_stamp
+from helios_core.storage.data_provider import PAGE_BYTES, SortOrder, StoredVersion
 
 ID_ORDERS = frozenset({SortOrder.ID, SortOrder.ID_DESCENDING})
 """The orders in which matches follow each other by id."""
@@ -20,6 +20,7 @@ _SIGNS = {
     SortOrder.LAST_UPDATED: "at",
     SortOrder.LAST_UPDATED_DESCENDING: "-at",
 }
+_VERSION_TOKEN = re.compile(r"at:(-?[0-9]{1,18}):([0-9]{1,19})")
 _TOKEN = re.compile(r"(-?)(?:id|at:([0-9]{1,18})):([A-Za-z0-9\-.]{1,64})")
 
 
@@ -31,10 +32,18 @@ class PagePosition(msgspec.Struct, frozen=True, kw_only=True):
     id: str
 
 
+class VersionPosition(msgspec.Struct, frozen=True, order=True):
+    """The version with which a page of versions ended."""
+
+    stamp: int
+    number: int
+    """What tells versions of one instant apart, from 0; a store decides what it is."""
+
+
 class PageBuilder:
     """A page that takes resources until it is full."""
 
-    def __init__(self, count: int, max_bytes: int) -> None:
+    def __init__(self, count: int, max_bytes: int = PAGE_BYTES) -> None:
         self.found: list[StoredVersion] = []
         self._count = count
         self._room = max_bytes
@@ -73,3 +82,24 @@ def parse_page_token(token: str, order: SortOrder) -> PagePosition:
             " or start again without one"
         )
     return PagePosition(stamp=int(match[2] or 0), id=match[3])
+
+
+def make_version_token(last: VersionPosition) -> str:
+    """Return the token of the page behind a version."""
+    return f"at:{last.stamp}:{last.number}"
+
+
+def parse_version_token(token: str) -> VersionPosition:
+    """
+    Return the version behind which a page begins.
+
+    Raises:
+        InvalidParameter: It is not a token that a page gave.
+    """
+    match = _VERSION_TOKEN.fullmatch(token)
+    if match is None or int(match[2]) > FOREVER:
+        raise InvalidParameter(
+            "the page asked for is not one that this history gave; follow its links as they are,"
+            " or start again without one"
+        )
+    return VersionPosition(int(match[1]), int(match[2]))

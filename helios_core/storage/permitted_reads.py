@@ -41,7 +41,10 @@ from helios_core.storage.data_provider import (
     SupportsPrefilter,
     SupportsSearch,
     SupportsTombstones,
+    SupportsTypeHistory,
     SupportsWrites,
+    VersionPage,
+    VersionQuery,
 )
 from helios_core.storage.integrity import DECODE_ERRORS
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
@@ -99,6 +102,10 @@ def nothing_of(resource_type: str) -> Filter:
 
 
 _NEVER = Condition(test=lambda _: False, elements=frozenset())
+
+
+def _is_nothing(permitted: Filter | None) -> bool:
+    return permitted is not None and permitted.condition is _NEVER
 
 
 def permitted_backends(backends: Backends, request: ExportRequest, at: datetime) -> Backends:
@@ -252,13 +259,30 @@ class _History(_PermittedReads):
         return shown[:count]
 
 
+class _TypeHistory(_PermittedReads):
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        keys = {name: TypeKey(query.tenant, query.fhir_version, name) for name in query.types}
+        types = tuple(name for name, key in keys.items() if not _is_nothing(self._permitted(key)))
+        page: VersionPage = await self._provider.versions(
+            replace(query, types=types), count=count, after=after
+        )
+        shown = [
+            version
+            for version in page.versions
+            if await self._shown(keys[version.resource_type].resource(version.id), version)
+        ]
+        return VersionPage(versions=shown, next=page.next)
+
+
 class _Searched(_PermittedReads):
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
         permitted = self._permitted(key)
         if permitted is not None:
-            if permitted.condition is _NEVER:
+            if _is_nothing(permitted):
                 return SearchPage(resources=(), next=None, total=0 if query.counts else None)
             conditions = [query.filter.condition, permitted.condition]
             filter_ = make_filter(key.resource_type, all_conditions(conditions))
@@ -333,6 +357,7 @@ _POWERS: dict[type, type[_PermittedReads]] = {
     SupportsPrefilter: _Prefiltered,
     SupportsTombstones: _Tombstones,
     SupportsHistory: _History,
+    SupportsTypeHistory: _TypeHistory,
     SupportsSearch: _Searched,
     SupportsWrites: _Written,
 }

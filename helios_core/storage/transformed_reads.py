@@ -7,6 +7,7 @@ them can show a resource as it is stored.
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
+from operator import itemgetter
 
 from msgspec.structs import replace
 
@@ -21,6 +22,9 @@ from helios_core.storage.data_provider import (
     StoredVersion,
     SupportsHistory,
     SupportsSearch,
+    SupportsTypeHistory,
+    VersionPage,
+    VersionQuery,
 )
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
 from helios_core.storage.transform_chain import Transforms
@@ -43,19 +47,19 @@ def transformed_reads(provider: DataProvider, transforms: Transforms) -> DataPro
     """
     Return a read-only provider of transformed resources.
 
-    It has a history if `provider` has one. It can be searched if `provider` can and no transform
+    It has the histories that `provider` has. It can be searched if `provider` can and no transform
     conceals what it removes: a search looks at resources as they are stored.
     """
-    searchable = isinstance(provider, SupportsSearch) and not transforms.conceals
-    match isinstance(provider, SupportsHistory), searchable:
-        case True, True:
-            return _SearchedHistory(provider, transforms)
-        case True, False:
-            return _History(provider, transforms)
-        case False, True:
-            return _Searched(provider, transforms)
-        case _:
-            return _Reads(provider, transforms)
+    reads: list[type[_Reads]] = []
+    if isinstance(provider, SupportsHistory):
+        reads.append(_History)
+    if isinstance(provider, SupportsTypeHistory):
+        reads.append(_TypeHistory)
+    if isinstance(provider, SupportsSearch) and not transforms.conceals:
+        reads.append(_Searched)
+    # The powers of a provider are those of its class.
+    transformed: type[_Reads] = type("TransformedReads", (*reads, _Reads), {})
+    return transformed(provider, transforms)
 
 
 class _Reads(DataProvider):
@@ -155,6 +159,24 @@ class _History(_Reads):
         return shown[:count]
 
 
+class _TypeHistory(_Reads):
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        assert isinstance(self._provider, SupportsTypeHistory)  # noqa: S101  see `transformed_reads`
+        page = await self._provider.versions(query, count=count, after=after)
+        shown = dict[int, StoredVersion | None]()
+        for name in {stored.resource_type for stored in page.versions}:
+            places = [n for n, each in enumerate(page.versions) if each.resource_type == name]
+            key = TypeKey(query.tenant, query.fhir_version, name)
+            left = await self._versions(key, [page.versions[place] for place in places])
+            shown |= dict(zip(places, left, strict=True))
+        ordered = (version for _, version in sorted(shown.items(), key=itemgetter(0)))
+        return VersionPage(
+            versions=[version for version in ordered if version is not None], next=page.next
+        )
+
+
 class _Searched(_Reads):
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
@@ -169,7 +191,3 @@ class _Searched(_Reads):
             next=page.next,
             total=page.total if counted else None,
         )
-
-
-class _SearchedHistory(_History, _Searched):
-    pass

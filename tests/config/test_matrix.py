@@ -80,7 +80,9 @@ def test_capabilities_are_the_powers_of_both_sides():
 
     assert {capability.name for capability in row.capabilities} == {name for _, name in POWERS}
     able = {capability.name for capability in row.capabilities if capability.works}
-    assert able == {"write", "history", "search", "filter index", "deletions"}
+    assert able == {
+        *("write", "history", "history of types", "search", "filter index", "deletions")
+    }
 
 
 def test_a_lacking_power_says_which():
@@ -114,7 +116,10 @@ def test_a_data_provider_without_a_job_store_has_its_jobs_beside_the_output(inst
 @pytest.mark.parametrize(
     ("implementation", "expected"),
     [
-        (MemoryDataProvider, ["write", "history", "search", "filter index", "deletions"]),
+        (
+            MemoryDataProvider,
+            ["write", "history", "history of types", "search", "filter index", "deletions"],
+        ),
         (MemoryOutputStore, []),
         (object, []),
     ],

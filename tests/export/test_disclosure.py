@@ -2,7 +2,8 @@
 
 import pytest
 
-from helios_core.export.disclosure import GROUP, PATIENT, SUBJECTS, subject_paths
+from helios_core.export.disclosure import GROUP, PATIENT
+from helios_core.fhir.compartments import SUBJECTS, subject_paths
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from tests.shared_resources import shared_types
 

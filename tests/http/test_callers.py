@@ -222,3 +222,47 @@ async def test_a_body_that_is_announced_too_large_is_refused_before_it_is_sent(l
     await writer.wait_closed()
 
     assert head.startswith(b"HTTP/1.1 413")
+
+
+ROUTES = [
+    *(("GET", path) for path in ("/metadata", "/openapi.json", "/_history", "/Patient")),
+    *(("GET", path) for path in ("/Patient/p1", "/Patient/_history", "/Patient/p1/_history")),
+    *(("GET", path) for path in ("/Patient/p1/_history/1", "/Patient/p1/Observation")),
+    *(("GET", path) for path in ("/Patient/p1/*", "/Patient/p1/$everything", "/$export")),
+    *(("GET", path) for path in ("/Patient/$export", "/Group/g/$export", "/export-status/x")),
+    *(("DELETE", path) for path in ("/export-status/x", "/Patient/p1", "/Patient?name=x")),
+]
+WITH_BODY = [
+    *(("POST", path) for path in ("/", "/Patient", "/$export", "/Patient/$export")),
+    *(("POST", path) for path in ("/Group/g/$export", "/Patient/p1/$everything")),
+    *(("POST", path) for path in ("/Patient/_search", "/Patient/p1/Observation/_search")),
+    *((method, path) for method in ("PUT", "PATCH") for path in ("/Patient/p1", "/Patient?_id=x")),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), [*ROUTES, *WITH_BODY])
+@pytest.mark.parametrize("way", ["accept", "format", "mime"])
+async def test_xml_is_refused_as_a_response_on_every_route(site, outcome, method, path, way):
+    await site.put(PATIENT)
+    headers = {"Prefer": "respond-async"}
+    if way == "accept":
+        headers["Accept"] = "application/fhir+xml"
+    else:
+        value = "xml" if way == "format" else "application/fhir%2Bxml"
+        path = f"{path}{'&' if '?' in path else '?'}_format={value}"
+
+    response = await site.client.request(method, path, headers=headers)
+
+    outcome(response, 406, "not-supported")
+    assert (await site.client.get("/Patient/p1")).headers["etag"] == 'W/"1"'
+
+
+@pytest.mark.parametrize(("method", "path"), WITH_BODY)
+@pytest.mark.parametrize("media_type", ["application/fhir+xml", "application/xml", "text/xml"])
+async def test_xml_is_refused_as_a_body_on_every_route(site, outcome, method, path, media_type):
+    await site.put(PATIENT)
+    headers = {"Prefer": "respond-async", "Content-Type": media_type}
+
+    response = await site.client.request(method, path, headers=headers, content=b"<Patient/>")
+
+    outcome(response, 415, "not-supported")

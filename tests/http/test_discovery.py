@@ -4,6 +4,8 @@ import pytest
 
 from helios_core.errors import BackendUnavailable
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
+from helios_core.http import discovery
+from helios_core.http.capability_statement import capability_elements
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
 
 BULK_DATA = "http://hl7.org/fhir/uv/bulkdata"
@@ -20,7 +22,8 @@ async def test_metadata_names_the_guide_and_its_three_operations(client):
     assert response.headers["content-type"] == "application/fhir+json"
     assert statement["resourceType"] == "CapabilityStatement"
     assert statement["instantiates"] == [f"{BULK_DATA}/CapabilityStatement/bulk-data"]
-    assert [operation for place in places for operation in place["operation"]] == [
+    operations = [operation for place in places for operation in place["operation"]]
+    assert [each for each in operations if each["name"] == "export"] == [
         {"name": "export", "definition": f"{BULK_DATA}/OperationDefinition/{definition}"}
         for definition in ("export", "patient-export", "group-export")
     ]
@@ -41,6 +44,7 @@ async def test_metadata_lists_the_types_of_the_requested_version(client, version
             "read",
             "vread",
             "history-instance",
+            "history-type",
             "create",
             "update",
             "patch",
@@ -48,7 +52,9 @@ async def test_metadata_lists_the_types_of_the_requested_version(client, version
             "search-type",
         )
     }
-    assert {each["code"] for each in rest["interaction"]} == {"transaction", "batch"}
+    assert {each["code"] for each in rest["interaction"]} == {
+        *("transaction", "batch", "history-system")
+    }
 
 
 @pytest.mark.parametrize("path", ["/health", "/_liveness", "/_readiness"])
@@ -94,3 +100,50 @@ async def test_a_server_with_a_broken_backend_is_alive_but_not_ready(
         assert "secret-host" not in response.text
         assert response.headers["retry-after"] == "5"
     assert (await site.client.get("/_liveness")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/metadata", "/openapi.json"])
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_document_that_the_client_has_is_not_sent_again(client, path, coding, method):
+    """RFC 9110 §13.1.2, §15.4.5"""
+    headers = {"Accept-Encoding": coding}
+    first = await client.get(path, headers=headers)
+
+    headers["If-None-Match"] = first.headers["etag"]
+    again = await client.request(method, path, headers=headers)
+    other = await client.get(path, headers=headers | {"If-None-Match": 'W/"other"'})
+
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    assert again.headers["vary"] == first.headers["vary"] == "Accept, Accept-Encoding"
+    assert (other.status_code, other.content) == (200, first.content)
+
+
+async def test_documents_of_other_versions_and_addresses_have_other_etags(client):
+    etags = set()
+    for version in FHIRVersion:
+        for host in ("one.example", "two.example"):
+            accept = f"application/fhir+json; fhirVersion={version.release}"
+            response = await client.get("/metadata", headers={"Accept": accept, "Host": host})
+            etags.add(response.headers["etag"])
+            assert response.json()["implementation"]["url"] == f"http://{host}"
+
+    assert len(etags) == 2 * len(FHIRVersion)
+
+
+async def test_addresses_that_clients_make_up_do_not_fill_memory(client, monkeypatch):
+    monkeypatch.setattr(discovery, "MAX_DOCUMENTS", 2)
+    built = []
+    monkeypatch.setattr(
+        discovery,
+        "capability_elements",
+        lambda *args, **kwargs: built.append(args) or capability_elements(*args, **kwargs),
+    )
+
+    for number in range(5):
+        for host in (f"h{number}.example", "known.example"):
+            response = await client.get("/metadata", headers={"Host": host})
+            assert response.json()["implementation"]["url"] == f"http://{host}"
+
+    assert len(built) == 1

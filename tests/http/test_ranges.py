@@ -11,6 +11,7 @@ from helios_core.http.ranges import (
     if_range_holds,
     is_not_modified,
     parse_range,
+    precondition_fails,
 )
 
 SIZE = 1000
@@ -200,3 +201,42 @@ def test_if_range_wants_the_very_same_date(seconds):
 def test_what_is_no_date_does_not_hold(if_range):
     """RFC 9110 §13.1.5"""
     assert not holds(if_range)
+
+
+@pytest.mark.parametrize(
+    ("if_match", "fails"),
+    [
+        (['"a"'], False),
+        (['"b", "a"'], False),
+        (['"b"', '"a"'], False),
+        (["*"], False),
+        (['"b"'], True),
+        (['W/"a"'], True),
+        (["a b"], True),
+    ],
+)
+@pytest.mark.parametrize("since", [None, "Sun, 06 Nov 1994 08:49:36 GMT"])
+def test_if_match_compares_strongly_and_comes_before_a_date(if_match, fails, since):
+    """RFC 9110 §13.1.1, §13.2.2"""
+    assert precondition_fails(if_match, since, etag='"a"', last_modified=CHANGED) is fails
+
+
+def test_a_weak_etag_matches_no_if_match():
+    """RFC 9110 §8.8.3.2"""
+    assert precondition_fails(['W/"a"'], None, etag='W/"a"', last_modified=CHANGED)
+
+
+@pytest.mark.parametrize(
+    ("since", "fails"),
+    [
+        (None, False),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", False),
+        ("Sun, 06 Nov 1994 08:49:38 GMT", False),
+        ("Sun, 06 Nov 1994 08:49:36 GMT", True),
+        ("yesterday", False),
+        ("", False),
+    ],
+)
+def test_if_unmodified_since_fails_for_what_changed_later(since, fails):
+    """RFC 9110 §13.1.4"""
+    assert precondition_fails([], since, etag='"a"', last_modified=CHANGED) is fails

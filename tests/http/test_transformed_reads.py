@@ -26,6 +26,7 @@ DOE = {
     "name": [{"family": CANARY}],
     "managingOrganization": {"reference": "Organization/o1"},
 }
+HISTORIES = {"read", "vread", "history-instance", "history-type", "history-system"}
 ORGANIZATION = {"resourceType": "Organization", "id": "o1", "name": CANARY}
 BINARY = {
     "resourceType": "Binary",
@@ -116,7 +117,7 @@ async def test_a_search_that_would_find_out_what_is_removed_is_not_offered(clini
     site = await clinic(applying(scrub))
 
     assert (await site.client.get("/Patient?name=x")).status_code in {404, 405}
-    assert await interactions(site) == {"read", "vread", "history-instance"}
+    assert await interactions(site) == HISTORIES
 
 
 async def test_nothing_can_be_changed_where_changed_resources_are_shown(clinic):
@@ -132,7 +133,10 @@ async def test_nothing_can_be_changed_where_changed_resources_are_shown(clinic):
     ]
 
     assert {answer.status_code for answer in answers} <= {404, 405}
-    assert await interactions(site) == {"read", "vread", "history-instance", "search-type"}
+    assert await interactions(site) == {
+        *HISTORIES,
+        "search-type",
+    }
 
 
 async def test_what_is_kept_back_is_not_there(clinic, outcome):
@@ -234,3 +238,26 @@ async def test_of_several_transforms_only_those_of_reads_are_applied(clinic):
 
     assert response.status_code == 200
     assert CANARY not in response.text
+
+
+async def test_histories_of_types_show_what_reads_show(clinic):
+    """Nothing of what a transform removes, and no token has an id."""
+    site = await clinic(applying(scrub))
+
+    for path in ("/_history", "/Patient/_history"):
+        url, seen = f"{path}?_count=1", 0
+        while url:
+            response = await site.client.get(url)
+            assert CANARY not in response.text
+            bundle = response.json()
+            seen += len(bundle["entry"])
+            url = next((e["url"] for e in bundle["link"] if e["relation"] == "next"), None)
+        assert seen >= 1
+
+
+async def test_histories_of_types_leave_out_what_is_kept_back(clinic):
+    site = await clinic(applying(keeping(lambda each: each["id"] != "p1"), conceals=False))
+
+    bundle = (await site.client.get("/_history")).json()
+
+    assert "p1" not in {entry["fullUrl"].rpartition("/")[2] for entry in bundle["entry"]}

@@ -1,22 +1,46 @@
 """Every interaction passes one function before it uses the storage."""
 
+import msgspec
 import pytest
 
-from helios_core.errors import RequestError, ResourceNotFound
+from helios_core.errors import Forbidden, RequestError, ResourceNotFound
 from helios_core.interactions import bundles as bundles_module
 from helios_core.interactions import changes as changes_module
-from helios_core.interactions import history, search
+from helios_core.interactions import compartments, everything, history, search
 from helios_core.interactions import read as read_module
 from helios_core.interactions.callers import Interaction, authorize
 from helios_core.interactions.changes import ChangeRequest
-from helios_core.interactions.history import HistoryQuery, history_instance
+from helios_core.interactions.compartments import (
+    Compartment,
+    parse_all_types,
+    parse_compartment_search,
+    search_all_types,
+    search_compartment,
+)
+from helios_core.interactions.everything import Everything, parse_everything
+from helios_core.interactions.history import (
+    HistoryQuery,
+    history_instance,
+    history_system,
+    history_type,
+)
 from helios_core.interactions.read import read, vread
 from helios_core.interactions.search import search_type
 from helios_core.interactions.search_parameters import parse_search
 from helios_core.storage.data_provider import PAGE_BYTES
 from tests.interactions.test_bundles import PATIENT, entry
+from tests.tokens import principal
 
-MODULES = (bundles_module, changes_module, history, read_module, search)
+MODULES = (
+    *(bundles_module, changes_module, compartments, everything, history, read_module, search),
+)
+COMPARTMENT = Compartment("Patient", "a")
+OBSERVATION = {
+    "resourceType": "Observation",
+    "id": "o",
+    "subject": {"reference": "Patient/a"},
+    "performer": [{"reference": "Practitioner/gp"}],
+}
 
 
 class Refused(RequestError):
@@ -57,6 +81,7 @@ async def perform(provider, caller, store, changes):
         "read": lambda: read(provider, caller, "Patient", "a"),
         "vread": lambda: vread(provider, caller, "Patient", "a", "1"),
         "history-instance": lambda: history_instance(provider, caller, "Patient", "a", page),
+        "history-type": lambda: history_type(provider, caller, "Patient", page),
         "search-type": lambda: search_type(
             provider, caller, everybody(caller), max_bytes=PAGE_BYTES
         ),
@@ -83,7 +108,8 @@ async def perform(provider, caller, store, changes):
 @pytest.mark.parametrize(
     "name",
     [
-        *("read", "vread", "history-instance", "search-type", "create", "conditional create"),
+        *("read", "vread", "history-instance", "history-type", "search-type"),
+        *("create", "conditional create"),
         *("update", "conditional update", "delete", "conditional delete"),
     ],
 )
@@ -93,6 +119,70 @@ async def test_an_interaction_passes_once(gate, perform, name):
     await perform(name)
 
     assert gate.passed == [(interaction, "Patient")]
+
+
+def limited(caller, *scopes):
+    """The caller with an access token that has some scopes."""
+    return msgspec.structs.replace(caller, principal=principal("x", *scopes))
+
+
+async def test_a_history_of_all_types_has_those_that_may_be_searched(provider, caller, store):
+    await store(PATIENT | {"id": "a"}, OBSERVATION)
+    someone = limited(caller, "system/Observation.s", "system/Patient.r")
+
+    page = await history_system(provider, someone, HistoryQuery(count=10))
+
+    assert [version.resource_type for version in page.versions] == ["Observation"]
+
+
+async def test_a_search_in_a_compartment_passes_as_such_and_as_a_search(gate, provider, caller):
+    search = parse_compartment_search(caller, COMPARTMENT, "Observation", [], lenient=False)
+
+    await search_compartment(provider, caller, search)
+
+    assert gate.passed == [("search-compartment", "Observation"), ("search-type", "Observation")]
+
+
+async def test_a_search_of_a_whole_compartment_has_types_that_may_be_searched(
+    provider, caller, store
+):
+    await store(PATIENT | {"id": "a"}, OBSERVATION)
+    someone = limited(caller, "system/Observation.s", "system/Patient.r")
+
+    page = await search_all_types(
+        provider, someone, parse_all_types(someone, COMPARTMENT, [("_count", "1")])
+    )
+
+    assert [match.resource_type for match in page.matches] == ["Observation"]
+
+
+@pytest.mark.parametrize(
+    ("scopes", "expected"),
+    [
+        (["system/*.r"], ["Observation", "Patient", "Practitioner"]),
+        (["system/Patient.r"], ["Patient"]),
+        (["system/Patient.r", "system/Observation.s"], ["Patient"]),
+        (["system/Patient.r", "system/Practitioner.r"], ["Patient"]),
+        (["system/Patient.r", "system/Observation.r"], ["Observation", "Patient"]),
+    ],
+)
+async def test_a_record_has_types_that_may_be_read(provider, caller, store, scopes, expected):
+    await store(PATIENT | {"id": "a"}, OBSERVATION, {"resourceType": "Practitioner", "id": "gp"})
+    someone = limited(caller, *scopes)
+    records = Everything(provider, provider, ["Practitioner"])
+
+    page = await records.page(someone, parse_everything(someone, "a", []))
+
+    resources = [*page.page.matches, *page.included]
+    assert sorted(each.resource_type for each in resources) == expected
+
+
+async def test_a_record_is_refused_where_patients_may_not_be_read(provider, caller, store):
+    await store(PATIENT | {"id": "a"})
+    someone = limited(caller, "system/Observation.rs", "system/Patient.s")
+
+    with pytest.raises(Forbidden):
+        await Everything(provider, provider, []).page(someone, parse_everything(someone, "a", []))
 
 
 @pytest.mark.parametrize("name", ["create", "update", "delete", "conditional create"])
@@ -114,6 +204,8 @@ ENTRIES = [
     entry("DELETE", "Observation/o"),
     entry("GET", "Patient/a"),
     entry("GET", "Observation?status=final"),
+    entry("GET", "Patient/_history"),
+    entry("GET", "Patient/a/Condition"),
 ]
 INTERACTIONS = [
     ("update", "Patient"),
@@ -121,13 +213,15 @@ INTERACTIONS = [
     ("delete", "Observation"),
     ("read", "Patient"),
     ("search-type", "Observation"),
+    ("history-type", "Patient"),
+    ("search-compartment", "Condition"),
 ]
 
 
 async def test_the_entries_of_a_batch_pass_and_are_refused_alone(gate, bundles, caller):
     await bundles.batch(caller, ENTRIES)
 
-    assert gate.passed == [("batch", None), *INTERACTIONS]
+    assert gate.passed == [("batch", None), *INTERACTIONS, ("search-type", "Condition")]
     for index, interaction in enumerate(INTERACTIONS):
         gate.refused = interaction
         results = await bundles.batch(caller, ENTRIES)

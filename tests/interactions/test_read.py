@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import msgspec
 import pytest
 
@@ -52,12 +54,13 @@ async def test_the_pages_of_a_history_lead_to_each_other(provider, caller, store
         await store(PATIENT | {"multipleBirthInteger": number})
     await delete("Patient", "p")
 
-    pages, before = [], None
-    while not pages or before is not None:
+    pages, following = [], None
+    while not pages or following is not None:
+        before = following and int(following[1])
         query = HistoryQuery(count=2, before=before)
         page = await history_instance(provider, caller, "Patient", "p", query)
         pages.append([(stored.version_id, stored.content is None) for stored in page.versions])
-        before = page.next
+        following = page.next
 
     assert pages == [[(5, True), (4, False)], [(3, False), (2, False)], [(1, False)]]
 
@@ -80,15 +83,46 @@ async def test_a_page_beyond_the_oldest_version_is_empty_but_found(provider, cal
         ([], HistoryQuery(count=DEFAULT_COUNT)),
         ([("_count", "7"), ("_before", "3")], HistoryQuery(count=7, before=3)),
         ([("_count", "100000")], HistoryQuery(count=MAX_COUNT)),
+        (
+            [("_since", "2026-01-02T03:04:05.0000001+01:00")],
+            HistoryQuery(count=DEFAULT_COUNT, since=datetime(2026, 1, 2, 2, 4, 5, 1, UTC)),
+        ),
+        (
+            [("_at", "2026-01")],
+            HistoryQuery(
+                count=DEFAULT_COUNT,
+                at=(
+                    datetime(2026, 1, 1, tzinfo=UTC),
+                    datetime(2026, 1, 31, 23, 59, 59, 999999, UTC),
+                ),
+            ),
+        ),
+        (
+            [("_after", "1000000.at:1:2")],
+            HistoryQuery(
+                count=DEFAULT_COUNT,
+                settled=datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC),
+                after="at:1:2",
+            ),
+        ),
     ],
 )
 def test_the_parameters_of_a_history_have_defaults_and_limits(pairs, query):
-    assert parse_history(pairs) == query
+    parsed = parse_history(pairs)
+
+    assert msgspec.structs.replace(parsed, parameters=(), page=None) == query
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", "", "٣"])
 @pytest.mark.parametrize("name", ["_count", "_before"])
 def test_parameters_of_a_history_that_are_no_numbers_are_refused(name, value):
+    with pytest.raises(InvalidParameter, match=name):
+        parse_history([(name, value)])
+
+
+@pytest.mark.parametrize("name", ["_since", "_at", "_after"])
+@pytest.mark.parametrize("value", ["", "x", "2026-13-01T00:00:00Z", "1e3", "-.at:1:1", "1.", "1"])
+def test_parameters_of_a_history_that_are_no_instants_are_refused(name, value):
     with pytest.raises(InvalidParameter, match=name):
         parse_history([(name, value)])
 

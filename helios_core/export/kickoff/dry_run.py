@@ -8,10 +8,10 @@ import msgspec
 import structlog
 
 from helios_core.errors import InvalidRequest
-from helios_core.export.disclosure import subject_paths
 from helios_core.export.kickoff.accept import authorize, plan_shards
 from helios_core.export.kickoff.parsing import parse_kickoff
 from helios_core.export.kickoff.request import KickoffRequest, ParameterValues, sent_parameters
+from helios_core.fhir.compartments import subject_paths
 from helios_core.fhir.preferences import parse_preferences
 from helios_core.model.exports import ExportRequest, Shard
 from helios_core.storage.backends import Backends

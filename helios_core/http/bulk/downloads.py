@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import Final
 
 import structlog
 from litestar import Response, route
@@ -29,12 +30,18 @@ from helios_core.http.ranges import (
     if_range_holds,
     is_not_modified,
     parse_range,
+    precondition_fails,
 )
 from helios_core.http.requests import READ, HTTPRequest
 from helios_core.model.jobs import Job, JobStatus
 from helios_core.model.parts import Compression, Part
 from helios_core.storage.backends import Backends
 from helios_core.storage.job_records import part_not_found
+
+CHANGED: Final = (
+    "The file is not the one that If-Match or If-Unmodified-Since names; compressed and plain "
+    "files have different ETags. Download it from its start, with the Accept-Encoding of before."
+)
 
 
 class DownloadRoutes:
@@ -62,6 +69,13 @@ class DownloadRoutes:
         representation = Representation(
             part=part, modified=_last_modified(job), decompressed=compressed and not accepts
         )
+        if precondition_fails(
+            request.headers.getall("if-match", []),
+            request.headers.get("if-unmodified-since"),
+            etag=representation.etag,
+            last_modified=representation.modified,
+        ):
+            return outcome_response(412, "conflict", CHANGED).to_asgi_response(None, request)
         if is_not_modified(request.headers.getall("if-none-match", []), representation.etag):
             return ASGIResponse(status_code=304, headers=representation.headers)
         try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
+from typing import TypeAlias
 
 import msgspec
 from litestar import Response, post
@@ -19,23 +20,38 @@ from helios_core.http.ranges import is_not_modified
 from helios_core.http.requests import HTTPRequest, json_body, preferred_return, query_parameters
 from helios_core.http.responses import (
     BundleEntry,
+    BundleResource,
     EntryResponse,
     raw_json,
     resource_response,
     resource_url,
     version_etag,
 )
+from helios_core.http.rest.compartments import everything_bundle, types_bundle
 from helios_core.http.rest.crud import change_outcome
 from helios_core.http.rest.history import history_bundle
 from helios_core.http.rest.search import searchset
-from helios_core.interactions.bundles import Bundles, EntryResult, HistoryResult, ResponseBudget
+from helios_core.interactions.bundles import (
+    Bundles,
+    CompartmentResult,
+    EntryResult,
+    HistoryResult,
+    ResponseBudget,
+    TypesResult,
+)
 from helios_core.interactions.callers import Caller
 from helios_core.interactions.changes import CompletedChange
 from helios_core.interactions.entries import MetadataRequest
+from helios_core.interactions.everything import EverythingPage
 from helios_core.interactions.read import require_content
 from helios_core.interactions.search import SearchResult
 from helios_core.storage.data_provider import ChangeResult, StoredVersion
 from helios_core.storage.threads import compute
+
+_PageResult: TypeAlias = (
+    SearchResult | CompartmentResult | TypesResult | EverythingPage | HistoryResult
+)
+"""What an entry's resource, a Bundle, is made of."""
 
 
 class BundleLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +124,7 @@ class BundleRoutes:
         elif isinstance(result, CompletedChange):
             return _change_entry(caller, result, preferred)
         elif isinstance(result, StoredVersion):
-            rendered = _read_entry(entry, result)
+            rendered = _read_entry(caller, entry, result)
         else:
             rendered = _other_entry(caller, result)
         # A HEAD is a GET without the body (RFC 9110, section 9.3.2).
@@ -127,10 +143,11 @@ def _with_resource(content: bytes) -> BundleEntry:
     return BundleEntry(resource=raw_json(content), response=EntryResponse(status="200 OK"))
 
 
-def _read_entry(entry: ParsedEntry, stored: StoredVersion) -> BundleEntry:
+def _read_entry(caller: Caller, entry: ParsedEntry, stored: StoredVersion) -> BundleEntry:
     etag = version_etag(stored.version_id)
     known = entry.if_none_match is not None and is_not_modified([entry.if_none_match], etag)
     return BundleEntry(
+        full_url=resource_url(caller, stored.resource_type, stored.id),
         resource=None if known else raw_json(require_content(stored)),
         response=EntryResponse(
             status="304 Not Modified" if known else "200 OK",
@@ -140,17 +157,24 @@ def _read_entry(entry: ParsedEntry, stored: StoredVersion) -> BundleEntry:
     )
 
 
-def _other_entry(
-    caller: Caller, result: HistoryResult | SearchResult | HeliosError
-) -> BundleEntry:
+def _other_entry(caller: Caller, result: HeliosError | _PageResult) -> BundleEntry:
+    if isinstance(result, HeliosError):
+        return BundleEntry(response=_error_response(result))
+    return _with_resource(msgspec.json.encode(_page_bundle(caller, result)))
+
+
+def _page_bundle(caller: Caller, result: _PageResult) -> BundleResource:
     match result:
-        case HeliosError():
-            return BundleEntry(response=_error_response(result))
         case SearchResult():
-            return _with_resource(msgspec.json.encode(searchset(caller, result)))
-        case HistoryResult(request=request, page=page):
-            bundle = history_bundle(caller, request.resource_type, request.id, request.query, page)
-            return _with_resource(msgspec.json.encode(bundle))
+            return searchset(caller, result)
+        case CompartmentResult(request=request, result=found):
+            return searchset(caller, found, path=request.path)
+        case TypesResult(request=query, page=types_page):
+            return types_bundle(caller, query, types_page)
+        case EverythingPage():
+            return everything_bundle(caller, result)
+        case HistoryResult(request=requested, page=page):
+            return history_bundle(caller, requested.path, requested.query, page)
 
 
 def _too_large(entry: BundleEntry, error: TooCostly, result: EntryResult) -> BundleEntry:
@@ -177,7 +201,11 @@ def _change_entry(
     response = _change_response(caller, completed)
     match preferred:
         case ReturnPreference.REPRESENTATION:
-            return BundleEntry(resource=raw_json(completed.content()), response=response)
+            return BundleEntry(
+                full_url=resource_url(caller, completed.resource_type, completed.id),
+                resource=raw_json(completed.content()),
+                response=response,
+            )
         case ReturnPreference.OPERATION_OUTCOME:
             outcome = raw_json(change_outcome(completed))
             return BundleEntry(response=structs.replace(response, outcome=outcome))

@@ -1,6 +1,8 @@
-"""Routes of earlier versions: one by its number, or all of them in pages."""
+"""Routes of earlier versions: one by its number, or those of a resource, a type or everything."""
 
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 from litestar import Response, route
 from litestar.handlers import HTTPRouteHandler
@@ -12,6 +14,7 @@ from helios_core.http.requests import READ, HTTPRequest, path_type, query_parame
 from helios_core.http.responses import (
     BundleEntry,
     BundleLink,
+    BundleMeta,
     BundleResource,
     EntryRequest,
     EntryResponse,
@@ -25,17 +28,24 @@ from helios_core.http.rest.crud import type_paths
 from helios_core.interactions.callers import Caller
 from helios_core.interactions.history import (
     HISTORY_PARAMETERS,
+    INSTANCE_HISTORY_PARAMETERS,
     HistoryPage,
     HistoryQuery,
     history_instance,
+    history_system,
+    history_type,
     parse_history,
 )
 from helios_core.interactions.read import vread
-from helios_core.storage.data_provider import StoredVersion, SupportsHistory
+from helios_core.storage.data_provider import (
+    StoredVersion,
+    SupportsHistory,
+    SupportsTypeHistory,
+)
 
 
 class HistoryRoutes:
-    """Returns earlier versions."""
+    """Returns the versions of a resource."""
 
     def __init__(self, provider: SupportsHistory, guard: Guard) -> None:
         self._provider = provider
@@ -64,32 +74,61 @@ class HistoryRoutes:
         """Return a page of versions, newest first."""
         caller = self._guard.admit(request)
         resource_type = path_type(request, caller)
-        query = parse_history(query_parameters(request, HISTORY_PARAMETERS))
+        query = parse_history(query_parameters(request, INSTANCE_HISTORY_PARAMETERS))
         page = await history_instance(self._provider, caller, resource_type, resource_id, query)
-        return bundle_response(
-            caller, history_bundle(caller, resource_type, resource_id, query, page)
-        )
+        path = f"{resource_type}/{resource_id}/_history"
+        return bundle_response(caller, history_bundle(caller, path, query, page))
+
+
+class TypeHistoryRoutes:
+    """Returns the versions of all resources of a type, or of all types."""
+
+    def __init__(self, provider: SupportsTypeHistory, guard: Guard) -> None:
+        self._provider = provider
+        self._guard = guard
+
+    def routes(self) -> list[HTTPRouteHandler]:
+        """Return the routes of a type and of the system."""
+        return [
+            route(type_paths("/_history"), http_method=READ, status_code=200)(self.type_history),
+            route("/_history", http_method=READ, status_code=200)(self.system_history),
+        ]
+
+    async def type_history(self, request: HTTPRequest) -> Response[bytes]:
+        """Return a page of the versions of a type, newest first."""
+        caller = self._guard.admit(request)
+        resource_type = path_type(request, caller)
+        query = parse_history(query_parameters(request, HISTORY_PARAMETERS))
+        page = await history_type(self._provider, caller, resource_type, query)
+        path = f"{resource_type}/_history"
+        return bundle_response(caller, history_bundle(caller, path, query, page))
+
+    async def system_history(self, request: HTTPRequest) -> Response[bytes]:
+        """Return a page of all versions, newest first."""
+        caller = self._guard.admit(request)
+        query = parse_history(query_parameters(request, HISTORY_PARAMETERS))
+        page = await history_system(self._provider, caller, query)
+        return bundle_response(caller, history_bundle(caller, "_history", query, page))
 
 
 def history_bundle(
-    caller: Caller, resource_type: str, resource_id: str, query: HistoryQuery, page: HistoryPage
+    caller: Caller, path: str, query: HistoryQuery, page: HistoryPage
 ) -> BundleResource:
-    """Return the Bundle of a page of the versions of a resource."""
-    url = f"{resource_url(caller, resource_type, resource_id)}/_history"
+    """Return the Bundle of a page of the history at a path."""
+    complete_to = page.complete_to
     return BundleResource(
         type="history",
-        link=tuple(_links(url, query, page)),
+        meta=None if complete_to is None else BundleMeta(format_instant(complete_to)),
+        link=tuple(_links(f"{caller.base}/{path}", query, page)),
         entry=tuple(_entry(caller, stored) for stored in page.versions),
     )
 
 
-def _links(url: str, query: HistoryQuery, page: HistoryPage) -> list[BundleLink]:
-    first = f"{url}?_count={query.count}"
-    this = first if query.before is None else f"{first}&_before={query.before}"
-    links = [BundleLink("self", this)]
+def _links(url: str, query: HistoryQuery, page: HistoryPage) -> Iterator[BundleLink]:
+    this = [] if query.page is None else [query.page]
+    yield BundleLink("self", f"{url}?{urlencode([*query.parameters, *this])}")
     if page.next is not None:
-        links.append(BundleLink("next", f"{first}&_before={page.next}"))
-    return links
+        yield BundleLink("next", f"{url}?{urlencode([*query.parameters, page.next])}")
 
 
 def _entry(caller: Caller, stored: StoredVersion) -> BundleEntry:

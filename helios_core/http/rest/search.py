@@ -68,24 +68,24 @@ class SearchRoutes:
         return bundle_response(caller, searchset(caller, result))
 
 
-def searchset(caller: Caller, result: SearchResult) -> BundleResource:
-    """Return the Bundle of a search's result."""
+def searchset(caller: Caller, result: SearchResult, *, path: str | None = None) -> BundleResource:
+    """Return the Bundle of a search's result; `path` is None where it is the type's."""
     return BundleResource(
         type="searchset",
         total=result.total,
-        link=tuple(_links(caller, result)),
+        link=tuple(_links(caller, result, path or result.search.resource_type)),
         entry=(
-            *(_entry(caller, stored, "match") for stored in result.matches),
-            *(_entry(caller, stored, "include") for stored in result.included),
-            *(_outcome(remark) for remark in result.remarks),
+            *(search_entry(caller, stored, "match") for stored in result.matches),
+            *(search_entry(caller, stored, "include") for stored in result.included),
+            *(outcome_entry(remark) for remark in result.remarks),
         ),
     )
 
 
-def _links(caller: Caller, result: SearchResult) -> Iterator[BundleLink]:
+def _links(caller: Caller, result: SearchResult, path: str) -> Iterator[BundleLink]:
     """Yield the URLs of this page, without what was ignored, and of the first and next one."""
     search = result.search
-    url = f"{caller.base}/{search.resource_type}"
+    url = f"{caller.base}/{path}"
 
     def link(relation: str, after: str | None) -> BundleLink:
         pairs = [*search.parameters, *([] if after is None else [("_after", after)])]
@@ -99,7 +99,8 @@ def _links(caller: Caller, result: SearchResult) -> Iterator[BundleLink]:
         yield link("next", result.next)
 
 
-def _entry(caller: Caller, stored: StoredVersion, mode: Mode) -> BundleEntry:
+def search_entry(caller: Caller, stored: StoredVersion, mode: Mode) -> BundleEntry:
+    """Return the entry of a resource that was found."""
     return BundleEntry(
         full_url=resource_url(caller, stored.resource_type, stored.id),
         resource=raw_json(stored.content),
@@ -107,7 +108,8 @@ def _entry(caller: Caller, stored: StoredVersion, mode: Mode) -> BundleEntry:
     )
 
 
-def _outcome(remark: Remark) -> BundleEntry:
+def outcome_entry(remark: Remark) -> BundleEntry:
+    """Return the entry of a remark."""
     outcome = outcome_line("warning", remark.code, remark.text)
     return BundleEntry(
         # Every entry of a searchset needs one, and two remarks never have the same text.

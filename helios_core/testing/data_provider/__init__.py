@@ -2,6 +2,7 @@
 
 from helios_core import SupportsTombstones, SupportsWrites
 from helios_core.testing.data_provider.changes import ChangeClauses
+from helios_core.testing.data_provider.histories import HistoryClauses
 from helios_core.testing.data_provider.holdings import Holdings, Sample
 from helios_core.testing.data_provider.lookups import LookupClauses
 from helios_core.testing.data_provider.machine import DataProviderMachine
@@ -20,6 +21,7 @@ class DataProviderSuite(
     LookupClauses,
     ChangeClauses,
     WriteClauses,
+    HistoryClauses,
     SearchClauses,
     TombstoneClauses,
     PrefilterClauses,

@@ -22,6 +22,7 @@ from helios_core import (
     SupportsPrefilter,
     SupportsSearch,
     SupportsTombstones,
+    SupportsTypeHistory,
     SupportsWrites,
     TypeKey,
 )
@@ -57,6 +58,7 @@ class DataProviderContract(ContractSuite):
         {
             SupportsWrites,
             SupportsHistory,
+            SupportsTypeHistory,
             SupportsSearch,
             SupportsTombstones,
             SupportsPrefilter,

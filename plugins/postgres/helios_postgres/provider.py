@@ -18,10 +18,12 @@ from helios_core import (
     Shard,
     StoredVersion,
     TypeKey,
+    VersionPage,
+    VersionQuery,
     damage_of,
 )
 from helios_core.fhir import FHIRVersion, Prefilter, from_stamp, to_stamp
-from helios_postgres import cohorts, lookups, searching
+from helios_postgres import cohorts, lookups, searching, versions
 from helios_postgres.clock import Clock
 from helios_postgres.collections import Collections
 from helios_postgres.databases import Database
@@ -151,6 +153,15 @@ class PostgresDataProvider(DataProvider):
         place = (collection, key.resource_type)
         async with self._database.connection() as connection:
             return await lookups.history(connection, place, key.id, count=count, before=before)
+
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        """Return a page of the versions of some types, newest first, of one state."""
+        collections = await self._collections.find(query.tenant, query.fhir_version, query.types)
+        return await self._database.read(
+            versions.versions, collections, query, count=count, after=after
+        )
 
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None

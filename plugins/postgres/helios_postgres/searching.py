@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from typing import Any
 
 from helios_core import (
     PageBuilder,
@@ -91,18 +92,24 @@ class _Matching:
         self, heads: Sequence[Candidate], at_once: int
     ) -> AsyncIterator[list[StoredVersion]]:
         """Yield those candidates that match, with their contents and in the same order."""
-        for some in _cut(heads, at_once):
-            rows = await self._search.connection.fetch(
-                _SQL["contents"], [head.seq for head in some]
-            )
-            stored = {seq: stored_version(self._filter.resource_type, row) for seq, *row in rows}
+        for some in cut(heads, at_once):
+            rows = await contents(self._search.connection, some)
+            stored = {
+                seq: stored_version(self._filter.resource_type, row) for seq, row in rows.items()
+            }
             yield [each for head in some if self._matches(each := stored[head.seq])]
 
     def _matches(self, stored: StoredVersion) -> bool:
         return stored.content is not None and self._filter.matches(stored.content)
 
 
-def _cut(heads: Sequence[Candidate], at_once: int) -> list[list[Candidate]]:
+async def contents(connection: Connection, heads: Sequence[Candidate]) -> dict[int, Sequence[Any]]:
+    """Return versions with their contents, by seq, as `stored_version` takes them."""
+    rows = await connection.fetch(_SQL["contents"], [head.seq for head in heads])
+    return {seq: row for seq, *row in rows}
+
+
+def cut(heads: Sequence[Candidate], at_once: int) -> list[list[Candidate]]:
     """Cut heads into runs that are read together."""
     runs: list[list[Candidate]] = []
     room = 0

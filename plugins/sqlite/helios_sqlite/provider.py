@@ -16,9 +16,11 @@ from helios_core import (
     Shard,
     StoredVersion,
     TypeKey,
+    VersionPage,
+    VersionQuery,
 )
 from helios_core.fhir import FHIRVersion, Prefilter, from_stamp
-from helios_sqlite import lookups, reading, searching
+from helios_sqlite import lookups, reading, searching, versions
 from helios_sqlite.clock import settled_stamp
 from helios_sqlite.databases import Database, unblocked
 from helios_sqlite.narrowing import Narrowed
@@ -125,6 +127,12 @@ class SQLiteDataProvider(DataProvider):
     ) -> list[StoredVersion]:
         """Return the newest `count` versions below `before`."""
         return await self._database.read(lookups.history, key, count=count, before=before)
+
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        """Return a page of the versions of some types, newest first."""
+        return await self._database.read(versions.versions, query, count=count, after=after)
 
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None

@@ -244,3 +244,29 @@ async def raw_get(url, headers):
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"If-Match": '"another"'},
+        {"If-Match": '"another"', "If-None-Match": "*"},
+        {"If-Unmodified-Since": "Sun, 06 Nov 1994 08:49:37 GMT", "Range": "bytes=0-9"},
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_file_that_a_precondition_does_not_name_is_not_sent(client, file, method, headers):
+    """RFC 9110 §13.2.2"""
+    response = await client.request(method, file, headers=headers)
+
+    assert response.status_code == 412
+
+
+async def test_a_file_that_a_precondition_names_is_sent(client, file):
+    first = await client.get(file)
+    headers = {
+        "If-Match": first.headers["etag"],
+        "If-Unmodified-Since": first.headers["last-modified"],
+    }
+
+    assert (await client.get(file, headers=headers)).content == first.content

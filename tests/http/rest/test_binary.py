@@ -27,7 +27,7 @@ async def test_a_client_gets_what_it_holds(site, client, accept):
     assert response.headers["content-type"] == "image/png"
     assert response.content == CONTENT
     assert response.headers["etag"] == 'W/"1"'
-    assert response.headers["vary"] == "Accept"
+    assert response.headers["vary"].startswith("Accept")
     assert response.headers["x-content-type-options"] == "nosniff"
     assert "sandbox" in response.headers["content-security-policy"]
 
@@ -50,7 +50,7 @@ async def test_a_client_that_speaks_fhir_gets_the_resource(site, client, accept,
 
     assert response.headers["content-type"].startswith("application/fhir+json")
     assert response.json()["data"] == BINARY["data"]
-    assert response.headers["vary"] == "Accept"
+    assert response.headers["vary"].startswith("Accept")
 
 
 async def test_json_content_is_given_to_those_who_ask_for_json(site, client):

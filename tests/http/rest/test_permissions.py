@@ -64,7 +64,9 @@ INTERACTIONS = {
     "head": ("r", "HEAD", "/Observation/lab", {}),
     "vread": ("r", "GET", "/Observation/lab/_history/1", {}),
     "history": ("r", "GET", "/Observation/lab/_history", {}),
+    "type history": ("s", "GET", "/Observation/_history", {}),
     "search": ("s", "GET", "/Observation?status=final", {}),
+    "search of a compartment": ("s", "GET", "/Patient/p1/Observation", {}),
     "search by form": ("s", "POST", "/Observation/_search", {"data": {"status": "final"}}),
     "create": ("c", "POST", "/Observation", {"json": OBSERVATION}),
     "update": ("u", "PUT", "/Observation/new", {"json": OBSERVATION}),
@@ -345,3 +347,48 @@ async def test_a_patch_shows_nothing_that_may_not_be_read(send):
 
     assert (await send(scopes, "PATCH", "/Observation/vital", **options)).status_code == 404
     assert (await send(scopes, "PATCH", "/Observation/lab", **options)).status_code == 200
+
+
+LISTS = ["/_history", "/Observation/_history", "/Patient/p1/Observation", "/Patient/p1/*"]
+
+
+@pytest.mark.parametrize("path", [*LISTS, "/Patient/p1/$everything"])
+@pytest.mark.parametrize("count", [1, 50])
+async def test_histories_compartments_and_records_show_what_scopes_are_limited_to(
+    send, path, count
+):
+    scopes, found, url = (
+        f"system/Patient.r system/Observation.rs{LABS}",
+        [],
+        f"{path}?_count={count}",
+    )
+    while url:
+        body = (await send(scopes, "GET", url)).json()
+        found += [entry["resource"]["id"] for entry in body.get("entry", ())]
+        url = next((each["url"] for each in body["link"] if each["relation"] == "next"), None)
+
+    assert set(found) == ({"p1", "lab"} if "everything" in path else {"lab"})
+
+
+async def test_a_history_shows_deletions_of_what_was_permitted(site, send):
+    await site.delete("Observation", "lab")
+    await site.delete("Observation", "vital")
+
+    body = (await send(f"system/Observation.rs{LABS}", "GET", "/_history")).json()
+
+    deleted = [each for each in body["entry"] if each["request"]["method"] == "DELETE"]
+    assert [each["request"]["url"] for each in deleted] == ["Observation/lab"]
+
+
+@pytest.mark.parametrize("path", ["/_history", "/Patient/p1/*"])
+async def test_of_what_a_client_may_not_search_there_is_nothing(send, path):
+    response = await send("system/Practitioner.r", "GET", path)
+
+    assert (response.status_code, "entry" in response.json()) == (200, False)
+
+
+async def test_a_record_needs_read_on_patients(send):
+    path = "/Patient/p1/$everything"
+
+    assert (await send("system/Observation.rs", "GET", path)).status_code == 403
+    assert (await send("system/*.r", "GET", path)).status_code == 200

@@ -1,0 +1,14 @@
+-- name: newest
+-- The versions of a range behind one, newest first; at most those that were current from an
+-- instant on.
+SELECT since_stamp, seq FROM versions
+WHERE seq >= :first AND seq < :end AND (since_stamp < :stamp OR seq < :seq)
+  AND (:current_from IS NULL OR since_stamp >= :current_from
+    OR (until_stamp > :current_from AND NOT deleted))
+ORDER BY seq DESC;
+
+-- name: content
+-- One version with its content.
+SELECT seq, id, version_id, since_stamp, deleted, line_hash, content
+FROM versions
+WHERE seq = ?;
