@@ -23,17 +23,25 @@ from helios_core.testing.job_store.listing import ListingClauses
 from helios_core.testing.job_store.machine import JobStoreMachine
 from helios_core.testing.job_store.notes import NoteClauses
 from helios_core.testing.job_store.outages import OutageClauses, postpone
+from helios_core.testing.job_store.records import RecordClauses
 from helios_core.testing.job_store.workforce import WorkforceClauses
 from helios_core.testing.machines import drive
 
 
 class JobStoreSuite(
-    LeaseClauses, EndingClauses, NoteClauses, ListingClauses, WorkforceClauses, OutageClauses
+    LeaseClauses,
+    EndingClauses,
+    NoteClauses,
+    ListingClauses,
+    WorkforceClauses,
+    OutageClauses,
+    RecordClauses,
 ):
     """
     Tests that every job store passes, one or more for each of J1 to J19.
 
-    A subclass implements what `JobStoreContract` lists and states whether it is `persistent`.
+    A subclass implements what `JobStoreContract` lists, and states whether it is `persistent` and
+    whether it has the power of `SupportsRecords`.
     """
 
     async def test_everything_is_there_after_a_restart(self, tmp_path: Path) -> None:

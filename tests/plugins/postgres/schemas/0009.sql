@@ -1,7 +1,10 @@
--- A shard waits for a backend: how often it was postponed, since when, and for what. `furthest` is
--- the most resources that any attempt reported; an attempt that gets further ends the wait.
-ALTER TABLE shards
-  ADD COLUMN postponed integer NOT NULL DEFAULT 0,
-  ADD COLUMN waiting_since timestamptz,
-  ADD COLUMN waiting_for text,
-  ADD COLUMN furthest bigint NOT NULL DEFAULT 0;
+-- What plugins keep beside the jobs; `expires_at` is NULL for what stays.
+CREATE TABLE records (
+  namespace text COLLATE "C" NOT NULL,
+  key text COLLATE "C" NOT NULL,
+  value bytea NOT NULL,
+  expires_at timestamptz,
+  PRIMARY KEY (namespace, key)
+);
+
+CREATE INDEX records_by_expiry ON records (expires_at) WHERE expires_at IS NOT NULL;

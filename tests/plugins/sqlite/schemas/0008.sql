@@ -1,6 +1,10 @@
--- A shard waits for a backend: how often it was postponed, since when, and for what. `furthest` is
--- the most resources that any attempt reported; an attempt that gets further ends the wait.
-ALTER TABLE shards ADD COLUMN postponed INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE shards ADD COLUMN waiting_since INTEGER;
-ALTER TABLE shards ADD COLUMN waiting_for TEXT;
-ALTER TABLE shards ADD COLUMN furthest INTEGER NOT NULL DEFAULT 0;
+-- What plugins keep beside the jobs; `expires_at` in milliseconds since 1970, NULL for never.
+CREATE TABLE records (
+  namespace TEXT NOT NULL,
+  key TEXT NOT NULL,
+  value BLOB NOT NULL,
+  expires_at INTEGER,
+  PRIMARY KEY (namespace, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX records_by_expiry ON records (expires_at) WHERE expires_at IS NOT NULL;
