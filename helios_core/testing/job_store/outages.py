@@ -66,10 +66,12 @@ class OutageClauses(JobStoreContract):
     async def test_without_patience_a_failure_counts_at_once(self, store: JobStore) -> None:
         """J19: and what failed without progress waits no second time as long."""
         await add(store)
-        assert not await postpone(store, lease := await claim(store), patience=timedelta(0))
+        lease = await claim(store)
+        assert not await postpone(store, lease, patience=timedelta(0))
         assert await postpone(store, lease)
         await self.let_pass(store, 2 * HOUR)
-        assert not await postpone(store, lease := await claim(store))
+        lease = await claim(store)
+        assert not await postpone(store, lease)
         await fail(store, lease)
 
         assert not await postpone(store, await claim(store))

@@ -103,9 +103,7 @@ class TestBelievesTheClock(OnMemoryJobs):
 
 class PausesNoRetry(MemoryJobStore):
     async def postpone(self, lease, reason, *, retry_after, patience):
-        return await super().postpone(
-            lease, reason, retry_after=timedelta(0), patience=patience
-        )
+        return await super().postpone(lease, reason, retry_after=timedelta(0), patience=patience)
 
 
 class TestPausesNoRetry(OnMemoryJobs):
