@@ -57,7 +57,7 @@ class HeadersTooLarge(HTTPException):
     status_code = 431
 
 
-def require_small_headers(
+async def require_small_headers(
     connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
 ) -> None:
     """
