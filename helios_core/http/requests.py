@@ -1,6 +1,8 @@
 """Parts of a request: its query, its body, and the resource type in its path."""
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
 from litestar import Request
@@ -119,6 +121,22 @@ async def json_body(request: HTTPRequest) -> bytes:
     body = await _body(request)
     check_value_count(body)
     return body
+
+
+@asynccontextmanager
+async def watch_connection(request: HTTPRequest, closed: asyncio.Event) -> AsyncIterator[None]:
+    """Set an event as soon as the client disconnects; its body must have been read before."""
+
+    async def wait() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        closed.set()
+
+    waiting = asyncio.create_task(wait())
+    try:
+        yield
+    finally:
+        waiting.cancel()
 
 
 async def patch_body(request: HTTPRequest) -> tuple[bytes, str]:
