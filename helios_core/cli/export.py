@@ -209,11 +209,12 @@ def _headers(choices: ExportChoices) -> dict[str, str]:
             raise ConfigurationError("--header takes 'Name: value', each header once")
         if name.lower() in map(str.lower, headers):
             raise ConfigurationError(f"the header {name} is given twice")
-        if not value.isascii() or not value.isprintable():
-            raise ConfigurationError(f"the header {name} has a value that is not printable ASCII")
         if name.lower() == "authorization" and choices.token_file:
             raise ConfigurationError("--token-file and --header Authorization exclude each other")
         headers[name] = value
+    for name, value in headers.items():
+        if not value.isascii() or not value.isprintable():
+            raise ConfigurationError(f"the header {name} has a value that is not printable ASCII")
     return headers
 
 

@@ -34,7 +34,6 @@ class Output(Console):
                 self.file.write(f"{line}\n")
         self.file.flush()
 
-
     def print_table(self, table: Table) -> None:
         """Print a table, as a list if this is a terminal and it has no room for the table."""
         unlimited = self.options.update(max_width=UNLIMITED)

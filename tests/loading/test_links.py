@@ -398,9 +398,7 @@ async def test_what_is_stored_and_loaded_again_is_one_match(store, write):
 @pytest.mark.parametrize("changed_in", ["store", "files"])
 @pytest.mark.parametrize("change", ["update", "delete"])
 @pytest.mark.usefixtures("anywhere")
-async def test_what_the_load_changes_no_longer_matches_as_it_was(
-    store, write, changed_in, change
-):
+async def test_what_the_load_changes_no_longer_matches_as_it_was(store, write, changed_in, change):
     old = write("1.ndjson", doctor("old"))
     if changed_in == "store":
         await store.load(old)
