@@ -12,7 +12,7 @@ from litestar.exceptions import HTTPException, InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.handlers import BaseRouteHandler
 
-from helios_core.errors import BodyTooLarge, UnsupportedParameter
+from helios_core.errors import BodyTooLarge, ResourceNotFound, UnsupportedParameter
 from helios_core.fhir.media_types import FHIR_JSON
 from helios_core.fhir.preferences import (
     PRESENTATION_PARAMETERS,
@@ -72,6 +72,18 @@ async def require_small_headers(
     headers = connection.scope["headers"]
     if sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"The headers are larger than {MAX_HEADER_BYTES} bytes together.")
+
+
+async def require_path_of_text(
+    connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
+) -> None:
+    """
+    Raise ResourceNotFound if the path has a NUL character, which no id and no store can have.
+
+    A guard of Litestar, which no route can replace.
+    """
+    if "\0" in connection.scope["path"]:
+        raise ResourceNotFound("There is nothing at this address, which has a NUL character.")
 
 
 def query_pairs(request: HTTPRequest) -> list[tuple[str, str]]:

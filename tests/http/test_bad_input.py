@@ -137,3 +137,36 @@ async def test_an_error_repeats_nothing_of_the_body(client, outcome, body):
 
     outcome(response, 400)
     assert "Canary" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/Patient/%00", 404, "not-found"),
+        ("DELETE", "/Patient/a%00", 404, "not-found"),
+        ("GET", "/Patient/%00/_history", 404, "not-found"),
+        ("GET", "/Group/a%00b/$export", 404, "not-found"),
+        ("GET", "/export-status/%00", 404, "not-found"),
+        ("GET", "/export-file/%00/%00", 404, "not-found"),
+        ("GET", "/Patient?_id=%00", 400, "value"),
+        ("GET", "/Patient?name:exact=a%00", 400, "value"),
+        ("GET", "/Observation?subject:Patient.name=a%00", 400, "value"),
+        ("GET", "/Patient/$export?_typeFilter=Patient%3F_id%3Da%2500", 400, "value"),
+    ],
+)
+async def test_a_nul_character_reaches_no_store(client, outcome, method, path, status, code):
+    response = await client.request(method, path, headers={"Prefer": "respond-async"})
+
+    assert "NUL" in outcome(response, status, code)["diagnostics"]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
+async def test_a_nul_character_in_an_entry_reaches_no_store(client, method):
+    entry = {"request": {"method": method, "url": "Patient/a\0"}, "resource": {}}
+    bundle = {"resourceType": "Bundle", "type": "batch", "entry": [entry]}
+
+    response = await client.post("/", json=bundle)
+
+    [made] = response.json()["entry"]
+    assert made["response"]["status"].startswith("400")
+    assert "NUL" in made["response"]["outcome"]["issue"][0]["diagnostics"]
