@@ -72,6 +72,8 @@ from .model.principals import (
 )
 from .model.scopes import (
     Grant,
+    Scope,
+    parse_scope,
     scope_words,
     scopes_of,
 )
@@ -194,6 +196,11 @@ from .storage.page_tokens import (
 from .storage.query_data_provider import (
     QueryDataProvider,
 )
+from .storage.records import (
+    LARGEST_RECORD,
+    Record,
+    SupportsRecords,
+)
 from .storage.resource_keys import (
     ResourceKey,
     TypeKey,
@@ -240,6 +247,7 @@ __all__ = [
     "EXTENT_ROWS",
     "HASH_MODULUS",
     "ID_ORDERS",
+    "LARGEST_RECORD",
     "PART_KINDS",
     "SUM_MASK",
     "WHOLE_TYPE",
@@ -313,6 +321,7 @@ __all__ = [
     "QueryDataProvider",
     "QueryRow",
     "Reach",
+    "Record",
     "RequestError",
     "ResourceDeleted",
     "ResourceExists",
@@ -323,6 +332,7 @@ __all__ = [
     "RestReads",
     "RouteExtension",
     "SchemaOutdated",
+    "Scope",
     "ScopeAuthorizer",
     "SearchPage",
     "SearchQuery",
@@ -338,6 +348,7 @@ __all__ = [
     "StoredVersion",
     "SupportsHistory",
     "SupportsPrefilter",
+    "SupportsRecords",
     "SupportsRenaming",
     "SupportsSearch",
     "SupportsSignedURLs",
@@ -384,6 +395,7 @@ __all__ = [
     "make_version_token",
     "numbered_parameters",
     "parse_page_token",
+    "parse_scope",
     "parse_version_token",
     "part_not_found",
     "read_statements",

@@ -30,6 +30,7 @@ MARKERS = {
     "http/test_capability_statement.py": ["slow"],
     "http/test_fuzz.py": ["fuzz"],
     "http/test_openapi.py": ["fuzz"],
+    "inferno": ["process", "service"],
     "loading/test_parsers.py": ["process"],
     "loading/test_real_data.py": ["slow"],
     "packaging": ["process"],

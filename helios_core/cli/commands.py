@@ -16,14 +16,14 @@ from helios_core.errors import ConfigurationError, HeliosError
 
 class Commands(click.Group):
     """
-    The commands in the order of their declaration, then those of plugins named in HFS_PLUGINS.
+    The commands in the order of their declaration, then those of plugins that settings name.
 
     Errors of Helios show no traceback.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click passes it
         """Return the names in the order in which the help lists them."""
-        if not os.environ.get("HFS_PLUGINS"):
+        if not (os.environ.get("HFS_PLUGINS") or os.environ.get("HFS_AUTH_PROVIDER")):
             return list(self.commands)
         from helios_core.cli.plugin_commands import usable_commands
 
@@ -235,6 +235,17 @@ def load(  # noqa: PLR0913 - one parameter for each option
     help="File with a bearer token; read again when the server refuses it.",
 )
 @click.option(
+    "--client-id",
+    help="Id of a client of SMART Backend Services, which gets its tokens by --key.",
+)
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    help="File with the client's private key: a JWK, a JWK set or PEM; ES384 or RS384.",
+)
+@click.option("--key-id", help="The kid of the key, if the file has several or none.")
+@click.option("--scope", help="Scopes to ask for.  [default: system/*.read]")
+@click.option(
     "--compress",
     type=click.Choice(["keep", "none", "zstd"]),
     default="none",
@@ -284,7 +295,10 @@ def export(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401  
     raise click.exceptions.Exit(export_to_folder(ExportChoices(**options)))
 
 
-_OF_ANY_EXPORT = ("headers", "token_file", "allow_errors", "json", "quiet")
+_OF_ANY_EXPORT = (
+    *("headers", "token_file", "client_id", "key", "key_id", "scope"),
+    *("allow_errors", "json", "quiet"),
+)
 """The options that are about how to export and not about what."""
 
 
@@ -454,7 +468,7 @@ def _require_client(command: str) -> None:
     """Raise ConfigurationError if the libraries of the extra `client` are not installed."""
     from importlib.util import find_spec
 
-    if not all(map(find_spec, ("httpx", "stamina", "zstandard"))):
+    if not all(map(find_spec, ("httpx", "joserfc", "stamina", "zstandard"))):
         raise ConfigurationError(
             f"{command} needs the Bulk Data client: pip install 'helios-fhir[client]'"
         )

@@ -22,6 +22,7 @@ from rich.text import Text
 from helios_core.cli import export_events as events
 from helios_core.cli.progress import progress_bar
 from helios_core.cli.terminal import log_errors_only, new_table, out, print_json, print_line, run
+from helios_core.client.backend_services import BackendServices
 from helios_core.client.credentials import Credentials, TokenFile
 from helios_core.client.downloads import FileCompression
 from helios_core.client.errors import ExportFailed
@@ -68,6 +69,10 @@ class ExportChoices(msgspec.Struct, frozen=True, kw_only=True):
     headers: Sequence[str] = ()
     """Each `Name: value`."""
     token_file: Path | None = None
+    client_id: str | None = None
+    key: Path | None = None
+    key_id: str | None = None
+    scope: str | None = None
     compress: str = FileCompression.NONE
     allow_errors: bool = False
     json: bool = False
@@ -209,8 +214,6 @@ def _headers(choices: ExportChoices) -> dict[str, str]:
             raise ConfigurationError("--header takes 'Name: value', each header once")
         if name.lower() in map(str.lower, headers):
             raise ConfigurationError(f"the header {name} is given twice")
-        if name.lower() == "authorization" and choices.token_file:
-            raise ConfigurationError("--token-file and --header Authorization exclude each other")
         headers[name] = value
     for name, value in headers.items():
         if not value.isascii() or not value.isprintable():
@@ -225,16 +228,43 @@ def _tenant(choices: ExportChoices) -> str | None:
 
 
 def _kept(folder: Path) -> Mapping[str, str]:
+    """Return what an interrupted export was begun with, and the address of its server."""
     with ExportFolder.reopen(folder) as (_, state):
-        return state.credentials
+        return {**state.credentials, "base_url": state.request.base_url}
 
 
 def _credentials(choices: ExportChoices, kept: Mapping[str, str]) -> Credentials | None:
     """Return what the options say, or what an interrupted export was begun with."""
+    in_header = any(text.lower().startswith("authorization") for text in choices.headers)
+    sources = {
+        "--token-file": choices.token_file is not None,
+        "--client-id": choices.client_id is not None,
+        "--header Authorization": in_header,
+    }
+    if sum(sources.values()) > 1:
+        named = " and ".join(name for name, given in sources.items() if given)
+        raise ConfigurationError(f"{named} exclude each other")
+    if (choices.client_id is None) != (choices.key is None):
+        raise ConfigurationError("--client-id needs --key, the file with its private key")
+    if choices.client_id is None and (choices.key_id or choices.scope):
+        raise ConfigurationError("--key-id and --scope need --client-id")
     if choices.token_file is not None:
         return TokenFile(choices.token_file)
-    if any(text.lower().startswith("authorization") for text in choices.headers):
+    if in_header:
         return None
+    base_url = kept["base_url"] if "base_url" in kept else read_url(choices.url or "").base_url
+    if choices.client_id is not None and choices.key is not None:
+        return BackendServices(
+            base_url, choices.client_id, choices.key, key_id=choices.key_id, scope=choices.scope
+        )
+    if "client_id" in kept:
+        return BackendServices(
+            base_url,
+            kept["client_id"],
+            Path(kept["key"]),
+            key_id=kept.get("key_id"),
+            scope=kept.get("scope"),
+        )
     return TokenFile(Path(kept["token_file"])) if "token_file" in kept else None
 
 

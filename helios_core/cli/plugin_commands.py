@@ -1,5 +1,5 @@
 """
-The commands of plugins: `helios NAME …` for every plugin named in HFS_PLUGINS that offers one.
+The commands of plugins: of every plugin that HFS_PLUGINS or HFS_AUTH_PROVIDER names.
 
 Only those plugins are imported, and only when the help lists commands or one of theirs runs.
 """
@@ -11,7 +11,13 @@ from typing import Any, TypeVar
 
 import click
 
-from helios_core.config.plugins import Plugin, find_plugin, installed_plugins, load_plugin
+from helios_core.config.plugins import (
+    Plugin,
+    auth_plugin,
+    find_plugin,
+    installed_plugins,
+    load_plugin,
+)
 from helios_core.errors import BrokenPlugin, ConfigurationError
 from helios_core.storage.backends import Backends
 from helios_core.storage.extensions import CommandExtension
@@ -19,21 +25,24 @@ from helios_core.storage.extensions import CommandExtension
 T = TypeVar("T")
 
 SETTING = "HFS_PLUGINS"
+AUTH_SETTING = "HFS_AUTH_PROVIDER"
 
 
 def named_plugins() -> list[str]:
-    """Return the names in HFS_PLUGINS, in order and without repetition."""
-    names = (name.strip() for name in os.environ.get(SETTING, "").split(","))
+    """Return the names of the plugins whose commands there are, in order and each once."""
+    names = [name.strip() for name in os.environ.get(SETTING, "").split(",")]
+    if provider := os.environ.get(AUTH_SETTING, "").strip():
+        names.append(auth_plugin(provider, {plugin.name for plugin in installed_plugins()}))
     return list(dict.fromkeys(filter(None, names)))
 
 
 def usable_commands() -> list[str]:
-    """Return the names of plugins that offer a command; report the broken ones."""
+    """Return the names of the commands of plugins; report the plugins that are broken."""
     usable = list[str]()
-    for name in named_plugins():
+    for plugin in named_plugins():
         try:
-            if plugin_command(name) is not None:
-                usable.append(name)
+            if offer := _offer(plugin):
+                usable.append(offer[0])
         except ConfigurationError as error:
             click.echo(f"helios: {error}", err=True)
     return usable
@@ -41,17 +50,40 @@ def usable_commands() -> list[str]:
 
 def plugin_command(name: str) -> click.Command | None:
     """
-    Return the command of a plugin, or None if HFS_PLUGINS names no plugin that offers one.
+    Return the command of a name, or None if no plugin that is named offers one.
 
     Raises:
-        ConfigurationError: HFS_PLUGINS names the plugin, and it cannot be used.
+        ConfigurationError: The plugin cannot be used.
     """
-    if name not in named_plugins():
-        return None
-    plugin = load_plugin(find_plugin(name, installed_plugins(), setting=SETTING))
+    named = named_plugins()
+    # The plugin of that name first, so that another one that is broken does not matter.
+    for each in sorted(named, key=lambda plugin: plugin != name):
+        try:
+            offer = _offer(each)
+        except ConfigurationError as error:
+            if each == name:
+                raise
+            click.echo(f"helios: {error}", err=True)
+            continue
+        if offer and offer[0] == name:
+            return _made(*offer)
+    return None
+
+
+def is_unnamed(name: str) -> bool:
+    """Return whether a plugin of that name is installed and no setting names it."""
+    installed = any(plugin.name == name for plugin in installed_plugins())
+    return installed and name not in named_plugins()
+
+
+def _offer(plugin_name: str) -> tuple[str, Plugin, CommandExtension] | None:
+    """Return the name of a plugin's command, the plugin and what it offers, or None."""
+    plugin = load_plugin(find_plugin(plugin_name, installed_plugins(), setting=SETTING))
     extension = plugin.command
-    if extension is None:
-        return None
+    return None if extension is None else (extension.name or plugin_name, plugin, extension)
+
+
+def _made(name: str, plugin: Plugin, extension: CommandExtension) -> click.Command:
     try:
         command = extension.command(_Host(plugin, extension))
     except (Exception, SystemExit) as error:
@@ -63,12 +95,6 @@ def plugin_command(name: str) -> click.Command | None:
         )
     command.name = name
     return command
-
-
-def is_unnamed(name: str) -> bool:
-    """Return whether a plugin of that name is installed and HFS_PLUGINS does not name it."""
-    installed = any(plugin.name == name for plugin in installed_plugins())
-    return installed and name not in named_plugins()
 
 
 class _Host:

@@ -41,8 +41,8 @@ class RequestRefused(ExportFailed):
 
 
 _HINTS = {
-    401: "\nThe server wants other credentials: see --token-file and --header.",
-    403: "\nThe credentials do not suffice: see --token-file, --header and --tenant.",
+    401: "\nThe server wants other credentials: see --client-id, --token-file and --header.",
+    403: "\nThe credentials do not suffice: see --scope, --token-file, --header and --tenant.",
 }
 
 

@@ -4,6 +4,7 @@ Check what the hooks of a plugin return; a plugin that describes itself wrongly 
 Types are what a plugin promises, not what it does, so its descriptors are `Any` here.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
@@ -84,8 +85,8 @@ def descriptor_problems(hook: str, offer: object, *, plugin: str) -> Iterator[st
     yield from _settings_problems(kind, offer.settings, plugin)
     for problem in _checks(offer)(offer):
         yield f"offers a descriptor of its {kind} {problem}"
-    if isinstance(offer, CommandExtension) and plugin in COMMANDS:
-        yield f"offers a command, but helios {plugin} is one of the server's own"
+    if isinstance(offer, CommandExtension) and (name := offer.name or plugin) in COMMANDS:
+        yield f"offers a command, but helios {name} is one of the server's own"
 
 
 def _settings_problems(kind: str, settings: object, plugin: str) -> Iterator[str]:
@@ -121,6 +122,8 @@ def _backend_problems(offer: Any) -> Iterator[str]:  # noqa: ANN401
 def _command_problems(offer: Any) -> Iterator[str]:  # noqa: ANN401
     if not callable(offer.command):
         yield "whose command is not callable"
+    if offer.name is not None and not re.fullmatch(r"[a-z]+(-[a-z]+)*", str(offer.name)):
+        yield f"with the name {offer.name!r}; it must be lower-case words joined by hyphens"
 
 
 def _route_problems(offer: Any) -> Iterator[str]:  # noqa: ANN401

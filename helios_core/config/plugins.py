@@ -1,7 +1,7 @@
 """The plugins that are installed: listed from their metadata, imported one by one on demand."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points, metadata
 from types import ModuleType
 from typing import Any
@@ -162,6 +162,13 @@ def has_extra(name: str) -> bool:
     """Return whether an extra of this release installs the plugin."""
     known = metadata("helios-fhir").get_all("Provides-Extra") or []
     return name in known or name.replace("_", "-") in known
+
+
+def auth_plugin(provider: str, installed: Container[str]) -> str:
+    """Return the name of the plugin that HFS_AUTH_PROVIDER selects: `x_auth` or else `x`."""
+    long = f"{provider}_auth"
+    known = long in installed or (provider not in installed and has_extra(long))
+    return long if known else provider
 
 
 def load_plugin(origin: InstalledPlugin) -> Plugin:

@@ -1,6 +1,6 @@
 """Choose the plugins the configuration selects, and open their backends."""
 
-from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
@@ -20,8 +20,8 @@ from helios_core.config.extensions import (
 )
 from helios_core.config.plugins import (
     Plugin,
+    auth_plugin,
     find_plugin,
-    has_extra,
     installed_plugins,
     load_plugin,
 )
@@ -97,7 +97,9 @@ def selected_names(settings: Settings) -> set[str]:
     """Return the names of the plugins that settings select, installed or not."""
     names = {_primary(settings), _output(settings), *settings.plugins}
     if settings.auth_enabled:
-        names.add(_auth_plugin(settings, {plugin.name for plugin in installed_plugins()}))
+        names.add(
+            auth_plugin(settings.auth_provider, {plugin.name for plugin in installed_plugins()})
+        )
     return names
 
 
@@ -213,7 +215,9 @@ class _Choice:
     def _verifier(self) -> SelectedExtension | None:
         if not self._settings.auth_enabled:
             return None
-        name = _auth_plugin(self._settings, {plugin.name for plugin in self._installed})
+        name = auth_plugin(
+            self._settings.auth_provider, {plugin.name for plugin in self._installed}
+        )
         plugin = self._load(name, "HFS_AUTH_PROVIDER", role="token verifier")
         if plugin is None or plugin.token_verifier is None:
             return None
@@ -332,14 +336,6 @@ def _primary(settings: Settings) -> str:
 def _output(settings: Settings) -> str:
     """Return the name of the output store's plugin: `local-fs` is traditional for `localfs`."""
     return settings.bulk_export_output_backend.replace("-", "")
-
-
-def _auth_plugin(settings: Settings, installed: Container[str]) -> str:
-    """Return the name of the token verifier's plugin: `x` stands for `x_auth` if there is one."""
-    name = settings.auth_provider
-    long = f"{name}_auth"
-    known = long in installed or (name not in installed and has_extra(long))
-    return long if known else name
 
 
 def _together(problems: Sequence[ConfigurationError]) -> ConfigurationError:

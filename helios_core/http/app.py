@@ -211,7 +211,12 @@ def _resources(
         routes += EverythingRoutes(everything, guard).routes()
     if isinstance(provider, SupportsWrites) and isinstance(writer, SupportsWrites):
         # The job store's identity is the same in every process, and never leaves the server.
-        conditions = Conditions(writer, secret=backends.job_store.identity)
+        conditions = Conditions(
+            writer,
+            secret=backends.job_store.identity,
+            searched=provider if isinstance(provider, SupportsSearch) else None,
+            readable=provider,
+        )
         changes = Changes(writer, conditions)
         routes += WriteRoutes(changes, guard).routes()
         routes += BundleRoutes(

@@ -12,6 +12,7 @@ from uuid import uuid4
 import msgspec
 
 from helios_core.errors import LeaseLost, UnreadableJob
+from helios_core.memory.records import MemoryRecords
 from helios_core.model.exports import Shard
 from helios_core.model.jobs import (
     Job,
@@ -160,7 +161,7 @@ class _Entry:
             work.hand_back()
 
 
-class MemoryJobStore(JobStore):
+class MemoryJobStore(MemoryRecords, JobStore):
     """
     Keeps jobs in the memory of one process; workers share it within one event loop.
 
@@ -168,7 +169,7 @@ class MemoryJobStore(JobStore):
     """
 
     def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._clock = clock
+        super().__init__(clock=clock)
         self._identity = f"memory-{uuid4()}"
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._places = count()

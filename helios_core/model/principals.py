@@ -19,6 +19,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """The words that the token grants, in its order; unknown words are kept and grant nothing."""
     tenant: str | None = None
     """The tenant that the token names, not checked for its form; None if it names none."""
+    groups: frozenset[str] | None = None
+    """The ids of the groups whose exports the client may start and see; None for no such limit."""
     expires_at: datetime
     """The instant from which on the token is not valid, with a time zone."""
 

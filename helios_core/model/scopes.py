@@ -6,6 +6,7 @@ Backend Services, and grant nothing. Words that are no scopes of resources grant
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final, TypeAlias
@@ -75,30 +76,29 @@ class Scopes:
     """What a list of words allows."""
 
     def __init__(self, words: Iterable[str]) -> None:
-        self._scopes = [scope for word in words if (scope := parse_scope(word)) is not None]
+        self._by_type = defaultdict[str, list[Scope]](list)
+        for word in words:
+            if (scope := parse_scope(word)) is not None:
+                self._by_type[scope.resource_type].append(scope)
 
     def grant(self, resource_type: str, letters: str) -> Grant:
         """Return which resources of a type may be dealt with in all of the ways of `letters`."""
         clauses = list[tuple[Query, ...]]()
         for letter in letters:
-            queries = [
-                scope.query
-                for scope in self._scopes
-                if scope.resource_type in (_ANY, resource_type) and letter in scope.letters
-            ]
+            queries = self._queries(resource_type, letter)
             if () not in queries:
                 clauses.append(tuple(dict.fromkeys(queries)))
         return Grant(tuple(dict.fromkeys(clauses)))
 
     def any_grant(self, resource_type: str, letters: str) -> Grant:
         """Return which resources of a type may be dealt with in one of the ways of `letters`."""
-        queries = [
-            scope.query
-            for scope in self._scopes
-            if scope.resource_type in (_ANY, resource_type)
-            and not set(letters).isdisjoint(scope.letters)
-        ]
+        queries = self._queries(resource_type, letters)
         return Grant() if () in queries else Grant((tuple(dict.fromkeys(queries)),))
+
+    def _queries(self, resource_type: str, letters: str) -> list[Query]:
+        """Return the searches of all scopes of a type that have one of the letters."""
+        scopes = (*self._by_type.get(resource_type, ()), *self._by_type.get(_ANY, ()))
+        return [s.query for s in scopes if any(letter in s.letters for letter in letters)]
 
     def missing(self, resource_type: str, letters: str) -> str:
         """Return those of `letters` that are not granted for any resource of a type."""

@@ -48,16 +48,19 @@ class CommandHost(Protocol):
 
 class CommandExtension(Descriptor, frozen=True, kw_only=True):
     """
-    A command of `helios` under the plugin's name: `helios NAME …`.
+    A command of `helios`, under the plugin's name or another one: `helios NAME …`.
 
-    C1  The command is there for every plugin named in `HFS_PLUGINS`, and helps itself: it and each
-        of its subcommands and options has a help text.
+    C1  The command is there for every plugin named in `HFS_PLUGINS`, and for that of
+        `HFS_AUTH_PROVIDER`; it helps itself: it and each of its subcommands and options has a help
+        text.
     C2  `--help` works without any setting; settings are read and backends opened by what runs.
     C3  A wrong configuration ends a command with exit code 2 and a sentence.
     """
 
     command: Callable[[CommandHost], Any]
     """Takes the host, returns a `click.Command`, which may be a group."""
+    name: str | None = None
+    """What it is called: lower-case words joined by hyphens; None for the plugin's name."""
 
 
 class RouteExtension(Descriptor, frozen=True, kw_only=True):

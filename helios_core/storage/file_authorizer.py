@@ -74,15 +74,16 @@ class FileAuthorizer(ABC):
 
 
 class ScopeAuthorizer(FileAuthorizer):
-    """The core's own rule: the scopes of the token, and the owner of the job."""
+    """The core's own rule: scopes and groups of the token, and the owner of the job."""
 
     async def authorize_export(self, principal: Principal, intent: ExportIntent) -> None:
         """
-        Require that the Group may be read, at group level.
+        Require that the Group may be read, at group level, and is one of the client's groups.
 
         Raises:
-            Forbidden: It may not.
+            Forbidden: It may not, or is not.
         """
+        _require_group(principal, intent.level, intent.group_id)
         if intent.level is Level.GROUP:
             require_letters(principal, "Group", "r")
 
@@ -99,6 +100,7 @@ class ScopeAuthorizer(FileAuthorizer):
             Forbidden: The token allows less than what the job exports.
         """
         await self.authorize_end(principal, job)
+        _require_group(principal, job.request.level, job.request.group_id)
         for resource_type in job.request.output_types:
             granted = self.grant(principal, resource_type)
             if not granted.covers(job.request.grant(resource_type)):
@@ -180,6 +182,16 @@ class ContainedAuthorizer(FileAuthorizer):
                 raise BackendUnavailable("the file authorizer is late") from error
         if refused is not None:
             raise refused
+
+
+def _require_group(principal: Principal, level: Level, group_id: str | None) -> None:
+    """Raise Forbidden unless a client that is limited to some groups exports one of them."""
+    if principal.groups is None or (level is Level.GROUP and group_id in principal.groups):
+        return
+    raise Forbidden(
+        "The client may export certain groups only, and this is none; name one of them in "
+        "Group/[id]/$export."
+    )
 
 
 def require_letters(principal: Principal, resource_type: str, letters: str) -> None:

@@ -48,7 +48,7 @@ def helios_output_store() -> Backend[OutputStore] | None:
 
 @hookspec(firstresult=True)
 def helios_command() -> CommandExtension | None:
-    """Offer a command of `helios` under the plugin's name."""
+    """Offer a command of `helios`."""
 
 
 @hookspec(firstresult=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 import server
 import small_group
 import yardstick
+from authenticated import Authenticated
 from many_machines import ManyMachines
 from rich.console import Console
 from rows import MEGABYTE, Row, Rows, table
@@ -65,6 +66,7 @@ class Bench:
             self._elements(running)
             self._rows.add_memory("peak memory, all of the above", running.peak_bytes())
         self._gzip()
+        Authenticated(self._data, self._runs).add_to(self._rows)
         self._few()
         self._large()
         return self._rows

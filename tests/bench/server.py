@@ -51,6 +51,13 @@ def migrate(folder: Path, **settings: str) -> None:
     subprocess.run([HELIOS, "migrate"], env=environ, stdout=subprocess.DEVNULL, check=True)
 
 
+def register(folder: Path, client: str, keys: Path, **settings: str) -> None:
+    """Register a client of the embedded issuer."""
+    command = [HELIOS, "clients", "add", client, "--jwks", keys, "--scope", "system/*.rs"]
+    environ = environment(folder, **settings)
+    subprocess.run(command, env=environ, stdout=subprocess.DEVNULL, check=True)
+
+
 def load(folder: Path, source: Path, **settings: str) -> Load:
     started = time.perf_counter()
     command = [HELIOS, "load", source]
@@ -84,6 +91,9 @@ class Server:
     """`helios serve` on a data folder."""
 
     def __init__(self, process: subprocess.Popen[bytes], url: str, folder: Path) -> None:
+        self.url = url
+        self.authorization: dict[str, str] = {}
+        """The header that every request has, if the server wants one."""
         self._process = process
         self._address = urlsplit(url).netloc
         self._outputs = folder / "exports"
@@ -139,7 +149,16 @@ class Server:
         buffer = memoryview(bytearray(RECEIVE_BYTES))
         with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as connection:
             paths = [urlsplit(str(entry["url"])).path for entry in export.manifest["output"]]
-            return sum(_receive(connection, path, buffer) for path in paths)
+            headers = self.authorization
+            return sum(_receive(connection, path, headers, buffer) for path in paths)
+
+    def polls_per_second(self, status_path: str, count: int) -> float:
+        """Give how often one client can poll a finished export in a second."""
+        started = time.perf_counter()
+        for _ in range(count):
+            status, _, body = self._ask("GET", status_path)
+            assert status == http.client.OK, body
+        return count / (time.perf_counter() - started)
 
     @property
     def pid(self) -> int:
@@ -153,6 +172,7 @@ class Server:
     def _ask(
         self, method: str, path: str, **headers: str
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        headers |= self.authorization
         try:
             self._connection.request(method, path, headers=headers)
             response = self._connection.getresponse()
@@ -163,8 +183,12 @@ class Server:
         return response.status, response.headers, response.read()
 
 
-def _receive(connection: socket.socket, path: str, buffer: memoryview) -> int:
-    request = f"GET {path} HTTP/1.1\r\nHost: bench\r\nAccept-Encoding: identity\r\n\r\n"
+def _receive(
+    connection: socket.socket, path: str, headers: dict[str, str], buffer: memoryview
+) -> int:
+    lines = {"Host": "localhost", "Accept-Encoding": "identity"} | headers
+    head_lines = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    request = f"GET {path} HTTP/1.1\r\n{head_lines}\r\n"
     connection.sendall(request.encode())
     head = b""
     while b"\r\n\r\n" not in head:

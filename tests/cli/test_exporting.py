@@ -11,7 +11,9 @@ import time
 import msgspec
 import pytest
 
+from helios_core.cli.export import ExportChoices, _credentials
 from helios_core.cli.export_events import EVENTS
+from helios_core.client.backend_services import BackendServices
 from tests.client import scripted
 from tests.client.scripted import Reply
 from tests.processes import HELIOS, POLL_SECONDS, READY, Site
@@ -307,6 +309,18 @@ def test_a_base_with_a_query_is_refused_with_the_command_that_was_meant(site, tm
         (["http://x", "--to", "x", "--tenant", "a", "--header", "x-tenant-id: b"], "twice"),
         (["http://x", "--to", "x", "--json", "--quiet"], "exclude"),
         (["--resume", "/nowhere"], "no unfinished export"),
+        (["http://x", "--to", "x", "--client-id", "a"], "--key"),
+        (["http://x", "--to", "x", "--key", "a"], "--key"),
+        (["http://x", "--to", "x", "--scope", "a"], "need --client-id"),
+        (
+            ["http://x", "--to", "x", "--client-id", "a", "--key", "b", "--token-file", "c"],
+            "exclude each other",
+        ),
+        (
+            ["http://x", "--to", "x", "--token-file", "c", "--header", "Authorization: Bearer d"],
+            "exclude each other",
+        ),
+        (["http://x", "--to", "x", "--client-id", "a", "--key", "/nowhere"], "cannot be read"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(tmp_path, arguments, words):
@@ -427,3 +441,13 @@ def test_a_shell_can_complete_commands_and_options():
     )
 
     assert "plain,--resume" in done.stdout
+
+
+@pytest.mark.parametrize("key_id", [None, "mine"])
+def test_an_interrupted_export_goes_on_as_the_same_client(tmp_path, key_id):
+    begun = BackendServices("http://x", "lab", tmp_path / "key", key_id=key_id, scope="a")
+
+    again = _credentials(ExportChoices(), {**begun.origin, "base_url": "http://x"})
+
+    assert isinstance(again, BackendServices)
+    assert again.origin == begun.origin

@@ -193,3 +193,27 @@ def test_the_list_of_plugins_shows_what_they_add(helios, install):
     result = helios("plugins", "--format", "json", plugins="greet")
 
     assert '"command"' in result.output
+
+
+def test_a_command_may_have_another_name_than_its_plugin(install, monkeypatch):
+    extension = "settings=Settings, command=command"
+    install("greet", GREET.replace(extension, f"{extension}, name='say-hello'"))
+    monkeypatch.setenv("HFS_PLUGINS", "greet")
+    monkeypatch.setenv("HFS_GREET_WORD", "Hello")
+
+    assert "say-hello" in CliRunner().invoke(app, ["--help"]).output
+    assert CliRunner().invoke(app, ["say-hello", "hello", "you"]).output == "Hello, you\n"
+    assert CliRunner().invoke(app, ["greet", "hello", "you"]).exit_code == 2
+
+
+@pytest.mark.parametrize("provider", ["greet", "greet_auth"])
+def test_the_provider_of_tokens_has_its_command_without_being_named_again(
+    install, monkeypatch, provider
+):
+    install("greet_auth", GREET)
+    monkeypatch.setenv("HFS_AUTH_PROVIDER", provider)
+    monkeypatch.setenv("HFS_GREET_AUTH_WORD", "Hello")
+
+    result = CliRunner().invoke(app, ["greet_auth", "hello", "you"])
+
+    assert result.output == "Hello, you\n"

@@ -75,6 +75,16 @@ def transform(effect="tags=(LABEL,)", implementation="Same"):
 BAD = [
     ("helios_command", "'serve'", "not a CommandExtension as command"),
     ("helios_command", "CommandExtension(api_level=1, command=7)", "command is not callable"),
+    (
+        "helios_command",
+        "CommandExtension(api_level=1, command=print, name='Two words')",
+        "lower-case words joined by hyphens",
+    ),
+    (
+        "helios_command",
+        "CommandExtension(api_level=1, command=print, name='serve')",
+        "helios serve is one of the server's own",
+    ),
     ("helios_routes", "RouteExtension(**common(), public='yes')", "public is neither true nor"),
     ("helios_routes", "RouteExtension(**common(open=1), public=True)", "open is not callable"),
     ("helios_routes", "HealthExtension(**common())", "not a RouteExtension as routes"),

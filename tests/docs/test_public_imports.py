@@ -17,8 +17,16 @@ OF_THE_SERVER = {
     "postgres/test_settings.py": {"helios_core.config.selection"},
     "s3/test_serving.py": {"helios_core.client.export", "helios_core.client.kickoff"},
     "s3/test_settings.py": {"helios_core.config.selection"},
+    "smart_auth/conftest.py": {"helios_core.memory"},
+    "smart_auth/test_commands.py": {"helios_core.cli.commands"},
+    "smart_auth/test_server.py": {
+        *("helios_core.config.settings", "helios_core.http.app", "helios_core.memory"),
+        *("helios_core.storage.backends", "helios_core.storage.token_verifier"),
+    },
+    "smart_auth/test_token_endpoint.py": {"helios_core.memory"},
+    "smart_auth/test_verifier.py": {"helios_core.memory"},
 }
-"""Tests of plugins that load, configure or export with Helios itself, as an operator does."""
+"""Tests of plugins that load, configure, serve or export with Helios itself."""
 
 TESTS = sorted(ROOT.glob("tests/plugins/**/*.py"))
 SHOWN = [*sorted(ROOT.glob("docs/examples/**/*.py")), *sorted(ROOT.glob("docs/how-to/*.md"))]

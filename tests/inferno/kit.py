@@ -13,7 +13,9 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPSConnection
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from joserfc import jwt
@@ -114,6 +116,18 @@ class Kit:
         if token:
             headers |= self.bearer
         return self.http.get(self.kick_off_url(level) + query, headers=headers)
+
+    def raw_kick_off(self, level: str, authorization: str) -> tuple[int, str | None]:
+        """Return the status and the challenge for a header that httpx would not send."""
+        parts = urlsplit(self.kick_off_url(level))
+        connection = HTTPSConnection(
+            parts.hostname or "", parts.port, context=self._context(), timeout=300
+        )
+        headers = {"Authorization": authorization, "Prefer": "respond-async"}
+        connection.request("GET", parts.path, headers=headers)
+        response = connection.getresponse()
+        connection.close()
+        return response.status, response.headers["www-authenticate"]
 
     def delete(self, status_url: str) -> httpx.Response:
         headers = {"Accept": "application/json"} | self.bearer

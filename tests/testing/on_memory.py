@@ -43,6 +43,7 @@ class OnMemoryProvider(DataProviderSuite):
 
 class OnMemoryJobs(JobStoreSuite):
     subject_class = MemoryJobStore
+    powers = JobStoreSuite.known_powers
     persistent = False
 
     @asynccontextmanager

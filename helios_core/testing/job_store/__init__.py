@@ -22,15 +22,24 @@ from helios_core.testing.job_store.leases import LeaseClauses
 from helios_core.testing.job_store.listing import ListingClauses
 from helios_core.testing.job_store.machine import JobStoreMachine
 from helios_core.testing.job_store.notes import NoteClauses
+from helios_core.testing.job_store.records import RecordClauses
 from helios_core.testing.job_store.workforce import WorkforceClauses
 from helios_core.testing.machines import drive
 
 
-class JobStoreSuite(LeaseClauses, EndingClauses, NoteClauses, ListingClauses, WorkforceClauses):
+class JobStoreSuite(
+    LeaseClauses,
+    EndingClauses,
+    NoteClauses,
+    ListingClauses,
+    WorkforceClauses,
+    RecordClauses,
+):
     """
     Tests that every job store passes, one or more for each of J1 to J18.
 
-    A subclass implements what `JobStoreContract` lists and states whether it is `persistent`.
+    A subclass implements what `JobStoreContract` lists, and states whether it is `persistent` and
+    whether it has the power of `SupportsRecords`.
     """
 
     async def test_everything_is_there_after_a_restart(self, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import msgspec
 import pytest
 
-from helios_core import Job, JobStatus, JobStore, Lease, Shard
+from helios_core import Job, JobStatus, JobStore, Lease, Shard, SupportsRecords
 from helios_core.testing import corpus
 from helios_core.testing.suites import ContractSuite
 
@@ -27,6 +27,7 @@ class JobStoreContract(ContractSuite):
     place of the store, so that a store that is wrong in both directions cannot agree with itself.
     """
 
+    known_powers = frozenset({SupportsRecords})
     persistent: ClassVar[bool] = True
     """Whether `opened` twice on one folder reaches one state, at once and after closing."""
 

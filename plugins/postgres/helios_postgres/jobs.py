@@ -35,6 +35,7 @@ from helios_core import (
 from helios_postgres import leasing
 from helios_postgres.connections import Connection
 from helios_postgres.databases import Database
+from helios_postgres.records import PostgresRecords
 
 _SQL = read_statements("helios_postgres", "jobs")
 
@@ -44,7 +45,7 @@ ASKED_AGAIN_AFTER = timedelta(milliseconds=100)
 """The pause after a change whose answer was lost, before it is asked for again."""
 
 
-class PostgresJobStore(JobStore):
+class PostgresJobStore(PostgresRecords, JobStore):
     """
     Keeps jobs in PostgreSQL, where any number of processes on any machines share them.
 
@@ -53,7 +54,7 @@ class PostgresJobStore(JobStore):
     """
 
     def __init__(self, database: Database, identity: str) -> None:
-        self._database = database
+        super().__init__(database)
         self._identity = identity
         self._set_aside = SetAside()
         self._news = asyncio.Event()

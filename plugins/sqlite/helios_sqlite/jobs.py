@@ -32,6 +32,7 @@ from helios_core import (
 )
 from helios_sqlite import leasing
 from helios_sqlite.databases import JobDatabase, Row, rows_of
+from helios_sqlite.records import SQLiteRecords
 
 _SQL = read_statements("helios_sqlite", "jobs")
 
@@ -43,7 +44,7 @@ GLANCE_SECONDS = 0.02
 """How long another process's news may take: a look at the file's log is some microseconds."""
 
 
-class SQLiteJobStore(JobStore):
+class SQLiteJobStore(SQLiteRecords, JobStore):
     """
     Keeps jobs in one SQLite file, alone in it or beside the resources.
 
@@ -52,7 +53,7 @@ class SQLiteJobStore(JobStore):
     """
 
     def __init__(self, database: JobDatabase, identity: str) -> None:
-        self._database = database
+        super().__init__(database)
         self._identity = identity
         self._set_aside = SetAside()
         self._news = asyncio.Event()

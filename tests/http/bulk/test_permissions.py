@@ -5,8 +5,10 @@ from datetime import timedelta
 import msgspec
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from helios_core import BackendError, Forbidden, ScopeAuthorizer
+from helios_core.config.settings import Settings
 from helios_core.storage.file_authorizer import ContainedAuthorizer
 from helios_sqlite import SQLiteSettings, open_data_provider
 from tests.http.bulk.test_file_urls import SigningStore
@@ -451,3 +453,45 @@ async def test_a_broken_authorizer_allows_nothing(site, open_site, verifier, how
     assert (await start(own, "all")).status_code in (500, 503)
     with pytest.raises(BackendError):
         contained.grant(principal("x"), "Patient")
+
+
+async def test_pages_of_a_partial_manifest_are_as_protected_as_the_whole(site):
+    location = (await start(site, "all", "/$export?allowPartialManifests=true")).headers[
+        "content-location"
+    ]
+    for url in (location, f"{location}?page=1", f"{location}?page=2"):
+        for client, status in (("narrowed", 403), ("v1", 404), ("elsewhere", 404)):
+            assert (await site.client.get(url, headers=bearer(client))).status_code == status
+        assert (await site.client.get(url)).status_code == 401
+
+
+async def test_polling_too_often_ends_nobody_else_s_export(open_site, verifier):
+    settings = Settings(bulk_export_polls_per_minute=6, bulk_export_max_refused_polls=1)
+    site = await open_site(settings, token_verifier=verifier)
+    await site.put(*RESOURCES)
+    location = (await start(site, "all")).headers["content-location"]
+
+    answers = [
+        (await site.client.get(location, headers=bearer("v1"))).status_code for _ in range(4)
+    ]
+
+    assert set(answers) == {404, 429}
+    assert (await site.client.get(location, headers=bearer("all"))).status_code == 202
+
+
+async def test_no_log_line_has_a_token_or_a_scope(site, finished):
+    with capture_logs() as lines:
+        for client in ("all", "patients", "nobody", "not-a-client-at-all"):
+            for url in ("/Patient/p1", "/$export?_type=Observation", *finished):
+                await site.client.get(url, headers=ASYNC | bearer(client))
+
+    said = " ".join(map(str, lines))
+    assert "token.refused" in said
+    assert not any(word in said for word in ("not-a-client-at-all", "system/", "Bearer "))
+
+
+async def test_the_list_has_the_exports_of_the_client_alone(site, finished):
+    """TR-47"""
+    for client, number in (("all", 1), ("narrowed", 0), ("v1", 0), ("elsewhere", 0)):
+        listed = await site.client.get("/export-status", headers=bearer(client))
+        assert len(listed.json()["export"]) == number, client

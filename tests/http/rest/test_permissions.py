@@ -310,6 +310,45 @@ async def test_no_combination_of_scopes_shows_what_is_outside_of_them(site, send
                     assert not any(f'"id":"{other}"' in response.text for other in hidden)
 
 
+@pytest.mark.parametrize("type_", [None, "batch", "transaction"])
+async def test_a_condition_does_not_find_what_may_not_be_found(site, send, type_):
+    scope = f"system/Observation.d system/Observation.s{LABS}"
+    for criteria in ("status=final&category=vital-signs", "_id=vital"):
+        path = f"Observation?{criteria}"
+        if type_ is None:
+            response = await send(scope, "DELETE", f"/{path}")
+            assert response.status_code == 204
+        else:
+            body = bundle(type_, ("DELETE", path, None))
+            response = await send(scope, "POST", "/", json=body)
+            assert response.json()["entry"][0]["response"]["status"].startswith("204")
+
+    assert (await send("system/*.r", "GET", "/Observation/vital")).status_code == 200
+
+
+async def test_a_conditional_reference_needs_search_on_its_type(site, send):
+    resource = observation("new", LAB, subject={"reference": "Patient?gender=male"})
+    body = bundle("transaction", ("PUT", "Observation/new", resource))
+
+    refused = await send("system/Observation.cruds", "POST", "/", json=body)
+    hidden = await send(
+        "system/Observation.cruds system/Patient.s?gender=female", "POST", "/", json=body
+    )
+    found = await send("system/Observation.cruds system/Patient.s", "POST", "/", json=body)
+
+    assert refused.status_code == 403
+    assert hidden.status_code in (400, 404, 412)
+    assert found.status_code == 200
+
+
+async def test_a_patch_shows_nothing_that_may_not_be_read(send):
+    scopes = f"system/Observation.cu system/Observation.r{LABS}"
+    options = {"content": msgspec.json.encode(PATCH), "headers": JSON_PATCH}
+
+    assert (await send(scopes, "PATCH", "/Observation/vital", **options)).status_code == 404
+    assert (await send(scopes, "PATCH", "/Observation/lab", **options)).status_code == 200
+
+
 LISTS = ["/_history", "/Observation/_history", "/Patient/p1/Observation", "/Patient/p1/*"]
 
 

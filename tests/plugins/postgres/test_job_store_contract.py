@@ -12,6 +12,8 @@ from helios_postgres import open_job_store
 
 
 class TestPostgresJobStore(JobStoreSuite):
+    powers = JobStoreSuite.known_powers
+
     @pytest.fixture(autouse=True)
     def database(self, settings):
         self.settings = settings
@@ -28,7 +30,7 @@ class TestPostgresJobStore(JobStoreSuite):
             async with open_job_store(self.settings) as store:
                 if folder != self.folder:
                     self.folder = folder
-                    await raw.execute("TRUNCATE jobs, turns, workers CASCADE")
+                    await raw.execute("TRUNCATE jobs, turns, workers, records CASCADE")
                 store.behind_its_back = raw
                 yield store
         finally:
@@ -40,6 +42,7 @@ class TestPostgresJobStore(JobStoreSuite):
             ("jobs", "created_at"),
             ("jobs", "completed_at"),
             ("shards", "available_at"),
+            ("records", "expires_at"),
             ("shards", "touched_at"),
             ("workers", "until"),
         ):

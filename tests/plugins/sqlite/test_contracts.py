@@ -73,6 +73,8 @@ class TestSQLiteDataProvider(DataProviderSuite):
 
 
 class TestSQLiteJobStore(JobStoreSuite):
+    powers = JobStoreSuite.known_powers
+
     @asynccontextmanager
     async def opened(self, folder):
         settings = SQLiteSettings(data_dir=str(folder), synchronous="normal")
@@ -90,6 +92,7 @@ class TestSQLiteJobStore(JobStoreSuite):
                 passed,
             )
             connection.execute("UPDATE workers SET until = until - ?1", passed)
+            connection.execute("UPDATE records SET expires_at = expires_at - ?1", passed)
 
     async def spoil(self, store, job_id):
         with behind_the_back(store) as connection:

@@ -144,6 +144,7 @@ async def claim(store):
 
 def to_the_second_schema(connection):
     """Undo what the migrations from the third on do."""
+    connection.execute("DROP TABLE records")
     connection.execute("DROP TABLE workers")
     connection.execute("ALTER TABLE shards DROP COLUMN bytes")
     connection.execute("ALTER TABLE shards DROP COLUMN touched_at")

@@ -197,6 +197,7 @@ class TestForgetsOnRestart(OnMemoryJobs):
         "test_everything_is_there_after_a_restart",
         "test_a_lease_lapses_across_a_restart",
         "test_notes_are_there_after_a_restart",
+        "test_records_are_shared_and_survive_a_restart",
         "test_two_stores_on_one_backing_give_each_shard_once",
         "test_two_stores_on_one_backing_share_the_cap",
         "test_a_cancel_reaches_the_workers_of_another_store",

@@ -1,0 +1,212 @@
+"""Access tokens by SMART Backend Services: asked for with a signed assertion, and renewed."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import httpx
+import msgspec
+import stamina
+from joserfc import jws
+
+from helios_core.client.errors import ExportFailed
+from helios_core.client.session import unreachable
+from helios_core.client.signing_keys import SigningKey, read_signing_key
+
+SCOPE: Final = "system/*.read"
+"""What is asked for unless something else is said; servers grant the part that they allow."""
+
+_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_ASSERTION_SECONDS: Final = 240
+"""How far ahead `exp` is: at most 300 s by the clock of the server, which may be behind."""
+_UNSAID_SECONDS: Final = 300
+_EARLY: Final = 0.2
+"""The share of its life that is left when a token is renewed."""
+_ATTEMPTS: Final = 5
+_FIRST_WAIT_SECONDS = 0.2
+_TIMEOUT: Final = httpx.Timeout(30, connect=10)
+_LONGEST_TEXT: Final = 300
+
+
+class TokenRefused(ExportFailed):
+    """The token endpoint issues no token."""
+
+
+class _Busy(Exception):
+    """The token endpoint may answer a moment later."""
+
+
+class _Token(msgspec.Struct, frozen=True, kw_only=True):
+    access_token: str
+    token_type: str
+    expires_in: float = _UNSAID_SECONDS
+
+
+class BackendServices:
+    """
+    The credentials of a client that is registered at the server's token endpoint.
+
+    The endpoint is the one that the server's `.well-known/smart-configuration` names.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        client_id: str,
+        key_file: Path,
+        *,
+        key_id: str | None = None,
+        scope: str | None = None,
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._client_id = client_id
+        self._key_file = key_file
+        self._key_id = key_id
+        self._scope = scope or SCOPE
+        self._turn = asyncio.Lock()
+        self._header: str | None = None
+        self._renew_at = 0.0
+
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """The client's id, the path of its key and the scopes; see `Credentials`."""
+        named = {"client_id": self._client_id, "key": str(self._key_file.absolute())}
+        named |= {"key_id": self._key_id} if self._key_id else {}
+        return {**named, "scope": self._scope}
+
+    async def header(self) -> str:
+        """
+        Return a token as a header; a new one is asked for before the old one expires.
+
+        Raises:
+            ConfigurationError: The key cannot be used.
+            ExportFailed: The server issues no token, or cannot be reached.
+        """
+        async with self._turn:
+            if self._header is None or time.monotonic() >= self._renew_at:
+                await self._renew()
+            assert self._header is not None  # noqa: S101  it has been set
+            return self._header
+
+    async def renewed(self, refused: str) -> bool:
+        """Ask for a token, unless another request has done so; see `Credentials`."""
+        async with self._turn:
+            if self._header == refused:
+                await self._renew()
+            return self._header != refused
+
+    async def _renew(self) -> None:
+        key = await asyncio.to_thread(read_signing_key, self._key_file, self._key_id)
+        asked_at = time.monotonic()
+        async with httpx.AsyncClient(timeout=_TIMEOUT) as client:
+            endpoint = await self._endpoint(client)
+            token = await self._token(client, endpoint, key)
+        self._header = f"Bearer {token.access_token}"
+        self._renew_at = asked_at + token.expires_in * (1 - _EARLY)
+
+    async def _endpoint(self, client: httpx.AsyncClient) -> str:
+        """Return the address of the token endpoint; with TLS, if the server itself has it."""
+        url = f"{self._base_url}/.well-known/smart-configuration"
+        response = await _sent(client, "GET", url, headers={"Accept": "application/json"})
+        endpoint = _members(response).get("token_endpoint") if response.is_success else None
+        if not isinstance(endpoint, str):
+            raise TokenRefused(
+                f"{url} names no token endpoint (status {response.status_code}); is the address "
+                "the base of a server that needs access tokens?"
+            )
+        if not endpoint.startswith(("https://", f"{httpx.URL(self._base_url).scheme}://")):
+            raise TokenRefused(f"{url} names a token endpoint without TLS, which is not used")
+        return endpoint
+
+    async def _token(self, client: httpx.AsyncClient, endpoint: str, key: SigningKey) -> _Token:
+        def form() -> Mapping[str, str]:
+            return {
+                "grant_type": "client_credentials",
+                "scope": self._scope,
+                "client_assertion_type": _ASSERTION,
+                "client_assertion": self._assertion(endpoint, key),
+            }
+
+        response = await _sent(client, "POST", endpoint, form=form)
+        if response.status_code == httpx.codes.OK:
+            try:
+                token = msgspec.json.decode(response.content, type=_Token)
+            except msgspec.MsgspecError:
+                token = None
+            if token and token.token_type.lower() == "bearer" and _is_token(token.access_token):
+                return token
+            raise TokenRefused(f"{endpoint} answered with something that is no access token")
+        said = _members(response)
+        words = (said.get(name) for name in ("error", "error_description"))
+        reason = ": ".join(_legible(word) for word in words if isinstance(word, str))
+        raise TokenRefused(
+            f"{endpoint} issues no token to client {self._client_id} (status "
+            f"{response.status_code}): {reason or 'it does not say why'}"
+        )
+
+    def _assertion(self, endpoint: str, key: SigningKey) -> str:
+        now = int(time.time())
+        claims = {
+            "iss": self._client_id,
+            "sub": self._client_id,
+            "aud": endpoint,
+            "iat": now,
+            "exp": now + _ASSERTION_SECONDS,
+            "jti": uuid4().hex,
+        }
+        header = {"alg": key.algorithm, "kid": key.kid, "typ": "JWT"}
+        return jws.serialize_compact(
+            header, msgspec.json.encode(claims), key.key, algorithms=[key.algorithm]
+        )
+
+
+async def _sent(
+    client: httpx.AsyncClient,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    form: Callable[[], Mapping[str, str]] | None = None,
+) -> httpx.Response:
+    """Return the response to a request, repeated with a new form after what may pass."""
+    try:
+        async for attempt in stamina.retry_context(
+            on=(httpx.TransportError, _Busy),
+            attempts=_ATTEMPTS,
+            timeout=None,
+            wait_initial=_FIRST_WAIT_SECONDS,
+        ):
+            with attempt:
+                response = await client.request(
+                    method, url, headers=headers, data=form() if form else None
+                )
+                _raise_if_busy(response)
+                return response
+    except httpx.TransportError as error:
+        raise unreachable(error, url) from error
+    except _Busy:
+        raise TokenRefused(f"{url} was busy each of {_ATTEMPTS} times; try again later") from None
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _raise_if_busy(response: httpx.Response) -> None:
+    if response.status_code in (429, 502, 503, 504):
+        raise _Busy
+
+
+def _members(response: httpx.Response) -> Mapping[str, Any]:
+    try:
+        return msgspec.json.decode(response.content, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
+
+
+def _legible(text: str) -> str:
+    return "".join(letter for letter in text if letter.isprintable())[:_LONGEST_TEXT]
+
+
+def _is_token(text: str) -> bool:
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text

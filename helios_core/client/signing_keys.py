@@ -1,0 +1,89 @@
+"""The private key by which a client of SMART Backend Services proves who it is."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, RSAKey
+
+from helios_core.errors import ConfigurationError
+
+_LARGEST: Final = 256 * 1024
+_ALGORITHMS: Final = {"EC": "ES384", "RSA": "RS384"}
+_CURVE: Final = "P-384"
+_RSA_BITS: Final = 2048
+
+
+class SigningKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A private key with the name that the server knows it by."""
+
+    kid: str
+    algorithm: str
+    """ES384 or RS384 (SMART App Launch 2.2, section Asymmetric Authentication)."""
+    key: ECKey | RSAKey
+
+
+def read_signing_key(path: Path, kid: str | None = None) -> SigningKey:
+    """
+    Return the private key in a file: a JWK, a JWK set or PEM.
+
+    `kid` selects one of a set, or names a key that has no name of its own; such a key is otherwise
+    named by its thumbprint (RFC 7638).
+
+    Raises:
+        ConfigurationError: The file cannot be read, or does not hold one usable private key.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {type(error).__name__}") from None
+    usable = [key for key in _keys(text, path) if key.is_private]
+    named = [key for key in usable if kid is None or key.kid in (None, kid)]
+    if len(named) != 1:
+        found = f"{len(usable)} private keys" if len(usable) != 1 else "a key of another kid"
+        raise ConfigurationError(
+            f"{path} has {found}, and one is needed; --key-id selects one of a set"
+        )
+    key = named[0]
+    _check(key, path)
+    return SigningKey(
+        kid=key.kid or kid or key.thumbprint(), algorithm=_ALGORITHMS[key.key_type], key=key
+    )
+
+
+def _keys(text: bytes, path: Path) -> list[ECKey | RSAKey]:
+    """Return those keys of a file that are RSA or EC keys."""
+    if text.lstrip().startswith(b"-----BEGIN"):
+        for kind in (ECKey, RSAKey):
+            try:
+                return [kind.import_key(text)]
+            except (JoseError, ValueError, TypeError, AttributeError):
+                continue
+        raise ConfigurationError(
+            f"{path} is PEM, and holds neither an RSA nor an EC key without a password"
+        )
+    try:
+        document = msgspec.json.decode(text, type=dict[str, Any])
+        members = msgspec.convert(document.get("keys", [document]), list[dict[str, Any]])
+        return [
+            ECKey.import_key(member) if member["kty"] == "EC" else RSAKey.import_key(member)
+            for member in members
+            if member.get("kty") in _ALGORITHMS
+        ]
+    except (msgspec.MsgspecError, UnicodeDecodeError, JoseError, ValueError, TypeError, KeyError):
+        raise ConfigurationError(
+            f"{path} holds no key that can be read; a JWK, a JWK set and PEM are understood"
+        ) from None
+
+
+def _check(key: ECKey | RSAKey, path: Path) -> None:
+    if isinstance(key, ECKey) and key.curve_name != _CURVE:
+        raise ConfigurationError(
+            f"the key in {path} is on curve {key.curve_name}; ES384 needs {_CURVE}"
+        )
+    if isinstance(key, RSAKey) and key.raw_value.key_size < _RSA_BITS:
+        raise ConfigurationError(
+            f"the RSA key in {path} has {key.raw_value.key_size} bits; RS384 needs {_RSA_BITS}"
+        )

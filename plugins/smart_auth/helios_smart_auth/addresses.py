@@ -1,0 +1,126 @@
+"""Which network addresses keys are read from."""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+import anyio
+import httpcore
+
+MOST_TRIED = 4
+"""How many addresses of one name are tried."""
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Refused(Exception):
+    """Keys are not read from there; the message names no address."""
+
+
+def check_url(url: str, *, allow_loopback_http: bool) -> None:
+    """
+    Refuse an address of keys that is not https.
+
+    Raises:
+        ValueError: The sentence says what is expected.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("it is not a URL") from None
+    if not url.isascii() or not url.isprintable() or " " in url or not parts.hostname:
+        raise ValueError("it is not a URL")
+    if parts.username is not None or parts.fragment:
+        raise ValueError("it has a user or a fragment")
+    if parts.scheme == "https":
+        return
+    if parts.scheme == "http" and allow_loopback_http and parts.hostname in _LOOPBACK_NAMES:
+        return
+    raise ValueError(
+        "it does not begin with https://; http is for this machine only, with"
+        " HFS_SMART_AUTH_JWKS_ALLOW_LOOPBACK_HTTP=true"
+    )
+
+
+class AllowedAddresses(httpcore.AsyncNetworkBackend):
+    """
+    Connects to public addresses only.
+
+    The address that was looked at is the one that is connected to, so that a name cannot mean
+    another one the next moment.
+    """
+
+    def __init__(self, *, allow_private: bool, allow_loopback_http: bool) -> None:
+        self._allow_private = allow_private
+        self._allow_loopback_http = allow_loopback_http
+        self._network = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  as httpcore declares it
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """
+        Connect to the first address of a name that is allowed and responds.
+
+        Raises:
+            Refused: None is allowed.
+            httpcore.ConnectError: None responds.
+        """
+        found = await _resolved(host, port)
+        loopback = self._allow_loopback_http and host in _LOOPBACK_NAMES
+        allowed = [each for each in found if self._allows(each, loopback=loopback)][:MOST_TRIED]
+        if not allowed:
+            raise Refused("its host has private addresses only")
+        for address in allowed[:-1]:
+            try:
+                return await self._network.connect_tcp(
+                    str(address), port, timeout, local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue
+        return await self._network.connect_tcp(
+            str(allowed[-1]), port, timeout, local_address, socket_options
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, as httpcore asks between attempts."""
+        await anyio.sleep(seconds)
+
+    def _allows(self, address: Address, *, loopback: bool) -> bool:
+        if address.is_link_local or address.is_multicast or address.is_unspecified:
+            return False
+        if address.is_loopback:
+            return loopback or self._allow_private
+        return address.is_global or (self._allow_private and address.is_private)
+
+
+async def _resolved(host: str, port: int) -> list[Address]:
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise httpcore.ConnectError("the name is unknown") from None
+    return [_plain(str(address[0])) for *_, address in found]
+
+
+def _plain(text: str) -> Address:
+    """Return an address; one that stands for an IPv4 address as that."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address.sixtofour is not None:
+            return address.sixtofour
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address

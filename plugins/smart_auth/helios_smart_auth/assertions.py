@@ -1,0 +1,171 @@
+"""Assertions: how a client proves who it is (SMART App Launch 2.2, section 4.2.2.1)."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from helios_core import SupportsRecords
+from helios_smart_auth.clients import Client, Clients
+from helios_smart_auth.key_sets import KeySets, Unreadable
+from helios_smart_auth.public_keys import ALGORITHMS, JWK, import_key, the_key
+from helios_smart_auth.signed import Signed, is_signed_by, parse_signed
+
+NAMESPACE: Final = "smart_auth.assertions"
+LONGEST_SECONDS: Final = 300
+"""How far ahead `exp` may be (SM-12)."""
+LONGEST_NAME: Final = 500
+"""How many characters a kid or a jti may have."""
+
+
+class Rejected(Exception):
+    """An assertion proves nothing; the message quotes nothing of it."""
+
+
+class Assertions:
+    """Authenticates clients by their assertions, each of which is good for one time."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        key_sets: KeySets,
+        records: SupportsRecords,
+        *,
+        clock_skew: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clients = clients
+        self._key_sets = key_sets
+        self._records = records
+        self._skew = clock_skew
+        self._clock = clock
+
+    async def authenticate(self, assertion: str, token_url: str) -> Client:
+        """
+        Return the client whose assertion it is.
+
+        What costs least is looked at first, and nothing is remembered of an assertion whose
+        signature is wrong.
+
+        Raises:
+            Rejected: It is not one that proves who the client is now.
+            BackendUnavailable: The job store cannot respond now.
+        """
+        try:
+            signed = parse_signed(assertion)
+        except ValueError as error:
+            raise Rejected(f"the assertion cannot be read: {error}") from None
+        algorithm, kid = _check_header(signed.header)
+        issuer, jti, expires = self._check_claims(signed.claims, token_url)
+        client = await self._clients.get(issuer)
+        if client is None:
+            raise Rejected("iss is not the id of a registered client")
+        if client.disabled:
+            raise Rejected("the client is disabled")
+        await self._check_signature(client, signed, algorithm, kid)
+        await self._spend(issuer, jti, expires)
+        return client
+
+    def _check_claims(self, claims: dict[str, Any], token_url: str) -> tuple[str, str, float]:
+        issuer, subject = claims.get("iss"), claims.get("sub")
+        if not isinstance(issuer, str) or issuer != subject:
+            raise Rejected("iss and sub are not both the client id")
+        audience = claims.get("aud")
+        audiences = audience if isinstance(audience, list) else [audience]
+        if token_url not in audiences or not all(isinstance(each, str) for each in audiences):
+            raise Rejected(
+                "aud is not the URL of this token endpoint, as the discovery document has it"
+            )
+        now = self._clock()
+        expires = _instant(claims, "exp")
+        if expires is None:
+            raise Rejected("there is no exp")
+        if expires <= now - self._skew:
+            raise Rejected("exp is past")
+        if expires > now + LONGEST_SECONDS + self._skew:
+            raise Rejected(f"exp is more than {LONGEST_SECONDS} seconds ahead")
+        for name in ("nbf", "iat"):
+            instant = _instant(claims, name)
+            if instant is not None and instant > now + self._skew:
+                raise Rejected(f"{name} is in the future")
+        return issuer, _name(claims, "jti"), expires
+
+    async def _check_signature(
+        self, client: Client, signed: Signed, algorithm: str, kid: str
+    ) -> None:
+        urls = client.jwks_urls
+        if "jku" in signed.header:
+            if signed.header["jku"] not in urls:
+                raise Rejected("jku is not one of the addresses that the client registered")
+            urls = (signed.header["jku"],)
+        try:
+            key = the_key(await self._sets(client, urls), kid, algorithm)
+            if key is None and urls:
+                key = the_key(await self._sets(client, urls, again=True), kid, algorithm)
+            if key is None:
+                raise Rejected("no key of the client has this kid and the type of this alg")
+            verified = is_signed_by(signed, import_key(key, algorithm), algorithm)
+        except Unreadable as error:
+            raise Rejected(f"the keys of the client cannot be read: {error}") from None
+        except ValueError as error:
+            raise Rejected(f"the key of the assertion cannot be used: {error}") from None
+        if not verified:
+            raise Rejected("the signature is wrong")
+
+    async def _sets(
+        self, client: Client, urls: Sequence[str], *, again: bool = False
+    ) -> list[Sequence[JWK]]:
+        """Return all sets of keys that can be read, at least one."""
+        if not urls:
+            return [client.keys]
+        sets, failure = list[Sequence[JWK]](), None
+        for url in urls:
+            try:
+                sets.append(await self._key_sets.read(url, again=again))
+            except Unreadable as error:
+                failure = error
+        if failure is not None and not sets:
+            raise failure
+        return [*sets, client.keys] if client.keys else sets
+
+    async def _spend(self, issuer: str, jti: str, expires: float) -> None:
+        """Reserve a jti for as long as an assertion with it could be presented (SM-13)."""
+        key = hashlib.sha256(f"{issuer}\n{jti}".encode(errors="surrogatepass")).hexdigest()
+        left = expires + self._skew - self._clock()
+        keep_for = timedelta(seconds=max(1, math.ceil(left + self._skew + 1)))
+        if not await self._records.insert_record(NAMESPACE, key, b"", keep_for=keep_for):
+            raise Rejected("jti was used before; every assertion needs a new one")
+
+
+def _check_header(header: dict[str, Any]) -> tuple[str, str]:
+    """Return the algorithm and the kid of an assertion."""
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+        raise Rejected(f"alg is none of {' and '.join(ALGORITHMS)}")
+    kind = header.get("typ")
+    if not isinstance(kind, str) or kind.upper() != "JWT":
+        raise Rejected("typ is not JWT")
+    if "crit" in header or "b64" in header:
+        raise Rejected("it has header parameters that this server does not know")
+    return algorithm, _name(header, "kid")
+
+
+def _name(members: dict[str, Any], name: str) -> str:
+    value = members.get(name)
+    if not isinstance(value, str) or not value or len(value) > LONGEST_NAME:
+        raise Rejected(f"{name} is not a text of 1 to {LONGEST_NAME} characters")
+    return value
+
+
+def _instant(claims: dict[str, Any], name: str) -> float | None:
+    """Return seconds since 1970, fractions allowed (RFC 7519, section 2), or None if absent."""
+    if name not in claims:
+        return None
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Rejected(f"{name} is not a number")
+    if not abs(value) < 1e12:  # noqa: PLR2004  also of infinite and huge numbers
+        raise Rejected(f"{name} is not an instant")
+    return float(value)

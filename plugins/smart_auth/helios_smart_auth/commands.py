@@ -1,0 +1,278 @@
+"""The command `helios clients`: who may ask for tokens, and the keys that sign them."""
+
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from helios_core import CommandHost, parse_scope
+from helios_smart_auth.addresses import check_url
+from helios_smart_auth.clients import CLIENT_ID, Client, Clients, records_of
+from helios_smart_auth.public_keys import parse_key_set, parse_pem, registrable
+from helios_smart_auth.signing_keys import Ring, SigningKeys
+
+LARGEST_FILE = 256 * 1024
+TENANT = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a tenant id looks like, as the server has it."""
+
+_jwks = click.option(
+    "--jwks",
+    "jwks",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File with the client's public keys: a JWK set, one JWK, or PEM, which is named by its "
+    "thumbprint.",
+)
+_jwks_urls = click.option(
+    "--jwks-url",
+    "jwks_urls",
+    multiple=True,
+    help="Address of the client's key set; may be repeated.",
+)
+
+
+@click.command()
+@click.argument("client")
+@_jwks
+@_jwks_urls
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    help="Scopes that it may ask for, such as 'system/*.rs'; may be repeated.",
+)
+@click.option("--tenant", help="The tenant of its tokens.")
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    help="Id of a group that it may export; may be repeated. Without, it may export every group.",
+)
+@click.pass_obj
+def add(host: CommandHost, /, client: str, **fields: Any) -> None:  # noqa: ANN401  see the options
+    """Register CLIENT with its public keys and scopes."""
+    if not CLIENT_ID.fullmatch(client):
+        raise click.BadParameter(
+            "a client id is 1 to 100 letters, digits, '.', '_', '~' and '-', and begins with a "
+            "letter or digit"
+        )
+    if fields["tenant"] is not None and not TENANT.fullmatch(fields["tenant"]):
+        raise click.BadParameter(
+            "a tenant id is 1 to 64 letters, digits, '.', '_' and '-', begins with a letter or "
+            "digit and has no '..'"
+        )
+    new = Client(
+        id=client,
+        scopes=_checked_scopes(fields["scopes"]),
+        tenant=fields["tenant"],
+        groups=fields["groups"] or None,
+        **_keys(host, fields["jwks"], fields["jwks_urls"]),
+    )
+    if not _run(host, lambda them: them.add(new)):
+        raise click.ClickException(
+            f"client {client} is registered already; use `helios clients rotate` to replace its "
+            "keys, or remove it first"
+        )
+    click.echo(f"registered {client}")
+
+
+@click.command(name="list")
+@click.pass_obj
+def list_(host: CommandHost) -> None:
+    """List all clients."""
+    found = _run(host, _all)
+    if not found:
+        click.echo("no clients are registered; see `helios clients add --help`")
+    for client in found:
+        click.echo(_line(client))
+
+
+@click.command()
+@click.argument("client")
+@click.pass_obj
+def show(host: CommandHost, client: str) -> None:
+    """Print what is registered for CLIENT, as JSON."""
+    found = _known(client, _run(host, lambda them: them.get(client)))
+    click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+
+
+@click.command()
+@click.argument("client")
+@click.pass_obj
+def disable(host: CommandHost, client: str) -> None:
+    """Refuse CLIENT from now on; its tokens are invalid within seconds."""
+    _change(host, client, disabled=True)
+    click.echo(f"disabled {client}")
+
+
+@click.command()
+@click.argument("client")
+@click.pass_obj
+def enable(host: CommandHost, client: str) -> None:
+    """Let a disabled CLIENT in again."""
+    _change(host, client, disabled=False)
+    click.echo(f"enabled {client}")
+
+
+@click.command()
+@click.argument("client")
+@_jwks
+@_jwks_urls
+@click.pass_obj
+def rotate(host: CommandHost, client: str, jwks: Path | None, jwks_urls: tuple[str, ...]) -> None:
+    """Replace the public keys of CLIENT."""
+    _change(host, client, **_keys(host, jwks, jwks_urls))
+    click.echo(f"replaced the keys of {client}")
+
+
+@click.command()
+@click.argument("client")
+@click.pass_obj
+def remove(host: CommandHost, client: str) -> None:
+    """Forget CLIENT; its tokens are invalid within seconds."""
+    if not _run(host, lambda them: them.remove(client)):
+        _known(client, None)
+    click.echo(f"removed {client}")
+
+
+@click.command(name="list")
+@click.pass_obj
+def list_keys(host: CommandHost) -> None:
+    """List the keys that are published."""
+    _print_keys(_run_keys(host, lambda them: them.ring()))
+
+
+@click.command(name="rotate")
+@click.option(
+    "--revoke",
+    is_flag=True,
+    help="Make every token invalid that was issued so far, within seconds.",
+)
+@click.pass_obj
+def rotate_keys(host: CommandHost, *, revoke: bool) -> None:
+    """Sign with a new key from now on; tokens of the old one stay valid until they expire."""
+    _print_keys(_run_keys(host, lambda them: them.rotate(revoke=revoke)))
+
+
+def clients_command(host: CommandHost) -> click.Group:
+    """Return the command."""
+    keys = click.Group(
+        "keys",
+        commands=[list_keys, rotate_keys],
+        help="Manage the keys with which this server signs access tokens.",
+    )
+    return click.Group(
+        "clients",
+        commands=[add, list_, show, disable, enable, rotate, remove, keys],
+        help="Manage who may ask for access tokens; no server needs to run.",
+        context_settings={"obj": host},
+    )
+
+
+async def _all(clients: Clients) -> list[Client]:
+    return [client async for client in clients.all()]
+
+
+def _run(host: CommandHost, work: Callable[[Clients], Coroutine[Any, Any, Any]]) -> Any:  # noqa: ANN401
+    async def run() -> Any:  # noqa: ANN401  whatever the work returns
+        async with _records(host) as records:
+            return await work(Clients(records))
+
+    return host.run(run())
+
+
+def _run_keys(host: CommandHost, work: Callable[[SigningKeys], Coroutine[Any, Any, Ring]]) -> Ring:
+    async def run() -> Ring:
+        async with _records(host) as records:
+            return await work(SigningKeys(records))
+
+    return host.run(run())
+
+
+@asynccontextmanager
+async def _records(host: CommandHost) -> AsyncIterator[Any]:
+    async with host.open_backends() as backends:
+        yield records_of(backends.job_store)
+
+
+def _change(host: CommandHost, client: str, **fields: Any) -> None:  # noqa: ANN401
+    def change(found: Client) -> Client:
+        return msgspec.structs.replace(found, **fields)
+
+    _known(client, _run(host, lambda them: them.change(client, change)))
+
+
+def _known(client_id: str, client: Client | None) -> Client:
+    if client is None:
+        raise click.ClickException(
+            f"there is no client {client_id}; `helios clients list` shows those there are"
+        )
+    return client
+
+
+def _keys(host: CommandHost, jwks: Path | None, jwks_urls: Sequence[str]) -> Mapping[str, Any]:
+    """Return the fields of a client that say where its keys are."""
+    if (jwks is None) == (not jwks_urls):
+        raise click.UsageError("name the client's keys by either --jwks or --jwks-url")
+    if jwks is not None:
+        return {"keys": _read_keys(jwks), "jwks_urls": ()}
+    allowed = host.settings().jwks_allow_loopback_http
+    for url in jwks_urls:
+        try:
+            check_url(url, allow_loopback_http=allowed)
+        except ValueError as error:
+            raise click.BadParameter(f"--jwks-url: {error}") from None
+    return {"keys": (), "jwks_urls": tuple(dict.fromkeys(jwks_urls))}
+
+
+def _read_keys(path: Path) -> tuple[dict[str, Any], ...]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise click.BadParameter(f"{path} cannot be read: {type(error).__name__}") from None
+    if len(text) > LARGEST_FILE:
+        raise click.BadParameter(f"{path} has more than {LARGEST_FILE} bytes")
+    try:
+        is_pem = text.lstrip().startswith(b"-----BEGIN")
+        return tuple(map(dict, registrable(parse_pem(text) if is_pem else parse_key_set(text))))
+    except ValueError as error:
+        raise click.BadParameter(f"{path} has no usable keys: {error}") from None
+
+
+def _checked_scopes(values: Sequence[str]) -> tuple[str, ...]:
+    words = dict.fromkeys(word for value in values for word in value.split())
+    for word in words:
+        if parse_scope(word) is None:
+            raise click.BadParameter(
+                f"{word!r} is not a scope of a backend service; these are such as system/*.rs, "
+                "system/Patient.read or system/Observation.rs?category=laboratory"
+            )
+    if not words:
+        raise click.BadParameter("there is no scope")
+    return tuple(words)
+
+
+def _line(client: Client) -> str:
+    keys = f"keys: {len(client.keys)}" if client.keys else f"key URLs: {len(client.jwks_urls)}"
+    parts = [client.id, "disabled" if client.disabled else "enabled", keys]
+    if client.tenant is not None:
+        parts.append(f"tenant {client.tenant}")
+    if client.groups is not None:
+        parts.append(f"groups {','.join(client.groups)}")
+    return "  ".join([*parts, " ".join(client.scopes)])
+
+
+def _print_keys(ring: Ring) -> None:
+    for key in ring.keys:
+        state = "signs" if key.retired_at is None else f"retired {_instant(key.retired_at)}"
+        click.echo(f"{key.kid}  made {_instant(key.created_at)}  {state}")
+
+
+def _instant(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()

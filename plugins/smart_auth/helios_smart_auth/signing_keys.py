@@ -1,0 +1,140 @@
+"""The keys that sign access tokens, kept in the job store and shared by all processes."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+from joserfc.jwk import ECKey
+
+from helios_core import BackendError, BackendUnavailable, SupportsRecords
+
+NAMESPACE: Final = "smart_auth.keys"
+RECORD: Final = "ring"
+ALGORITHM: Final = "ES384"
+KEPT_SECONDS: Final = 600
+"""How long a retired key is published: twice as long as a token is valid at most."""
+FRESH_SECONDS: Final = 5
+"""How soon every process knows that the keys have changed."""
+TRIES: Final = 20
+
+
+class StoredKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A key of the ring."""
+
+    kid: str
+    jwk: dict[str, Any]
+    """With its private half while it signs, and without it once it is retired."""
+    created_at: int
+    """Seconds since 1970."""
+    retired_at: int | None = None
+
+
+class Ring(msgspec.Struct, frozen=True, kw_only=True):
+    """All keys whose tokens are accepted; the first one signs."""
+
+    keys: tuple[StoredKey, ...]
+
+    @property
+    def public(self) -> Sequence[Mapping[str, Any]]:
+        """The public keys as members of a JWK set."""
+        return [
+            {
+                **{name: key.jwk[name] for name in ("kty", "crv", "x", "y")},
+                "kid": key.kid,
+                "use": "sig",
+                "alg": ALGORITHM,
+            }
+            for key in self.keys
+        ]
+
+
+class SigningKeys:
+    """The ring of all processes on one job store; made when it is first needed."""
+
+    def __init__(
+        self, records: SupportsRecords, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._records = records
+        self._clock = clock
+        self._ring: Ring | None = None
+        self._imported = dict[str, ECKey]()
+        self._read_at = 0.0
+
+    async def ring(self) -> Ring:
+        """
+        Return the keys, not older than some seconds.
+
+        Raises:
+            BackendUnavailable: The job store cannot respond now.
+        """
+        now = time.monotonic()
+        if self._ring is None or now >= self._read_at + FRESH_SECONDS:
+            ring, _ = await self._stored()
+            self._imported = {
+                key.kid: self._imported.get(key.kid) or ECKey.import_key(key.jwk)
+                for key in ring.keys
+            }
+            self._ring, self._read_at = ring, now
+        return self._ring
+
+    async def signer(self) -> tuple[str, ECKey]:
+        """Return the kid and the key that sign now."""
+        ring = await self.ring()
+        return ring.keys[0].kid, self._imported[ring.keys[0].kid]
+
+    async def verifier(self, kid: str) -> ECKey | None:
+        """Return the key of a kid, or None if no token of it is accepted."""
+        ring = await self.ring()
+        now = self._clock()
+        accepted = any(
+            key.kid == kid and (key.retired_at is None or now < key.retired_at + KEPT_SECONDS)
+            for key in ring.keys
+        )
+        return self._imported[kid] if accepted else None
+
+    async def rotate(self, *, revoke: bool = False) -> Ring:
+        """
+        Sign with a new key from now on; `revoke` makes every earlier token invalid.
+
+        Raises:
+            BackendUnavailable: The job store cannot respond now.
+        """
+        for _ in range(TRIES):
+            ring, stored = await self._stored()
+            now = int(self._clock())
+            old = [] if revoke else [_retired(key, now) for key in ring.keys]
+            kept = [key for key in old if now < (key.retired_at or now) + KEPT_SECONDS]
+            changed = Ring(keys=(_new_key(now), *kept))
+            new = msgspec.json.encode(changed)
+            if await self._records.replace_record(NAMESPACE, RECORD, stored, new):
+                self._ring = None
+                return changed
+        raise BackendUnavailable("other processes rotate the keys all the time; try again")
+
+    async def _stored(self) -> tuple[Ring, bytes]:
+        stored = await self._records.record(NAMESPACE, RECORD)
+        if stored is None:
+            new = msgspec.json.encode(Ring(keys=(_new_key(int(self._clock())),)))
+            _ = await self._records.insert_record(NAMESPACE, RECORD, new)  # or another did
+            stored = await self._records.record(NAMESPACE, RECORD)
+        try:
+            return msgspec.json.decode(stored or b"", type=Ring), stored or b""
+        except msgspec.MsgspecError:
+            raise BackendError(
+                "the keys that sign tokens cannot be read: their record is damaged, or a newer"
+                " version of Helios wrote it"
+            ) from None
+
+
+def _new_key(now: int) -> StoredKey:
+    key = ECKey.generate_key("P-384", private=True)
+    return StoredKey(kid=uuid4().hex, jwk=dict(key.as_dict(private=True)), created_at=now)
+
+
+def _retired(key: StoredKey, now: int) -> StoredKey:
+    if key.retired_at is not None:
+        return key
+    public = {name: value for name, value in key.jwk.items() if name != "d"}
+    return msgspec.structs.replace(key, jwk=public, retired_at=now)

@@ -1,0 +1,79 @@
+"""The guide to clients, walked command by command."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.processes import HELIOS, READY, Site
+
+GUIDE = Path(__file__).parents[2] / "docs/how-to/let-clients-in.md"
+PATIENT = {"resourceType": "Patient", "id": "a"}
+
+pytestmark = pytest.mark.process
+
+
+def shown_commands():
+    """The commands of the first block, in order."""
+    block = re.search(r"```console\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    return [line.removeprefix("$ ") for line in block[1].splitlines()]
+
+
+@pytest.fixture
+def site(tmp_path, unused_tcp_port):
+    export, *_ = shown_commands()
+    settings = dict(word.split("=", 1) for word in shlex.split(export)[1:])
+    address = settings["HFS_BASE_URL"].replace("8080", str(unused_tcp_port))
+    settings |= {"HFS_BASE_URL": address, "HFS_SERVER_PORT": str(unused_tcp_port)}
+    site = Site(tmp_path, **settings)
+    site.address = address
+    yield site
+    site.end()
+
+
+@pytest.fixture
+def shell(site, tmp_path):
+    """Runs a command of the guide in a folder of its own, and returns its code and output."""
+
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("HFS_")}
+
+    def run(command):
+        program, *arguments = shlex.split(command.replace("http://127.0.0.1:8080", site.address))
+        done = subprocess.run(
+            [str(HELIOS) if program == "helios" else program, *arguments],
+            cwd=tmp_path,
+            env=inherited | site.settings,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def test_the_commands_lead_from_a_key_to_files_and_out_again(site, shell, tmp_path):
+    """B2-SEC-03: at a server that nobody has configured any further."""
+    (tmp_path / "patients.ndjson").write_text(json.dumps(PATIENT))
+    _, *commands, again = shown_commands()
+    assert len(commands) <= 9
+    for command in commands:
+        if command == "helios serve &":
+            site.start("serve").wait_for(READY)
+            continue
+        code, output = shell(command)
+        assert code == 0, (command, output)
+
+    [line] = (tmp_path / "export" / "Patient-1-1.ndjson").read_text().splitlines()
+    assert json.loads(line)["id"] == PATIENT["id"]
+    code, output = shell(again)
+    assert code == 1
+    assert "the client is disabled" in output
+    log = "".join(process.output() for process in site.processes)
+    assert "token.issued" in log
+    assert "grant.refused" in log
+    assert not re.search(r"eyJ[A-Za-z0-9_-]{10,}", log), "no token and no assertion is logged"
