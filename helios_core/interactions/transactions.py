@@ -113,7 +113,7 @@ def collect_changes(
 class Resolution:
     """One attempt to find out what the changes of a transaction do, and to make them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it needs of the server, and of the request
         self,
         caller: Caller,
         transaction: Transaction,

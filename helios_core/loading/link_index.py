@@ -170,7 +170,7 @@ class LinkIndex:
         return [reference for (reference,) in rows]
 
     def add_change(self, target: str) -> None:
-        """Note that the load changes a resource; what matched because of an earlier version goes."""
+        """Note that the load changes a resource, and drop what its earlier version matched."""
         insert = "INSERT INTO changed VALUES (?) ON CONFLICT DO NOTHING"
         if not self._database.execute(insert, (target,)).rowcount:
             self._database.execute("DELETE FROM matches WHERE target = ?", (target,))

@@ -140,23 +140,24 @@ async def test_an_error_repeats_nothing_of_the_body(client, outcome, body):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "code"),
+    ("method", "path", "status"),
     [
-        ("GET", "/Patient/%00", 404, "not-found"),
-        ("DELETE", "/Patient/a%00", 404, "not-found"),
-        ("GET", "/Patient/%00/_history", 404, "not-found"),
-        ("GET", "/Group/a%00b/$export", 404, "not-found"),
-        ("GET", "/export-status/%00", 404, "not-found"),
-        ("GET", "/export-file/%00/%00", 404, "not-found"),
-        ("GET", "/Patient?_id=%00", 400, "value"),
-        ("GET", "/Patient?name:exact=a%00", 400, "value"),
-        ("GET", "/Observation?subject:Patient.name=a%00", 400, "value"),
-        ("GET", "/Patient/$export?_typeFilter=Patient%3F_id%3Da%2500", 400, "value"),
+        ("GET", "/Patient/%00", 404),
+        ("DELETE", "/Patient/a%00", 404),
+        ("GET", "/Patient/%00/_history", 404),
+        ("GET", "/Group/a%00b/$export", 404),
+        ("GET", "/export-status/%00", 404),
+        ("GET", "/export-file/%00/%00", 404),
+        ("GET", "/Patient?_id=%00", 400),
+        ("GET", "/Patient?name:exact=a%00", 400),
+        ("GET", "/Observation?subject:Patient.name=a%00", 400),
+        ("GET", "/Patient/$export?_typeFilter=Patient%3F_id%3Da%2500", 400),
     ],
 )
-async def test_a_nul_character_reaches_no_store(client, outcome, method, path, status, code):
+async def test_a_nul_character_reaches_no_store(client, outcome, method, path, status):
     response = await client.request(method, path, headers={"Prefer": "respond-async"})
 
+    code = "not-found" if status == 404 else "value"
     assert "NUL" in outcome(response, status, code)["diagnostics"]
 
 
