@@ -252,6 +252,14 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
         read_signing_key(tmp_path / "none")
 
 
+@pytest.mark.parametrize("kid", [None, "another"])
+def test_the_names_of_the_keys_are_listed_where_one_has_to_be_selected(key_file, kid):
+    both = json.dumps({"keys": [k.as_dict(private=True) for k in (EC, RSA)]})
+
+    with pytest.raises(ConfigurationError, match=r"2 private keys \(ec, rsa\)"):
+        read_signing_key(key_file(both), kid)
+
+
 def test_what_is_kept_of_the_credentials_is_no_secret(key_file):
     path = key_file()
     credentials = BackendServices("https://a.example", "lab", path, key_id="ec")
