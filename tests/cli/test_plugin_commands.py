@@ -107,7 +107,9 @@ def test_a_missing_setting_is_told_in_a_sentence(helios, install):
     result = helios("greet", "hello", "you", plugins="greet")
 
     assert result.exit_code == 2
-    assert result.output == "helios: HFS_GREET_WORD is not set; allowed is text\n"
+    assert result.output == (
+        "helios: HFS_GREET_WORD is not set, and plugin greet needs it; allowed is text\n"
+    )
 
 
 def test_a_command_opens_what_is_configured(helios, install):
