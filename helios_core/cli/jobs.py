@@ -190,8 +190,8 @@ def job_row(job: JobSummary) -> JobRow:
 
 def jobs_table(rows: Sequence[JobRow]) -> Table:
     """Render exports, those that ended in error or cannot be read in red."""
-    columns = ("tenant", "status", "age", "done", "shards", "size", "attempts", "owner", "last error")
-    table = new_table("id", *columns)
+    columns = ("id", "tenant", "status", "age", "done", "shards", "size", "attempts")
+    table = new_table(*columns, "owner", "last error")
     for row in rows:
         status = row.status if row.readable else f"{row.status}, unreadable"
         cells = (

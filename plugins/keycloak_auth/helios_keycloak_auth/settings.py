@@ -236,8 +236,10 @@ class KeycloakAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         return [
             (
                 bool(insecure),
-                f"the address of {' and '.join(insecure)} is http and HFS_AUTH_ALLOW_HTTP is not "
-                "true; use https, or set it where nobody can read or change what is sent",
+                (
+                    f"the address of {' and '.join(insecure)} is http and HFS_AUTH_ALLOW_HTTP is "
+                    "not true; use https, or set it where nobody can read or change what is sent"
+                ),
             ),
             (
                 asks != (self.introspection_client_secret is not None),
