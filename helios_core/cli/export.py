@@ -351,8 +351,8 @@ class _Reporter:
             whose = f"tenant {tenant!r}" if tenant else "the tenant of the request"
             yield (
                 f"NOTHING was exported: of what was requested, {whose} has no resources. If that "
-                "is a surprise, check --type, --since and --tenant; the URL and the token may name "
-                "a tenant, too."
+                "is a surprise, check --type, --since and --tenant; the URL and the token may "
+                "name a tenant, too."
             )
         if not summary.is_complete:
             yield "The export is NOT complete:"

@@ -181,6 +181,15 @@ def test_a_plugin_that_is_not_named_is_not_imported_and_the_error_says_what_to_d
     assert "helios_greet" not in sys.modules
 
 
+def test_a_command_that_nobody_selected_is_said_to_need_a_setting(helios):
+    """As `helios clients` in a shell that does not have the settings of the server."""
+    result = helios("clients")
+
+    assert result.exit_code == 2
+    assert "No such command 'clients'" in result.stderr
+    assert "HFS_AUTH_PROVIDER selects the plugin" in result.stderr
+
+
 def test_a_plugin_without_a_command_is_no_command(helios):
     result = helios("memory", plugins="memory")
 
