@@ -16,6 +16,7 @@ from rich.table import Table
 
 from helios_core.cli.terminal import log_errors_only, new_table, out, print_json, print_line, run
 from helios_core.config import selection
+from helios_core.config.environment import to_text
 from helios_core.errors import ConfigurationError, JobNotFound
 from helios_core.export import expiry
 from helios_core.model.jobs import JobKey, JobQuery, JobStatus, JobSummary
@@ -60,6 +61,8 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """The most attempts at one shard."""
     last_error: str | None
     """Why the export ended in error, else why the attempt failed that failed last."""
+    waiting_for: str | None
+    """The backend that one of its shards waits for."""
     level: str | None
     fhir_version: str | None
     types: Sequence[str]
@@ -119,8 +122,8 @@ def show_job(prefix: str, *, tenant: str | None, output: Output) -> None:
     values = msgspec.to_builtins(row)
     width = max(map(len, values))
     for name, value in values.items():
-        text = ", ".join(value) if isinstance(value, tuple) else value
-        print_line(f"{name.replace('_', ' '):{width}}  {'' if text is None else text}")
+        text = ", ".join(value) if isinstance(value, tuple) else to_text(value)
+        print_line(f"{name.replace('_', ' '):{width}}  {text}")
 
 
 def cancel_jobs(prefixes: Sequence[str], *, tenant: str | None) -> None:
@@ -180,6 +183,7 @@ def job_row(job: JobSummary) -> JobRow:
         bytes=job.bytes,
         attempts=job.attempts,
         last_error=job.failure or job.last_error,
+        waiting_for=job.progress.waiting_for,
         level=request.level.value if request else None,
         fhir_version=request.fhir_version.value if request else None,
         types=request.types if request else (),
@@ -189,14 +193,14 @@ def job_row(job: JobSummary) -> JobRow:
 
 def jobs_table(rows: Sequence[JobRow]) -> Table:
     """Render exports, those that ended in error or cannot be read in red."""
-    columns = ("tenant", "status", "age", "done", "shards", "size", "tries", "owner", "last error")
-    table = new_table("id", *columns)
+    columns = ("id", "tenant", "status", "age", "done", "shards", "size", "attempts")
+    table = new_table(*columns, "owner", "last error")
     for row in rows:
         status = row.status if row.readable else f"{row.status}, unreadable"
         cells = (
             *(row.id, row.tenant, status, _age(row.age_seconds), f"{row.percent} %"),
             *(f"{row.shards_done}/{row.shards_total}", _size(row.bytes), str(row.attempts)),
-            *(row.owner, row.last_error or ""),
+            *(row.owner, _waiting(row) or row.last_error or ""),
         )
         bad = row.status == JobStatus.ERROR or not row.readable
         table.add_row(*map(escape, cells), style="red" if bad else None)
@@ -326,7 +330,12 @@ class _Display:
 def _line(row: JobRow) -> str:
     shards = f"{row.shards_done}/{row.shards_total} shards"
     line = f"{row.id} {row.tenant} {row.status} {row.percent} % {shards} {_size(row.bytes)}"
-    return f"{line}: {row.last_error}" if row.last_error else line
+    reason = _waiting(row) or row.last_error
+    return f"{line}: {reason}" if reason else line
+
+
+def _waiting(row: JobRow) -> str | None:
+    return row.waiting_for and f"waiting: {row.waiting_for}"
 
 
 def _age(seconds: int) -> str:

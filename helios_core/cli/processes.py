@@ -61,4 +61,4 @@ def _greet(chosen: Selection, url: str) -> None:
         selected=chosen.settings.backend_names,
         job_store=chosen.settings.bulk_export_job_store,
     )
-    out.print(tables.matrix_table(rows))
+    out.print_table(tables.matrix_table(rows))

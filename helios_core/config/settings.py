@@ -188,7 +188,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auth_provider: Annotated[
         str,
         Meta(
-            description="Verifier of access tokens: NAME is plugin NAME_auth, or else plugin NAME."
+            description="Verifier of access tokens: `keycloak` for those of an OpenID Connect "
+            "issuer, `smart` for those that this server issues. NAME is plugin NAME_auth, or else "
+            "plugin NAME."
         ),
     ] = "keycloak"
     default_tenant: Annotated[
@@ -363,6 +365,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bulk_export_max_attempts: Annotated[
         int, Meta(ge=1, description="Attempts at a shard before its export fails.")
     ] = 3
+    bulk_export_outage_patience: Annotated[
+        timedelta,
+        Meta(
+            title="seconds",
+            description="How long a shard waits for a backend that is unavailable before that "
+            "counts as an attempt; counted from its first failure since it got further.",
+        ),
+    ] = timedelta(hours=1)
     bulk_export_batch_bytes: Annotated[
         int,
         Meta(ge=1, title="bytes", description="Resources read from the data provider at a time."),

@@ -1,6 +1,8 @@
 """Health checks of plugins decide with the backends whether the server is ready."""
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -135,3 +137,41 @@ async def test_exports_that_wait_for_a_worker_are_a_degraded_server(open_site, p
     assert "no worker is running" in problem
     await site.backends.job_store.beat("worker", lasts=timedelta(hours=1))
     assert (await site.client.get(path)).json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_exports_that_wait_for_a_backend_are_a_degraded_server(open_site, path):
+    site = await open_site()
+    await site.put({"resourceType": "Patient", "id": "p1"})
+    await site.kick_off()
+    await postpone(site.backends.job_store, "the bucket cannot be reached")
+
+    response = await site.client.get(path)
+
+    assert (response.status_code, response.json()["status"]) == (200, "degraded")
+    [problem] = response.json()["problems"]
+    assert problem == "Exports wait for a backend (1): the bucket cannot be reached"
+
+
+async def postpone(job_store, reason):
+    """Let the next shard wait for a backend, under a worker that is alive."""
+    hour = timedelta(hours=1)
+    await job_store.beat("worker", lasts=hour)
+    lease = await job_store.claim("worker", lease_for=hour, max_attempts=1)
+    assert await job_store.postpone(lease, reason, retry_after=hour, patience=hour)
+
+
+@pytest.mark.parametrize("path", ["/_liveness", "/health", "/Patient/1"])
+async def test_requests_that_need_no_thread_do_not_wait_for_one(open_site, path):
+    site = await open_site()
+    released = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.get_running_loop().set_default_executor(threads)
+        try:
+            busy = asyncio.get_running_loop().run_in_executor(None, released.wait)
+            response = await asyncio.wait_for(site.client.get(path), 60)
+        finally:
+            released.set()
+        await busy
+
+    assert response.status_code in {200, 404}
