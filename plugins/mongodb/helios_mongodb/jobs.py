@@ -157,12 +157,16 @@ class MongoJobStore(JobStore):
     async def renew(self, lease: Lease, *, lease_for: timedelta, resources_done: int) -> None:
         """Extend a lease (J4, J7)."""
         wait = from_now(lease_for)
-        renewed = {
+        renewed: Document = {
             "at": wait,
             "wait": wait["$add"][1],
             "reported": Int64(resources_done),
             "touched": "$$NOW",
+            "furthest": {"$max": ["$furthest", Int64(resources_done)]},
         }
+        further = {"$gt": [Int64(resources_done), "$furthest"]}
+        for field, none in (("postponed", 0), ("waiting_since", None), ("waiting_for", None)):
+            renewed[field] = {"$cond": [further, none, f"${field}"]}
         await self._change(lease, renewed)
 
     async def is_held(self, lease: Lease) -> bool:
@@ -202,11 +206,38 @@ class MongoJobStore(JobStore):
         await self._tell()
         return status
 
+    async def postpone(
+        self, lease: Lease, reason: str, *, retry_after: timedelta, patience: timedelta
+    ) -> bool:
+        """Free the shard for later and forget the attempt, unless it waited too long (J19)."""
+        with translated():
+            now = await self._database.now()
+            shard = await self._database["shards"].find_one(leasing.held(lease))
+        if shard is None:
+            raise lease_lost(lease)
+        since = min(shard["waiting_since"] or now, now)
+        if now - since >= patience:
+            return False
+        wait = from_now(retry_after)
+        postponed: Document = {
+            "worker": None,
+            "at": wait,
+            "wait": wait["$add"][1],
+            "reported": Int64(0),
+            "attempts": {"$subtract": ["$attempts", 1]},
+            "postponed": {"$add": ["$postponed", 1]},
+            "waiting_since": since,
+            "waiting_for": {"$literal": reason},
+            "touched": "$$NOW",
+        }
+        await self._change(lease, postponed)
+        return True
+
     async def release(self, lease: Lease) -> None:
         """Hand a shard back (J4)."""
         attempts = {"$subtract": ["$attempts", 1]}
         free: Document = {"worker": None, "at": AT_ONCE, "reported": 0, "attempts": attempts}
-        await self._change(lease, free | {"touched": "$$NOW"})
+        await self._change(lease, free | {"touched": "$$NOW", "waiting_for": None})
         await self._tell()
 
     async def cancel(self, tenant: str, job_id: str) -> None:
@@ -287,7 +318,15 @@ class MongoJobStore(JobStore):
             numbers = await self._database["shards"].distinct("job", held)
             idle = {"status": leasing.ACTIVE, "_id": {"$nin": numbers}}
             waiting = await self._database["jobs"].count_documents(idle)
-        return Workforce(alive=alive, waiting=waiting)
+            stalled: Document = {"done": False, "waiting_for": {"$ne": None}, "at": {"$ne": None}}
+            shards = self._database["shards"].find(stalled, {"job": 1, "waiting_for": 1})
+            reasons = {shard["job"]: str(shard["waiting_for"]) async for shard in shards}
+        return Workforce(
+            alive=alive,
+            waiting=waiting,
+            stalled=len(reasons),
+            stalled_for=max(reasons.values(), default=None),
+        )
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
         """Return the tenant's complete jobs, the latest first."""
@@ -412,6 +451,7 @@ class MongoJobStore(JobStore):
                     "attempts": {"$max": "$attempts"},
                     "touched_at": {"$max": "$touched"},
                     "last_error": {"$last": "$error"},
+                    "waiting_for": {"$max": "$waiting_for"},
                 }
             },
         ]
@@ -438,6 +478,7 @@ class _Sums(msgspec.Struct, kw_only=True):
     attempts: int = 0
     touched_at: datetime | None = None
     last_error: str | None = None
+    waiting_for: str | None = None
 
     @property
     def progress(self) -> JobProgress:
@@ -447,6 +488,7 @@ class _Sums(msgspec.Struct, kw_only=True):
             resources_total=self.resources_total,
             shards_done=self.shards_done,
             shards_total=self.shards_total,
+            waiting_for=self.waiting_for,
         )
 
 
@@ -519,6 +561,10 @@ def _to_row(number: int, job: Job, shard: Shard) -> Document:
         "touched": None,
         "error": None,
         "failed": 0,
+        "furthest": Int64(0),
+        "postponed": 0,
+        "waiting_since": None,
+        "waiting_for": None,
         "done": False,
     }
 

@@ -146,6 +146,7 @@ async def _begin(
         token=claimed["token"],
         worker=worker,
         attempt=claimed["attempts"],
+        postponed=claimed["postponed"],
     )
 
 
@@ -172,6 +173,7 @@ async def complete(
             {
                 "$set": {
                     "done": True,
+                    "waiting_for": None,
                     "worker": None,
                     "at": None,
                     "reported": exported,
@@ -241,6 +243,7 @@ async def fail(  # noqa: PLR0913 - what becomes of a shard, by name
                     "wait": from_now(retry_after)["$add"][1],
                     "reported": 0,
                     "error": {"$literal": reason},
+                    "waiting_for": None,
                     "failed": failures and failures["failures"],
                     "touched": "$$NOW",
                 }
@@ -272,7 +275,7 @@ async def end(
     await database["jobs"].update_one({"_id": job}, [{"$set": ended}], session=session)
     await database["shards"].update_many(
         {"job": job, "done": False},
-        {"$set": {"worker": None, "at": None}, "$inc": {"token": 1}},
+        {"$set": {"worker": None, "at": None, "waiting_for": None}, "$inc": {"token": 1}},
         session=session,
     )
     return status

@@ -13,7 +13,7 @@ from helios_mongodb import open_job_store
 
 INSTANTS = {
     "jobs": ("created", "completed"),
-    "shards": ("at", "touched"),
+    "shards": ("at", "touched", "waiting_since"),
     "workers": ("until",),
 }
 
