@@ -1,0 +1,58 @@
+"""Whatever the driver raises is an error of the contract, and says nothing of what is stored."""
+
+import bson.errors
+import pymongo.errors
+import pytest
+
+from helios_core import BackendError, ConfigurationError, Secret
+from helios_mongodb import MongoSettings
+from helios_mongodb.databases import _check_transactions
+from helios_mongodb.errors import translated
+
+ERRORS = sorted(
+    {
+        each
+        for module in (pymongo.errors, bson.errors)
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, Exception) and each is not Exception
+    }
+    - {pymongo.errors.EncryptionError, pymongo.errors.EncryptedCollectionError},
+    key=lambda each: each.__name__,
+)
+
+
+def an_error(kind):
+    if issubclass(kind, pymongo.errors.BulkWriteError | pymongo.errors.ClientBulkWriteException):
+        return kind({"errmsg": "canary"}, verbose=False) if kind.__name__[0] == "C" else kind({})
+    return kind("canary")
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda each: each.__name__)
+def test_every_error_of_the_driver_is_one_of_the_contract(kind):
+    with pytest.raises(BackendError) as raised, translated():
+        raise an_error(kind)
+
+    assert "canary" not in str(raised.value)
+
+
+def test_an_error_of_ours_passes_as_it_is():
+    with pytest.raises(KeyError), translated():
+        raise KeyError("ours")
+
+
+def test_a_standalone_server_is_refused_with_the_commands_for_a_replica_set():
+    with pytest.raises(ConfigurationError, match=r"--replSet rs0.*rs\.initiate\(\)"):
+        _check_transactions({"isWritablePrimary": True})
+
+
+@pytest.mark.parametrize("hello", [{"setName": "rs0"}, {"msg": "isdbgrid"}])
+def test_a_server_with_transactions_is_accepted(hello):
+    _check_transactions(hello)
+
+
+@pytest.mark.parametrize("url", ["postgresql://canary/x", "data/canary.db"])
+def test_the_address_of_another_database_is_refused(url):
+    with pytest.raises(ConfigurationError) as raised:
+        MongoSettings(database_url=Secret(url))
+
+    assert "canary" not in str(raised.value)
