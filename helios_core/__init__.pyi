@@ -172,6 +172,9 @@ from .storage.job_store import (
 from .storage.joined_lines import (
     JoinedLines,
 )
+from .storage.json_objects import (
+    read_json_object,
+)
 from .storage.migrations import (
     Migrated,
     Migration,
@@ -398,6 +401,7 @@ __all__ = [
     "parse_scope",
     "parse_version_token",
     "part_not_found",
+    "read_json_object",
     "read_statements",
     "run_to_end",
     "scope_words",
