@@ -149,7 +149,15 @@ VOLATILE = (
 )
 PLACE = re.compile(r"WyJ[\w%-]+")
 """The beginning of a list of texts in JSON and base64: where a page began."""
-IGNORED = {"date", "x-request-id", "last-modified", "expires", "content-length", "etag"}
+IGNORED = {
+    "date",
+    "retry-after",
+    "x-request-id",
+    "last-modified",
+    "expires",
+    "content-length",
+    "etag",
+}
 
 
 def settled(text):
