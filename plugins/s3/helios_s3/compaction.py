@@ -27,7 +27,7 @@ TAIL_ROWS = 16_000
 TAIL_COMMITS = 500
 """With more than any of these, the tail becomes a run."""
 
-HIGHEST_SHARE = 2
+HIGHEST_SHARE = 1.5
 """With so many times more than any of these, writes wait for that."""
 
 KEYS_AT_ONCE = 1000
@@ -165,16 +165,14 @@ class Compactor:
     async def _commit(self, following: Following, run: Run) -> bool:
         """Make a checkpoint the next commit, or discard a run that is superfluous by now."""
         token = uuid4().hex
-        while True:
-            state = self._log.state
-            number, checkpoint = state.number, following(state.checkpoint)
-            if checkpoint is None:
-                break
-            commit = Commit(token, state.stamp, checkpoint=checkpoint)
-            if await self._log.append(state, number + 1, commit):
-                await self._log.objects.put(checkpoint_key(number + 1), b"")
-                return True
-            await self._log.refresh()
+        async with self._log.appending:
+            while (checkpoint := following(self._log.state.checkpoint)) is not None:
+                state = self._log.state
+                number, commit = state.number, Commit(token, state.stamp, checkpoint=checkpoint)
+                if await self._log.append(state, number + 1, commit):
+                    await self._log.objects.put(checkpoint_key(number + 1), b"")
+                    return True
+                await self._log.refresh()
         await self._log.objects.delete(sorted({block.extent for block in run.blocks}))
         return False
 
@@ -209,6 +207,8 @@ class _RunWriter:
         body = await in_thread(self._builder.finish)
         if body:
             await self._rows.log.objects.put(self._builder.name, body)
+        for block, hashes in zip(self._builder.blocks, self._builder.hashes, strict=True):
+            self._rows.keep_hashes(block, hashes)
         self._blocks += self._builder.blocks
         self._builder = self._next_builder()
 

@@ -52,10 +52,10 @@ def meaning(error: BaseException) -> str:
     return "cannot be reached"
 
 
-def unavailable(error: BaseException, *, use: str = "output") -> BackendUnavailable:
+def unavailable(error: BaseException) -> BackendUnavailable:
     """Log an error for the operator, and give the one to raise in its place."""
     reason = meaning(error)
     structlog.get_logger().warning(
-        f"{use}.failed", code=code_of(error), reason=reason, error=type(error).__name__
+        "output.failed", code=code_of(error), reason=reason, error=type(error).__name__
     )
-    return BackendUnavailable(f"the {use} bucket {reason}")
+    return BackendUnavailable(f"the output bucket {reason}")

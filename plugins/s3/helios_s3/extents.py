@@ -6,7 +6,7 @@ from helios_s3.records import Block, Row, encode_hashes, encode_rows
 
 BLOCK_BYTES = 4 * 1024 * 1024
 BLOCK_ROWS = 4096
-EXTENT_BYTES = 32 * 1024 * 1024
+EXTENT_BYTES = 16 * 1024 * 1024
 
 
 class ExtentBuilder:
@@ -15,6 +15,8 @@ class ExtentBuilder:
     def __init__(self, name: str) -> None:
         self.name = name
         self.blocks: list[Block] = []
+        self.hashes: list[bytes] = []
+        """The encoded hashes of the ids of each block."""
         self._pieces: list[bytes] = []
         self._rows: list[Row] = []
         self._lines: list[bytes] = []
@@ -73,6 +75,7 @@ class ExtentBuilder:
                 id_hash=xxh3_64_intdigest(hashes),
             )
         )
+        self.hashes.append(hashes)
         self._pieces += (*self._lines, rows, hashes)
         self._size += self._line_bytes + len(rows) + len(hashes)
         self._rows, self._lines, self._ids, self._line_bytes = [], [], [], 0

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from helios_core import BackendUnavailable, in_thread
+from helios_core import BackendError, BackendUnavailable, in_thread
 from helios_s3.objects import Objects
 from helios_s3.records import Checkpoint, Commit, decode_commit, encode_commit
 from helios_s3.tail import Tail
@@ -79,6 +79,8 @@ class Log:
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
         self.state = State(float("-inf"), Checkpoint())
+        self.appending = asyncio.Lock()
+        """Held by whoever makes a commit, so that one process does not compete with itself."""
         self._refreshing = asyncio.Lock()
 
     def next_stamp(self) -> int:
@@ -165,9 +167,28 @@ class Log:
             if checkpoint is not None:
                 state = State(began_at, checkpoint, newest)
                 if await self._read_on(state) and state.number >= newest:
+                    await self._require_whole(state)
                     self.state = state
                     return
         raise BackendUnavailable("the log of the primary bucket changes faster than it is read")
+
+    async def _require_whole(self, state: State) -> None:
+        """
+        Raise if there is a commit behind the one at which the log seems to end.
+
+        Raises:
+            BackendError: A commit in between is gone.
+        """
+        there = commit_key(state.number)
+        async for found in self.objects.list("log"):
+            there = max(there, found.key)
+        if there > commit_key(state.number):
+            await self._read_on(state)
+        if there > commit_key(state.number):
+            raise BackendError(
+                f"commit {state.number + 1} is missing from the log of the primary bucket, which"
+                " has later ones; restore the object from a backup"
+            )
 
     async def _checkpoint(self, number: int) -> Checkpoint | None:
         body = await self.objects.get(commit_key(number))

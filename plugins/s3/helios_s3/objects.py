@@ -8,11 +8,12 @@ from typing import NamedTuple
 from uuid import uuid4
 
 import obstore
+import structlog
 from obstore.exceptions import AlreadyExistsError
 
-from helios_core import ConfigurationError
+from helios_core import BackendError, BackendUnavailable, ConfigurationError
 from helios_s3.buckets import Bucket
-from helios_s3.errors import FAILURES, unavailable
+from helios_s3.errors import FAILURES, code_of, meaning
 
 PROBE = "probe/"
 CONTENDERS = 8
@@ -117,4 +118,13 @@ def _converted() -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
-        raise unavailable(error, use="primary") from error
+        code, reason = code_of(error), meaning(error)
+        if code == "InvalidRange":
+            raise BackendError(
+                "an extent of the primary bucket is shorter than it was written; restore the"
+                " object from a backup"
+            ) from error
+        structlog.get_logger().warning(
+            "primary.failed", code=code, reason=reason, error=type(error).__name__
+        )
+        raise BackendUnavailable(f"the primary bucket {reason}") from error

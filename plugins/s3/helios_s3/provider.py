@@ -1,6 +1,5 @@
 """Resources in a bucket."""
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 
@@ -38,11 +37,10 @@ class S3DataProvider(DataProvider):
     def __init__(self, rows: Rows, compactor: Compactor) -> None:
         self._rows = rows
         self._compactor = compactor
-        self._writing = asyncio.Lock()
 
     async def transaction_time(self) -> datetime:
         """Return an instant that every later commit exceeds (P1)."""
-        async with self._writing:
+        async with self._rows.log.appending:
             return from_stamp(await writing.settle(self._rows))
 
     async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
@@ -88,7 +86,7 @@ class S3DataProvider(DataProvider):
     ) -> list[AppliedChange]:
         """Apply changes with one commit, under one stamp."""
         await self._compactor.relieve()
-        async with self._writing:
+        async with self._rows.log.appending:
             applied = await writing.write(self._rows, tenant, fhir_version, changes)
         self._compactor.notice()
         return applied

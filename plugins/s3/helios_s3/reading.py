@@ -22,13 +22,19 @@ CHUNK_BYTES = 8 * 1024 * 1024
 """How much is asked for at once, unless a single line is larger."""
 CHUNK_ROWS = 20_000
 
+RUNS_WITH_LINES = 12
+"""Up to so many runs a block of each is kept in memory with its lines."""
+
 
 async def read(
     rows: Rows, view: ExportView, shard: Shard, batch_bytes: int, prefilter: Prefilter | None
 ) -> AsyncIterator[Batch]:
     """Yield what a view shows of a shard, by id, less what a prefilter leaves out (P3, P6)."""
     collection = collection_of(TypeKey.of(view.request, shard.resource_type))
-    async for shown in shown_rows(rows, view, shard):
+    bounds = shown_by(view)
+    whole = bounds.shows_all and prefilter is None
+    few = len(rows.log.state.checkpoint.runs) <= RUNS_WITH_LINES
+    async for shown in shown_rows(rows, view, shard, with_lines=whole and few):
         live = [
             each for each in shown if not each.row.deleted and may_satisfy(prefilter, each.row)
         ]
@@ -56,12 +62,15 @@ async def read_deleted(
         yield pending
 
 
-async def shown_rows(rows: Rows, view: ExportView, shard: Shard) -> AsyncIterator[list[Found]]:
+async def shown_rows(
+    rows: Rows, view: ExportView, shard: Shard, *, with_lines: bool = False
+) -> AsyncIterator[list[Found]]:
     """Yield the rows that a view shows of a shard, in windows, deletions included."""
     shown = shown_by(view)
     await rows.log.ensure(shown.at)
     collection = collection_of(TypeKey.of(view.request, shard.resource_type))
-    async for window in rows.scan(collection, shard.start, shard.end):
+    scanned = rows.scan(collection, shard.start, shard.end, with_lines=with_lines)
+    async for window in scanned:
         yield await in_thread(_shown, shown, window)
 
 

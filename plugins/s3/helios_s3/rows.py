@@ -34,6 +34,8 @@ TAIL_AT_ONCE = 4096
 """Ids of the tail in one window."""
 GAP_BYTES = 64 * 1024
 """Bytes between two lines that are read along rather than asked for separately."""
+LINES_AT_ONCE = 5 * 1024 * 1024
+"""Larger blocks, which have large resources, are never read as a whole."""
 REQUESTS_AT_ONCE = 8
 REPEATS = 5
 
@@ -88,16 +90,22 @@ class Rows:
             found.sort(key=_version)
         return versions
 
+    def keep_hashes(self, block: Block, encoded: bytes) -> Hashes:
+        """Return the hashes of the ids of a block, and remember them."""
+        hashes = decode_hashes(block, encoded)
+        self._hashes.put(block, hashes, len(hashes) * hashes.itemsize)
+        return hashes
+
     async def scan(
-        self, collection: str, start: str | None, end: str | None
+        self, collection: str, start: str | None, end: str | None, *, with_lines: bool = False
     ) -> AsyncIterator[list[Found]]:
         """
         Yield the rows of the ids from `start` up to, but without, `end`, sorted, in windows.
 
         All versions of an id are in one window. Those that are committed meanwhile may be there
-        or not.
+        or not. `with_lines` reads blocks as a whole, for those who need nearly all lines.
         """
-        window = _Window(collection, start or "", end)
+        window = _Window(collection, start or "", end, with_lines=with_lines)
         while not window.at_end:
             yield await self.repeated(
                 lambda state: self._window(state.checkpoint.runs, state.tail, window)
@@ -110,7 +118,7 @@ class Rows:
         Raises:
             Missing: An extent was removed meanwhile.
         """
-        window = _Window(collection, "", None)
+        window = _Window(collection, "", None, with_lines=True)
         while not window.at_end:
             yield await self._window(runs, None, window)
 
@@ -210,16 +218,18 @@ class Rows:
 
     async def _loaded(self, window: "_Window", block: Block) -> list[Found]:
         found = window.loaded.get((block.extent, block.offset))
-        if found is None:
-            encoded = self._encoded.get(block) or await self._range(block, block.row_range)
-            found = await in_thread(_decode_found, block, encoded)
-        return found
+        if found is not None:
+            return found
+        if window.with_lines and block.line_bytes <= LINES_AT_ONCE:
+            text = await self._range(block, (block.offset, block.row_range[1]))
+            return await in_thread(_found_with_lines, block, text)
+        encoded = self._encoded.get(block) or await self._range(block, block.row_range)
+        return await in_thread(_decode_found, block, encoded)
 
     async def _find_in_block(self, block: Block, ids: Sequence[str]) -> list[Found]:
         hashes = self._hashes.get(block)
         if hashes is None:
-            hashes = decode_hashes(block, await self._range(block, block.id_range))
-            self._hashes.put(block, hashes, len(hashes) * hashes.itemsize)
+            hashes = self.keep_hashes(block, await self._range(block, block.id_range))
         present = [each for each in ids if holds(hashes, hash_id(each))]
         if not present:
             return []
@@ -237,10 +247,11 @@ class Rows:
 class _Window:
     """Where a scan has got to."""
 
-    def __init__(self, collection: str, start: str, end: str | None) -> None:
+    def __init__(self, collection: str, start: str, end: str | None, *, with_lines: bool) -> None:
         self.collection = collection
         self.start = start
         self.end = end
+        self.with_lines = with_lines
         self.at_end = False
         self.loaded = dict[tuple[str, int], list[Found]]()
         """Blocks that reach beyond the window before."""
@@ -327,6 +338,19 @@ def _pick(block: Block, encoded: bytes, ids: Sequence[str]) -> list[Found]:
 
 def _decode_found(block: Block, encoded: bytes) -> list[Found]:
     return found_rows(block, decode_rows(block, encoded))
+
+
+def _found_with_lines(block: Block, text: bytes) -> list[Found]:
+    """Return all rows of a block, with the lines that are before them."""
+    return [
+        each._replace(block=None, line=_line_of(each, text, block.offset))
+        for each in _decode_found(block, text[block.line_bytes :])
+    ]
+
+
+def _line_of(found: Found, text: bytes, offset: int) -> bytes | None:
+    begin = found.offset - offset
+    return None if found.row.deleted else text[begin : begin + found.row.size]
 
 
 def _end_of(block: Block) -> tuple[str, str]:

@@ -40,7 +40,7 @@ async def search(
     position = None if after is None else parse_page_token(after, query.order)
     await rows.log.ensure(None)
     searching = _Search(rows, key, query)
-    if query.order is SortOrder.ID and not query.total:
+    if query.order is SortOrder.ID and not query.counts:
         return await searching.first_page(position, count)
     return await searching.best_page(position, count)
 
@@ -57,13 +57,12 @@ class _Search:
 
     async def first_page(self, after: PagePosition | None, count: int) -> SearchPage:
         """Look at what follows by id until the page is full."""
-        page = PageBuilder(count)
+        page = PageBuilder(count, self._query.max_bytes)
         start = None if after is None else after.id + "\0"
         async for chunk in self._matching(start):
             for stored in await stored_versions(self._rows, self._key, chunk):
-                if page.full:
+                if not page.add(stored):
                     return self._page(page, more=True, total=None)
-                page.add(stored)
         return self._page(page, more=False, total=None)
 
     async def best_page(self, after: PagePosition | None, count: int) -> SearchPage:
@@ -73,11 +72,10 @@ class _Search:
             total += len(chunk)
             following = [each for each in chunk if after is None or self._follows(each, after)]
             best = heapq.nsmallest(count + 1, [*best, *following], key=self._order)
-        page = PageBuilder(count)
+        page = PageBuilder(count, self._query.max_bytes)
         for each in best:
-            if page.full:
+            if not page.add((await stored_versions(self._rows, self._key, [each]))[0]):
                 return self._page(page, more=True, total=total)
-            page.add((await stored_versions(self._rows, self._key, [each]))[0])
         return self._page(page, more=False, total=total)
 
     async def _matching(self, start: str | None) -> AsyncIterator[Sequence[Found]]:
@@ -138,7 +136,7 @@ class _Search:
         return SearchPage(
             resources=page.found,
             next=make_page_token(page.found[-1], self._query.order) if more else None,
-            total=total if self._query.total else None,
+            total=total if self._query.counts else None,
         )
 
 

@@ -20,6 +20,11 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     patients: frozenset[str] | None
     """The cohort; None is no limit."""
 
+    @property
+    def shows_all(self) -> bool:
+        """Whether nearly all rows are shown."""
+        return self.patients is None and self.since == -FOREVER and self.until == FOREVER
+
     def shows(self, row: Row) -> bool:
         """Return whether a row is shown, be it a deletion."""
         if not self.since < row.stamp < self.until:
