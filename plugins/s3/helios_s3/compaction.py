@@ -152,6 +152,7 @@ class Compactor:
         for collection in sorted({block.collection for run in merged for block in run.blocks}):
             async for window in self._rows.scan_runs(merged, collection):
                 await writer.add(collection, window)
+                del window  # or it would be kept while the next one is read
         run = await writer.finish(level=1 + max(each.level for each in merged))
 
         def following(current: Checkpoint) -> Checkpoint | None:

@@ -4,9 +4,9 @@ from xxhash import xxh3_64_intdigest
 
 from helios_s3.records import Block, Row, encode_hashes, encode_rows
 
-BLOCK_BYTES = 4 * 1024 * 1024
+BLOCK_BYTES = 3 * 1024 * 1024
 BLOCK_ROWS = 4096
-EXTENT_BYTES = 16 * 1024 * 1024
+EXTENT_BYTES = 12 * 1024 * 1024
 
 
 class ExtentBuilder:

@@ -27,7 +27,9 @@ two clocks that measure one time do not differ threefold.
 """
 
 READ_AHEAD = 16
-"""Commits that are read at once where there are many."""
+"""Commits that are read at once where there are many, and small ones."""
+
+SMALL_BYTES = 256 * 1024
 
 UNSURE_SECONDS = 30.0
 """For how long a commit whose answer was lost is made again."""
@@ -212,7 +214,7 @@ class Log:
                 if body is not None:
                     commit, lines = await in_thread(decode_commit, number, body)
                     state.apply(number, commit, lines)
-            ahead = READ_AHEAD
+            ahead = READ_AHEAD if max(len(body or b"") for body in bodies) < SMALL_BYTES else 1
 
 
 def commit_key(number: int) -> str:

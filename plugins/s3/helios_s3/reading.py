@@ -34,16 +34,32 @@ async def read(
     bounds = shown_by(view)
     whole = bounds.shows_all and prefilter is None
     few = len(rows.log.state.checkpoint.runs) <= RUNS_WITH_LINES
-    async for shown in shown_rows(rows, view, shard, with_lines=whole and few):
-        live = [
-            each for each in shown if not each.row.deleted and may_satisfy(prefilter, each.row)
-        ]
-        for chunk in chunks(live):
-            lines = await rows.lines(collection, chunk)
-            batches = await in_thread(_batches, shard.resource_type, chunk, lines, batch_bytes)
-            del lines
-            while batches:
-                yield batches.pop(0)
+    shown = shown_rows(rows, view, shard, with_lines=whole and few)
+    async for chunk in _filled(shown, prefilter):
+        lines = await rows.lines(collection, chunk)
+        batches = await in_thread(_batches, shard.resource_type, chunk, lines, batch_bytes)
+        del lines, chunk  # or they would be kept while the next ones are read
+        while batches:
+            yield batches.pop(0)
+
+
+async def _filled(
+    windows: AsyncIterator[list[Found]], prefilter: Prefilter | None
+) -> AsyncIterator[Sequence[Found]]:
+    """Yield chunks of live rows, filled from as many windows as that takes."""
+    pending = list[Found]()
+    async for window in windows:
+        pending += (
+            each for each in window if not each.row.deleted and may_satisfy(prefilter, each.row)
+        )
+        del window
+        full, pending = list(chunks(pending)), []
+        if full:
+            pending = [*full.pop()]
+        while full:
+            yield full.pop(0)
+    if pending:
+        yield pending
 
 
 async def read_deleted(
@@ -71,7 +87,10 @@ async def shown_rows(
     collection = collection_of(TypeKey.of(view.request, shard.resource_type))
     scanned = rows.scan(collection, shard.start, shard.end, with_lines=with_lines)
     async for window in scanned:
-        yield await in_thread(_shown, shown, window)
+        found = await in_thread(_shown, shown, window)
+        del window  # or it would be kept while the next one is read
+        yield found
+        del found
 
 
 def chunks(found: Sequence[Found]) -> Iterator[Sequence[Found]]:

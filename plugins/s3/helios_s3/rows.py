@@ -36,6 +36,7 @@ GAP_BYTES = 64 * 1024
 """Bytes between two lines that are read along rather than asked for separately."""
 LINES_AT_ONCE = 5 * 1024 * 1024
 """Larger blocks, which have large resources, are never read as a whole."""
+WHOLE_AT_ONCE = 2
 REQUESTS_AT_ONCE = 8
 REPEATS = 5
 
@@ -50,6 +51,7 @@ class Rows:
         self._encoded = _Cache[bytes](ROW_CACHE_BYTES)
         self._hashes = _Cache[Hashes](HASH_CACHE_BYTES)
         self._requests = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        self._whole = asyncio.Semaphore(WHOLE_AT_ONCE)
 
     async def repeated(self, look: Callable[[State], Awaitable[T]]) -> T:
         """Return what a look at the log's state gives, again where an extent was removed."""
@@ -198,18 +200,16 @@ class Rows:
                 last = run.blocks[place].last
                 bound = last if bound is None else min(bound, last)
         loaded = await asyncio.gather(*(self._loaded(window, block) for block in blocks))
-        window.loaded = {
-            (block.extent, block.offset): of_block
-            for block, of_block in zip(blocks, loaded, strict=True)
-            if bound is not None and block.last > bound
-        }
-        for of_block in loaded:
+        window.loaded.clear()
+        for block, of_block in zip(blocks, loaded, strict=True):
             ids = [each.row.id for each in of_block]
             first = bisect_left(ids, start)
             last_place = len(ids) if end is None else bisect_left(ids, end)
             if bound is not None:
                 last_place = min(last_place, bisect_right(ids, bound))
             rows += of_block[first:last_place]
+            if bound is not None and block.last > bound:
+                window.loaded[block.extent, block.offset] = of_block[last_place:]
         if bound is not None:
             rows = [each for each in rows if each.row.id <= bound]
         rows.sort(key=_id_and_version)
@@ -221,8 +221,9 @@ class Rows:
         if found is not None:
             return found
         if window.with_lines and block.line_bytes <= LINES_AT_ONCE:
-            text = await self._range(block, (block.offset, block.row_range[1]))
-            return await in_thread(_found_with_lines, block, text)
+            async with self._whole:
+                text = await self._range(block, (block.offset, block.row_range[1]))
+                return await in_thread(_found_with_lines, block, text)
         encoded = self._encoded.get(block) or await self._range(block, block.row_range)
         return await in_thread(_decode_found, block, encoded)
 
