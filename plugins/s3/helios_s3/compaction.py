@@ -16,7 +16,7 @@ import structlog
 
 from helios_core import BackendError, in_thread
 from helios_s3.extents import ExtentBuilder
-from helios_s3.log import GRACE_SECONDS, State, checkpoint_key, commit_key
+from helios_s3.log import GRACE_SECONDS, State, checkpoint_key, commit_key, elapsed
 from helios_s3.objects import Missing
 from helios_s3.reading import chunks
 from helios_s3.records import Block, Checkpoint, Commit, Found, Run
@@ -34,6 +34,12 @@ KEYS_AT_ONCE = 1000
 
 RUNS_PER_LEVEL = 8
 """With so many runs of one level they are merged."""
+
+EXTENT_GRACE_SECONDS = 86_400.0
+"""How long an extent that no checkpoint names is kept, since a merge may be writing it."""
+
+LONGEST_SECONDS = EXTENT_GRACE_SECONDS / 3
+"""How long a run may take to write; its first extents could be gone if it took longer."""
 
 CLEANING_SECONDS = 600
 RETRY_SECONDS = 30
@@ -100,13 +106,15 @@ class Compactor:
         await self._log.objects.put(mark, b"")
         marks = [found async for found in self._log.objects.list("checkpoints")]
         # By the clock of the server, which has been there at least.
-        before = max(found.modified for found in marks) - timedelta(seconds=GRACE_SECONDS)
+        now = max(found.modified for found in marks)
+        superfluous = now - timedelta(seconds=GRACE_SECONDS)
+        abandoned = now - timedelta(seconds=EXTENT_GRACE_SECONDS)
         kept = {block.extent for run in state.checkpoint.runs for block in run.blocks}
         kept |= {mark, commit_key(state.checkpoint_number)}
-        for folder, until in (
-            ("checkpoints", mark),
-            ("log", commit_key(state.checkpoint.through + 1)),
-            (_EXTENTS, f"{_EXTENTS}/~"),
+        for folder, until, before in (
+            ("checkpoints", mark, superfluous),
+            ("log", commit_key(state.checkpoint.through + 1), superfluous),
+            (_EXTENTS, f"{_EXTENTS}/~", abandoned),
         ):
             await self._clean_folder(folder, kept, until, before)
 
@@ -143,7 +151,7 @@ class Compactor:
             runs = (*current.runs, run) if run.blocks else current.runs
             return Checkpoint(through, runs)
 
-        await self._commit(following, run)
+        await self._commit(following, run, writer.began_at)
 
     async def _merge(self, merged: Sequence[Run]) -> bool:
         """Make one run of several; return whether that became a checkpoint."""
@@ -161,13 +169,15 @@ class Compactor:
             kept = (each for each in current.runs if each.name not in names)
             return Checkpoint(current.through, (*kept, run))
 
-        return await self._commit(following, run)
+        return await self._commit(following, run, writer.began_at)
 
-    async def _commit(self, following: Following, run: Run) -> bool:
+    async def _commit(self, following: Following, run: Run, began_at: float) -> bool:
         """Make a checkpoint the next commit, or discard a run that is superfluous by now."""
         token = uuid4().hex
         async with self._log.appending:
             while (checkpoint := following(self._log.state.checkpoint)) is not None:
+                if elapsed() - began_at > LONGEST_SECONDS:
+                    break
                 state = self._log.state
                 number, commit = state.number, Commit(token, state.stamp, checkpoint=checkpoint)
                 if await self._log.append(state, number + 1, commit):
@@ -183,6 +193,7 @@ class _RunWriter:
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
+        self.began_at = elapsed()
         self._name = uuid4().hex
         self._blocks = list[Block]()
         self._builder = self._next_builder()

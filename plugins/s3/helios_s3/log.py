@@ -62,7 +62,7 @@ class State:
     @property
     def trusted(self) -> bool:
         """Whether no commit behind those it knows can have been made and removed again."""
-        return _elapsed() - self.checked_at < TRUSTED_SECONDS
+        return elapsed() - self.checked_at < TRUSTED_SECONDS
 
     def apply(self, number: int, commit: Commit, lines: Sequence[bytes]) -> None:
         """Take the next commit, unless it has been read meanwhile."""
@@ -95,7 +95,7 @@ class Log:
 
     async def refresh(self) -> None:
         """Read every commit that was made before this call."""
-        asked_at = _elapsed()
+        asked_at = elapsed()
         async with self._refreshing:
             if self.state.checked_at >= asked_at:
                 return
@@ -123,7 +123,7 @@ class Log:
         body = await in_thread(encode_commit, commit, lines)
         if self.state is not after or after.number + 1 != number or not after.trusted:
             return False
-        key, began_at = commit_key(number), _elapsed()
+        key, began_at = commit_key(number), elapsed()
         if await self._create(key, body):
             if not after.trusted:
                 # The name may have been free because the commit that had it was removed.
@@ -149,20 +149,20 @@ class Log:
         Raises:
             BackendUnavailable: The bucket did not answer for long.
         """
-        until = _elapsed() + UNSURE_SECONDS
+        until = elapsed() + UNSURE_SECONDS
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 return await self.objects.create(key, body)
             except BackendUnavailable:
-                if _elapsed() + pause > until:
+                if elapsed() + pause > until:
                     raise
             await asyncio.sleep(pause)
             pause *= 2
 
     async def _reload(self) -> None:
         for _ in range(RELOADS):
-            began_at = _elapsed()
+            began_at = elapsed()
             marks = [found.key async for found in self.objects.list("checkpoints")]
             newest = max((int(key.rpartition("/")[2]) for key in marks), default=0)
             checkpoint = await self._checkpoint(newest) if newest else Checkpoint()
@@ -202,7 +202,7 @@ class Log:
         """Read commits until there is none; return whether that can be relied on."""
         ahead = 1
         while True:
-            began_at, first = _elapsed(), state.number + 1
+            began_at, first = elapsed(), state.number + 1
             keys = [commit_key(number) for number in range(first, first + ahead)]
             bodies = await asyncio.gather(*map(self.objects.get, keys))
             for number, body in enumerate(bodies, first):
@@ -232,6 +232,6 @@ def _wall() -> int:
     return time.time_ns() // 1000
 
 
-def _elapsed() -> float:
+def elapsed() -> float:
     """Return seconds that go on while the machine sleeps, where the system can say so."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

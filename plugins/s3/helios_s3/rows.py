@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from operator import attrgetter
 from typing import Generic, TypeAlias, TypeVar
 
-from helios_core import BackendUnavailable, in_thread
+from helios_core import BackendError, in_thread
 from helios_s3.log import Log, State
 from helios_s3.objects import Missing
 from helios_s3.records import (
@@ -60,7 +60,10 @@ class Rows:
                 return await look(self.log.state)
             except Missing:
                 await self.log.reload()
-        raise BackendUnavailable("the primary bucket lacks an extent that its checkpoint names")
+        raise BackendError(
+            "the primary bucket lacks an extent that its checkpoint names; restore the object from"
+            " a backup"
+        )
 
     async def find(self, collection: str, ids: Collection[str]) -> dict[str, list[Found]]:
         """Return all versions of those ids that there are, the oldest first."""

@@ -11,7 +11,14 @@ from contextlib import AsyncExitStack
 import msgspec
 import pytest
 
-from helios_core import BackendUnavailable, ConfigurationError, Delete, Put, VersionConflict
+from helios_core import (
+    BackendError,
+    BackendUnavailable,
+    ConfigurationError,
+    Delete,
+    Put,
+    VersionConflict,
+)
 from helios_core.testing import corpus, take_snapshot
 from helios_s3 import buckets, compaction, log, open_data_provider
 from helios_s3.objects import Objects
@@ -179,6 +186,7 @@ async def test_a_kill_amid_compaction_loses_and_doubles_nothing(writer, resource
 async def test_an_export_goes_on_while_its_extents_are_merged_and_removed(resources, monkeypatch):
     monkeypatch.setattr(compaction, "RUNS_PER_LEVEL", 2)
     monkeypatch.setattr(compaction, "GRACE_SECONDS", -3600.0)
+    monkeypatch.setattr(compaction, "EXTENT_GRACE_SECONDS", -3600.0)
     patients = [corpus.patient(f"p{number:03}", note="x" * 300) for number in range(200)]
     async with resources() as provider, resources() as exporter:
         await put(provider, *patients[::2])
@@ -202,6 +210,7 @@ async def test_what_superseded_checkpoints_named_is_removed_and_nothing_else(
     resources, minio_bucket, monkeypatch
 ):
     monkeypatch.setattr(compaction, "GRACE_SECONDS", -3600.0)
+    monkeypatch.setattr(compaction, "EXTENT_GRACE_SECONDS", -3600.0)
     async with resources() as provider:
         for number in range(12):
             await put(provider, corpus.patient(f"p{number}"))
@@ -223,19 +232,46 @@ async def test_what_superseded_checkpoints_named_is_removed_and_nothing_else(
     assert folders.count("log") < 12
 
 
+async def test_a_merge_that_took_too_long_changes_nothing(resources, monkeypatch):
+    """Its first extents may have been removed as those of a process that was killed."""
+    async with resources() as provider:
+        await put(provider, corpus.patient("p"))
+        with monkeypatch.context() as slow:
+            slow.setattr(compaction, "LONGEST_SECONDS", -1.0)
+            await provider._compactor.compact(everything=True)
+            assert provider._rows.log.state.checkpoint.runs == ()
+        await provider._compactor.compact(everything=True)
+
+        assert len(provider._rows.log.state.checkpoint.runs) == 1
+        assert (await everything(provider)).names == ["Patient/p"]
+
+
+async def test_a_commit_that_is_gone_is_noticed_at_start(resources, minio_bucket):
+    async with resources() as provider:
+        for number in range(3):
+            await put(provider, corpus.patient(f"p{number}"))
+    client = minio_bucket.client()
+    client.delete_object(Bucket=minio_bucket.name, Key="log/0000000000000002")
+    client.close()
+
+    with pytest.raises(BackendError, match="commit 2 is missing"):
+        await resources().__aenter__()
+
+
 async def test_a_writer_that_stood_still_does_not_take_a_number_that_was_used(
     resources, monkeypatch
 ):
     """Its next number looks free, since the commit that had it was merged and removed."""
     monkeypatch.setattr(compaction, "GRACE_SECONDS", -3600.0)
+    monkeypatch.setattr(compaction, "EXTENT_GRACE_SECONDS", -3600.0)
     async with resources() as provider, resources() as sleeper:
         await put(sleeper, corpus.patient("p", note="1"))
-        elapsed = log._elapsed
+        elapsed = log.elapsed
         await put(provider, corpus.patient("p", note="2"))
         await put(provider, corpus.patient("q"))
         await provider._compactor.compact(everything=True)
         await provider._compactor.clean()
-        monkeypatch.setattr(log, "_elapsed", lambda: elapsed() + log.GRACE_SECONDS)
+        monkeypatch.setattr(log, "elapsed", lambda: elapsed() + log.GRACE_SECONDS)
 
         [applied] = await put(sleeper, corpus.patient("p", note="3"))
 
