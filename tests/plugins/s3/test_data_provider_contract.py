@@ -79,6 +79,7 @@ class TestS3DataProvider(DataProviderSuite):
         return {name: version_id for name, version_id in current.items() if version_id}
 
 
+@pytest.mark.slow
 class TestS3DataProviderCompacting(TestS3DataProvider):
     """The same while nearly every write makes a run, and runs are merged all the time."""
 
