@@ -57,6 +57,10 @@ class JobStore(ABC):
     J18 `end_untouched` ends active jobs that no worker touched for some time, in error and with
         the reason; a job is touched when it is added, and by every claim, renewal and end of a
         lease.
+    J19 `postpone` hands a shard back that waits for a backend, and the attempt does not count,
+        until the shard has waited for `patience`; J7 holds for this time, too. It is counted from
+        the first call since the shard got further: since a renewal reported more resources than
+        any before. What is waited for is in the progress of the job until then.
     """
 
     @property
@@ -171,6 +175,20 @@ class JobStore(ABC):
 
         After `max_attempts` the job ends in status error with `reason`, and every other lease of
         it is lost.
+
+        Raises:
+            LeaseLost: As in `renew`.
+        """
+
+    @abstractmethod
+    async def postpone(
+        self, lease: Lease, reason: str, *, retry_after: timedelta, patience: timedelta
+    ) -> bool:
+        """
+        Hand a shard back until a backend is there again, or return that it waited too long (J19).
+
+        The shard is free again after `retry_after`. `reason` says what it waits for. One that has
+        waited for `patience` stays as it is, and its lease is still held.
 
         Raises:
             LeaseLost: As in `renew`.

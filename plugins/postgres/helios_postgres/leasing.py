@@ -87,6 +87,7 @@ def _to_lease(row: Record, worker: str) -> Lease:
         token=row["token"],
         worker=worker,
         attempt=row["attempts"],
+        postponed=row["postponed"],
     )
 
 
@@ -113,6 +114,23 @@ async def renew(
 async def is_held(connection: Connection, lease: Lease) -> bool:
     """Whether a lease is still the newest one (J14)."""
     return bool(await connection.fetchval(_SQL["held"], *_key(lease)))
+
+
+async def postpone(
+    connection: Connection,
+    lease: Lease,
+    reason: str,
+    *,
+    retry_after: timedelta,
+    patience: timedelta,
+) -> bool:
+    """Free the shard for later, as if it had not been claimed, unless it waited too long (J19)."""
+    values = (*_key(lease), retry_after, patience, reason)
+    if await connection.fetchrow(_SQL["postpone"], *values) is not None:
+        return True
+    if not await is_held(connection, lease):
+        raise lease_lost(lease)
+    return False
 
 
 async def release(connection: Connection, lease: Lease, *, channel: str) -> None:

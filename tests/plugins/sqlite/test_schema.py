@@ -144,6 +144,8 @@ async def claim(store):
 
 def to_the_second_schema(connection):
     """Undo what the migrations from the third on do."""
+    for column in ("postponed", "waiting_since", "waiting_for", "furthest"):
+        connection.execute(f"ALTER TABLE shards DROP COLUMN {column}")
     connection.execute("DROP TABLE records")
     connection.execute("DROP TABLE workers")
     connection.execute("ALTER TABLE shards DROP COLUMN bytes")

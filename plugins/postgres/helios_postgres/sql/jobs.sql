@@ -24,7 +24,7 @@ SELECT j.job, j.accepted, j.tenant, j.id, j.owner, j.status, j.created_at, j.com
   coalesce(sum(s.resources_done), 0)::bigint AS resources_done,
   coalesce(sum(s.resources), 0)::bigint AS resources_total,
   count(*) FILTER (WHERE s.done) AS shards_done, count(s.number) AS shards_total,
-  coalesce(sum(s.bytes), 0)::bigint AS bytes, coalesce(max(s.attempts), 0) AS attempts, (
+  max(s.waiting_for) AS waiting_for, coalesce(sum(s.bytes), 0)::bigint AS bytes, coalesce(max(s.attempts), 0) AS attempts, (
     SELECT last_error FROM shards
     WHERE job = j.job AND last_error IS NOT NULL ORDER BY touched_at DESC NULLS LAST LIMIT 1
   ) AS last_error
@@ -83,6 +83,12 @@ SELECT (
   )
 ) AS waiting;
 
+-- name: stalled
+-- How many active jobs have a shard that waits for a backend, and for what (J19).
+SELECT count(DISTINCT s.job) AS stalled, max(s.waiting_for) AS stalled_for
+FROM jobs AS j JOIN shards AS s ON s.job = j.job
+WHERE j.status IN ('accepted', 'in-progress') AND NOT s.done AND s.waiting_for IS NOT NULL;
+
 -- name: recent
 -- The complete jobs of a tenant, the latest first, without those set aside (J15).
 SELECT job, id, accepted, status, created_at, completed_at, failure
@@ -118,7 +124,8 @@ FROM unnest($2::int[], $3::int[], $4::bytea[], $5::bigint[])
 -- How far a job is.
 SELECT coalesce(sum(s.resources_done), 0)::bigint AS resources_done,
   coalesce(sum(s.resources), 0)::bigint AS resources_total,
-  count(*) FILTER (WHERE s.done) AS shards_done, count(s.number) AS shards_total
+  count(*) FILTER (WHERE s.done) AS shards_done, count(s.number) AS shards_total,
+  max(s.waiting_for) AS waiting_for
 FROM jobs AS j LEFT JOIN shards AS s ON s.job = j.job
 WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled' GROUP BY j.job;
 
