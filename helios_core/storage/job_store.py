@@ -57,6 +57,9 @@ class JobStore(ABC):
     J18 `end_untouched` ends active jobs that no worker touched for some time, in error and with
         the reason; a job is touched when it is added, and by every claim, renewal and end of a
         lease.
+    J19 What is lost of a job is noticed. A job that lacks shards never becomes complete: it ends in
+        error with its last shard, or by `end_untouched` whenever it was touched. `parts` and
+        `notes` raise BackendError where anything is missing of what completed shards published.
     """
 
     @property
@@ -98,6 +101,7 @@ class JobStore(ABC):
 
         Raises:
             JobNotFound: As in `get`.
+            BackendError: Shards of the job, or some of the parts, are missing (J19).
         """
 
     @abstractmethod
@@ -160,6 +164,7 @@ class JobStore(ABC):
 
         Raises:
             JobNotFound: As in `get`.
+            BackendError: Some of them are missing (J19).
         """
 
     @abstractmethod
@@ -212,7 +217,7 @@ class JobStore(ABC):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End up to `limit` jobs that nobody works on, and return which ones (J18)."""
+        """End up to `limit` jobs that nobody works on or that lack shards (J18, J19)."""
 
     @abstractmethod
     async def beat(self, worker: str, *, lasts: timedelta) -> None:

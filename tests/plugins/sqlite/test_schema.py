@@ -144,6 +144,9 @@ async def claim(store):
 
 def to_the_second_schema(connection):
     """Undo what the migrations from the third on do."""
+    connection.execute("ALTER TABLE jobs DROP COLUMN shards")
+    connection.execute("ALTER TABLE shards DROP COLUMN published")
+    connection.execute("ALTER TABLE shards DROP COLUMN noted")
     connection.execute("DROP TABLE records")
     connection.execute("DROP TABLE workers")
     connection.execute("ALTER TABLE shards DROP COLUMN bytes")
