@@ -1,7 +1,43 @@
 """Views of a store, and which of them damage changes without a word."""
 
-from helios_core import BackendError, ConfigurationError, Delete, Level, Put
-from helios_core.testing import corpus, take_snapshot
+import msgspec
+
+from helios_core import BackendError, ConfigurationError, Delete, ExportView, Level, Put
+from helios_core.fhir import compile_query
+from helios_core.storage.data_provider import SortOrder
+from helios_core.testing import compile_searches, corpus, measurements, take_snapshot
+from tests.indexed import pages
+
+
+class Filtered(msgspec.Struct):
+    """A view that is narrowed by the search index."""
+
+    view: ExportView
+    searches: list
+
+    async def read(self, provider, batch_bytes):
+        condition = compile_searches(self.searches)
+        lines, damaged = [], []
+        for shard in await provider.plan(self.view, shard_bytes=1 << 26):
+            if shard.resource_type != condition.resource_type:
+                continue
+            async for batch in provider.read_candidates(
+                self.view, shard, condition.prefilter(), batch_bytes=batch_bytes
+            ):
+                lines += filter(condition.matches, batch.lines)
+                damaged += batch.damaged
+        return sorted(lines), [], damaged
+
+
+class Searched(msgspec.Struct):
+    """All pages of a search."""
+
+    query: list
+
+    async def read(self, provider, batch_bytes):
+        condition = compile_query(corpus.VERSION, "Observation", self.query)
+        found = await pages(provider, condition, SortOrder.LAST_UPDATED)
+        return sorted(each.content for each in found), [], []
 
 
 async def fill(provider):
@@ -27,6 +63,9 @@ async def fill(provider):
     await write(*puts(0, 30, "changed"))
     await write(*(Delete(resource_type="Observation", id=f"o{n}") for n in range(40, 60)))
     await write(*puts(300, 330, "new"))
+    for start in range(0, 100, 20):
+        await write(*(Put(resource=each) for each in measurements()[start : start + 20]))
+    await write(Put(resource=corpus.measurement("m7", "p1", status="final", code="a", day="2020")))
     return between
 
 
@@ -40,10 +79,28 @@ async def views_of(provider, between):
         "until": corpus.view(now, corpus.request(until=between)),
         "before": corpus.view(between),
         "group": corpus.view(now, corpus.request(level=Level.GROUP), patients=some),
+        "code": Filtered(corpus.view(now), [[("code", "weight,pulse"), ("status", "final")]]),
+        "date": Filtered(corpus.view(now), [[("date", "ge2020-02")]]),
+        "ids": Filtered(corpus.view(now), [[("_id", "m3,o44,o100,q310")]]),
+        "code since": Filtered(
+            corpus.view(now, corpus.request(since=between)), [[("code", "weight,pulse")]]
+        ),
+        "code of a group": Filtered(
+            corpus.view(now, corpus.request(level=Level.GROUP), patients=some),
+            [[("code", "weight,pulse")]],
+        ),
     }
 
 
+SEARCHED = {
+    "search by code": Searched([("code", "weight,pulse"), ("status", "final")]),
+    "search by date": Searched([("date", "ge2020-02")]),
+}
+
+
 async def read(provider, view, batch_bytes):
+    if not isinstance(view, ExportView):
+        return await view.read(provider, batch_bytes)
     snapshot = await take_snapshot(provider, view, batch_bytes=batch_bytes)
     return sorted(snapshot.lines), snapshot.deleted, snapshot.damaged
 

@@ -2,7 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple
 
@@ -26,6 +27,19 @@ EXTENTS_CHECKED = 16
 """How many extents are gone through to be sure of what a cohort has in them."""
 
 _Row = tuple[int, str, int, int, int, str, int, int, int]
+
+
+@contextmanager
+def one_state(connection: sqlite3.Connection) -> Iterator[None]:
+    """Compare what there is with what there must be on one state of the database."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")  # of tables of the connection's own
 
 
 class Extent(NamedTuple):
@@ -85,17 +99,23 @@ class Extent(NamedTuple):
         return counts == self[2:7]
 
 
+def rows_of_sound_extent(connection: sqlite3.Connection, extent: Extent) -> list[_Row]:
+    """
+    Return all versions of an extent, as they were written.
+
+    Raises:
+        BackendError: They are not.
+    """
+    if extent.count_of_damaged(connection) is not None:
+        raise damaged("versions of an extent are missing or altered")
+    return rows_of_extent(connection, extent)
+
+
 def lacks(connection: sqlite3.Connection, extent: Extent, seqs: SeqRange) -> bool:
     """Return whether versions of a range within an extent are not found from its start on."""
     end = min(seqs.end, extent.seqs.first + extent.appended)
     found = connection.execute(_SQL["count"], (seqs.first, end)).fetchone()[0]
     return bool(found != max(end - seqs.first, 0))
-
-
-def count_among(connection: sqlite3.Connection, seqs: Sequence[int]) -> int:
-    """Return how many of some versions are found."""
-    found: int = connection.execute(_SQL["count_among"], (json.dumps(seqs),)).fetchone()[0]
-    return found
 
 
 def rows_of_extent(connection: sqlite3.Connection, extent: Extent) -> list[_Row]:

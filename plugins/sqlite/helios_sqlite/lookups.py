@@ -24,6 +24,7 @@ from helios_core import (
 )
 from helios_core.fhir import FOREVER, from_stamp, to_stamp
 from helios_sqlite.collections import NOWHERE, find_collection
+from helios_sqlite.errors import damaged
 from helios_sqlite.views import shown_by
 
 _SQL = read_statements("helios_sqlite", "lookups")
@@ -126,6 +127,12 @@ def stored_version(resource_type: str, row: Row) -> StoredVersion:
         BackendError: It is not what was written.
     """
     _, resource_id, version_id, since_stamp, deleted, stored_hash, content = row
+    if (
+        not isinstance(content, bytes | None)
+        or not isinstance(resource_id, str)
+        or not all(isinstance(each, int) for each in (version_id, since_stamp, stored_hash))
+    ):
+        raise damaged("a version is not what was written")
     version = StoredVersion(
         resource_type=resource_type,
         id=resource_id,

@@ -41,6 +41,7 @@ from helios_sqlite.integrity import (
     members_of,
     missing_picked,
     next_extent,
+    one_state,
 )
 from helios_sqlite.views import Shown, shown_by
 
@@ -96,8 +97,9 @@ def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
     if view.cohort is None:
         return left
     _load(reader, view.cohort)
-    _pick(connection, shown)
-    reports = tuple(_damage_of_cohort(connection, left, seqs, view.cohort))
+    with one_state(connection):
+        _pick(connection, shown)
+        reports = tuple(_damage_of_cohort(connection, left, seqs, view.cohort))
     return msgspec.structs.replace(left, reports=reports)
 
 
@@ -164,12 +166,8 @@ def next_batch(
     """
     if left.reports:
         return Batch(damaged=left.reports), msgspec.structs.replace(left, reports=())
-    # What there is and what there must be are compared on one state of the database.
-    connection.execute("BEGIN")
-    try:
+    with one_state(connection):
         return _next_batch(connection, left, batch_bytes)
-    finally:
-        connection.execute("ROLLBACK")
 
 
 def _next_batch(
@@ -319,6 +317,14 @@ def next_among(
         return _gather(connection, left, rows, batch_bytes)
 
 
+def unshown_among(
+    connection: sqlite3.Connection, left: Slice, seqs: Sequence[int]
+) -> set[int]:
+    """Return those of some versions that are not shown, or not there."""
+    rows = connection.execute(_SQL["shown_among"], left.parameters(seqs=json.dumps(seqs)))
+    return {*seqs}.difference(seq for (seq,) in rows.fetchall())
+
+
 def check_deletions(connection: sqlite3.Connection, left: Slice) -> None:
     """
     Check that no deletion is missing in a slice; of cohorts, `begin` has checked what it can.
@@ -328,9 +334,12 @@ def check_deletions(connection: sqlite3.Connection, left: Slice) -> None:
     """
     if left.picked:
         return
-    for extent in extents_of(connection, SeqRange(first=left.shown.first, end=left.shown.end)):
-        if extent.count_of_damaged(connection) is not None:
-            raise errors.damaged(f"what was deleted of {left.resource_type} is not known")
+    with one_state(connection):
+        for extent in extents_of(
+            connection, SeqRange(first=left.shown.first, end=left.shown.end)
+        ):
+            if extent.count_of_damaged(connection) is not None:
+                raise errors.damaged(f"what was deleted of {left.resource_type} is not known")
 
 
 def next_deleted(

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from helios_core import Put
 from helios_core.testing import corpus
 from helios_sqlite import SQLiteSettings, open_data_provider
-from tests.damage import fill, read, unnoticed, views_of
+from tests.damage import SEARCHED, fill, read, unnoticed, views_of
 
 RUNS = int(os.environ.get("HFS_TEST_FUZZ_RUNS", "12"))
 PAGE_BYTES = 8192
@@ -156,6 +156,54 @@ async def test_what_was_changed_behind_the_back_is_noticed(whole, tmp_path, name
     assert (
         await unnoticed(open_data_provider(settings_of(tmp_path)), views, shown, batch_bytes) == []
     )
+
+
+OF_INDEX = {
+    "postings that are gone": "DELETE FROM postings WHERE term % 3 = 0",
+    "one posting that is gone": "DELETE FROM postings WHERE more IS NOT NULL AND term = ("
+    "SELECT term FROM postings GROUP BY term ORDER BY count(*) DESC LIMIT 1)",
+    "no posting left": "DELETE FROM postings",
+    "terms that are others": "UPDATE postings SET term = term + 1",
+    "places that are others": "UPDATE postings SET more = zeroblob(length(more))",
+    "versions that could be read": "DELETE FROM postings WHERE term = 0",
+    "spans that are gone": "DELETE FROM spans WHERE place % 7 = 3",
+    "no span left": "DELETE FROM spans",
+    "spans of another time": "UPDATE spans SET low = low - 3000000000000000 WHERE place % 7 = 3",
+    "spans of each other": "UPDATE OR REPLACE spans SET place = place / 2 * 2",
+    "sums that are gone": "DELETE FROM index_sums WHERE bucket % 2 = 0",
+    "sums that are others": "UPDATE index_sums SET sum = sum + 1",
+    "sums of sums that are gone": "UPDATE extents SET index_sum = 0",
+}
+
+
+@pytest.fixture(scope="module")
+def searched(whole):
+    """What searches find in the store."""
+    folder, views, shown = whole
+
+    async def search():
+        async with open_data_provider(settings_of(folder)) as provider:
+            return {name: await read(provider, each, 0) for name, each in SEARCHED.items()}
+
+    found = asyncio.run(search())
+    assert all(lines for lines, _, _ in found.values())
+    return folder, views | SEARCHED, shown | found
+
+
+@pytest.mark.parametrize("name", OF_INDEX)
+async def test_what_the_search_index_lacks_is_noticed(searched, tmp_path, name):
+    """P5, P9: an export does without it and a search fails; neither shows less."""
+    folder, views, shown = searched
+    shutil.copy(folder / "helios.db", tmp_path / "helios.db")
+    with closing(sqlite3.connect(tmp_path / "helios.db")) as raw, raw:
+        changed = raw.execute(OF_INDEX[name]).rowcount
+        assert changed or name == "versions that could be read"
+
+    assert await unnoticed(open_data_provider(settings_of(tmp_path)), views, shown, 20_000) == []
+    async with open_data_provider(settings_of(tmp_path)) as provider:
+        for key, view in views.items():
+            if key not in SEARCHED:
+                assert await read(provider, view, 20_000) == shown[key]
 
 
 async def test_stores_of_earlier_versions_are_read_without_a_word(whole, tmp_path):

@@ -48,10 +48,6 @@ FROM versions WHERE seq BETWEEN ? AND ?;
 -- How many versions of a range are found from its start on.
 SELECT count(*) FROM versions WHERE seq >= ? AND seq < ?;
 
--- name: count_among
--- How many of some versions are found.
-SELECT count(*) FROM versions WHERE seq IN (SELECT value FROM json_each(?));
-
 -- name: exists
 -- Whether a version is there.
 SELECT EXISTS (SELECT 1 FROM versions WHERE seq = ?);
