@@ -63,8 +63,8 @@ async def fill(provider):
     await write(*puts(0, 30, "changed"))
     await write(*(Delete(resource_type="Observation", id=f"o{n}") for n in range(40, 60)))
     await write(*puts(300, 330, "new"))
-    for start in range(0, 100, 20):
-        await write(*(Put(resource=each) for each in measurements()[start : start + 20]))
+    for start in range(0, 300, 100):
+        await write(*(Put(resource=each) for each in measurements(300)[start : start + 100]))
     await write(Put(resource=corpus.measurement("m7", "p1", status="final", code="a", day="2020")))
     return between
 

@@ -51,6 +51,26 @@ async def damage_in(connection: Connection, resource_type: str, seqs: SeqRange) 
     return reports
 
 
+async def rows_of_sound_extents(
+    connection: Connection, extents: Sequence[int]
+) -> list[tuple[int, int, str]]:
+    """
+    Return extent, position and id of all versions of some extents, as they were written.
+
+    Raises:
+        BackendError: They are not.
+    """
+    found = list[tuple[int, int, str]]()
+    for extent in extents:
+        first, end = extent << EXTENT_BITS, (extent + 1) << EXTENT_BITS
+        stored = await connection.fetch(_SQL["stored"], extent, extent)
+        if not stored or await _count_of_damaged(connection, stored[0]) is not None:
+            raise damaged("versions of an extent are missing or altered")
+        rows = await connection.fetch(_SQL["rows"], first, end)
+        found += [(extent, row[0] - first, row[1]) for row in rows]
+    return found
+
+
 async def _count_of_damaged(connection: Connection, stored: Record) -> int | None:
     """Return None if all versions are as they were written, else how many can be read."""
     extent, appended, live, size, _, inside, inside_size, _, row_sum = stored
