@@ -211,6 +211,7 @@ def _resources(
             writer,
             secret=backends.job_store.identity,
             searched=provider if isinstance(provider, SupportsSearch) else None,
+            readable=provider,
         )
         changes = Changes(writer, conditions)
         routes += WriteRoutes(changes, guard).routes()

@@ -221,7 +221,7 @@ async def _resolve_patch(
     caller: Caller, request: ChangeRequest, patch: Patch, conditions: Conditions
 ) -> ResolvedChange:
     if request.criteria is None:
-        stored = await conditions.get(caller, request.resource_type, request.id)
+        stored = await conditions.read(caller, request.resource_type, request.id)
     else:
         stored = await conditions.match(caller, request.resource_type, request.criteria)
     stored = require_found(stored)

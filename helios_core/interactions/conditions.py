@@ -61,17 +61,29 @@ class Conditions:
     """
 
     def __init__(
-        self, provider: DataProvider, *, secret: str, searched: SupportsSearch | None = None
+        self,
+        provider: DataProvider,
+        *,
+        secret: str,
+        searched: SupportsSearch | None = None,
+        readable: DataProvider | None = None,
     ) -> None:
-        """Search `searched` if it is not None, otherwise the provider if that is possible."""
+        """
+        Search `searched` and read what clients are to see from `readable`, else the provider.
+
+        The provider itself shows whatever a client may change, so that changes find what is there.
+        """
         self._provider = provider
+        self._readable = readable or provider
         self._searched = searched or provider
         self._secret = secret
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
 
     def over(self, searched: SupportsSearch) -> "Conditions":
         """Return the same conditions on another state of the resources."""
-        return Conditions(self._provider, secret=self._secret, searched=searched)
+        return Conditions(
+            self._provider, secret=self._secret, searched=searched, readable=self._readable
+        )
 
     async def retry_on_conflict(self, caller: Caller, change: Callable[[], Awaitable[T]]) -> T:
         """
@@ -181,6 +193,12 @@ class Conditions:
     ) -> StoredVersion | None:
         """Return the stored version of a resource, None if there never was one."""
         return await self._provider.get(TypeKey.of(caller, resource_type).resource(resource_id))
+
+    async def read(
+        self, caller: Caller, resource_type: str, resource_id: str
+    ) -> StoredVersion | None:
+        """Return the stored version of a resource that the client may see, None without one."""
+        return await self._readable.get(TypeKey.of(caller, resource_type).resource(resource_id))
 
     async def require_vacant(self, caller: Caller, resource_type: str, resource_id: str) -> int:
         """

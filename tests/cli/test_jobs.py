@@ -100,7 +100,7 @@ def test_the_list_has_what_operators_ask_for(store):
     assert (waiting["status"], waiting["percent"], waiting["shards_total"]) == ("accepted", 0, 2)
     assert (waiting["level"], waiting["types"]) == ("system", list(corpus.TYPES))
     table = store.helios("list").output
-    assert re.search(r"complete-job +clinic +complete +\d+s +100 % +1/1 +400 B", table)
+    assert re.search(r"complete-job\tclinic\tcomplete\t\d+s\t100 %\t1/1\t400 B", table)
 
 
 def test_the_list_is_restricted_by_options(store):

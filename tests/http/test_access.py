@@ -2,13 +2,17 @@
 
 import asyncio
 import re
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 import httpx
 import pytest
 from litestar import get
+from msgspec.structs import replace
 
-from helios_core import BackendError, InvalidToken
+from helios_core import API_LEVEL, BackendError, InvalidToken, ResourceKey, RouteExtension
+from helios_core.config.extensions import SelectedExtension, open_routes
+from helios_core.config.plugins import InstalledPlugin
 from helios_core.http.access import ROUTES, Access, access_of
 from helios_core.storage.backends import OpenedRoutes
 from helios_core.storage.token_verifier import ContainedVerifier
@@ -226,3 +230,47 @@ async def test_the_capability_statement_says_whether_tokens_are_needed(site, gua
 
     assert secured["security"]["service"][0]["coding"][0]["code"] == "SMART-on-FHIR"
     assert "security" not in (await site.client.get("/metadata")).json()["rest"][0]
+
+
+@pytest.mark.parametrize(
+    ("public", "token", "shown"),
+    [(True, None, "p"), (False, TOKEN, "p"), (False, "of-another-type", ""), (False, None, None)],
+)
+async def test_a_route_of_a_plugin_reads_what_its_caller_may(
+    open_site, backends, public, token, shown
+):
+    verifier = StaticVerifier(
+        {
+            TOKEN: principal("somebody", "system/*.cruds"),
+            "of-another-type": principal("x", "system/Observation.rs"),
+        }
+    )
+    secured = replace(backends, token_verifier=verifier)
+
+    @asynccontextmanager
+    async def opener(_settings, visible):
+        @get("/reads")
+        async def reads() -> str:
+            stored = await visible.data_provider.get(ResourceKey("default", "R4", "Patient", "p"))
+            return stored.id if stored else ""
+
+        yield [reads]
+
+    selected = SelectedExtension(
+        origin=InstalledPlugin(name="tested", module="", distribution="tested", version="0"),
+        extension=RouteExtension(api_level=API_LEVEL, open=opener, public=public),
+        settings=None,
+    )
+    async with AsyncExitStack() as stack:
+        opened = await open_routes(stack, [selected], secured)
+        site = await open_site(token_verifier=verifier, routes=opened)
+        await site.put({"resourceType": "Patient", "id": "p"})
+
+        response = await site.client.get(
+            "/_plugins/tested/reads", headers=bearer(token) if token else {}
+        )
+
+    if shown is None:
+        assert response.status_code == 401
+    else:
+        assert (response.status_code, response.text) == (200, shown)

@@ -28,6 +28,8 @@ ELSEWHERE = {
 INVALID = {"expired": principal("x", "system/*.*", valid_for=timedelta(seconds=-1))}
 TENANTS = ({}, {"X-Tenant-ID": "default"}, {"X-Tenant-ID": "t2"}, {"X-Tenant-ID": ".."})
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+LISTS = {"/export-status", "/_history"}
+"""What lists of all that a client may see; it has nothing in it for one without rights."""
 DESCRIPTIONS = {
     *("/openapi.json", "/metadata", "/.well-known/smart-configuration", "/health"),
     *("/_liveness", "/_readiness", "/_plugins/open/x"),
@@ -115,6 +117,9 @@ async def test_clients_without_rights_are_refused_everywhere(site, values, clien
             if path == "/" and method == "POST" and response.status_code == 200:
                 statuses = [e["response"]["status"][:3] for e in response.json()["entry"]]
                 assert statuses == ["403"] * 3
+            elif path in LISTS and response.status_code == 200:
+                assert not any(word in response.text for word in ('"entry"', '"url":"/', MARK))
+                assert '"export":[{' not in response.text
             elif method == "OPTIONS" and response.status_code == 204:
                 assert client in WITHOUT_RIGHTS  # the methods of an address are no secret
             else:

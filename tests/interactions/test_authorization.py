@@ -138,7 +138,7 @@ async def test_a_history_of_all_types_has_those_that_may_be_searched(provider, c
 async def test_a_search_in_a_compartment_passes_as_such_and_as_a_search(gate, provider, caller):
     search = parse_compartment_search(caller, COMPARTMENT, "Observation", [], lenient=False)
 
-    await search_compartment(provider, caller, search)
+    await search_compartment(provider, caller, search, max_bytes=PAGE_BYTES)
 
     assert gate.passed == [("search-compartment", "Observation"), ("search-type", "Observation")]
 

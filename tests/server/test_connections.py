@@ -341,7 +341,7 @@ async def test_more_connections_than_there_may_be_push_out_the_idle_ones(connect
 @pytest.mark.parametrize("connection_header", [b"", b"Connection: close\r\n"])
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize(
-    ("path", "status"), [(b"/Patient", 413), (b"/nothing/at/all", 404), (b"/metadata", 405)]
+    ("path", "status"), [(b"/Patient", 413), (b"/nothing/at/all/of/it", 404), (b"/metadata", 405)]
 )
 async def test_a_client_that_sends_too_much_reads_why_it_is_refused(
     connect, connection_header, chunked, path, status

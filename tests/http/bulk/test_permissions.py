@@ -488,3 +488,10 @@ async def test_no_log_line_has_a_token_or_a_scope(site, finished):
     said = " ".join(map(str, lines))
     assert "token.refused" in said
     assert not any(word in said for word in ("not-a-client-at-all", "system/", "Bearer "))
+
+
+async def test_the_list_has_the_exports_of_the_client_alone(site, finished):
+    """TR-47"""
+    for client, number in (("all", 1), ("narrowed", 0), ("v1", 0), ("elsewhere", 0)):
+        listed = await site.client.get("/export-status", headers=bearer(client))
+        assert len(listed.json()["export"]) == number, client

@@ -341,6 +341,14 @@ async def test_a_conditional_reference_needs_search_on_its_type(site, send):
     assert found.status_code == 200
 
 
+async def test_a_patch_shows_nothing_that_may_not_be_read(send):
+    scopes = f"system/Observation.cu system/Observation.r{LABS}"
+    options = {"content": msgspec.json.encode(PATCH), "headers": JSON_PATCH}
+
+    assert (await send(scopes, "PATCH", "/Observation/vital", **options)).status_code == 404
+    assert (await send(scopes, "PATCH", "/Observation/lab", **options)).status_code == 200
+
+
 LISTS = ["/_history", "/Observation/_history", "/Patient/p1/Observation", "/Patient/p1/*"]
 
 
