@@ -3,7 +3,7 @@
 import pytest
 
 from helios_core import COLLECTION_BITS
-from helios_postgres import open_data_provider
+from helios_postgres import migrate, open_data_provider
 from tests.damage import SEARCHED, fill, read, unnoticed, views_of
 from tests.plugins.postgres.connecting import connected
 
@@ -118,3 +118,30 @@ async def test_what_the_search_index_lacks_is_noticed(settings, name):
         for key, view in views.items():
             if key not in SEARCHED:
                 assert await read(provider, view, 20_000) == shown[key]
+
+
+@pytest.mark.service
+async def test_a_migration_adds_the_sums_of_earlier_versions(settings):
+    """Tallies of endings from before had none either."""
+    async with open_data_provider(settings) as provider:
+        views = await views_of(provider, await fill(provider))
+        shown = {key: await read(provider, view, 1 << 22) for key, view in views.items()}
+    async with connected(settings) as connection:
+        before = await connection.fetch("SELECT extent, check_sum FROM extents ORDER BY extent")
+        await connection.execute(
+            "UPDATE extents SET begun_hash = NULL, compartment_hash = NULL, row_sum = NULL,"
+            " check_sum = NULL"
+        )
+        await connection.execute(
+            "UPDATE tallies SET ended_hash = 0, compartment_hash = 0, row_sum = ended"
+        )
+
+        await migrate(settings)
+
+        after = await connection.fetch("SELECT extent, check_sum FROM extents ORDER BY extent")
+        assert after == before
+        async with open_data_provider(settings) as provider:
+            for key, view in views.items():
+                assert await read(provider, view, 1 << 22) == shown[key]
+        await connection.execute(TAMPERING["a version that is not begun yet"][0])
+    assert await unnoticed(open_data_provider(settings), views, shown, 1 << 22) == []

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from helios_core import Put
 from helios_core.testing import corpus
-from helios_sqlite import SQLiteSettings, open_data_provider
+from helios_sqlite import SQLiteSettings, migrate, open_data_provider
 from tests.damage import SEARCHED, fill, read, unnoticed, views_of
 
 RUNS = int(os.environ.get("HFS_TEST_FUZZ_RUNS", "12"))
@@ -225,3 +225,36 @@ async def test_stores_of_earlier_versions_are_read_without_a_word(whole, tmp_pat
         later = replace(views["system"], transaction_time=await provider.transaction_time())
         lines, _, damaged = await read(provider, later, 1 << 22)
         assert (len(lines), damaged) == (len(shown["system"][0]) + 1, [])
+
+
+WITHOUT_SUMS = (
+    "UPDATE extents SET live_hash = NULL, compartment_hash = NULL, row_sum = NULL,"
+    " check_sum = NULL"
+)
+
+
+async def test_a_migration_adds_the_sums_of_earlier_versions(whole, tmp_path):
+    folder, views, shown = whole
+    shutil.copy(folder / "helios.db", tmp_path / "helios.db")
+    with closing(sqlite3.connect(tmp_path / "helios.db", isolation_level=None)) as raw:
+        before = raw.execute("SELECT * FROM extents ORDER BY extent").fetchall()
+        raw.execute(WITHOUT_SUMS)
+
+        await migrate(settings_of(tmp_path))
+
+        assert raw.execute("SELECT * FROM extents ORDER BY extent").fetchall() == before
+        raw.execute(TAMPERING["a version that is not begun yet"])
+    assert await unnoticed(open_data_provider(settings_of(tmp_path)), views, shown, 1 << 22) == []
+
+
+async def test_a_migration_confirms_no_damage(whole, tmp_path):
+    """What was lost before there were sums is not taken for all there was."""
+    folder, views, shown = whole
+    shutil.copy(folder / "helios.db", tmp_path / "helios.db")
+    with closing(sqlite3.connect(tmp_path / "helios.db", isolation_level=None)) as raw:
+        raw.execute(WITHOUT_SUMS)
+        raw.execute(TAMPERING["rows that are gone"])
+
+    await migrate(settings_of(tmp_path))
+
+    assert await unnoticed(open_data_provider(settings_of(tmp_path)), views, shown, 1 << 22) == []
