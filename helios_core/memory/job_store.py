@@ -356,7 +356,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End active jobs that nobody has touched for some time, or that lack shards (J18, J19)."""
+        """End active jobs that are untouched for some time or lack shards (J18, J19)."""
         now = self._clock()
         useless = [
             entry

@@ -57,8 +57,8 @@ class JobStore(ABC):
     J18 `end_untouched` ends active jobs that no worker touched for some time, in error and with
         the reason; a job is touched when it is added, and by every claim, renewal and end of a
         lease.
-    J19 What is lost of a job is noticed. A job that lacks shards never becomes complete: it ends in
-        error with its last shard, or by `end_untouched` whenever it was touched. `parts` and
+    J19 What is lost of a job is noticed. A job that lacks shards never becomes complete: it ends
+        in error with its last shard, or by `end_untouched` whenever it was touched. `parts` and
         `notes` raise BackendError where anything is missing of what completed shards published.
     """
 

@@ -23,8 +23,9 @@ class JobStoreContract(ContractSuite):
     """
     What a subclass implements so that the suite can test its job store.
 
-    `opened`, and the `raw_` methods, `let_pass`, `spoil` and `lose`, which use a driver of their own in
-    place of the store, so that a store that is wrong in both directions cannot agree with itself.
+    `opened`, and the `raw_` methods, `let_pass`, `spoil` and `lose`, which use a driver of their
+    own in place of the store, so that a store that is wrong in both directions cannot agree with
+    itself.
     """
 
     known_powers = frozenset({SupportsRecords})

@@ -59,7 +59,9 @@ class LossClauses(JobStoreContract):
             await store.parts(corpus.TENANT, "job")
 
     @pytest.mark.parametrize("kind", PartKind)
-    async def test_a_job_that_lost_a_part_shows_none(self, store: JobStore, kind: PartKind) -> None:
+    async def test_a_job_that_lost_a_part_shows_none(
+        self, store: JobStore, kind: PartKind
+    ) -> None:
         """J19: of any kind, those that count no resources, too."""
         await _complete(store, kind=kind)
         assert len(await store.parts(corpus.TENANT, "job")) == 2

@@ -82,8 +82,8 @@ async def candidates(
     Return the versions in some extents that may satisfy a prefilter, current or not.
 
     What is read of the search index is compared with its sums, in the caller's transaction, which
-    sees one state of the tables. Ids are looked up in indexes of PostgreSQL's, or, `by_rows`, in
-    the versions themselves, which are compared with their sums.
+    sees one state of the tables. Ids are looked up in indexes of PostgreSQL's, or, `by_rows` and
+    where they lack any of them, in the versions themselves, which are compared with their sums.
 
     Raises:
         BackendError: The index is damaged.
@@ -131,8 +131,8 @@ async def _sums(
 
 def _damaged() -> BackendError:
     return BackendError(
-        "the search index in PostgreSQL is damaged; stop the servers that use it, set terms_version"
-        " to 0 in its table search_index, and run: helios migrate"
+        "the search index in PostgreSQL is damaged; stop the servers that use it, set"
+        " terms_version to 0 in its table search_index, and run: helios migrate"
     )
 
 
@@ -223,13 +223,13 @@ class _Window:
                 kind == span.group and bounds.hold(low, high) for kind, low, high in entry.spans
             ),
         )
-        rows = await self._connection.fetch(
-            _SQL["span_sums"], extents, span.group, MARK_MODULUS
-        )
+        rows = await self._connection.fetch(_SQL["span_sums"], extents, span.group, MARK_MODULUS)
         self._check(SPANS, span.group, {extent: int(total) for extent, total in rows}, extents)
         rows = await self._connection.fetch(_SQL["spans"], extents, span.group, *span.bounds)
         for extent, places, content, places_mark, content_mark in rows:
-            if mark_of(places) != places_mark or content and mark_of(content) != content_mark:
+            if mark_of(places) != places_mark or (
+                content is not None and mark_of(content) != content_mark
+            ):
                 raise _damaged()
             if content is None:
                 found[extent].update(unpacked_places(places))
@@ -240,7 +240,7 @@ class _Window:
     async def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> dict[int, set[int]]:
         wanted = set(extents)
         found = defaultdict[int, set[int]](set)
-        if self._by_rows:
+        if self._by_rows and not await self._are_found(ids):
             for extent, place, resource_id in await rows_of_sound_extents(
                 self._connection, extents
             ):
@@ -251,6 +251,11 @@ class _Window:
             if extent_of(seq) in wanted:
                 found[extent_of(seq)].add(seq % EXTENT_ROWS)
         return found
+
+    async def _are_found(self, ids: Collection[str]) -> bool:
+        """Return whether PostgreSQL's indexes have all versions of all of some ids."""
+        found = await self._connection.fetchval(_SQL["found_ids"], self._collection, list(ids))
+        return bool(found == len(set(ids)))
 
     async def _of_instants(
         self, updated: UpdatedWithin, extents: Sequence[int]

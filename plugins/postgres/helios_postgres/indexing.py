@@ -107,9 +107,7 @@ async def index_anew(connection: Connection) -> None:
                 connection, extent, (FHIRVersion(fhir_version), resource_type)
             )
             totals = await _store(connection, [(extent, entries)])
-            await connection.execute(
-                _SQL["set_total"], extent, totals.get(extent, 0) & SUM_MASK
-            )
+            await connection.execute(_SQL["set_total"], extent, totals.get(extent, 0) & SUM_MASK)
     await connection.execute(_SQL["made_by_us"], TERMS_VERSION)
 
 

@@ -123,7 +123,10 @@ async def sum_extents(connection: Connection) -> None:
             _row_sum(rows),
         )
         [tallied] = await connection.fetch(_SQL["tallied"], extent)
-        begun = [(each + int(ended)) & SUM_MASK for each, ended in zip(sums[:2], tallied)]
+        begun = [
+            (each + int(ended)) & SUM_MASK
+            for each, ended in zip(sums[:2], tallied[:2], strict=True)
+        ]
         row_sum = (sums[2] - int(tallied[2])) & SUM_MASK
         await connection.execute(_SQL["set_sums"], extent, *begun, row_sum)
 

@@ -234,10 +234,8 @@ class PostgresJobStore(PostgresRecords, JobStore):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End active jobs that nobody has touched for some time, or that lack shards (J18, J19)."""
-        return await self._database.write(
-            _end_useless, untouched_for, reason=reason, limit=limit
-        )
+        """End active jobs that are untouched for some time or lack shards (J18, J19)."""
+        return await self._database.write(_end_useless, untouched_for, reason=reason, limit=limit)
 
     async def beat(self, worker: str, *, lasts: timedelta) -> None:
         """Keep a worker alive for some time, and forget those that went silent (J17)."""

@@ -46,15 +46,18 @@ class Narrowed:
         """
         reading = Reading(self._reads)
         left = of
-        if of.cohort is not None and len(await self._extents(of)) <= EXTENTS_CHECKED:
-            if damage := await reading.damage_in(of, of.seqs):
-                yield Batch(damaged=damage)
+        if (
+            of.cohort is not None
+            and len(await self._extents(of)) <= EXTENTS_CHECKED
+            and (damage := await reading.damage_in(of, of.seqs))
+        ):
+            yield Batch(damaged=damage)
         checked = set[int]()
         async with aclosing(self._seqs(of)) as several:
             while seqs := await _undamaged(several):
                 for extent in await self._suspicious(of, seqs, checked):
-                    seqs_of = SeqRange(first=extent << EXTENT_BITS, end=(extent + 1) << EXTENT_BITS)
-                    if damage := await reading.damage_in(of, seqs_of):
+                    first, end = extent << EXTENT_BITS, (extent + 1) << EXTENT_BITS
+                    if damage := await reading.damage_in(of, SeqRange(first=first, end=end)):
                         yield Batch(damaged=damage)
                 async for batch in reading.among(left, seqs, batch_bytes):
                     yield batch

@@ -5,6 +5,8 @@ import sqlite3
 import struct
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import msgspec
 
@@ -62,7 +64,8 @@ class Candidates:
     The versions of a collection that may satisfy a prefilter, current or not.
 
     What is read of the search index is compared with its sums. Ids are looked up in an index of
-    SQLite's, or, `by_rows`, in the versions themselves, which are compared with their sums.
+    SQLite's, or, `by_rows` and where it lacks any of them, in the versions themselves, which are
+    compared with their sums.
     """
 
     def __init__(
@@ -76,6 +79,8 @@ class Candidates:
         self._connection = connection
         self._by_rows = by_rows
         self._sums: dict[tuple[int, int, int], int] = {}
+        self._sound = set[tuple[int, int]]()
+        """Extents and kinds of spans that were compared with their sums on this state."""
         self._collection = collection
         # What could not be read when it was indexed may satisfy anything.
         self._prefilter = AnyOf((prefilter, AnyTerm(frozenset({UNKNOWN}))))
@@ -141,6 +146,7 @@ class Candidates:
         try:
             with one_state(self._connection):
                 self._load_sums(extents)
+                self._sound.clear()
                 return self._places(self._prefilter, extents)
         except (TypeError, ValueError, struct.error) as error:  # columns of other types
             raise IndexDamaged from error
@@ -209,17 +215,22 @@ class Candidates:
             "kind": span.group,
             "modulus": SPAN_MODULUS,
         } | dict(zip(_BOUNDS, span.bounds, strict=True))
+        # All spans of a kind are gone through once; after that they are looked up.
+        sound = all((extent, span.group) in self._sound for extent in extents)
+        query = _SQL["spans"] if sound else _SQL["spans_with_sums"]
         sums: dict[int, int] = {}
         found: dict[int, set[int]] = {}
-        for extent, row in self._connection.execute(_SQL["spans"], parameters):
+        for extent, row in self._connection.execute(query, parameters):
             sums[extent], places = _SPANS.decode(row)
             if places:
                 found[extent] = places
-        self._check(SPANS, span.group, sums, extents)
+        if not sound:
+            self._check(SPANS, span.group, sums, extents)
+            self._sound.update((extent, span.group) for extent in extents)
         return found
 
     def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> Positions:
-        if self._by_rows:
+        if self._by_rows and not self._are_found(ids):
             return self._of_rows(ids, extents)
         first, last = min(extents), max(extents)
         bounds = (first << EXTENT_BITS, (last + 1) << EXTENT_BITS)
@@ -231,10 +242,23 @@ class Candidates:
             found[extent_of(seq)].add(seq % EXTENT_ROWS)
         return found
 
+    def _are_found(self, ids: Collection[str]) -> bool:
+        """Return whether SQLite's index has all versions of all of some ids."""
+        rows = self._connection.execute(
+            _SQL["versions_of_ids"], (self._collection, json.dumps(list(ids)))
+        )
+        whole = set[str]()
+        for resource_id, versions in groupby(rows, key=itemgetter(0)):
+            _, _, numbers, current = zip(*versions, strict=True)
+            if numbers == tuple(range(1, len(numbers) + 1)) and current[-1]:
+                whole.add(resource_id)
+        return whole.issuperset(ids)
+
     def _of_rows(self, ids: Collection[str], extents: Sequence[int]) -> Positions:
         found: dict[int, set[int]] = {}
         for number in extents:
-            rows = rows_of_sound_extent(self._connection, extent_at(self._connection, number))
+            extent = extent_at(self._connection, number)
+            rows = rows_of_sound_extent(self._connection, extent)
             if places := {row[0] % EXTENT_ROWS for row in rows if row[1] in ids}:
                 found[number] = places
         return found

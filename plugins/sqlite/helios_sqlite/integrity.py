@@ -1,6 +1,5 @@
 """Compare what is in the file with what it says there must be, extent by extent."""
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -317,9 +317,7 @@ def next_among(
         return _gather(connection, left, rows, batch_bytes)
 
 
-def unshown_among(
-    connection: sqlite3.Connection, left: Slice, seqs: Sequence[int]
-) -> set[int]:
+def unshown_among(connection: sqlite3.Connection, left: Slice, seqs: Sequence[int]) -> set[int]:
     """Return those of some versions that are not shown, or not there."""
     rows = connection.execute(_SQL["shown_among"], left.parameters(seqs=json.dumps(seqs)))
     return {*seqs}.difference(seq for (seq,) in rows.fetchall())
@@ -335,9 +333,7 @@ def check_deletions(connection: sqlite3.Connection, left: Slice) -> None:
     if left.picked:
         return
     with one_state(connection):
-        for extent in extents_of(
-            connection, SeqRange(first=left.shown.first, end=left.shown.end)
-        ):
+        for extent in extents_of(connection, SeqRange(first=left.shown.first, end=left.shown.end)):
             if extent.count_of_damaged(connection) is not None:
                 raise errors.damaged(f"what was deleted of {left.resource_type} is not known")
 

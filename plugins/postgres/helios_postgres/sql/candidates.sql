@@ -32,6 +32,15 @@ SELECT extent, places, CASE WHEN NOT (
 FROM spans WHERE extent = ANY($1::bigint[]) AND kind = $2
 AND low_max >= $3 AND low_min <= $4 AND high_max >= $5 AND high_min <= $6;
 
+-- name: found_ids
+-- Of how many ids all versions are found: the newest by its head, the others by their endings.
+SELECT count(*) FROM resources AS r WHERE r.collection = $1 AND r.id = ANY($2::text[])
+  AND EXISTS (SELECT FROM versions AS v WHERE v.seq = r.seq AND v.id = r.id)
+  AND r.version_id - 1 = (
+    SELECT count(*) FROM endings AS e JOIN versions AS v ON v.seq = e.seq AND v.id = e.id
+    WHERE e.collection = $1 AND e.id = r.id
+  );
+
 -- name: of_ids
 -- The versions of some ids.
 -- Earlier versions are not among the heads, but they have endings.
