@@ -1,4 +1,4 @@
-"""Views of a store, and which of them damage changes without a word."""
+"""Views of a store, which of them damage changes without a word, and damage to SQLite's files."""
 
 import msgspec
 
@@ -7,6 +7,8 @@ from helios_core.fhir import compile_query
 from helios_core.storage.data_provider import SortOrder
 from helios_core.testing import compile_searches, corpus, measurements, take_snapshot
 from tests.indexed import pages
+
+PAGE_BYTES = 8192
 
 
 class Filtered(msgspec.Struct):
@@ -121,3 +123,57 @@ async def unnoticed(opened, views, shown, batch_bytes):
     except (BackendError, ConfigurationError):
         pass
     return silent
+
+
+def pages_swapped(content, rng):
+    """Overwrite pages by other pages."""
+    count = len(content) // PAGE_BYTES
+    for _ in range(rng.choice((1, 1, 2, 8))):
+        source, target = rng.randrange(count), rng.randrange(1, count)
+        page = content[source * PAGE_BYTES : (source + 1) * PAGE_BYTES]
+        content[target * PAGE_BYTES : (target + 1) * PAGE_BYTES] = page
+
+
+def header_bytes(content, rng):
+    """Change bytes in the header of a page."""
+    page = rng.randrange(1, len(content) // PAGE_BYTES)
+    for _ in range(rng.choice((1, 1, 3))):
+        content[page * PAGE_BYTES + rng.randrange(12)] = rng.randrange(256)
+
+
+def bits(content, rng):
+    """Flip bits anywhere, close to each other or not."""
+    start = rng.randrange(len(content) - 64)
+    for _ in range(rng.choice((1, 1, 4, 30))):
+        content[start + rng.randrange(64)] ^= 1 << rng.randrange(8)
+
+
+def cell_bits(content, rng):
+    """Flip bits where rows begin: in their keys, headers and short columns."""
+    page = rng.randrange(1, len(content) // PAGE_BYTES) * PAGE_BYTES
+    cells = int.from_bytes(content[page + 3 : page + 5], "big")
+    if content[page] in (2, 5, 10, 13) and 0 < cells < PAGE_BYTES // 4:
+        header = 12 if content[page] in (2, 5) else 8
+        pointer = page + header + 2 * rng.randrange(cells)
+        cell = int.from_bytes(content[pointer : pointer + 2], "big") % (PAGE_BYTES - 80)
+        content[page + cell + rng.randrange(80)] ^= 1 << rng.randrange(8)
+    else:
+        bits(content, rng)
+
+
+def zeroed(content, rng):
+    """Zero some bytes, or pages."""
+    length = rng.choice((8, 64, 512, PAGE_BYTES, 4 * PAGE_BYTES))
+    start = rng.randrange(PAGE_BYTES, len(content))
+    if length >= PAGE_BYTES:
+        start -= start % PAGE_BYTES
+    end = min(start + length, len(content))
+    content[start:end] = bytes(end - start)
+
+
+def truncated(content, rng):
+    """Cut the file off."""
+    del content[rng.randrange(PAGE_BYTES, len(content)) :]
+
+
+DAMAGES_OF_FILES = [pages_swapped, header_bytes, bits, cell_bits, zeroed, truncated]

@@ -119,6 +119,10 @@ def _one(resource_type: str, row: Row | None) -> StoredVersion | None:
     return None if row is None else stored_version(resource_type, row)
 
 
+_TYPES = (int, str, int, int, int, int, bytes | None)
+"""Of the columns of a row, which damage may have changed."""
+
+
 def stored_version(resource_type: str, row: Row) -> StoredVersion:
     """
     Return a version as it was written.
@@ -127,11 +131,7 @@ def stored_version(resource_type: str, row: Row) -> StoredVersion:
         BackendError: It is not what was written.
     """
     _, resource_id, version_id, since_stamp, deleted, stored_hash, content = row
-    if (
-        not isinstance(content, bytes | None)
-        or not isinstance(resource_id, str)
-        or not all(isinstance(each, int) for each in (version_id, since_stamp, stored_hash))
-    ):
+    if not all(map(isinstance, row, _TYPES)):
         raise damaged("a version is not what was written")
     version = StoredVersion(
         resource_type=resource_type,

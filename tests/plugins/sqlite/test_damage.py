@@ -17,10 +17,9 @@ from msgspec.structs import replace
 from helios_core import Put
 from helios_core.testing import corpus
 from helios_sqlite import SQLiteSettings, migrate, open_data_provider
-from tests.damage import SEARCHED, fill, read, unnoticed, views_of
+from tests.damage import DAMAGES_OF_FILES, SEARCHED, fill, read, unnoticed, views_of
 
 RUNS = int(os.environ.get("HFS_TEST_FUZZ_RUNS", "12"))
-PAGE_BYTES = 8192
 
 
 def settings_of(folder):
@@ -43,61 +42,8 @@ def whole(tmp_path_factory):
     return folder, views, shown
 
 
-def pages_swapped(content, rng):
-    """Overwrite pages by other pages."""
-    count = len(content) // PAGE_BYTES
-    for _ in range(rng.choice((1, 1, 2, 8))):
-        source, target = rng.randrange(count), rng.randrange(1, count)
-        page = content[source * PAGE_BYTES : (source + 1) * PAGE_BYTES]
-        content[target * PAGE_BYTES : (target + 1) * PAGE_BYTES] = page
-
-
-def header_bytes(content, rng):
-    """Change bytes in the header of a page."""
-    page = rng.randrange(1, len(content) // PAGE_BYTES)
-    for _ in range(rng.choice((1, 1, 3))):
-        content[page * PAGE_BYTES + rng.randrange(12)] = rng.randrange(256)
-
-
-def bits(content, rng):
-    """Flip bits anywhere, close to each other or not."""
-    start = rng.randrange(len(content) - 64)
-    for _ in range(rng.choice((1, 1, 4, 30))):
-        content[start + rng.randrange(64)] ^= 1 << rng.randrange(8)
-
-
-def cell_bits(content, rng):
-    """Flip bits where rows begin: in their keys, headers and short columns."""
-    page = rng.randrange(1, len(content) // PAGE_BYTES) * PAGE_BYTES
-    cells = int.from_bytes(content[page + 3 : page + 5], "big")
-    if content[page] in (2, 5, 10, 13) and 0 < cells < PAGE_BYTES // 4:
-        header = 12 if content[page] in (2, 5) else 8
-        pointer = page + header + 2 * rng.randrange(cells)
-        cell = int.from_bytes(content[pointer : pointer + 2], "big") % (PAGE_BYTES - 80)
-        content[page + cell + rng.randrange(80)] ^= 1 << rng.randrange(8)
-    else:
-        bits(content, rng)
-
-
-def zeroed(content, rng):
-    """Zero some bytes, or pages."""
-    length = rng.choice((8, 64, 512, PAGE_BYTES, 4 * PAGE_BYTES))
-    start = rng.randrange(PAGE_BYTES, len(content))
-    if length >= PAGE_BYTES:
-        start -= start % PAGE_BYTES
-    end = min(start + length, len(content))
-    content[start:end] = bytes(end - start)
-
-
-def truncated(content, rng):
-    """Cut the file off."""
-    del content[rng.randrange(PAGE_BYTES, len(content)) :]
-
-
 @pytest.mark.fuzz
-@pytest.mark.parametrize(
-    "damage", [pages_swapped, header_bytes, bits, cell_bits, zeroed, truncated]
-)
+@pytest.mark.parametrize("damage", DAMAGES_OF_FILES)
 async def test_no_damaged_file_is_read_as_if_it_were_whole(whole, tmp_path, damage):
     """P9: what an export shows is all there was, or it says that something is wrong."""
     folder, views, shown = whole
