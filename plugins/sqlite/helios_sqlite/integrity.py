@@ -38,7 +38,7 @@ def one_state(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.execute("COMMIT")  # of tables of the connection's own
+        connection.execute("ROLLBACK")
 
 
 class Extent(NamedTuple):

@@ -97,9 +97,8 @@ def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
     if view.cohort is None:
         return left
     _load(reader, view.cohort)
-    with one_state(connection):
-        _pick(connection, shown)
-        reports = tuple(_damage_of_cohort(connection, left, seqs, view.cohort))
+    _pick(connection, shown)
+    reports = _damage_of_cohort(connection, left, seqs, view.cohort)
     return msgspec.structs.replace(left, reports=reports)
 
 
@@ -129,30 +128,33 @@ def _pick(connection: sqlite3.Connection, shown: Shown) -> None:
 
 def _damage_of_cohort(
     connection: sqlite3.Connection, left: Slice, seqs: SeqRange, cohort: Cohort
-) -> Iterator[Damaged]:
+) -> tuple[Damaged, ...]:
     """
-    Yield what is missing of a cohort, and correct what the compartments say.
+    Return what is missing of a cohort, and correct what the compartments say.
 
     All that is there of it is looked at in a shard of few extents; in a larger one, which would
     cost by the store and not by the cohort (P4), whether what the compartments name is there.
     """
-    extents = few_extents(connection, seqs)
-    if extents is None:
-        if missing := missing_picked(connection, seqs):
-            yield shortfall_of(left.resource_type, found=0, expected=missing)
-        return
-    for extent in extents:
-        found = extent.count_of_damaged(connection)
-        if found is not None:
-            yield shortfall_of(left.resource_type, found=found, expected=extent.appended)
-            continue
-        within = seqs.within_extent(extent.number)
-        members = members_of(connection, extent, cohort.patients)
+    reports = list[Damaged]()
+    sound = list[tuple[SeqRange, list[int]]]()
+    with one_state(connection):
+        extents = few_extents(connection, seqs)
+        if extents is None and (missing := missing_picked(connection, seqs)):
+            reports.append(shortfall_of(left.resource_type, found=0, expected=missing))
+        for extent in extents or ():
+            found = extent.count_of_damaged(connection)
+            if found is not None:
+                reports.append(
+                    shortfall_of(left.resource_type, found=found, expected=extent.appended)
+                )
+                continue
+            within = seqs.within_extent(extent.number)
+            sound.append((within, members_of(connection, extent, cohort.patients)))
+    for within, members in sound:
         connection.execute(_SQL["unpick"], (within.first, within.end))
         picked = ((seq,) for seq in members if within.first <= seq < within.end)
         connection.executemany(_SQL["pick_one"], picked)
-        if missing := missing_picked(connection, within):
-            yield shortfall_of(left.resource_type, found=0, expected=missing)
+    return tuple(reports)
 
 
 def next_batch(
