@@ -1,21 +1,13 @@
--- What must be in the search index of an extent: for each bucket of its postings (part 0), and each
--- kind of its spans (part 1), the sum of a mark of each row, modulo 2^62.
-CREATE TABLE index_sums (
-  extent bigint NOT NULL,
-  part smallint NOT NULL,
-  bucket bigint NOT NULL,
-  sum bigint NOT NULL,
-  PRIMARY KEY (extent, part, bucket)
-);
+-- How many shards a job has, and how many parts and bytes of notes a shard has published: rows that
+-- are lost are noticed. Of what is there already, what is found counts as all.
+ALTER TABLE jobs ADD COLUMN shards integer NOT NULL DEFAULT 0;
+ALTER TABLE shards
+  ADD COLUMN published integer NOT NULL DEFAULT 0,
+  ADD COLUMN noted bigint NOT NULL DEFAULT 0;
 
--- The sum of these sums guards them; recent_sum is that of the marks of what is recent.
-ALTER TABLE extents
-  ADD COLUMN index_sum bigint NOT NULL DEFAULT 0,
-  ADD COLUMN recent_sum bigint NOT NULL DEFAULT 0;
+UPDATE jobs AS j SET shards = (SELECT count(*) FROM shards WHERE job = j.job);
 
--- What is indexed already has no marks and no sums: the index is made anew.
-TRUNCATE postings, spans, recent_terms;
-UPDATE search_index SET terms_version = 0;
-ALTER TABLE spans
-  ADD COLUMN places_mark bigint NOT NULL,
-  ADD COLUMN content_mark bigint NOT NULL;
+UPDATE shards AS s SET
+  published = (SELECT count(*) FROM parts WHERE job = s.job AND shard = s.number),
+  noted = coalesce((SELECT length(notes) FROM notes WHERE job = s.job AND shard = s.number), 0)
+WHERE done;

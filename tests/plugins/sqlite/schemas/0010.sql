@@ -1,15 +1,14 @@
--- What must be in the search index of an extent: for each bucket of its postings (part 0), and each
--- kind of its spans (part 1), the sum of a mark of each row, modulo 2^62.
-CREATE TABLE index_sums (
-  extent INTEGER NOT NULL,
-  part INTEGER NOT NULL,
-  bucket INTEGER NOT NULL,
-  sum INTEGER NOT NULL,
-  PRIMARY KEY (extent, part, bucket)
-) STRICT, WITHOUT ROWID;
+-- How many shards a job has, and how many parts and bytes of notes a shard has published: rows that
+-- are lost are noticed. Of what is there already, what is found counts as all.
+ALTER TABLE jobs ADD COLUMN shards INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE shards ADD COLUMN published INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE shards ADD COLUMN noted INTEGER NOT NULL DEFAULT 0;
 
--- The sum of these sums guards them.
-ALTER TABLE extents ADD COLUMN index_sum INTEGER NOT NULL DEFAULT 0;
+UPDATE jobs SET shards = (SELECT count(*) FROM shards WHERE job = jobs.job);
 
--- What is indexed already has no sums: the index is made anew.
-UPDATE search_index SET terms_version = 0;
+UPDATE shards SET
+  published = (SELECT count(*) FROM parts WHERE job = shards.job AND shard = shards.number),
+  noted = coalesce(
+    (SELECT length(notes) FROM notes WHERE job = shards.job AND shard = shards.number), 0
+  )
+WHERE done = 1;
