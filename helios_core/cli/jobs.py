@@ -60,6 +60,8 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """The most attempts at one shard."""
     last_error: str | None
     """Why the export ended in error, else why the attempt failed that failed last."""
+    waiting_for: str | None
+    """The backend that one of its shards waits for."""
     level: str | None
     fhir_version: str | None
     types: Sequence[str]
@@ -180,6 +182,7 @@ def job_row(job: JobSummary) -> JobRow:
         bytes=job.bytes,
         attempts=job.attempts,
         last_error=job.failure or job.last_error,
+        waiting_for=job.progress.waiting_for,
         level=request.level.value if request else None,
         fhir_version=request.fhir_version.value if request else None,
         types=request.types if request else (),
@@ -196,7 +199,7 @@ def jobs_table(rows: Sequence[JobRow]) -> Table:
         cells = (
             *(row.id, row.tenant, status, _age(row.age_seconds), f"{row.percent} %"),
             *(f"{row.shards_done}/{row.shards_total}", _size(row.bytes), str(row.attempts)),
-            *(row.owner, row.last_error or ""),
+            *(row.owner, _waiting(row) or row.last_error or ""),
         )
         bad = row.status == JobStatus.ERROR or not row.readable
         table.add_row(*map(escape, cells), style="red" if bad else None)
@@ -326,7 +329,12 @@ class _Display:
 def _line(row: JobRow) -> str:
     shards = f"{row.shards_done}/{row.shards_total} shards"
     line = f"{row.id} {row.tenant} {row.status} {row.percent} % {shards} {_size(row.bytes)}"
-    return f"{line}: {row.last_error}" if row.last_error else line
+    reason = _waiting(row) or row.last_error
+    return f"{line}: {reason}" if reason else line
+
+
+def _waiting(row: JobRow) -> str | None:
+    return row.waiting_for and f"waiting: {row.waiting_for}"
 
 
 def _age(seconds: int) -> str:

@@ -347,6 +347,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bulk_export_max_attempts: Annotated[
         int, Meta(ge=1, description="Attempts at a shard before its export fails.")
     ] = 3
+    bulk_export_outage_patience: Annotated[
+        timedelta,
+        Meta(
+            title="seconds",
+            description="How long a shard waits for a backend that is unavailable before that "
+            "counts as an attempt; counted from its first failure since it got further.",
+        ),
+    ] = timedelta(hours=1)
     bulk_export_batch_bytes: Annotated[
         int,
         Meta(ge=1, title="bytes", description="Resources read from the data provider at a time."),

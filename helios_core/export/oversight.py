@@ -1,4 +1,4 @@
-"""Notice what keeps exports from being worked on: no worker is alive, or a job cannot be read."""
+"""Notice what keeps exports waiting: no worker, a backend, or a job that cannot be read."""
 
 import asyncio
 from contextlib import suppress
@@ -32,6 +32,8 @@ async def problems(job_store: JobStore) -> list[str]:
             f"Exports wait ({workforce.waiting}) and no worker is running; start `helios worker`, "
             "or `helios serve` without HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER."
         )
+    if workforce.stalled:
+        found.append(f"Exports wait for a backend ({workforce.stalled}): {workforce.stalled_for}")
     keys = job_store.unreadable[:MAX_COUNTED]
     stored = sum([await job_store.exists(key.tenant, key.id) for key in keys])
     if stored:
@@ -65,6 +67,6 @@ async def watch_workforce(
             continue  # others log that the job store does not respond
         if workforce.missing and not missing:
             log.error("workers.missing", waiting=workforce.waiting)
-        elif missing and not workforce.missing:
+        elif missing and not workforce.missing and workforce.alive:
             log.info("workers.present", alive=workforce.alive)
         missing = workforce.missing

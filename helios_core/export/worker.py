@@ -12,6 +12,7 @@ import structlog
 
 from helios_core.errors import (
     BackendError,
+    BackendUnavailable,
     ConfigurationError,
     HeliosError,
     JobNotFound,
@@ -35,6 +36,11 @@ RENEWAL_RETRY = timedelta(milliseconds=500)
 LEASE_CHECK = timedelta(milliseconds=500)
 """The time between looks whether the export was cancelled: its workers stop within a second."""
 
+LONGEST_PAUSE = timedelta(seconds=60)
+"""The longest pause of a shard that waits for a backend."""
+
+MOST_DOUBLINGS = 16
+"""After so many the pause is the longest, and numbers stay small."""
 
 RETIREMENT = timedelta(seconds=1)
 """The time that a worker which stops has to say so."""
@@ -51,6 +57,10 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How often a shard is attempted before its job ends in error."""
     retry_after: timedelta = timedelta(seconds=1)
     """The wait before the second attempt; it is four times as long before each further one."""
+    outage_patience: timedelta = timedelta(hours=1)
+    """How long a shard waits for an unavailable backend before that counts as an attempt."""
+    first_pause: timedelta = timedelta(seconds=1)
+    """The first pause of a shard that waits for a backend; each is twice as long as the last."""
     idle: timedelta = timedelta(seconds=1)
     """The longest wait before the job store is asked for work again."""
     limits: PartLimits = msgspec.field(default_factory=PartLimits)
@@ -74,6 +84,7 @@ class Worker:
         self._options = options
         self._stop = stop
         self._latest_view: tuple[str, ExportView] | None = None
+        self._waits_for: str | None = None
 
     async def run(self) -> None:
         """Claim and export shards until the stop event is set; then release the current shard."""
@@ -154,7 +165,7 @@ class Worker:
                 else:
                     log.warning("lease.lost", reason=str(error))
             except BackendError as error:
-                # The job store is unreachable: the lease lapses, then another claim follows.
+                # The job store cannot record how it ended: the lease lapses.
                 log.exception("shard.abandoned", reason=str(error))
 
     async def _is_gone(self, lease: Lease) -> bool:
@@ -178,18 +189,19 @@ class Worker:
                 return
             # From here on the parts may be published even if the job store's response is lost, so
             # they are discarded only if it says that they are not.
-            publishing, attempt.export = attempt.export, None
+            attempt.may_be_published = True
             try:
-                await self._publish(lease, parts, notes=publishing.notes)
+                await self._publish(lease, parts, notes=attempt.export.notes)
             except LeaseLost:
-                attempt.export = publishing
+                attempt.may_be_published = False
                 raise
         except LeaseLost:
             raise
         except Exception as error:  # noqa: BLE001 a shard's failure is recorded, the worker continues
-            await self._fail(lease, error)
+            await self._hand_back(lease, error)
+            attempt.may_be_published = False
         finally:
-            if attempt.export is not None:
+            if attempt.export is not None and not attempt.may_be_published:
                 await asyncio.shield(_discard(attempt.export))
 
     def _check_transforms(self, lease: Lease) -> None:
@@ -229,7 +241,8 @@ class Worker:
         If the worker is to stop, release the lease and return None.
 
         Raises:
-            LeaseLost: The lease was lost or could not be renewed; the export is cancelled.
+            LeaseLost: The lease was lost; the export is cancelled.
+            BackendUnavailable: A backend is, or the lease could not be renewed.
         """
         exporting = asyncio.ensure_future(self._export(lease, attempt))
         renewing = asyncio.ensure_future(self._renew(lease, attempt))
@@ -241,7 +254,7 @@ class Worker:
                 return exporting.result()
             for task in (renewing, watching):
                 if task.done():
-                    task.result()  # raises LeaseLost
+                    task.result()  # raises
             await _cancel(renewing, watching)
             await self._release(lease)
             return None
@@ -282,7 +295,8 @@ class Worker:
         Extend a lease at every heartbeat.
 
         Raises:
-            LeaseLost: The job store says so, or was unreachable until the lease lapsed.
+            LeaseLost: The job store says so.
+            BackendUnavailable: The job store was unreachable until the lease lapsed.
         """
         held_until = time.monotonic() + self._options.lease_for.total_seconds()
         pause = self._options.heartbeat
@@ -299,9 +313,7 @@ class Worker:
             except BackendError as error:
                 log.warning("lease.renewal_failed", reason=str(error))
                 if time.monotonic() >= held_until:
-                    raise LeaseLost(
-                        "the lease lapsed while the job store could not be reached"
-                    ) from error
+                    raise BackendUnavailable("the job store cannot be reached") from error
                 pause = RENEWAL_RETRY
             else:
                 held_until = requested_at + self._options.lease_for.total_seconds()
@@ -309,6 +321,7 @@ class Worker:
 
     async def _publish(self, lease: Lease, parts: list[Part], *, notes: bytes) -> None:
         status = await self._backends.job_store.complete(lease, parts, notes=notes)
+        self._waits_for = None
         log.info(
             "shard.completed",
             parts=len(parts),
@@ -317,9 +330,57 @@ class Worker:
         )
         await self._announce_end(lease, status)
 
-    async def _fail(self, lease: Lease, error: Exception) -> None:
+    async def _hand_back(self, lease: Lease, error: Exception) -> None:
         """
-        Record a failed attempt.
+        Postpone a shard whose backend is unavailable (J19), or record a failed attempt.
+
+        While the job store itself is unavailable this is tried again, until the worker stops:
+        otherwise the lease lapses, and that counts as an attempt.
+
+        Raises:
+            LeaseLost: It does not count.
+        """
+        while True:
+            try:
+                with contained():
+                    if await self._postponed(lease, error):
+                        return
+                    status = await self._fail(lease, error)
+            except BackendUnavailable as unreachable:
+                self._log_waiting(str(unreachable))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), self._options.idle.total_seconds())
+                if self._stop.is_set():
+                    raise
+            else:
+                await self._announce_end(lease, status)
+                return
+
+    async def _postponed(self, lease: Lease, error: Exception) -> bool:
+        """Postpone a shard if its backend is unavailable and it has not waited too long."""
+        if not isinstance(error, BackendUnavailable):
+            return False
+        reason = _public_reason(lease, error, nameless=self._backends.transforms.renames)
+        pause = self._options.first_pause * 2 ** min(lease.postponed, MOST_DOUBLINGS)
+        postponed = await self._backends.job_store.postpone(
+            lease,
+            reason,
+            retry_after=min(pause, LONGEST_PAUSE),
+            patience=self._options.outage_patience,
+        )
+        if postponed:
+            self._log_waiting(str(error))
+        return postponed
+
+    def _log_waiting(self, reason: str) -> None:
+        """Log what is waited for once, until a shard is completed or the reason changes."""
+        if reason != self._waits_for:
+            log.warning("shard.waiting", reason=reason)
+        self._waits_for = reason
+
+    async def _fail(self, lease: Lease, error: Exception) -> JobStatus:
+        """
+        Record a failed attempt, and return the status of the job.
 
         Raises:
             LeaseLost: It does not count. Who cancels an export removes what its workers need, so
@@ -333,13 +394,13 @@ class Worker:
                 max_attempts=options.max_attempts,
                 retry_after=options.retry_after * 4 ** (lease.attempt - 1),
             )
-        except LeaseLost:
+        except BackendUnavailable:
             raise
         except BackendError:
             self._log_failure(lease, error)
             raise
         self._log_failure(lease, error)
-        await self._announce_end(lease, status)
+        return status
 
     def _log_failure(self, lease: Lease, error: Exception) -> None:
         log.error("shard.failed", attempt=lease.attempt, reason=str(error), exc_info=error)
@@ -360,7 +421,9 @@ class _Attempt:
     """What one attempt to export a shard has come to."""
 
     export: ShardExport | None = None
-    """The export whose parts have to be discarded; None before it begins, and once published."""
+    """None before it begins."""
+    may_be_published: bool = False
+    """Whether its parts must not be discarded."""
 
     @property
     def resources_done(self) -> int:
@@ -395,6 +458,8 @@ def _public_reason(lease: Lease, error: Exception, *, nameless: bool) -> str:
     """Return why a shard failed, without internal details; `nameless` ones name no resource."""
     if isinstance(error, ConfigurationError) or (isinstance(error, HeliosError) and not nameless):
         return str(error)
+    if isinstance(error, BackendUnavailable):
+        return "a backend is unavailable; the server's log says which one"
     return (
         f"An internal error ended the export of {lease.shard.resource_type}; the server's log "
         f"has the details under job {lease.job.id}."

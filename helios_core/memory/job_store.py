@@ -57,6 +57,11 @@ class _Work:
     """How long that lease or wait is."""
     touched_at: datetime | None = None
     reported: int = 0
+    furthest: int = 0
+    """The most resources that any attempt reported."""
+    postponed: int = 0
+    waiting_since: datetime | None = None
+    waiting_for: str | None = None
     failure: str | None = None
     parts: list[Part] | None = None
     """None until the shard is complete."""
@@ -77,8 +82,15 @@ class _Work:
         return self.held and not self.free(now)
 
     def hand_back(self, now: datetime | None = None, wait: timedelta = timedelta()) -> None:
-        self.held, self.reported, self.wait = False, 0, wait
+        self.held, self.reported, self.wait, self.waiting_for = False, 0, wait, None
         self.free_at = None if now is None else now + wait
+
+    def get_on(self, resources_done: int) -> None:
+        """Report what is done, and wait no longer if it is more than before (J19)."""
+        self.reported = resources_done
+        if resources_done > self.furthest:
+            self.furthest, self.postponed = resources_done, 0
+            self.waiting_since = self.waiting_for = None
 
     @property
     def resources_done(self) -> int:
@@ -148,7 +160,12 @@ class _Entry:
             resources_total=sum(work.shard.resources for work in self.work),
             shards_done=sum(work.parts is not None for work in self.work),
             shards_total=len(self.work),
+            waiting_for=self.waiting_for,
         )
+
+    @property
+    def waiting_for(self) -> str | None:
+        return max(filter(None, (work.waiting_for for work in self.work)), default=None)
 
     def summary(self) -> JobSummary:
         failed = [work for work in self.work if work.failure is not None]
@@ -279,7 +296,8 @@ class MemoryJobStore(MemoryRecords, JobStore):
         """Extend a lease, counted from now (J4, J7)."""
         _, work = self._held(lease)
         work.free_at, work.wait = self._clock() + lease_for, lease_for
-        work.reported, work.touched_at = resources_done, self._clock()
+        work.touched_at = self._clock()
+        work.get_on(resources_done)
 
     async def is_held(self, lease: Lease) -> bool:
         """Whether the lease is still the newest one (J14)."""
@@ -320,6 +338,22 @@ class MemoryJobStore(MemoryRecords, JobStore):
             self._tell()
         return entry.status
 
+    async def postpone(
+        self, lease: Lease, reason: str, *, retry_after: timedelta, patience: timedelta
+    ) -> bool:
+        """Free the shard for later and forget the attempt, unless it waited too long (J19)."""
+        _, work = self._held(lease)
+        now = self._clock()
+        since = min(work.waiting_since or now, now)
+        if now - since >= patience:
+            return False
+        work.attempts -= 1
+        work.postponed += 1
+        work.hand_back(now, retry_after)
+        work.touched_at, work.waiting_since, work.waiting_for = now, since, reason
+        self._tell()
+        return True
+
     async def release(self, lease: Lease) -> None:
         """Free the shard at once and forget the attempt (J4)."""
         _, work = self._held(lease)
@@ -356,7 +390,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End active jobs that are untouched for some time or lack shards (J18, J19)."""
+        """End active jobs that are untouched for some time or lack shards (J18, J20)."""
         now = self._clock()
         useless = [
             entry
@@ -392,7 +426,13 @@ class MemoryJobStore(MemoryRecords, JobStore):
         }
         active = [entry for entry in self._entries.values() if entry.status.active]
         idle = [entry for entry in active if not any(work.held_at(now) for work in entry.work)]
-        return Workforce(alive=len(self._alive), waiting=len(idle))
+        stalled = [reason for entry in active if (reason := entry.waiting_for) is not None]
+        return Workforce(
+            alive=len(self._alive),
+            waiting=len(idle),
+            stalled=len(stalled),
+            stalled_for=max(stalled, default=None),
+        )
 
     @property
     def unreadable(self) -> Sequence[JobKey]:
@@ -465,12 +505,20 @@ class MemoryJobStore(MemoryRecords, JobStore):
 
 def _lease(job: Job, work: _Work, worker: str, now: datetime, lease_for: timedelta) -> Lease:
     """Assign the shard to a worker under a token that nobody has had (J3)."""
+    waiting_for = work.waiting_for
     work.hand_back(now, lease_for)
-    work.held = True
+    work.held, work.waiting_for = True, waiting_for
     work.touched_at = now
     work.token += 1
     work.attempts += 1
-    return Lease(job=job, shard=work.shard, token=work.token, worker=worker, attempt=work.attempts)
+    return Lease(
+        job=job,
+        shard=work.shard,
+        token=work.token,
+        worker=worker,
+        attempt=work.attempts,
+        postponed=work.postponed,
+    )
 
 
 def _lasts(until: datetime, wait: timedelta, now: datetime) -> bool:

@@ -58,6 +58,8 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
     """An estimate made when the job was planned."""
     shards_done: int
     shards_total: int
+    waiting_for: str | None = None
+    """The backend that one of its shards waits for, without internal details (J19)."""
 
     @property
     def percent(self) -> int:
@@ -76,7 +78,9 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """The fencing token: it grows with every claim, and on cancel and delete."""
     worker: str
     attempt: int
-    """The number of the attempt, from 1; released claims do not count."""
+    """The number of the attempt, from 1; claims that were released or postponed do not count."""
+    postponed: int = 0
+    """How often the shard was postponed since it got further (J19)."""
 
 
 class JobKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +157,10 @@ class Workforce(msgspec.Struct, frozen=True, kw_only=True):
     """Workers that are alive."""
     waiting: int
     """Active jobs of which no worker holds a shard."""
+    stalled: int = 0
+    """Active jobs of which a shard waits for a backend (J19)."""
+    stalled_for: str | None = None
+    """What one of these shards waits for."""
 
     @property
     def missing(self) -> bool:

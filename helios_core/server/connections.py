@@ -9,6 +9,7 @@ import asyncio
 from enum import Enum
 from http import HTTPStatus
 from typing import Any, Final
+from uuid import uuid4
 
 import httptools
 import structlog
@@ -246,7 +247,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: HTTPStatus, text: str) -> None:
         """Respond with an error, then drop what is still sent, and close after CLOSE_SECONDS."""
-        log.info("request.refused", status=status.value, reason=text)
+        request_id = uuid4().hex
+        log.info("request.refused", status=status.value, reason=text, request_id=request_id)
         in_body = self.expected is Expected.BODY
         self._expect(Expected.CLOSE)
         cycle = self.cycle
@@ -261,17 +263,18 @@ class LimitedProtocol(HttpToolsProtocol):
             if cycle.response_started or self.pipeline:
                 self.transport.abort()
                 return
-        self.transport.write(self._response(status, text))
+        self.transport.write(self._response(status, text, request_id))
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
-    def _response(self, status: HTTPStatus, text: str) -> bytes:
+    def _response(self, status: HTTPStatus, text: str, request_id: str) -> bytes:
         outcome = outcome_line("error", _CODES.get(status, "invalid"), text)
         headers = [
             *self.server_state.default_headers,
             (b"content-type", FHIR_JSON.encode()),
             (b"content-length", b"%d" % len(outcome)),
+            (b"x-request-id", request_id.encode()),
             (b"connection", b"close"),
         ]
         line = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()

@@ -253,6 +253,7 @@ def _worker_options(settings: Settings) -> WorkerOptions:
         lease_for=settings.bulk_export_lease_duration,
         heartbeat=settings.bulk_export_heartbeat_interval,
         max_attempts=settings.bulk_export_max_attempts,
+        outage_patience=settings.bulk_export_outage_patience,
         limits=PartLimits(
             batch_bytes=settings.bulk_export_batch_bytes,
             batch_rows=settings.bulk_export_batch_size,

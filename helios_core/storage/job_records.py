@@ -123,7 +123,7 @@ def checked_parts(
     job_id: str, parts: list[Part], *, published: int, exported: int, lost_shards: int
 ) -> list[Part]:
     """
-    Return the parts of a job if they are all of those that were published (J19).
+    Return the parts of a job if they are all of those that were published (J20).
 
     `published` is how many parts the completed shards of the job have published, `exported` how
     many resources, `lost_shards` how many of its shards are missing.
@@ -143,14 +143,14 @@ def checked_parts(
 
 
 def notes_lost(job_id: str) -> BackendError:
-    """Return the error of a job that lacks notes of completed shards (J19)."""
+    """Return the error of a job that lacks notes of completed shards (J20)."""
     return BackendError(
         f"notes of the export {job_id} are missing from the job store; start a new export"
     )
 
 
 def lost_shards_reason(count: int) -> str:
-    """Return why a job fails of which shards are missing (J19)."""
+    """Return why a job fails of which shards are missing (J20)."""
     return f"{count} of its shards are missing from the job store; start a new export"
 
 

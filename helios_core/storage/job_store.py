@@ -57,7 +57,11 @@ class JobStore(ABC):
     J18 `end_untouched` ends active jobs that no worker touched for some time, in error and with
         the reason; a job is touched when it is added, and by every claim, renewal and end of a
         lease.
-    J19 What is lost of a job is noticed. A job that lacks shards never becomes complete: it ends
+    J19 `postpone` hands a shard back that waits for a backend, and the attempt does not count,
+        until the shard has waited for `patience`; J7 holds for this time, too. It is counted from
+        the first call since the shard got further: since a renewal reported more resources than
+        any before. What is waited for is in the progress of the job until then.
+    J20 What is lost of a job is noticed. A job that lacks shards never becomes complete: it ends
         in error with its last shard, or by `end_untouched` whenever it was touched. `parts` and
         `notes` raise BackendError where anything is missing of what completed shards published.
     """
@@ -101,7 +105,7 @@ class JobStore(ABC):
 
         Raises:
             JobNotFound: As in `get`.
-            BackendError: Shards of the job, or some of the parts, are missing (J19).
+            BackendError: Shards of the job, or some of the parts, are missing (J20).
         """
 
     @abstractmethod
@@ -164,7 +168,7 @@ class JobStore(ABC):
 
         Raises:
             JobNotFound: As in `get`.
-            BackendError: Some of them are missing (J19).
+            BackendError: Some of them are missing (J20).
         """
 
     @abstractmethod
@@ -176,6 +180,20 @@ class JobStore(ABC):
 
         After `max_attempts` the job ends in status error with `reason`, and every other lease of
         it is lost.
+
+        Raises:
+            LeaseLost: As in `renew`.
+        """
+
+    @abstractmethod
+    async def postpone(
+        self, lease: Lease, reason: str, *, retry_after: timedelta, patience: timedelta
+    ) -> bool:
+        """
+        Hand a shard back until a backend is there again, or return that it waited too long (J19).
+
+        The shard is free again after `retry_after`. `reason` says what it waits for. One that has
+        waited for `patience` stays as it is, and its lease is still held.
 
         Raises:
             LeaseLost: As in `renew`.
@@ -217,7 +235,7 @@ class JobStore(ABC):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End up to `limit` jobs that nobody works on or that lack shards (J18, J19)."""
+        """End up to `limit` jobs that nobody works on or that lack shards (J18, J20)."""
 
     @abstractmethod
     async def beat(self, worker: str, *, lasts: timedelta) -> None:

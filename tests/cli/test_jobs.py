@@ -103,6 +103,22 @@ def test_the_list_has_what_operators_ask_for(store):
     assert re.search(r"complete-job\tclinic\tcomplete\t\d+s\t100 %\t1/1\t400 B", table)
 
 
+def test_what_an_export_waits_for_is_in_the_list(store):
+    async def work(jobs):
+        lease = await jobs.claim("w", lease_for=HOUR, max_attempts=1)
+        await jobs.postpone(lease, "the bucket is away", retry_after=HOUR, patience=HOUR)
+
+    store.add("waiting-job")
+    store.do(work)
+
+    [row] = store.json("list")
+    assert (row["waiting_for"], row["attempts"], row["last_error"]) == (
+        *("the bucket is away", 0, None),
+    )
+    assert "waiting for" in store.helios("show", "waiting-job").output
+    assert "waiting: the bucket is away" in " ".join(store.helios("list").output.split())
+
+
 def test_the_list_is_restricted_by_options(store):
     store.finish("complete-job")
     store.add("other-job", tenant="other", owner="somebody")

@@ -59,7 +59,11 @@ class Site:
     async def finish(self, location, *, tenant="default", **limits):
         """Work until an export has ended."""
         job_id = location.rsplit("/", 1)[1]
-        options = WorkerOptions(retry_after=timedelta(milliseconds=1), limits=PartLimits(**limits))
+        options = WorkerOptions(
+            retry_after=timedelta(milliseconds=1),
+            outage_patience=timedelta(0),
+            limits=PartLimits(**limits),
+        )
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(run_worker("tester", self.backends, options, stop=stop))

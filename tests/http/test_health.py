@@ -135,3 +135,25 @@ async def test_exports_that_wait_for_a_worker_are_a_degraded_server(open_site, p
     assert "no worker is running" in problem
     await site.backends.job_store.beat("worker", lasts=timedelta(hours=1))
     assert (await site.client.get(path)).json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_exports_that_wait_for_a_backend_are_a_degraded_server(open_site, path):
+    site = await open_site()
+    await site.put({"resourceType": "Patient", "id": "p1"})
+    await site.kick_off()
+    await postpone(site.backends.job_store, "the bucket cannot be reached")
+
+    response = await site.client.get(path)
+
+    assert (response.status_code, response.json()["status"]) == (200, "degraded")
+    [problem] = response.json()["problems"]
+    assert problem == "Exports wait for a backend (1): the bucket cannot be reached"
+
+
+async def postpone(job_store, reason):
+    """Let the next shard wait for a backend, under a worker that is alive."""
+    hour = timedelta(hours=1)
+    await job_store.beat("worker", lasts=hour)
+    lease = await job_store.claim("worker", lease_for=hour, max_attempts=1)
+    assert await job_store.postpone(lease, reason, retry_after=hour, patience=hour)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import resource
 import signal
 from datetime import timedelta
@@ -77,6 +78,7 @@ async def refusal(connection, status):
     assert got == status, body
     assert headers["content-type"] == "application/fhir+json"
     assert headers["connection"] == "close"
+    assert re.fullmatch("[0-9a-f]{32}", headers["x-request-id"])
     outcome = msgspec.json.decode(body)
     assert outcome["resourceType"] == "OperationOutcome"
     return outcome["issue"][0]["diagnostics"]

@@ -32,6 +32,9 @@ from helios_core.storage.backends import Backends
 MAX_POLL_SECONDS: Final = 30
 """The longest wait between two polls that Retry-After requests."""
 
+MAX_PROGRESS_CHARACTERS: Final = 100
+"""Of X-Progress (Bulk Data 2.0.0, Bulk Data Status Request)."""
+
 JSON: Final = "application/json"
 PAGE_NUMBER: Final = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 
@@ -154,6 +157,9 @@ class StatusRoutes:
         text = f"{progress.percent} % ({progress.resources_done:,} of {total:,} resources)"
         if await is_workforce_missing(self._backends.job_store):
             text += "; waiting, no worker is running"
+        elif progress.waiting_for is not None:
+            text += f"; waiting, {progress.waiting_for}"
+        text = _for_header(text, MAX_PROGRESS_CHARACTERS)
         now = datetime.now(UTC)
         age = max(now - (job.created_at or now), timedelta())
         return {"Retry-After": str(next_poll_seconds(progress, age=age)), "X-Progress": text}
@@ -177,6 +183,14 @@ class StatusRoutes:
             await expiry.remove_job(self._backends, tenant, job_id)
         except BackendError as error:
             log.warning("job.removal_failed", job_id=job_id, reason=str(error))
+
+
+def _for_header(text: str, max_characters: int) -> str:
+    """Return a text as a header can hold it, cut at the end if it is too long."""
+    printable = "".join(each if " " <= each <= "~" else "?" for each in text)
+    if len(printable) <= max_characters:
+        return printable
+    return f"{printable[: max_characters - 3].rstrip()}..."
 
 
 def next_poll_seconds(progress: JobProgress, *, age: timedelta) -> int:

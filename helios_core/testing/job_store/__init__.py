@@ -23,6 +23,7 @@ from helios_core.testing.job_store.listing import ListingClauses
 from helios_core.testing.job_store.losses import LossClauses
 from helios_core.testing.job_store.machine import JobStoreMachine
 from helios_core.testing.job_store.notes import NoteClauses
+from helios_core.testing.job_store.outages import OutageClauses, postpone
 from helios_core.testing.job_store.records import RecordClauses
 from helios_core.testing.job_store.workforce import WorkforceClauses
 from helios_core.testing.machines import drive
@@ -35,10 +36,11 @@ class JobStoreSuite(
     LossClauses,
     ListingClauses,
     WorkforceClauses,
+    OutageClauses,
     RecordClauses,
 ):
     """
-    Tests that every job store passes, one or more for each of J1 to J19.
+    Tests that every job store passes, one or more for each of J1 to J20.
 
     A subclass implements what `JobStoreContract` lists, and states whether it is `persistent` and
     whether it has the power of `SupportsRecords`.
@@ -124,6 +126,20 @@ class JobStoreSuite(
 
         async with self.opened(tmp_path) as store:
             assert (await store.workforce()).alive == 2
+
+    async def test_the_wait_for_a_backend_outlives_a_restart(self, tmp_path: Path) -> None:
+        """J19: every process knows since when a shard waits, and for what."""
+        self.needs_persistence()
+        async with self.opened(tmp_path) as store:
+            await add(store)
+            await postpone(store, await claim(store), "the reason")
+            await self.let_pass(store, HOUR)
+
+        async with self.opened(tmp_path) as store:
+            assert (await store.progress(corpus.TENANT, "job")).waiting_for == "the reason"
+            lease = await claim(store)
+            assert lease.postponed == 1
+            assert not await postpone(store, lease)
 
     async def test_a_cancel_reaches_the_workers_of_another_store(self, tmp_path: Path) -> None:
         """J6: the server that cancels is seldom the one whose worker holds the shard."""

@@ -1,4 +1,4 @@
-"""Random lives of jobs, compared with a model: J1 to J6, J8, J9 and J11 in every mixture."""
+"""Random lives of jobs, compared with a model: J1 to J6, J8, J9, J11 and J19 in every mixture."""
 
 from collections import defaultdict
 from contextlib import AbstractAsyncContextManager
@@ -40,6 +40,8 @@ class _Shard:
     free_at: timedelta = timedelta(0)
     holder: Lease | None = None
     reported: int = 0
+    furthest: int = 0
+    waiting_since: timedelta | None = None
     parts: list[Part] | None = None
 
     @property
@@ -171,7 +173,10 @@ class JobStoreMachine(BackendMachine[JobStore]):
                 self.run(renewing)
             return
         self.run(renewing)
-        held[1].free_at, held[1].reported = self.now + lease_for, done
+        shard = held[1]
+        shard.free_at, shard.reported = self.now + lease_for, done
+        if done > shard.furthest:
+            shard.furthest, shard.waiting_since = done, None
 
     @rule(lease=leases, count=st.integers(0, 3))
     def complete(self, lease: Lease, count: int) -> None:
@@ -212,6 +217,28 @@ class JobStoreMachine(BackendMachine[JobStore]):
         else:
             shard.let_go(self.now + retry_after)
         assert status is job.status
+
+    @rule(
+        lease=leases,
+        retry_after=st.sampled_from(WAITS),
+        patience=st.sampled_from([timedelta(0), 10.5 * MINUTE]),
+    )
+    def postpone(self, lease: Lease, retry_after: timedelta, patience: timedelta) -> None:
+        """J4, J19: the attempt does not count until the shard has waited too long."""
+        postponing = self.backend.postpone(
+            lease, "a reason", retry_after=retry_after, patience=patience
+        )
+        if (held := self._holding(lease)) is None:
+            with pytest.raises(LeaseLost):
+                self.run(postponing)
+            return
+        shard = held[1]
+        since = self.now if shard.waiting_since is None else shard.waiting_since
+        assert self.run(postponing) is (self.now - since < patience)
+        if self.now - since < patience:
+            shard.waiting_since = since
+            shard.attempts -= 1
+            shard.let_go(self.now + retry_after)
 
     @rule(lease=leases)
     def release(self, lease: Lease) -> None:

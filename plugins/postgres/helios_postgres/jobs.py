@@ -194,6 +194,15 @@ class PostgresJobStore(PostgresRecords, JobStore):
             channel=self.channel,
         )
 
+    async def postpone(
+        self, lease: Lease, reason: str, *, retry_after: timedelta, patience: timedelta
+    ) -> bool:
+        """Free the shard for later and forget the attempt, unless it waited too long (J19)."""
+        async with self._database.connection() as connection:
+            return await leasing.postpone(
+                connection, lease, reason, retry_after=retry_after, patience=patience
+            )
+
     async def release(self, lease: Lease) -> None:
         """Hand a shard back (J4)."""
         async with self._database.connection() as connection:
@@ -234,7 +243,7 @@ class PostgresJobStore(PostgresRecords, JobStore):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End active jobs that are untouched for some time or lack shards (J18, J19)."""
+        """End active jobs that are untouched for some time or lack shards (J18, J20)."""
         return await self._database.write(_end_useless, untouched_for, reason=reason, limit=limit)
 
     async def beat(self, worker: str, *, lasts: timedelta) -> None:
@@ -252,8 +261,10 @@ class PostgresJobStore(PostgresRecords, JobStore):
         """Count the workers that are alive, and the jobs that wait for one (J17)."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_SQL["workforce"])
+            stalled = await connection.fetchrow(_SQL["stalled"])
         assert row is not None  # noqa: S101 - it counts
-        return Workforce(**row)
+        assert stalled is not None  # noqa: S101 - it counts
+        return Workforce(**row, **stalled)
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
         """Return the tenant's complete jobs, the latest first."""
@@ -361,7 +372,7 @@ async def _end_useless(
 
 
 def _to_summary(row: Record) -> JobSummary:
-    counts = ("resources_done", "resources_total", "shards_done", "shards_total")
+    counts = ("resources_done", "resources_total", "shards_done", "shards_total", "waiting_for")
     others = ("tenant", "id", "owner", "status", "created_at", "completed_at", "failure")
     more = ("touched_at", "bytes", "attempts", "last_error")
     return JobSummary(

@@ -88,6 +88,7 @@ def _to_lease(row: Record, worker: str) -> Lease:
         token=row["token"],
         worker=worker,
         attempt=row["attempts"],
+        postponed=row["postponed"],
     )
 
 
@@ -116,6 +117,23 @@ async def is_held(connection: Connection, lease: Lease) -> bool:
     return bool(await connection.fetchval(_SQL["held"], *_key(lease)))
 
 
+async def postpone(
+    connection: Connection,
+    lease: Lease,
+    reason: str,
+    *,
+    retry_after: timedelta,
+    patience: timedelta,
+) -> bool:
+    """Free the shard for later, as if it had not been claimed, unless it waited too long (J19)."""
+    values = (*_key(lease), retry_after, patience, reason)
+    if await connection.fetchrow(_SQL["postpone"], *values) is not None:
+        return True
+    if not await is_held(connection, lease):
+        raise lease_lost(lease)
+    return False
+
+
 async def release(connection: Connection, lease: Lease, *, channel: str) -> None:
     """Free the shard at once, as if it had not been claimed."""
     row = await connection.fetchrow(_SQL["release"], *_key(lease), channel)
@@ -133,7 +151,7 @@ async def complete(  # noqa: PLR0913 - what is published, and how the answer to 
     again: bool,
 ) -> JobStatus:
     """
-    Publish parts and notes, close their shard and, for the last one, the job (J5, J12, J13, J19).
+    Publish parts and notes, close their shard and, for the last one, the job (J5, J12, J13, J20).
 
     Completions of one job follow each other by the lock of its row, which is what makes the
     positions of its parts gapless; those of different jobs do not meet. `again` says that the

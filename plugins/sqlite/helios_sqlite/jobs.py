@@ -90,15 +90,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
 
     async def progress(self, tenant: str, job_id: str) -> JobProgress:
         """Count published resources and those that holders reported."""
-        done, total, shards_done, shards_total = map(
-            int, await self._row(_SQL["progress"], tenant, job_id)
-        )
-        return JobProgress(
-            resources_done=done,
-            resources_total=total,
-            shards_done=shards_done,
-            shards_total=shards_total,
-        )
+        return _to_progress(await self._row(_SQL["progress"], tenant, job_id))
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
         """Return the published parts in order."""
@@ -183,6 +175,17 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
         self._news.set()
         return status
 
+    async def postpone(
+        self, lease: Lease, reason: str, *, retry_after: timedelta, patience: timedelta
+    ) -> bool:
+        """Free the shard for later and forget the attempt, unless it waited too long (J19)."""
+        async with self._database.transaction() as connection:
+            postponed = await leasing.postpone(
+                connection, lease, reason, retry_after=retry_after, patience=patience
+            )
+        self._news.set()
+        return postponed
+
     async def release(self, lease: Lease) -> None:
         """Hand a shard back (J4)."""
         async with self._database.transaction() as connection:
@@ -213,7 +216,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End active jobs that are untouched or lack shards; look without a lock (J18, J19)."""
+        """End active jobs that are untouched or lack shards; look without a lock (J18, J20)."""
         values = {"ago": leasing.in_milliseconds(untouched_for), "limit": limit}
         if not await self._database.rows(_SQL["useless"], values):
             return []
@@ -239,7 +242,8 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
     async def workforce(self) -> Workforce:
         """Count the workers that are alive, and the jobs that wait for one (J17)."""
         [(alive, waiting)] = await self._database.rows(_SQL["workforce"])
-        return Workforce(alive=alive, waiting=waiting)
+        [(stalled, reason)] = await self._database.rows(_SQL["stalled"])
+        return Workforce(alive=alive, waiting=waiting, stalled=stalled, stalled_for=reason)
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
         """Return the tenant's complete jobs, the latest first."""
@@ -318,7 +322,7 @@ def _restrictions(query: JobQuery, after: JobPlace | None, limit: int) -> dict[s
 
 def _to_summary(row: Row) -> JobSummary:
     tenant, job_id, owner, status, created_at, completed_at, failure, touched_at, *counts = row
-    done, total, shards_done, shards_total, size, attempts, last_error = counts
+    *progress, size, attempts, last_error = counts
     return JobSummary(
         tenant=tenant,
         id=job_id,
@@ -328,15 +332,21 @@ def _to_summary(row: Row) -> JobSummary:
         completed_at=None if completed_at is None else leasing.to_instant(completed_at),
         failure=failure,
         touched_at=None if touched_at is None else leasing.to_instant(touched_at),
-        progress=JobProgress(
-            resources_done=int(done),
-            resources_total=int(total),
-            shards_done=int(shards_done),
-            shards_total=shards_total,
-        ),
+        progress=_to_progress(progress),
         bytes=int(size),
         attempts=attempts,
         last_error=last_error,
+    )
+
+
+def _to_progress(row: Row) -> JobProgress:
+    done, total, shards_done, shards_total, waiting_for = row
+    return JobProgress(
+        resources_done=int(done),
+        resources_total=int(total),
+        shards_done=int(shards_done),
+        shards_total=shards_total,
+        waiting_for=waiting_for,
     )
 
 

@@ -41,6 +41,8 @@ class Held(msgspec.Struct, frozen=True):
     """By the store's clock (J7)."""
     published: int
     """How many parts of its job are."""
+    waiting_since: int
+    """Since when it waits for a backend (J19); now if it does not."""
 
 
 def in_milliseconds(duration: timedelta) -> int:
@@ -76,7 +78,8 @@ async def claim(
     """Claim the shard whose turn it is, or give None (J2, J3, J8, J9, J11)."""
     while found := await rows_of(connection, FIND_TURN, but(set_aside)):
         [row] = await rows_of(connection, _SQL["shard_of_turn"], found[0])
-        now, tenant, job_id, job, number, shard, token, attempts, last_error, *accepted = row
+        now, tenant, job_id, job, number, shard, token, attempts, *more = row
+        postponed, last_error, *accepted = more
         try:
             claimed, planned = to_job(accepted), stored_shard(shard)
         except UnreadableJob as error:
@@ -102,6 +105,7 @@ async def claim(
             token=token + 1,
             worker=worker,
             attempt=attempts + 1,
+            postponed=postponed,
         )
     return None
 
@@ -118,7 +122,7 @@ async def renew(
 async def complete(
     connection: Connection, lease: Lease, parts: Sequence[Part], *, notes: bytes
 ) -> JobStatus:
-    """Publish parts, close their shard and, for the last one, the job (J5, J12, J13, J19)."""
+    """Publish parts, close their shard and, for the last one, the job (J5, J12, J13, J20)."""
     held = await _held(connection, lease)
     job, number = held.job, lease.shard.number
     rows = [
@@ -162,6 +166,31 @@ async def fail(
     if held.attempts >= max_attempts:
         return await end(connection, held.job, JobStatus.ERROR, failure=reason)
     return JobStatus.IN_PROGRESS
+
+
+async def postpone(
+    connection: Connection,
+    lease: Lease,
+    reason: str,
+    *,
+    retry_after: timedelta,
+    patience: timedelta,
+) -> bool:
+    """Free the shard for later, as if it had not been claimed, unless it waited too long (J19)."""
+    held = await _held(connection, lease)
+    since = min(held.waiting_since, held.now)
+    if held.now - since >= in_milliseconds(patience):
+        return False
+    values = {
+        "job": held.job,
+        "number": lease.shard.number,
+        "now": held.now,
+        "wait": in_milliseconds(retry_after),
+        "since": since,
+        "reason": reason,
+    }
+    await rows_of(connection, _SQL["postpone"], values)
+    return True
 
 
 async def release(connection: Connection, lease: Lease) -> None:

@@ -32,6 +32,7 @@ class Hospital:
         self.data_provider = provider or MemoryDataProvider()
         self.policy = ExportPolicy()
         self.limits = PartLimits()
+        self.patience = timedelta(hours=1)
         self.job_store = MemoryJobStore()
         self.output_store = MemoryOutputStore()
         self.announced: list[Job] = []
@@ -99,6 +100,8 @@ class Hospital:
         options = WorkerOptions(
             idle=timedelta(milliseconds=5),
             retry_after=timedelta(milliseconds=1),
+            first_pause=timedelta(milliseconds=1),
+            outage_patience=self.patience,
             limits=self.limits,
         )
         async with asyncio.timeout(scaled(20)), asyncio.TaskGroup() as group:

@@ -112,7 +112,7 @@ async def test_no_export_of_a_damaged_file_is_short_without_a_word(opened, tmp_p
 
 
 async def test_an_export_that_lost_a_shard_ends_in_error(opened, tmp_path):
-    """J19: it would be complete early, and short."""
+    """J20: it would be complete early, and short."""
     open_in, _ = opened
     hospital = await open_in(tmp_path, jobs=True)
     await fill(hospital)

@@ -56,7 +56,7 @@ async def stored_parts(hospital: Hospital) -> list[tuple[str, str]]:
 
 
 async def test_a_full_disk_ends_the_job_in_error_with_the_reason_and_no_parts(ward):
-    ward.output_store = FullDisk(failures=3)
+    ward.output_store, ward.patience = FullDisk(failures=3), timedelta(0)
 
     job = await ward.work(await ward.kick_off())
 
@@ -67,7 +67,7 @@ async def test_a_full_disk_ends_the_job_in_error_with_the_reason_and_no_parts(wa
 
 
 async def test_an_export_after_a_full_disk_works(ward):
-    ward.output_store = FullDisk(failures=3)
+    ward.output_store, ward.patience = FullDisk(failures=3), timedelta(0)
     await ward.work(await ward.kick_off())
 
     assert await ward.export() == ["Patient/p1", "Patient/p2"]
@@ -358,7 +358,7 @@ class FullAfter(FullDisk):
 async def test_the_parts_of_a_failed_export_go_at_once(ward):
     """Nobody can download them, and the disk is full."""
     await ward.store(*(observation(f"o{number}", "p1") for number in range(3)))
-    ward.output_store = FullAfter(room=1)
+    ward.output_store, ward.patience = FullAfter(room=1), timedelta(0)
 
     job = await ward.work(await ward.kick_off(), workers=1)
 

@@ -72,6 +72,33 @@ async def test_waiting_without_a_worker_is_logged_once_for_each_change(hospital)
     assert [line["waiting"] for line in lines if line["event"] == "workers.missing"] == [1, 1]
 
 
+async def test_nobody_is_said_to_work_when_the_waiting_exports_are_gone(hospital):
+    await hospital.store(patient("p1"))
+    job, stop = await hospital.kick_off(), asyncio.Event()
+    counted, workforce = list[Workforce](), hospital.job_store.workforce
+
+    async def noted():
+        counted.append(await workforce())
+        return counted[-1]
+
+    async def has_looked_since():
+        return counted[-1:] == [Workforce(alive=0, waiting=0)] and len(counted) > 2
+
+    async def missing():
+        return "workers.missing" in [line["event"] for line in lines]
+
+    hospital.job_store.workforce = noted
+    with capture_logs() as lines:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch_workforce(hospital.job_store, interval=MOMENT, stop=stop))
+            await until(missing)
+            await hospital.job_store.cancel(job.tenant, job.id)
+            await until(has_looked_since)
+            stop.set()
+
+    assert [line["event"] for line in lines] == ["workers.missing"]
+
+
 async def test_the_watch_outlives_a_job_store_that_fails(hospital):
     await hospital.store(patient("p1"))
     sound, left = hospital.job_store.workforce, [BackendError("away"), ValueError("Jane-Canary")]

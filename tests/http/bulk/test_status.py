@@ -209,6 +209,32 @@ async def test_progress_is_short_ascii_and_below_100_percent(open_site):
     assert text == "99 % (300,000 of 300,000 resources)"
 
 
+async def test_progress_says_what_an_export_waits_for(open_site):
+    """B2-ST-04"""
+    site = await open_site()
+    await site.put(PATIENT)
+    location = await site.kick_off()
+    begun = "0 % (0 of 1 resources); waiting, "
+
+    for reason, shown in (
+        ("the output bucket cannot be reached", "the output bucket cannot be reached"),
+        ("bücket\r\nX-Evil: 1", "b?cket??X-Evil: 1"),
+        ("far " * 50, ("far " * 50)[: 97 - len(begun)].rstrip() + "..."),
+    ):
+        await postpone_next(site.backends.job_store, reason)
+        text = (await site.client.get(location)).headers["x-progress"]
+        assert text == begun + shown
+        assert len(text) <= 100
+
+
+async def postpone_next(job_store, reason):
+    """Let the next shard wait for a backend, under a worker that is alive."""
+    hour, at_once = timedelta(hours=1), timedelta(0)
+    await job_store.beat("worker", lasts=hour)
+    lease = await job_store.claim("worker", lease_for=hour, max_attempts=1)
+    assert await job_store.postpone(lease, reason, retry_after=at_once, patience=hour)
+
+
 async def test_observers_are_told_of_an_export_that_its_client_ends(open_site):
     announced = []
     site = await open_site(announce=announced.append)

@@ -44,6 +44,7 @@ class TestPostgresJobStore(JobStoreSuite):
             ("shards", "available_at"),
             ("records", "expires_at"),
             ("shards", "touched_at"),
+            ("shards", "waiting_since"),
             ("workers", "until"),
         ):
             await store.behind_its_back.execute(

@@ -88,7 +88,8 @@ class TestSQLiteJobStore(JobStoreSuite):
             connection.execute("UPDATE jobs SET created_at = created_at - ?1", passed)
             connection.execute("UPDATE jobs SET completed_at = completed_at - ?1", passed)
             connection.execute(
-                "UPDATE shards SET available_at = available_at - ?1, touched_at = touched_at - ?1",
+                "UPDATE shards SET available_at = available_at - ?1, touched_at = touched_at - ?1,"
+                " waiting_since = waiting_since - ?1",
                 passed,
             )
             connection.execute("UPDATE workers SET until = until - ?1", passed)

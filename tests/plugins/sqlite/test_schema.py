@@ -149,6 +149,8 @@ def to_the_second_schema(connection):
     connection.execute("ALTER TABLE jobs DROP COLUMN shards")
     connection.execute("ALTER TABLE shards DROP COLUMN published")
     connection.execute("ALTER TABLE shards DROP COLUMN noted")
+    for column in ("postponed", "waiting_since", "waiting_for", "furthest"):
+        connection.execute(f"ALTER TABLE shards DROP COLUMN {column}")
     connection.execute("DROP TABLE records")
     connection.execute("DROP TABLE workers")
     connection.execute("ALTER TABLE shards DROP COLUMN bytes")

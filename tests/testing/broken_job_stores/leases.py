@@ -202,6 +202,7 @@ class TestForgetsOnRestart(OnMemoryJobs):
         "test_two_stores_on_one_backing_share_the_cap",
         "test_a_cancel_reaches_the_workers_of_another_store",
         "test_the_workers_of_every_store_on_one_backing_count",
+        "test_the_wait_for_a_backend_outlives_a_restart",
     )
 
 

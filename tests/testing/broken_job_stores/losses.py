@@ -1,4 +1,4 @@
-"""J19: losses that nobody notices."""
+"""J20: losses that nobody notices."""
 
 from helios_core.memory.job_store import MemoryJobStore
 from helios_core.model.jobs import JobStatus

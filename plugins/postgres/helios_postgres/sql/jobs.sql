@@ -24,7 +24,7 @@ SELECT j.job, j.accepted, j.tenant, j.id, j.owner, j.status, j.created_at, j.com
   coalesce(sum(s.resources_done), 0)::bigint AS resources_done,
   coalesce(sum(s.resources), 0)::bigint AS resources_total,
   count(*) FILTER (WHERE s.done) AS shards_done, count(s.number) AS shards_total,
-  coalesce(sum(s.bytes), 0)::bigint AS bytes, coalesce(max(s.attempts), 0) AS attempts, (
+  max(s.waiting_for) AS waiting_for, coalesce(sum(s.bytes), 0)::bigint AS bytes, coalesce(max(s.attempts), 0) AS attempts, (
     SELECT last_error FROM shards
     WHERE job = j.job AND last_error IS NOT NULL ORDER BY touched_at DESC NULLS LAST LIMIT 1
   ) AS last_error
@@ -44,7 +44,7 @@ GROUP BY j.job, j.accepted, j.tenant, j.id, j.owner, j.status, j.created_at, j.c
 ORDER BY j.created_at DESC, j.tenant COLLATE "C", j.id COLLATE "C";
 
 -- name: useless
--- Lock active jobs that no worker has touched for some time, or that lack shards (J18, J19).
+-- Lock active jobs that no worker has touched for some time, or that lack shards (J18, J20).
 SELECT j.job, j.tenant, j.id, j.shards - (SELECT count(*) FROM shards WHERE job = j.job) AS lost
 FROM jobs AS j
 WHERE j.status IN ('accepted', 'in-progress') AND (
@@ -85,6 +85,12 @@ SELECT (
   )
 ) AS waiting;
 
+-- name: stalled
+-- How many active jobs have a shard that waits for a backend, and for what (J19).
+SELECT count(DISTINCT s.job) AS stalled, max(s.waiting_for) AS stalled_for
+FROM jobs AS j JOIN shards AS s ON s.job = j.job
+WHERE j.status IN ('accepted', 'in-progress') AND NOT s.done AND s.waiting_for IS NOT NULL;
+
 -- name: recent
 -- The complete jobs of a tenant, the latest first, without those set aside (J15).
 SELECT job, id, accepted, status, created_at, completed_at, failure
@@ -120,14 +126,15 @@ FROM unnest($2::int[], $3::int[], $4::bytea[], $5::bigint[])
 -- How far a job is.
 SELECT coalesce(sum(s.resources_done), 0)::bigint AS resources_done,
   coalesce(sum(s.resources), 0)::bigint AS resources_total,
-  count(*) FILTER (WHERE s.done) AS shards_done, count(s.number) AS shards_total
+  count(*) FILTER (WHERE s.done) AS shards_done, count(s.number) AS shards_total,
+  max(s.waiting_for) AS waiting_for
 FROM jobs AS j LEFT JOIN shards AS s ON s.job = j.job
 WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled' GROUP BY j.job;
 
 -- name: parts
 -- The published parts of a job, in order; a row of NULL if it has none.
 -- Beside each, how many parts and resources completed shards have published, and how many shards
--- are missing (J19).
+-- are missing (J20).
 WITH counted AS MATERIALIZED (
   SELECT j.job, coalesce(sum(s.published), 0)::bigint AS published,
     coalesce(sum(s.resources_done) FILTER (WHERE s.done), 0)::bigint AS exported,
@@ -145,7 +152,7 @@ SELECT p.part, p.position FROM jobs AS j LEFT JOIN parts AS p ON p.job = j.job A
 WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled';
 
 -- name: noted
--- Whether notes of a job, or its shards, are missing (J19).
+-- Whether notes of a job, or its shards, are missing (J20).
 SELECT coalesce(sum(s.noted), 0) <> coalesce(sum(length(n.notes)), 0)
   OR count(s.number) <> j.shards
 FROM jobs AS j LEFT JOIN shards AS s ON s.job = j.job

@@ -24,7 +24,7 @@ WITH picked AS (
     resources_done = 0, touched_at = now(),
     token = s.token + 1, attempts = s.attempts + 1
   FROM picked AS p WHERE s.job = p.job AND s.number = p.number AND s.attempts < $3
-  RETURNING s.job, s.shard, s.token, s.attempts
+  RETURNING s.job, s.shard, s.token, s.attempts, s.postponed
 ), begun AS (
   UPDATE jobs SET status = 'in-progress' WHERE job = (
     SELECT j.job FROM jobs AS j JOIN held AS h ON h.job = j.job WHERE j.status = 'accepted'
@@ -37,7 +37,8 @@ WITH picked AS (
     FOR NO KEY UPDATE OF t SKIP LOCKED
   )
 )
-SELECT p.job, j.tenant, j.id, p.number, h.shard, h.token, h.attempts, j.accepted, 'in-progress' AS status,
+SELECT p.job, j.tenant, j.id, p.number, h.shard, h.token, h.attempts, h.postponed, j.accepted,
+  'in-progress' AS status,
   j.created_at, j.completed_at, j.failure
 FROM picked AS p JOIN jobs AS j ON j.job = p.job LEFT JOIN held AS h ON h.job = p.job;
 
@@ -68,9 +69,12 @@ FROM jobs
 WHERE tenant = $1 AND id = $2 FOR NO KEY UPDATE;
 
 -- name: renew
--- Extend a lease (J4).
+-- Extend a lease (J4); a shard that got further waits no longer (J19).
 UPDATE shards AS s SET available_at = clock_timestamp() + $5::interval, wait = $5::interval,
-  resources_done = $6, touched_at = clock_timestamp()
+  resources_done = $6, touched_at = clock_timestamp(), furthest = greatest(s.furthest, $6),
+  postponed = CASE WHEN $6 <= s.furthest THEN s.postponed ELSE 0 END,
+  waiting_since = CASE WHEN $6 <= s.furthest THEN s.waiting_since END,
+  waiting_for = CASE WHEN $6 <= s.furthest THEN s.waiting_for END
 FROM jobs AS j
 WHERE j.tenant = $1 AND j.id = $2 AND s.job = j.job AND s.number = $3 AND s.token = $4
   AND s.worker IS NOT NULL
@@ -87,7 +91,7 @@ SELECT EXISTS (
 -- Free a shard at once, as if it had not been claimed, and wake idle workers.
 WITH freed AS (
   UPDATE shards AS s SET worker = NULL, resources_done = 0, available_at = '-infinity',
-    attempts = s.attempts - 1, touched_at = clock_timestamp()
+    attempts = s.attempts - 1, touched_at = clock_timestamp(), waiting_for = NULL
   FROM jobs AS j
   WHERE j.tenant = $1 AND j.id = $2 AND s.job = j.job AND s.number = $3 AND s.token = $4
     AND s.worker IS NOT NULL
@@ -95,9 +99,21 @@ WITH freed AS (
 )
 SELECT job, pg_notify($5, '') FROM freed;
 
+-- name: postpone
+-- Free a shard after a pause for a backend, as if it had not been claimed (J19).
+UPDATE shards AS s SET worker = NULL, resources_done = 0, attempts = s.attempts - 1,
+  available_at = clock_timestamp() + $5::interval, wait = $5::interval,
+  touched_at = clock_timestamp(), postponed = s.postponed + 1,
+  waiting_since = least(s.waiting_since, clock_timestamp()), waiting_for = $7
+FROM jobs AS j
+WHERE j.tenant = $1 AND j.id = $2 AND s.job = j.job AND s.number = $3 AND s.token = $4
+  AND s.worker IS NOT NULL
+  AND $6::interval > clock_timestamp() - least(s.waiting_since, clock_timestamp())
+RETURNING s.job;
+
 -- name: fail
 -- Free a shard after a pause (J9).
-UPDATE shards SET worker = NULL, resources_done = 0, last_error = $5,
+UPDATE shards SET worker = NULL, resources_done = 0, last_error = $5, waiting_for = NULL,
   available_at = clock_timestamp() + $4::interval, wait = $4::interval,
   touched_at = clock_timestamp()
 WHERE job = $1 AND number = $2 AND token = $3 AND worker IS NOT NULL
@@ -107,7 +123,7 @@ RETURNING attempts;
 -- Close a shard and publish its parts and notes (J5, J12, J13).
 WITH closed AS (
   UPDATE shards SET done = true, worker = NULL, available_at = NULL, resources_done = $4,
-    completed_under = token, bytes = $10, touched_at = clock_timestamp(),
+    completed_under = token, bytes = $10, touched_at = clock_timestamp(), waiting_for = NULL,
     published = cardinality($9::text[]), noted = length($8::bytea)
   WHERE job = $1 AND number = $2 AND token = $3 AND worker IS NOT NULL
   RETURNING job, number, phase
@@ -129,7 +145,7 @@ SELECT phase, (
 FROM closed;
 
 -- name: lost
--- How many shards a job lacks (J19).
+-- How many shards a job lacks (J20).
 SELECT j.shards - (SELECT count(*) FROM shards WHERE job = j.job) FROM jobs AS j WHERE j.job = $1;
 
 -- name: completed_under
@@ -143,5 +159,5 @@ WHERE job = $1;
 
 -- name: end_shards
 -- Take the shards of a job from whoever holds them (J6).
-UPDATE shards SET token = token + 1, worker = NULL, available_at = NULL
+UPDATE shards SET token = token + 1, worker = NULL, available_at = NULL, waiting_for = NULL
 WHERE job = $1 AND NOT done;

@@ -21,7 +21,7 @@ ORDER BY completed_at LIMIT ?;
 -- A page of the list of jobs (J16).
 SELECT j.job, j.accepted, j.tenant, j.id, j.owner, j.status, j.created_at, j.completed_at,
   j.failure, max(s.touched_at), total(s.resources_done), total(s.resources), total(s.done),
-  count(s.number), total(s.bytes), coalesce(max(s.attempts), 0), (
+  count(s.number), max(s.waiting_for), total(s.bytes), coalesce(max(s.attempts), 0), (
     SELECT last_error FROM shards
     WHERE job = j.job AND last_error IS NOT NULL ORDER BY touched_at DESC LIMIT 1
   )
@@ -41,7 +41,7 @@ GROUP BY j.job
 ORDER BY j.created_at DESC, j.tenant, j.id;
 
 -- name: useless
--- Active jobs that no worker has touched for some time, or that lack shards (J18, J19).
+-- Active jobs that no worker has touched for some time, or that lack shards (J18, J20).
 SELECT j.job, j.tenant, j.id, j.shards - (SELECT count(*) FROM shards WHERE job = j.job) AS lost
 FROM jobs AS j
 WHERE j.status IN ('accepted', 'in-progress') AND (
@@ -78,6 +78,12 @@ SELECT (
   )
 );
 
+-- name: stalled
+-- How many active jobs have a shard that waits for a backend, and for what (J19).
+SELECT count(DISTINCT s.job), max(s.waiting_for)
+FROM jobs AS j JOIN shards AS s ON s.job = j.job
+WHERE j.status IN ('accepted', 'in-progress') AND s.done = 0 AND s.waiting_for IS NOT NULL;
+
 -- name: recent
 -- The complete jobs of a tenant, the latest first, without those set aside (J15).
 SELECT job, id, accepted, status, created_at, completed_at, failure
@@ -105,7 +111,8 @@ VALUES (?, ?, ?, ?, ?, 0);
 -- name: progress
 -- How far a job is.
 -- A job without shards gives a row of zeros; a job that is not there gives none.
-SELECT total(s.resources_done), total(s.resources), total(s.done), count(s.number)
+SELECT total(s.resources_done), total(s.resources), total(s.done), count(s.number),
+  max(s.waiting_for)
 FROM jobs AS j
 LEFT JOIN shards AS s ON s.job = j.job
 WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled'
@@ -114,7 +121,7 @@ GROUP BY j.job;
 -- name: parts
 -- The published parts of a job, in order; a row of NULL if it has none.
 -- Beside each, how many parts and resources completed shards have published, and how many shards
--- are missing (J19).
+-- are missing (J20).
 WITH counted AS MATERIALIZED (
   SELECT j.job, coalesce(sum(s.published), 0) AS published,
     coalesce(sum(s.resources_done) FILTER (WHERE s.done), 0) AS exported,

@@ -15,7 +15,7 @@ ORDER BY coalesce(t.served, 0), j.job LIMIT 1;
 
 -- name: shard_of_turn
 -- A shard that is about to be claimed, with its job.
-SELECT {now}, j.tenant, j.id, s.job, s.number, s.shard, s.token, s.attempts, s.last_error,
+SELECT {now}, j.tenant, j.id, s.job, s.number, s.shard, s.token, s.attempts, s.postponed, s.last_error,
   j.accepted, j.status, j.created_at, j.completed_at, j.failure
 FROM shards AS s JOIN jobs AS j ON j.job = s.job WHERE s.job = ? AND s.number = ?;
 
@@ -37,31 +37,43 @@ ON CONFLICT (tenant) DO UPDATE SET served = excluded.served;
 
 -- name: held
 -- The shard of a lease that is still the newest one (J4).
-SELECT s.job, s.attempts, {now}, (SELECT count(*) FROM parts AS p WHERE p.job = s.job)
+SELECT s.job, s.attempts, {now}, (SELECT count(*) FROM parts AS p WHERE p.job = s.job),
+  coalesce(s.waiting_since, {now})
 FROM jobs AS j JOIN shards AS s ON s.job = j.job
 WHERE j.tenant = ? AND j.id = ? AND s.number = ? AND s.token = ? AND s.worker IS NOT NULL
   AND j.status IN ('accepted', 'in-progress');
 
 -- name: renew
--- Extend a lease.
-UPDATE shards SET available_at = ?1 + ?2, wait = ?2, resources_done = ?3, touched_at = ?1
+-- Extend a lease; a shard that got further waits no longer (J19).
+UPDATE shards SET available_at = ?1 + ?2, wait = ?2, resources_done = ?3, touched_at = ?1,
+  furthest = max(furthest, ?3), postponed = iif(?3 > furthest, 0, postponed),
+  waiting_since = iif(?3 > furthest, NULL, waiting_since),
+  waiting_for = iif(?3 > furthest, NULL, waiting_for)
 WHERE job = ?4 AND number = ?5;
 
 -- name: hand_back
 -- Free a shard, at once or after a pause.
 UPDATE shards SET worker = NULL, resources_done = 0, available_at = :available_at, wait = :wait,
-  attempts = :attempts, last_error = coalesce(:last_error, last_error), touched_at = :now
+  attempts = :attempts, last_error = coalesce(:last_error, last_error), touched_at = :now,
+  waiting_for = NULL
+WHERE job = :job AND number = :number;
+
+-- name: postpone
+-- Free a shard after a pause for a backend, as if it had not been claimed (J19).
+UPDATE shards SET worker = NULL, resources_done = 0, available_at = :now + :wait, wait = :wait,
+  attempts = attempts - 1, touched_at = :now, postponed = postponed + 1,
+  waiting_since = :since, waiting_for = :reason
 WHERE job = :job AND number = :number;
 
 -- name: close
 -- Close a shard, and tell whether any other is left.
 UPDATE shards SET worker = NULL, available_at = NULL, done = 1, resources_done = ?1, bytes = ?4,
-  touched_at = ?5, published = ?6, noted = ?7
+  touched_at = ?5, waiting_for = NULL, published = ?6, noted = ?7
 WHERE job = ?2 AND number = ?3
 RETURNING EXISTS (SELECT 1 FROM shards WHERE job = ?2 AND number <> ?3 AND done = 0);
 
 -- name: lost
--- How many shards a job lacks (J19).
+-- How many shards a job lacks (J20).
 SELECT j.shards - (SELECT count(*) FROM shards WHERE job = j.job) FROM jobs AS j WHERE j.job = ?;
 
 -- name: publish
@@ -79,5 +91,5 @@ WHERE job = ?;
 
 -- name: end_shards
 -- Take the shards of a job from whoever holds them (J6).
-UPDATE shards SET token = token + 1, worker = NULL, available_at = NULL
+UPDATE shards SET token = token + 1, worker = NULL, available_at = NULL, waiting_for = NULL
 WHERE job = ?;
