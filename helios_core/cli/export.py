@@ -209,12 +209,22 @@ def _headers(choices: ExportChoices) -> dict[str, str]:
     headers = {TENANT_HEADER: choices.tenant} if choices.tenant else {}
     for text in choices.headers:
         name, colon, value = (part.strip() for part in text.partition(":"))
-        if not colon or not name.replace("-", "").replace("_", "").isalnum():
+        token = name.replace("-", "").replace("_", "")
+        if not colon or not token.isascii() or not token.isalnum():
             raise ConfigurationError("--header takes 'Name: value', each header once")
         if name.lower() in map(str.lower, headers):
             raise ConfigurationError(f"the header {name} is given twice")
         headers[name] = value
+    for name, value in headers.items():
+        if not value.isascii() or not value.isprintable():
+            raise ConfigurationError(f"the header {name} has a value that is not printable ASCII")
     return headers
+
+
+def _tenant(choices: ExportChoices) -> str | None:
+    """Return the tenant that the headers name, None if that is left to the server."""
+    headers = {name.lower(): value for name, value in _headers(choices).items()}
+    return headers.get(TENANT_HEADER.lower())
 
 
 def _kept(folder: Path) -> Mapping[str, str]:
@@ -347,11 +357,12 @@ class _Reporter:
         if summary.report.note_count > len(summary.report.notes):
             yield f"and {summary.report.note_count - len(summary.report.notes):,} more notes"
         if summary.is_empty:
-            tenant = self._choices.tenant
-            whose = f"tenant {tenant!r}" if tenant else "the server's default tenant"
+            tenant = _tenant(self._choices)
+            whose = f"tenant {tenant!r}" if tenant else "the tenant of the request"
             yield (
                 f"NOTHING was exported: of what was requested, {whose} has no resources. If that "
-                "is a surprise, check --tenant, --type and --since."
+                "is a surprise, check --type, --since and --tenant; the URL and the token may "
+                "name a tenant, too."
             )
         if not summary.is_complete:
             yield "The export is NOT complete:"

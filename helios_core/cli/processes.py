@@ -57,4 +57,4 @@ def _greet(chosen: Selection, url: str) -> None:
         offers = ", ".join((*plugin.offers, *plugin.extensions))
         print_line(f"  {plugin.origin}: {offers}")
     rows = matrix.matrix(chosen.plugins, selected=chosen.settings.backend_names)
-    out.print(tables.matrix_table(rows))
+    out.print_table(tables.matrix_table(rows))

@@ -9,6 +9,8 @@ import click
 import msgspec
 from rich import box
 from rich.console import Console, Group
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -32,8 +34,30 @@ class Output(Console):
                 self.file.write(f"{line}\n")
         self.file.flush()
 
+    def print_table(self, table: Table) -> None:
+        """Print a table, as a list if this is a terminal and it has no room for the table."""
+        unlimited = self.options.update(max_width=UNLIMITED)
+        too_wide = Measurement.get(self, unlimited, table).maximum > self.width
+        self.print(Group(*_records(table)) if self.file.isatty() and too_wide else table)
+
+
+UNLIMITED = 10_000
+"""A width that no table has."""
 
 out = Output()
+
+
+def _records(table: Table) -> Iterator[Text | Padding]:
+    """Yield the first cell of each row, and below it the others, each with its heading."""
+    headings = [_cell(column.header) for column in table.columns]
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    for row, cells in zip(table.rows, rows, strict=True):
+        first, *others = map(_cell, cells)
+        style = row.style or ""
+        named = zip(headings[1:], others, strict=True)
+        yield Text(first, style="bold", overflow="fold")
+        words = "; ".join(f"{heading}: {cell}" for heading, cell in named if cell)
+        yield Padding(Text(words, style=style, overflow="fold"), (0, 0, 0, 2))
 
 
 def plain_lines(item: object) -> Iterator[str]:

@@ -175,6 +175,8 @@ class _Document:
                 items.insert(operation.index, self._node(operation, child))
             case "delete":
                 if (location := self._locate(operation.path, absent=True)) is not None:
+                    if location.owner is self._root:
+                        raise Misfit("the path selects the resource itself; send a DELETE")
                     location.remove()
             case "replace":
                 self._replace(operation)

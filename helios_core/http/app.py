@@ -28,7 +28,7 @@ from helios_core.http.draining import Draining
 from helios_core.http.errors import exception_handlers
 from helios_core.http.options import Options
 from helios_core.http.plugin_routes import plugin_routers
-from helios_core.http.requests import require_small_headers
+from helios_core.http.requests import require_path_of_text, require_small_headers
 from helios_core.http.rest.bundles import BundleLimits, BundleRoutes
 from helios_core.http.rest.compartments import CompartmentRoutes, EverythingRoutes
 from helios_core.http.rest.conditional import ConditionalRoutes
@@ -94,7 +94,11 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
             *_resources(settings, visible, writer, guard, discovery),
             *plugin_routers(backends.routes, guard),
         ],
-        guards=[require_small_headers, AccessGuard(backends.token_verifier)],
+        guards=[
+            require_small_headers,
+            require_path_of_text,
+            AccessGuard(backends.token_verifier),
+        ],
         exception_handlers=exception_handlers(),
         request_max_body_size=settings.max_body_bytes,
         cors_config=_cors(settings),

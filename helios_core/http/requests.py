@@ -1,6 +1,8 @@
 """Parts of a request: its query, its body, and the resource type in its path."""
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
 from litestar import Request
@@ -10,7 +12,7 @@ from litestar.exceptions import HTTPException, InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.handlers import BaseRouteHandler
 
-from helios_core.errors import BodyTooLarge, UnsupportedParameter
+from helios_core.errors import BodyTooLarge, ResourceNotFound, UnsupportedParameter
 from helios_core.fhir.media_types import FHIR_JSON
 from helios_core.fhir.preferences import (
     PRESENTATION_PARAMETERS,
@@ -57,7 +59,7 @@ class HeadersTooLarge(HTTPException):
     status_code = 431
 
 
-def require_small_headers(
+async def require_small_headers(
     connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
 ) -> None:
     """
@@ -70,6 +72,18 @@ def require_small_headers(
     headers = connection.scope["headers"]
     if sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"The headers are larger than {MAX_HEADER_BYTES} bytes together.")
+
+
+async def require_path_of_text(
+    connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
+) -> None:
+    """
+    Raise ResourceNotFound if the path has a NUL character, which no id and no store can have.
+
+    A guard of Litestar, which no route can replace.
+    """
+    if "\0" in connection.scope["path"]:
+        raise ResourceNotFound("There is nothing at this address, which has a NUL character.")
 
 
 def query_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
@@ -119,6 +133,22 @@ async def json_body(request: HTTPRequest) -> bytes:
     body = await _body(request)
     check_value_count(body)
     return body
+
+
+@asynccontextmanager
+async def watch_connection(request: HTTPRequest, closed: asyncio.Event) -> AsyncIterator[None]:
+    """Set an event as soon as the client disconnects; its body must have been read before."""
+
+    async def wait() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        closed.set()
+
+    waiting = asyncio.create_task(wait())
+    try:
+        yield
+    finally:
+        waiting.cancel()
 
 
 async def patch_body(request: HTTPRequest) -> tuple[bytes, str]:

@@ -103,6 +103,8 @@ class ResponseBudget:
         self.max_bytes = max_bytes
         self.full = False
         """Whether something did not fit; then nothing more is read."""
+        self.abandoned = asyncio.Event()
+        """Set when the client has disconnected; then nothing more is begun."""
         self._used = 0
 
     def take(self, size: int) -> bool:
@@ -126,7 +128,8 @@ class Bundles:
     Performs what the entries of a batch or a transaction request.
 
     Results are in the order of the entries. Each is yielded as soon as it is known, so that what a
-    response does not contain need not be kept.
+    response does not contain need not be kept. They end early if the client disconnects: ten
+    thousand searches for nobody would keep the store busy for hours.
     """
 
     def __init__(
@@ -148,6 +151,8 @@ class Bundles:
         """Perform entries one by one, in their order; one that fails concerns no other."""
         authorize(caller, Interaction.BATCH)
         for index, entry in enumerate(entries):
+            if budget.abandoned.is_set():
+                return
             perform = partial(self._parse_and_perform, caller, entry, budget)
             yield await _result_or_error(index, perform)
 
@@ -164,8 +169,10 @@ class Bundles:
         authorize(caller, Interaction.TRANSACTION)
         size = sum(map(_size, entries))
         requests, transaction = await compute(size, self._parse_transaction, caller, entries)
-        changed, links = await self._change(caller, transaction)
+        changed, links = await self._change(caller, transaction, budget.abandoned)
         for index, request in enumerate(requests):
+            if budget.abandoned.is_set():
+                return
             if index in changed:
                 yield changed.pop(index)
                 continue
@@ -281,7 +288,7 @@ class Bundles:
             require_search(self._provider)
 
     async def _change(
-        self, caller: Caller, transaction: Transaction
+        self, caller: Caller, transaction: Transaction, abandoned: asyncio.Event
     ) -> tuple[dict[int, CompletedChange], BundleLinks]:
         """Make the changes of a transaction; return them by the index of their entry."""
 
@@ -292,6 +299,7 @@ class Bundles:
                 provider=self._provider,
                 changes=self._changes,
                 conditions=self._conditions,
+                abandoned=abandoned,
             )
             return await resolution.make_changes()
 

@@ -1,6 +1,6 @@
 """Chained parameters and `_has`: the searches that a search needs done before its own."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -14,6 +14,7 @@ from helios_core.storage.data_provider import (
     SupportsSearch,
 )
 from helios_core.storage.resource_keys import TypeKey
+from helios_core.storage.threads import compute
 
 PAGE_SIZE: Final = 1000
 """The number of resources read at a time."""
@@ -44,33 +45,47 @@ async def resolve_chains(provider: SupportsSearch, caller: Caller, filter_: Filt
     return filter_.resolved(ids)
 
 
-async def search_all(
+async def search_pages(
     provider: SupportsSearch, caller: Caller, query: SearchQuery
-) -> AsyncGenerator[StoredVersion]:
-    """Yield all matches of a query, read page by page."""
+) -> AsyncGenerator[Sequence[StoredVersion]]:
+    """Yield all matches of a query, page by page."""
     key = TypeKey.of(caller, query.filter.resource_type)
     after: str | None = None
     while True:
         page = await provider.search(key, query, count=PAGE_SIZE, after=after)
-        for stored in page.resources:
-            yield stored
+        yield page.resources
         after = page.next
         if after is None:
             return
 
 
+async def search_all(
+    provider: SupportsSearch, caller: Caller, query: SearchQuery
+) -> AsyncGenerator[StoredVersion]:
+    """Yield all matches of a query, read page by page."""
+    async with aclosing(search_pages(provider, caller, query)) as pages:
+        async for page in pages:
+            for stored in page:
+                yield stored
+
+
 async def _ids(provider: SupportsSearch, caller: Caller, lookup: Lookup) -> frozenset[str]:
     ids = set[str]()
     number = 0
+
+    def add(page: Sequence[StoredVersion]) -> None:
+        for stored in page:
+            ids.update(lookup.ids_in(stored.content or b""))
+
     # In this order a store reads many with the least effort, and misses nothing that changes.
     query = SearchQuery(filter=lookup.filter, order=SortOrder.LAST_UPDATED)
-    async with aclosing(search_all(provider, caller, query)) as matches:
-        async for stored in matches:
-            number += 1
+    async with aclosing(search_pages(provider, caller, query)) as pages:
+        async for page in pages:
+            number += len(page)
             if number > MAX_FOUND:
                 raise TooCostly(
                     f"A chain or _has by way of {lookup.resource_type} matches more than "
                     f"{MAX_FOUND} resources there; narrow it."
                 )
-            ids |= lookup.ids_in(stored.content or b"")
+            await compute(sum(len(stored.content or b"") for stored in page), add, page)
     return frozenset(ids)

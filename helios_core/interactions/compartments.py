@@ -152,6 +152,10 @@ def parse_all_types(caller: Caller, compartment: Compartment, pairs: Pairs) -> T
         UnsupportedParameter: A parameter is not one that every type has.
     """
     criteria = [pair for pair in pairs if pair[0] not in ("_count", "_after")]
+    if any(name == "_type" for name, _ in criteria):
+        raise UnsupportedParameter(
+            f"_type is not supported here; search one type, as in {compartment.path}/[type]."
+        )
     parse_criteria(caller, "Basic", criteria)  # which has those of every type, and names them
     filters = list[Filter]()
     for resource_type in compartment_types(caller, compartment.type):

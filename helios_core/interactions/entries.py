@@ -125,6 +125,8 @@ def parse_entry(caller: Caller, entry: ParsedEntry) -> InteractionRequest:
     method = entry.method or ""
     url = (entry.url or "").removeprefix(caller.base)
     path, mark, query = url.partition("?")
+    if "\0" in path:
+        raise InvalidRequest("the URL has a NUL character.")
     segments = path.strip("/").split("/")
     _check_conditions(method, entry)
     if method in READS:

@@ -113,7 +113,7 @@ def collect_changes(
 class Resolution:
     """One attempt to find out what the changes of a transaction do, and to make them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it needs of the server, and of the request
         self,
         caller: Caller,
         transaction: Transaction,
@@ -121,8 +121,10 @@ class Resolution:
         provider: DataProvider,
         changes: Changes,
         conditions: Conditions,
+        abandoned: asyncio.Event,
     ) -> None:
         self._caller = caller
+        self._abandoned = abandoned
         self._transaction = transaction
         self._changes = changes
         self._pending = PendingState(provider, caller)
@@ -204,6 +206,8 @@ class Resolution:
 
     async def _resolve(self, index: int, change: ChangeRequest) -> None:
         await asyncio.sleep(0)  # there may be thousands, and other requests wait
+        if self._abandoned.is_set():
+            raise InvalidRequest("The client disconnected before anything was changed.")
         with naming_entry(index):
             if change.interaction is Interaction.CREATE and change.criteria is None:
                 resolved: ResolvedChange | CompletedChange | Same = ResolvedChange(

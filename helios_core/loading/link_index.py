@@ -34,8 +34,13 @@ CREATE TABLE full_urls (
     url TEXT PRIMARY KEY, target TEXT NOT NULL, digest INTEGER NOT NULL, clash INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE conditionals (
-    reference TEXT PRIMARY KEY, target TEXT, state TEXT NOT NULL DEFAULT 'nothing'
+    reference TEXT PRIMARY KEY, unsupported INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE matches (
+    reference TEXT, target TEXT, PRIMARY KEY (reference, target)
+) WITHOUT ROWID;
+CREATE INDEX matches_by_target ON matches (target);
+CREATE TABLE changed (target TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE terms (
     resource_type TEXT, term INTEGER, reference TEXT, PRIMARY KEY (resource_type, term, reference)
 ) WITHOUT ROWID;
@@ -164,25 +169,37 @@ class LinkIndex:
         )
         return [reference for (reference,) in rows]
 
+    def add_change(self, target: str) -> None:
+        """Note that the load changes a resource, and drop what its earlier version matched."""
+        insert = "INSERT INTO changed VALUES (?) ON CONFLICT DO NOTHING"
+        if not self._database.execute(insert, (target,)).rowcount:
+            self._database.execute("DELETE FROM matches WHERE target = ?", (target,))
+
+    def is_changed(self, target: str) -> bool:
+        """Return whether the load changes a resource."""
+        select = "SELECT 1 FROM changed WHERE target = ?"
+        return self._database.execute(select, (target,)).fetchone() is not None
+
     def add_match(self, reference: str, target: str) -> None:
         """Add a resource that matches a conditional reference; it may be added repeatedly."""
         self._database.execute(
-            "UPDATE conditionals SET target = coalesce(target, ?1), state = "
-            "CASE WHEN state = 'several' OR target <> ?1 THEN 'several' ELSE 'one' END "
-            "WHERE reference = ?2",
-            (target, reference),
+            "INSERT INTO matches VALUES (?, ?) ON CONFLICT DO NOTHING", (reference, target)
         )
 
     def set_unsupported(self, reference: str) -> None:
         """Note that the search of a conditional reference is not supported."""
         self._database.execute(
-            "UPDATE conditionals SET state = 'unsupported' WHERE reference = ?", (reference,)
+            "UPDATE conditionals SET unsupported = 1 WHERE reference = ?", (reference,)
         )
 
     def conditional_target(self, reference: str) -> tuple[Match, str | None]:
         """Return what matches a conditional reference, and `Type/id` if that is one resource."""
-        row = self._database.execute(
-            "SELECT state, target FROM conditionals WHERE reference = ?", (reference,)
-        ).fetchone()
-        match = Match(row[0]) if row else Match.NOTHING
-        return match, row[1] if match is Match.ONE else None
+        select = "SELECT 1 FROM conditionals WHERE reference = ? AND unsupported"
+        if self._database.execute(select, (reference,)).fetchone():
+            return Match.UNSUPPORTED, None
+        rows = self._database.execute(
+            "SELECT target FROM matches WHERE reference = ? LIMIT 2", (reference,)
+        ).fetchall()
+        if len(rows) == 1:
+            return Match.ONE, rows[0][0]
+        return (Match.SEVERAL if rows else Match.NOTHING), None

@@ -12,7 +12,7 @@ from helios_core.fhir.preferences import PRESENTATION_PARAMETERS
 from helios_core.fhir.search import AllOf, AnyTerm, Filter, Prefilter, compile_query, terms_of
 from helios_core.loading.inputs import FoundFiles, InputChunk, InputDocument, read_chunks
 from helios_core.loading.intake import Intake, find_conditional_references
-from helios_core.loading.link_index import LinkIndex
+from helios_core.loading.link_index import LinkIndex, Match
 from helios_core.loading.resources import (
     LoadedBundle,
     LoadedResource,
@@ -27,6 +27,8 @@ from helios_core.storage.resource_keys import TypeKey
 
 CLASH = "its fullUrl is also that of another resource; links to it from other files are kept"
 _TWO = 2
+MAX_PAGE = 500
+_DECIDED = {Match.SEVERAL, Match.UNSUPPORTED}
 
 
 class ScannedChunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +81,10 @@ class ConditionalSearch:
         self._types = set[str]()
         for reference in index.conditionals():
             self._prepare(reference)
-        self._needles = tuple(f'"{type_}"'.encode() for type_ in sorted(self._types))
+        self._needles = (
+            b'"DELETE"',
+            *(f'"{type_}"'.encode() for type_ in sorted(self._types)),
+        )
 
     def _prepare(self, reference: str) -> None:
         filter_ = self._filter(reference)
@@ -115,17 +120,23 @@ class ConditionalSearch:
         """Add the matches among the resources of the files to the index."""
         for chunk in read_chunks(files):
             for resource_type, resource_id, content in self._resources(chunk):
-                for reference in self._matches(resource_type, content):
-                    self._index.add_match(reference, f"{resource_type}/{resource_id}")
+                target = f"{resource_type}/{resource_id}"
+                self._index.add_change(target)
+                for reference in self._matches(resource_type, content) if content else ():
+                    self._index.add_match(reference, target)
             yield ScannedChunk(bytes_done=chunk.bytes_done)
 
-    def _resources(self, chunk: InputChunk) -> Iterator[tuple[str, str, bytes]]:
-        """Yield type, id and content of the resources of the types that are searched."""
+    def _resources(self, chunk: InputChunk) -> Iterator[tuple[str, str, bytes | None]]:
+        """Yield type, id and content of the changes of the types that are searched."""
         for document in chunk.documents:
             if not any(needle in document.content for needle in self._needles):
                 continue
             for resource in self._resources_of(document):
-                if isinstance(resource, LoadProblem) or resource.content is None:
+                if isinstance(resource, LoadProblem):
+                    continue
+                if resource.content is None:
+                    if resource.resource_type in self._types and resource.id:
+                        yield resource.resource_type, resource.id, None
                     continue
                 resource_type = resource_type_of(resource.content)
                 if resource_type in self._types and (resource_id := resource.final_id):
@@ -157,16 +168,21 @@ class ConditionalSearch:
     async def search_store(
         self, store: SupportsSearch, tenant: str, stopping: asyncio.Event
     ) -> None:
-        """Add the matches among the stored resources to the index."""
+        """Add the matches among the stored resources that the load does not change."""
         for reference in self._index.conditionals():
-            if stopping.is_set():
-                return
             filter_ = self._filter(reference)
-            if filter_ is not None:
+            count, after = _TWO, None
+            while filter_ is not None and not stopping.is_set():
                 key = TypeKey(tenant, self._version, filter_.resource_type)
-                page = await store.search(key, SearchQuery(filter=filter_), count=_TWO)
+                query = SearchQuery(filter=filter_)
+                page = await store.search(key, query, count=count, after=after)
                 for version in page.resources:
-                    self._index.add_match(reference, f"{filter_.resource_type}/{version.id}")
+                    target = f"{filter_.resource_type}/{version.id}"
+                    if not self._index.is_changed(target):
+                        self._index.add_match(reference, target)
+                if page.next is None or self._index.conditional_target(reference)[0] in _DECIDED:
+                    break
+                count, after = min(4 * count, MAX_PAGE), page.next
 
 
 def _required_terms(prefilter: Prefilter | None) -> frozenset[int]:

@@ -276,7 +276,7 @@ class LoadedBundle:
         if self._options.assign_ids and entry.resource is not None:
             return _Target(resource_type, _assigned_id(entry.resource) or "", assigned=True)
         if entry.method == "POST" and identity.id is None:
-            return _Target(resource_type, self._id_within(str(index)))
+            return _Target(resource_type, self._id_within(f"#{index}"))
         return _Target(resource_type, "")
 
     def _id_from(self, full_url: str) -> str:
@@ -288,7 +288,7 @@ class LoadedBundle:
         anything else means something only within this Bundle.
         """
         own = split_reference(full_url, self._options.base_urls)
-        if own is not None:
+        if own is not None and own != split_reference(full_url):
             return own[1]
         url = _HISTORY.sub("", normalized_link(full_url))
         last = url.rpartition(":")[2]
@@ -296,12 +296,12 @@ class LoadedBundle:
             return last
         if is_unique(url) or url.startswith(("http://", "https://")):
             return str(uuid5(NAMESPACE_URL, url))
-        return self._id_within(url)
+        return self._id_within(f"/{url}")
 
     def _id_within(self, name: str) -> str:
-        """Return the id of a resource that has its name within this Bundle alone."""
+        """Return an id that means something within this Bundle alone."""
         self._digest = self._digest or xxh3_128_hexdigest(self._document.content)
-        return str(uuid5(NAMESPACE_URL, f"{self._digest}/{name}"))
+        return str(uuid5(NAMESPACE_URL, f"{self._digest}{name}"))
 
 
 class _Target(msgspec.Struct, frozen=True):

@@ -1,11 +1,16 @@
 """Commands that explain the configuration."""
 
+import io
 import json
 
 import pytest
 from click.testing import CliRunner
 
+from helios_core.cli import tables
 from helios_core.cli.commands import app
+from helios_core.cli.terminal import Output
+from helios_core.config import matrix, selection
+from helios_core.config.plugins import load_all_plugins
 from helios_core.config.settings import OWN
 from tests.config.conftest import install
 
@@ -161,3 +166,47 @@ def test_a_group_goes_with_the_group_level_only(helios, tmp_path, arguments):
     result = helios("export", "http://127.0.0.1:9", "--to", str(tmp_path), *arguments)
 
     assert result.exit_code == 2
+
+
+class Terminal(io.StringIO):
+    """A text file that is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def wide_tables():
+    """Return each table that may not fit, with a text of it that must not be broken."""
+    settings = tables.setting_rows(selection.configure({}), {})
+    plugins = tables.plugin_rows(load_all_plugins(), {"sqlite"})
+    combinations = matrix.matrix(load_all_plugins(), selected={"sqlite"}, known=True)
+    return {
+        "settings": (tables.settings_table(settings), "origin: default; default: 8080"),
+        "plugins": (tables.plugins_table(plugins), "data provider, job store"),
+        "capabilities": (tables.matrix_table(combinations), "write, history, history of types"),
+    }
+
+
+@pytest.mark.parametrize("name", ["settings", "plugins", "capabilities"])
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_table_without_room_becomes_a_list(name, width):
+    table, unbroken = wide_tables()[name]
+    file = Terminal()
+
+    Output(file=file, width=width, color_system=None).print_table(table)
+
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(unbroken in line for line in lines)
+
+
+@pytest.mark.parametrize("file", [Terminal(), io.StringIO()])
+@pytest.mark.parametrize("name", ["settings", "plugins", "capabilities"])
+def test_a_table_with_room_or_in_a_file_is_a_table(name, file):
+    table, _ = wide_tables()[name]
+    width = 400 if file.isatty() else 80
+
+    Output(file=file, width=width, color_system=None).print_table(table)
+
+    headings = [str(column.header) for column in table.columns]
+    assert any(line.split() == " ".join(headings).split() for line in file.getvalue().splitlines())

@@ -302,6 +302,10 @@ def test_a_base_with_a_query_is_refused_with_the_command_that_was_meant(site, tm
         (["http://x/Patient/$export", "--to", "x", "--level", "system"], "what level"),
         (["http://x", "--to", "x", "--level", "group"], "needs --group"),
         (["http://x", "--to", "x", "--header", "no colon"], "Name: value"),
+        (["http://x", "--to", "x", "--header", "Ünn: x"], "Name: value"),
+        (["http://x", "--to", "x", "--header", "X-A: ä"], "printable ASCII"),
+        (["http://x", "--to", "x", "--header", "X-A: a\nb"], "printable ASCII"),
+        (["http://x", "--to", "x", "--tenant", "ä"], "printable ASCII"),
         (["http://x", "--to", "x", "--tenant", "a", "--header", "x-tenant-id: b"], "twice"),
         (["http://x", "--to", "x", "--json", "--quiet"], "exclude"),
         (["--resume", "/nowhere"], "no unfinished export"),
@@ -346,13 +350,18 @@ def test_what_the_server_left_out_is_the_last_that_is_said(url, tmp_path):
     assert "Nonsense" in quiet.err
 
 
-def test_an_export_of_nothing_says_so(url, tmp_path):
-    shown = run(url, "--to", tmp_path / "a", "--tenant", "mistyped")
+@pytest.mark.parametrize(
+    "option", [("--tenant", "mistyped"), ("--header", "x-tenant-id: mistyped")]
+)
+def test_an_export_of_nothing_says_so(url, tmp_path, option):
+    shown = run(url, "--to", tmp_path / "a", *option)
     quiet = run(url, "--to", tmp_path / "b", "--tenant", "mistyped", "--quiet")
 
     assert "NOTHING was exported" in shown.out
     assert "tenant 'mistyped'" in shown.out
     assert "NOTHING was exported" in quiet.err
+    # The URL or a token may have named the tenant, of which the command knows nothing.
+    assert "tenant of the request" in run(url, "--to", tmp_path / "c", "--type", "Basic").out
 
 
 async def test_files_that_are_not_what_the_proof_says_are_fetched_again(server, tmp_path):

@@ -137,3 +137,37 @@ async def test_an_error_repeats_nothing_of_the_body(client, outcome, body):
 
     outcome(response, 400)
     assert "Canary" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/Patient/%00", 404),
+        ("DELETE", "/Patient/a%00", 404),
+        ("GET", "/Patient/%00/_history", 404),
+        ("GET", "/Group/a%00b/$export", 404),
+        ("GET", "/export-status/%00", 404),
+        ("GET", "/export-file/%00/%00", 404),
+        ("GET", "/Patient?_id=%00", 400),
+        ("GET", "/Patient?name:exact=a%00", 400),
+        ("GET", "/Observation?subject:Patient.name=a%00", 400),
+        ("GET", "/Patient/$export?_typeFilter=Patient%3F_id%3Da%2500", 400),
+    ],
+)
+async def test_a_nul_character_reaches_no_store(client, outcome, method, path, status):
+    response = await client.request(method, path, headers={"Prefer": "respond-async"})
+
+    code = "not-found" if status == 404 else "value"
+    assert "NUL" in outcome(response, status, code)["diagnostics"]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
+async def test_a_nul_character_in_an_entry_reaches_no_store(client, method):
+    entry = {"request": {"method": method, "url": "Patient/a\0"}, "resource": {}}
+    bundle = {"resourceType": "Bundle", "type": "batch", "entry": [entry]}
+
+    response = await client.post("/", json=bundle)
+
+    [made] = response.json()["entry"]
+    assert made["response"]["status"].startswith("400")
+    assert "NUL" in made["response"]["outcome"]["issue"][0]["diagnostics"]

@@ -1,6 +1,8 @@
 """Health checks of plugins decide with the backends whether the server is ready."""
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -157,3 +159,19 @@ async def postpone(job_store, reason):
     await job_store.beat("worker", lasts=hour)
     lease = await job_store.claim("worker", lease_for=hour, max_attempts=1)
     assert await job_store.postpone(lease, reason, retry_after=hour, patience=hour)
+
+
+@pytest.mark.parametrize("path", ["/_liveness", "/health", "/Patient/1"])
+async def test_requests_that_need_no_thread_do_not_wait_for_one(open_site, path):
+    site = await open_site()
+    released = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.get_running_loop().set_default_executor(threads)
+        try:
+            busy = asyncio.get_running_loop().run_in_executor(None, released.wait)
+            response = await asyncio.wait_for(site.client.get(path), 60)
+        finally:
+            released.set()
+        await busy
+
+    assert response.status_code in {200, 404}

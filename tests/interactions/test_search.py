@@ -1,12 +1,16 @@
+import threading
+
 import msgspec
 import pytest
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
+from helios_core.fhir.search import Lookup
 from helios_core.interactions import includes
 from helios_core.interactions.parameters import MAX_COUNT
 from helios_core.interactions.search import search_type
 from helios_core.interactions.search_parameters import parse_search
 from helios_core.storage.data_provider import PAGE_BYTES
+from helios_core.storage.threads import LARGE_BYTES
 
 ORGANIZATION = {"resourceType": "Organization", "id": "o", "name": "Grey", "active": True}
 
@@ -114,3 +118,24 @@ def test_a_page_has_a_maximum_size(caller):
 
     assert search.count == MAX_COUNT
     assert search.parameters == (("_count", str(MAX_COUNT)),)
+
+
+async def test_a_chain_reads_large_resources_beside_the_event_loop(
+    provider, caller, store, monkeypatch
+):
+    threads = set()
+    ids_in = Lookup.ids_in
+
+    def noting(lookup, line):
+        threads.add(threading.get_ident())
+        return ids_in(lookup, line)
+
+    monkeypatch.setattr(Lookup, "ids_in", noting)
+    await store(ORGANIZATION | {"alias": ["x" * LARGE_BYTES]}, patient(1))
+    parsed = parse_search(caller, "Patient", [("organization.name", "Grey")], lenient=False)
+
+    result = await search_type(provider, caller, parsed, max_bytes=PAGE_BYTES)
+
+    assert ids(result.matches) == ["p1"]
+    assert threads
+    assert threading.get_ident() not in threads

@@ -90,6 +90,7 @@ async def test_a_full_url_means_something_in_its_own_bundle_only(store, write, u
         ("http://one.example/fhir/Patient/1", "urn:uuid:1"),
         ("https://one.example/1", "http://one.example/1"),
         ("urn:x:1", "urn:y:1"),
+        ("Patient/1", "Patient/1"),
     ],
 )
 @pytest.mark.usefixtures("anywhere")
@@ -137,6 +138,18 @@ async def test_an_address_on_this_server_names_the_id(store, write):
     await store.load(write("a.json", document), base_urls=("http://here.example/fhir",))
 
     assert store.references() == ["Patient/a"]
+
+
+@pytest.mark.parametrize("url", ["1", "#1", "/#1"])
+async def test_entries_without_full_url_share_no_id_with_those_that_have_one(store, write, url):
+    people = [resource("Patient/x", active=active) for active in (True, False)]
+    for person in people:
+        del person["id"]
+    document = bundle(entry(people[0], url), entry(people[1]))
+
+    summary = await store.load(write("a.json", document))
+
+    assert (summary.created, summary.updated) == (2, 0)
 
 
 async def test_a_post_without_id_and_full_url_gets_an_id_as_on_a_server(store, write):
@@ -380,6 +393,51 @@ async def test_what_is_stored_and_loaded_again_is_one_match(store, write):
 
     assert again.is_good
     assert again.unchanged == 2
+
+
+@pytest.mark.parametrize("changed_in", ["store", "files"])
+@pytest.mark.parametrize("change", ["update", "delete"])
+@pytest.mark.usefixtures("anywhere")
+async def test_what_the_load_changes_no_longer_matches_as_it_was(store, write, changed_in, change):
+    old = write("1.ndjson", doctor("old"))
+    if changed_in == "store":
+        await store.load(old)
+    gone = (
+        bundle(entry(doctor("old", "0")))
+        if change == "update"
+        else bundle({"request": {"method": "DELETE", "url": "Practitioner/old"}})
+    )
+    paths = [
+        *([old] if changed_in == "files" else []),
+        write("2.json", gone),
+        write("3.ndjson", doctor("new"), seen_by("o", DOCTOR)),
+    ]
+
+    summary = await store.load(*paths)
+
+    assert summary.is_good
+    assert await performer(store, "o") == "Practitioner/new"
+
+
+async def test_a_reference_to_what_the_load_deletes_is_reported(store, write):
+    await store.load(write("1.ndjson", doctor("dr")))
+    delete = bundle({"request": {"method": "DELETE", "url": "Practitioner/dr"}})
+
+    summary = await store.load(write("2.json", delete), write("3.ndjson", seen_by("o", DOCTOR)))
+
+    assert summary.unmatched_by_reason == ((Match.NOTHING, 1),)
+    assert await performer(store, "o") == DOCTOR
+
+
+async def test_matches_behind_many_changed_ones_are_found(store, write):
+    before = [doctor(f"a{number:03}") for number in range(30)]
+    await store.load(write("1.ndjson", *before, doctor("z")))
+    after = [doctor(f"a{number:03}", "0") for number in range(30)]
+
+    summary = await store.load(write("2.ndjson", *after, seen_by("o", DOCTOR)))
+
+    assert summary.is_good
+    assert await performer(store, "o") == "Practitioner/z"
 
 
 @pytest.mark.parametrize("in_store", [True, False])

@@ -107,6 +107,10 @@ def compile_query(
 
 def _compile(search: _Search, pairs: Pairs) -> Filter:
     compiled_parameters(search.version, search.resource_type)  # raises for an unknown type
+    if any("\0" in value for _, value in pairs):
+        raise InvalidParameter(
+            f"a search parameter of {search.resource_type} has a NUL character in its value"
+        )
     conditions = [_condition(search, name, value) for name, value in pairs]
     return make_filter(search.resource_type, all_conditions(conditions))
 

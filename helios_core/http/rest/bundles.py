@@ -17,7 +17,13 @@ from helios_core.fhir.preferences import ReturnPreference
 from helios_core.http.callers import Guard
 from helios_core.http.errors import outcome_for, reason_phrase, status_for
 from helios_core.http.ranges import is_not_modified
-from helios_core.http.requests import HTTPRequest, json_body, preferred_return, query_parameters
+from helios_core.http.requests import (
+    HTTPRequest,
+    json_body,
+    preferred_return,
+    query_parameters,
+    watch_connection,
+)
 from helios_core.http.responses import (
     BundleEntry,
     BundleResource,
@@ -99,7 +105,7 @@ class BundleRoutes:
                     f"Bundle.type is {bundle.type}; send a batch or a transaction."
                 )
         entries = list[bytes]()
-        async with aclosing(results):
+        async with watch_connection(request, budget.abandoned), aclosing(results):
             async for result in results:
                 index = len(entries)
                 entry = await self._entry(caller, bundle.entries[index], result, preferred)

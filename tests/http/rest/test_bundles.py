@@ -4,6 +4,7 @@ import json
 import pytest
 
 from helios_core.config.settings import Settings
+from helios_core.memory import MemoryDataProvider
 
 PATIENT = {"resourceType": "Patient"}
 TEMPORARY = "urn:uuid:0c3151bd-1cbf-4d64-b04d-cd9187a4c6e0"
@@ -404,3 +405,62 @@ async def test_a_change_that_is_too_large_to_return_is_made_all_the_same(open_si
     assert put["response"]["outcome"]["issue"][0]["severity"] == "warning"
     assert "resource" not in put
     assert (await site.client.get("/Patient/a")).status_code == 200
+
+
+class SearchedStore(MemoryDataProvider):
+    """Counts its searches, and lets the test act at each."""
+
+    def __init__(self):
+        super().__init__()
+        self.searches = 0
+        self.searched = asyncio.Event()
+
+    async def search(self, key, query, *, count, after=None):
+        self.searches += 1
+        self.searched.set()
+        return await super().search(key, query, count=count, after=after)
+
+
+@pytest.mark.parametrize(
+    ("kind", "entries"),
+    [
+        ("batch", [entry("GET", "Patient?name=x")] * 500),
+        ("batch", [entry("PUT", f"Patient?name={n}", PATIENT) for n in range(500)]),
+        ("transaction", [entry("GET", "Patient?name=x")] * 500),
+        ("transaction", [entry("POST", "Patient", PATIENT, ifNoneExist="name=x")] * 500),
+    ],
+)
+async def test_nothing_is_begun_for_a_client_that_has_disconnected(open_site, kind, entries):
+    store = SearchedStore()
+    site = await open_site(data_provider=store)
+    messages = [{"type": "http.request", "body": json.dumps(bundle(kind, *entries)).encode()}]
+
+    async def receive():
+        if messages:
+            return messages.pop()
+        await store.searched.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    request = site.client.build_request("POST", "/")
+    headers = [(name.lower(), value) for name, value in request.headers.raw]
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/",
+        "raw_path": b"/",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [pair for pair in headers if pair[0] != b"content-length"],
+        "server": ("fhir.example", 80),
+        "client": ("127.0.0.1", 1),
+        "state": {},
+    }
+    await site.client._transport.app(scope, receive, send)
+
+    assert 0 < store.searches < 100

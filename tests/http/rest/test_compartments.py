@@ -185,6 +185,7 @@ async def test_a_compartment_is_searched_by_form(clinic):
         ("/Organization/org/Observation", 404),
         ("/Patient/x/Observation?foo=1", 400),
         ("/Patient/x/*?code=1", 400),
+        ("/Patient/x/*?_type=Observation", 400),
         ("/Patient/x/*?_sort=_id", 400),
         ("/Patient/x/*?_after=x", 400),
         ("/Patient/x/*?_after=Foo.x", 400),
