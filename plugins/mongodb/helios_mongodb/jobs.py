@@ -27,6 +27,8 @@ from helios_core import (
     checked_parts,
     job_not_found,
     lease_lost,
+    lost_shards_reason,
+    notes_lost,
     part_not_found,
     too_many_exports,
 )
@@ -112,8 +114,15 @@ class MongoJobStore(JobStore):
         order = [("kind", 1), ("shard", 1), ("number", 1)]
         with translated():
             found = await self._database["parts"].find(seen, {"part": 1}).sort(order).to_list()
+            lost = await leasing.lost_shards(self._database, job)
         parts = [_to_part(row) for row in found]
-        return checked_parts(job_id, parts, expected=job["exported"])
+        return checked_parts(
+            job_id,
+            parts,
+            published=job["published"],
+            exported=job["exported"],
+            lost_shards=lost,
+        )
 
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
         """Return the published part of a file name."""
@@ -128,6 +137,12 @@ class MongoJobStore(JobStore):
         """Yield what completed shards noted, each by a query of its own (J13)."""
         job = await self._found(tenant, job_id)
         notes, shard = self._database["notes"], -1
+        with translated():
+            sizes = {"$group": {"_id": None, "bytes": {"$sum": "$bytes"}}}
+            sums = await notes.aggregate([{"$match": {"job": job["_id"]}}, sizes])
+            stored = sum([each["bytes"] async for each in sums])
+            if stored < job["noted"] or await leasing.lost_shards(self._database, job):
+                raise notes_lost(job_id)
         while True:
             with translated():
                 following = {"job": job["_id"], "shard": {"$gt": shard}}
@@ -282,11 +297,11 @@ class MongoJobStore(JobStore):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End active jobs that nobody has touched for some time (J18)."""
+        """End active jobs that are untouched for some time or lack shards (J18, J20)."""
         ended = list[JobKey]()
         with translated():
             last = await self._database.now() - untouched_for
-            old = {"status": leasing.ACTIVE, "created": {"$lte": last}}
+            old = {"status": leasing.ACTIVE}
             found = await self._database["jobs"].find(old, {"tenant": 1, "id": 1}).to_list()
         for job in found:
             if len(ended) == limit:
@@ -382,7 +397,8 @@ class MongoJobStore(JobStore):
                 "completed": None,
                 "failure": None,
                 "phase": min((shard.phase for shard in shards), default=0),
-                "left": len(shards),
+                "shards": len(shards),
+                "noted": Int64(0),
                 "published": 0,
                 "exported": Int64(0),
                 "failures": 0,
@@ -415,15 +431,22 @@ class MongoJobStore(JobStore):
             raise lease_lost(lease)
 
     async def _end_untouched(self, number: int, last: datetime, reason: str) -> bool:
-        """End a job if it is still active and untouched, and return whether it was."""
+        """End a job if it is active, and untouched or incomplete; return whether it was."""
 
         async def work(session: Session) -> bool:
             active = {"_id": number, "status": leasing.ACTIVE}
-            job = await self._database["jobs"].find_one(active, {"_id": 1}, session=session)
-            touched = {"job": number, "touched": {"$gt": last}}
-            if job is None or await self._database["shards"].find_one(touched, session=session):
+            job = await self._database["jobs"].find_one(active, session=session)
+            if job is None:
                 return False
-            await leasing.end(self._database, session, number, JobStatus.ERROR, failure=reason)
+            failure = reason
+            if lost := await leasing.lost_shards(self._database, job, session):
+                failure = lost_shards_reason(lost)
+            else:
+                touched = {"job": number, "touched": {"$gt": last}}
+                used = await self._database["shards"].find_one(touched, session=session)
+                if used is not None or job["created"] > last:
+                    return False
+            await leasing.end(self._database, session, number, JobStatus.ERROR, failure=failure)
             return True
 
         return await self._database.write(work)

@@ -19,6 +19,7 @@ from helios_core import (
     count_exported,
     give_up_reason,
     lease_lost,
+    lost_shards_reason,
     stored_job,
     stored_shard,
 )
@@ -187,7 +188,8 @@ async def complete(
     if shard is None:
         raise lease_lost(lease)
     number = shard["job"]
-    counts = {"published": len(parts), "exported": Int64(exported), "left": -1}
+    counts = {"published": len(parts), "exported": Int64(exported)}
+    counts["noted"] = Int64(len(notes))
     job = await database["jobs"].find_one_and_update(
         {"_id": number}, {"$inc": counts}, session=session
     )
@@ -207,11 +209,11 @@ async def complete(
     if rows:
         await database["parts"].insert_many(rows, session=session)
     await _note(database, session, shard, notes)
-    if job["left"] == 1:
-        return await end(database, session, number, JobStatus.COMPLETE)
     undone = {"job": number, "done": False}
     lowest = await database["shards"].find_one(undone, sort=[("phase", 1)], session=session)
-    if lowest is not None and lowest["phase"] != job["phase"]:
+    if lowest is None:
+        return await _end_with_last_shard(database, session, job)
+    if lowest["phase"] != job["phase"]:
         phase = {"$set": {"phase": lowest["phase"]}}
         await database["jobs"].update_one({"_id": number}, phase, session=session)
     return JobStatus.IN_PROGRESS
@@ -286,6 +288,20 @@ def _same(shard: Document) -> Document:
     return {"_id": shard["_id"], "token": shard["token"], "at": shard["at"], "done": False}
 
 
+async def lost_shards(database: Database, job: Document, session: Session | None = None) -> int:
+    """Return how many shards of a job are missing (J20)."""
+    there = await database["shards"].count_documents({"job": job["_id"]}, session=session)
+    return int(job["shards"]) - there
+
+
+async def _end_with_last_shard(database: Database, session: Session, job: Document) -> JobStatus:
+    """Put a job of which all shards that are there are complete into its final status (J20)."""
+    if lost := await lost_shards(database, job, session):
+        reason = lost_shards_reason(lost)
+        return await end(database, session, job["_id"], JobStatus.ERROR, failure=reason)
+    return await end(database, session, job["_id"], JobStatus.COMPLETE)
+
+
 async def next_number(database: Database, counter: str) -> int:
     """Return a number that is larger than all that a counter has given."""
     counted = await database["meta"].find_one_and_update(
@@ -303,7 +319,8 @@ async def _note(database: Database, session: Session, shard: Document, notes: by
             "job": shard["job"],
             "shard": shard["number"],
             "number": number,
-            "notes": notes[start : start + NOTE_BYTES],
+            "notes": (piece := notes[start : start + NOTE_BYTES]),
+            "bytes": len(piece),
         }
         for number, start in enumerate(range(0, len(notes), NOTE_BYTES))
     ]

@@ -51,6 +51,17 @@ class TestMongoJobStore(JobStoreSuite):
     async def spoil(self, store, job_id):
         await store.behind_its_back.jobs.update_one({"id": job_id}, {"$set": {"accepted": b'{"'}})
 
+    async def lose(self, store, job_id, what, shard):
+        name, field = {
+            "shard": ("shards", "number"),
+            "part": ("parts", "shard"),
+            "notes": ("notes", "shard"),
+        }[what]
+        raw = store.behind_its_back
+        job = await raw.jobs.find_one({"id": job_id})
+        lost = await raw[name].delete_many({"job": job["_id"], field: shard})
+        assert lost.deleted_count == 1
+
     async def raw_statuses(self, store):
         return {job["id"]: job["status"] async for job in store.behind_its_back.jobs.find({})}
 
