@@ -33,6 +33,7 @@ PRAGMA cache_size = -32768;
 CREATE TABLE full_urls (
     url TEXT PRIMARY KEY, target TEXT NOT NULL, digest INTEGER NOT NULL, clash INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE servers (target TEXT PRIMARY KEY, server TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE conditionals (
     reference TEXT PRIMARY KEY, unsupported INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
@@ -132,6 +133,17 @@ class LinkIndex:
             "SELECT target, clash FROM full_urls WHERE url = ?", (url,)
         ).fetchone()
         return row
+
+    def add_server(self, target: str, server: str) -> None:
+        """Note the server of the first resource that has this `Type/id` in a Bundle."""
+        self._database.execute(
+            "INSERT INTO servers VALUES (?, ?) ON CONFLICT DO NOTHING", (target, server)
+        )
+
+    def belongs_to_another(self, target: str, server: str) -> bool:
+        """Return whether the first resource that has this `Type/id` is of another server."""
+        select = "SELECT 1 FROM servers WHERE target = ? AND server <> ?"
+        return self._database.execute(select, (target, server)).fetchone() is not None
 
     def add_conditionals(self, references: Iterable[str]) -> None:
         """Add conditional references to be resolved."""

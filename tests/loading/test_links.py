@@ -568,3 +568,104 @@ async def test_no_process_is_left(store, write, monkeypatch):
 
     assert multiprocessing.active_children() == []
     assert isinstance(store.data_provider, MemoryDataProvider)
+
+
+def from_server(server, reference, kind, **elements):
+    """Return an entry of a Bundle of a kind, as a server writes it."""
+    document = entry(resource(reference, **elements), f"{server}/{reference}")
+    if kind == "history":
+        document["request"] = {"method": "PUT", "url": reference}
+    elif kind != "batch":
+        del document["request"]
+    return document
+
+
+@pytest.mark.parametrize("kind", ["collection", "searchset", "batch", "history"])
+@pytest.mark.usefixtures("anywhere")
+async def test_a_resource_of_another_server_does_not_replace_the_first(store, write, kind):
+    bundles = [
+        bundle(
+            from_server(server, "Patient/1", kind, gender=gender),
+            *(
+                from_server(
+                    server,
+                    f"Observation/{gender}-{n}",
+                    kind,
+                    status="final",
+                    subject={"reference": reference},
+                )
+                for n, reference in enumerate(("Patient/1", f"{server}/Patient/1"))
+            ),
+            kind=kind,
+        )
+        for server, gender in (("http://a.example/r4", "male"), ("http://b.example/r4", "female"))
+    ]
+    paths = [write(f"{number}.json", document) for number, document in enumerate(bundles)]
+
+    summary = await store.load(*paths)
+
+    assert (summary.created, summary.updated, summary.bad) == (5, 0, 1)
+    assert not summary.is_good
+    (found,) = summary.problems
+    assert (found.path, found.entry) == (str(paths[1]), 0)
+    assert "another server's resource has the same type and id" in found.reason
+    assert (await stored(store, "Patient/1"))["gender"] == "male"
+    for number in range(2):
+        assert await subject(store, f"male-{number}") == "Patient/1"
+        assert await subject(store, f"female-{number}") == "http://b.example/r4/Patient/1"
+
+
+async def test_two_servers_in_one_bundle_are_kept_apart(store, write):
+    servers = ("http://a.example", "http://b.example")
+    entries = (from_server(server, "Patient/1", "searchset", id="1") for server in servers)
+
+    summary = await store.load(write("a.json", bundle(*entries, kind="searchset")))
+
+    assert (summary.created, summary.updated, summary.bad) == (1, 0, 1)
+
+
+async def test_a_deletion_in_the_history_of_another_server_deletes_nothing(store, write):
+    first = bundle(from_server("http://a.example", "Patient/1", "collection"), kind="collection")
+    deletion = {
+        "fullUrl": "http://b.example/Patient/1",
+        "request": {"method": "DELETE", "url": "Patient/1"},
+    }
+
+    summary = await store.load(
+        write("1.json", first), write("2.json", bundle(deletion, kind="history"))
+    )
+
+    assert (summary.created, summary.deleted, summary.bad) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "server", ["http://a.example", "https://A.example", "http://here.example/fhir", None]
+)
+@pytest.mark.parametrize("kind", ["collection", "batch"])
+async def test_another_copy_of_the_same_server_is_an_update(store, write, server, kind):
+    is_own = server == "http://here.example/fhir"
+    first = "http://there.example" if is_own else "http://a.example"
+    old = from_server(first, "Patient/1", kind, active=True)
+    new = from_server(server, "Patient/1", kind, active=False)
+    if server is None:
+        del new["fullUrl"]
+    own = (first, server) if is_own else ()
+
+    summary = await store.load(
+        write("1.json", bundle(old, kind=kind)),
+        write("2.json", bundle(new, kind=kind)),
+        base_urls=own,
+    )
+
+    assert (summary.created, summary.updated, summary.bad) == (1, 1, 0)
+
+
+async def test_a_put_replaces_what_it_names_whatever_its_server(store, write):
+    puts = [
+        bundle(entry(resource("Patient/1", active=a), f"http://{s}/Patient/1", "PUT", "Patient/1"))
+        for s, a in (("a.example", True), ("b.example", False))
+    ]
+
+    summary = await store.load(write("all.ndjson", *puts))
+
+    assert (summary.created, summary.updated, summary.bad) == (1, 1, 0)
