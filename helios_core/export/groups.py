@@ -2,7 +2,7 @@
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -29,6 +29,9 @@ DEFINITIONS = frozenset({"definitional", "conceptual"})
 
 MAX_NUMBERS = 50
 """How many of the members that are left out a sentence numbers."""
+
+MAX_LOOKUPS = 1000
+"""How many of the members that are not there are looked up, to tell whether they were deleted."""
 
 _NO_START = -FOREVER
 """The stamp of when a member without a period start joined."""
@@ -193,6 +196,30 @@ class GroupMembers:
             return await self.resolve(at)
         except (ResourceNotFound, InvalidRequest):
             return None
+
+    async def not_stored(self, patients: Collection[str], at: datetime) -> tuple[str, ...]:
+        """
+        Return a sentence about those of the members that never were stored up to an instant.
+
+        A deleted Patient is no fault of the group. Nothing is said to a client that may not read
+        every Patient.
+        """
+        key = TypeKey.of(self._request, "Patient")
+        if not self._request.grant("Patient").is_everything:
+            return ()
+        absent = sorted(await self._provider.missing(key, patients, at=at))
+        looked_up = [
+            await self._provider.get(key.resource(patient), at=at)
+            for patient in absent[:MAX_LOOKUPS]
+        ]
+        if not (count := looked_up.count(None)):
+            return ()
+        number = f"At least {count}" if len(absent) > MAX_LOOKUPS else f"{count}"
+        sentence = (
+            f"{number} of {len(patients)} members of Group/{self._root}, those of nested groups "
+            "included, are not stored on this server: there is no Patient of them to export."
+        )
+        return (sentence,)
 
     def _resolve_member(
         self, member: _Member, at: int, rounding: Rounding

@@ -3,6 +3,7 @@
 import pytest
 
 from helios_core.errors import UnsupportedParameter
+from helios_core.export import groups
 from helios_core.model.exports import Level
 from helios_core.model.parts import PartKind
 from tests.export.worker.hospital import group, patient
@@ -228,3 +229,54 @@ async def test_elements_nobody_needs_may_have_any_form(ward):
     await ward.store(group("g", "Patient/a", quantity="many", actual="no", characteristic={}))
 
     assert await reported(ward) == (["a"], [])
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_members_who_never_were_stored_are_counted_without_ids(ward, nested):
+    members = ("Patient/a", "Patient/zz-1", "Patient/zz-2")
+    await ward.store(
+        *((group("g", "Group/inner"), group("inner", *members)) if nested else ()),
+        *(() if nested else (group("g", *members),)),
+    )
+
+    patients, [report] = await reported(ward)
+
+    assert patients == ["a"]
+    assert report.startswith("2 of 3 members of Group/g, those of nested groups included, are ")
+    assert "zz" not in report
+
+
+async def test_a_group_of_nobody_who_is_stored_says_so(ward):
+    await ward.store(group("g", "Patient/zz"))
+
+    patients, [report] = await reported(ward)
+
+    assert patients == []
+    assert report.startswith("1 of 1 members of Group/g")
+
+
+async def test_a_member_who_is_stored_later_is_not_stored_yet(ward):
+    await ward.store(group("g", "Patient/zz"))
+    job = await ward.kick_off(("_type", "Patient"), group="g")
+    await ward.store(patient("zz"))
+
+    job = await ward.work(job)
+
+    assert await ward.lines(job) == []
+    assert len(await ward.lines(job, PartKind.ERROR)) == 1
+
+
+async def test_nothing_is_said_of_members_who_were_deleted(ward):
+    await ward.store(group("g", "Patient/a", "Patient/b"))
+    await ward.delete("Patient", "b")
+
+    assert await reported(ward) == (["a"], [])
+
+
+async def test_of_very_many_who_are_not_there_only_the_first_are_looked_up(ward, monkeypatch):
+    monkeypatch.setattr(groups, "MAX_LOOKUPS", 2)
+    await ward.store(group("g", *(f"Patient/zz-{number}" for number in range(5))))
+
+    _, [report] = await reported(ward)
+
+    assert report.startswith("At least 2 of 5 members of Group/g")
