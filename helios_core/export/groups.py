@@ -33,6 +33,11 @@ MAX_NUMBERS = 50
 MAX_LOOKUPS = 1000
 """How many of the members that are not there are looked up, to tell whether they were deleted."""
 
+_UNDECLARED = (
+    "has no members, and neither actual (true) nor membership (enumerated) says that it is meant "
+    "to list them"
+)
+
 _NO_START = -FOREVER
 """The stamp of when a member without a period start joined."""
 
@@ -121,7 +126,13 @@ class _Group(msgspec.Struct, rename="camel"):
             return "describes its members by characteristics instead of listing them"
         if self.unlisted:
             return f"has {self.unlisted} members by its quantity but lists none"
-        return None
+        return None if self.is_list else _UNDECLARED
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a Group without members says that it has none."""
+        declared = self.actual is True or self.membership == "enumerated"
+        return declared or (type(self.quantity) is int and self.quantity == 0)
 
     @property
     def unlisted(self) -> int:
@@ -164,7 +175,7 @@ class GroupMembers:
                 known who its members are.
         """
         patients, left_out = dict[str, int](), list[str]()
-        seen = set[str]()
+        seen, leading_on = set[str](), set[str]()
         waiting = [(_NO_START, self._root)]
         while waiting:  # the group that was joined first comes first, so each is read only once
             since, group_id = heapq.heappop(waiting)
@@ -186,8 +197,14 @@ class GroupMembers:
                 if resource_type == "Patient":
                     patients[resource_id] = min(joined, patients.get(resource_id, joined))
                 else:
+                    leading_on.add(group_id)
                     heapq.heappush(waiting, (joined, resource_id))
             left_out += _left_out(group_id, group, numbers_by_reason)
+        if not patients and not left_out and seen == leading_on:
+            raise UnsupportedParameter(
+                f"Group/{self._root} and the groups nested in it only contain each other, so that "
+                "nobody is a member; list the members in one of them."
+            )
         return Membership(joined=patients, groups=frozenset(seen), left_out=tuple(left_out))
 
     async def resolve_earlier(self, at: datetime) -> Membership | None:

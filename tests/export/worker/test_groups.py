@@ -108,6 +108,12 @@ async def test_an_export_may_begin_and_end_with_time(clinic, query, exported, le
         ({"actual": True, "characteristic": CHARACTERISTIC}, "by characteristics"),
         ({"actual": True, "quantity": 5}, "has 5 members by its quantity but lists none"),
         ({"modifierExtension": [{"url": "http://example.org/x"}]}, "modifierExtension"),
+        ({}, "has no members, and neither"),
+        ({"actual": "true"}, "has no members, and neither"),
+        ({"actual": 1}, "has no members, and neither"),
+        ({"actual": None}, "has no members, and neither"),
+        ({"membership": "unheard-of"}, "has no members, and neither"),
+        ({"quantity": False}, "has no members, and neither"),
     ],
 )
 @pytest.mark.parametrize("nested", [False, True])
@@ -119,7 +125,7 @@ async def test_a_group_whose_members_nobody_knows_is_refused(ward, definition, r
 
 
 @pytest.mark.parametrize(
-    "listed", [{}, {"actual": True}, {"membership": "enumerated"}, {"quantity": 0}]
+    "listed", [{"actual": True}, {"membership": "enumerated"}, {"quantity": 0}]
 )
 async def test_a_group_without_members_is_an_empty_export(ward, listed):
     """TR-29"""
@@ -280,3 +286,20 @@ async def test_of_very_many_who_are_not_there_only_the_first_are_looked_up(ward,
     _, [report] = await reported(ward)
 
     assert report.startswith("At least 2 of 5 members of Group/g")
+
+
+@pytest.mark.parametrize("others", [[], ["one"], ["one", "two"]])
+async def test_groups_that_only_contain_each_other_are_refused(ward, others):
+    names = ["g", *others]
+    for name, inner in zip(names, [*others, "g"], strict=True):
+        await ward.store(group(name, f"Group/{inner}", member("Patient/a", inactive=True)))
+
+    with pytest.raises(UnsupportedParameter, match="only contain each other"):
+        await ward.kick_off(group="g")
+
+
+async def test_a_cycle_that_leads_to_an_empty_group_too_is_an_empty_export(ward):
+    empty = group("empty", actual=True)
+    await ward.store(group("g", "Group/g", "Group/empty"), empty)
+
+    assert await reported(ward) == ([], [])
