@@ -23,6 +23,10 @@ UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "histor
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _HISTORY = re.compile(r"/_history/[^/]+$")
 _REFERENCE_TO_UNUSABLE_ID = re.compile(r"([A-Z][A-Za-z]{1,63})/([^?#]+?)(?:/_history/[^/]+)?")
+_NOT_CREATED = (
+    "another resource matches its condition (ifNoneExist, or the search of a conditional PUT), or "
+    "that cannot be searched; it is not created, and links to it lead to the one that matches"
+)
 _OF_ANOTHER_SERVER = (
     "another server's resource has the same type and id, and comes first; load the data of one of "
     "the servers into another tenant, or change its ids"
@@ -199,6 +203,14 @@ class LoadedBundle:
                 digest = to_signed(xxh3_64_intdigest(entry.resource or b"")) if by_content else 0
                 yield index, Definition(url, target.reference, digest)
 
+    def conditions(self) -> Iterator[tuple[str, str]]:
+        """Yield the conditions, as `Type?search`, of creating resources, with their `Type/id`."""
+        if self._bundle.type == "history":
+            return  # what a history reports has been created
+        for entry, target in zip(self._bundle.entries, self._targets, strict=True):
+            if target.reference and (condition := _condition(entry, target.resource_type)):
+                yield condition, target.reference
+
     def servers(self) -> Iterator[tuple[str, str]]:
         """Yield `Type/id` and the server of the resources that keep the id of their server."""
         for entry, target in zip(self._bundle.entries, self._targets, strict=True):
@@ -241,16 +253,30 @@ class LoadedBundle:
             and (source := self._source(entry, target))
             and index.belongs_to_another(*source)
         }
+        refused = {
+            number: match
+            for number, (entry, target) in enumerate(
+                zip(self._bundle.entries, self._targets, strict=True)
+            )
+            if index
+            and _condition(entry, target.resource_type)
+            and (match := index.refused(target.reference)) is not None
+        }
         links = BundleLinks(
             {
                 # A link to a resource that is not loaded must not lead to the other server's.
-                entry.full_url: entry.full_url if number in foreign else target.reference
+                entry.full_url: (
+                    entry.full_url
+                    if number in foreign
+                    else refused.get(number) or target.reference
+                )
                 for number, (entry, target) in enumerate(
                     zip(self._bundle.entries, self._targets, strict=True)
                 )
                 if entry.full_url
                 and target.reference
                 and normalized_link(entry.full_url) not in ambiguous
+                and refused.get(number) != ""
             }
         )
         entries: Sequence[tuple[int, ParsedEntry]] = list(enumerate(self._bundle.entries))
@@ -262,6 +288,8 @@ class LoadedBundle:
             url = normalized_link(entry.full_url or "")
             if target.from_full_url and url in ambiguous:
                 yield problem(self._document, _AMBIGUOUS, entry=number)
+            elif number in refused:
+                yield problem(self._document, _NOT_CREATED, entry=number)
             elif number in foreign:
                 yield problem(self._document, _OF_ANOTHER_SERVER, entry=number)
             else:
@@ -385,6 +413,15 @@ def _assigned_id(content: bytes) -> str | None:
 
 def _replacement(resource_type: str, unusable_id: str) -> str:
     return str(uuid5(NAMESPACE_URL, f"{resource_type}/{unusable_id}"))
+
+
+def _condition(entry: ParsedEntry, resource_type: str) -> str | None:
+    """Return the condition of creating the resource of an entry, as `Type?search`."""
+    if entry.method == "POST" and entry.if_none_exist:
+        return f"{resource_type}?{entry.if_none_exist.rpartition('?')[2]}"
+    if entry.method == "PUT" and "?" in (entry.url or ""):
+        return f"{resource_type}?{(entry.url or '').partition('?')[2]}"
+    return None
 
 
 def _is_search_outcome(bundle: ParsedBundle, entry: ParsedEntry) -> bool:

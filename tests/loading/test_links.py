@@ -669,3 +669,58 @@ async def test_a_put_replaces_what_it_names_whatever_its_server(store, write):
     summary = await store.load(write("all.ndjson", *puts))
 
     assert (summary.created, summary.updated, summary.bad) == (1, 1, 0)
+
+
+def conditional(document, family, method="POST"):
+    """Return an entry that creates a patient on the condition that no other has its identifier."""
+    patient = resource("Patient", identifier=[{"value": "1"}], name=[{"family": family}])
+    made = entry(patient, document, method, None if method == "POST" else "Patient?identifier=1")
+    if method == "POST":
+        made["request"]["ifNoneExist"] = "identifier=1"
+    return made
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.usefixtures("anywhere")
+async def test_of_two_conditional_creates_the_first_is_loaded(store, write, method):
+    second = "urn:uuid:22222222-2222-4222-8222-222222222222"
+    paths = [
+        write("1.json", bundle(conditional(UUID, "a", method), entry(observation("o1", UUID)))),
+        write(
+            "2.json", bundle(conditional(second, "b", method), entry(observation("o2", second)))
+        ),
+        write("3.json", bundle(entry(observation("o3", second)))),
+        write("4.json", observation("o4", "Patient?identifier=1")),
+    ]
+
+    for _ in range(2):  # loading again is an update of what was created
+        summary = await store.load(*paths)
+        assert (summary.bad, summary.unmatched, summary.unresolved) == (1, 0, 0)
+    [found] = summary.problems
+    assert (found.path, found.entry) == (str(paths[1]), 0)
+    assert "another resource matches its condition" in found.reason
+    [patient] = store.references("Patient")
+    assert [await subject(store, f"o{n}") for n in range(1, 5)] == [patient] * 4
+    assert (await stored(store, patient))["name"] == [{"family": "a"}]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_what_is_stored_and_matches_keeps_a_conditional_create_away(store, write, method):
+    await store.load(write("0.json", resource("Patient/p", identifier=[{"value": "1"}])))
+    document = bundle(conditional(UUID, "a", method), entry(observation("o", UUID)))
+
+    summary = await store.load(write("1.json", document))
+
+    assert (summary.created, summary.bad) == (1, 1)
+    assert store.references("Patient") == ["Patient/p"]
+    assert await subject(store, "o") == "Patient/p"
+
+
+async def test_several_matches_keep_a_conditional_create_away(store, write):
+    others = (resource(f"Patient/{name}", identifier=[{"value": "1"}]) for name in "pq")
+    document = bundle(conditional(UUID, "a"), entry(observation("o", UUID)))
+
+    summary = await store.load(write("0.ndjson", *others), write("1.json", document))
+
+    assert (summary.created, summary.bad, summary.unresolved) == (3, 1, 1)
+    assert await subject(store, "o") == UUID
