@@ -161,6 +161,8 @@ from .storage.job_records import (
     give_up_reason,
     job_not_found,
     lease_lost,
+    lost_shards_reason,
+    notes_lost,
     part_not_found,
     stored_job,
     stored_shard,
@@ -171,6 +173,9 @@ from .storage.job_store import (
 )
 from .storage.joined_lines import (
     JoinedLines,
+)
+from .storage.json_objects import (
+    read_json_object,
 )
 from .storage.migrations import (
     Migrated,
@@ -391,13 +396,16 @@ __all__ = [
     "job_not_found",
     "lease_lost",
     "line_hash",
+    "lost_shards_reason",
     "make_page_token",
     "make_version_token",
+    "notes_lost",
     "numbered_parameters",
     "parse_page_token",
     "parse_scope",
     "parse_version_token",
     "part_not_found",
+    "read_json_object",
     "read_statements",
     "run_to_end",
     "scope_words",

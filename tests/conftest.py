@@ -7,6 +7,7 @@ import structlog
 
 from tests.keycloaks import keycloak
 from tests.reaper import start_reaper
+from tests.secured import Certificates
 from tests.services import a_bucket, minio_endpoint, postgres, s3_endpoint
 
 start_reaper()
@@ -126,6 +127,12 @@ def minio_bucket(minio_server):
     """As `bucket`, on a server that is used in production."""
     with a_bucket(minio_server) as bucket:
         yield bucket
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """An authority of the test run, and a certificate of this machine."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session")

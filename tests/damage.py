@@ -1,7 +1,45 @@
-"""Views of a store, and which of them damage changes without a word."""
+"""Views of a store, which of them damage changes without a word, and damage to SQLite's files."""
 
-from helios_core import BackendError, ConfigurationError, Delete, Level, Put
-from helios_core.testing import corpus, take_snapshot
+import msgspec
+
+from helios_core import BackendError, ConfigurationError, Delete, ExportView, Level, Put
+from helios_core.fhir import compile_query
+from helios_core.storage.data_provider import SortOrder
+from helios_core.testing import compile_searches, corpus, measurements, take_snapshot
+from tests.indexed import pages
+
+PAGE_BYTES = 8192
+
+
+class Filtered(msgspec.Struct):
+    """A view that is narrowed by the search index."""
+
+    view: ExportView
+    searches: list
+
+    async def read(self, provider, batch_bytes):
+        condition = compile_searches(self.searches)
+        lines, damaged = [], []
+        for shard in await provider.plan(self.view, shard_bytes=1 << 26):
+            if shard.resource_type != condition.resource_type:
+                continue
+            async for batch in provider.read_candidates(
+                self.view, shard, condition.prefilter(), batch_bytes=batch_bytes
+            ):
+                lines += filter(condition.matches, batch.lines)
+                damaged += batch.damaged
+        return sorted(lines), [], damaged
+
+
+class Searched(msgspec.Struct):
+    """All pages of a search."""
+
+    query: list
+
+    async def read(self, provider, batch_bytes):
+        condition = compile_query(corpus.VERSION, "Observation", self.query)
+        found = await pages(provider, condition, SortOrder.LAST_UPDATED)
+        return sorted(each.content for each in found), [], []
 
 
 async def fill(provider):
@@ -27,6 +65,9 @@ async def fill(provider):
     await write(*puts(0, 30, "changed"))
     await write(*(Delete(resource_type="Observation", id=f"o{n}") for n in range(40, 60)))
     await write(*puts(300, 330, "new"))
+    for start in range(0, 300, 100):
+        await write(*(Put(resource=each) for each in measurements(300)[start : start + 100]))
+    await write(Put(resource=corpus.measurement("m7", "p1", status="final", code="a", day="2020")))
     return between
 
 
@@ -40,10 +81,28 @@ async def views_of(provider, between):
         "until": corpus.view(now, corpus.request(until=between)),
         "before": corpus.view(between),
         "group": corpus.view(now, corpus.request(level=Level.GROUP), patients=some),
+        "code": Filtered(corpus.view(now), [[("code", "weight,pulse"), ("status", "final")]]),
+        "date": Filtered(corpus.view(now), [[("date", "ge2020-02")]]),
+        "ids": Filtered(corpus.view(now), [[("_id", "m3,o44,o100,q310")]]),
+        "code since": Filtered(
+            corpus.view(now, corpus.request(since=between)), [[("code", "weight,pulse")]]
+        ),
+        "code of a group": Filtered(
+            corpus.view(now, corpus.request(level=Level.GROUP), patients=some),
+            [[("code", "weight,pulse")]],
+        ),
     }
 
 
+SEARCHED = {
+    "search by code": Searched([("code", "weight,pulse"), ("status", "final")]),
+    "search by date": Searched([("date", "ge2020-02")]),
+}
+
+
 async def read(provider, view, batch_bytes):
+    if not isinstance(view, ExportView):
+        return await view.read(provider, batch_bytes)
     snapshot = await take_snapshot(provider, view, batch_bytes=batch_bytes)
     return sorted(snapshot.lines), snapshot.deleted, snapshot.damaged
 
@@ -64,3 +123,57 @@ async def unnoticed(opened, views, shown, batch_bytes):
     except (BackendError, ConfigurationError):
         pass
     return silent
+
+
+def pages_swapped(content, rng):
+    """Overwrite pages by other pages."""
+    count = len(content) // PAGE_BYTES
+    for _ in range(rng.choice((1, 1, 2, 8))):
+        source, target = rng.randrange(count), rng.randrange(1, count)
+        page = content[source * PAGE_BYTES : (source + 1) * PAGE_BYTES]
+        content[target * PAGE_BYTES : (target + 1) * PAGE_BYTES] = page
+
+
+def header_bytes(content, rng):
+    """Change bytes in the header of a page."""
+    page = rng.randrange(1, len(content) // PAGE_BYTES)
+    for _ in range(rng.choice((1, 1, 3))):
+        content[page * PAGE_BYTES + rng.randrange(12)] = rng.randrange(256)
+
+
+def bits(content, rng):
+    """Flip bits anywhere, close to each other or not."""
+    start = rng.randrange(len(content) - 64)
+    for _ in range(rng.choice((1, 1, 4, 30))):
+        content[start + rng.randrange(64)] ^= 1 << rng.randrange(8)
+
+
+def cell_bits(content, rng):
+    """Flip bits where rows begin: in their keys, headers and short columns."""
+    page = rng.randrange(1, len(content) // PAGE_BYTES) * PAGE_BYTES
+    cells = int.from_bytes(content[page + 3 : page + 5], "big")
+    if content[page] in (2, 5, 10, 13) and 0 < cells < PAGE_BYTES // 4:
+        header = 12 if content[page] in (2, 5) else 8
+        pointer = page + header + 2 * rng.randrange(cells)
+        cell = int.from_bytes(content[pointer : pointer + 2], "big") % (PAGE_BYTES - 80)
+        content[page + cell + rng.randrange(80)] ^= 1 << rng.randrange(8)
+    else:
+        bits(content, rng)
+
+
+def zeroed(content, rng):
+    """Zero some bytes, or pages."""
+    length = rng.choice((8, 64, 512, PAGE_BYTES, 4 * PAGE_BYTES))
+    start = rng.randrange(PAGE_BYTES, len(content))
+    if length >= PAGE_BYTES:
+        start -= start % PAGE_BYTES
+    end = min(start + length, len(content))
+    content[start:end] = bytes(end - start)
+
+
+def truncated(content, rng):
+    """Cut the file off."""
+    del content[rng.randrange(PAGE_BYTES, len(content)) :]
+
+
+DAMAGES_OF_FILES = [pages_swapped, header_bytes, bits, cell_bits, zeroed, truncated]

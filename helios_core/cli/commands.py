@@ -38,15 +38,11 @@ class Commands(click.Group):
         """
         if own := super().get_command(ctx, cmd_name):
             return own
-        from helios_core.cli.plugin_commands import is_unnamed, plugin_command
+        from helios_core.cli.plugin_commands import advice_on, plugin_command
 
         command = plugin_command(cmd_name)
-        if command is None and is_unnamed(cmd_name):
-            raise click.UsageError(
-                f"No such command {cmd_name!r}. If plugin {cmd_name} offers one, HFS_PLUGINS has "
-                "to name the plugin.",
-                ctx,
-            )
+        if command is None and (advice := advice_on(cmd_name)):
+            raise click.UsageError(f"No such command {cmd_name!r}. {advice}", ctx)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  as click declares it

@@ -6,7 +6,7 @@ import platform
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from helios_core.config.extensions import open_token_verifier
 from helios_core.config.plugins import InstalledPlugin, load_all_plugins
 from helios_core.config.selection import SelectedBackend, Selection
 from helios_core.config.settings import Settings
-from helios_core.errors import BackendError, ConfigurationError, HeliosError
+from helios_core.errors import BackendError, ConfigurationError, HeliosError, InvalidToken
 from helios_core.export import oversight
 from helios_core.export.expiry import find_unreadable
 from helios_core.model.exports import ExportRequest, Level
@@ -31,6 +31,7 @@ from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import DataProvider
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
+from helios_core.storage.token_verifier import TokenVerifier
 
 T = TypeVar("T")
 
@@ -41,6 +42,8 @@ CORE = "helios-fhir"
 PROBE_TENANT = "_doctor"
 """No client has a tenant whose name begins so."""
 PROBE = b'{"resourceType":"Basic"}\n'
+PROBE_JWT = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6ImRvY3RvciJ9.e30.AA"
+"""A token of which a verifier learns only from its issuer that it is not valid: key `doctor`."""
 TIMEOUT_SECONDS = 30
 """How long one backend may take."""
 MAX_DEVIATION = timedelta(seconds=5)
@@ -203,7 +206,7 @@ class _Backends:
     async def _check_verifier(
         self, provider: DataProvider, jobs: JobStore, outputs: OutputStore
     ) -> None:
-        """Open the verifier of access tokens, which may need its issuer."""
+        """Open the verifier of access tokens, and have it ask its issuer."""
         selected = self._chosen.token_verifier
         if selected is None:
             return
@@ -214,8 +217,15 @@ class _Backends:
             announce=lambda _job: None,
         )
         works = f"{_capital(str(selected.origin))} can be opened"
-        opening = (open_token_verifier, self._stack, selected, backends)
-        await self._try("token verifier", works, *opening)
+        opened = list[TokenVerifier]()
+
+        async def enter() -> None:
+            verifier = await open_token_verifier(self._stack, selected, backends)
+            assert verifier is not None  # noqa: S101  one is selected
+            opened.append(verifier)
+
+        if await self._try("token verifier", works, enter):
+            await self._try("token verifier", "Its issuer responds", self._ask_issuer, *opened)
 
     async def _opened(self, name: str, selected: SelectedBackend[T]) -> T | None:
         opened = list[T]()
@@ -249,6 +259,12 @@ class _Backends:
     async def _read(self, provider: DataProvider) -> None:
         before = datetime.now(UTC)
         self._compare_clocks("data provider", before, await provider.transaction_time())
+
+    async def _ask_issuer(self, verifier: TokenVerifier) -> None:
+        """Have the verifier do what it needs its issuer for: describe it, and look for a key."""
+        await verifier.smart_configuration(self._chosen.settings.base_url or "http://localhost")
+        with suppress(InvalidToken):
+            await verifier.verify(PROBE_JWT)
 
     async def _add(self, jobs: JobStore) -> None:
         settings = self._chosen.settings

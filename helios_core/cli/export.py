@@ -358,10 +358,11 @@ class _Reporter:
             yield f"and {summary.report.note_count - len(summary.report.notes):,} more notes"
         if summary.is_empty:
             tenant = _tenant(self._choices)
-            whose = f"tenant {tenant!r}" if tenant else "the server's default tenant"
+            whose = f"tenant {tenant!r}" if tenant else "the tenant of the request"
             yield (
                 f"NOTHING was exported: of what was requested, {whose} has no resources. If that "
-                "is a surprise, check --tenant, --type and --since."
+                "is a surprise, check --type, --since and --tenant; the URL and the token may "
+                "name a tenant, too."
             )
         if not summary.is_complete:
             yield "The export is NOT complete:"

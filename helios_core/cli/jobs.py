@@ -16,6 +16,7 @@ from rich.table import Table
 
 from helios_core.cli.terminal import log_errors_only, new_table, out, print_json, print_line, run
 from helios_core.config import selection
+from helios_core.config.environment import to_text
 from helios_core.errors import ConfigurationError, JobNotFound
 from helios_core.export import expiry
 from helios_core.model.jobs import JobKey, JobQuery, JobStatus, JobSummary
@@ -121,8 +122,8 @@ def show_job(prefix: str, *, tenant: str | None, output: Output) -> None:
     values = msgspec.to_builtins(row)
     width = max(map(len, values))
     for name, value in values.items():
-        text = ", ".join(value) if isinstance(value, tuple) else value
-        print_line(f"{name.replace('_', ' '):{width}}  {'' if text is None else text}")
+        text = ", ".join(value) if isinstance(value, tuple) else to_text(value)
+        print_line(f"{name.replace('_', ' '):{width}}  {text}")
 
 
 def cancel_jobs(prefixes: Sequence[str], *, tenant: str | None) -> None:
@@ -192,8 +193,8 @@ def job_row(job: JobSummary) -> JobRow:
 
 def jobs_table(rows: Sequence[JobRow]) -> Table:
     """Render exports, those that ended in error or cannot be read in red."""
-    columns = ("tenant", "status", "age", "done", "shards", "size", "tries", "owner", "last error")
-    table = new_table("id", *columns)
+    columns = ("id", "tenant", "status", "age", "done", "shards", "size", "attempts")
+    table = new_table(*columns, "owner", "last error")
     for row in rows:
         status = row.status if row.readable else f"{row.status}, unreadable"
         cells = (

@@ -70,10 +70,16 @@ def plugin_command(name: str) -> click.Command | None:
     return None
 
 
-def is_unnamed(name: str) -> bool:
-    """Return whether a plugin of that name is installed and no setting names it."""
-    installed = any(plugin.name == name for plugin in installed_plugins())
-    return installed and name not in named_plugins()
+def advice_on(name: str) -> str:
+    """Return how a command that is missing could be had; empty if its plugin offers none."""
+    if name in named_plugins():
+        return ""
+    if any(plugin.name == name for plugin in installed_plugins()):
+        return f"If plugin {name} offers one, HFS_PLUGINS has to name the plugin."
+    return (
+        "`helios --help` lists all; one of a plugin is among them where HFS_PLUGINS or "
+        "HFS_AUTH_PROVIDER selects the plugin."
+    )
 
 
 def _offer(plugin_name: str) -> tuple[str, Plugin, CommandExtension] | None:

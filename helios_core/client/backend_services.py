@@ -36,7 +36,7 @@ class TokenRefused(ExportFailed):
 
 
 class _Busy(Exception):
-    """The token endpoint may answer a moment later."""
+    """The token endpoint may answer a moment later; the text is the status."""
 
 
 class _Token(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,14 +187,17 @@ async def _sent(
                 return response
     except httpx.TransportError as error:
         raise unreachable(error, url) from error
-    except _Busy:
-        raise TokenRefused(f"{url} was busy each of {_ATTEMPTS} times; try again later") from None
+    except _Busy as busy:
+        raise TokenRefused(
+            f"{url} returned {busy} to the last of {_ATTEMPTS} requests: it is busy, or what it "
+            "needs is not available; try again later"
+        ) from None
     raise AssertionError("the last attempt returns or raises")
 
 
 def _raise_if_busy(response: httpx.Response) -> None:
     if response.status_code in (429, 502, 503, 504):
-        raise _Busy
+        raise _Busy(response.status_code)
 
 
 def _members(response: httpx.Response) -> Mapping[str, Any]:

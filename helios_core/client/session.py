@@ -139,7 +139,10 @@ def unreachable(error: httpx.TransportError, url: str) -> ServerUnreachable:
     port = parsed.port or {"http": 80, "https": 443}.get(parsed.scheme)
     host = f"{parsed.host} port {port}"
     origin = f"{parsed.scheme}://{parsed.netloc.decode()}"
-    return ServerUnreachable(f"{origin} cannot be reached: {_reason(error, parsed.host, host)}")
+    reason = _reason(error, parsed.host, host)
+    if parsed.scheme == "http" and isinstance(error, httpx.RemoteProtocolError):
+        reason += "; if it speaks TLS, the URL begins with https"
+    return ServerUnreachable(f"{origin} cannot be reached: {reason}")
 
 
 def _reason(error: httpx.TransportError, name: str, host: str) -> str:

@@ -42,9 +42,10 @@ def read_signing_key(path: Path, kid: str | None = None) -> SigningKey:
     usable = [key for key in _keys(text, path) if key.is_private]
     named = [key for key in usable if kid is None or key.kid in (None, kid)]
     if len(named) != 1:
-        found = f"{len(usable)} private keys" if len(usable) != 1 else "a key of another kid"
+        kids = ", ".join(str(key.kid) for key in usable if key.kid)
         raise ConfigurationError(
-            f"{path} has {found}, and one is needed; --key-id selects one of a set"
+            f"{path} has {len(usable)} private keys{kids and f' ({kids})'}, and one is needed; "
+            "--key-id selects one of a set"
         )
     key = named[0]
     _check(key, path)

@@ -108,7 +108,10 @@ def read_variables(
             if text or set_to_empty:
                 values[variable.field] = variable.value(text)
             elif variable.required:
-                problems.append(f"{variable.name} is not set; allowed is {variable.allowed}")
+                needs = f", and plugin {variable.plugin} needs it" if variable.plugin else ""
+                problems.append(
+                    f"{variable.name} is not set{needs}; allowed is {variable.allowed}"
+                )
         except ValueError as error:
             problems.append(str(error))
     return values, problems

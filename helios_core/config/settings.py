@@ -188,7 +188,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auth_provider: Annotated[
         str,
         Meta(
-            description="Verifier of access tokens: NAME is plugin NAME_auth, or else plugin NAME."
+            description="Verifier of access tokens: `keycloak` for those of an OpenID Connect "
+            "issuer, `smart` for those that this server issues. NAME is plugin NAME_auth, or else "
+            "plugin NAME."
         ),
     ] = "keycloak"
     default_tenant: Annotated[

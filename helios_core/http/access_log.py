@@ -41,7 +41,8 @@ class AccessLog:
         async def observe(message: Message) -> None:
             nonlocal size
             if message["type"] == "http.response.start":
-                response["status"] = message["status"]
+                # Some frameworks send a member of an enumeration, which a text log would name.
+                response["status"] = int(message["status"])
                 header = (b"x-request-id", request_id.encode())
                 message["headers"] = [*message.get("headers", ()), header]
             elif message["type"] == "http.response.body":

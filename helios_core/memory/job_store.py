@@ -29,10 +29,13 @@ from helios_core.model.parts import Part
 from helios_core.storage.job_records import (
     PART_KINDS,
     SetAside,
+    checked_parts,
     count_exported,
     give_up_reason,
     job_not_found,
     lease_lost,
+    lost_shards_reason,
+    notes_lost,
     part_not_found,
     stored_job,
     too_many_exports,
@@ -63,6 +66,12 @@ class _Work:
     parts: list[Part] | None = None
     """None until the shard is complete."""
     notes: bytes = b""
+    published: int = 0
+    """How many parts the shard has published."""
+    exported: int = 0
+    """How many resources are in them."""
+    noted: int = 0
+    """How many bytes it has noted."""
 
     def free(self, now: datetime) -> bool:
         if self.parts is not None:
@@ -97,6 +106,8 @@ class _Entry:
         self.place = place
         """Where the job stands in the order of arrival."""
         self.work = list(work)
+        self.shards = len(self.work)
+        """With how many shards the job was added."""
         self.key = JobKey(tenant=job.tenant, id=job.id)
         self.owner = job.owner or ""
         self.job = job
@@ -129,6 +140,10 @@ class _Entry:
         """The shards of the earliest phase that is not complete (J11)."""
         phases = [work.shard.phase for work in self.work if work.parts is None]
         return [work for work in self.work if work.shard.phase == min(phases, default=0)]
+
+    @property
+    def lost_shards(self) -> int:
+        return self.shards - len(self.work)
 
     @property
     def visible(self) -> bool:
@@ -227,12 +242,18 @@ class MemoryJobStore(MemoryRecords, JobStore):
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
         """Return the published parts, by kind, shard number and part number."""
-        work = self._visible(tenant, job_id).work
-        parts = [(each.shard.number, part) for each in work for part in each.parts or ()]
+        entry = self._visible(tenant, job_id)
+        parts = [(each.shard.number, part) for each in entry.work for part in each.parts or ()]
         parts.sort(
             key=lambda part: (PART_KINDS.index(part[1].key.kind), part[0], part[1].key.number)
         )
-        return [part for _, part in parts]
+        return checked_parts(
+            job_id,
+            [part for _, part in parts],
+            published=sum(work.published for work in entry.work),
+            exported=sum(work.exported for work in entry.work),
+            lost_shards=entry.lost_shards,
+        )
 
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
         """Return the published part of a file name."""
@@ -244,7 +265,10 @@ class MemoryJobStore(MemoryRecords, JobStore):
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """Yield what completed shards noted, by shard number (J13)."""
-        for work in self._visible(tenant, job_id).work:
+        entry = self._visible(tenant, job_id)
+        if entry.lost_shards or any(len(work.notes) != work.noted for work in entry.work):
+            raise notes_lost(job_id)
+        for work in entry.work:
             if work.notes:
                 yield work.notes
 
@@ -294,9 +318,10 @@ class MemoryJobStore(MemoryRecords, JobStore):
             msgspec.structs.replace(part, published=place)
             for place, part in enumerate(parts, first)
         ]
-        work.notes = notes
+        work.notes, work.noted = notes, len(notes)
+        work.published, work.exported = len(parts), count_exported(parts)
         if all(each.parts is not None for each in entry.work):
-            entry.end(JobStatus.COMPLETE, self._clock())
+            self._end_with_last_shard(entry)
         self._tell()  # the next phase may begin
         return entry.status
 
@@ -365,17 +390,23 @@ class MemoryJobStore(MemoryRecords, JobStore):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End active jobs that nobody has touched for some time (J18)."""
+        """End active jobs that are untouched for some time or lack shards (J18, J20)."""
         now = self._clock()
-        untouched = [
+        useless = [
             entry
             for entry in self._entries.values()
             if entry.status.active
-            and max(entry.created_at, entry.touched_at or entry.created_at) <= now - untouched_for
+            and (
+                entry.lost_shards
+                or max(entry.created_at, entry.touched_at or entry.created_at)
+                <= now - untouched_for
+            )
         ][:limit]
-        for entry in untouched:
-            entry.end(JobStatus.ERROR, now, failure=reason)
-        return [entry.key for entry in untouched]
+        for entry in useless:
+            lost = entry.lost_shards
+            failure = lost_shards_reason(lost) if lost else reason
+            entry.end(JobStatus.ERROR, now, failure=failure)
+        return [entry.key for entry in useless]
 
     async def beat(self, worker: str, *, lasts: timedelta) -> None:
         """Keep a worker alive for some time (J17)."""
@@ -432,6 +463,12 @@ class MemoryJobStore(MemoryRecords, JobStore):
         with suppress(TimeoutError):
             async with asyncio.timeout(at_most.total_seconds()):
                 await self._news.wait()
+
+    def _end_with_last_shard(self, entry: _Entry) -> None:
+        lost = entry.lost_shards
+        status = JobStatus.ERROR if lost else JobStatus.COMPLETE
+        failure = lost_shards_reason(lost) if lost else None
+        entry.end(status, self._clock(), failure=failure)
 
     def _tell(self) -> None:
         """Wake those who wait now; whoever waits later waits for the next news."""

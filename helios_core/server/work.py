@@ -266,6 +266,9 @@ def _worker_options(settings: Settings) -> WorkerOptions:
 
 def main() -> int:
     """Run one worker until standard input ends or a signal stops it; return the exit code."""
+    # A service manager signals every process of a service, and a renewed certificate is the
+    # server's business; after the hangup of a terminal the end of standard input follows.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = replace(plugins.configure(os.environ).settings, bulk_export_worker_concurrency=1)
     logs.configure_logging(settings.log_level, settings.log_format)
     working = work(

@@ -119,21 +119,39 @@ def count_exported(parts: Iterable[Part]) -> int:
     return sum(part.count for part in parts if part.key.kind is PartKind.OUTPUT)
 
 
-def checked_parts(job_id: str, parts: list[Part], *, expected: int) -> list[Part]:
+def checked_parts(
+    job_id: str, parts: list[Part], *, published: int, exported: int, lost_shards: int
+) -> list[Part]:
     """
-    Return the parts of a job if they are all of those that were published.
+    Return the parts of a job if they are all of those that were published (J20).
 
-    `expected` is how many resources the completed shards of the job have exported.
+    `published` is how many parts the completed shards of the job have published, `exported` how
+    many resources, `lost_shards` how many of its shards are missing.
 
     Raises:
-        BackendError: Parts are missing.
+        BackendError: Parts or shards are missing.
     """
-    if count_exported(parts) != expected:
+    if lost_shards:
+        raise BackendError(f"export {job_id}: {lost_shards_reason(lost_shards)}")
+    if (len(parts), count_exported(parts)) != (published, exported):
         raise BackendError(
-            f"parts of the export {job_id} are missing from the job store: they have "
-            f"{count_exported(parts)} of {expected} resources; start a new export"
+            f"parts of the export {job_id} are missing from the job store: {len(parts)} of"
+            f" {published} are left, with {count_exported(parts)} of {exported} resources; start"
+            " a new export"
         )
     return parts
+
+
+def notes_lost(job_id: str) -> BackendError:
+    """Return the error of a job that lacks notes of completed shards (J20)."""
+    return BackendError(
+        f"notes of the export {job_id} are missing from the job store; start a new export"
+    )
+
+
+def lost_shards_reason(count: int) -> str:
+    """Return why a job fails of which shards are missing (J20)."""
+    return f"{count} of its shards are missing from the job store; start a new export"
 
 
 def give_up_reason(number: int, attempts: int, last_error: str | None) -> str:

@@ -61,6 +61,9 @@ class JobStore(ABC):
         until the shard has waited for `patience`; J7 holds for this time, too. It is counted from
         the first call since the shard got further: since a renewal reported more resources than
         any before. What is waited for is in the progress of the job until then.
+    J20 What is lost of a job is noticed. A job that lacks shards never becomes complete: it ends
+        in error with its last shard, or by `end_untouched` whenever it was touched. `parts` and
+        `notes` raise BackendError where anything is missing of what completed shards published.
     """
 
     @property
@@ -102,6 +105,7 @@ class JobStore(ABC):
 
         Raises:
             JobNotFound: As in `get`.
+            BackendError: Shards of the job, or some of the parts, are missing (J20).
         """
 
     @abstractmethod
@@ -164,6 +168,7 @@ class JobStore(ABC):
 
         Raises:
             JobNotFound: As in `get`.
+            BackendError: Some of them are missing (J20).
         """
 
     @abstractmethod
@@ -230,7 +235,7 @@ class JobStore(ABC):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End up to `limit` jobs that nobody works on, and return which ones (J18)."""
+        """End up to `limit` jobs that nobody works on or that lack shards (J18, J20)."""
 
     @abstractmethod
     async def beat(self, worker: str, *, lasts: timedelta) -> None:

@@ -27,6 +27,7 @@ from helios_core.fhir.search.filters import Condition, all_conditions, any_filte
 from helios_core.model.exports import ExportRequest, ExportView, Shard
 from helios_core.model.scopes import Grant
 from helios_core.storage.backends import Backends
+from helios_core.storage.changes import decide
 from helios_core.storage.data_provider import (
     AppliedChange,
     Batch,
@@ -47,9 +48,12 @@ from helios_core.storage.data_provider import (
     VersionQuery,
 )
 from helios_core.storage.integrity import DECODE_ERRORS
+from helios_core.storage.page_tokens import PageBuilder
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
 READING: Final = "rs"
+VERSIONS_AT_ONCE: Final = 100
+"""How many versions are looked at together, of which a client may not see all."""
 
 Permitted = Callable[[TypeKey, str], Filter | None]
 """
@@ -208,7 +212,11 @@ class _PermittedReads(DataProvider):
 
     async def _shown(self, key: ResourceKey, stored: StoredVersion | None) -> StoredVersion | None:
         """Return a version if it is permitted; of a deletion, what it deleted has to be."""
-        permitted = self._permitted(key.type)
+        return await self._within(self._permitted(key.type), key, stored)
+
+    async def _within(
+        self, permitted: Filter | None, key: ResourceKey, stored: StoredVersion | None
+    ) -> StoredVersion | None:
         if stored is None or permitted is None:
             return stored
         content = stored.content
@@ -263,17 +271,38 @@ class _TypeHistory(_PermittedReads):
     async def versions(
         self, query: VersionQuery, *, count: int, after: str | None = None
     ) -> VersionPage:
+        """
+        Return a page of permitted versions, full if there are enough of them.
+
+        It ends with one of them, and has a next one only if there are more: how many others there
+        are, and when they were stored, is not permitted either.
+        """
         keys = {name: TypeKey(query.tenant, query.fhir_version, name) for name in query.types}
-        types = tuple(name for name, key in keys.items() if not _is_nothing(self._permitted(key)))
-        page: VersionPage = await self._provider.versions(
-            replace(query, types=types), count=count, after=after
-        )
-        shown = [
-            version
-            for version in page.versions
-            if await self._shown(keys[version.resource_type].resource(version.id), version)
-        ]
-        return VersionPage(versions=shown, next=page.next)
+        limits = {name: self._permitted(key) for name, key in keys.items()}
+        types = tuple(name for name, limit in limits.items() if not _is_nothing(limit))
+        query = replace(query, types=types)
+        page: VersionPage
+        if all(limits[name] is None for name in types):
+            page = await self._provider.versions(query, count=count, after=after)
+            return page
+        builder = PageBuilder(count)
+        position, last = after, (after, 0)
+        while True:
+            page = await self._provider.versions(
+                query, count=max(count, VERSIONS_AT_ONCE), after=position
+            )
+            for number, version in enumerate(page.versions, 1):
+                key = keys[version.resource_type].resource(version.id)
+                if await self._shown(key, version) is None:
+                    continue
+                if not builder.add(version):
+                    start, taken = last
+                    again = await self._provider.versions(query, count=taken, after=start)
+                    return VersionPage(versions=builder.found, next=again.next)
+                last = (position, number)
+            if page.next is None:
+                return VersionPage(versions=builder.found, next=None)
+            position = page.next
 
 
 class _Searched(_PermittedReads):
@@ -325,10 +354,11 @@ class _Written(_PermittedReads):
         if again:
             raise _forbidden(key.resource_type, "what another change of the request leaves")
         stored = await self._provider.get(key)
+        if deletes and await self._within(replacing, key, stored) is None:
+            decide(change, None)
+            return None
         live = stored is not None and stored.content is not None
         if live and replacing is not None and not _matches(replacing, stored.content):
-            if deletes:
-                return None
             raise _forbidden(key.resource_type, "the one of this id")
         storing = replacing if live else creating
         if isinstance(change, Put) and storing and not _matches(storing, _content(change)):

@@ -209,3 +209,22 @@ def test_an_issuer_that_does_not_respond_is_an_error(examined, install):
     [problem] = failing(checks)
     assert (code, problem["name"]) == (1, "token verifier")
     assert "the issuer does not respond" in problem["found"]
+
+
+def test_an_issuer_that_is_asked_for_every_key_is_asked(examined, unused_tcp_port):
+    code, checks = examined(
+        HFS_AUTH_ENABLED="true",
+        HFS_AUTH_ISSUER=f"http://127.0.0.1:{unused_tcp_port}",
+        HFS_AUTH_AUDIENCE="http://localhost",
+        HFS_AUTH_ALLOW_HTTP="true",
+    )
+
+    [problem] = failing(checks)
+    assert (code, problem["name"]) == (1, "token verifier")
+    assert "issuer" in problem["found"]
+
+
+def test_an_issuer_of_its_own_is_well(examined):
+    code, checks = examined(HFS_AUTH_ENABLED="true", HFS_AUTH_PROVIDER="smart")
+
+    assert (code, verdicts(checks, "token verifier")) == (0, ["ok", "ok"])

@@ -360,6 +360,8 @@ def test_an_export_of_nothing_says_so(url, tmp_path, option):
     assert "NOTHING was exported" in shown.out
     assert "tenant 'mistyped'" in shown.out
     assert "NOTHING was exported" in quiet.err
+    # The URL or a token may have named the tenant, of which the command knows nothing.
+    assert "tenant of the request" in run(url, "--to", tmp_path / "c", "--type", "Basic").out
 
 
 async def test_files_that_are_not_what_the_proof_says_are_fetched_again(server, tmp_path):

@@ -107,7 +107,9 @@ def test_a_missing_setting_is_told_in_a_sentence(helios, install):
     result = helios("greet", "hello", "you", plugins="greet")
 
     assert result.exit_code == 2
-    assert result.output == "helios: HFS_GREET_WORD is not set; allowed is text\n"
+    assert result.output == (
+        "helios: HFS_GREET_WORD is not set, and plugin greet needs it; allowed is text\n"
+    )
 
 
 def test_a_command_opens_what_is_configured(helios, install):
@@ -177,6 +179,15 @@ def test_a_plugin_that_is_not_named_is_not_imported_and_the_error_says_what_to_d
     assert result.exit_code == 2
     assert "HFS_PLUGINS has to name the plugin" in result.stderr
     assert "helios_greet" not in sys.modules
+
+
+def test_a_command_that_nobody_selected_is_said_to_need_a_setting(helios):
+    """As `helios clients` in a shell that does not have the settings of the server."""
+    result = helios("clients")
+
+    assert result.exit_code == 2
+    assert "No such command 'clients'" in result.stderr
+    assert "HFS_AUTH_PROVIDER selects the plugin" in result.stderr
 
 
 def test_a_plugin_without_a_command_is_no_command(helios):

@@ -171,7 +171,7 @@ async def test_an_endpoint_that_stays_busy_is_given_up(server, key_file):
     issue(server)
     server.say("POST", "/auth/token", Reply(503))
 
-    with pytest.raises(TokenRefused, match="busy"):
+    with pytest.raises(TokenRefused, match=r"returned 503 to the last of 5 requests: it is busy"):
         await BackendServices(server.url, "lab", key_file()).header()
 
 
@@ -250,6 +250,14 @@ def test_a_file_without_one_usable_key_is_refused(key_file, content):
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_signing_key(tmp_path / "none")
+
+
+@pytest.mark.parametrize("kid", [None, "another"])
+def test_the_names_of_the_keys_are_listed_where_one_has_to_be_selected(key_file, kid):
+    both = json.dumps({"keys": [k.as_dict(private=True) for k in (EC, RSA)]})
+
+    with pytest.raises(ConfigurationError, match=r"2 private keys \(ec, rsa\)"):
+        read_signing_key(key_file(both), kid)
 
 
 def test_what_is_kept_of_the_credentials_is_no_secret(key_file):

@@ -151,7 +151,7 @@ def tls(kind):
         (failed(httpx.ConnectTimeout), "HTTPS_PROXY"),
         (failed(httpx.ReadTimeout), "sent nothing"),
         (failed(httpx.ProxyError), "NO_PROXY"),
-        (failed(httpx.RemoteProtocolError), "broke"),
+        (failed(httpx.RemoteProtocolError), "begins with https"),
         (tls(ssl.SSLCertVerificationError), "SSL_CERT_FILE"),
         (tls(ssl.SSLError), "TLS"),
     ],

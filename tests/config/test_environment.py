@@ -104,7 +104,9 @@ def test_an_empty_value_is_not_set():
 def test_a_missing_value_without_default_is_a_problem():
     _, problems = read_variables(KNOWN.values(), {})
 
-    assert problems == ["HFS_SAMPLE_BUCKET is not set; allowed is text"]
+    assert problems == [
+        "HFS_SAMPLE_BUCKET is not set, and plugin sample needs it; allowed is text"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The capability matrix."""
 
+import msgspec
 import pytest
 
 from helios_core.config.matrix import (
@@ -70,9 +71,25 @@ def test_a_missing_plugin_with_an_extra_is_told_with_it():
 
 
 def test_an_installed_plugin_that_lacks_the_role_is_told_so():
-    assert rows(known=True)["s3", "local-fs"].reason == (
-        "not part of this release: s3 as data provider"
-    )
+    plugins = [
+        msgspec.structs.replace(item, data_provider=None) if item.origin.name == "s3" else item
+        for item in load_all_plugins()
+        if isinstance(item, Plugin)
+    ]
+
+    found = {
+        (row.data_provider, row.output_store): row
+        for row in matrix(plugins, selected=SELECTED, known=True)
+    }
+
+    assert found["s3", "local-fs"].reason == "not part of this release: s3 as data provider"
+
+
+def test_resources_and_output_may_both_be_in_buckets():
+    row = rows()["s3", "s3"]
+
+    assert row.works
+    assert (row.job_store, row.reach) == ("sqlite beside the output", "one machine")
 
 
 def test_capabilities_are_the_powers_of_both_sides():

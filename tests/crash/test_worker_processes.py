@@ -92,6 +92,20 @@ def test_a_worker_whose_parent_was_killed_hands_its_shard_back_and_ends(loaded, 
     assert set(completed_shards(loaded).values()) == {1}
 
 
+def test_a_hangup_of_every_process_of_a_service_ends_no_worker(loaded, population):
+    """The server reads its renewed certificate then; a service manager signals all processes."""
+    server, client = loaded.serve()
+    until(lambda: events(server, "worker.ready"))
+    child = worker_of(server)
+
+    child.send_signal(signal.SIGHUP)
+
+    assert_exact(client, client.kick_off(), population[1])
+    assert not has_ended(child)
+    assert server.stop() == 0
+    assert not events(server, "worker.died")
+
+
 def test_a_stopped_server_leaves_no_process_behind(loaded, population):
     server, client = loaded.serve()
     status = client.kick_off()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.test_walks import pattern, significant
 from tests.processes import HELIOS, READY, Site
 
 GUIDE = Path(__file__).parents[2] / "docs/how-to/let-clients-in.md"
@@ -18,14 +19,15 @@ pytestmark = pytest.mark.process
 
 
 def shown_commands():
-    """The commands of the first block, in order."""
+    """The commands of the first block with what they print, in order."""
     block = re.search(r"```console\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    return [line.removeprefix("$ ") for line in block[1].splitlines()]
+    commands = [part.split("\n", 1) for part in block[1].split("$ ")[1:]]
+    return [(command, shown.splitlines()) for command, shown in commands]
 
 
 @pytest.fixture
 def site(tmp_path, unused_tcp_port):
-    export, *_ = shown_commands()
+    (export, _), *_ = shown_commands()
     settings = dict(word.split("=", 1) for word in shlex.split(export)[1:])
     address = settings["HFS_BASE_URL"].replace("8080", str(unused_tcp_port))
     settings |= {"HFS_BASE_URL": address, "HFS_SERVER_PORT": str(unused_tcp_port)}
@@ -59,20 +61,22 @@ def shell(site, tmp_path):
 def test_the_commands_lead_from_a_key_to_files_and_out_again(site, shell, tmp_path):
     """B2-SEC-03: at a server that nobody has configured any further."""
     (tmp_path / "patients.ndjson").write_text(json.dumps(PATIENT))
-    _, *commands, again = shown_commands()
+    _, *commands, (again, refused) = shown_commands()
     assert len(commands) <= 9
-    for command in commands:
+    for command, shown in commands:
         if command == "helios serve &":
             site.start("serve").wait_for(READY)
             continue
         code, output = shell(command)
         assert code == 0, (command, output)
+        printed = significant(output)
+        assert all(any(map(pattern(line).fullmatch, printed)) for line in shown if line != "…")
 
     [line] = (tmp_path / "export" / "Patient-1-1.ndjson").read_text().splitlines()
     assert json.loads(line)["id"] == PATIENT["id"]
     code, output = shell(again)
     assert code == 1
-    assert "the client is disabled" in output
+    assert refused == [output.splitlines()[-1].replace(site.address, "http://127.0.0.1:8080")]
     log = "".join(process.output() for process in site.processes)
     assert "token.issued" in log
     assert "grant.refused" in log

@@ -18,6 +18,7 @@ SPEED = ROOT / "docs/explanation/speed.md"
 
 CLI = ROOT / "docs/reference/cli.md"
 CLUSTER = ROOT / "docs/how-to/cluster.md"
+NETWORK = ROOT / "docs/how-to/network.md"
 LOAD = ROOT / "docs/how-to/load-data.md"
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -176,7 +177,7 @@ def test_every_command_prints_what_the_page_shows(walk, page):
         walk.type(command, shown)
 
 
-@pytest.mark.parametrize("page", [CLI, CLUSTER], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [CLI, CLUSTER, NETWORK], ids=lambda page: page.stem)
 def test_a_wrong_configuration_is_reported_as_shown(walk, page):
     shown = [(command, text) for command, text in commands(page) if text.startswith("helios: ")]
 

@@ -1,9 +1,15 @@
 """No resource, patient id, search value or token is ever logged."""
 
+import json
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx
 import pytest
 
+from tests.inferno.kit import Kit, Target
 from tests.pace import wait_for_end
 from tests.processes import Site
+from tests.secured import embedded
 
 CANARY = "canary-8d1f"
 
@@ -57,3 +63,55 @@ def test_an_export_can_be_followed_by_its_events(site):
     happened = [event["event"] for event in server.events()]
     steps = ["job.accepted", "shard.claimed", "shard.completed", "job.ended"]
     assert [event for event in happened if event in steps] == steps
+
+
+def test_no_token_assertion_or_signed_link_is_logged(tmp_path, certificates, bucket):
+    """Good ones and wrong ones, at debug level, with every log of server, worker and client."""
+    source = tmp_path / "source.ndjson"
+    source.write_text('{"resourceType":"Patient","id":"a"}\n')
+    options = {"HFS_LOG_LEVEL": "debug", **bucket.settings}
+    with embedded(tmp_path, certificates, source, **options) as server:
+        site, key = server.site, server.keys["ES384"]
+        kit = Kit(Target(server.base, "", server.client_id, key), authority=certificates.authority)
+        secrets = []
+        for change in (
+            {},
+            {"scope": f"system/{CANARY}.rs"},
+            {"grant_type": CANARY},
+            {"client_assertion": f"eyJ{CANARY}.{CANARY}.{CANARY}"},
+            {"client_assertion_type": CANARY},
+        ):
+            response = kit.request_token(**change)
+            sent = dict(parse_qsl(response.request.content.decode()))
+            secrets += [sent["client_assertion"], response.json().get("access_token")]
+        token = kit.bearer["Authorization"].partition(" ")[2]
+        head, claims, signature = token.split(".")
+        for wrong in (
+            *(CANARY, f"{token}x", f"{head}.{claims}.", f"{head}.{claims}.{CANARY}", "e30.e30."),
+            *(f"{head}.{signature}.{claims}", f"{token}, {token}", f"{CANARY}.{CANARY}.{CANARY}"),
+        ):
+            for path in ("/Patient", "/$export", f"/Patient?access_token={token}"):
+                headers = {"Authorization": f"Bearer {wrong}", "Prefer": "respond-async"}
+                refused = kit.http.get(f"{server.base}{path}", headers=headers)
+                assert refused.status_code == httpx.codes.UNAUTHORIZED
+                assert CANARY not in refused.text
+        manifest = kit.export("system").status.json()
+        [link] = [item["url"] for item in manifest["output"]]
+        assert kit.http.get(link).status_code == httpx.codes.OK
+        kit.http.get(f"{server.base}/export-file/{CANARY}/{CANARY}?{urlsplit(link).query}")
+        private = tmp_path / "private.json"
+        private.write_text(json.dumps(key.as_dict(private=True)))
+        arguments = ["--client-id", server.client_id, "--key", str(private)]
+        site.run("export", server.base, "--to", str(tmp_path / "to"), *arguments)
+        kit.close()
+
+        signatures = [dict(parse_qsl(urlsplit(link).query))["X-Amz-Signature"]]
+        parts = [part for secret in secrets if secret for part in secret.split(".")]
+        printed = [process.output() for process in site.processes]
+        assert "grant.refused" in "".join(printed)
+        assert "token.refused" in "".join(printed)
+        for secret in (*parts, *token.split("."), *signatures, key.as_dict(private=True)["d"]):
+            assert len(secret) > 8
+            assert not any(secret in text for text in printed), secret
+        for pattern in (CANARY, "eyJ", "X-Amz-Signature", "Bearer ey"):
+            assert not any(pattern in text for text in printed), pattern

@@ -63,6 +63,15 @@ async def test_every_line_of_a_request_has_its_id_and_tenant_and_job(site, lines
     assert (lines[-1]["route"], lines[-1]["job_id"]) == ("/export-status/{job_id}", job_id)
 
 
+async def test_the_status_is_a_number_also_in_a_text_log(site, lines):
+    await site.put({"resourceType": "Patient", "id": "p1"})
+    manifest = await site.manifest()
+
+    await site.client.get(manifest["output"][0]["url"])
+
+    assert {type(line["status"]) for line in lines if line["event"] == "request.answered"} == {int}
+
+
 async def test_a_request_inherits_nothing_of_the_one_before(site, lines):
     await site.kick_off(headers={"X-Tenant-ID": "clinic"})
 

@@ -59,6 +59,17 @@ class OnMemoryJobs(JobStoreSuite):
             if found == job_id:
                 entry.accepted = b'{"spoilt'
 
+    async def lose(self, store, job_id, what, shard):
+        [entry] = [entry for (_, found), entry in store._entries.items() if found == job_id]
+        [work] = [work for work in entry.work if work.shard.number == shard]
+        match what:
+            case "shard":
+                entry.work.remove(work)
+            case "part":
+                work.parts.pop()
+            case "notes":
+                work.notes = b""
+
     async def raw_statuses(self, store):
         return {job_id: entry.status.value for (_, job_id), entry in store._entries.items()}
 

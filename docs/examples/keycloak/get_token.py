@@ -27,8 +27,11 @@ def main() -> None:
     parser.add_argument("keys", type=Path)
     parser.add_argument("scopes", nargs="*", metavar="SCOPE", default=["system/*.rs"])
     options = parser.parse_args()
-    discovery = httpx.get(f"{options.issuer.rstrip('/')}/.well-known/openid-configuration")
-    endpoint = discovery.raise_for_status().json()["token_endpoint"]
+    url = f"{options.issuer.rstrip('/')}/.well-known/openid-configuration"
+    try:
+        endpoint = httpx.get(url).raise_for_status().json()["token_endpoint"]
+    except httpx.HTTPError as error:
+        sys.exit(f"{url} cannot be read ({error}); is the issuer running?")
     key = KeySet.import_key_set(json.loads(options.keys.read_text())).keys[0]
     now = int(time.time())
     assertion = {
@@ -51,7 +54,7 @@ def main() -> None:
         },
     )
     if response.is_error:
-        sys.exit(f"the token endpoint answered {response.status_code}: {response.text}")
+        sys.exit(f"the token endpoint returned {response.status_code}: {response.text}")
     sys.stdout.write(response.json()["access_token"] + "\n")
 
 

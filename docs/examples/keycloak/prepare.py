@@ -13,6 +13,7 @@ client: keep it like a password.
 import argparse
 import json
 import secrets
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def fill(
 
 
 def main() -> None:
-    """Write the files."""
+    """Write the files, and print their names and those of their keys."""
     parser = argparse.ArgumentParser(description="Fill in the realm.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--audience", default="http://127.0.0.1:8080")
@@ -75,6 +76,8 @@ def main() -> None:
         path = options.folder / name
         path.touch(mode=0o600)
         path.write_text(json.dumps(content, indent=2) + "\n")
+        kids = [key["kid"] for key in content.get("keys", ())]
+        sys.stdout.write(" ".join([str(path), *kids]) + "\n")
 
 
 if __name__ == "__main__":

@@ -85,8 +85,9 @@ async def plan_shards(
     view = await resolve_unfiltered_view(backends.data_provider, request, transaction_time)
     await _check_patients(backends, view)
     shards = await plan_export(backends.data_provider, view, shard_bytes=shard_bytes)
-    if not shards and (request.ignored or view.left_out):
-        # A shard is needed to write the error file.
+    if not shards and (request.ignored or view.left_out or request.constraints):
+        # A shard is needed to write the error file, and not to be done before anybody has worked:
+        # that would tell that there is nothing of a type of which a client may see a part.
         shards = [Shard(number=0, resource_type=ERRORS_ONLY, ordinal=1)]
     return view, shards
 

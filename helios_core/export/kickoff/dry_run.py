@@ -14,6 +14,7 @@ from helios_core.export.kickoff.request import KickoffRequest, ParameterValues, 
 from helios_core.fhir.compartments import subject_paths
 from helios_core.fhir.preferences import parse_preferences
 from helios_core.model.exports import ExportRequest, Shard
+from helios_core.model.jobs import JobQuery, JobStatus
 from helios_core.storage.backends import Backends
 from helios_core.storage.threads import compute
 
@@ -92,7 +93,7 @@ async def estimate(backends: Backends, kickoff: KickoffRequest, *, limits: FileL
         types=_types(shards),
         files=sum(_files(shard, request, limits) for shard in shards)
         + bool(request.ignored or view.left_out),
-        duration=await _duration(backends, kickoff.tenant, resources),
+        duration=await _duration(backends, kickoff, resources),
     )
 
 
@@ -177,11 +178,22 @@ def _files(shard: Shard, request: ExportRequest, limits: FileLimits) -> int:
     return max(1, math.ceil(shard.bytes / size), by_rows)
 
 
-async def _duration(backends: Backends, tenant: str, resources: int) -> timedelta | None:
-    """Return how long this many resources take at the rate of the tenant's latest exports."""
+async def _duration(
+    backends: Backends, kickoff: KickoffRequest, resources: int
+) -> timedelta | None:
+    """
+    Return how long this many resources take at the rate of the latest exports.
+
+    A client's own count, since it may know of no others; on an open server, the tenant's.
+    """
+    query = JobQuery(
+        tenant=kickoff.tenant,
+        owner=kickoff.principal.owner if kickoff.principal else None,
+        statuses=frozenset({JobStatus.COMPLETE}),
+    )
     done, elapsed = 0, timedelta()
-    for job in await backends.job_store.recent(tenant, limit=RECENT_JOBS):
-        if job.created_at is not None and job.completed_at is not None:
-            done += (await backends.job_store.progress(tenant, job.id)).resources_done
+    for job in await backends.job_store.jobs(query, limit=RECENT_JOBS):
+        if job.completed_at is not None:
+            done += job.progress.resources_done
             elapsed += job.completed_at - job.created_at
     return elapsed * (resources / done) if done else None

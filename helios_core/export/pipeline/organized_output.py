@@ -65,13 +65,15 @@ async def _block_shards(
 ) -> list[Shard]:
     resources = sum(shard.resources for shard in shards)
     total_bytes = sum(shard.bytes for shard in shards)
+    # What a client may see a part of has no number of resources, and no size that is told.
+    known_bytes = sum(shard.bytes for shard in shards if shard.resources)
     organizer = view.request.organize_by
     if not shards or organizer is None:
         return []
     if organizer != PATIENT:
         purpose = ShardPurpose.ORGANIZED
         shard = Shard(number=0, resource_type=organizer, ordinal=1, purpose=purpose)
-        return [replace(shard, resources=resources, bytes=total_bytes)]
+        return [replace(shard, resources=resources, bytes=known_bytes)]
     patients = patient_view(view)
     whole_type = await provider.plan(patients, shard_bytes=WHOLE_TYPE)
     patient_bytes = sum(shard.bytes for shard in whole_type)
@@ -87,7 +89,7 @@ async def _block_shards(
                 shard,
                 purpose=ShardPurpose.ORGANIZED,
                 resources=resources // len(ranges),
-                bytes=total_bytes // len(ranges),
+                bytes=known_bytes // len(ranges),
             )
             for shard in ranges
         ),

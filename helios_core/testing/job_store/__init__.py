@@ -20,6 +20,7 @@ from helios_core.testing.job_store.contract import (
 from helios_core.testing.job_store.endings import EndingClauses
 from helios_core.testing.job_store.leases import LeaseClauses
 from helios_core.testing.job_store.listing import ListingClauses
+from helios_core.testing.job_store.losses import LossClauses
 from helios_core.testing.job_store.machine import JobStoreMachine
 from helios_core.testing.job_store.notes import NoteClauses
 from helios_core.testing.job_store.outages import OutageClauses, postpone
@@ -32,13 +33,14 @@ class JobStoreSuite(
     LeaseClauses,
     EndingClauses,
     NoteClauses,
+    LossClauses,
     ListingClauses,
     WorkforceClauses,
     OutageClauses,
     RecordClauses,
 ):
     """
-    Tests that every job store passes, one or more for each of J1 to J19.
+    Tests that every job store passes, one or more for each of J1 to J20.
 
     A subclass implements what `JobStoreContract` lists, and states whether it is `persistent` and
     whether it has the power of `SupportsRecords`.

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import msgspec
 import pytest
@@ -23,8 +23,9 @@ class JobStoreContract(ContractSuite):
     """
     What a subclass implements so that the suite can test its job store.
 
-    `opened`, and the `raw_` methods, `let_pass` and `spoil`, which use a driver of their own in
-    place of the store, so that a store that is wrong in both directions cannot agree with itself.
+    `opened`, and the `raw_` methods, `let_pass`, `spoil` and `lose`, which use a driver of their
+    own in place of the store, so that a store that is wrong in both directions cannot agree with
+    itself.
     """
 
     known_powers = frozenset({SupportsRecords})
@@ -41,6 +42,12 @@ class JobStoreContract(ContractSuite):
 
     async def spoil(self, store: JobStore, job_id: str) -> None:
         """Make the stored form of a job unreadable, as damage or a newer version would."""
+        raise NotImplementedError
+
+    async def lose(
+        self, store: JobStore, job_id: str, what: Literal["shard", "part", "notes"], shard: int
+    ) -> None:
+        """Remove a shard, the last part that it published, or its notes from the backing."""
         raise NotImplementedError
 
     async def raw_statuses(self, store: JobStore) -> Mapping[str, str]:

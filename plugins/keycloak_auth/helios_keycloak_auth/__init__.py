@@ -4,14 +4,15 @@ from contextlib import AbstractAsyncContextManager
 
 from helios_core import API_LEVEL, Backends, TokenVerifier, TokenVerifierExtension, hookimpl
 from helios_keycloak_auth.settings import Algorithm, KeycloakAuthSettings
-from helios_keycloak_auth.verifier import IssuerVerifier, open_verifier
 
-__all__ = ["Algorithm", "IssuerVerifier", "KeycloakAuthSettings", "helios_token_verifier"]
+__all__ = ["Algorithm", "KeycloakAuthSettings", "helios_token_verifier"]
 
 
 def _open(
     settings: KeycloakAuthSettings, _: Backends
 ) -> AbstractAsyncContextManager[TokenVerifier]:
+    from helios_keycloak_auth.verifier import open_verifier  # noqa: PLC0415  lists need no httpx
+
     return open_verifier(settings)
 
 

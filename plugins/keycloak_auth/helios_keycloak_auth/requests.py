@@ -9,8 +9,7 @@ from typing import Any
 
 import httpx
 
-from helios_core import BackendUnavailable, in_thread
-from helios_keycloak_auth.strict_json import read_object
+from helios_core import BackendUnavailable, in_thread, read_json_object
 
 MAX_BYTES = 256 * 1024
 """The largest document that is read; those of large issuers have 20 KB."""
@@ -120,7 +119,7 @@ async def _limited(response: httpx.Response) -> bytes:
 
 async def _parse(body: bytes) -> dict[str, Any]:
     try:
-        return await in_thread(read_object, body)
+        return await in_thread(read_json_object, body)
     except ValueError as error:
         raise BackendUnavailable(f"the issuer's document cannot be read: {error}") from None
 

@@ -236,7 +236,10 @@ class KeycloakAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         return [
             (
                 bool(insecure),
-                f"{' and '.join(insecure)} use http and HFS_AUTH_ALLOW_HTTP is not true",
+                (
+                    f"the address of {' and '.join(insecure)} is http and HFS_AUTH_ALLOW_HTTP is "
+                    "not true; use https, or set it where nobody can read or change what is sent"
+                ),
             ),
             (
                 asks != (self.introspection_client_secret is not None),

@@ -11,10 +11,9 @@ from joserfc import jws
 from joserfc.errors import ClaimError, ExpiredTokenError, JoseError, MissingClaimError
 from joserfc.jwt import JWTClaimsRegistry
 
-from helios_core import InvalidToken, Principal
+from helios_core import InvalidToken, Principal, read_json_object
 from helios_keycloak_auth.keys import Key
 from helios_keycloak_auth.settings import Algorithm
-from helios_keycloak_auth.strict_json import read_object
 
 MAX_LENGTH = 16 * 1024
 """The longest token, in characters."""
@@ -162,7 +161,7 @@ def _decoded(part: str) -> bytes:
 
 def _object(text: bytes, part: str) -> dict[str, Any]:
     try:
-        return read_object(text)
+        return read_json_object(text)
     except ValueError as error:
         raise InvalidToken(f"The {part} of the access token cannot be read: {error}.") from None
 

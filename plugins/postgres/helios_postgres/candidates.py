@@ -10,6 +10,7 @@ import msgspec
 from helios_core import (
     EXTENT_BITS,
     EXTENT_ROWS,
+    SUM_MASK,
     BackendError,
     Positions,
     extent_of,
@@ -29,12 +30,19 @@ from helios_core.fhir import (
 )
 from helios_postgres.connections import Connection
 from helios_postgres.indexing import recent_entries
+from helios_postgres.integrity import rows_of_sound_extents
 from helios_postgres.packing import (
+    MARK_MODULUS,
+    POSTINGS,
+    SPANS,
     UNKNOWN,
     Entry,
     bucket_of,
     fingerprint_of,
+    mark_of,
     places_of,
+    posting_mark,
+    recent_mark,
     unpacked_places,
     unpacked_spans,
 )
@@ -63,33 +71,69 @@ class _Bounds(NamedTuple):
 
 
 async def candidates(
-    connection: Connection, collection: int, prefilter: Prefilter, *, extents: Sequence[int]
+    connection: Connection,
+    collection: int,
+    prefilter: Prefilter,
+    *,
+    extents: Sequence[int],
+    by_rows: bool = False,
 ) -> Positions:
     """
     Return the versions in some extents that may satisfy a prefilter, current or not.
+
+    What is read of the search index is compared with its sums, in the caller's transaction, which
+    sees one state of the tables. Ids are looked up in indexes of PostgreSQL's, or, `by_rows` and
+    where they lack any of them, in the versions themselves, which are compared with their sums.
 
     Raises:
         BackendError: The index is damaged.
     """
     try:
-        return await _candidates(connection, collection, prefilter, extents)
+        return await _candidates(connection, collection, prefilter, extents, by_rows=by_rows)
     except (ValueError, struct.error, msgspec.DecodeError) as error:
-        raise BackendError(
-            f"rows of the search index cannot be unpacked ({type(error).__name__}); set"
-            " terms_version to 0 in the table search_index, so that helios migrate makes it anew"
-        ) from error
+        raise _damaged() from error
 
 
 async def _candidates(
-    connection: Connection, collection: int, prefilter: Prefilter, extents: Sequence[int]
+    connection: Connection,
+    collection: int,
+    prefilter: Prefilter,
+    extents: Sequence[int],
+    *,
+    by_rows: bool,
 ) -> Positions:
     # What could not be read when it was indexed may satisfy anything.
     condition = AnyOf((prefilter, AnyTerm(frozenset({UNKNOWN}))))
-    # What is recent is read first: a writer may move it to the other tables in the meantime.
     recent: defaultdict[int, list[Entry]] = defaultdict(list)
+    marks = defaultdict[int, int](int)
     for extent, content in await connection.fetch(_SQL["recent"], extents):
+        marks[extent] += recent_mark(extent, content)
         recent[extent] += recent_entries(content)
-    return await _Window(connection, collection, recent).places(condition, extents)
+    sums = await _sums(connection, extents, marks)
+    window = _Window(connection, collection, recent, sums, by_rows=by_rows)
+    return await window.places(condition, extents)
+
+
+async def _sums(
+    connection: Connection, extents: Sequence[int], recent: Mapping[int, int]
+) -> Mapping[tuple[int, int, int], int]:
+    """Return what must be in the index of some extents, by extent, part and bucket."""
+    sums: dict[tuple[int, int, int], int] = {}
+    packed = defaultdict[int, int](int)
+    for extent, part, bucket, total in await connection.fetch(_SQL["sums"], extents):
+        sums[extent, part, bucket] = total
+        packed[extent] += total
+    for extent, packed_sum, recent_sum in await connection.fetch(_SQL["totals"], extents):
+        if (packed_sum - packed[extent]) & SUM_MASK or (recent_sum - recent[extent]) & SUM_MASK:
+            raise _damaged()
+    return sums
+
+
+def _damaged() -> BackendError:
+    return BackendError(
+        "the search index in PostgreSQL is damaged; stop the servers that use it, set"
+        " terms_version to 0 in its table search_index, and run: helios migrate"
+    )
 
 
 def seqs_in(places: Positions) -> list[int]:
@@ -105,11 +149,24 @@ class _Window:
     """Some extents that are looked into together."""
 
     def __init__(
-        self, connection: Connection, collection: int, recent: Mapping[int, Sequence[Entry]]
+        self,
+        connection: Connection,
+        collection: int,
+        recent: Mapping[int, Sequence[Entry]],
+        sums: Mapping[tuple[int, int, int], int],
+        *,
+        by_rows: bool,
     ) -> None:
         self._connection = connection
         self._collection = collection
         self._recent = recent
+        self._sums = sums
+        self._by_rows = by_rows
+
+    def _check(self, part: int, bucket: int, found: Mapping[int, int], of: Iterable[int]) -> None:
+        for extent in of:
+            if (self._sums.get((extent, part, bucket), 0) - found.get(extent, 0)) & SUM_MASK:
+                raise _damaged()
 
     async def places(self, prefilter: Prefilter, extents: Sequence[int]) -> dict[int, set[int]]:
         match prefilter:
@@ -147,6 +204,11 @@ class _Window:
         for term in terms:
             fingerprints[bucket_of(term)].append(fingerprint_of(term))
         rows = await self._connection.fetch(_SQL["postings"], extents, list(fingerprints))
+        sums = defaultdict[int, defaultdict[int, int]](lambda: defaultdict(int))
+        for extent, bucket, content in rows:
+            sums[bucket][extent] += posting_mark(extent, bucket, content)
+        for bucket in fingerprints:
+            self._check(POSTINGS, bucket, sums[bucket], extents)
         for extent, bucket, content in rows:
             for fingerprint in fingerprints[bucket]:
                 if places := places_of(content, fingerprint):
@@ -161,8 +223,14 @@ class _Window:
                 kind == span.group and bounds.hold(low, high) for kind, low, high in entry.spans
             ),
         )
+        rows = await self._connection.fetch(_SQL["span_sums"], extents, span.group, MARK_MODULUS)
+        self._check(SPANS, span.group, {extent: int(total) for extent, total in rows}, extents)
         rows = await self._connection.fetch(_SQL["spans"], extents, span.group, *span.bounds)
-        for extent, places, content in rows:
+        for extent, places, content, places_mark, content_mark in rows:
+            if mark_of(places) != places_mark or (
+                content is not None and mark_of(content) != content_mark
+            ):
+                raise _damaged()
             if content is None:
                 found[extent].update(unpacked_places(places))
             elif some := bounds.within(unpacked_spans(places, content)):
@@ -172,10 +240,22 @@ class _Window:
     async def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> dict[int, set[int]]:
         wanted = set(extents)
         found = defaultdict[int, set[int]](set)
+        if self._by_rows and not await self._are_found(ids):
+            for extent, place, resource_id in await rows_of_sound_extents(
+                self._connection, extents
+            ):
+                if resource_id in ids:
+                    found[extent].add(place)
+            return found
         for (seq,) in await self._connection.fetch(_SQL["of_ids"], self._collection, list(ids)):
             if extent_of(seq) in wanted:
                 found[extent_of(seq)].add(seq % EXTENT_ROWS)
         return found
+
+    async def _are_found(self, ids: Collection[str]) -> bool:
+        """Return whether PostgreSQL's indexes have all versions of all of some ids."""
+        found = await self._connection.fetchval(_SQL["found_ids"], self._collection, list(ids))
+        return bool(found == len(set(ids)))
 
     async def _of_instants(
         self, updated: UpdatedWithin, extents: Sequence[int]

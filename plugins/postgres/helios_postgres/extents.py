@@ -18,6 +18,7 @@ from helios_core import (
 )
 from helios_postgres.connections import Connection
 from helios_postgres.drafts import Draft, Head
+from helios_postgres.indexing import IndexSums
 
 _SQL = read_statements("helios_postgres", "extents")
 
@@ -117,8 +118,10 @@ async def _name(connection: Connection, extents: Sequence[Extent]) -> None:
             each.extent = (each.collection << _NUMBER_BITS) + number
 
 
-async def count_begun(connection: Connection, extents: Iterable[Extent], stamp: int) -> None:
-    """Write down what was added to extents."""
+async def count_begun(
+    connection: Connection, extents: Iterable[Extent], stamp: int, index: Mapping[int, IndexSums]
+) -> None:
+    """Write down what was added to extents, and to their parts of the search index."""
     rows = []
     for each in extents:
         counts = Counts()
@@ -126,12 +129,15 @@ async def count_begun(connection: Connection, extents: Iterable[Extent], stamp: 
             counts.mark(version_mark(draft.row(stamp)))
             if not draft.deleted:
                 counts.add(draft, draft.line_hash)
-        rows.append((each.extent, len(each.drafts), each.open, *msgspec.structs.astuple(counts)))
-    extent, appended, is_open, begun, size, compartment, compartment_size, *sums = zip(
+        sums = index.get(each.extent or 0, IndexSums())
+        marks = (sums.packed & SUM_MASK, sums.recent & SUM_MASK)
+        columns = (*msgspec.structs.astuple(counts), *marks)
+        rows.append((each.extent, len(each.drafts), each.open, *columns))
+    extent, appended, is_open, begun, size, compartment, compartment_size, *others = zip(
         *rows, strict=True
     )
-    columns = (extent, appended, size, begun, compartment, compartment_size, is_open)
-    await connection.execute(_SQL["add"], *columns, stamp, *sums)
+    counted = (extent, appended, size, begun, compartment, compartment_size, is_open)
+    await connection.execute(_SQL["add"], *counted, stamp, *others)
 
 
 async def count_ended(connection: Connection, drafts: Collection[Draft], stamp: int) -> None:

@@ -1,14 +1,23 @@
 """The search index: what is kept of each version, and how the index of a store is made anew."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from helios_core import EXTENT_BITS, EXTENT_ROWS, collection_range, line_hash, read_statements
+from helios_core import (
+    EXTENT_BITS,
+    EXTENT_ROWS,
+    SUM_MASK,
+    collection_range,
+    line_hash,
+    read_statements,
+)
 from helios_core.fhir import TERMS_VERSION, FHIRVersion, IndexTerms, terms_of
 from helios_postgres.connections import Connection
 from helios_postgres.packing import (
+    POSTINGS,
+    SPANS,
     UNKNOWN,
     Entry,
     SpanRow,
@@ -16,6 +25,8 @@ from helios_postgres.packing import (
     fingerprint_of,
     packed_postings,
     packed_spans,
+    posting_mark,
+    recent_mark,
 )
 
 _SQL = read_statements("helios_postgres", "indexing")
@@ -29,6 +40,13 @@ _SPAN_COLUMNS = ("extent", "kind", *SpanRow._fields)
 
 _ENTRIES = msgspec.msgpack.Decoder(list[Entry])
 _ENCODER = msgspec.msgpack.Encoder()
+
+
+class IndexSums(msgspec.Struct):
+    """What a transaction adds to the sums of an extent's index."""
+
+    packed: int = 0
+    recent: int = 0
 
 
 class Postings:
@@ -46,20 +64,26 @@ class Postings:
         extent, place = divmod(seq, EXTENT_ROWS)
         self._entries[extent].append(_entry(place, terms or IndexTerms()))
 
-    async def store(self, connection: Connection) -> None:
+    async def store(self, connection: Connection) -> Mapping[int, IndexSums]:
         """
-        Write everything down.
+        Write everything down, and return what that adds to the sums of each extent.
 
         The transaction is the only one that fills these extents, so nobody waits for it here.
         """
+        sums = defaultdict[int, IndexSums](IndexSums)
         few = {extent: each for extent, each in self._entries.items() if not _is_enough(each)}
         if few:
             contents = [_ENCODER.encode(each) for each in few.values()]
             await connection.execute(_SQL["add_recent"], list(few), contents)
+            for extent, content in zip(few, contents, strict=True):
+                sums[extent].recent += recent_mark(extent, content)
         if many := {extent: each for extent, each in self._entries.items() if extent not in few}:
             for extent, content in await connection.fetch(_SQL["take_recent"], list(many)):
                 many[extent] = [*_ENTRIES.decode(content), *many[extent]]
-            await _store(connection, many.items())
+                sums[extent].recent -= recent_mark(extent, content)
+            for extent, total in (await _store(connection, many.items())).items():
+                sums[extent].packed += total
+        return sums
 
 
 def recent_entries(content: bytes) -> list[Entry]:
@@ -82,7 +106,8 @@ async def index_anew(connection: Connection) -> None:
             entries = await _entries(
                 connection, extent, (FHIRVersion(fhir_version), resource_type)
             )
-            await _store(connection, [(extent, entries)])
+            totals = await _store(connection, [(extent, entries)])
+            await connection.execute(_SQL["set_total"], extent, totals.get(extent, 0) & SUM_MASK)
     await connection.execute(_SQL["made_by_us"], TERMS_VERSION)
 
 
@@ -111,16 +136,34 @@ def _is_enough(entries: Sequence[Entry]) -> bool:
     return entries[0].place // ENOUGH != (entries[-1].place + 1) // ENOUGH
 
 
-async def _store(connection: Connection, entries: Iterable[tuple[int, Sequence[Entry]]]) -> None:
+async def _store(
+    connection: Connection, entries: Iterable[tuple[int, Sequence[Entry]]]
+) -> Mapping[int, int]:
+    """Pack entries into rows, and return what they add to the sum of sums of each extent."""
     by_extent = sorted(entries)
     postings = [row for extent, each in by_extent for row in _posting_rows(extent, each)]
-    spans = [row for extent, each in by_extent for row in _span_rows(extent, each)]
+    spans_of = [row for extent, each in by_extent for row in _span_rows(extent, each)]
+    spans = [(extent, kind, *row) for extent, kind, row in spans_of]
     if postings:
         await connection.copy_records_to_table(
             "postings", records=postings, columns=_POSTING_COLUMNS
         )
     if spans:
         await connection.copy_records_to_table("spans", records=spans, columns=_SPAN_COLUMNS)
+    sums = defaultdict[tuple[int, int, int], int](int)
+    for extent, bucket, content in postings:
+        sums[extent, POSTINGS, bucket] += posting_mark(extent, bucket, content)
+    for extent, kind, row in spans_of:
+        sums[extent, SPANS, kind] += row.mark
+    totals = defaultdict[int, int](int)
+    for (extent, _, _), total in sums.items():
+        totals[extent] += total
+    if sums:
+        keys = zip(*sums, strict=True)
+        await connection.execute(
+            _SQL["add_sums"], *keys, [total & SUM_MASK for total in sums.values()]
+        )
+    return totals
 
 
 def _posting_rows(extent: int, entries: Sequence[Entry]) -> Iterator[tuple[int, int, bytes]]:
@@ -137,11 +180,11 @@ def _posting_rows(extent: int, entries: Sequence[Entry]) -> Iterator[tuple[int, 
             yield extent, bucket, content
 
 
-def _span_rows(extent: int, entries: Sequence[Entry]) -> Iterator[tuple[object, ...]]:
+def _span_rows(extent: int, entries: Sequence[Entry]) -> Iterator[tuple[int, int, SpanRow]]:
     kinds = defaultdict[int, list[tuple[int, int, int]]](list)
     for entry in entries:
         for kind, low, high in entry.spans:
             kinds[kind].append((low, high, entry.place))
     for kind in sorted(kinds):
         for row in packed_spans(kinds[kind]):
-            yield extent, kind, *row
+            yield extent, kind, row

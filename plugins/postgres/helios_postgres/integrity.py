@@ -51,6 +51,26 @@ async def damage_in(connection: Connection, resource_type: str, seqs: SeqRange) 
     return reports
 
 
+async def rows_of_sound_extents(
+    connection: Connection, extents: Sequence[int]
+) -> list[tuple[int, int, str]]:
+    """
+    Return extent, position and id of all versions of some extents, as they were written.
+
+    Raises:
+        BackendError: They are not.
+    """
+    found = list[tuple[int, int, str]]()
+    for extent in extents:
+        first, end = extent << EXTENT_BITS, (extent + 1) << EXTENT_BITS
+        stored = await connection.fetch(_SQL["stored"], extent, extent)
+        if not stored or await _count_of_damaged(connection, stored[0]) is not None:
+            raise damaged("versions of an extent are missing or altered")
+        rows = await connection.fetch(_SQL["rows"], first, end)
+        found += [(extent, row[0] - first, row[1]) for row in rows]
+    return found
+
+
 async def _count_of_damaged(connection: Connection, stored: Record) -> int | None:
     """Return None if all versions are as they were written, else how many can be read."""
     extent, appended, live, size, _, inside, inside_size, _, row_sum = stored
@@ -71,9 +91,44 @@ async def _count_of_damaged(connection: Connection, stored: Record) -> int | Non
         within = [row for row in current if row[5]]
         counts = (len(current), _size(current), len(within), _size(within))
         return None if counts == (live, size, inside, inside_size) else len(rows)
+    return None if (_row_sum(rows) - int(row_sum)) & SUM_MASK == 0 else len(rows)
+
+
+def _row_sum(rows: Sequence[Record]) -> int:
     marks = sum(version_mark(tuple(row)[:8]) for row in rows)
     endings = sum(ending_mark(row[0], row[8]) for row in rows if row[8] is not None)
-    return None if (marks + endings - int(row_sum)) & SUM_MASK == 0 else len(rows)
+    return marks + endings
+
+
+async def sum_extents(connection: Connection) -> None:
+    """
+    Add the sums of extents from before there were any, one extent in memory at a time.
+
+    Extents whose counts do not agree with what is in them are left as they are: what reading says
+    of them stays true.
+    """
+    extent = -1
+    while (found := await connection.fetchval(_SQL["unsummed"], extent)) is not None:
+        extent = found
+        [stored] = await connection.fetch(_SQL["stored"], extent, extent)
+        if await _count_of_damaged(connection, stored) is not None:
+            continue
+        rows = await connection.fetch(
+            _SQL["rows"], extent << EXTENT_BITS, (extent + 1) << EXTENT_BITS
+        )
+        current = [row for row in rows if row[8] is None and not row[4]]
+        sums = (
+            sum(row[7] for row in current),
+            sum(row[7] for row in current if row[5]),
+            _row_sum(rows),
+        )
+        [tallied] = await connection.fetch(_SQL["tallied"], extent)
+        begun = [
+            (each + int(ended)) & SUM_MASK
+            for each, ended in zip(sums[:2], tallied[:2], strict=True)
+        ]
+        row_sum = (sums[2] - int(tallied[2])) & SUM_MASK
+        await connection.execute(_SQL["set_sums"], extent, *begun, row_sum)
 
 
 def _size(rows: Sequence[Record]) -> int:

@@ -28,6 +28,8 @@ from helios_core import (
     Workforce,
     checked_parts,
     job_not_found,
+    lost_shards_reason,
+    notes_lost,
     part_not_found,
     read_statements,
     too_many_exports,
@@ -111,7 +113,10 @@ class PostgresJobStore(PostgresRecords, JobStore):
         """Return the published parts in order."""
         rows = await self._found(_SQL["parts"], tenant, job_id)
         parts = [_to_part(row) for row in rows if row["part"] is not None]
-        return checked_parts(job_id, parts, expected=int(rows[0]["exported"]))
+        published, exported, lost = (rows[0][name] for name in ("published", "exported", "lost"))
+        return checked_parts(
+            job_id, parts, published=published, exported=exported, lost_shards=lost
+        )
 
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
         """Return the published part of a file name."""
@@ -122,6 +127,9 @@ class PostgresJobStore(PostgresRecords, JobStore):
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """Yield what completed shards noted, each by a statement of its own (J13)."""
+        [(lost,)] = await self._found(_SQL["noted"], tenant, job_id)
+        if lost:
+            raise notes_lost(job_id)
         shard = -1
         while True:
             [row] = await self._found(_SQL["notes"], tenant, job_id, shard)
@@ -235,10 +243,8 @@ class PostgresJobStore(PostgresRecords, JobStore):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End active jobs that nobody has touched for some time (J18)."""
-        return await self._database.write(
-            _end_untouched, untouched_for, reason=reason, limit=limit
-        )
+        """End active jobs that are untouched for some time or lack shards (J18, J20)."""
+        return await self._database.write(_end_useless, untouched_for, reason=reason, limit=limit)
 
     async def beat(self, worker: str, *, lasts: timedelta) -> None:
         """Keep a worker alive for some time, and forget those that went silent (J17)."""
@@ -299,9 +305,8 @@ class PostgresJobStore(PostgresRecords, JobStore):
         if active >= max_active:
             raise too_many_exports(active, max_active)
         await connection.execute(_SQL["turn"], job.tenant)
-        number = await connection.fetchval(
-            _SQL["add_job"], job.tenant, job.id, msgspec.json.encode(job), job.owner or ""
-        )
+        accepted = (msgspec.json.encode(job), job.owner or "", len(shards))
+        number = await connection.fetchval(_SQL["add_job"], job.tenant, job.id, *accepted)
         await _add_shards(connection, number, shards)
         if shards:
             await leasing.notify(connection, self.channel)
@@ -356,12 +361,13 @@ async def _cancel(connection: Connection, tenant: str, job_id: str) -> None:
     await leasing.end(connection, job, JobStatus.CANCELLED)
 
 
-async def _end_untouched(
+async def _end_useless(
     connection: Connection, untouched_for: timedelta, *, reason: str, limit: int
 ) -> list[JobKey]:
-    rows = await connection.fetch(_SQL["untouched"], untouched_for, limit)
+    rows = await connection.fetch(_SQL["useless"], untouched_for, limit)
     for row in rows:
-        await leasing.end(connection, row["job"], JobStatus.ERROR, failure=reason)
+        failure = lost_shards_reason(row["lost"]) if row["lost"] else reason
+        await leasing.end(connection, row["job"], JobStatus.ERROR, failure=failure)
     return [JobKey(tenant=row["tenant"], id=row["id"]) for row in rows]
 
 

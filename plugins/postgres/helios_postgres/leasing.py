@@ -23,6 +23,7 @@ from helios_core import (
     count_exported,
     give_up_reason,
     lease_lost,
+    lost_shards_reason,
     read_statements,
     stored_job,
     stored_shard,
@@ -150,7 +151,7 @@ async def complete(  # noqa: PLR0913 - what is published, and how the answer to 
     again: bool,
 ) -> JobStatus:
     """
-    Publish parts and notes, close their shard and, for the last one, the job (J5, J12, J13).
+    Publish parts and notes, close their shard and, for the last one, the job (J5, J12, J13, J20).
 
     Completions of one job follow each other by the lock of its row, which is what makes the
     positions of its parts gapless; those of different jobs do not meet. `again` says that the
@@ -170,6 +171,8 @@ async def complete(  # noqa: PLR0913 - what is published, and how the answer to 
             return status
         raise lease_lost(lease)
     if row["next_phase"] is None:
+        if lost := await connection.fetchval(_SQL["lost"], job):
+            return await end(connection, job, JobStatus.ERROR, failure=lost_shards_reason(lost))
         return await end(connection, job, JobStatus.COMPLETE)
     if row["next_phase"] > row["phase"]:
         await notify(connection, channel)

@@ -5,14 +5,25 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 import msgspec
+import structlog
 
-from helios_core import BackendError, BackendUnavailable, Batch, SeqRange, read_statements
+from helios_core import (
+    EXTENT_BITS,
+    BackendError,
+    BackendUnavailable,
+    Batch,
+    SeqRange,
+    extent_of,
+    read_statements,
+)
 from helios_core.fhir import Prefilter
 from helios_postgres.candidates import candidates, seqs_in
 from helios_postgres.connections import Connection
 from helios_postgres.ordering import EXTENTS_AT_ONCE
-from helios_postgres.reading import Reading, Slice
+from helios_postgres.reading import EXTENTS_CHECKED, Reading, Slice
 from helios_postgres.replicas import Reads
+
+log = structlog.stdlib.get_logger()
 
 _SQL = read_statements("helios_postgres", "narrowing")
 
@@ -35,8 +46,19 @@ class Narrowed:
         """
         reading = Reading(self._reads)
         left = of
+        if (
+            of.cohort is not None
+            and len(await self._extents(of)) <= EXTENTS_CHECKED
+            and (damage := await reading.damage_in(of, of.seqs))
+        ):
+            yield Batch(damaged=damage)
+        checked = set[int]()
         async with aclosing(self._seqs(of)) as several:
             while seqs := await _undamaged(several):
+                for extent in await self._suspicious(of, seqs, checked):
+                    first, end = extent << EXTENT_BITS, (extent + 1) << EXTENT_BITS
+                    if damage := await reading.damage_in(of, SeqRange(first=first, end=end)):
+                        yield Batch(damaged=damage)
                 async for batch in reading.among(left, seqs, batch_bytes):
                     yield batch
                     del batch
@@ -45,6 +67,15 @@ class Narrowed:
             async for batch in reading.batches(left, batch_bytes):
                 yield batch
                 del batch
+
+    async def _suspicious(self, of: Slice, seqs: list[int], checked: set[int]) -> list[int]:
+        """Return the extents of candidates that are not shown; of a cohort, none."""
+        if of.cohort is not None:
+            return []
+        shown = await Reading(self._reads).shown_among(of, seqs)
+        extents = {extent_of(seq) for seq in seqs if seq not in shown} - checked
+        checked |= extents
+        return sorted(extents)
 
     async def _seqs(self, of: Slice) -> AsyncGenerator[list[int]]:
         """Yield candidates in order, enough of them at a time."""
@@ -67,7 +98,9 @@ class Narrowed:
 
     async def _found(self, of: Slice, extents: list[int]) -> list[int]:
         at, prefilter = of.shown.at, self._prefilter
-        found = await self._reads.run(at, candidates, of.collection, prefilter, extents=extents)
+        found = await self._reads.run(
+            at, candidates, of.collection, prefilter, extents=extents, by_rows=True
+        )
         seqs = seqs_in(found)
         return seqs[bisect_left(seqs, of.seqs.first) : bisect_left(seqs, of.seqs.end)]
 
@@ -82,7 +115,8 @@ async def _undamaged(several: AsyncIterator[list[int]]) -> list[int] | None:
         return await anext(several, [])
     except BackendUnavailable:
         raise
-    except BackendError:
+    except BackendError as error:
+        log.warning("index.damaged", reason=str(error))
         return None
 
 

@@ -16,6 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
+from xxhash import xxh3_64_intdigest
+
+from helios_core import SUM_MASK
 
 BUCKETS = 64
 """Into how many rows the terms of one transaction are divided."""
@@ -25,6 +28,12 @@ UNKNOWN = 0
 
 UNREADABLE = BUCKETS
 """The bucket of that term alone, which every search looks into."""
+
+POSTINGS, SPANS = 0, 1
+"""The parts of the index of an extent that have sums."""
+
+MARK_MODULUS = (1 << 31) - 1
+"""What the bounds of spans are reduced by, so that PostgreSQL computes their marks exactly."""
 
 ROW_PLACES = 16_384
 """Up to how many places a row of postings holds; more take another row."""
@@ -54,6 +63,16 @@ class SpanRow(NamedTuple):
     high_max: int
     places: bytes
     content: bytes
+    places_mark: int
+    content_mark: int
+
+    @property
+    def mark(self) -> int:
+        """What the row adds to the sum of its kind, as the query `span_sums` computes it."""
+        low_min, low_max, high_min, high_max = map(_reduced, self[:4])
+        product = low_min * (self.content_mark % 8191 + 1)
+        bounds = 3 * low_min + 5 * low_max + 7 * high_min + 11 * high_max
+        return product + bounds + 13 * self.places_mark + 17 * self.content_mark
 
 
 def bucket_of(term: int) -> int:
@@ -129,11 +148,35 @@ def packed_spans(spans: Sequence[tuple[int, int, int]]) -> Iterator[SpanRow]:
     for start in range(0, len(ordered), ROW_SPANS):
         lows, highs, places = zip(*ordered[start : start + ROW_SPANS], strict=True)
         count = len(lows)
+        listed = struct.pack(f">{count}H", *places)
+        content = struct.pack(f">{2 * count}q", *lows, *highs)
         yield SpanRow(
             *(lows[0], lows[-1], min(highs), max(highs)),
-            places=struct.pack(f">{count}H", *places),
-            content=struct.pack(f">{2 * count}q", *lows, *highs),
+            places=listed,
+            content=content,
+            places_mark=mark_of(listed),
+            content_mark=mark_of(content),
         )
+
+
+def mark_of(content: bytes) -> int:
+    """Return a hash of what is packed, of 31 bits."""
+    return xxh3_64_intdigest(content) % MARK_MODULUS
+
+
+def posting_mark(extent: int, bucket: int, content: bytes) -> int:
+    """Return what a row of postings adds to the sum of its bucket."""
+    return xxh3_64_intdigest(b"%d %d " % (extent, bucket) + content) & SUM_MASK
+
+
+def recent_mark(extent: int, content: bytes) -> int:
+    """Return what a row of recent terms adds to their sum in its extent."""
+    return xxh3_64_intdigest(b"%d " % extent + content) & SUM_MASK
+
+
+def _reduced(stamp: int) -> int:
+    """Return a remainder with the sign of the dividend, as PostgreSQL does."""
+    return stamp % MARK_MODULUS if stamp >= 0 else -(-stamp % MARK_MODULUS)
 
 
 def unpacked_places(places: bytes) -> tuple[int, ...]:

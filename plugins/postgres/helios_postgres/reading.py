@@ -121,6 +121,12 @@ class Reading:
                 yield batch
                 del batch
 
+    async def shown_among(self, of: Slice, seqs: Sequence[int]) -> set[int]:
+        """Return which of some versions in order are shown."""
+        bounds = SeqRange(first=seqs[0], end=seqs[-1] + 1)
+        rows = await self._fetch(_SIZES_AMONG, of, bounds, list(seqs))
+        return {seq for seq, _ in rows}
+
     async def picked(self, of: Slice) -> list[int]:
         """Return the seqs of all versions in the compartments of the slice's cohort, in order."""
         if of.cohort is None:

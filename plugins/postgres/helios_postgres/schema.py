@@ -3,6 +3,7 @@
 from helios_core import ConfigurationError, Migrated, Migrations, index_outdated
 from helios_postgres.connections import Connection
 from helios_postgres.indexing import index_anew, is_indexed
+from helios_postgres.integrity import sum_extents
 
 OLDEST_SERVER = 14
 """The oldest PostgreSQL that its developers still maintain."""
@@ -39,7 +40,7 @@ async def check(connection: Connection, schema: str) -> None:
 
 async def migrate(connection: Connection, schema: str, *, lock_key: int) -> Migrated:
     """
-    Make the schema, apply what is missing, index what is not indexed, and return what was done.
+    Make the schema, apply what is missing, add missing sums, and index what is not indexed.
 
     Runs in one transaction. A concurrent caller waits, then finds nothing to do.
 
@@ -60,6 +61,8 @@ async def migrate(connection: Connection, schema: str, *, lock_key: int) -> Migr
             )
         after = max(before, steps.newest)
         outdated = after == steps.newest and not await is_indexed(connection)
+        if after == steps.newest:
+            await sum_extents(connection)
         if outdated:
             await index_anew(connection)
         return Migrated(before=before, after=after, indexed=outdated and before > 0)

@@ -1,7 +1,7 @@
 """Write changes: new versions, the ends of old ones, and what planning counts."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from helios_core import (
     AppliedChange,
@@ -20,7 +20,7 @@ from helios_postgres.collections import Collections
 from helios_postgres.connections import Connection
 from helios_postgres.databases import Database
 from helios_postgres.drafts import Draft, Drafting, Head, Key, changes_by_key
-from helios_postgres.indexing import Postings
+from helios_postgres.indexing import IndexSums, Postings
 
 _SQL = read_statements("helios_postgres", "writing")
 
@@ -102,8 +102,8 @@ class Writer:
         stamp = await self._clock.write_stamp(connection)
         journal = _Journal(drafting, stamp, fhir_version)
         filled = await extents.place(connection, journal.drafts, held)
-        await journal.store(connection)
-        await extents.count_begun(connection, filled, stamp)
+        index = await journal.store(connection)
+        await extents.count_begun(connection, filled, stamp, index)
         await extents.count_ended(connection, drafting.drafts, stamp)
         return [outcome.applied(journal.instant) for outcome in outcomes]
 
@@ -126,12 +126,13 @@ class _Journal:
         draft.size, draft.line_hash = len(line), line_hash(line)
         return line
 
-    async def store(self, connection: Connection) -> None:
+    async def store(self, connection: Connection) -> Mapping[int, IndexSums]:
         await self._store_versions(connection)
         await self._store_compartments(connection)
-        await self._store_terms(connection)
+        sums = await self._store_terms(connection)
         await self._store_endings(connection)
         await self._store_heads(connection)
+        return sums
 
     async def _store_versions(self, connection: Connection) -> None:
         rows = (
@@ -154,11 +155,11 @@ class _Journal:
                 "compartments", records=rows, columns=("collection", "patient", "seq")
             )
 
-    async def _store_terms(self, connection: Connection) -> None:
+    async def _store_terms(self, connection: Connection) -> Mapping[int, IndexSums]:
         postings = Postings()
         for draft, line in zip(self.drafts, self._lines, strict=True):
             postings.add(draft.seq, self._terms(draft, line))
-        await postings.store(connection)
+        return await postings.store(connection)
 
     def _terms(self, draft: Draft, line: bytes | None) -> IndexTerms | None:
         if draft.resource is None or line is None:

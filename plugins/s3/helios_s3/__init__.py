@@ -1,15 +1,29 @@
-"""Export output as objects in an S3 bucket, shared by any number of processes."""
+"""Resources, and export output, in S3 buckets that any number of processes share."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
-from helios_core import API_LEVEL, Backend, OutputStore, Reach, hookimpl, in_thread
+from helios_core import API_LEVEL, Backend, DataProvider, OutputStore, Reach, hookimpl, in_thread
 from helios_s3.buckets import Bucket
+from helios_s3.compaction import Compactor
+from helios_s3.log import Log
+from helios_s3.objects import Objects
+from helios_s3.provider import S3DataProvider
+from helios_s3.resource_settings import S3ResourceSettings
+from helios_s3.rows import Rows
 from helios_s3.settings import S3Settings
 from helios_s3.store import S3OutputStore
 
-__all__ = ["S3OutputStore", "S3Settings", "helios_output_store"]
+__all__ = [
+    "S3DataProvider",
+    "S3OutputStore",
+    "S3ResourceSettings",
+    "S3Settings",
+    "helios_data_provider",
+    "helios_output_store",
+    "open_data_provider",
+]
 
 
 SETTLE_SECONDS = 0.1
@@ -26,6 +40,46 @@ async def _open(settings: S3Settings) -> AsyncIterator[S3OutputStore]:
         # The driver's threads let go of Python's objects a moment after their result is there. A
         # thread that does so while the interpreter ends aborts the process (before Python 3.14).
         await asyncio.sleep(SETTLE_SECONDS)
+
+
+@asynccontextmanager
+async def open_data_provider(settings: S3ResourceSettings) -> AsyncIterator[S3DataProvider]:
+    """
+    Open the resources of a bucket, which may be empty.
+
+    Raises:
+        ConfigurationError: The server ignores conditions, or the credentials cannot be used.
+        BackendUnavailable: The bucket cannot be reached.
+    """
+    bucket = await in_thread(Bucket, settings)
+    try:
+        objects = Objects(bucket)
+        await objects.require_conditions()
+        rows = Rows(Log(objects))
+        await rows.log.refresh()
+        compactor = Compactor(rows)
+        compacting = asyncio.create_task(compactor.run())
+        try:
+            yield S3DataProvider(rows, compactor)
+        finally:
+            compacting.cancel()
+            with suppress(asyncio.CancelledError):
+                await compacting
+    finally:
+        bucket.close()
+        await asyncio.sleep(SETTLE_SECONDS)
+
+
+@hookimpl
+def helios_data_provider() -> Backend[DataProvider]:
+    """Offer a bucket as the place of the resources."""
+    return Backend(
+        api_level=API_LEVEL,
+        reach=Reach.MACHINES,
+        implementation=S3DataProvider,
+        settings=S3ResourceSettings,
+        open=open_data_provider,
+    )
 
 
 @hookimpl

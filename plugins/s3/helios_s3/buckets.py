@@ -1,4 +1,4 @@
-"""The output bucket as its two drivers see it: obstore moves the bytes, botocore the rest."""
+"""A bucket as its two drivers see it: obstore moves the bytes, botocore the rest."""
 
 import logging
 from datetime import UTC, datetime, timedelta
@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError
 from obstore.store import S3Store
 
 from helios_core import ConfigurationError
+from helios_s3.resource_settings import S3ResourceSettings
 from helios_s3.settings import S3Settings
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def quiet() -> None:
 class Bucket:
     """One bucket with the credentials and addresses under which it is used."""
 
-    def __init__(self, settings: S3Settings) -> None:
+    def __init__(self, settings: S3Settings | S3ResourceSettings) -> None:
         self.name = settings.bucket
         self.prefix = f"{settings.prefix}/" if settings.prefix else ""
         self.settings = settings
@@ -109,14 +110,14 @@ class Bucket:
         found = self._session.get_credentials()
         if found is None:
             raise ConfigurationError(
-                "there are no credentials for the output bucket; set "
-                "HFS_BULK_EXPORT_S3_ACCESS_KEY_ID and HFS_BULK_EXPORT_S3_SECRET_ACCESS_KEY, or "
+                f"there are no credentials for the {own.use} bucket; set "
+                f"{own.variables}_ACCESS_KEY_ID and {own.variables}_SECRET_ACCESS_KEY, or "
                 "give the process a profile or role of AWS"
             )
         return found
 
     def _client(self, endpoint: str | None) -> Any:  # noqa: ANN401  botocore has no types
-        region = self.settings.output_region or self.settings.region
+        region = self.settings.bucket_region
         return self._session.create_client(
             "s3",
             region_name=region or self._session.get_config_variable("region") or DEFAULT_REGION,
@@ -160,8 +161,9 @@ class Bucket:
         # The address may come from the AWS configuration, which the settings do not see.
         if urlsplit(self.endpoint).scheme == "http" and not self.settings.allow_http:
             raise ConfigurationError(
-                f"the output bucket would be reached without TLS at {self.endpoint}; use https, "
-                "or set HFS_BULK_EXPORT_S3_ALLOW_HTTP=true where the network is trusted"
+                f"the {self.settings.use} bucket would be reached without TLS at {self.endpoint};"
+                f" use https, or set {self.settings.variables}_ALLOW_HTTP=true where the network"
+                " is trusted"
             )
 
 

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -31,6 +31,11 @@ class Encryption(StrEnum):
 
 class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Which bucket, how to reach it, who one is there and how objects are stored."""
+
+    use: ClassVar[str] = "output"
+    """What the bucket is, as messages name it."""
+    variables: ClassVar[str] = _OURS
+    """How the names of its settings begin."""
 
     bucket: Annotated[
         str,
@@ -187,6 +192,11 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(title="seconds", extra={"setting": "HFS_BULK_EXPORT_FILE_URL_TTL"}),
     ] = timedelta(hours=1)
+
+    @property
+    def bucket_region(self) -> str | None:
+        """The region, or None if the AWS configuration says."""
+        return self.output_region or self.region
 
     def __post_init__(self) -> None:
         problems = [problem for wrong, problem in self._contradictions() if wrong]

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from helios_core import CommandHost, parse_scope
+from helios_core.fhir import FHIRVersion, load_definitions
 from helios_smart_auth.addresses import check_url
 from helios_smart_auth.clients import CLIENT_ID, Client, Clients, records_of
 from helios_smart_auth.public_keys import parse_key_set, parse_pem, registrable
@@ -247,11 +248,17 @@ def _read_keys(path: Path) -> tuple[dict[str, Any], ...]:
 
 def _checked_scopes(values: Sequence[str]) -> tuple[str, ...]:
     words = dict.fromkeys(word for value in values for word in value.split())
+    types = {"*"}.union(*(load_definitions(version).root_elements for version in FHIRVersion))
     for word in words:
-        if parse_scope(word) is None:
+        scope = parse_scope(word)
+        if scope is None:
             raise click.BadParameter(
                 f"{word!r} is not a scope of a backend service; these are such as system/*.rs, "
                 "system/Patient.read or system/Observation.rs?category=laboratory"
+            )
+        if scope.resource_type not in types:
+            raise click.BadParameter(
+                f"{word!r} grants nothing: no version of FHIR has a type {scope.resource_type}"
             )
     if not words:
         raise click.BadParameter("there is no scope")

@@ -8,7 +8,7 @@ from typing import Any, Final
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
-from helios_smart_auth.strict_json import read_object
+from helios_core import read_json_object
 
 ALGORITHMS: Final[Mapping[str, str]] = {"RS384": "RSA", "ES384": "EC"}
 """The algorithms of assertions, with the type of their keys (RFC 7518, section 3.1)."""
@@ -49,7 +49,7 @@ def parse_key_set(text: bytes) -> Sequence[JWK]:
     Raises:
         ValueError: It is neither.
     """
-    document = read_object(text)
+    document = read_json_object(text)
     keys = document.get("keys", [document] if "kty" in document else None)
     if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
         raise ValueError('it is not a JSON Web Key Set, an object with the member "keys"')

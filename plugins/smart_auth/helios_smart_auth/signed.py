@@ -9,7 +9,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
-from helios_smart_auth.strict_json import read_object
+from helios_core import read_json_object
 
 LONGEST = 16 * 1024
 """How many characters a JWT may have; those of real clients have less than 2000."""
@@ -46,7 +46,10 @@ def parse_signed(text: str) -> Signed:
         raise ValueError("it is not a JWT of three parts")
     header, claims, signature = map(_decoded, parts)
     return Signed(
-        text=text, header=read_object(header), claims=read_object(claims), signature=signature
+        text=text,
+        header=read_json_object(header),
+        claims=read_json_object(claims),
+        signature=signature,
     )
 
 

@@ -2,14 +2,18 @@
 
 import json
 import sqlite3
+import struct
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import msgspec
 
 from helios_core import (
     EXTENT_BITS,
     EXTENT_ROWS,
+    SUM_MASK,
     Positions,
     SeqRange,
     collection_range,
@@ -28,7 +32,18 @@ from helios_core.fhir import (
     UpdatedWithin,
     lookup_cost,
 )
-from helios_sqlite.indexing import UNKNOWN, unpacked
+from helios_sqlite.errors import IndexDamaged
+from helios_sqlite.indexing import (
+    POSTINGS,
+    SPAN_MODULUS,
+    SPANS,
+    UNKNOWN,
+    bucket_of,
+    posting_mark,
+    terms_in,
+    unpacked,
+)
+from helios_sqlite.integrity import extent_at, one_state, rows_of_sound_extent
 from helios_sqlite.views import first_after
 
 _SQL = read_statements("helios_sqlite", "candidates")
@@ -41,16 +56,31 @@ PICKED_AT_ONCE = 4096
 """How many seqs of a cohort make a window."""
 
 _BOUNDS = ("low_from", "low_to", "high_from", "high_to")
-_PLACES = msgspec.json.Decoder(set[int])
+_SPANS = msgspec.json.Decoder(tuple[int, set[int]])
 
 
 class Candidates:
-    """The versions of a collection that may satisfy a prefilter, current or not."""
+    """
+    The versions of a collection that may satisfy a prefilter, current or not.
+
+    What is read of the search index is compared with its sums. Ids are looked up in an index of
+    SQLite's, or, `by_rows` and where it lacks any of them, in the versions themselves, which are
+    compared with their sums.
+    """
 
     def __init__(
-        self, connection: sqlite3.Connection, collection: int, prefilter: Prefilter
+        self,
+        connection: sqlite3.Connection,
+        collection: int,
+        prefilter: Prefilter,
+        *,
+        by_rows: bool = False,
     ) -> None:
         self._connection = connection
+        self._by_rows = by_rows
+        self._sums: dict[tuple[int, int, int], int] = {}
+        self._sound = set[tuple[int, int]]()
+        """Extents and kinds of spans that were compared with their sums on this state."""
         self._collection = collection
         # What could not be read when it was indexed may satisfy anything.
         self._prefilter = AnyOf((prefilter, AnyTerm(frozenset({UNKNOWN}))))
@@ -72,7 +102,7 @@ class Candidates:
         """Yield those of the seqs in the connection's table `picked`, in order."""
         left = self._narrowed(within)
         while seqs := self._picked(left):
-            places = self._places(self._prefilter, list(dict.fromkeys(map(extent_of, seqs))))
+            places = self._checked_places(list(dict.fromkeys(map(extent_of, seqs))))
             yield [seq for seq in seqs if seq % EXTENT_ROWS in places.get(extent_of(seq), ())]
             left = SeqRange(first=seqs[-1] + 1, end=left.end)
 
@@ -98,13 +128,43 @@ class Candidates:
         return [seq for (seq,) in self._connection.execute(_SQL["picked"], bounds).fetchall()]
 
     def _found(self, extents: Sequence[int], within: SeqRange, *, descending: bool) -> list[int]:
-        places = self._places(self._prefilter, extents)
+        places = self._checked_places(extents)
         seqs = (
             (extent << EXTENT_BITS) + place
             for extent in extents
             for place in sorted(places.get(extent, ()), reverse=descending)
         )
         return [seq for seq in seqs if within.first <= seq < within.end]
+
+    def _checked_places(self, extents: Sequence[int]) -> Positions:
+        """
+        Return the positions in some extents that may satisfy the prefilter.
+
+        Raises:
+            IndexDamaged: What is in the index is not what must be there.
+        """
+        try:
+            with one_state(self._connection):
+                self._load_sums(extents)
+                self._sound.clear()
+                return self._places(self._prefilter, extents)
+        except (TypeError, ValueError, struct.error) as error:  # columns of other types
+            raise IndexDamaged from error
+
+    def _load_sums(self, extents: Sequence[int]) -> None:
+        parameters = {"extents": json.dumps(extents)}
+        totals = dict(self._connection.execute(_SQL["totals"], parameters).fetchall())
+        self._sums = {}
+        for extent, part, bucket, total in self._connection.execute(_SQL["sums"], parameters):
+            self._sums[extent, part, bucket] = total
+            totals[extent] = totals.get(extent, 0) - total
+        if any(total & SUM_MASK for total in totals.values()):
+            raise IndexDamaged
+
+    def _check(self, part: int, bucket: int, found: Mapping[int, int], of: Iterable[int]) -> None:
+        for extent in of:
+            if (self._sums.get((extent, part, bucket), 0) - found.get(extent, 0)) & SUM_MASK:
+                raise IndexDamaged
 
     def _places(self, prefilter: Prefilter, extents: Sequence[int]) -> Positions:
         match prefilter:
@@ -133,24 +193,45 @@ class Candidates:
         return found or {}
 
     def _of_terms(self, terms: Collection[int], extents: Sequence[int]) -> Positions:
-        parameters = {"extents": json.dumps(extents), "terms": json.dumps(list(terms))}
+        buckets = sorted({bucket_of(term) for term in terms})
+        runs = [terms_in(bucket) for bucket in buckets]
+        parameters = {"extents": json.dumps(extents), "buckets": json.dumps(runs)}
         found = defaultdict[int, set[int]](set)
-        for extent, place, more in self._connection.execute(_SQL["postings"], parameters):
-            found[extent].add(place)
-            if more is not None:
-                found[extent].update(unpacked(more))
+        sums = defaultdict[int, defaultdict[int, int]](lambda: defaultdict(int))
+        for row in self._connection.execute(_SQL["postings"], parameters):
+            extent, term, place, more = row
+            sums[bucket_of(term)][extent] += posting_mark(row)
+            if term in terms:
+                found[extent].add(place)
+                if more is not None:
+                    found[extent].update(unpacked(more))
+        for bucket in buckets:
+            self._check(POSTINGS, bucket, sums[bucket], extents)
         return found
 
     def _of_span(self, span: SpanWithin, extents: Sequence[int]) -> Positions:
         parameters = {
             "extents": json.dumps(extents),
             "kind": span.group,
+            "modulus": SPAN_MODULUS,
         } | dict(zip(_BOUNDS, span.bounds, strict=True))
-        rows = self._connection.execute(_SQL["spans"], parameters)
-        listed = ((extent, _PLACES.decode(places)) for extent, places in rows)
-        return {extent: places for extent, places in listed if places}
+        # All spans of a kind are gone through once; after that they are looked up.
+        sound = all((extent, span.group) in self._sound for extent in extents)
+        query = _SQL["spans"] if sound else _SQL["spans_with_sums"]
+        sums: dict[int, int] = {}
+        found: dict[int, set[int]] = {}
+        for extent, row in self._connection.execute(query, parameters):
+            sums[extent], places = _SPANS.decode(row)
+            if places:
+                found[extent] = places
+        if not sound:
+            self._check(SPANS, span.group, sums, extents)
+            self._sound.update((extent, span.group) for extent in extents)
+        return found
 
     def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> Positions:
+        if self._by_rows and not self._are_found(ids):
+            return self._of_rows(ids, extents)
         first, last = min(extents), max(extents)
         bounds = (first << EXTENT_BITS, (last + 1) << EXTENT_BITS)
         rows = self._connection.execute(
@@ -159,6 +240,27 @@ class Candidates:
         found = defaultdict[int, set[int]](set)
         for (seq,) in rows:
             found[extent_of(seq)].add(seq % EXTENT_ROWS)
+        return found
+
+    def _are_found(self, ids: Collection[str]) -> bool:
+        """Return whether SQLite's index has all versions of all of some ids."""
+        rows = self._connection.execute(
+            _SQL["versions_of_ids"], (self._collection, json.dumps(list(ids)))
+        )
+        whole = set[str]()
+        for resource_id, versions in groupby(rows, key=itemgetter(0)):
+            _, _, numbers, current = zip(*versions, strict=True)
+            if numbers == tuple(range(1, len(numbers) + 1)) and current[-1]:
+                whole.add(resource_id)
+        return whole.issuperset(ids)
+
+    def _of_rows(self, ids: Collection[str], extents: Sequence[int]) -> Positions:
+        found: dict[int, set[int]] = {}
+        for number in extents:
+            extent = extent_at(self._connection, number)
+            rows = rows_of_sound_extent(self._connection, extent)
+            if places := {row[0] % EXTENT_ROWS for row in rows if row[1] in ids}:
+                found[number] = places
         return found
 
     def _of_instants(

@@ -31,6 +31,16 @@ _OF_THE_DISK = frozenset(
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
+class IndexDamaged(BackendError):
+    """The search index is not as it was written; the versions may be."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the search index of the SQLite database is damaged; stop the servers that use it, set"
+            " terms_version to 0 in its table search_index, and run: helios migrate"
+        )
+
+
 def primary_code(error: sqlite3.Error | sqlite3.Warning) -> int:
     """Return SQLite's primary result code, 0 for an error of the Python module itself."""
     code: int = getattr(error, "sqlite_errorcode", 0)

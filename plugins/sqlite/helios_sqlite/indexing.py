@@ -5,13 +5,32 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from helios_core import EXTENT_ROWS, collection_range, line_hash, read_statements
+from xxhash import xxh3_64_intdigest
+
+from helios_core import EXTENT_ROWS, SUM_MASK, collection_range, line_hash, read_statements
 from helios_core.fhir import TERMS_VERSION, FHIRVersion, IndexTerms, terms_of
 
 _SQL = read_statements("helios_sqlite", "indexing")
 
 UNKNOWN = 0
 """The term of versions whose content could not be read: any search may be about them."""
+
+BUCKETS = 64
+"""Into how many runs of terms the postings of an extent are divided for their sums."""
+
+UNREADABLE = BUCKETS
+"""The bucket of `UNKNOWN` alone, which every search looks into."""
+
+POSTINGS, SPANS = 0, 1
+"""The parts of the index of an extent."""
+
+SPAN_MODULUS = (1 << 31) - 1
+"""What the ends of spans are reduced by in their marks, so that SQLite adds them up exactly."""
+
+_BUCKET_BITS = 58
+
+Posting = tuple[int, int, int, bytes | None]
+"""Extent, term, first place, other places."""
 
 
 class Postings:
@@ -35,12 +54,31 @@ class Postings:
         self.add(seq, IndexTerms(terms=frozenset({UNKNOWN})))
 
     def store(self, connection: sqlite3.Connection) -> None:
-        """Write everything down."""
-        connection.executemany(_SQL["insert_posting"], self._rows())
+        """Write everything down; the extents must be there."""
+        rows = list(self._rows())
+        connection.executemany(_SQL["insert_posting"], rows)
         self._spans.sort()
         connection.executemany(_SQL["insert_span"], self._spans)
+        sums = self._sums(rows)
+        connection.executemany(
+            _SQL["add_sum"], [(*of, total & SUM_MASK) for of, total in sums.items()]
+        )
+        totals = defaultdict[int, int](int)
+        for (extent, _, _), total in sums.items():
+            totals[extent] += total
+        connection.executemany(
+            _SQL["add_total"], [(extent, total & SUM_MASK) for extent, total in totals.items()]
+        )
 
-    def _rows(self) -> Iterator[tuple[int, int, int, bytes | None]]:
+    def _sums(self, rows: Iterable[Posting]) -> dict[tuple[int, int, int], int]:
+        sums = defaultdict[tuple[int, int, int], int](int)
+        for row in rows:
+            sums[row[0], POSTINGS, bucket_of(row[1])] += posting_mark(row)
+        for extent, kind, low, high, place in self._spans:
+            sums[extent, SPANS, kind] += _span_mark(low, high, place)
+        return sums
+
+    def _rows(self) -> Iterator[Posting]:
         for extent, by_term in sorted(self._places.items()):
             for term in sorted(by_term):
                 first, *others = by_term[term]
@@ -58,6 +96,35 @@ def unpacked(content: bytes) -> tuple[int, ...]:
     return struct.unpack(f"<{len(content) // 2}H", content)
 
 
+def bucket_of(term: int) -> int:
+    """Return the bucket that a term is in."""
+    return UNREADABLE if term == UNKNOWN else (term >> _BUCKET_BITS) + BUCKETS // 2
+
+
+def terms_in(bucket: int) -> tuple[int, int]:
+    """Return the lowest and the highest term of a bucket."""
+    if bucket == UNREADABLE:
+        return UNKNOWN, UNKNOWN
+    low = (bucket - BUCKETS // 2) << _BUCKET_BITS
+    return low + (low == UNKNOWN), low + (1 << _BUCKET_BITS) - 1
+
+
+def posting_mark(row: Posting) -> int:
+    """Return what a row of postings adds to the sum of its bucket."""
+    extent, term, place, more = row
+    return xxh3_64_intdigest(b"%d %d %d " % (extent, term, place) + (more or b"")) & SUM_MASK
+
+
+def _span_mark(low: int, high: int, place: int) -> int:
+    """Return what a span adds to the sum of its kind, as the query `spans` computes it."""
+    return _reduced(low) * (place + 1) + _reduced(high) * (2 * place + 3)
+
+
+def _reduced(stamp: int) -> int:
+    """Return a remainder with the sign of the dividend, as SQLite does."""
+    return stamp % SPAN_MODULUS if stamp >= 0 else -(-stamp % SPAN_MODULUS)
+
+
 def is_indexed(connection: sqlite3.Connection) -> bool:
     """Whether the index was made by the rules that searches go by."""
     made_by: int = connection.execute(_SQL["made_by"]).fetchone()[0]
@@ -68,6 +135,8 @@ def index_anew(connection: sqlite3.Connection) -> None:
     """Make the index of all versions; the caller's transaction makes it all or nothing."""
     connection.execute(_SQL["clear_postings"])
     connection.execute(_SQL["clear_spans"])
+    connection.execute(_SQL["clear_sums"])
+    connection.execute(_SQL["clear_totals"])
     for collection, fhir_version, resource_type in connection.execute(
         _SQL["collections"]
     ).fetchall():

@@ -1,8 +1,8 @@
 """Compare what is in the file with what it says there must be, extent by extent."""
 
-import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple
 
@@ -26,6 +26,19 @@ EXTENTS_CHECKED = 16
 """How many extents are gone through to be sure of what a cohort has in them."""
 
 _Row = tuple[int, str, int, int, int, str, int, int, int]
+
+
+@contextmanager
+def one_state(connection: sqlite3.Connection) -> Iterator[None]:
+    """Compare what there is with what there must be on one state of the database."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
 
 
 class Extent(NamedTuple):
@@ -71,9 +84,7 @@ class Extent(NamedTuple):
             return False
         if self.row_sum is None:
             return self._counts(rows)
-        marks = sum(version_mark(row[:8]) for row in rows)
-        endings = sum(ending_mark(row[0], row[8]) for row in rows if row[8] != FOREVER)
-        return (marks + endings - self.row_sum) & SUM_MASK == 0
+        return (_row_sum(rows) - self.row_sum) & SUM_MASK == 0
 
     def _counts(self, rows: list[_Row]) -> bool:
         live = [row for row in rows if row[8] == FOREVER and not row[4]]
@@ -85,17 +96,52 @@ class Extent(NamedTuple):
         return counts == self[2:7]
 
 
+def _row_sum(rows: Iterable[_Row]) -> int:
+    marks = sum(version_mark(row[:8]) for row in rows)
+    endings = sum(ending_mark(row[0], row[8]) for row in rows if row[8] != FOREVER)
+    return marks + endings
+
+
+def sum_extents(connection: sqlite3.Connection) -> None:
+    """
+    Add the sums of extents from before there were any, one extent in memory at a time.
+
+    Extents whose counts do not agree with what is in them are left as they are: what reading says
+    of them stays true.
+    """
+    last = -1
+    while row := connection.execute(_SQL["unsummed"], (last,)).fetchone():
+        extent = Extent(*row)
+        last = extent.number
+        if extent.count_of_damaged(connection) is not None:
+            continue
+        rows = rows_of_extent(connection, extent)
+        live = [each for each in rows if each[8] == FOREVER and not each[4]]
+        sums = (
+            sum(each[7] for each in live),
+            sum(each[7] for each in live if each[5]),
+            _row_sum(rows),
+        )
+        connection.execute(_SQL["set_sums"], (last, *(each & SUM_MASK for each in sums)))
+
+
+def rows_of_sound_extent(connection: sqlite3.Connection, extent: Extent) -> list[_Row]:
+    """
+    Return all versions of an extent, as they were written.
+
+    Raises:
+        BackendError: They are not.
+    """
+    if extent.count_of_damaged(connection) is not None:
+        raise damaged("versions of an extent are missing or altered")
+    return rows_of_extent(connection, extent)
+
+
 def lacks(connection: sqlite3.Connection, extent: Extent, seqs: SeqRange) -> bool:
     """Return whether versions of a range within an extent are not found from its start on."""
     end = min(seqs.end, extent.seqs.first + extent.appended)
     found = connection.execute(_SQL["count"], (seqs.first, end)).fetchone()[0]
     return bool(found != max(end - seqs.first, 0))
-
-
-def count_among(connection: sqlite3.Connection, seqs: Sequence[int]) -> int:
-    """Return how many of some versions are found."""
-    found: int = connection.execute(_SQL["count_among"], (json.dumps(seqs),)).fetchone()[0]
-    return found
 
 
 def rows_of_extent(connection: sqlite3.Connection, extent: Extent) -> list[_Row]:

@@ -26,6 +26,8 @@ from helios_core import (
     Workforce,
     checked_parts,
     job_not_found,
+    lost_shards_reason,
+    notes_lost,
     part_not_found,
     read_statements,
     too_many_exports,
@@ -95,8 +97,11 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
         rows = await self._database.rows(_SQL["parts"], (tenant, job_id))
         if not rows:
             raise job_not_found(job_id)
-        parts = [msgspec.json.decode(part, type=Part) for part, _ in rows if part is not None]
-        return checked_parts(job_id, parts, expected=int(rows[0][1]))
+        parts = [msgspec.json.decode(part, type=Part) for part, *_ in rows if part is not None]
+        _, published, exported, lost = rows[0]
+        return checked_parts(
+            job_id, parts, published=published, exported=exported, lost_shards=lost
+        )
 
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
         """Return the published part of a file name."""
@@ -112,7 +117,11 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
         sizes = await self._database.rows(_SQL["noted"], (tenant, job_id))
         if not sizes:
             raise job_not_found(job_id)
-        for first, last in _runs([(shard, size) for shard, size in sizes if size is not None]):
+        noted = [(shard, size) for shard, size, _, _ in sizes if shard is not None]
+        found = [(shard, size) for shard, _, size, _ in sizes if shard is not None]
+        if noted != found or sizes[0][3]:
+            raise notes_lost(job_id)
+        for first, last in _runs(noted):
             rows = await self._database.rows(_SQL["notes"], (first, last, tenant, job_id))
             if not rows:
                 raise job_not_found(job_id)
@@ -207,15 +216,16 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End active jobs that nobody has touched for some time; look without a lock (J18)."""
+        """End active jobs that are untouched or lack shards; look without a lock (J18, J20)."""
         values = {"ago": leasing.in_milliseconds(untouched_for), "limit": limit}
-        if not await self._database.rows(_SQL["untouched"], values):
+        if not await self._database.rows(_SQL["useless"], values):
             return []
         async with self._database.transaction() as connection:
-            rows = await rows_of(connection, _SQL["untouched"], values)
-            for number, _, _ in rows:
-                await leasing.end(connection, number, JobStatus.ERROR, failure=reason)
-        return [JobKey(tenant=tenant, id=job_id) for _, tenant, job_id in rows]
+            rows = await rows_of(connection, _SQL["useless"], values)
+            for number, _, _, lost in rows:
+                failure = lost_shards_reason(lost) if lost else reason
+                await leasing.end(connection, number, JobStatus.ERROR, failure=failure)
+        return [JobKey(tenant=tenant, id=job_id) for _, tenant, job_id, _ in rows]
 
     async def beat(self, worker: str, *, lasts: timedelta) -> None:
         """Keep a worker alive for some time, and forget those that went silent (J17)."""
@@ -279,8 +289,8 @@ async def _add(connection: Connection, job: Job, shards: Sequence[Shard], max_ac
     [(active,)] = await rows_of(connection, _SQL["active"], (job.tenant,))
     if active >= max_active:
         raise too_many_exports(active, max_active)
-    row = (job.tenant, job.id, job.owner or "", msgspec.json.encode(job), JobStatus.ACCEPTED)
-    [(number,)] = await rows_of(connection, _SQL["add_job"], row)
+    accepted = (job.owner or "", msgspec.json.encode(job), JobStatus.ACCEPTED, len(shards))
+    [(number,)] = await rows_of(connection, _SQL["add_job"], (job.tenant, job.id, *accepted))
     rows = [
         (number, shard.number, shard.phase, msgspec.json.encode(shard), shard.resources)
         for shard in shards

@@ -18,6 +18,7 @@ from helios_core import (
     count_exported,
     give_up_reason,
     lease_lost,
+    lost_shards_reason,
     read_statements,
     stored_job,
     stored_shard,
@@ -121,7 +122,7 @@ async def renew(
 async def complete(
     connection: Connection, lease: Lease, parts: Sequence[Part], *, notes: bytes
 ) -> JobStatus:
-    """Publish parts, close their shard and, for the last one, the job (J5, J12, J13)."""
+    """Publish parts, close their shard and, for the last one, the job (J5, J12, J13, J20)."""
     held = await _held(connection, lease)
     job, number = held.job, lease.shard.number
     rows = [
@@ -140,10 +141,13 @@ async def complete(
     if notes:
         await rows_of(connection, _SQL["note"], (job, number, notes))
     size = sum(part.size for part in parts)
-    closing = (count_exported(parts), job, number, size, held.now)
+    closing = (count_exported(parts), job, number, size, held.now, len(parts), len(notes))
     [(any_left,)] = await rows_of(connection, _SQL["close"], closing)
     if any_left:
         return JobStatus.IN_PROGRESS
+    [(lost,)] = await rows_of(connection, _SQL["lost"], (job,))
+    if lost:
+        return await end(connection, job, JobStatus.ERROR, failure=lost_shards_reason(lost))
     return await end(connection, job, JobStatus.COMPLETE)
 
 

@@ -24,6 +24,7 @@ from helios_core import (
 )
 from helios_core.fhir import FOREVER, from_stamp, to_stamp
 from helios_sqlite.collections import NOWHERE, find_collection
+from helios_sqlite.errors import damaged
 from helios_sqlite.views import shown_by
 
 _SQL = read_statements("helios_sqlite", "lookups")
@@ -118,6 +119,10 @@ def _one(resource_type: str, row: Row | None) -> StoredVersion | None:
     return None if row is None else stored_version(resource_type, row)
 
 
+_TYPES = (int, str, int, int, int, int, bytes | None)
+"""Of the columns of a row, which damage may have changed."""
+
+
 def stored_version(resource_type: str, row: Row) -> StoredVersion:
     """
     Return a version as it was written.
@@ -126,6 +131,8 @@ def stored_version(resource_type: str, row: Row) -> StoredVersion:
         BackendError: It is not what was written.
     """
     _, resource_id, version_id, since_stamp, deleted, stored_hash, content = row
+    if not all(map(isinstance, row, _TYPES)):
+        raise damaged("a version is not what was written")
     version = StoredVersion(
         resource_type=resource_type,
         id=resource_id,

@@ -2,15 +2,19 @@
 
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from helios_core import Batch, SeqRange, shortfall_of
+import structlog
+
+from helios_core import BackendError, Batch, Damaged, SeqRange, extent_of, shortfall_of
 from helios_core.fhir import Prefilter
 from helios_sqlite import reading
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.errors import is_damage
-from helios_sqlite.integrity import count_among
+from helios_sqlite.integrity import extent_at, one_state
 from helios_sqlite.reading import Slice
+
+log = structlog.stdlib.get_logger()
 
 ENOUGH = 1000
 """Candidates that are worth a query of their own."""
@@ -23,23 +27,26 @@ class Narrowed:
         self._connection = connection
         self._left: Slice | None = whole
         self._pending: list[int] = []
-        candidates = Candidates(connection, whole.shown.collection, prefilter)
+        self._checked = -1
+        candidates = Candidates(connection, whole.shown.collection, prefilter, by_rows=True)
         seqs = SeqRange(first=whole.shown.first, end=whole.shown.end)
         self._windows: Iterator[list[int]] | None = (
             candidates.picked(seqs) if whole.picked else candidates.seqs(seqs)
         )
 
     def next_batch(self, batch_bytes: int) -> Batch | None:
-        """Return the next batch, perhaps an empty one, or None at the end (P3, P5, P6)."""
+        """Return the next batch, perhaps an empty one, or None at the end (P3, P5, P6, P9)."""
         if self._left is None:
             return None
-        if self._windows is not None:
+        if self._windows is not None and not self._left.reports:
             try:
                 return self._next_candidates(self._left, self._windows, batch_bytes)
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise
-                self._windows = None
+            except BackendError as error:
+                log.warning("index.damaged", reason=str(error))
+            self._windows = None
         batch, self._left = reading.next_batch(self._connection, self._left, batch_bytes)
         return batch
 
@@ -48,10 +55,8 @@ class Narrowed:
     ) -> Batch | None:
         while len(self._pending) < ENOUGH and (window := next(windows, None)) is not None:
             self._pending += window
-            found = count_among(self._connection, window)
-            if found != len(window):
-                report = shortfall_of(left.resource_type, found=found, expected=len(window))
-                return Batch(damaged=[report])
+            if reports := self._damage_among(left, window):
+                return Batch(damaged=reports)
         if not self._pending:
             self._left = None
             return None
@@ -60,3 +65,21 @@ class Narrowed:
         self._pending = self._pending[bisect_left(self._pending, last) :]
         self._left = left.starting(last)
         return batch
+
+    def _damage_among(self, left: Slice, seqs: Sequence[int]) -> list[Damaged]:
+        """Return a report for each extent with candidates that should perhaps be shown."""
+        if left.picked:  # what can be checked of a cohort was checked when it was picked
+            return []
+        unshown = reading.unshown_among(self._connection, left, seqs)
+        reports = list[Damaged]()
+        for number in sorted({extent_of(seq) for seq in unshown}):
+            if number <= self._checked:
+                continue
+            self._checked = number
+            with one_state(self._connection):
+                extent = extent_at(self._connection, number)
+                found = extent.count_of_damaged(self._connection)
+            if found is not None:
+                report = shortfall_of(left.resource_type, found=found, expected=extent.appended)
+                reports.append(report)
+        return reports

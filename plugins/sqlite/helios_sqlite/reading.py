@@ -41,6 +41,7 @@ from helios_sqlite.integrity import (
     members_of,
     missing_picked,
     next_extent,
+    one_state,
 )
 from helios_sqlite.views import Shown, shown_by
 
@@ -97,7 +98,7 @@ def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
         return left
     _load(reader, view.cohort)
     _pick(connection, shown)
-    reports = tuple(_damage_of_cohort(connection, left, seqs, view.cohort))
+    reports = _damage_of_cohort(connection, left, seqs, view.cohort)
     return msgspec.structs.replace(left, reports=reports)
 
 
@@ -127,30 +128,33 @@ def _pick(connection: sqlite3.Connection, shown: Shown) -> None:
 
 def _damage_of_cohort(
     connection: sqlite3.Connection, left: Slice, seqs: SeqRange, cohort: Cohort
-) -> Iterator[Damaged]:
+) -> tuple[Damaged, ...]:
     """
-    Yield what is missing of a cohort, and correct what the compartments say.
+    Return what is missing of a cohort, and correct what the compartments say.
 
     All that is there of it is looked at in a shard of few extents; in a larger one, which would
     cost by the store and not by the cohort (P4), whether what the compartments name is there.
     """
-    extents = few_extents(connection, seqs)
-    if extents is None:
-        if missing := missing_picked(connection, seqs):
-            yield shortfall_of(left.resource_type, found=0, expected=missing)
-        return
-    for extent in extents:
-        found = extent.count_of_damaged(connection)
-        if found is not None:
-            yield shortfall_of(left.resource_type, found=found, expected=extent.appended)
-            continue
-        within = seqs.within_extent(extent.number)
-        members = members_of(connection, extent, cohort.patients)
+    reports = list[Damaged]()
+    sound = list[tuple[SeqRange, list[int]]]()
+    with one_state(connection):
+        extents = few_extents(connection, seqs)
+        if extents is None and (missing := missing_picked(connection, seqs)):
+            reports.append(shortfall_of(left.resource_type, found=0, expected=missing))
+        for extent in extents or ():
+            found = extent.count_of_damaged(connection)
+            if found is not None:
+                reports.append(
+                    shortfall_of(left.resource_type, found=found, expected=extent.appended)
+                )
+                continue
+            within = seqs.within_extent(extent.number)
+            sound.append((within, members_of(connection, extent, cohort.patients)))
+    for within, members in sound:
         connection.execute(_SQL["unpick"], (within.first, within.end))
         picked = ((seq,) for seq in members if within.first <= seq < within.end)
         connection.executemany(_SQL["pick_one"], picked)
-        if missing := missing_picked(connection, within):
-            yield shortfall_of(left.resource_type, found=0, expected=missing)
+    return tuple(reports)
 
 
 def next_batch(
@@ -164,12 +168,8 @@ def next_batch(
     """
     if left.reports:
         return Batch(damaged=left.reports), msgspec.structs.replace(left, reports=())
-    # What there is and what there must be are compared on one state of the database.
-    connection.execute("BEGIN")
-    try:
+    with one_state(connection):
         return _next_batch(connection, left, batch_bytes)
-    finally:
-        connection.execute("ROLLBACK")
 
 
 def _next_batch(
@@ -319,6 +319,12 @@ def next_among(
         return _gather(connection, left, rows, batch_bytes)
 
 
+def unshown_among(connection: sqlite3.Connection, left: Slice, seqs: Sequence[int]) -> set[int]:
+    """Return those of some versions that are not shown, or not there."""
+    rows = connection.execute(_SQL["shown_among"], left.parameters(seqs=json.dumps(seqs)))
+    return {*seqs}.difference(seq for (seq,) in rows.fetchall())
+
+
 def check_deletions(connection: sqlite3.Connection, left: Slice) -> None:
     """
     Check that no deletion is missing in a slice; of cohorts, `begin` has checked what it can.
@@ -328,9 +334,10 @@ def check_deletions(connection: sqlite3.Connection, left: Slice) -> None:
     """
     if left.picked:
         return
-    for extent in extents_of(connection, SeqRange(first=left.shown.first, end=left.shown.end)):
-        if extent.count_of_damaged(connection) is not None:
-            raise errors.damaged(f"what was deleted of {left.resource_type} is not known")
+    with one_state(connection):
+        for extent in extents_of(connection, SeqRange(first=left.shown.first, end=left.shown.end)):
+            if extent.count_of_damaged(connection) is not None:
+                raise errors.damaged(f"what was deleted of {left.resource_type} is not known")
 
 
 def next_deleted(

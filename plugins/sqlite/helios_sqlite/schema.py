@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from helios_core import ConfigurationError, Migrated, Migrations, index_outdated
 from helios_sqlite.indexing import index_anew, is_indexed
+from helios_sqlite.integrity import sum_extents
 
 APPLICATION_ID = 0x48454C49
 """`HELI` in the file's header, so that no other program's database is taken for ours."""
@@ -64,7 +65,7 @@ def is_empty(connection: sqlite3.Connection) -> bool:
 
 def migrate(connection: sqlite3.Connection) -> Migrated:
     """
-    Apply what is missing, index what is not indexed, and return what was done.
+    Apply what is missing, add missing sums, index what is not indexed, and return what was done.
 
     The caller holds the write lock, and its transaction makes this all or nothing.
 
@@ -82,6 +83,8 @@ def migrate(connection: sqlite3.Connection) -> Migrated:
     after = max(before, steps.newest)
     connection.execute(f"PRAGMA user_version = {after}")
     outdated = after == steps.newest and not is_indexed(connection)
+    if after == steps.newest:
+        sum_extents(connection)
     if outdated:
         index_anew(connection)
     return Migrated(before=before, after=after, indexed=outdated and before > 0)

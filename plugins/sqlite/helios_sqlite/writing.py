@@ -63,9 +63,9 @@ class _Journal:
         connection.executemany(_SQL["insert_version"], self.versions)
         self.compartments.sort()  # neighbours in the index follow each other
         connection.executemany(_SQL["insert_compartment"], self.compartments)
-        self.postings.store(connection)
         connection.executemany(_SQL["end_version"], zip(repeat(self.stamp), self.ended))
         add_counts(connection, self.stamp, self.counts)
+        self.postings.store(connection)
         connection.executemany(_SQL["touch_collection"], zip(repeat(self.stamp), collections))
         remember(connection, self.stamp)
 

@@ -370,6 +370,22 @@ async def test_histories_compartments_and_records_show_what_scopes_are_limited_t
     assert set(found) == ({"p1", "lab"} if "everything" in path else {"lab"})
 
 
+@pytest.mark.parametrize("path", ["/Observation/_history", "/_history"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_pages_of_a_history_do_not_count_what_is_not_permitted(site, send, path, count):
+    for start in range(0, 150, 50):
+        await site.put(observation(f"l{start}", LAB))
+        await site.put(*(observation(f"v{number}", VITAL) for number in range(start, start + 50)))
+    pages, url = [], f"{path}?_count={count}"
+    while url:
+        body = (await send(f"system/Observation.rs{LABS}", "GET", url)).json()
+        pages.append([entry["resource"]["id"] for entry in body.get("entry", ())])
+        url = next((each["url"] for each in body["link"] if each["relation"] == "next"), None)
+
+    found = ["l100", "l50", "l0", "lab"]
+    assert pages == [found[at : at + count] for at in range(0, 4, count)]
+
+
 async def test_a_history_shows_deletions_of_what_was_permitted(site, send):
     await site.delete("Observation", "lab")
     await site.delete("Observation", "vital")

@@ -3,8 +3,9 @@ from datetime import timedelta
 
 import pytest
 
-from helios_keycloak_auth import IssuerVerifier, KeycloakAuthSettings
+from helios_keycloak_auth import KeycloakAuthSettings
 from helios_keycloak_auth.requests import issuer_requests
+from helios_keycloak_auth.verifier import IssuerVerifier
 from tests.issuers import Issuer, serving
 
 

@@ -354,7 +354,7 @@ async def test_a_discovery_document_that_is_wrong_is_an_unavailable_issuer(
 async def test_an_address_that_cannot_be_asked_is_an_unavailable_issuer(verifier, issuer, url):
     issuer.discovery = {"jwks_uri": url}
 
-    with pytest.raises(BackendUnavailable, match="cannot be asked"):
+    with pytest.raises(BackendUnavailable, match=r"cannot be (asked|read)"):
         await verifier.verify(issuer.token())
 
 

@@ -98,8 +98,14 @@ def test_settings_are_read_under_their_traditional_names():
         ({"HFS_AUTH_ALGORITHMS": "none"}, "HFS_AUTH_ALGORITHMS is 'none'"),
         ({"HFS_AUTH_ALGORITHMS": "RS256,HS256"}, "RS256, RS384, ES256, ES384 and PS256"),
         ({"HFS_AUTH_JWKS_MIN_REFRESH_INTERVAL": "0"}, "a number of seconds above 0"),
-        ({"HFS_AUTH_ISSUER": "http://login.example.org"}, "HFS_AUTH_ALLOW_HTTP is not true"),
-        ({"HFS_AUTH_JWKS_URL": "http://login.example.org"}, "HFS_AUTH_JWKS_URL use"),
+        (
+            {"HFS_AUTH_ISSUER": "http://login.example.org"},
+            "HFS_AUTH_ALLOW_HTTP is not true; use https",
+        ),
+        (
+            {"HFS_AUTH_JWKS_URL": "http://login.example.org"},
+            "address of HFS_AUTH_JWKS_URL is http",
+        ),
         ({"HFS_AUTH_INTROSPECTION_CLIENT_ID": "a"}, "set together"),
         ({"HFS_AUTH_INTROSPECTION_CLIENT_SECRET": "a"}, "set together"),
         ({"HFS_AUTH_INTROSPECTION_URL": "https://a.example.org"}, "is set without"),

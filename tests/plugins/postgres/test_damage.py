@@ -3,8 +3,8 @@
 import pytest
 
 from helios_core import COLLECTION_BITS
-from helios_postgres import open_data_provider
-from tests.damage import fill, read, unnoticed, views_of
+from helios_postgres import migrate, open_data_provider
+from tests.damage import SEARCHED, fill, read, unnoticed, views_of
 from tests.plugins.postgres.connecting import connected
 
 OF_PATIENTS = (
@@ -84,3 +84,64 @@ async def test_what_was_changed_behind_the_back_is_noticed(settings, name):
     for batch_bytes in (1 << 22, 20_000):
         opened = open_data_provider(settings)
         assert await unnoticed(opened, views, shown, batch_bytes) == []
+
+
+OF_INDEX = {
+    "postings that are gone": "DELETE FROM postings WHERE bucket % 3 = 0",
+    "no posting left": "DELETE FROM postings",
+    "postings of other buckets": "UPDATE postings SET bucket = (bucket + 1) % 64",
+    "recent terms that are gone": "DELETE FROM recent_terms",
+    "recent terms that are others": "UPDATE recent_terms SET content = '\\x90'",
+    "no span left": "DELETE FROM spans",
+    "spans of another time": "UPDATE spans SET low_max = low_max - 3000000000000000",
+    "spans at other places": "UPDATE spans SET places = set_byte(places, 1, 77)",
+    "sums that are gone": "DELETE FROM index_sums WHERE bucket % 2 = 0",
+    "sums that are others": "UPDATE index_sums SET sum = sum + 1",
+    "sums of sums that are gone": "UPDATE extents SET index_sum = 0",
+    "sums of recent terms that are gone": "UPDATE extents SET recent_sum = 0",
+}
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("name", OF_INDEX)
+async def test_what_the_search_index_lacks_is_noticed(settings, name):
+    """P5, P9: an export does without it and a search fails; neither shows less."""
+    async with open_data_provider(settings) as provider:
+        views = await views_of(provider, await fill(provider)) | SEARCHED
+        shown = {key: await read(provider, view, 1 << 22) for key, view in views.items()}
+        assert all(lines and not damaged for lines, _, damaged in shown.values())
+    async with connected(settings) as connection:
+        assert not (await connection.execute(OF_INDEX[name])).endswith(" 0")
+
+    assert await unnoticed(open_data_provider(settings), views, shown, 20_000) == []
+    async with open_data_provider(settings) as provider:
+        for key, view in views.items():
+            if key not in SEARCHED:
+                assert await read(provider, view, 20_000) == shown[key]
+
+
+@pytest.mark.service
+async def test_a_migration_adds_the_sums_of_earlier_versions(settings):
+    """Tallies of endings from before had none either."""
+    async with open_data_provider(settings) as provider:
+        views = await views_of(provider, await fill(provider))
+        shown = {key: await read(provider, view, 1 << 22) for key, view in views.items()}
+    async with connected(settings) as connection:
+        before = await connection.fetch("SELECT extent, check_sum FROM extents ORDER BY extent")
+        await connection.execute(
+            "UPDATE extents SET begun_hash = NULL, compartment_hash = NULL, row_sum = NULL,"
+            " check_sum = NULL"
+        )
+        await connection.execute(
+            "UPDATE tallies SET ended_hash = 0, compartment_hash = 0, row_sum = ended"
+        )
+
+        await migrate(settings)
+
+        after = await connection.fetch("SELECT extent, check_sum FROM extents ORDER BY extent")
+        assert after == before
+        async with open_data_provider(settings) as provider:
+            for key, view in views.items():
+                assert await read(provider, view, 1 << 22) == shown[key]
+        await connection.execute(TAMPERING["a version that is not begun yet"][0])
+    assert await unnoticed(open_data_provider(settings), views, shown, 1 << 22) == []

@@ -56,6 +56,20 @@ class TestPostgresJobStore(JobStoreSuite):
             "UPDATE jobs SET accepted = '\\x7b22' WHERE id = $1", job_id
         )
 
+    async def lose(self, store, job_id, what, shard):
+        table, column = {
+            "shard": ("shards", "number"),
+            "part": ("parts", "shard"),
+            "notes": ("notes", "shard"),
+        }[what]
+        lost = await store.behind_its_back.execute(
+            f"DELETE FROM {table} WHERE {column} = $1"
+            " AND job = (SELECT job FROM jobs WHERE id = $2)",
+            shard,
+            job_id,
+        )
+        assert lost == "DELETE 1"
+
     async def raw_statuses(self, store):
         return dict(await store.behind_its_back.fetch("SELECT id, status FROM jobs"))
 

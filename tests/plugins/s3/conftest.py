@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from helios_core import Secret
-from helios_s3 import S3OutputStore, S3Settings
+from helios_s3 import S3OutputStore, S3ResourceSettings, S3Settings
 from helios_s3.buckets import Bucket
 from helios_s3.settings import MEBIBYTE
 from tests.proxies import HTTPProxy
@@ -40,6 +40,25 @@ def settings(bucket):
         return S3Settings(**reaching | changes)
 
     return settings
+
+
+@pytest.fixture
+def resource_settings():
+    """Give the settings of resources in a bucket, with changes."""
+
+    def resource_settings(bucket, **changes):
+        reaching = {
+            "bucket": bucket.name,
+            "endpoint": bucket.endpoint,
+            "allow_http": True,
+            "force_path_style": True,
+            "region": bucket.region,
+            "access_key_id": Secret(bucket.access_key),
+            "secret_access_key": Secret(bucket.secret_key),
+        }
+        return S3ResourceSettings(**reaching | changes)
+
+    return resource_settings
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """A server that authenticates its clients itself, from discovery to the refusal of a request."""
 
+import asyncio
+import json
+import secrets
 import time
 from contextlib import AsyncExitStack
 from uuid import uuid4
@@ -10,9 +13,13 @@ from msgspec.structs import replace
 
 import helios_smart_auth
 from helios_core.config.settings import Settings, TenantRouting
+from helios_core.export.worker import WorkerOptions, run_worker
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.resources import parse_resource
 from helios_core.http.app import create_app
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
 from helios_core.storage.backends import Backends, OpenedRoutes
+from helios_core.storage.data_provider import Put
 from helios_core.storage.token_verifier import ContainedVerifier
 from helios_smart_auth.settings import SmartAuthSettings
 from tests.plugins.smart_auth.issuing import EC, RSA, Server, claims, form, header, signed
@@ -24,8 +31,9 @@ ROOT = f"{ORIGIN}/base"
 class Site:
     """A client of an application, and the registry behind its back."""
 
-    def __init__(self, store, client):
-        self.registry = Server(store, now=time.time())
+    def __init__(self, backends, client):
+        self.backends = backends
+        self.registry = Server(backends.job_store, now=time.time())
         self.client = client
 
     async def discovered(self):
@@ -44,6 +52,24 @@ class Site:
         response = await self.asked(**changes)
         assert response.status_code == 200, response.text
         return {"Authorization": f"Bearer {response.json()['access_token']}"}
+
+    async def load(self, *resources):
+        """Store resources behind the server's back."""
+        changes = [
+            Put(resource=parse_resource(json.dumps(each).encode(), FHIRVersion.R4))
+            for each in resources
+        ]
+        await self.backends.data_provider.write("default", FHIRVersion.R4, changes)
+
+    async def finish(self, location):
+        """Work until an export has ended."""
+        stop = asyncio.Event()
+        job_id = location.rpartition("/")[2]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_worker("w", self.backends, WorkerOptions(), stop=stop))
+            while (await self.backends.job_store.get("default", job_id)).status.active:
+                await asyncio.sleep(0.005)
+            stop.set()
 
     async def get(self, path, headers=None):
         async with self.client.stream("GET", path, headers=headers) as response:
@@ -78,7 +104,7 @@ async def site(options):
         app = create_app(Settings(base_url=ROOT, tenant_routing_mode=TenantRouting.BOTH), backends)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         client = httpx.AsyncClient(transport=transport, base_url=ORIGIN)
-        site = Site(backends.job_store, await stack.enter_async_context(client))
+        site = Site(backends, await stack.enter_async_context(client))
         await site.registry.register()
         yield site
 
@@ -250,3 +276,92 @@ async def test_a_token_of_another_issuer_is_refused(site):
     response = await site.get("/Patient", {"Authorization": f"Bearer {token}"})
 
     assert response.status_code == 401
+
+
+async def reference_token(site, key):
+    """Ask for a token as the reference client does."""
+    endpoint = (await site.discovered())["token_endpoint"]
+    now = time.time()
+    body = {
+        "iss": "lab",
+        "sub": "lab",
+        "aud": endpoint,
+        "iat": int(now),
+        "exp": round(now) + 300,
+        "jti": secrets.token_hex(10),
+    }
+    response = await site.client.post(
+        endpoint.removeprefix(ROOT),
+        data=form(signed(key, head=header(key), body=body), scope="system/*.rs"),
+        headers={"Accept": "application/json"},
+    )
+    found = response.json()
+    assert response.status_code == 200
+    assert found["access_token"]
+    assert 0 < found["expires_in"] <= 300
+    return {"Authorization": f"Bearer {found['access_token']}"}
+
+
+@pytest.mark.parametrize("key", [EC, RSA], ids=["ES384", "RS384"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_the_reference_client_exports_with_tokens(site, key, method):
+    """
+    RC-01, RC-02, RC-03, RC-04, RC-05, RC-06, RC-08, RC-13, RC-17, RC-19, TR-48.
+
+    It looks for the token endpoint at the root, and has a new token for every step.
+    """
+    binary = {"resourceType": "Binary", "id": "b", "contentType": "text/plain", "data": "aGk="}
+    document = {
+        "resourceType": "DocumentReference",
+        "id": "d",
+        "status": "current",
+        "subject": {"reference": "Patient/p"},
+        "content": [{"attachment": {"contentType": "text/plain", "url": "Binary/b"}}],
+    }
+    await site.load({"resourceType": "Patient", "id": "p"}, binary, document)
+    configuration = await site.get("/.well-known/smart-configuration")
+    assert configuration.json()["token_endpoint"].startswith(ROOT)
+    assert (await site.get("/metadata", {"Accept": "*/*"})).status_code == 200
+    asking = {
+        "Accept": "application/fhir+json",
+        "Prefer": "respond-async, handling=lenient",
+        **await reference_token(site, key),
+    }
+    if method == "GET":
+        path = "/Patient/$export?_type=Patient%2CDocumentReference"
+        started = await site.client.get(path, headers=asking)
+    else:
+        types = ["Patient", "DocumentReference"]
+        parameters = [{"name": "_type", "valueString": name} for name in types]
+        started = await site.client.post(
+            "/Patient/$export",
+            json={"resourceType": "Parameters", "parameter": parameters},
+            headers=asking,
+        )
+    assert started.status_code == 202, started.text
+    assert started.content == b""
+    location = started.headers["content-location"].removeprefix(ROOT)
+    accepts = {"Accept": "application/json"}
+    polled = await site.get(location, accepts | await reference_token(site, key))
+    assert (polled.status_code, polled.content) == (202, b"")
+
+    await site.finish(location)
+    manifest = (await site.get(location, accepts | await reference_token(site, key))).json()
+
+    assert manifest["requiresAccessToken"] is True
+    resources = {}
+    for item in manifest["output"]:
+        path = item["url"].removeprefix(ROOT)
+        assert (await site.get(path)).status_code == 401
+        file = await site.get(path, await reference_token(site, key))
+        [resources[item["type"]]] = map(json.loads, file.text.splitlines())
+    assert resources.keys() == {"Patient", "DocumentReference"}
+    url = resources["DocumentReference"]["content"][0]["attachment"]["url"].removeprefix(ROOT)
+    attachment = {"Accept": "text/plain"}
+    assert (await site.get(url, attachment)).status_code == 401
+    fetched = await site.get(url, attachment | await reference_token(site, key))
+    assert (fetched.status_code, fetched.content) == (200, b"hi")
+    ended = await site.client.delete(location, headers=await reference_token(site, key))
+    assert ended.status_code == 202
+    gone = await site.get(location, accepts | await reference_token(site, key))
+    assert gone.status_code == 404

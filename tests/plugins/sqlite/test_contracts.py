@@ -99,6 +99,20 @@ class TestSQLiteJobStore(JobStoreSuite):
         with behind_the_back(store) as connection:
             connection.execute("UPDATE jobs SET accepted = x'7b22' WHERE id = ?", (job_id,))
 
+    async def lose(self, store, job_id, what, shard):
+        table, column = {
+            "shard": ("shards", "number"),
+            "part": ("parts", "shard"),
+            "notes": ("notes", "shard"),
+        }[what]
+        with behind_the_back(store) as connection:
+            lost = connection.execute(
+                f"DELETE FROM {table} WHERE {column} = ?"
+                " AND job = (SELECT job FROM jobs WHERE id = ?)",
+                (shard, job_id),
+            )
+            assert lost.rowcount == 1
+
     async def raw_statuses(self, store):
         with behind_the_back(store) as connection:
             return dict(connection.execute("SELECT id, status FROM jobs").fetchall())

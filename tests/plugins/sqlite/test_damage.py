@@ -16,11 +16,10 @@ from msgspec.structs import replace
 
 from helios_core import Put
 from helios_core.testing import corpus
-from helios_sqlite import SQLiteSettings, open_data_provider
-from tests.damage import fill, read, unnoticed, views_of
+from helios_sqlite import SQLiteSettings, migrate, open_data_provider
+from tests.damage import DAMAGES_OF_FILES, SEARCHED, fill, read, unnoticed, views_of
 
 RUNS = int(os.environ.get("HFS_TEST_FUZZ_RUNS", "12"))
-PAGE_BYTES = 8192
 
 
 def settings_of(folder):
@@ -43,61 +42,8 @@ def whole(tmp_path_factory):
     return folder, views, shown
 
 
-def pages_swapped(content, rng):
-    """Overwrite pages by other pages."""
-    count = len(content) // PAGE_BYTES
-    for _ in range(rng.choice((1, 1, 2, 8))):
-        source, target = rng.randrange(count), rng.randrange(1, count)
-        page = content[source * PAGE_BYTES : (source + 1) * PAGE_BYTES]
-        content[target * PAGE_BYTES : (target + 1) * PAGE_BYTES] = page
-
-
-def header_bytes(content, rng):
-    """Change bytes in the header of a page."""
-    page = rng.randrange(1, len(content) // PAGE_BYTES)
-    for _ in range(rng.choice((1, 1, 3))):
-        content[page * PAGE_BYTES + rng.randrange(12)] = rng.randrange(256)
-
-
-def bits(content, rng):
-    """Flip bits anywhere, close to each other or not."""
-    start = rng.randrange(len(content) - 64)
-    for _ in range(rng.choice((1, 1, 4, 30))):
-        content[start + rng.randrange(64)] ^= 1 << rng.randrange(8)
-
-
-def cell_bits(content, rng):
-    """Flip bits where rows begin: in their keys, headers and short columns."""
-    page = rng.randrange(1, len(content) // PAGE_BYTES) * PAGE_BYTES
-    cells = int.from_bytes(content[page + 3 : page + 5], "big")
-    if content[page] in (2, 5, 10, 13) and 0 < cells < PAGE_BYTES // 4:
-        header = 12 if content[page] in (2, 5) else 8
-        pointer = page + header + 2 * rng.randrange(cells)
-        cell = int.from_bytes(content[pointer : pointer + 2], "big") % (PAGE_BYTES - 80)
-        content[page + cell + rng.randrange(80)] ^= 1 << rng.randrange(8)
-    else:
-        bits(content, rng)
-
-
-def zeroed(content, rng):
-    """Zero some bytes, or pages."""
-    length = rng.choice((8, 64, 512, PAGE_BYTES, 4 * PAGE_BYTES))
-    start = rng.randrange(PAGE_BYTES, len(content))
-    if length >= PAGE_BYTES:
-        start -= start % PAGE_BYTES
-    end = min(start + length, len(content))
-    content[start:end] = bytes(end - start)
-
-
-def truncated(content, rng):
-    """Cut the file off."""
-    del content[rng.randrange(PAGE_BYTES, len(content)) :]
-
-
 @pytest.mark.fuzz
-@pytest.mark.parametrize(
-    "damage", [pages_swapped, header_bytes, bits, cell_bits, zeroed, truncated]
-)
+@pytest.mark.parametrize("damage", DAMAGES_OF_FILES)
 async def test_no_damaged_file_is_read_as_if_it_were_whole(whole, tmp_path, damage):
     """P9: what an export shows is all there was, or it says that something is wrong."""
     folder, views, shown = whole
@@ -158,6 +104,54 @@ async def test_what_was_changed_behind_the_back_is_noticed(whole, tmp_path, name
     )
 
 
+OF_INDEX = {
+    "postings that are gone": "DELETE FROM postings WHERE term % 3 = 0",
+    "one posting that is gone": "DELETE FROM postings WHERE more IS NOT NULL AND term = ("
+    "SELECT term FROM postings GROUP BY term ORDER BY count(*) DESC LIMIT 1)",
+    "no posting left": "DELETE FROM postings",
+    "terms that are others": "UPDATE postings SET term = term + 1",
+    "places that are others": "UPDATE postings SET more = zeroblob(length(more))",
+    "versions that could be read": "DELETE FROM postings WHERE term = 0",
+    "spans that are gone": "DELETE FROM spans WHERE place % 7 = 3",
+    "no span left": "DELETE FROM spans",
+    "spans of another time": "UPDATE spans SET low = low - 3000000000000000 WHERE place % 7 = 3",
+    "spans of each other": "UPDATE OR REPLACE spans SET place = place / 2 * 2",
+    "sums that are gone": "DELETE FROM index_sums WHERE bucket % 2 = 0",
+    "sums that are others": "UPDATE index_sums SET sum = sum + 1",
+    "sums of sums that are gone": "UPDATE extents SET index_sum = 0",
+}
+
+
+@pytest.fixture(scope="module")
+def searched(whole):
+    """What searches find in the store."""
+    folder, views, shown = whole
+
+    async def search():
+        async with open_data_provider(settings_of(folder)) as provider:
+            return {name: await read(provider, each, 0) for name, each in SEARCHED.items()}
+
+    found = asyncio.run(search())
+    assert all(lines for lines, _, _ in found.values())
+    return folder, views | SEARCHED, shown | found
+
+
+@pytest.mark.parametrize("name", OF_INDEX)
+async def test_what_the_search_index_lacks_is_noticed(searched, tmp_path, name):
+    """P5, P9: an export does without it and a search fails; neither shows less."""
+    folder, views, shown = searched
+    shutil.copy(folder / "helios.db", tmp_path / "helios.db")
+    with closing(sqlite3.connect(tmp_path / "helios.db")) as raw, raw:
+        changed = raw.execute(OF_INDEX[name]).rowcount
+        assert changed or name == "versions that could be read"
+
+    assert await unnoticed(open_data_provider(settings_of(tmp_path)), views, shown, 20_000) == []
+    async with open_data_provider(settings_of(tmp_path)) as provider:
+        for key, view in views.items():
+            if key not in SEARCHED:
+                assert await read(provider, view, 20_000) == shown[key]
+
+
 async def test_stores_of_earlier_versions_are_read_without_a_word(whole, tmp_path):
     """Their extents have counts and no sums."""
     folder, views, shown = whole
@@ -177,3 +171,36 @@ async def test_stores_of_earlier_versions_are_read_without_a_word(whole, tmp_pat
         later = replace(views["system"], transaction_time=await provider.transaction_time())
         lines, _, damaged = await read(provider, later, 1 << 22)
         assert (len(lines), damaged) == (len(shown["system"][0]) + 1, [])
+
+
+WITHOUT_SUMS = (
+    "UPDATE extents SET live_hash = NULL, compartment_hash = NULL, row_sum = NULL,"
+    " check_sum = NULL"
+)
+
+
+async def test_a_migration_adds_the_sums_of_earlier_versions(whole, tmp_path):
+    folder, views, shown = whole
+    shutil.copy(folder / "helios.db", tmp_path / "helios.db")
+    with closing(sqlite3.connect(tmp_path / "helios.db", isolation_level=None)) as raw:
+        before = raw.execute("SELECT * FROM extents ORDER BY extent").fetchall()
+        raw.execute(WITHOUT_SUMS)
+
+        await migrate(settings_of(tmp_path))
+
+        assert raw.execute("SELECT * FROM extents ORDER BY extent").fetchall() == before
+        raw.execute(TAMPERING["a version that is not begun yet"])
+    assert await unnoticed(open_data_provider(settings_of(tmp_path)), views, shown, 1 << 22) == []
+
+
+async def test_a_migration_confirms_no_damage(whole, tmp_path):
+    """What was lost before there were sums is not taken for all there was."""
+    folder, views, shown = whole
+    shutil.copy(folder / "helios.db", tmp_path / "helios.db")
+    with closing(sqlite3.connect(tmp_path / "helios.db", isolation_level=None)) as raw:
+        raw.execute(WITHOUT_SUMS)
+        raw.execute(TAMPERING["rows that are gone"])
+
+    await migrate(settings_of(tmp_path))
+
+    assert await unnoticed(open_data_provider(settings_of(tmp_path)), views, shown, 1 << 22) == []

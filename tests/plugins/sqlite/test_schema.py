@@ -144,6 +144,11 @@ async def claim(store):
 
 def to_the_second_schema(connection):
     """Undo what the migrations from the third on do."""
+    connection.execute("ALTER TABLE extents DROP COLUMN index_sum")
+    connection.execute("DROP TABLE index_sums")
+    connection.execute("ALTER TABLE jobs DROP COLUMN shards")
+    connection.execute("ALTER TABLE shards DROP COLUMN published")
+    connection.execute("ALTER TABLE shards DROP COLUMN noted")
     for column in ("postponed", "waiting_since", "waiting_for", "furthest"):
         connection.execute(f"ALTER TABLE shards DROP COLUMN {column}")
     connection.execute("DROP TABLE records")

@@ -8,14 +8,38 @@ WHERE extent = ANY($1::bigint[]);
 SELECT extent, bucket, content FROM postings
 WHERE extent = ANY($1::bigint[]) AND bucket = ANY($2::smallint[]);
 
+-- name: totals
+-- The sum of the sums of each of some extents, and that of what is recent in it.
+SELECT extent, index_sum, recent_sum FROM extents WHERE extent = ANY($1::bigint[]);
+
+-- name: sums
+-- What must be in the index of some extents.
+SELECT extent, part, bucket, sum FROM index_sums WHERE extent = ANY($1::bigint[]);
+
+-- name: span_sums
+-- The sums of the marks of the spans of one kind in some extents.
+SELECT extent, sum(
+  low_min % $3 * (content_mark % 8191 + 1) + 3 * (low_min % $3) + 5 * (low_max % $3)
+  + 7 * (high_min % $3) + 11 * (high_max % $3) + 13 * places_mark + 17 * content_mark
+) FROM spans WHERE extent = ANY($1::bigint[]) AND kind = $2 GROUP BY extent;
+
 -- name: spans
 -- The periods of some extents that may lie within bounds.
 -- The content is needed only where not all of a row does.
 SELECT extent, places, CASE WHEN NOT (
   low_min >= $3 AND low_max <= $4 AND high_min >= $5 AND high_max <= $6
-) THEN content END
+) THEN content END, places_mark, content_mark
 FROM spans WHERE extent = ANY($1::bigint[]) AND kind = $2
 AND low_max >= $3 AND low_min <= $4 AND high_max >= $5 AND high_min <= $6;
+
+-- name: found_ids
+-- Of how many ids all versions are found: the newest by its head, the others by their endings.
+SELECT count(*) FROM resources AS r WHERE r.collection = $1 AND r.id = ANY($2::text[])
+  AND EXISTS (SELECT FROM versions AS v WHERE v.seq = r.seq AND v.id = r.id)
+  AND r.version_id - 1 = (
+    SELECT count(*) FROM endings AS e JOIN versions AS v ON v.seq = e.seq AND v.id = e.id
+    WHERE e.collection = $1 AND e.id = r.id
+  );
 
 -- name: of_ids
 -- The versions of some ids.

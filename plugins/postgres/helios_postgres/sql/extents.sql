@@ -16,14 +16,15 @@ SELECT nextval('extent_numbers') FROM generate_series(1, $1);
 -- name: add
 -- Add what was appended to extents.
 INSERT INTO extents (extent, appended, appended_bytes, begun, compartment_begun,
-  compartment_bytes, open, begun_hash, compartment_hash, row_sum, first_stamp, last_stamp,
-  check_sum)
+  compartment_bytes, open, begun_hash, compartment_hash, row_sum, index_sum, recent_sum,
+  first_stamp, last_stamp, check_sum)
 SELECT w.*, $8, $8, 3::bigint * w.appended + 5 * w.appended_bytes + 7 * w.begun
   + 11 * w.compartment_begun + 13 * w.compartment_bytes + (17 + 19) * $8::bigint
 FROM unnest($1::bigint[], $2::integer[], $3::bigint[], $4::integer[],
-  $5::integer[], $6::bigint[], $7::boolean[], $9::bigint[], $10::bigint[], $11::bigint[])
+  $5::integer[], $6::bigint[], $7::boolean[], $9::bigint[], $10::bigint[], $11::bigint[],
+  $12::bigint[], $13::bigint[])
   AS w (extent, appended, appended_bytes, begun, compartment_begun, compartment_bytes, open,
-  begun_hash, compartment_hash, row_sum)
+  begun_hash, compartment_hash, row_sum, index_sum, recent_sum)
 ON CONFLICT (extent) DO UPDATE SET
   appended = extents.appended + excluded.appended,
   appended_bytes = extents.appended_bytes + excluded.appended_bytes,
@@ -33,6 +34,8 @@ ON CONFLICT (extent) DO UPDATE SET
   begun_hash = (extents.begun_hash + excluded.begun_hash) & {SUM_MASK},
   compartment_hash = (extents.compartment_hash + excluded.compartment_hash) & {SUM_MASK},
   row_sum = (extents.row_sum + excluded.row_sum) & {SUM_MASK},
+  index_sum = (extents.index_sum + excluded.index_sum) & {SUM_MASK},
+  recent_sum = (extents.recent_sum + excluded.recent_sum) & {SUM_MASK},
   check_sum = extents.check_sum + excluded.check_sum - 17 * excluded.first_stamp
     - 19 * extents.last_stamp,
   open = excluded.open, last_stamp = excluded.last_stamp;

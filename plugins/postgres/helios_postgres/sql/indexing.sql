@@ -19,7 +19,17 @@ UPDATE search_index SET terms_version = $1;
 
 -- name: clear
 -- Forget the whole index.
-TRUNCATE postings, spans, recent_terms;
+TRUNCATE postings, spans, recent_terms, index_sums;
+
+-- name: set_total
+-- Note the sum of the sums of an extent whose index was made anew, in which nothing is recent.
+UPDATE extents SET index_sum = $2, recent_sum = 0 WHERE extent = $1;
+
+-- name: add_sums
+-- Add to what must be in parts of the index.
+INSERT INTO index_sums AS s
+SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[])
+ON CONFLICT (extent, part, bucket) DO UPDATE SET sum = (s.sum + excluded.sum) & {SUM_MASK};
 
 -- name: collections
 -- All collections, to index them anew.

@@ -14,6 +14,23 @@ FROM extents AS e CROSS JOIN LATERAL (
 ) AS t
 WHERE e.extent BETWEEN $1 AND $2 ORDER BY e.extent;
 
+-- name: unsummed
+-- The first extent behind one that has only counts.
+SELECT extent FROM extents WHERE extent > $1 AND row_sum IS NULL ORDER BY extent LIMIT 1;
+
+-- name: tallied
+-- What endings have taken from the sums of an extent.
+SELECT coalesce(sum(ended_hash), 0)::numeric, coalesce(sum(compartment_hash), 0)::numeric,
+  coalesce(sum(row_sum), 0)::numeric
+FROM tallies WHERE extent = $1;
+
+-- name: set_sums
+-- Note what must be in an extent.
+UPDATE extents SET begun_hash = $2, compartment_hash = $3, row_sum = $4,
+  check_sum = 3::bigint * appended + 5 * appended_bytes + 7 * begun + 11 * compartment_begun
+    + 13 * compartment_bytes + 17 * first_stamp + 19 * last_stamp
+WHERE extent = $1;
+
 -- name: rows
 -- All that is stored of the versions of an extent, without their contents.
 SELECT v.seq, v.id, v.version_id, v.since_stamp, v.deleted::integer, v.patients, v.size,

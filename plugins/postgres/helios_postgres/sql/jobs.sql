@@ -43,14 +43,16 @@ GROUP BY j.job, j.accepted, j.tenant, j.id, j.owner, j.status, j.created_at, j.c
   j.failure
 ORDER BY j.created_at DESC, j.tenant COLLATE "C", j.id COLLATE "C";
 
--- name: untouched
--- Lock active jobs that no worker has touched for some time (J18).
-SELECT j.job, j.tenant, j.id
+-- name: useless
+-- Lock active jobs that no worker has touched for some time, or that lack shards (J18, J20).
+SELECT j.job, j.tenant, j.id, j.shards - (SELECT count(*) FROM shards WHERE job = j.job) AS lost
 FROM jobs AS j
-WHERE j.status IN ('accepted', 'in-progress') AND j.created_at <= now() - $1::interval
-  AND NOT EXISTS (
+WHERE j.status IN ('accepted', 'in-progress') AND (
+  j.created_at <= now() - $1::interval AND NOT EXISTS (
     SELECT 1 FROM shards AS s WHERE s.job = j.job AND s.touched_at > now() - $1::interval
   )
+  OR j.shards > (SELECT count(*) FROM shards WHERE job = j.job)
+)
 ORDER BY j.job LIMIT $2 FOR NO KEY UPDATE OF j SKIP LOCKED;
 
 -- name: beat
@@ -110,8 +112,8 @@ WHERE tenant = $1 AND status IN ('accepted', 'in-progress');
 
 -- name: add_job
 -- Accept a job.
-INSERT INTO jobs (tenant, id, accepted, status, created_at, owner)
-VALUES ($1, $2, $3, 'accepted', clock_timestamp(), $4) RETURNING job;
+INSERT INTO jobs (tenant, id, accepted, status, created_at, owner, shards)
+VALUES ($1, $2, $3, 'accepted', clock_timestamp(), $4, $5) RETURNING job;
 
 -- name: add_shards
 -- Add shards that may be claimed at once.
@@ -131,17 +133,31 @@ WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled' GROUP BY j.job;
 
 -- name: parts
 -- The published parts of a job, in order; a row of NULL if it has none.
--- Beside each, how many resources its completed shards have exported.
-SELECT p.part, p.position, (
-  SELECT coalesce(sum(s.resources_done), 0) FROM shards AS s WHERE s.job = j.job AND s.done
-) AS exported FROM jobs AS j LEFT JOIN parts AS p ON p.job = j.job
-WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled'
+-- Beside each, how many parts and resources completed shards have published, and how many shards
+-- are missing (J20).
+WITH counted AS MATERIALIZED (
+  SELECT j.job, coalesce(sum(s.published), 0)::bigint AS published,
+    coalesce(sum(s.resources_done) FILTER (WHERE s.done), 0)::bigint AS exported,
+    j.shards - count(s.number) AS lost
+  FROM jobs AS j LEFT JOIN shards AS s ON s.job = j.job
+  WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled' GROUP BY j.job
+)
+SELECT p.part, p.position, j.published, j.exported, j.lost
+FROM counted AS j LEFT JOIN parts AS p ON p.job = j.job
 ORDER BY p.kind, p.shard, p.number;
 
 -- name: part
 -- The part of one file name; NULL if the job has none.
 SELECT p.part, p.position FROM jobs AS j LEFT JOIN parts AS p ON p.job = j.job AND p.name = $3
 WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled';
+
+-- name: noted
+-- Whether notes of a job, or its shards, are missing (J20).
+SELECT coalesce(sum(s.noted), 0) <> coalesce(sum(length(n.notes)), 0)
+  OR count(s.number) <> j.shards
+FROM jobs AS j LEFT JOIN shards AS s ON s.job = j.job
+LEFT JOIN notes AS n ON n.job = s.job AND n.shard = s.number
+WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled' GROUP BY j.job;
 
 -- name: notes
 -- The notes of the first shard after one; NULL if there is none.

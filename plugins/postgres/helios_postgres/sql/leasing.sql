@@ -123,7 +123,8 @@ RETURNING attempts;
 -- Close a shard and publish its parts and notes (J5, J12, J13).
 WITH closed AS (
   UPDATE shards SET done = true, worker = NULL, available_at = NULL, resources_done = $4,
-    completed_under = token, bytes = $10, touched_at = clock_timestamp(), waiting_for = NULL
+    completed_under = token, bytes = $10, touched_at = clock_timestamp(), waiting_for = NULL,
+    published = cardinality($9::text[]), noted = length($8::bytea)
   WHERE job = $1 AND number = $2 AND token = $3 AND worker IS NOT NULL
   RETURNING job, number, phase
 ), published AS (
@@ -142,6 +143,10 @@ SELECT phase, (
   SELECT min(s.phase) FROM shards AS s WHERE s.job = $1 AND NOT s.done AND s.number <> $2
 ) AS next_phase
 FROM closed;
+
+-- name: lost
+-- How many shards a job lacks (J20).
+SELECT j.shards - (SELECT count(*) FROM shards WHERE job = j.job) FROM jobs AS j WHERE j.job = $1;
 
 -- name: completed_under
 -- Whether a shard was completed under a token.

@@ -5,7 +5,9 @@ WHERE extent BETWEEN ? AND ? ORDER BY extent DESC LIMIT 1;
 
 -- name: add
 -- Add what a transaction appended to an extent and ended in it.
-INSERT INTO extents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO extents (extent, first_stamp, appended, appended_bytes, live, live_bytes,
+  compartment_live, compartment_bytes, live_hash, compartment_hash, row_sum, check_sum)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (extent) DO UPDATE SET
   appended = appended + excluded.appended,
   appended_bytes = appended_bytes + excluded.appended_bytes,

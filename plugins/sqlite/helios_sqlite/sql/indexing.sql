@@ -6,6 +6,23 @@ DELETE FROM postings;
 -- Forget all periods.
 DELETE FROM spans;
 
+-- name: clear_sums
+-- Forget what must be in the index.
+DELETE FROM index_sums;
+
+-- name: clear_totals
+-- Forget the sums of these sums.
+UPDATE extents SET index_sum = 0;
+
+-- name: add_sum
+-- Add to what must be in one part of an extent's index.
+INSERT INTO index_sums VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET sum = (sum + excluded.sum) & {SUM_MASK};
+
+-- name: add_total
+-- Add to the sum of the sums of an extent.
+UPDATE extents SET index_sum = (index_sum + ?2) & {SUM_MASK} WHERE extent = ?1;
+
 -- name: made_by_us
 -- Note which rules made the index.
 UPDATE search_index SET terms_version = ?;

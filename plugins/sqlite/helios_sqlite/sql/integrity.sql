@@ -39,6 +39,19 @@ SELECT extent, appended, appended_bytes, live, live_bytes, compartment_live, com
   live_hash, compartment_hash, row_sum
 FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent LIMIT 1;
 
+-- name: unsummed
+-- The first extent behind one that has only counts.
+SELECT extent, appended, appended_bytes, live, live_bytes, compartment_live, compartment_bytes,
+  live_hash, compartment_hash, row_sum
+FROM extents WHERE extent > ? AND row_sum IS NULL ORDER BY extent LIMIT 1;
+
+-- name: set_sums
+-- Note what must be in an extent.
+UPDATE extents SET live_hash = ?2, compartment_hash = ?3, row_sum = ?4,
+  check_sum = 3 * appended + 5 * appended_bytes + 7 * live + 11 * live_bytes
+    + 13 * compartment_live + 17 * compartment_bytes
+WHERE extent = ?1;
+
 -- name: rows
 -- All that is stored of the versions of an extent, without their contents.
 SELECT seq, id, version_id, since_stamp, deleted, patients, size, line_hash, until_stamp
@@ -47,10 +60,6 @@ FROM versions WHERE seq BETWEEN ? AND ?;
 -- name: count
 -- How many versions of a range are found from its start on.
 SELECT count(*) FROM versions WHERE seq >= ? AND seq < ?;
-
--- name: count_among
--- How many of some versions are found.
-SELECT count(*) FROM versions WHERE seq IN (SELECT value FROM json_each(?));
 
 -- name: exists
 -- Whether a version is there.

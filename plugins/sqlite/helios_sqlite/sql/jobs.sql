@@ -40,12 +40,15 @@ LEFT JOIN shards AS s ON s.job = j.job
 GROUP BY j.job
 ORDER BY j.created_at DESC, j.tenant, j.id;
 
--- name: untouched
--- Active jobs that no worker has touched for some time (J18).
-SELECT j.job, j.tenant, j.id
+-- name: useless
+-- Active jobs that no worker has touched for some time, or that lack shards (J18, J20).
+SELECT j.job, j.tenant, j.id, j.shards - (SELECT count(*) FROM shards WHERE job = j.job) AS lost
 FROM jobs AS j
-WHERE j.status IN ('accepted', 'in-progress') AND j.created_at <= {now} - :ago
+WHERE j.status IN ('accepted', 'in-progress') AND (
+  j.created_at <= {now} - :ago
   AND NOT EXISTS (SELECT 1 FROM shards WHERE job = j.job AND touched_at > {now} - :ago)
+  OR lost > 0
+)
 ORDER BY j.job LIMIT :limit;
 
 -- name: beat
@@ -96,8 +99,8 @@ WHERE tenant = ? AND status IN ('accepted', 'in-progress');
 
 -- name: add_job
 -- Accept a job.
-INSERT INTO jobs (tenant, id, owner, accepted, status, created_at)
-VALUES (?, ?, ?, ?, ?, {now})
+INSERT INTO jobs (tenant, id, owner, accepted, status, shards, created_at)
+VALUES (?, ?, ?, ?, ?, ?, {now})
 RETURNING job;
 
 -- name: add_shard
@@ -117,11 +120,17 @@ GROUP BY j.job;
 
 -- name: parts
 -- The published parts of a job, in order; a row of NULL if it has none.
--- Beside each, how many resources its completed shards have exported.
-SELECT p.part, (SELECT total(s.resources_done) FROM shards AS s WHERE s.job = j.job AND s.done)
-FROM jobs AS j
-LEFT JOIN parts AS p ON p.job = j.job
-WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled'
+-- Beside each, how many parts and resources completed shards have published, and how many shards
+-- are missing (J20).
+WITH counted AS MATERIALIZED (
+  SELECT j.job, coalesce(sum(s.published), 0) AS published,
+    coalesce(sum(s.resources_done) FILTER (WHERE s.done), 0) AS exported,
+    j.shards - count(s.number) AS lost
+  FROM jobs AS j LEFT JOIN shards AS s ON s.job = j.job
+  WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled' GROUP BY j.job
+)
+SELECT p.part, j.published, j.exported, j.lost
+FROM counted AS j LEFT JOIN parts AS p ON p.job = j.job
 ORDER BY p.kind, p.shard, p.number;
 
 -- name: part
@@ -132,12 +141,15 @@ LEFT JOIN parts AS p ON p.job = j.job AND p.name = ?
 WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled';
 
 -- name: noted
--- Which shards have noted something, and how many bytes.
-SELECT n.shard, length(n.notes)
+-- What each shard has noted; NULL where the notes, or the shard, are missing.
+SELECT s.number, s.noted, length(n.notes), j.shards - (
+  SELECT count(*) FROM shards WHERE job = j.job
+)
 FROM jobs AS j
-LEFT JOIN notes AS n ON n.job = j.job
+LEFT JOIN shards AS s ON s.job = j.job AND s.noted > 0
+LEFT JOIN notes AS n ON n.job = s.job AND n.shard = s.number
 WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled'
-ORDER BY n.shard;
+ORDER BY s.number;
 
 -- name: notes
 -- The notes of a run of shards.

@@ -68,9 +68,13 @@ WHERE job = :job AND number = :number;
 -- name: close
 -- Close a shard, and tell whether any other is left.
 UPDATE shards SET worker = NULL, available_at = NULL, done = 1, resources_done = ?1, bytes = ?4,
-  touched_at = ?5, waiting_for = NULL
+  touched_at = ?5, waiting_for = NULL, published = ?6, noted = ?7
 WHERE job = ?2 AND number = ?3
 RETURNING EXISTS (SELECT 1 FROM shards WHERE job = ?2 AND number <> ?3 AND done = 0);
+
+-- name: lost
+-- How many shards a job lacks (J20).
+SELECT j.shards - (SELECT count(*) FROM shards WHERE job = j.job) FROM jobs AS j WHERE j.job = ?;
 
 -- name: publish
 -- Publish a part.

@@ -4,16 +4,22 @@ AND v.since_stamp <= :at AND v.until_stamp > :at
   AND v.since_stamp > :since AND v.since_stamp < :until
   AND (:everybody OR v.patients <> '')
 
+-- fragment: row
+-- What is read of a version. Damage may have changed the types of columns, too.
+v.seq, coalesce(CAST(v.id AS TEXT), ''), coalesce(CAST(v.size AS INTEGER), 0),
+  coalesce(CAST(v.line_hash AS INTEGER), 0),
+  CASE WHEN v.size <= :room THEN CAST(v.content AS BLOB) END
+
 -- name: live
 -- What a view shows of a range, row by row.
-SELECT v.seq, v.id, v.size, v.line_hash, CASE WHEN v.size <= :room THEN v.content END
+SELECT {row}
 FROM versions AS v WHERE v.seq >= :first AND v.seq < :end AND NOT v.deleted
   {shown}
 ORDER BY v.seq;
 
 -- name: live_of_cohort
 -- What a view shows of a cohort, row by row.
-SELECT v.seq, v.id, v.size, v.line_hash, CASE WHEN v.size <= :room THEN v.content END
+SELECT {row}
 FROM picked AS p CROSS JOIN versions AS v ON v.seq = p.seq
 WHERE p.seq >= :first AND p.seq < :end AND NOT v.deleted
   {shown}
@@ -21,14 +27,20 @@ ORDER BY p.seq;
 
 -- name: live_among
 -- What a view shows of some versions.
-SELECT v.seq, v.id, v.size, v.line_hash, CASE WHEN v.size <= :room THEN v.content END
+SELECT {row}
 FROM versions AS v WHERE v.seq IN (SELECT value FROM json_each(:seqs)) AND NOT v.deleted
   {shown}
 ORDER BY v.seq;
 
+-- name: shown_among
+-- Which of some versions a view shows.
+SELECT v.seq FROM versions AS v WHERE v.seq IN (SELECT value FROM json_each(:seqs))
+  AND NOT v.deleted
+  {shown};
+
 -- name: live_one
 -- One version, if a view shows it.
-SELECT v.seq, v.id, v.size, v.line_hash, CASE WHEN v.size <= :room THEN v.content END
+SELECT {row}
 FROM versions AS v WHERE v.seq = :seq AND NOT v.deleted
   {shown};
 

@@ -1,0 +1,108 @@
+"""Resources in a bucket."""
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from datetime import datetime
+
+from helios_core import (
+    AppliedChange,
+    Batch,
+    DataProvider,
+    Delete,
+    ExportView,
+    Put,
+    ResourceKey,
+    SearchPage,
+    SearchQuery,
+    Shard,
+    StoredVersion,
+    TypeKey,
+)
+from helios_core.fhir import FHIRVersion, Prefilter, from_stamp
+from helios_s3 import lookups, reading, searching, writing
+from helios_s3.compaction import Compactor
+from helios_s3.planning import plan
+from helios_s3.rows import Rows
+
+
+class S3DataProvider(DataProvider):
+    """
+    Keeps every version of every resource in one bucket, and nowhere else.
+
+    Any number of processes on any number of machines may use the bucket. What they write is a log
+    of numbered commits, each made by one conditional request, so the order of commits is the order
+    of stamps. Versions are never changed or removed: compaction only moves them, so the bounds of
+    a view say all that a snapshot would.
+    """
+
+    def __init__(self, rows: Rows, compactor: Compactor) -> None:
+        self._rows = rows
+        self._compactor = compactor
+
+    async def transaction_time(self) -> datetime:
+        """Return an instant that every later commit exceeds (P1)."""
+        async with self._rows.log.appending:
+            return from_stamp(await writing.settle(self._rows))
+
+    async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
+        """Cut each type into ranges of ids, by what its blocks say (P2)."""
+        return await plan(self._rows, view, shard_bytes)
+
+    def read(self, view: ExportView, shard: Shard, *, batch_bytes: int) -> AsyncIterator[Batch]:
+        """Read a shard by id (P3, P6)."""
+        return reading.read(self._rows, view, shard, batch_bytes, None)
+
+    def read_candidates(
+        self, view: ExportView, shard: Shard, prefilter: Prefilter, *, batch_bytes: int
+    ) -> AsyncIterator[Batch]:
+        """Read of a shard what can match by its id and its last change (P5)."""
+        return reading.read(self._rows, view, shard, batch_bytes, prefilter)
+
+    def read_deleted(
+        self, view: ExportView, shard: Shard, *, batch_rows: int
+    ) -> AsyncIterator[Sequence[str]]:
+        """Read the ids deleted after `since`; without `since` there is nothing to take back."""
+        return reading.read_deleted(self._rows, view, shard, batch_rows)
+
+    async def get(self, key: ResourceKey, *, at: datetime | None = None) -> StoredVersion | None:
+        """Return the version current at an instant."""
+        return await lookups.get(self._rows, key, at=at)
+
+    async def missing(
+        self, key: TypeKey, ids: Collection[str], *, at: datetime | None = None
+    ) -> set[str]:
+        """Return those of `ids` that no live resource has at an instant."""
+        return await lookups.missing(self._rows, key, ids, at=at)
+
+    async def fetch(self, key: TypeKey, ids: Collection[str], *, at: datetime) -> Batch:
+        """Return those of `ids` that are live at an instant."""
+        return await lookups.fetch(self._rows, key, ids, at=at)
+
+    async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
+        """Return those of `ids` that the view shows."""
+        return await lookups.among(self._rows, view, resource_type, ids)
+
+    async def write(
+        self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
+    ) -> list[AppliedChange]:
+        """Apply changes with one commit, under one stamp."""
+        await self._compactor.relieve()
+        async with self._rows.log.appending:
+            applied = await writing.write(self._rows, tenant, fhir_version, changes)
+        self._compactor.notice()
+        return applied
+
+    async def get_version(self, key: ResourceKey, version_id: int) -> StoredVersion | None:
+        """Return one version, or None."""
+        return await lookups.get_version(self._rows, key, version_id)
+
+    async def history(
+        self, key: ResourceKey, *, count: int, before: int | None = None
+    ) -> list[StoredVersion]:
+        """Return the newest `count` versions below `before`."""
+        return await lookups.history(self._rows, key, count=count, before=before)
+
+    async def search(
+        self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
+    ) -> SearchPage:
+        """Return a page in any of the orders."""
+        return await searching.search(self._rows, key, query, count=count, after=after)

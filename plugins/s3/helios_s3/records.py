@@ -1,0 +1,242 @@
+"""What is written to the primary bucket: commits, rows, blocks, and their encoding."""
+
+import sys
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from helios_core import BackendError, ResourceKey, TypeKey
+
+_MAGIC = b"helios-1"
+_HEAD = len(_MAGIC) + 16
+_DELETED = -1
+
+HASH_BYTES = 8
+"""How long the hash of an id is."""
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One version of a resource, without its content."""
+
+    id: str
+    version_id: int
+    stamp: int
+    """When it became current."""
+    size: int
+    """The bytes of its line, -1 for a deletion."""
+    content_hash: int
+    """As `Resource.content_hash`; 0 for a deletion."""
+    line_hash: int
+    """As `line_hash` of the line; 0 for a deletion."""
+    patients: str
+    """The ids of the patients whose compartments it is in; a deletion keeps those before it."""
+
+    @property
+    def deleted(self) -> bool:
+        """Whether it is a deletion."""
+        return self.size == _DELETED
+
+
+def deletion(resource_id: str, version_id: int, stamp: int, patients: str) -> Row:
+    """Return the row of a deletion."""
+    return Row(resource_id, version_id, stamp, _DELETED, 0, 0, patients)
+
+
+class Block(msgspec.Struct, frozen=True, array_like=True):
+    """
+    Some rows of one collection, sorted by id and version, and where they are in an extent.
+
+    An extent is an object; of each block it has the lines, each ended by a newline, then the rows,
+    then the sorted hashes of the ids. All versions of one id are in one block of a run.
+    """
+
+    extent: str
+    collection: str
+    first: str
+    last: str
+    rows: int
+    resources: int
+    """How many rows have content."""
+    earliest: int
+    latest: int
+    """The stamps of the rows lie between these, both inclusive."""
+    offset: int
+    """Where the block begins in the extent."""
+    line_bytes: int
+    row_bytes: int
+    row_hash: int
+    """The 64-bit XXH3 hash of the encoded rows."""
+    ids: int
+    """How many different ids there are."""
+    id_hash: int
+    """The 64-bit XXH3 hash of the encoded hashes of the ids."""
+
+    @property
+    def row_range(self) -> tuple[int, int]:
+        """Where in the extent the rows are."""
+        begin = self.offset + self.line_bytes
+        return begin, begin + self.row_bytes
+
+    @property
+    def id_range(self) -> tuple[int, int]:
+        """Where in the extent the hashes of the ids are."""
+        begin = self.offset + self.line_bytes + self.row_bytes
+        return begin, begin + self.ids * HASH_BYTES
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True):
+    """Blocks that follow each other by collection and id, and do not overlap."""
+
+    name: str
+    level: int
+    """0 as it comes from the log; one more each time that runs are merged."""
+    blocks: tuple[Block, ...]
+
+
+class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
+    """All that the commits up to one of them have written, as sorted runs."""
+
+    through: int = 0
+    """The number of the last commit whose rows are in the runs."""
+    runs: tuple[Run, ...] = ()
+
+
+class Commit(msgspec.Struct, frozen=True, array_like=True):
+    """One object of the log: rows, whose lines follow it in their order, or a checkpoint."""
+
+    token: str
+    """What tells the writer of the commit from others that tried to make it."""
+    stamp: int
+    """The stamp of its rows; at least that of the commit before, and more if it has rows."""
+    rows: tuple[tuple[str, tuple[Row, ...]], ...] = ()
+    """By collection."""
+    checkpoint: Checkpoint | None = None
+
+
+class Found(NamedTuple):
+    """A row, and where its line is."""
+
+    row: Row
+    block: Block | None
+    """None if the line is in memory."""
+    offset: int
+    """Where the line begins in the extent."""
+    line: bytes | None
+    """The line if it is in memory."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_commits = msgspec.msgpack.Decoder(Commit)
+_rows = msgspec.msgpack.Decoder(list[Row])
+
+
+def collection_of(key: TypeKey | ResourceKey) -> str:
+    """Return the name under which a collection is stored."""
+    return f"{key.tenant}/{key.fhir_version}/{key.resource_type}"
+
+
+def encode_commit(commit: Commit, lines: Iterable[bytes]) -> bytes:
+    """Return the object of a commit; `lines` are those of its rows that have any."""
+    head = _encoder.encode(commit)
+    sums = len(head).to_bytes(8, "big") + xxh3_64_intdigest(head).to_bytes(8, "big")
+    return b"".join((_MAGIC, sums, head, *lines))
+
+
+def decode_commit(number: int, body: bytes) -> tuple[Commit, list[bytes]]:
+    """
+    Return a commit and the lines behind it.
+
+    Raises:
+        BackendError: It is not what was written.
+    """
+    end = _HEAD + int.from_bytes(body[len(_MAGIC) : len(_MAGIC) + 8], "big")
+    head = body[_HEAD:end]
+    expected = int.from_bytes(body[len(_MAGIC) + 8 : _HEAD], "big")
+    if body[: len(_MAGIC)] != _MAGIC or xxh3_64_intdigest(head) != expected:
+        raise BackendError(
+            f"commit {number} of the primary bucket is damaged; restore the object from a backup"
+        )
+    commit, lines = _commits.decode(head), list[bytes]()
+    for _, rows in commit.rows:
+        for row in rows:
+            if not row.deleted:
+                lines.append(body[end : end + row.size])
+                end += row.size
+    return commit, lines
+
+
+def encode_rows(rows: Sequence[Row]) -> bytes:
+    """Return the rows of a block as they are stored."""
+    return _encoder.encode(rows)
+
+
+def decode_rows(block: Block, encoded: bytes) -> list[Row]:
+    """
+    Return the rows of a block.
+
+    Raises:
+        BackendError: They are not what was written.
+    """
+    _require_intact(block, encoded, block.row_hash)
+    return _rows.decode(encoded)
+
+
+def offset_of(block: Block, rows: Sequence[Row], place: int) -> int:
+    """Return where in the extent the line of one of the rows of a block begins."""
+    return block.offset + sum(row.size + 1 for row in rows[:place])
+
+
+def found_rows(block: Block, rows: Sequence[Row]) -> list[Found]:
+    """Return all rows of a block with the offsets of their lines."""
+    sizes = (row.size + 1 for row in rows)  # of a deletion that is 0
+    offsets = accumulate(sizes, initial=block.offset)
+    return [Found(row, block, offset, None) for row, offset in zip(rows, offsets, strict=False)]
+
+
+def hash_id(resource_id: str) -> int:
+    """Return the hash of an id in the list that a block has of its ids."""
+    return xxh3_64_intdigest(resource_id.encode())
+
+
+def encode_hashes(ids: Iterable[str]) -> bytes:
+    """Return the sorted hashes of ids, 8 bytes each and the lowest first."""
+    hashes = array("Q", sorted(hash_id(each) for each in ids))
+    return _little(hashes).tobytes()
+
+
+def decode_hashes(block: Block, encoded: bytes) -> "array[int]":
+    """
+    Return the hashes of the ids of a block.
+
+    Raises:
+        BackendError: They are not what was written.
+    """
+    _require_intact(block, encoded, block.id_hash)
+    hashes = array("Q")
+    hashes.frombytes(encoded)
+    return _little(hashes)
+
+
+def holds(hashes: "array[int]", hashed: int) -> bool:
+    """Return whether a hash is among sorted ones."""
+    place = bisect_left(hashes, hashed)
+    return place < len(hashes) and hashes[place] == hashed
+
+
+def _require_intact(block: Block, encoded: bytes, expected: int) -> None:
+    if xxh3_64_intdigest(encoded) != expected:
+        raise BackendError(
+            f"extent {block.extent} of the primary bucket is damaged; restore the object from a"
+            " backup"
+        )
+
+
+def _little(hashes: "array[int]") -> "array[int]":
+    if sys.byteorder == "big":
+        hashes.byteswap()
+    return hashes

@@ -1,0 +1,89 @@
+"""The rows of the commits behind the last checkpoint, in memory."""
+
+from bisect import bisect_left
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterator, Sequence
+
+from helios_s3.records import Commit, Found
+
+
+class Tail:
+    """What the runs of the checkpoint do not have yet, with the lines."""
+
+    def __init__(self) -> None:
+        self._versions = defaultdict[str, dict[str, list[Found]]](dict)
+        self._sorted = dict[str, list[str]]()
+        self._commits = deque[tuple[int, list[tuple[str, str]], int]]()
+        self.bytes = 0
+        self.rows = 0
+
+    @property
+    def commits(self) -> int:
+        """How many commits it has the rows of."""
+        return len(self._commits)
+
+    def append(self, number: int, commit: Commit, lines: Sequence[bytes]) -> None:
+        """Take the rows of the next commit."""
+        rest = iter(lines)
+        names = list[tuple[str, str]]()
+        for collection, rows in commit.rows:
+            versions = self._versions[collection]
+            for row in rows:
+                line = None if row.deleted else next(rest)
+                if row.id not in versions:
+                    self._sorted.pop(collection, None)
+                versions.setdefault(row.id, []).append(Found(row, None, 0, line))
+                names.append((collection, row.id))
+        size = sum(map(len, lines))
+        self._commits.append((number, names, size))
+        self.bytes += size
+        self.rows += len(names)
+
+    def drop(self, through: int) -> None:
+        """Forget the rows of the commits up to one."""
+        while self._commits and self._commits[0][0] <= through:
+            _, names, size = self._commits.popleft()
+            for collection, resource_id in names:
+                versions = self._versions[collection]
+                versions[resource_id].pop(0)
+                if not versions[resource_id]:
+                    del versions[resource_id]
+                    self._sorted.pop(collection, None)
+            self.bytes -= size
+            self.rows -= len(names)
+
+    def versions(self, collection: str, ids: Collection[str]) -> dict[str, list[Found]]:
+        """Return the versions of ids, the oldest first."""
+        versions = self._versions.get(collection, {})
+        return {each: [*versions[each]] for each in ids if each in versions}
+
+    def between(
+        self, collection: str, start: str, end: str | None, *, most: int
+    ) -> tuple[list[Found], str | None]:
+        """
+        Return the rows of ids from `start` up to, but without, `end`, sorted.
+
+        With more than `most` ids they end early, and the second value is the last of these ids.
+        """
+        ids = self._ids(collection)
+        first = bisect_left(ids, start)
+        last = len(ids) if end is None else bisect_left(ids, end)
+        within = ids[first : min(last, first + most)]
+        versions = self._versions.get(collection, {})
+        rows = [found for each in within for found in versions[each]]
+        return rows, within[-1] if first + most < last else None
+
+    def all_rows(self) -> Iterator[tuple[str, Found]]:
+        """Yield all rows as a run has them."""
+        for collection in sorted(name for name, ids in self._versions.items() if ids):
+            versions = self._versions[collection]
+            for resource_id in self._ids(collection):
+                for found in versions[resource_id]:
+                    yield collection, found
+
+    def _ids(self, collection: str) -> list[str]:
+        if collection not in self._versions:
+            return []
+        if collection not in self._sorted:
+            self._sorted[collection] = sorted(self._versions[collection])
+        return self._sorted[collection]

@@ -1,0 +1,343 @@
+"""
+What a client may not see changes no response.
+
+Everything is sent to two servers: on one there is a lot that the client may not see, on the other
+there never was. Their responses have to be the same, whatever is sent: status, headers, texts,
+counts, links, tokens of pages and files of exports.
+"""
+
+import base64
+import re
+from contextlib import AsyncExitStack
+from itertools import product
+
+import pytest
+
+from helios_core.http.access import ROUTES
+from tests.http.bulk.test_permissions import LAB, VITAL, observation
+from tests.http.conftest import ASYNC
+from tests.http.test_access import routes_of
+from tests.http.worlds import MARK, Worlds, open_world
+from tests.tokens import bearer
+
+REFERRED = "unseen"
+"""In the ids of that to which something refers that is on both."""
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
+def patient(resource_id, **more):
+    return {"resourceType": "Patient", "id": resource_id, "gender": "male", **more}
+
+
+def provenance(resource_id, target):
+    return {
+        "resourceType": "Provenance",
+        "id": resource_id,
+        "target": [{"reference": target}],
+        "recorded": "2020-01-01T00:00:00Z",
+        "agent": [{"who": {"reference": "Patient/p1"}}],
+    }
+
+
+def group(resource_id, *members):
+    entities = [{"entity": {"reference": f"Patient/{member}"}} for member in members]
+    return {
+        "resourceType": "Group",
+        "id": resource_id,
+        "type": "person",
+        "actual": True,
+        "member": entities,
+    }
+
+
+PATIENTS = (patient("p1"), patient("p2", gender="female"))
+LABS = (
+    observation("lab1", LAB, performer=[{"reference": f"Practitioner/{REFERRED}-d"}]),
+    observation("lab2", LAB, hasMember=[{"reference": f"Observation/{REFERRED}-v1"}]),
+)
+HIDDEN_VITALS = (
+    observation(
+        f"{REFERRED}-v1",
+        VITAL,
+        code={"text": MARK},
+        derivedFrom=[{"reference": "Observation/lab1"}],
+    ),
+    observation(f"{MARK}-v2", VITAL),
+    observation(f"{MARK}-v3", VITAL, code={"text": MARK}),
+)
+OTHER_TYPES = (
+    {"resourceType": "Practitioner", "id": f"{REFERRED}-d", "name": [{"family": MARK}]},
+    group(f"{MARK}-g", "p1", "p2"),
+    provenance(f"{MARK}-of-lab", "Observation/lab1"),
+    {
+        "resourceType": "DocumentReference",
+        "id": f"{MARK}-doc",
+        "status": "current",
+        "subject": {"reference": "Patient/p1"},
+        "content": [{"attachment": {"url": f"Binary/{MARK}-b"}}],
+    },
+    {"resourceType": "Binary", "id": f"{MARK}-b", "contentType": "text/plain", "data": "eA=="},
+)
+ELSEWHERE = (
+    patient(f"{MARK}-p"),
+    patient("p1", name=[{"family": MARK}]),
+    observation("lab1", LAB, code={"text": MARK}),
+    *HIDDEN_VITALS,
+    *OTHER_TYPES,
+)
+
+CLIENTS = {
+    "everything": (("system/*.cruds",), (*PATIENTS, *LABS, group("g", "p1")), ()),
+    "one type": (("system/Patient.cruds",), PATIENTS, (*LABS, *HIDDEN_VITALS, *OTHER_TYPES)),
+    "a part of a type": (
+        ("system/Observation.cruds?category=laboratory", "system/Patient.rs"),
+        (*PATIENTS, *LABS),
+        (*HIDDEN_VITALS, *OTHER_TYPES),
+    ),
+}
+"""By name: scopes, what is to be seen, and what is of the same tenant and is not."""
+
+QUERIES = (
+    "",
+    "?_summary=count",
+    "?_total=accurate&_count=1",
+    "?_sort=-_lastUpdated&_count=1",
+    "?_sort=_id&_count=1",
+    "?_include=*&_revinclude=*",
+    "?_include:iterate=*:*&_revinclude:iterate=*:*&_count=1",
+    "?_id=p1,p2,lab1,lab2,unseen-v1,canary-v2,canary-p,unseen-d",
+    "?_has:Observation:subject:code:text=canary",
+    "?_has:Provenance:target:_id=canary-of-lab",
+    "?subject:Patient.name=canary",
+    "?performer:Practitioner.name=canary",
+    "?has-member.code:text=canary",
+    "?category:not=laboratory",
+    "?_since=2000-01-01T00:00:00Z&_count=1",
+    "?_elements=id&_count=2",
+    "?_type=Observation,Patient,Group",
+)
+KICKOFFS = (
+    "",
+    "?_type=Patient",
+    "?_type=Observation",
+    "?_type=Observation,Patient",
+    "?_type=Patient,Practitioner",
+    "?patient=Patient/p1",
+    f"?patient=Patient/{MARK}-p",
+    "?_typeFilter=Observation%3Fcategory=vital-signs",
+    "?_typeFilter=Observation%3Fhas-member.code:text=canary",
+    "?_typeFilter=Patient%3F_has:Observation:subject:category=vital-signs",
+    "?includeAssociatedData=LatestProvenanceResources",
+    "?organizeOutputBy=Patient&_type=Patient,Observation",
+    "?_since=2000-01-01T00:00:00Z",
+    "?allowPartialManifests=true",
+)
+
+
+def paths_of(worlds):
+    """Yield every path of the application, with ids that are there, hidden and nowhere."""
+    templates = {route.path_format for route in routes_of(worlds.full.site)}
+    assert templates >= set(ROUTES)
+    ids = {
+        "resource_type": ["Patient", "Observation", "Group", "Practitioner", "Binary"],
+        "resource_id": [
+            "p1",
+            "lab1",
+            f"{REFERRED}-v1",
+            f"{REFERRED}-d",
+            f"{MARK}-p",
+            f"{MARK}-g",
+            "none",
+        ],
+        "searched": ["Observation", "*", "DocumentReference"],
+        "version_id": ["1", "2"],
+        "job_id": [job for job, _ in worlds.hidden_jobs] + ["0" * 32],
+        "name": [name for _, name in worlds.hidden_jobs] + ["1.ndjson"],
+    }
+    for template in sorted(templates):
+        names = re.findall(r"\{(\w+)\}", template)
+        for values in product(*(ids[name] for name in names)):
+            yield template.format(**dict(zip(names, values, strict=True)))
+
+
+def body_of(method, path):
+    """Return what a request sends, as if all of it was meant."""
+    resource_type, _, resource_id = path[1:].partition("/")
+    if path.endswith("_search"):
+        return {"data": {"_summary": "count"}}
+    if method == "PATCH":
+        patch = [{"op": "add", "path": "/language", "value": "en"}]
+        return {"json": patch, "headers": {"Content-Type": "application/json-patch+json"}}
+    if method in ("POST", "PUT") and resource_type in ("Observation", "Patient"):
+        of_type = patient("x") if resource_type == "Patient" else observation("x", LAB)
+        return {"json": of_type | ({"id": resource_id} if resource_id else {})}
+    return {}
+
+
+def is_taken_id(method, path):
+    """Return whether a request creates under an id that is taken: that is refused, and told."""
+    return method == "PUT" and path.startswith(
+        (f"/Observation/{MARK}", f"/Observation/{REFERRED}")
+    )
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def worlds_of(request, tmp_path):
+    async with AsyncExitStack() as stack:
+
+        async def worlds_of(name):
+            scopes, visible, hidden = CLIENTS[name]
+            folders = {"memory": (None, None), "sqlite": (tmp_path / "full", tmp_path / "bare")}
+            full, bare = [
+                await open_world(stack, scopes, folder) for folder in folders[request.param]
+            ]
+            worlds = Worlds(full, bare)
+            await worlds.fill(visible, hidden, ELSEWHERE)
+            return worlds
+
+        yield worlds_of
+
+
+async def hidden_state(worlds):
+    """Return everything that the client may not see, as those who may see it do."""
+    state = []
+    for client, resources in (("rival", worlds.hidden), ("elsewhere", ELSEWHERE)):
+        for resource in resources:
+            path = f"/{resource['resourceType']}/{resource['id']}"
+            response = await worlds.full.site.client.get(path, headers=bearer(client))
+            state.append((path, response.status_code, response.text))
+    for client, (job, name) in zip(("rival", "elsewhere"), worlds.hidden_jobs, strict=True):
+        for path in (f"/export-status/{job}", f"/export-file/{job}/{name}"):
+            response = await worlds.full.site.client.get(path, headers=bearer(client))
+            state.append((path, response.status_code, response.text))
+    return state
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_all_routes_respond_as_if_there_was_nothing_else(worlds_of, client):
+    worlds = await worlds_of(client)
+    before = await hidden_state(worlds)
+
+    for path in paths_of(worlds):
+        for method in METHODS:
+            if client == "a part of a type" and is_taken_id(method, path):
+                continue
+            await worlds.send(method, path, **body_of(method, path))
+
+    assert await hidden_state(worlds) == before
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_all_searches_respond_as_if_there_was_nothing_else(worlds_of, client):
+    worlds = await worlds_of(client)
+
+    for path in (
+        *("/Patient", "/Observation", "/Group", "/Practitioner", "/Provenance", "/Binary"),
+        *("/Patient/p1/Observation", "/Patient/p1/*", "/Patient/p1/$everything"),
+        *("/Patient/p2/*", f"/Patient/{MARK}-p/*", f"/Patient/{MARK}-p/$everything"),
+        *("/_history", "/Observation/_history", "/Patient/_history", "/Patient/p1/_history"),
+        *("/Observation/lab1/_history", f"/Observation/{REFERRED}-v1/_history", "/export-status"),
+    ):
+        for query in QUERIES:
+            await worlds.follow(f"{path}{query}")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_all_exports_are_as_if_there_was_nothing_else(worlds_of, client):
+    worlds = await worlds_of(client)
+
+    for path in ("/$export", "/Patient/$export", "/Group/g/$export", f"/Group/{MARK}-g/$export"):
+        for query in KICKOFFS:
+            dry = f"{path}{query}{'&' if query else '?'}_dryRun=true"
+            await worlds.send("GET", dry, headers=ASYNC)
+            await worlds.export(f"{path}{query}")
+    await worlds.follow("/export-status?_count=2")
+
+
+def entry(method, url, resource=None, **more):
+    request = {"request": {"method": method, "url": url, **more}}
+    return request | ({"resource": resource} if resource else {})
+
+
+ENTRIES = {
+    "read": entry("GET", f"Observation/{REFERRED}-v1"),
+    "vread": entry("GET", f"Observation/{REFERRED}-v1/_history/1"),
+    "search": entry("GET", "Observation?_revinclude=*&_include=*&_total=accurate"),
+    "count": entry("GET", "Observation?_summary=count"),
+    "history": entry("GET", "Observation/_history?_count=1"),
+    "compartment": entry("GET", "Patient/p1/*"),
+    "other type": entry("GET", f"Practitioner/{REFERRED}-d"),
+    "delete": entry("DELETE", f"Observation/{REFERRED}-v1"),
+    "delete other type": entry("DELETE", f"Practitioner/{REFERRED}-d"),
+    "delete on a condition": entry("DELETE", "Observation?category=vital-signs&_id=unseen-v1"),
+    "create on a condition": entry(
+        "POST", "Observation", observation("x", LAB), ifNoneExist="code:text=canary"
+    ),
+    "update on a condition": entry(
+        "PUT", "Observation?code:text=canary", {**observation("x", LAB), "id": "new"}
+    ),
+    "patch": entry(
+        "PATCH",
+        f"Observation/{REFERRED}-v1",
+        {
+            "resourceType": "Binary",
+            "contentType": "application/json-patch+json",
+            "data": base64.b64encode(b'[{"op":"add","path":"/language","value":"en"}]').decode(),
+        },
+    ),
+    "reference on a condition": entry(
+        "POST",
+        "Observation",
+        observation("x", LAB, performer=[{"reference": "Practitioner?name=canary"}]),
+    ),
+    "reference to a part": entry(
+        "POST",
+        "Observation",
+        observation("x", LAB, hasMember=[{"reference": "Observation?code:text=canary"}]),
+    ),
+    "update": entry("PUT", "Observation/lab1", observation("lab1", LAB, status="amended")),
+}
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_all_entries_respond_as_if_there_was_nothing_else(worlds_of, client, kind):
+    worlds = await worlds_of(client)
+    before = await hidden_state(worlds)
+
+    for each in ENTRIES.values():
+        body = {"resourceType": "Bundle", "type": kind, "entry": [each]}
+        await worlds.send("POST", "/", json=body)
+
+    assert await hidden_state(worlds) == before
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_all_conditions_respond_as_if_there_was_nothing_else(worlds_of, client):
+    worlds = await worlds_of(client)
+    before = await hidden_state(worlds)
+    hidden = ("code:text=canary", "category=vital-signs", f"_id={REFERRED}-v1", "status=final")
+    lab = observation("x", LAB)
+    for criteria in hidden:
+        path = f"/Observation?{criteria}"
+        await worlds.send("POST", "/Observation", json=lab, headers={"If-None-Exist": criteria})
+        await worlds.send("PUT", path, json={k: v for k, v in lab.items() if k != "id"})
+        await worlds.send("PATCH", path, **body_of("PATCH", path))
+        await worlds.send("DELETE", path)
+    for path in (
+        f"/Observation/{REFERRED}-v1",
+        "/Observation/lab1",
+        f"/Practitioner/{REFERRED}-d",
+    ):
+        for name, value in (
+            ("If-Match", 'W/"1"'),
+            ("If-Match", 'W/"2"'),
+            ("If-None-Match", 'W/"2"'),
+            ("If-Modified-Since", "Thu, 01 Jan 2099 00:00:00 GMT"),
+        ):
+            for method in ("GET", "PATCH", "DELETE"):
+                options = body_of(method, path)
+                headers = options.pop("headers", {}) | {name: value}
+                await worlds.send(method, path, headers=headers, **options)
+
+    assert await hidden_state(worlds) == before
