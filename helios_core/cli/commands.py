@@ -341,7 +341,8 @@ def doctor(output: Literal["table", "json"]) -> None:
 
     It stores, reads and removes a small job and a small file.
 
-    The exit code is 0 if all is well, 1 if a check fails, 2 if the configuration is wrong.
+    The exit code is 0 if all is well, 1 if a check fails, 2 if the configuration is wrong
+    or names a database file that is not there.
     """
     from helios_core.cli.doctor import examine
 

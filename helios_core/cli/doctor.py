@@ -85,6 +85,8 @@ async def examined() -> list[Check]:
     checks = [*_check_plugins(), *_check_versions()]
     try:
         chosen = selection.configure(os.environ)
+        chosen.data_provider.require_files()
+        chosen.job_store.require_files()
     except ConfigurationError as error:
         return [Check(name="settings", verdict="error", found=str(error)), *checks]
     checks = [*_check_settings(chosen.settings), *checks, *_check_disks(chosen)]

@@ -221,7 +221,8 @@ async def _opened_job_store() -> AsyncIterator[JobStore]:
     Open the job store alone.
 
     Raises:
-        ConfigurationError: Only the server's own process can see its jobs.
+        ConfigurationError: Only the server's own process can see its jobs, or there is no
+            database.
     """
     log_errors_only()
     chosen = selection.configure(os.environ)
@@ -231,12 +232,19 @@ async def _opened_job_store() -> AsyncIterator[JobStore]:
 
 
 def _require_shared(chosen: selection.Selection) -> None:
+    """
+    Raise an error unless the exports of a server can be seen from here.
+
+    Raises:
+        ConfigurationError: They are in the memory of its process, or there is no database.
+    """
     if chosen.job_store.backend.reach is Reach.PROCESS:
         raise ConfigurationError(
             f"plugin {chosen.job_store.plugin.origin.name} keeps exports in the memory of the "
             "server's process, where no other process sees them; HFS_STORAGE_BACKEND selects "
             "another one"
         )
+    chosen.job_store.require_files()
 
 
 def _for_each(prefixes: Sequence[str], tenant: str | None, end: _End) -> None:

@@ -63,6 +63,20 @@ class SelectedBackend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         """Open the backend; leaving the context closes it."""
         return self.backend.open(self.settings)
 
+    def require_files(self) -> None:
+        """
+        Raise an error unless the files are there, which opening the backend would create.
+
+        Raises:
+            ConfigurationError: One of them is missing.
+        """
+        for path in self.backend.files(self.settings):
+            if not path.exists():
+                raise ConfigurationError(
+                    f"there is no database at {path}: correct HFS_DATA_DIR or HFS_DATABASE_URL, "
+                    "or create it with helios serve, load or migrate"
+                )
+
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """The plugins and backends a configuration selects: imported and checked, but not opened."""

@@ -80,16 +80,17 @@ async def _group_view(
 ) -> ExportView:
     """Return the view of the members of a Group, or of the `named` ones among them."""
     request, at = view.request, view.transaction_time
+    group = GroupMembers(provider, request)
     since, include = request.since, request.include_newly_added
     if since is None or since >= at:
-        now = await GroupMembers(provider, request).resolve(at)
+        now = await group.resolve(at)
         members, newcomers, before = frozenset(now.joined), frozenset[str](), None
     else:
         # An imprecise start is read in the client's favour. If older data of newcomers is
         # exported, the member counts as a newcomer; if they are left out, the member does not.
         rounding = last_stamp if include else first_stamp
-        now = await GroupMembers(provider, request).resolve(at, rounding=rounding)
-        before = await GroupMembers(provider, request).resolve_earlier(since)
+        now = await group.resolve(at, rounding=rounding)
+        before = await group.resolve_earlier(since)
         members, newcomers = _with_newcomers(now, before, since, include=include)
     if named is not None:
         members, newcomers = members & named, newcomers & named
@@ -99,7 +100,7 @@ async def _group_view(
         newcomers=Cohort(key=f"{key}/newcomers", patients=newcomers) if newcomers else None,
         groups=now.groups,
         former_groups=before.groups if before else frozenset[str](),
-        left_out=now.left_out,
+        left_out=(*now.left_out, *await group.not_stored(members, at)),
     )
 
 

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -29,6 +29,14 @@ DEFINITIONS = frozenset({"definitional", "conceptual"})
 
 MAX_NUMBERS = 50
 """How many of the members that are left out a sentence numbers."""
+
+MAX_LOOKUPS = 1000
+"""How many of the members that are not there are looked up, to tell whether they were deleted."""
+
+_UNDECLARED = (
+    "has no members, and neither actual (true) nor membership (enumerated) says that it is meant "
+    "to list them"
+)
 
 _NO_START = -FOREVER
 """The stamp of when a member without a period start joined."""
@@ -118,7 +126,13 @@ class _Group(msgspec.Struct, rename="camel"):
             return "describes its members by characteristics instead of listing them"
         if self.unlisted:
             return f"has {self.unlisted} members by its quantity but lists none"
-        return None
+        return None if self.is_list else _UNDECLARED
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a Group without members says that it has none."""
+        declared = self.actual is True or self.membership == "enumerated"
+        return declared or (type(self.quantity) is int and self.quantity == 0)
 
     @property
     def unlisted(self) -> int:
@@ -161,7 +175,7 @@ class GroupMembers:
                 known who its members are.
         """
         patients, left_out = dict[str, int](), list[str]()
-        seen = set[str]()
+        seen, leading_on = set[str](), set[str]()
         waiting = [(_NO_START, self._root)]
         while waiting:  # the group that was joined first comes first, so each is read only once
             since, group_id = heapq.heappop(waiting)
@@ -183,8 +197,14 @@ class GroupMembers:
                 if resource_type == "Patient":
                     patients[resource_id] = min(joined, patients.get(resource_id, joined))
                 else:
+                    leading_on.add(group_id)
                     heapq.heappush(waiting, (joined, resource_id))
             left_out += _left_out(group_id, group, numbers_by_reason)
+        if not patients and not left_out and seen == leading_on:
+            raise UnsupportedParameter(
+                f"Group/{self._root} and the groups nested in it only contain each other, so that "
+                "nobody is a member; list the members in one of them."
+            )
         return Membership(joined=patients, groups=frozenset(seen), left_out=tuple(left_out))
 
     async def resolve_earlier(self, at: datetime) -> Membership | None:
@@ -193,6 +213,30 @@ class GroupMembers:
             return await self.resolve(at)
         except (ResourceNotFound, InvalidRequest):
             return None
+
+    async def not_stored(self, patients: Collection[str], at: datetime) -> tuple[str, ...]:
+        """
+        Return a sentence about those of the members that never were stored up to an instant.
+
+        A deleted Patient is no fault of the group. Nothing is said to a client that may not read
+        every Patient.
+        """
+        key = TypeKey.of(self._request, "Patient")
+        if not self._request.grant("Patient").is_everything:
+            return ()
+        absent = sorted(await self._provider.missing(key, patients, at=at))
+        looked_up = [
+            await self._provider.get(key.resource(patient), at=at)
+            for patient in absent[:MAX_LOOKUPS]
+        ]
+        if not (count := looked_up.count(None)):
+            return ()
+        number = f"At least {count}" if len(absent) > MAX_LOOKUPS else f"{count}"
+        sentence = (
+            f"{number} of {len(patients)} members of Group/{self._root}, those of nested groups "
+            "included, are not stored on this server: there is no Patient of them to export."
+        )
+        return (sentence,)
 
     def _resolve_member(
         self, member: _Member, at: int, rounding: Rounding

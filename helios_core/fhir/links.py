@@ -115,6 +115,12 @@ def is_temporary(link: str) -> bool:
     return _TEMPORARY.match(link) is not None
 
 
+def split_address(link: str) -> tuple[str, str] | None:
+    """Return the server and `Type/id` of the http address of a resource, otherwise None."""
+    match = _RESTFUL.fullmatch(link)
+    return (match[1], match[2]) if match else None
+
+
 def normalized_link(link: str) -> str:
     """Return a link in the one spelling under which it is compared."""
     return link.lower() if is_temporary(link) else link

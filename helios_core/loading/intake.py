@@ -111,9 +111,7 @@ class Intake:
         Raises:
             InvalidResource: The document is a broken Bundle.
         """
-        if self._index is None:
-            return resources_of(document, self.options)
-        return resources_of(document, self.options, self._index.is_ambiguous)
+        return resources_of(document, self.options, self._index)
 
     def _change(
         self, document: InputDocument, resource: LoadedResource

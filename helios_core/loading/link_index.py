@@ -33,9 +33,14 @@ PRAGMA cache_size = -32768;
 CREATE TABLE full_urls (
     url TEXT PRIMARY KEY, target TEXT NOT NULL, digest INTEGER NOT NULL, clash INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE servers (target TEXT PRIMARY KEY, server TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE conditionals (
     reference TEXT PRIMARY KEY, unsupported INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE conditions (
+    target TEXT, reference TEXT NOT NULL, UNIQUE (reference, target)
+);
+CREATE TABLE refused (target TEXT PRIMARY KEY, match TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE matches (
     reference TEXT, target TEXT, PRIMARY KEY (reference, target)
 ) WITHOUT ROWID;
@@ -133,6 +138,17 @@ class LinkIndex:
         ).fetchone()
         return row
 
+    def add_server(self, target: str, server: str) -> None:
+        """Note the server of the first resource that has this `Type/id` in a Bundle."""
+        self._database.execute(
+            "INSERT INTO servers VALUES (?, ?) ON CONFLICT DO NOTHING", (target, server)
+        )
+
+    def belongs_to_another(self, target: str, server: str) -> bool:
+        """Return whether the first resource that has this `Type/id` is of another server."""
+        select = "SELECT 1 FROM servers WHERE target = ? AND server <> ?"
+        return self._database.execute(select, (target, server)).fetchone() is not None
+
     def add_conditionals(self, references: Iterable[str]) -> None:
         """Add conditional references to be resolved."""
         self._database.executemany(
@@ -191,6 +207,57 @@ class LinkIndex:
         self._database.execute(
             "UPDATE conditionals SET unsupported = 1 WHERE reference = ?", (reference,)
         )
+
+    def add_condition(self, reference: str, target: str) -> None:
+        """Note that an entry creates a resource if no other one matches."""
+        self.add_conditionals([reference])
+        self._database.execute(
+            "INSERT INTO conditions VALUES (?, ?) ON CONFLICT DO NOTHING", (target, reference)
+        )
+
+    def settle_conditions(self) -> None:
+        """
+        Decide which resources are not created, once all matches are known.
+
+        Of those that are to be created on one condition the first is, unless others match.
+        """
+        select = "SELECT reference FROM conditions GROUP BY 1 ORDER BY min(rowid)"
+        for (reference,) in self._database.execute(select).fetchall():
+            match, _ = self.conditional_target(reference)
+            targets = [
+                target
+                for (target,) in self._database.execute(
+                    "SELECT target FROM conditions WHERE reference = ? ORDER BY rowid",
+                    (reference,),
+                )
+            ]
+            others = self._database.execute(
+                "SELECT target FROM matches WHERE reference = ?1 AND target NOT IN "
+                "(SELECT target FROM conditions WHERE reference = ?1) LIMIT 2",
+                (reference,),
+            ).fetchall()
+            kept = targets[0]
+            if others or match is Match.UNSUPPORTED:
+                kept = others[0][0] if len(others) == 1 else ""
+            for target in targets:
+                if target != kept:
+                    self._refuse(target, kept)
+
+    def _refuse(self, target: str, match: str) -> None:
+        insert = "INSERT INTO refused VALUES (?, ?) ON CONFLICT DO NOTHING"
+        self._database.execute(insert, (target, match))
+        self._database.execute("DELETE FROM matches WHERE target = ?", (target,))
+        if match:
+            update = "UPDATE full_urls SET target = ? WHERE target = ?"
+            self._database.execute(update, (match, target))
+        else:
+            self._database.execute("DELETE FROM full_urls WHERE target = ?", (target,))
+
+    def refused(self, target: str) -> str | None:
+        """Return what exists in place of a resource, empty if that is not one; None if nothing."""
+        select = "SELECT match FROM refused WHERE target = ?"
+        row: tuple[str] | None = self._database.execute(select, (target,)).fetchone()
+        return None if row is None else row[0]
 
     def conditional_target(self, reference: str) -> tuple[Match, str | None]:
         """Return what matches a conditional reference, and `Type/id` if that is one resource."""

@@ -40,7 +40,7 @@ class ScannedChunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def scan(files: FoundFiles, options: LoadOptions, index: LinkIndex) -> Generator[ScannedChunk]:
-    """Add to the index what unique fullUrls stand for, and the conditional references."""
+    """Add to the index what fullUrls stand for elsewhere, and the conditional references."""
     for chunk in read_chunks(files):
         clashes = [
             clash for document in chunk.documents for clash in _scan(document, options, index)
@@ -59,6 +59,10 @@ def _scan(document: InputDocument, options: LoadOptions, index: LinkIndex) -> li
         return []
     clashes = list(bundle.clashes)
     clashes += [entry for entry, definition in bundle.definitions() if index.define(definition)]
+    for reference, target in bundle.conditions():
+        index.add_condition(reference, target)
+    for target, server in bundle.servers():
+        index.add_server(target, server)
     for resource in bundle.resources():
         if isinstance(resource, LoadedResource) and resource.content is not None:
             references = find_conditional_references(resource.content)

@@ -255,6 +255,7 @@ class _Load:
             await self._scan(LoadPhase.SEARCHING, search.search_files(self._files))
             if isinstance(provider, SupportsSearch):
                 await search.search_store(provider, tenant, self._stopping)
+            self._index.settle_conditions()
         if not self._stopping.is_set():
             self._index.publish()
 

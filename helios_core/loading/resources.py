@@ -1,7 +1,7 @@
 """The resources in documents: a document itself, or the entries of a Bundle, with their ids."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -10,12 +10,12 @@ from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
 
 from helios_core.fhir.bundles import ParsedBundle, ParsedEntry, parse_bundle
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.links import BundleLinks, normalized_link
+from helios_core.fhir.links import BundleLinks, normalized_link, split_address
 from helios_core.fhir.references import split_reference
 from helios_core.fhir.strict_json import compact_json
 from helios_core.hashes import to_signed
 from helios_core.loading.inputs import InputDocument
-from helios_core.loading.link_index import Definition, is_unique
+from helios_core.loading.link_index import Definition, LinkIndex, is_unique
 
 UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "history"})
 """The types of Bundles that only carry resources; the others are stored as resources."""
@@ -23,6 +23,14 @@ UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "histor
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _HISTORY = re.compile(r"/_history/[^/]+$")
 _REFERENCE_TO_UNUSABLE_ID = re.compile(r"([A-Z][A-Za-z]{1,63})/([^?#]+?)(?:/_history/[^/]+)?")
+_NOT_CREATED = (
+    "another resource matches its condition (ifNoneExist, or the search of a conditional PUT), or "
+    "that cannot be searched; it is not created, and links to it lead to the one that matches"
+)
+_OF_ANOTHER_SERVER = (
+    "another server's resource has the same type and id, and comes first; load the data of one of "
+    "the servers into another tenant, or change its ids"
+)
 _AMBIGUOUS = "its id would be that of its fullUrl, which is also the fullUrl of another resource"
 
 
@@ -99,12 +107,12 @@ _IDENTITY = msgspec.json.Decoder(_Identity)
 def resources_of(
     document: InputDocument,
     options: LoadOptions,
-    is_ambiguous: Callable[[str], bool] = lambda _: False,
+    index: LinkIndex | None = None,
 ) -> Iterable[LoadedResource | LoadProblem]:
     """
     Return the resources of a document.
 
-    `is_ambiguous` says of a normalized fullUrl whether other documents define it differently.
+    `index` says what the other documents define; without it they play no part.
 
     Raises:
         InvalidResource: The document is a broken Bundle.
@@ -113,7 +121,7 @@ def resources_of(
         return [problem(document, document.unreadable)]
     if not is_unpacked(document):
         return [_bare(document.content, options)]
-    return LoadedBundle(document, options).resources(is_ambiguous)
+    return LoadedBundle(document, options).resources(index)
 
 
 def _bare(content: bytes, options: LoadOptions, entry: int | None = None) -> LoadedResource:
@@ -195,9 +203,37 @@ class LoadedBundle:
                 digest = to_signed(xxh3_64_intdigest(entry.resource or b"")) if by_content else 0
                 yield index, Definition(url, target.reference, digest)
 
-    def resources(
-        self, is_ambiguous: Callable[[str], bool] = lambda _: False
-    ) -> Iterator[LoadedResource | LoadProblem]:
+    def conditions(self) -> Iterator[tuple[str, str]]:
+        """Yield the conditions, as `Type?search`, of creating resources, with their `Type/id`."""
+        if self._bundle.type == "history":
+            return  # what a history reports has been created
+        for entry, target in zip(self._bundle.entries, self._targets, strict=True):
+            if target.reference and (condition := _condition(entry, target.resource_type)):
+                yield condition, target.reference
+
+    def servers(self) -> Iterator[tuple[str, str]]:
+        """Yield `Type/id` and the server of the resources that keep the id of their server."""
+        for entry, target in zip(self._bundle.entries, self._targets, strict=True):
+            if (source := self._source(entry, target)) is not None:
+                yield source
+
+    def _source(self, entry: ParsedEntry, target: "_Target") -> tuple[str, str] | None:
+        # A PUT or DELETE names the resource to change, except in a history, which reports them.
+        if entry.method in {"PUT", "DELETE"} and self._bundle.type != "history":
+            return None
+        address = split_address(entry.full_url or "")
+        if entry.method == "DELETE":
+            reference = "/".join(split_reference(entry.url or "") or ())
+        else:
+            reference = "" if target.from_full_url else target.reference
+        if address is None or address[1] != reference:
+            return None
+        is_own = address[0].rstrip("/") in {url.rstrip("/") for url in self._options.base_urls}
+        # The scheme is not part of a server's name, and case plays no part in that of its host.
+        host, slash, path = address[0].partition("://")[2].partition("/")
+        return reference, "" if is_own else f"{host.lower()}{slash}{path}"
+
+    def resources(self, index: LinkIndex | None = None) -> Iterator[LoadedResource | LoadProblem]:
         """Yield the resources in the order of loading."""
         ambiguous = set(self.clashes.values())
         ambiguous |= {
@@ -205,28 +241,59 @@ class LoadedBundle:
             for entry, target in zip(self._bundle.entries, self._targets, strict=True)
             if target.from_full_url
             and is_unique(url := normalized_link(entry.full_url or ""))
-            and is_ambiguous(url)
+            and index
+            and index.is_ambiguous(url)
+        }
+        foreign = {
+            number
+            for number, (entry, target) in enumerate(
+                zip(self._bundle.entries, self._targets, strict=True)
+            )
+            if index
+            and (source := self._source(entry, target))
+            and index.belongs_to_another(*source)
+        }
+        refused = {
+            number: match
+            for number, (entry, target) in enumerate(
+                zip(self._bundle.entries, self._targets, strict=True)
+            )
+            if index
+            and _condition(entry, target.resource_type)
+            and (match := index.refused(target.reference)) is not None
         }
         links = BundleLinks(
             {
-                entry.full_url: target.reference
-                for entry, target in zip(self._bundle.entries, self._targets, strict=True)
+                # A link to a resource that is not loaded must not lead to the other server's.
+                entry.full_url: (
+                    entry.full_url
+                    if number in foreign
+                    else refused.get(number) or target.reference
+                )
+                for number, (entry, target) in enumerate(
+                    zip(self._bundle.entries, self._targets, strict=True)
+                )
                 if entry.full_url
                 and target.reference
                 and normalized_link(entry.full_url) not in ambiguous
+                and refused.get(number) != ""
             }
         )
         entries: Sequence[tuple[int, ParsedEntry]] = list(enumerate(self._bundle.entries))
         # A history lists the newest version first (FHIR R4, RESTful API, history).
-        for index, entry in reversed(entries) if self._bundle.type == "history" else entries:
+        for number, entry in reversed(entries) if self._bundle.type == "history" else entries:
             if _is_search_outcome(self._bundle, entry):
                 continue
-            target = self._targets[index]
+            target = self._targets[number]
             url = normalized_link(entry.full_url or "")
             if target.from_full_url and url in ambiguous:
-                yield problem(self._document, _AMBIGUOUS, entry=index)
+                yield problem(self._document, _AMBIGUOUS, entry=number)
+            elif number in refused:
+                yield problem(self._document, _NOT_CREATED, entry=number)
+            elif number in foreign:
+                yield problem(self._document, _OF_ANOTHER_SERVER, entry=number)
             else:
-                yield self._resource(index, entry, target, links)
+                yield self._resource(number, entry, target, links)
 
     def _resource(
         self, index: int, entry: ParsedEntry, target: "_Target", links: BundleLinks
@@ -346,6 +413,15 @@ def _assigned_id(content: bytes) -> str | None:
 
 def _replacement(resource_type: str, unusable_id: str) -> str:
     return str(uuid5(NAMESPACE_URL, f"{resource_type}/{unusable_id}"))
+
+
+def _condition(entry: ParsedEntry, resource_type: str) -> str | None:
+    """Return the condition of creating the resource of an entry, as `Type?search`."""
+    if entry.method == "POST" and entry.if_none_exist:
+        return f"{resource_type}?{entry.if_none_exist.rpartition('?')[2]}"
+    if entry.method == "PUT" and "?" in (entry.url or ""):
+        return f"{resource_type}?{(entry.url or '').partition('?')[2]}"
+    return None
 
 
 def _is_search_outcome(bundle: ParsedBundle, entry: ParsedEntry) -> bool:

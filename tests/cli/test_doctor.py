@@ -13,6 +13,8 @@ from click.testing import CliRunner
 from helios_core.cli import doctor
 from helios_core.cli.commands import app
 from helios_core.config.settings import OWN
+from helios_sqlite import SQLiteSettings
+from helios_sqlite.connections import migrate
 from tests.config.conftest import install
 
 __all__ = ["install"]
@@ -29,6 +31,7 @@ def examined(monkeypatch, tmp_path):
     """Run the command, and return its exit code and its checks."""
     for variable in OWN:
         monkeypatch.delenv(variable.name, raising=False)
+    migrate(SQLiteSettings(data_dir=str(tmp_path)))
 
     def examined(**environ):
         settings = {"HFS_DATA_DIR": str(tmp_path)} | environ
@@ -63,6 +66,8 @@ def test_a_sound_installation_passes_every_check(examined, tmp_path):
 def test_the_table_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, 1))
 
+    migrate(SQLiteSettings(data_dir=str(tmp_path)))
+
     result = CliRunner().invoke(app, ["doctor"], env={"HFS_DATA_DIR": str(tmp_path)})
 
     assert result.exit_code == 1
@@ -75,6 +80,19 @@ def test_wrong_settings_are_told_with_exit_code_2(examined):
     [settings] = failing(checks)
     assert (code, settings["name"]) == (2, "settings")
     assert "HFS_SERVER_PORT" in settings["found"]
+
+
+def test_a_folder_without_a_database_is_told_and_not_created(tmp_path):
+    missing = tmp_path / "mistyped"
+
+    result = CliRunner().invoke(
+        app, ["doctor", "--format", "json"], env={"HFS_DATA_DIR": str(missing)}
+    )
+
+    [settings] = failing(json.loads(result.stdout))
+    assert (result.exit_code, settings["name"]) == (2, "settings")
+    assert f"no database at {missing / 'helios.db'}" in settings["found"]
+    assert not missing.exists()
 
 
 def test_a_heartbeat_that_is_nearly_as_long_as_the_lease_is_a_warning(examined):
@@ -121,6 +139,7 @@ def test_an_output_folder_that_cannot_be_written_is_an_error(examined, tmp_path)
 def test_a_folder_of_another_server_is_an_error(examined, tmp_path):
     examined()
     (tmp_path / "helios.db").unlink()
+    migrate(SQLiteSettings(data_dir=str(tmp_path)))
 
     code, checks = examined()
 

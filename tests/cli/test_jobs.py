@@ -266,3 +266,16 @@ def test_jobs_in_the_memory_of_a_server_are_out_of_reach(store, monkeypatch):
         result = store.helios(*arguments)
         assert result.exit_code == 2
         assert "no other process sees them" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["list"], ["show", "abcd"], ["cancel", "abcd"], ["delete", "abcd"], ["watch"]]
+)
+def test_a_folder_without_a_database_is_told_and_not_created(store, command):
+    store.folder /= "mistyped"
+
+    result = store.helios(*command)
+
+    assert result.exit_code == 2
+    assert "no database at" in " ".join(result.output.split())
+    assert not store.folder.exists()

@@ -568,3 +568,159 @@ async def test_no_process_is_left(store, write, monkeypatch):
 
     assert multiprocessing.active_children() == []
     assert isinstance(store.data_provider, MemoryDataProvider)
+
+
+def from_server(server, reference, kind, **elements):
+    """Return an entry of a Bundle of a kind, as a server writes it."""
+    document = entry(resource(reference, **elements), f"{server}/{reference}")
+    if kind == "history":
+        document["request"] = {"method": "PUT", "url": reference}
+    elif kind != "batch":
+        del document["request"]
+    return document
+
+
+@pytest.mark.parametrize("kind", ["collection", "searchset", "batch", "history"])
+@pytest.mark.usefixtures("anywhere")
+async def test_a_resource_of_another_server_does_not_replace_the_first(store, write, kind):
+    bundles = [
+        bundle(
+            from_server(server, "Patient/1", kind, gender=gender),
+            *(
+                from_server(
+                    server,
+                    f"Observation/{gender}-{n}",
+                    kind,
+                    status="final",
+                    subject={"reference": reference},
+                )
+                for n, reference in enumerate(("Patient/1", f"{server}/Patient/1"))
+            ),
+            kind=kind,
+        )
+        for server, gender in (("http://a.example/r4", "male"), ("http://b.example/r4", "female"))
+    ]
+    paths = [write(f"{number}.json", document) for number, document in enumerate(bundles)]
+
+    summary = await store.load(*paths)
+
+    assert (summary.created, summary.updated, summary.bad) == (5, 0, 1)
+    assert not summary.is_good
+    (found,) = summary.problems
+    assert (found.path, found.entry) == (str(paths[1]), 0)
+    assert "another server's resource has the same type and id" in found.reason
+    assert (await stored(store, "Patient/1"))["gender"] == "male"
+    for number in range(2):
+        assert await subject(store, f"male-{number}") == "Patient/1"
+        assert await subject(store, f"female-{number}") == "http://b.example/r4/Patient/1"
+
+
+async def test_two_servers_in_one_bundle_are_kept_apart(store, write):
+    servers = ("http://a.example", "http://b.example")
+    entries = (from_server(server, "Patient/1", "searchset", id="1") for server in servers)
+
+    summary = await store.load(write("a.json", bundle(*entries, kind="searchset")))
+
+    assert (summary.created, summary.updated, summary.bad) == (1, 0, 1)
+
+
+async def test_a_deletion_in_the_history_of_another_server_deletes_nothing(store, write):
+    first = bundle(from_server("http://a.example", "Patient/1", "collection"), kind="collection")
+    deletion = {
+        "fullUrl": "http://b.example/Patient/1",
+        "request": {"method": "DELETE", "url": "Patient/1"},
+    }
+
+    summary = await store.load(
+        write("1.json", first), write("2.json", bundle(deletion, kind="history"))
+    )
+
+    assert (summary.created, summary.deleted, summary.bad) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "server", ["http://a.example", "https://A.example", "http://here.example/fhir", None]
+)
+@pytest.mark.parametrize("kind", ["collection", "batch"])
+async def test_another_copy_of_the_same_server_is_an_update(store, write, server, kind):
+    is_own = server == "http://here.example/fhir"
+    first = "http://there.example" if is_own else "http://a.example"
+    old = from_server(first, "Patient/1", kind, active=True)
+    new = from_server(server, "Patient/1", kind, active=False)
+    if server is None:
+        del new["fullUrl"]
+    own = (first, server) if is_own else ()
+
+    summary = await store.load(
+        write("1.json", bundle(old, kind=kind)),
+        write("2.json", bundle(new, kind=kind)),
+        base_urls=own,
+    )
+
+    assert (summary.created, summary.updated, summary.bad) == (1, 1, 0)
+
+
+async def test_a_put_replaces_what_it_names_whatever_its_server(store, write):
+    puts = [
+        bundle(entry(resource("Patient/1", active=a), f"http://{s}/Patient/1", "PUT", "Patient/1"))
+        for s, a in (("a.example", True), ("b.example", False))
+    ]
+
+    summary = await store.load(write("all.ndjson", *puts))
+
+    assert (summary.created, summary.updated, summary.bad) == (1, 1, 0)
+
+
+def conditional(document, family, method="POST"):
+    """Return an entry that creates a patient on the condition that no other has its identifier."""
+    patient = resource("Patient", identifier=[{"value": "1"}], name=[{"family": family}])
+    made = entry(patient, document, method, None if method == "POST" else "Patient?identifier=1")
+    if method == "POST":
+        made["request"]["ifNoneExist"] = "identifier=1"
+    return made
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.usefixtures("anywhere")
+async def test_of_two_conditional_creates_the_first_is_loaded(store, write, method):
+    second = "urn:uuid:22222222-2222-4222-8222-222222222222"
+    paths = [
+        write("1.json", bundle(conditional(UUID, "a", method), entry(observation("o1", UUID)))),
+        write(
+            "2.json", bundle(conditional(second, "b", method), entry(observation("o2", second)))
+        ),
+        write("3.json", bundle(entry(observation("o3", second)))),
+        write("4.json", observation("o4", "Patient?identifier=1")),
+    ]
+
+    for _ in range(2):  # loading again is an update of what was created
+        summary = await store.load(*paths)
+        assert (summary.bad, summary.unmatched, summary.unresolved) == (1, 0, 0)
+    [found] = summary.problems
+    assert (found.path, found.entry) == (str(paths[1]), 0)
+    assert "another resource matches its condition" in found.reason
+    [patient] = store.references("Patient")
+    assert [await subject(store, f"o{n}") for n in range(1, 5)] == [patient] * 4
+    assert (await stored(store, patient))["name"] == [{"family": "a"}]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_what_is_stored_and_matches_keeps_a_conditional_create_away(store, write, method):
+    await store.load(write("0.json", resource("Patient/p", identifier=[{"value": "1"}])))
+    document = bundle(conditional(UUID, "a", method), entry(observation("o", UUID)))
+
+    summary = await store.load(write("1.json", document))
+
+    assert (summary.created, summary.bad) == (1, 1)
+    assert store.references("Patient") == ["Patient/p"]
+    assert await subject(store, "o") == "Patient/p"
+
+
+async def test_several_matches_keep_a_conditional_create_away(store, write):
+    others = (resource(f"Patient/{name}", identifier=[{"value": "1"}]) for name in "pq")
+    document = bundle(conditional(UUID, "a"), entry(observation("o", UUID)))
+
+    summary = await store.load(write("0.ndjson", *others), write("1.json", document))
+
+    assert (summary.created, summary.bad, summary.unresolved) == (3, 1, 1)
+    assert await subject(store, "o") == UUID

@@ -111,7 +111,7 @@ async def test_a_member_may_be_named_by_an_absolute_url_of_this_server_only(ward
 
 async def test_an_empty_group_exports_nothing_rather_than_everybody(wards):
     """TR-29"""
-    await wards.store(group("g"))
+    await wards.store(group("g", actual=True))
 
     job = await wards.work(await wards.kick_off(group="g"))
 

@@ -3,6 +3,7 @@
 import pytest
 
 from helios_core.errors import UnsupportedParameter
+from helios_core.export import groups
 from helios_core.model.exports import Level
 from helios_core.model.parts import PartKind
 from tests.export.worker.hospital import group, patient
@@ -107,6 +108,12 @@ async def test_an_export_may_begin_and_end_with_time(clinic, query, exported, le
         ({"actual": True, "characteristic": CHARACTERISTIC}, "by characteristics"),
         ({"actual": True, "quantity": 5}, "has 5 members by its quantity but lists none"),
         ({"modifierExtension": [{"url": "http://example.org/x"}]}, "modifierExtension"),
+        ({}, "has no members, and neither"),
+        ({"actual": "true"}, "has no members, and neither"),
+        ({"actual": 1}, "has no members, and neither"),
+        ({"actual": None}, "has no members, and neither"),
+        ({"membership": "unheard-of"}, "has no members, and neither"),
+        ({"quantity": False}, "has no members, and neither"),
     ],
 )
 @pytest.mark.parametrize("nested", [False, True])
@@ -118,7 +125,7 @@ async def test_a_group_whose_members_nobody_knows_is_refused(ward, definition, r
 
 
 @pytest.mark.parametrize(
-    "listed", [{}, {"actual": True}, {"membership": "enumerated"}, {"quantity": 0}]
+    "listed", [{"actual": True}, {"membership": "enumerated"}, {"quantity": 0}]
 )
 async def test_a_group_without_members_is_an_empty_export(ward, listed):
     """TR-29"""
@@ -228,3 +235,71 @@ async def test_elements_nobody_needs_may_have_any_form(ward):
     await ward.store(group("g", "Patient/a", quantity="many", actual="no", characteristic={}))
 
     assert await reported(ward) == (["a"], [])
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_members_who_never_were_stored_are_counted_without_ids(ward, nested):
+    members = ("Patient/a", "Patient/zz-1", "Patient/zz-2")
+    await ward.store(
+        *((group("g", "Group/inner"), group("inner", *members)) if nested else ()),
+        *(() if nested else (group("g", *members),)),
+    )
+
+    patients, [report] = await reported(ward)
+
+    assert patients == ["a"]
+    assert report.startswith("2 of 3 members of Group/g, those of nested groups included, are ")
+    assert "zz" not in report
+
+
+async def test_a_group_of_nobody_who_is_stored_says_so(ward):
+    await ward.store(group("g", "Patient/zz"))
+
+    patients, [report] = await reported(ward)
+
+    assert patients == []
+    assert report.startswith("1 of 1 members of Group/g")
+
+
+async def test_a_member_who_is_stored_later_is_not_stored_yet(ward):
+    await ward.store(group("g", "Patient/zz"))
+    job = await ward.kick_off(("_type", "Patient"), group="g")
+    await ward.store(patient("zz"))
+
+    job = await ward.work(job)
+
+    assert await ward.lines(job) == []
+    assert len(await ward.lines(job, PartKind.ERROR)) == 1
+
+
+async def test_nothing_is_said_of_members_who_were_deleted(ward):
+    await ward.store(group("g", "Patient/a", "Patient/b"))
+    await ward.delete("Patient", "b")
+
+    assert await reported(ward) == (["a"], [])
+
+
+async def test_of_very_many_who_are_not_there_only_the_first_are_looked_up(ward, monkeypatch):
+    monkeypatch.setattr(groups, "MAX_LOOKUPS", 2)
+    await ward.store(group("g", *(f"Patient/zz-{number}" for number in range(5))))
+
+    _, [report] = await reported(ward)
+
+    assert report.startswith("At least 2 of 5 members of Group/g")
+
+
+@pytest.mark.parametrize("others", [[], ["one"], ["one", "two"]])
+async def test_groups_that_only_contain_each_other_are_refused(ward, others):
+    names = ["g", *others]
+    for name, inner in zip(names, [*others, "g"], strict=True):
+        await ward.store(group(name, f"Group/{inner}", member("Patient/a", inactive=True)))
+
+    with pytest.raises(UnsupportedParameter, match="only contain each other"):
+        await ward.kick_off(group="g")
+
+
+async def test_a_cycle_that_leads_to_an_empty_group_too_is_an_empty_export(ward):
+    empty = group("empty", actual=True)
+    await ward.store(group("g", "Group/g", "Group/empty"), empty)
+
+    assert await reported(ward) == ([], [])

@@ -144,7 +144,9 @@ async def test_a_nested_group_that_joined_brings_the_data_of_its_members(ward):
 
 
 async def test_a_member_who_only_moved_between_nested_groups_has_not_joined(ward):
-    await ward.store(group("g", "Group/a"), group("a", "Patient/old", "Patient/new"), group("b"))
+    await ward.store(
+        group("g", "Group/a"), group("a", "Patient/old", "Patient/new"), group("b", actual=True)
+    )
     since = await ward.now()
     await ward.store(group("g", "Group/a", "Group/b"), group("a", "Patient/old"))
     await ward.store(group("b", "Patient/new", "Group/a"))
@@ -203,7 +205,7 @@ async def test_older_data_is_exported_whatever_until_is(ward):
 
 
 async def test_named_patients_narrow_the_newcomers(ward):
-    await ward.store(group("g"), patient("third"))
+    await ward.store(group("g", actual=True), patient("third"))
     since = await ward.now()
     await ward.store(group("g", "Patient/old", "Patient/new", "Patient/third"))
 

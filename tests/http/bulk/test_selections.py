@@ -134,7 +134,7 @@ async def test_the_operator_decides_about_members_who_joined_later(
 ):
     """B2-P-06"""
     site = await open_site(Settings(bulk_export_since_newly_added=newly_added))
-    group = {"resourceType": "Group", "id": "g", "member": []}
+    group = {"resourceType": "Group", "id": "g", "actual": True, "member": []}
     await site.put(group)
     since = (await site.manifest("/$export?_type=Group"))["transactionTime"]
     await site.put({**group, "member": [{"entity": {"reference": "Patient/p1"}}]})
