@@ -12,7 +12,7 @@ from xxhash import xxh3_64_intdigest
 
 from helios_core import BackendError, ResourceKey, TypeKey
 
-_MAGIC = b"helios-1"
+_MAGIC = b"HELIOS.1"
 _HEAD = len(_MAGIC) + 16
 _DELETED = -1
 
