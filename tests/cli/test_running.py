@@ -114,9 +114,10 @@ def test_only_log_lines_follow_the_greeting(site):
     server.stop()
 
     lines = server.output().splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("{"))
+    last = next(number for number, line in enumerate(lines) if line.startswith("Listening on"))
 
-    for line in lines[first:]:
+    assert lines[last + 1 :]
+    for line in lines[last + 1 :]:
         assert {"event", "level", "timestamp"} <= json.loads(line).keys()
 
 

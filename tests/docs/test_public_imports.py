@@ -20,8 +20,10 @@ OF_THE_SERVER = {
     "smart_auth/conftest.py": {"helios_core.memory"},
     "smart_auth/test_commands.py": {"helios_core.cli.commands"},
     "smart_auth/test_server.py": {
-        *("helios_core.config.settings", "helios_core.http.app", "helios_core.memory"),
-        *("helios_core.storage.backends", "helios_core.storage.token_verifier"),
+        *("helios_core.config.settings", "helios_core.export.worker", "helios_core.http.app"),
+        *("helios_core.fhir.definitions", "helios_core.fhir.resources", "helios_core.memory"),
+        *("helios_core.storage.backends", "helios_core.storage.data_provider"),
+        "helios_core.storage.token_verifier",
     },
     "smart_auth/test_token_endpoint.py": {"helios_core.memory"},
     "smart_auth/test_verifier.py": {"helios_core.memory"},

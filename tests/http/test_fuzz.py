@@ -2,7 +2,7 @@
 
 from urllib.parse import quote, quote_from_bytes, urlsplit
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.http.fuzzing import STORED, ask, carried, end
@@ -227,6 +227,7 @@ async def test_any_address_is_answered_by_any_method(fuzzed, method, url, sent, 
 async def test_who_guesses_the_address_of_an_export_is_shown_nothing(
     fuzzed, job_id, name, query, sent
 ):
+    assume(job_id.strip("/"))  # without an id it is the address of the list of exports
     for url in (f"/export-status/{job_id}", f"/export-file/{job_id}/{name}"):
         for method in ("GET", "HEAD", "DELETE"):
             response = await ask(fuzzed, method, f"{url}?{query}", headers=sent)

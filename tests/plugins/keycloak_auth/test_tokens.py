@@ -296,7 +296,8 @@ async def test_a_kid_is_required(verifier, issuer, kid):
 async def test_a_kid_is_a_name_and_nothing_else(verifier, issuer, kid):
     token = issuer.token(header={"kid": kid})
 
-    assert "does not publish" in await refusal(verifier, token)
+    reason = await refusal(verifier, token)
+    assert "does not publish" in reason or ("\0" in kid and "cannot be read" in reason)
 
 
 async def test_keys_that_the_token_brings_along_are_ignored(verifier, issuer):
