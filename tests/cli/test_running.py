@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import time
+from itertools import dropwhile
 from pathlib import Path
 
 import pytest
@@ -114,10 +115,11 @@ def test_only_log_lines_follow_the_greeting(site):
     server.stop()
 
     lines = server.output().splitlines()
-    last = next(number for number, line in enumerate(lines) if line.startswith("Listening on"))
+    greeting = next(number for number, line in enumerate(lines) if line.startswith("Listening"))
+    logged = [*dropwhile(lambda line: not line.startswith("{"), lines[greeting:])]
 
-    assert lines[last + 1 :]
-    for line in lines[last + 1 :]:
+    assert logged
+    for line in logged:
         assert {"event", "level", "timestamp"} <= json.loads(line).keys()
 
 
