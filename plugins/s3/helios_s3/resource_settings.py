@@ -1,16 +1,14 @@
 """What an operator can set about the bucket that holds the resources."""
 
 from typing import Annotated, ClassVar
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from helios_core import Secret
-from helios_s3.settings import Encryption
+from helios_s3.settings import Encryption, access_contradictions
 
 _OURS = "HFS_S3"
-_KEY = f"{_OURS}_ACCESS_KEY_ID"
 _URL = r"^https?://[^\s/?#@]+/?$"
 
 
@@ -110,32 +108,6 @@ class S3ResourceSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self.region
 
     def __post_init__(self) -> None:
-        problems = [problem for wrong, problem in self._contradictions() if wrong]
+        problems = [problem for wrong, problem in access_contradictions(self) if wrong]
         if problems:
             raise ValueError("; ".join(problems))
-
-    def _contradictions(self) -> list[tuple[bool, str]]:
-        key, secret = bool(self.access_key_id), bool(self.secret_access_key)
-        insecure = bool(self.endpoint) and urlsplit(self.endpoint).scheme == "http"
-        return [
-            (
-                key != secret,
-                f"{_KEY} and {_OURS}_SECRET_ACCESS_KEY are set together or not at all",
-            ),
-            (
-                bool(self.session_token) and not key,
-                f"{_OURS}_SESSION_TOKEN is set without {_KEY}",
-            ),
-            (
-                bool(self.profile) and key,
-                f"{_OURS}_PROFILE and {_KEY} are set both; use one",
-            ),
-            (
-                insecure and not self.allow_http,
-                f"{_OURS}_ENDPOINT is an http address and {_OURS}_ALLOW_HTTP is not true",
-            ),
-            (
-                bool(self.kms_key_id) and self.encryption in (None, Encryption.S3),
-                f"{_OURS}_KMS_KEY_ID is set without {_OURS}_ENCRYPTION=aws:kms or aws:kms:dsse",
-            ),
-        ]

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -10,14 +10,15 @@ from msgspec import Meta
 
 from helios_core import Secret
 
+if TYPE_CHECKING:
+    from helios_s3.resource_settings import S3ResourceSettings
+
 MEBIBYTE = 1024 * 1024
 
 LONGEST_LINK = timedelta(days=7)
 """A signature of version 4 is good for no longer (AWS, Signature Version 4, query parameters)."""
 
 _OURS = "HFS_BULK_EXPORT_S3"
-_KEY = f"{_OURS}_ACCESS_KEY_ID"
-_SECRET = f"{_OURS}_SECRET_ACCESS_KEY"
 _URL = r"^https?://[^\s/?#@]+/?$"
 
 
@@ -204,22 +205,34 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("; ".join(problems))
 
     def _contradictions(self) -> list[tuple[bool, str]]:
-        key, secret = bool(self.access_key_id), bool(self.secret_access_key)
-        insecure = bool(self.endpoint) and urlsplit(self.endpoint).scheme == "http"
         return [
-            (key != secret, f"{_KEY} and {_SECRET} are set together or not at all"),
-            (bool(self.session_token) and not key, f"{_OURS}_SESSION_TOKEN is set without {_KEY}"),
-            (bool(self.profile) and key, f"{_OURS}_PROFILE and {_KEY} are set both; use one"),
-            (
-                insecure and not self.allow_http,
-                f"{_OURS}_ENDPOINT is an http address and {_OURS}_ALLOW_HTTP is not true",
-            ),
-            (
-                bool(self.kms_key_id) and self.encryption in (None, Encryption.S3),
-                f"{_OURS}_KMS_KEY_ID is set without {_OURS}_ENCRYPTION=aws:kms or aws:kms:dsse",
-            ),
+            *access_contradictions(self),
             (
                 self.file_url_ttl > LONGEST_LINK,
                 "HFS_BULK_EXPORT_FILE_URL_TTL is above 604800, the most that S3 takes",
             ),
         ]
+
+
+def access_contradictions(settings: "S3Settings | S3ResourceSettings") -> list[tuple[bool, str]]:
+    """Return what can be wrong about how a bucket is reached: whether it is, and the sentence."""
+    ours = settings.variables
+    key_name = f"{ours}_ACCESS_KEY_ID"
+    key, secret = bool(settings.access_key_id), bool(settings.secret_access_key)
+    insecure = bool(settings.endpoint) and urlsplit(settings.endpoint).scheme == "http"
+    return [
+        (key != secret, f"{key_name} and {ours}_SECRET_ACCESS_KEY are set together or not at all"),
+        (
+            bool(settings.session_token) and not key,
+            f"{ours}_SESSION_TOKEN is set without {key_name}",
+        ),
+        (bool(settings.profile) and key, f"{ours}_PROFILE and {key_name} are set both; use one"),
+        (
+            insecure and not settings.allow_http,
+            f"{ours}_ENDPOINT is an http address and {ours}_ALLOW_HTTP is not true",
+        ),
+        (
+            bool(settings.kms_key_id) and settings.encryption in (None, Encryption.S3),
+            f"{ours}_KMS_KEY_ID is set without {ours}_ENCRYPTION=aws:kms or aws:kms:dsse",
+        ),
+    ]
