@@ -27,7 +27,6 @@ def configure_logging(level: LogLevel, log_format: LogFormat, *, to: TextIO | No
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(severity),
         logger_factory=structlog.WriteLoggerFactory(stream),
-        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(

@@ -42,6 +42,18 @@ def test_a_line_is_one_json_object(written):
     assert line["timestamp"].endswith("Z")
 
 
+def test_a_logger_used_before_follows_what_is_set_up_later(written):
+    logger = structlog.get_logger()
+    written(LogLevel.ERROR)
+    logger.error("before")
+    structlog.reset_defaults()
+
+    with structlog.testing.capture_logs() as captured:
+        logger.info("after")
+
+    assert [line["event"] for line in captured] == ["after"]
+
+
 def test_lines_below_the_level_are_left_out(written):
     stream = written(LogLevel.WARNING)
 
