@@ -287,12 +287,7 @@ class MongoJobStore(JobStore):
             found = self._database["jobs"].find(listed).sort(order).limit(limit)
             rows = await found.to_list()
             sums = await self._sums([row["_id"] for row in rows])
-        return [
-            self._set_aside.summary(
-                row["_id"], _to_summary(row, sums.get(row["_id"], _Sums())), row["accepted"]
-            )
-            for row in rows
-        ]
+        return [await self._summary(row, sums.get(row["_id"], _Sums())) for row in rows]
 
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
@@ -457,6 +452,17 @@ class MongoJobStore(JobStore):
         if job is None:
             raise job_not_found(job_id)
         return job
+
+    async def _summary(self, row: Document, sums: "_Sums") -> JobSummary:
+        summary = _to_summary(row, sums)
+        shards = list[Document]()
+        if summary.status in (JobStatus.ACCEPTED, JobStatus.IN_PROGRESS):
+            left = {"job": row["_id"], "done": False}
+            with translated():
+                shards = await self._database["shards"].find(left, {"shard": 1}).to_list()
+        return self._set_aside.summary(
+            row["_id"], summary, row["accepted"], shards=(shard["shard"] for shard in shards)
+        )
 
     async def _sums(self, numbers: Sequence[int]) -> dict[int, "_Sums"]:
         """Return what the shards of jobs come to."""
