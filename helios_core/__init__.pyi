@@ -165,6 +165,7 @@ from .storage.job_records import (
     notes_lost,
     part_not_found,
     stored_job,
+    stored_part,
     stored_shard,
     too_many_exports,
 )
@@ -413,6 +414,7 @@ __all__ = [
     "shard_count",
     "shortfall_of",
     "stored_job",
+    "stored_part",
     "stored_shard",
     "to_signed",
     "to_unsigned",

@@ -63,6 +63,19 @@ def stored_shard(planned: bytes) -> Shard:
         raise unreadable_job(error) from error
 
 
+def stored_part(published: bytes) -> Part:
+    """
+    Return a published part from its JSON.
+
+    Raises:
+        UnreadableJob: As in `stored_job`.
+    """
+    try:
+        return msgspec.json.decode(published, type=Part)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise unreadable_job(error) from error
+
+
 def unreadable_job(error: BaseException) -> UnreadableJob:
     """Return the error of a job whose stored form is damaged, or of a newer version."""
     return UnreadableJob(

@@ -30,6 +30,7 @@ from helios_core import (
     lost_shards_reason,
     notes_lost,
     part_not_found,
+    stored_part,
     too_many_exports,
 )
 from helios_mongodb import leasing, schema
@@ -599,5 +600,5 @@ def _to_row(number: int, job: Job, shard: Shard) -> Document:
 
 
 def _to_part(row: Document) -> Part:
-    part = msgspec.json.decode(row["part"], type=Part)
+    part = stored_part(row["part"])
     return msgspec.structs.replace(part, published=row["position"]) if "position" in row else part

@@ -34,6 +34,7 @@ from helios_core import (
     notes_lost,
     part_not_found,
     read_statements,
+    stored_part,
     too_many_exports,
 )
 from helios_postgres import leasing
@@ -462,5 +463,5 @@ def _to_summary(row: Record) -> JobSummary:
 
 
 def _to_part(row: Record) -> Part:
-    part = msgspec.json.decode(row["part"], type=Part)
+    part = stored_part(row["part"])
     return msgspec.structs.replace(part, published=row["position"])

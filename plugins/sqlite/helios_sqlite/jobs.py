@@ -31,6 +31,7 @@ from helios_core import (
     notes_lost,
     part_not_found,
     read_statements,
+    stored_part,
     too_many_exports,
 )
 from helios_sqlite import leasing
@@ -102,7 +103,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
         rows = await self._database.rows(_SQL["parts"], (tenant, job_id))
         if not rows:
             raise job_not_found(job_id)
-        parts = [msgspec.json.decode(part, type=Part) for part, *_ in rows if part is not None]
+        parts = [stored_part(part) for part, *_ in rows if part is not None]
         _, published, exported, lost = rows[0]
         return checked_parts(
             job_id, parts, published=published, exported=exported, lost_shards=lost
@@ -115,7 +116,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
             raise job_not_found(job_id)
         if rows[0][0] is None:
             raise part_not_found()
-        return msgspec.json.decode(rows[0][0], type=Part)
+        return stored_part(rows[0][0])
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """Yield what completed shards noted, one read after the other (J13)."""
