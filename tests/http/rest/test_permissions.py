@@ -426,3 +426,14 @@ async def test_a_page_of_a_history_looks_at_a_bounded_number_of_versions(site, s
         path = following[0].removeprefix("http://fhir.example") if following else None
 
     assert pages == [["new"], ["lab"]]
+
+
+async def test_a_record_has_the_permitted_types_and_refuses_others_that_are_named(send):
+    scopes, path = "system/Patient.rs", "/Patient/p1/$everything"
+
+    assert ids(await send(scopes, "GET", path)) == ["p1"]
+    assert ids(await send(scopes, "GET", f"{path}?_type=Patient")) == ["p1"]
+    for types in ("Observation", "Patient,Observation"):
+        assert (await send(scopes, "GET", f"{path}?_type={types}")).status_code == 403
+    named = await send(f"{scopes} system/Observation.rs", "GET", f"{path}?_type=Observation")
+    assert "lab" in ids(named)
