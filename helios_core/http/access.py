@@ -103,8 +103,8 @@ class AccessGuard:
         set_principal(principal)
         if access is Access.INTERACTION and principal.groups is not None:
             raise Forbidden(
-                "The client of the access token is limited to groups: it may export these, and has "
-                "no other interaction."
+                "The client of the access token is limited to groups: it may export these, and "
+                "has no other interaction."
             )
 
 

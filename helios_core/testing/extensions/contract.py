@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, ClassVar
 
+import click
 import pytest
 
 from helios_core import Backends, ConfigurationError
