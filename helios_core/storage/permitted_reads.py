@@ -117,10 +117,8 @@ def permitted_backends(backends: Backends, request: ExportRequest, at: datetime)
     if not request.constraints:
         return backends
     by_type = {
-        name: permitted_filter(
-            request.fhir_version, name, request.grant(name), base=request.base_url, now=at
-        )
-        for name in {constraint.resource_type for constraint in request.constraints}
+        name: permitted_filter(request.fhir_version, name, granted, base=request.base_url, now=at)
+        for name, granted in request.grants().items()
     }
     provider = permitted_reads(
         backends.data_provider, lambda key, _: by_type.get(key.resource_type), READING
