@@ -165,10 +165,11 @@ class _PermittedReads(DataProvider):
 
     async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
         shards: list[Shard] = await self._provider.plan(view, shard_bytes=shard_bytes)
-        # How many there are in all is part of what is not permitted.
+        # How many there are in all is part of what is not permitted, and whether there are any.
         return [
-            shard if self._of(view, shard.resource_type) is None else replace(shard, resources=0)
+            shard if permitted is None else replace(shard, resources=0)
             for shard in shards
+            if not _is_nothing(permitted := self._of(view, shard.resource_type))
         ]
 
     def read(self, view: ExportView, shard: Shard, *, batch_bytes: int) -> AsyncIterator[Batch]:
