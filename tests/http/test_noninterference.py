@@ -193,29 +193,35 @@ def is_taken_id(method, path):
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
-async def worlds_of(request, tmp_path):
-    """Open both servers for a client; `name` is one of CLIENTS, or has what these have."""
+def stores_of(request, tmp_path):
+    """Return what opens the stores of the first and of the second server."""
+    if request.param != "postgres":
+        opened = {"memory": in_memory, "sqlite": sqlite_in(tmp_path)}
+        yield opened[request.param]
+        return
+    server = request.getfixturevalue("postgres_server")
+    with server.database() as full, server.database() as bare:
+        urls = {"full": full, "bare": bare}
+        yield lambda stack, name: postgres_stores(stack, urls[name])
+
+
+async def in_memory(_stack, _name):
+    return memory_stores()
+
+
+def sqlite_in(folder):
+    return lambda stack, name: sqlite_stores(stack, folder / name)
+
+
+@pytest.fixture
+async def worlds_of(stores_of):
+    """Open both servers for one of CLIENTS, or for another client of that form."""
     async with AsyncExitStack() as stack:
 
-        async def stores(name):
-            match request.param:
-                case "sqlite":
-                    return await sqlite_stores(stack, tmp_path / name)
-                case "postgres":
-                    server = request.getfixturevalue("postgres_server")
-                    return await postgres_stores(stack, server)
-                case _:
-                    return memory_stores()
-
-        async def worlds_of(client, *, outputs=(None, None)):
+        async def worlds_of(client, *, outputs=({}, {})):
             scopes, visible, hidden = CLIENTS[client] if isinstance(client, str) else client
             full, bare = [
-                await open_world(
-                    stack,
-                    scopes,
-                    **await stores(name),
-                    **({} if output is None else {"output_store": output}),
-                )
+                await open_world(stack, scopes, **await stores_of(stack, name), **output)
                 for name, output in zip(("full", "bare"), outputs, strict=True)
             ]
             worlds = Worlds(full, bare)
@@ -399,9 +405,10 @@ async def test_all_pages_of_a_manifest_are_as_if_there_was_nothing_else(worlds_o
 async def two_buckets(s3_server):
     """Two output stores that sign links."""
     async with AsyncExitStack() as stack:
+        buckets = [stack.enter_context(a_bucket(s3_server)) for _ in range(2)]
         yield [
-            await stack.enter_async_context(output_in(stack.enter_context(a_bucket(s3_server))))
-            for _ in range(2)
+            {"output_store": await stack.enter_async_context(output_in(bucket))}
+            for bucket in buckets
         ]
 
 

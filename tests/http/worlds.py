@@ -100,8 +100,7 @@ async def sqlite_stores(stack, folder):
     )
 
 
-async def postgres_stores(stack, server):
-    url = stack.enter_context(server.database())
+async def postgres_stores(stack, url):
     options = PostgresSettings(database_url=Secret(url), pool_size=3, job_pool_size=2)
     await helios_postgres.migrate(options)
     return await _stores(stack, helios_postgres, options)
