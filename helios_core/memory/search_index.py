@@ -63,9 +63,9 @@ class MemorySearchIndex(SearchIndex):
         state = self._states.get(scope)
         if state is None or state.epoch != epoch:
             return False
-        known = [each for each in (state.reached, reached) if each is not None]
-        latest = max(known, default=None)
-        self._states[scope] = IndexState(epoch=epoch, reached=latest, note=note)
+        behind = state.reached is not None and (reached is None or reached < state.reached)
+        if not behind:
+            self._states[scope] = IndexState(epoch=epoch, reached=reached, note=note)
         return True
 
     async def find(
