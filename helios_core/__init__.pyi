@@ -216,6 +216,15 @@ from .storage.resource_queries import (
     ResourceQuery,
     numbered_parameters,
 )
+from .storage.search_index import (
+    IndexedVersion,
+    IndexEntry,
+    IndexQuery,
+    IndexScope,
+    IndexState,
+    SearchIndex,
+    SupportsChangeFeed,
+)
 from .storage.secrets import (
     Secret,
 )
@@ -288,6 +297,11 @@ __all__ = [
     "Grant",
     "HealthExtension",
     "HeliosError",
+    "IndexEntry",
+    "IndexQuery",
+    "IndexScope",
+    "IndexState",
+    "IndexedVersion",
     "InvalidParameter",
     "InvalidRequest",
     "InvalidResource",
@@ -340,6 +354,7 @@ __all__ = [
     "SchemaOutdated",
     "Scope",
     "ScopeAuthorizer",
+    "SearchIndex",
     "SearchPage",
     "SearchQuery",
     "Secret",
@@ -352,6 +367,7 @@ __all__ = [
     "StoreReplaced",
     "StoredPart",
     "StoredVersion",
+    "SupportsChangeFeed",
     "SupportsHistory",
     "SupportsPrefilter",
     "SupportsRecords",
