@@ -35,6 +35,7 @@ MARKERS = {
     "loading/test_parsers.py": ["process"],
     "loading/test_real_data.py": ["slow"],
     "packaging": ["process"],
+    "matrix/test_rows.py": ["crash", "process", "service"],
     "plugins/mongodb": ["service"],
     "plugins/postgres": ["service"],
     "plugins/s3": ["service"],
