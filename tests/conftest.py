@@ -6,11 +6,13 @@ import pytest
 import structlog
 
 from tests.keycloaks import keycloak
+from tests.matrix.turns import today
 from tests.reaper import start_reaper
 from tests.secured import Certificates
 from tests.services import a_bucket, minio_endpoint, mongodb, postgres, s3_endpoint
 
 start_reaper()
+today()
 
 TESTS = Path(__file__).parent
 

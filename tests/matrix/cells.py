@@ -1,45 +1,27 @@
 """
-The cells of the test matrix: each row of the capability matrix times the FHIR versions.
+The rows of the capability matrix and the FHIR versions that they are tested with.
 
     helios capabilities --all --format json | python -m tests.matrix.cells
 
-prints the rows as one JSON list, for the jobs of the workflow.
+prints the rows as one JSON list, for the jobs of the workflow; with the name of a cell, it checks
+that there is one.
 """
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
-import pytest
 
 from helios_core.config.matrix import Combination, matrix
 from helios_core.config.plugins import load_all_plugins
 from tests.matrix.corpora import examples
+from tests.matrix.turns import VARIABLE, Cell, selected, today
 
-VARIABLE = "HFS_TEST_MATRIX"
-"""Selects the cells that are tested: `all`, one as `postgres/s3@R5`, else those of a day."""
-DAY = "HFS_TEST_MATRIX_DAY"
-"""The day of the year that selects cells, the same for all processes of a run."""
-FIRST = "R4"
-"""The FHIR version of which every row is tested every day."""
-VERSIONS = (FIRST, "R4B", "R5", *(["R6"] if examples("R6") else []))
-TURNS = 3
-"""Days in which all cells of the other versions are tested once."""
-
-
-class Cell(NamedTuple):
-    """One row of the matrix with one FHIR version."""
-
-    row: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"{self.row}@{self.version}"
+VERSIONS = ("R4", "R4B", "R5", *(["R6"] if examples("R6") else []))
+"""The FHIR versions; every row is tested every day with the first one."""
 
 
 @cache
@@ -55,37 +37,20 @@ def names(capabilities: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["/".join(row) for row in listed if "memory" not in row]
 
 
-def selected(listed: Sequence[str], choice: str, day: int) -> list[Cell]:
-    """
-    Return the cells that a run tests.
-
-    By default these are all rows for `FIRST`, and of the other cells every third, so that three
-    days in a row have them all.
-    """
-    cells = [Cell(row, version) for version in VERSIONS for row in listed]
-    if choice == "all":
-        return cells
-    if choice:
-        chosen = [cell for cell in cells if str(cell) == choice]
-        if not chosen:
-            raise pytest.UsageError(
-                f"{VARIABLE} is {choice!r}, which is no cell of the matrix; it is all, or a row,"
-                f" '@' and a version.\nRows: {', '.join(listed)}\nVersions: {', '.join(VERSIONS)}"
-            )
-        return chosen
-    others = [cell for cell in cells if cell.version != FIRST]
-    return [cell for cell in cells if cell.version == FIRST] + others[day % TURNS :: TURNS]
-
-
-def today() -> int:
-    """Return the day of the year, as whoever started the run saw it."""
-    return int(os.environ.setdefault(DAY, f"{datetime.now(UTC):%j}"))
-
-
 def of_this_run() -> list[Cell]:
     """Return the cells that this run tests."""
-    return selected(list(rows()), os.environ.get(VARIABLE, ""), today())
+    return selected(list(rows()), VERSIONS, os.environ.get(VARIABLE, ""), today())
+
+
+@click.command()
+@click.argument("cell", required=False)
+def main(cell: str | None) -> None:
+    """Print the names of the rows in the JSON that is piped in, or check that CELL is one."""
+    if cell:
+        selected(list(rows()), VERSIONS, cell, today())
+    else:
+        click.echo(json.dumps(names(json.load(click.get_text_stream("stdin")))))
 
 
 if __name__ == "__main__":
-    click.echo(json.dumps(names(json.load(sys.stdin))))
+    main(prog_name="tests.matrix.cells")

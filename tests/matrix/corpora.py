@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from isal import igzip
 
 from helios_core.fhir import FHIRVersion, load_definitions
 from helios_core.loading.load import load
@@ -19,7 +20,7 @@ BUNDLES = 2
 PATIENTS = 12
 MEMBERS = frozenset(f"p{n}" for n in range(0, PATIENTS, 3))
 """The ids of the patients in the Group `g1`."""
-NOTE = "Whatever fills a shard. " * 80
+NOTE = "Whatever fills a shard. " * 250
 
 Resources = Mapping[str, Any]
 """Resources by `Type/id`."""
@@ -28,6 +29,18 @@ Resources = Mapping[str, Any]
 def examples(version: str) -> list[Path]:
     """Return the file with the specification's examples, in a list that may be empty."""
     return [path for path in [DATA / "spec-examples" / f"{version}.ndjson.gz"] if path.is_file()]
+
+
+def real_data(version: str, folder: Path, *, every: int) -> list[Path]:
+    """Return files with real data: the examples of every so manyth type, and Bundles."""
+    return [*(_thinned(path, folder, every) for path in examples(version)), *bundles(version)]
+
+
+def _thinned(path: Path, folder: Path, every: int) -> Path:
+    resources = [json.loads(line) for line in igzip.decompress(path.read_bytes()).splitlines()]
+    types = sorted({resource["resourceType"] for resource in resources})[::every]
+    kept = (resource for resource in resources if resource["resourceType"] in types)
+    return write(folder / "examples.ndjson", kept)
 
 
 def bundles(version: str) -> list[Path]:

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 from tests.matrix import corpora
-from tests.matrix.cells import Cell, rows
+from tests.matrix.cells import rows
+from tests.matrix.turns import Cell
 from tests.pace import Deadline, wait_for_end
 from tests.processes import POLL_SECONDS, Client, Process, Site
 from tests.services import Bucket, a_bucket, has_minio
 
 SETTINGS = {
     # Many shards of little work, so that a kill and a cancel always meet one in hand.
-    "HFS_BULK_EXPORT_PART_BYTES": "20000",
+    "HFS_BULK_EXPORT_PART_BYTES": "50000",
     "HFS_BULK_EXPORT_LEASE_DURATION": "3",
     "HFS_BULK_EXPORT_HEARTBEAT_INTERVAL": "1",
     "HFS_BULK_EXPORT_MAX_ATTEMPTS": "20",
@@ -29,6 +30,9 @@ SETTINGS = {
     "HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER": "true",
     "HFS_BULK_EXPORT_WORKER_CONCURRENCY": "1",
 }
+
+SHARE_OF_STANDINS = 3
+"""Of how many types one is loaded from the examples, if the database is slow."""
 
 
 class Loaded:
@@ -90,11 +94,17 @@ class Stand(Site):
         return self.load([corpora.write(self.folder / "made.ndjson", corpora.made())])
 
     @cached_property
-    def everything(self) -> Loaded:
-        """All that there is for the version, real data included, which no test changes."""
+    def real(self) -> Loaded:
+        """The real data of the version, where there are any, and what `corpora.made` makes."""
         made = corpora.write(self.folder / "made.ndjson", corpora.made())
-        version = self.cell.version
-        return self.load([made, *corpora.examples(version), *corpora.bundles(version)])
+        every = SHARE_OF_STANDINS if self.on_a_standin else 1
+        real = corpora.real_data(self.cell.version, self.folder, every=every)
+        return self.load([made, *real])
+
+    @property
+    def on_a_standin(self) -> bool:
+        """Whether the resources are in SecantusDB, which is some 20 times slower than MongoDB."""
+        return self.row.name.startswith("mongodb") and "HFS_TEST_MONGODB_URL" not in os.environ
 
     def files_of(self, status: str) -> list[str]:
         """Return the names of an export's files, seen behind the back of the server."""

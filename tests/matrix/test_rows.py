@@ -133,7 +133,7 @@ def test_exports_of_every_level_have_exactly_what_was_loaded(stand):
 
 
 def test_an_export_of_real_data_has_exactly_what_was_loaded(stand):
-    loaded = stand.everything
+    loaded = stand.real
     client = stand.client(loaded.tenant)
 
     manifest = client.manifest(client.kick_off())
@@ -208,8 +208,20 @@ def test_an_export_since_another_has_what_changed_and_what_was_deleted(stand):
     }
 
 
+def test_a_server_without_exports_answers_501_and_offers_none(stand):
+    """As the row `none` of the original's matrix."""
+    server, client = stand.serve(HFS_BULK_EXPORT_ENABLED="false")
+    client.http.headers["X-Tenant-ID"] = stand.made.tenant
+
+    for path in ("/$export", "/Patient/$export", "/Group/g1/$export"):
+        refused(client.http.get(path, headers={"Prefer": "respond-async"}), 501)
+    assert "export" not in client.http.get("/metadata").text
+    assert client.http.get("/Patient/p0").status_code == 200
+    assert server.stop() == 0
+
+
 def test_a_cancelled_export_is_gone_and_so_are_its_files(stand):
-    client = stand.client(stand.everything.tenant)
+    client = stand.client(stand.made.tenant)
     status = client.kick_off()
     stand.wait_for_a_shard(status)
 
@@ -222,7 +234,7 @@ def test_a_cancelled_export_is_gone_and_so_are_its_files(stand):
 
 
 def test_a_server_and_a_worker_killed_in_mid_export_lose_and_repeat_nothing(stand):
-    loaded = stand.everything
+    loaded = stand.made
     client = stand.client(loaded.tenant)
     status = client.kick_off()
     stand.wait_for_a_shard(status)
