@@ -54,6 +54,8 @@ from helios_core.storage.resource_keys import ResourceKey, TypeKey
 READING: Final = "rs"
 VERSIONS_AT_ONCE: Final = 100
 """How many versions are looked at together, of which a client may not see all."""
+VERSIONS_PER_PAGE: Final = 2_000
+"""How many versions are looked at for one page, at least; it ends early rather than take long."""
 
 Permitted = Callable[[TypeKey, str], Filter | None]
 """
@@ -274,7 +276,8 @@ class _TypeHistory(_PermittedReads):
         Return a page of permitted versions, full if there are enough of them.
 
         It ends with one of them, and has a next one only if there are more: how many others there
-        are, and when they were stored, is not permitted either.
+        are, and when they were stored, is not permitted either. Only a page for which too many
+        others had to be looked at ends where that was noticed, perhaps with nothing on it.
         """
         keys = {name: TypeKey(query.tenant, query.fhir_version, name) for name in query.types}
         limits = {name: self._permitted(key) for name, key in keys.items()}
@@ -286,10 +289,12 @@ class _TypeHistory(_PermittedReads):
             return page
         builder = PageBuilder(count)
         position, last = after, (after, 0)
+        left = VERSIONS_PER_PAGE
         while True:
             page = await self._provider.versions(
                 query, count=max(count, VERSIONS_AT_ONCE), after=position
             )
+            left -= len(page.versions)
             for number, version in enumerate(page.versions, 1):
                 key = keys[version.resource_type].resource(version.id)
                 if await self._shown(key, version) is None:
@@ -299,8 +304,8 @@ class _TypeHistory(_PermittedReads):
                     again = await self._provider.versions(query, count=taken, after=start)
                     return VersionPage(versions=builder.found, next=again.next)
                 last = (position, number)
-            if page.next is None:
-                return VersionPage(versions=builder.found, next=None)
+            if page.next is None or left <= 0:
+                return VersionPage(versions=builder.found, next=page.next)
             position = page.next
 
 
