@@ -122,6 +122,7 @@ from .storage.extensions import (
     TransformExtension,
 )
 from .storage.extents import (
+    BLOCK_BITS,
     COLLECTION_BITS,
     EXTENT_BITS,
     EXTENT_BYTES,
@@ -130,6 +131,7 @@ from .storage.extents import (
     Positions,
     ResourceSums,
     SeqRange,
+    block_of,
     collection_range,
     ending_mark,
     extent_of,
@@ -245,6 +247,7 @@ from .storage.transforms import (
 
 __all__ = [
     "API_LEVEL",
+    "BLOCK_BITS",
     "COLLECTION_BITS",
     "DESCENDING_ORDERS",
     "EXTENT_BITS",
@@ -379,6 +382,7 @@ __all__ = [
     "VersionQuery",
     "ViewSize",
     "Workforce",
+    "block_of",
     "checked_parts",
     "collection_range",
     "count_exported",

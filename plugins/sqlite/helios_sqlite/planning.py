@@ -22,14 +22,9 @@ from helios_core import (
 )
 from helios_core.fhir import to_stamp
 from helios_sqlite.collections import Collection, all_collections
+from helios_sqlite.compartments import may_have_any
 from helios_sqlite.errors import is_damage
-from helios_sqlite.integrity import (
-    check_collections,
-    check_extents,
-    extents_of,
-    few_extents,
-    members_of,
-)
+from helios_sqlite.integrity import check_collections, check_extents, extents_of
 from helios_sqlite.views import seqs_of, shown_by
 
 _SQL = read_statements("helios_sqlite", "planning")
@@ -138,12 +133,8 @@ class _Planning:
         return len(present) == LOOKED_UP or not patients.isdisjoint(present)
 
     def _may_have_any_of(self, patients: frozenset[str]) -> bool:
-        """Look at the versions themselves, if there are few, where the compartments have none."""
-        return any(
-            extent.count_of_damaged(self._connection) is not None
-            or bool(members_of(self._connection, extent, patients))
-            for extent in few_extents(self._connection, self._seqs) or ()
-        )
+        """Look at what there must be, where the compartments have none."""
+        return may_have_any(self._connection, self._seqs, patients)
 
     def _shows_any(self) -> bool:
         """
