@@ -116,6 +116,23 @@ def ending_mark(seq: int, until_stamp: int) -> int:
     return xxh3_64_intdigest(f"{seq} {until_stamp}".encode()) & SUM_MASK
 
 
+class CompartmentSums:
+    """Sums of marks of the versions in each patient's compartment, block by block."""
+
+    def __init__(self) -> None:
+        self._sums = defaultdict[tuple[str, int], int](int)
+
+    def add(self, patients: str, seq: int, mark: int) -> None:
+        """Add the mark of a version, or of its ending, to the sums of its patients."""
+        block = block_of(seq)
+        for patient in patients.split():
+            self._sums[patient, block] += mark
+
+    def rows(self) -> list[tuple[str, int, int]]:
+        """Return patient, block and sum modulo 2^62, in order."""
+        return [(*of, total & SUM_MASK) for of, total in sorted(self._sums.items())]
+
+
 def union_of(several: Iterable[Positions]) -> dict[int, set[int]]:
     """Return the positions that are in any of these."""
     union = defaultdict[int, set[int]](set)

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from collections import defaultdict
 from collections.abc import Collection
 from contextlib import closing
 
@@ -10,6 +9,7 @@ import structlog
 
 from helios_core import (
     SUM_MASK,
+    CompartmentSums,
     Damaged,
     SeqRange,
     TypeKey,
@@ -33,22 +33,9 @@ NOBODY = ""
 log = structlog.stdlib.get_logger()
 
 
-class CompartmentSums:
-    """What one transaction adds to what patients must have."""
-
-    def __init__(self) -> None:
-        self._sums = defaultdict[tuple[str, int], int](int)
-
-    def add(self, patients: str, seq: int, mark: int) -> None:
-        """Add the mark of a version, or of its ending, to each of its patients."""
-        block = block_of(seq)
-        for patient in patients.split():
-            self._sums[patient, block] += mark
-
-    def store(self, connection: sqlite3.Connection) -> None:
-        """Write everything down, neighbours one after the other."""
-        rows = [(*of, total & SUM_MASK) for of, total in sorted(self._sums.items())]
-        connection.executemany(_SQL["add"], rows)
+def add_sums(connection: sqlite3.Connection, sums: CompartmentSums) -> None:
+    """Add what a transaction adds to what patients must have, neighbours one after the other."""
+    connection.executemany(_SQL["add"], sums.rows())
 
 
 def pick(
@@ -162,4 +149,4 @@ def sum_compartments(connection: sqlite3.Connection) -> None:
         bounds = (extent.seqs.first, extent.seqs.end - 1)
         for patients, *row in connection.execute(_SQL["marks"], bounds):
             sums.add(patients, row[1], _mark(*row))
-        sums.store(connection)
+        add_sums(connection, sums)

@@ -116,25 +116,24 @@ class _Planning:
         shown, resources, total_bytes = self._ask(
             _SQL["shown_of_cohort"], patients=json.dumps(sample)
         )
-        certain = len(sample) == len(patients)
-        if not shown and (certain or not self._has_any_of(patients)):
-            return counted if self._may_have_any_of(patients) else None
+        if not shown and not self._may_have_any_of(patients, counted):
+            return None
         factor = len(patients) / len(sample)
         return ViewSize(resources=resources * factor, bytes=total_bytes * factor)
 
-    def _has_any_of(self, patients: frozenset[str]) -> bool:
+    def _may_have_any_of(self, patients: frozenset[str], counted: ViewSize) -> bool:
         """Look from the smaller side; where both are large, take it that they meet."""
         if len(patients) <= LOOKED_UP:
-            return bool(self._ask(_SQL["any_of_cohort"], patients=json.dumps(list(patients)))[0])
+            return may_have_any(self._connection, self._seqs, patients) or bool(
+                self._ask(_SQL["any_of_cohort"], patients=json.dumps(list(patients)))[0]
+            )
         query = (self._collection.number, LOOKED_UP)
         present = [
             patient for (patient,) in self._connection.execute(_SQL["some_patients"], query)
         ]
-        return len(present) == LOOKED_UP or not patients.isdisjoint(present)
-
-    def _may_have_any_of(self, patients: frozenset[str]) -> bool:
-        """Look at what there must be, where the compartments have none."""
-        return may_have_any(self._connection, self._seqs, patients)
+        # Everything that is current and in a compartment has an entry, or entries are lost.
+        lost = len(present) < counted.resources
+        return len(present) == LOOKED_UP or lost or not patients.isdisjoint(present)
 
     def _shows_any(self) -> bool:
         """

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from helios_core import (
     AppliedChange,
+    CompartmentSums,
     Delete,
     Put,
     TypeKey,
@@ -24,7 +25,7 @@ from helios_core import (
 from helios_core.fhir import FOREVER, FHIRVersion, Resource, from_stamp, terms_of
 from helios_sqlite.clock import next_stamp, remember
 from helios_sqlite.collections import NOWHERE, find_collection, intern_collection
-from helios_sqlite.compartments import CompartmentSums
+from helios_sqlite.compartments import add_sums
 from helios_sqlite.extents import Counts, Filler, add_counts
 from helios_sqlite.indexing import Postings
 
@@ -65,7 +66,7 @@ class _Journal:
         connection.executemany(_SQL["insert_version"], self.versions)
         self.compartments.sort()  # neighbours in the index follow each other
         connection.executemany(_SQL["insert_compartment"], self.compartments)
-        self.compartment_sums.store(connection)
+        add_sums(connection, self.compartment_sums)
         connection.executemany(_SQL["end_version"], zip(repeat(self.stamp), self.ended))
         add_counts(connection, self.stamp, self.counts)
         self.postings.store(connection)
