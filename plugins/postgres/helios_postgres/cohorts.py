@@ -15,16 +15,20 @@ class StoredCohort(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     key: str
     size: int
+    patients: int | None
+    """The collection of the Patients, if there is one."""
 
 
-async def stored(database: Database, cohort: Cohort) -> StoredCohort:
+async def stored(database: Database, cohort: Cohort, patients: int | None) -> StoredCohort:
     """Return a cohort with its number in the database, and store it there if it is missing."""
     async with database.connection() as connection:
         found = await connection.fetchrow(_SQL["find"], cohort.key)
         if found is not None and found[1]:
             await connection.execute(_SQL["touch"], found[0])
     number = found[0] if found is not None else await _send(database, cohort)
-    return StoredCohort(number=number, key=cohort.key, size=len(cohort.patients))
+    return StoredCohort(
+        number=number, key=cohort.key, size=len(cohort.patients), patients=patients
+    )
 
 
 async def check(connection: Connection, cohort: StoredCohort) -> None:

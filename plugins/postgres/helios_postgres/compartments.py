@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from typing import NamedTuple
 
+import structlog
+
 from helios_core import (
     COLLECTION_BITS,
     EXTENT_BITS,
@@ -24,6 +26,8 @@ _SQL = read_statements("helios_postgres", "compartments")
 
 NOBODY = ""
 """The patient whose sums say that something is lost."""
+
+log = structlog.stdlib.get_logger()
 
 LOOKED_UP = 4096
 """Versions of a cohort that are looked at in one query."""
@@ -48,24 +52,22 @@ async def members_shown(
     cohort: StoredCohort,
     seqs: SeqRange,
     shown: Shown,
-    patients: int | None,
+    at_most: int,
 ) -> list[Member] | None:
     """
     Return what a view shows of a cohort in a range of a collection, in order.
 
-    What the cohort has in whole blocks is compared with what it must have (P4, P9); where they
-    differ, there is None. Every Patient of the collection `patients` must have something.
+    What the cohort has in whole blocks is compared with what it must have (P4, P9). There is None
+    where they differ, or where the cohort has more than `at_most` versions there.
     """
     await check(connection, cohort)
-    expected = await connection.fetchval(_SQL["expected"], cohort.number, *seqs.blocks)
-    if patients is not None:
-        blocks = collection_range(patients).blocks
-        if await connection.fetchval(_SQL["unsummed_patient"], cohort.number, *blocks, patients):
-            return None
     whole = seqs.whole_blocks
     listed = await connection.fetch(
         _SQL["listed"], cohort.number, seqs.first >> COLLECTION_BITS, whole.first, whole.end
     )
+    if len(listed) > at_most:
+        return None
+    expected = await connection.fetchval(_SQL["expected"], cohort.number, *seqs.blocks)
     found = 0
     members: list[Member] = []
     for start in range(0, len(listed), LOOKED_UP):
@@ -77,12 +79,31 @@ async def members_shown(
             found += times[seq] * _mark(text, seq, until_stamp)
             if is_shown and seqs.first <= seq < seqs.end:
                 members.append(Member(seq, size, deleted))
-    return sorted(members) if (int(expected) - found) & SUM_MASK == 0 else None
+    if (int(expected) - found) & SUM_MASK or await _is_any_unsummed(connection, cohort):
+        log.warning("compartments.damaged", collection=seqs.first >> COLLECTION_BITS)
+        return None
+    return sorted(members)
 
 
-async def may_have_any(connection: Connection, seqs: SeqRange, patients: Collection[str]) -> bool:
-    """Return whether any of some patients must have anything in the blocks of a range."""
-    return bool(await connection.fetchval(_SQL["any_expected"], list(patients), *seqs.blocks))
+async def _is_any_unsummed(connection: Connection, cohort: StoredCohort) -> bool:
+    """Return whether a patient is stored, and has no sums: there are some of every Patient."""
+    if (patients := cohort.patients) is None:
+        return False
+    query = (_SQL["unsummed_patient"], cohort.number, *collection_range(patients).blocks, patients)
+    return bool(await connection.fetchval(*query))
+
+
+async def may_have_any(
+    connection: Connection, seqs: SeqRange, of: Collection[str], patients: int | None
+) -> bool:
+    """Return whether any of some patients must have anything in the blocks of a range, or may."""
+    ids = list(of)
+    if await connection.fetchval(_SQL["any_expected"], ids, *seqs.blocks):
+        return True
+    if patients is None:
+        return False
+    query = (_SQL["any_unsummed"], ids, *collection_range(patients).blocks, patients)
+    return bool(await connection.fetchval(*query))
 
 
 async def sum_compartments(connection: Connection) -> None:

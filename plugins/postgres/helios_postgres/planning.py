@@ -40,7 +40,7 @@ async def plan(connection: Connection, view: ExportView, shard_bytes: int) -> li
     stored = await listed(connection, view.request.tenant, view.request.fhir_version)
     collections = {name: stored[name] for name in view.request.types if name in stored}
     await check_extents(connection, list(collections.values()))
-    planning = _Planning(connection, view, shard_bytes)
+    planning = _Planning(connection, view, shard_bytes, stored.get("Patient"))
     # A cohort has to be sized before it is known into how many pieces it is cut.
     pieces = None if view.cohort is None else 1
     found = await planning.holdings(dict.fromkeys(collections.values(), pieces))
@@ -60,8 +60,11 @@ async def plan(connection: Connection, view: ExportView, shard_bytes: int) -> li
 class _Planning:
     """One view."""
 
-    def __init__(self, connection: Connection, view: ExportView, shard_bytes: int) -> None:
+    def __init__(
+        self, connection: Connection, view: ExportView, shard_bytes: int, patients: int | None
+    ) -> None:
         self._connection = connection
+        self._patients = patients
         self._view = view
         self._shown = shown_by(view)
         self._shard_bytes = shard_bytes
@@ -122,7 +125,7 @@ class _Planning:
         connection = self._connection
         if len(patients) <= LOOKED_UP:
             query = (_SQL["any_of_cohort"], collection, list(patients), seqs.first, seqs.end)
-            return await may_have_any(connection, seqs, patients) or bool(
+            return await may_have_any(connection, seqs, patients, self._patients) or bool(
                 await connection.fetchval(*query)
             )
         rows = await connection.fetch(_SQL["some_patients"], collection, LOOKED_UP)

@@ -197,12 +197,14 @@ class PostgresDataProvider(DataProvider):
                 raise damaged("an index lacks a collection")
             return None
         await self._database.read(check_extents, [collection])
-        cohort = None if view.cohort is None else await cohorts.stored(self._database, view.cohort)
+        cohort = None
+        if view.cohort is not None:
+            patients = collections.get("Patient")
+            cohort = await cohorts.stored(self._database, view.cohort, patients)
         return Slice(
             collection=collection,
             resource_type=shard.resource_type,
             seqs=whole(collection, shard),
             shown=shown_by(view),
             cohort=cohort,
-            patients=collections.get("Patient"),
         )

@@ -8,7 +8,6 @@ from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
-import structlog
 from asyncpg import Record
 from xxhash import xxh3_64_intdigest
 
@@ -39,8 +38,6 @@ _SQL = read_statements("helios_postgres", "reading")
 
 T = TypeVar("T")
 
-log = structlog.stdlib.get_logger()
-
 
 class _Query(NamedTuple):
     everybody: str
@@ -58,6 +55,12 @@ PICKED_AT_ONCE = 4096
 
 DAMAGED_AT_ONCE = 1000
 
+WORTH_LOOKING_UP = 0.3
+"""The share of all versions up to which those of a cohort are looked up one by one."""
+
+LOOKED_UP = 1000
+"""So many versions of a cohort are looked up in any case."""
+
 _Row: TypeAlias = Record | tuple[int, int, bytes | None]
 """Seq, hash of the line, line."""
 
@@ -71,8 +74,6 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     shown: Shown
     cohort: StoredCohort | None = None
     """Whose resources alone are meant; None is everybody."""
-    patients: int | None = None
-    """The collection of the Patients, if there is one."""
 
 
 class Reading:
@@ -170,19 +171,18 @@ class Reading:
         """
         Return what is shown of the slice's cohort, looked up by its patients.
 
-        It is None where that is not what must be there, or where all versions are fewer than the
-        patients: all of them have to be gone through.
+        It is None where that is not what must be there, or so much that all versions are gone
+        through instead.
         """
         if of.cohort is None:
             return None
-        if of.cohort.size >= sum(window.rows for window in await self._windows(of)):
+        rows = sum(window.rows for window in await self._windows(of))
+        if of.cohort.size >= rows:
             return None
-        members = await _unless_damaged(
-            self._reads.run_on_primary(members_shown, of.cohort, of.seqs, of.shown, of.patients)
+        at_most = max(LOOKED_UP, int(rows * WORTH_LOOKING_UP))
+        return await _unless_damaged(
+            self._reads.run_on_primary(members_shown, of.cohort, of.seqs, of.shown, at_most)
         )
-        if members is None:
-            log.warning("compartments.damaged", resource_type=of.resource_type)
-        return members
 
     async def _together(self, of: Slice, seqs: SeqRange) -> tuple[Batch | None, bool]:
         """

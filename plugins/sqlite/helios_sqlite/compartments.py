@@ -117,21 +117,32 @@ def _mark(text: str | None, seq: int, until_stamp: int) -> int:
 
 def _is_known(connection: sqlite3.Connection, key: TypeKey) -> bool:
     """Return whether every patient of the cohort who is stored has sums: at least as a Patient."""
+    bounds = _of_patients(connection, key)
+    return not (bounds and connection.execute(_SQL["unsummed_patient"], bounds).fetchone()[0])
+
+
+def _of_patients(connection: sqlite3.Connection, key: TypeKey) -> dict[str, object]:
+    """Return where the sums of Patients are, or nothing if there are no Patients."""
     patients = find_collection(connection, TypeKey(key.tenant, key.fhir_version, "Patient"))
     if patients is None:
-        return True
+        return {}
     first, last = collection_range(patients).blocks
-    bounds = {"patients": patients, "first": first, "last": last}
-    return not connection.execute(_SQL["unsummed_patient"], bounds).fetchone()[0]
+    return {"patients": patients, "first": first, "last": last}
 
 
 def may_have_any(
-    connection: sqlite3.Connection, seqs: SeqRange, patients: Collection[str]
+    connection: sqlite3.Connection, key: TypeKey, seqs: SeqRange, patients: Collection[str]
 ) -> bool:
-    """Return whether any of some patients must have anything in the blocks of a range."""
+    """Return whether any of some patients must have anything in the blocks of a range, or may."""
     first, last = seqs.blocks
-    parameters = {"patients": json.dumps(list(patients)), "first": first, "last": last}
-    return bool(connection.execute(_SQL["any_expected"], parameters).fetchone()[0])
+    ids = json.dumps(list(patients))
+    expected = {"ids": ids, "first": first, "last": last}
+    if connection.execute(_SQL["any_expected"], expected).fetchone()[0]:
+        return True
+    bounds = _of_patients(connection, key)
+    if not bounds:
+        return False
+    return bool(connection.execute(_SQL["any_unsummed"], bounds | {"ids": ids}).fetchone()[0])
 
 
 def sum_compartments(connection: sqlite3.Connection) -> None:

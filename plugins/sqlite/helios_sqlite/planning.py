@@ -14,6 +14,7 @@ from helios_core import (
     Level,
     SeqRun,
     Shard,
+    TypeKey,
     ViewSize,
     collection_range,
     cut_shards,
@@ -124,7 +125,8 @@ class _Planning:
     def _may_have_any_of(self, patients: frozenset[str], counted: ViewSize) -> bool:
         """Look from the smaller side; where both are large, take it that they meet."""
         if len(patients) <= LOOKED_UP:
-            return may_have_any(self._connection, self._seqs, patients) or bool(
+            key = TypeKey.of(self._view.request, self._collection.resource_type)
+            return may_have_any(self._connection, key, self._seqs, patients) or bool(
                 self._ask(_SQL["any_of_cohort"], patients=json.dumps(list(patients)))[0]
             )
         query = (self._collection.number, LOOKED_UP)

@@ -24,16 +24,22 @@ SELECT EXISTS (
   SELECT FROM compartment_sums WHERE patient = ANY (array_append($1::text[], '')) AND block BETWEEN $2 AND $3
 );
 
+-- fragment: unsummed
+-- That somebody, `k`, was stored as a Patient, and must have nothing.
+(
+  SELECT block FROM compartment_sums
+  WHERE patient = k.patient AND block BETWEEN $2 AND $3 LIMIT 1
+) IS NULL AND (
+  SELECT seq FROM resources WHERE collection = $4 AND id = k.patient LIMIT 1
+) IS NOT NULL
+
 -- name: unsummed_patient
 -- Whether there is a patient of a cohort who was stored, and must have nothing.
-SELECT EXISTS (
-  SELECT FROM cohort_members AS k WHERE k.cohort = $1 AND (
-    SELECT block FROM compartment_sums
-    WHERE patient = k.patient AND block BETWEEN $2 AND $3 LIMIT 1
-  ) IS NULL AND (
-    SELECT seq FROM resources WHERE collection = $4 AND id = k.patient LIMIT 1
-  ) IS NOT NULL
-);
+SELECT EXISTS (SELECT FROM cohort_members AS k WHERE k.cohort = $1 AND {unsummed});
+
+-- name: any_unsummed
+-- Whether any of some patients was stored, and must have nothing.
+SELECT EXISTS (SELECT FROM unnest($1::text[]) AS k (patient) WHERE {unsummed});
 
 -- name: listed
 -- The versions of a range that are in compartments of a cohort, in order, and in how many.

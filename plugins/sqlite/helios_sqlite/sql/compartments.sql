@@ -33,22 +33,29 @@ ON s.patient = k.patient AND s.block BETWEEN ? AND ?;
 SELECT p.times, {mark}
 FROM picked AS p CROSS JOIN versions AS v ON v.seq = p.seq;
 
+-- fragment: unsummed
+-- That somebody, `k`, was stored as a Patient, and must have nothing.
+NOT EXISTS (
+  SELECT 1 FROM compartment_sums AS s
+  WHERE s.patient = k.patient AND s.block BETWEEN :first AND :last
+) AND EXISTS (
+  SELECT 1 FROM versions AS v WHERE v.collection = :patients AND v.id = k.patient
+)
+
 -- name: unsummed_patient
 -- Whether there is a patient of the cohort who was stored, and must have nothing.
+SELECT EXISTS (SELECT 1 FROM cohort AS k WHERE {unsummed});
+
+-- name: any_unsummed
+-- Whether any of some patients was stored, and must have nothing.
 SELECT EXISTS (
-  SELECT 1 FROM cohort AS k
-  WHERE NOT EXISTS (
-    SELECT 1 FROM compartment_sums AS s
-    WHERE s.patient = k.patient AND s.block BETWEEN :first AND :last
-  ) AND EXISTS (
-    SELECT 1 FROM versions AS v WHERE v.collection = :patients AND v.id = k.patient
-  )
+  SELECT 1 FROM (SELECT value AS patient FROM json_each(:ids)) AS k WHERE {unsummed}
 );
 
 -- name: any_expected
 -- Whether any of some patients must have anything in some blocks, or something is lost of them.
 SELECT EXISTS (
-  SELECT 1 FROM (SELECT value FROM json_each(:patients) UNION ALL SELECT '') AS p
+  SELECT 1 FROM (SELECT value FROM json_each(:ids) UNION ALL SELECT '') AS p
   CROSS JOIN compartment_sums AS s
   ON s.patient = p.value AND s.block BETWEEN :first AND :last
 );
