@@ -26,8 +26,7 @@ from helios_core import (
     shortfall_of,
     verified_batch,
 )
-from helios_postgres.cohorts import StoredCohort, check
-from helios_postgres.compartments import Member, members_shown
+from helios_postgres.cohorts import Member, StoredCohort, check, members_shown
 from helios_postgres.connections import Connection
 from helios_postgres.integrity import current_in, damage_in, damaged
 from helios_postgres.replicas import Reads

@@ -8,6 +8,7 @@ from contextlib import closing
 import structlog
 
 from helios_core import (
+    COLLECTION_BITS,
     SUM_MASK,
     CompartmentSums,
     Damaged,
@@ -50,7 +51,7 @@ def pick(
     """
     if _is_all_picked(connection, key, seqs.whole_blocks):
         return ()
-    log.warning("compartments.damaged", resource_type=key.resource_type)
+    log.warning("compartments.damaged", collection=seqs.first >> COLLECTION_BITS)
     reports = list[Damaged]()
     sound = list[tuple[SeqRange, list[int]]]()
     with one_state(connection):
