@@ -122,14 +122,17 @@ from .storage.extensions import (
     TransformExtension,
 )
 from .storage.extents import (
+    BLOCK_BITS,
     COLLECTION_BITS,
     EXTENT_BITS,
     EXTENT_BYTES,
     EXTENT_ROWS,
     SUM_MASK,
+    CompartmentSums,
     Positions,
     ResourceSums,
     SeqRange,
+    block_of,
     collection_range,
     ending_mark,
     extent_of,
@@ -216,6 +219,15 @@ from .storage.resource_queries import (
     ResourceQuery,
     numbered_parameters,
 )
+from .storage.search_index import (
+    IndexedVersion,
+    IndexEntry,
+    IndexQuery,
+    IndexScope,
+    IndexState,
+    SearchIndex,
+    SupportsChangeFeed,
+)
 from .storage.secrets import (
     Secret,
 )
@@ -246,6 +258,7 @@ from .storage.transforms import (
 
 __all__ = [
     "API_LEVEL",
+    "BLOCK_BITS",
     "COLLECTION_BITS",
     "DESCENDING_ORDERS",
     "EXTENT_BITS",
@@ -271,6 +284,7 @@ __all__ = [
     "Cohort",
     "CommandExtension",
     "CommandHost",
+    "CompartmentSums",
     "Compression",
     "ConfigurationError",
     "CurrentVersion",
@@ -288,6 +302,11 @@ __all__ = [
     "Grant",
     "HealthExtension",
     "HeliosError",
+    "IndexEntry",
+    "IndexQuery",
+    "IndexScope",
+    "IndexState",
+    "IndexedVersion",
     "InvalidParameter",
     "InvalidRequest",
     "InvalidResource",
@@ -340,6 +359,7 @@ __all__ = [
     "SchemaOutdated",
     "Scope",
     "ScopeAuthorizer",
+    "SearchIndex",
     "SearchPage",
     "SearchQuery",
     "Secret",
@@ -352,6 +372,7 @@ __all__ = [
     "StoreReplaced",
     "StoredPart",
     "StoredVersion",
+    "SupportsChangeFeed",
     "SupportsHistory",
     "SupportsPrefilter",
     "SupportsRecords",
@@ -380,6 +401,7 @@ __all__ = [
     "VersionQuery",
     "ViewSize",
     "Workforce",
+    "block_of",
     "checked_parts",
     "collection_range",
     "count_exported",

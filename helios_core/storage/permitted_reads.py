@@ -119,10 +119,8 @@ def permitted_backends(backends: Backends, request: ExportRequest, at: datetime)
     if not request.constraints:
         return backends
     by_type = {
-        name: permitted_filter(
-            request.fhir_version, name, request.grant(name), base=request.base_url, now=at
-        )
-        for name in {constraint.resource_type for constraint in request.constraints}
+        name: permitted_filter(request.fhir_version, name, granted, base=request.base_url, now=at)
+        for name, granted in request.grants().items()
     }
     provider = permitted_reads(
         backends.data_provider, lambda key, _: by_type.get(key.resource_type), READING
@@ -169,10 +167,11 @@ class _PermittedReads(DataProvider):
 
     async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
         shards: list[Shard] = await self._provider.plan(view, shard_bytes=shard_bytes)
-        # How many there are in all is part of what is not permitted.
+        # How many there are in all is part of what is not permitted, and whether there are any.
         return [
-            shard if self._of(view, shard.resource_type) is None else replace(shard, resources=0)
+            shard if permitted is None else replace(shard, resources=0)
             for shard in shards
+            if not _is_nothing(permitted := self._of(view, shard.resource_type))
         ]
 
     def read(self, view: ExportView, shard: Shard, *, batch_bytes: int) -> AsyncIterator[Batch]:
