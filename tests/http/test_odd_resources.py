@@ -5,7 +5,10 @@ from collections import Counter
 import pytest
 
 JSON = {"Content-Type": "application/fhir+json"}
-VALUES = ["null", '"x"', "5", "[]", "{}", "[null]", "[5]", "[[]]", '[{"a":[null]}]', "1e999999"]
+BEYOND = f"1e{10**20}"
+"""A number that neither `float` nor `Decimal` holds."""
+VALUES = ["null", '"x"', "5", "[]", "{}", "[null]", "[5]", "[[]]", '[{"a":[null]}]', "1e999"]
+VALUES.append(BEYOND)
 ELEMENTS = {
     "Patient": (
         *("name", "birthDate", "identifier", "generalPractitioner", "link", "text", "contained"),
@@ -99,3 +102,24 @@ async def test_an_export_has_whatever_is_stored(either_site, stored, path):
         counted[file["type"]] += file["count"]
     assert counted["Patient"] == len(stored["Patient"])
     assert counted["Observation"] == len(stored["Observation"]) or path.startswith("/Patient")
+
+
+@pytest.mark.parametrize("stored", ["1.5", "1e999", BEYOND, f"-{BEYOND}", "1e-999", "null", "{}"])
+@pytest.mark.parametrize("sent", ["1.5", "1e999", BEYOND])
+async def test_a_patch_of_any_number_is_made_or_refused(client, stored, sent):
+    head = '{"resourceType":"Observation","id":"o","status":"final","code":{}'
+    body = f'{head},"valueQuantity":{{"value":{stored}}}}}'
+    assert (await client.put("/Observation/o", content=body, headers=JSON)).status_code == 201
+    patch = f"""[
+        {{"op":"test","path":"/valueQuantity/value","value":{sent}}},
+        {{"op":"add","path":"/valueInteger","value":{sent}}}
+    ]"""
+
+    patched = await client.patch(
+        "/Observation/o", content=patch, headers={"Content-Type": "application/json-patch+json"}
+    )
+
+    assert patched.status_code == (200 if stored == sent else 422), patched.text
+    read = (await client.get("/Observation/o")).text
+    assert f'"value":{stored}' in read
+    assert (f'"valueInteger":{sent}' in read) == (stored == sent)
