@@ -45,6 +45,8 @@ def loaded(cluster, bundles):
     cluster.settings |= {
         "HFS_BULK_EXPORT_PART_BYTES": "40000",
         "HFS_BULK_EXPORT_MAX_ATTEMPTS": str(ATTEMPTS),
+        # None lapses on a machine that is busy, which would count as an attempt.
+        "HFS_BULK_EXPORT_LEASE_DURATION": "60",
     }
     cluster.run("load", *bundles[0][::2])
     return cluster
