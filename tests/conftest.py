@@ -6,11 +6,13 @@ import pytest
 import structlog
 
 from tests.keycloaks import keycloak
+from tests.matrix.turns import today
 from tests.reaper import start_reaper
 from tests.secured import Certificates
 from tests.services import a_bucket, minio_endpoint, mongodb, postgres, s3_endpoint
 
 start_reaper()
+today()
 
 TESTS = Path(__file__).parent
 
@@ -41,6 +43,7 @@ MARKERS = {
     "loading/test_load.py": ["slow"],
     "loading/test_parsers.py": ["process"],
     "loading/test_real_data.py": ["slow"],
+    "matrix/test_rows.py": ["crash", "process", "service"],
     "packaging": ["process"],
     "plugins/localfs/test_errors.py": ["process"],
     "plugins/mongodb": ["service"],

@@ -71,13 +71,14 @@ class Extent(NamedTuple):
         """Return None if all versions are as they were written, else how many can be read."""
         try:
             rows = rows_of_extent(connection, self)
-            return None if self._holds(rows) else len(rows)
+            return None if self.holds(rows) else len(rows)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
             return 0
 
-    def _holds(self, rows: list[_Row]) -> bool:
+    def holds(self, rows: list[_Row]) -> bool:
+        """Return whether versions are all those of the extent, as they were written."""
         if [row[0] for row in rows] != list(range(self.seqs.first, self.seqs.first + len(rows))):
             return False
         if len(rows) != self.appended:
@@ -132,9 +133,10 @@ def rows_of_sound_extent(connection: sqlite3.Connection, extent: Extent) -> list
     Raises:
         BackendError: They are not.
     """
-    if extent.count_of_damaged(connection) is not None:
+    rows = rows_of_extent(connection, extent)
+    if not extent.holds(rows):
         raise damaged("versions of an extent are missing or altered")
-    return rows_of_extent(connection, extent)
+    return rows
 
 
 def lacks(connection: sqlite3.Connection, extent: Extent, seqs: SeqRange) -> bool:
