@@ -12,6 +12,7 @@ from helios_core.config.selection import AUTO, WITHOUT_URL
 from helios_core.errors import BrokenPlugin
 from helios_core.storage.backends import Backend, Reach
 from helios_core.storage.data_provider import (
+    DataProvider,
     SupportsHistory,
     SupportsPrefilter,
     SupportsSearch,
@@ -236,7 +237,7 @@ class _Row:
     def _capabilities(self) -> Iterator[Capability]:
         implementations = list[type]()
         if self._provider.backend:
-            own = self._provider.backend.implementation
+            own: type[DataProvider] = self._provider.backend.implementation
             implementations.append(indexed_class(own) if self._indexed else own)
         if self._outputs.backend:
             implementations.append(self._outputs.backend.implementation)

@@ -246,7 +246,14 @@ async def hidden_state(worlds):
     return state
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+ROUTES_ON = [
+    *(pytest.param(stores, client) for stores in ("memory", "sqlite") for client in CLIENTS),
+    pytest.param("postgres", "a part of a type"),
+]
+"""Every route for every client takes long; on PostgreSQL the hardest of them suffices."""
+
+
+@pytest.mark.parametrize(("stores_of", "client"), ROUTES_ON, indirect=["stores_of"])
 async def test_all_routes_respond_as_if_there_was_nothing_else(worlds_of, client):
     worlds = await worlds_of(client)
     before = await hidden_state(worlds)

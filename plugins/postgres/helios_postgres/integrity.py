@@ -51,6 +51,12 @@ async def damage_in(connection: Connection, resource_type: str, seqs: SeqRange) 
     return reports
 
 
+async def is_sound(connection: Connection, extent: int) -> bool:
+    """Return whether all versions of an extent are as they were written."""
+    [stored] = await connection.fetch(_SQL["stored"], extent, extent)
+    return await _count_of_damaged(connection, stored) is None
+
+
 async def rows_of_sound_extents(
     connection: Connection, extents: Sequence[int]
 ) -> list[tuple[int, int, str]]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from asyncpg import Record
@@ -454,12 +454,10 @@ async def _end_useless(
 def _to_summary(row: Record) -> JobSummary:
     counts = ("resources_done", "resources_total", "shards_done", "shards_total", "waiting_for")
     others = ("tenant", "id", "owner", "status", "failure", "bytes", "attempts", "last_error")
-    instants = ("created_at", "completed_at", "touched_at")
-    return JobSummary(
-        progress=JobProgress(**{name: row[name] for name in counts}),
-        **{name: row[name] for name in others},
-        **{name: row[name] and leasing.to_instant(row[name]) for name in instants},
-    )
+    fields: dict[str, Any] = {name: row[name] for name in others}
+    for name in ("created_at", "completed_at", "touched_at"):
+        fields[name] = row[name] and leasing.to_instant(row[name])
+    return JobSummary(progress=JobProgress(**{name: row[name] for name in counts}), **fields)
 
 
 def _to_part(row: Record) -> Part:

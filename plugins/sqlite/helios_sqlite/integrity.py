@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import NamedTuple
 
 from helios_core import (
@@ -21,9 +20,6 @@ from helios_core.fhir import FOREVER
 from helios_sqlite.errors import damaged, is_damage
 
 _SQL = read_statements("helios_sqlite", "integrity")
-
-EXTENTS_CHECKED = 16
-"""How many extents are gone through to be sure of what a cohort has in them."""
 
 _Row = tuple[int, str, int, int, int, str, int, int, int]
 
@@ -187,21 +183,9 @@ def members_of(
     return [row[0] for row in rows if not patients.isdisjoint(row[5].split())]
 
 
-def few_extents(connection: sqlite3.Connection, seqs: SeqRange) -> list[Extent] | None:
-    """Return the extents of a range, or None if they are too many to go through for a cohort."""
-    extents = list(islice(extents_of(connection, seqs), EXTENTS_CHECKED + 1))
-    return extents if len(extents) <= EXTENTS_CHECKED else None
-
-
 def is_there(connection: sqlite3.Connection, seq: int) -> bool:
     """Return whether there is a version, whatever it is."""
     return bool(connection.execute(_SQL["exists"], (seq,)).fetchone()[0])
-
-
-def missing_picked(connection: sqlite3.Connection, seqs: SeqRange) -> int:
-    """Return how many versions of the reader's cohort in a range are not there."""
-    bounds = {"first": seqs.first, "end": seqs.end}
-    return int(connection.execute(_SQL["missing_picked"], bounds).fetchone()[0])
 
 
 def check_collections(connection: sqlite3.Connection) -> None:

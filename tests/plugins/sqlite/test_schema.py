@@ -145,6 +145,7 @@ async def claim(store):
 
 def to_the_second_schema(connection):
     """Undo what the migrations from the third on do."""
+    connection.execute("DROP TABLE compartment_sums")
     connection.execute("ALTER TABLE extents DROP COLUMN index_sum")
     connection.execute("DROP TABLE index_sums")
     connection.execute("ALTER TABLE jobs DROP COLUMN shards")
