@@ -119,6 +119,7 @@ async def heard_no_more_than(store, at_most):
 
 
 async def test_a_listener_that_is_cut_off_listens_again(store, other, raw):
+    await heard_nothing_more(store)
     with structlog.testing.capture_logs() as logs:
         ended = await raw.fetchval(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
@@ -129,6 +130,7 @@ async def test_a_listener_that_is_cut_off_listens_again(store, other, raw):
         await heard_no_more_than_now(other)
         await add(store)
         await asyncio.wait_for(other.wait_for_work(HOUR), scaled(5))
+        await asyncio.wait_for(store.wait_for_work(HOUR), scaled(10))
 
     assert ended == 2
     assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["listener.lost"] * 2

@@ -32,14 +32,15 @@ async def test_a_worker_with_nothing_to_do_takes_no_lock(store, raw):
     assert await claim(store) is None
 
 
-async def test_a_claim_waits_for_another_process_but_not_for_ever(store, raw):
+async def test_a_claim_waits_for_another_process_but_not_for_ever(store, impatient, raw):
     await store.add(corpus.job("job"), corpus.shards(1), max_active=1)
-    raw.execute("BEGIN IMMEDIATE")
+    async with open_job_store(impatient) as hasty:
+        raw.execute("BEGIN IMMEDIATE")
 
-    with pytest.raises(BackendUnavailable):
-        await claim(store)
+        with pytest.raises(BackendUnavailable):
+            await claim(hasty)
 
-    raw.execute("ROLLBACK")
+        raw.execute("ROLLBACK")
     assert await claim(store) is not None
 
 
