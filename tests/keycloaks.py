@@ -28,6 +28,7 @@ import httpx
 from joserfc import jws, jwt
 from joserfc.jwk import KeySet
 
+from tests.pace import Deadline
 from tests.reaper import VARIABLE
 from tests.services import absent, free_port
 
@@ -309,8 +310,8 @@ def _start_keeper(folder: Path, port: int, management: int) -> None:
 
 
 def _wait_for(url: str, folder: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and not (folder / "ended").exists():
+    deadline = Deadline(START_SECONDS)
+    while not deadline.has_passed() and not (folder / "ended").exists():
         with suppress(httpx.TransportError):
             if httpx.get(url, timeout=START_SECONDS).status_code == httpx.codes.OK:
                 return
