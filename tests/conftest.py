@@ -1,10 +1,12 @@
 import logging
 import os
+import uuid
 from pathlib import Path
 
 import pytest
 import structlog
 
+from tests.elasticsearches import drop_indices, elasticsearch
 from tests.keycloaks import keycloak
 from tests.reaper import start_reaper
 from tests.secured import Certificates
@@ -35,6 +37,7 @@ MARKERS = {
     "loading/test_parsers.py": ["process"],
     "loading/test_real_data.py": ["slow"],
     "packaging": ["process"],
+    "plugins/elasticsearch": ["service"],
     "plugins/mongodb": ["service"],
     "plugins/postgres": ["service"],
     "plugins/s3": ["service"],
@@ -50,7 +53,14 @@ MARKERS = {
 }
 """What the tests of a folder or a file need; `make test-fast` leaves them out."""
 
-SERVICES = {"postgres_server", "mongodb_server", "s3_server", "minio_server", "keycloak_server"}
+SERVICES = {
+    "elasticsearch_server",
+    "keycloak_server",
+    "minio_server",
+    "mongodb_server",
+    "postgres_server",
+    "s3_server",
+}
 """Fixtures that start a service; a test that uses one needs `service`."""
 
 MACHINES = "_agrees_with_the_model"
@@ -152,11 +162,34 @@ def certificates(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def keycloak_folder(tmp_path_factory):
-    """The folder by which the processes of a test run find the Keycloak they share."""
+def shared_folder(tmp_path_factory):
+    """A folder that all the processes of a test run have in common."""
     folder = tmp_path_factory.getbasetemp()
     # Each process of a parallel run has a folder of its own in that of the run.
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "keycloak"
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_server(shared_folder):
+    """The URL of one Elasticsearch for all the processes of a test run."""
+    folder = shared_folder / "elasticsearch"
+    folder.mkdir(exist_ok=True)
+    with elasticsearch(folder) as url:
+        yield url
+
+
+@pytest.fixture
+def elasticsearch_prefix(elasticsearch_server):
+    """The beginning of the names of this test's own indices, which are gone afterwards."""
+    prefix = f"helios-{uuid.uuid4().hex[:12]}"
+    yield prefix
+    drop_indices(elasticsearch_server, prefix)
+
+
+@pytest.fixture(scope="session")
+def keycloak_folder(shared_folder):
+    """The folder by which the processes of a test run find the Keycloak they share."""
+    folder = shared_folder / "keycloak"
     folder.mkdir(exist_ok=True)
     return folder
 
