@@ -215,6 +215,15 @@ from .storage.resource_queries import (
     ResourceQuery,
     numbered_parameters,
 )
+from .storage.search_index import (
+    IndexedVersion,
+    IndexEntry,
+    IndexQuery,
+    IndexScope,
+    IndexState,
+    SearchIndex,
+    SupportsChangeFeed,
+)
 from .storage.secrets import (
     Secret,
 )
@@ -287,6 +296,11 @@ __all__ = [
     "Grant",
     "HealthExtension",
     "HeliosError",
+    "IndexEntry",
+    "IndexQuery",
+    "IndexScope",
+    "IndexState",
+    "IndexedVersion",
     "InvalidParameter",
     "InvalidRequest",
     "InvalidResource",
@@ -339,6 +353,7 @@ __all__ = [
     "SchemaOutdated",
     "Scope",
     "ScopeAuthorizer",
+    "SearchIndex",
     "SearchPage",
     "SearchQuery",
     "Secret",
@@ -351,6 +366,7 @@ __all__ = [
     "StoreReplaced",
     "StoredPart",
     "StoredVersion",
+    "SupportsChangeFeed",
     "SupportsHistory",
     "SupportsPrefilter",
     "SupportsRecords",
