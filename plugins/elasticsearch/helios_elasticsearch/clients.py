@@ -1,0 +1,116 @@
+"""The client of a cluster, which logs and warns of nothing that a request or an answer holds."""
+
+import logging
+from typing import Any
+
+import msgspec
+from elastic_transport import (
+    AiohttpHttpNode,
+    ApiError,
+    JsonSerializer,
+    NodeApiResponse,
+    SerializationError,
+)
+from elasticsearch import AsyncElasticsearch, UnsupportedProductError
+
+from helios_core import BackendUnavailable, ConfigurationError
+from helios_elasticsearch.errors import translated
+from helios_elasticsearch.mappings import state_alias
+from helios_elasticsearch.settings import ElasticsearchSettings
+
+_JSON = ("application/json", "application/vnd.elasticsearch+json")
+_REFUSED = (401, 403)
+_OPENING_SECONDS = 5
+
+
+class _Node(AiohttpHttpNode):
+    """A node whose requests are not logged."""
+
+    async def perform_request(self, *arguments: Any, **options: Any) -> NodeApiResponse:  # noqa: ANN401
+        """Send a request, and drop the warnings that its answer carries."""
+        response = await super().perform_request(*arguments, **options)
+        # The client would show them on standard error, for example that security is off.
+        response.meta.headers.pop("warning", None)
+        return response
+
+    def _log_request(self, *_arguments: object, **_options: object) -> None:
+        """Log nothing: bodies have hashes of values, and ids."""
+
+
+class _Serializer(JsonSerializer):
+    """JSON by the library that the server uses for everything else."""
+
+    def dumps(self, data: Any) -> bytes:  # noqa: ANN401 - whatever the client sends
+        return data if isinstance(data, bytes) else msgspec.json.encode(data)
+
+    def loads(self, data: bytes) -> Any:  # noqa: ANN401 - whatever the server sends
+        try:
+            return msgspec.json.decode(data)
+        except msgspec.DecodeError as error:
+            raise SerializationError("not JSON", errors=(error,)) from error
+
+
+def make_client(settings: ElasticsearchSettings) -> AsyncElasticsearch:
+    """
+    Return a client, which connects when something is asked of it.
+
+    Raises:
+        ConfigurationError: The file of authorities cannot be used.
+    """
+    # Beginning with INFO it has a line for each request.
+    logging.getLogger("elastic_transport").setLevel(logging.WARNING)
+    options: dict[str, Any] = {}
+    if settings.api_key is not None:
+        options["api_key"] = settings.api_key.reveal()
+    if settings.username is not None and settings.password is not None:
+        options["basic_auth"] = (settings.username, settings.password.reveal())
+    if settings.ca_file is not None:
+        options["ca_certs"] = str(settings.ca_file)
+    try:
+        return AsyncElasticsearch(
+            [_with_port(node) for node in settings.nodes],
+            node_class=_Node,
+            request_timeout=settings.timeout.total_seconds(),
+            # Each node is asked once, and one again whose connection was closed meanwhile.
+            max_retries=len(settings.nodes),
+            serializers=dict.fromkeys(_JSON, _Serializer()),
+            **options,
+        )
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(
+            "HFS_ELASTICSEARCH_NODES or HFS_ELASTICSEARCH_CA_FILE cannot be used"
+            f" ({type(error).__name__}): the file must have certificates in PEM"
+        ) from error
+
+
+async def require_elasticsearch(
+    client: AsyncElasticsearch, settings: ElasticsearchSettings
+) -> None:
+    """
+    Refuse a server that is not Elasticsearch, and credentials that are refused.
+
+    A server that does not answer is none of these: it may be back when it is needed.
+
+    Raises:
+        ConfigurationError: Only the operator can change what is wrong.
+    """
+    try:
+        with translated():
+            asked = client.options(request_timeout=_OPENING_SECONDS)
+            await asked.indices.exists_alias(name=state_alias(settings))
+    except BackendUnavailable as error:
+        cause = error.__cause__
+        if isinstance(cause, UnsupportedProductError):
+            raise ConfigurationError(
+                "What HFS_ELASTICSEARCH_NODES names does not say that it is Elasticsearch;"
+                " OpenSearch is not supported"
+            ) from error
+        if isinstance(cause, ApiError) and cause.meta.status in _REFUSED:
+            raise ConfigurationError(str(error)) from error
+
+
+def _with_port(node: str) -> str:
+    """Return an address with a port, which the client insists on."""
+    scheme, _, rest = node.rstrip("/").partition("://")
+    has_port = rest.rpartition("]")[2].count(":")
+    return node.rstrip("/") if has_port else f"{scheme}://{rest}:{443 if scheme == 'https' else 80}"
