@@ -1,7 +1,7 @@
 """Answers: searches and their answers, which are complete or refused."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from elasticsearch import AsyncElasticsearch
@@ -44,7 +44,11 @@ _COMPLETE = ["timed_out", "_shards.failed"]
 
 
 async def hits_of(
-    client: AsyncElasticsearch, index: str, *, parts: Sequence[str], **search: Any
+    client: AsyncElasticsearch,
+    index: str,
+    *,
+    parts: Sequence[str],
+    **search: Any,  # noqa: ANN401 - as the client has them
 ) -> Sequence[Any]:
     """
     Return these parts of the hits of a search.
@@ -65,7 +69,8 @@ async def total_of(client: AsyncElasticsearch, index: str, query: dict[str, Any]
         BackendUnavailable: It could not search everything.
     """
     path = [*_COMPLETE, "hits.total.value"]
-    found = await _search(client, index, filter_path=path, track_total_hits=True, query=query, size=0)
+    options = {"filter_path": path, "track_total_hits": True, "size": 0}
+    found = await _search(client, index, query=query, **options)
     if found.total is None:
         raise incomplete("it lacks a total")
     return found.total.value
@@ -95,7 +100,7 @@ async def bulk(client: AsyncElasticsearch, index: str, lines: bytes, operations:
     with translated():
         answer = await client.bulk(
             index=index,
-            operations=[lines],
+            operations=cast("Sequence[Any]", [lines]),  # what is encoded passes as it is
             # Otherwise an index that is gone would be made again without its mapping.
             require_alias=True,
             filter_path=["items.*.status"],
@@ -106,7 +111,7 @@ async def bulk(client: AsyncElasticsearch, index: str, lines: bytes, operations:
     return {outcome.status for item in items for outcome in item.values()}
 
 
-async def _search(client: AsyncElasticsearch, index: str, **search: Any) -> _Hits:
+async def _search(client: AsyncElasticsearch, index: str, **search: Any) -> _Hits:  # noqa: ANN401
     with translated():
         answer = await client.search(index=index, allow_partial_search_results=False, **search)
         found = msgspec.convert(answer.body, _Found)

@@ -7,15 +7,17 @@ import msgspec
 from elastic_transport import (
     AiohttpHttpNode,
     ApiError,
+    HttpHeaders,
     JsonSerializer,
-    NodeApiResponse,
     SerializationError,
 )
+from elastic_transport._node import NodeApiResponse
+from elastic_transport.client_utils import DEFAULT, DefaultType
 from elasticsearch import AsyncElasticsearch, UnsupportedProductError
 
 from helios_core import BackendUnavailable, ConfigurationError
 from helios_elasticsearch.errors import translated
-from helios_elasticsearch.mappings import state_alias
+from helios_elasticsearch.mappings import all_aliases
 from helios_elasticsearch.settings import ElasticsearchSettings
 
 _JSON = ("application/json", "application/vnd.elasticsearch+json")
@@ -26,9 +28,16 @@ _OPENING_SECONDS = 5
 class _Node(AiohttpHttpNode):
     """A node whose requests are not logged."""
 
-    async def perform_request(self, *arguments: Any, **options: Any) -> NodeApiResponse:  # noqa: ANN401
+    async def perform_request(  # type: ignore[override]  # asynchronous, as the class above
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: HttpHeaders | None = None,
+        request_timeout: DefaultType | float | None = DEFAULT,
+    ) -> NodeApiResponse:
         """Send a request, and drop the warnings that its answer carries."""
-        response = await super().perform_request(*arguments, **options)
+        response = await super().perform_request(method, target, body, headers, request_timeout)
         # The client would show them on standard error, for example that security is off.
         response.meta.headers.pop("warning", None)
         return response
@@ -97,7 +106,7 @@ async def require_elasticsearch(
     try:
         with translated():
             asked = client.options(request_timeout=_OPENING_SECONDS)
-            await asked.indices.exists_alias(name=state_alias(settings))
+            await asked.indices.get_alias(name=all_aliases(settings))
     except BackendUnavailable as error:
         cause = error.__cause__
         if isinstance(cause, UnsupportedProductError):
@@ -112,5 +121,6 @@ async def require_elasticsearch(
 def _with_port(node: str) -> str:
     """Return an address with a port, which the client insists on."""
     scheme, _, rest = node.rstrip("/").partition("://")
-    has_port = rest.rpartition("]")[2].count(":")
-    return node.rstrip("/") if has_port else f"{scheme}://{rest}:{443 if scheme == 'https' else 80}"
+    has_port = ":" in rest.rpartition("]")[2]
+    port = 443 if scheme == "https" else 80
+    return f"{scheme}://{rest}" if has_port else f"{scheme}://{rest}:{port}"

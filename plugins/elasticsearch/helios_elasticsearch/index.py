@@ -55,7 +55,7 @@ class ElasticsearchIndex(SearchIndex):
     async def state(self, scope: IndexScope) -> IndexState | None:
         """Read the state of a scope."""
         stored = await self._states.read(scope)
-        return stored and stored.state.public
+        return None if stored is None else stored.state.public
 
     async def scopes(self) -> Sequence[IndexScope]:
         """Search for all states."""

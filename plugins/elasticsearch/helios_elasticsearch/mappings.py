@@ -17,7 +17,14 @@ MAX_VALUES = 65_536
 MAX_HITS = 10_000
 """How many entries one answer may have (index.max_result_window)."""
 
+_ONLY_READ = {"type": "keyword", "index": False, "doc_values": False}
+
 _COMMON = {"auto_expand_replicas": "0-1"}
+
+
+def all_aliases(settings: ElasticsearchSettings) -> str:
+    """Return the pattern of the names by which indices are addressed."""
+    return f"{settings.prefix}-{LAYOUT}-*"
 
 
 def state_alias(settings: ElasticsearchSettings) -> str:
@@ -34,10 +41,11 @@ def state_index() -> dict[str, Any]:
             "properties": {
                 "tenant": {"type": "keyword"},
                 "fhir_version": {"type": "keyword"},
-                **dict.fromkeys(
-                    ("epoch", "entries", "build", "note", "stale"),
-                    {"type": "keyword", "index": False, "doc_values": False},
-                ),
+                "epoch": _ONLY_READ,
+                "entries": _ONLY_READ,
+                "build": _ONLY_READ,
+                "note": _ONLY_READ,
+                "stale": _ONLY_READ,
                 "reached": {"type": "long"},
             },
         },

@@ -1,6 +1,5 @@
 """Queries: what is asked of the index for a prefilter, within the limits of Elasticsearch."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any, TypeAlias

@@ -98,9 +98,7 @@ class Search:
         if version.deleted or query.prefilter is None:
             return not version.deleted
         terms = hit.source.decode()
-        return satisfies(
-            query.prefilter, terms, resource_id=version.id, updated=version.updated
-        )
+        return satisfies(query.prefilter, terms, resource_id=version.id, updated=version.updated)
 
 
 def _sorted(found: list[IndexedVersion], order: SortOrder) -> list[IndexedVersion]:
