@@ -4,13 +4,9 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
-
-import msgspec
 
 from helios_core.fhir.search import satisfies
-from helios_core.storage.data_provider import SortOrder
-from helios_core.storage.page_tokens import DESCENDING_ORDERS, ID_ORDERS
+from helios_core.storage.page_tokens import place_in_order
 from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.search_index import (
     IndexedVersion,
@@ -67,9 +63,9 @@ class MemorySearchIndex(SearchIndex):
         state = self._states.get(scope)
         if state is None or state.epoch != epoch:
             return False
-        known = [each for each in (state.reached, reached) if each is not None]
-        latest = max(known, default=None)
-        self._states[scope] = IndexState(epoch=epoch, reached=latest, note=note)
+        behind = state.reached is not None and (reached is None or reached < state.reached)
+        if not behind:
+            self._states[scope] = IndexState(epoch=epoch, reached=reached, note=note)
         return True
 
     async def find(
@@ -83,12 +79,11 @@ class MemorySearchIndex(SearchIndex):
     ) -> Sequence[IndexedVersion]:
         """Look at all entries, and return those behind a position (I3, I4)."""
         found = await self._found(key, epoch, query)
-        # Of those with one instant the lower id comes first in either direction.
-        found.sort(key=lambda each: each.id, reverse=query.order is SortOrder.ID_DESCENDING)
-        if query.order not in ID_ORDERS:
-            latest_first = query.order in DESCENDING_ORDERS
-            found.sort(key=lambda each: each.updated, reverse=latest_first)
-        place = _place(query.order)
+
+        def place(each: IndexedVersion) -> tuple[int | str, ...]:
+            return place_in_order(each.updated, each.id, query.order)
+
+        found.sort(key=place)
         start = 0 if after is None else bisect_right(found, place(after), key=place)
         return found[start : start + count]
 
@@ -136,24 +131,3 @@ def _is_requested(entry: IndexEntry, query: IndexQuery) -> bool:
     return query.prefilter is None or satisfies(
         query.prefilter, entry.terms, resource_id=entry.id, updated=entry.updated
     )
-
-
-def _place(order: SortOrder) -> Any:  # noqa: ANN401 - a function to what can be compared
-    match order:
-        case SortOrder.ID:
-            return lambda each: each.id
-        case SortOrder.ID_DESCENDING:
-            return lambda each: _Descending(each.id)
-        case SortOrder.LAST_UPDATED:
-            return lambda each: (each.updated, each.id)
-        case SortOrder.LAST_UPDATED_DESCENDING:
-            return lambda each: (-each.updated, each.id)
-
-
-class _Descending(msgspec.Struct, frozen=True):
-    """A text that comes before those that are less."""
-
-    text: str
-
-    def __lt__(self, other: "_Descending") -> bool:
-        return other.text < self.text

@@ -100,8 +100,9 @@ class SearchIndex(ABC):
     I4  Entries are found in the order of the query, from the one behind a position on. A page is
         shorter than asked for only if it is the last one. What is applied meanwhile neither loses
         nor repeats any other entry; and in the order of ids not even itself.
-    I5  `reached` and the note are as durable and as shared as the entries. `reached` never goes
-        back within an epoch.
+    I5  `reached` and the note are as durable and as shared as the entries, and change together.
+        Neither goes back within an epoch: of several calls, at once and in whatever processes,
+        that with the latest instant holds.
     I6  A scope has one epoch at a time, and only `reset` changes it: of several calls that expect
         the same one, at once and in whatever processes, exactly one does. In a new epoch nothing
         is found that was applied for another one, and `advance` for another one changes nothing.
@@ -147,7 +148,8 @@ class SearchIndex(ABC):
         """
         Note how far an epoch has come; return whether it is the present one (I5, I6).
 
-        An instant before that reached, or None, leaves `reached` as it is. The note is replaced.
+        If the epoch has reached a later instant, nothing changes: None is before all instants. Of
+        equal ones the note is replaced.
         """
 
     @abstractmethod
