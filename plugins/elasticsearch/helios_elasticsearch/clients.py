@@ -17,7 +17,7 @@ from elasticsearch import AsyncElasticsearch, UnsupportedProductError
 
 from helios_core import BackendUnavailable, ConfigurationError
 from helios_elasticsearch.errors import translated
-from helios_elasticsearch.mappings import all_aliases
+from helios_elasticsearch.mappings import aliases, all_aliases
 from helios_elasticsearch.settings import ElasticsearchSettings
 
 _JSON = ("application/json", "application/vnd.elasticsearch+json")
@@ -66,8 +66,9 @@ def make_client(settings: ElasticsearchSettings) -> AsyncElasticsearch:
     Raises:
         ConfigurationError: The file of authorities cannot be used.
     """
-    # Beginning with INFO it has a line for each request.
-    logging.getLogger("elastic_transport").setLevel(logging.WARNING)
+    # Its lines show addresses of requests, and errors with what servers and proxies say. What
+    # fails for good is raised; what the next node does instead is of no interest.
+    logging.getLogger("elastic_transport").setLevel(logging.CRITICAL)
     options: dict[str, Any] = {}
     if settings.api_key is not None:
         options["api_key"] = settings.api_key.reveal()
@@ -105,8 +106,7 @@ async def require_elasticsearch(
     """
     try:
         with translated():
-            asked = client.options(request_timeout=_OPENING_SECONDS)
-            await asked.indices.get_alias(name=all_aliases(settings))
+            await aliases(client.options(request_timeout=_OPENING_SECONDS), all_aliases(settings))
     except BackendUnavailable as error:
         cause = error.__cause__
         if isinstance(cause, UnsupportedProductError):

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
-from elastic_transport import ApiError, TransportError
+from elastic_transport import ApiError
 
-from helios_core import BackendUnavailable
+from helios_core import BackendUnavailable, HeliosError
 
 _REFUSED = {
     401: "it refuses the credentials; check HFS_ELASTICSEARCH_API_KEY, or the user and password",
@@ -38,8 +38,11 @@ def translated() -> Iterator[None]:
             f"Elasticsearch did not answer a request (status {status}): {reason}"
         ) from error
     except msgspec.ValidationError as error:
-        raise incomplete("its answer lacks something that every answer has") from error
-    except (TransportError, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise incomplete("it lacks something that every answer has") from error
+    except HeliosError:
+        raise
+    except Exception as error:
+        # The client has no base class of its errors, and lets those of Python pass as well.
         raise BackendUnavailable(
             f"Elasticsearch did not answer ({type(error).__name__}): it is down, starting, or"
             " cannot be reached; try again later"

@@ -22,7 +22,7 @@ from helios_core.fhir import to_stamp
 from helios_elasticsearch.answers import bulk, hits_of, refresh, total_of
 from helios_elasticsearch.documents import build_prefix, encode, encode_deletions
 from helios_elasticsearch.errors import incomplete, translated
-from helios_elasticsearch.mappings import create_index, entries_alias, entries_index
+from helios_elasticsearch.mappings import aliases, create_index, entries_alias, entries_index
 from helios_elasticsearch.searching import Search
 from helios_elasticsearch.settings import ElasticsearchSettings
 from helios_elasticsearch.states import State, States
@@ -144,11 +144,8 @@ class ElasticsearchIndex(SearchIndex):
     async def _index_of(self, scope: IndexScope) -> str:
         """Return the alias of an index for entries of a FHIR version; there may be a new one."""
         pattern = entries_alias(self._settings, scope.fhir_version, "*")
-        with translated():
-            found = await self._client.indices.get_alias(name=pattern)
-            names = sorted(name for index in found.body.values() for name in index["aliases"])
-        if names:
-            return str(names[0])
+        if found := await aliases(self._client, pattern):
+            return found[0]
         # A name that never was: a state leads to the index that it was written for, or to none.
         alias = entries_alias(self._settings, scope.fhir_version, secrets.token_hex(4))
         await create_index(self._client, alias, entries_index(self._settings))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from elasticsearch import AsyncElasticsearch, BadRequestError
 
 from helios_core.fhir import FHIRVersion
@@ -90,11 +91,31 @@ def entries_index(settings: ElasticsearchSettings) -> dict[str, Any]:
     }
 
 
+async def aliases(client: AsyncElasticsearch, pattern: str) -> list[str]:
+    """Return the aliases that a pattern with `*` matches, in alphabetical order."""
+    with translated():
+        answer = await client.indices.get_alias(name=pattern)
+        found = msgspec.convert(answer.body, dict[str, _Aliases])
+    return sorted(name for index in found.values() for name in index.aliases)
+
+
 async def create_index(client: AsyncElasticsearch, alias: str, body: dict[str, Any]) -> None:
     """Create an index under an alias, unless it is there."""
     with translated():
         try:
-            await client.indices.create(index=f"{alias}-index", aliases={alias: {}}, **body)
+            answer = await client.indices.create(
+                index=f"{alias}-index", aliases={alias: {}}, **body
+            )
         except BadRequestError as error:
             if error.error != "resource_already_exists_exception":
                 raise
+        else:
+            msgspec.convert(answer.body, _Created)
+
+
+class _Aliases(msgspec.Struct, frozen=True):
+    aliases: dict[str, Any]
+
+
+class _Created(msgspec.Struct, frozen=True):
+    index: str

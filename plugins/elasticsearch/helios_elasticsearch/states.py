@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from elasticsearch import AsyncElasticsearch, ConflictError, NotFoundError
@@ -11,7 +11,7 @@ from helios_core import IndexScope, IndexState
 from helios_core.fhir import FHIRVersion, from_stamp
 from helios_elasticsearch.answers import hits_of, refresh
 from helios_elasticsearch.errors import translated
-from helios_elasticsearch.mappings import create_index, state_alias, state_index
+from helios_elasticsearch.mappings import aliases, create_index, state_alias, state_index
 from helios_elasticsearch.settings import ElasticsearchSettings
 
 _PAGE = 1000
@@ -80,7 +80,7 @@ class States:
             condition = {"if_seq_no": before.seq_no, "if_primary_term": before.primary_term}
         with translated():
             try:
-                await self._client.index(
+                answer = await self._client.index(
                     index=self._alias,
                     id=_id(state.scope),
                     document=msgspec.to_builtins(state),
@@ -90,11 +90,12 @@ class States:
                 )
             except ConflictError:
                 return False
+            msgspec.convert(answer.body, _Written)
         return True
 
     async def scopes(self) -> Sequence[IndexScope]:
         """Return every scope that has a state."""
-        if not await self._are_there():
+        if self._alias not in await aliases(self._client, f"{self._alias}*"):
             return []
         await refresh(self._client, self._alias)
         found, after = list[IndexScope](), dict[str, Any]()
@@ -114,9 +115,9 @@ class States:
                 return found
             after = {"search_after": [page[-1].tenant, page[-1].fhir_version.value]}
 
-    async def _are_there(self) -> bool:
-        with translated():
-            return bool(await self._client.indices.exists_alias(name=self._alias))
+
+class _Written(msgspec.Struct, frozen=True):
+    result: Literal["created", "updated"]
 
 
 class _Found(msgspec.Struct, frozen=True):
