@@ -97,11 +97,13 @@ class ElasticsearchIndex(SearchIndex):
         self, scope: IndexScope, epoch: str, *, reached: datetime | None, note: str = ""
     ) -> bool:
         """Change the state, and remove some of what earlier epochs have left (I5, I6)."""
+        stamp = None if reached is None else to_stamp(reached)
         while (before := await self._states.read(scope)) and before.state.epoch == epoch:
-            known = [before.state.reached, None if reached is None else to_stamp(reached)]
+            if _is_before(stamp, before.state.reached):
+                return True
             state = msgspec.structs.replace(
                 before.state,
-                reached=max((each for each in known if each is not None), default=None),
+                reached=stamp,
                 note=note,
                 stale=await self._without_stale(before.state),
             )
@@ -180,6 +182,11 @@ class _Named(msgspec.Struct, frozen=True):
 
 def _scope(key: TypeKey) -> IndexScope:
     return IndexScope(key.tenant, key.fhir_version)
+
+
+def _is_before(one: int | None, other: int | None) -> bool:
+    """Whether an instant is before another one; None is before all."""
+    return other is not None and (one is None or one < other)
 
 
 def _of_build(build: str) -> dict[str, object]:
