@@ -1,9 +1,7 @@
 """A data provider with a search index keeps the contract, however far the index is behind."""
 
-import pytest
 from contextlib import asynccontextmanager
 
-from helios_core import DataProvider
 from tests.storage.indexed import Following, followed, following_each_write
 from tests.testing.on_memory import OnMemoryProvider
 
