@@ -1,7 +1,8 @@
 """The client of a cluster, which logs and warns of nothing that a request or an answer holds."""
 
 import logging
-from typing import Any
+from io import BytesIO
+from typing import Any, cast
 
 import msgspec
 from elastic_transport import (
@@ -37,7 +38,9 @@ class _Node(AiohttpHttpNode):
         request_timeout: DefaultType | float | None = DEFAULT,
     ) -> NodeApiResponse:
         """Send a request, and drop the warnings that its answer carries."""
-        response = await super().perform_request(method, target, body, headers, request_timeout)
+        # aiohttp sends bytes in one go, and warns of it if they are many.
+        sent = cast("bytes", BytesIO(body)) if body else None
+        response = await super().perform_request(method, target, sent, headers, request_timeout)
         # The client would show them on standard error, for example that security is off.
         response.meta.headers.pop("warning", None)
         return response
