@@ -14,7 +14,9 @@ from helios_core.storage.data_provider import (
     SupportsTypeHistory,
     SupportsWrites,
 )
+from helios_core.storage.indexed_provider import can_be_indexed, indexed_class
 from helios_core.storage.output_store import SupportsSignedURLs
+from helios_core.storage.search_index import SupportsChangeFeed
 
 DATA_PROVIDERS = ("sqlite", "postgres", "mongodb", "s3")
 """The data providers Helios knows of, installed or not."""
@@ -29,6 +31,7 @@ POWERS: tuple[tuple[type, str], ...] = (
     (SupportsWrites, "write"),
     (SupportsHistory, "history"),
     (SupportsTypeHistory, "history of types"),
+    (SupportsChangeFeed, "change feed"),
     (SupportsSearch, "search"),
     (SupportsPrefilter, "filter index"),
     (SupportsTombstones, "deletions"),
@@ -86,14 +89,21 @@ def matrix(
     providers = [name for name, plugin in by_name.items() if plugin.data_provider]
     outputs = [_setting_value(name) for name, plugin in by_name.items() if plugin.output_store]
     if known:
-        indexed = (f"{name}-{INDEX}" for name in DATA_PROVIDERS)
-        providers = list(dict.fromkeys((*DATA_PROVIDERS, *indexed, *providers)))
+        providers = list(dict.fromkeys((*DATA_PROVIDERS, *providers)))
         outputs = list(dict.fromkeys((*OUTPUT_STORES, *outputs)))
+    if known or INDEX in by_name:
+        indexable = [name for name in providers if name in DATA_PROVIDERS]
+        providers += [f"{name}-{INDEX}" for name in indexable]
+    providers = list(dict.fromkeys((*providers, *filter(_is_indexed, selected[:1]))))
     return [
         _combination(provider, output, by_name, selected=selected, job_store=job_store)
         for provider in providers
         for output in outputs
     ]
+
+
+def _is_indexed(data_provider: str) -> bool:
+    return "-" in data_provider
 
 
 def with_problem(rows: Iterable[Combination], problem: str) -> list[Combination]:
@@ -119,32 +129,49 @@ def _combination(
     primary, _, index = data_provider.partition("-")
     output_name = output_store.replace("-", "")
     provider, outputs = plugins.get(primary), plugins.get(output_name)
+    indexes = plugins.get(index)
     jobs = provider if provider and provider.job_store else plugins.get("sqlite")
     store = "sqlite"
     if job_store != "auto":
         jobs, store = plugins.get(job_store), job_store
     has = {
         _role(primary, provider, "data provider"): bool(provider and provider.data_provider),
-        index: not index,
+        _role(index, indexes, "search index"): not index or bool(indexes and indexes.search_index),
         _role(output_name, outputs, "output store"): bool(outputs and outputs.output_store),
         store: bool(jobs and jobs.job_store),
     }
     missing = [name for name, present in has.items() if not present]
+    reason = _remedy(missing)
+    if index and not missing and not _can_be_indexed(provider):
+        reason = f"{primary} lacks {SupportsChangeFeed.__name__}, which a search index needs"
     return Combination(
         data_provider=data_provider,
         output_store=output_store,
         selected=(data_provider, output_store) == selected,
-        works=not missing,
-        reason=_remedy(missing),
-        job_store="" if missing or not jobs else _job_store(primary, jobs),
-        reach="" if missing else _reach(provider, jobs, outputs),
-        capabilities=tuple(_capabilities(provider, outputs)) if not missing else (),
+        works=not reason,
+        reason=reason,
+        job_store="" if reason or not jobs else _job_store(primary, jobs),
+        reach="" if reason else _reach(provider, indexes, jobs, outputs),
+        capabilities=()
+        if reason
+        else tuple(_capabilities(provider, outputs, indexed=bool(index))),
     )
 
 
-def _reach(provider: Plugin | None, jobs: Plugin | None, outputs: Plugin | None) -> str:
+def _can_be_indexed(provider: Plugin | None) -> bool:
+    backend = provider.data_provider if provider else None
+    return backend is not None and can_be_indexed(backend.implementation)
+
+
+def _reach(
+    provider: Plugin | None,
+    indexes: Plugin | None,
+    jobs: Plugin | None,
+    outputs: Plugin | None,
+) -> str:
     backends = (
         provider and provider.data_provider,
+        indexes and indexes.search_index,
         jobs and jobs.job_store,
         outputs and outputs.output_store,
     )
@@ -156,13 +183,16 @@ def _role(name: str, plugin: Plugin | None, role: str) -> str:
     return name if plugin is None else f"{name} as {role}"
 
 
-def _capabilities(provider: Plugin | None, outputs: Plugin | None) -> Sequence[Capability]:
-    powers = [
-        power
-        for backend in (provider and provider.data_provider, outputs and outputs.output_store)
-        if backend
-        for power in power_names(backend.implementation)
-    ]
+def _capabilities(
+    provider: Plugin | None, outputs: Plugin | None, *, indexed: bool
+) -> Sequence[Capability]:
+    implementations = list[type]()
+    if provider and provider.data_provider:
+        own = provider.data_provider.implementation
+        implementations.append(indexed_class(own) if indexed else own)
+    if outputs and outputs.output_store:
+        implementations.append(outputs.output_store.implementation)
+    powers = [power for each in implementations for power in power_names(each)]
     return [_capability(name, protocol, works=name in powers) for protocol, name in POWERS]
 
 

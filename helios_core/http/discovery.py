@@ -177,7 +177,8 @@ class DiscoveryRoutes:
         """
         Report that every backend responds and every health check of a plugin passes.
 
-        The status is `degraded` if exports have to wait; requests are answered all the same.
+        The status is `degraded` if exports have to wait, or the search index is behind; requests
+        are answered all the same.
 
         Raises:
             BackendUnavailable: A backend does not respond, or not within `TIMEOUT_SECONDS`.
@@ -193,11 +194,13 @@ class DiscoveryRoutes:
         }
 
     async def _query_in_time(self) -> list[str]:
-        """Query every backend, and return why exports have to wait."""
+        """Query every backend, and return what is behind."""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 await self._query_all()
-                return await oversight.problems(self._backends.job_store)
+                indexer = self._backends.indexer
+                behind = [] if indexer is None else indexer.problems()
+                return [*await oversight.problems(self._backends.job_store), *behind]
         except TimeoutError as error:
             raise BackendUnavailable(
                 f"Not all backends responded within {TIMEOUT_SECONDS} seconds."

@@ -105,19 +105,27 @@ def indexed_provider(
     lookups: IndexLookups,
     *,
     falls_back: bool = True,
-    on_write: Callable[[], None] = lambda: None,
+    on_write: Callable[[str, FHIRVersion], None] = lambda _tenant, _version: None,
 ) -> DataProvider:
     """
     Return a provider of the same resources that is searched with an index.
 
     If the index cannot be used, a search falls back to that of `provider`, or is refused with
-    BackendUnavailable; exports do without it. `on_write` is called after each write.
+    BackendUnavailable; exports do without it. `on_write` is called after each write with its
+    tenant and FHIR version.
 
     Raises:
-        TypeError: `provider` lists no changes, or holds nothing that an index could follow.
+        TypeError: `provider` cannot be indexed.
     """
     made = indexed_class(type(provider))
     return made(provider, lookups, falls_back=falls_back, on_write=on_write)
+
+
+def can_be_indexed(implementation: type[DataProvider]) -> bool:
+    """Return whether a class of data providers has what an index follows."""
+    return issubclass(implementation, SupportsChangeFeed) and issubclass(
+        implementation, SupportsTombstones
+    )
 
 
 @cache
@@ -126,10 +134,10 @@ def indexed_class(implementation: type[DataProvider]) -> "type[_Indexed]":
     Return the class of an indexed provider: its powers are read from its methods.
 
     Raises:
-        TypeError: It cannot be indexed, for it has no change feed.
+        TypeError: It cannot be indexed.
     """
-    if not issubclass(implementation, SupportsChangeFeed):
-        raise TypeError(f"{implementation.__name__} lacks SupportsChangeFeed")
+    if not can_be_indexed(implementation):
+        raise TypeError(f"{implementation.__name__} lists no changes that an index could follow")
     parts = [part for power, part in _POWERS.items() if issubclass(implementation, power)]
     made: type[_Indexed] = type("IndexedProvider", (*parts, _Indexed), {})
     return made
@@ -142,7 +150,7 @@ class _Indexed(DataProvider):
         lookups: IndexLookups,
         *,
         falls_back: bool,
-        on_write: Callable[[], None],
+        on_write: Callable[[str, FHIRVersion], None],
     ) -> None:
         self._provider = provider
         self._lookups = lookups
@@ -279,7 +287,7 @@ class _Written(_Indexed):
     ) -> list[AppliedChange]:
         applied: list[AppliedChange]
         applied = await self._provider.write(tenant, fhir_version, changes)
-        self._on_write()
+        self._on_write(tenant, fhir_version)
         return applied
 
 

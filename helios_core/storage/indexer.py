@@ -80,6 +80,11 @@ class ScopeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How many versions wait, at most `MAX_COUNTED`; None while it is not built."""
     entries: int
 
+    @property
+    def scope(self) -> IndexScope:
+        """What it is about."""
+        return IndexScope(self.tenant, self.fhir_version)
+
 
 class Indexer:
     """Follows one data provider with one index."""
@@ -162,10 +167,22 @@ class Indexer:
         if failure is not None:
             raise failure
 
-    async def rebuild(self, scope: IndexScope) -> None:
-        """Forget what is indexed of a scope, so that `follow` builds it anew."""
-        state = await self._index.state(scope)
-        await self._reset(scope, state)
+    async def rebuild(
+        self, *, tenant: str | None = None, fhir_version: str | None = None
+    ) -> set[IndexScope]:
+        """
+        Forget what is indexed, so that `follow` builds it anew.
+
+        Only of a tenant or FHIR version, if they are not None. Return the scopes to build.
+        """
+        scopes = {
+            scope
+            for scope in {*await scopes_of(self._provider), *await self._index.scopes()}
+            if tenant in {None, scope.tenant} and fhir_version in {None, scope.fhir_version.value}
+        }
+        for scope in scopes:
+            await self._reset(scope, await self._index.state(scope))
+        return scopes
 
     async def status(self) -> list[ScopeStatus]:
         """Return how far each scope has come that has any data or any entry."""
