@@ -49,6 +49,15 @@ def translated() -> Iterator[None]:
         ) from error
 
 
+def not_stored(statuses: set[int]) -> BackendUnavailable:
+    """Return the error of entries that were refused one by one."""
+    status = min(statuses)
+    reason = _REFUSED.get(status, "it refuses entries")
+    return BackendUnavailable(
+        f"Elasticsearch did not change all entries (status {status}): {reason}"
+    )
+
+
 def incomplete(reason: str) -> BackendUnavailable:
     """Return the error of an answer that is not all of it, or not one of Elasticsearch."""
     return BackendUnavailable(f"Elasticsearch did not give a complete answer: {reason}")

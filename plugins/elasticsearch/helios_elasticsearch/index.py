@@ -21,7 +21,7 @@ from helios_core import (
 from helios_core.fhir import to_stamp
 from helios_elasticsearch.answers import bulk, hits_of, refresh, total_of
 from helios_elasticsearch.documents import build_prefix, encode, encode_deletions
-from helios_elasticsearch.errors import incomplete, translated
+from helios_elasticsearch.errors import not_stored, translated
 from helios_elasticsearch.mappings import aliases, create_index, entries_alias, entries_index
 from helios_elasticsearch.searching import Search
 from helios_elasticsearch.settings import ElasticsearchSettings
@@ -89,7 +89,7 @@ class ElasticsearchIndex(SearchIndex):
             for batch in await in_thread(encode, some, state.build):
                 outcomes = await bulk(self._client, state.entries, batch.lines, batch.operations)
                 if refused := outcomes - _STORED:
-                    raise incomplete(f"it did not store all entries (status {sorted(refused)})")
+                    raise not_stored(refused)
         # Also where all were stored before: whoever did may not have come this far.
         await refresh(self._client, state.entries)
 
@@ -171,7 +171,7 @@ class ElasticsearchIndex(SearchIndex):
             return state.stale[1:]
         outcomes = await bulk(self._client, state.entries, encode_deletions(names), len(names))
         if refused := outcomes - _REMOVED:
-            raise incomplete(f"it did not remove old entries (status {sorted(refused)})")
+            raise not_stored(refused)
         await refresh(self._client, state.entries)
         return state.stale
 

@@ -25,6 +25,9 @@ MAX_CLAUSES = 900
 
 Query: TypeAlias = dict[str, Any]
 
+_EVERYTHING = 1 << 30
+"""The rank of what all entries satisfy."""
+
 _NOTHING: Query = {"match_none": {}}
 
 
@@ -171,13 +174,23 @@ def _chunks(values: Sequence[Any]) -> list[Sequence[Any]]:
 def _weakened(prefilter: Prefilter) -> Prefilter:
     """Return a prefilter of a few conditions that every resource satisfies that satisfies this."""
     match prefilter:
-        case AllOf(parts) if parts:
-            return _weakened(min(parts, key=lookup_cost))
+        case AllOf(parts):
+            return min(map(_weakened, parts), key=_breadth, default=prefilter)
         case AnyOf(parts):
             return _union(map(_weakened, parts))
         case SpanWithin(group=group):
             return SpanWithin(group=group)
     return prefilter
+
+
+def _breadth(weakened: Prefilter) -> int:
+    """Return the rank of a weakened prefilter by how much it may find; 0 is least."""
+    match weakened:
+        case AllOf():
+            return _EVERYTHING
+        case AnyOf(parts):
+            return max(map(lookup_cost, parts), default=0)
+    return lookup_cost(weakened)
 
 
 def _union(parts: Iterable[Prefilter]) -> Prefilter:
