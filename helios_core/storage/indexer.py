@@ -276,15 +276,17 @@ class Indexer:
         log.info("index.building", tenant=scope.tenant, fhir_version=scope.fhir_version)
         started = time.monotonic()
         instant = from_stamp(at)
+        if not await self._advance(work, None, self._seen(note, work)):
+            return
         for name in work.types:
             if name in note.built_types:
                 continue
             async with aclosing(work.read(name, instant)) as shards:
                 async for _ in shards:
-                    note = self._seen(note, work)
-                    if not await self._advance(work, None, note):
+                    if not await self._advance(work, None, self._seen(note, work)):
                         return
             note = replace(note, built_types=(*note.built_types, name))
+            await self._advance(work, None, self._seen(note, work))
         done = IndexNote(complete_from=at, unreadable=self._unreadable(note, work))
         await self._advance(work, instant, done)
         self._behind.pop(scope, None)
