@@ -1,12 +1,11 @@
 import logging
 import os
-import uuid
 from pathlib import Path
 
 import pytest
 import structlog
 
-from tests.elasticsearches import drop_indices, elasticsearch
+from tests.elasticsearches import elasticsearch, own_indices
 from tests.keycloaks import keycloak
 from tests.matrix.turns import today
 from tests.reaper import start_reaper
@@ -184,9 +183,8 @@ def elasticsearch_server(shared_folder):
 @pytest.fixture
 def elasticsearch_prefix(elasticsearch_server):
     """The beginning of the names of this test's own indices, which are gone afterwards."""
-    prefix = f"helios-{uuid.uuid4().hex[:12]}"
-    yield prefix
-    drop_indices(elasticsearch_server, prefix)
+    with own_indices(elasticsearch_server) as prefix:
+        yield prefix
 
 
 @pytest.fixture(scope="session")

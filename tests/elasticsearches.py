@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -138,6 +139,16 @@ def own_elasticsearch(folder: Path) -> Iterator[OwnElasticsearch]:
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def own_indices(url: str) -> Iterator[str]:
+    """Yield the beginning of the names of indices that are gone afterwards."""
+    prefix = f"helios-{uuid.uuid4().hex[:12]}"
+    try:
+        yield prefix
+    finally:
+        drop_indices(url, prefix)
 
 
 def drop_indices(url: str, prefix: str) -> None:
