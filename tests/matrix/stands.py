@@ -31,9 +31,6 @@ SETTINGS = {
     "HFS_BULK_EXPORT_WORKER_CONCURRENCY": "1",
 }
 
-SHARE_OF_STANDINS = 3
-"""Of how many types one is loaded from the examples, if the database is slow."""
-
 
 class Loaded:
     """A tenant, and what has been loaded for it."""
@@ -97,9 +94,10 @@ class Stand(Site):
     def real(self) -> Loaded:
         """The real data of the version, where there are any, and what `corpora.made` makes."""
         made = corpora.write(self.folder / "made.ndjson", corpora.made())
-        every = SHARE_OF_STANDINS if self.on_a_standin else 1
-        real = corpora.real_data(self.cell.version, self.folder, every=every)
-        return self.load([made, *real])
+        version = self.cell.version
+        if self.on_a_standin:
+            return self.load([made, *corpora.some_real_data(version, self.folder)])
+        return self.load([made, *corpora.real_data(version)])
 
     @property
     def on_a_standin(self) -> bool:
