@@ -13,6 +13,7 @@ from helios_core.config.selection import AUTO, WITHOUT_URL
 from helios_core.errors import BrokenPlugin
 from helios_core.storage.backends import Backend, Reach
 from helios_core.storage.data_provider import (
+    DataProvider,
     SupportsHistory,
     SupportsPrefilter,
     SupportsSearch,
@@ -20,7 +21,9 @@ from helios_core.storage.data_provider import (
     SupportsTypeHistory,
     SupportsWrites,
 )
+from helios_core.storage.indexed_provider import can_be_indexed, indexed_class
 from helios_core.storage.output_store import SupportsSignedURLs
+from helios_core.storage.search_index import SupportsChangeFeed
 
 DATA_PROVIDERS = ("sqlite", "postgres", "mongodb", "s3")
 """The data providers Helios knows of, installed or not."""
@@ -44,6 +47,7 @@ POWERS: tuple[tuple[type, str], ...] = (
     (SupportsWrites, "write"),
     (SupportsHistory, "history"),
     (SupportsTypeHistory, "history of types"),
+    (SupportsChangeFeed, "change feed"),
     (SupportsSearch, "search"),
     (SupportsPrefilter, "filter index"),
     (SupportsTombstones, "deletions"),
@@ -119,13 +123,20 @@ def matrix(
     providers = [name for name, plugin in usable.items() if plugin.data_provider]
     outputs = [_setting_value(name) for name, plugin in usable.items() if plugin.output_store]
     if known:
-        indexed = (f"{name}-{INDEX}" for name in DATA_PROVIDERS)
-        providers = list(dict.fromkeys((*DATA_PROVIDERS, *indexed, *providers)))
+        providers = list(dict.fromkeys((*DATA_PROVIDERS, *providers)))
         outputs = list(dict.fromkeys((*OUTPUT_STORES, *outputs)))
+    if known or INDEX in usable:
+        indexable = [name for name in providers if name in DATA_PROVIDERS]
+        providers += [f"{name}-{INDEX}" for name in indexable]
+    providers = list(dict.fromkeys((*providers, *filter(_is_indexed, selected[:1]))))
     return [
         _Row(provider, output, usable, job_store).combination(broken, selected)
         for provider, output in dict.fromkeys((*product(providers, outputs), selected))
     ]
+
+
+def _is_indexed(data_provider: str) -> bool:
+    return "-" in data_provider
 
 
 def with_problem(rows: Iterable[Combination], problem: str) -> list[Combination]:
@@ -173,6 +184,7 @@ class _Row:
             own = provider.job_store if provider else primary in JOB_STORES
             job_store = primary if own else SIDECAR_STORE
         roles = [(primary, "data provider"), (index, "search index"), (output, "output store")]
+        self._indexed = bool(index)
         self._provider, *self._others = (
             _Part(name=name, role=role, plugin=plugins.get(name))
             for name, role in [*roles, (job_store, "job store")]
@@ -187,23 +199,28 @@ class _Row:
         missing = [part for part in parts if part.backend is None]
         names = (self._data_provider, self._output_store)
         install, reason = _remedy(missing, broken)
+        if self._indexed and not missing and not self._can_be_indexed():
+            reason = (
+                f"{self._provider.name} lacks {SupportsChangeFeed.__name__}, "
+                "which a search index needs"
+            )
         row = Combination(
             data_provider=self._data_provider,
             output_store=self._output_store,
             selected=names == selected,
-            works=not missing,
+            works=not reason,
             reason=reason,
             install=install,
             settings=dict(zip(BACKEND_SETTINGS, names, strict=True)),
         )
-        if missing:
+        if reason:
             return row
         return msgspec.structs.replace(
             row,
             required=tuple(dict.fromkeys(self._required())),
             job_store=self._job_store(),
             reach=Reach.common(*(part.backend.reach for part in parts if part.backend)),
-            capabilities=tuple(_capabilities(self._provider, self._outputs)),
+            capabilities=tuple(self._capabilities()),
         )
 
     def _required(self) -> Iterator[str]:
@@ -218,20 +235,25 @@ class _Row:
                 if variable.required and not (beside and variable.name == "HFS_DATABASE_URL"):
                     yield variable.name
 
+    def _can_be_indexed(self) -> bool:
+        backend = self._provider.backend
+        return backend is not None and can_be_indexed(backend.implementation)
+
+    def _capabilities(self) -> Iterator[Capability]:
+        implementations = list[type]()
+        if self._provider.backend:
+            own: type[DataProvider] = self._provider.backend.implementation
+            implementations.append(indexed_class(own) if self._indexed else own)
+        if self._outputs.backend:
+            implementations.append(self._outputs.backend.implementation)
+        powers = [power for each in implementations for power in power_names(each)]
+        for protocol, name in POWERS:
+            yield _capability(name, protocol, works=name in powers)
+
     def _job_store(self) -> str:
         name = self._jobs.name
         beside = name == SIDECAR_STORE != self._provider.name
         return f"{name} beside the output" if beside else name
-
-
-def _capabilities(*parts: _Part) -> Sequence[Capability]:
-    powers = [
-        power
-        for part in parts
-        if part.backend
-        for power in power_names(part.backend.implementation)
-    ]
-    return [_capability(name, protocol, works=name in powers) for protocol, name in POWERS]
 
 
 def _capability(name: str, protocol: type, *, works: bool) -> Capability:

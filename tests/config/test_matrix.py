@@ -22,6 +22,11 @@ __all__ = ["install"]
 
 SELECTED = ("sqlite", "local-fs")
 
+EVERY_POWER = [
+    *("write", "history", "history of types", "change feed", "search", "filter index", "deletions")
+]
+"""The names of the powers of a complete data provider."""
+
 
 def rows(*, known: bool = False, without: Collection[str] = (), job_store: str = "auto"):
     """Return the matrix as if some of the plugins were not installed."""
@@ -180,9 +185,7 @@ def test_capabilities_are_the_powers_of_both_sides():
 
     assert {capability.name for capability in row.capabilities} == {name for _, name in POWERS}
     able = {capability.name for capability in row.capabilities if capability.works}
-    assert able == {
-        *("write", "history", "history of types", "search", "filter index", "deletions")
-    }
+    assert able == set(EVERY_POWER)
 
 
 def test_a_lacking_power_says_which():
@@ -216,10 +219,7 @@ def test_a_data_provider_without_a_job_store_has_its_jobs_beside_the_output(inst
 @pytest.mark.parametrize(
     ("implementation", "expected"),
     [
-        (
-            MemoryDataProvider,
-            ["write", "history", "history of types", "search", "filter index", "deletions"],
-        ),
+        (MemoryDataProvider, EVERY_POWER),
         (MemoryOutputStore, []),
         (object, []),
     ],

@@ -30,6 +30,7 @@ from helios_core import (
     lost_shards_reason,
     notes_lost,
     part_not_found,
+    stored_part,
     too_many_exports,
 )
 from helios_mongodb import leasing, schema
@@ -287,12 +288,7 @@ class MongoJobStore(JobStore):
             found = self._database["jobs"].find(listed).sort(order).limit(limit)
             rows = await found.to_list()
             sums = await self._sums([row["_id"] for row in rows])
-        return [
-            self._set_aside.summary(
-                row["_id"], _to_summary(row, sums.get(row["_id"], _Sums())), row["accepted"]
-            )
-            for row in rows
-        ]
+        return [await self._summary(row, sums.get(row["_id"], _Sums())) for row in rows]
 
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
@@ -458,6 +454,17 @@ class MongoJobStore(JobStore):
             raise job_not_found(job_id)
         return job
 
+    async def _summary(self, row: Document, sums: "_Sums") -> JobSummary:
+        summary = _to_summary(row, sums)
+        shards = list[Document]()
+        if summary.status in (JobStatus.ACCEPTED, JobStatus.IN_PROGRESS):
+            left = {"job": row["_id"], "done": False}
+            with translated():
+                shards = await self._database["shards"].find(left, {"shard": 1}).to_list()
+        return self._set_aside.summary(
+            row["_id"], summary, row["accepted"], shards=(shard["shard"] for shard in shards)
+        )
+
     async def _sums(self, numbers: Sequence[int]) -> dict[int, "_Sums"]:
         """Return what the shards of jobs come to."""
         pipeline: list[Document] = [
@@ -593,5 +600,5 @@ def _to_row(number: int, job: Job, shard: Shard) -> Document:
 
 
 def _to_part(row: Document) -> Part:
-    part = msgspec.json.decode(row["part"], type=Part)
+    part = stored_part(row["part"])
     return msgspec.structs.replace(part, published=row["position"]) if "position" in row else part
