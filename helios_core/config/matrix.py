@@ -128,15 +128,10 @@ def matrix(
     if known or INDEX in usable:
         indexable = [name for name in providers if name in DATA_PROVIDERS]
         providers += [f"{name}-{INDEX}" for name in indexable]
-    providers = list(dict.fromkeys((*providers, *filter(_is_indexed, selected[:1]))))
     return [
         _Row(provider, output, usable, job_store).combination(broken, selected)
         for provider, output in dict.fromkeys((*product(providers, outputs), selected))
     ]
-
-
-def _is_indexed(data_provider: str) -> bool:
-    return "-" in data_provider
 
 
 def with_problem(rows: Iterable[Combination], problem: str) -> list[Combination]:
