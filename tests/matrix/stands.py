@@ -149,6 +149,7 @@ def a_stand(request: pytest.FixtureRequest, folder: Path, cell: Cell) -> Iterato
             settings |= _resources_in(bucket)
         if index:
             settings["HFS_ELASTICSEARCH_NODES"] = request.getfixturevalue("elasticsearch_server")
+            settings["HFS_ELASTICSEARCH_PREFIX"] = f"helios-{uuid.uuid4().hex[:12]}"
         if row.output_store == "s3":
             endpoint = request.getfixturevalue("minio_server" if has_minio() else "s3_server")
             output = stack.enter_context(a_bucket(endpoint))
