@@ -36,6 +36,7 @@ MARKERS = {
     "inferno": ["process", "service"],
     "loading/test_parsers.py": ["process"],
     "loading/test_real_data.py": ["slow"],
+    "matrix/test_cells.py": ["process"],
     "matrix/test_rows.py": ["crash", "process", "service"],
     "packaging": ["process"],
     "plugins/mongodb": ["service"],
