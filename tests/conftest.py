@@ -45,6 +45,7 @@ MARKERS = {
     "loading/test_load.py": ["slow"],
     "loading/test_parsers.py": ["process"],
     "loading/test_real_data.py": ["slow"],
+    "matrix/test_cells.py": ["process"],
     "matrix/test_rows.py": ["crash", "process", "service"],
     "packaging": ["process"],
     "plugins/elasticsearch": ["service"],
