@@ -18,6 +18,13 @@ FEW_EXTENTS = 8
 """In how many extents all versions are counted for a cohort, which is to cost by its size (P4)."""
 
 
+def damaged(what: str) -> BackendError:
+    """Return the error about documents that contradict each other."""
+    return BackendError(
+        f"the data in MongoDB is damaged: {what}; restore what is lost from a backup"
+    )
+
+
 def check_extents(collection: int, numbers: Sequence[int], newest: Document | None) -> None:
     """
     Check that all extents of a collection are there, up to that of its newest version.
@@ -28,10 +35,7 @@ def check_extents(collection: int, numbers: Sequence[int], newest: Document | No
     first = extent_of(collection_range(collection).first)
     last = first - 1 if newest is None else extent_of(newest["_id"])
     if list(numbers) != list(range(first, first + len(numbers))) or first + len(numbers) <= last:
-        raise BackendError(
-            "the data in MongoDB is damaged: extents are missing; restore what is lost from a"
-            " backup"
-        )
+        raise damaged("extents are missing")
 
 
 async def damage_in(

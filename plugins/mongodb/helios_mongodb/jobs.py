@@ -35,13 +35,14 @@ from helios_core import (
 from helios_mongodb import leasing, schema
 from helios_mongodb.databases import Database, Document, Session
 from helios_mongodb.errors import translated
+from helios_mongodb.records import MongoRecords
 from helios_mongodb.waits import AT_ONCE, from_now, is_over, lasts
 
 _JOBS = "jobs"
 _BEYOND_ALL_IDS = "\U0010ffff"
 
 
-class MongoJobStore(JobStore):
+class MongoJobStore(MongoRecords, JobStore):
     """
     Keeps jobs in MongoDB, where any number of processes on any machines share them.
 
@@ -49,7 +50,7 @@ class MongoJobStore(JobStore):
     """
 
     def __init__(self, database: Database, identity: str) -> None:
-        self._database = database
+        super().__init__(database)
         self._identity = identity
         self._set_aside = SetAside()
         self._news = asyncio.Event()

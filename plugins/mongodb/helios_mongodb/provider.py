@@ -16,6 +16,8 @@ from helios_core import (
     Shard,
     StoredVersion,
     TypeKey,
+    VersionPage,
+    VersionQuery,
 )
 from helios_core.fhir import FHIRVersion, Prefilter, from_stamp
 from helios_mongodb import lookups
@@ -26,6 +28,7 @@ from helios_mongodb.errors import translated
 from helios_mongodb.planning import plan, shard_range
 from helios_mongodb.reading import Reading, Slice
 from helios_mongodb.searching import search
+from helios_mongodb.versions import versions
 from helios_mongodb.writing import Writer
 
 _NOWHERE = 0
@@ -136,6 +139,14 @@ class MongoDataProvider(DataProvider):
                 await lookups.stored_version(self._database, key.resource_type, version)
                 for version in versions
             ]
+
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        """Return a page of the versions of some types, newest first, of one state."""
+        collections = await self._collections.find(query.tenant, query.fhir_version, query.types)
+        with translated():
+            return await versions(self._database, collections, query, count=count, after=after)
 
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
