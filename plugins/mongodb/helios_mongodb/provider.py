@@ -60,6 +60,8 @@ class MongoDataProvider(DataProvider):
         collections = await self._collections.find(
             request.tenant, request.fhir_version, request.types
         )
+        if len(collections) < len(set(request.types)):
+            await self._collections.check(request.tenant)
         return await plan(self._database, view, shard_bytes, collections=collections)
 
     async def read(
@@ -167,6 +169,7 @@ class MongoDataProvider(DataProvider):
     async def _slice(self, view: ExportView, shard: Shard) -> Slice | None:
         collection = await self._collection(TypeKey.of(view.request, shard.resource_type))
         if collection == _NOWHERE:
+            await self._collections.check(view.request.tenant)
             return None
         return Slice(
             view=view,
