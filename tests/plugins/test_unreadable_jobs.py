@@ -5,9 +5,11 @@ from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 
 import msgspec
+import pymongo
 import pytest
 import structlog
 
+import helios_mongodb
 import helios_postgres
 import helios_sqlite
 from helios_core import JobKey, JobQuery, Secret
@@ -74,10 +76,26 @@ async def on_postgres(url):
         yield Opened(store, spoil)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@asynccontextmanager
+async def on_mongodb(server, name):
+    settings = helios_mongodb.MongoSettings(database_url=Secret(server.url), database=name)
+    await helios_mongodb.migrate(settings)
+
+    async def spoil(collection, field, value, job_id):
+        async with pymongo.AsyncMongoClient(server.url) as client:
+            await client[name][collection].update_many({"id": job_id}, {"$set": {field: value}})
+
+    async with helios_mongodb.open_job_store(settings) as store:
+        yield Opened(store, spoil)
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mongodb"])
 def opening(request, tmp_path):
     if request.param == "sqlite":
         return on_sqlite(tmp_path)
+    if request.param == "mongodb":
+        names = ("mongodb_server", "mongodb_database")
+        return on_mongodb(*map(request.getfixturevalue, names))
     return on_postgres(request.getfixturevalue("postgres_url"))
 
 

@@ -11,6 +11,7 @@ from helios_core.model.exports import Level
 from helios_core.storage.data_provider import SearchQuery, SortOrder
 from helios_core.storage.resource_keys import TypeKey
 from helios_core.testing import corpus
+from tests.push_down.conftest import QUICK
 from tests.push_down.contents import BUNDLES, bundles, examples, loaded, read
 from tests.push_down.searches import searches
 
@@ -41,6 +42,7 @@ async def differences(provider, version, chance):
 
 
 @pytest.mark.parametrize("version", [FHIRVersion.R4, FHIRVersion.R5])
+@pytest.mark.parametrize("opening", QUICK, indirect=True)
 async def test_the_index_agrees_with_the_evaluator_on_the_examples(provider, version):
     """P5: the examples of the specification, each parameter of each type."""
     await loaded(provider, [examples(version)], version)
@@ -51,6 +53,7 @@ async def test_the_index_agrees_with_the_evaluator_on_the_examples(provider, ver
     assert indexed > 500
 
 
+@pytest.mark.parametrize("opening", QUICK, indirect=True)
 async def test_the_index_agrees_with_the_evaluator_on_real_bundles(provider):
     """P5: Bundles of Synthea."""
     await loaded(provider, islice(bundles(), BUNDLES), FHIRVersion.R4)
