@@ -13,6 +13,8 @@ from tests.processes import names, same_port
 
 pytestmark = pytest.mark.crash
 
+everywhere = pytest.mark.parametrize("site", ["sqlite", "mongodb"], indirect=True)
+
 
 def fall_asleep(process, site) -> None:
     """Stop a process at a moment when it does not hold SQLite's write lock, which stops all."""
@@ -30,7 +32,11 @@ def fall_asleep(process, site) -> None:
                 return
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("site", "seed"),
+    [("sqlite", 1), ("sqlite", 2), ("sqlite", 3), ("mongodb", 4)],
+    indirect=["site"],
+)
 def test_a_server_killed_again_and_again_completes_its_job_exactly(loaded, population, seed):
     chance = random.Random(seed)
     server, client = loaded.serve()
@@ -46,6 +52,7 @@ def test_a_server_killed_again_and_again_completes_its_job_exactly(loaded, popul
     assert set(completed_shards(loaded).values()) == {1}
 
 
+@everywhere
 def test_workers_killed_again_and_again_lose_and_repeat_nothing(loaded, population):
     _, client = loaded.serve(HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true")
     status = client.kick_off()
@@ -92,6 +99,7 @@ def test_a_graceful_stop_hands_its_shards_back_at_once(loaded, population):
     assert set(completed_shards(loaded).values()) == {1}
 
 
+@everywhere
 def test_a_load_killed_half_way_and_repeated_leaves_no_doubles(site, population):
     folder, expected = population
     load = site.start("load", str(folder))
@@ -104,6 +112,7 @@ def test_a_load_killed_half_way_and_repeated_leaves_no_doubles(site, population)
     assert names(client.export()) == expected
 
 
+@everywhere
 def test_an_acknowledged_write_survives_a_kill(site):
     server, client = site.serve()
     for number in range(20):

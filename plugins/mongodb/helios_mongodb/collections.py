@@ -20,6 +20,14 @@ class Collections:
         self._database = database
         self._known = dict[TypeKey, int]()
 
+    async def keys(self) -> list[TypeKey]:
+        """Return the keys of the types of all tenants and FHIR versions."""
+        with translated():
+            found = await self._database["collections"].find({}).to_list()
+        return [
+            TypeKey(each["tenant"], FHIRVersion(each["version"]), each["type"]) for each in found
+        ]
+
     async def find(
         self, tenant: str, fhir_version: FHIRVersion, types: Iterable[str]
     ) -> Mapping[str, int]:

@@ -150,6 +150,10 @@ class MongoDataProvider(DataProvider):
         with translated():
             return await versions(self._database, collections, query, count=count, after=after)
 
+    async def collections(self) -> Sequence[TypeKey]:
+        """Return the key of every type of which something was ever stored."""
+        return await self._collections.keys()
+
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:

@@ -11,8 +11,6 @@ from helios_core.testing import corpus, take_snapshot, view_everything, write
 from helios_mongodb import MongoSettings, migrate, open_data_provider
 from tests.damage import fill, read, unnoticed, views_of
 
-pytestmark = pytest.mark.service
-
 LATE = Int64(1 << 50)
 STORED = ("versions", "extents", "collections", "clocks")
 

@@ -15,8 +15,6 @@ from helios_core import BackendError, JobNotFound, LeaseLost, Secret
 from helios_core.testing import corpus, take_snapshot, view_everything, write
 from helios_mongodb import MongoSettings, open_job_store
 
-pytestmark = pytest.mark.service
-
 MINUTE = timedelta(minutes=1)
 
 
