@@ -15,8 +15,11 @@ from helios_mongodb.databases import Collection, Document
 from helios_mongodb.extents import MARKED_FIELDS, Extent, mark_of_stored
 from helios_mongodb.views import within
 
-FEW_EXTENTS = 8
+MARKED_EXTENTS = 2
 """In how many extents all versions are gone through for a cohort or a prefilter (P4, P5)."""
+
+FEW_EXTENTS = 8
+"""In how many extents all versions are counted for a cohort, which is to cost by its size (P4)."""
 
 
 def damaged(what: str) -> BackendError:
@@ -73,6 +76,17 @@ async def damage_in(
         if found != extent.rows or total & SUM_MASK != extent.sum:
             reports.append(shortfall_of(resource_type, found=found, expected=extent.rows))
     return reports
+
+
+async def damage_if_few(
+    versions: Collection, resource_type: str, extents: Sequence[Extent]
+) -> list[Damaged]:
+    """Return what extents lack as far as a cohort is worth it: many are not looked at."""
+    if len(extents) <= MARKED_EXTENTS:
+        return await damage_in(versions, resource_type, extents)
+    if len(extents) <= FEW_EXTENTS:
+        return await shortfalls(versions, resource_type, extents)
+    return []
 
 
 async def shortfalls(

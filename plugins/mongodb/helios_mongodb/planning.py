@@ -21,7 +21,7 @@ from helios_core.fhir import to_stamp
 from helios_mongodb.databases import Database, Document
 from helios_mongodb.errors import translated
 from helios_mongodb.extents import Extent, extent_from, extents_of
-from helios_mongodb.integrity import FEW_EXTENTS, check_extents, damage_in, newest_of
+from helios_mongodb.integrity import check_extents, damage_if_few, damage_in, newest_of
 from helios_mongodb.views import changed_by, may_show, shown_by, within
 
 SAMPLE = 64
@@ -107,11 +107,11 @@ class _Planning:
     async def size(self, resource_type: str, holding: _Holding) -> ViewSize | None:
         """Return the approximate size of what is shown, or None if nothing is, or is missing."""
         size = await self._size(holding)
-        few = self._view.cohort is None or len(holding.extents) <= FEW_EXTENTS
-        if size is None and few:
-            lost = await damage_in(self._versions, resource_type, holding.extents)
-            return total_size(holding.runs) if lost else None
-        return size
+        if size is not None:
+            return size
+        look = damage_in if self._view.cohort is None else damage_if_few
+        lost = await look(self._versions, resource_type, holding.extents)
+        return total_size(holding.runs) if lost else None
 
     async def _size(self, holding: _Holding) -> ViewSize | None:
         if self._view.cohort is not None:

@@ -4,8 +4,10 @@ from array import array
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
+from typing import cast
 
 import msgspec
+from bson import decode_all
 from bson.int64 import Int64
 from pymongo.errors import CursorNotFound
 
@@ -30,8 +32,9 @@ from helios_mongodb.databases import Collection, Database, Document, Session
 from helios_mongodb.errors import translated
 from helios_mongodb.extents import Extent, extent_from, extents_within
 from helios_mongodb.integrity import (
-    FEW_EXTENTS,
+    MARKED_EXTENTS,
     check_counts,
+    damage_if_few,
     damage_in,
     damaged,
     shortfalls,
@@ -101,14 +104,15 @@ class Reading:
             raise damaged(f"what was deleted of {of.resource_type} is not known")
         async with self._members() as members:
             ids = list[str]()
-            async for version in members.versions(
+            async for versions in members.versions(
                 of.seqs, deleted_by(of.view), fields={"i": 1, "p": 1}
             ):
-                if cohort is None or not cohort.patients.isdisjoint(version["p"]):
-                    ids.append(version["i"])
-                if len(ids) == batch_rows:
-                    yield ids
-                    ids = []
+                for version in versions:
+                    if cohort is None or not cohort.patients.isdisjoint(version["p"]):
+                        ids.append(version["i"])
+                    if len(ids) == batch_rows:
+                        yield ids
+                        ids = []
             if ids:
                 yield ids
 
@@ -144,13 +148,12 @@ class Reading:
             else:
                 lost += counted
         versions = self._database["versions"]
-        few = len(unsure) <= FEW_EXTENTS
         with translated():
-            if few or (of.view.cohort is None and is_whole):
+            if of.view.cohort is not None:
+                return lost + await damage_if_few(versions, of.resource_type, unsure)
+            if is_whole or len(unsure) <= MARKED_EXTENTS:
                 return lost + await damage_in(versions, of.resource_type, unsure)
-            if of.view.cohort is None:
-                return lost + await shortfalls(versions, of.resource_type, unsure)
-        return lost
+            return lost + await shortfalls(versions, of.resource_type, unsure)
 
     @asynccontextmanager
     async def _members(self) -> AsyncIterator["_Members"]:
@@ -182,18 +185,26 @@ class _Members:
 
     async def versions(
         self, seqs: SeqRange, condition: Document, *, fields: Mapping[str, int] = _FIELDS
-    ) -> AsyncIterator[Document]:
-        """Yield the versions in a range, ascending; a cursor that was dropped is replaced."""
+    ) -> AsyncIterator[list[Document]]:
+        """
+        Yield the versions in a range, ascending, as many at once as the server sends together.
+
+        A cursor that the server dropped is replaced.
+        """
         left = seqs
         while True:
             query = {"$and": [within(left), condition]}
             try:
                 with translated_cursor():
-                    cursor = self._versions.find(query, fields, session=self._session)
+                    cursor = self._versions.find_raw_batches(query, fields, session=self._session)
                     async with cursor.sort("_id", 1) as found:
-                        async for version in found:
-                            left = SeqRange(first=version["_id"] + 1, end=seqs.end)
-                            yield version
+                        async for raw in found:
+                            if not (versions := decode_all(cast("bytes", raw))):
+                                continue
+                            left = SeqRange(first=versions[-1]["_id"] + 1, end=seqs.end)
+                            del raw
+                            yield versions
+                            del versions  # or they would be kept while the next ones come
                     return
             except CursorNotFound:
                 continue
@@ -209,45 +220,53 @@ class _Members:
             return await self._looked_up(of.seqs, condition, patients)
         disjoint = patients.isdisjoint
         found = self.versions(of.seqs, {"$and": parts}, fields={"p": 1})
-        return array("q", [each["_id"] async for each in found if not disjoint(each["p"])])
+        return array(
+            "q",
+            [each["_id"] async for some in found for each in some if not disjoint(each["p"])],
+        )
 
-    async def picked_versions(self, seqs: Sequence[int]) -> AsyncIterator[Document]:
+    async def picked_versions(self, seqs: Sequence[int]) -> AsyncIterator[list[Document]]:
         """Yield versions by their seqs, which ascend."""
         for start in range(0, len(seqs), SEQS_AT_ONCE):
             some = seqs[start : start + SEQS_AT_ONCE]
             among = {"_id": {"$in": list(map(Int64, some))}}
             bounds = SeqRange(first=some[0], end=some[-1] + 1)
-            async for version in self.versions(bounds, among):
-                yield version
+            async for versions in self.versions(bounds, among):
+                yield versions
+                del versions
 
     async def packed(
         self,
         resource_type: str,
-        versions: AsyncIterator[Document],
+        versions: AsyncIterator[list[Document]],
         batch_bytes: int,
         tally: "Tally | None",
     ) -> AsyncIterator[Batch]:
         """Yield versions in batches; a large one is alone (P3, P6)."""
         lines, digests, damaged = list[bytes](), list[int](), list[Damaged]()
         room = batch_bytes
-        async for version in versions:
-            if tally is not None:
-                tally.count(version)
-            if (lines and version["n"] > room) or len(damaged) == DAMAGED_AT_ONCE:
-                yield Batch(lines=lines, damaged=damaged, digests=digests)
-                lines, digests, damaged, room = [], [], [], batch_bytes
-            line = version.get("b")
-            if version["n"] > CHUNK_BYTES:
-                with translated():
-                    line = await content_of(self._chunks, version, session=self._session)
-            if not isinstance(line, bytes) or line_hash(line) != version["h"]:
-                line = line if isinstance(line, bytes) else None
-                damaged.append(damage_of(resource_type, version["i"], line))
-                continue
-            lines.append(line)
-            digests.append(to_unsigned(version["h"]))
-            room -= len(line)
-            del line, version
+        async for some in versions:
+            some.reverse()
+            while some:
+                version = some.pop()  # or it would be kept as long as those that came with it
+                size, stored_hash = version["n"], version["h"]
+                if tally is not None:
+                    tally.count(version)
+                if (lines and size > room) or len(damaged) == DAMAGED_AT_ONCE:
+                    yield Batch(lines=lines, damaged=damaged, digests=digests)
+                    lines, digests, damaged, room = [], [], [], batch_bytes
+                line = version.get("b")
+                if size > CHUNK_BYTES:
+                    with translated():
+                        line = await content_of(self._chunks, version, session=self._session)
+                if not isinstance(line, bytes) or line_hash(line) != stored_hash:
+                    line = line if isinstance(line, bytes) else None
+                    damaged.append(damage_of(resource_type, version["i"], line))
+                    continue
+                lines.append(line)
+                digests.append(to_unsigned(stored_hash))
+                room -= size
+                del line, version
         if lines or damaged:
             yield Batch(lines=lines, damaged=damaged, digests=digests)
 
