@@ -6,10 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_WORKERS ?= auto
+VERSION ?= R4
 MINIO := github.com/minio/minio@latest
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 
-.PHONY: help install demo serve test test-fast lint style types imports docs bench bench-quick \
+.PHONY: help install demo serve test test-fast matrix lint style types imports docs bench bench-quick \
 	services constraints clean
 
 help: ## Show this list
@@ -39,6 +40,10 @@ test: $(STAMP) ## Every test on real components
 test-fast: $(STAMP) ## Tests without processes, services and fuzzing, in about a minute
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) \
 		-m "not (crash or process or service or fuzz or slow)" tests
+
+matrix: $(STAMP) ## Test one row of the matrix: make matrix ROW=postgres/s3 VERSION=R5
+	@$(BIN)/python -m tests.matrix.cells '$(ROW)@$(VERSION)'
+	@HFS_TEST_MATRIX='$(ROW)@$(VERSION)' $(BIN)/python -m pytest -n 0 tests/matrix/test_rows.py
 
 lint: style types imports ## Style, types and import rules
 

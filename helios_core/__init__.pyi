@@ -122,14 +122,17 @@ from .storage.extensions import (
     TransformExtension,
 )
 from .storage.extents import (
+    BLOCK_BITS,
     COLLECTION_BITS,
     EXTENT_BITS,
     EXTENT_BYTES,
     EXTENT_ROWS,
     SUM_MASK,
+    CompartmentSums,
     Positions,
     ResourceSums,
     SeqRange,
+    block_of,
     collection_range,
     ending_mark,
     extent_of,
@@ -165,6 +168,7 @@ from .storage.job_records import (
     notes_lost,
     part_not_found,
     stored_job,
+    stored_part,
     stored_shard,
     too_many_exports,
 )
@@ -215,6 +219,15 @@ from .storage.resource_queries import (
     ResourceQuery,
     numbered_parameters,
 )
+from .storage.search_index import (
+    IndexedVersion,
+    IndexEntry,
+    IndexQuery,
+    IndexScope,
+    IndexState,
+    SearchIndex,
+    SupportsChangeFeed,
+)
 from .storage.secrets import (
     Secret,
 )
@@ -245,6 +258,7 @@ from .storage.transforms import (
 
 __all__ = [
     "API_LEVEL",
+    "BLOCK_BITS",
     "COLLECTION_BITS",
     "DESCENDING_ORDERS",
     "EXTENT_BITS",
@@ -270,6 +284,7 @@ __all__ = [
     "Cohort",
     "CommandExtension",
     "CommandHost",
+    "CompartmentSums",
     "Compression",
     "ConfigurationError",
     "CurrentVersion",
@@ -287,6 +302,11 @@ __all__ = [
     "Grant",
     "HealthExtension",
     "HeliosError",
+    "IndexEntry",
+    "IndexQuery",
+    "IndexScope",
+    "IndexState",
+    "IndexedVersion",
     "InvalidParameter",
     "InvalidRequest",
     "InvalidResource",
@@ -339,6 +359,7 @@ __all__ = [
     "SchemaOutdated",
     "Scope",
     "ScopeAuthorizer",
+    "SearchIndex",
     "SearchPage",
     "SearchQuery",
     "Secret",
@@ -351,6 +372,7 @@ __all__ = [
     "StoreReplaced",
     "StoredPart",
     "StoredVersion",
+    "SupportsChangeFeed",
     "SupportsHistory",
     "SupportsPrefilter",
     "SupportsRecords",
@@ -379,6 +401,7 @@ __all__ = [
     "VersionQuery",
     "ViewSize",
     "Workforce",
+    "block_of",
     "checked_parts",
     "collection_range",
     "count_exported",
@@ -413,6 +436,7 @@ __all__ = [
     "shard_count",
     "shortfall_of",
     "stored_job",
+    "stored_part",
     "stored_shard",
     "to_signed",
     "to_unsigned",

@@ -6,11 +6,13 @@ import pytest
 import structlog
 
 from tests.keycloaks import keycloak
+from tests.matrix.turns import today
 from tests.reaper import start_reaper
 from tests.secured import Certificates
 from tests.services import a_bucket, minio_endpoint, mongodb, postgres, s3_endpoint
 
 start_reaper()
+today()
 
 TESTS = Path(__file__).parent
 
@@ -35,6 +37,7 @@ MARKERS = {
     "loading/test_parsers.py": ["process"],
     "loading/test_real_data.py": ["slow"],
     "packaging": ["process"],
+    "matrix/test_rows.py": ["crash", "process", "service"],
     "plugins/mongodb": ["service"],
     "plugins/postgres": ["service"],
     "plugins/s3": ["service"],

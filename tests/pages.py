@@ -10,7 +10,7 @@ from pathlib import Path
 from helios_core.cli import tables
 from helios_core.config.plugins import Plugin, load_all_plugins
 from helios_core.config.selection import configure
-from tests import conformance, parameters, public_api, shared_resources
+from tests import backends, conformance, parameters, public_api, shared_resources
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 BEFORE_SETTINGS = "`make docs` writes what follows; a test compares.\n\n"
@@ -26,13 +26,15 @@ def settings() -> str:
 
 
 PAGES: Mapping[str, Callable[[], str]] = {
+    "../../README.md": backends.readme,
     "api.md": public_api.page,
+    "backends.md": backends.page,
     "conformance.md": conformance.page,
     "parameters.md": parameters.page,
     "settings.md": settings,
     "shared-resources.md": shared_resources.page,
 }
-"""What makes each page of the reference that is generated."""
+"""What makes each page that is generated, by its path from the reference."""
 
 
 if __name__ == "__main__":

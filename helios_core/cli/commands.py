@@ -350,6 +350,45 @@ def doctor(output: Literal["table", "json"]) -> None:
 
 
 @app.group()
+def index() -> None:
+    """Look at and rebuild the search index; with or without a server."""
+
+
+@index.command()
+@table_or_json
+def status(*, output: Literal["table", "json"]) -> None:
+    """
+    Show how far the search index has come, for each tenant and FHIR version.
+
+    Searches and exports are exact however far it is behind.
+    """
+    from helios_core.cli.index import show_status
+
+    show_status(output)
+
+
+@index.command()
+@click.option("--tenant", help="Only what is indexed of this tenant.")
+@click.option(
+    "--fhir-version",
+    type=click.Choice(["R4", "R4B", "R5", "R6"]),
+    help="Only what is indexed of this FHIR version.",
+)
+@table_or_json
+def rebuild(
+    *, tenant: str | None, fhir_version: str | None, output: Literal["table", "json"]
+) -> None:
+    """
+    Forget what is indexed, and build it anew; necessary when a backup was restored.
+
+    Meanwhile searches do as HFS_SEARCH_INDEX_DOWN says.
+    """
+    from helios_core.cli.index import rebuild as build_anew
+
+    build_anew(tenant=tenant, fhir_version=fhir_version, output=output)
+
+
+@app.group()
 def jobs() -> None:
     """List, watch and end exports; works on the job store, with or without a server."""
 

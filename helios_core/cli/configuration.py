@@ -44,7 +44,7 @@ def print_capabilities(output: Literal["table", "json"], *, known: bool) -> None
     """Print the capability matrix; with `known`, also of backends that are not installed."""
     settings, _ = read_settings(os.environ)
     rows = matrix.matrix(
-        _usable_plugins(),
+        load_all_plugins(),
         selected=settings.backend_names,
         known=known,
         job_store=settings.bulk_export_job_store,

@@ -5,7 +5,7 @@ Only those plugins are imported, and only when the help lists commands or one of
 """
 
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -132,3 +132,13 @@ class _Host:
 
         log_errors_only()
         return run(work)
+
+    def print_table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        from rich.markup import escape
+
+        from helios_core.cli.terminal import new_table, out
+
+        table = new_table(*headings)
+        for row in rows:
+            table.add_row(*map(escape, row))
+        out.print_table(table)

@@ -163,4 +163,6 @@ def matrix_table(combinations: Iterable[Combination]) -> Table:
 def _remarks(row: Combination) -> str:
     able = ", ".join(capability.name for capability in row.capabilities if capability.works)
     unable = ", ".join(capability.name for capability in row.capabilities if not capability.works)
-    return row.reason or "; ".join(filter(None, (able, unable and f"no {unable}")))
+    needs = ", ".join(row.required)
+    said = (able, unable and f"no {unable}", needs and f"needs {needs}")
+    return row.reason or "; ".join(filter(None, said))

@@ -27,6 +27,7 @@ from helios_core.storage.extensions import (
 from helios_core.storage.hooks import API_LEVEL
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
+from helios_core.storage.search_index import SearchIndex
 from helios_core.storage.transforms import (
     Coding,
     RestReads,
@@ -36,7 +37,7 @@ from helios_core.storage.transforms import (
 )
 
 COMMANDS = (
-    *("capabilities", "demo", "doctor", "export", "jobs", "load", "migrate"),
+    *("capabilities", "demo", "doctor", "export", "index", "jobs", "load", "migrate"),
     *("plugins", "serve", "settings", "verify", "worker"),
 )
 """The server's own commands, which no plugin may replace."""
@@ -48,6 +49,7 @@ KINDS: Mapping[str, tuple[str, type[Descriptor]]] = {
     "helios_data_provider": ("data provider", Backend),
     "helios_job_store": ("job store", Backend),
     "helios_output_store": ("output store", Backend),
+    "helios_search_index": ("search index", Backend),
     "helios_command": ("command", CommandExtension),
     "helios_routes": ("routes", RouteExtension),
     "helios_health_checks": ("health checks", HealthExtension),
@@ -62,6 +64,7 @@ CONTRACTS: Mapping[str, type] = {
     "helios_data_provider": DataProvider,
     "helios_job_store": JobStore,
     "helios_output_store": OutputStore,
+    "helios_search_index": SearchIndex,
     "helios_transform": Transform,
 }
 """The class that the implementation of a descriptor derives from."""

@@ -1,12 +1,18 @@
 """The matrix: what each data provider can do with each output store, and why not the rest."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
-from helios_core.config.plugins import Plugin, has_extra
-from helios_core.storage.backends import Reach
+from helios_core.config.environment import describe_variables
+from helios_core.config.plugins import InstalledPlugin, Plugin, has_extra
+from helios_core.config.selection import AUTO, WITHOUT_URL
+from helios_core.errors import BrokenPlugin
+from helios_core.storage.backends import Backend, Reach
 from helios_core.storage.data_provider import (
+    DataProvider,
     SupportsHistory,
     SupportsPrefilter,
     SupportsSearch,
@@ -14,7 +20,9 @@ from helios_core.storage.data_provider import (
     SupportsTypeHistory,
     SupportsWrites,
 )
+from helios_core.storage.indexed_provider import can_be_indexed, indexed_class
 from helios_core.storage.output_store import SupportsSignedURLs
+from helios_core.storage.search_index import SupportsChangeFeed
 
 DATA_PROVIDERS = ("sqlite", "postgres", "mongodb", "s3")
 """The data providers Helios knows of, installed or not."""
@@ -25,10 +33,20 @@ OUTPUT_STORES = ("local-fs", "s3")
 INDEX = "elasticsearch"
 """The search index that each data provider may be combined with."""
 
+JOB_STORES = ("sqlite", "postgres", "mongodb")
+"""The plugins of this release that offer a job store, installed or not."""
+
+BACKEND_SETTINGS = ("HFS_STORAGE_BACKEND", "HFS_BULK_EXPORT_OUTPUT_BACKEND")
+"""The settings that select a data provider and an output store."""
+
+SIDECAR_STORE = "sqlite"
+"""The plugin that keeps the jobs for data providers whose plugin has no job store."""
+
 POWERS: tuple[tuple[type, str], ...] = (
     (SupportsWrites, "write"),
     (SupportsHistory, "history"),
     (SupportsTypeHistory, "history of types"),
+    (SupportsChangeFeed, "change feed"),
     (SupportsSearch, "search"),
     (SupportsPrefilter, "filter index"),
     (SupportsTombstones, "deletions"),
@@ -53,14 +71,25 @@ class Combination(msgspec.Struct, frozen=True, kw_only=True):
     output_store: str
     selected: bool
     works: bool
-    """Whether exports at all three levels work."""
+    """Whether exports at all three levels work once `required` is set."""
     reason: str = ""
     """Why they do not work, and what to do; empty if they do."""
+    install: str = ""
+    """The requirement that installs what is missing; empty if that is no extra of this release."""
+    settings: Mapping[str, str] = MappingProxyType({})
+    """The settings that select it, by name."""
+    required: tuple[str, ...] = ()
+    """The names of the settings without a default that it needs, once it is installed."""
     job_store: str = ""
     """The plugin that stores the jobs; empty if exports do not work."""
     reach: str = ""
     """How far apart the processes may be; empty if exports do not work."""
     capabilities: tuple[Capability, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The data provider and the output store, for example `postgres/s3`."""
+        return f"{self.data_provider}/{self.output_store}"
 
 
 def power_names(implementation: type) -> list[str]:
@@ -69,11 +98,11 @@ def power_names(implementation: type) -> list[str]:
 
 
 def matrix(
-    plugins: Iterable[Plugin],
+    plugins: Iterable[Plugin | tuple[InstalledPlugin, BrokenPlugin]],
     *,
     selected: tuple[str, str],
     known: bool = False,
-    job_store: str = "auto",
+    job_store: str = AUTO,
 ) -> list[Combination]:
     """
     Return a row for each combination of the plugins' data providers and output stores.
@@ -82,18 +111,31 @@ def matrix(
     combinations that Helios knows of but that are not installed. `job_store` is the plugin that
     keeps the jobs of all of them; `auto` is that of each data provider if it has one.
     """
-    by_name = {plugin.origin.name: plugin for plugin in plugins}
-    providers = [name for name, plugin in by_name.items() if plugin.data_provider]
-    outputs = [_setting_value(name) for name, plugin in by_name.items() if plugin.output_store]
+    usable: dict[str, Plugin] = {}
+    broken: dict[str, BrokenPlugin] = {}
+    for plugin in plugins:
+        if isinstance(plugin, Plugin):
+            usable[plugin.origin.name] = plugin
+        else:
+            broken[plugin[0].name] = plugin[1]
+    providers = [name for name, plugin in usable.items() if plugin.data_provider]
+    outputs = [_setting_value(name) for name, plugin in usable.items() if plugin.output_store]
     if known:
-        indexed = (f"{name}-{INDEX}" for name in DATA_PROVIDERS)
-        providers = list(dict.fromkeys((*DATA_PROVIDERS, *indexed, *providers)))
+        providers = list(dict.fromkeys((*DATA_PROVIDERS, *providers)))
         outputs = list(dict.fromkeys((*OUTPUT_STORES, *outputs)))
+    if known or INDEX in usable:
+        indexable = [name for name in providers if name in DATA_PROVIDERS]
+        providers += [f"{name}-{INDEX}" for name in indexable]
+    providers = list(dict.fromkeys((*providers, *filter(_is_indexed, selected[:1]))))
     return [
-        _combination(provider, output, by_name, selected=selected, job_store=job_store)
+        _Row(provider, output, usable, job_store).combination(broken, selected)
         for provider in providers
         for output in outputs
     ]
+
+
+def _is_indexed(data_provider: str) -> bool:
+    return "-" in data_provider
 
 
 def with_problem(rows: Iterable[Combination], problem: str) -> list[Combination]:
@@ -108,62 +150,105 @@ def with_problem(rows: Iterable[Combination], problem: str) -> list[Combination]
     ]
 
 
-def _combination(
-    data_provider: str,
-    output_store: str,
-    plugins: dict[str, Plugin],
-    *,
-    selected: tuple[str, str],
-    job_store: str,
-) -> Combination:
-    primary, _, index = data_provider.partition("-")
-    output_name = output_store.replace("-", "")
-    provider, outputs = plugins.get(primary), plugins.get(output_name)
-    jobs = provider if provider and provider.job_store else plugins.get("sqlite")
-    store = "sqlite"
-    if job_store != "auto":
-        jobs, store = plugins.get(job_store), job_store
-    has = {
-        _role(primary, provider, "data provider"): bool(provider and provider.data_provider),
-        index: not index,
-        _role(output_name, outputs, "output store"): bool(outputs and outputs.output_store),
-        store: bool(jobs and jobs.job_store),
-    }
-    missing = [name for name, present in has.items() if not present]
-    return Combination(
-        data_provider=data_provider,
-        output_store=output_store,
-        selected=(data_provider, output_store) == selected,
-        works=not missing,
-        reason=_remedy(missing),
-        job_store="" if missing or not jobs else _job_store(primary, jobs),
-        reach="" if missing else _reach(provider, jobs, outputs),
-        capabilities=tuple(_capabilities(provider, outputs)) if not missing else (),
-    )
+class _Part(msgspec.Struct, frozen=True, kw_only=True):
+    """What a row needs of one plugin."""
+
+    name: str
+    role: str
+    plugin: Plugin | None
+    """None if it is not installed, or broken."""
+
+    @property
+    def backend(self) -> Backend[Any] | None:
+        """What the plugin offers in that role."""
+        return self.plugin.offers.get(self.role) if self.plugin else None
 
 
-def _reach(provider: Plugin | None, jobs: Plugin | None, outputs: Plugin | None) -> str:
-    backends = (
-        provider and provider.data_provider,
-        jobs and jobs.job_store,
-        outputs and outputs.output_store,
-    )
-    return Reach.common(*(backend.reach for backend in backends if backend))
+class _Row:
+    """The parts of a combination, and what follows from them."""
 
+    def __init__(
+        self, data_provider: str, output_store: str, plugins: Mapping[str, Plugin], job_store: str
+    ) -> None:
+        self._data_provider = data_provider
+        self._output_store = output_store
+        primary, _, index = data_provider.partition("-")
+        output = output_store.replace("-", "")
+        provider = plugins.get(primary)
+        if job_store == AUTO:
+            own = provider.job_store if provider else primary in JOB_STORES
+            job_store = primary if own else SIDECAR_STORE
+        roles = [(primary, "data provider"), (index, "search index"), (output, "output store")]
+        self._indexed = bool(index)
+        self._provider, *self._others = (
+            _Part(name=name, role=role, plugin=plugins.get(name))
+            for name, role in [*roles, (job_store, "job store")]
+            if name
+        )
+        self._outputs, self._jobs = self._others[-2:]
 
-def _role(name: str, plugin: Plugin | None, role: str) -> str:
-    """Return how to name what is missing: a plugin, or the role that a plugin does not offer."""
-    return name if plugin is None else f"{name} as {role}"
+    def combination(
+        self, broken: Mapping[str, BrokenPlugin], selected: tuple[str, str]
+    ) -> Combination:
+        parts = [self._provider, *self._others]
+        missing = [part for part in parts if part.backend is None]
+        names = (self._data_provider, self._output_store)
+        install, reason = _remedy(missing, broken)
+        if self._indexed and not missing and not self._can_be_indexed():
+            reason = (
+                f"{self._provider.name} lacks {SupportsChangeFeed.__name__}, "
+                "which a search index needs"
+            )
+        row = Combination(
+            data_provider=self._data_provider,
+            output_store=self._output_store,
+            selected=names == selected,
+            works=not reason,
+            reason=reason,
+            install=install,
+            settings=dict(zip(BACKEND_SETTINGS, names, strict=True)),
+        )
+        if reason:
+            return row
+        return msgspec.structs.replace(
+            row,
+            required=tuple(dict.fromkeys(self._required())),
+            job_store=self._job_store(),
+            reach=Reach.common(*(part.backend.reach for part in parts if part.backend)),
+            capabilities=tuple(self._capabilities()),
+        )
 
+    def _required(self) -> Iterator[str]:
+        """Yield the names of the settings without a default."""
+        for part in (self._provider, *self._others):
+            beside = part is self._jobs and part.name != self._provider.name
+            if beside and part.name not in WITHOUT_URL:
+                yield "HFS_BULK_EXPORT_JOB_STORE_URL"
+            shape = part.backend.settings if part.backend else None
+            for variable in describe_variables(shape, plugin=part.name) if shape else ():
+                # The selection derives the address of jobs that are beside the resources.
+                if variable.required and not (beside and variable.name == "HFS_DATABASE_URL"):
+                    yield variable.name
 
-def _capabilities(provider: Plugin | None, outputs: Plugin | None) -> Sequence[Capability]:
-    powers = [
-        power
-        for backend in (provider and provider.data_provider, outputs and outputs.output_store)
-        if backend
-        for power in power_names(backend.implementation)
-    ]
-    return [_capability(name, protocol, works=name in powers) for protocol, name in POWERS]
+    def _can_be_indexed(self) -> bool:
+        backend = self._provider.backend
+        return backend is not None and can_be_indexed(backend.implementation)
+
+    def _capabilities(self) -> Iterator[Capability]:
+        implementations = list[type]()
+        if self._provider.backend:
+            own: type[DataProvider] = self._provider.backend.implementation
+            implementations.append(indexed_class(own) if self._indexed else own)
+        if self._outputs.backend:
+            implementations.append(self._outputs.backend.implementation)
+        powers = [power for each in implementations for power in power_names(each)]
+        for protocol, name in POWERS:
+            yield _capability(name, protocol, works=name in powers)
+
+    def _job_store(self) -> str:
+        name = self._jobs.name
+        beside = name == SIDECAR_STORE != self._provider.name
+        return f"{name} beside the output" if beside else name
 
 
 def _capability(name: str, protocol: type, *, works: bool) -> Capability:
@@ -173,18 +258,20 @@ def _capability(name: str, protocol: type, *, works: bool) -> Capability:
     )
 
 
-def _job_store(primary: str, jobs: Plugin) -> str:
-    beside = jobs.origin.name == "sqlite" != primary
-    return f"{jobs.origin.name} beside the output" if beside else jobs.origin.name
-
-
-def _remedy(missing: Sequence[str]) -> str:
-    """Return which extras to install, and which plugins no extra of this release installs."""
-    ours = [name for name in missing if has_extra(name)]
-    install = f"install helios-fhir[{','.join(ours)}]" if ours else ""
-    others = ", ".join(name for name in missing if name not in ours)
-    absent = f"not part of this release: {others}" if others else ""
-    return "; ".join(filter(None, (install, absent)))
+def _remedy(missing: Sequence[_Part], broken: Mapping[str, BrokenPlugin]) -> tuple[str, str]:
+    """Return the requirement that installs what is missing, and why the rest is missing."""
+    absent = dict.fromkeys(
+        part.name for part in missing if part.plugin is None and part.name not in broken
+    )
+    extras = sorted(name for name in absent if has_extra(name))
+    install = f"helios-fhir[{','.join(extras)}]" if extras else ""
+    reasons = [f"install {install}"] if install else []
+    reasons += dict.fromkeys(str(broken[part.name]) for part in missing if part.name in broken)
+    others = [name for name in absent if name not in extras]
+    others += [f"{part.name} as {part.role}" for part in missing if part.plugin]
+    if others:
+        reasons.append(f"not part of this release: {', '.join(others)}")
+    return install, "; ".join(reasons)
 
 
 def _setting_value(name: str) -> str:

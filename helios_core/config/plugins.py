@@ -26,6 +26,7 @@ from helios_core.storage.extensions import (
 )
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
+from helios_core.storage.search_index import SearchIndex
 
 GROUP = "helios"
 """The entry-point group of Helios plugins."""
@@ -77,6 +78,7 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
     data_provider: Backend[DataProvider] | None = None
     job_store: Backend[JobStore] | None = None
     output_store: Backend[OutputStore] | None = None
+    search_index: Backend[SearchIndex] | None = None
     command: CommandExtension | None = None
     routes: RouteExtension | None = None
     health_checks: HealthExtension | None = None
@@ -87,11 +89,12 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def offers(self) -> Mapping[str, Backend[Any]]:
-        """The plugin's backends by role: data provider, job store, output store."""
+        """The plugin's backends by role: data provider, job store, output store, search index."""
         named: dict[str, Backend[Any] | None] = {
             "data provider": self.data_provider,
             "job store": self.job_store,
             "output store": self.output_store,
+            "search index": self.search_index,
         }
         return {role: backend for role, backend in named.items() if backend is not None}
 

@@ -26,13 +26,17 @@ from helios_core.config.plugins import (
     load_plugin,
 )
 from helios_core.config.settings import Settings
-from helios_core.errors import BrokenPlugin, ConfigurationError, UnknownPlugin
+from helios_core.errors import BrokenPlugin, ConfigurationError
 from helios_core.storage.backends import Backend, Backends, Descriptor, Reach
 from helios_core.storage.data_provider import DataProvider
 from helios_core.storage.extensions import CommandExtension, TokenVerifierExtension
+from helios_core.storage.index_lookups import IndexLookups
+from helios_core.storage.indexed_provider import can_be_indexed, indexed_provider
+from helios_core.storage.indexer import Indexer
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.observers import JobAnnouncer
 from helios_core.storage.output_store import OutputStore, SupportsSignedURLs
+from helios_core.storage.search_index import SearchIndex
 
 T = TypeVar("T")
 
@@ -86,10 +90,18 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     data_provider: SelectedBackend[DataProvider]
     job_store: SelectedBackend[JobStore]
     output_store: SelectedBackend[OutputStore]
+    search_index: SelectedBackend[SearchIndex] | None = None
+    """What the data provider is searched with; None if it searches by itself."""
     extensions: tuple[SelectedExtension, ...] = ()
     """What the plugins add beside backends, in the order of `plugins`."""
     token_verifier: SelectedExtension | None = None
     """What verifies access tokens; None if HFS_AUTH_ENABLED is false."""
+
+    @property
+    def backends(self) -> "tuple[SelectedBackend[Any], ...]":
+        """Every selected backend, the data provider first."""
+        index = () if self.search_index is None else (self.search_index,)
+        return self.data_provider, *index, self.job_store, self.output_store
 
 
 def configure(environ: Mapping[str, str]) -> Selection:
@@ -116,6 +128,7 @@ def select(settings: Settings, problems: Sequence[str] = ()) -> Selection:
 def selected_names(settings: Settings) -> set[str]:
     """Return the names of the plugins that settings select, installed or not."""
     names = {_primary(settings), _output(settings), *settings.plugins}
+    names |= {_index(settings)} - {""}
     names |= {settings.bulk_export_job_store} - {AUTO}
     if settings.auth_enabled:
         names.add(
@@ -140,6 +153,16 @@ async def open_backends(settings: Settings, *, serving: bool = False) -> AsyncIt
     extensions, announcer = selection.extensions, JobAnnouncer()
     async with AsyncExitStack() as stack:
         provider = await stack.enter_async_context(selection.data_provider.open())
+        indexer = None
+        if selection.search_index is not None:
+            index = await stack.enter_async_context(selection.search_index.open())
+            indexer = Indexer(provider, index, interval=settings.search_index_interval)
+            provider = indexed_provider(
+                provider,
+                IndexLookups(index),
+                falls_back=settings.search_index_down is own.WithoutIndex.FALLBACK,
+                on_write=indexer.wake,
+            )
         jobs = await stack.enter_async_context(selection.job_store.open())
         outputs = await stack.enter_async_context(selection.output_store.open())
         await outputs.bind(jobs.identity)
@@ -147,12 +170,9 @@ async def open_backends(settings: Settings, *, serving: bool = False) -> AsyncIt
             data_provider=provider,
             job_store=jobs,
             output_store=outputs,
+            indexer=indexer,
             announce=announcer.announce,
-            reach=Reach.common(
-                selection.data_provider.backend.reach,
-                selection.job_store.backend.reach,
-                selection.output_store.backend.reach,
-            ),
+            reach=Reach.common(*(chosen.backend.reach for chosen in selection.backends)),
             # A worker that is stuck loses its shard as if it had gone silent.
             transforms=await open_transforms(
                 stack, extensions, time_limit=settings.bulk_export_lease_duration
@@ -180,7 +200,7 @@ async def migrate(selection: Selection) -> list[tuple[str, str]]:
     """Migrate the schema of every selected backend; return each plugin's name and what it did."""
     done: list[tuple[str, str]] = []
     seen: list[tuple[object, object]] = []
-    for chosen in (selection.data_provider, selection.job_store, selection.output_store):
+    for chosen in selection.backends:
         step = chosen.backend.migrate
         # A plugin that offers two backends on one database migrates it once.
         if step is not None and (step, chosen.settings) not in seen:
@@ -201,6 +221,7 @@ class _Choice:
 
     def selection(self) -> Selection:
         provider = self._provider()
+        index = self._search_index(provider)
         jobs = self._jobs(provider.plugin) if provider else None
         outputs = self._outputs()
         for name in self._settings.plugins:
@@ -216,6 +237,7 @@ class _Choice:
             data_provider=provider,
             job_store=jobs,
             output_store=outputs,
+            search_index=index,
             extensions=extensions,
             token_verifier=verifier,
         )
@@ -250,13 +272,26 @@ class _Choice:
 
     def _provider(self) -> SelectedBackend[DataProvider] | None:
         setting = "HFS_STORAGE_BACKEND"
-        name = _primary(self._settings)
-        if index := self._settings.storage_backend.removeprefix(name).removeprefix("-"):
-            self._problems.append(
-                UnknownPlugin(f"{setting} requests search index {index}; this release has none")
-            )
-        plugin = self._load(name, setting, role="data provider")
+        plugin = self._load(_primary(self._settings), setting, role="data provider")
         return self._select_backend(plugin, plugin.data_provider, setting) if plugin else None
+
+    def _search_index(
+        self, provider: SelectedBackend[DataProvider] | None
+    ) -> SelectedBackend[SearchIndex] | None:
+        setting = "HFS_STORAGE_BACKEND"
+        name = _index(self._settings)
+        if not name:
+            return None
+        plugin = self._load(name, setting, role="search index")
+        if provider and not can_be_indexed(provider.backend.implementation):
+            self._problems.append(
+                ConfigurationError(
+                    f"{setting} selects search index {name}, and {provider.plugin.origin} does not"
+                    " list the changes that an index follows; select another data provider, or no "
+                    "search index"
+                )
+            )
+        return self._select_backend(plugin, plugin.search_index, setting) if plugin else None
 
     def _jobs(self, primary: Plugin) -> SelectedBackend[JobStore] | None:
         name, setting = self._settings.bulk_export_job_store, "HFS_BULK_EXPORT_JOB_STORE"
@@ -369,6 +404,11 @@ class _Choice:
 def _primary(settings: Settings) -> str:
     """Return the name of the data provider's plugin, without that of its search index."""
     return settings.storage_backend.partition("-")[0]
+
+
+def _index(settings: Settings) -> str:
+    """Return the name of the search index's plugin, or an empty text if none is selected."""
+    return settings.storage_backend.partition("-")[2]
 
 
 def _output(settings: Settings) -> str:

@@ -65,6 +65,15 @@ class TenantRouting(StrEnum):
     BOTH = "both"
 
 
+class WithoutIndex(StrEnum):
+    """What a search does while the search index cannot be used."""
+
+    FALLBACK = "fallback"
+    """The data provider searches by itself."""
+    REFUSE = "refuse"
+    """The response is 503."""
+
+
 class AccessToken(StrEnum):
     """Whether a manifest says that its files need an access token."""
 
@@ -148,8 +157,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = Path("./data")
     storage_backend: Annotated[
         str,
-        Meta(description="Data provider; its plugin is also the job store if it has one."),
+        Meta(
+            description="Data provider; its plugin is also the job store if it has one. A search "
+            "index may follow it behind a hyphen, as in `postgres-elasticsearch`."
+        ),
     ] = "sqlite"
+    search_index_interval: Annotated[
+        timedelta,
+        Meta(
+            title="seconds",
+            description="How often a search index looks for changes that other processes made.",
+        ),
+    ] = timedelta(seconds=1)
+    search_index_down: Annotated[
+        WithoutIndex,
+        Meta(
+            description="Whether searches over REST fall back to the data provider or are refused "
+            "with 503 while the search index is down, being built or far behind."
+        ),
+    ] = WithoutIndex.FALLBACK
     database_url: Annotated[
         Secret | None,
         Meta(

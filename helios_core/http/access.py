@@ -7,7 +7,7 @@ from typing import Any, Final
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from helios_core.errors import InvalidToken, MissingToken
+from helios_core.errors import Forbidden, InvalidToken, MissingToken
 from helios_core.storage.request_principal import set_principal
 from helios_core.storage.token_verifier import TokenVerifier
 
@@ -20,8 +20,14 @@ class Access(Enum):
 
     PUBLIC = "public"
     """Nothing; an access token is not even looked at."""
+    CLIENT = "client"
+    """A valid token, whatever its scopes: what is described is the server."""
     INTERACTION = "interaction"
-    """A valid token; `interactions.callers.authorize` decides by its scopes, for each entry."""
+    """
+    A valid token that is not limited to groups: nobody can tell of a resource whether it is a
+    group's, and who may change a Group decides what its export has. The scopes decide further, in
+    `interactions.callers.authorize`, for each entry.
+    """
     EXPORT = "export"
     """A valid token; its scopes decide what a new export contains."""
     JOB = "job"
@@ -32,7 +38,7 @@ ROUTES: Final[Mapping[str, Access]] = {
     "/": Access.INTERACTION,
     "/metadata": Access.PUBLIC,
     "/.well-known/smart-configuration": Access.PUBLIC,
-    "/openapi.json": Access.INTERACTION,
+    "/openapi.json": Access.CLIENT,
     "/health": Access.PUBLIC,
     "/_liveness": Access.PUBLIC,
     "/_readiness": Access.PUBLIC,
@@ -83,6 +89,7 @@ class AccessGuard:
 
         Raises:
             InvalidToken: The route needs a token, and there is none or it is not valid.
+            Forbidden: The token is good for exports of some groups only.
             BackendError: The token cannot be verified now.
         """
         access = access_of(connection.scope["path_template"], handler)
@@ -94,6 +101,11 @@ class AccessGuard:
         token = bearer_token(connection.headers.getall("authorization", []))
         connection.scope["user"] = principal = await self._verifier.verify(token)
         set_principal(principal)
+        if access is Access.INTERACTION and principal.groups is not None:
+            raise Forbidden(
+                "The client of the access token is limited to groups: it may export these, and "
+                "has no other interaction."
+            )
 
 
 def bearer_token(values: list[str]) -> str:

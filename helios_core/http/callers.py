@@ -5,6 +5,7 @@ from typing import Final
 import structlog
 from litestar.exceptions import HTTPException
 
+from helios_core.config.settings import TenantRouting
 from helios_core.errors import InvalidRequest
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.media_types import FHIR_JSON
@@ -85,6 +86,10 @@ class Guard:
             InvalidRequest: As `PublicAddress.base`.
         """
         return self._address.base(request) + self._tenants.prefix(request)
+
+    def tenant_routing(self, request: HTTPRequest) -> TenantRouting | None:
+        """Return how requests name a tenant under the base URL of a request; None if it does."""
+        return None if self._tenants.prefix(request) else self._tenants.routing
 
     def client(self, request: HTTPRequest) -> str:
         """Return whom rate limits count a request for: the token's client, else the address."""

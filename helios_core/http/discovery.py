@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from litestar import Response, route
@@ -22,13 +22,15 @@ from helios_core.http.compression import compressed
 from helios_core.http.errors import outcome_response
 from helios_core.http.health import HealthChecks
 from helios_core.http.negotiation import prefers_gzip
-from helios_core.http.openapi import openapi_document
+from helios_core.http.openapi import Service, openapi_document
 from helios_core.http.ranges import is_not_modified
 from helios_core.http.requests import READ, HTTPRequest, query_parameters
 from helios_core.http.smart_configuration import smart_document
 from helios_core.interactions.callers import Caller
 from helios_core.storage.backends import Backends
 from helios_core.storage.resource_keys import ResourceKey
+
+About = TypeVar("About", bound=Hashable)
 
 UNUSED_ID: Final = "readiness"
 """An id that nothing has; a backend that reports so is available."""
@@ -46,25 +48,25 @@ class Document(msgspec.Struct, frozen=True):
     etag: str
 
 
-class Documents:
-    """Documents by FHIR version and base URL, each built once in a thread."""
+class Documents(Generic[About]):
+    """Documents by FHIR version and what else they are about, each built once in a thread."""
 
-    def __init__(self, build: Callable[[FHIRVersion, str], bytes]) -> None:
+    def __init__(self, build: Callable[[FHIRVersion, About], bytes]) -> None:
         self._build = build
-        self._kept = OrderedDict[tuple[FHIRVersion, str], Document]()
+        self._kept = OrderedDict[tuple[FHIRVersion, About], Document]()
 
-    async def get(self, version: FHIRVersion, base: str) -> Document:
+    async def get(self, version: FHIRVersion, about: About) -> Document:
         """Return a document; of those that were not requested lately some are built again."""
-        key = (version, base)
+        key = (version, about)
         if key not in self._kept:
-            self._kept[key] = await asyncio.to_thread(self._make, version, base)
+            self._kept[key] = await asyncio.to_thread(self._make, version, about)
         self._kept.move_to_end(key)
         while len(self._kept) > MAX_DOCUMENTS:
             self._kept.popitem(last=False)
         return self._kept[key]
 
-    def _make(self, version: FHIRVersion, base: str) -> Document:
-        content = self._build(version, base)
+    def _make(self, version: FHIRVersion, about: About) -> Document:
+        content = self._build(version, about)
         etag = f'W/"{line_hash(content) & (HASH_MODULUS - 1):016x}"'
         return Document(content, compressed(content), etag)
 
@@ -149,8 +151,25 @@ class DiscoveryRoutes:
         """Return the OpenAPI document of the exports and searches."""
         caller = self._guard.admit(request)
         query_parameters(request)
-        document = await self._descriptions.get(caller.fhir_version, caller.base)
+        service = Service(
+            base=caller.base,
+            secured=self._backends.token_verifier is not None,
+            token_url=await self._token_url(caller.base),
+            tenants=self._guard.tenant_routing(request),
+            default_tenant=self._tenant,
+        )
+        document = await self._descriptions.get(caller.fhir_version, service)
         return _document_response(request, document, "application/json")
+
+    async def _token_url(self, base: str) -> str | None:
+        """Return where access tokens come from, None if nobody needs one or the issuer is down."""
+        verifier = self._backends.token_verifier
+        if verifier is None:
+            return None
+        try:
+            return str((await verifier.smart_configuration(base))["token_endpoint"])
+        except BackendError:
+            return None
 
     def _build_statement(self, version: FHIRVersion, base: str) -> bytes:
         if version not in self._elements:
@@ -164,10 +183,8 @@ class DiscoveryRoutes:
             )
         return capability_statement(self._elements[version], base=base)
 
-    def _build_description(self, version: FHIRVersion, base: str) -> bytes:
-        return openapi_document(
-            self._backends.data_provider, version, base=base, guide=self._guide
-        )
+    def _build_description(self, version: FHIRVersion, service: Service) -> bytes:
+        return openapi_document(self._backends.data_provider, version, service, guide=self._guide)
 
     async def alive(self) -> dict[str, str]:
         """Report that the process responds, whatever its backends do."""
@@ -177,7 +194,8 @@ class DiscoveryRoutes:
         """
         Report that every backend responds and every health check of a plugin passes.
 
-        The status is `degraded` if exports have to wait; requests are answered all the same.
+        The status is `degraded` if exports have to wait, or the search index is behind; requests
+        are answered all the same.
 
         Raises:
             BackendUnavailable: A backend does not respond, or not within `TIMEOUT_SECONDS`.
@@ -193,11 +211,13 @@ class DiscoveryRoutes:
         }
 
     async def _query_in_time(self) -> list[str]:
-        """Query every backend, and return why exports have to wait."""
+        """Query every backend, and return what is behind."""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 await self._query_all()
-                return await oversight.problems(self._backends.job_store)
+                indexer = self._backends.indexer
+                behind = [] if indexer is None else indexer.problems()
+                return [*await oversight.problems(self._backends.job_store), *behind]
         except TimeoutError as error:
             raise BackendUnavailable(
                 f"Not all backends responded within {TIMEOUT_SECONDS} seconds."

@@ -2,8 +2,9 @@
 The OpenAPI document of exports and searches (`GET /openapi.json`).
 
 It is built from the tables that the routes themselves use, for one FHIR version and one version of
-the guide. Reading and changing single resources is FHIR's REST API, which the CapabilityStatement
-describes. Why Litestar does not generate the document: docs/decisions, 24.
+the guide. Who may call is in the table of `http/access.py`. Reading and changing single resources
+is FHIR's REST API, which the CapabilityStatement describes. Why Litestar does not generate the
+document: docs/decisions, 24.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from helios_core.config.settings import TENANT_PATTERN
+from helios_core.config.settings import TENANT_PATTERN, TenantRouting
 from helios_core.export.kickoff.parameters import (
     ParameterDefinition,
     ValueKind,
@@ -22,10 +23,13 @@ from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.media_types import FHIR_JSON, NDJSON
 from helios_core.fhir.search import supported_parameters
+from helios_core.http.access import ROUTES, Access
 from helios_core.http.bulk.listing import MAX_COUNT, ExportList
 from helios_core.http.bulk.manifest import Manifest
 from helios_core.http.errors import reason_phrase
 from helios_core.http.requests import FORM
+from helios_core.http.smart_configuration import SCOPES
+from helios_core.http.tenants import ORIGIN_PATHS
 from helios_core.interactions.compartments import ALL_TYPES
 from helios_core.interactions.everything import EVERYTHING
 from helios_core.interactions.search_parameters import RESULT_PARAMETER_TEXTS
@@ -54,8 +58,22 @@ EXPORTS: Final = {
 """The path and the summary of the kick-off at every level."""
 
 
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """What the document says of a server beside its FHIR version."""
+
+    base: str
+    """The public base URL."""
+    secured: bool = False
+    """Whether requests need an access token."""
+    token_url: str | None = None
+    """Where access tokens come from, if the issuer says."""
+    tenants: TenantRouting | None = TenantRouting.HEADER
+    """How requests name their tenant; None if `base` does."""
+    default_tenant: str = "default"
+
+
 def openapi_document(
-    provider: DataProvider, fhir_version: FHIRVersion, *, base: str, guide: Guide | None
+    provider: DataProvider, fhir_version: FHIRVersion, service: Service, *, guide: Guide | None
 ) -> bytes:
     """Return the document for one FHIR version as JSON; without a guide it has no exports."""
     paths = _discovery_paths()
@@ -65,6 +83,10 @@ def openapi_document(
         paths |= _history_paths()
     if isinstance(provider, SupportsSearch):
         paths |= _search_paths(fhir_version) | _compartment_paths(fhir_version)
+    components: JSONObject = {"schemas": _schemas(fhir_version, guide)}
+    if service.secured:
+        components["securitySchemes"] = _security_schemes(service.token_url)
+        paths = {path: _secured(path, item, service.token_url) for path, item in paths.items()}
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -74,11 +96,61 @@ def openapi_document(
                 "description": DESCRIPTION,
                 "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
             },
-            "servers": [{"url": base}],
-            "paths": paths,
-            "components": {"schemas": _schemas(fhir_version, guide)},
+            "servers": _servers(service),
+            "paths": dict(
+                _with_tenant(path, item, service.tenants) for path, item in paths.items()
+            ),
+            "components": components,
         }
     )
+
+
+def _servers(service: Service) -> list[JSONObject]:
+    servers: list[JSONObject] = [{"url": service.base}]
+    if service.tenants is TenantRouting.BOTH:
+        variable = {"default": service.default_tenant, "description": "The tenant."}
+        servers.append({"url": f"{service.base}/{{tenant}}", "variables": {"tenant": variable}})
+    return servers
+
+
+def _with_tenant(
+    path: str, item: JSONObject, tenants: TenantRouting | None
+) -> tuple[str, JSONObject]:
+    """Return a path and its operations with the parameter that names the tenant."""
+    if tenants is None or path in ORIGIN_PATHS:
+        return path, item
+    in_path = tenants is TenantRouting.URL
+    own = TENANT_SEGMENT if in_path else TENANT
+    return f"/{{tenant}}{path}" if in_path else path, {
+        method: operation | {"parameters": [own, *operation.get("parameters", ())]}
+        for method, operation in item.items()
+    }
+
+
+def _security_schemes(token_url: str | None) -> JSONObject:
+    text = "An access token; .well-known/smart-configuration says where they come from."
+    schemes: JSONObject = {BEARER: {"type": "http", "scheme": "bearer", "description": text}}
+    if token_url is not None:
+        scopes = dict.fromkeys(SCOPES, "Or the same of one type; v2 scopes may have a search.")
+        flows = {"clientCredentials": {"tokenUrl": token_url, "scopes": scopes}}
+        text = "SMART Backend Services: the client proves who it is by a signed assertion."
+        schemes[CLIENT_CREDENTIALS] = {"type": "oauth2", "description": text, "flows": flows}
+    return schemes
+
+
+def _secured(path: str, item: JSONObject, token_url: str | None) -> JSONObject:
+    """Return the operations of a path with what the table of routes says of access tokens."""
+    if ROUTES[path] is Access.PUBLIC:
+        return item
+    security: list[JSONObject] = [{BEARER: []}]
+    if token_url is not None:
+        security.append({CLIENT_CREDENTIALS: []})
+    refused = {status: {**_error(status), "headers": CHALLENGE} for status in (401, 403)}
+    refusals = _responses(refused, 500, 503)
+    return {
+        method: operation | {"security": security, "responses": refusals | operation["responses"]}
+        for method, operation in item.items()
+    }
 
 
 def _discovery_paths() -> JSONObject:
@@ -117,7 +189,7 @@ def _kick_off(level: Level, method: str, guide: Guide) -> JSONObject:
     location = _header("Content-Location", "The URL of the export's status")
     prefer = _parameter("Prefer", "header", {"type": "string", "pattern": PREFER})
     operation: JSONObject = {
-        "parameters": [TENANT, prefer],
+        "parameters": [prefer],
         "responses": _responses(
             {
                 200: {"description": "A dry run", **_content(_ref("Parameters"), FHIR_JSON)},
@@ -161,7 +233,7 @@ def _list() -> JSONObject:
     after = _parameter("after", "query", required=False)
     return {
         "summary": "The caller's exports, the newest first, in pages",
-        "parameters": [TENANT, count, after],
+        "parameters": [count, after],
         "responses": _responses(exports, 400, 406, 429, 500, 503),
     }
 
@@ -176,7 +248,7 @@ def _poll() -> JSONObject:
     running = "The export is running; if there is a body, it is a page of a partial manifest"
     return {
         "summary": "The progress of an export, then its manifest",
-        "parameters": [TENANT, JOB_ID, _parameter("page", "query", POSITIVE, required=False)],
+        "parameters": [JOB_ID, _parameter("page", "query", POSITIVE, required=False)],
         "responses": _responses(
             {
                 200: {"description": "The export is complete", "headers": expires, **manifest},
@@ -191,7 +263,7 @@ def _end() -> JSONObject:
     ended = {202: {"description": "The export is ended"}}
     return {
         "summary": "End an export and remove its files",
-        "parameters": [TENANT, JOB_ID],
+        "parameters": [JOB_ID],
         "responses": _responses(ended, 400, 404, 406, 500, 503),
     }
 
@@ -204,7 +276,7 @@ def _download() -> JSONObject:
     ]
     return {
         "summary": "Download a file",
-        "parameters": [TENANT, JOB_ID, _parameter("name", "path"), *conditions],
+        "parameters": [JOB_ID, _parameter("name", "path"), *conditions],
         "responses": _responses(
             {
                 200: {"description": "The file", **file},
@@ -229,9 +301,9 @@ def _search_paths(fhir_version: FHIRVersion) -> JSONObject:
         "summary": "Search resources of a type, in pages",
         "responses": _responses(BUNDLE, 400, 404, 406, 413, 415, 500, 503),
     }
-    by_query = search | {"parameters": [TENANT, resource_type, *query]}
+    by_query = search | {"parameters": [resource_type, *query]}
     by_form = search | {
-        "parameters": [TENANT, resource_type],
+        "parameters": [resource_type],
         "requestBody": {"required": True, **_content(form, FORM)},
     }
     return {
@@ -241,7 +313,7 @@ def _search_paths(fhir_version: FHIRVersion) -> JSONObject:
 
 
 def _history_paths() -> JSONObject:
-    parameters = [TENANT, *_described(HISTORY_PARAMETER_TEXTS)]
+    parameters = _described(HISTORY_PARAMETER_TEXTS)
     history = {
         "summary": "Versions of all resources, newest first, in pages",
         "responses": _responses(BUNDLE, 400, 406, 500, 503),
@@ -267,7 +339,6 @@ def _compartment_paths(fhir_version: FHIRVersion) -> JSONObject:
     search = {
         "summary": f"Search within a compartment, one type or all of them ({ALL_TYPES}), in pages",
         "parameters": [
-            TENANT,
             _parameter("resource_type", "path", compartments),
             of_one,
             _parameter("searched", "path", searched),
@@ -279,13 +350,13 @@ def _compartment_paths(fhir_version: FHIRVersion) -> JSONObject:
         "summary": "The record of a patient and what it refers to, in pages",
         "responses": _responses(BUNDLE, 400, 404, 406, 410, 413, 415, 500, 503),
     }
-    by_query = [TENANT, of_one, *_described(EVERYTHING_PARAMETER_TEXTS)]
+    by_query = [of_one, *_described(EVERYTHING_PARAMETER_TEXTS)]
     body = _content(_ref("Parameters"), FHIR_JSON, JSON)
     return {
         "/{resource_type}/{resource_id}/{searched}": {"get": search},
         f"/Patient/{{resource_id}}/{EVERYTHING}": {
             "get": everything | {"parameters": by_query},
-            "post": everything | {"parameters": [TENANT, of_one], "requestBody": body},
+            "post": everything | {"parameters": [of_one], "requestBody": body},
         },
     }
 
@@ -426,6 +497,9 @@ HEADERS_TOO_LARGE: Final = 431
 """Any operation may respond with it."""
 RETRIED: Final = (429, 503)
 """The errors that come with a Retry-After."""
+BEARER: Final = "bearer"
+CLIENT_CREDENTIALS: Final = "smartBackendServices"
+CHALLENGE: Final = _header("WWW-Authenticate", "Bearer, and the reason of the refusal")
 TENANT: Final = {
     **_parameter(
         "X-Tenant-ID", "header", {"type": "string", "pattern": TENANT_PATTERN}, required=False
@@ -446,6 +520,7 @@ EVERYTHING_PARAMETER_TEXTS: Final = {
     "_count": "Resources of the record on a page.",
     "_after": "Where a page begins; the links of the page before have it.",
 }
+TENANT_SEGMENT: Final = _parameter("tenant", "path", {"type": "string", "pattern": TENANT_PATTERN})
 JOB_ID: Final = _parameter("job_id", "path")
 ISSUE: Final[JSONObject] = {
     "type": "object",

@@ -28,8 +28,9 @@ class Tenants:
     """Decides which tenant a request is about; an id is never guessed, folded or corrected."""
 
     def __init__(self, *, default: str, routing: TenantRouting, strict: bool) -> None:
+        self.routing = routing
+        """How requests name their tenant."""
         self._default = default
-        self._routing = routing
         self._strict = strict
 
     def tenant(self, request: HTTPRequest) -> str:
@@ -73,7 +74,7 @@ class Tenants:
                 "beginning with a letter or digit and without '..'."
             )
         in_url = _url_tenant(request.scope)
-        if self._routing is TenantRouting.URL and in_url is None and not _is_origin(request.scope):
+        if self.routing is TenantRouting.URL and in_url is None and not _is_origin(request.scope):
             raise InvalidRequest(
                 "The path does not begin with a tenant; on this server every path does, for "
                 "example /clinic/metadata."

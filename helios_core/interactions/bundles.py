@@ -43,7 +43,7 @@ from helios_core.interactions.history import (
     history_type,
 )
 from helios_core.interactions.read import read, vread
-from helios_core.interactions.search import SearchResult, search_type
+from helios_core.interactions.search import SearchResult, cut, search_type
 from helios_core.interactions.search_parameters import ParsedSearch
 from helios_core.interactions.transactions import (
     Resolution,
@@ -219,9 +219,11 @@ class Bundles:
     async def _read_one(self, caller: Caller, request: ReadRequest) -> StoredVersion:
         resource_type, resource_id = request.resource_type, request.id
         if request.version_id is None:
-            return await read(self._provider, caller, resource_type, resource_id)
-        history = _require_history(self._provider)
-        return await vread(history, caller, resource_type, resource_id, request.version_id)
+            stored = await read(self._provider, caller, resource_type, resource_id)
+        else:
+            history = _require_history(self._provider)
+            stored = await vread(history, caller, resource_type, resource_id, request.version_id)
+        return await cut(caller, stored, request.elements)
 
     async def _search(
         self,

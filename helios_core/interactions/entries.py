@@ -35,7 +35,12 @@ from helios_core.interactions.history import (
 )
 from helios_core.interactions.parameters import Pairs, parse_pairs
 from helios_core.interactions.patches import parse_patch_entry
-from helios_core.interactions.search_parameters import ParsedSearch, parse_search
+from helios_core.interactions.search_parameters import (
+    SUBSET_PARAMETERS,
+    ParsedSearch,
+    parse_search,
+    parse_subset,
+)
 
 CHANGES: Final[Mapping[str, ChangeInteraction]] = {
     "POST": Interaction.CREATE,
@@ -58,6 +63,8 @@ class ReadRequest(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     version_id: str | None = None
     """None for the current version."""
+    elements: frozenset[str] | None = None
+    """The root elements to return beside the mandatory ones; None for all."""
 
     @property
     def interaction(self) -> Interaction:
@@ -183,8 +190,11 @@ def _parse_read(caller: Caller, segments: list[str], query: str) -> Retrieval:
             _check_names(pairs, HISTORY_PARAMETERS)
             return HistoryRequest(resource_type=resource_type, query=parse_history(pairs))
         case [resource_id]:
-            _check_names(pairs)
-            return ReadRequest(resource_type=resource_type, id=resource_id)
+            return ReadRequest(
+                resource_type=resource_type,
+                id=resource_id,
+                elements=_subset(caller, resource_type, pairs),
+            )
         case [resource_id, *rest]:
             return _parse_read_of_one(
                 caller, ReadRequest(resource_type=resource_type, id=resource_id), rest, pairs
@@ -203,8 +213,8 @@ def _parse_read_of_one(
                 resource_type=one.resource_type, id=one.id, query=parse_history(pairs)
             )
         case ["_history", version_id]:
-            _check_names(pairs)
-            return msgspec.structs.replace(one, version_id=version_id)
+            elements = _subset(caller, one.resource_type, pairs)
+            return msgspec.structs.replace(one, version_id=version_id, elements=elements)
         case [name] if name == EVERYTHING:
             return _parse_everything(caller, one, pairs)
         case [name] if not name.startswith(("$", "_")):
@@ -226,6 +236,11 @@ def _parse_compartment(
         return parse_all_types(caller, compartment, _selecting(pairs))
     resource_type = require_type(searched, caller.fhir_version)
     return parse_compartment_search(caller, compartment, resource_type, pairs, lenient=False)
+
+
+def _subset(caller: Caller, resource_type: str, pairs: Pairs) -> frozenset[str] | None:
+    _check_names(pairs, SUBSET_PARAMETERS)
+    return parse_subset(caller.fhir_version, resource_type, pairs)
 
 
 def _selecting(pairs: Pairs) -> Pairs:

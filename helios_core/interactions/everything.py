@@ -267,13 +267,14 @@ class Everything:
         Return a page of a record, of the types that the client may read.
 
         Raises:
-            Forbidden: The client may not read Patients.
+            Forbidden: The client may not read Patients, or a type that it named.
             ResourceNotFound: There is no such patient.
             ResourceDeleted: The patient was deleted.
             InvalidParameter: `_after` does not come from a page of this record.
         """
         referenced = self._types_to_include(caller, request)
-        authorize(caller, Interaction.OPERATION, PATIENT)
+        for resource_type in sorted({PATIENT, *(request.selection.types or ())}):
+            authorize(caller, Interaction.OPERATION, resource_type)
         key = TypeKey.of(caller, PATIENT).resource(request.patient.id)
         require_content(require_found(await self._provider.get(key)))
         page = await search_types(self._searched, caller, request.query, Interaction.OPERATION)

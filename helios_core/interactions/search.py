@@ -132,13 +132,25 @@ async def _cut(
     return await compute(size, lambda: tuple(_subsets(caller, search, resources)))
 
 
+async def cut(
+    caller: Caller, stored: StoredVersion, elements: frozenset[str] | None
+) -> StoredVersion:
+    """Return a resource with only some of its root elements, and those that are mandatory."""
+    return await compute(len(stored.content or b""), _subset, caller, stored, elements)
+
+
+def _subset(
+    caller: Caller, stored: StoredVersion, elements: frozenset[str] | None
+) -> StoredVersion:
+    if elements is None or stored.content is None:
+        return stored
+    trim = keep_elements(caller.fhir_version, stored.resource_type, elements)
+    return msgspec.structs.replace(stored, content=trim(stored.content)[0])
+
+
 def _subsets(
     caller: Caller, search: ParsedSearch, resources: Sequence[StoredVersion]
 ) -> Iterator[StoredVersion]:
     for stored in resources:
         elements = search.kept_elements(caller.fhir_version, stored.resource_type)
-        if elements is None:
-            yield stored
-        else:
-            trim = keep_elements(caller.fhir_version, stored.resource_type, elements)
-            yield msgspec.structs.replace(stored, content=trim(stored.content or b"")[0])
+        yield _subset(caller, stored, elements)

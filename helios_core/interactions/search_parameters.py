@@ -32,6 +32,8 @@ from helios_core.interactions.parameters import (
 )
 from helios_core.storage.data_provider import SortOrder
 
+SUBSET_PARAMETERS: Final = ("_summary", "_elements")
+"""What a read may be reduced by."""
 MAX_INCLUDES: Final = 20
 """The number of `_include` and `_revinclude` in one search: each is a search of its own."""
 
@@ -85,6 +87,23 @@ class ParsedSearch(msgspec.Struct, frozen=True, kw_only=True):
         if elements is not None or self.summary not in _SUMMARIES:
             return elements
         return _SUMMARIES[self.summary](version, resource_type)
+
+
+def parse_subset(version: FHIRVersion, resource_type: str, pairs: Pairs) -> frozenset[str] | None:
+    """
+    Return the root elements of one resource that a read keeps beside mandatory ones, None for all.
+
+    Raises:
+        InvalidParameter: `_elements` names what no type has, or a parameter is repeated.
+        UnsupportedParameter: `_summary` is not for reads, or nothing that is known.
+    """
+    summary = _choice(SummaryMode, "_summary", single_value(pairs, "_summary"))
+    if summary is SummaryMode.COUNT:
+        raise UnsupportedParameter("_summary=count is for searches.")
+    elements = parse_elements(version, resource_type, pairs).get(resource_type)
+    if elements is not None or summary not in _SUMMARIES:
+        return elements
+    return _SUMMARIES[summary](version, resource_type)
 
 
 def parse_search(

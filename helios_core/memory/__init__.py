@@ -13,13 +13,21 @@ import msgspec
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.memory.job_store import MemoryJobStore
 from helios_core.memory.output_store import MemoryOutputStore
+from helios_core.memory.search_index import MemorySearchIndex
 from helios_core.storage.backends import Backend, Reach
 from helios_core.storage.data_provider import DataProvider
 from helios_core.storage.hooks import API_LEVEL, hookimpl
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
+from helios_core.storage.search_index import SearchIndex
 
-__all__ = ["MemoryDataProvider", "MemoryJobStore", "MemoryOutputStore", "MemorySettings"]
+__all__ = [
+    "MemoryDataProvider",
+    "MemoryJobStore",
+    "MemoryOutputStore",
+    "MemorySearchIndex",
+    "MemorySettings",
+]
 
 
 class MemorySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +47,11 @@ async def _job_store(_settings: MemorySettings) -> AsyncIterator[JobStore]:
 @asynccontextmanager
 async def _output_store(_settings: MemorySettings) -> AsyncIterator[OutputStore]:
     yield MemoryOutputStore()
+
+
+@asynccontextmanager
+async def _search_index(_settings: MemorySettings) -> AsyncIterator[SearchIndex]:
+    yield MemorySearchIndex()
 
 
 @hookimpl
@@ -74,4 +87,16 @@ def helios_output_store() -> Backend[OutputStore]:
         implementation=MemoryOutputStore,
         settings=MemorySettings,
         open=_output_store,
+    )
+
+
+@hookimpl
+def helios_search_index() -> Backend[SearchIndex]:
+    """Offer the reference search index."""
+    return Backend(
+        api_level=API_LEVEL,
+        reach=Reach.PROCESS,
+        implementation=MemorySearchIndex,
+        settings=MemorySettings,
+        open=_search_index,
     )

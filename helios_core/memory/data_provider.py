@@ -123,6 +123,10 @@ class MemoryDataProvider(DataProvider):
         ]
         return version_page(histories, query, count=count, after=after)
 
+    async def collections(self) -> Sequence[TypeKey]:
+        """Return the key of every type that was written."""
+        return list(self._counts)
+
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:

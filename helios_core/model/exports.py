@@ -1,5 +1,6 @@
 """Export requests, what they show, and the shards they are divided into."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -8,7 +9,7 @@ import msgspec
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.search import Filter
-from helios_core.model.scopes import Grant, Query
+from helios_core.model.scopes import EVERYTHING, Grant, Query
 
 
 class Level(StrEnum):
@@ -105,8 +106,14 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def grant(self, resource_type: str) -> Grant:
         """Return what of a type the scopes allowed; everything if they set no limit."""
-        own = (each for each in self.constraints if each.resource_type == resource_type)
-        return Grant(tuple(each.any_of for each in own))
+        return self.grants().get(resource_type, EVERYTHING)
+
+    def grants(self) -> Mapping[str, Grant]:
+        """Return what the scopes allowed of each type for which they set a limit."""
+        clauses = defaultdict[str, list[tuple[Query, ...]]](list)
+        for each in self.constraints:
+            clauses[each.resource_type].append(each.any_of)
+        return {name: Grant(tuple(own)) for name, own in clauses.items()}
 
 
 class Cohort(msgspec.Struct, frozen=True, kw_only=True):

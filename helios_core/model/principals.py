@@ -20,7 +20,11 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str | None = None
     """The tenant that the token names, not checked for its form; None if it names none."""
     groups: frozenset[str] | None = None
-    """The ids of the groups whose exports the client may start and see; None for no such limit."""
+    """
+    The ids of the groups whose exports the client may start and see; None for no such limit.
+
+    With such a limit the client has no other interaction, whatever the scopes.
+    """
     expires_at: datetime
     """The instant from which on the token is not valid, with a time zone."""
 

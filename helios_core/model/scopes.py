@@ -61,7 +61,7 @@ class Grant(msgspec.Struct, frozen=True):
 
     def covers(self, other: "Grant") -> bool:
         """Return whether what another grant has is certainly in this one too."""
-        if other.is_nothing:
+        if self.is_everything or other.is_nothing:
             return True
         return all(
             any(set(narrower) <= set(clause) for narrower in other.clauses)
@@ -70,6 +70,7 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 NOTHING: Final = Grant(clauses=((),))
+EVERYTHING: Final = Grant()
 
 
 class Scopes:
@@ -77,12 +78,21 @@ class Scopes:
 
     def __init__(self, words: Iterable[str]) -> None:
         self._by_type = defaultdict[str, list[Scope]](list)
+        self._grants = dict[tuple[str, str], Grant]()
         for word in words:
             if (scope := parse_scope(word)) is not None:
                 self._by_type[scope.resource_type].append(scope)
 
     def grant(self, resource_type: str, letters: str) -> Grant:
         """Return which resources of a type may be dealt with in all of the ways of `letters`."""
+        # All types that no scope names are one to it, so that what is kept has a bound.
+        key = (resource_type if resource_type in self._by_type else _ANY, letters)
+        kept = self._grants.get(key)
+        if kept is None:
+            kept = self._grants[key] = self._grant(*key)
+        return kept
+
+    def _grant(self, resource_type: str, letters: str) -> Grant:
         clauses = list[tuple[Query, ...]]()
         for letter in letters:
             queries = self._queries(resource_type, letter)
@@ -97,7 +107,8 @@ class Scopes:
 
     def _queries(self, resource_type: str, letters: str) -> list[Query]:
         """Return the searches of all scopes of a type that have one of the letters."""
-        scopes = (*self._by_type.get(resource_type, ()), *self._by_type.get(_ANY, ()))
+        names = dict.fromkeys((resource_type, _ANY))
+        scopes = (scope for name in names for scope in self._by_type.get(name, ()))
         return [s.query for s in scopes if any(letter in s.letters for letter in letters)]
 
     def missing(self, resource_type: str, letters: str) -> str:

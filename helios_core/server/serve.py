@@ -22,6 +22,7 @@ from helios_core.server.tls import reloader, server_context
 from helios_core.server.work import (
     do_nothing,
     grace_seconds,
+    indexing,
     release_large_blocks,
     stop_at_signals,
     work_until,
@@ -65,7 +66,7 @@ async def serve(
         listener = _listen(settings)
         server = _Server(_configuration(settings, backends), tls)
         with stop_at_signals(on_stop) as stop, _reload_at_hangup(settings, tls):
-            async with asyncio.TaskGroup() as group:
+            async with indexing(backends.indexer, stop), asyncio.TaskGroup() as group:
                 serving = group.create_task(server.serve([listener]))
                 serving.add_done_callback(lambda _: stop.set())
                 group.create_task(server.exit_at(stop))

@@ -15,8 +15,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 
 import structlog
@@ -32,6 +32,7 @@ from helios_core.export import worker
 from helios_core.export.pipeline.shard_export import PartLimits
 from helios_core.export.worker import WorkerOptions
 from helios_core.storage.backends import Backends, Reach
+from helios_core.storage.indexer import Indexer
 
 _log = structlog.get_logger()
 
@@ -108,10 +109,13 @@ async def work(
     """
     release_large_blocks()
     async with open_backends(settings) as backends:
+        # The process that started this one follows the data for both.
+        indexer = backends.indexer if lifeline is None else None
         with stop_at_signals(on_stop, lifeline=lifeline) as stop:
-            on_ready()
-            workers = settings.bulk_export_worker_concurrency
-            await work_until(stop, backends, settings, workers=workers)
+            async with indexing(indexer, stop):
+                on_ready()
+                workers = settings.bulk_export_worker_concurrency
+                await work_until(stop, backends, settings, workers=workers)
     _log.info("worker.stopped")
 
 
@@ -134,6 +138,21 @@ async def work_until(
         tasks += [group.create_task(_supervise(stop)) for _ in range(workers - here)]
         await stop.wait()
         await _end(tasks, settings)
+
+
+@asynccontextmanager
+async def indexing(indexer: Indexer | None, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Keep the search index up to date until the block ends, if there is one."""
+    if indexer is None:
+        yield
+        return
+    running = asyncio.ensure_future(indexer.run(stop))
+    try:
+        yield
+    finally:
+        # What is half done is done again by whoever goes on.
+        running.cancel()
+        await asyncio.wait([running])
 
 
 def exit_after(timeout: timedelta) -> None:

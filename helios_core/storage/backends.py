@@ -12,6 +12,7 @@ import msgspec
 from helios_core.model.jobs import Job
 from helios_core.storage.data_provider import DataProvider
 from helios_core.storage.file_authorizer import FileAuthorizer, ScopeAuthorizer
+from helios_core.storage.indexer import Indexer
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
 from helios_core.storage.token_verifier import TokenVerifier
@@ -91,6 +92,8 @@ class Backends(msgspec.Struct, frozen=True, kw_only=True):
     data_provider: DataProvider
     job_store: JobStore
     output_store: OutputStore
+    indexer: Indexer | None = None
+    """Keeps the search index of the data provider up to date; None if there is no index."""
     announce: Callable[[Job], None]
     """Passes a job that has changed to the observers; returns at once and never raises."""
     reach: Reach = Reach.PROCESS

@@ -394,7 +394,12 @@ class SearchPage(msgspec.Struct, frozen=True, kw_only=True):
 
     resources: Sequence[StoredVersion]
     next: str | None
-    """What to pass as `after` to get the next page; None on the last one. Opaque."""
+    """
+    What to pass as `after` to get the next page; None on the last one.
+
+    It is the `make_page_token` of the last resource, so that another store with the same
+    resources can go on.
+    """
     total: int | None = None
     """How many match in all, if that was asked for."""
 
@@ -410,6 +415,7 @@ class SupportsSearch(Protocol):
         Return at most `count` current resources that match, from the page `after` on.
 
         A page ends before it has more than `query.max_bytes`, unless its only resource has more.
+        The page behind a resource, which need not match any more, is that of `make_page_token`.
 
         The query's filter was compiled for the key's type.
 

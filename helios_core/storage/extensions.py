@@ -5,7 +5,7 @@ Whatever an extension opens is opened after the backends, in the order of `HFS_P
 before them in reverse. A plugin may offer one of each kind.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
@@ -43,6 +43,10 @@ class CommandHost(Protocol):
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run asynchronous work to its end and return its result."""
+        ...
+
+    def print_table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Print texts as a table on a terminal, and as tab-separated values elsewhere."""
         ...
 
 

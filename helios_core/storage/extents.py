@@ -27,6 +27,9 @@ EXTENT_ROWS = 1 << EXTENT_BITS
 EXTENT_BYTES = 4 * 1024 * 1024
 """How many bytes of content an extent takes, unless a single version is larger."""
 
+BLOCK_BITS = EXTENT_BITS + 2
+"""How many lower bits of a seq are the position in its block, a run of four extents."""
+
 SUM_MASK = (1 << 62) - 1
 """Sums of hashes are kept modulo 2^62, so that databases add two of them without an overflow."""
 
@@ -44,6 +47,17 @@ class SeqRange(msgspec.Struct, frozen=True, kw_only=True):
     def extents(self) -> tuple[int, int]:
         """The first and the last extent that the range touches."""
         return self.first >> EXTENT_BITS, (self.end - 1) >> EXTENT_BITS
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """The first and the last block that the range touches."""
+        return self.first >> BLOCK_BITS, (self.end - 1) >> BLOCK_BITS
+
+    @property
+    def whole_blocks(self) -> "SeqRange":
+        """The range, widened to all seqs of the blocks that it touches."""
+        first, last = self.blocks
+        return SeqRange(first=first << BLOCK_BITS, end=(last + 1) << BLOCK_BITS)
 
     def within(self, *, start: str | None, end: str | None) -> "SeqRange":
         """Narrow the range to the keys of a shard."""
@@ -83,6 +97,11 @@ def extent_of(seq: int) -> int:
     return seq >> EXTENT_BITS
 
 
+def block_of(seq: int) -> int:
+    """Return the block that a version is in; its upper bits are those of the collection."""
+    return seq >> BLOCK_BITS
+
+
 def version_mark(row: Iterable[object]) -> int:
     """
     Return a hash of all that is stored of a version when it is written, its content aside.
@@ -95,6 +114,23 @@ def version_mark(row: Iterable[object]) -> int:
 def ending_mark(seq: int, until_stamp: int) -> int:
     """Return a hash of the end of a version."""
     return xxh3_64_intdigest(f"{seq} {until_stamp}".encode()) & SUM_MASK
+
+
+class CompartmentSums:
+    """Sums of marks of the versions in each patient's compartment, block by block."""
+
+    def __init__(self) -> None:
+        self._sums = defaultdict[tuple[str, int], int](int)
+
+    def add(self, patients: str, seq: int, mark: int) -> None:
+        """Add the mark of a version, or of its ending, to the sums of its patients."""
+        block = block_of(seq)
+        for patient in patients.split():
+            self._sums[patient, block] += mark
+
+    def rows(self) -> list[tuple[str, int, int]]:
+        """Return patient, block and sum modulo 2^62, in order."""
+        return [(*of, total & SUM_MASK) for of, total in sorted(self._sums.items())]
 
 
 def union_of(several: Iterable[Positions]) -> dict[int, set[int]]:

@@ -12,7 +12,7 @@ from helios_core.errors import BackendError, BackendUnavailable, Forbidden
 from helios_core.model.exports import Level
 from helios_core.model.jobs import Job
 from helios_core.model.principals import Principal
-from helios_core.model.scopes import EXPORT_LETTERS, NAMES, Grant, scopes_of
+from helios_core.model.scopes import EVERYTHING, EXPORT_LETTERS, NAMES, Grant, scopes_of
 from helios_core.storage.isolation import contained
 from helios_core.storage.job_records import job_not_found
 
@@ -101,9 +101,10 @@ class ScopeAuthorizer(FileAuthorizer):
         """
         await self.authorize_end(principal, job)
         _require_group(principal, job.request.level, job.request.group_id)
+        exported = job.request.grants()
         for resource_type in job.request.output_types:
             granted = self.grant(principal, resource_type)
-            if not granted.covers(job.request.grant(resource_type)):
+            if not granted.covers(exported.get(resource_type, EVERYTHING)):
                 raise Forbidden(
                     f"The export has {resource_type}, which the scopes of the access token do not "
                     "cover; request a token with the scopes that the export was started with."

@@ -22,6 +22,7 @@ from helios_core.storage.extensions import (
 )
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
+from helios_core.storage.search_index import SearchIndex
 
 API_LEVEL = 1
 """The level of the plugin contract; a plugin states the level it was written for."""
@@ -44,6 +45,11 @@ def helios_job_store() -> Backend[JobStore] | None:
 @hookspec(firstresult=True)
 def helios_output_store() -> Backend[OutputStore] | None:
     """Offer an output store: where output bytes go."""
+
+
+@hookspec(firstresult=True)
+def helios_search_index() -> Backend[SearchIndex] | None:
+    """Offer a search index: what is looked up beside any data provider."""
 
 
 @hookspec(firstresult=True)

@@ -63,7 +63,20 @@ def stored_shard(planned: bytes) -> Shard:
         raise unreadable_job(error) from error
 
 
-def unreadable_job(error: Exception) -> UnreadableJob:
+def stored_part(published: bytes) -> Part:
+    """
+    Return a published part from its JSON.
+
+    Raises:
+        UnreadableJob: As in `stored_job`.
+    """
+    try:
+        return msgspec.json.decode(published, type=Part)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise unreadable_job(error) from error
+
+
+def unreadable_job(error: BaseException) -> UnreadableJob:
     """Return the error of a job whose stored form is damaged, or of a newer version."""
     return UnreadableJob(
         f"a stored export cannot be read ({type(error).__name__}): the row is damaged, or a newer "
@@ -92,15 +105,25 @@ class SetAside:
         """What names them."""
         return list(self._keys.values())
 
-    def add(self, number: int, key: JobKey, error: UnreadableJob) -> None:
-        """Leave a job out from now on."""
+    def add(self, number: int, key: JobKey, error: Exception) -> None:
+        """Leave a job out from now on, for what reading it, or working with it, has raised."""
         if number not in self._keys:
+            known = isinstance(error, UnreadableJob)
+            reason = error if known else unreadable_job(error.__cause__ or error)
             self._keys[number] = key
-            log.error("job.set_aside", job_id=key.id, tenant=key.tenant, reason=str(error))
+            log.error("job.set_aside", job_id=key.id, tenant=key.tenant, reason=str(reason))
 
-    def summary(self, number: int, summary: JobSummary, accepted: bytes) -> JobSummary:
-        """Return the summary of a stored job with the job itself, unless it cannot be read."""
+    def summary(
+        self, number: int, summary: JobSummary, accepted: bytes, shards: Iterable[bytes] = ()
+    ) -> JobSummary:
+        """
+        Return the summary of a stored job with the job itself, unless it cannot be read.
+
+        `shards` are those that are still to be exported.
+        """
         try:
+            for shard in shards:
+                stored_shard(shard)
             job = stored_job(
                 accepted,
                 status=summary.status,

@@ -62,6 +62,25 @@ class PageBuilder:
         return True
 
 
+def place_in_order(stamp: int, resource_id: str, order: SortOrder) -> tuple[int | str, ...]:
+    """
+    Return what compares as the matches of a search follow each other.
+
+    `stamp` is when the version became current; of those of one instant the lower id comes first
+    in either direction.
+    """
+    match order:
+        case SortOrder.ID:
+            return (resource_id,)
+        case SortOrder.ID_DESCENDING:
+            # The end of a text comes behind whatever it could go on with.
+            return (*(-ord(character) for character in resource_id), 1)
+        case SortOrder.LAST_UPDATED:
+            return stamp, resource_id
+        case SortOrder.LAST_UPDATED_DESCENDING:
+            return -stamp, resource_id
+
+
 def make_page_token(last: StoredVersion, order: SortOrder) -> str:
     """Return the token of the page behind a resource."""
     at = "" if order in ID_ORDERS else f":{to_stamp(last.last_updated)}"

@@ -54,6 +54,8 @@ from helios_core.storage.resource_keys import ResourceKey, TypeKey
 READING: Final = "rs"
 VERSIONS_AT_ONCE: Final = 100
 """How many versions are looked at together, of which a client may not see all."""
+VERSIONS_PER_PAGE: Final = 2_000
+"""How many versions are looked at for one page, at least; it ends early rather than take long."""
 
 Permitted = Callable[[TypeKey, str], Filter | None]
 """
@@ -117,10 +119,8 @@ def permitted_backends(backends: Backends, request: ExportRequest, at: datetime)
     if not request.constraints:
         return backends
     by_type = {
-        name: permitted_filter(
-            request.fhir_version, name, request.grant(name), base=request.base_url, now=at
-        )
-        for name in {constraint.resource_type for constraint in request.constraints}
+        name: permitted_filter(request.fhir_version, name, granted, base=request.base_url, now=at)
+        for name, granted in request.grants().items()
     }
     provider = permitted_reads(
         backends.data_provider, lambda key, _: by_type.get(key.resource_type), READING
@@ -167,10 +167,11 @@ class _PermittedReads(DataProvider):
 
     async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
         shards: list[Shard] = await self._provider.plan(view, shard_bytes=shard_bytes)
-        # How many there are in all is part of what is not permitted.
+        # How many there are in all is part of what is not permitted, and whether there are any.
         return [
-            shard if self._of(view, shard.resource_type) is None else replace(shard, resources=0)
+            shard if permitted is None else replace(shard, resources=0)
             for shard in shards
+            if not _is_nothing(permitted := self._of(view, shard.resource_type))
         ]
 
     def read(self, view: ExportView, shard: Shard, *, batch_bytes: int) -> AsyncIterator[Batch]:
@@ -275,7 +276,8 @@ class _TypeHistory(_PermittedReads):
         Return a page of permitted versions, full if there are enough of them.
 
         It ends with one of them, and has a next one only if there are more: how many others there
-        are, and when they were stored, is not permitted either.
+        are, and when they were stored, is not permitted either. Only a page for which too many
+        others had to be looked at ends where that was noticed, perhaps with nothing on it.
         """
         keys = {name: TypeKey(query.tenant, query.fhir_version, name) for name in query.types}
         limits = {name: self._permitted(key) for name, key in keys.items()}
@@ -287,10 +289,12 @@ class _TypeHistory(_PermittedReads):
             return page
         builder = PageBuilder(count)
         position, last = after, (after, 0)
+        left = VERSIONS_PER_PAGE
         while True:
             page = await self._provider.versions(
                 query, count=max(count, VERSIONS_AT_ONCE), after=position
             )
+            left -= len(page.versions)
             for number, version in enumerate(page.versions, 1):
                 key = keys[version.resource_type].resource(version.id)
                 if await self._shown(key, version) is None:
@@ -300,8 +304,8 @@ class _TypeHistory(_PermittedReads):
                     again = await self._provider.versions(query, count=taken, after=start)
                     return VersionPage(versions=builder.found, next=again.next)
                 last = (position, number)
-            if page.next is None:
-                return VersionPage(versions=builder.found, next=None)
+            if page.next is None or left <= 0:
+                return VersionPage(versions=builder.found, next=page.next)
             position = page.next
 
 

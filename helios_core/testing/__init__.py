@@ -14,6 +14,7 @@ pytest.register_assert_rewrite(
     "helios_core.testing.extensions",
     "helios_core.testing.job_store",
     "helios_core.testing.output_store",
+    "helios_core.testing.search_index",
     "helios_core.testing.suites",
 )
 
@@ -60,6 +61,7 @@ from helios_core.testing.output_store import (  # noqa: E402 - same
     store_part,
     yield_chunks,
 )
+from helios_core.testing.search_index import SearchIndexSuite  # noqa: E402 - same
 from helios_core.testing.snapshots import (  # noqa: E402 - same
     Snapshot,
     read_batches,
@@ -85,6 +87,7 @@ __all__ = [
     "OutputStoreSuite",
     "RouteSuite",
     "Sample",
+    "SearchIndexSuite",
     "Snapshot",
     "TokenVerifierSuite",
     "TransformSuite",

@@ -1,10 +1,13 @@
 """The capability matrix."""
 
+from collections.abc import Collection
+
 import msgspec
 import pytest
 
 from helios_core.config.matrix import (
     DATA_PROVIDERS,
+    JOB_STORES,
     OUTPUT_STORES,
     POWERS,
     matrix,
@@ -18,10 +21,20 @@ __all__ = ["install"]
 
 SELECTED = ("sqlite", "local-fs")
 
+EVERY_POWER = [
+    *("write", "history", "history of types", "change feed", "search", "filter index", "deletions")
+]
+"""The names of the powers of a complete data provider."""
 
-def rows(*, known: bool = False):
-    plugins = [plugin for plugin in load_all_plugins() if isinstance(plugin, Plugin)]
-    listed = matrix(plugins, selected=SELECTED, known=known)
+
+def rows(*, known: bool = False, without: Collection[str] = (), job_store: str = "auto"):
+    """Return the matrix as if some of the plugins were not installed."""
+    plugins = [
+        plugin
+        for plugin in load_all_plugins()
+        if not (isinstance(plugin, Plugin) and plugin.origin.name in without)
+    ]
+    listed = matrix(plugins, selected=SELECTED, known=known, job_store=job_store)
     return {(row.data_provider, row.output_store): row for row in listed}
 
 
@@ -52,20 +65,73 @@ def test_what_does_not_work_says_why():
     assert all(row.reason and not row.capabilities and not row.job_store for row in unworkable)
 
 
-def test_a_missing_plugin_with_an_extra_is_told_with_it():
-    plugins = [
-        item
-        for item in load_all_plugins()
-        if isinstance(item, Plugin) and item.origin.name != "localfs"
-    ]
+EVERYTHING = {"sqlite", "postgres", "mongodb", "s3", "localfs"}
 
-    found = {
-        (row.data_provider, row.output_store): row
-        for row in matrix(plugins, selected=SELECTED, known=True)
+
+@pytest.mark.parametrize(
+    ("row", "extras"),
+    [
+        (("sqlite", "local-fs"), "localfs,sqlite"),
+        (("postgres", "local-fs"), "localfs,postgres"),
+        (("mongodb", "s3"), "mongodb,s3"),
+        (("s3", "local-fs"), "localfs,s3,sqlite"),
+        (("s3", "s3"), "s3,sqlite"),
+    ],
+)
+def test_a_row_names_the_extras_that_it_needs_and_no_other(row, extras):
+    found = rows(known=True, without=EVERYTHING)[row]
+
+    assert found.install == f"helios-fhir[{extras}]"
+    assert found.reason == f"install {found.install}"
+
+
+def test_what_is_installed_is_not_to_be_installed():
+    assert rows(known=True, without={"localfs"})[SELECTED].install == "helios-fhir[localfs]"
+    assert {row.install for row in rows().values()} == {""}
+
+
+def test_the_chosen_job_store_is_among_what_is_to_be_installed():
+    found = rows(known=True, without=EVERYTHING, job_store="mongodb")
+
+    assert found["sqlite", "s3"].install == "helios-fhir[mongodb,s3,sqlite]"
+
+
+def test_a_broken_plugin_is_not_to_be_installed_but_named(install):
+    install("sqlite", "import nothing_like_that")
+
+    row = rows(known=True, without={"sqlite"})[SELECTED]
+
+    assert row.install == ""
+    assert "sqlite" in row.reason
+    assert "nothing_like_that" in row.reason
+
+
+def test_a_row_has_the_settings_that_select_it_and_names_those_without_a_default():
+    row = rows()["postgres", "s3"]
+
+    assert row.settings == {
+        "HFS_STORAGE_BACKEND": "postgres",
+        "HFS_BULK_EXPORT_OUTPUT_BACKEND": "s3",
+    }
+    assert row.required == ("HFS_DATABASE_URL", "HFS_BULK_EXPORT_S3_BUCKET")
+    assert rows()["s3", "local-fs"].required == ("HFS_S3_BUCKET",)
+    assert rows()[SELECTED].required == ()
+
+
+def test_jobs_in_another_database_need_its_address():
+    required = rows(job_store="postgres")["sqlite", "local-fs"].required
+
+    assert required == ("HFS_BULK_EXPORT_JOB_STORE_URL",)
+
+
+def test_the_job_stores_of_this_release_are_known_without_being_installed():
+    offered = {
+        plugin.origin.name
+        for plugin in load_all_plugins()
+        if isinstance(plugin, Plugin) and plugin.job_store
     }
 
-    assert found[SELECTED].reason == "install helios-fhir[localfs]"
-    assert found["mongodb", "local-fs"].reason == ("install helios-fhir[localfs]")
+    assert offered - {"memory"} == set(JOB_STORES)
 
 
 def test_an_installed_plugin_that_lacks_the_role_is_told_so():
@@ -95,9 +161,7 @@ def test_capabilities_are_the_powers_of_both_sides():
 
     assert {capability.name for capability in row.capabilities} == {name for _, name in POWERS}
     able = {capability.name for capability in row.capabilities if capability.works}
-    assert able == {
-        *("write", "history", "history of types", "search", "filter index", "deletions")
-    }
+    assert able == set(EVERY_POWER)
 
 
 def test_a_lacking_power_says_which():
@@ -131,10 +195,7 @@ def test_a_data_provider_without_a_job_store_has_its_jobs_beside_the_output(inst
 @pytest.mark.parametrize(
     ("implementation", "expected"),
     [
-        (
-            MemoryDataProvider,
-            ["write", "history", "history of types", "search", "filter index", "deletions"],
-        ),
+        (MemoryDataProvider, EVERY_POWER),
         (MemoryOutputStore, []),
         (object, []),
     ],

@@ -152,7 +152,7 @@ def test_a_name_that_cannot_name_settings_is_refused(install, name):
 def test_a_plugin_offers_what_its_hooks_give():
     plugin = load_plugin(named("memory"))
 
-    assert set(plugin.offers) == {"data provider", "job store", "output store"}
+    assert set(plugin.offers) == {"data provider", "job store", "output store", "search index"}
     assert dict(plugin.extensions) == {}
 
 

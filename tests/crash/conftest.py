@@ -31,7 +31,7 @@ def site(request, tmp_path):
     if getattr(request, "param", "sqlite") == "mongodb":
         site = Site(
             tmp_path,
-            # What stands in for MongoDB looks at everything for each shard, so that there are fewer.
+            # What stands in for MongoDB looks at everything for each shard; so there are fewer.
             **SMALL_PARTS | {"HFS_BULK_EXPORT_PART_BYTES": "100000"},
             HFS_STORAGE_BACKEND="mongodb",
             HFS_DATABASE_URL=request.getfixturevalue("mongodb_server").url,

@@ -16,7 +16,7 @@ from helios_core.config.plugins import InstalledPlugin
 from helios_core.http.access import ROUTES, Access, access_of
 from helios_core.storage.backends import OpenedRoutes
 from helios_core.storage.token_verifier import ContainedVerifier
-from tests.http.conftest import litestar_of
+from tests.http.conftest import ASYNC, litestar_of
 from tests.tokens import StaticVerifier, bearer, principal
 
 TOKEN = "token-of-somebody"
@@ -181,6 +181,35 @@ async def test_a_route_without_an_entry_lets_nobody_in(guarded, monkeypatch):
     response = await guarded.client.get("/Patient/p", headers=bearer(TOKEN))
 
     assert response.status_code == 500
+
+
+async def test_a_client_that_is_limited_to_groups_has_no_interaction(open_site, outcome):
+    """B3-01: or it would read whatever its scopes allow, and change who is in its groups."""
+    limited = replace(principal("limited", "system/*.cruds"), groups=frozenset({"g"}))
+    site = await open_site(
+        token_verifier=StaticVerifier({TOKEN: limited}),
+        routes=[OpenedRoutes(plugin="closed", handlers=[anything], public=False)],
+    )
+    await site.put({"resourceType": "Group", "id": "g", "type": "person", "actual": True})
+    batch = {"resourceType": "Bundle", "type": "batch", "entry": []}
+
+    for route in routes_of(site):
+        path = re.sub(r"\{\w+\}", "g", route.path_format.replace("{resource_type}", "Group"))
+        for handler in route.route_handlers:
+            access = access_of(route.path_format, handler)
+            for method in sorted(handler.http_methods - {"OPTIONS"}):
+                response = await site.client.request(
+                    method, path, headers=bearer(TOKEN), json=batch if method == "POST" else None
+                )
+                if access is Access.INTERACTION:
+                    assert response.status_code == 403, (method, path)
+                elif access is Access.CLIENT:
+                    assert response.status_code == 200, (method, path)
+    refused = outcome(await site.client.get("/Patient", headers=bearer(TOKEN)), 403, "forbidden")
+    assert "groups" in refused["diagnostics"]
+    headers = bearer(TOKEN) | ASYNC
+    assert (await site.client.get("/$export", headers=headers)).status_code == 403
+    assert (await site.client.get("/Group/g/$export", headers=headers)).status_code == 202
 
 
 async def test_everything_that_is_not_public_needs_a_token(open_site, verifier):

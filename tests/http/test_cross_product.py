@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from tests.http.conftest import ASYNC
 from tests.http.test_access import routes_of
@@ -16,8 +17,9 @@ WITHOUT_RIGHTS = {
     "somebody-present": principal("present", "user/*.cruds", "patient/*.*", "openid"),
     "unusable": principal("unusable", "system/*.cruds?nothing=x"),
     "misspelt": principal("misspelt", "system/*.sdurc", "system.*.read", "system/patient.rs"),
+    "limited-to-a-group": replace(principal("g", "system/*.cruds"), groups=frozenset({"a"})),
 }
-"""Clients whose scopes grant nothing: no request of theirs succeeds."""
+"""Clients whose token grants nothing of what there is: no request of theirs succeeds."""
 ELSEWHERE = {
     "of-another-tenant": principal("a", "system/*.cruds", tenant="t2"),
     "the-owner-elsewhere": principal(OWNER, "system/*.cruds", tenant="t2"),

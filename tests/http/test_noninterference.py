@@ -13,12 +13,23 @@ from itertools import product
 
 import pytest
 
+from helios_core import Secret
 from helios_core.http.access import ROUTES
+from helios_s3 import S3Settings, helios_output_store
 from tests.http.bulk.test_permissions import LAB, VITAL, observation
 from tests.http.conftest import ASYNC
 from tests.http.test_access import routes_of
-from tests.http.worlds import MARK, Worlds, open_world
-from tests.tokens import bearer
+from tests.http.worlds import (
+    MARK,
+    Worlds,
+    contents_of,
+    memory_stores,
+    open_world,
+    postgres_stores,
+    sqlite_stores,
+)
+from tests.services import a_bucket
+from tests.tokens import bearer, principal
 
 REFERRED = "unseen"
 """In the ids of that to which something refers that is on both."""
@@ -181,15 +192,37 @@ def is_taken_id(method, path):
     )
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def worlds_of(request, tmp_path):
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def stores_of(request, tmp_path):
+    """Return what opens the stores of the first and of the second server."""
+    if request.param != "postgres":
+        opened = {"memory": in_memory, "sqlite": sqlite_in(tmp_path)}
+        yield opened[request.param]
+        return
+    server = request.getfixturevalue("postgres_server")
+    with server.database() as full, server.database() as bare:
+        urls = {"full": full, "bare": bare}
+        yield lambda stack, name: postgres_stores(stack, urls[name])
+
+
+async def in_memory(_stack, _name):
+    return memory_stores()
+
+
+def sqlite_in(folder):
+    return lambda stack, name: sqlite_stores(stack, folder / name)
+
+
+@pytest.fixture
+async def worlds_of(stores_of):
+    """Open both servers for one of CLIENTS, or for another client of that form."""
     async with AsyncExitStack() as stack:
 
-        async def worlds_of(name):
-            scopes, visible, hidden = CLIENTS[name]
-            folders = {"memory": (None, None), "sqlite": (tmp_path / "full", tmp_path / "bare")}
+        async def worlds_of(client, *, outputs=({}, {})):
+            scopes, visible, hidden = CLIENTS[client] if isinstance(client, str) else client
             full, bare = [
-                await open_world(stack, scopes, folder) for folder in folders[request.param]
+                await open_world(stack, scopes, **await stores_of(stack, name), **output)
+                for name, output in zip(("full", "bare"), outputs, strict=True)
             ]
             worlds = Worlds(full, bare)
             await worlds.fill(visible, hidden, ELSEWHERE)
@@ -213,7 +246,14 @@ async def hidden_state(worlds):
     return state
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+ROUTES_ON = [
+    *(pytest.param(stores, client) for stores in ("memory", "sqlite") for client in CLIENTS),
+    pytest.param("postgres", "a part of a type"),
+]
+"""Every route for every client takes long; on PostgreSQL the hardest of them suffices."""
+
+
+@pytest.mark.parametrize(("stores_of", "client"), ROUTES_ON, indirect=["stores_of"])
 async def test_all_routes_respond_as_if_there_was_nothing_else(worlds_of, client):
     worlds = await worlds_of(client)
     before = await hidden_state(worlds)
@@ -339,5 +379,184 @@ async def test_all_conditions_respond_as_if_there_was_nothing_else(worlds_of, cl
                 options = body_of(method, path)
                 headers = options.pop("headers", {}) | {name: value}
                 await worlds.send(method, path, headers=headers, **options)
+
+    assert await hidden_state(worlds) == before
+
+
+MANY_LABS = tuple(observation(f"lab{number}", LAB) for number in range(10, 32))
+MANY_VITALS = tuple(observation(f"{MARK}-v{number}", VITAL) for number in range(10, 40))
+SCOPES_OF_A_PART = CLIENTS["a part of a type"][0]
+
+
+async def test_all_pages_of_a_manifest_are_as_if_there_was_nothing_else(worlds_of):
+    """Pages appear as files do, so that their number and order would tell of what is left out."""
+    client = (
+        SCOPES_OF_A_PART,
+        (*PATIENTS, *LABS, *MANY_LABS),
+        (*HIDDEN_VITALS, *MANY_VITALS, *OTHER_TYPES),
+    )
+    worlds = await worlds_of(client)
+
+    for path in ("/$export", "/Patient/$export"):
+        for query in (
+            "?_type=Observation",
+            "?_type=Observation,Patient&_since=2000-01-01T00:00:00Z",
+        ):
+            pages = await worlds.export(
+                f"{path}{query}&allowPartialManifests=true", limits={"part_rows": 1}
+            )
+            assert pages > 2, path
+
+
+@pytest.fixture
+async def two_buckets(s3_server):
+    """Two output stores that sign links."""
+    async with AsyncExitStack() as stack:
+        buckets = [stack.enter_context(a_bucket(s3_server)) for _ in range(2)]
+        yield [
+            {"output_store": await stack.enter_async_context(output_in(bucket))}
+            for bucket in buckets
+        ]
+
+
+def output_in(bucket):
+    """Open a bucket as an output store."""
+    settings = S3Settings(
+        bucket=bucket.name,
+        endpoint=bucket.endpoint,
+        allow_http=True,
+        force_path_style=True,
+        region=bucket.region,
+        access_key_id=Secret(bucket.access_key),
+        secret_access_key=Secret(bucket.secret_key),
+    )
+    return helios_output_store().open(settings)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_signed_links_are_as_if_there_was_nothing_else(worlds_of, two_buckets, client):
+    worlds = await worlds_of(client, outputs=two_buckets)
+
+    for path in ("/$export", "/Group/g/$export", f"/Group/{MARK}-g/$export"):
+        for query in ("", "?_type=Observation,Patient", "?allowPartialManifests=true"):
+            await worlds.export(f"{path}{query}", limits={"part_rows": 1})
+    for job, name in [*worlds.hidden_jobs, ("0" * 32, "1.ndjson")]:
+        for suffix in ("", "?page=1", "?page=2"):
+            await worlds.send("GET", f"/export-status/{job}{suffix}")
+        await worlds.send("GET", f"/export-file/{job}/{name}")
+        await worlds.send("DELETE", f"/export-status/{job}")
+
+
+async def test_a_client_gets_no_signed_link_once_it_may_not_see_the_export(worlds_of, two_buckets):
+    worlds = await worlds_of("a part of a type", outputs=two_buckets)
+    started = await worlds.full.send("GET", "/$export", headers=ASYNC)
+    location = started.headers["content-location"]
+    await worlds.full.site.finish(location, tenant="t1")
+    before = await contents_of(worlds.full, location)
+    principals = worlds.full.verifier.principals
+    principals["less"] = principal("client", "system/Patient.rs", tenant="t1")
+
+    less = await worlds.full.site.client.get(location, headers=bearer("less"))
+    other = await worlds.full.site.client.get(location, headers=bearer("rival"))
+    del principals["client"]
+    gone = await worlds.full.site.client.get(location, headers=bearer("client"))
+
+    assert [kind for kind, *_ in before[1:]]
+    assert [less.status_code, other.status_code, gone.status_code] == [403, 404, 401]
+    assert "X-Amz" not in less.text + other.text + gone.text
+
+
+def document(resource_id, binary, **more):
+    return {
+        "resourceType": "DocumentReference",
+        "id": resource_id,
+        "status": "current",
+        "subject": {"reference": "Patient/p1"},
+        "content": [{"attachment": {"url": f"Binary/{binary}"}}],
+        **more,
+    }
+
+
+def binary(resource_id, **more):
+    return {
+        "resourceType": "Binary",
+        "id": resource_id,
+        "contentType": "text/plain",
+        "data": base64.b64encode(resource_id.encode()).decode(),
+        **more,
+    }
+
+
+OF_A_PATIENT = {"securityContext": {"reference": "Patient/p1"}}
+HIDDEN_DOCUMENTS = (
+    document(f"{MARK}-doc", "b2", status="superseded"),
+    document(f"{MARK}-doc2", f"{MARK}-b", status="superseded"),
+    {"resourceType": "Media", "id": f"{MARK}-m", "status": "completed",
+     "subject": {"reference": "Patient/p1"}, "content": {"url": "Binary/b3"}},
+)  # fmt: skip
+ATTACHMENTS = {
+    "no binaries": (
+        ("system/Patient.rs", "system/DocumentReference.rs?status=current"),
+        (*PATIENTS, document("doc1", f"{REFERRED}-b1"), document("doc2", f"{REFERRED}-none")),
+        (*HIDDEN_DOCUMENTS, binary(f"{REFERRED}-b1"), binary(f"{MARK}-b"), binary("b2")),
+    ),
+    "binaries of hidden documents": (
+        ("system/Patient.rs", "system/Binary.rs", "system/DocumentReference.rs?status=current"),
+        (
+            *PATIENTS,
+            document("doc1", "b1"),
+            binary("b1"),
+            binary("b2"),
+            binary("b3"),
+            binary("b4", **OF_A_PATIENT),
+        ),
+        HIDDEN_DOCUMENTS,
+    ),
+    "some binaries": (
+        ("system/*.rs?_id=p1,doc1,b1,b2",),
+        (patient("p1"), document("doc1", f"{REFERRED}-b3"), binary("b1"), binary("b2")),
+        (
+            *HIDDEN_DOCUMENTS,
+            binary(f"{REFERRED}-b3"),
+            binary(f"{MARK}-b", securityContext={"reference": "Patient/p1"}),
+            document(f"{MARK}-doc3", "b1"),
+        ),
+    ),
+}
+"""As CLIENTS: attachments, what links to them, and who may see only one of the two."""
+
+
+@pytest.mark.parametrize("client", ATTACHMENTS)
+async def test_attachments_are_as_if_there_was_nothing_else(worlds_of, client):
+    worlds = await worlds_of(ATTACHMENTS[client])
+    before = await hidden_state(worlds)
+
+    for path in ("/$export", "/Patient/$export"):
+        for query in (
+            "",
+            "?_type=DocumentReference",
+            "?_type=Binary",
+            "?_type=Binary,DocumentReference,Patient",
+            "?_type=DocumentReference,Patient&organizeOutputBy=Patient",
+            "?allowPartialManifests=true",
+        ):
+            await worlds.export(f"{path}{query}", limits={"part_rows": 1})
+    for name in ("b1", "b2", "b3", "b4", f"{REFERRED}-b1", f"{REFERRED}-b3", f"{MARK}-b", "none"):
+        for accept in ("*/*", "text/plain", "application/fhir+json"):
+            for path in (f"/Binary/{name}", f"/Binary/{name}/_history/1"):
+                for method in ("GET", "HEAD"):
+                    await worlds.send(method, path, headers={"Accept": accept})
+    for path in (
+        *("/DocumentReference", "/DocumentReference?_include=*", "/Binary", "/Media"),
+        *("/Patient/p1/$everything", "/Patient/p1/*", "/Patient/p1/DocumentReference"),
+        *("/DocumentReference?contenttype=text/plain", "/_history", "/Binary/_history"),
+    ):
+        await worlds.follow(path)
+    batch = {
+        "resourceType": "Bundle",
+        "type": "batch",
+        "entry": [entry("GET", f"Binary/{name}") for name in ("b1", f"{REFERRED}-b1", "none")],
+    }
+    await worlds.send("POST", "/", json=batch)
 
     assert await hidden_state(worlds) == before

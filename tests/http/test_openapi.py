@@ -19,15 +19,18 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from helios_core.config.settings import Settings
+from helios_core.config.settings import Settings, TenantRouting
+from helios_core.errors import BackendUnavailable
 from helios_core.export.kickoff.parameters import kickoff_parameters
 from helios_core.fhir.bulk_data import CURRENT, GUIDES, GuideVersion
 from helios_core.fhir.definitions import FHIRVersion
+from helios_core.http.access import ROUTES, Access
 from helios_core.http.app import create_app
-from helios_core.http.openapi import openapi_document
+from helios_core.http.openapi import Service, openapi_document
 from helios_core.memory import MemoryDataProvider
 from tests.http.conftest import BASE, litestar_of
-from tests.http.fuzzing import ask, end
+from tests.http.fuzzing import UNLIMITED, ask, end
+from tests.tokens import StaticVerifier, bearer, principal
 
 ASYNC = {"Prefer": "respond-async"}
 PROMISES = [
@@ -53,9 +56,16 @@ BOUNDED = settings(
 )
 
 
-def described(version=FHIRVersion.R4, guide=CURRENT):
-    document = openapi_document(MemoryDataProvider(), version, base=BASE, guide=guide)
-    return msgspec.json.decode(document)
+def described(version=FHIRVersion.R4, guide=CURRENT, **service):
+    about = Service(base=BASE, **service)
+    return msgspec.json.decode(openapi_document(MemoryDataProvider(), version, about, guide=guide))
+
+
+def operations_of(document):
+    """Yield path, method and operation of a document."""
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
 
 
 OPERATIONS = {
@@ -238,3 +248,143 @@ async def test_the_examples_of_the_document_are_accepted(site):
 async def test_a_refusal_of_the_framework_is_an_outcome_too(client, outcome):
     outcome(await client.post("/openapi.json"), 405, "not-supported")
     assert isinstance(await client.head("/openapi.json"), httpx.Response)
+
+
+PUBLIC = {path for path, access in ROUTES.items() if access is Access.PUBLIC}
+SECURED = {"secured": True, "token_url": f"{BASE}/token"}
+
+
+def test_without_authentication_the_document_has_no_security():
+    document = described()
+
+    assert "securitySchemes" not in document["components"]
+    for path, method, operation in operations_of(document):
+        assert "security" not in operation, (path, method)
+        assert not {"401", "403"} & set(operation["responses"]), (path, method)
+
+
+@pytest.mark.parametrize("token_url", [None, f"{BASE}/token"])
+@pytest.mark.parametrize("tenants", [*TenantRouting, None])
+def test_with_authentication_every_route_says_what_it_needs(token_url, tenants):
+    document = described(secured=True, token_url=token_url, tenants=tenants)
+
+    schemathesis.openapi.from_dict(document).validate()
+    schemes = document["components"]["securitySchemes"]
+    assert (schemes["bearer"]["type"], schemes["bearer"]["scheme"]) == ("http", "bearer")
+    flows = [each["flows"] for each in schemes.values() if each["type"] == "oauth2"]
+    assert [each["clientCredentials"]["tokenUrl"] for each in flows] == [token_url] * len(flows)
+    assert len(flows) == (token_url is not None)
+    public = set()
+    for path, method, operation in operations_of(document):
+        responses = operation["responses"]
+        if path.removeprefix("/{tenant}") in PUBLIC:
+            public.add(path)
+            assert "security" not in operation, (path, method)
+            assert not {"401", "403"} & set(responses), (path, method)
+            continue
+        assert operation["security"] == [{name: []} for name in schemes], (path, method)
+        for status in ("401", "403"):
+            [content] = responses[status]["content"].values()
+            assert content["schema"]["$ref"].endswith("/OperationOutcome")
+            assert "WWW-Authenticate" in responses[status]["headers"]
+        assert {"500", "503"} <= set(responses)
+    assert len(public) == len(PUBLIC - {"/.well-known/smart-configuration"})
+
+
+@pytest.fixture
+async def secured(open_site):
+    """A site, and the issuer of its clients: one may do nothing, one is of a malformed tenant."""
+    known = {
+        "idle": principal("idle"),
+        "lost": principal("lost", "system/*.cruds", tenant="not a tenant"),
+    }
+    verifier = StaticVerifier(known)
+    site = await open_site(UNLIMITED, token_verifier=verifier)
+    return site, verifier
+
+
+@pytest.mark.parametrize("token", [None, "unknown", "idle", "lost"])
+@pytest.mark.parametrize("label", OPERATIONS)
+async def test_refusals_are_as_promised(secured, label, token):
+    site, _ = secured
+    document = described(**SECURED)
+    path, method = OPERATIONS[label].path, OPERATIONS[label].method
+    case = schemathesis.openapi.from_dict(document)[path][method].Case(
+        path_parameters={
+            name: {"resource_type": "Patient", "searched": "Observation"}.get(name, "x")
+            for name in re.findall(r"{(\w+)}", path)
+        },
+    )
+    body = {}
+    if method.lower() == "post":
+        form = path.endswith("_search")
+        body = {"data": {"_id": "x"}} if form else {"json": {"resourceType": "Parameters"}}
+    headers = ASYNC | (bearer(token) if token else {})
+
+    response = await site.client.request(method, case.formatted_path, headers=headers, **body)
+
+    case.validate_response(response, checks=PROMISES)
+    if path in PUBLIC:
+        assert response.status_code == 200
+    elif token != "idle":
+        assert response.status_code == (403 if token == "lost" else 401)
+    elif "$" in path or path == "/{resource_type}":
+        assert response.status_code == 403
+
+
+async def test_the_document_names_the_token_endpoint_while_the_issuer_says(secured):
+    site, verifier = secured
+
+    async def schemes():
+        response = await site.client.get("/openapi.json", headers=bearer("idle"))
+        return response.json()["components"]["securitySchemes"].values()
+
+    async def silent(_base):
+        raise BackendUnavailable("the issuer is down")
+
+    known = [each for each in await schemes() if each["type"] == "oauth2"]
+    verifier.smart_configuration = silent
+    unknown = [each for each in await schemes() if each["type"] == "oauth2"]
+
+    assert known[0]["flows"]["clientCredentials"]["tokenUrl"] == f"{BASE}/token"
+    assert unknown == []
+
+
+@pytest.mark.parametrize("routing", TenantRouting)
+@pytest.mark.parametrize("front", ["", "/clinic"])
+async def test_every_path_of_the_document_is_served_with_the_tenant_where_it_says(
+    open_site, routing, front
+):
+    if front and routing is TenantRouting.HEADER:
+        return
+    site = await open_site(Settings(tenant_routing_mode=routing))
+    patient = {"resourceType": "Patient", "id": "p1"}
+    await site.put(patient, tenant="clinic")
+
+    document = (await site.client.get(f"{front}/openapi.json")).json()
+
+    schemathesis.openapi.from_dict(document).validate()
+    assert document["servers"][0]["url"] == BASE + front
+    of_server = {"/health", "/_liveness", "/_readiness", "/openapi.json"}
+    in_path = routing is TenantRouting.URL and not front
+    for path, _, operation in operations_of(document):
+        named = [
+            (each["in"], each["name"])
+            for each in operation.get("parameters", ())
+            if each["name"] in ("tenant", "X-Tenant-ID")
+        ]
+        if path in of_server or front:
+            assert not named, path
+        else:
+            assert named == [("path", "tenant") if in_path else ("header", "X-Tenant-ID")], path
+            assert path.startswith("/{tenant}/") == in_path
+    search = "/{tenant}/{resource_type}" if in_path else "/{resource_type}"
+    assert search in document["paths"]
+    names = {"tenant": "clinic", "resource_type": "Patient"}
+    headers = {} if in_path or front else {"X-Tenant-ID": "clinic"}
+    for server in document["servers"]:
+        url = server["url"].format(**names) + search.format(**names)
+        sent = {} if "{tenant}" in server["url"] else headers
+        response = await site.client.get(url, headers=sent)
+        assert [each["resource"]["id"] for each in response.json()["entry"]] == ["p1"], url
+    assert len(document["servers"]) == (2 if routing is TenantRouting.BOTH and not front else 1)

@@ -6,14 +6,19 @@ Whatever is sent, their responses have to be the same but for what depends on ti
 
 import base64
 import re
-from urllib.parse import unquote
+from itertools import zip_longest
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
+import helios_postgres
+import helios_sqlite
+from helios_core import Secret
 from helios_core.http.app import create_app
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
 from helios_core.storage.backends import Backends
-from helios_sqlite import SQLiteSettings, open_data_provider, open_job_store
+from helios_postgres import PostgresSettings
+from helios_sqlite import SQLiteSettings
 from tests.http.conftest import ASYNC, BASE, Site
 from tests.http.fuzzing import UNLIMITED
 from tests.tokens import StaticVerifier, bearer, principal
@@ -22,6 +27,8 @@ MARK = "canary"
 """In all that is on one of the servers only."""
 
 VOLATILE = (
+    (re.compile(r"\?X-Amz-[^\"]+"), "<signature>"),
+    (re.compile(r"helios-[0-9a-f]{12}\b"), "<bucket>"),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|\+00:00)"), "<instant>"),
     (re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}"), "<id>"),
     (re.compile(r"(?:at(?::|%3A))\d{15,}(?::|%3A)\d+"), "<place>"),
@@ -79,31 +86,45 @@ class World:
         location = response.headers["content-location"]
         await self.site.finish(location, tenant=self.verifier.principals[client].tenant)
         manifest = await self.site.client.get(location, headers=bearer(client))
-        return manifest.json()["output"][0]["url"].split("/")[-2:]
+        return urlsplit(manifest.json()["output"][0]["url"]).path.split("/")[-2:]
 
 
-async def open_world(stack, scopes, folder=None):
-    """Open a server that keeps everything in memory, or in a folder."""
+def memory_stores():
+    return {"data_provider": MemoryDataProvider(), "job_store": MemoryJobStore()}
+
+
+async def sqlite_stores(stack, folder):
+    folder.mkdir()
+    return await _stores(
+        stack, helios_sqlite, SQLiteSettings(data_dir=str(folder), synchronous="normal")
+    )
+
+
+async def postgres_stores(stack, url):
+    options = PostgresSettings(database_url=Secret(url), pool_size=3, job_pool_size=2)
+    await helios_postgres.migrate(options)
+    return await _stores(stack, helios_postgres, options)
+
+
+async def _stores(stack, plugin, options):
+    return {
+        "data_provider": await stack.enter_async_context(plugin.open_data_provider(options)),
+        "job_store": await stack.enter_async_context(plugin.open_job_store(options)),
+    }
+
+
+async def open_world(stack, scopes, **stores):
+    """Open a server that keeps in memory what has no store of its own."""
     known = {
         "client": principal("client", *scopes, tenant="t1"),
         "rival": principal("rival", "system/*.cruds", tenant="t1"),
         "elsewhere": principal("client", "system/*.cruds", tenant="t2"),
     }
     verifier = StaticVerifier(known)
-    if folder is None:
-        stores = {"data_provider": MemoryDataProvider(), "job_store": MemoryJobStore()}
-    else:
-        folder.mkdir()
-        options = SQLiteSettings(data_dir=str(folder), synchronous="normal")
-        stores = {
-            "data_provider": await stack.enter_async_context(open_data_provider(options)),
-            "job_store": await stack.enter_async_context(open_job_store(options)),
-        }
     backends = Backends(
-        output_store=MemoryOutputStore(),
         announce=lambda _job: None,
         token_verifier=verifier,
-        **stores,
+        **{"output_store": MemoryOutputStore(), **memory_stores(), **stores},
     )
     transport = httpx.ASGITransport(create_app(UNLIMITED, backends), raise_app_exceptions=False)
     client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url=BASE))
@@ -161,20 +182,28 @@ class Worlds:
             assert not any(MARK in place for place in places(urls[0]))
         raise AssertionError(f"{path} has no end")
 
-    async def export(self, path, **options):
-        """Start an export on both, end it, and compare everything that there is to see of it."""
+    async def export(self, path, *, limits=None, **options):
+        """
+        Start an export on both, end it, and compare everything that there is to see of it.
+
+        Return the number of pages of its manifest.
+        """
         method = options.pop("method", "GET")
         full, bare = await self.send(method, path, headers=ASYNC, **options)
         if full.status_code != 202:
-            return
+            return 0
         results = []
         for world, response in ((self.full, full), (self.bare, bare)):
             location = response.headers["content-location"]
-            started = await world.send("GET", location)
-            await world.site.finish(location, tenant="t1")
-            results.append([seen(started), *await contents_of(world, location)])
-        assert results[0] == results[1], path
+            urls = [location, *(f"{location}?page={page}" for page in (0, 1, 2, 99))]
+            started = [seen(await world.send("GET", url)) for url in urls]
+            await world.site.finish(location, tenant="t1", **(limits or {}))
+            ended = [seen(await world.send("GET", url)) for url in urls]
+            results.append([*started, *ended, *await contents_of(world, location)])
+        for full_has, bare_has in zip_longest(*results):
+            assert full_has == bare_has, path
         assert MARK not in str(results[0]) or MARK in f"{path}{options}"
+        return len([each for each in results[0] if each[0] == 200]) - 1
 
 
 async def contents_of(world, location):
@@ -187,10 +216,19 @@ async def contents_of(world, location):
         manifest = response.json()
         for kind in ("output", "deleted", "error"):
             for item in manifest.get(kind, ()):
-                file = await world.send("GET", item["url"])
+                file = await downloaded(world, item["url"], manifest["requiresAccessToken"])
+                assert file.status_code == 200, file.text
                 found.append((kind, item.get("type"), item["count"], settled(file.text)))
         url = next((each["url"] for each in manifest.get("link", ())), None)
     return found
+
+
+async def downloaded(world, url, needs_token):
+    """Return a file as a client gets it: a signed link without any token."""
+    if needs_token:
+        return await world.send("GET", url)
+    async with httpx.AsyncClient() as client:
+        return await client.get(url)
 
 
 def places(text):

@@ -143,3 +143,15 @@ def test_any_text_is_a_scope_or_none(word):
     scope = parse_scope(word)
 
     assert scope is None or word.startswith("system/")
+
+
+def test_what_is_remembered_of_grants_has_a_bound():
+    scopes = Scopes(("system/Patient.rs?_id=a", "system/*.r"))
+
+    limited = scopes.grant("Patient", "rs")
+    others = {id(scopes.grant(f"Type{number}", "rs")) for number in range(1000)}
+
+    assert limited is scopes.grant("Patient", "rs")
+    assert limited != scopes.grant("Patient", "r")
+    assert scopes.grant("*", "rs") == scopes.grant("Type1", "rs")
+    assert len(others) == 1

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from helios_core.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
 from helios_core.export.kickoff import permissions
 from helios_core.export.kickoff.parameters import ORGANIZERS, OUTPUT_FORMATS, kickoff_parameters
+from helios_core.export.kickoff.planning import deciding_types
 from helios_core.export.kickoff.request import KickoffRequest, ParameterValues, sent_parameters
 from helios_core.export.kickoff.type_filters import TypeFilterParser
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
@@ -98,7 +99,7 @@ class _Parser:
             transforms=kickoff.policy.transforms.names,
             ignored=tuple(self._ignored),
         )
-        limited = (*request.output_types, *looked_up)
+        limited = (*request.output_types, *looked_up, *deciding_types(request))
         constraints = permissions.constraints(kickoff, limited)
         if request.patients is not None and "Patient" not in limited:
             # Whether a patient is there is told to those only who may know.

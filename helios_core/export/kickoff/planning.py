@@ -1,7 +1,7 @@
 """Divide an export into shards: those of its view, and those of associated resources."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -13,8 +13,28 @@ from helios_core.export.pipeline.provenance import PROVENANCE, provenance_view
 from helios_core.export.pipeline.reference_notes import BINARY
 from helios_core.export.pipeline.sources import linking_view
 from helios_core.fhir.definitions import load_definitions
-from helios_core.model.exports import AssociatedData, ExportView, Level, Shard, ShardPurpose
+from helios_core.model.exports import (
+    AssociatedData,
+    ExportRequest,
+    ExportView,
+    Level,
+    Shard,
+    ShardPurpose,
+)
 from helios_core.storage.data_provider import WHOLE_TYPE, DataProvider
+
+
+def deciding_types(request: ExportRequest) -> tuple[str, ...]:
+    """
+    Return the types that decide about the output without being in it, beside filters and cohorts.
+
+    Whether any Binary is stored decides whether links to them are made absolute. Which Binary
+    resources a system export has depends on the patients' resources that link to them.
+    """
+    if request.level is not Level.SYSTEM or BINARY not in request.types:
+        return (BINARY,)
+    types = load_definitions(request.fhir_version).compartment_types("Patient")
+    return (BINARY, *sorted(types))
 
 
 async def plan_export(
@@ -30,7 +50,8 @@ async def plan_export(
         organized = await organized_shards(provider, view, shards, shard_bytes=shard_bytes)
         return number_shards(organized)
     shards = await with_associated_shards(provider, view, shards, shard_bytes=shard_bytes)
-    return largest_first(number_shards(shards))
+    limited = view.request.grants().keys()
+    return largest_first(number_shards(shards), sized=lambda name: name not in limited)
 
 
 def disclosed_shards(view: ExportView, shards: Iterable[Shard]) -> list[Shard]:
@@ -60,9 +81,19 @@ def number_shards(shards: Iterable[Shard]) -> list[Shard]:
     return numbered
 
 
-def largest_first(shards: Iterable[Shard]) -> list[Shard]:
-    """Renumber shards by phase and size, so that no phase waits for a large shard at its end."""
-    by_size = sorted(shards, key=lambda shard: (shard.phase, -shard.bytes))
+def largest_first(
+    shards: Iterable[Shard], *, sized: Callable[[str], bool] = lambda _: True
+) -> list[Shard]:
+    """
+    Renumber shards by phase and size, so that no phase waits for a large shard at its end.
+
+    The order of shards is that of the files. Those of a type that is not `sized` come last in
+    their phase: their size is also that of what the client may not see.
+    """
+    by_size = sorted(
+        shards,
+        key=lambda shard: (shard.phase, -shard.bytes if sized(shard.resource_type) else 0),
+    )
     return [replace(shard, number=number) for number, shard in enumerate(by_size)]
 
 

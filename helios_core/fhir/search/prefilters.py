@@ -122,15 +122,20 @@ def any_prefilter(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
     """Return the prefilter that at least one of these is satisfied; None is always satisfied."""
     parts: list[Prefilter] = []
     terms: set[int] = set()
+    ids: set[str] = set()
     for prefilter in prefilters:
         if prefilter is None:
             return None
         if isinstance(prefilter, AnyTerm):
             terms |= prefilter.terms
+        elif isinstance(prefilter, AnyId):
+            ids |= prefilter.ids
         else:
             parts.append(prefilter)
-    # One set of terms takes one lookup.
-    merged = [AnyTerm(frozenset(terms))] if terms or not parts else []
+    # One set of terms, or of ids, takes one lookup.
+    merged: list[Prefilter] = [AnyId(frozenset(ids))] if ids else []
+    if terms or not (parts or ids):
+        merged.append(AnyTerm(frozenset(terms)))
     unique = tuple(dict.fromkeys([*merged, *parts]))
     return AnyOf(unique) if len(unique) > 1 else unique[0]
 

@@ -34,6 +34,8 @@ from helios_core.interactions.conditions import parse_condition, parse_if_match
 from helios_core.interactions.parameters import Pairs
 from helios_core.interactions.patches import parse_patch
 from helios_core.interactions.read import read
+from helios_core.interactions.search import cut
+from helios_core.interactions.search_parameters import SUBSET_PARAMETERS, parse_subset
 from helios_core.storage.data_provider import ChangeResult, DataProvider
 
 BINARY: Final = "Binary"
@@ -74,14 +76,15 @@ class ReadRoutes:
         resource_type = request.scope["path"].split("/")[1]
         caller = self._guard.admit(request, in_any_form=resource_type == BINARY)
         require_type(resource_type, caller.fhir_version)
-        query_parameters(request)
+        pairs = query_parameters(request, SUBSET_PARAMETERS)
+        elements = parse_subset(caller.fhir_version, resource_type, pairs)
         stored = await read(self._provider, caller, resource_type, resource_id)
         if resource_type != BINARY:
-            return version_response(request, caller, stored)
+            return version_response(request, caller, await cut(caller, stored, elements))
         binary = decode_binary(stored)
         if not wants_resource(request, binary.content_type):
             return await binary_response(request, stored, binary)
-        response = version_response(request, caller, stored)
+        response = version_response(request, caller, await cut(caller, stored, elements))
         response.headers["Vary"] = "Accept"
         return response
 

@@ -37,6 +37,8 @@ from helios_core.interactions.history import (
     parse_history,
 )
 from helios_core.interactions.read import vread
+from helios_core.interactions.search import cut
+from helios_core.interactions.search_parameters import SUBSET_PARAMETERS, parse_subset
 from helios_core.storage.data_provider import (
     StoredVersion,
     SupportsHistory,
@@ -66,9 +68,10 @@ class HistoryRoutes:
         """Return one version."""
         caller = self._guard.admit(request)
         resource_type = path_type(request, caller)
-        query_parameters(request)
+        pairs = query_parameters(request, SUBSET_PARAMETERS)
+        elements = parse_subset(caller.fhir_version, resource_type, pairs)
         stored = await vread(self._provider, caller, resource_type, resource_id, version_id)
-        return version_response(request, caller, stored)
+        return version_response(request, caller, await cut(caller, stored, elements))
 
     async def history(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[bytes]:
         """Return a page of versions, newest first."""

@@ -1,4 +1,4 @@
-"""SupportsTypeHistory: the versions of all resources of some types, by their instants."""
+"""SupportsTypeHistory and SupportsChangeFeed: versions by their instants, and of what."""
 
 from datetime import datetime, timedelta
 
@@ -8,8 +8,10 @@ from helios_core import (
     DataProvider,
     InvalidParameter,
     StoredVersion,
+    SupportsChangeFeed,
     SupportsTypeHistory,
     SupportsWrites,
+    TypeKey,
     VersionQuery,
 )
 from helios_core.fhir import FHIRVersion
@@ -156,6 +158,27 @@ class HistoryClauses(DataProviderContract):
         for made_up in ("", "☃", "!", "a" * 5000, "\x00", "at:1", "at:1:" + "9" * 19, "at:x:1"):
             with pytest.raises(InvalidParameter):
                 await provider.versions(query, count=1, after=made_up)
+
+    async def test_a_change_feed_names_every_collection_that_was_written(
+        self, provider: DataProvider
+    ) -> None:
+        """SupportsChangeFeed: of all tenants and versions, and what was deleted again."""
+        self.needs(SupportsChangeFeed)
+        assert isinstance(provider, SupportsChangeFeed)
+        r5 = FHIRVersion.R5
+        await write(provider, patient("p"), observation("o"))
+        await write(provider, delete(patient("p")))
+        await write(provider, patient("p"), tenant=corpus.OTHER_TENANT)
+        await write(provider, patient("p", fhir_version=r5), fhir_version=r5)
+
+        listed = await provider.collections()
+
+        assert {
+            TypeKey(corpus.TENANT, corpus.VERSION, "Patient"),
+            TypeKey(corpus.TENANT, corpus.VERSION, "Observation"),
+            TypeKey(corpus.OTHER_TENANT, corpus.VERSION, "Patient"),
+            TypeKey(corpus.TENANT, r5, "Patient"),
+        } <= set(listed)
 
     def _needs_histories(self) -> None:
         self.needs(SupportsWrites)

@@ -14,6 +14,7 @@ from helios_core import (
     StoredVersion,
     SupportsSearch,
     SupportsWrites,
+    make_page_token,
 )
 from helios_core.fhir import FHIRVersion, compile_query, format_instant
 from helios_core.testing import corpus
@@ -286,6 +287,33 @@ class SearchClauses(DataProviderContract):
         if_cheap = msgspec.structs.replace(asked, total=None)
         page = await provider.search(PATIENTS, if_cheap, count=count)
         assert page.total in {None, expected}
+
+    @pytest.mark.parametrize("order", ORDERS)
+    async def test_a_page_begins_behind_any_resource(
+        self, provider: DataProvider, order: SortOrder
+    ) -> None:
+        """SupportsSearch: one that is deleted too, by the token that every store makes of it."""
+        self.needs(SupportsSearch)
+        assert isinstance(provider, SupportsSearch)
+        await self.seed(provider, *(patient(f"a{number}") for number in range(3)))
+        await self.seed(provider, *(patient(f"b{number}") for number in range(3)))
+        everything = (await provider.search(PATIENTS, query(order=order), count=10)).resources
+
+        pages = [
+            await provider.search(
+                PATIENTS, query(order=order), count=2, after=make_page_token(each, order)
+            )
+            for each in everything
+        ]
+
+        ids = [stored.id for stored in everything]
+        assert [[each.id for each in page.resources] for page in pages] == [
+            ids[place : place + 2] for place in range(1, 7)
+        ]
+        assert [page.next for page in pages] == [
+            *(make_page_token(page.resources[-1], order) for page in pages[:3]),
+            *(None,) * 3,
+        ]
 
     async def test_a_page_of_another_order_is_refused(self, provider: DataProvider) -> None:
         """SupportsSearch: where it ended says nothing in this one."""

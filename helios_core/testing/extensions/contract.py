@@ -1,10 +1,11 @@
 """What the suites of extensions share: they select, open and close as the server does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, ClassVar
 
+import click
 import pytest
 
 from helios_core import Backends, ConfigurationError
@@ -83,3 +84,8 @@ class Misconfigured:
     def run(self, work: Any) -> Any:  # noqa: ANN401  as `CommandHost` declares it
         """Run a coroutine as a command does, on a loop of its own."""
         return asyncio.run(work)
+
+    def print_table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Print a table as it is printed to a file."""
+        for row in (headings, *rows):
+            click.echo("\t".join(row))

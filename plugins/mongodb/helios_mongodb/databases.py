@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 
-from bson.codec_options import CodecOptions
+from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
@@ -189,7 +189,12 @@ def database_of(
     """Return the database that settings name, read and written by majority."""
     return client.get_database(
         settings.database,
-        codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
+        # An instant out of range, in a damaged row, becomes the nearest one.
+        codec_options=CodecOptions(
+            tz_aware=True,
+            tzinfo=UTC,
+            datetime_conversion=DatetimeConversion.DATETIME_CLAMP,
+        ),
         read_preference=ReadPreference.PRIMARY,
         read_concern=ReadConcern("majority"),
         write_concern=MAJORITY,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 from bson.int64 import Int64
 
-from helios_core import PART_KINDS, Job, JobStatus, Part, Shard, stored_job
+from helios_core import PART_KINDS, Job, JobStatus, Part, Shard, stored_job, stored_part
 from helios_mongodb.databases import Document
 from helios_mongodb.waits import AT_ONCE
 
@@ -87,4 +87,4 @@ def part_document(shard: Document, part: Part, position: int) -> Document:
 
 def to_part(found: Document) -> Part:
     """Return a published part."""
-    return msgspec.json.decode(found["part"], type=Part)
+    return stored_part(found["part"])

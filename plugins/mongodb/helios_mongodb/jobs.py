@@ -288,12 +288,7 @@ class MongoJobStore(MongoRecords, JobStore):
             found = self._database["jobs"].find(condition).sort(order).limit(limit)
             rows = await found.to_list()
             sums = await sums_of(self._database, [row["_id"] for row in rows])
-        return [
-            self._set_aside.summary(
-                row["_id"], to_summary(row, sums.get(row["_id"], Sums())), row["accepted"]
-            )
-            for row in rows
-        ]
+        return [await self._summary(row, sums.get(row["_id"], Sums())) for row in rows]
 
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
@@ -440,6 +435,17 @@ class MongoJobStore(MongoRecords, JobStore):
         if job is None:
             raise job_not_found(job_id)
         return job
+
+    async def _summary(self, row: Document, sums: Sums) -> JobSummary:
+        summary = to_summary(row, sums)
+        shards = list[Document]()
+        if summary.status in (JobStatus.ACCEPTED, JobStatus.IN_PROGRESS):
+            left = {"job": row["_id"], "done": False}
+            with translated():
+                shards = await self._database["shards"].find(left, {"shard": 1}).to_list()
+        return self._set_aside.summary(
+            row["_id"], summary, row["accepted"], shards=(shard["shard"] for shard in shards)
+        )
 
     async def _tell(self) -> None:
         """Wake idle workers everywhere; where that fails they find the work by polling."""

@@ -51,32 +51,46 @@ async def claim(
 ) -> Lease | None:
     """Claim the shard whose turn it is, or give None (J2, J3, J8, J9, J11)."""
     while (shard := await _due(database, set_aside)) is not None:
-        if shard["attempts"] >= max_attempts:
-            await _give_up(database, shard)
+        try:
+            if shard["attempts"] >= max_attempts:
+                await _give_up(database, shard)
+                continue
+            claimed = await _hold(database, shard, worker, lease_for)
+            if claimed is None:
+                continue  # another worker was quicker
+            lease = await _begin(database, claimed, worker, set_aside)
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+            # A field is missing, or holds what was never stored in it (J15).
+            job = await database["jobs"].find_one({"_id": shard["job"]}, {"tenant": 1, "id": 1})
+            key = JobKey(tenant=(job or {}).get("tenant", ""), id=(job or {}).get("id", ""))
+            set_aside.add(shard["job"], key, error)
             continue
-        claimed = await database["shards"].find_one_and_update(
-            _same(shard),
-            [
-                {
-                    "$set": {
-                        "worker": {"$literal": worker},
-                        "at": from_now(lease_for),
-                        "wait": from_now(lease_for)["$add"][1],
-                        "token": {"$add": ["$token", 1]},
-                        "attempts": {"$add": ["$attempts", 1]},
-                        "reported": 0,
-                        "touched": "$$NOW",
-                    }
-                }
-            ],
-            return_document=ReturnDocument.AFTER,
-        )
-        if claimed is None:
-            continue  # another worker was quicker
-        lease = await _begin(database, claimed, worker, set_aside)
         if lease is not None:
             return lease
     return None
+
+
+async def _hold(
+    database: Database, shard: Document, worker: str, lease_for: timedelta
+) -> Document | None:
+    """Claim a shard under a new token, and return it unless another worker was quicker (J3)."""
+    return await database["shards"].find_one_and_update(
+        _same(shard),
+        [
+            {
+                "$set": {
+                    "worker": {"$literal": worker},
+                    "at": from_now(lease_for),
+                    "wait": from_now(lease_for)["$add"][1],
+                    "token": {"$add": ["$token", 1]},
+                    "attempts": {"$add": ["$attempts", 1]},
+                    "reported": 0,
+                    "touched": "$$NOW",
+                }
+            }
+        ],
+        return_document=ReturnDocument.AFTER,
+    )
 
 
 async def _due(database: Database, set_aside: SetAside) -> Document | None:

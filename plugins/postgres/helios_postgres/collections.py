@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
-from helios_core import read_statements
+from helios_core import TypeKey, read_statements
 from helios_core.fhir import FHIRVersion
 from helios_postgres.connections import Connection
 from helios_postgres.databases import Database
@@ -20,6 +20,12 @@ class Collections:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: dict[Key, int] = {}
+
+    async def keys(self) -> list[TypeKey]:
+        """Return the keys of the collections of all tenants and FHIR versions."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_SQL["all"])
+        return [TypeKey(tenant, FHIRVersion(version), name) for tenant, version, name in rows]
 
     async def find(
         self, tenant: str, fhir_version: FHIRVersion, types: Collection[str]

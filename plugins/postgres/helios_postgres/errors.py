@@ -39,12 +39,26 @@ _PASSING = {
 }
 """What SQLSTATEs, by class or whole, say that may be otherwise at the next try."""
 
+_CONTRADICTIONS = ("22", "23", "XX")
+"""What SQLSTATEs begin with that say that values are not those that were stored."""
+
+_UNDECODABLE = (OverflowError, UnicodeDecodeError)
+"""What the driver raises about values that Python has no form for."""
+
 _REFUSED = {
     "28": "the user or the password is refused; check the address and pg_hba.conf",
     "3D": "there is no such database; create it, or correct the address",
     "42501": "the role lacks a right; it has to own the schema or be granted its use",
 }
 """What SQLSTATEs say that only the operator can change."""
+
+
+def is_of_a_row(error: BaseException) -> bool:
+    """Whether an error, or its cause, says that what is stored is damaged."""
+    cause = error.__cause__ or error
+    if isinstance(cause, PostgresError):
+        return str(cause.sqlstate).startswith(_CONTRADICTIONS)
+    return isinstance(cause, _UNDECODABLE)
 
 
 @contextmanager
@@ -68,6 +82,11 @@ def translated() -> Iterator[None]:
         raise  # a ValueError, which `opening` explains
     except (InterfaceError, InternalClientError, InterfaceWarning, PostgresWarning) as error:
         raise _lost(error) from error
+    except _UNDECODABLE as error:
+        raise BackendError(
+            f"PostgreSQL returned a value that cannot be read ({type(error).__name__}): its row is"
+            " damaged; restore what is lost from a backup"
+        ) from error
     except (RuntimeError, InvalidStateError) as error:
         # The event loop and the driver's futures, when a connection ends under a statement.
         if isinstance(error, RuntimeError) and "closed" not in str(error):

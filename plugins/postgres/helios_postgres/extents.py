@@ -11,6 +11,7 @@ from helios_core import (
     EXTENT_BYTES,
     EXTENT_ROWS,
     SUM_MASK,
+    CompartmentSums,
     ending_mark,
     extent_of,
     read_statements,
@@ -119,18 +120,24 @@ async def _name(connection: Connection, extents: Sequence[Extent]) -> None:
 
 
 async def count_begun(
-    connection: Connection, extents: Iterable[Extent], stamp: int, index: Mapping[int, IndexSums]
+    connection: Connection,
+    extents: Iterable[Extent],
+    stamp: int,
+    index: Mapping[int, IndexSums],
+    sums: CompartmentSums,
 ) -> None:
-    """Write down what was added to extents, and to their parts of the search index."""
+    """Write down what was added to extents and their search index, and add it to `sums`."""
     rows = []
     for each in extents:
         counts = Counts()
         for draft in each.drafts:
-            counts.mark(version_mark(draft.row(stamp)))
+            mark = version_mark(draft.row(stamp))
+            counts.mark(mark)
+            sums.add(draft.patients or "", draft.seq, mark)
             if not draft.deleted:
                 counts.add(draft, draft.line_hash)
-        sums = index.get(each.extent or 0, IndexSums())
-        marks = (sums.packed & SUM_MASK, sums.recent & SUM_MASK)
+        indexed = index.get(each.extent or 0, IndexSums())
+        marks = (indexed.packed & SUM_MASK, indexed.recent & SUM_MASK)
         columns = (*msgspec.structs.astuple(counts), *marks)
         rows.append((each.extent, len(each.drafts), each.open, *columns))
     extent, appended, is_open, begun, size, compartment, compartment_size, *others = zip(
@@ -140,17 +147,24 @@ async def count_begun(
     await connection.execute(_SQL["add"], *counted, stamp, *others)
 
 
-async def count_ended(connection: Connection, drafts: Collection[Draft], stamp: int) -> None:
-    """Write down what versions ended, beside others who do so at the same time."""
+async def count_ended(
+    connection: Connection, drafts: Collection[Draft], stamp: int, sums: CompartmentSums
+) -> None:
+    """Write down what versions ended, beside others who do so now, and add it to `sums`."""
     ended: defaultdict[int, Counts] = defaultdict(Counts)
-    hashes = await _hashes_of_heads(connection, drafts)
+    stored = await _stored_before(connection, drafts)
     for draft in drafts:
         if (before := draft.before) is None:
             continue
         counts = ended[extent_of(before.seq)]
-        counts.mark(ending_mark(before.seq, stamp))
+        if isinstance(before, Draft):
+            own, patients = before.line_hash, before.patients
+        else:
+            own, patients = stored.get(before.seq, (0, ""))
+        mark = ending_mark(before.seq, stamp)
+        counts.mark(mark)
+        sums.add(patients or "", before.seq, mark)
         if not before.deleted:
-            own = before.line_hash if isinstance(before, Draft) else hashes.get(before.seq, 0)
             counts.add(before, own)
     if not ended:
         return
@@ -163,12 +177,15 @@ async def count_ended(connection: Connection, drafts: Collection[Draft], stamp: 
             await connection.execute(query, *_columns(counted))
 
 
-async def _hashes_of_heads(connection: Connection, drafts: Iterable[Draft]) -> Mapping[int, int]:
-    """Return the line_hash of each stored version that is ended."""
+async def _stored_before(
+    connection: Connection, drafts: Iterable[Draft]
+) -> Mapping[int, tuple[int, str]]:
+    """Return line_hash and patients of each stored version that is ended."""
     heads = [draft.before.seq for draft in drafts if isinstance(draft.before, Head)]
     if not heads:
         return {}
-    return {seq: found for seq, found in await connection.fetch(_SQL["hashes"], heads)}  # noqa: C416 - records are no tuples
+    rows = await connection.fetch(_SQL["ended"], heads)
+    return {seq: (own, patients) for seq, own, patients in rows}
 
 
 def _columns(rows: Iterable[tuple[int, Counts]]) -> Iterable[Sequence[int]]:

@@ -31,6 +31,8 @@ from helios_postgres.packing import (
 
 _SQL = read_statements("helios_postgres", "indexing")
 
+_VERSIONS = frozenset(FHIRVersion)
+
 ENOUGH = 256
 """At every how many places of an extent what is recent in it is divided into buckets."""
 
@@ -100,6 +102,8 @@ async def index_anew(connection: Connection) -> None:
     """Make the index of all versions; the caller's transaction makes it all or nothing."""
     await connection.execute(_SQL["clear"])
     for collection, fhir_version, resource_type in await connection.fetch(_SQL["collections"]):
+        if fhir_version not in _VERSIONS:  # a damaged row: no search is about it
+            continue
         for (extent,) in await connection.fetch(
             _SQL["extents"], *collection_range(collection).extents
         ):

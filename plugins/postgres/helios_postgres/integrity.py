@@ -51,6 +51,12 @@ async def damage_in(connection: Connection, resource_type: str, seqs: SeqRange) 
     return reports
 
 
+async def is_sound(connection: Connection, extent: int) -> bool:
+    """Return whether all versions of an extent are as they were written."""
+    [stored] = await connection.fetch(_SQL["stored"], extent, extent)
+    return await _count_of_damaged(connection, stored) is None
+
+
 async def rows_of_sound_extents(
     connection: Connection, extents: Sequence[int]
 ) -> list[tuple[int, int, str]]:
@@ -62,36 +68,48 @@ async def rows_of_sound_extents(
     """
     found = list[tuple[int, int, str]]()
     for extent in extents:
-        first, end = extent << EXTENT_BITS, (extent + 1) << EXTENT_BITS
+        first = extent << EXTENT_BITS
         stored = await connection.fetch(_SQL["stored"], extent, extent)
-        if not stored or await _count_of_damaged(connection, stored[0]) is not None:
+        rows = await _rows_of(connection, extent)
+        if not stored or rows is None or not _holds(stored[0], rows):
             raise damaged("versions of an extent are missing or altered")
-        rows = await connection.fetch(_SQL["rows"], first, end)
         found += [(extent, row[0] - first, row[1]) for row in rows]
     return found
 
 
 async def _count_of_damaged(connection: Connection, stored: Record) -> int | None:
     """Return None if all versions are as they were written, else how many can be read."""
-    extent, appended, live, size, _, inside, inside_size, _, row_sum = stored
+    rows = await _rows_of(connection, stored[0])
+    if rows is None:
+        return 0
+    return None if _holds(stored, rows) else len(rows)
+
+
+async def _rows_of(connection: Connection, extent: int) -> list[Record] | None:
+    """Return all versions of an extent; None if they cannot be read."""
     try:
         with translated():
             async with connection.transaction():
-                rows = await connection.fetch(
+                return await connection.fetch(
                     _SQL["rows"], extent << EXTENT_BITS, (extent + 1) << EXTENT_BITS
                 )
     except BackendUnavailable:
         raise
     except BackendError:
-        return 0
+        return None
+
+
+def _holds(stored: Record, rows: Sequence[Record]) -> bool:
+    """Return whether versions are all those of an extent, as they were written."""
+    _, appended, live, size, _, inside, inside_size, _, row_sum = stored
     if len(rows) != appended:
-        return len(rows)
+        return False
     if row_sum is None:
         current = [row for row in rows if row[8] is None and not row[4]]
         within = [row for row in current if row[5]]
         counts = (len(current), _size(current), len(within), _size(within))
-        return None if counts == (live, size, inside, inside_size) else len(rows)
-    return None if (_row_sum(rows) - int(row_sum)) & SUM_MASK == 0 else len(rows)
+        return counts == (live, size, inside, inside_size)
+    return (_row_sum(rows) - int(row_sum)) & SUM_MASK == 0
 
 
 def _row_sum(rows: Sequence[Record]) -> int:

@@ -5,12 +5,14 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from asyncpg import Record
 
 from helios_core import (
+    BackendError,
     BackendUnavailable,
     Job,
     JobKey,
@@ -32,11 +34,13 @@ from helios_core import (
     notes_lost,
     part_not_found,
     read_statements,
+    stored_part,
     too_many_exports,
 )
 from helios_postgres import leasing
 from helios_postgres.connections import Connection
 from helios_postgres.databases import Database
+from helios_postgres.errors import is_of_a_row
 from helios_postgres.records import PostgresRecords
 
 _SQL = read_statements("helios_postgres", "jobs")
@@ -45,6 +49,13 @@ T = TypeVar("T")
 
 ASKED_AGAIN_AFTER = timedelta(milliseconds=100)
 """The pause after a change whose answer was lost, before it is asked for again."""
+
+
+_Claimed: TypeAlias = Lease | leasing.Exhausted | None
+
+
+class _Undone(Exception):
+    """What was done in a transaction is not to stay."""
 
 
 class PostgresJobStore(PostgresRecords, JobStore):
@@ -141,18 +152,20 @@ class PostgresJobStore(PostgresRecords, JobStore):
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
         """Claim the shard whose turn it is (J2, J3, J8, J9, J11)."""
         self._news.clear()
-        while True:
-            async with self._database.connection() as connection:
-                claimed = await leasing.claim(
-                    connection,
-                    worker,
-                    lease_for=lease_for,
-                    max_attempts=max_attempts,
-                    set_aside=self._set_aside,
-                )
-            if not isinstance(claimed, leasing.Exhausted):
-                break
-            await self._database.write(leasing.give_up, claimed, max_attempts=max_attempts)
+        claim = partial(
+            leasing.claim,
+            worker=worker,
+            lease_for=lease_for,
+            max_attempts=max_attempts,
+            set_aside=self._set_aside,
+        )
+        try:
+            claimed = await self._claim(claim, max_attempts)
+        except Exception as error:
+            if not is_of_a_row(error):
+                raise
+            await self._set_damaged_aside(claim)
+            claimed = await self._claim(claim, max_attempts)
         if claimed is not None:
             self.wake()  # where one shard waits there may be another
         return claimed
@@ -222,23 +235,24 @@ class PostgresJobStore(PostgresRecords, JobStore):
         self, query: JobQuery, *, limit: int, after: JobPlace | None = None
     ) -> list[JobSummary]:
         """Return a page of the list of jobs (J15, J16)."""
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(
-                _SQL["list"],
-                query.tenant,
-                query.owner,
-                None if query.statuses is None else list(query.statuses),
-                query.id_prefix,
-                query.older_than,
-                query.younger_than,
-                after and after.created_at,
-                after and after.tenant,
-                after and after.id,
-                limit,
-            )
-        return [
-            self._set_aside.summary(row["job"], _to_summary(row), row["accepted"]) for row in rows
-        ]
+        restrictions = (
+            query.tenant,
+            query.owner,
+            None if query.statuses is None else list(query.statuses),
+            query.id_prefix,
+            query.older_than,
+            query.younger_than,
+            after and after.created_at,
+            after and after.tenant,
+            after and after.id,
+        )
+        try:
+            rows = await self._fetch(_SQL["list"], *restrictions, limit, None)
+        except BackendError as error:
+            if not is_of_a_row(error):
+                raise
+            rows = await self._list_singly(restrictions, limit)
+        return [await self._summary(row) for row in rows]
 
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
@@ -297,6 +311,72 @@ class PostgresJobStore(PostgresRecords, JobStore):
         with suppress(TimeoutError):
             async with asyncio.timeout(at_most.total_seconds()):
                 await self._news.wait()
+
+    async def _claim(
+        self, claim: Callable[..., Awaitable[_Claimed]], max_attempts: int
+    ) -> Lease | None:
+        while True:
+            async with self._database.connection() as connection:
+                claimed = await claim(connection)
+            if not isinstance(claimed, leasing.Exhausted):
+                return claimed
+            await self._database.write(leasing.give_up, claimed, max_attempts=max_attempts)
+
+    async def _set_damaged_aside(self, claim: Callable[..., Awaitable[_Claimed]]) -> None:
+        """Set aside the jobs with which a claim meets damage: try it with each, and undo it."""
+        for row in await self._fetch(_SQL["claimable"], self._set_aside.numbers):
+            try:
+                await self._try(claim, row["job"])
+            except BackendError as error:
+                self._add_damaged(row, error)
+
+    async def _try(self, claim: Callable[..., Awaitable[_Claimed]], job: int) -> None:
+        """Claim a shard of a job and undo it."""
+        with suppress(_Undone):
+            async with self._database.transaction() as connection:
+                await claim(connection, only=job)
+                raise _Undone
+
+    async def _list_singly(self, restrictions: Sequence[object], limit: int) -> list[Record]:
+        """Return a page of the list of jobs, of which damaged ones are read in part."""
+        rows = list[Record]()
+        for job in await self._fetch(_SQL["keys"]):
+            try:
+                rows += await self._fetch(_SQL["list"], *restrictions, limit, [job["job"]])
+            except BackendError as error:
+                self._add_damaged(job, error)
+                rows += await self._fetch(_SQL["damaged"], *restrictions, job["job"])
+        rows.sort(key=lambda row: (row["tenant"], row["id"]))
+        rows.sort(key=lambda row: leasing.to_instant(row["created_at"]), reverse=True)
+        return rows[:limit]
+
+    async def _summary(self, row: Record) -> JobSummary:
+        summary = _to_summary(row)
+        shards = list[Record]()
+        if summary.status in (JobStatus.ACCEPTED, JobStatus.IN_PROGRESS):
+            try:
+                shards = await self._fetch(_SQL["open_shards"], row["job"])
+            except BackendError as error:
+                self._add_damaged(row, error)
+                return summary
+        return self._set_aside.summary(
+            row["job"], summary, row["accepted"], shards=(shard["shard"] for shard in shards)
+        )
+
+    def _add_damaged(self, row: Record, error: BackendError) -> None:
+        """
+        Set a job aside that cannot be worked with.
+
+        Raises:
+            BackendError: The error says nothing about what is stored.
+        """
+        if not is_of_a_row(error):
+            raise error
+        self._set_aside.add(row["job"], JobKey(tenant=row["tenant"], id=row["id"]), error)
+
+    async def _fetch(self, statement: str, *values: object) -> list[Record]:
+        async with self._database.connection() as connection:
+            return await connection.fetch(statement, *values)
 
     async def _add(
         self, connection: Connection, job: Job, shards: Sequence[Shard], *, max_active: int
@@ -373,14 +453,13 @@ async def _end_useless(
 
 def _to_summary(row: Record) -> JobSummary:
     counts = ("resources_done", "resources_total", "shards_done", "shards_total", "waiting_for")
-    others = ("tenant", "id", "owner", "status", "created_at", "completed_at", "failure")
-    more = ("touched_at", "bytes", "attempts", "last_error")
-    return JobSummary(
-        progress=JobProgress(**{name: row[name] for name in counts}),
-        **{name: row[name] for name in (*others, *more)},
-    )
+    others = ("tenant", "id", "owner", "status", "failure", "bytes", "attempts", "last_error")
+    fields: dict[str, Any] = {name: row[name] for name in others}
+    for name in ("created_at", "completed_at", "touched_at"):
+        fields[name] = row[name] and leasing.to_instant(row[name])
+    return JobSummary(progress=JobProgress(**{name: row[name] for name in counts}), **fields)
 
 
 def _to_part(row: Record) -> Part:
-    part = msgspec.json.decode(row["part"], type=Part)
+    part = stored_part(row["part"])
     return msgspec.structs.replace(part, published=row["position"])

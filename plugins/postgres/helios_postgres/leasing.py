@@ -6,7 +6,7 @@ shard first, and therefore never waits for any other row: what is taken, it pass
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 from asyncpg import Record
@@ -38,10 +38,15 @@ def to_job(row: Record) -> Job:
     return stored_job(
         row["accepted"],
         status=row["status"],
-        created_at=row["created_at"],
-        completed_at=row["completed_at"],
+        created_at=to_instant(row["created_at"]),
+        completed_at=row["completed_at"] and to_instant(row["completed_at"]),
         failure=row["failure"],
     )
+
+
+def to_instant(stored: datetime) -> datetime:
+    """Return a stored instant in UTC; the driver returns infinity without a time zone."""
+    return stored if stored.tzinfo else stored.replace(tzinfo=UTC)
 
 
 async def notify(connection: Connection, channel: str) -> None:
@@ -56,19 +61,20 @@ class Exhausted(msgspec.Struct, frozen=True, kw_only=True):
     number: int
 
 
-async def claim(
+async def claim(  # noqa: PLR0913 - how to claim, by name
     connection: Connection,
     worker: str,
     *,
     lease_for: timedelta,
     max_attempts: int,
     set_aside: SetAside,
+    only: int | None = None,
 ) -> Lease | Exhausted | None:
     """Claim the shard whose turn it is, say that it has to be given up, or give None."""
     statement = _SQL["claim_shard"]
     while True:
-        aside = set_aside.numbers
-        row = await connection.fetchrow(statement, worker, lease_for, max_attempts, aside)
+        values = (worker, lease_for, max_attempts, set_aside.numbers, only)
+        row = await connection.fetchrow(statement, *values)
         if row is None:
             return None
         if row["token"] is None:

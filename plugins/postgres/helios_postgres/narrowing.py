@@ -8,7 +8,6 @@ import msgspec
 import structlog
 
 from helios_core import (
-    EXTENT_BITS,
     BackendError,
     BackendUnavailable,
     Batch,
@@ -20,7 +19,7 @@ from helios_core.fhir import Prefilter
 from helios_postgres.candidates import candidates, seqs_in
 from helios_postgres.connections import Connection
 from helios_postgres.ordering import EXTENTS_AT_ONCE
-from helios_postgres.reading import EXTENTS_CHECKED, Reading, Slice
+from helios_postgres.reading import Reading, Slice
 from helios_postgres.replicas import Reads
 
 log = structlog.stdlib.get_logger()
@@ -46,18 +45,13 @@ class Narrowed:
         """
         reading = Reading(self._reads)
         left = of
-        if (
-            of.cohort is not None
-            and len(await self._extents(of)) <= EXTENTS_CHECKED
-            and (damage := await reading.damage_in(of, of.seqs))
-        ):
+        if of.cohort is not None and (damage := await reading.damage(of)):
             yield Batch(damaged=damage)
         checked = set[int]()
         async with aclosing(self._seqs(of)) as several:
             while seqs := await _undamaged(several):
                 for extent in await self._suspicious(of, seqs, checked):
-                    first, end = extent << EXTENT_BITS, (extent + 1) << EXTENT_BITS
-                    if damage := await reading.damage_in(of, SeqRange(first=first, end=end)):
+                    if damage := await reading.damage_of_extent(of, extent):
                         yield Batch(damaged=damage)
                 async for batch in reading.among(left, seqs, batch_bytes):
                     yield batch

@@ -19,6 +19,7 @@ from helios_core import (
     total_size,
 )
 from helios_core.fhir import to_stamp
+from helios_postgres.compartments import may_have_any
 from helios_postgres.connections import Connection
 from helios_postgres.integrity import check_extents, damage_in, listed
 from helios_postgres.runs import Holding, holdings
@@ -39,7 +40,7 @@ async def plan(connection: Connection, view: ExportView, shard_bytes: int) -> li
     stored = await listed(connection, view.request.tenant, view.request.fhir_version)
     collections = {name: stored[name] for name in view.request.types if name in stored}
     await check_extents(connection, list(collections.values()))
-    planning = _Planning(connection, view, shard_bytes)
+    planning = _Planning(connection, view, shard_bytes, stored.get("Patient"))
     # A cohort has to be sized before it is known into how many pieces it is cut.
     pieces = None if view.cohort is None else 1
     found = await planning.holdings(dict.fromkeys(collections.values(), pieces))
@@ -59,8 +60,11 @@ async def plan(connection: Connection, view: ExportView, shard_bytes: int) -> li
 class _Planning:
     """One view."""
 
-    def __init__(self, connection: Connection, view: ExportView, shard_bytes: int) -> None:
+    def __init__(
+        self, connection: Connection, view: ExportView, shard_bytes: int, patients: int | None
+    ) -> None:
         self._connection = connection
+        self._patients = patients
         self._view = view
         self._shown = shown_by(view)
         self._shard_bytes = shard_bytes
@@ -89,9 +93,10 @@ class _Planning:
     async def _size(self, collection: int, holding: Holding) -> ViewSize | None:
         """Return the approximate size of what is shown, or None if nothing is."""
         seqs = SeqRange(first=holding.runs[0].first, end=holding.runs[-1].end)
-        if self._view.cohort is not None:
-            return await self._size_of_cohort(self._view.cohort.patients, collection, seqs)
         size = total_size(holding.runs)
+        if self._view.cohort is not None:
+            patients = self._view.cohort.patients
+            return await self._size_of_cohort(patients, collection, seqs, size)
         request = self._view.request
         bounded = request.since is not None or request.until is not None
         if bounded or holding.last_stamp > to_stamp(self._view.transaction_time):
@@ -99,7 +104,7 @@ class _Planning:
         return size if size.resources else None
 
     async def _size_of_cohort(
-        self, patients: frozenset[str], collection: int, seqs: SeqRange
+        self, patients: frozenset[str], collection: int, seqs: SeqRange, counted: ViewSize
     ) -> ViewSize | None:
         sample = list(islice(patients, SAMPLE))
         if not sample:
@@ -108,23 +113,25 @@ class _Planning:
             _SQL["shown_of_cohort"], *self._parameters(seqs), collection, sample
         )
         shown, resources, total_bytes = found or (0, 0, 0)
-        certain = len(sample) == len(patients)
-        if not shown and (certain or not await self._has_any_of(patients, collection, seqs)):
+        if not shown and not await self._may_have_any_of(patients, collection, seqs, counted):
             return None
         factor = len(patients) / len(sample)
         return ViewSize(resources=resources * factor, bytes=float(total_bytes) * factor)
 
-    async def _has_any_of(self, patients: frozenset[str], collection: int, seqs: SeqRange) -> bool:
+    async def _may_have_any_of(
+        self, patients: frozenset[str], collection: int, seqs: SeqRange, counted: ViewSize
+    ) -> bool:
         """Look from the smaller side; where both are large, take it that they meet."""
+        connection = self._connection
         if len(patients) <= LOOKED_UP:
-            bounds = (seqs.first, seqs.end)
-            return bool(
-                await self._connection.fetchval(
-                    _SQL["any_of_cohort"], collection, list(patients), *bounds
-                )
+            query = (_SQL["any_of_cohort"], collection, list(patients), seqs.first, seqs.end)
+            return await may_have_any(connection, seqs, patients, self._patients) or bool(
+                await connection.fetchval(*query)
             )
-        rows = await self._connection.fetch(_SQL["some_patients"], collection, LOOKED_UP)
-        return len(rows) == LOOKED_UP or not patients.isdisjoint(row[0] for row in rows)
+        rows = await connection.fetch(_SQL["some_patients"], collection, LOOKED_UP)
+        # Everything that is current and in a compartment has an entry, or entries are lost.
+        lost = len(rows) < counted.resources
+        return len(rows) == LOOKED_UP or lost or not patients.isdisjoint(row[0] for row in rows)
 
     async def _shows_any(self, seqs: SeqRange) -> bool:
         """Look at the first versions; where there are more, take it that one of them is shown."""

@@ -84,8 +84,6 @@ class PostgresDataProvider(DataProvider):
         """Read the ids deleted after `since`; without `since` there is nothing to take back."""
         if view.request.since is None or (of := await self._slice(view, shard)) is None:
             return
-        if await self._reading.damage_in(of, of.seqs):
-            raise damaged(f"what was deleted of {of.resource_type} is not known")
         async for ids in self._reading.deleted(of, batch_rows):
             yield ids
 
@@ -163,6 +161,10 @@ class PostgresDataProvider(DataProvider):
             versions.versions, collections, query, count=count, after=after
         )
 
+    async def collections(self) -> Sequence[TypeKey]:
+        """Return the key of every type of which something was ever stored."""
+        return await self._collections.keys()
+
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
@@ -189,14 +191,20 @@ class PostgresDataProvider(DataProvider):
 
     async def _slice(self, view: ExportView, shard: Shard) -> Slice | None:
         key = TypeKey.of(view.request, shard.resource_type)
-        collection = await self._collection(key)
+        collections = await self._collections.find(
+            key.tenant, key.fhir_version, {key.resource_type, "Patient"}
+        )
+        collection = collections.get(key.resource_type)
         if collection is None:
             stored = await self._database.read(listed, key.tenant, key.fhir_version)
             if key.resource_type in stored:
                 raise damaged("an index lacks a collection")
             return None
         await self._database.read(check_extents, [collection])
-        cohort = None if view.cohort is None else await cohorts.stored(self._database, view.cohort)
+        cohort = None
+        if view.cohort is not None:
+            patients = collections.get("Patient")
+            cohort = await cohorts.stored(self._database, view.cohort, patients)
         return Slice(
             collection=collection,
             resource_type=shard.resource_type,

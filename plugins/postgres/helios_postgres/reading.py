@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequen
 from io import BytesIO
 from itertools import compress
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 from asyncpg import Record
 from xxhash import xxh3_64_intdigest
 
 from helios_core import (
+    EXTENT_BITS,
     HASH_MODULUS,
     BackendError,
     BackendUnavailable,
@@ -25,14 +26,16 @@ from helios_core import (
     shortfall_of,
     verified_batch,
 )
-from helios_postgres.cohorts import StoredCohort, check
+from helios_postgres.cohorts import Member, StoredCohort, check, members_shown
 from helios_postgres.connections import Connection
-from helios_postgres.integrity import current_in, damage_in
+from helios_postgres.integrity import current_in, damage_in, damaged
 from helios_postgres.replicas import Reads
 from helios_postgres.views import Shown
 from helios_postgres.windows import Window, joined, windows_of
 
 _SQL = read_statements("helios_postgres", "reading")
+
+T = TypeVar("T")
 
 
 class _Query(NamedTuple):
@@ -51,8 +54,11 @@ PICKED_AT_ONCE = 4096
 
 DAMAGED_AT_ONCE = 1000
 
-EXTENTS_CHECKED = 16
-"""How many extents are gone through to be sure of what a cohort has in them."""
+WORTH_LOOKING_UP = 0.3
+"""The share of all versions up to which those of a cohort are looked up one by one."""
+
+LOOKED_UP = 1000
+"""So many versions of a cohort are looked up in any case."""
 
 _Row: TypeAlias = Record | tuple[int, int, bytes | None]
 """Seq, hash of the line, line."""
@@ -77,22 +83,18 @@ class Reading:
 
     async def batches(self, of: Slice, batch_bytes: int) -> AsyncIterator[Batch]:
         """Yield what is shown of a slice, in order (P3, P4, P6)."""
-        windows = await self._windows(of)
-        few = len(windows) <= EXTENTS_CHECKED
-        rows = sum(window.rows for window in windows)
-        if of.cohort is not None and not few and of.cohort.size < rows:
-            seqs = await self.picked(of)
-            whosever = msgspec.structs.replace(of, cohort=None)
-            async for batch in self.among(whosever, seqs, batch_bytes):
+        members = await self._members(of)
+        if members is not None:
+            sizes = [(each.seq, each.size) for each in members if not each.deleted]
+            async for batch in self._by_size(of, sizes, batch_bytes):
                 yield batch
                 del batch
             return
-        for window in joined(windows, batch_bytes):
+        for window in joined(await self._windows(of), batch_bytes):
             together, is_all = None, False
             if window.bytes <= batch_bytes:
                 together, is_all = await self._together(of, window.seqs)
-            unchecked = of.cohort is not None and not few
-            damage = [] if is_all or unchecked else await self.damage_in(of, window.seqs)
+            damage = [] if is_all else await self._damage_in(of, window.seqs)
             if together is not None and not damage:
                 if together.lines:
                     yield together
@@ -100,8 +102,8 @@ class Reading:
                 continue
             if damage:
                 yield Batch(damaged=damage)
-            sizes = await self._fetch(_SIZES, of, window.seqs)
-            async for batch in self._by_size(of, sizes, batch_bytes):
+            rows = await self._fetch(_SIZES, of, window.seqs)
+            async for batch in self._by_size(of, [(seq, size) for seq, size in rows], batch_bytes):
                 yield batch
                 del batch
 
@@ -116,8 +118,8 @@ class Reading:
                 report = shortfall_of(of.resource_type, found=found, expected=len(some))
                 yield Batch(damaged=[report])
             bounds = SeqRange(first=some[0], end=some[-1] + 1)
-            sizes = await self._fetch(_SIZES_AMONG, of, bounds, list(some))
-            async for batch in self._by_size(of, sizes, batch_bytes):
+            rows = await self._fetch(_SIZES_AMONG, of, bounds, list(some))
+            async for batch in self._by_size(of, [(seq, size) for seq, size in rows], batch_bytes):
                 yield batch
                 del batch
 
@@ -127,18 +129,22 @@ class Reading:
         rows = await self._fetch(_SIZES_AMONG, of, bounds, list(seqs))
         return {seq for seq, _ in rows}
 
-    async def picked(self, of: Slice) -> list[int]:
-        """Return the seqs of all versions in the compartments of the slice's cohort, in order."""
-        if of.cohort is None:
-            return []
-        bounds = (of.seqs.first, of.seqs.end)
-        rows = await self._ask_cohort(
-            of.cohort, _SQL["picked"], of.collection, of.cohort.number, *bounds
-        )
-        return [seq for (seq,) in rows]
-
     async def deleted(self, of: Slice, batch_rows: int) -> AsyncIterator[Sequence[str]]:
-        """Yield the ids of the deletions that are shown, in order."""
+        """
+        Yield the ids of the deletions that are shown, in order.
+
+        Raises:
+            BackendError: Versions are missing or altered, deletions perhaps.
+        """
+        members = await self._members(of)
+        if members is not None:
+            gone = [each.seq for each in members if each.deleted]
+            for start in range(0, len(gone), batch_rows):
+                rows = await self._ask(of, _SQL["ids"], gone[start : start + batch_rows])
+                yield [row[1] for row in sorted(rows, key=itemgetter(0))]
+            return
+        if await self._damage_in(of, of.seqs):
+            raise damaged(f"what was deleted of {of.resource_type} is not known")
         for window in await self._windows(of):
             rows = await self._fetch(_DELETED, of, window.seqs)
             ids = [row[1] for row in sorted(rows, key=itemgetter(0))]
@@ -148,9 +154,34 @@ class Reading:
     async def _windows(self, of: Slice) -> list[Window]:
         return await self._reads.run(of.shown.at, windows_of, of.seqs, of.shown)
 
-    async def damage_in(self, of: Slice, seqs: SeqRange) -> list[Damaged]:
-        """Return a report for each extent that is not as it was written (P9)."""
+    async def damage(self, of: Slice) -> list[Damaged]:
+        """Return what is not as it was written: of a cohort, or of all extents (P4, P9)."""
+        return [] if await self._members(of) is not None else await self._damage_in(of, of.seqs)
+
+    async def damage_of_extent(self, of: Slice, extent: int) -> list[Damaged]:
+        """Return a report if an extent is not as it was written."""
+        first, end = extent << EXTENT_BITS, (extent + 1) << EXTENT_BITS
+        return await self._damage_in(of, SeqRange(first=first, end=end))
+
+    async def _damage_in(self, of: Slice, seqs: SeqRange) -> list[Damaged]:
         return await self._reads.run(of.shown.at, damage_in, of.resource_type, seqs)
+
+    async def _members(self, of: Slice) -> list[Member] | None:
+        """
+        Return what is shown of the slice's cohort, looked up by its patients.
+
+        It is None where that is not what must be there, or so much that all versions are gone
+        through instead.
+        """
+        if of.cohort is None:
+            return None
+        rows = sum(window.rows for window in await self._windows(of))
+        if of.cohort.size >= rows:
+            return None
+        at_most = max(LOOKED_UP, int(rows * WORTH_LOOKING_UP))
+        return await _unless_damaged(
+            self._reads.run_on_primary(members_shown, of.cohort, of.seqs, of.shown, at_most)
+        )
 
     async def _together(self, of: Slice, seqs: SeqRange) -> tuple[Batch | None, bool]:
         """
@@ -182,10 +213,10 @@ class Reading:
         return await self._ask_cohort(of.cohort, query.cohort, *parameters, number, *further)
 
     async def _by_size(
-        self, of: Slice, sizes: Iterable[Record], batch_bytes: int
+        self, of: Slice, sizes: Iterable[tuple[int, int]], batch_bytes: int
     ) -> AsyncIterator[Batch]:
         """Yield lines in batches of at most `batch_bytes`, unless one resource is larger."""
-        for seqs, size in _cut(sorted((seq, size) for seq, size in sizes), batch_bytes):
+        for seqs, size in _cut(sorted(sizes), batch_bytes):
             if size > batch_bytes:
                 rows: Sequence[_Row] = [await self._large(of, seqs[0], size, batch_bytes)]
             else:
@@ -219,12 +250,12 @@ class Reading:
 
     async def _checked(self, of: Slice, rows: Sequence[_Row]) -> AsyncIterator[Batch]:
         """Yield rows as one batch, and as more if very many are damaged (P6)."""
-        batch, damaged = _batch(sorted(rows, key=itemgetter(0)))
-        named = await self._ask(of, _SQL["ids"], list(damaged)) if damaged else []
-        reports = [damage_of(of.resource_type, id_, damaged[seq]) for seq, id_ in named]
+        batch, altered = _batch(sorted(rows, key=itemgetter(0)))
+        named = await self._ask(of, _SQL["ids"], list(altered)) if altered else []
+        reports = [damage_of(of.resource_type, id_, altered[seq]) for seq, id_ in named]
         if batch.lines:
             yield batch
-        del batch, damaged
+        del batch, altered
         for start in range(0, len(reports), DAMAGED_AT_ONCE):
             yield Batch(damaged=reports[start : start + DAMAGED_AT_ONCE])
 
@@ -237,7 +268,7 @@ class Reading:
         return await self._reads.run_on_primary(_rows_of_cohort, cohort, query, *parameters)
 
 
-async def _unless_damaged(asked: Awaitable[list[Record]]) -> list[Record] | None:
+async def _unless_damaged(asked: Awaitable[T]) -> T | None:
     """Return rows, or None if something that is stored cannot be read at all (P6)."""
     try:
         return await asked

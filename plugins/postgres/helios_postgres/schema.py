@@ -1,9 +1,13 @@
 """The schema of a database, and its way from any earlier version to this one."""
 
 from helios_core import ConfigurationError, Migrated, Migrations, index_outdated
+from helios_postgres.compartments import sum_compartments
 from helios_postgres.connections import Connection
 from helios_postgres.indexing import index_anew, is_indexed
 from helios_postgres.integrity import sum_extents
+
+UNSUMMED = 12
+"""The last schema without sums of compartments."""
 
 OLDEST_SERVER = 14
 """The oldest PostgreSQL that its developers still maintain."""
@@ -63,6 +67,8 @@ async def migrate(connection: Connection, schema: str, *, lock_key: int) -> Migr
         outdated = after == steps.newest and not await is_indexed(connection)
         if after == steps.newest:
             await sum_extents(connection)
+            if before <= UNSUMMED:
+                await sum_compartments(connection)
         if outdated:
             await index_anew(connection)
         return Migrated(before=before, after=after, indexed=outdated and before > 0)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from helios_core import (
     AppliedChange,
     BackendUnavailable,
+    CompartmentSums,
     Delete,
     Put,
     line_hash,
@@ -17,6 +18,7 @@ from helios_core.fhir import FHIRVersion, IndexTerms, from_stamp, terms_of
 from helios_postgres import extents
 from helios_postgres.clock import Clock
 from helios_postgres.collections import Collections
+from helios_postgres.compartments import add_sums
 from helios_postgres.connections import Connection
 from helios_postgres.databases import Database
 from helios_postgres.drafts import Draft, Drafting, Head, Key, changes_by_key
@@ -103,8 +105,10 @@ class Writer:
         journal = _Journal(drafting, stamp, fhir_version)
         filled = await extents.place(connection, journal.drafts, held)
         index = await journal.store(connection)
-        await extents.count_begun(connection, filled, stamp, index)
-        await extents.count_ended(connection, drafting.drafts, stamp)
+        sums = CompartmentSums()
+        await extents.count_begun(connection, filled, stamp, index, sums)
+        await extents.count_ended(connection, drafting.drafts, stamp, sums)
+        await add_sums(connection, sums)
         return [outcome.applied(journal.instant) for outcome in outcomes]
 
 

@@ -52,7 +52,9 @@ _jwks_urls = click.option(
     "--group",
     "groups",
     multiple=True,
-    help="Id of a group that it may export; may be repeated. Without, it may export every group.",
+    help="Id of a group that it may export; may be repeated. The client can then export these "
+    "groups and do nothing else: no other export, no reads, searches or changes over REST. "
+    "Without --group its scopes decide alone.",
 )
 @click.pass_obj
 def add(host: CommandHost, /, client: str, **fields: Any) -> None:  # noqa: ANN401  see the options
@@ -89,8 +91,9 @@ def list_(host: CommandHost) -> None:
     found = _run(host, _all)
     if not found:
         click.echo("no clients are registered; see `helios clients add --help`")
-    for client in found:
-        click.echo(_line(client))
+        return
+    headings = ("client", "state", "keys", "tenant", "groups", "scopes")
+    host.print_table(headings, map(_cells, found))
 
 
 @click.command()
@@ -145,7 +148,7 @@ def remove(host: CommandHost, client: str) -> None:
 @click.pass_obj
 def list_keys(host: CommandHost) -> None:
     """List the keys that are published."""
-    _print_keys(_run_keys(host, lambda them: them.ring()))
+    _print_keys(host, _run_keys(host, lambda them: them.ring()))
 
 
 @click.command(name="rotate")
@@ -157,7 +160,7 @@ def list_keys(host: CommandHost) -> None:
 @click.pass_obj
 def rotate_keys(host: CommandHost, *, revoke: bool) -> None:
     """Sign with a new key from now on; tokens of the old one stay valid until they expire."""
-    _print_keys(_run_keys(host, lambda them: them.rotate(revoke=revoke)))
+    _print_keys(host, _run_keys(host, lambda them: them.rotate(revoke=revoke)))
 
 
 def clients_command(host: CommandHost) -> click.Group:
@@ -265,20 +268,25 @@ def _checked_scopes(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _line(client: Client) -> str:
-    keys = f"keys: {len(client.keys)}" if client.keys else f"key URLs: {len(client.jwks_urls)}"
-    parts = [client.id, "disabled" if client.disabled else "enabled", keys]
-    if client.tenant is not None:
-        parts.append(f"tenant {client.tenant}")
-    if client.groups is not None:
-        parts.append(f"groups {','.join(client.groups)}")
-    return "  ".join([*parts, " ".join(client.scopes)])
+def _cells(client: Client) -> Sequence[str]:
+    count = len(client.keys) or len(client.jwks_urls)
+    kind = "key" if client.keys else "URL"
+    return (
+        client.id,
+        "disabled" if client.disabled else "enabled",
+        f"{count} {kind}{'' if count == 1 else 's'}",
+        client.tenant or "",
+        ",".join(client.groups or ()),
+        " ".join(client.scopes),
+    )
 
 
-def _print_keys(ring: Ring) -> None:
-    for key in ring.keys:
-        state = "signs" if key.retired_at is None else f"retired {_instant(key.retired_at)}"
-        click.echo(f"{key.kid}  made {_instant(key.created_at)}  {state}")
+def _print_keys(host: CommandHost, ring: Ring) -> None:
+    rows = (
+        (key.kid, _instant(key.created_at), _instant(key.retired_at) if key.retired_at else "")
+        for key in ring.keys
+    )
+    host.print_table(("key", "made", "retired"), rows)
 
 
 def _instant(seconds: int) -> str:

@@ -40,6 +40,12 @@ def all_collections(
     }
 
 
+def collection_keys(connection: sqlite3.Connection) -> list[TypeKey]:
+    """Return the keys of the collections of all tenants and FHIR versions."""
+    rows = connection.execute(_SQL["all"])
+    return [TypeKey(tenant, FHIRVersion(version), name) for tenant, version, name in rows]
+
+
 def find_collection(connection: sqlite3.Connection, key: TypeKey) -> int | None:
     """Return a collection's number, or None if nothing of that type was ever stored."""
     row: tuple[int] | None = connection.execute(

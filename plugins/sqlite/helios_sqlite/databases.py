@@ -170,7 +170,7 @@ class Database:
             connection.execute(f"PRAGMA busy_timeout = {self._settings.patience_ms}")
             connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
             connection.execute("CREATE TEMP TABLE cohort (patient TEXT PRIMARY KEY) WITHOUT ROWID")
-            connection.execute("CREATE TEMP TABLE picked (seq INTEGER PRIMARY KEY)")
+            connection.execute("CREATE TEMP TABLE picked (seq INTEGER PRIMARY KEY, times INTEGER)")
         return Reader(connection)
 
 

@@ -12,6 +12,8 @@ from helios_core.fhir import TERMS_VERSION, FHIRVersion, IndexTerms, terms_of
 
 _SQL = read_statements("helios_sqlite", "indexing")
 
+_VERSIONS = frozenset(FHIRVersion)
+
 UNKNOWN = 0
 """The term of versions whose content could not be read: any search may be about them."""
 
@@ -140,6 +142,8 @@ def index_anew(connection: sqlite3.Connection) -> None:
     for collection, fhir_version, resource_type in connection.execute(
         _SQL["collections"]
     ).fetchall():
+        if fhir_version not in _VERSIONS:  # a damaged row: no search is about it
+            continue
         for (extent,) in connection.execute(
             _SQL["extents"], collection_range(collection).extents
         ).fetchall():

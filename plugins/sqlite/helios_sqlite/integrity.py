@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import NamedTuple
 
 from helios_core import (
@@ -21,9 +20,6 @@ from helios_core.fhir import FOREVER
 from helios_sqlite.errors import damaged, is_damage
 
 _SQL = read_statements("helios_sqlite", "integrity")
-
-EXTENTS_CHECKED = 16
-"""How many extents are gone through to be sure of what a cohort has in them."""
 
 _Row = tuple[int, str, int, int, int, str, int, int, int]
 
@@ -71,13 +67,14 @@ class Extent(NamedTuple):
         """Return None if all versions are as they were written, else how many can be read."""
         try:
             rows = rows_of_extent(connection, self)
-            return None if self._holds(rows) else len(rows)
+            return None if self.holds(rows) else len(rows)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
             return 0
 
-    def _holds(self, rows: list[_Row]) -> bool:
+    def holds(self, rows: list[_Row]) -> bool:
+        """Return whether versions are all those of the extent, as they were written."""
         if [row[0] for row in rows] != list(range(self.seqs.first, self.seqs.first + len(rows))):
             return False
         if len(rows) != self.appended:
@@ -132,9 +129,10 @@ def rows_of_sound_extent(connection: sqlite3.Connection, extent: Extent) -> list
     Raises:
         BackendError: They are not.
     """
-    if extent.count_of_damaged(connection) is not None:
+    rows = rows_of_extent(connection, extent)
+    if not extent.holds(rows):
         raise damaged("versions of an extent are missing or altered")
-    return rows_of_extent(connection, extent)
+    return rows
 
 
 def lacks(connection: sqlite3.Connection, extent: Extent, seqs: SeqRange) -> bool:
@@ -185,21 +183,9 @@ def members_of(
     return [row[0] for row in rows if not patients.isdisjoint(row[5].split())]
 
 
-def few_extents(connection: sqlite3.Connection, seqs: SeqRange) -> list[Extent] | None:
-    """Return the extents of a range, or None if they are too many to go through for a cohort."""
-    extents = list(islice(extents_of(connection, seqs), EXTENTS_CHECKED + 1))
-    return extents if len(extents) <= EXTENTS_CHECKED else None
-
-
 def is_there(connection: sqlite3.Connection, seq: int) -> bool:
     """Return whether there is a version, whatever it is."""
     return bool(connection.execute(_SQL["exists"], (seq,)).fetchone()[0])
-
-
-def missing_picked(connection: sqlite3.Connection, seqs: SeqRange) -> int:
-    """Return how many versions of the reader's cohort in a range are not there."""
-    bounds = {"first": seqs.first, "end": seqs.end}
-    return int(connection.execute(_SQL["missing_picked"], bounds).fetchone()[0])
 
 
 def check_collections(connection: sqlite3.Connection) -> None:

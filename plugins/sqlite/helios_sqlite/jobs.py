@@ -1,10 +1,11 @@
 """Job state in SQLite."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from itertools import accumulate, takewhile
+from typing import TypeVar
 
 import msgspec
 from aiosqlite import Connection
@@ -30,13 +31,17 @@ from helios_core import (
     notes_lost,
     part_not_found,
     read_statements,
+    stored_part,
     too_many_exports,
 )
 from helios_sqlite import leasing
-from helios_sqlite.databases import JobDatabase, Row, rows_of
+from helios_sqlite.damaged_jobs import DamagedJobs, is_of_a_row
+from helios_sqlite.databases import JobDatabase, Parameters, Row, rows_of
 from helios_sqlite.records import SQLiteRecords
 
 _SQL = read_statements("helios_sqlite", "jobs")
+
+T = TypeVar("T")
 
 
 NOTES_AT_ONCE = 1024 * 1024
@@ -58,6 +63,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
         super().__init__(database)
         self._identity = identity
         self._set_aside = SetAside()
+        self._damaged = DamagedJobs(database, self._set_aside)
         self._news = asyncio.Event()
         self._looked_at = database.written()
 
@@ -97,7 +103,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
         rows = await self._database.rows(_SQL["parts"], (tenant, job_id))
         if not rows:
             raise job_not_found(job_id)
-        parts = [msgspec.json.decode(part, type=Part) for part, *_ in rows if part is not None]
+        parts = [stored_part(part) for part, *_ in rows if part is not None]
         _, published, exported, lost = rows[0]
         return checked_parts(
             job_id, parts, published=published, exported=exported, lost_shards=lost
@@ -110,7 +116,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
             raise job_not_found(job_id)
         if rows[0][0] is None:
             raise part_not_found()
-        return msgspec.json.decode(rows[0][0], type=Part)
+        return stored_part(rows[0][0])
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """Yield what completed shards noted, one read after the other (J13)."""
@@ -132,17 +138,21 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
         """Claim the shard whose turn it is; look without a lock first (J2, J3, J8, J11)."""
         self._news.clear()
         self._looked_at = self._database.written()
-        if not await self._database.rows(leasing.FIND_TURN, leasing.but(self._set_aside)):
-            return None
-        self._news.set()  # where one shard waits there may be another
-        async with self._database.transaction() as connection:
+
+        async def work(connection: Connection, find_turn: str) -> Lease | None:
             return await leasing.claim(
                 connection,
                 worker,
                 lease_for=lease_for,
                 max_attempts=max_attempts,
                 set_aside=self._set_aside,
+                find_turn=find_turn,
             )
+
+        if not await self._rows(leasing.FIND_TURN, leasing.but(self._set_aside)):
+            return None
+        self._news.set()  # where one shard waits there may be another
+        return await self._change(leasing.FIND_TURN, work)
 
     async def renew(self, lease: Lease, *, lease_for: timedelta, resources_done: int) -> None:
         """Extend a lease (J4, J7)."""
@@ -200,32 +210,32 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[JobKey]:
         """Return cancelled jobs and those finished long enough ago (J7, J15)."""
         values = (leasing.in_milliseconds(completed_before), limit)
-        rows = await self._database.rows(_SQL["removable"], values)
+        rows = await self._rows(_SQL["removable"], values)
         return [JobKey(tenant=tenant, id=job_id) for tenant, job_id in rows]
 
     async def jobs(
         self, query: JobQuery, *, limit: int, after: JobPlace | None = None
     ) -> list[JobSummary]:
         """Return a page of the list of jobs (J15, J16)."""
-        rows = await self._database.rows(_SQL["list"], _restrictions(query, after, limit))
-        return [
-            self._set_aside.summary(number, _to_summary(row), accepted)
-            for number, accepted, *row in rows
-        ]
+        rows = await self._listed(query, after, limit)
+        return [await self._summary(number, accepted, row) for number, accepted, *row in rows]
 
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
         """End active jobs that are untouched or lack shards; look without a lock (J18, J20)."""
         values = {"ago": leasing.in_milliseconds(untouched_for), "limit": limit}
-        if not await self._database.rows(_SQL["useless"], values):
-            return []
-        async with self._database.transaction() as connection:
-            rows = await rows_of(connection, _SQL["useless"], values)
+
+        async def work(connection: Connection, useless: str) -> list[JobKey]:
+            rows = await rows_of(connection, useless, values)
             for number, _, _, lost in rows:
                 failure = lost_shards_reason(lost) if lost else reason
                 await leasing.end(connection, number, JobStatus.ERROR, failure=failure)
-        return [JobKey(tenant=tenant, id=job_id) for _, tenant, job_id, _ in rows]
+            return [JobKey(tenant=tenant, id=job_id) for _, tenant, job_id, _ in rows]
+
+        if not await self._rows(_SQL["useless"], values):
+            return []
+        return await self._change(_SQL["useless"], work)
 
     async def beat(self, worker: str, *, lasts: timedelta) -> None:
         """Keep a worker alive for some time, and forget those that went silent (J17)."""
@@ -241,15 +251,15 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
 
     async def workforce(self) -> Workforce:
         """Count the workers that are alive, and the jobs that wait for one (J17)."""
-        [(alive, waiting)] = await self._database.rows(_SQL["workforce"])
-        [(stalled, reason)] = await self._database.rows(_SQL["stalled"])
+        [(alive, waiting)] = await self._rows(_SQL["workforce"])
+        [(stalled, reason)] = await self._rows(_SQL["stalled"])
         return Workforce(alive=alive, waiting=waiting, stalled=stalled, stalled_for=reason)
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
         """Return the tenant's complete jobs, the latest first."""
         while True:
             values = (*leasing.but(self._set_aside), tenant, limit)
-            rows = await self._database.rows(_SQL["recent"], values)
+            rows = await self._rows(_SQL["recent"], values)
             jobs = list[Job]()
             for number, job_id, *row in rows:
                 try:
@@ -276,6 +286,50 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
                 while not self._news.is_set() and self._database.written() == self._looked_at:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._news.wait(), GLANCE_SECONDS)
+
+    async def _rows(self, statement: str, values: Parameters = ()) -> list[Row]:
+        """Return the rows of a query about all jobs that are not damaged (J15)."""
+        try:
+            return await self._database.rows(statement, values)
+        except Exception as error:
+            if not is_of_a_row(error):
+                raise
+        return await self._damaged.rows(statement, values)
+
+    async def _change(self, statement: str, work: Callable[[Connection, str], Awaitable[T]]) -> T:
+        """Do some work with a query about all jobs, or those that are not damaged (J15)."""
+        try:
+            async with self._database.transaction() as connection:
+                return await work(connection, statement)
+        except Exception as error:
+            if not is_of_a_row(error):
+                raise
+        return await self._damaged.change(statement, work)
+
+    async def _listed(self, query: JobQuery, after: JobPlace | None, limit: int) -> list[Row]:
+        """Return the rows of a list of jobs; of damaged ones, what an index knows."""
+        values = _restrictions(query, after, limit)
+        try:
+            return await self._database.rows(_SQL["list"], values)
+        except Exception as error:
+            if not is_of_a_row(error):
+                raise
+        return await self._damaged.listed(values)
+
+    async def _summary(self, number: int, accepted: bytes, row: Row) -> JobSummary:
+        summary = _to_summary(row)
+        shards = list[Row]()
+        if summary.status in (JobStatus.ACCEPTED, JobStatus.IN_PROGRESS):
+            try:
+                shards = await self._database.rows(_SQL["open_shards"], (number,))
+            except Exception as error:
+                if not is_of_a_row(error):
+                    raise
+                self._set_aside.add(number, summary.key, error)
+                return summary
+        return self._set_aside.summary(
+            number, summary, accepted, shards=(shard for (shard,) in shards)
+        )
 
     async def _row(self, query: str, *parameters: object) -> Row:
         """Return the only row of a query about a job, whose last parameter is the job's id."""

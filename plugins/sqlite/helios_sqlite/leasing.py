@@ -23,6 +23,7 @@ from helios_core import (
     stored_job,
     stored_shard,
 )
+from helios_core.fhir import from_stamp
 from helios_sqlite.databases import Row, rows_of
 
 _SQL = read_statements("helios_sqlite", "leasing")
@@ -67,16 +68,17 @@ def to_job(row: Row) -> Job:
     )
 
 
-async def claim(
+async def claim(  # noqa: PLR0913 - how to claim, by name
     connection: Connection,
     worker: str,
     *,
     lease_for: timedelta,
     max_attempts: int,
     set_aside: SetAside,
+    find_turn: str = FIND_TURN,
 ) -> Lease | None:
     """Claim the shard whose turn it is, or give None (J2, J3, J8, J9, J11)."""
-    while found := await rows_of(connection, FIND_TURN, but(set_aside)):
+    while found := await rows_of(connection, find_turn, but(set_aside)):
         [row] = await rows_of(connection, _SQL["shard_of_turn"], found[0])
         now, tenant, job_id, job, number, shard, token, attempts, *more = row
         postponed, last_error, *accepted = more
@@ -247,8 +249,8 @@ def _numbered(part: Part, place: int) -> bytes:
 
 
 def to_instant(milliseconds: int) -> datetime:
-    """Return an instant as the store counts it."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    """Return an instant as the store counts it, or the nearest one in the years 1 to 9999."""
+    return from_stamp(milliseconds * 1000)
 
 
 def to_milliseconds(instant: datetime) -> int:

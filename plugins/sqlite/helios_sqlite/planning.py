@@ -14,6 +14,7 @@ from helios_core import (
     Level,
     SeqRun,
     Shard,
+    TypeKey,
     ViewSize,
     collection_range,
     cut_shards,
@@ -22,14 +23,9 @@ from helios_core import (
 )
 from helios_core.fhir import to_stamp
 from helios_sqlite.collections import Collection, all_collections
+from helios_sqlite.compartments import may_have_any
 from helios_sqlite.errors import is_damage
-from helios_sqlite.integrity import (
-    check_collections,
-    check_extents,
-    extents_of,
-    few_extents,
-    members_of,
-)
+from helios_sqlite.integrity import check_collections, check_extents, extents_of
 from helios_sqlite.views import seqs_of, shown_by
 
 _SQL = read_statements("helios_sqlite", "planning")
@@ -121,29 +117,25 @@ class _Planning:
         shown, resources, total_bytes = self._ask(
             _SQL["shown_of_cohort"], patients=json.dumps(sample)
         )
-        certain = len(sample) == len(patients)
-        if not shown and (certain or not self._has_any_of(patients)):
-            return counted if self._may_have_any_of(patients) else None
+        if not shown and not self._may_have_any_of(patients, counted):
+            return None
         factor = len(patients) / len(sample)
         return ViewSize(resources=resources * factor, bytes=total_bytes * factor)
 
-    def _has_any_of(self, patients: frozenset[str]) -> bool:
+    def _may_have_any_of(self, patients: frozenset[str], counted: ViewSize) -> bool:
         """Look from the smaller side; where both are large, take it that they meet."""
         if len(patients) <= LOOKED_UP:
-            return bool(self._ask(_SQL["any_of_cohort"], patients=json.dumps(list(patients)))[0])
+            key = TypeKey.of(self._view.request, self._collection.resource_type)
+            return may_have_any(self._connection, key, self._seqs, patients) or bool(
+                self._ask(_SQL["any_of_cohort"], patients=json.dumps(list(patients)))[0]
+            )
         query = (self._collection.number, LOOKED_UP)
         present = [
             patient for (patient,) in self._connection.execute(_SQL["some_patients"], query)
         ]
-        return len(present) == LOOKED_UP or not patients.isdisjoint(present)
-
-    def _may_have_any_of(self, patients: frozenset[str]) -> bool:
-        """Look at the versions themselves, if there are few, where the compartments have none."""
-        return any(
-            extent.count_of_damaged(self._connection) is not None
-            or bool(members_of(self._connection, extent, patients))
-            for extent in few_extents(self._connection, self._seqs) or ()
-        )
+        # Everything that is current and in a compartment has an entry, or entries are lost.
+        lost = len(present) < counted.resources
+        return len(present) == LOOKED_UP or lost or not patients.isdisjoint(present)
 
     def _shows_any(self) -> bool:
         """

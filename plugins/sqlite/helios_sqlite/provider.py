@@ -22,6 +22,7 @@ from helios_core import (
 from helios_core.fhir import FHIRVersion, Prefilter, from_stamp
 from helios_sqlite import lookups, reading, searching, versions
 from helios_sqlite.clock import settled_stamp
+from helios_sqlite.collections import collection_keys
 from helios_sqlite.databases import Database, unblocked
 from helios_sqlite.narrowing import Narrowed
 from helios_sqlite.planning import plan
@@ -133,6 +134,10 @@ class SQLiteDataProvider(DataProvider):
     ) -> VersionPage:
         """Return a page of the versions of some types, newest first."""
         return await self._database.read(versions.versions, query, count=count, after=after)
+
+    async def collections(self) -> Sequence[TypeKey]:
+        """Return the key of every type of which something was ever stored."""
+        return await self._database.read(collection_keys)
 
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None

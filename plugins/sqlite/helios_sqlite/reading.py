@@ -9,6 +9,7 @@ from itertools import accumulate, takewhile
 import msgspec
 
 from helios_core import (
+    BackendError,
     Batch,
     Cohort,
     Damaged,
@@ -28,6 +29,7 @@ from helios_core import (
 )
 from helios_sqlite import errors
 from helios_sqlite.collections import find_collection
+from helios_sqlite.compartments import pick
 from helios_sqlite.databases import Reader
 from helios_sqlite.errors import is_damage, primary_code
 from helios_sqlite.integrity import (
@@ -35,11 +37,8 @@ from helios_sqlite.integrity import (
     check_collections,
     check_extents,
     extents_of,
-    few_extents,
     is_there,
     lacks,
-    members_of,
-    missing_picked,
     next_extent,
     one_state,
 )
@@ -86,7 +85,8 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
     """Return a shard to read from its start, or None if its type was never stored."""
     connection = reader.connection
-    collection = find_collection(connection, TypeKey.of(view.request, shard.resource_type))
+    key = TypeKey.of(view.request, shard.resource_type)
+    collection = find_collection(connection, key)
     if collection is None:
         check_collections(connection)
         return None
@@ -97,8 +97,7 @@ def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
     if view.cohort is None:
         return left
     _load(reader, view.cohort)
-    _pick(connection, shown)
-    reports = _damage_of_cohort(connection, left, seqs, view.cohort)
+    reports = pick(connection, key, seqs, view.cohort.patients)
     return msgspec.structs.replace(left, reports=reports)
 
 
@@ -118,43 +117,6 @@ def _load(reader: Reader, cohort: Cohort) -> None:
         connection.execute("ROLLBACK")
         raise
     reader.cohort_key = cohort.key
-
-
-def _pick(connection: sqlite3.Connection, shown: Shown) -> None:
-    """Note the seqs of the cohort's versions once, so that batches can follow each other."""
-    connection.execute(_SQL["clear_picked"])
-    connection.execute(_SQL["pick"], msgspec.structs.asdict(shown))
-
-
-def _damage_of_cohort(
-    connection: sqlite3.Connection, left: Slice, seqs: SeqRange, cohort: Cohort
-) -> tuple[Damaged, ...]:
-    """
-    Return what is missing of a cohort, and correct what the compartments say.
-
-    All that is there of it is looked at in a shard of few extents; in a larger one, which would
-    cost by the store and not by the cohort (P4), whether what the compartments name is there.
-    """
-    reports = list[Damaged]()
-    sound = list[tuple[SeqRange, list[int]]]()
-    with one_state(connection):
-        extents = few_extents(connection, seqs)
-        if extents is None and (missing := missing_picked(connection, seqs)):
-            reports.append(shortfall_of(left.resource_type, found=0, expected=missing))
-        for extent in extents or ():
-            found = extent.count_of_damaged(connection)
-            if found is not None:
-                reports.append(
-                    shortfall_of(left.resource_type, found=found, expected=extent.appended)
-                )
-                continue
-            within = seqs.within_extent(extent.number)
-            sound.append((within, members_of(connection, extent, cohort.patients)))
-    for within, members in sound:
-        connection.execute(_SQL["unpick"], (within.first, within.end))
-        picked = ((seq,) for seq in members if within.first <= seq < within.end)
-        connection.executemany(_SQL["pick_one"], picked)
-    return tuple(reports)
 
 
 def next_batch(
@@ -327,17 +289,23 @@ def unshown_among(connection: sqlite3.Connection, left: Slice, seqs: Sequence[in
 
 def check_deletions(connection: sqlite3.Connection, left: Slice) -> None:
     """
-    Check that no deletion is missing in a slice; of cohorts, `begin` has checked what it can.
+    Check that no deletion is missing in a slice; of a cohort, `begin` has looked.
 
     Raises:
-        BackendError: The extents are not as they were written.
+        BackendError: What is stored is not as it was written.
     """
+    if left.reports:
+        raise _deletions_unknown(left)
     if left.picked:
         return
     with one_state(connection):
         for extent in extents_of(connection, SeqRange(first=left.shown.first, end=left.shown.end)):
             if extent.count_of_damaged(connection) is not None:
-                raise errors.damaged(f"what was deleted of {left.resource_type} is not known")
+                raise _deletions_unknown(left)
+
+
+def _deletions_unknown(left: Slice) -> BackendError:
+    return errors.damaged(f"what was deleted of {left.resource_type} is not known")
 
 
 def next_deleted(

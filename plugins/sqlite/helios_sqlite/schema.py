@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 
 from helios_core import ConfigurationError, Migrated, Migrations, index_outdated
+from helios_sqlite.compartments import sum_compartments
 from helios_sqlite.indexing import index_anew, is_indexed
 from helios_sqlite.integrity import sum_extents
 
@@ -16,6 +17,9 @@ OLDEST_SQLITE = (3, 38, 0)
 
 
 DATABASE = "the SQLite database"
+
+UNSUMMED = 11
+"""The last schema without sums of compartments."""
 
 
 def migrations() -> Migrations:
@@ -85,6 +89,8 @@ def migrate(connection: sqlite3.Connection) -> Migrated:
     outdated = after == steps.newest and not is_indexed(connection)
     if after == steps.newest:
         sum_extents(connection)
+        if before <= UNSUMMED:
+            sum_compartments(connection)
     if outdated:
         index_anew(connection)
     return Migrated(before=before, after=after, indexed=outdated and before > 0)

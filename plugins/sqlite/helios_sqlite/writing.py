@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from helios_core import (
     AppliedChange,
+    CompartmentSums,
     Delete,
     Put,
     TypeKey,
@@ -24,6 +25,7 @@ from helios_core import (
 from helios_core.fhir import FOREVER, FHIRVersion, Resource, from_stamp, terms_of
 from helios_sqlite.clock import next_stamp, remember
 from helios_sqlite.collections import NOWHERE, find_collection, intern_collection
+from helios_sqlite.compartments import add_sums
 from helios_sqlite.extents import Counts, Filler, add_counts
 from helios_sqlite.indexing import Postings
 
@@ -53,6 +55,7 @@ class _Journal:
         self.instant = from_stamp(stamp)
         self.versions: list[tuple[object, ...]] = []
         self.compartments: list[tuple[int, str, int]] = []
+        self.compartment_sums = CompartmentSums()
         self.postings = Postings()
         self.ended: list[int] = []
         self.counts: defaultdict[int, Counts] = defaultdict(Counts)
@@ -63,6 +66,7 @@ class _Journal:
         connection.executemany(_SQL["insert_version"], self.versions)
         self.compartments.sort()  # neighbours in the index follow each other
         connection.executemany(_SQL["insert_compartment"], self.compartments)
+        add_sums(connection, self.compartment_sums)
         connection.executemany(_SQL["end_version"], zip(repeat(self.stamp), self.ended))
         add_counts(connection, self.stamp, self.counts)
         self.postings.store(connection)
@@ -145,6 +149,7 @@ class _CollectionWriter:
         row = (seq, collection, resource_id, version_id, journal.stamp, FOREVER, deleted, patients)
         journal.versions.append((*row, size, stored_hash, to_signed(content_hash), line))
         journal.compartments += [(collection, patient, seq) for patient in patients.split()]
+        journal.compartment_sums.add(patients, seq, mark)
         self._end(resource_id)
         counts = journal.counts[self._filler.extent]
         counts.append(size, mark)
@@ -161,8 +166,10 @@ class _CollectionWriter:
         if current is None:
             return
         self._journal.ended.append(current.seq)
+        mark = ending_mark(current.seq, self._journal.stamp)
+        self._journal.compartment_sums.add(current.patients, current.seq, mark)
         counts = self._journal.counts[extent_of(current.seq)]
-        counts.row_sum += ending_mark(current.seq, self._journal.stamp)
+        counts.row_sum += mark
         if not current.deleted:
             in_compartment = bool(current.patients)
             counts.end(current.size, current.line_hash, in_compartment=in_compartment)

@@ -8,6 +8,7 @@ from helios_core.fhir.search import (
     AnyTerm,
     SpanWithin,
     UpdatedWithin,
+    any_filter,
     compile_query,
     lookup_cost,
 )
@@ -41,3 +42,9 @@ def test_only_a_search_without_conditions_passes_everything():
     assert compile_query(FHIRVersion.R4, "Patient", []).passes_everything
     assert not compile_query(FHIRVersion.R4, "Patient", [("gender", "male")]).passes_everything
     assert not compile_query(FHIRVersion.R4, "Patient", [("_id", "p1")]).passes_everything
+
+
+def test_the_ids_of_several_filters_are_looked_up_together():
+    one, other = (compile_query(FHIRVersion.R4, "Patient", [("_id", i)]) for i in ("a,b", "b,c"))
+
+    assert any_filter([one, other]).prefilter() == AnyId(frozenset("abc"))

@@ -220,3 +220,68 @@ async def test_one_version_is_read_by_its_number(client, outcome):
     outcome(await client.get("/Patient/p1/_history/2"), 410, "deleted")
     for number in ("3", "0", "x", "-1", "1.0", "9" * 30, "²"):
         outcome(await client.get(f"/Patient/p1/_history/{number}"), 404, "not-found")
+
+
+WHOLE = {
+    "resourceType": "Patient",
+    "id": "p1",
+    "text": {"status": "generated", "div": '<div xmlns="http://www.w3.org/1999/xhtml">x</div>'},
+    "active": True,
+    "birthDate": "2000-01-01",
+    "communication": [{"language": {"text": "Swahili"}}],
+}
+SUBSETS = {
+    "_summary=true": {"active", "birthDate"},
+    "_summary=text": {"text"},
+    "_summary=data": {"active", "birthDate", "communication"},
+    "_elements=birthDate": {"birthDate"},
+    "_elements=birthDate,active&_summary=text": {"birthDate", "active"},
+    "_elements=Patient.active": {"active"},
+}
+
+
+@pytest.mark.parametrize("query", SUBSETS)
+async def test_a_read_is_reduced_as_a_search_is(client, query):
+    await client.put("/Patient/p1", json=WHOLE)
+    batch = {
+        "resourceType": "Bundle",
+        "type": "batch",
+        "entry": [
+            {"request": {"method": "GET", "url": f"Patient/p1{path}?{query}"}}
+            for path in ("", "/_history/1")
+        ],
+    }
+
+    [found] = (await client.get(f"/Patient?_id=p1&{query}")).json()["entry"]
+    read, earlier = [await client.get(f"/Patient/p1{p}?{query}") for p in ("", "/_history/1")]
+    entries = (await client.post("/", json=batch)).json()["entry"]
+
+    expected = found["resource"]
+    assert expected.keys() - {"resourceType", "id", "meta"} == SUBSETS[query]
+    assert [tag["code"] for tag in expected["meta"]["tag"]] == ["SUBSETTED"]
+    assert read.json() == earlier.json() == expected
+    assert [entry["resource"] for entry in entries] == [expected, expected]
+    assert read.headers["etag"] == 'W/"1"'
+
+
+@pytest.mark.parametrize("query", ["", "?_summary=false"])
+async def test_a_read_that_is_not_reduced_is_not_tagged(client, query):
+    await client.put("/Patient/p1", json=WHOLE)
+
+    read = (await client.get(f"/Patient/p1{query}")).json()
+
+    assert read.keys() == WHOLE.keys() | {"meta"}
+    assert "tag" not in read["meta"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["_summary=count", "_summary=all", "_summary=true&_summary=text", "_elements=name.family"],
+)
+async def test_a_reduction_that_means_nothing_for_a_read_is_refused(client, query):
+    await client.put("/Patient/p1", json=WHOLE)
+
+    for path in ("", "/_history/1"):
+        refused = await client.get(f"/Patient/p1{path}?{query}")
+        assert refused.status_code == 400
+        assert refused.json()["resourceType"] == "OperationOutcome"

@@ -5,6 +5,7 @@ import itertools
 import msgspec
 import pytest
 
+from helios_core.storage.permitted_reads import VERSIONS_PER_PAGE
 from helios_sqlite import SQLiteSettings, open_data_provider
 from tests.http.bulk.test_permissions import LAB, RESOURCES, VITAL, observation
 from tests.tokens import StaticVerifier, bearer, principal
@@ -408,3 +409,31 @@ async def test_a_record_needs_read_on_patients(send):
 
     assert (await send("system/Observation.rs", "GET", path)).status_code == 403
     assert (await send("system/*.r", "GET", path)).status_code == 200
+
+
+async def test_a_page_of_a_history_looks_at_a_bounded_number_of_versions(site, send):
+    hidden = VERSIONS_PER_PAGE + 500
+    for start in range(0, hidden, 500):
+        await site.put(*(observation(f"v{start + n}", VITAL) for n in range(500)))
+    await site.put(observation("new", LAB))
+    scope, path = f"system/Observation.rs{LABS}", "/Observation/_history?_count=5"
+    pages = []
+
+    while path is not None:
+        page = (await send(scope, "GET", path)).json()
+        pages.append([entry["resource"]["id"] for entry in page.get("entry", ())])
+        following = [link["url"] for link in page["link"] if link["relation"] == "next"]
+        path = following[0].removeprefix("http://fhir.example") if following else None
+
+    assert pages == [["new"], ["lab"]]
+
+
+async def test_a_record_has_the_permitted_types_and_refuses_others_that_are_named(send):
+    scopes, path = "system/Patient.rs", "/Patient/p1/$everything"
+
+    assert ids(await send(scopes, "GET", path)) == ["p1"]
+    assert ids(await send(scopes, "GET", f"{path}?_type=Patient")) == ["p1"]
+    for types in ("Observation", "Patient,Observation"):
+        assert (await send(scopes, "GET", f"{path}?_type={types}")).status_code == 403
+    named = await send(f"{scopes} system/Observation.rs", "GET", f"{path}?_type=Observation")
+    assert "lab" in ids(named)

@@ -7,8 +7,8 @@ import msgspec
 import pymongo
 import pytest
 
-from helios_core import Part
-from helios_core.testing import JobStoreSuite
+from helios_core import JobQuery, Part
+from helios_core.testing import JobStoreSuite, corpus
 from helios_mongodb import open_job_store
 
 INSTANTS = {
@@ -70,3 +70,27 @@ class TestMongoJobStore(JobStoreSuite):
         rows = await store.behind_its_back.parts.find({}).to_list()
         keys = [msgspec.json.decode(row["part"], type=Part).key for row in rows]
         return [key.name for key in keys if key.job_id == job_id]
+
+    @pytest.mark.parametrize("field", ["token", "attempts", "shard", "postponed"])
+    async def test_a_shard_that_lacks_a_field_sets_its_job_aside(self, store, field):
+        for job_id in ("spoilt", "sound"):
+            await store.add(corpus.job(job_id), corpus.shards(1), max_active=9)
+        await store.behind_its_back.shards.update_one({"id": "spoilt"}, {"$unset": {field: ""}})
+
+        leases = [await claim(store) for _ in range(2)]
+
+        assert [lease and lease.job.id for lease in leases] == ["sound", None]
+        assert [key.id for key in store.unreadable] == ["spoilt"]
+
+    async def test_a_job_with_an_unreadable_shard_is_listed_as_unreadable(self, store):
+        await store.add(corpus.job("job"), corpus.shards(2), max_active=9)
+        [readable] = await store.jobs(JobQuery(), limit=9)
+        await store.behind_its_back.shards.update_one({"number": 1}, {"$set": {"shard": b"{"}})
+
+        [listed] = await store.jobs(JobQuery(), limit=9)
+
+        assert (readable.job.id, listed.job) == ("job", None)
+
+
+async def claim(store):
+    return await store.claim("worker", lease_for=timedelta(minutes=1), max_attempts=3)

@@ -1,9 +1,12 @@
 """Tables that were changed behind the back: none is read as if it were whole."""
 
+import asyncio
+
 import pytest
 
-from helios_core import COLLECTION_BITS
-from helios_postgres import migrate, open_data_provider
+from helios_core import COLLECTION_BITS, BackendError, Delete, Level
+from helios_core.testing import corpus, write
+from helios_postgres import integrity, migrate, open_data_provider
 from tests.damage import SEARCHED, fill, read, unnoticed, views_of
 from tests.plugins.postgres.connecting import connected
 
@@ -54,6 +57,17 @@ TAMPERING = {
     "a version in no compartment": ["UPDATE versions SET patients = '' WHERE id = 'o100'"],
     "a deletion that is gone": ["DELETE FROM versions WHERE deleted AND id = 'o45'"],
     "a compartment without its versions": ["DELETE FROM compartments WHERE patient = 'p6'"],
+    "one entry of a compartment that is gone": [
+        "DELETE FROM compartments WHERE seq = (SELECT seq FROM versions WHERE id = 'q300')"
+    ],
+    "an entry of a compartment that was of another": [
+        """UPDATE compartments SET patient = 'p301'
+        WHERE seq = (SELECT seq FROM versions WHERE id = 'q300')"""
+    ],
+    "compartments and sums of a patient that are gone": [
+        "DELETE FROM compartment_sums WHERE patient = 'p6'",
+        "DELETE FROM compartments WHERE patient = 'p6'",
+    ],
     "counts that say there is nothing": ["UPDATE extents SET begun = 0, compartment_begun = 0"],
     "stamps that say it is later": ["UPDATE extents SET first_stamp = first_stamp + (1 << 50)"],
     "an index that lacks versions": lacking("versions_pkey", again("versions", "seq % 50 = 7")),
@@ -84,6 +98,143 @@ async def test_what_was_changed_behind_the_back_is_noticed(settings, name):
     for batch_bytes in (1 << 22, 20_000):
         opened = open_data_provider(settings)
         assert await unnoticed(opened, views, shown, batch_bytes) == []
+
+
+OF_COMPARTMENTS = {
+    "all of a patient": ["DELETE FROM compartments WHERE patient = 'p7'"],
+    "one entry": [
+        """DELETE FROM compartments
+        WHERE seq = (SELECT max(seq) FROM compartments WHERE patient = 'p7')"""
+    ],
+    "entries that an index lacks": lacking(
+        "compartments_pkey", again("compartments", "patient = 'p7'")
+    ),
+    "sums": ["DELETE FROM compartment_sums WHERE patient = 'p7'"],
+    "one sum": [
+        """DELETE FROM compartment_sums WHERE patient = 'p7'
+        AND block = (SELECT max(block) FROM compartment_sums WHERE patient = 'p7')"""
+    ],
+    "sums that an index lacks": lacking(
+        "compartment_sums_by_patient", again("compartment_sums", "patient = 'p7'")
+    ),
+    "sums and entries": [
+        "DELETE FROM compartment_sums WHERE patient = 'p7'",
+        "DELETE FROM compartments WHERE patient = 'p7'",
+    ],
+    "sums of each other": [
+        """UPDATE compartment_sums SET patient = 'p' || 15 - substr(patient, 2)::integer
+        WHERE patient IN ('p7', 'p8')"""
+    ],
+}
+"""What is lost of a patient, or wrong, while all versions are as they were written."""
+
+
+@pytest.fixture
+async def large(settings, monkeypatch):
+    """A store of 20 extents a type, in which patients have something in several blocks."""
+    monkeypatch.setattr("helios_postgres.extents.EXTENT_ROWS", 20)
+
+    def of(prefix):
+        return [corpus.observation(f"{prefix}{n}", f"p{n}") for n in range(200)]
+
+    async with open_data_provider(settings) as provider:
+        await write(provider, *(corpus.patient(f"p{n}") for n in range(400)))
+        await write(provider, *of("o"))
+        await write(provider, *of("q"))
+        between = await provider.transaction_time()
+        gone = [Delete(resource_type="Observation", id=f"o{n}") for n in (7, 77)]
+        await provider.write(corpus.TENANT, corpus.VERSION, gone)
+        yield provider, between
+
+
+def of_members(now, members, since=None):
+    return corpus.view(now, corpus.request(level=Level.GROUP, since=since), patients=members)
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("name", OF_COMPARTMENTS)
+async def test_what_compartments_lack_costs_no_resource_in_stores_of_any_size(large, raw, name):
+    """P4, P9: what a cohort has is then read from the versions, which have sums of their own."""
+    provider, between = large
+    now = await provider.transaction_time()
+    everyone = of_members(now, {f"p{n}" for n in range(0, 200, 7)})
+    views = [everyone, of_members(now, {"p7"}), of_members(now, {"p7"}, since=between)]
+    shown = [await read(provider, view, 1 << 20) for view in views]
+    assert [len(lines) for lines, _, _ in shown] == [29 * 3 - 2, 2, 0]
+    assert [gone for _, gone, _ in shown] == [[], [], ["Observation/o7"]]
+
+    for statement in OF_COMPARTMENTS[name]:
+        await raw.execute(statement)
+
+    assert [await read(provider, view, 1 << 20) for view in views] == shown
+
+
+@pytest.mark.service
+async def test_a_version_of_a_cohort_that_is_altered_is_noticed_in_a_large_store(large, raw):
+    provider, between = large
+    now = await provider.transaction_time()
+    await raw.execute(
+        "INSERT INTO endings SELECT seq, since_stamp + 1, 1, version_id, id FROM versions"
+        " WHERE id = 'q7'"
+    )
+
+    [damaged] = (await read(provider, of_members(now, {"p7"}), 1 << 20))[2]
+    assert (damaged.resource_type, damaged.id) == ("Observation", "(unknown)")
+    with pytest.raises(BackendError, match="deleted"):
+        await read(provider, of_members(now, {"p7"}, since=between), 1 << 20)
+
+
+@pytest.mark.service
+async def test_a_sound_cohort_is_read_without_going_through_the_extents(large, monkeypatch):
+    provider, between = large
+    now = await provider.transaction_time()
+    monkeypatch.setattr(integrity, "_count_of_damaged", None)
+
+    assert len((await read(provider, of_members(now, {"p7"}), 1 << 20))[0]) == 2
+    gone = (await read(provider, of_members(now, {"p7"}, since=between), 1 << 20))[1]
+    assert gone == ["Observation/o7"]
+
+
+@pytest.mark.service
+async def test_writers_of_one_patient_do_not_wait_for_each_other(large, settings):
+    """Each adds rows of its own to what the patient must have."""
+    provider, _ = large
+    async with open_data_provider(settings) as other, asyncio.TaskGroup() as tasks:
+        for n in range(20):
+            each = corpus.observation(f"new{n}", "p7")
+            tasks.create_task(write((provider, other)[n % 2], each))
+
+    now = await provider.transaction_time()
+    lines, _, damaged = await read(provider, of_members(now, {"p7"}), 1 << 20)
+    assert (len(lines), damaged) == (22, [])
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("lost", [None, "rows that are gone"])
+async def test_a_migration_sums_what_patients_have(settings, lost):
+    """What is lost already is not taken for all there was, whosever it was."""
+    async with open_data_provider(settings) as provider:
+        views = await views_of(provider, await fill(provider))
+        shown = {key: await read(provider, view, 1 << 22) for key, view in views.items()}
+    async with connected(settings) as connection:
+        summed = (
+            "SELECT patient, block, mod(sum(sum), (1::bigint << 62)::numeric)"
+            " FROM compartment_sums GROUP BY patient, block ORDER BY patient, block"
+        )
+        before = await connection.fetch(summed)
+        await connection.execute("DROP TABLE compartment_sums")
+        await connection.execute("DELETE FROM schema_version WHERE number > 12")
+        if lost:
+            await connection.execute(
+                "DELETE FROM compartments WHERE seq IN"
+                " (SELECT seq FROM versions WHERE seq % 50 = 7)"
+            )
+            await connection.execute(TAMPERING[lost][0])
+
+        await migrate(settings)
+
+        assert (await connection.fetch(summed) == before) is (lost is None)
+    assert await unnoticed(open_data_provider(settings), views, shown, 1 << 22) == []
 
 
 OF_INDEX = {

@@ -8,13 +8,13 @@ from unittest.mock import patch
 import msgspec
 import pytest
 
-from helios_core import SupportsTypeHistory
+from helios_core import SupportsChangeFeed, SupportsTypeHistory
 from helios_core.testing import DataProviderSuite
 from helios_s3 import compaction, extents, log, open_data_provider
 
 
 class TestS3DataProvider(DataProviderSuite):
-    powers = DataProviderSuite.known_powers - {SupportsTypeHistory}
+    powers = DataProviderSuite.known_powers - {SupportsTypeHistory, SupportsChangeFeed}
 
     @pytest.fixture(autouse=True)
     def reach(self, minio_bucket, resource_settings):

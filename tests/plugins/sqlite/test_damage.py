@@ -14,9 +14,10 @@ from contextlib import closing
 import pytest
 from msgspec.structs import replace
 
-from helios_core import Put
+from helios_core import BackendError, Level, Put
 from helios_core.testing import corpus
 from helios_sqlite import SQLiteSettings, migrate, open_data_provider
+from helios_sqlite.integrity import Extent
 from tests.damage import DAMAGES_OF_FILES, SEARCHED, fill, read, unnoticed, views_of
 
 RUNS = int(os.environ.get("HFS_TEST_FUZZ_RUNS", "12"))
@@ -85,6 +86,16 @@ TAMPERING = {
     "a version in no compartment": "UPDATE versions SET patients = '' WHERE id = 'o100'",
     "a deletion that is gone": "DELETE FROM versions WHERE deleted AND id = 'o45'",
     "a compartment without its versions": "DELETE FROM compartments WHERE patient = 'p6'",
+    "compartments of one type that are gone": "DELETE FROM compartments WHERE collection = 2"
+    " AND patient = 'p9'",
+    "one entry of a compartment that is gone": "DELETE FROM compartments WHERE seq = ("
+    "SELECT seq FROM versions WHERE id = 'q300')",
+    "an entry of a compartment that was of another": "UPDATE compartments SET patient = 'p301'"
+    " WHERE seq = (SELECT seq FROM versions WHERE id = 'q300')",
+    "an entry of a compartment of nothing": "UPDATE compartments SET seq = seq + 1"
+    " WHERE seq = (SELECT max(seq) FROM compartments WHERE patient = 'p300')",
+    "compartments and sums of a patient that are gone": "DELETE FROM compartment_sums"
+    " WHERE patient = 'p6'; DELETE FROM compartments WHERE patient = 'p6'",
     "counts that say there is nothing": "UPDATE extents SET live = 0, compartment_live = 0",
     "counts that say there is less": "UPDATE extents SET appended = appended - 1",
 }
@@ -97,7 +108,8 @@ async def test_what_was_changed_behind_the_back_is_noticed(whole, tmp_path, name
     folder, views, shown = whole
     shutil.copy(folder / "helios.db", tmp_path / "helios.db")
     with closing(sqlite3.connect(tmp_path / "helios.db")) as raw, raw:
-        assert raw.execute(TAMPERING[name]).rowcount
+        for statement in TAMPERING[name].split(";"):
+            assert raw.execute(statement).rowcount
 
     assert (
         await unnoticed(open_data_provider(settings_of(tmp_path)), views, shown, batch_bytes) == []
@@ -120,6 +132,104 @@ OF_INDEX = {
     "sums that are others": "UPDATE index_sums SET sum = sum + 1",
     "sums of sums that are gone": "UPDATE extents SET index_sum = 0",
 }
+
+
+OF_COMPARTMENTS = {
+    "sums that are gone": "DELETE FROM compartment_sums WHERE patient = 'p6'",
+    "sums that are all gone": "DELETE FROM compartment_sums",
+    "sums of one block that are gone": "DELETE FROM compartment_sums"
+    " WHERE (patient, block) IN (SELECT 'p9', max(block) FROM compartment_sums)",
+    "sums that are others": "UPDATE compartment_sums SET sum = sum + 1",
+    "sums of each other": "UPDATE OR REPLACE compartment_sums SET patient = 'p6'"
+    " WHERE patient = 'p9'",
+    "compartments that are gone": "DELETE FROM compartments WHERE patient = 'p9'",
+    "compartments of each other": "UPDATE compartments SET patient = 'p6' WHERE patient = 'p7'",
+}
+
+
+@pytest.mark.parametrize("name", OF_COMPARTMENTS)
+async def test_compartments_and_sums_that_differ_cost_no_resource(whole, tmp_path, name):
+    """P4, P9: what a cohort has is then read from the versions, which have sums of their own."""
+    folder, views, shown = whole
+    shutil.copy(folder / "helios.db", tmp_path / "helios.db")
+    with closing(sqlite3.connect(tmp_path / "helios.db")) as raw, raw:
+        assert raw.execute(OF_COMPARTMENTS[name]).rowcount
+
+    async with open_data_provider(settings_of(tmp_path)) as provider:
+        for key, view in views.items():
+            assert await read(provider, view, 20_000) == shown[key]
+
+
+@pytest.fixture
+async def large(settings, write, monkeypatch):
+    """A store of 40 extents a type, in which each patient has something in two blocks."""
+    monkeypatch.setattr("helios_sqlite.extents.EXTENT_ROWS", 10)
+    await write(*(corpus.patient(f"p{n}") for n in range(200)))
+    await write(*(corpus.observation(f"o{n}", f"p{n}") for n in range(200)))
+    await write(*(corpus.observation(f"q{n}", f"p{n}") for n in range(200)))
+    return settings
+
+
+LOST = {
+    "all of a patient": "DELETE FROM compartments WHERE patient = 'p7'",
+    "all of a patient, sums as well": "DELETE FROM compartment_sums WHERE patient = 'p7';"
+    "DELETE FROM compartments WHERE patient = 'p7'",
+    "all of a type": "DELETE FROM compartments WHERE collection = 2",
+    "one entry": "DELETE FROM compartments WHERE seq = (SELECT max(seq) FROM compartments"
+    " WHERE patient = 'p7')",
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+@pytest.mark.parametrize("members", [{"p7"}, {f"p{n}" for n in range(0, 200, 7)}])
+async def test_what_compartments_lack_is_noticed_in_stores_of_any_size(
+    large, provider, raw, name, members
+):
+    """P4, P9: it costs by the cohort, not by the store."""
+    now = await provider.transaction_time()
+    view = corpus.view(now, corpus.request(level=Level.GROUP), patients=members)
+    shown = await read(provider, view, 1 << 20)
+    assert len(shown[0]) == 3 * len(members)
+    assert raw.execute("SELECT count(*) FROM extents").fetchone()[0] == 60
+
+    raw.executescript(LOST[name])
+
+    assert await read(provider, view, 1 << 20) == shown
+
+
+async def test_a_version_of_a_cohort_that_is_altered_is_noticed_in_a_large_store(
+    large, provider, raw
+):
+    now = await provider.transaction_time()
+    view = corpus.view(now, corpus.request(level=Level.GROUP), patients={"p7"})
+    raw.execute("UPDATE versions SET until_stamp = since_stamp + 1 WHERE id = 'o7'")
+
+    [damaged] = (await read(provider, view, 1 << 20))[2]
+
+    assert (damaged.resource_type, damaged.id) == ("Observation", "(unknown)")
+
+
+async def test_a_sound_cohort_is_read_without_going_through_the_extents(
+    large, provider, monkeypatch
+):
+    now = await provider.transaction_time()
+    view = corpus.view(now, corpus.request(level=Level.GROUP), patients={"p7"})
+    monkeypatch.setattr(Extent, "count_of_damaged", None)
+
+    assert len((await read(provider, view, 1 << 20))[0]) == 3
+
+
+async def test_deletions_of_a_damaged_cohort_are_not_told(large, provider, write, delete, raw):
+    """P9: a client would keep what is gone."""
+    before = await provider.transaction_time()
+    await write(delete(corpus.observation("o7", "p7")))
+    now = await provider.transaction_time()
+    view = corpus.view(now, corpus.request(level=Level.GROUP, since=before), patients={"p7"})
+    assert (await read(provider, view, 1 << 20))[1] == ["Observation/o7"]
+    raw.execute("DELETE FROM versions WHERE deleted")
+
+    with pytest.raises(BackendError, match="deleted"):
+        await read(provider, view, 1 << 20)
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +314,27 @@ async def test_a_migration_confirms_no_damage(whole, tmp_path):
     await migrate(settings_of(tmp_path))
 
     assert await unnoticed(open_data_provider(settings_of(tmp_path)), views, shown, 1 << 22) == []
+
+
+@pytest.mark.parametrize("lost", [None, "rows that are gone"])
+async def test_a_migration_sums_what_patients_have(whole, tmp_path, lost):
+    """What is lost already is not taken for all there was, whosever it was."""
+    folder, views, shown = whole
+    shutil.copy(folder / "helios.db", tmp_path / "helios.db")
+    with closing(sqlite3.connect(tmp_path / "helios.db", isolation_level=None)) as raw:
+        before = raw.execute("SELECT * FROM compartment_sums").fetchall()
+        raw.execute("DROP TABLE compartment_sums")
+        raw.execute("PRAGMA user_version = 11")
+        if lost:
+            raw.execute(
+                "DELETE FROM compartments WHERE seq IN"
+                " (SELECT seq FROM versions WHERE seq % 50 = 7)"
+            )
+            raw.execute(TAMPERING[lost])
+
+        await migrate(settings_of(tmp_path))
+
+        after = raw.execute("SELECT * FROM compartment_sums").fetchall()
+        assert (after == before) is (lost is None)
+    silent = await unnoticed(open_data_provider(settings_of(tmp_path)), views, shown, 1 << 22)
+    assert silent == []

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from helios_core import (
+    BackendError,
     BackendUnavailable,
     ConfigurationError,
     JobQuery,
@@ -144,6 +145,7 @@ async def claim(store):
 
 def to_the_second_schema(connection):
     """Undo what the migrations from the third on do."""
+    connection.execute("DROP TABLE compartment_sums")
     connection.execute("ALTER TABLE extents DROP COLUMN index_sum")
     connection.execute("DROP TABLE index_sums")
     connection.execute("ALTER TABLE jobs DROP COLUMN shards")
@@ -287,3 +289,46 @@ async def test_a_database_that_is_closed_is_one_file(settings):
         await provider.get(corpus.type_key("Patient").resource("nobody"))
 
     assert [entry.name for entry in settings.path.parent.iterdir()] == ["helios.db"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"{}",
+        b'{"key":{},"size":"x"}',
+        b"\xff\xfe",
+        b"[" * 5000,
+        b'{"size":1.5}',
+    ],
+)
+async def test_damaged_rows_stop_no_migration(settings, raw, content):
+    """Whatever a job, a shard or a part holds: the others are brought up to date."""
+    async with open_job_store(settings) as store:
+        for name in ("spoilt", "sound"):
+            await store.add(corpus.job(name), corpus.shards(2), max_active=3)
+        for lease in [await claim(store) for _ in range(4)]:
+            parts = [corpus.part(lease), corpus.part(lease, number=2)]
+            await store.complete(lease, parts)
+        await store.add(corpus.job("active"), corpus.shards(1), max_active=3)
+    to_the_second_schema(raw)
+    spoilt = "job = (SELECT job FROM jobs WHERE id = 'spoilt')"
+    raw.execute(f"UPDATE parts SET part = ? WHERE {spoilt}", (content,))
+    raw.execute("UPDATE jobs SET accepted = ? WHERE id = 'spoilt'", (content,))
+    raw.execute(f"UPDATE shards SET shard = ? WHERE {spoilt}", (content,))
+
+    await migrate(settings)
+
+    async with open_job_store(settings) as store:
+        parts = await store.parts(corpus.TENANT, "sound")
+        for part in parts:
+            assert await store.part(corpus.TENANT, "sound", part.key.name) == part
+        assert (await claim(store)).job.id == "active"
+        with pytest.raises(BackendError):
+            await store.parts(corpus.TENANT, "spoilt")
+        listed = {job.id: job for job in await store.jobs(JobQuery(), limit=9)}
+    assert len(parts) == 4
+    assert listed["sound"].bytes == sum(part.size for part in parts)
+    assert listed["spoilt"].job is None

@@ -6,6 +6,7 @@ import msgspec
 
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.storage.data_provider import VersionPage
+from helios_core.testing import corpus
 from tests.testing.on_memory import OnMemoryProvider
 
 MICROSECOND = timedelta(microseconds=1)
@@ -111,3 +112,39 @@ class TestListsOtherTenants(OnMemoryProvider):
         "test_the_versions_of_others_are_not_listed",
         "test_the_versions_that_were_current_are_listed",
     )
+
+
+class _ListsCollections(MemoryDataProvider):
+    """Lists only the collections it thinks of."""
+
+    def thinks_of(self, key):
+        raise NotImplementedError
+
+    async def collections(self):
+        return [key for key in await super().collections() if self.thinks_of(key)]
+
+
+class FeedsOneTenant(_ListsCollections):
+    def thinks_of(self, key):
+        return key.tenant == corpus.TENANT
+
+
+class TestFeedsOneTenant(OnMemoryProvider):
+    subject_class = FeedsOneTenant
+    caught_by = ("test_a_change_feed_names_every_collection_that_was_written",)
+
+
+class FeedsWhatIsThere(MemoryDataProvider):
+    """A type whose resources are all deleted is not listed, and its index never learns of it."""
+
+    async def collections(self):
+        return [
+            key
+            for key, collection in self._collections.items()
+            if any(versions[-1].stored.content for versions in collection.values())
+        ]
+
+
+class TestFeedsWhatIsThere(OnMemoryProvider):
+    subject_class = FeedsWhatIsThere
+    caught_by = ("test_a_change_feed_names_every_collection_that_was_written",)

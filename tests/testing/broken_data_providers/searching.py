@@ -2,6 +2,7 @@
 
 import msgspec
 
+from helios_core.errors import InvalidParameter
 from helios_core.fhir.instants import from_stamp
 from helios_core.fhir.search import AllOf, AnyId, UpdatedWithin
 from helios_core.memory.data_provider import MemoryDataProvider
@@ -50,7 +51,10 @@ class SearchesAllTenants(MemoryDataProvider):
 
 class TestSearchesAllTenants(OnMemoryProvider):
     subject_class = SearchesAllTenants
-    caught_by = ("test_a_search_gives_the_current_resources_of_a_type",)
+    caught_by = (
+        "test_a_page_begins_behind_any_resource",
+        "test_a_search_gives_the_current_resources_of_a_type",
+    )
 
 
 class NeedsSomethingToSearch(MemoryDataProvider):
@@ -87,7 +91,10 @@ class LosesAMatchPerPage(MemoryDataProvider):
 
 class TestLosesAMatchPerPage(OnMemoryProvider):
     subject_class = LosesAMatchPerPage
-    caught_by = ("test_pages_cover_the_matches_exactly_once",)
+    caught_by = (
+        "test_a_page_begins_behind_any_resource",
+        "test_pages_cover_the_matches_exactly_once",
+    )
 
 
 class FillsPages(MemoryDataProvider):
@@ -128,6 +135,7 @@ class PagesByOffset(MemoryDataProvider):
 class TestPagesByOffset(OnMemoryProvider):
     subject_class = PagesByOffset
     caught_by = (
+        "test_a_page_begins_behind_any_resource",
         "test_paging_goes_on_while_resources_come_and_go",
         "test_a_made_up_page_token_is_refused",
     )
@@ -206,6 +214,7 @@ class SortsById(MemoryDataProvider):
 class TestSortsById(OnMemoryProvider):
     subject_class = SortsById
     caught_by = (
+        "test_a_page_begins_behind_any_resource",
         "test_matches_come_in_the_requested_order",
         "test_a_page_of_another_order_is_refused",
     )
@@ -220,3 +229,19 @@ class CountsThePage(MemoryDataProvider):
 class TestCountsThePage(OnMemoryProvider):
     subject_class = CountsThePage
     caught_by = ("test_the_total_is_returned_on_request",)
+
+
+class MakesTokensOfItsOwn(MemoryDataProvider):
+    """Only the store that began a search can go on with it."""
+
+    async def search(self, key, query, *, count, after=None):
+        if after is not None and (after := after.removeprefix("own:")) == "":
+            raise InvalidParameter("no such page")
+        page = await super().search(key, query, count=count, after=after)
+        following = None if page.next is None else f"own:{page.next}"
+        return msgspec.structs.replace(page, next=following)
+
+
+class TestMakesTokensOfItsOwn(OnMemoryProvider):
+    subject_class = MakesTokensOfItsOwn
+    caught_by = ("test_a_page_begins_behind_any_resource",)

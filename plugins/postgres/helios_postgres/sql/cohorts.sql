@@ -25,3 +25,30 @@ ON CONFLICT DO NOTHING;
 -- name: is_there
 -- Whether a cohort is there; a crash empties its tables.
 SELECT EXISTS (SELECT FROM cohorts WHERE cohort = $1 AND key = $2);
+
+-- name: expected
+-- What a cohort must have in some blocks, and what is lost of them.
+SELECT coalesce(sum(s.sum), 0) FROM (
+  SELECT patient FROM cohort_members WHERE cohort = $1 UNION ALL SELECT ''
+) AS k CROSS JOIN LATERAL (
+  SELECT sum FROM compartment_sums
+  WHERE patient = k.patient AND block BETWEEN $2 AND $3 OFFSET 0
+) AS s;
+
+-- name: unsummed_patient
+-- Whether there is a patient of a cohort who was stored, and must have nothing.
+SELECT EXISTS (SELECT FROM cohort_members AS k WHERE k.cohort = $1 AND {no_sums});
+
+-- name: listed
+-- The versions of a range that are in compartments of a cohort, in order, and in how many.
+SELECT c.seq, count(*) FROM cohort_members AS k CROSS JOIN LATERAL (
+  SELECT seq FROM compartments
+  WHERE collection = $2 AND patient = k.patient AND seq >= $3 AND seq < $4 OFFSET 0
+) AS c
+WHERE k.cohort = $1 GROUP BY c.seq ORDER BY c.seq;
+
+-- name: members
+-- What is stored of some versions, and whether a view shows them.
+SELECT {mark}, v.size, v.deleted, (true
+  {shown})
+FROM versions AS v WHERE v.seq >= $1 AND v.seq < $2 AND v.seq = ANY ($7::bigint[]);

@@ -1,3 +1,7 @@
+-- name: all
+-- All collections.
+SELECT tenant, fhir_version, resource_type FROM collections;
+
 -- name: find
 -- The numbers of some collections.
 SELECT resource_type, collection FROM collections

@@ -68,6 +68,6 @@ INSERT INTO tallies (extent, ended, ended_bytes, compartment_ended, compartment_
 SELECT * FROM unnest($1::bigint[], $2::integer[], $3::bigint[], $4::integer[], $5::bigint[],
   $6::bigint[], $7::bigint[], $8::bigint[]);
 
--- name: hashes
--- The hashes of the lines of some versions.
-SELECT seq, line_hash FROM versions WHERE seq = ANY ($1::bigint[]);
+-- name: ended
+-- The hashes of the lines of some versions, and whose compartments they are in.
+SELECT seq, line_hash, patients FROM versions WHERE seq = ANY ($1::bigint[]);

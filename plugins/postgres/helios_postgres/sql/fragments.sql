@@ -6,3 +6,18 @@ AND NOT EXISTS (
   SELECT FROM endings AS e
   WHERE e.seq = v.seq AND e.seq >= $1 AND e.seq < $2 AND e.until_stamp <= $3
 )
+
+-- fragment: mark
+-- What `mark_of` is of.
+v.seq || ' ' || v.id || ' ' || v.version_id || ' ' || v.since_stamp || ' ' || v.deleted::integer
+  || ' ' || v.patients || ' ' || v.size || ' ' || v.line_hash,
+v.seq, (SELECT e.until_stamp FROM endings AS e WHERE e.seq = v.seq)
+
+-- fragment: no_sums
+-- That somebody, `k`, was stored as a Patient, and must have nothing.
+(
+  SELECT block FROM compartment_sums
+  WHERE patient = k.patient AND block BETWEEN $2 AND $3 LIMIT 1
+) IS NULL AND (
+  SELECT seq FROM resources WHERE collection = $4 AND id = k.patient LIMIT 1
+) IS NOT NULL

@@ -17,8 +17,41 @@ FROM jobs
 WHERE completed_at IS NOT NULL AND (completed_at <= now() - $1::interval OR status = 'cancelled')
 ORDER BY completed_at LIMIT $2;
 
+-- fragment: listed
+-- The restrictions of a list of jobs.
+($1::text IS NULL OR tenant = $1) AND ($2::text IS NULL OR owner = $2)
+    AND ($3::text[] IS NULL OR status = ANY($3)) AND starts_with(id, $4)
+    AND ($5::interval IS NULL OR created_at <= now() - $5)
+    AND ($6::interval IS NULL OR created_at > now() - $6)
+    AND ($7::timestamptz IS NULL OR created_at < $7
+      OR created_at = $7 AND (tenant COLLATE "C", id COLLATE "C") > ($8, $9))
+
+-- name: damaged
+-- What is sure of a job of which rows are damaged, in the form of the list of jobs.
+SELECT job, ''::bytea AS accepted, tenant, id, owner, status,
+  least(greatest(created_at, '0001-01-02 UTC'), '9999-12-30 UTC') AS created_at,
+  NULL AS completed_at, NULL AS failure, NULL AS touched_at, 0 AS resources_done,
+  0 AS resources_total, 0 AS shards_done, 0 AS shards_total, NULL AS waiting_for, 0 AS bytes,
+  0 AS attempts, NULL AS last_error
+FROM jobs
+WHERE {listed} AND job = $10;
+
+-- name: keys
+-- What names each job.
+SELECT job, tenant, id FROM jobs;
+
+-- name: claimable
+-- What names the active jobs that are not set aside (J15).
+SELECT job, tenant, id
+FROM jobs
+WHERE status IN ('accepted', 'in-progress') AND job <> ALL($1::bigint[]);
+
+-- name: open_shards
+-- The shards of a job that are still to be exported.
+SELECT shard FROM shards WHERE job = $1 AND NOT done;
+
 -- name: list
--- A page of the list of jobs (J16).
+-- A page of the list of jobs, or of some of them (J16).
 SELECT j.job, j.accepted, j.tenant, j.id, j.owner, j.status, j.created_at, j.completed_at,
   j.failure, max(s.touched_at) AS touched_at,
   coalesce(sum(s.resources_done), 0)::bigint AS resources_done,
@@ -30,12 +63,7 @@ SELECT j.job, j.accepted, j.tenant, j.id, j.owner, j.status, j.created_at, j.com
   ) AS last_error
 FROM (
   SELECT * FROM jobs
-  WHERE ($1::text IS NULL OR tenant = $1) AND ($2::text IS NULL OR owner = $2)
-    AND ($3::text[] IS NULL OR status = ANY($3)) AND starts_with(id, $4)
-    AND ($5::interval IS NULL OR created_at <= now() - $5)
-    AND ($6::interval IS NULL OR created_at > now() - $6)
-    AND ($7::timestamptz IS NULL OR created_at < $7
-      OR created_at = $7 AND (tenant COLLATE "C", id COLLATE "C") > ($8, $9))
+  WHERE {listed} AND ($11::bigint[] IS NULL OR job = ANY($11))
   ORDER BY created_at DESC, tenant COLLATE "C", id COLLATE "C" LIMIT $10
 ) AS j
 LEFT JOIN shards AS s ON s.job = j.job
@@ -64,7 +92,7 @@ ON CONFLICT (worker) DO UPDATE SET until = excluded.until, wait = excluded.wait;
 -- name: bury
 -- Forget workers that went silent (J17); another process may be at it.
 DELETE FROM workers WHERE worker IN (
-  SELECT worker FROM workers WHERE until <= now() OR until > now() + 1.5 * wait
+  SELECT worker FROM workers WHERE until <= now() OR until > now() + 1.5 * least(wait, '1 year')
   FOR UPDATE SKIP LOCKED
 );
 
@@ -75,13 +103,13 @@ DELETE FROM workers WHERE worker = $1;
 -- name: workforce
 -- How many workers are alive, and how many active jobs have no shard that a worker holds (J17).
 SELECT (
-  SELECT count(*) FROM workers WHERE until > now() AND until <= now() + 1.5 * wait
+  SELECT count(*) FROM workers WHERE until > now() AND until <= now() + 1.5 * least(wait, '1 year')
 ) AS alive, (
   SELECT count(*) FROM jobs AS j
   WHERE j.status IN ('accepted', 'in-progress') AND NOT EXISTS (
     SELECT 1 FROM shards AS s
     WHERE s.job = j.job AND s.worker IS NOT NULL
-      AND s.available_at > now() AND s.available_at <= now() + 1.5 * s.wait
+      AND s.available_at > now() AND s.available_at <= now() + 1.5 * least(s.wait, '1 year')
   )
 ) AS waiting;
 

@@ -5,9 +5,10 @@
 WITH picked AS (
   SELECT free.job, free.number
   FROM (
-    SELECT j.job FROM jobs AS j JOIN turns AS t ON t.tenant = j.tenant
+    SELECT j.job FROM jobs AS j LEFT JOIN turns AS t ON t.tenant = j.tenant
     WHERE j.status IN ('accepted', 'in-progress') AND j.job <> ALL($4::bigint[])
-    ORDER BY t.served, j.job
+      AND ($5::bigint IS NULL OR j.job = $5)
+    ORDER BY coalesce(t.served, 0), j.job
   ) AS waiting
   CROSS JOIN LATERAL (
     SELECT s.job, s.number FROM shards AS s

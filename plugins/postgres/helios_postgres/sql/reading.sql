@@ -108,11 +108,3 @@ WHERE seq = ANY ($1::bigint[]);
 -- name: ids
 -- The ids of some versions.
 SELECT seq, id FROM versions WHERE seq = ANY ($1::bigint[]);
-
--- name: picked
--- The versions in the compartments of a cohort, in order.
-SELECT DISTINCT c.seq FROM cohort_members AS k CROSS JOIN LATERAL (
-  SELECT seq FROM compartments
-  WHERE collection = $1 AND patient = k.patient AND seq >= $3 AND seq < $4 OFFSET 0
-) AS c
-WHERE k.cohort = $2 ORDER BY c.seq;

@@ -12,7 +12,10 @@ UPDATE jobs SET status = 'error',
   completed_at = CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER),
   failure = 'the server was upgraded while this export ran; start a new one'
 WHERE status IN ('accepted', 'in-progress')
-  AND json_extract(CAST(accepted AS TEXT), '$.request.partial_manifests')
+  AND iif(
+    json_valid(CAST(accepted AS TEXT)),
+    json_extract(CAST(accepted AS TEXT), '$.request.partial_manifests'), 0
+  )
   AND job IN (SELECT job FROM parts WHERE kind = 3);
 
 UPDATE shards SET token = token + 1, worker = NULL, available_at = NULL

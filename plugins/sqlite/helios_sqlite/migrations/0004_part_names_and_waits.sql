@@ -1,10 +1,21 @@
--- The public file name of a part, by which a download finds it.
+-- The public file name of a part, by which a download finds it. A damaged one gets a name that no
+-- other has.
 ALTER TABLE parts ADD COLUMN name TEXT NOT NULL DEFAULT '';
 
-UPDATE parts SET name =
-  iif(kind = 0, '', json_extract(CAST(part AS TEXT), '$.key.kind') || '-')
-    || json_extract(CAST(part AS TEXT), '$.key.resource_type')
-    || '-' || json_extract(CAST(part AS TEXT), '$.key.ordinal') || '-' || number || '.ndjson';
+UPDATE parts SET name = iif(kind = 0, '', json_extract(CAST(part AS TEXT), '$.key.kind') || '-')
+  || json_extract(CAST(part AS TEXT), '$.key.resource_type')
+  || '-' || json_extract(CAST(part AS TEXT), '$.key.ordinal') || '-' || number || '.ndjson'
+WHERE iif(
+  json_valid(CAST(part AS TEXT)),
+  json_extract(CAST(part AS TEXT), '$.key.kind') IS NOT NULL
+    AND json_extract(CAST(part AS TEXT), '$.key.resource_type') IS NOT NULL
+    AND json_extract(CAST(part AS TEXT), '$.key.ordinal') IS NOT NULL,
+  0
+);
+
+UPDATE parts SET name = 'unreadable-' || kind || '-' || shard || '-' || number
+WHERE name = ''
+  OR (job, name) IN (SELECT job, name FROM parts GROUP BY job, name HAVING count(*) > 1);
 
 CREATE UNIQUE INDEX parts_by_name ON parts (job, name);
 

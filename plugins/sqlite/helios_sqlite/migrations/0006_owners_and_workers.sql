@@ -15,9 +15,12 @@ WHERE job IN (SELECT job FROM jobs WHERE status IN ('accepted', 'in-progress'));
 ALTER TABLE shards ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
 
 UPDATE shards SET bytes = (
-  SELECT coalesce(sum(json_extract(CAST(p.part AS TEXT), '$.size')), 0)
+  SELECT coalesce(sum(iif(
+    json_valid(CAST(p.part AS TEXT)),
+    min(CAST(json_extract(CAST(p.part AS TEXT), '$.size') AS INTEGER), 1 << 50), 0
+  )), 0)
   FROM parts AS p
-  WHERE p.job = shards.job AND p.shard = shards.number AND json_valid(CAST(p.part AS TEXT))
+  WHERE p.job = shards.job AND p.shard = shards.number
 )
 WHERE done = 1;
 

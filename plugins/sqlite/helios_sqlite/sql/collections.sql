@@ -3,6 +3,10 @@
 SELECT collection, resource_type, last_stamp FROM collections
 WHERE tenant = ? AND fhir_version = ?;
 
+-- name: all
+-- All collections.
+SELECT tenant, fhir_version, resource_type FROM collections;
+
 -- name: find
 -- The number of one collection.
 SELECT collection FROM collections

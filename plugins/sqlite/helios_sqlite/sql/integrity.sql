@@ -64,8 +64,3 @@ SELECT count(*) FROM versions WHERE seq >= ? AND seq < ?;
 -- name: exists
 -- Whether a version is there.
 SELECT EXISTS (SELECT 1 FROM versions WHERE seq = ?);
-
--- name: missing_picked
--- How many versions of the cohort in a range are not there.
-SELECT count(*) FROM picked AS p WHERE p.seq >= :first AND p.seq < :end
-  AND NOT EXISTS (SELECT 1 FROM versions AS v WHERE v.seq = p.seq);

@@ -66,25 +66,6 @@ DELETE FROM cohort;
 -- Add a patient to the reader's cohort.
 INSERT INTO cohort VALUES (?);
 
--- name: clear_picked
--- Empty the reader's picked seqs.
-DELETE FROM picked;
-
--- name: pick
--- Note the seqs of the cohort's versions once, so that batches can follow each other.
-INSERT OR IGNORE INTO picked
-SELECT c.seq FROM cohort AS k CROSS JOIN compartments AS c
-ON c.collection = :collection AND c.patient = k.patient
-WHERE c.seq >= :first AND c.seq < :end;
-
--- name: unpick
--- Forget the picked seqs of a range.
-DELETE FROM picked WHERE seq >= ? AND seq < ?;
-
--- name: pick_one
--- Pick a seq.
-INSERT INTO picked VALUES (?);
-
 -- name: keys
 -- Seqs and ids from the index alone, for files whose pages are broken.
 SELECT seq, id FROM versions INDEXED BY versions_by_id

@@ -11,15 +11,22 @@ ALTER TABLE shards ADD COLUMN touched_at timestamptz;
 UPDATE shards SET touched_at = now()
 WHERE job IN (SELECT job FROM jobs WHERE status IN ('accepted', 'in-progress'));
 
--- Bytes at rest of the parts that the shard has published.
+-- Bytes at rest of the parts that the shard has published; nobody knows those of a damaged part.
 ALTER TABLE shards ADD COLUMN bytes bigint NOT NULL DEFAULT 0;
 
-UPDATE shards AS s SET bytes = p.bytes
-FROM (
-  SELECT job, shard, sum((convert_from(part, 'UTF8')::json ->> 'size')::bigint) AS bytes
-  FROM parts GROUP BY job, shard
-) AS p
+CREATE FUNCTION pg_temp.size_of(part bytea) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN least((convert_from(part, 'UTF8')::json ->> 'size')::bigint, 1::bigint << 50);
+EXCEPTION WHEN OTHERS THEN
+  RETURN 0;
+END
+$$;
+
+UPDATE shards AS s SET bytes = coalesce(p.bytes, 0)
+FROM (SELECT job, shard, sum(pg_temp.size_of(part)) AS bytes FROM parts GROUP BY job, shard) AS p
 WHERE s.job = p.job AND s.number = p.shard;
+
+DROP FUNCTION pg_temp.size_of;
 
 -- Until when a worker counts as alive, and how long that was from its last report. If more of it is
 -- left than there is, the clock was set back.

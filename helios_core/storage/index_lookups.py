@@ -1,0 +1,169 @@
+"""Ask a search index, and find out whether what it says can be used."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import ParamSpec, TypeVar
+
+import msgspec
+import structlog
+
+from helios_core.errors import BackendError
+from helios_core.fhir.search import TERMS_VERSION
+from helios_core.storage.index_notes import IndexNote, read_note, terms_version
+from helios_core.storage.isolation import Overdue, call_within, contained
+from helios_core.storage.resource_keys import TypeKey
+from helios_core.storage.search_index import (
+    IndexedVersion,
+    IndexQuery,
+    IndexScope,
+    IndexState,
+    SearchIndex,
+)
+
+log = structlog.stdlib.get_logger()
+
+TIME_LIMIT = timedelta(seconds=10)
+"""How long an index may take to answer; whoever searches waits as long."""
+
+REST_SECONDS = 5.0
+"""How long an index that did not answer is left alone, so that not every search waits for it."""
+
+LISTED_AT_ONCE = 10_000
+"""How many entries are requested at once where all of them are wanted."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class IndexUnusable(Exception):
+    """The index cannot be used now; its message is a clause that says why."""
+
+
+class Reached(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be relied on in an index: the changes up to an instant."""
+
+    scope: IndexScope
+    epoch: str
+    at: datetime
+    note: IndexNote
+
+
+class IndexLookups:
+    """An index as searches use it: what it says is complete, or it is unusable."""
+
+    def __init__(
+        self,
+        index: SearchIndex,
+        *,
+        time_limit: timedelta = TIME_LIMIT,
+        rest_seconds: float = REST_SECONDS,
+    ) -> None:
+        self._index = index
+        self._time_limit = time_limit
+        self._rest_seconds = rest_seconds
+        self._resting_until = 0.0
+        self._refused = ""
+
+    async def reached(self, key: TypeKey) -> Reached:
+        """
+        Return how far the index of a collection has come.
+
+        Raises:
+            IndexUnusable: It is down, not built, or built by another release.
+        """
+        scope = IndexScope(key.tenant, key.fhir_version)
+        state: IndexState | None = await self._ask(self._index.state, scope)
+        if state is None or state.reached is None:
+            raise self._unusable("it is being built")
+        if terms_version(state) != TERMS_VERSION:
+            raise self._unusable("it was built by another release")
+        return Reached(scope=scope, epoch=state.epoch, at=state.reached, note=read_note(state))
+
+    async def check(self, reached: Reached) -> None:
+        """
+        Raise IndexUnusable if the epoch has ended, in which something was looked up.
+
+        Raises:
+            IndexUnusable: Or it is down.
+        """
+        state = await self._ask(self._index.state, reached.scope)
+        if state is None or state.epoch != reached.epoch:
+            raise self._unusable("it is being built anew")
+        self._refused = ""
+
+    async def find(
+        self,
+        reached: Reached,
+        resource_type: str,
+        query: IndexQuery,
+        *,
+        count: int,
+        after: IndexedVersion | None,
+    ) -> Sequence[IndexedVersion]:
+        """
+        Return a page of entries, as `SearchIndex.find`.
+
+        Raises:
+            IndexUnusable: It is down.
+        """
+        key = reached.scope.type(resource_type)
+        return await self._ask(
+            self._index.find, key, reached.epoch, query, count=count, after=after
+        )
+
+    async def ids(
+        self, reached: Reached, resource_type: str, query: IndexQuery, *, most: int
+    ) -> set[str] | None:
+        """
+        Return the ids of all entries that a query finds, or None if there are more than `most`.
+
+        Raises:
+            IndexUnusable: It is down.
+        """
+        key = reached.scope.type(resource_type)
+        if await self._ask(self._index.count, key, reached.epoch, query) > most:
+            return None
+        ids = set[str]()
+        async for page in self._pages(reached, resource_type, query):
+            ids.update(each.id for each in page)
+        return ids if len(ids) <= most else None
+
+    async def _pages(
+        self, reached: Reached, resource_type: str, query: IndexQuery
+    ) -> AsyncIterator[Sequence[IndexedVersion]]:
+        after = None
+        while True:
+            page = await self.find(
+                reached, resource_type, query, count=LISTED_AT_ONCE, after=after
+            )
+            yield page
+            if len(page) < LISTED_AT_ONCE:
+                return
+            after = page[-1]
+
+    async def _ask(
+        self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        if time.monotonic() < self._resting_until:
+            raise IndexUnusable("it is down")
+        with self._answering():
+            return await call_within(self._time_limit, function, *args, **kwargs)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            with contained():
+                yield
+        except BackendError as error:
+            self._resting_until = time.monotonic() + self._rest_seconds
+            late = isinstance(error.__cause__, Overdue)
+            log.warning("index.unavailable", reason="it is late" if late else str(error))
+            raise IndexUnusable("it is down") from error
+
+    def _unusable(self, reason: str) -> IndexUnusable:
+        if reason != self._refused:
+            self._refused = reason
+            log.warning("index.unusable", reason=reason)
+        return IndexUnusable(reason)

@@ -1,0 +1,371 @@
+"""
+Keep a search index up to date: build it, and follow the version log of the data provider.
+
+Whatever is done here can be done again, by any process and by several at once: entries are applied
+in any order, and an instant is noted only once all changes up to it are in the index. A process
+that is killed leaves at worst some entries that the next one applies again.
+"""
+
+import asyncio
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from helios_core.errors import BackendError, BackendUnavailable
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.instants import from_stamp, to_stamp
+from helios_core.fhir.search import TERMS_VERSION
+from helios_core.storage.index_notes import (
+    MAX_UNREADABLE,
+    IndexNote,
+    Unreadable,
+    new_epoch,
+    read_note,
+    terms_version,
+)
+from helios_core.storage.index_work import VERSIONS_AT_ONCE, IndexWork, changes_between
+from helios_core.storage.isolation import contained
+from helios_core.storage.search_index import (
+    IndexScope,
+    IndexState,
+    SearchIndex,
+)
+
+log = structlog.stdlib.get_logger()
+
+FIRST_WINDOW = timedelta(hours=1)
+"""The period of changes that is indexed in one go; it grows while there are few of them."""
+
+BUILDER_SILENT = timedelta(seconds=60)
+"""After so long without a note, another process goes on with a build."""
+
+QUIET = timedelta(seconds=60)
+"""How much later an index may be complete than it says, while nothing changes."""
+
+MIN_PAUSE_SECONDS = 0.1
+"""The pause between two rounds, however much is written."""
+
+MAX_PAUSE_FACTOR = 30
+"""How many intervals pass at most before a tenant is looked at in which nothing changes."""
+
+LAG = timedelta(seconds=60)
+"""How far behind an index may be before it is a problem that operators are told of."""
+
+MAX_COUNTED = 1000
+"""How many waiting changes are counted."""
+
+_Provider = Any
+"""A data provider with SupportsChangeFeed."""
+
+
+class ScopeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the index of one tenant and FHIR version has come."""
+
+    tenant: str
+    fhir_version: FHIRVersion
+    state: str
+    """`missing`, `building`, `outdated`, `ahead` or `following`."""
+    reached: datetime | None
+    lag_seconds: float | None
+    """How old what has not been indexed may be; 0 if there is nothing, None if nothing is."""
+    changes: int | None
+    """How many versions wait, at most `MAX_COUNTED`; None while it is not built."""
+    entries: int
+
+    @property
+    def scope(self) -> IndexScope:
+        """What it is about."""
+        return IndexScope(self.tenant, self.fhir_version)
+
+
+class Indexer:
+    """Follows one data provider with one index."""
+
+    def __init__(
+        self,
+        provider: _Provider,
+        index: SearchIndex,
+        *,
+        interval: timedelta = timedelta(seconds=1),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._provider = provider
+        self._index = index
+        self._interval = interval.total_seconds()
+        self._clock = clock
+        self._name = uuid.uuid4().hex
+        self._due: dict[IndexScope, _Due] = {}
+        self._written = set[IndexScope]()
+        self._woken = asyncio.Event()
+        self._failed = ""
+        self._behind: dict[IndexScope, timedelta] = {}
+
+    def wake(self, tenant: str, fhir_version: FHIRVersion) -> None:
+        """Have what was just written indexed at once."""
+        self._written.add(IndexScope(tenant, fhir_version))
+        self._woken.set()
+
+    def problems(self) -> list[str]:
+        """Return one sentence for each thing that keeps the index behind, for the operator."""
+        if self._failed:
+            return [f"The search index does not follow the data: {self._failed}"]
+        found = list[str]()
+        building = sum(behind == timedelta.max for behind in self._behind.values())
+        if building:
+            found.append(f"The search index is being built (tenants and versions: {building}).")
+        late = [behind for behind in self._behind.values() if LAG < behind < timedelta.max]
+        if late:
+            seconds = max(late).total_seconds()
+            found.append(f"The search index is up to {seconds:.0f} seconds behind the data.")
+        return found
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Follow until `stop` is set; whatever fails is tried again."""
+        while not stop.is_set():
+            self._woken.clear()
+            try:
+                with contained():
+                    await self.follow()
+            except BackendError as error:
+                self._fail(str(error))
+            else:
+                self._recover()
+            pause = max(MIN_PAUSE_SECONDS, min(self._interval, 1.0))
+            await _wait_for_any(pause if self._failed else MIN_PAUSE_SECONDS, stop)
+            await _wait_for_any(self._interval, stop, self._woken)
+
+    async def follow(self, *, at_once: bool = False) -> None:
+        """
+        Index once what has changed in those scopes that it is time to look at, or in all.
+
+        Raises:
+            BackendError: One could not be followed; the others were.
+        """
+        failure: BackendError | None = None
+        for scope, types in (await scopes_of(self._provider)).items():
+            due = self._due.get(scope)
+            waits = due is not None and time.monotonic() < due.at
+            if waits and not at_once and scope not in self._written:
+                continue
+            self._written.discard(scope)
+            try:
+                with contained():
+                    changed = await self._follow(scope, types)
+            except BackendUnavailable:
+                raise
+            except BackendError as error:
+                failure, changed = error, False
+            self._due[scope] = _next_due(due, self._interval, changed=changed)
+        if failure is not None:
+            raise failure
+
+    async def rebuild(
+        self, *, tenant: str | None = None, fhir_version: str | None = None
+    ) -> set[IndexScope]:
+        """
+        Forget what is indexed, so that `follow` builds it anew.
+
+        Only of a tenant or FHIR version, if they are not None. Return the scopes to build.
+        """
+        scopes = {
+            scope
+            for scope in {*await scopes_of(self._provider), *await self._index.scopes()}
+            if tenant in {None, scope.tenant} and fhir_version in {None, scope.fhir_version.value}
+        }
+        for scope in scopes:
+            await self._reset(scope, await self._index.state(scope))
+        return scopes
+
+    async def status(self) -> list[ScopeStatus]:
+        """Return how far each scope has come that has any data or any entry."""
+        scopes = await scopes_of(self._provider)
+        for scope in await self._index.scopes():
+            scopes.setdefault(scope, ())
+        ordered = sorted(scopes, key=lambda each: (each.tenant, each.fhir_version.value))
+        return [await self._status(scope, scopes[scope]) for scope in ordered]
+
+    async def _status(self, scope: IndexScope, types: tuple[str, ...]) -> ScopeStatus:
+        state = await self._index.state(scope)
+        now: datetime = await self._provider.transaction_time()
+        word, changes, lag = "following", None, None
+        if state is None:
+            word = "missing"
+        elif terms_version(state) != TERMS_VERSION:
+            word = "outdated"
+        elif state.reached is None:
+            word = "building"
+        elif now < state.reached:
+            word = "ahead"
+        else:
+            changes = await self._waiting(scope, types, state.reached, now)
+            lag = (now - state.reached).total_seconds() if changes else 0.0
+        return ScopeStatus(
+            tenant=scope.tenant,
+            fhir_version=scope.fhir_version,
+            state=word,
+            reached=None if state is None else state.reached,
+            lag_seconds=lag,
+            changes=changes,
+            entries=0 if state is None else await self._index.size(scope, state.epoch),
+        )
+
+    async def _waiting(
+        self, scope: IndexScope, types: tuple[str, ...], since: datetime, until: datetime
+    ) -> int:
+        query = changes_between(scope, types, since, until)
+        count, after = 0, None
+        while count < MAX_COUNTED:
+            page = await self._provider.versions(query, count=VERSIONS_AT_ONCE, after=after)
+            count += len(page.versions)
+            after = page.next
+            if after is None:
+                break
+        return min(count, MAX_COUNTED)
+
+    async def _follow(self, scope: IndexScope, types: tuple[str, ...]) -> bool:
+        """Index what has changed in a scope; return whether anything has."""
+        state = await self._index.state(scope)
+        if state is None or terms_version(state) < TERMS_VERSION:
+            state = await self._reset(scope, state)
+        if terms_version(state) != TERMS_VERSION:
+            return False  # a newer release follows with terms of its own
+        now: datetime = await self._provider.transaction_time()
+        if state.reached is not None and now < state.reached:
+            # Another database, or an earlier state of this one.
+            log.error("index.ahead", tenant=scope.tenant, fhir_version=scope.fhir_version)
+            state = await self._reset(scope, state)
+        note = read_note(state)
+        work = IndexWork(self._provider, self._index, scope, types, state)
+        if state.reached is None:
+            self._behind[scope] = timedelta.max
+            await self._build(work, note)
+            return True
+        return await self._catch_up(work, state.reached, note, now)
+
+    async def _build(self, work: IndexWork, note: IndexNote) -> None:
+        """Index everything as of one instant; what is built already is not built again."""
+        since_heard = self._clock() - note.seen / 1e6
+        if note.builder not in {"", self._name} and since_heard < BUILDER_SILENT.total_seconds():
+            return  # another process builds
+        scope = work.scope
+        now: datetime = await self._provider.transaction_time()
+        at = to_stamp(now) if note.building_at is None else note.building_at
+        note = replace(note, building_at=at, builder=self._name, complete_from=at)
+        log.info("index.building", tenant=scope.tenant, fhir_version=scope.fhir_version)
+        started = time.monotonic()
+        instant = from_stamp(at)
+        for name in work.types:
+            if name in note.built_types:
+                continue
+            async with aclosing(work.read(name, instant)) as shards:
+                async for _ in shards:
+                    note = self._seen(note, work)
+                    if not await self._advance(work, None, note):
+                        return
+            note = replace(note, built_types=(*note.built_types, name))
+        done = IndexNote(complete_from=at, unreadable=self._unreadable(note, work))
+        await self._advance(work, instant, done)
+        self._behind.pop(scope, None)
+        log.info(
+            "index.built",
+            tenant=scope.tenant,
+            fhir_version=scope.fhir_version,
+            entries=work.applied,
+            seconds=round(time.monotonic() - started, 1),
+        )
+
+    async def _catch_up(
+        self, work: IndexWork, reached: datetime, note: IndexNote, now: datetime
+    ) -> bool:
+        """Index window after window of changes, up to now."""
+        window = FIRST_WINDOW
+        while reached < now:
+            until = min(now, reached + window)
+            self._behind[work.scope] = now - reached
+            listed = await work.list_changes(reached, until)
+            if not listed:
+                await work.read_changes(reached, until)
+                note = replace(note, complete_from=to_stamp(until))
+            if work.applied or work.damaged or now - reached > QUIET:
+                note = replace(note, unreadable=self._unreadable(note, work))
+                if not await self._advance(work, until, note):
+                    break
+            reached, window = until, window * 2 if listed else window
+        self._behind.pop(work.scope, None)
+        return bool(work.applied)
+
+    async def _advance(self, work: IndexWork, reached: datetime | None, note: IndexNote) -> bool:
+        return await self._index.advance(
+            work.scope, work.epoch, reached=reached, note=note.encode()
+        )
+
+    async def _reset(self, scope: IndexScope, state: IndexState | None) -> IndexState:
+        expected = None if state is None else state.epoch
+        return await self._index.reset(scope, new_epoch(uuid.uuid4().hex), expected=expected)
+
+    def _seen(self, note: IndexNote, work: IndexWork) -> IndexNote:
+        """Return the note that the work goes on, with what it has found out."""
+        unreadable = self._unreadable(note, work)
+        return replace(note, unreadable=unreadable, seen=int(self._clock() * 1e6))
+
+    def _unreadable(self, note: IndexNote, work: IndexWork) -> tuple[Unreadable, ...]:
+        unreadable = work.unreadable
+        if len(unreadable) > MAX_UNREADABLE:
+            raise BackendError(
+                f"more than {MAX_UNREADABLE} stored resources are damaged; store them again"
+            )
+        if unreadable - {*note.unreadable}:
+            log.error("index.unreadable", tenant=work.scope.tenant, resources=len(unreadable))
+        return tuple(sorted(unreadable, key=lambda each: (each.resource_type, each.id)))
+
+    def _fail(self, reason: str) -> None:
+        if reason != self._failed:
+            log.warning("index.not_followed", reason=reason)
+        self._failed = reason
+
+    def _recover(self) -> None:
+        if self._failed:
+            log.info("index.followed")
+        self._failed = ""
+
+
+class _Due(msgspec.Struct, frozen=True):
+    """When a scope is looked at again."""
+
+    at: float
+    """By the monotonic clock, in seconds."""
+    pause: float
+
+
+async def scopes_of(provider: _Provider) -> dict[IndexScope, tuple[str, ...]]:
+    """Return the scopes of a data provider, each with its types."""
+    types = defaultdict[IndexScope, set[str]](set)
+    for key in await provider.collections():
+        types[IndexScope(key.tenant, key.fhir_version)].add(key.resource_type)
+    return {scope: tuple(sorted(names)) for scope, names in types.items()}
+
+
+def _next_due(last: _Due | None, interval: float, *, changed: bool) -> _Due:
+    """Return when a scope is looked at again: the less changes in it, the later."""
+    pause = interval
+    if last is not None and not changed:
+        pause = min(2 * last.pause, MAX_PAUSE_FACTOR * interval)
+    return _Due(at=time.monotonic() + pause, pause=pause)
+
+
+async def _wait_for_any(seconds: float, *events: asyncio.Event) -> None:
+    """Wait until one of several events is set, or some time has passed."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waiting:
+            each.cancel()

@@ -1,0 +1,208 @@
+"""
+Where what can be looked up of resources is kept, beside the store that has the resources.
+
+The data provider is the truth and knows nothing of an index. What changes in it is read from its
+version log by stamp (`SupportsChangeFeed`) and applied to the index by any process, some time
+later. Whoever asks the index knows up to which instant it is complete, and takes what changed
+since from the data provider.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+from helios_core.fhir.definitions import FHIRVersion
+from helios_core.fhir.search import IndexTerms, Prefilter
+from helios_core.storage.data_provider import SortOrder, VersionPage, VersionQuery
+from helios_core.storage.resource_keys import TypeKey
+
+
+class IndexScope(msgspec.Struct, frozen=True):
+    """All resources of one tenant in one FHIR version: what is indexed up to one instant."""
+
+    tenant: str
+    fhir_version: FHIRVersion
+
+    def type(self, resource_type: str) -> TypeKey:
+        """Return the key of one type in it."""
+        return TypeKey(self.tenant, self.fhir_version, resource_type)
+
+
+class IndexState(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the index of a scope has come."""
+
+    epoch: str
+    """
+    What the entries were built for: 1 to 64 letters, digits and hyphens, chosen by the core.
+
+    Entries of another epoch are of no use.
+    """
+    reached: datetime | None = None
+    """
+    The settled instant up to which every change is in the index; None while it is first built.
+
+    In whole microseconds.
+    """
+    note: str = ""
+    """What the core noted, up to 64 KiB of text, for example how much of a build is done."""
+
+
+class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest version of one resource, as the index keeps it."""
+
+    resource_type: str
+    id: str
+    version_id: int
+    updated: int
+    """When the version became current, in microseconds since 1970."""
+    terms: IndexTerms | None
+    """What it is found by; None for a deletion."""
+
+
+class IndexQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which entries of one type are requested."""
+
+    prefilter: Prefilter | None = None
+    """What a live resource must satisfy; None is always satisfied."""
+    changed_after: int | None = None
+    """
+    All entries updated later than this are requested too, in microseconds since 1970.
+
+    Deletions among them: the versions before them may have satisfied the prefilter.
+    """
+    order: SortOrder = SortOrder.ID
+
+
+class IndexedVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """What the index knows of a resource that it found."""
+
+    id: str
+    version_id: int
+    updated: int
+    """In microseconds since 1970."""
+    deleted: bool
+
+
+class SearchIndex(ABC):
+    """
+    Finds the ids of resources by what was indexed of them.
+
+    I1  Of several entries of one resource in one epoch, the one with the highest version stays,
+        in whatever order, how often and by however many processes they are applied. That of a
+        deletion stays as well, so that no older version can take its place.
+    I2  What was applied is durable, and seen by every process, once `apply` has returned.
+    I3  Exactly those entries are found that are requested: live ones that satisfy the prefilter,
+        and all that were updated after `changed_after`; each of them once, whatever its size, the
+        number of matches and the number of terms or ids in the prefilter.
+    I4  Entries are found in the order of the query, from the one behind a position on. A page is
+        shorter than asked for only if it is the last one. What is applied meanwhile neither loses
+        nor repeats any other entry; and in the order of ids not even itself.
+    I5  `reached` and the note are as durable and as shared as the entries, and change together.
+        Neither goes back within an epoch: of several calls, at once and in whatever processes,
+        that with the latest instant holds.
+    I6  A scope has one epoch at a time, and only `reset` changes it: of several calls that expect
+        the same one, at once and in whatever processes, exactly one does. In a new epoch nothing
+        is found that was applied for another one, and `advance` for another one changes nothing.
+    I7  Nothing of another tenant, FHIR version or type is found, and nothing done in one scope
+        changes another.
+    I8  An index that is down, or that cannot give a complete answer, raises BackendUnavailable; an
+        answer is never just shorter.
+    """
+
+    @abstractmethod
+    async def state(self, scope: IndexScope) -> IndexState | None:
+        """Return how far a scope has come, or None if it has never had an epoch (I5)."""
+
+    @abstractmethod
+    async def scopes(self) -> Sequence[IndexScope]:
+        """Return every scope that has a state, in any order."""
+
+    @abstractmethod
+    async def reset(self, scope: IndexScope, epoch: str, *, expected: str | None) -> IndexState:
+        """
+        Begin a new epoch without entries, if `expected` is the present one (I6).
+
+        None expects that there is none. What was applied before may be removed some time later;
+        it is not found from now on. Returns the state that holds afterwards, be it by this call
+        or by another one.
+        """
+
+    @abstractmethod
+    async def apply(self, scope: IndexScope, epoch: str, entries: Sequence[IndexEntry]) -> None:
+        """
+        Add entries of an epoch, which may be of several types (I1, I2).
+
+        Of an epoch that is not the present one they are not found, or not stored at all.
+
+        Raises:
+            BackendUnavailable: Not everything was stored; the same entries may be applied again.
+        """
+
+    @abstractmethod
+    async def advance(
+        self, scope: IndexScope, epoch: str, *, reached: datetime | None, note: str = ""
+    ) -> bool:
+        """
+        Note how far an epoch has come; return whether it is the present one (I5, I6).
+
+        If the epoch has reached a later instant, nothing changes: None is before all instants. Of
+        equal ones the note is replaced.
+        """
+
+    @abstractmethod
+    async def find(
+        self,
+        key: TypeKey,
+        epoch: str,
+        query: IndexQuery,
+        *,
+        count: int,
+        after: IndexedVersion | None = None,
+    ) -> Sequence[IndexedVersion]:
+        """
+        Return at most `count` entries of a type, from 1 to 10,000, those behind `after` (I3, I4).
+
+        Entries of one instant follow each other by id, ascending in either order of instants.
+        `after` is a position in the order of the query: only its id and, in an order of instants,
+        `updated` matter, and no entry need be there. If the epoch is not the present one, the
+        result may lack anything: whoever asks looks at the state afterwards.
+        """
+
+    @abstractmethod
+    async def count(self, key: TypeKey, epoch: str, query: IndexQuery) -> int:
+        """Return how many entries `find` would list in all (I3)."""
+
+    @abstractmethod
+    async def size(self, scope: IndexScope, epoch: str) -> int:
+        """Return how many entries a scope has in an epoch, deletions included."""
+
+
+@runtime_checkable
+class SupportsChangeFeed(Protocol):
+    """
+    The provider lists everything that ever changed, so that an index beside it can follow.
+
+    It is a `SupportsTypeHistory` that also says what there is.
+    """
+
+    async def collections(self) -> Sequence[TypeKey]:
+        """
+        Return the key of every type that has a version, of all tenants and FHIR versions.
+
+        They include all that was written before the call, and may include some that never were.
+        The order does not matter.
+        """
+        ...
+
+    async def transaction_time(self) -> datetime:
+        """Return an instant that is settled, as of a `DataProvider`."""
+        ...
+
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        """Return a page of versions, newest first, as of `SupportsTypeHistory`."""
+        ...
