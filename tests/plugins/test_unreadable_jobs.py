@@ -4,13 +4,14 @@ import random
 import sqlite3
 from collections import Counter
 from contextlib import asynccontextmanager, closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 
 import msgspec
 import pymongo
 import pytest
 import structlog
+from bson.int64 import Int64
 
 import helios_mongodb
 import helios_postgres
@@ -114,11 +115,16 @@ async def on_mongodb(server, name):
     await helios_mongodb.migrate(settings)
 
     async def spoil(collection, field, value, job_id):
+        value = value["sqlite"] if isinstance(value, dict) else value
+        if isinstance(value, int):
+            instant = datetime(1 if value < 0 else 9999, 1, 1, tzinfo=UTC)
+            value = instant if field.endswith("_at") else Int64(value)
+        field = field.removesuffix("_at")
         async with pymongo.AsyncMongoClient(server.url) as client:
             await client[name][collection].update_many({"id": job_id}, {"$set": {field: value}})
 
     async with helios_mongodb.open_job_store(settings) as store:
-        yield Opened(store, spoil)
+        yield Opened(store, settings, spoil)
 
 
 @pytest.fixture(params=["sqlite", "postgres", "mongodb"])

@@ -14,11 +14,11 @@ _BEYOND_ALL_IDS = "\U0010ffff"
 class Sums(msgspec.Struct, kw_only=True):
     """What the shards of a job come to."""
 
-    resources_done: int = 0
-    resources_total: int = 0
+    resources_done: float = 0
+    resources_total: float = 0
     shards_done: int = 0
     shards_total: int = 0
-    bytes: int = 0
+    bytes: float = 0
     attempts: int = 0
     touched_at: datetime | None = None
     last_error: str | None = None
@@ -28,8 +28,8 @@ class Sums(msgspec.Struct, kw_only=True):
     def progress(self) -> JobProgress:
         """How far the job is."""
         return JobProgress(
-            resources_done=self.resources_done,
-            resources_total=self.resources_total,
+            resources_done=int(self.resources_done),
+            resources_total=int(self.resources_total),
             shards_done=self.shards_done,
             shards_total=self.shards_total,
             waiting_for=self.waiting_for,
@@ -44,11 +44,11 @@ async def sums_of(database: Database, numbers: Sequence[int]) -> dict[int, Sums]
         {
             "$group": {
                 "_id": "$job",
-                "resources_done": {"$sum": "$reported"},
-                "resources_total": {"$sum": "$resources"},
+                "resources_done": {"$sum": {"$toDouble": "$reported"}},
+                "resources_total": {"$sum": {"$toDouble": "$resources"}},
                 "shards_done": {"$sum": {"$cond": ["$done", 1, 0]}},
                 "shards_total": {"$sum": 1},
-                "bytes": {"$sum": "$bytes"},
+                "bytes": {"$sum": {"$toDouble": "$bytes"}},
                 "attempts": {"$max": "$attempts"},
                 "touched_at": {"$max": "$touched"},
                 "last_error": {"$last": "$error"},
@@ -56,6 +56,7 @@ async def sums_of(database: Database, numbers: Sequence[int]) -> dict[int, Sums]
             }
         },
     ]
+    # Doubles, since a damaged number may be so large that a sum of integers does not end well.
     rows = await (await database["shards"].aggregate(pipeline)).to_list()
     return {row.pop("_id"): msgspec.convert(row, Sums) for row in rows}
 
@@ -102,7 +103,7 @@ def to_summary(row: Document, sums: Sums) -> JobSummary:
         failure=row["failure"],
         touched_at=sums.touched_at,
         progress=sums.progress,
-        bytes=sums.bytes,
+        bytes=int(sums.bytes),
         attempts=sums.attempts,
         last_error=sums.last_error,
     )

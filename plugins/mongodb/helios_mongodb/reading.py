@@ -13,6 +13,7 @@ from pymongo.errors import CursorNotFound
 
 from helios_core import (
     BackendError,
+    BackendUnavailable,
     Batch,
     Damaged,
     ExportView,
@@ -193,6 +194,7 @@ class _Members:
         """
         left = seqs
         while True:
+            begun_at = left
             query = {"$and": [within(left), condition]}
             try:
                 with translated_cursor():
@@ -206,8 +208,11 @@ class _Members:
                             yield versions
                             del versions  # or they would be kept while the next ones come
                     return
-            except CursorNotFound:
-                continue
+            except CursorNotFound as error:
+                if left == begun_at:
+                    raise BackendUnavailable(
+                        "MongoDB drops each cursor before it gives anything; try again later"
+                    ) from error
 
     async def picked(
         self, of: Slice, condition: Document, prefilter: Prefilter | None, rows: int
