@@ -10,11 +10,10 @@ import httpx
 import pytest
 
 from tests.cluster.havoc import Havoc, published_by
-from tests.cluster.stores import PUBLISHED, current_at, keys_in, query, versions
+from tests.cluster.stores import STORES, keys_in, versions
 from tests.pace import Deadline, wait_for_end
 from tests.processes import POLL_SECONDS
 from tests.proxies import Fault, Proxy
-from tests.services import through
 
 pytestmark = pytest.mark.crash
 
@@ -56,17 +55,17 @@ class Writer(threading.Thread):
 
 
 @pytest.fixture
-def wire(postgres_server):
-    """What lies between the processes and PostgreSQL."""
-    with Proxy(postgres_server.address()) as proxy:
+def wire(database):
+    """What lies between the processes and the database."""
+    with Proxy(database.server.address()) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def crowd(cluster, bundles, postgres_url, wire):
+def crowd(cluster, bundles, database, wire):
     """Two servers and four workers, and three tenants with real data."""
     loads = [
-        cluster.start("load", *share, "--tenant", tenant)
+        cluster.start("load", *share[: database.bundles], "--tenant", tenant)
         for tenant, share in zip(TENANTS, bundles, strict=True)
     ]
     for process in loads:
@@ -74,14 +73,14 @@ def crowd(cluster, bundles, postgres_url, wire):
     cluster.settings |= {
         "HFS_BULK_EXPORT_PART_BYTES": "100000",
         "HFS_BULK_EXPORT_MAX_CONCURRENT_PER_TENANT": "8",
-        "HFS_DATABASE_URL": through(postgres_url, wire.port),
+        **database.behind(wire.port),
     }
     cluster.grow(servers=2, workers=4)
     return cluster
 
 
 @pytest.fixture
-def havoc(crowd, network, wire, postgres_server):
+def havoc(crowd, network, wire, database):
     """What goes on for a while, or until nothing is under way any more."""
 
     def wreak(under_way):
@@ -93,8 +92,8 @@ def havoc(crowd, network, wire, postgres_server):
             havoc.strike()
             if second % CUT_EVERY_SECONDS == 0:
                 wire.cut()
-            if second == RESTART_AFTER_SECONDS and postgres_server.restartable:
-                postgres_server.restart()
+            if second == RESTART_AFTER_SECONDS and database.restartable:
+                database.server.restart()
             enough = havoc.kills >= MIN_KILLS and all(network.done[fault] for fault in BAD_DAY)
             if (enough and second >= HAVOC_SECONDS) or not under_way():
                 break
@@ -126,8 +125,9 @@ def writing(cluster):
             writer.join()
 
 
+@pytest.mark.parametrize("database", STORES, indirect=True)
 def test_eight_exports_survive_kills_sleep_a_restart_and_bad_networks(
-    crowd, havoc, bucket, postgres_url
+    crowd, havoc, bucket, database
 ):
     clients = {tenant: crowd.client(tenant) for tenant in TENANTS}
 
@@ -140,9 +140,9 @@ def test_eight_exports_survive_kills_sleep_a_restart_and_bad_networks(
 
     for (client, tenant, _), manifest in zip(jobs, manifests, strict=True):
         found = versions(client.resources(manifest))
-        assert found == current_at(postgres_url, tenant, manifest["transactionTime"])
+        assert found == database.current_at(tenant, manifest["transactionTime"])
         assert manifest["error"] == []
-    assert_only_what_was_completed_is_listed(postgres_url)
+    assert_only_what_was_completed_is_listed(database)
     assert sleeper.lost
     assert not sleeper.lost & published_by(sleeper.process)
     assert [event for event in crowd.events() if event["event"] == "request.crashed"] == []
@@ -151,12 +151,12 @@ def test_eight_exports_survive_kills_sleep_a_restart_and_bad_networks(
     assert_nothing_stays(bucket)
 
 
-def assert_only_what_was_completed_is_listed(url):
-    rows = query(url, PUBLISHED)
+def assert_only_what_was_completed_is_listed(database):
+    published = database.published()
 
-    assert rows
-    for row in rows:
-        assert json.loads(row["part"])["key"]["token"] == row["completed_under"]
+    assert published
+    for part, completed_under in published:
+        assert json.loads(part)["key"]["token"] == completed_under
 
 
 def assert_nothing_stays(bucket):
