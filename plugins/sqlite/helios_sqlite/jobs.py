@@ -314,7 +314,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
         except Exception as error:
             if not is_of_a_row(error):
                 raise
-        return await self._damaged.listed(values)
+        return await self._damaged.listed(_SQL["list"], values)
 
     async def _summary(self, number: int, accepted: bytes, row: Row) -> JobSummary:
         summary = _to_summary(row)

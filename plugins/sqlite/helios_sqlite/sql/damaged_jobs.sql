@@ -1,0 +1,15 @@
+-- name: keys
+-- What names each job; an index has it all.
+SELECT job, tenant, id FROM jobs INDEXED BY jobs_listed;
+
+-- name: damaged
+-- What an index knows of a damaged job, in the form and by the restrictions of the list of jobs.
+SELECT job, x'', tenant, id, '', 'unknown', created_at, NULL, NULL, NULL, 0, 0, 0, 0, NULL, 0, 0, NULL
+FROM jobs INDEXED BY jobs_listed
+WHERE job = :job AND (:tenant IS NULL OR tenant = :tenant)
+  AND :owner IS NULL AND :statuses IS NULL
+  AND substr(id, 1, length(:id_prefix)) = :id_prefix
+  AND (:older_than IS NULL OR created_at <= {now} - :older_than)
+  AND (:younger_than IS NULL OR created_at > {now} - :younger_than)
+  AND (:after_at IS NULL OR created_at < :after_at
+    OR created_at = :after_at AND (tenant, id) > (:after_tenant, :after_id));
