@@ -13,6 +13,7 @@ from helios_core.errors import BrokenPlugin
 from helios_core.storage.backends import Backend, Reach
 from helios_core.storage.data_provider import (
     DataProvider,
+    SupportsChangeFeed,
     SupportsHistory,
     SupportsPrefilter,
     SupportsSearch,
@@ -22,7 +23,6 @@ from helios_core.storage.data_provider import (
 )
 from helios_core.storage.indexed_provider import can_be_indexed, indexed_class
 from helios_core.storage.output_store import SupportsSignedURLs
-from helios_core.storage.search_index import SupportsChangeFeed
 
 DATA_PROVIDERS = ("sqlite", "postgres", "mongodb", "s3")
 """The data providers Helios knows of, installed or not."""
@@ -126,16 +126,15 @@ def matrix(
     if known or INDEX in usable:
         indexable = [name for name in providers if name in DATA_PROVIDERS]
         providers += [f"{name}-{INDEX}" for name in indexable]
-    providers = list(dict.fromkeys((*providers, *filter(_is_indexed, selected[:1]))))
+    # An index that is selected has a row, whether Helios knows of it or not.
+    data_provider, _ = selected
+    if "-" in data_provider and data_provider not in providers:
+        providers.append(data_provider)
     return [
         _Row(provider, output, usable, job_store).combination(broken, selected)
         for provider in providers
         for output in outputs
     ]
-
-
-def _is_indexed(data_provider: str) -> bool:
-    return "-" in data_provider
 
 
 def with_problem(rows: Iterable[Combination], problem: str) -> list[Combination]:
