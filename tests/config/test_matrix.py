@@ -226,3 +226,13 @@ def test_a_data_provider_without_a_job_store_has_its_jobs_beside_the_output(inst
 )
 def test_powers_are_read_from_the_class(implementation, expected):
     assert power_names(implementation) == expected
+
+
+def test_a_selected_search_index_has_a_row_with_the_powers_of_both():
+    plugins = [plugin for plugin in load_all_plugins() if isinstance(plugin, Plugin)]
+    listed = matrix(plugins, selected=("sqlite-memory", "local-fs"))
+
+    [row] = [row for row in listed if row.selected]
+    assert row.works
+    assert (row.data_provider, row.reach) == ("sqlite-memory", "one process")
+    assert {each.name for each in row.capabilities if each.works} >= {"search", "write"}
