@@ -14,6 +14,7 @@ from helios_core.errors import BrokenPlugin
 from helios_core.storage.backends import Backend, Reach
 from helios_core.storage.data_provider import (
     DataProvider,
+    SupportsChangeFeed,
     SupportsHistory,
     SupportsPrefilter,
     SupportsSearch,
@@ -23,7 +24,6 @@ from helios_core.storage.data_provider import (
 )
 from helios_core.storage.indexed_provider import can_be_indexed, indexed_class
 from helios_core.storage.output_store import SupportsSignedURLs
-from helios_core.storage.search_index import SupportsChangeFeed
 
 DATA_PROVIDERS = ("sqlite", "postgres", "mongodb", "s3")
 """The data providers Helios knows of, installed or not."""
