@@ -11,6 +11,15 @@ ROOT = Path(__file__).parents[2]
 IMPORT = re.compile(r"^ *(?:from|import) (helios_core[\w.]*)", re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OF_THE_SERVER = {
+    "elasticsearch/test_data_providers.py": {
+        "helios_core.testing.data_provider.prefilters",
+        "helios_core.testing.data_provider.searches",
+    },
+    "elasticsearch/test_index.py": {"helios_core.memory"},
+    "elasticsearch/test_oracle.py": {
+        "helios_core.storage.index_lookups",
+        "helios_core.storage.indexed_provider",
+    },
     "keycloak_auth/test_settings.py": {"helios_core.config.selection"},
     "keycloak_auth/test_smart_configuration.py": {"helios_core.http.smart_configuration"},
     "postgres/test_same_answers.py": {"helios_core.loading.load"},
