@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.pace import Deadline
 from tests.reaper import VARIABLE
 from tests.services import free_port
 
@@ -81,8 +82,8 @@ def wait_for(url: str, log: Path, has_ended: Callable[[], bool]) -> None:
     Raises:
         AssertionError: It has ended, or does not answer; the message shows its log.
     """
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and not has_ended():
+    deadline = Deadline(START_SECONDS)
+    while not deadline.has_passed() and not has_ended():
         with suppress(httpx.TransportError):
             if httpx.get(url, timeout=START_SECONDS).status_code == httpx.codes.OK:
                 return
