@@ -101,6 +101,7 @@ from .storage.data_provider import (
     SearchQuery,
     SortOrder,
     StoredVersion,
+    SupportsChangeFeed,
     SupportsHistory,
     SupportsPrefilter,
     SupportsSearch,
@@ -226,7 +227,6 @@ from .storage.search_index import (
     IndexScope,
     IndexState,
     SearchIndex,
-    SupportsChangeFeed,
 )
 from .storage.secrets import (
     Secret,

@@ -53,7 +53,7 @@ STABLE = {
 }
 """Modules whose public names are stable; those of all others are provisional."""
 PROVISIONAL = {
-    *("Backends", "SupportsPrefilter", "MIB", "PART", "GatedChunks"),
+    *("Backends", "SupportsChangeFeed", "SupportsPrefilter", "MIB", "PART", "GatedChunks"),
     *("list_jobs", "read_part", "same_content", "store_part", "yield_chunks"),
 }
 """Names of stable modules that are not stable themselves."""

@@ -364,6 +364,34 @@ class SupportsTypeHistory(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsChangeFeed(Protocol):
+    """
+    The provider lists everything that ever changed, so that an index beside it can follow.
+
+    It is a `SupportsTypeHistory` that also says what there is.
+    """
+
+    async def collections(self) -> Sequence[TypeKey]:
+        """
+        Return the key of every type that has a version, of all tenants and FHIR versions.
+
+        They include all that was written before the call, and may include some that never were.
+        The order does not matter.
+        """
+        ...
+
+    async def transaction_time(self) -> datetime:
+        """Return an instant that is settled, as of a `DataProvider`."""
+        ...
+
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        """Return a page of versions, newest first, as of `SupportsTypeHistory`."""
+        ...
+
+
 class SortOrder(StrEnum):
     """How the matches of a search follow each other; equal instants go by id."""
 

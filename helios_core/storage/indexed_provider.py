@@ -43,6 +43,7 @@ from helios_core.storage.data_provider import (
     SearchPage,
     SearchQuery,
     StoredVersion,
+    SupportsChangeFeed,
     SupportsHistory,
     SupportsPrefilter,
     SupportsSearch,
@@ -66,7 +67,6 @@ from helios_core.storage.search_index import (
     IndexedVersion,
     IndexQuery,
     IndexScope,
-    SupportsChangeFeed,
 )
 from helios_core.storage.stamped_lines import stored_line
 from helios_core.storage.threads import compute

@@ -10,13 +10,12 @@ since from the data provider.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.search import IndexTerms, Prefilter
-from helios_core.storage.data_provider import SortOrder, VersionPage, VersionQuery
+from helios_core.storage.data_provider import SortOrder
 from helios_core.storage.resource_keys import TypeKey
 
 
@@ -178,31 +177,3 @@ class SearchIndex(ABC):
     @abstractmethod
     async def size(self, scope: IndexScope, epoch: str) -> int:
         """Return how many entries a scope has in an epoch, deletions included."""
-
-
-@runtime_checkable
-class SupportsChangeFeed(Protocol):
-    """
-    The provider lists everything that ever changed, so that an index beside it can follow.
-
-    It is a `SupportsTypeHistory` that also says what there is.
-    """
-
-    async def collections(self) -> Sequence[TypeKey]:
-        """
-        Return the key of every type that has a version, of all tenants and FHIR versions.
-
-        They include all that was written before the call, and may include some that never were.
-        The order does not matter.
-        """
-        ...
-
-    async def transaction_time(self) -> datetime:
-        """Return an instant that is settled, as of a `DataProvider`."""
-        ...
-
-    async def versions(
-        self, query: VersionQuery, *, count: int, after: str | None = None
-    ) -> VersionPage:
-        """Return a page of versions, newest first, as of `SupportsTypeHistory`."""
-        ...
