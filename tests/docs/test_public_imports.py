@@ -36,6 +36,7 @@ OF_THE_SERVER = {
     },
     "smart_auth/test_token_endpoint.py": {"helios_core.memory"},
     "smart_auth/test_verifier.py": {"helios_core.memory"},
+    "test_unreadable_jobs.py": {"helios_core.cli.jobs"},
 }
 """Tests of plugins that load, configure, serve or export with Helios itself."""
 
