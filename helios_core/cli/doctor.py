@@ -170,7 +170,7 @@ def _check_disk(folder: Path) -> Check:
 
 
 def _selected(chosen: Selection) -> Iterator[SelectedBackend[Any]]:
-    yield from (chosen.data_provider, chosen.job_store, chosen.output_store)
+    yield from chosen.backends
 
 
 class _Backends:
@@ -188,6 +188,10 @@ class _Backends:
         provider = await self._opened("data provider", chosen.data_provider)
         if provider is not None:
             await self._try("data provider", "Reading works", self._read, provider)
+        if chosen.search_index is not None:
+            index = await self._opened("search index", chosen.search_index)
+            if index is not None:
+                await self._try("search index", "Reading works", index.scopes)
         jobs = await self._opened("job store", chosen.job_store)
         if jobs is None:
             return self._checks

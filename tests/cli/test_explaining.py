@@ -133,7 +133,7 @@ def test_capabilities_show_what_is_installed(helios):
     output = helios("capabilities").output
 
     assert "sqlite (selected)" in output
-    assert "elasticsearch" not in output
+    assert "not part of this release" not in output
 
 
 def test_capabilities_say_why_what_is_selected_does_not_start(helios):
@@ -147,7 +147,7 @@ def test_capabilities_say_why_what_is_selected_does_not_start(helios):
 def test_all_capabilities_show_what_could_be(helios):
     output = helios("capabilities", "--all").output
 
-    assert "not part of this release: elasticsearch" in output
+    assert "s3-elasticsearch\ts3" in output
 
 
 def test_capabilities_are_given_as_json(helios):

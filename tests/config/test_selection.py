@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helios_core.config.matrix import power_names
 from helios_core.config.selection import (
     SIDECAR,
     configure,
@@ -17,6 +18,8 @@ from helios_core.config.selection import (
 from helios_core.config.settings import Settings
 from helios_core.errors import BrokenPlugin, ConfigurationError, DuplicatePlugin, UnknownPlugin
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
+from helios_core.storage.backends import Reach
+from helios_core.testing import corpus, write
 from tests.config.conftest import PROVIDER_ONLY
 
 MEMORY = {"HFS_STORAGE_BACKEND": "memory", "HFS_BULK_EXPORT_OUTPUT_BACKEND": "memory"}
@@ -224,8 +227,42 @@ def test_a_plugin_that_lacks_the_role_is_refused():
     assert "offers output store" in str(error)
 
 
-def test_a_search_index_is_refused_until_there_is_one():
-    assert "elasticsearch" in str(refusal(HFS_STORAGE_BACKEND="memory-elasticsearch"))
+def test_a_search_index_follows_the_data_provider_behind_a_hyphen():
+    selection = configure(MEMORY | {"HFS_STORAGE_BACKEND": "sqlite-memory"})
+
+    assert selection.data_provider.plugin.origin.name == "sqlite"
+    assert selection.search_index.plugin.origin.name == "memory"
+    assert selection.job_store.plugin.origin.name == "sqlite"
+    assert configure(MEMORY).search_index is None
+
+
+def test_a_search_index_that_is_not_installed_is_refused():
+    error = refusal(HFS_STORAGE_BACKEND="memory-nowhere")
+
+    assert isinstance(error, UnknownPlugin)
+    assert "HFS_STORAGE_BACKEND selects plugin nowhere" in str(error)
+
+
+def test_a_plugin_without_a_search_index_is_refused_as_one():
+    error = refusal(HFS_STORAGE_BACKEND="memory-localfs")
+
+    assert isinstance(error, BrokenPlugin)
+    assert "needs a search index" in str(error)
+
+
+async def test_a_data_provider_with_an_index_has_its_powers_and_is_followed():
+    settings = configure(MEMORY | {"HFS_STORAGE_BACKEND": "memory-memory"}).settings
+    async with open_backends(settings) as backends:
+        provider, indexer = backends.data_provider, backends.indexer
+        assert not isinstance(provider, MemoryDataProvider)
+        assert power_names(type(provider)) == power_names(MemoryDataProvider)
+        assert backends.reach is Reach.PROCESS
+        await write(provider, corpus.patient("p1"))
+        await indexer.follow()
+        [row] = await indexer.status()
+        assert (row.state, row.entries) == ("following", 1)
+    async with open_backends(configure(MEMORY).settings) as backends:
+        assert backends.indexer is None
 
 
 def test_a_selected_duplicate_is_refused(install):

@@ -9,7 +9,9 @@ import pytest
 import structlog
 
 from helios_core.errors import BackendUnavailable
+from helios_core.memory import MemorySearchIndex
 from helios_core.storage.backends import OpenedHealthChecks
+from helios_core.storage.indexer import Indexer
 from tests.pace import scaled
 
 PATHS = ("/health", "/_readiness")
@@ -176,3 +178,35 @@ async def test_requests_that_need_no_thread_do_not_wait_for_one(open_site, path)
         await busy
 
     assert response.status_code in {200, 404}
+
+
+class IndexThatIsDown(MemorySearchIndex):
+    is_down = True
+
+    async def state(self, scope):
+        if self.is_down:
+            raise BackendUnavailable("the index cannot be reached")
+        return await super().state(scope)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_an_index_that_does_not_follow_is_a_degraded_server(open_site, backends, path):
+    index = IndexThatIsDown()
+    indexer = Indexer(backends.data_provider, index, interval=timedelta(milliseconds=1))
+    site = await open_site(indexer=indexer)
+    await site.put({"resourceType": "Patient", "id": "p1"})
+    stop = asyncio.Event()
+    following = asyncio.ensure_future(indexer.run(stop))
+
+    async def answer(status):
+        async with asyncio.timeout(60):
+            while (response := (await site.client.get(path)).json())["status"] != status:
+                await asyncio.sleep(0.01)
+        return response
+
+    [problem] = (await answer("degraded"))["problems"]
+    assert problem.endswith("does not follow the data: the index cannot be reached")
+    index.is_down = False
+    assert await answer("ok") == {"status": "ok"}
+    stop.set()
+    await following
