@@ -17,7 +17,7 @@ OF_THE_SERVER = {
     },
     "elasticsearch/test_index.py": {"helios_core.memory"},
     "elasticsearch/test_oracle.py": {
-        *("helios_core.errors", "helios_core.storage.index_lookups"),
+        "helios_core.storage.index_lookups",
         "helios_core.storage.indexed_provider",
     },
     "keycloak_auth/test_settings.py": {"helios_core.config.selection"},

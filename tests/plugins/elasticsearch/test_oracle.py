@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from helios_core.errors import BackendError
+from helios_core import BackendError
 from helios_core.storage.index_lookups import IndexLookups
 from helios_core.storage.indexed_provider import indexed_provider
 from helios_elasticsearch import ElasticsearchSettings, open_search_index
