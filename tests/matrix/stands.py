@@ -14,7 +14,6 @@ import httpx
 import pytest
 
 from tests.elasticsearches import own_indices
-from tests.elasticsearches import drop_indices
 from tests.matrix import corpora
 from tests.matrix.cells import rows
 from tests.matrix.turns import Cell
