@@ -42,8 +42,9 @@ def rows(*, known: bool = False, without: Collection[str] = (), job_store: str =
 def test_installed_combinations_are_listed():
     found = rows()
 
-    assert {("sqlite", "local-fs"), ("memory", "memory")} <= found.keys()
-    assert all(row.works or "SupportsChangeFeed" in row.reason for row in found.values())
+    assert found["sqlite", "local-fs"].works
+    assert found["memory", "memory"].works
+    assert all(row.works for row in found.values())
 
 
 def test_only_the_configured_combination_is_selected():
@@ -60,8 +61,8 @@ def test_all_lists_every_known_combination_once():
 
 
 def test_what_does_not_work_says_why():
-    found = rows(known=True, without={"elasticsearch"})
-    unworkable = [row for row in found.values() if not row.works]
+    listed = rows(known=True, without={"mongodb"}).values()
+    unworkable = [row for row in listed if not row.works]
 
     assert unworkable
     assert all(row.reason and not row.capabilities and not row.job_store for row in unworkable)
@@ -204,9 +205,9 @@ def test_a_combination_reaches_as_far_as_its_nearest_part():
 
 
 def test_what_does_not_work_reaches_nowhere():
-    found = rows(known=True, without={"elasticsearch"})
+    listed = rows(known=True, without={"mongodb"}).values()
 
-    assert {row.reach for row in found.values() if not row.works} == {""}
+    assert {row.reach for row in listed if not row.works} == {""}
 
 
 def test_a_data_provider_with_a_job_store_keeps_its_jobs_itself():
@@ -229,13 +230,3 @@ def test_a_data_provider_without_a_job_store_has_its_jobs_beside_the_output(inst
 )
 def test_powers_are_read_from_the_class(implementation, expected):
     assert power_names(implementation) == expected
-
-
-def test_a_selected_search_index_has_a_row_with_the_powers_of_both():
-    plugins = [plugin for plugin in load_all_plugins() if isinstance(plugin, Plugin)]
-    listed = matrix(plugins, selected=("sqlite-memory", "local-fs"))
-
-    [row] = [row for row in listed if row.selected]
-    assert row.works
-    assert (row.data_provider, row.reach) == ("sqlite-memory", "one process")
-    assert {each.name for each in row.capabilities if each.works} >= {"search", "write"}
