@@ -47,13 +47,13 @@ class OnPostgres:
 
     def current_at(self, tenant: str, instant: str) -> list[str]:
         """`Type/id/version` of everything a tenant had at an instant, sorted."""
-        return sorted(row[0] for row in self._query(CURRENT, tenant, stamp_of(instant)))
+        return sorted(row[0] for row in self.query(CURRENT, tenant, stamp_of(instant)))
 
     def published(self) -> list[tuple[bytes, int]]:
         """Each part that is listed, and the token under which its shard was completed."""
-        return [(row["part"], row["completed_under"]) for row in self._query(PUBLISHED)]
+        return [(row["part"], row["completed_under"]) for row in self.query(PUBLISHED)]
 
-    def _query(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+    def query(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         async def ask() -> list[asyncpg.Record]:
             connection = await asyncpg.connect(self._url)
             try:

@@ -4,16 +4,20 @@ import random
 import signal
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
+import pymongo
 import pytest
 
-from tests.crash.exports import assert_exact, completed_shards
+from tests.crash.exports import assert_exact, completed_shards, until
 from tests.processes import names, same_port
 
 pytestmark = pytest.mark.crash
 
 everywhere = pytest.mark.parametrize("site", ["sqlite", "mongodb"], indirect=True)
+
+ENDED = {"shard.completed", "shard.cancelled", "lease.lost", "shard.abandoned"}
+"""What a worker logs when it is done with a shard."""
 
 
 def fall_asleep(process, site) -> None:
@@ -30,6 +34,17 @@ def fall_asleep(process, site) -> None:
             else:
                 probe.execute("ROLLBACK")
                 return
+
+
+def has_versions(site) -> bool:
+    """Return whether a site's database holds anything yet."""
+    if name := site.settings.get("HFS_MONGODB_DATABASE"):
+        with pymongo.MongoClient(site.settings["HFS_DATABASE_URL"]) as client:
+            return client[name].versions.find_one({}) is not None
+    database = site.folder / "data" / "helios.db"
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(database)) as probe:
+        return probe.execute("SELECT count(*) FROM versions").fetchone() != (0,)
+    return False
 
 
 @pytest.mark.parametrize(
@@ -80,7 +95,7 @@ def test_a_worker_that_slept_past_its_lease_publishes_nothing(loaded, population
     loaded.start("worker")
     client.manifest(status)
     sleeper.signal(signal.SIGCONT)
-    time.sleep(1)
+    until(lambda: any(event["event"] in ENDED for event in sleeper.events()))
 
     assert_exact(client, status, population[1])
     assert set(completed_shards(loaded).values()) == {1}
@@ -103,7 +118,7 @@ def test_a_graceful_stop_hands_its_shards_back_at_once(loaded, population):
 def test_a_load_killed_half_way_and_repeated_leaves_no_doubles(site, population):
     folder, expected = population
     load = site.start("load", str(folder))
-    time.sleep(0.8)
+    until(lambda: load.process.poll() is not None or has_versions(site))
     load.kill()
 
     site.run("load", str(folder))
@@ -135,7 +150,4 @@ def test_output_of_a_job_deleted_while_workers_write_is_gone_after_a_restart(loa
 
     assert client.http.get(status).status_code == 404
     exports = loaded.folder / "data" / "exports"
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and list(exports.glob("*/*/*")):
-        time.sleep(0.05)
-    assert list(exports.glob("*/*/*")) == []
+    until(lambda: not list(exports.glob("*/*/*")))
