@@ -14,10 +14,10 @@ from tests.processes import names, same_port
 
 pytestmark = pytest.mark.crash
 
-everywhere = pytest.mark.parametrize("site", ["sqlite", "mongodb"], indirect=True)
-
 ENDED = {"shard.completed", "shard.cancelled", "lease.lost", "shard.abandoned"}
 """What a worker logs when it is done with a shard."""
+
+everywhere = pytest.mark.parametrize("site", ["sqlite", "mongodb"], indirect=True)
 
 
 def fall_asleep(process, site) -> None:
@@ -38,9 +38,10 @@ def fall_asleep(process, site) -> None:
 
 def has_versions(site) -> bool:
     """Return whether a site's database holds anything yet."""
-    if name := site.settings.get("HFS_MONGODB_DATABASE"):
+    if site.settings.get("HFS_STORAGE_BACKEND") == "mongodb":
         with pymongo.MongoClient(site.settings["HFS_DATABASE_URL"]) as client:
-            return client[name].versions.find_one({}) is not None
+            database = client[site.settings["HFS_MONGODB_DATABASE"]]
+            return database.versions.find_one() is not None
     database = site.folder / "data" / "helios.db"
     with suppress(sqlite3.OperationalError), closing(sqlite3.connect(database)) as probe:
         return probe.execute("SELECT count(*) FROM versions").fetchone() != (0,)
