@@ -1,6 +1,7 @@
 """What the database and the bucket hold, seen behind the back of the plugins."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -27,9 +28,6 @@ FROM helios.parts AS p JOIN helios.shards AS s ON s.job = p.job AND s.number = p
 
 class OnPostgres:
     """Resources and jobs in PostgreSQL."""
-
-    bundles = 1000
-    """How many bundles of real data it stores in good time."""
 
     def __init__(self, get: Callable[[str], Any]) -> None:
         self.server = get("postgres_server")
@@ -67,7 +65,6 @@ class OnPostgres:
 class OnMongoDB:
     """Resources and jobs in MongoDB, or in what stands in for it and keeps nothing on disk."""
 
-    bundles = 3
     restartable = False
 
     def __init__(self, get: Callable[[str], Any]) -> None:
@@ -111,6 +108,9 @@ STORES: dict[str, Callable[[Callable[[str], Any]], Store]] = {
     "postgres": OnPostgres,
     "mongodb": OnMongoDB,
 }
+
+QUICK = [name for name in STORES if name != "mongodb" or "HFS_TEST_MONGODB_URL" in os.environ]
+"""Those that are fast enough for a cluster, which the stand-in for MongoDB is not."""
 
 
 def stamp_of(instant: str) -> int:
