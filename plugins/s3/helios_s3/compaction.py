@@ -179,9 +179,10 @@ class Compactor:
                 if elapsed() - began_at > LONGEST_SECONDS:
                     break
                 state = self._log.state
-                number, commit = state.number, Commit(token, state.stamp, checkpoint=checkpoint)
-                if await self._log.append(state, number + 1, commit):
-                    await self._log.objects.put(checkpoint_key(number + 1), b"")
+                number = state.number + 1
+                commit = Commit(number, token, state.stamp, checkpoint=checkpoint)
+                if await self._log.append(state, commit):
+                    await self._log.objects.put(checkpoint_key(number), b"")
                     return True
                 await self._log.refresh()
         await self._log.objects.delete(sorted({block.extent for block in run.blocks}))

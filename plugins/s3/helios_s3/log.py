@@ -107,20 +107,34 @@ class Log:
         if stamp is None or stamp > self.state.stamp or not self.state.trusted:
             await self.refresh()
 
+    async def require(self, stamp: int) -> None:
+        """
+        Know every commit with a stamp up to that of a settled instant.
+
+        Raises:
+            BackendError: The commit that settled it is gone.
+        """
+        await self.ensure(stamp)
+        if stamp > self.state.stamp:
+            raise BackendError(
+                "the log of the primary bucket ends before an instant that was settled, so its"
+                " last commits are gone; restore the objects from a backup"
+            )
+
     async def reload(self) -> None:
         """Begin again at the newest checkpoint."""
         async with self._refreshing:
             await self._reload()
 
-    async def append(self, after: State, number: int, commit: Commit, lines: Lines = ()) -> bool:
+    async def append(self, after: State, commit: Commit, lines: Lines = ()) -> bool:
         """
-        Make commit `number`, which rests on a state up to the one before; return whether it is.
+        Make a commit, which rests on a state up to the one before; return whether it is made.
 
         Raises:
             BackendUnavailable: The bucket cannot be used, or whether the commit was made cannot be
                 said.
         """
-        body = await in_thread(encode_commit, commit, lines)
+        number, body = commit.number, await in_thread(encode_commit, commit, lines)
         if self.state is not after or after.number + 1 != number or not after.trusted:
             return False
         key, began_at = commit_key(number), elapsed()

@@ -25,7 +25,7 @@ class _Piece(NamedTuple):
 
 async def plan(rows: Rows, view: ExportView, shard_bytes: int) -> list[Shard]:
     """Return the shards of a view, numbered in the order of its types (P2)."""
-    await rows.log.ensure(shown_by(view).at)
+    await rows.log.require(shown_by(view).at)
     shards = list[Shard]()
     for resource_type in view.request.types:
         pieces = _pieces(rows, view, resource_type)

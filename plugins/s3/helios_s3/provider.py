@@ -16,9 +16,11 @@ from helios_core import (
     Shard,
     StoredVersion,
     TypeKey,
+    VersionPage,
+    VersionQuery,
 )
 from helios_core.fhir import FHIRVersion, Prefilter, from_stamp
-from helios_s3 import lookups, reading, searching, writing
+from helios_s3 import lookups, reading, searching, versions, writing
 from helios_s3.compaction import Compactor
 from helios_s3.planning import plan
 from helios_s3.rows import Rows
@@ -100,6 +102,16 @@ class S3DataProvider(DataProvider):
     ) -> list[StoredVersion]:
         """Return the newest `count` versions below `before`."""
         return await lookups.history(self._rows, key, count=count, before=before)
+
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        """Return a page of versions, newest first."""
+        return await versions.versions(self._rows, query, count=count, after=after)
+
+    async def collections(self) -> Sequence[TypeKey]:
+        """Return the key of every type that has a version."""
+        return await versions.collections(self._rows)
 
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None

@@ -83,7 +83,7 @@ async def shown_rows(
 ) -> AsyncIterator[list[Found]]:
     """Yield the rows that a view shows of a shard, in windows, deletions included."""
     shown = shown_by(view)
-    await rows.log.ensure(shown.at)
+    await rows.log.require(shown.at)
     collection = collection_of(TypeKey.of(view.request, shard.resource_type))
     scanned = rows.scan(collection, shard.start, shard.end, with_lines=with_lines)
     async for window in scanned:

@@ -11,8 +11,9 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from helios_core import BackendError, ResourceKey, TypeKey
+from helios_core.fhir import FHIRVersion
 
-_MAGIC = b"HELIOS.1"
+_MAGIC = b"HELIOS.2"
 _HEAD = len(_MAGIC) + 16
 _DELETED = -1
 
@@ -109,6 +110,8 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
 class Commit(msgspec.Struct, frozen=True, array_like=True):
     """One object of the log: rows, whose lines follow it in their order, or a checkpoint."""
 
+    number: int
+    """Its place in the log, by which one is noticed that lies in the place of another."""
     token: str
     """What tells the writer of the commit from others that tried to make it."""
     stamp: int
@@ -140,6 +143,12 @@ def collection_of(key: TypeKey | ResourceKey) -> str:
     return f"{key.tenant}/{key.fhir_version}/{key.resource_type}"
 
 
+def key_of(collection: str) -> TypeKey:
+    """Return the key of a collection by the name under which it is stored."""
+    tenant, fhir_version, resource_type = collection.split("/")
+    return TypeKey(tenant, FHIRVersion(fhir_version), resource_type)
+
+
 def encode_commit(commit: Commit, lines: Iterable[bytes]) -> bytes:
     """Return the object of a commit; `lines` are those of its rows that have any."""
     head = _encoder.encode(commit)
@@ -158,16 +167,22 @@ def decode_commit(number: int, body: bytes) -> tuple[Commit, list[bytes]]:
     head = body[_HEAD:end]
     expected = int.from_bytes(body[len(_MAGIC) + 8 : _HEAD], "big")
     if body[: len(_MAGIC)] != _MAGIC or xxh3_64_intdigest(head) != expected:
-        raise BackendError(
-            f"commit {number} of the primary bucket is damaged; restore the object from a backup"
-        )
+        raise _damaged_commit(number)
     commit, lines = _commits.decode(head), list[bytes]()
     for _, rows in commit.rows:
         for row in rows:
             if not row.deleted:
                 lines.append(body[end : end + row.size])
                 end += row.size
+    if end != len(body) or commit.number != number:
+        raise _damaged_commit(number)
     return commit, lines
+
+
+def _damaged_commit(number: int) -> BackendError:
+    return BackendError(
+        f"commit {number} of the primary bucket is damaged; restore the object from a backup"
+    )
 
 
 def encode_rows(rows: Sequence[Row]) -> bytes:

@@ -116,6 +116,15 @@ class Rows:
                 lambda state: self._window(state.checkpoint.runs, state.tail, window)
             )
 
+    async def of_block(self, block: Block) -> list[Found]:
+        """
+        Return the rows of a block, and remember them.
+
+        Raises:
+            Missing: Its extent was removed meanwhile.
+        """
+        return await in_thread(_decode_found, block, await self._remembered(block))
+
     async def scan_runs(self, runs: Sequence[Run], collection: str) -> AsyncIterator[list[Found]]:
         """
         Yield the rows of a collection in runs, sorted, in windows.
@@ -237,11 +246,15 @@ class Rows:
         present = [each for each in ids if holds(hashes, hash_id(each))]
         if not present:
             return []
+        return await in_thread(_pick, block, await self._remembered(block), present)
+
+    async def _remembered(self, block: Block) -> bytes:
+        """Return the encoded rows of a block, and remember them."""
         encoded = self._encoded.get(block)
         if encoded is None:
             encoded = await self._range(block, block.row_range)
             self._encoded.put(block, encoded, len(encoded))
-        return await in_thread(_pick, block, encoded, present)
+        return encoded
 
     async def _range(self, block: Block, begin_and_end: tuple[int, int]) -> bytes:
         async with self._requests:

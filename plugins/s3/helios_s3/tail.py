@@ -22,6 +22,11 @@ class Tail:
         """How many commits it has the rows of."""
         return len(self._commits)
 
+    @property
+    def collections(self) -> list[str]:
+        """The collections that it has rows of."""
+        return [name for name, versions in self._versions.items() if versions]
+
     def append(self, number: int, commit: Commit, lines: Sequence[bytes]) -> None:
         """Take the rows of the next commit."""
         rest = iter(lines)
@@ -75,7 +80,7 @@ class Tail:
 
     def all_rows(self) -> Iterator[tuple[str, Found]]:
         """Yield all rows as a run has them."""
-        for collection in sorted(name for name, ids in self._versions.items() if ids):
+        for collection in sorted(self.collections):
             versions = self._versions[collection]
             for resource_id in self._ids(collection):
                 for found in versions[resource_id]:

@@ -61,10 +61,9 @@ async def write(
                 raise
             applied = None
         if applied is not None and draft.rows:
-            commit = Commit(
-                token, stamp, tuple((key, tuple(own)) for key, own in draft.rows.items())
-            )
-            if await log.append(state, number + 1, commit, draft.lines()):
+            by_collection = tuple((key, tuple(own)) for key, own in draft.rows.items())
+            commit = Commit(number + 1, token, stamp, by_collection)
+            if await log.append(state, commit, draft.lines()):
                 return applied
         elif applied is not None and known and log.state is state and state.number == number:
             return applied
@@ -80,7 +79,7 @@ async def settle(rows: Rows) -> int:
         await log.refresh()
         state = log.state
         number, stamp = state.number, log.settled_stamp()
-        if stamp == state.stamp or await log.append(state, number + 1, Commit(token, stamp)):
+        if stamp == state.stamp or await log.append(state, Commit(number + 1, token, stamp)):
             return stamp
     raise BackendUnavailable("other writers were always faster; try again")
 

@@ -8,13 +8,12 @@ from unittest.mock import patch
 import msgspec
 import pytest
 
-from helios_core import SupportsChangeFeed, SupportsTypeHistory
 from helios_core.testing import DataProviderSuite
 from helios_s3 import compaction, extents, log, open_data_provider
 
 
 class TestS3DataProvider(DataProviderSuite):
-    powers = DataProviderSuite.known_powers - {SupportsTypeHistory, SupportsChangeFeed}
+    powers = DataProviderSuite.known_powers
 
     @pytest.fixture(autouse=True)
     def reach(self, minio_bucket, resource_settings):
@@ -69,7 +68,7 @@ class TestS3DataProvider(DataProviderSuite):
         client = self.bucket.client()
         for _, body in objects_of(client, self.bucket.name, f"{provider.folder}/log/"):
             size = int.from_bytes(body[8:16], "big")
-            _, _, collections, _ = msgspec.msgpack.decode(body[24 : 24 + size])
+            _, _, _, collections, _ = msgspec.msgpack.decode(body[24 : 24 + size])
             for collection, rows in collections:
                 owner, version, resource_type = collection.split("/")
                 for resource_id, version_id, _, size, *_ in rows:
