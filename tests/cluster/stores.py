@@ -1,6 +1,7 @@
 """What the database and the bucket hold, seen behind the back of the plugins."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -28,9 +29,6 @@ FROM helios.parts AS p JOIN helios.shards AS s ON s.job = p.job AND s.number = p
 class OnPostgres:
     """Resources and jobs in PostgreSQL."""
 
-    bundles = 1000
-    """How many bundles of real data it stores in good time."""
-
     def __init__(self, get: Callable[[str], Any]) -> None:
         self.server = get("postgres_server")
         self._url: str = get("postgres_url")
@@ -47,13 +45,13 @@ class OnPostgres:
 
     def current_at(self, tenant: str, instant: str) -> list[str]:
         """`Type/id/version` of everything a tenant had at an instant, sorted."""
-        return sorted(row[0] for row in self._query(CURRENT, tenant, stamp_of(instant)))
+        return sorted(row[0] for row in self.query(CURRENT, tenant, stamp_of(instant)))
 
     def published(self) -> list[tuple[bytes, int]]:
         """Each part that is listed, and the token under which its shard was completed."""
-        return [(row["part"], row["completed_under"]) for row in self._query(PUBLISHED)]
+        return [(row["part"], row["completed_under"]) for row in self.query(PUBLISHED)]
 
-    def _query(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+    def query(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         async def ask() -> list[asyncpg.Record]:
             connection = await asyncpg.connect(self._url)
             try:
@@ -67,7 +65,6 @@ class OnPostgres:
 class OnMongoDB:
     """Resources and jobs in MongoDB, or in what stands in for it and keeps nothing on disk."""
 
-    bundles = 3
     restartable = False
 
     def __init__(self, get: Callable[[str], Any]) -> None:
@@ -111,6 +108,9 @@ STORES: dict[str, Callable[[Callable[[str], Any]], Store]] = {
     "postgres": OnPostgres,
     "mongodb": OnMongoDB,
 }
+
+QUICK = [name for name in STORES if name != "mongodb" or "HFS_TEST_MONGODB_URL" in os.environ]
+"""Those that are fast enough for a cluster, which the stand-in for MongoDB is not."""
 
 
 def stamp_of(instant: str) -> int:

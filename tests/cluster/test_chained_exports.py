@@ -1,16 +1,15 @@
 """Many incremental exports in a row, over writers in several processes that never pause."""
 
-import os
 import threading
 
 import pytest
 
 from tests.chains import IDS, Chain, Writer
+from tests.cluster.stores import QUICK
 
 pytestmark = pytest.mark.crash
 
-ROUNDS = {"postgres": 200, "mongodb": int(os.environ.get("HFS_TEST_FUZZ_RUNS", "30"))}
-"""What stands in for MongoDB is slow; more rounds are a matter of patience."""
+ROUNDS = {"postgres": 200, "mongodb": 100}
 
 
 class Loader(threading.Thread):
@@ -39,7 +38,7 @@ class Loader(threading.Thread):
         self.join()
 
 
-@pytest.mark.parametrize("database", ROUNDS, indirect=True)
+@pytest.mark.parametrize("database", QUICK, indirect=True)
 def test_hundreds_of_chained_exports_rebuild_the_final_state(cluster, request):
     rounds = ROUNDS[request.node.callspec.params["database"]]
     cluster.grow(servers=2, workers=2)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.cluster.stores import current_at, keys_in, query, versions
+from tests.cluster.stores import keys_in, versions
 from tests.pace import Deadline
 from tests.processes import POLL_SECONDS
 from tests.services import a_bucket, minio
@@ -66,7 +66,7 @@ def logged(cluster, name):
 
 
 def test_an_export_outlives_a_bucket_that_is_away_for_longer_than_all_attempts(
-    loaded, server, bucket, postgres_url
+    loaded, server, bucket, database
 ):
     loaded.grow(servers=2, workers=2)
     client = loaded.client()
@@ -74,7 +74,7 @@ def test_an_export_outlives_a_bucket_that_is_away_for_longer_than_all_attempts(
     wait_until(loaded, lambda: logged(loaded, "shard.completed"))
 
     server.stop()
-    wait_until(loaded, lambda: query(postgres_url, POSTPONED)[0][0] > ATTEMPTS)
+    wait_until(loaded, lambda: database.query(POSTPONED)[0][0] > ATTEMPTS)
     response = client.http.get(status)
     health = loaded.client_of(loaded.servers[0]).http.get("/health")
     server.start()
@@ -85,7 +85,7 @@ def test_an_export_outlives_a_bucket_that_is_away_for_longer_than_all_attempts(
     assert health.status_code == 503
     failed = [event["reason"] for event in logged(loaded, "request.failed")]
     assert "A backend does not respond: the output bucket cannot be reached" in failed
-    expected = current_at(postgres_url, "default", manifest["transactionTime"])
+    expected = database.current_at("default", manifest["transactionTime"])
     assert versions(client.resources(manifest)) == expected
     assert manifest["error"] == []
     assert logged(loaded, "shard.failed") == []

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from tests.cluster.sites import WORKING
-from tests.cluster.stores import STORES, versions
+from tests.cluster.stores import QUICK, versions
 from tests.pace import scaled, wait_for_end
 from tests.processes import POLL_SECONDS
 from tests.proxies import Proxy
@@ -20,13 +20,13 @@ MARGIN_SECONDS = 2
 
 
 @pytest.fixture
-def loaded(cluster, bundles, database):
+def loaded(cluster, bundles):
     """A cluster of no process, with data for many small shards."""
     cluster.settings |= {
         "HFS_BULK_EXPORT_PART_BYTES": "40000",
         "HFS_WORKER_SHUTDOWN_TIMEOUT": str(scaled(TIMEOUT_SECONDS)),
     }
-    cluster.run("load", *bundles[0][::2][: database.bundles])
+    cluster.run("load", *bundles[0][::2])
     return cluster
 
 
@@ -72,7 +72,7 @@ def assert_they_stop_in_time(processes, cluster):
     assert time.monotonic() - began < timeout + scaled(MARGIN_SECONDS)
 
 
-@pytest.mark.parametrize("database", STORES, indirect=True)
+@pytest.mark.parametrize("database", QUICK, indirect=True)
 def test_a_rolling_restart_loses_and_repeats_no_published_work(loaded, database):
     """Every member is replaced in turn, as an upgrade does it."""
     loaded.grow(servers=2, workers=2)
@@ -100,7 +100,7 @@ def test_processes_stop_in_time_while_the_bucket_is_gone(loaded, network):
     assert_they_stop_in_time(processes, loaded)
 
 
-@pytest.mark.parametrize("database", STORES, indirect=True)
+@pytest.mark.parametrize("database", QUICK, indirect=True)
 def test_processes_stop_in_time_while_the_database_is_silent(loaded, database):
     """The connections are there, but nothing comes back any more."""
     with Proxy(database.server.address()) as proxy:
