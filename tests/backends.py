@@ -78,7 +78,7 @@ def _rows(*, installed: bool = True) -> list[Combination]:
         if installed
         else ()
     )
-    rows = matrix(plugins, selected=("", ""), known=True)
+    rows = matrix(plugins, selected=("sqlite", "local-fs"), known=True)
     return [row for row in rows if "memory" not in (row.data_provider, row.output_store)]
 
 

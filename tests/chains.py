@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from tests.pace import scaled
 from tests.processes import Client
 
 IDS = 12
@@ -34,7 +35,7 @@ class Writer(threading.Thread):
         self.writes = 0
 
     def run(self) -> None:
-        with httpx.Client(base_url=self.base_url, timeout=30) as http:
+        with httpx.Client(base_url=self.base_url, timeout=scaled(30)) as http:
             while not self.stopped.is_set():
                 path = f"/Patient/p{self.chance.randrange(IDS)}"
                 if self.chance.random() < 0.3:

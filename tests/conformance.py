@@ -16,7 +16,7 @@ import msgspec
 ROOT = Path(__file__).parents[1]
 ROWS = Path(__file__).with_suffix(".toml")
 TESTS = (ROOT / "tests", ROOT / "helios_core" / "testing")
-ROW_ID = re.compile(r"\b(?:B[234]|SM|TR|RC|RV)-(?:[A-Z]+-)?\d\d\b")
+ROW_ID = re.compile(r"\b(?:B[234]|SM|TR|LS|RC|RV)-(?:[A-Z]+-)?\d\d\b")
 
 HEAD = """\
 # Conformance

@@ -1,3 +1,4 @@
+import gc
 import logging
 import os
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from tests.elasticsearches import elasticsearch, own_indices
 from tests.keycloaks import keycloak
 from tests.matrix.turns import today
 from tests.reaper import start_reaper
@@ -26,21 +28,33 @@ MARKERS = {
     "docs/test_data_provider_guide.py": ["process", "slow"],
     "docs/test_deidentify_example.py": ["process"],
     "docs/test_extensions_guide.py": ["process"],
+    "docs/test_let_clients_in.py": ["process"],
     "docs/test_output_store_guide.py": ["process"],
     "docs/test_walks.py": ["process"],
     "end_to_end": ["process"],
+    "fhir/test_bundles.py": ["slow"],
     "http/bulk/test_parameters.py": ["slow"],
+    "http/bulk/test_permissions.py": ["slow"],
+    "http/rest/test_permissions.py": ["slow"],
     "http/test_capability_statement.py": ["slow"],
+    "http/test_cross_product.py": ["slow"],
     "http/test_fuzz.py": ["fuzz"],
+    "http/test_noninterference.py": ["slow"],
     "http/test_openapi.py": ["fuzz"],
     "inferno": ["process", "service"],
+    "loading/test_load.py": ["slow"],
     "loading/test_parsers.py": ["process"],
     "loading/test_real_data.py": ["slow"],
-    "packaging": ["process"],
+    "matrix/test_cells.py": ["process"],
     "matrix/test_rows.py": ["crash", "process", "service"],
+    "packaging": ["process"],
+    "plugins/elasticsearch": ["service"],
+    "plugins/localfs/test_errors.py": ["process"],
     "plugins/mongodb": ["service"],
     "plugins/postgres": ["service"],
     "plugins/s3": ["service"],
+    "plugins/smart_auth/test_processes.py": ["process"],
+    "plugins/sqlite/test_contracts.py": ["slow"],
     "plugins/sqlite/test_processes.py": ["process"],
     "push_down": ["service"],
     "test_reaper.py": ["crash", "process", "service"],
@@ -53,31 +67,95 @@ MARKERS = {
 }
 """What the tests of a folder or a file need; `make test-fast` leaves them out."""
 
-SERVICES = {"postgres_server", "mongodb_server", "s3_server", "minio_server", "keycloak_server"}
+SAMPLED = ("client", "export/worker", "http", "loading", "plugins", "server")
+"""Folders of tests whose every case costs a server or a database."""
+
+SERVICES = {
+    "elasticsearch_server",
+    "keycloak_server",
+    "minio_server",
+    "mongodb_server",
+    "postgres_server",
+    "s3_server",
+}
 """Fixtures that start a service; a test that uses one needs `service`."""
+
+NEEDS = {"crash", "process", "service", "fuzz", "slow"}
+"""Marks of what `--fast` leaves out."""
+
+PARSERS = "parser processes"
+"""The parameter of tests whose loads have processes of their own."""
 
 MACHINES = "_agrees_with_the_model"
 """How the tests of contract suites end that try many generated histories."""
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--fast", action="store_true", help="the tests of make test-fast")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Do not even import what `--fast` leaves out."""
+    if (
+        config.getoption("--fast")
+        and TESTS in collection_path.parents
+        and marks_of(collection_path)
+    ):
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
     """Mark every test with what it needs, so that nobody has to mark them one by one."""
     for item in items:
-        path = item.path.relative_to(TESTS).as_posix()
-        names = {
-            name
-            for place, markers in MARKERS.items()
-            if path == place or path.startswith(f"{place}/")
-            for name in markers
-        }
+        names = marks_of(item.path)
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         servers = {"postgres", "mongodb"}.intersection(map(str, parameters))
         if servers or SERVICES.intersection(item.fixturenames):
             names.add("service")
+        if PARSERS in parameters:
+            names.add("process")
         if getattr(item.obj, "is_hypothesis_test", False) or item.name.endswith(MACHINES):
             names.add("fuzz")
         for name in sorted(names):
             item.add_marker(name)
+    if config.getoption("--fast"):
+        select(config, items)
+
+
+def pytest_collection_finish():
+    """Look for garbage less often, and not among all the tests: that is a quarter of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+def marks_of(path):
+    """Return the marks of all tests of a file or folder."""
+    name = path.relative_to(TESTS).as_posix()
+    return {mark for place in MARKERS if is_within(name, place) for mark in MARKERS[place]}
+
+
+def is_within(name, place):
+    return name == place or name.startswith(f"{place}/")
+
+
+def select(config, items):
+    """Keep what needs nothing, and of tests whose every case costs a server the first case."""
+    free = [item for item in items if NEEDS.isdisjoint(mark.name for mark in item.iter_markers())]
+    first = dict[str, pytest.Item]()
+    for item in sorted(free, key=case):
+        name = item.path.relative_to(TESTS).as_posix()
+        sampled = any(is_within(name, place) for place in SAMPLED)
+        first.setdefault(item.nodeid.partition("[")[0] if sampled else item.nodeid, item)
+    kept = set(first.values())
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
+def case(item):
+    """Return which of the cases of its test an item is."""
+    return sorted(item.callspec.indices.items()) if hasattr(item, "callspec") else []
 
 
 @pytest.fixture(autouse=True)
@@ -155,11 +233,33 @@ def certificates(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def keycloak_folder(tmp_path_factory):
-    """The folder by which the processes of a test run find the Keycloak they share."""
+def shared_folder(tmp_path_factory):
+    """A folder that all the processes of a test run have in common."""
     folder = tmp_path_factory.getbasetemp()
     # Each process of a parallel run has a folder of its own in that of the run.
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "keycloak"
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_server(shared_folder):
+    """The URL of one Elasticsearch for all the processes of a test run."""
+    folder = shared_folder / "elasticsearch"
+    folder.mkdir(exist_ok=True)
+    with elasticsearch(folder) as url:
+        yield url
+
+
+@pytest.fixture
+def elasticsearch_prefix(elasticsearch_server):
+    """The beginning of the names of this test's own indices, which are gone afterwards."""
+    with own_indices(elasticsearch_server) as prefix:
+        yield prefix
+
+
+@pytest.fixture(scope="session")
+def keycloak_folder(shared_folder):
+    """The folder by which the processes of a test run find the Keycloak they share."""
+    folder = shared_folder / "keycloak"
     folder.mkdir(exist_ok=True)
     return folder
 

@@ -6,14 +6,10 @@ A real Keycloak for the tests: installed, started once for a test run, with a re
 installs it from Maven Central into the user's cache folder and reports what it does.
 """
 
-import fcntl
 import importlib.util
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -28,20 +24,16 @@ import httpx
 from joserfc import jws, jwt
 from joserfc.jwk import KeySet
 
-from tests.reaper import VARIABLE
-from tests.services import absent, free_port
+from tests.services import absent
+from tests.shared_servers import CACHE, START_SECONDS, shared_server
 
 VERSION = "26.5.6"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "helios"
 KEYCLOAK = CACHE / f"keycloak-{VERSION}"
 NO_KEYCLOAK = (
     f"there is no Keycloak {VERSION}: `make services` installs it where there are Java and Maven"
 )
-START_SECONDS = 600
-"""It needs 30 s on a machine that does nothing else."""
 
-ROOT = Path(__file__).parents[1]
-EXAMPLE = ROOT / "docs/examples/keycloak"
+EXAMPLE = Path(__file__).parents[1] / "docs/examples/keycloak"
 ADMIN = "admin"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -260,92 +252,25 @@ def claims_of(token: str) -> dict[str, Any]:
 
 @contextmanager
 def keycloak(folder: Path) -> Iterator[Keycloak]:
-    """
-    Yield the Keycloak of all processes that name this folder.
-
-    The first one starts it; it stops when the last one has left, or has ended in whatever way.
-    """
+    """Yield the Keycloak of all processes that name this folder."""
     if not KEYCLOAK.exists():
         absent(NO_KEYCLOAK, obtainable=can_be_installed())
-    with (folder / "users").open("w") as users:
-        # Every user shares this lock, and a keeper stops the server when it has it for itself.
-        fcntl.flock(users, fcntl.LOCK_SH)
-        server = Keycloak(_started(folder))
+    environ = {
+        "JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx512m",
+        "KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN,
+        "KC_BOOTSTRAP_ADMIN_PASSWORD": ADMIN,
+    }
+    with shared_server(folder, _command, ready="/realms/master", environ=environ) as url:
+        server = Keycloak(url)
         try:
             yield server
         finally:
             server.close()
 
 
-def _started(folder: Path) -> str:
-    address = folder / "url"
-    with (folder / "starting").open("w") as starting:
-        fcntl.flock(starting, fcntl.LOCK_EX)
-        if not address.exists():
-            (folder / "ended").unlink(missing_ok=True)
-            port, management = free_port(), free_port()
-            url = f"http://127.0.0.1:{port}"
-            _start_keeper(folder, port, management)
-            _wait_for(f"{url}/realms/master", folder)
-            address.write_text(url)
-        return address.read_text()
-
-
-def _start_keeper(folder: Path, port: int, management: int) -> None:
-    """Start what outlives this process where others still use the server."""
-    keeper = [sys.executable, "-m", "tests.keycloaks", str(folder), str(port), str(management)]
-    with (folder / "keeper.log").open("wb") as log:
-        subprocess.run(
-            ["sh", "-c", '"$@" &', "sh", *keeper],
-            check=True,
-            cwd=ROOT,
-            # Other runs may use it when this one has ended; the keeper knows when nobody does.
-            env={name: value for name, value in os.environ.items() if name != VARIABLE},
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-
-
-def _wait_for(url: str, folder: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and not (folder / "ended").exists():
-        with suppress(httpx.TransportError):
-            if httpx.get(url, timeout=START_SECONDS).status_code == httpx.codes.OK:
-                return
-        time.sleep(0.2)
-    raise AssertionError(f"Keycloak did not start:\n{(folder / 'log').read_text()}")
-
-
-def _keep(folder: Path, port: str, management: str) -> None:
-    """Run Keycloak until nobody uses it."""
-    environ = {
-        **os.environ,
-        "JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx512m",
-        "KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN,
-        "KC_BOOTSTRAP_ADMIN_PASSWORD": ADMIN,
-    }
+def _command(port: int, management: int) -> list[str]:
     ports = (f"--http-port={port}", f"--http-management-port={management}")
-    with (folder / "log").open("wb") as log, (folder / "users").open("r") as users:
-        server = subprocess.Popen(
-            [KEYCLOAK / "bin/kc.sh", *_START, *ports],
-            stdout=log,
-            stderr=log,
-            env=environ,
-            start_new_session=True,
-        )
-        while server.poll() is None:
-            with suppress(BlockingIOError):
-                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(0.5)
-        (folder / "ended").touch()
-        (folder / "url").unlink(missing_ok=True)
-        # Java is a child of the script.
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+    return [str(KEYCLOAK / "bin/kc.sh"), *_START, *ports]
 
 
 def _example() -> Any:
@@ -358,7 +283,4 @@ def _example() -> Any:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        _keep(Path(sys.argv[1]), *sys.argv[2:])
-    else:
-        install()
+    install()

@@ -3,9 +3,11 @@ How fast this machine is now, so that no test depends on it.
 
 A test waits for events. What it must not wait for without end, it waits for as long as a
 `Deadline` allows, and what may not take long is compared with `scaled` seconds: both grow with
-what a probe takes at that moment, on a machine that is slow or busy with other things.
+what a probe takes at that moment, on a machine that is slow or busy with other things, and with
+the number of processes that wait for a core.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -29,8 +31,17 @@ def slowness() -> float:
     if began - _last[0] > KEPT_SECONDS:
         subprocess.run(PROBE, check=True)
         now = time.monotonic()
-        _last[:] = now, max(1.0, (now - began) / PROBE_SECONDS)
+        _last[:] = now, max(1.0, (now - began) / PROBE_SECONDS, crowd())
     return _last[1]
+
+
+def crowd() -> float:
+    """
+    Return how many processes share a core of this machine, over the last minute.
+
+    A short probe may be lucky: who has slept so far is let in first.
+    """
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 def scaled(seconds: float) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from tests.pace import Deadline, wait_for_end
+from tests.pace import Deadline, scaled, wait_for_end
 
 HELIOS = Path(sys.executable).with_name("helios")
 READY = re.compile(r"Listening on (https?://\S+)")
@@ -137,9 +137,9 @@ class Client:
     ) -> None:
         self.base_url = base_url
         self.http = httpx.Client(
-            base_url=base_url, timeout=30, transport=transport, headers=headers
+            base_url=base_url, timeout=scaled(30), transport=transport, headers=headers
         )
-        self.elsewhere = httpx.Client(timeout=30)
+        self.elsewhere = httpx.Client(timeout=scaled(30))
         """For files that the server does not serve itself."""
 
     def put(self, resource: dict[str, Any]) -> httpx.Response:

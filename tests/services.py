@@ -187,8 +187,8 @@ def mongodb(folder: Path) -> Iterator[MongoDB]:
 
 
 def _await_hello(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
+    deadline = Deadline(START_SECONDS)
+    while not deadline.has_passed() and process.poll() is None:
         with (
             suppress(pymongo.errors.PyMongoError),
             pymongo.MongoClient(url, serverSelectionTimeoutMS=500) as client,
@@ -269,20 +269,53 @@ def s3_endpoint(log: Path) -> Iterator[str]:
         yield _announced(run, log, rb"Running on (http://[\d.:]+)")
 
 
+class MinIO:
+    """One MinIO on a folder, which may be stopped and started again at the same address."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._address = f"127.0.0.1:{free_port()}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"http://{self._address}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        secrets = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
+        command = [str(MINIO), "server", "--address", self._address, "--quiet"]
+        command += [str(self._folder / "buckets")]
+        log = self._folder / "log"
+        quiet = {"MINIO_BROWSER": "off", "MINIO_UPDATE": "off"}
+        self._process = _start(command, log, **quiet, **secrets)
+        _answering(self._process, log, f"{self.url}/minio/health/ready")
+
+    def stop(self) -> None:
+        """End it as a power cut would: whoever connects from now on is refused."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def minio(folder: Path) -> Iterator[MinIO]:
+    """Start MinIO on a folder."""
+    if not MINIO.exists():
+        absent(NO_MINIO, obtainable=shutil.which("go") is not None)
+    server = MinIO(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
 @contextmanager
 def minio_endpoint(folder: Path) -> Iterator[str]:
     """Give the URL of `HFS_TEST_S3_ENDPOINT`, or start MinIO on a folder."""
     if endpoint := os.environ.get("HFS_TEST_S3_ENDPOINT"):
         yield endpoint.rstrip("/")
         return
-    if not MINIO.exists():
-        absent(NO_MINIO, obtainable=shutil.which("go") is not None)
-    log = folder / "log"
-    address = f"127.0.0.1:{free_port()}"
-    secrets = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
-    command = [str(MINIO), "server", "--address", address, "--quiet", str(folder / "buckets")]
-    with _running(command, log, MINIO_BROWSER="off", MINIO_UPDATE="off", **secrets) as run:
-        yield _answering(run, log, f"http://{address}/minio/health/ready")
+    with minio(folder) as server:
+        yield server.url
 
 
 def has_minio() -> bool:
@@ -298,15 +331,19 @@ def free_port() -> int:
 
 @contextmanager
 def _running(command: list[str], log: Path, **environ: str) -> Iterator["subprocess.Popen[bytes]"]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environ}
-        )
+    process = _start(command, log, **environ)
     try:
         yield process
     finally:
         process.kill()
         process.wait()
+
+
+def _start(command: list[str], log: Path, **environ: str) -> "subprocess.Popen[bytes]":
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environ}
+        )
 
 
 def _announced(process: "subprocess.Popen[bytes]", log: Path, pattern: bytes) -> str:

@@ -3,9 +3,11 @@
 import asyncio
 
 import asyncpg
+import httpx
 import pytest
 
-from tests import keycloaks, services
+from tests import elasticsearches, keycloaks, services
+from tests.elasticsearches import drop_indices, elasticsearch, own_elasticsearch
 from tests.keycloaks import keycloak
 from tests.services import absent, minio_endpoint, postgres, s3_endpoint
 
@@ -97,10 +99,54 @@ def test_all_who_name_a_folder_share_one_keycloak(keycloak_server, keycloak_fold
         assert second.admin("GET", "/master").json()["realm"] == "master"
 
 
+@pytest.mark.parametrize(
+    ("command", "outcome"),
+    [("/usr/bin/any", pytest.fail.Exception), (None, pytest.skip.Exception)],
+)
+def test_elasticsearch_is_required_where_it_can_be_installed(
+    monkeypatch, tmp_path, command, outcome
+):
+    monkeypatch.setenv("HFS_TEST_REQUIRE", "all")
+    monkeypatch.delenv("HFS_TEST_ELASTICSEARCH_URL", raising=False)
+    monkeypatch.setattr(elasticsearches, "ELASTICSEARCH", tmp_path / "elasticsearch")
+    monkeypatch.setattr("shutil.which", lambda _: command)
+
+    with pytest.raises(outcome, match="make services"), elasticsearch(tmp_path):
+        pass
+    with pytest.raises(outcome, match="make services"), own_elasticsearch(tmp_path):
+        pass
+
+
+def test_indices_of_one_prefix_are_dropped_and_no_others(elasticsearch_server):
+    for name in ("helios-dropped-1", "helios-dropped-2", "helios-kept"):
+        httpx.put(f"{elasticsearch_server}/{name}", timeout=60).raise_for_status()
+
+    drop_indices(elasticsearch_server, "helios-dropped")
+
+    left = httpx.get(f"{elasticsearch_server}/_cat/indices/helios-*?h=index").text.split()
+    drop_indices(elasticsearch_server, "helios-kept")
+    assert "helios-kept" in left
+    assert not [name for name in left if name.startswith("helios-dropped")]
+
+
+def test_an_elasticsearch_of_a_test_keeps_its_data_when_it_is_killed(tmp_path):
+    with own_elasticsearch(tmp_path) as server:
+        httpx.put(f"{server.url}/kept", timeout=60).raise_for_status()
+        server.kill()
+        with pytest.raises(httpx.TransportError):
+            httpx.get(server.url)
+        server.start()
+
+        assert httpx.get(f"{server.url}/_cat/indices?h=index").text.split() == ["kept"]
+
+
 def test_servers_that_are_given_are_used(monkeypatch, tmp_path):
     monkeypatch.setenv("HFS_TEST_POSTGRES_URL", "postgresql://somebody@db.example.org/postgres")
     monkeypatch.setenv("HFS_TEST_S3_ENDPOINT", "http://s3.example.org/")
+    monkeypatch.setenv("HFS_TEST_ELASTICSEARCH_URL", "http://search.example.org:9200/")
 
+    with elasticsearch(tmp_path) as url:
+        assert url == "http://search.example.org:9200"
     with postgres() as server, minio_endpoint(tmp_path) as minio, s3_endpoint(tmp_path) as small:
         assert server.address() == ("db.example.org", 5432)
         assert minio == small == "http://s3.example.org"

@@ -1,6 +1,7 @@
 """The matrix: what each data provider can do with each output store, and why not the rest."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from types import MappingProxyType
 from typing import Any
 
@@ -107,9 +108,10 @@ def matrix(
     """
     Return a row for each combination of the plugins' data providers and output stores.
 
-    `selected` names the configured data provider and output store. With `known`, the rows include
-    combinations that Helios knows of but that are not installed. `job_store` is the plugin that
-    keeps the jobs of all of them; `auto` is that of each data provider if it has one.
+    `selected` names the configured data provider and output store, which have a row in any case.
+    With `known`, the rows include combinations that Helios knows of but that are not installed.
+    `job_store` is the plugin that keeps the jobs of all of them; `auto` is that of each data
+    provider if it has one.
     """
     usable: dict[str, Plugin] = {}
     broken: dict[str, BrokenPlugin] = {}
@@ -126,25 +128,23 @@ def matrix(
     if known or INDEX in usable:
         indexable = [name for name in providers if name in DATA_PROVIDERS]
         providers += [f"{name}-{INDEX}" for name in indexable]
-    providers = list(dict.fromkeys((*providers, *filter(_is_indexed, selected[:1]))))
     return [
         _Row(provider, output, usable, job_store).combination(broken, selected)
-        for provider in providers
-        for output in outputs
+        for provider, output in dict.fromkeys((*product(providers, outputs), selected))
     ]
 
 
-def _is_indexed(data_provider: str) -> bool:
-    return "-" in data_provider
-
-
 def with_problem(rows: Iterable[Combination], problem: str) -> list[Combination]:
-    """Mark the selected row as not working if `problem`, a reason not to start, is not empty."""
+    """
+    Mark the selected row as not working if `problem`, a reason not to start, is not empty.
+
+    What has to be installed for it takes precedence.
+    """
     return [
         msgspec.structs.replace(
             row, works=False, reason=problem, job_store="", reach="", capabilities=()
         )
-        if problem and row.selected and row.works
+        if problem and row.selected and not row.install
         else row
         for row in rows
     ]

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from helios_core.fhir.compartments import KeyPath, patients_at, subject_paths
-from helios_core.fhir.references import base_urls
+from helios_core.fhir.references import base_urls, decode_links
 from helios_core.model.exports import ExportView, Level
 from helios_core.storage.data_provider import Damaged
 from helios_core.storage.integrity import UNKNOWN_ID
@@ -64,7 +64,7 @@ class Disclosure:
         """
         if self.ids is not None:
             return msgspec.json.decode(line, type=_Identified).id in self.ids
-        subjects = patients_at(msgspec.json.decode(line), self._paths, self._bases)
+        subjects = patients_at(decode_links(line), self._paths, self._bases)
         return self._patients.issuperset(subjects)
 
     def report(self, damaged: Damaged) -> Damaged | None:

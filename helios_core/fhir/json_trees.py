@@ -5,12 +5,11 @@ What nobody touches keeps its bytes, so that 1.10 stays 1.10. A node is a `dict`
 text of a value that has not been looked into.
 """
 
-from decimal import Decimal
 from typing import Any, TypeAlias
 
 import msgspec
 
-from helios_core.fhir.strict_json import object_members
+from helios_core.fhir.strict_json import exact_number, object_members
 
 Node: TypeAlias = "dict[str, Node] | list[Node] | msgspec.Raw"
 Container: TypeAlias = dict[str, Node] | list[Node]
@@ -21,7 +20,7 @@ class Misfit(LookupError):
 
 
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
-_VALUES = msgspec.json.Decoder(Any, float_hook=Decimal)
+_VALUES = msgspec.json.Decoder(Any, float_hook=exact_number)
 
 
 def expand(node: Node) -> Node:

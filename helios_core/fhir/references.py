@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -12,6 +13,21 @@ _LITERAL_ON_ANY_SERVER = re.compile(rf"(?:https?://[^?#|]+/)?{_LITERAL.pattern}"
 # In compact JSON the content of a string cannot match: its quotes are escaped.
 _CONDITIONAL = re.compile(rb'"reference":("[A-Z][A-Za-z]{1,63}\?(?:[^"\\]|\\.)*")')
 _BACKSLASH = ord("\\")
+
+
+_DECODER = msgspec.json.Decoder(float_hook=str)
+
+
+def decode_links(text: bytes) -> Any:  # noqa: ANN401 - decoded JSON
+    """
+    Decode JSON in which to look for references; numbers with a fraction become texts.
+
+    A number is valid JSON however large it is, and `float` is not.
+
+    Raises:
+        msgspec.DecodeError: It is no JSON.
+    """
+    return _DECODER.decode(text)
 
 
 def split_reference(reference: str, base_urls: Sequence[str] = ()) -> tuple[str, str] | None:

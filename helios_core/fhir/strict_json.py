@@ -8,6 +8,7 @@ them could read differently is refused here, so that all clients read the same i
 import json
 import re
 from collections import Counter
+from decimal import Decimal
 from itertools import accumulate
 from typing import Any, NoReturn
 
@@ -33,6 +34,14 @@ _NEITHER_BRACKET_NOR_QUOTE = bytes(set(range(256)) - set(b'"{}[]'))
 _SQUARE_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _DEPTH_CHANGE = {ord("["): 1, ord("]"): -1}
 _LEVELS_REMOVED = 8
+
+
+def exact_number(text: str) -> Decimal | msgspec.Raw:
+    """Return a number with its digits; as its text if its exponent is beyond `Decimal`."""
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        return msgspec.Raw(text)
 
 
 def read_object(body: bytes) -> tuple[dict[str, Any], bytes]:

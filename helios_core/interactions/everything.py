@@ -18,7 +18,7 @@ from helios_core.fhir.compartments import patients_at, subject_paths
 from helios_core.fhir.dates import date_bounds
 from helios_core.fhir.definitions import load_definitions
 from helios_core.fhir.instants import format_instant, parse_instant
-from helios_core.fhir.references import split_reference
+from helios_core.fhir.references import decode_links, split_reference
 from helios_core.fhir.search import Filter, compile_query
 from helios_core.fhir.search.filters import (
     Condition,
@@ -329,7 +329,7 @@ def _referenced_ids(
     """Return the ids that resources refer to on this server, by type, each once."""
     ids: dict[str, dict[str, None]] = {name: {} for name in sorted(types)}
     for match in matches:
-        for key, text in _links(msgspec.json.decode(match.content or b"{}")):
+        for key, text in _links(decode_links(match.content or b"{}")):
             target = split_reference(text, (caller.base,))
             # Only an attachment refers to something by a url.
             if target and target[0] in ids and (key == "reference" or target[0] == BINARY):
@@ -355,7 +355,7 @@ def _links(resource: object) -> Iterator[tuple[str, str]]:
 
 def _is_of_another(caller: Caller, stored: StoredVersion, patient: Compartment) -> bool:
     """Return whether a Binary says that it is another patient's."""
-    context = msgspec.json.decode(stored.content or b"{}").get("securityContext")
+    context = decode_links(stored.content or b"{}").get("securityContext")
     text = context.get("reference") if isinstance(context, dict) else None
     target = split_reference(text, (caller.base,)) if isinstance(text, str) else None
     return target is not None and target[0] == PATIENT and target[1] != patient.id

@@ -38,7 +38,7 @@ CREATE TABLE conditionals (
     reference TEXT PRIMARY KEY, unsupported INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE conditions (
-    target TEXT, reference TEXT NOT NULL, UNIQUE (reference, target)
+    target TEXT, reference TEXT NOT NULL, updates INTEGER NOT NULL, UNIQUE (reference, target)
 );
 CREATE TABLE refused (target TEXT PRIMARY KEY, match TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE matches (
@@ -67,6 +67,17 @@ class Definition(msgspec.Struct, frozen=True):
     """`Type/id`."""
     digest: int
     """A signed hash of the resource if its id comes from the fullUrl, otherwise 0."""
+
+
+class Creation(msgspec.Struct, frozen=True):
+    """What an entry creates if nothing else matches its condition."""
+
+    reference: str
+    """The condition, as `Type?search`."""
+    target: str
+    """`Type/id`."""
+    updates: bool
+    """Whether it updates the one resource that matches."""
 
 
 class Match(StrEnum):
@@ -208,40 +219,47 @@ class LinkIndex:
             "UPDATE conditionals SET unsupported = 1 WHERE reference = ?", (reference,)
         )
 
-    def add_condition(self, reference: str, target: str) -> None:
+    def add_condition(self, creation: Creation) -> None:
         """Note that an entry creates a resource if no other one matches."""
-        self.add_conditionals([reference])
+        self.add_conditionals([creation.reference])
         self._database.execute(
-            "INSERT INTO conditions VALUES (?, ?) ON CONFLICT DO NOTHING", (target, reference)
+            "INSERT INTO conditions VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (creation.target, creation.reference, creation.updates),
         )
 
     def settle_conditions(self) -> None:
         """
         Decide which resources are not created, once all matches are known.
 
-        Of those that are to be created on one condition the first is, unless others match.
+        Of those that are to be created on one condition the first is, unless others match. The
+        others are not, or update what is there.
         """
         select = "SELECT reference FROM conditions GROUP BY 1 ORDER BY min(rowid)"
         for (reference,) in self._database.execute(select).fetchall():
             match, _ = self.conditional_target(reference)
-            targets = [
-                target
-                for (target,) in self._database.execute(
-                    "SELECT target FROM conditions WHERE reference = ? ORDER BY rowid",
-                    (reference,),
-                )
-            ]
+            targets = self._database.execute(
+                "SELECT target, updates FROM conditions WHERE reference = ? ORDER BY rowid",
+                (reference,),
+            ).fetchall()
             others = self._database.execute(
                 "SELECT target FROM matches WHERE reference = ?1 AND target NOT IN "
                 "(SELECT target FROM conditions WHERE reference = ?1) LIMIT 2",
                 (reference,),
             ).fetchall()
-            kept = targets[0]
+            kept = targets[0][0]
             if others or match is Match.UNSUPPORTED:
                 kept = others[0][0] if len(others) == 1 else ""
-            for target in targets:
+            for target, updates in targets:
                 if target != kept:
+                    if kept and updates:
+                        self._move_matches(target, kept)
                     self._refuse(target, kept)
+
+    def _move_matches(self, target: str, updated: str) -> None:
+        """Let a resource match what the one matches that is loaded over it, and nothing else."""
+        self._database.execute("DELETE FROM matches WHERE target = ?", (updated,))
+        update = "UPDATE matches SET target = ? WHERE target = ?"
+        self._database.execute(update, (updated, target))
 
     def _refuse(self, target: str, match: str) -> None:
         insert = "INSERT INTO refused VALUES (?, ?) ON CONFLICT DO NOTHING"

@@ -59,8 +59,8 @@ def _scan(document: InputDocument, options: LoadOptions, index: LinkIndex) -> li
         return []
     clashes = list(bundle.clashes)
     clashes += [entry for entry, definition in bundle.definitions() if index.define(definition)]
-    for reference, target in bundle.conditions():
-        index.add_condition(reference, target)
+    for creation in bundle.conditions():
+        index.add_condition(creation)
     for target, server in bundle.servers():
         index.add_server(target, server)
     for resource in bundle.resources():

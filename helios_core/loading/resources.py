@@ -15,7 +15,7 @@ from helios_core.fhir.references import split_reference
 from helios_core.fhir.strict_json import compact_json
 from helios_core.hashes import to_signed
 from helios_core.loading.inputs import InputDocument
-from helios_core.loading.link_index import Definition, LinkIndex, is_unique
+from helios_core.loading.link_index import Creation, Definition, LinkIndex, is_unique
 
 UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "history"})
 """The types of Bundles that only carry resources; the others are stored as resources."""
@@ -203,13 +203,13 @@ class LoadedBundle:
                 digest = to_signed(xxh3_64_intdigest(entry.resource or b"")) if by_content else 0
                 yield index, Definition(url, target.reference, digest)
 
-    def conditions(self) -> Iterator[tuple[str, str]]:
-        """Yield the conditions, as `Type?search`, of creating resources, with their `Type/id`."""
+    def conditions(self) -> Iterator[Creation]:
+        """Yield what is created on the condition that nothing else matches a search."""
         if self._bundle.type == "history":
             return  # what a history reports has been created
         for entry, target in zip(self._bundle.entries, self._targets, strict=True):
             if target.reference and (condition := _condition(entry, target.resource_type)):
-                yield condition, target.reference
+                yield Creation(condition, target.reference, updates=_updates(entry))
 
     def servers(self) -> Iterator[tuple[str, str]]:
         """Yield `Type/id` and the server of the resources that keep the id of their server."""
@@ -288,11 +288,13 @@ class LoadedBundle:
             url = normalized_link(entry.full_url or "")
             if target.from_full_url and url in ambiguous:
                 yield problem(self._document, _AMBIGUOUS, entry=number)
-            elif number in refused:
+            elif number in refused and not (refused[number] and _updates(entry)):
                 yield problem(self._document, _NOT_CREATED, entry=number)
             elif number in foreign:
                 yield problem(self._document, _OF_ANOTHER_SERVER, entry=number)
             else:
+                if match := refused.get(number):
+                    target = _Target(target.resource_type, match.partition("/")[2], assigned=True)
                 yield self._resource(number, entry, target, links)
 
     def _resource(
@@ -342,7 +344,8 @@ class LoadedBundle:
             )
         if self._options.assign_ids and entry.resource is not None:
             return _Target(resource_type, _assigned_id(entry.resource) or "", assigned=True)
-        if entry.method == "POST" and identity.id is None:
+        creates = entry.method == "POST" or (entry.method == "PUT" and "?" in (entry.url or ""))
+        if creates and identity.id is None:
             return _Target(resource_type, self._id_within(f"#{index}"))
         return _Target(resource_type, "")
 
@@ -422,6 +425,11 @@ def _condition(entry: ParsedEntry, resource_type: str) -> str | None:
     if entry.method == "PUT" and "?" in (entry.url or ""):
         return f"{resource_type}?{(entry.url or '').partition('?')[2]}"
     return None
+
+
+def _updates(entry: ParsedEntry) -> bool:
+    """Return whether an entry updates what matches its condition: a PUT without an id."""
+    return entry.method == "PUT" and _identity(entry.resource or b"").usable_id is None
 
 
 def _is_search_outcome(bundle: ParsedBundle, entry: ParsedEntry) -> bool:

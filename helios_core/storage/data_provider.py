@@ -17,7 +17,7 @@ import msgspec
 from helios_core.errors import BackendError, BackendUnavailable
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.references import base_urls
+from helios_core.fhir.references import base_urls, decode_links
 from helios_core.fhir.resources import Resource
 from helios_core.fhir.search import Filter, Prefilter
 from helios_core.model.exports import ExportView, Level, Shard
@@ -197,7 +197,7 @@ def _shows(view: ExportView, version: StoredVersion) -> bool:
         return False
     if view.cohort is None and request.level is Level.SYSTEM:
         return True
-    resource = msgspec.json.decode(version.content)
+    resource = decode_links(version.content)
     patients = patients_of(resource, request.fhir_version, base_urls(request.base_url))
     return bool(patients) if view.cohort is None else not view.cohort.patients.isdisjoint(patients)
 

@@ -138,6 +138,7 @@ class IndexWork:
         finally:
             if applying is not None and not applying.done():
                 applying.cancel()
+                await asyncio.wait([applying])
 
     async def _index_deletions(self, resource_type: str, ids: Sequence[str], at: datetime) -> None:
         key = self.scope.type(resource_type)

@@ -363,7 +363,7 @@ class _Search:
             page = await self._lookups.find(
                 reached, self._key.resource_type, entries, count=size, after=after
             )
-            now: datetime = await self._provider.transaction_time()
+            now = await self._settled()
             at = at or now
             for stored in await self._changed(reached, known, now, at=at, seen=seen):
                 pending.add(self._place_of(stored), stored)
@@ -379,6 +379,14 @@ class _Search:
             if end is None:
                 return
             after, size = end, min(2 * size, MAX_FOUND)
+
+    async def _settled(self) -> datetime:
+        try:
+            now: datetime = await self._provider.transaction_time()
+        except BackendUnavailable as error:
+            # A write is under way for long; without an index nobody has to wait for it.
+            raise IndexUnusable("a write of long duration keeps the data unsettled") from error
+        return now
 
     async def _changed(
         self, reached: Reached, since: datetime, until: datetime, *, at: datetime, seen: set[str]

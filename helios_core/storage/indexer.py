@@ -53,8 +53,11 @@ QUIET = timedelta(seconds=60)
 MIN_PAUSE_SECONDS = 0.1
 """The pause between two rounds, however much is written."""
 
-MAX_PAUSE_FACTOR = 30
+MAX_PAUSE_FACTOR = 10
 """How many intervals pass at most before a tenant is looked at in which nothing changes."""
+
+MAX_FAILED_PAUSE_FACTOR = 600
+"""How many intervals pass at most before a tenant is looked at that cannot be indexed."""
 
 LAG = timedelta(seconds=60)
 """How far behind an index may be before it is a problem that operators are told of."""
@@ -150,20 +153,26 @@ class Indexer:
             BackendError: One could not be followed; the others were.
         """
         failure: BackendError | None = None
+        written, self._written = self._written, set()
+        # Whatever was written up to an instant is of types that are listed behind it.
+        now: datetime = await self._provider.transaction_time()
         for scope, types in (await scopes_of(self._provider)).items():
-            due = self._due.get(scope)
+            due = self._due.pop(scope, None)
             waits = due is not None and time.monotonic() < due.at
-            if waits and not at_once and scope not in self._written:
+            if due is not None and waits and not at_once and scope not in written:
+                self._due[scope] = due
                 continue
-            self._written.discard(scope)
+            pause, most = self._interval, MAX_PAUSE_FACTOR
             try:
                 with contained():
-                    changed = await self._follow(scope, types)
+                    changed = await self._follow(scope, types, now)
             except BackendUnavailable:
                 raise
             except BackendError as error:
-                failure, changed = error, False
-            self._due[scope] = _next_due(due, self._interval, changed=changed)
+                failure, changed, most = error, False, MAX_FAILED_PAUSE_FACTOR
+            if due is not None and not changed:
+                pause = min(2 * due.pause, most * self._interval)
+            self._due[scope] = _Due(at=time.monotonic() + pause, pause=pause)
         if failure is not None:
             raise failure
 
@@ -230,47 +239,54 @@ class Indexer:
                 break
         return min(count, MAX_COUNTED)
 
-    async def _follow(self, scope: IndexScope, types: tuple[str, ...]) -> bool:
-        """Index what has changed in a scope; return whether anything has."""
+    async def _follow(self, scope: IndexScope, types: tuple[str, ...], now: datetime) -> bool:
+        """Index what has changed in a scope up to an instant; return whether anything has."""
         state = await self._index.state(scope)
         if state is None or terms_version(state) < TERMS_VERSION:
             state = await self._reset(scope, state)
         if terms_version(state) != TERMS_VERSION:
             return False  # a newer release follows with terms of its own
-        now: datetime = await self._provider.transaction_time()
-        if state.reached is not None and now < state.reached:
-            # Another database, or an earlier state of this one.
+        if state.reached is not None and await self._is_ahead(state.reached, now):
             log.error("index.ahead", tenant=scope.tenant, fhir_version=scope.fhir_version)
             state = await self._reset(scope, state)
         note = read_note(state)
         work = IndexWork(self._provider, self._index, scope, types, state)
         if state.reached is None:
             self._behind[scope] = timedelta.max
-            await self._build(work, note)
+            await self._build(work, note, now)
             return True
         return await self._catch_up(work, state.reached, note, now)
 
-    async def _build(self, work: IndexWork, note: IndexNote) -> None:
+    async def _is_ahead(self, reached: datetime, now: datetime) -> bool:
+        """Return whether an index was built of another database, or a later state of this one."""
+        if reached <= now:
+            return False
+        # Another process may have been there since that instant was settled.
+        later: datetime = await self._provider.transaction_time()
+        return reached > later
+
+    async def _build(self, work: IndexWork, note: IndexNote, now: datetime) -> None:
         """Index everything as of one instant; what is built already is not built again."""
         since_heard = self._clock() - note.seen / 1e6
         if note.builder not in {"", self._name} and since_heard < BUILDER_SILENT.total_seconds():
             return  # another process builds
         scope = work.scope
-        now: datetime = await self._provider.transaction_time()
         at = to_stamp(now) if note.building_at is None else note.building_at
         note = replace(note, building_at=at, builder=self._name, complete_from=at)
         log.info("index.building", tenant=scope.tenant, fhir_version=scope.fhir_version)
         started = time.monotonic()
         instant = from_stamp(at)
+        if not await self._advance(work, None, self._seen(note, work)):
+            return
         for name in work.types:
             if name in note.built_types:
                 continue
             async with aclosing(work.read(name, instant)) as shards:
                 async for _ in shards:
-                    note = self._seen(note, work)
-                    if not await self._advance(work, None, note):
+                    if not await self._advance(work, None, self._seen(note, work)):
                         return
             note = replace(note, built_types=(*note.built_types, name))
+            await self._advance(work, None, self._seen(note, work))
         done = IndexNote(complete_from=at, unreadable=self._unreadable(note, work))
         await self._advance(work, instant, done)
         self._behind.pop(scope, None)
@@ -351,14 +367,6 @@ async def scopes_of(provider: _Provider) -> dict[IndexScope, tuple[str, ...]]:
     for key in await provider.collections():
         types[IndexScope(key.tenant, key.fhir_version)].add(key.resource_type)
     return {scope: tuple(sorted(names)) for scope, names in types.items()}
-
-
-def _next_due(last: _Due | None, interval: float, *, changed: bool) -> _Due:
-    """Return when a scope is looked at again: the less changes in it, the later."""
-    pause = interval
-    if last is not None and not changed:
-        pause = min(2 * last.pause, MAX_PAUSE_FACTOR * interval)
-    return _Due(at=time.monotonic() + pause, pause=pause)
 
 
 async def _wait_for_any(seconds: float, *events: asyncio.Event) -> None:

@@ -13,7 +13,7 @@ from helios_core.errors import BackendError
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.fhir.instants import FOREVER, from_stamp
-from helios_core.fhir.references import base_urls
+from helios_core.fhir.references import base_urls, decode_links
 from helios_core.model.exports import Cohort, ExportView, Level, Shard
 from helios_core.storage.data_provider import Batch, DataProvider, StoredVersion
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
@@ -415,7 +415,7 @@ def _in_compartments(view: ExportView, page: Iterable[MappedRow]) -> list[Mapped
             # Nobody can tell whose it is.
             kept.append(row.without_id())
             continue
-        patients = patients_of(msgspec.json.decode(row.line), version, own_urls)
+        patients = patients_of(decode_links(row.line), version, own_urls)
         if patients if cohort is None else not cohort.patients.isdisjoint(patients):
             kept.append(row)
     return kept

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +12,7 @@ import msgspec
 import structlog
 
 from helios_core.errors import BackendError
+from helios_core.fhir.strict_json import exact_number
 from helios_core.storage.data_provider import Damaged
 from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
 from helios_core.storage.isolation import Overdue, ThreadSlots, frames_of
@@ -43,7 +43,7 @@ _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 log = structlog.stdlib.get_logger()
 
 # Fractions keep their text: 1.10 is another decimal than 1.1 (FHIR R4, datatypes.html#decimal).
-decode_resource = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
+decode_resource = msgspec.json.Decoder(dict[str, Any], float_hook=exact_number).decode
 encode_resource = msgspec.json.Encoder(decimal_format="number").encode
 
 

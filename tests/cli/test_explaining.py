@@ -179,7 +179,7 @@ def wide_tables():
     """Return each table that may not fit, with a text of it that must not be broken."""
     settings = tables.setting_rows(selection.configure({}), {})
     plugins = tables.plugin_rows(load_all_plugins(), {"sqlite"})
-    combinations = matrix.matrix(load_all_plugins(), selected={"sqlite"}, known=True)
+    combinations = matrix.matrix(load_all_plugins(), selected=("sqlite", "local-fs"), known=True)
     return {
         "settings": (tables.settings_table(settings), "origin: default; default: 8080"),
         "plugins": (tables.plugins_table(plugins), "data provider, job store"),

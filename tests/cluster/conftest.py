@@ -5,6 +5,7 @@ import pytest
 
 from helios_core.cli.demo.population import write_population
 from tests.cluster.sites import Cluster
+from tests.cluster.stores import STORES
 from tests.proxies import HTTPProxy
 from tests.services import a_bucket, has_minio
 
@@ -32,9 +33,15 @@ def network(bucket):
 
 
 @pytest.fixture
-def cluster(tmp_path, postgres_url, bucket, network):
+def database(request):
+    """What keeps resources and jobs: PostgreSQL, unless a test asks for another."""
+    return STORES[getattr(request, "param", "postgres")](request.getfixturevalue)
+
+
+@pytest.fixture
+def cluster(tmp_path, database, bucket, network):
     """A cluster that has no process yet."""
-    cluster = Cluster(tmp_path, database=postgres_url, bucket=bucket, endpoint=network.url)
+    cluster = Cluster(tmp_path, database=database, bucket=bucket, endpoint=network.url)
     cluster.run("migrate")
     yield cluster
     cluster.end()

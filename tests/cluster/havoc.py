@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from tests.cluster.sites import Cluster, Member
+from tests.pace import Deadline
 from tests.processes import Process
 
 Held = frozenset[tuple[str, int, int]]
@@ -85,8 +86,8 @@ class Havoc:
 
     def calm_down(self) -> None:
         """Wait until the sleeper is awake."""
-        deadline = time.monotonic() + 20
-        while self.sleeper and not self.sleeper.awake and time.monotonic() < deadline:
+        deadline = Deadline(60)
+        while self.sleeper and not self.sleeper.awake and not deadline.has_passed():
             self._cluster.tend()
             self.sleeper.wake_when_replaced()
             time.sleep(0.1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from tests.cluster.stores import Store
 from tests.pace import Deadline
 from tests.processes import READY, Client, Process, Site
 from tests.services import Bucket
@@ -93,23 +94,21 @@ class AnyServer(httpx.BaseTransport):
 
 
 class Cluster(Site):
-    """Processes over one PostgreSQL and one bucket, none of which keeps anything itself."""
+    """Processes over one database and one bucket, none of which keeps anything itself."""
 
     def __init__(
-        self, folder: Path, *, database: str, bucket: Bucket, endpoint: str, **settings: str
+        self, folder: Path, *, database: Store, bucket: Bucket, endpoint: str, **settings: str
     ) -> None:
         super().__init__(
             folder,
             HFS_CLUSTER="true",
             HFS_BASE_URL=ADDRESS,
-            HFS_STORAGE_BACKEND="postgres",
-            HFS_DATABASE_URL=database,
-            HFS_POSTGRES_POOL_SIZE="4",
             HFS_S3_PUBLIC_ENDPOINT=bucket.endpoint,
             HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true",
             HFS_BULK_EXPORT_LEASE_DURATION="3",
             HFS_BULK_EXPORT_HEARTBEAT_INTERVAL="1",
             HFS_BULK_EXPORT_MAX_ATTEMPTS="100",
+            **database.settings,
             **bucket.settings | {"HFS_BULK_EXPORT_S3_ENDPOINT": endpoint} | settings,
         )
         self.servers: list[Member] = []

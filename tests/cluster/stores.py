@@ -1,44 +1,122 @@
-"""What PostgreSQL and the bucket hold, seen behind the back of the plugins."""
+"""What the database and the bucket hold, seen behind the back of the plugins."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
+import pymongo
 
 from helios_core import COLLECTION_BITS
-from tests.services import Bucket
+from tests.services import Bucket, through
 
 CURRENT = f"""
 SELECT c.resource_type || '/' || v.id || '/' || v.version_id
 FROM helios.versions AS v
 JOIN helios.collections AS c ON c.collection = v.seq >> {COLLECTION_BITS}
 LEFT JOIN helios.endings AS e ON e.seq = v.seq
-WHERE c.tenant = $1 AND c.resource_type LIKE $3 AND NOT v.deleted
+WHERE c.tenant = $1 AND NOT v.deleted
   AND v.since_stamp <= $2 AND (e.until_stamp IS NULL OR e.until_stamp > $2)
 """
 PUBLISHED = """
-SELECT s.number, s.completed_under, convert_from(p.part, 'utf8') AS part
+SELECT s.completed_under, p.part
 FROM helios.parts AS p JOIN helios.shards AS s ON s.job = p.job AND s.number = p.shard
 """
 
 
-def query(url: str, statement: str, *arguments: Any) -> list[asyncpg.Record]:
-    async def ask() -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(url)
-        try:
-            return await connection.fetch(statement, *arguments)
-        finally:
-            await connection.close()
+class OnPostgres:
+    """Resources and jobs in PostgreSQL."""
 
-    return asyncio.run(ask())
+    bundles = 1000
+    """How many bundles of real data it stores in good time."""
+
+    def __init__(self, get: Callable[[str], Any]) -> None:
+        self.server = get("postgres_server")
+        self._url: str = get("postgres_url")
+        self.restartable: bool = self.server.restartable
+        self.settings = {
+            "HFS_STORAGE_BACKEND": "postgres",
+            "HFS_DATABASE_URL": self._url,
+            "HFS_POSTGRES_POOL_SIZE": "4",
+        }
+
+    def behind(self, port: int) -> dict[str, str]:
+        """The settings of a process that reaches it by way of a proxy."""
+        return {"HFS_DATABASE_URL": through(self._url, port)}
+
+    def current_at(self, tenant: str, instant: str) -> list[str]:
+        """`Type/id/version` of everything a tenant had at an instant, sorted."""
+        return sorted(row[0] for row in self._query(CURRENT, tenant, stamp_of(instant)))
+
+    def published(self) -> list[tuple[bytes, int]]:
+        """Each part that is listed, and the token under which its shard was completed."""
+        return [(row["part"], row["completed_under"]) for row in self._query(PUBLISHED)]
+
+    def _query(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        async def ask() -> list[asyncpg.Record]:
+            connection = await asyncpg.connect(self._url)
+            try:
+                return await connection.fetch(statement, *arguments)
+            finally:
+                await connection.close()
+
+        return asyncio.run(ask())
 
 
-def current_at(url: str, tenant: str, instant: str, kind: str = "%") -> list[str]:
-    """`Type/id/version` of everything a tenant had at an instant, sorted."""
+class OnMongoDB:
+    """Resources and jobs in MongoDB, or in what stands in for it and keeps nothing on disk."""
+
+    bundles = 3
+    restartable = False
+
+    def __init__(self, get: Callable[[str], Any]) -> None:
+        self.server = get("mongodb_server")
+        self._name: str = get("mongodb_database")
+        self.settings = {
+            "HFS_STORAGE_BACKEND": "mongodb",
+            "HFS_DATABASE_URL": self.server.url,
+            "HFS_MONGODB_DATABASE": self._name,
+        }
+
+    def behind(self, port: int) -> dict[str, str]:
+        """The settings of a process that reaches it by way of a proxy."""
+        return {"HFS_DATABASE_URL": f"mongodb://127.0.0.1:{port}/?directConnection=true"}
+
+    def current_at(self, tenant: str, instant: str) -> list[str]:
+        """`Type/id/version` of everything a tenant had at an instant, sorted."""
+        stamp = stamp_of(instant)
+        with pymongo.MongoClient[dict[str, Any]](self.server.url) as client:
+            raw = client[self._name]
+            types = {
+                each["_id"]: each["type"] for each in raw.collections.find({"tenant": tenant})
+            }
+            shown = {"c": {"$in": list(types)}, "d": False, "s": {"$lte": stamp}}
+            found = raw.versions.find(shown | {"u": {"$gt": stamp}}, {"c": 1, "i": 1, "v": 1})
+            return sorted(f"{types[each['c']]}/{each['i']}/{each['v']}" for each in found)
+
+    def published(self) -> list[tuple[bytes, int]]:
+        """Each part that is listed, and the token under which its shard was completed."""
+        with pymongo.MongoClient[dict[str, Any]](self.server.url) as client:
+            raw = client[self._name]
+            tokens = {(each["job"], each["number"]): each["token"] for each in raw.shards.find({})}
+            return [
+                (each["part"], tokens[each["job"], each["shard"]]) for each in raw.parts.find({})
+            ]
+
+
+Store: TypeAlias = OnPostgres | OnMongoDB
+
+STORES: dict[str, Callable[[Callable[[str], Any]], Store]] = {
+    "postgres": OnPostgres,
+    "mongodb": OnMongoDB,
+}
+
+
+def stamp_of(instant: str) -> int:
+    """Microseconds since 1970."""
     moment = datetime.fromisoformat(instant)
-    stamp = int(moment.timestamp()) * 1_000_000 + moment.microsecond
-    return sorted(row[0] for row in query(url, CURRENT, tenant, stamp, kind))
+    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
 
 
 def versions(resources: list[dict[str, Any]]) -> list[str]:

@@ -7,11 +7,10 @@ from collections import Counter
 import pytest
 
 from tests.cluster.sites import WORKING
-from tests.cluster.stores import current_at, versions
+from tests.cluster.stores import STORES, versions
 from tests.pace import scaled, wait_for_end
 from tests.processes import POLL_SECONDS
 from tests.proxies import Proxy
-from tests.services import through
 
 pytestmark = pytest.mark.crash
 
@@ -21,13 +20,13 @@ MARGIN_SECONDS = 2
 
 
 @pytest.fixture
-def loaded(cluster, bundles):
+def loaded(cluster, bundles, database):
     """A cluster of no process, with data for many small shards."""
     cluster.settings |= {
         "HFS_BULK_EXPORT_PART_BYTES": "40000",
         "HFS_WORKER_SHUTDOWN_TIMEOUT": str(scaled(TIMEOUT_SECONDS)),
     }
-    cluster.run("load", *bundles[0][::2])
+    cluster.run("load", *bundles[0][::2][: database.bundles])
     return cluster
 
 
@@ -73,7 +72,8 @@ def assert_they_stop_in_time(processes, cluster):
     assert time.monotonic() - began < timeout + scaled(MARGIN_SECONDS)
 
 
-def test_a_rolling_restart_loses_and_repeats_no_published_work(loaded):
+@pytest.mark.parametrize("database", STORES, indirect=True)
+def test_a_rolling_restart_loses_and_repeats_no_published_work(loaded, database):
     """Every member is replaced in turn, as an upgrade does it."""
     loaded.grow(servers=2, workers=2)
     client = loaded.client()
@@ -86,8 +86,7 @@ def test_a_rolling_restart_loses_and_repeats_no_published_work(loaded):
         member.start()
     manifest = client.manifest(status)
 
-    database = loaded.settings["HFS_DATABASE_URL"]
-    expected = current_at(database, "default", manifest["transactionTime"])
+    expected = database.current_at("default", manifest["transactionTime"])
     assert versions(client.resources(manifest)) == expected
     assert set(completed_shards(loaded).values()) == {1}
     assert not any(event["event"] == "shard.failed" for event in loaded.events())
@@ -101,10 +100,11 @@ def test_processes_stop_in_time_while_the_bucket_is_gone(loaded, network):
     assert_they_stop_in_time(processes, loaded)
 
 
-def test_processes_stop_in_time_while_postgresql_is_silent(loaded, postgres_server, postgres_url):
+@pytest.mark.parametrize("database", STORES, indirect=True)
+def test_processes_stop_in_time_while_the_database_is_silent(loaded, database):
     """The connections are there, but nothing comes back any more."""
-    with Proxy(postgres_server.address()) as proxy:
-        processes = both_at_work(loaded, HFS_DATABASE_URL=through(postgres_url, proxy.port))
+    with Proxy(database.server.address()) as proxy:
+        processes = both_at_work(loaded, **database.behind(proxy.port))
 
         proxy.freeze()
 

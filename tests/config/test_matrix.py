@@ -12,6 +12,7 @@ from helios_core.config.matrix import (
     POWERS,
     matrix,
     power_names,
+    with_problem,
 )
 from helios_core.config.plugins import Plugin, load_all_plugins
 from helios_core.memory import MemoryDataProvider, MemoryOutputStore
@@ -104,6 +105,29 @@ def test_a_broken_plugin_is_not_to_be_installed_but_named(install):
     assert row.install == ""
     assert "sqlite" in row.reason
     assert "nothing_like_that" in row.reason
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("missing", ["sqlite", "localfs"])
+def test_what_is_selected_has_a_row_with_advice_though_it_is_not_installed(known, missing):
+    row = rows(known=known, without={missing})[SELECTED]
+
+    assert row.selected
+    assert row.reason == f"install helios-fhir[{missing}]"
+
+
+def test_a_problem_of_the_configuration_stands_behind_what_has_to_be_installed():
+    found = rows(known=True, without={"sqlite"}).values()
+
+    assert with_problem(found, "anything")[0].reason == "install helios-fhir[sqlite]"
+    [row] = with_problem([rows()[SELECTED]], "HFS_DATABASE_URL is wrong")
+    assert (row.works, row.reason) == (False, "HFS_DATABASE_URL is wrong")
+
+
+def test_a_misspelt_job_store_is_reported_as_the_configuration_reports_it():
+    [row] = with_problem([rows(job_store="sqlitee")[SELECTED]], "the nearest is sqlite")
+
+    assert row.reason == "the nearest is sqlite"
 
 
 def test_a_row_has_the_settings_that_select_it_and_names_those_without_a_default():

@@ -26,8 +26,20 @@ def population(tmp_path_factory):
 
 
 @pytest.fixture
-def site(tmp_path):
-    site = Site(tmp_path, **SMALL_PARTS)
+def site(request, tmp_path):
+    """A site on SQLite, unless a test asks for MongoDB."""
+    if getattr(request, "param", "sqlite") == "mongodb":
+        site = Site(
+            tmp_path,
+            # What stands in for MongoDB looks at everything for each shard; so there are fewer.
+            **SMALL_PARTS | {"HFS_BULK_EXPORT_PART_BYTES": "100000"},
+            HFS_STORAGE_BACKEND="mongodb",
+            HFS_DATABASE_URL=request.getfixturevalue("mongodb_server").url,
+            HFS_MONGODB_DATABASE=request.getfixturevalue("mongodb_database"),
+        )
+        site.run("migrate")
+    else:
+        site = Site(tmp_path, **SMALL_PARTS)
     yield site
     site.end()
 

@@ -38,6 +38,7 @@ def test_an_export_onto_a_full_disk_fails_clearly_and_a_later_one_works(
     loaded.settings |= {
         "HFS_BULK_EXPORT_OUTPUT_DIR": str(small_disk),
         "HFS_BULK_EXPORT_MAX_ATTEMPTS": "1",
+        "HFS_BULK_EXPORT_LEASE_DURATION": "60",
         "HFS_BULK_EXPORT_OUTAGE_PATIENCE": "0.1",
     }
     _, client = loaded.serve()
@@ -62,6 +63,7 @@ def test_an_export_outlives_a_full_disk_that_is_freed(loaded, population, small_
     loaded.settings |= {
         "HFS_BULK_EXPORT_OUTPUT_DIR": str(small_disk),
         "HFS_BULK_EXPORT_MAX_ATTEMPTS": "1",
+        "HFS_BULK_EXPORT_LEASE_DURATION": "60",
     }
     server, client = loaded.serve()
     fill(filler)

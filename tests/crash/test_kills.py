@@ -4,14 +4,20 @@ import random
 import signal
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
+import pymongo
 import pytest
 
-from tests.crash.exports import assert_exact, completed_shards
+from tests.crash.exports import assert_exact, completed_shards, until
 from tests.processes import names, same_port
 
 pytestmark = pytest.mark.crash
+
+ENDED = {"shard.completed", "shard.cancelled", "lease.lost", "shard.abandoned"}
+"""What a worker logs when it is done with a shard."""
+
+everywhere = pytest.mark.parametrize("site", ["sqlite", "mongodb"], indirect=True)
 
 
 def fall_asleep(process, site) -> None:
@@ -30,7 +36,23 @@ def fall_asleep(process, site) -> None:
                 return
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+def has_versions(site) -> bool:
+    """Return whether a site's database holds anything yet."""
+    if site.settings.get("HFS_STORAGE_BACKEND") == "mongodb":
+        with pymongo.MongoClient(site.settings["HFS_DATABASE_URL"]) as client:
+            database = client[site.settings["HFS_MONGODB_DATABASE"]]
+            return database.versions.find_one() is not None
+    database = site.folder / "data" / "helios.db"
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(database)) as probe:
+        return probe.execute("SELECT count(*) FROM versions").fetchone() != (0,)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("site", "seed"),
+    [("sqlite", 1), ("sqlite", 2), ("sqlite", 3), ("mongodb", 4)],
+    indirect=["site"],
+)
 def test_a_server_killed_again_and_again_completes_its_job_exactly(loaded, population, seed):
     chance = random.Random(seed)
     server, client = loaded.serve()
@@ -46,6 +68,7 @@ def test_a_server_killed_again_and_again_completes_its_job_exactly(loaded, popul
     assert set(completed_shards(loaded).values()) == {1}
 
 
+@everywhere
 def test_workers_killed_again_and_again_lose_and_repeat_nothing(loaded, population):
     _, client = loaded.serve(HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true")
     status = client.kick_off()
@@ -73,7 +96,7 @@ def test_a_worker_that_slept_past_its_lease_publishes_nothing(loaded, population
     loaded.start("worker")
     client.manifest(status)
     sleeper.signal(signal.SIGCONT)
-    time.sleep(1)
+    until(lambda: any(event["event"] in ENDED for event in sleeper.events()))
 
     assert_exact(client, status, population[1])
     assert set(completed_shards(loaded).values()) == {1}
@@ -92,10 +115,11 @@ def test_a_graceful_stop_hands_its_shards_back_at_once(loaded, population):
     assert set(completed_shards(loaded).values()) == {1}
 
 
+@everywhere
 def test_a_load_killed_half_way_and_repeated_leaves_no_doubles(site, population):
     folder, expected = population
     load = site.start("load", str(folder))
-    time.sleep(0.8)
+    until(lambda: load.process.poll() is not None or has_versions(site))
     load.kill()
 
     site.run("load", str(folder))
@@ -104,6 +128,7 @@ def test_a_load_killed_half_way_and_repeated_leaves_no_doubles(site, population)
     assert names(client.export()) == expected
 
 
+@everywhere
 def test_an_acknowledged_write_survives_a_kill(site):
     server, client = site.serve()
     for number in range(20):
@@ -126,7 +151,4 @@ def test_output_of_a_job_deleted_while_workers_write_is_gone_after_a_restart(loa
 
     assert client.http.get(status).status_code == 404
     exports = loaded.folder / "data" / "exports"
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and list(exports.glob("*/*/*")):
-        time.sleep(0.05)
-    assert list(exports.glob("*/*/*")) == []
+    until(lambda: not list(exports.glob("*/*/*")))

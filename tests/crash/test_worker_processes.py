@@ -1,27 +1,15 @@
 """Workers that have processes of their own: they go on without each other, and never alone."""
 
 import signal
-import time
 
 import psutil
 import pytest
 
-from tests.crash.exports import assert_exact, completed_shards
-from tests.pace import Deadline
+from tests.crash.exports import assert_exact, completed_shards, until
+from tests.pace import scaled
 from tests.processes import same_port
 
 pytestmark = pytest.mark.crash
-
-PATIENCE_SECONDS = 20
-
-
-def until(found):
-    """Wait for what a function finds, and give it."""
-    deadline = Deadline(PATIENCE_SECONDS)
-    while not (result := found()):
-        assert not deadline.has_passed(), "it never came"
-        time.sleep(0.01)
-    return result
 
 
 def worker_of(process):
@@ -121,7 +109,7 @@ def test_a_stopped_server_leaves_no_process_behind(loaded, population):
 
 
 def test_a_worker_that_is_frozen_does_not_keep_a_server_from_stopping(loaded):
-    server, _ = loaded.serve(HFS_WORKER_SHUTDOWN_TIMEOUT="3")
+    server, _ = loaded.serve(HFS_WORKER_SHUTDOWN_TIMEOUT=str(scaled(3)))
     child = worker_of(server)
     until(lambda: events(server, "worker.ready"))
     child.suspend()

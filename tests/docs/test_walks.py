@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pace import scaled
 from tests.processes import HELIOS, Site
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +82,7 @@ def run(command, folder, settings):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=scaled(300),
     )
 
 

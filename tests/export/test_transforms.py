@@ -98,3 +98,34 @@ def test_an_entry_without_a_type_applies_to_every_type():
 def test_entries_of_other_types_leave_a_type_alone():
     assert elements_for(["Patient.name"], "Condition") is None
     assert elements_for([], "Condition") is None
+
+
+@pytest.mark.parametrize(
+    ("meta", "kept"),
+    [
+        (b"{}", []),
+        (b'{"tag":null}', []),
+        (b'{"tag":"x"}', []),
+        (b'{"tag":{"code":"x"}}', []),
+        (b'{ "tag" : [ ] }', []),
+        (b'{"tag":[1,null,"x",[],{"system":5,"code":1e999}]}', 5),
+        (b'{"tag":[1],"versionId":"3"}', [1]),
+        (b"null", []),
+        (b'"x"', []),
+        (b"[1]", []),
+    ],
+)
+@pytest.mark.parametrize("beside", [b"", b'{"resourceType":"Patient","meta":{"versionId":"1"}}\n'])
+def test_whatever_is_stored_as_meta_the_tag_is_added(meta, kept, beside):
+    line = b'{"resourceType":"Patient","id":"p","meta":' + meta + b',"active":true}'
+
+    *_, left = keep_elements(FHIRVersion.R4, "Patient", ["active"])(beside + line)
+
+    tags = msgspec.json.decode(left, type=dict[str, msgspec.Raw])["meta"]
+    tags = msgspec.json.decode(tags, type=dict[str, msgspec.Raw])["tag"]
+    *before, last = msgspec.json.decode(tags, type=list[msgspec.Raw])
+    assert msgspec.json.decode(last) == SUBSETTED
+    if isinstance(kept, int):
+        assert len(before) == kept
+    else:
+        assert [msgspec.json.decode(tag) for tag in before] == kept

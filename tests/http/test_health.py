@@ -10,6 +10,7 @@ import structlog
 
 from helios_core.errors import BackendUnavailable
 from helios_core.storage.backends import OpenedHealthChecks
+from tests.pace import scaled
 
 PATHS = ("/health", "/_readiness")
 
@@ -115,7 +116,7 @@ async def test_however_many_ask_a_check_runs_once_at_a_time(open_site):
 
     site = await open_site(health_checks=(checks(slow=slow),))
     asking = [asyncio.ensure_future(site.client.get("/health")) for _ in range(5)]
-    await asyncio.wait_for(entered.wait(), 20)
+    await asyncio.wait_for(entered.wait(), scaled(20))
     for _ in range(10):
         await asyncio.sleep(0)
     release.set()
@@ -169,7 +170,7 @@ async def test_requests_that_need_no_thread_do_not_wait_for_one(open_site, path)
         asyncio.get_running_loop().set_default_executor(threads)
         try:
             busy = asyncio.get_running_loop().run_in_executor(None, released.wait)
-            response = await asyncio.wait_for(site.client.get(path), 60)
+            response = await asyncio.wait_for(site.client.get(path), scaled(60))
         finally:
             released.set()
         await busy

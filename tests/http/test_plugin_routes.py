@@ -16,6 +16,7 @@ from helios_core.http.app import create_app
 from helios_core.http.plugin_routes import plugin_routers
 from helios_core.http.requests import HTTPRequest
 from helios_core.storage.backends import OpenedRoutes
+from tests.pace import scaled
 
 
 @get("/hello/{name:str}")
@@ -121,7 +122,7 @@ async def test_a_request_that_waits_keeps_no_other_waiting(site):
     waiting = asyncio.ensure_future(site.client.get("/_plugins/demo/wait"))
     await asyncio.sleep(0)
 
-    response = await asyncio.wait_for(site.client.get("/_liveness"), 20)
+    response = await asyncio.wait_for(site.client.get("/_liveness"), scaled(20))
 
     assert response.status_code == 200
     waiting.cancel()

@@ -680,15 +680,15 @@ def conditional(document, family, method="POST"):
     return made
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT"])
+SECOND = "urn:uuid:22222222-2222-4222-8222-222222222222"
+
+
 @pytest.mark.usefixtures("anywhere")
-async def test_of_two_conditional_creates_the_first_is_loaded(store, write, method):
-    second = "urn:uuid:22222222-2222-4222-8222-222222222222"
+async def test_of_two_conditional_creates_the_first_is_loaded(store, write):
+    second = SECOND
     paths = [
-        write("1.json", bundle(conditional(UUID, "a", method), entry(observation("o1", UUID)))),
-        write(
-            "2.json", bundle(conditional(second, "b", method), entry(observation("o2", second)))
-        ),
+        write("1.json", bundle(conditional(UUID, "a"), entry(observation("o1", UUID)))),
+        write("2.json", bundle(conditional(second, "b"), entry(observation("o2", second)))),
         write("3.json", bundle(entry(observation("o3", second)))),
         write("4.json", observation("o4", "Patient?identifier=1")),
     ]
@@ -704,10 +704,64 @@ async def test_of_two_conditional_creates_the_first_is_loaded(store, write, meth
     assert (await stored(store, patient))["name"] == [{"family": "a"}]
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT"])
-async def test_what_is_stored_and_matches_keeps_a_conditional_create_away(store, write, method):
+@pytest.mark.parametrize("form", ["with a fullUrl", "without one"])
+@pytest.mark.usefixtures("anywhere")
+async def test_a_conditional_update_updates_what_is_stored_and_matches(store, write, form):
+    identifiers = [{"value": "1"}, {"value": "2"}]
+    await store.load(write("0.json", resource("Patient/p", identifier=identifiers)))
+    put = conditional(UUID, "a", "PUT")
+    if form == "without one":
+        del put["fullUrl"]
+    by_name, by_old = (
+        observation(name, f"Patient?{query}")
+        for name, query in (("n", "family=a"), ("o", "identifier=2"))
+    )
+    path = write("1.json", bundle(put, entry(by_name), entry(by_old)))
+
+    summary = await store.load(path)
+
+    assert (summary.created, summary.updated, summary.bad) == (2, 1, 0)
+    assert store.references("Patient") == ["Patient/p"]
+    patient = await stored(store, "Patient/p")
+    assert (patient["name"], len(patient["identifier"])) == ([{"family": "a"}], 1)
+    # Conditional references see what is stored after the load.
+    assert await subject(store, "n") == "Patient/p"
+    assert (await subject(store, "o"), summary.unmatched) == ("Patient?identifier=2", 1)
+    again = await store.load(path)
+    assert (again.created, again.updated, again.bad) == (0, 0, 0)
+
+
+@pytest.mark.usefixtures("anywhere")
+async def test_of_two_conditional_updates_the_second_updates_what_the_first_creates(store, write):
+    paths = [
+        write("1.json", bundle(conditional(UUID, "a", "PUT"), entry(observation("o1", UUID)))),
+        write("2.json", bundle(conditional(SECOND, "b", "PUT"), entry(observation("o2", SECOND)))),
+        write("3.json", bundle(entry(observation("o3", SECOND)))),
+        write("4.json", observation("o4", "Patient?identifier=1")),
+    ]
+
+    summary = await store.load(*paths)
+
+    assert (summary.bad, summary.unmatched, summary.unresolved) == (0, 0, 0)
+    [patient] = store.references("Patient")
+    assert [await subject(store, f"o{n}") for n in range(1, 5)] == [patient] * 4
+    assert (await stored(store, patient))["name"] == [{"family": "b"}]
+
+
+async def test_a_conditional_update_with_another_id_than_the_match_is_bad(store, write):
     await store.load(write("0.json", resource("Patient/p", identifier=[{"value": "1"}])))
-    document = bundle(conditional(UUID, "a", method), entry(observation("o", UUID)))
+    put = conditional(UUID, "a", "PUT")
+    put["resource"]["id"] = "q"
+
+    summary = await store.load(write("1.json", bundle(put, entry(observation("o", UUID)))))
+
+    assert (summary.created, summary.bad) == (1, 1)
+    assert store.references("Patient") == ["Patient/p"]
+
+
+async def test_what_is_stored_and_matches_keeps_a_conditional_create_away(store, write):
+    await store.load(write("0.json", resource("Patient/p", identifier=[{"value": "1"}])))
+    document = bundle(conditional(UUID, "a"), entry(observation("o", UUID)))
 
     summary = await store.load(write("1.json", document))
 
@@ -716,9 +770,10 @@ async def test_what_is_stored_and_matches_keeps_a_conditional_create_away(store,
     assert await subject(store, "o") == "Patient/p"
 
 
-async def test_several_matches_keep_a_conditional_create_away(store, write):
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_several_matches_keep_a_conditional_create_away(store, write, method):
     others = (resource(f"Patient/{name}", identifier=[{"value": "1"}]) for name in "pq")
-    document = bundle(conditional(UUID, "a"), entry(observation("o", UUID)))
+    document = bundle(conditional(UUID, "a", method), entry(observation("o", UUID)))
 
     summary = await store.load(write("0.ndjson", *others), write("1.json", document))
 

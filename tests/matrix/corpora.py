@@ -31,16 +31,21 @@ def examples(version: str) -> list[Path]:
     return [path for path in [DATA / "spec-examples" / f"{version}.ndjson.gz"] if path.is_file()]
 
 
-def real_data(version: str, folder: Path, *, every: int) -> list[Path]:
-    """Return files with real data: the examples of every so manyth type, and Bundles."""
-    return [*(_thinned(path, folder, every) for path in examples(version)), *bundles(version)]
+def real_data(version: str) -> list[Path]:
+    """Return files with the examples of a version, and with Bundles."""
+    return [*examples(version), *bundles(version)]
 
 
-def _thinned(path: Path, folder: Path, every: int) -> Path:
+def some_real_data(version: str, folder: Path) -> list[Path]:
+    """Return files with the examples of every third type, and with one Bundle."""
+    thinned = (_thinned(path, folder / "examples.ndjson") for path in examples(version))
+    return [*thinned, *bundles(version)[:1]]
+
+
+def _thinned(path: Path, thinned: Path) -> Path:
     resources = [json.loads(line) for line in igzip.decompress(path.read_bytes()).splitlines()]
-    types = sorted({resource["resourceType"] for resource in resources})[::every]
-    kept = (resource for resource in resources if resource["resourceType"] in types)
-    return write(folder / "examples.ndjson", kept)
+    types = sorted({resource["resourceType"] for resource in resources})[::3]
+    return write(thinned, (each for each in resources if each["resourceType"] in types))
 
 
 def bundles(version: str) -> list[Path]:

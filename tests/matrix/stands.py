@@ -10,8 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from tests.elasticsearches import own_indices
 from tests.matrix import corpora
 from tests.matrix.cells import rows
 from tests.matrix.turns import Cell
@@ -30,9 +32,6 @@ SETTINGS = {
     "HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER": "true",
     "HFS_BULK_EXPORT_WORKER_CONCURRENCY": "1",
 }
-
-SHARE_OF_STANDINS = 3
-"""Of how many types one is loaded from the examples, if the database is slow."""
 
 
 class Loaded:
@@ -55,6 +54,8 @@ class Stand(Site):
         self.cell = cell
         self.row = row
         self._output = output
+        nodes, prefix = (settings.get(f"HFS_ELASTICSEARCH_{name}") for name in ("NODES", "PREFIX"))
+        self._indices = f"{nodes}/{prefix}*" if nodes else None
 
     def begin(self) -> None:
         """Start a server and a worker on stores that are empty."""
@@ -97,14 +98,24 @@ class Stand(Site):
     def real(self) -> Loaded:
         """The real data of the version, where there are any, and what `corpora.made` makes."""
         made = corpora.write(self.folder / "made.ndjson", corpora.made())
-        every = SHARE_OF_STANDINS if self.on_a_standin else 1
-        real = corpora.real_data(self.cell.version, self.folder, every=every)
-        return self.load([made, *real])
+        version = self.cell.version
+        if self.on_a_standin:
+            return self.load([made, *corpora.some_real_data(version, self.folder)])
+        return self.load([made, *corpora.real_data(version)])
 
     @property
     def on_a_standin(self) -> bool:
         """Whether the resources are in SecantusDB, which is some 20 times slower than MongoDB."""
         return self.row.name.startswith("mongodb") and "HFS_TEST_MONGODB_URL" not in os.environ
+
+    def wait_for_the_index(self, resources: int) -> None:
+        """Wait until the search index of the row, if it has one, holds that many resources."""
+        if self._indices is None:
+            return
+        deadline = Deadline(60)
+        while httpx.get(f"{self._indices}/_count").json()["count"] < resources:
+            assert not deadline.has_passed(), self.server.output()
+            time.sleep(POLL_SECONDS)
 
     def files_of(self, status: str) -> list[str]:
         """Return the names of an export's files, seen behind the back of the server."""
@@ -150,7 +161,9 @@ def a_stand(request: pytest.FixtureRequest, folder: Path, cell: Cell) -> Iterato
             bucket = stack.enter_context(a_bucket(request.getfixturevalue("minio_server")))
             settings |= _resources_in(bucket)
         if index:
-            settings["HFS_ELASTICSEARCH_NODES"] = request.getfixturevalue("elasticsearch_server")
+            url = request.getfixturevalue("elasticsearch_server")
+            settings["HFS_ELASTICSEARCH_NODES"] = url
+            settings["HFS_ELASTICSEARCH_PREFIX"] = stack.enter_context(own_indices(url))
         if row.output_store == "s3":
             endpoint = request.getfixturevalue("minio_server" if has_minio() else "s3_server")
             output = stack.enter_context(a_bucket(endpoint))

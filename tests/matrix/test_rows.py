@@ -41,6 +41,14 @@ def kick_off_by_post(client, path, *parameters):
     return httpx.URL(response.headers["Content-Location"]).path
 
 
+def found_by(client, url):
+    """Yield what a search finds, page by page."""
+    while url:
+        bundle = client.http.get(url).json()
+        yield from (entry["resource"] for entry in bundle.get("entry", ()))
+        url = next((link["url"] for link in bundle["link"] if link["relation"] == "next"), None)
+
+
 def refused(response, status):
     assert response.status_code == status, response.text
     assert response.json()["resourceType"] == "OperationOutcome"
@@ -178,6 +186,22 @@ def test_filters_and_elements_leave_exactly_what_they_say(stand):
     assert all(
         any(tag["code"] == "SUBSETTED" for tag in found["meta"]["tag"]) for found in genders
     )
+
+
+def test_searches_find_exactly_what_was_loaded(stand):
+    loaded = stand.made
+    client = stand.client(loaded.tenant)
+    stand.wait_for_the_index(len(loaded.resources))
+
+    amended = list(found_by(client, "/Observation?status=amended&_count=10"))
+    of_one = list(found_by(client, "/Condition?subject=Patient/p3&recorded-date=2020-01-04"))
+    none = client.http.get("/Observation?status=cancelled&_total=accurate").json()
+
+    assert by_name(amended) == {
+        name: each for name, each in loaded.resources.items() if each.get("status") == "amended"
+    }
+    assert by_name(of_one) == {"Condition/c3": loaded.resources["Condition/c3"]}
+    assert none["total"] == 0
 
 
 def test_an_export_since_another_has_what_changed_and_what_was_deleted(stand):

@@ -4,13 +4,16 @@ import random
 import sqlite3
 from collections import Counter
 from contextlib import asynccontextmanager, closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 
 import msgspec
+import pymongo
 import pytest
 import structlog
+from bson.int64 import Int64
 
+import helios_mongodb
 import helios_postgres
 import helios_sqlite
 from helios_core import JobKey, JobQuery, Secret
@@ -106,10 +109,31 @@ async def on_postgres(url):
         yield Opened(store, settings, spoil)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@asynccontextmanager
+async def on_mongodb(server, name):
+    settings = helios_mongodb.MongoSettings(database_url=Secret(server.url), database=name)
+    await helios_mongodb.migrate(settings)
+
+    async def spoil(collection, field, value, job_id):
+        value = value["sqlite"] if isinstance(value, dict) else value
+        if isinstance(value, int):
+            instant = datetime(1 if value < 0 else 9999, 1, 1, tzinfo=UTC)
+            value = instant if field.endswith("_at") else Int64(value)
+        field = field.removesuffix("_at")
+        async with pymongo.AsyncMongoClient(server.url) as client:
+            await client[name][collection].update_many({"id": job_id}, {"$set": {field: value}})
+
+    async with helios_mongodb.open_job_store(settings) as store:
+        yield Opened(store, settings, spoil)
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mongodb"])
 def opening(request, tmp_path):
     if request.param == "sqlite":
         return on_sqlite(tmp_path)
+    if request.param == "mongodb":
+        names = ("mongodb_server", "mongodb_database")
+        return on_mongodb(*map(request.getfixturevalue, names))
     return on_postgres(request.getfixturevalue("postgres_url"))
 
 

@@ -1,7 +1,9 @@
+import os
 from contextlib import asynccontextmanager
 
 import pytest
 
+import helios_mongodb
 import helios_postgres
 import helios_sqlite
 from helios_core.storage.secrets import Secret
@@ -22,6 +24,14 @@ async def _postgres(url):
         yield provider
 
 
+@asynccontextmanager
+async def _mongodb(url, name):
+    settings = helios_mongodb.MongoSettings(database_url=Secret(url), database=name)
+    await helios_mongodb.migrate(settings)
+    async with helios_mongodb.open_data_provider(settings) as provider:
+        yield provider
+
+
 @pytest.fixture
 async def sqlite_provider(tmp_path):
     async with _sqlite(tmp_path / "sqlite") as provider:
@@ -34,12 +44,25 @@ async def postgres_provider(postgres_url):
         yield provider
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture
+async def mongodb_provider(mongodb_server, mongodb_database):
+    async with _mongodb(mongodb_server.url, mongodb_database) as provider:
+        yield provider
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mongodb"])
 def opening(request, tmp_path):
-    """A context manager that opens a data provider with an index: SQLite, then PostgreSQL."""
+    """A context manager that opens a data provider with an index, one after the other."""
     if request.param == "sqlite":
         return _sqlite(tmp_path / "sqlite")
+    if request.param == "mongodb":
+        server = request.getfixturevalue("mongodb_server")
+        return _mongodb(server.url, request.getfixturevalue("mongodb_database"))
     return _postgres(request.getfixturevalue("postgres_url"))
+
+
+QUICK = ["sqlite", "postgres", *(["mongodb"] if "HFS_TEST_MONGODB_URL" in os.environ else [])]
+"""Backends that do thousands of searches in a minute, which the stand-in for MongoDB does not."""
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from helios_core.testing import corpus
 CALLER = Caller(tenant=corpus.TENANT, fhir_version=FHIRVersion.R4, base="http://fhir.example")
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture(params=["memory", "sqlite", "postgres", "mongodb"])
 def provider(request):
     """A data provider of every kind."""
     if request.param == "memory":

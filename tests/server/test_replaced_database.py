@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from tests.pace import Deadline
 from tests.processes import Site
 
 READY = re.compile(r"(Working) with")
@@ -30,9 +31,9 @@ def log_removed(data, name):
 
 def until(look):
     """Wait until something is so; a test that waits in vain is ended by this."""
-    deadline = time.monotonic() + 60
+    deadline = Deadline(60)
     while not (found := look()):
-        assert time.monotonic() < deadline
+        assert not deadline.has_passed()
         time.sleep(0.05)
     return found
 

@@ -16,6 +16,7 @@ from helios_core.storage.isolation import (
     reason_for_log,
     start_thread,
 )
+from tests.pace import scaled
 
 AT_ONCE = timedelta(milliseconds=1)
 LONG = timedelta(seconds=60)
@@ -53,7 +54,7 @@ async def test_a_late_call_is_cancelled():
 
     with pytest.raises(Overdue):
         await call_within(AT_ONCE, hang)
-    await asyncio.wait_for(cancelled.wait(), 20)
+    await asyncio.wait_for(cancelled.wait(), scaled(20))
 
 
 async def test_a_call_that_ignores_its_cancellation_is_not_waited_for():
@@ -71,7 +72,7 @@ async def test_a_call_that_ignores_its_cancellation_is_not_waited_for():
 
     assert not overdue.value.call.done()
     released.set()
-    await asyncio.wait({overdue.value.call}, timeout=20)
+    await asyncio.wait({overdue.value.call}, timeout=scaled(20))
     assert overdue.value.call.done()
 
 
@@ -106,7 +107,7 @@ async def test_whoever_is_cancelled_while_waiting_leaves_nothing_running():
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    await asyncio.wait_for(ended.wait(), 20)
+    await asyncio.wait_for(ended.wait(), scaled(20))
 
 
 async def test_abandoning_what_has_ended_does_nothing():

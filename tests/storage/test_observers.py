@@ -14,6 +14,7 @@ from helios_core.model.exports import ExportRequest, Level
 from helios_core.model.jobs import Job
 from helios_core.storage import observers as module
 from helios_core.storage.observers import JobAnnouncer
+from tests.pace import scaled
 
 LONG = timedelta(seconds=60)
 SHORT = timedelta(milliseconds=1)
@@ -63,7 +64,7 @@ class Seen:
         self(job)
 
     async def wait(self):
-        await asyncio.wait_for(self._all.wait(), 30)
+        await asyncio.wait_for(self._all.wait(), scaled(30))
 
 
 async def test_jobs_come_one_after_the_other(watched):

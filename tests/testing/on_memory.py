@@ -4,9 +4,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+import pytest
 
-from helios_core.memory import MemoryDataProvider, MemoryJobStore
-from helios_core.testing import DataProviderSuite, JobStoreSuite, corpus
+from helios_core.errors import BackendUnavailable
+from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemorySearchIndex
+from helios_core.testing import DataProviderSuite, JobStoreSuite, SearchIndexSuite, corpus
 
 
 class OnMemoryProvider(DataProviderSuite):
@@ -77,3 +79,39 @@ class OnMemoryJobs(JobStoreSuite):
         entries = [entry for (_, found), entry in store._entries.items() if found == job_id]
         shards = [work for entry in entries for work in entry.work]
         return [part.key.name for work in shards for part in work.parts or ()]
+
+
+class _Gate:
+    """An index that can be unreachable."""
+
+    def __init__(self, index):
+        self.index = index
+        self.is_down = False
+
+    def __getattr__(self, name):
+        if self.is_down:
+            raise BackendUnavailable("the index is down")
+        return getattr(self.index, name)
+
+
+class OnMemoryIndex(SearchIndexSuite):
+    subject_class = MemorySearchIndex
+
+    @pytest.fixture
+    def index(self):
+        return _Gate(self.subject_class())
+
+    @asynccontextmanager
+    async def another(self, index):
+        other = self.subject_class()
+        self.share(index.index, other)
+        yield other
+
+    def share(self, index, other):
+        other._states, other._entries = index._states, index._entries
+
+    @asynccontextmanager
+    async def down(self, index):
+        index.is_down = True
+        yield
+        index.is_down = False

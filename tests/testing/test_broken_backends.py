@@ -1,9 +1,10 @@
 """
 Every broken backend is caught by the tests that name its clause.
 
-The modules of `broken_data_providers` and `broken_job_stores` hold backends that are wrong on
-purpose, each followed by the suite that it is held to. They are not collected with the other
-tests: here they are run, and each has to fail the tests in its `caught_by`.
+The modules of `broken_data_providers`, `broken_job_stores` and `broken_search_indexes` hold
+backends that are wrong on purpose, each followed by the suite that it is held to. They are not
+collected with the other tests: here they are run, and each has to fail the tests in its
+`caught_by`.
 """
 
 import importlib
@@ -12,11 +13,15 @@ from functools import cache
 
 import pytest
 
-from helios_core.testing import DataProviderSuite, JobStoreSuite
-from tests.testing import broken_data_providers, broken_job_stores
+from helios_core.testing import DataProviderSuite, JobStoreSuite, SearchIndexSuite
+from tests.testing import broken_data_providers, broken_job_stores, broken_search_indexes
 from tests.testing.caught import broken_suites, failed_tests
 
-FAMILIES = {DataProviderSuite: broken_data_providers, JobStoreSuite: broken_job_stores}
+FAMILIES = {
+    DataProviderSuite: broken_data_providers,
+    JobStoreSuite: broken_job_stores,
+    SearchIndexSuite: broken_search_indexes,
+}
 NOT_OF_THE_BACKEND = {"test_waivers_are_printed", "test_exactly_the_claimed_powers_are_present"}
 
 

@@ -24,7 +24,7 @@ from helios_core.export.pipeline.reference_notes import BINARY, SLASH, base_url_
 from helios_core.export.pipeline.scratch import scratch_database
 from helios_core.export.transforms import make_transform
 from helios_core.fhir.compartments import patients_of
-from helios_core.fhir.references import base_urls
+from helios_core.fhir.references import base_urls, decode_links
 from helios_core.model.exports import Cohort, ExportView, Level, Shard, ShardPurpose
 from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
@@ -177,7 +177,7 @@ class OrganizedOutput:
         request = self._view.request
 
         def block_ids(line: bytes) -> Sequence[str]:
-            resource = msgspec.json.decode(line)
+            resource = decode_links(line)
             patients = patients_of(resource, request.fhir_version, base_urls(request.base_url))
             return [patient for patient in patients if patient in ids]
 

@@ -19,7 +19,7 @@ import msgspec
 from helios_core.export.ndjson import GZIP_WINDOW_BITS
 from helios_core.export.pipeline.scratch import ScratchDatabase, scratch_database
 from helios_core.fhir.compartments import patients_of
-from helios_core.fhir.references import base_urls
+from helios_core.fhir.references import base_urls, decode_links
 from helios_core.model.exports import ExportRequest, Level
 from helios_core.model.jobs import Lease
 from helios_core.storage.backends import Backends
@@ -101,7 +101,7 @@ class ReferenceNotes:
         """Note the Binary resources that a line links to, if the line may be a patient's."""
         request = self._request
         try:
-            resource = msgspec.json.decode(line)
+            resource = decode_links(line)
             may_be_patients = bool(
                 patients_of(resource, request.fhir_version, base_urls(request.base_url))
             )

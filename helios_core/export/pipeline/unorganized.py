@@ -16,7 +16,7 @@ from helios_core.export.pipeline.reference_notes import BINARY
 from helios_core.export.transforms import LineTransform, make_transform
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.definitions import load_definitions
-from helios_core.fhir.references import base_urls
+from helios_core.fhir.references import base_urls, decode_links
 from helios_core.model.exports import ExportView
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import WHOLE_TYPE
@@ -92,7 +92,7 @@ class UnorganizedCounter:
         bases, placed = base_urls(request.base_url), list[UnorganizedLine]()
         for line in lines:
             try:
-                patients = patients_of(msgspec.json.decode(line), request.fhir_version, bases)
+                patients = patients_of(decode_links(line), request.fhir_version, bases)
             except DECODE_ERRORS:
                 continue  # reported as damaged where its block is written
             if cohort is not None:

@@ -450,7 +450,7 @@ class LeaseClauses(JobStoreContract):
 
     async def test_waiting_for_work_ends(self, store: JobStore) -> None:
         """A worker that sleeps looks again in time, with or without news."""
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await store.wait_for_work(timedelta(milliseconds=20))
 
     async def _superseded(self, store: JobStore) -> Lease:

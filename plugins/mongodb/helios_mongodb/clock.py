@@ -9,11 +9,14 @@ end of that transaction, or ends the transaction, which begins anew behind the k
 
 import asyncio
 from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from bson.int64 import Int64
 from pymongo import ReturnDocument
 
+from helios_core import BackendUnavailable
 from helios_mongodb.databases import Database, Document, Session
 from helios_mongodb.errors import translated
 
@@ -67,9 +70,28 @@ class Clock:
             clock = await self._database["clocks"].find_one({"_id": tenant})
         return 0 if clock is None else int(clock["stamp"])
 
-    def turn(self, tenant: str) -> asyncio.Lock:
-        """Return what lets the writes of this process to a tenant follow each other."""
-        return self._turns[tenant]
+    @asynccontextmanager
+    async def turn(self, tenant: str) -> AsyncIterator[None]:
+        """
+        Let the writes of this process to a tenant follow each other.
+
+        Raises:
+            BackendUnavailable: Those before it take too long.
+        """
+        turn = self._turns[tenant]
+        patience = self._database.settings.timeout
+        try:
+            async with asyncio.timeout(patience.total_seconds()):
+                await turn.acquire()
+        except TimeoutError as error:
+            raise BackendUnavailable(
+                f"other writes took more than the {patience.total_seconds():g} s of"
+                " HFS_MONGODB_TIMEOUT; try again later"
+            ) from error
+        try:
+            yield
+        finally:
+            turn.release()
 
     async def prepare(self, tenant: str) -> None:
         """

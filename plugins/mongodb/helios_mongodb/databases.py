@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 
@@ -30,6 +30,9 @@ Collection: TypeAlias = AsyncCollection[Document]
 T = TypeVar("T")
 
 MAJORITY = WriteConcern("majority")
+CLOSED_WITHIN = timedelta(seconds=10)
+"""How long the driver may take to leave its connections."""
+
 _PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.25
 
@@ -177,7 +180,7 @@ async def connected(
         yield client
     finally:
         with suppress(*DRIVER_ERRORS):
-            await run_to_end(client.close())
+            await run_to_end(asyncio.wait_for(client.close(), CLOSED_WITHIN.total_seconds()))
 
 
 def database_of(

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from helios_core import AppliedChange, Decision, Delete, Put, decide, to_unsigned
+from helios_core import AppliedChange, Decision, Delete, Put, decide, line_hash, to_unsigned
 from helios_core.fhir import Resource, from_stamp
 
 Key: TypeAlias = tuple[int, str]
 """A resource: its collection and its id."""
 
-HEAD_FIELDS = {"c": 1, "i": 1, "v": 1, "s": 1, "d": 1, "g": 1, "n": 1, "p": 1}
+HEAD_FIELDS = {"c": 1, "i": 1, "v": 1, "s": 1, "d": 1, "g": 1, "h": 1, "n": 1, "p": 1}
 """What is read of the newest version of a resource."""
 
 
@@ -25,6 +25,7 @@ class Head(NamedTuple):
     """As `Resource.content_hash`, without a sign."""
     version_id: int
     size: int
+    line_hash: int
     deleted: bool
     patients: tuple[str, ...]
 
@@ -45,11 +46,18 @@ class Draft(msgspec.Struct, kw_only=True):
     """Whether a later change of the same write ends it."""
     seq: int = 0
     line: bytes | None = None
+    line_hash: int = 0
 
     @property
     def deleted(self) -> bool:
         """Whether it is a deletion."""
         return self.resource is None
+
+    def stamp(self, instant: datetime) -> None:
+        """Make its line, unless it is a deletion."""
+        if self.resource is not None:
+            self.line = self.resource.stamped(self.version_id, instant)
+            self.line_hash = line_hash(self.line)
 
     @property
     def size(self) -> int:
@@ -121,6 +129,7 @@ def head_of(version: Mapping[str, Any]) -> Head:
         content_hash=to_unsigned(version["g"]),
         version_id=version["v"],
         size=version["n"],
+        line_hash=version["h"],
         deleted=version["d"],
         patients=tuple(version["p"]),
     )

@@ -1,8 +1,10 @@
 """MongoDB's errors as the errors of the contract."""
 
+import asyncio
 from asyncio import InvalidStateError
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from bson.errors import BSONError
 from pymongo.errors import (
@@ -33,27 +35,61 @@ DRIVER_ERRORS = (PyMongoError, BSONError, OSError, EOFError, RuntimeError, Inval
 @contextmanager
 def translated() -> Iterator[None]:
     """
-    Turn every error of the driver into one of the contract.
+    Turn every error of the driver into one of the contract, and pass on each cancellation.
 
     What nobody expected may pass as well, so it is worth another try. Texts are left out, since
     they may quote values; the kind of the error is there.
     """
+    with _cancellable():
+        try:
+            yield
+        except OperationFailure as error:
+            raise _ours(error) from error
+        except (PyMongoError, OSError, EOFError) as error:
+            raise _lost(error) from error
+        except BSONError as error:
+            raise BackendError(
+                f"MongoDB holds a document that cannot be read ({type(error).__name__});"
+                " restore it from a backup"
+            ) from error
+        except (RuntimeError, InvalidStateError) as error:
+            # The event loop and its transports, when a connection ends under a command.
+            if isinstance(error, RuntimeError) and "closed" not in str(error):
+                raise
+            raise _lost(error) from error
+
+
+@contextmanager
+def _cancellable() -> Iterator[None]:
+    """
+    Cancel the task at the end, if it was to end and the driver took that for its own.
+
+    Before Python 3.12, `asyncio.wait_for`, through which the driver sends every message, forgets a
+    cancellation that comes when the message has just been sent.
+    """
+    before = _cancellations()
     try:
         yield
-    except OperationFailure as error:
-        raise _ours(error) from error
-    except (PyMongoError, OSError, EOFError) as error:
-        raise _lost(error) from error
-    except BSONError as error:
-        raise BackendError(
-            f"MongoDB holds a document that cannot be read ({type(error).__name__}); restore it"
-            " from a backup"
-        ) from error
-    except (RuntimeError, InvalidStateError) as error:
-        # The event loop and its transports, when a connection ends under a command.
-        if isinstance(error, RuntimeError) and "closed" not in str(error):
-            raise
-        raise _lost(error) from error
+    except Exception as error:
+        if _has_grown(before):
+            raise asyncio.CancelledError from error
+        raise
+    if _has_grown(before):
+        raise asyncio.CancelledError
+
+
+def _cancellations() -> "tuple[asyncio.Task[Any] | None, int]":
+    """Return the running task, if there is one, and how often it was asked to end."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return None, 0
+    return task, 0 if task is None else task.cancelling()
+
+
+def _has_grown(before: "tuple[asyncio.Task[Any] | None, int]") -> bool:
+    task, count = _cancellations()
+    return task is before[0] and count > before[1]
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-import msgspec
 from bson.int64 import Int64
 
 from helios_core import (
@@ -30,19 +29,20 @@ from helios_core import (
     lost_shards_reason,
     notes_lost,
     part_not_found,
-    stored_part,
     too_many_exports,
 )
 from helios_mongodb import leasing, schema
 from helios_mongodb.databases import Database, Document, Session
+from helios_mongodb.documents import ACTIVE, job_document, shard_document, to_job, to_part
 from helios_mongodb.errors import translated
+from helios_mongodb.listing import Sums, listed, sums_of, to_summary
+from helios_mongodb.records import MongoRecords
 from helios_mongodb.waits import AT_ONCE, from_now, is_over, lasts
 
 _JOBS = "jobs"
-_BEYOND_ALL_IDS = "\U0010ffff"
 
 
-class MongoJobStore(JobStore):
+class MongoJobStore(MongoRecords, JobStore):
     """
     Keeps jobs in MongoDB, where any number of processes on any machines share them.
 
@@ -50,7 +50,7 @@ class MongoJobStore(JobStore):
     """
 
     def __init__(self, database: Database, identity: str) -> None:
-        self._database = database
+        super().__init__(database)
         self._identity = identity
         self._set_aside = SetAside()
         self._news = asyncio.Event()
@@ -87,7 +87,7 @@ class MongoJobStore(JobStore):
             addition = {"$inc": {"added": 1}}
             await turns.update_one({"_id": job.tenant}, addition, session=session)
             active = await self._database["jobs"].count_documents(
-                {"tenant": job.tenant, "status": leasing.ACTIVE}, session=session
+                {"tenant": job.tenant, "status": ACTIVE}, session=session
             )
             if active >= max_active:
                 raise too_many_exports(active, max_active)
@@ -99,13 +99,13 @@ class MongoJobStore(JobStore):
 
     async def get(self, tenant: str, job_id: str) -> Job:
         """Return a job that was not cancelled."""
-        return leasing.to_job(await self._found(tenant, job_id))
+        return to_job(await self._found(tenant, job_id))
 
     async def progress(self, tenant: str, job_id: str) -> JobProgress:
         """Count published resources and those that holders reported."""
         job = await self._found(tenant, job_id)
         with translated():
-            return (await self._sums([job["_id"]])).get(job["_id"], _Sums()).progress
+            return (await sums_of(self._database, [job["_id"]])).get(job["_id"], Sums()).progress
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
         """Return the published parts in order."""
@@ -116,7 +116,7 @@ class MongoJobStore(JobStore):
         with translated():
             found = await self._database["parts"].find(seen, {"part": 1}).sort(order).to_list()
             lost = await leasing.lost_shards(self._database, job)
-        parts = [_to_part(row) for row in found]
+        parts = [to_part(row) for row in found]
         return checked_parts(
             job_id,
             parts,
@@ -132,7 +132,7 @@ class MongoJobStore(JobStore):
             row = await self._database["parts"].find_one({"job": job["_id"], "name": name})
         if row is None:
             raise part_not_found()
-        return _to_part(row)
+        return to_part(row)
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """Yield what completed shards noted, each by a query of its own (J13)."""
@@ -284,11 +284,11 @@ class MongoJobStore(JobStore):
         """Return a page of the list of jobs (J15, J16)."""
         order = [("created", -1), ("tenant", 1), ("id", 1)]
         with translated():
-            listed = _listed(query, after, await self._database.now())
-            found = self._database["jobs"].find(listed).sort(order).limit(limit)
+            condition = listed(query, after, await self._database.now())
+            found = self._database["jobs"].find(condition).sort(order).limit(limit)
             rows = await found.to_list()
-            sums = await self._sums([row["_id"] for row in rows])
-        return [await self._summary(row, sums.get(row["_id"], _Sums())) for row in rows]
+            sums = await sums_of(self._database, [row["_id"] for row in rows])
+        return [await self._summary(row, sums.get(row["_id"], Sums())) for row in rows]
 
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
@@ -297,7 +297,7 @@ class MongoJobStore(JobStore):
         ended = list[JobKey]()
         with translated():
             last = await self._database.now() - untouched_for
-            old = {"status": leasing.ACTIVE}
+            old = {"status": ACTIVE}
             found = await self._database["jobs"].find(old, {"tenant": 1, "id": 1}).to_list()
         for job in found:
             if len(ended) == limit:
@@ -327,7 +327,7 @@ class MongoJobStore(JobStore):
             alive = await self._database["workers"].count_documents(lasts("until", now))
             held = {"done": False, "worker": {"$ne": None}} | lasts("at", now)
             numbers = await self._database["shards"].distinct("job", held)
-            idle = {"status": leasing.ACTIVE, "_id": {"$nin": numbers}}
+            idle = {"status": ACTIVE, "_id": {"$nin": numbers}}
             waiting = await self._database["jobs"].count_documents(idle)
             stalled: Document = {"done": False, "waiting_for": {"$ne": None}, "at": {"$ne": None}}
             shards = self._database["shards"].find(stalled, {"job": 1, "waiting_for": 1})
@@ -350,7 +350,7 @@ class MongoJobStore(JobStore):
                     if len(jobs) == limit:
                         break
                     try:
-                        jobs.append(leasing.to_job(row))
+                        jobs.append(to_job(row))
                     except UnreadableJob as error:
                         key = JobKey(tenant=tenant, id=row["id"])
                         self._set_aside.add(row["_id"], key, error)
@@ -382,35 +382,17 @@ class MongoJobStore(JobStore):
 
     async def _add(self, session: Session, number: int, job: Job, shards: Sequence[Shard]) -> Job:
         jobs = self._database["jobs"]
-        await jobs.insert_one(
-            {
-                "_id": Int64(number),
-                "tenant": job.tenant,
-                "id": job.id,
-                "owner": job.owner or "",
-                "accepted": msgspec.json.encode(job),
-                "status": JobStatus.ACCEPTED.value,
-                "completed": None,
-                "failure": None,
-                "phase": min((shard.phase for shard in shards), default=0),
-                "shards": len(shards),
-                "noted": Int64(0),
-                "published": 0,
-                "exported": Int64(0),
-                "failures": 0,
-            },
-            session=session,
-        )
+        await jobs.insert_one(job_document(number, job, shards), session=session)
         created = [{"$set": {"created": "$$NOW"}}]
         await jobs.update_one({"_id": Int64(number)}, created, session=session)
         if shards:
-            rows = [_to_row(number, job, shard) for shard in shards]
+            rows = [shard_document(number, job, shard) for shard in shards]
             await self._database["shards"].insert_many(rows, session=session)
         else:
             await leasing.end(self._database, session, number, JobStatus.COMPLETE)
         added = await jobs.find_one({"_id": Int64(number)}, session=session)
         assert added is not None  # noqa: S101 - it has just been inserted
-        return leasing.to_job(added)
+        return to_job(added)
 
     async def _change(self, lease: Lease, fields: Document) -> None:
         """
@@ -430,7 +412,7 @@ class MongoJobStore(JobStore):
         """End a job if it is active, and untouched or incomplete; return whether it was."""
 
         async def work(session: Session) -> bool:
-            active = {"_id": number, "status": leasing.ACTIVE}
+            active = {"_id": number, "status": ACTIVE}
             job = await self._database["jobs"].find_one(active, session=session)
             if job is None:
                 return False
@@ -454,8 +436,8 @@ class MongoJobStore(JobStore):
             raise job_not_found(job_id)
         return job
 
-    async def _summary(self, row: Document, sums: "_Sums") -> JobSummary:
-        summary = _to_summary(row, sums)
+    async def _summary(self, row: Document, sums: Sums) -> JobSummary:
+        summary = to_summary(row, sums)
         shards = list[Document]()
         if summary.status in (JobStatus.ACCEPTED, JobStatus.IN_PROGRESS):
             left = {"job": row["_id"], "done": False}
@@ -464,29 +446,6 @@ class MongoJobStore(JobStore):
         return self._set_aside.summary(
             row["_id"], summary, row["accepted"], shards=(shard["shard"] for shard in shards)
         )
-
-    async def _sums(self, numbers: Sequence[int]) -> dict[int, "_Sums"]:
-        """Return what the shards of jobs come to."""
-        pipeline: list[Document] = [
-            {"$match": {"job": {"$in": list(numbers)}}},
-            {"$sort": {"failed": 1}},
-            {
-                "$group": {
-                    "_id": "$job",
-                    "resources_done": {"$sum": "$reported"},
-                    "resources_total": {"$sum": "$resources"},
-                    "shards_done": {"$sum": {"$cond": ["$done", 1, 0]}},
-                    "shards_total": {"$sum": 1},
-                    "bytes": {"$sum": "$bytes"},
-                    "attempts": {"$max": "$attempts"},
-                    "touched_at": {"$max": "$touched"},
-                    "last_error": {"$last": "$error"},
-                    "waiting_for": {"$max": "$waiting_for"},
-                }
-            },
-        ]
-        rows = await (await self._database["shards"].aggregate(pipeline)).to_list()
-        return {row.pop("_id"): msgspec.convert(row, _Sums) for row in rows}
 
     async def _tell(self) -> None:
         """Wake idle workers everywhere; where that fails they find the work by polling."""
@@ -497,108 +456,5 @@ class MongoJobStore(JobStore):
             )
 
 
-class _Sums(msgspec.Struct, kw_only=True):
-    """What the shards of a job come to."""
-
-    resources_done: int = 0
-    resources_total: int = 0
-    shards_done: int = 0
-    shards_total: int = 0
-    bytes: int = 0
-    attempts: int = 0
-    touched_at: datetime | None = None
-    last_error: str | None = None
-    waiting_for: str | None = None
-
-    @property
-    def progress(self) -> JobProgress:
-        """How far the job is."""
-        return JobProgress(
-            resources_done=self.resources_done,
-            resources_total=self.resources_total,
-            shards_done=self.shards_done,
-            shards_total=self.shards_total,
-            waiting_for=self.waiting_for,
-        )
-
-
 def _visible(tenant: str, job_id: str) -> Document:
     return {"tenant": tenant, "id": job_id, "status": {"$ne": JobStatus.CANCELLED.value}}
-
-
-def _listed(query: JobQuery, after: JobPlace | None, now: datetime) -> Document:
-    parts: list[Document] = []
-    if query.tenant is not None:
-        parts.append({"tenant": query.tenant})
-    if query.owner is not None:
-        parts.append({"owner": query.owner})
-    if query.statuses is not None:
-        parts.append({"status": {"$in": [status.value for status in query.statuses]}})
-    if query.id_prefix:
-        end = query.id_prefix + _BEYOND_ALL_IDS
-        parts.append({"id": {"$gte": query.id_prefix, "$lt": end}})
-    if query.older_than is not None:
-        parts.append({"created": {"$lte": now - query.older_than}})
-    if query.younger_than is not None:
-        parts.append({"created": {"$gt": now - query.younger_than}})
-    if after is not None:
-        same = {"created": after.created_at}
-        parts.append(
-            {
-                "$or": [
-                    {"created": {"$lt": after.created_at}},
-                    same | {"tenant": {"$gt": after.tenant}},
-                    same | {"tenant": after.tenant, "id": {"$gt": after.id}},
-                ]
-            }
-        )
-    return {"$and": parts} if parts else {}
-
-
-def _to_summary(row: Document, sums: _Sums) -> JobSummary:
-    return JobSummary(
-        tenant=row["tenant"],
-        id=row["id"],
-        owner=row["owner"],
-        status=row["status"],
-        created_at=row["created"],
-        completed_at=row["completed"],
-        failure=row["failure"],
-        touched_at=sums.touched_at,
-        progress=sums.progress,
-        bytes=sums.bytes,
-        attempts=sums.attempts,
-        last_error=sums.last_error,
-    )
-
-
-def _to_row(number: int, job: Job, shard: Shard) -> Document:
-    return {
-        "job": Int64(number),
-        "tenant": job.tenant,
-        "id": job.id,
-        "number": shard.number,
-        "phase": shard.phase,
-        "shard": msgspec.json.encode(shard),
-        "resources": Int64(shard.resources),
-        "reported": Int64(0),
-        "bytes": Int64(0),
-        "token": 0,
-        "attempts": 0,
-        "worker": None,
-        "at": AT_ONCE,
-        "wait": Int64(0),
-        "touched": None,
-        "error": None,
-        "failed": 0,
-        "furthest": Int64(0),
-        "postponed": 0,
-        "waiting_since": None,
-        "waiting_for": None,
-        "done": False,
-    }
-
-
-def _to_part(row: Document) -> Part:
-    part = stored_part(row["part"])
-    return msgspec.structs.replace(part, published=row["position"]) if "position" in row else part

@@ -8,8 +8,6 @@ from bson.int64 import Int64
 from pymongo import ReturnDocument
 
 from helios_core import (
-    PART_KINDS,
-    Job,
     JobKey,
     JobStatus,
     Lease,
@@ -20,30 +18,16 @@ from helios_core import (
     give_up_reason,
     lease_lost,
     lost_shards_reason,
-    stored_job,
     stored_shard,
 )
 from helios_mongodb.databases import Database, Document, Session
+from helios_mongodb.documents import ACTIVE, part_document, to_job
 from helios_mongodb.waits import AT_ONCE, from_now, is_over
-
-ACTIVE: Document = {"$in": [JobStatus.ACCEPTED.value, JobStatus.IN_PROGRESS.value]}
-"""The status of active jobs."""
 
 NOTE_BYTES = 8 * 1024 * 1024
 """How much of a shard's notes is in one document."""
 
 _SERVINGS = "servings"
-
-
-def to_job(found: Document) -> Job:
-    """Return a stored job."""
-    return stored_job(
-        found["accepted"],
-        status=found["status"],
-        created_at=found["created"],
-        completed_at=found["completed"],
-        failure=found["failure"],
-    )
 
 
 def held(lease: Lease) -> Document:
@@ -209,16 +193,8 @@ async def complete(
     )
     assert job is not None  # noqa: S101 - its shards go with it
     rows = [
-        {
-            "job": number,
-            "kind": PART_KINDS.index(part.key.kind),
-            "shard": shard["number"],
-            "number": part.key.number,
-            "name": part.key.name,
-            "position": place,
-            "part": msgspec.json.encode(msgspec.structs.replace(part, published=place)),
-        }
-        for place, part in enumerate(parts, job["published"])
+        part_document(shard, part, position)
+        for position, part in enumerate(parts, job["published"])
     ]
     if rows:
         await database["parts"].insert_many(rows, session=session)

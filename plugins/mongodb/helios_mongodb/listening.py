@@ -16,8 +16,10 @@ log = structlog.stdlib.get_logger()
 RECONNECT = timedelta(seconds=1)
 """The pause between two tries to listen again."""
 
-
 CANCELLED_AGAIN_AFTER = timedelta(milliseconds=200)
+"""How long a cancelled task may go on before it is cancelled again."""
+
+CANCELLATIONS = 50
 
 
 @asynccontextmanager
@@ -27,27 +29,34 @@ async def listener(database: Database, heard: Callable[[], None]) -> AsyncIterat
 
     A stream that is lost is replaced; until it is, nothing is heard, and nothing fails.
     """
-    task = asyncio.create_task(_listen_for_ever(database, heard))
+    closing = asyncio.Event()
+    task = asyncio.create_task(_listen(database, heard, closing))
     try:
         yield
     finally:
+        closing.set()
         await run_to_end(_end(task))
 
 
 async def _end(task: "asyncio.Task[None]") -> None:
     """Cancel a task until it has ended: the driver may take a cancellation for its own."""
-    while not task.done():
+    for _ in range(CANCELLATIONS):
+        if task.done():
+            return
         task.cancel()
         await asyncio.wait([task], timeout=CANCELLED_AGAIN_AFTER.total_seconds())
+    log.warning("listener.lost", reason="it does not end with the store")
 
 
-async def _listen_for_ever(database: Database, heard: Callable[[], None]) -> None:
-    while True:
+async def _listen(database: Database, heard: Callable[[], None], closing: asyncio.Event) -> None:
+    while not closing.is_set():
         try:
             with translated():
                 async with await database["news"].watch(max_await_time_ms=1000) as changes:
                     heard()
                     async for _ in changes:
+                        if closing.is_set():
+                            return
                         heard()
             log.warning("listener.lost", reason="the server ended the change stream")
         except Exception as error:  # noqa: BLE001  whatever it is, work is found by polling

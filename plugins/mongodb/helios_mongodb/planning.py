@@ -7,7 +7,6 @@ from itertools import islice
 import msgspec
 
 from helios_core import (
-    EXTENT_BITS,
     ExportView,
     Level,
     SeqRange,
@@ -21,9 +20,9 @@ from helios_core import (
 from helios_core.fhir import to_stamp
 from helios_mongodb.databases import Database, Document
 from helios_mongodb.errors import translated
-from helios_mongodb.extents import extents_of
-from helios_mongodb.integrity import FEW_EXTENTS, check_extents, damage_in, newest_of
-from helios_mongodb.views import changed_by, shown_by, within
+from helios_mongodb.extents import Extent, extent_from, extents_of
+from helios_mongodb.integrity import check_extents, damage_if_few, damage_in, newest_of
+from helios_mongodb.views import changed_by, may_show, shown_by, within
 
 SAMPLE = 64
 """Patients of a cohort whose resources are looked at to size a shard."""
@@ -37,7 +36,7 @@ class _Holding(msgspec.Struct):
 
     runs: list[SeqRun] = msgspec.field(default_factory=list)
     last_stamp: int = -1
-    extents: list[Document] = msgspec.field(default_factory=list)
+    extents: list[Extent] = msgspec.field(default_factory=list)
 
     @property
     def seqs(self) -> SeqRange:
@@ -80,26 +79,27 @@ class _Planning:
         holdings = defaultdict[int, _Holding](_Holding)
         request = self._view.request
         everybody = self._view.cohort is None and request.level is Level.SYSTEM
-        live, size = (
-            ("live", "live_bytes") if everybody else ("compartment_live", "compartment_bytes")
-        )
         for resource_type in request.types:
             if (collection := collections.get(resource_type)) is None:
                 continue
             # What is there is looked at first: it was committed with what is read of it next.
             newest = await self._versions.find_one(**newest_of(collection))
-            extents = await self._extents.find(extents_of(collection)).sort("_id", 1).to_list()
-            check_extents(collection, [extent["_id"] for extent in extents], newest)
-            for extent in filter(self._may_show, extents):
+            found = self._extents.find(extents_of(collection)).sort("_id", 1)
+            extents = [extent_from(each) async for each in found]
+            check_extents(collection, extents, newest)
+            for extent in extents:
+                if not may_show(self._view, extent):
+                    continue
+                current = extent.current(everybody=everybody)
                 holding = holdings[collection]
                 holding.extents.append(extent)
-                holding.last_stamp = extent["last"]
+                holding.last_stamp = extent.last
                 holding.runs.append(
                     SeqRun(
-                        first=extent["_id"] << EXTENT_BITS,
-                        seqs=extent["rows"],
-                        resources=extent[live],
-                        bytes=extent[size],
+                        first=extent.seqs.first,
+                        seqs=extent.rows,
+                        resources=current.count,
+                        bytes=current.size,
                     )
                 )
         return holdings
@@ -107,20 +107,11 @@ class _Planning:
     async def size(self, resource_type: str, holding: _Holding) -> ViewSize | None:
         """Return the approximate size of what is shown, or None if nothing is, or is missing."""
         size = await self._size(holding)
-        few = self._view.cohort is None or len(holding.extents) <= FEW_EXTENTS
-        if size is None and few:
-            lost = await damage_in(self._versions, resource_type, holding.extents, holding.seqs)
-            return total_size(holding.runs) if lost else None
-        return size
-
-    def _may_show(self, extent: Document) -> bool:
-        """Whether something of the view may be in an extent."""
-        request = self._view.request
-        if extent["first"] > to_stamp(self._view.transaction_time):
-            return False
-        if request.until is not None and extent["first"] >= to_stamp(request.until):
-            return False
-        return request.since is None or extent["last"] > to_stamp(request.since)
+        if size is not None:
+            return size
+        look = damage_in if self._view.cohort is None else damage_if_few
+        lost = await look(self._versions, resource_type, holding.extents)
+        return total_size(holding.runs) if lost else None
 
     async def _size(self, holding: _Holding) -> ViewSize | None:
         if self._view.cohort is not None:

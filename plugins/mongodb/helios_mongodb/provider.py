@@ -16,6 +16,8 @@ from helios_core import (
     Shard,
     StoredVersion,
     TypeKey,
+    VersionPage,
+    VersionQuery,
 )
 from helios_core.fhir import FHIRVersion, Prefilter, from_stamp
 from helios_mongodb import lookups
@@ -26,6 +28,7 @@ from helios_mongodb.errors import translated
 from helios_mongodb.planning import plan, shard_range
 from helios_mongodb.reading import Reading, Slice
 from helios_mongodb.searching import search
+from helios_mongodb.versions import versions
 from helios_mongodb.writing import Writer
 
 _NOWHERE = 0
@@ -57,6 +60,8 @@ class MongoDataProvider(DataProvider):
         collections = await self._collections.find(
             request.tenant, request.fhir_version, request.types
         )
+        if len(collections) < len(set(request.types)):
+            await self._collections.check(request.tenant)
         return await plan(self._database, view, shard_bytes, collections=collections)
 
     async def read(
@@ -137,6 +142,18 @@ class MongoDataProvider(DataProvider):
                 for version in versions
             ]
 
+    async def versions(
+        self, query: VersionQuery, *, count: int, after: str | None = None
+    ) -> VersionPage:
+        """Return a page of the versions of some types, newest first, of one state."""
+        collections = await self._collections.find(query.tenant, query.fhir_version, query.types)
+        with translated():
+            return await versions(self._database, collections, query, count=count, after=after)
+
+    async def collections(self) -> Sequence[TypeKey]:
+        """Return the key of every type of which something was ever stored."""
+        return await self._collections.keys()
+
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
@@ -156,6 +173,7 @@ class MongoDataProvider(DataProvider):
     async def _slice(self, view: ExportView, shard: Shard) -> Slice | None:
         collection = await self._collection(TypeKey.of(view.request, shard.resource_type))
         if collection == _NOWHERE:
+            await self._collections.check(view.request.tenant)
             return None
         return Slice(
             view=view,

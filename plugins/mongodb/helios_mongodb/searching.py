@@ -22,6 +22,7 @@ from helios_core import (
 )
 from helios_mongodb.databases import Database, Document
 from helios_mongodb.extents import extents_of
+from helios_mongodb.integrity import damaged
 from helios_mongodb.lookups import stored_version
 from helios_mongodb.terms import condition_of
 from helios_mongodb.views import live_at, within
@@ -35,10 +36,11 @@ CONTENTS_AT_ONCE = 100
 BYTES_AT_ONCE = 4 * 1024 * 1024
 """How many bytes of contents are asked for together, unless a single one is larger."""
 
-_HEAD = {"_id": 1, "i": 1, "s": 1, "n": 1}
+HEAD_FIELDS = {"_id": 1, "i": 1, "s": 1, "n": 1}
+"""What is read of a version at first."""
 
 
-class _Head(NamedTuple):
+class Head(NamedTuple):
     """A version without its content."""
 
     stamp: int
@@ -96,7 +98,7 @@ class _Search:
             self._narrowed = {"$and": [self._live, condition_of(prefilter)]}
         self._has_prefilter = prefilter is not None
 
-    async def heads(self, after: PagePosition | None) -> AsyncGenerator[_Head]:
+    async def heads(self, after: PagePosition | None) -> AsyncGenerator[Head]:
         """Yield what may match, in order, beginning behind one."""
         heads = self._by_id(after) if self._order in ID_ORDERS else self._by_age(after)
         async with aclosing(heads):
@@ -104,22 +106,14 @@ class _Search:
                 yield head
 
     async def matches(
-        self, heads: AsyncGenerator[_Head], count: int
+        self, heads: AsyncGenerator[Head], count: int
     ) -> AsyncGenerator[StoredVersion]:
         """Yield those that match, with their contents; `count` is how many will be needed."""
         # One more, since whether there is a next page is asked as well.
-        at_once = min(count + 1, CONTENTS_AT_ONCE)
-        async with aclosing(heads):
-            some, room = list[_Head](), BYTES_AT_ONCE
-            async for head in heads:
-                if some and (len(some) == at_once or head.size > room):
-                    for stored in await self._matching(some):
-                        yield stored
-                    some, room = [], BYTES_AT_ONCE
-                some.append(head)
-                room -= head.size
-            for stored in await self._matching(some):
-                yield stored
+        async with aclosing(cut(heads, count + 1)) as runs:
+            async for some in runs:
+                for stored in await self._matching(some):
+                    yield stored
 
     async def total(self) -> int:
         """Count all that match."""
@@ -131,12 +125,10 @@ class _Search:
             count += await self._match(version) is not None
         return count
 
-    async def _matching(self, heads: Sequence[_Head]) -> list[StoredVersion]:
+    async def _matching(self, heads: Sequence[Head]) -> list[StoredVersion]:
         """Return those that match, in the same order."""
-        seqs = [Int64(head.seq) for head in heads]
-        found = self._versions.find({"_id": {"$in": seqs}})
-        by_seq = {version["_id"]: version async for version in found} if seqs else {}
-        matches = [await self._match(by_seq[head.seq]) for head in heads]
+        found = await contents(self._database, heads)
+        matches = [await self._match(found[head.seq]) for head in heads]
         return [stored for stored in matches if stored is not None]
 
     async def _match(self, version: Document) -> StoredVersion | None:
@@ -144,7 +136,7 @@ class _Search:
         matches = stored.content is not None and self._filter.matches(stored.content)
         return stored if matches else None
 
-    async def _by_id(self, after: PagePosition | None) -> AsyncGenerator[_Head]:
+    async def _by_id(self, after: PagePosition | None) -> AsyncGenerator[Head]:
         few = await self._few_candidates()
         if few is not None:
             for head in sorted(few, key=lambda head: head.id, reverse=self._descending):
@@ -156,30 +148,32 @@ class _Search:
         condition: Document = {"c": self._collection} | self._live
         if after is not None:
             condition["i"] = {"$lt" if self._descending else "$gt": after.id}
-        found = self._versions.find(condition, _HEAD)
+        found = self._versions.find(condition, HEAD_FIELDS)
         # The order of the index over ids and versions.
         direction = -1 if self._descending else 1
         async with found.sort([("i", direction), ("v", -direction)]) as versions:
             async for version in versions:
-                yield _head(version)
+                yield head_of(version)
 
-    async def _few_candidates(self) -> list[_Head] | None:
+    async def _few_candidates(self) -> list[Head] | None:
         """Return the candidates, or None if they are too many to be sorted."""
         if not self._has_prefilter:
             return None
         condition = {"$and": [within(collection_range(self._collection)), self._narrowed]}
-        found = await self._versions.find(condition, _HEAD).limit(SORTED_AT_ONCE + 1).to_list()
-        return [_head(version) for version in found] if len(found) <= SORTED_AT_ONCE else None
+        found = (
+            await self._versions.find(condition, HEAD_FIELDS).limit(SORTED_AT_ONCE + 1).to_list()
+        )
+        return [head_of(version) for version in found] if len(found) <= SORTED_AT_ONCE else None
 
-    async def _by_age(self, after: PagePosition | None) -> AsyncGenerator[_Head]:
+    async def _by_age(self, after: PagePosition | None) -> AsyncGenerator[Head]:
         """Go through seqs, which ascend with the stamps, and sort what has one stamp by id."""
         seqs = await self._seqs_from(after)
         condition = {"$and": [seqs, self._narrowed]}
-        found = self._versions.find(condition, _HEAD)
-        together = list[_Head]()
+        found = self._versions.find(condition, HEAD_FIELDS)
+        together = list[Head]()
         async with found.sort("_id", -1 if self._descending else 1) as versions:
             async for version in versions:
-                head = _head(version)
+                head = head_of(version)
                 if together and together[0].stamp != head.stamp:
                     for each in _behind(together, after):
                         yield each
@@ -208,11 +202,42 @@ class _Search:
         return {"_id": everything["_id"] | limit} | bound
 
 
-def _head(version: Document) -> _Head:
-    return _Head(stamp=version["s"], id=version["i"], seq=version["_id"], size=version["n"])
+async def cut(heads: AsyncGenerator[Head], at_most: int) -> AsyncGenerator[list[Head]]:
+    """Yield heads in runs whose contents are asked for together, of at most so many."""
+    at_once = min(at_most, CONTENTS_AT_ONCE)
+    async with aclosing(heads):
+        some, room = list[Head](), BYTES_AT_ONCE
+        async for head in heads:
+            if some and (len(some) == at_once or head.size > room):
+                yield some
+                some, room = [], BYTES_AT_ONCE
+            some.append(head)
+            room -= head.size
+        if some:
+            yield some
 
 
-def _behind(together: Sequence[_Head], after: PagePosition | None) -> list[_Head]:
+async def contents(database: Database, heads: Sequence[Head]) -> dict[int, Document]:
+    """
+    Return versions by their seqs.
+
+    Raises:
+        BackendError: One of them is gone.
+    """
+    seqs = [Int64(head.seq) for head in heads]
+    found = database["versions"].find({"_id": {"$in": seqs}})
+    by_seq = {version["_id"]: version async for version in found}
+    if len(by_seq) < len(seqs):
+        raise damaged("versions are missing")
+    return by_seq
+
+
+def head_of(version: Document) -> Head:
+    """Return a version that was read without its content."""
+    return Head(stamp=version["s"], id=version["i"], seq=version["_id"], size=version["n"])
+
+
+def _behind(together: Sequence[Head], after: PagePosition | None) -> list[Head]:
     """Return heads of one stamp in the order of their ids, those behind a resource."""
     return [
         head

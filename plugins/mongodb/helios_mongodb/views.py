@@ -5,6 +5,7 @@ from bson.int64 import Int64
 from helios_core import ExportView, Level, SeqRange
 from helios_core.fhir import FOREVER, to_stamp
 from helios_mongodb.databases import Document
+from helios_mongodb.extents import Extent
 
 
 def changed_by(view: ExportView) -> Document:
@@ -33,6 +34,16 @@ def shown_by(view: ExportView) -> Document:
 def deleted_by(view: ExportView) -> Document:
     """Return the condition of the deletions that a view shows."""
     return changed_by(view) | {"d": True}
+
+
+def may_show(view: ExportView, extent: Extent) -> bool:
+    """Whether something of a view may be in an extent."""
+    request = view.request
+    if extent.first > to_stamp(view.transaction_time):
+        return False
+    if request.until is not None and extent.first >= to_stamp(request.until):
+        return False
+    return request.since is None or extent.last > to_stamp(request.since)
 
 
 def live_at(stamp: int) -> Document:

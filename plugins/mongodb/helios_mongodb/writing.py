@@ -4,15 +4,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from bson.int64 import Int64
+from pymongo import ReplaceOne
 
-from helios_core import AppliedChange, Delete, Put, line_hash, to_signed
+from helios_core import AppliedChange, Delete, Put, extent_of, to_signed
 from helios_core.fhir import FOREVER, FHIRVersion, IndexTerms, from_stamp, terms_of
 from helios_mongodb.clock import Clock
 from helios_mongodb.collections import Collections
 from helios_mongodb.contents import CHUNK_BYTES, chunks_of
 from helios_mongodb.databases import Database, Document, Session
 from helios_mongodb.drafts import HEAD_FIELDS, Draft, Drafting, Head, Key, head_of
-from helios_mongodb.extents import Extent, extents_of, place
+from helios_mongodb.extents import Extent, extent_from, extents_of, place
 from helios_mongodb.terms import term_fields
 
 _NOWHERE = 0
@@ -46,6 +47,7 @@ class Writer:
         """
         if not changes:
             return []
+        await self._clock.prepare(tenant)
         put = {change.resource_type for change in changes if isinstance(change, Put)}
         collections = dict(await self._collections.intern(tenant, fhir_version, put))
         deleted = {change.resource_type for change in changes} - put
@@ -54,7 +56,6 @@ class Writer:
             (change, (collections.get(change.resource_type, _NOWHERE), change.id))
             for change in changes
         ]
-        await self._clock.prepare(tenant)
 
         async def work(session: Session) -> list[AppliedChange]:
             stamp = await self._clock.write_stamp(session, tenant)
@@ -81,13 +82,16 @@ class Writer:
         if not drafts:
             raise _NothingToWrite(applied)
         for draft in drafts:
-            if draft.resource is not None:
-                draft.line = draft.resource.stamped(draft.version_id, instant)
-        extents = place(drafts, await self._latest(session, {draft.key[0] for draft in drafts}))
+            draft.stamp(instant)
+        extents = place(drafts, await self._extents(session, drafts), stamp)
         await self._end(session, stamp, drafts)
         await self._store(session, stamp, fhir_version, drafts)
-        changed = [extent.change(stamp) for extent in extents]
-        await self._database["extents"].bulk_write(changed, ordered=False, session=session)
+        changed = [extent.document() for extent in extents]
+        await self._database["extents"].bulk_write(
+            [ReplaceOne({"_id": each["_id"]}, each, upsert=True) for each in changed],
+            ordered=False,
+            session=session,
+        )
         return applied
 
     async def _heads(self, session: Session, keys: set[Key]) -> dict[Key, Head]:
@@ -102,17 +106,21 @@ class Writer:
                 heads[collection, version["i"]] = head_of(version)
         return heads
 
-    async def _latest(self, session: Session, collections: Iterable[int]) -> dict[int, Extent]:
-        latest = dict[int, Extent]()
-        for collection in collections:
-            found = await self._database["extents"].find_one(
+    async def _extents(self, session: Session, drafts: Sequence[Draft]) -> dict[int, Extent]:
+        """Return the last extents of collections, and those of the versions that end."""
+        extents = self._database["extents"]
+        found = dict[int, Extent]()
+        for collection in {draft.key[0] for draft in drafts}:
+            last = await extents.find_one(
                 extents_of(collection), sort=[("_id", -1)], session=session
             )
-            if found is not None:
-                latest[collection] = Extent(
-                    number=found["_id"], rows=found["rows"], bytes=found["bytes"]
-                )
-        return latest
+            if last is not None:
+                found[last["_id"]] = extent_from(last)
+        ended = {extent_of(each.before.seq) for each in drafts if isinstance(each.before, Head)}
+        if further := [Int64(number) for number in ended - found.keys()]:
+            async for each in extents.find({"_id": {"$in": further}}, session=session):
+                found[each["_id"]] = extent_from(each)
+        return found
 
     async def _end(self, session: Session, stamp: int, drafts: Iterable[Draft]) -> None:
         ended = [draft.before.seq for draft in drafts if isinstance(draft.before, Head)]
@@ -144,7 +152,7 @@ def _document(draft: Draft, stamp: int, fhir_version: FHIRVersion) -> Document:
         "s": Int64(stamp),
         "u": Int64(stamp if draft.ended else FOREVER),
         "d": draft.deleted,
-        "h": Int64(0 if draft.line is None else line_hash(draft.line)),
+        "h": Int64(draft.line_hash),
         "g": Int64(to_signed(draft.content_hash)),
         "n": draft.size,
         "p": draft.patients,

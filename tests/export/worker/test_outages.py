@@ -13,6 +13,7 @@ from helios_core.export.worker import LONGEST_PAUSE, Worker, WorkerOptions
 from helios_core.model.jobs import JobStatus
 from tests.export.worker.hospital import observation, patient
 from tests.export.worker.test_failures import FullDisk
+from tests.pace import scaled
 
 MORE_THAN_ALL_ATTEMPTS = 12
 MOMENT = timedelta(milliseconds=1)
@@ -87,7 +88,7 @@ async def test_a_job_store_that_is_away_uses_up_no_attempts(ward, method):
     left = fails_first(ward.job_store, method, times=5)
     stop = asyncio.Event()
     options = WorkerOptions(idle=MOMENT, first_pause=MOMENT, max_attempts=1)
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(scaled(60)), asyncio.TaskGroup() as group:
         group.create_task(Worker("w", ward.backends, options, stop=stop).run())
         while (job := await ward.job_store.get(job.tenant, job.id)).status.active:
             await asyncio.sleep(0.002)
@@ -127,7 +128,7 @@ async def test_a_lease_that_cannot_be_renewed_is_handed_back(ward):
     )
     stop = asyncio.Event()
     with capture_logs() as lines:
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(scaled(60)), asyncio.TaskGroup() as group:
             group.create_task(Worker("w", ward.backends, options, stop=stop).run())
             await started.wait()
             while "shard.waiting" not in [line["event"] for line in lines]:
@@ -174,7 +175,7 @@ async def test_the_pauses_grow_from_one_second_to_a_minute(ward):
         return await postpone(lease, reason, retry_after=timedelta(0), patience=patience)
 
     ward.job_store.postpone = noted
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(scaled(60)):
         await Worker("w", ward.backends, WorkerOptions(), stop=stop).run()
 
     seconds = [pause.total_seconds() for pause in pauses]
@@ -192,7 +193,7 @@ async def test_it_is_logged_once_and_shown_what_is_waited_for(ward):
             await asyncio.sleep(0.001)
 
     with capture_logs() as lines:
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(scaled(60)), asyncio.TaskGroup() as group:
             group.create_task(Worker("w", ward.backends, options, stop=stop).run())
             await times(5)
             progress = await ward.job_store.progress(job.tenant, job.id)

@@ -11,13 +11,14 @@ from helios_core.export.oversight import problems, watch_workforce
 from helios_core.export.worker import Worker, WorkerOptions
 from helios_core.model.jobs import JobQuery, Workforce
 from tests.export.worker.hospital import patient
+from tests.pace import scaled
 
 MOMENT = timedelta(milliseconds=2)
 LONG = timedelta(hours=1)
 
 
 async def until(condition):
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(scaled(60)):
         while not await condition():
             await asyncio.sleep(0.002)
 
@@ -47,7 +48,7 @@ async def test_a_worker_that_cannot_retire_stops_all_the_same(hospital):
     stop = asyncio.Event()
     stop.set()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(scaled(60)):
         await Worker("w", hospital.backends, WorkerOptions(), stop=stop).run()
 
 

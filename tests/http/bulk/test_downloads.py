@@ -72,7 +72,10 @@ async def test_clients_that_do_not_take_gzip_get_plain_bytes(client, file, plain
     assert response.content == plain
 
 
-@pytest.mark.parametrize("accept", ["application/fhir+ndjson", "text/plain", "application/json"])
+@pytest.mark.parametrize(
+    "accept",
+    ["application/fhir+ndjson", "text/plain", "application/json", "application/fhir+xml", "x/y"],
+)
 async def test_any_accept_gets_the_file(client, file, accept):
     """B2-FL-04, TR-05"""
     response = await client.get(file, headers={"Accept": accept})

@@ -22,6 +22,7 @@ async def add(site, job_id, *, tenant="default", owner=None):
 
 
 async def test_an_address_that_was_lost_is_found_again(site):
+    """LS-01"""
     await site.put(PATIENT)
     complete = await site.kick_off("/$export?_type=Patient")
     await site.finish(complete)
@@ -42,6 +43,7 @@ async def test_an_address_that_was_lost_is_found_again(site):
 
 
 async def test_pages_lead_from_one_to_the_next_until_the_end(site):
+    """LS-02"""
     for number in range(7):
         await add(site, f"job-{number}")
     path, pages = "/export-status?_count=3", []
@@ -59,6 +61,7 @@ async def test_pages_lead_from_one_to_the_next_until_the_end(site):
 
 
 async def test_exports_of_other_tenants_and_owners_are_not_listed(site):
+    """LS-03"""
     await add(site, "own")
     await add(site, "foreign", tenant="other")
     await add(site, "owned", owner="https://issuer.example client")
@@ -83,6 +86,7 @@ async def test_a_page_of_one_tenant_shows_nothing_of_another(site):
 
 
 async def test_exports_that_were_ended_are_gone_and_failed_ones_say_why(site):
+    """LS-04"""
     await add(site, "cancelled")
     await add(site, "failed")
     await site.client.delete("/export-status/cancelled")
@@ -96,6 +100,7 @@ async def test_exports_that_were_ended_are_gone_and_failed_ones_say_why(site):
 
 
 async def test_an_export_that_cannot_be_read_is_listed_with_the_reason(site):
+    """LS-05"""
     await add(site, "spoilt")
     site.backends.job_store._entries["default", "spoilt"].accepted = b"{"
 
@@ -151,6 +156,7 @@ async def guarded(open_site):
 
 
 async def test_a_client_sees_its_own_exports_only(guarded):
+    """LS-03"""
     listed = {}
     for token in ("all", "other"):
         listed[token] = ids(

@@ -4,6 +4,7 @@ from contextlib import suppress
 import pytest
 
 from helios_core.memory import MemoryOutputStore
+from tests.pace import scaled
 
 RESOURCES = 48
 RESOURCE_BYTES = 1024 * 1024
@@ -73,7 +74,7 @@ async def test_a_client_that_leaves_is_not_read_for(download):
     await standstill(store)
 
     writer.transport.abort()
-    await asyncio.wait_for(store.closed.wait(), 5)
+    await asyncio.wait_for(store.closed.wait(), scaled(5))
 
     assert store.given < TOTAL
 

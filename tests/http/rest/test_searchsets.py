@@ -22,6 +22,26 @@ SEARCHES = [
     "/Patient?_elements=resourceType",
     "/Patient?_sort=bogus",
     "/Observation?subject:Patient.general-practitioner.name=grey",
+    "/Patient?_has:Observation:subject:status=final&_summary=text&_count=1",
+    "/Patient?_summary=data&_revinclude=*&_include:iterate=*&_count=1",
+    "/Observation?_elements=status,Patient.id&_include=*&_total=none",
+    "/Observation?_count=0",
+    "/Patient?_lastUpdated=gt1990&_sort=-_lastUpdated&_count=1",
+    "/Patient/p0/Observation",
+    "/Patient/p0/Observation?_include=*&_summary=true",
+    "/Patient/p0/*?_count=1",
+    "/Patient/p0/$everything",
+    "/Patient/p0/$everything?_count=1&_type=Patient,Observation",
+    "/Patient/p0/$everything?_since=2999-01-01T00:00:00Z",
+    "/Practitioner/d/*",
+]
+HISTORIES = [
+    "/_history",
+    "/_history?_count=2",
+    "/Patient/_history?_count=1&_since=1990-01-01T00:00:00Z",
+    "/Patient/p0/_history?_count=1",
+    "/Patient/gone/_history",
+    "/Practitioner/_history?_at=1990",
 ]
 
 
@@ -103,7 +123,55 @@ async def test_every_page_fulfils_the_invariants(client, search):
         url = {link["relation"]: link["url"] for link in page["link"]}.get("next")
         pages += 1
 
-    assert pages <= 3
+    assert pages <= 4
+
+
+def broken_by_history(bundle):
+    """The invariants that a history breaks."""
+    entries, links = bundle.get("entry", []), bundle.get("link", [])
+    versions = [(entry.get("fullUrl"), entry["response"].get("etag")) for entry in entries]
+    deletions = [entry for entry in entries if entry["request"]["method"] == "DELETE"]
+    checks = {
+        "type": bundle["resourceType"] == "Bundle" and bundle["type"] == "history",
+        "empty arrays (json)": [] not in bundle.values(),
+        "bdl-2": not any("search" in entry for entry in entries),
+        "bdl-3 and bdl-4": all({"request", "response"} <= {*entry} for entry in entries),
+        "bdl-7": len(versions) == len({*versions}),
+        "bdl-8": not any("/_history/" in url for url, _ in versions),
+        "deletions": all(("resource" in entry) == (entry not in deletions) for entry in entries),
+        "fullUrl": all(_is_identity(entry) for entry in entries if "resource" in entry),
+        "statuses": all(re.match("20[014]", entry["response"]["status"]) for entry in entries),
+        "self": [link["relation"] for link in links].count("self") == 1,
+        "urls": all(urlsplit(link["url"]).scheme == "http" for link in links),
+    }
+    return [name for name, holds in checks.items() if not holds]
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+async def test_every_page_of_a_history_fulfils_the_invariants(client, history):
+    await client.put("/Patient/p0", json={"resourceType": "Patient", "id": "p0", "active": True})
+    await client.put("/Patient/gone", json={"resourceType": "Patient", "id": "gone"})
+    await client.delete("/Patient/gone")
+    url, found = history, 0
+
+    while url:
+        page = (await client.get(url)).json()
+        assert broken_by_history(page) == []
+        found += len(page.get("entry", []))
+        url = {link["relation"]: link["url"] for link in page["link"]}.get("next")
+
+    assert found > 0 or "_at=1990" in history
+
+
+@pytest.mark.parametrize("search", [search for search in SEARCHES if "bogus" not in search])
+async def test_a_searchset_within_a_batch_fulfils_the_invariants(client, search):
+    request = {"method": "GET", "url": search[1:]}
+    batch = {"resourceType": "Bundle", "type": "batch", "entry": [{"request": request}]}
+
+    [entry] = (await client.post("/", json=batch)).json()["entry"]
+
+    assert entry["response"]["status"] == "200 OK"
+    assert violations(entry["resource"]) == []
 
 
 def test_the_checks_find_what_is_wrong():

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pymongo
 import pytest
 
-from helios_core import Secret, SupportsChangeFeed, SupportsTypeHistory
+from helios_core import Secret
 from helios_core.fhir import FOREVER
 from helios_core.testing import DataProviderSuite, corpus
 from helios_mongodb import MongoSettings, clock, migrate, open_data_provider
@@ -21,7 +21,7 @@ async def behind_the_back(provider):
 
 
 class TestMongoDataProvider(DataProviderSuite):
-    powers = DataProviderSuite.known_powers - {SupportsTypeHistory, SupportsChangeFeed}
+    powers = DataProviderSuite.known_powers
 
     @pytest.fixture(autouse=True)
     def databases_of_its_own(self, mongodb_server, mongodb_database):

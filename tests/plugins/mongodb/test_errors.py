@@ -1,10 +1,15 @@
 """Whatever the driver raises is an error of the contract, and says nothing of what is stored."""
 
+import asyncio
+from contextlib import suppress
+
 import bson.errors
 import pymongo.errors
 import pytest
+from pymongo.asynchronous.pool import AsyncConnection
 
 from helios_core import BackendError, ConfigurationError, Secret
+from helios_core.testing import corpus, write
 from helios_mongodb import MongoSettings
 from helios_mongodb.databases import _check_transactions
 from helios_mongodb.errors import translated
@@ -56,3 +61,31 @@ def test_the_address_of_another_database_is_refused(url):
         MongoSettings(database_url=Secret(url))
 
     assert "canary" not in str(raised.value)
+
+
+async def test_a_cancellation_that_the_driver_takes_for_its_own_is_passed_on(
+    provider, monkeypatch
+):
+    """asyncio.wait_for of Python 3.11 forgets one that comes when it is just done."""
+    send, sending = AsyncConnection.send_message, asyncio.Event()
+
+    async def forgetful(connection, *arguments):
+        if asyncio.current_task().get_name() == "cancelled" and not sending.is_set():
+            sending.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+        await send(connection, *arguments)
+
+    monkeypatch.setattr(AsyncConnection, "send_message", forgetful)
+    for asked in (
+        provider.get(corpus.type_key("Patient").resource("p1")),
+        write(provider, corpus.patient("p1")),
+        provider.transaction_time(),
+    ):
+        sending.clear()
+        task = asyncio.create_task(asked, name="cancelled")
+        await sending.wait()
+        task.cancel()
+        await asyncio.wait([task])
+
+        assert task.cancelled()

@@ -15,11 +15,12 @@ INSTANTS = {
     "jobs": ("created", "completed"),
     "shards": ("at", "touched", "waiting_since"),
     "workers": ("until",),
+    "records": ("expires",),
 }
 
 
 class TestMongoJobStore(JobStoreSuite):
-    powers = frozenset()
+    powers = JobStoreSuite.known_powers
 
     @pytest.fixture(autouse=True)
     def database(self, settings):

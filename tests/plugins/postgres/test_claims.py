@@ -56,7 +56,8 @@ def claims_of_processes(settings, *, processes, claimants):
         for process in started:
             process.stdin.write("\n")
             process.stdin.flush()
-        return [line for each in started for line in each.communicate(timeout=60)[0].splitlines()]
+        ended = [each.communicate(timeout=scaled(60))[0] for each in started]
+        return [line for output in ended for line in output.splitlines()]
     finally:
         for process in started:
             process.kill()
@@ -70,7 +71,7 @@ async def test_a_claim_waits_for_no_row_that_others_have_locked(store, raw):
         await raw.execute("SELECT 1 FROM turns FOR UPDATE")
         await raw.execute("SELECT 1 FROM shards WHERE number = 0 FOR UPDATE")
 
-        lease = await asyncio.wait_for(claim(store), 5)
+        lease = await asyncio.wait_for(claim(store), scaled(5))
 
     assert lease.shard.number == 1
     assert (await claim(store)).shard.number == 0
@@ -109,7 +110,7 @@ async def test_a_claim_of_what_was_cancelled_meanwhile_gives_nothing(store, raw)
         await raw.execute("UPDATE jobs SET status = 'cancelled'")
         await raw.execute("UPDATE shards SET token = token + 1, available_at = NULL")
 
-        assert await asyncio.wait_for(claim(store), 5) is None
+        assert await asyncio.wait_for(claim(store), scaled(5)) is None
 
     assert await claim(store) is None
 
@@ -140,7 +141,7 @@ async def test_completing_waits_for_no_other_job(store, raw):
         await raw.execute("SELECT 1 FROM jobs WHERE id = 'one' FOR UPDATE")
         await raw.execute("SELECT 1 FROM shards WHERE job = 1 FOR UPDATE")
 
-        status = await asyncio.wait_for(store.complete(two, [corpus.part(two)]), 5)
+        status = await asyncio.wait_for(store.complete(two, [corpus.part(two)]), scaled(5))
 
     assert status is JobStatus.COMPLETE
 

@@ -157,7 +157,7 @@ async def test_what_a_wait_brought_is_read_whatever_the_default_isolation(settin
 
 
 async def test_a_borrower_who_gets_no_connection_in_time_is_told_so(settings):
-    hasty = structs.replace(settings, connect_timeout=timedelta(seconds=2))
+    hasty = structs.replace(settings, connect_timeout=timedelta(seconds=scaled(1)))
 
     async with Database(hasty, size=1).opened() as database, database.connection():
         with pytest.raises(BackendUnavailable, match="did not answer"):
@@ -165,7 +165,7 @@ async def test_a_borrower_who_gets_no_connection_in_time_is_told_so(settings):
 
 
 async def test_a_pool_is_closed_in_time_although_somebody_kept_a_connection(settings, raw):
-    hasty = structs.replace(settings, connect_timeout=timedelta(seconds=2))
+    hasty = structs.replace(settings, connect_timeout=timedelta(seconds=scaled(1)))
     async with Database(hasty).opened() as database:
         pid = (await database._pool.acquire()).get_server_pid()
 

@@ -22,7 +22,7 @@ class Ear:
         self._news.set()
 
     async def hears(self):
-        await asyncio.wait_for(self._news.wait(), 10)
+        await asyncio.wait_for(self._news.wait(), scaled(10))
         self._news.clear()
 
 

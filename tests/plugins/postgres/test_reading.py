@@ -9,6 +9,7 @@ import pytest
 from helios_core import BackendUnavailable, JoinedLines
 from helios_core.testing import corpus, delete, names, take_snapshot, view_everything, write
 from helios_postgres import open_data_provider
+from tests.pace import scaled
 
 MEBIBYTE = 1 << 20
 
@@ -85,6 +86,11 @@ async def test_a_connection_lost_between_two_batches_is_replaced(provider, raw):
     assert found == whole
 
 
+WAITING = """
+SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'versions'::regclass
+"""
+
+
 async def test_a_connection_lost_in_a_batch_fails_the_shard(provider, settings):
     """The worker tries it again, and every shard gives the same then."""
     await write(provider, *corpus.mixture(60))
@@ -99,7 +105,9 @@ async def test_a_connection_lost_in_a_batch_fails_the_shard(provider, settings):
             reading = asyncio.create_task(
                 anext(provider.read(everything, shard, batch_bytes=MEBIBYTE))
             )
-            await asyncio.sleep(0.3)
+            async with asyncio.timeout(scaled(30)):
+                while not await locker.fetchval(WAITING):
+                    await asyncio.sleep(0.01)
             await end_sessions(locker)
 
             with pytest.raises(BackendUnavailable):

@@ -26,7 +26,7 @@ from helios_postgres import (
     schema,
 )
 from helios_postgres.connections import lock_key
-from tests.pace import scaled
+from tests.pace import scaled, wait_for_end
 from tests.processes import Process
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -310,7 +310,7 @@ async def test_of_two_migrations_at_once_one_works_and_the_other_waits(
                 assert all(each.process.poll() is None for each in started), "nobody waited"
                 await asyncio.sleep(0.05)
         await plain.execute("SELECT pg_advisory_unlock_all()")
-        ended = [await asyncio.to_thread(each.process.wait, 30) for each in started]
+        ended = [await asyncio.to_thread(wait_for_end, each.process) for each in started]
     finally:
         for each in started:
             each.kill()

@@ -1,9 +1,11 @@
 import pytest
 
+import helios_mongodb
 import helios_postgres
 import helios_sqlite
 from helios_core import Secret
 from helios_core.memory import MemoryJobStore
+from helios_mongodb import MongoSettings
 from helios_postgres import PostgresSettings
 from helios_sqlite import SQLiteSettings
 from tests.plugins.smart_auth.issuing import Server
@@ -20,6 +22,10 @@ def database(request, tmp_path):
     """The name, the settings and the plugin of a database of this test's own."""
     if request.param == "sqlite":
         return helios_sqlite, SQLiteSettings(data_dir=str(tmp_path), synchronous="normal")
+    if request.param == "mongodb":
+        url = Secret(request.getfixturevalue("mongodb_server").url)
+        name = request.getfixturevalue("mongodb_database")
+        return helios_mongodb, MongoSettings(database_url=url, database=name)
     url = request.getfixturevalue("postgres_url")
     return helios_postgres, PostgresSettings(database_url=Secret(url))
 
@@ -36,5 +42,8 @@ async def store(database):
 def pytest_generate_tests(metafunc):
     """Run what needs a database on each."""
     if "database" in metafunc.fixturenames:
-        databases = ["sqlite", pytest.param("postgres", marks=pytest.mark.service)]
+        servers = [
+            pytest.param(name, marks=pytest.mark.service) for name in ("postgres", "mongodb")
+        ]
+        databases = ["sqlite", *servers]
         metafunc.parametrize("database", databases, indirect=True)

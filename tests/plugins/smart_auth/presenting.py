@@ -17,10 +17,8 @@ async def main(plugin_name, settings_json, form_json):
     fields = json.loads(settings_json)
     if "database_url" in fields:
         fields["database_url"] = Secret(fields["database_url"])
-    kind = getattr(
-        plugin, {"helios_sqlite": "SQLiteSettings"}.get(plugin_name, "PostgresSettings")
-    )
-    async with plugin.open_job_store(kind(**fields)) as store:
+    backend = plugin.helios_job_store()
+    async with backend.open(backend.settings(**fields)) as store:
         server = Server(store)
         sys.stdout.write("ready\n")
         sys.stdout.flush()

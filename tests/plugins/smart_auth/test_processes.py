@@ -20,7 +20,9 @@ pytestmark = pytest.mark.process
 def fields_of(settings):
     if hasattr(settings, "data_dir"):
         return {"data_dir": settings.data_dir, "synchronous": "normal"}
-    return {"database_url": settings.database_url.reveal()}
+    names = ("schema", "database")
+    own = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
+    return {"database_url": settings.database_url.reveal()} | own
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from msgspec.structs import replace
 
 from helios_core import Delete, Put
 from helios_core.fhir import Resource
@@ -11,7 +12,14 @@ from helios_sqlite import SQLiteSettings, open_data_provider, open_job_store
 
 @pytest.fixture
 def settings(tmp_path):
-    return SQLiteSettings(data_dir=str(tmp_path), synchronous="normal", busy_timeout=0.3)
+    """Patient ones: another process may write for as long as a slow machine takes."""
+    return SQLiteSettings(data_dir=str(tmp_path), synchronous="normal", busy_timeout=3600)
+
+
+@pytest.fixture
+def impatient(settings):
+    """Settings of who waits 0.3 seconds for another process."""
+    return replace(settings, busy_timeout=0.3)
 
 
 @pytest.fixture

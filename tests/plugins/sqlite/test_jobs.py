@@ -6,12 +6,13 @@ import pytest
 from helios_core import BackendError, BackendUnavailable
 from helios_core.testing import corpus
 from helios_sqlite import open_job_store
+from tests.pace import scaled
 
-MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
 
 
 async def claim(store):
-    return await store.claim("worker", lease_for=MINUTE, max_attempts=3)
+    return await store.claim("worker", lease_for=HOUR, max_attempts=3)
 
 
 async def test_the_identity_survives_a_restart_and_a_move(settings):
@@ -31,14 +32,15 @@ async def test_a_worker_with_nothing_to_do_takes_no_lock(store, raw):
     assert await claim(store) is None
 
 
-async def test_a_claim_waits_for_another_process_but_not_for_ever(store, raw):
+async def test_a_claim_waits_for_another_process_but_not_for_ever(store, impatient, raw):
     await store.add(corpus.job("job"), corpus.shards(1), max_active=1)
-    raw.execute("BEGIN IMMEDIATE")
+    async with open_job_store(impatient) as hasty:
+        raw.execute("BEGIN IMMEDIATE")
 
-    with pytest.raises(BackendUnavailable):
-        await claim(store)
+        with pytest.raises(BackendUnavailable):
+            await claim(hasty)
 
-    raw.execute("ROLLBACK")
+        raw.execute("ROLLBACK")
     assert await claim(store) is not None
 
 
@@ -72,19 +74,19 @@ async def test_what_stops_a_transaction_half_begun_is_waited_for(store, raw):
 
 
 async def test_a_job_added_wakes_who_waits(store):
-    waiting = asyncio.ensure_future(store.wait_for_work(MINUTE))
+    waiting = asyncio.ensure_future(store.wait_for_work(HOUR))
     await asyncio.sleep(0)
 
     await store.add(corpus.job("job"), corpus.shards(1), max_active=1)
 
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, scaled(5))
 
 
 async def test_a_job_added_between_looking_and_waiting_is_not_slept_over(store):
     assert await claim(store) is None
     await store.add(corpus.job("job"), corpus.shards(1), max_active=1)
 
-    await asyncio.wait_for(store.wait_for_work(MINUTE), 5)
+    await asyncio.wait_for(store.wait_for_work(HOUR), scaled(5))
 
 
 async def test_a_shard_handed_back_wakes_who_waits(store):
@@ -94,7 +96,7 @@ async def test_a_shard_handed_back_wakes_who_waits(store):
 
     await store.release(lease)
 
-    await asyncio.wait_for(store.wait_for_work(MINUTE), 5)
+    await asyncio.wait_for(store.wait_for_work(HOUR), scaled(5))
 
 
 async def test_the_next_phase_wakes_who_waits(store):
@@ -104,7 +106,7 @@ async def test_the_next_phase_wakes_who_waits(store):
 
     await store.complete(lease, [])
 
-    await asyncio.wait_for(store.wait_for_work(MINUTE), 5)
+    await asyncio.wait_for(store.wait_for_work(HOUR), scaled(5))
 
 
 async def test_a_job_that_another_process_added_wakes_who_waits(store, settings):
@@ -113,7 +115,7 @@ async def test_a_job_that_another_process_added_wakes_who_waits(store, settings)
     async with open_job_store(settings) as other:
         await other.add(corpus.job("job"), corpus.shards(1), max_active=1)
 
-    await asyncio.wait_for(store.wait_for_work(MINUTE), 5)
+    await asyncio.wait_for(store.wait_for_work(HOUR), scaled(5))
     assert await claim(store) is not None
 
 
@@ -121,13 +123,13 @@ async def test_who_waits_is_left_alone_while_nobody_writes(store):
     assert await claim(store) is None
 
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(store.wait_for_work(MINUTE), 0.2)
+        await asyncio.wait_for(store.wait_for_work(HOUR), 0.2)
 
 
 async def test_waiting_without_work_ends_in_time(store):
     await claim(store)
 
-    await asyncio.wait_for(store.wait_for_work(timedelta(milliseconds=20)), 5)
+    await asyncio.wait_for(store.wait_for_work(timedelta(milliseconds=20)), scaled(5))
 
 
 async def test_deleting_a_job_leaves_no_row_behind(store, raw):

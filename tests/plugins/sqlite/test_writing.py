@@ -10,7 +10,6 @@ from helios_core.fhir import FOREVER
 from helios_core.testing import corpus
 from helios_sqlite import open_data_provider
 from helios_sqlite.databases import Database
-from tests.pace import scaled
 
 RECOUNT = """
 SELECT seq >> 12, count(*), total(size),
@@ -136,15 +135,18 @@ async def test_a_writer_waits_for_another_process(write, raw, monkeypatch):
     assert applied.outcome is ChangeResult.CREATED
 
 
-async def test_a_writer_that_waited_too_long_says_so_and_changes_nothing(write, raw):
-    raw.execute("BEGIN IMMEDIATE")
-    started = time.monotonic()
+async def test_a_writer_that_waited_too_long_says_so_and_changes_nothing(impatient, raw):
+    async with open_data_provider(impatient) as provider:
+        raw.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
 
-    with pytest.raises(BackendUnavailable, match="writing"):
-        await write(corpus.patient("p1"))
+        with pytest.raises(BackendUnavailable, match="writing"):
+            await provider.write(
+                corpus.TENANT, corpus.VERSION, [Put(resource=corpus.patient("p1"))]
+            )
 
-    assert 0.25 < time.monotonic() - started < scaled(5)
-    raw.execute("ROLLBACK")
+        assert time.monotonic() - started > 0.25
+        raw.execute("ROLLBACK")
     assert raw.execute("SELECT count(*) FROM versions").fetchone() == (0,)
 
 

@@ -1,0 +1,129 @@
+"""The client of a cluster, which logs and warns of nothing that a request or an answer holds."""
+
+import logging
+from io import BytesIO
+from typing import Any, cast
+
+import msgspec
+from elastic_transport import (
+    AiohttpHttpNode,
+    ApiError,
+    HttpHeaders,
+    JsonSerializer,
+    SerializationError,
+)
+from elastic_transport._node import NodeApiResponse
+from elastic_transport.client_utils import DEFAULT, DefaultType
+from elasticsearch import AsyncElasticsearch, UnsupportedProductError
+
+from helios_core import BackendUnavailable, ConfigurationError
+from helios_elasticsearch.errors import translated
+from helios_elasticsearch.mappings import aliases, all_aliases
+from helios_elasticsearch.settings import ElasticsearchSettings
+
+_JSON = ("application/json", "application/vnd.elasticsearch+json")
+_REFUSED = (401, 403)
+_OPENING_SECONDS = 5
+
+
+class _Node(AiohttpHttpNode):
+    """A node whose requests are not logged."""
+
+    async def perform_request(  # type: ignore[override]  # asynchronous, as the class above
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: HttpHeaders | None = None,
+        request_timeout: DefaultType | float | None = DEFAULT,
+    ) -> NodeApiResponse:
+        """Send a request, and drop the warnings that its answer carries."""
+        # aiohttp sends bytes in one go, and warns of it if they are many.
+        sent = cast("bytes", BytesIO(body)) if body else None
+        response = await super().perform_request(method, target, sent, headers, request_timeout)
+        # The client would show them on standard error, for example that security is off.
+        response.meta.headers.pop("warning", None)
+        return response
+
+    def _log_request(self, *_arguments: object, **_options: object) -> None:
+        """Log nothing: bodies have hashes of values, and ids."""
+
+
+class _Serializer(JsonSerializer):
+    """JSON by the library that the server uses for everything else."""
+
+    def dumps(self, data: Any) -> bytes:  # noqa: ANN401 - whatever the client sends
+        return data if isinstance(data, bytes) else msgspec.json.encode(data)
+
+    def loads(self, data: bytes) -> Any:  # noqa: ANN401 - whatever the server sends
+        try:
+            return msgspec.json.decode(data)
+        except msgspec.DecodeError as error:
+            raise SerializationError("not JSON", errors=(error,)) from error
+
+
+def make_client(settings: ElasticsearchSettings) -> AsyncElasticsearch:
+    """
+    Return a client, which connects when something is asked of it.
+
+    Raises:
+        ConfigurationError: The file of authorities cannot be used.
+    """
+    # Its lines show addresses of requests, and errors with what servers and proxies say. What
+    # fails for good is raised; what the next node does instead is of no interest.
+    logging.getLogger("elastic_transport").setLevel(logging.CRITICAL)
+    options: dict[str, Any] = {}
+    if settings.api_key is not None:
+        options["api_key"] = settings.api_key.reveal()
+    if settings.username is not None and settings.password is not None:
+        options["basic_auth"] = (settings.username, settings.password.reveal())
+    if settings.ca_file is not None:
+        options["ca_certs"] = str(settings.ca_file)
+    try:
+        return AsyncElasticsearch(
+            [_with_port(node) for node in settings.nodes],
+            node_class=_Node,
+            request_timeout=settings.timeout.total_seconds(),
+            # Each node is asked once, and one again whose connection was closed meanwhile.
+            max_retries=len(settings.nodes),
+            serializers=dict.fromkeys(_JSON, _Serializer()),
+            **options,
+        )
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(
+            "HFS_ELASTICSEARCH_NODES or HFS_ELASTICSEARCH_CA_FILE cannot be used"
+            f" ({type(error).__name__}): the file must have certificates in PEM"
+        ) from error
+
+
+async def require_elasticsearch(
+    client: AsyncElasticsearch, settings: ElasticsearchSettings
+) -> None:
+    """
+    Refuse a server that is not Elasticsearch, and credentials that are refused.
+
+    A server that does not answer is none of these: it may be back when it is needed.
+
+    Raises:
+        ConfigurationError: Only the operator can change what is wrong.
+    """
+    try:
+        with translated():
+            await aliases(client.options(request_timeout=_OPENING_SECONDS), all_aliases(settings))
+    except BackendUnavailable as error:
+        cause = error.__cause__
+        if isinstance(cause, UnsupportedProductError):
+            raise ConfigurationError(
+                "What HFS_ELASTICSEARCH_NODES names does not say that it is Elasticsearch;"
+                " OpenSearch is not supported"
+            ) from error
+        if isinstance(cause, ApiError) and cause.meta.status in _REFUSED:
+            raise ConfigurationError(str(error)) from error
+
+
+def _with_port(node: str) -> str:
+    """Return an address with a port, which the client insists on."""
+    scheme, _, rest = node.rstrip("/").partition("://")
+    has_port = ":" in rest.rpartition("]")[2]
+    port = 443 if scheme == "https" else 80
+    return f"{scheme}://{rest}" if has_port else f"{scheme}://{rest}:{port}"

@@ -1,0 +1,161 @@
+"""Documents: entries as they are stored, and what is read of them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from helios_core import IndexedVersion, IndexEntry
+from helios_core.fhir import IndexTerms
+
+SIGN = 1 << 63
+"""Added to a signed number of 64 bits it makes an unsigned one, in the same order."""
+
+BATCH_BYTES = 4 * 1024 * 1024
+"""How large a bulk request is, unless a single entry is larger."""
+
+_HALF = (1 << 64) - 1
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """An interval of addresses, both inclusive."""
+
+    gte: str
+    lte: str
+
+
+class _Document(msgspec.Struct, frozen=True, omit_defaults=True):
+    collection: str
+    id: str
+    version: int
+    updated: int
+    live: str | None = None
+    terms: Sequence[int] = ()
+    spans: Sequence[Bounds] = ()
+    starts: Sequence[str] = ()
+
+
+class _Indexed(msgspec.Struct, frozen=True):
+    """What an entry is found by."""
+
+    terms: Sequence[int] = ()
+    spans: Sequence[Bounds] = ()
+
+    def decode(self) -> IndexTerms:
+        """Return the terms as they were applied."""
+        spans = ((number_of(span.gte), number_of(span.lte)) for span in self.spans)
+        return IndexTerms(
+            terms=frozenset(self.terms),
+            spans=tuple(
+                ((low >> 64) - SIGN, (low & _HALF) - SIGN, (high & _HALF) - SIGN)
+                for low, high in spans
+            ),
+        )
+
+
+class _Fields(msgspec.Struct, frozen=True):
+    id: tuple[str]
+    version: tuple[int]
+    updated: tuple[int]
+    live: Sequence[str] = ()
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """A document that was found."""
+
+    fields: _Fields
+    source: _Indexed = msgspec.field(name="_source", default=_Indexed())
+
+    @property
+    def version(self) -> IndexedVersion:
+        """The entry."""
+        fields = self.fields
+        return IndexedVersion(
+            id=fields.id[0],
+            version_id=fields.version[0],
+            updated=fields.updated[0],
+            deleted=not fields.live,
+        )
+
+
+FIELDS = list(_Fields.__struct_fields__)
+"""The fields that a hit is asked for."""
+
+INDEXED = list(_Indexed.__struct_fields__)
+"""The parts of the source that a hit is asked for where it is to be looked at again."""
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """The lines of one bulk request."""
+
+    lines: bytes
+    operations: int
+
+
+def encode(entries: Iterable[IndexEntry], build: str) -> list[Batch]:
+    """Return requests that store entries of a build, each unless a newer one is stored."""
+    encoder, lines = msgspec.json.Encoder(), list[bytes]()
+    batches, size = list[Batch](), 0
+    for entry in entries:
+        of_type = collection(build, entry.resource_type)
+        action = {
+            "_id": f"{of_type}/{entry.id}",
+            "version": entry.version_id,
+            "version_type": "external_gte",
+        }
+        own = encoder.encode_lines([{"index": action}, _document(entry, of_type)])
+        if lines and size + len(own) > BATCH_BYTES:
+            batches.append(Batch(b"".join(lines), len(lines)))
+            lines, size = [], 0
+        lines.append(own)
+        size += len(own)
+    if lines:
+        batches.append(Batch(b"".join(lines), len(lines)))
+    return batches
+
+
+def encode_deletions(names: Iterable[str]) -> bytes:
+    """Return the lines of a bulk request that removes documents."""
+    return msgspec.json.Encoder().encode_lines([{"delete": {"_id": name}} for name in names])
+
+
+def build_prefix(build: str) -> str:
+    """Return how the collections of a build begin."""
+    return f"{build}/"
+
+
+def collection(build: str, resource_type: str) -> str:
+    """Return what all entries of a type in a build have in common."""
+    return build_prefix(build) + resource_type
+
+
+def address(group: int, instant: int) -> str:
+    """Return two signed numbers of 64 bits as an address of IPv6, in the same order."""
+    text = f"{(group + SIGN) << 64 | (instant + SIGN):032x}"
+    return ":".join([text[place : place + 4] for place in range(0, 32, 4)])
+
+
+def number_of(text: str) -> int:
+    """Return the number of an address that `address` made."""
+    return int(text.replace(":", ""), 16)
+
+
+def _document(entry: IndexEntry, of_type: str) -> _Document:
+    indexed: dict[str, Any] = {}
+    if (terms := entry.terms) is not None:
+        indexed = {
+            "live": of_type,
+            "terms": list(terms.terms),
+            "spans": [
+                Bounds(address(group, low), address(group, high))
+                for group, low, high in terms.spans
+            ],
+        }
+        indexed["starts"] = [span.gte for span in indexed["spans"]]
+    return _Document(
+        collection=of_type,
+        id=entry.id,
+        version=entry.version_id,
+        updated=entry.updated,
+        **indexed,
+    )

@@ -1,0 +1,193 @@
+"""The search index."""
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import islice
+
+import msgspec
+from elasticsearch import AsyncElasticsearch
+
+from helios_core import (
+    IndexedVersion,
+    IndexEntry,
+    IndexQuery,
+    IndexScope,
+    IndexState,
+    SearchIndex,
+    TypeKey,
+    in_thread,
+)
+from helios_core.fhir import to_stamp
+from helios_elasticsearch.answers import bulk, hits_of, refresh, total_of
+from helios_elasticsearch.documents import build_prefix, encode, encode_deletions
+from helios_elasticsearch.errors import not_stored, translated
+from helios_elasticsearch.mappings import aliases, create_index, entries_alias, entries_index
+from helios_elasticsearch.searching import Search
+from helios_elasticsearch.settings import ElasticsearchSettings
+from helios_elasticsearch.states import State, States
+
+ENTRIES_AT_ONCE = 1000
+"""How many entries are encoded together, outside of the event loop."""
+
+STALE_AT_ONCE = 5000
+"""How many entries of earlier epochs are removed by one `advance`."""
+
+_STORED = frozenset({200, 201, 409})
+"""Status codes of an entry that is stored, or of which a newer version is."""
+
+_REMOVED = frozenset({200, 404})
+"""Status codes of a document that is not there any more."""
+
+
+class ElasticsearchIndex(SearchIndex):
+    """
+    Keeps the entries of a FHIR version in one index, those of each epoch with a mark of its own.
+
+    Pages begin behind a place in their order, so that nothing is kept open between them.
+    """
+
+    def __init__(self, client: AsyncElasticsearch, settings: ElasticsearchSettings) -> None:
+        self._client = client
+        self._settings = settings
+        self._states = States(client, settings)
+
+    async def state(self, scope: IndexScope) -> IndexState | None:
+        """Read the state of a scope."""
+        stored = await self._states.read(scope)
+        return None if stored is None else stored.state.public
+
+    async def scopes(self) -> Sequence[IndexScope]:
+        """Search for all states."""
+        return await self._states.scopes()
+
+    async def reset(self, scope: IndexScope, epoch: str, *, expected: str | None) -> IndexState:
+        """Begin a new mark; entries with the old one are removed by and by (I6)."""
+        while True:
+            before = await self._states.read(scope)
+            if before is not None and before.state.epoch != expected:
+                return before.state.public
+            stale = (before.state.build, *before.state.stale) if before else ()
+            state = State(
+                tenant=scope.tenant,
+                fhir_version=scope.fhir_version,
+                epoch=epoch,
+                entries=await self._index_of(scope),
+                build=secrets.token_hex(8),
+                stale=stale,
+            )
+            if await self._states.write(state, before):
+                return state.public
+
+    async def apply(self, scope: IndexScope, epoch: str, entries: Sequence[IndexEntry]) -> None:
+        """Store entries under the mark of their epoch, unless newer ones are stored (I1, I2)."""
+        state = await self._present(scope, epoch)
+        if state is None:
+            return
+        remaining = iter(entries)
+        while some := list(islice(remaining, ENTRIES_AT_ONCE)):
+            for batch in await in_thread(encode, some, state.build):
+                outcomes = await bulk(self._client, state.entries, batch.lines, batch.operations)
+                if refused := outcomes - _STORED:
+                    raise not_stored(refused)
+        # Also where all were stored before: whoever did may not have come this far.
+        await refresh(self._client, state.entries)
+
+    async def advance(
+        self, scope: IndexScope, epoch: str, *, reached: datetime | None, note: str = ""
+    ) -> bool:
+        """Change the state, and remove some of what earlier epochs have left (I5, I6)."""
+        stamp = None if reached is None else to_stamp(reached)
+        while (before := await self._states.read(scope)) and before.state.epoch == epoch:
+            if _is_before(stamp, before.state.reached):
+                return True
+            state = msgspec.structs.replace(
+                before.state,
+                reached=stamp,
+                note=note,
+                stale=await self._without_stale(before.state),
+            )
+            if await self._states.write(state, before):
+                return True
+        return False
+
+    async def find(
+        self,
+        key: TypeKey,
+        epoch: str,
+        query: IndexQuery,
+        *,
+        count: int,
+        after: IndexedVersion | None = None,
+    ) -> Sequence[IndexedVersion]:
+        """Search behind a position, by as many requests as the prefilter takes (I3, I4)."""
+        state = await self._present(_scope(key), epoch)
+        if state is None:
+            return ()
+        return await Search(self._client, state, key, query).page(count, after)
+
+    async def count(self, key: TypeKey, epoch: str, query: IndexQuery) -> int:
+        """Count what `find` lists, without listing it wherever one request can."""
+        state = await self._present(_scope(key), epoch)
+        return 0 if state is None else await Search(self._client, state, key, query).total()
+
+    async def size(self, scope: IndexScope, epoch: str) -> int:
+        """Count what has the mark of an epoch."""
+        state = await self._present(scope, epoch)
+        if state is None:
+            return 0
+        return await total_of(self._client, state.entries, _of_build(state.build))
+
+    async def _present(self, scope: IndexScope, epoch: str) -> State | None:
+        """Return the state of a scope, if this is its epoch."""
+        stored = await self._states.read(scope)
+        return stored.state if stored and stored.state.epoch == epoch else None
+
+    async def _index_of(self, scope: IndexScope) -> str:
+        """Return the alias of an index for entries of a FHIR version; there may be a new one."""
+        pattern = entries_alias(self._settings, scope.fhir_version, "*")
+        if found := await aliases(self._client, pattern):
+            return found[0]
+        # A name that never was: a state leads to the index that it was written for, or to none.
+        alias = entries_alias(self._settings, scope.fhir_version, secrets.token_hex(4))
+        await create_index(self._client, alias, entries_index(self._settings))
+        return alias
+
+    async def _without_stale(self, state: State) -> tuple[str, ...]:
+        """Remove some entries of earlier epochs; return the marks of which there may be more."""
+        if not state.stale:
+            return ()
+        found = await hits_of(
+            self._client,
+            state.entries,
+            parts=["_id"],
+            query=_of_build(state.stale[0]),
+            size=STALE_AT_ONCE,
+            source=False,
+        )
+        with translated():
+            names = [hit.id for hit in msgspec.convert(found, list[_Named])]
+        if not names:
+            return state.stale[1:]
+        outcomes = await bulk(self._client, state.entries, encode_deletions(names), len(names))
+        if refused := outcomes - _REMOVED:
+            raise not_stored(refused)
+        await refresh(self._client, state.entries)
+        return state.stale
+
+
+class _Named(msgspec.Struct, frozen=True):
+    id: str = msgspec.field(name="_id")
+
+
+def _scope(key: TypeKey) -> IndexScope:
+    return IndexScope(key.tenant, key.fhir_version)
+
+
+def _is_before(one: int | None, other: int | None) -> bool:
+    """Whether an instant is before another one; None is before all."""
+    return other is not None and (one is None or one < other)
+
+
+def _of_build(build: str) -> dict[str, object]:
+    return {"prefix": {"collection": {"value": build_prefix(build)}}}

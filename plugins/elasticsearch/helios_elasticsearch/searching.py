@@ -1,0 +1,109 @@
+"""Searches within one type: what is found, and what of it is requested."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from elasticsearch import AsyncElasticsearch
+
+from helios_core import (
+    DESCENDING_ORDERS,
+    ID_ORDERS,
+    IndexedVersion,
+    IndexQuery,
+    SortOrder,
+    TypeKey,
+)
+from helios_core.fhir import satisfies
+from helios_elasticsearch.answers import hits_of, total_of
+from helios_elasticsearch.documents import FIELDS, INDEXED, Hit, collection
+from helios_elasticsearch.errors import translated
+from helios_elasticsearch.mappings import MAX_HITS
+from helios_elasticsearch.queries import Request, place_of, requests, sort_of
+from helios_elasticsearch.states import State
+
+LOOKED_AT = 500
+"""How many hits are looked at together, at least, where not all of them are requested."""
+
+
+class Search:
+    """One query within one type of one build."""
+
+    def __init__(
+        self, client: AsyncElasticsearch, state: State, key: TypeKey, query: IndexQuery
+    ) -> None:
+        self._client = client
+        self._index = state.entries
+        self._collection = collection(state.build, key.resource_type)
+        self._query = query
+        self._requests = requests(self._collection, query)
+
+    async def page(self, count: int, after: IndexedVersion | None) -> Sequence[IndexedVersion]:
+        """Return the first entries behind a position."""
+        pages = [await self._page(request, count, after) for request in self._requests]
+        if len(pages) == 1:
+            return pages[0]
+        found = list({version.id: version for page in pages for version in page}.values())
+        return _sorted(found, self._query.order)[:count]
+
+    async def total(self) -> int:
+        """Return how many entries there are in all."""
+        if len(self._requests) == 1 and self._requests[0].exact:
+            return await total_of(self._client, self._index, self._requests[0].query)
+        total, page = 0, await self.page(MAX_HITS, None)
+        while page:
+            total += len(page)
+            page = await self.page(MAX_HITS, page[-1]) if len(page) == MAX_HITS else ()
+        return total
+
+    async def _page(
+        self, request: Request, count: int, after: IndexedVersion | None
+    ) -> list[IndexedVersion]:
+        if request.exact:
+            return [hit.version for hit in await self._hits(request, count, after)]
+        found, size = list[IndexedVersion](), min(max(count, LOOKED_AT), MAX_HITS)
+        while True:
+            hits = await self._hits(request, size, after)
+            found += (hit.version for hit in hits if self._is_requested(hit))
+            if len(found) >= count or len(hits) < size:
+                return found[:count]
+            after = hits[-1].version
+
+    async def _hits(
+        self, request: Request, size: int, after: IndexedVersion | None
+    ) -> Sequence[Hit]:
+        order = self._query.order
+        options: dict[str, Any] = {"source": False, "stored_fields": "_none_"}
+        if not request.exact:
+            options = {"source": INDEXED}
+        if after is not None:
+            options["search_after"] = place_of(order, self._collection, after)
+        hits = await hits_of(
+            self._client,
+            self._index,
+            parts=["fields", "_source"],
+            query=request.query,
+            sort=sort_of(order),
+            size=size,
+            docvalue_fields=FIELDS,
+            **options,
+        )
+        with translated():
+            return msgspec.convert(hits, list[Hit])
+
+    def _is_requested(self, hit: Hit) -> bool:
+        version, query = hit.version, self._query
+        if query.changed_after is not None and version.updated > query.changed_after:
+            return True
+        if version.deleted or query.prefilter is None:
+            return not version.deleted
+        terms = hit.source.decode()
+        return satisfies(query.prefilter, terms, resource_id=version.id, updated=version.updated)
+
+
+def _sorted(found: list[IndexedVersion], order: SortOrder) -> list[IndexedVersion]:
+    """Return entries in an order; those of one instant follow each other by id."""
+    found.sort(key=lambda each: each.id, reverse=order is SortOrder.ID_DESCENDING)
+    if order not in ID_ORDERS:
+        found.sort(key=lambda each: each.updated, reverse=order in DESCENDING_ORDERS)
+    return found

@@ -1,0 +1,139 @@
+"""States: how far the index of each scope has come, one document each."""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, Literal
+
+import msgspec
+from elasticsearch import AsyncElasticsearch, ConflictError, NotFoundError
+
+from helios_core import IndexScope, IndexState
+from helios_core.fhir import FHIRVersion, from_stamp
+from helios_elasticsearch.answers import hits_of, refresh
+from helios_elasticsearch.errors import translated
+from helios_elasticsearch.mappings import aliases, create_index, state_alias, state_index
+from helios_elasticsearch.settings import ElasticsearchSettings
+
+_PAGE = 1000
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a scope, and where its entries are."""
+
+    tenant: str
+    fhir_version: FHIRVersion
+    epoch: str
+    entries: str
+    """The alias of the index that has the entries."""
+    build: str
+    """What the entries of this epoch, and no others that ever were, are marked with."""
+    reached: int | None = None
+    """In microseconds since 1970."""
+    note: str = ""
+    stale: tuple[str, ...] = ()
+    """Marks of earlier entries that may still be there."""
+
+    @property
+    def scope(self) -> IndexScope:
+        """The scope that it is about."""
+        return IndexScope(self.tenant, self.fhir_version)
+
+    @property
+    def public(self) -> IndexState:
+        """The part of it that the contract knows of."""
+        reached = None if self.reached is None else from_stamp(self.reached)
+        return IndexState(epoch=self.epoch, reached=reached, note=self.note)
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A state as it was read, and which write it comes from."""
+
+    state: State = msgspec.field(name="_source")
+    seq_no: int = msgspec.field(name="_seq_no")
+    primary_term: int = msgspec.field(name="_primary_term")
+
+
+class States:
+    """The states of all scopes; each change of one builds on what was read, or is not done."""
+
+    def __init__(self, client: AsyncElasticsearch, settings: ElasticsearchSettings) -> None:
+        self._client = client
+        self._alias = state_alias(settings)
+
+    async def read(self, scope: IndexScope) -> Stored | None:
+        """Return the state of a scope, as of now."""
+        with translated():
+            try:
+                found = await self._client.get(index=self._alias, id=_id(scope))
+            except NotFoundError as error:
+                if _is_absent(error.body):
+                    return None
+                raise
+            return msgspec.convert(found.body, Stored)
+
+    async def write(self, state: State, before: Stored | None) -> bool:
+        """Replace a state by another one; return whether it was still the same."""
+        condition: dict[str, Any] = {"op_type": "create"}
+        if before is None:
+            await create_index(self._client, self._alias, state_index())
+        else:
+            condition = {"if_seq_no": before.seq_no, "if_primary_term": before.primary_term}
+        with translated():
+            try:
+                answer = await self._client.index(
+                    index=self._alias,
+                    id=_id(state.scope),
+                    document=msgspec.to_builtins(state),
+                    # Otherwise an index that is gone would be made again without its mapping.
+                    require_alias=True,
+                    **condition,
+                )
+            except ConflictError:
+                return False
+            msgspec.convert(answer.body, _Written)
+        return True
+
+    async def scopes(self) -> Sequence[IndexScope]:
+        """Return every scope that has a state."""
+        if self._alias not in await aliases(self._client, f"{self._alias}*"):
+            return []
+        await refresh(self._client, self._alias)
+        found, after = list[IndexScope](), dict[str, Any]()
+        while True:
+            hits = await hits_of(
+                self._client,
+                self._alias,
+                parts=["_source"],
+                sort=[{"tenant": "asc"}, {"fhir_version": "asc"}],
+                size=_PAGE,
+                **after,
+            )
+            with translated():
+                page = [hit.state.scope for hit in msgspec.convert(hits, list[_Found])]
+            found += page
+            if len(page) < _PAGE:
+                return found
+            after = {"search_after": [page[-1].tenant, page[-1].fhir_version.value]}
+
+
+class _Written(msgspec.Struct, frozen=True):
+    result: Literal["created", "updated"]
+
+
+class _Found(msgspec.Struct, frozen=True):
+    state: State = msgspec.field(name="_source")
+
+
+def _is_absent(body: Any) -> bool:  # noqa: ANN401 - the body of an answer with 404
+    """Return whether a document, or the whole index, has never been there."""
+    if not isinstance(body, dict):
+        return False
+    error = body.get("error")
+    kind = error.get("type") if isinstance(error, dict) else None
+    return body.get("found") is False or kind == "index_not_found_exception"
+
+
+def _id(scope: IndexScope) -> str:
+    """Return a name of bounded length, which is in addresses and logs and shows nobody."""
+    text = f"{scope.fhir_version.value}/{scope.tenant}"
+    return blake2b(text.encode(), digest_size=16).hexdigest()
