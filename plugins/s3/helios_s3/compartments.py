@@ -9,7 +9,7 @@ last version in a compartment always says whether the resource is still in it.
 
 import asyncio
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from uuid import uuid4
 
@@ -46,6 +46,9 @@ MARK = "~"
 
 BATCH_BYTES = 8 * 1024 * 1024
 BATCH_PATIENTS = 256
+
+AHEAD_BYTES = 1024 * 1024
+"""How much of a segment is asked for at once where all of it is read."""
 
 LEVEL = 1
 """How hard pieces are compressed: as quickly as can be."""
@@ -164,26 +167,42 @@ async def merged_entries(
 
 
 class _Reader:
-    """Reads pieces one after the other."""
+    """Reads pieces one after the other, and asks for several at once."""
 
     def __init__(self, rows: Rows, pieces: Sequence[tuple[Segment, Piece]]) -> None:
         self.read = list[Entry]()
         self._rows = rows
-        self._pieces = pieces
-        self._following = 0
+        self._pieces = deque(pieces)
+        self._packed = deque[tuple[Segment, Piece, bytes]]()
 
     @property
     def has_more(self) -> bool:
         """Whether there are pieces behind what was read."""
-        return self._following < len(self._pieces)
+        return bool(self._packed or self._pieces)
 
     async def fill(self) -> None:
         """Read the next piece if there is nothing left of the one before."""
-        if not self.read and self.has_more:
-            segment, piece = self._pieces[self._following]
-            self._following += 1
-            [packed] = await self._rows.ranges(segment.extent, [piece.range])
-            self.read = await in_thread(_unpack, segment, piece, packed)
+        if self.read or not self.has_more:
+            return
+        if not self._packed:
+            await self._ask()
+        self.read = await in_thread(_unpack, *self._packed.popleft())
+
+    async def _ask(self) -> None:
+        segment, first = self._pieces[0]
+        pieces, end = list[Piece](), first.offset
+        while (
+            self._pieces
+            and self._pieces[0][0] is segment
+            and (not pieces or self._pieces[0][1].range[1] - first.offset <= AHEAD_BYTES)
+        ):
+            _, piece = self._pieces.popleft()
+            pieces.append(piece)
+            end = piece.range[1]
+        [packed] = await self._rows.ranges(segment.extent, [(first.offset, end)])
+        for piece in pieces:
+            begin, after = (place - first.offset for place in piece.range)
+            self._packed.append((segment, piece, packed[begin:after]))
 
     def take(self, bound: tuple[str, str, int] | None) -> list[Entry]:
         """Take away what is read up to, and including, a bound."""

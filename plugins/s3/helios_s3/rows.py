@@ -5,7 +5,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Generic, TypeAlias, TypeVar
 
 from helios_core import BackendError, in_thread
@@ -38,6 +38,8 @@ TAIL_AT_ONCE = 4096
 """Ids of the tail in one window."""
 GAP_BYTES = 64 * 1024
 """Bytes between two lines that are read along rather than asked for separately."""
+SPAN_BYTES = 4 * 1024 * 1024
+"""How far lines may lie apart that one request is for."""
 LINES_AT_ONCE = 5 * 1024 * 1024
 """Larger blocks, which have large resources, are never read as a whole."""
 WHOLE_AT_ONCE = 2
@@ -45,6 +47,7 @@ REQUESTS_AT_ONCE = 8
 REPEATS = 5
 
 _ID = attrgetter("id")
+_END_OF_RANGE = itemgetter(1)
 
 
 class Rows:
@@ -216,11 +219,19 @@ class Rows:
             else:
                 ranges.append((begin, end))
                 members.append([place])
-        pieces = await self.ranges(extent, ranges)
-        for (begin, _), piece, of_piece in zip(ranges, pieces, members, strict=True):
-            for place in of_piece:
-                first = found[place].offset - begin
-                lines[place] = piece[first : first + found[place].row.size]
+        first = 0
+        while first < len(ranges):
+            # What lies between ranges is read along: all of an extent would be too much at once.
+            limit = max(ranges[first][0] + SPAN_BYTES, ranges[first][1])
+            after = bisect_right(ranges, limit, lo=first, key=_END_OF_RANGE)
+            pieces = await self.ranges(extent, ranges[first:after])
+            for (begin, _), piece, of_piece in zip(
+                ranges[first:after], pieces, members[first:after], strict=True
+            ):
+                for place in of_piece:
+                    skipped = found[place].offset - begin
+                    lines[place] = piece[skipped : skipped + found[place].row.size]
+            first = after
 
     async def _window(
         self, runs: Sequence[Run], tail: Tail | None, window: "_Window"
