@@ -60,7 +60,8 @@ def test_all_lists_every_known_combination_once():
 
 
 def test_what_does_not_work_says_why():
-    unworkable = [row for row in rows(known=True).values() if not row.works]
+    found = rows(known=True, without={"mongodb"}).values()
+    unworkable = [row for row in found if not row.works]
 
     assert unworkable
     assert all(row.reason and not row.capabilities and not row.job_store for row in unworkable)
@@ -203,7 +204,8 @@ def test_a_combination_reaches_as_far_as_its_nearest_part():
 
 
 def test_what_does_not_work_reaches_nowhere():
-    assert {row.reach for row in rows(known=True).values() if not row.works} == {""}
+    found = rows(known=True, without={"mongodb"}).values()
+    assert {row.reach for row in found if not row.works} == {""}
 
 
 def test_a_data_provider_with_a_job_store_keeps_its_jobs_itself():
