@@ -15,6 +15,7 @@ from uuid import uuid4
 import structlog
 
 from helios_core import BackendError, in_thread
+from helios_s3.compartments import CompartmentWriter, Entry, merged_entries, sorted_entries
 from helios_s3.extents import ExtentBuilder
 from helios_s3.log import GRACE_SECONDS, State, checkpoint_key, commit_key, elapsed
 from helios_s3.objects import Missing
@@ -109,7 +110,7 @@ class Compactor:
         now = max(found.modified for found in marks)
         superfluous = now - timedelta(seconds=GRACE_SECONDS)
         abandoned = now - timedelta(seconds=EXTENT_GRACE_SECONDS)
-        kept = {block.extent for run in state.checkpoint.runs for block in run.blocks}
+        kept = set[str]().union(*(run.extents for run in state.checkpoint.runs))
         kept |= {mark, commit_key(state.checkpoint_number)}
         for folder, until, before in (
             ("checkpoints", mark, superfluous),
@@ -143,6 +144,7 @@ class Compactor:
             by_collection[collection].append(found)
         for collection, rows in by_collection.items():
             await writer.add(collection, rows)
+            await writer.add_entries(collection, await in_thread(sorted_entries, rows))
         run = await writer.finish(level=0)
 
         def following(current: Checkpoint) -> Checkpoint | None:
@@ -161,6 +163,9 @@ class Compactor:
             async for window in self._rows.scan_runs(merged, collection):
                 await writer.add(collection, window)
                 del window  # or it would be kept while the next one is read
+            async for entries in merged_entries(self._rows, merged, collection):
+                await writer.add_entries(collection, entries)
+                del entries
         run = await writer.finish(level=1 + max(each.level for each in merged))
 
         def following(current: Checkpoint) -> Checkpoint | None:
@@ -185,7 +190,7 @@ class Compactor:
                     await self._log.objects.put(checkpoint_key(number), b"")
                     return True
                 await self._log.refresh()
-        await self._log.objects.delete(sorted({block.extent for block in run.blocks}))
+        await self._log.objects.delete(sorted(run.extents))
         return False
 
 
@@ -197,6 +202,7 @@ class _RunWriter:
         self.began_at = elapsed()
         self._name = uuid4().hex
         self._blocks = list[Block]()
+        self._compartments = CompartmentWriter(rows)
         self._builder = self._next_builder()
         self._latest = ("", "")
 
@@ -211,10 +217,15 @@ class _RunWriter:
                 self._latest = following
                 self._builder.add(collection, each.row, None if each.row.deleted else line)
 
+    async def add_entries(self, collection: str, entries: Sequence[Entry]) -> None:
+        """Take what the compartments have of a collection, sorted."""
+        await self._compartments.add(collection, entries)
+
     async def finish(self, *, level: int) -> Run:
         """Return the run, whose extents are all in the bucket."""
         await self._end_extent()
-        return Run(self._name, level, tuple(self._blocks))
+        segments = await self._compartments.finish()
+        return Run(self._name, level, tuple(self._blocks), segments)
 
     async def _end_extent(self) -> None:
         body = await in_thread(self._builder.finish)

@@ -1,11 +1,12 @@
 """Plan an export from what blocks say of themselves, and from a bounded look at rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from helios_core import ExportView, Shard, TypeKey
+from helios_s3.compartments import MARK, estimate, shown_of_cohort
 from helios_s3.records import collection_of
 from helios_s3.rows import Rows, current_at
 from helios_s3.views import shown_by
@@ -13,14 +14,16 @@ from helios_s3.views import shown_by
 LOOKED_UP = 8192
 """Rows that are looked at before something is taken to be shown."""
 TAIL_ROWS = 1 << 30
+INDEXED_SHARE = 0.5
+"""Of a larger share of a collection the compartments are not read, but all of it."""
 
 
 class _Piece(NamedTuple):
     """How much there is from an id on."""
 
     start: str
-    resources: int
-    bytes: int
+    resources: float
+    bytes: float
 
 
 async def plan(rows: Rows, view: ExportView, shard_bytes: int) -> list[Shard]:
@@ -28,14 +31,48 @@ async def plan(rows: Rows, view: ExportView, shard_bytes: int) -> list[Shard]:
     await rows.log.require(shown_by(view).at)
     shards = list[Shard]()
     for resource_type in view.request.types:
-        pieces = _pieces(rows, view, resource_type)
-        if pieces and (share := await _share(rows, view, resource_type)) is not None:
-            cut = _cut(resource_type, pieces, share, shard_bytes)
-            shards += (
-                msgspec.structs.replace(shard, number=number)
-                for number, shard in enumerate(cut, len(shards))
-            )
+        cut = await _shards(rows, view, resource_type, shard_bytes)
+        shards += (
+            msgspec.structs.replace(shard, number=number)
+            for number, shard in enumerate(cut, len(shards))
+        )
     return shards
+
+
+async def _shards(
+    rows: Rows, view: ExportView, resource_type: str, shard_bytes: int
+) -> Iterable[Shard]:
+    """Return the shards of one type, numbered from 0."""
+    pieces = _pieces(rows, view, resource_type)
+    if not pieces:
+        return []
+    if view.cohort is not None:
+        entries, parts = await estimate(rows, view, resource_type)
+        stored = sum(
+            block.rows
+            for run in rows.log.state.checkpoint.runs
+            for block in run.blocks
+            if block.collection == collection_of(TypeKey.of(view.request, resource_type))
+        )
+        if entries <= stored * INDEXED_SHARE:
+            by_patient = [_Piece(*part) for part in parts]
+            cut = [*_cut(resource_type, by_patient, 1.0, shard_bytes, MARK)]
+            return cut if await _shows_any(rows, view, cut) else []
+    share = await _share(rows, view, resource_type)
+    return [] if share is None else _cut(resource_type, pieces, share, shard_bytes)
+
+
+async def _shows_any(rows: Rows, view: ExportView, cut: Sequence[Shard]) -> bool:
+    """Return whether shards by patient show anything, or have more than is looked at."""
+    looked = 0
+    for shard in cut:
+        async for window in shown_of_cohort(rows, view, shard):
+            if any(view.request.since is not None or not each.row.deleted for each in window):
+                return True
+            looked += shard.resources + 1
+            if looked >= LOOKED_UP:
+                return True
+    return False
 
 
 def _pieces(rows: Rows, view: ExportView, resource_type: str) -> list[_Piece]:
@@ -77,10 +114,10 @@ async def _share(rows: Rows, view: ExportView, resource_type: str) -> float | No
 
 
 def _cut(
-    resource_type: str, pieces: list[_Piece], share: float, shard_bytes: int
+    resource_type: str, pieces: list[_Piece], share: float, shard_bytes: int, mark: str = ""
 ) -> Iterator[Shard]:
-    """Yield shards, numbered from 0, that cover a type exactly once; their keys are ids."""
-    starts, sizes = list[str | None]([None]), [[0.0, 0.0]]
+    """Yield shards, numbered from 0, that cover a type exactly once; their keys are marked."""
+    starts, sizes = [""], [[0.0, 0.0]]
     for piece in pieces:
         size = piece.bytes * share
         if sizes[-1][1] and sizes[-1][1] + size > shard_bytes and piece.start != starts[-1]:
@@ -93,8 +130,8 @@ def _cut(
             number=place,
             resource_type=resource_type,
             ordinal=place + 1,
-            start=start,
-            end=starts[place + 1] if place + 1 < len(starts) else None,
+            start=mark + start or None,
+            end=mark + starts[place + 1] if place + 1 < len(starts) else None,
             resources=round(resources),
             bytes=round(size),
         )

@@ -14,6 +14,7 @@ from helios_core import (
     to_unsigned,
 )
 from helios_core.fhir import Prefilter
+from helios_s3.compartments import MARK, shown_of_cohort
 from helios_s3.records import Found, collection_of
 from helios_s3.rows import Rows, current_at
 from helios_s3.views import Shown, may_satisfy, shown_by
@@ -84,6 +85,11 @@ async def shown_rows(
     """Yield the rows that a view shows of a shard, in windows, deletions included."""
     shown = shown_by(view)
     await rows.log.require(shown.at)
+    if shard.start is not None and shard.start.startswith(MARK):
+        async for of_cohort in shown_of_cohort(rows, view, shard):
+            yield of_cohort
+            del of_cohort
+        return
     collection = collection_of(TypeKey.of(view.request, shard.resource_type))
     scanned = rows.scan(collection, shard.start, shard.end, with_lines=with_lines)
     async for window in scanned:

@@ -36,6 +36,8 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """As `line_hash` of the line; 0 for a deletion."""
     patients: str
     """The ids of the patients whose compartments it is in; a deletion keeps those before it."""
+    left: str = ""
+    """The ids of those whose compartments only the version before was in."""
 
     @property
     def deleted(self) -> bool:
@@ -90,6 +92,52 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
         return begin, begin + self.ids * HASH_BYTES
 
 
+class Piece(msgspec.Struct, frozen=True, array_like=True):
+    """Some versions of one collection in the compartments of some patients, compressed."""
+
+    collection: str
+    first: str
+    last: str
+    """The lowest and the highest of the patients."""
+    patients: int
+    rows: int
+    bytes: int
+    """About what its lines have."""
+    offset: int
+    size: int
+    hash: int
+    """The 64-bit XXH3 hash of the compressed bytes."""
+
+    @property
+    def start(self) -> tuple[str, str]:
+        """What sorts it by where it begins."""
+        return self.collection, self.first
+
+    @property
+    def end(self) -> tuple[str, str]:
+        """What sorts it by where it ends."""
+        return self.collection, self.last
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Where in the extent it is."""
+        return self.offset, self.offset + self.size
+
+
+class Segment(msgspec.Struct, frozen=True, array_like=True):
+    """An extent of pieces that follow each other, and of the list of these pieces."""
+
+    extent: str
+    first: tuple[str, str]
+    last: tuple[str, str]
+    """The start of the first piece and the end of the last one."""
+    offset: int
+    """Where the list begins in the extent."""
+    size: int
+    hash: int
+    """The 64-bit XXH3 hash of the encoded list."""
+
+
 class Run(msgspec.Struct, frozen=True, array_like=True):
     """Blocks that follow each other by collection and id, and do not overlap."""
 
@@ -97,6 +145,13 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
     level: int
     """0 as it comes from the log; one more each time that runs are merged."""
     blocks: tuple[Block, ...]
+    segments: tuple[Segment, ...]
+    """The same versions, as they are in compartments."""
+
+    @property
+    def extents(self) -> set[str]:
+        """The names of all objects that it needs."""
+        return {block.extent for block in self.blocks} | {each.extent for each in self.segments}
 
 
 class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
@@ -136,6 +191,7 @@ class Found(NamedTuple):
 _encoder = msgspec.msgpack.Encoder()
 _commits = msgspec.msgpack.Decoder(Commit)
 _rows = msgspec.msgpack.Decoder(list[Row])
+_pieces = msgspec.msgpack.Decoder(list[Piece])
 
 
 def collection_of(key: TypeKey | ResourceKey) -> str:
@@ -197,7 +253,7 @@ def decode_rows(block: Block, encoded: bytes) -> list[Row]:
     Raises:
         BackendError: They are not what was written.
     """
-    _require_intact(block, encoded, block.row_hash)
+    require_intact(block, encoded, block.row_hash)
     return _rows.decode(encoded)
 
 
@@ -211,6 +267,22 @@ def found_rows(block: Block, rows: Sequence[Row]) -> list[Found]:
     sizes = (row.size + 1 for row in rows)  # of a deletion that is 0
     offsets = accumulate(sizes, initial=block.offset)
     return [Found(row, block, offset, None) for row, offset in zip(rows, offsets, strict=False)]
+
+
+def encode_directory(pieces: Sequence[Piece]) -> bytes:
+    """Return the list of the pieces of a segment as it is stored."""
+    return _encoder.encode(pieces)
+
+
+def decode_directory(segment: Segment, encoded: bytes) -> list[Piece]:
+    """
+    Return the pieces of a segment.
+
+    Raises:
+        BackendError: The list is not what was written.
+    """
+    require_intact(segment, encoded, segment.hash)
+    return _pieces.decode(encoded)
 
 
 def hash_id(resource_id: str) -> int:
@@ -231,7 +303,7 @@ def decode_hashes(block: Block, encoded: bytes) -> "array[int]":
     Raises:
         BackendError: They are not what was written.
     """
-    _require_intact(block, encoded, block.id_hash)
+    require_intact(block, encoded, block.id_hash)
     hashes = array("Q")
     hashes.frombytes(encoded)
     return _little(hashes)
@@ -243,10 +315,16 @@ def holds(hashes: "array[int]", hashed: int) -> bool:
     return place < len(hashes) and hashes[place] == hashed
 
 
-def _require_intact(block: Block, encoded: bytes, expected: int) -> None:
+def require_intact(place: Block | Segment, encoded: bytes, expected: int) -> None:
+    """
+    Compare a part of an extent with its hash.
+
+    Raises:
+        BackendError: It is not what was written.
+    """
     if xxh3_64_intdigest(encoded) != expected:
         raise BackendError(
-            f"extent {block.extent} of the primary bucket is damaged; restore the object from a"
+            f"extent {place.extent} of the primary bucket is damaged; restore the object from a"
             " backup"
         )
 

@@ -5,7 +5,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Generic, TypeAlias, TypeVar
 
 from helios_core import BackendError, in_thread
@@ -14,7 +14,10 @@ from helios_s3.objects import Missing
 from helios_s3.records import (
     Block,
     Found,
+    Piece,
     Run,
+    Segment,
+    decode_directory,
     decode_hashes,
     decode_rows,
     found_rows,
@@ -30,10 +33,13 @@ Hashes: TypeAlias = "array[int]"
 
 ROW_CACHE_BYTES = 24 * 1024 * 1024
 HASH_CACHE_BYTES = 24 * 1024 * 1024
+DIRECTORY_CACHE_BYTES = 8 * 1024 * 1024
 TAIL_AT_ONCE = 4096
 """Ids of the tail in one window."""
 GAP_BYTES = 64 * 1024
 """Bytes between two lines that are read along rather than asked for separately."""
+SPAN_BYTES = 4 * 1024 * 1024
+"""How far lines may lie apart that one request is for."""
 LINES_AT_ONCE = 5 * 1024 * 1024
 """Larger blocks, which have large resources, are never read as a whole."""
 WHOLE_AT_ONCE = 2
@@ -41,6 +47,7 @@ REQUESTS_AT_ONCE = 8
 REPEATS = 5
 
 _ID = attrgetter("id")
+_END_OF_RANGE = itemgetter(1)
 
 
 class Rows:
@@ -50,6 +57,7 @@ class Rows:
         self.log = log
         self._encoded = _Cache[bytes](ROW_CACHE_BYTES)
         self._hashes = _Cache[Hashes](HASH_CACHE_BYTES)
+        self._directories = _Cache[bytes](DIRECTORY_CACHE_BYTES)
         self._requests = asyncio.Semaphore(REQUESTS_AT_ONCE)
         self._whole = asyncio.Semaphore(WHOLE_AT_ONCE)
 
@@ -125,6 +133,30 @@ class Rows:
         """
         return await in_thread(_decode_found, block, await self._remembered(block))
 
+    async def directory(self, segment: Segment) -> list[Piece]:
+        """
+        Return the pieces of a segment, and remember them.
+
+        Raises:
+            Missing: It was removed meanwhile.
+        """
+        encoded = self._directories.get(segment)
+        if encoded is None:
+            place = (segment.offset, segment.offset + segment.size)
+            [encoded] = await self.ranges(segment.extent, [place])
+            self._directories.put(segment, encoded, len(encoded))
+        return await in_thread(decode_directory, segment, encoded)
+
+    async def ranges(self, extent: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """
+        Return ranges of an extent, once there are not too many requests.
+
+        Raises:
+            Missing: It was removed meanwhile.
+        """
+        async with self._requests:
+            return await self.log.objects.ranges(extent, ranges)
+
     async def scan_runs(self, runs: Sequence[Run], collection: str) -> AsyncIterator[list[Found]]:
         """
         Yield the rows of a collection in runs, sorted, in windows.
@@ -187,12 +219,19 @@ class Rows:
             else:
                 ranges.append((begin, end))
                 members.append([place])
-        async with self._requests:
-            pieces = await self.log.objects.ranges(extent, ranges)
-        for (begin, _), piece, of_piece in zip(ranges, pieces, members, strict=True):
-            for place in of_piece:
-                first = found[place].offset - begin
-                lines[place] = piece[first : first + found[place].row.size]
+        first = 0
+        while first < len(ranges):
+            # What lies between ranges is read along: all of an extent would be too much at once.
+            limit = max(ranges[first][0] + SPAN_BYTES, ranges[first][1])
+            after = bisect_right(ranges, limit, lo=first, key=_END_OF_RANGE)
+            pieces = await self.ranges(extent, ranges[first:after])
+            for (begin, _), piece, of_piece in zip(
+                ranges[first:after], pieces, members[first:after], strict=True
+            ):
+                for place in of_piece:
+                    skipped = found[place].offset - begin
+                    lines[place] = piece[skipped : skipped + found[place].row.size]
+            first = after
 
     async def _window(
         self, runs: Sequence[Run], tail: Tail | None, window: "_Window"
@@ -257,8 +296,7 @@ class Rows:
         return encoded
 
     async def _range(self, block: Block, begin_and_end: tuple[int, int]) -> bytes:
-        async with self._requests:
-            return (await self.log.objects.ranges(block.extent, [begin_and_end]))[0]
+        return (await self.ranges(block.extent, [begin_and_end]))[0]
 
 
 class _Window:
@@ -275,22 +313,22 @@ class _Window:
 
 
 class _Cache(Generic[T]):
-    """What was read of blocks, the least used of it gone where there is too much."""
+    """What was read of extents, the least used of it gone where there is too much."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
         self._bytes = 0
         self._entries = OrderedDict[tuple[str, int], tuple[T, int]]()
 
-    def get(self, block: Block) -> T | None:
-        key = (block.extent, block.offset)
+    def get(self, place: Block | Segment) -> T | None:
+        key = (place.extent, place.offset)
         if key not in self._entries:
             return None
         self._entries.move_to_end(key)
         return self._entries[key][0]
 
-    def put(self, block: Block, value: T, size: int) -> None:
-        key = (block.extent, block.offset)
+    def put(self, place: Block | Segment, value: T, size: int) -> None:
+        key = (place.extent, place.offset)
         if key in self._entries:
             return
         self._entries[key] = (value, size)

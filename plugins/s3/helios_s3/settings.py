@@ -190,9 +190,10 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 16 * MEBIBYTE
     file_url_ttl: Annotated[
-        timedelta,
+        timedelta | None,
         Meta(title="seconds", extra={"setting": "HFS_BULK_EXPORT_FILE_URL_TTL"}),
-    ] = timedelta(hours=1)
+    ] = None
+    """How long links shall be valid, if the operator says so; the server passes it with each."""
 
     @property
     def bucket_region(self) -> str | None:
@@ -208,7 +209,7 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
         return [
             *access_contradictions(self),
             (
-                self.file_url_ttl > LONGEST_LINK,
+                self.file_url_ttl is not None and self.file_url_ttl > LONGEST_LINK,
                 "HFS_BULK_EXPORT_FILE_URL_TTL is above 604800, the most that S3 takes",
             ),
         ]

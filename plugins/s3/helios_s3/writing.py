@@ -118,6 +118,7 @@ class _Draft:
             if isinstance(change, Put):
                 resource = change.resource
                 line = resource.stamped(decision.version_id, self._instant)
+                before = "" if current is None else current.patients
                 self._lines[key].append(line)
                 row = Row(
                     change.id,
@@ -127,6 +128,7 @@ class _Draft:
                     resource.content_hash,
                     line_hash(line),
                     " ".join(resource.patients),
+                    " ".join({*before.split()} - {*resource.patients}),
                 )
             else:
                 patients = "" if current is None else current.patients

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from helios_core.testing import DataProviderSuite
-from helios_s3 import compaction, extents, log, open_data_provider
+from helios_s3 import compaction, compartments, extents, log, open_data_provider, planning
 
 
 class TestS3DataProvider(DataProviderSuite):
@@ -88,6 +88,20 @@ class TestS3DataProviderCompacting(TestS3DataProvider):
         monkeypatch.setattr(compaction, "RUNS_PER_LEVEL", 2)
         monkeypatch.setattr(extents, "BLOCK_ROWS", 4)
         monkeypatch.setattr(extents, "EXTENT_BYTES", 3000)
+
+
+@pytest.mark.slow
+class TestS3DataProviderByPatient(TestS3DataProviderCompacting):
+    """The same where compartments are always read, in small pieces."""
+
+    @pytest.fixture(autouse=True)
+    def indexed(self, small, monkeypatch):
+        monkeypatch.setattr(planning, "INDEXED_SHARE", 1000.0)
+        monkeypatch.setattr(compartments, "PIECE_BYTES", 500)
+        monkeypatch.setattr(compartments, "SEGMENT_BYTES", 1000)
+        monkeypatch.setattr(compartments, "MOST_PATIENTS", 2)
+        monkeypatch.setattr(compartments, "BATCH_BYTES", 1000)
+        monkeypatch.setattr(compartments, "BATCH_PATIENTS", 3)
 
 
 def objects_of(client, bucket, prefix):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import AsyncExitStack
+from random import Random
 
 import msgspec
 import pytest
@@ -20,8 +21,17 @@ from helios_core import (
     VersionConflict,
 )
 from helios_core.testing import corpus, take_snapshot
-from helios_s3 import buckets, compaction, log, open_data_provider
+from helios_s3 import (
+    buckets,
+    compaction,
+    compartments,
+    extents,
+    log,
+    open_data_provider,
+    planning,
+)
 from helios_s3.objects import Objects
+from helios_s3.records import hash_id
 from tests.proxies import Fault, HTTPProxy
 
 COMMIT = re.compile(rb"^PUT [^ ]*/log/")
@@ -446,21 +456,26 @@ def spoil(minio_bucket):
 async def is_noticed(opening, shown, before):
     """Return whether exports or lookups say that something is wrong; else all must be there."""
     ids = [name.removeprefix("Patient/") for name in before.names]
+    of_patients = corpus.view(shown.transaction_time, shown.request, patients=ids)
     try:
         async with opening as provider:
             snapshot = await take_snapshot(provider, shown)
             assert snapshot.damaged or snapshot.lines == before.lines
+            by_patient = await take_snapshot(provider, of_patients)
+            assert by_patient.damaged or by_patient.lines == before.lines
             missing = await provider.missing(
                 corpus.type_key("Patient"), ids, at=shown.transaction_time
             )
     except BackendError:
         return True
     assert not missing
-    return bool(snapshot.damaged)
+    return bool(snapshot.damaged or by_patient.damaged)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-async def test_whatever_is_lost_of_the_extents_is_noticed(resources, spoil, loss):
+async def test_whatever_is_lost_of_the_extents_is_noticed(resources, spoil, monkeypatch, loss):
+    """Of those sorted by id by whoever reads all, of the others by whoever reads a group."""
+    monkeypatch.setattr(planning, "INDEXED_SHARE", 1000.0)
     async with resources() as provider:
         for number in range(3):
             await put(provider, *(corpus.patient(f"p{number}-{each}") for each in range(20)))
@@ -473,7 +488,7 @@ async def test_whatever_is_lost_of_the_extents_is_noticed(resources, spoil, loss
         assert await is_noticed(resources(), shown, before), key
         keys.append(key)
 
-    assert len(keys) == 3
+    assert len(keys) == 6
     assert not await is_noticed(resources(), shown, before)
 
 
@@ -500,3 +515,82 @@ async def test_whatever_is_lost_of_the_log_is_noticed(resources, spoil, loss):
 
     assert len(keys) == 5
     assert not await is_noticed(resources(), shown, before)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Let a few resources fill several runs, extents and pieces."""
+    monkeypatch.setattr(compaction, "TAIL_ROWS", 60)
+    monkeypatch.setattr(compaction, "RUNS_PER_LEVEL", 2)
+    monkeypatch.setattr(extents, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(compartments, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(compartments, "SEGMENT_BYTES", 2000)
+    monkeypatch.setattr(compartments, "MOST_PATIENTS", 3)
+    monkeypatch.setattr(compartments, "BATCH_BYTES", 2000)
+    monkeypatch.setattr(compartments, "BATCH_PATIENTS", 2)
+
+
+async def test_compartments_show_of_a_cohort_what_a_scan_shows(resources, small, monkeypatch):
+    """While resources come and go from one patient to several others, and are deleted."""
+    random = Random(7)
+    patients = [f"p{number}" for number in range(8)]
+    instants = []
+    async with resources() as provider:
+        for _ in range(12):
+            for _ in range(3):
+                changes = []
+                for number in random.sample(range(40), 8):
+                    of = random.sample(patients, random.choice([0, 1, 1, 2, 6]))
+                    note = str(random.random())
+                    resource = corpus.observation(f"o{number}", *of, note=note)
+                    delete = Delete(resource_type="Observation", id=f"o{number}")
+                    changes.append(random.choice([Put(resource=resource)] * 4 + [delete]))
+                await provider.write(corpus.TENANT, corpus.VERSION, changes)
+            instants.append(await provider.transaction_time())
+            if random.random() < 0.7:
+                await provider._compactor.compact(everything=True)
+
+        for at in instants[::3]:
+            for size in (1, 3, 7):
+                cohort = random.sample([*patients, "unknown"], size)
+                since = random.choice([None, *instants])
+                wanted = corpus.request(types=("Observation",), since=since)
+                shown = corpus.view(at, wanted, patients=cohort)
+                found = []
+                for share in (1000.0, -1.0):
+                    monkeypatch.setattr(planning, "INDEXED_SHARE", share)
+                    snapshot = await take_snapshot(provider, shown, shard_bytes=1000)
+                    found.append((sorted(snapshot.lines), snapshot.deleted, snapshot.damaged))
+                assert found[0] == found[1]
+
+    assert any(len(run.segments) > 1 for run in provider._rows.log.state.checkpoint.runs)
+
+
+async def test_a_cohort_is_read_with_few_requests_and_bytes(resources, monkeypatch):
+    """Of two hundred patients two have one hundredth, and that is about what is read."""
+    read = []
+    ranges = Objects.ranges
+
+    async def counted(self, key, wanted):
+        found = await ranges(self, key, wanted)
+        read.extend(map(len, found))
+        return found
+
+    monkeypatch.setattr(Objects, "ranges", counted)
+    observations = [
+        corpus.observation(f"{hash_id(str(number)):x}", f"p{number % 200}", note="x" * 1000)
+        for number in range(6000)
+    ]
+    async with resources() as provider:
+        for begin in range(0, 6000, 1000):
+            await put(provider, *observations[begin : begin + 1000])
+        await provider._compactor.compact(everything=True)
+        at = await provider.transaction_time()
+    async with resources() as provider:
+        read.clear()
+        wanted = corpus.request(types=("Observation",))
+        snapshot = await take_snapshot(provider, corpus.view(at, wanted, patients=["p7", "p77"]))
+
+    assert len(snapshot.lines) == 60
+    assert len(read) <= 30
+    assert sum(read) <= 500_000
