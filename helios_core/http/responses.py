@@ -1,9 +1,10 @@
 """Responses with a resource or a Bundle; stored bytes go out unchanged."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
+from urllib.parse import urlencode
 
 import msgspec
 from litestar import Response
@@ -23,12 +24,21 @@ def raw_json(content: bytes | None) -> msgspec.Raw | None:
 
 Mode = Literal["match", "include", "outcome"]
 
+_UNESCAPED: Final = ","
+"""A query may hold it (RFC 3986, section 3.4), and validators split `_type` at it undecoded."""
+
 
 class BundleLink(msgspec.Struct, frozen=True):
     """A Bundle.link."""
 
     relation: str
     url: str
+
+
+def page_link(relation: str, url: str, parameters: Sequence[tuple[str, str]]) -> BundleLink:
+    """Return the link to a page of a Bundle, by the parameters of its query."""
+    query = urlencode(parameters, safe=_UNESCAPED)
+    return BundleLink(relation, f"{url}?{query}" if query else url)
 
 
 class EntrySearch(msgspec.Struct, frozen=True):

@@ -105,10 +105,12 @@ class BundleRoutes:
                     f"Bundle.type is {bundle.type}; send a batch or a transaction."
                 )
         entries = list[bytes]()
+        identified = set[str]()
         async with watch_connection(request, budget.abandoned), aclosing(results):
             async for result in results:
                 index = len(entries)
                 entry = await self._entry(caller, bundle.entries[index], result, preferred)
+                entry = _identified(entry, identified)
                 encoded = msgspec.json.encode(entry)
                 if entry.resource is not None and not budget.take(len(encoded)):
                     encoded = msgspec.json.encode(_too_large(entry, budget.exceeded(), result))
@@ -135,6 +137,17 @@ class BundleRoutes:
             rendered = _other_entry(caller, result)
         # A HEAD is a GET without the body (RFC 9110, section 9.3.2).
         return structs.replace(rendered, resource=None) if entry.method == "HEAD" else rendered
+
+
+def _identified(entry: BundleEntry, identified: set[str]) -> BundleEntry:
+    """Return an entry that has a fullUrl only for a resource, and one that none before has."""
+    if entry.full_url is None:
+        return entry
+    if entry.resource is None or entry.full_url in identified:
+        # Links to it would have several targets (FHIR R4, bundle.html, bdl-7 and references).
+        return structs.replace(entry, full_url=None)
+    identified.add(entry.full_url)
+    return entry
 
 
 def _bundle(type_: str, entries: Sequence[bytes]) -> bytes:

@@ -1,7 +1,6 @@
 """Routes of searches within compartments, and of records of patients."""
 
 from collections.abc import Iterator
-from urllib.parse import urlencode
 
 from litestar import Response, post, route
 from litestar.handlers import HTTPRouteHandler
@@ -22,7 +21,7 @@ from helios_core.http.requests import (
     query_pairs,
     query_parameters,
 )
-from helios_core.http.responses import BundleLink, BundleResource, bundle_response
+from helios_core.http.responses import BundleLink, BundleResource, bundle_response, page_link
 from helios_core.http.rest.crud import type_paths
 from helios_core.http.rest.search import outcome_entry, search_entry, searchset
 from helios_core.interactions.callers import Caller, require_type
@@ -166,4 +165,4 @@ def _links(caller: Caller, query: TypesQuery, page: TypesPage) -> Iterator[Bundl
     for relation, after in (("self", query.after), ("next", page.next)):
         if relation == "self" or after is not None:
             pairs = [*query.parameters, *([] if after is None else [("_after", after)])]
-            yield BundleLink(relation, f"{caller.base}/{query.path}?{urlencode(pairs)}")
+            yield page_link(relation, f"{caller.base}/{query.path}", pairs)

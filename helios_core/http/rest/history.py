@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlencode
 
 from litestar import Response, route
 from litestar.handlers import HTTPRouteHandler
@@ -19,6 +18,7 @@ from helios_core.http.responses import (
     EntryRequest,
     EntryResponse,
     bundle_response,
+    page_link,
     raw_json,
     resource_url,
     version_etag,
@@ -129,9 +129,9 @@ def history_bundle(
 
 def _links(url: str, query: HistoryQuery, page: HistoryPage) -> Iterator[BundleLink]:
     this = [] if query.page is None else [query.page]
-    yield BundleLink("self", f"{url}?{urlencode([*query.parameters, *this])}")
+    yield page_link("self", url, [*query.parameters, *this])
     if page.next is not None:
-        yield BundleLink("next", f"{url}?{urlencode([*query.parameters, page.next])}")
+        yield page_link("next", url, [*query.parameters, page.next])
 
 
 def _entry(caller: Caller, stored: StoredVersion) -> BundleEntry:

@@ -1,7 +1,6 @@
 """Routes of searches within one type."""
 
 from collections.abc import Iterator
-from urllib.parse import urlencode
 from uuid import NAMESPACE_URL, uuid5
 
 from litestar import Response, post, route
@@ -18,6 +17,7 @@ from helios_core.http.responses import (
     EntrySearch,
     Mode,
     bundle_response,
+    page_link,
     raw_json,
     resource_url,
 )
@@ -89,7 +89,7 @@ def _links(caller: Caller, result: SearchResult, path: str) -> Iterator[BundleLi
 
     def link(relation: str, after: str | None) -> BundleLink:
         pairs = [*search.parameters, *([] if after is None else [("_after", after)])]
-        return BundleLink(relation, f"{url}?{urlencode(pairs)}" if pairs else url)
+        return page_link(relation, url, pairs)
 
     yield link("self", search.after)
     if search.only_total:

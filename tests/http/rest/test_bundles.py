@@ -351,6 +351,23 @@ async def test_a_bundle_reads_all_that_a_server_shows(site, kind):
     assert metadata["resource"]["resourceType"] == "CapabilityStatement"
 
 
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+async def test_a_full_url_identifies_one_resource_of_a_response(site, kind):
+    """FHIR R4, bundle.html, bdl-7: a link to it has one target."""
+    await site.put(PATIENT | {"id": "a"})
+    reads = [entry("HEAD", "Patient/a"), *(entry("GET", "Patient/a") for _ in range(2))]
+    changed = entry("PUT", "Patient/a", PATIENT | {"active": True})
+    known = entry("GET", "Patient/a", ifNoneMatch='W/"1", W/"2"')
+    headers = {"Prefer": "return=representation"}
+
+    sent = bundle(kind, *reads, changed, known)
+    response = await site.client.post("/", json=sent, headers=headers)
+
+    entries = response.json()["entry"]
+    assert ["fullUrl" in each for each in entries] == [False, True, False, False, False]
+    assert ["resource" in each for each in entries] == [False, True, True, True, False]
+
+
 async def test_a_bundle_with_too_many_entries_is_refused(open_site, outcome):
     site = await open_site(Settings(max_bundle_entries=2))
     for kind in ("batch", "transaction"):

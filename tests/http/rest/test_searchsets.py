@@ -174,6 +174,22 @@ async def test_a_searchset_within_a_batch_fulfils_the_invariants(client, search)
     assert violations(entry["resource"]) == []
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/Patient?_id=p0,p1",
+        "/Patient/p0/$everything?_type=Patient,Observation",
+    ],
+)
+async def test_the_lists_in_links_keep_their_commas(client, path):
+    """Validators compare the types of entries with `_type` of the link without decoding it."""
+    page = (await client.get(path)).json()
+
+    [link] = [each["url"] for each in page["link"] if each["relation"] == "self"]
+    [listed] = [pair for pair in path.partition("?")[2].split("&") if "," in pair]
+    assert listed in urlsplit(link).query.split("&")
+
+
 def test_the_checks_find_what_is_wrong():
     outcome = {"resourceType": "OperationOutcome", "issue": [{"severity": "warning"}]}
     patient = {"resourceType": "Patient", "id": "p"}
