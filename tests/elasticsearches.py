@@ -7,18 +7,17 @@ installs it from Maven Central into the user's cache folder and reports what it 
 """
 
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import httpx
 
+from tests import maven
 from tests.services import absent, free_port
 from tests.shared_servers import CACHE, START_SECONDS, shared_server, wait_for
 
@@ -32,13 +31,7 @@ NO_ELASTICSEARCH = (
 _LAUNCHER = Path(__file__).with_name("Elasticsearch7.java")
 _GROUP = "org.elasticsearch"
 _ARTIFACTS = (f"{_GROUP}:elasticsearch", f"{_GROUP}.plugin:transport-netty4-client")
-_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 _READY = "/_cluster/health"
-
-
-def can_be_installed() -> bool:
-    """Return whether this machine has what Elasticsearch needs."""
-    return all(map(shutil.which, ("mvn", "java")))
 
 
 def install() -> None:
@@ -46,7 +39,7 @@ def install() -> None:
     if ELASTICSEARCH.exists():
         click.echo(f"Elasticsearch is in {ELASTICSEARCH} already.")
         return
-    if not can_be_installed():
+    if not maven.is_installed():
         click.echo(
             "Java or Maven is not installed, so there is no Elasticsearch: its tests are skipped."
         )
@@ -55,27 +48,7 @@ def install() -> None:
         f"Installing Elasticsearch {VERSION} into {ELASTICSEARCH}: a download of 35 MB,"
         " a minute or two."
     )
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as name:
-        folder = Path(name)
-        (folder / "pom.xml").write_text(_project())
-        copy = ["mvn", "-q", "-B", "-Dstyle.color=never", _COPY, "-DincludeScope=runtime"]
-        subprocess.run([*copy, f"-DoutputDirectory={folder / 'lib'}"], check=True, cwd=folder)
-        with suppress(OSError):  # somebody else was quicker
-            (folder / "lib").rename(ELASTICSEARCH)
-
-
-def _project() -> str:
-    dependencies = "".join(
-        f"<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId>"
-        f"<version>{VERSION}</version></dependency>"
-        for group, artifact in (name.split(":") for name in _ARTIFACTS)
-    )
-    return (
-        '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
-        "<groupId>helios</groupId><artifactId>elasticsearch</artifactId><version>1</version>"
-        f"<dependencies>{dependencies}</dependencies></project>"
-    )
+    maven.copy_jars(_ARTIFACTS, VERSION, ELASTICSEARCH)
 
 
 @contextmanager
@@ -160,7 +133,7 @@ def drop_indices(url: str, prefix: str) -> None:
 
 def _require() -> None:
     if not ELASTICSEARCH.exists():
-        absent(NO_ELASTICSEARCH, obtainable=can_be_installed())
+        absent(NO_ELASTICSEARCH, obtainable=maven.is_installed())
 
 
 def _command(folder: Path, port: int, transport: int) -> list[str]:

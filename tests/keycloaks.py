@@ -8,7 +8,6 @@ installs it from Maven Central into the user's cache folder and reports what it 
 
 import importlib.util
 import json
-import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -24,6 +23,7 @@ import httpx
 from joserfc import jws, jwt
 from joserfc.jwk import KeySet
 
+from tests import maven
 from tests.services import absent
 from tests.shared_servers import CACHE, START_SECONDS, shared_server
 
@@ -46,17 +46,12 @@ _START = (
 )
 
 
-def can_be_installed() -> bool:
-    """Return whether this machine has what Keycloak needs."""
-    return all(map(shutil.which, ("mvn", "java")))
-
-
 def install() -> None:
     """Install Keycloak into the cache folder, unless it is there, and report what happens."""
     if KEYCLOAK.exists():
         click.echo(f"Keycloak is in {KEYCLOAK} already.")
         return
-    if not can_be_installed():
+    if not maven.is_installed():
         click.echo(
             "Java or Maven is not installed, so there is no Keycloak: its tests are skipped."
         )
@@ -254,7 +249,7 @@ def claims_of(token: str) -> dict[str, Any]:
 def keycloak(folder: Path) -> Iterator[Keycloak]:
     """Yield the Keycloak of all processes that name this folder."""
     if not KEYCLOAK.exists():
-        absent(NO_KEYCLOAK, obtainable=can_be_installed())
+        absent(NO_KEYCLOAK, obtainable=maven.is_installed())
     environ = {
         "JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx512m",
         "KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN,
