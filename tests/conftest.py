@@ -42,6 +42,7 @@ MARKERS = {
     "http/test_capability_statement.py": ["slow"],
     "http/test_cross_product.py": ["slow"],
     "http/test_fuzz.py": ["fuzz"],
+    "http/test_hapi_validator.py": ["process"],
     "http/test_noninterference.py": ["slow"],
     "http/test_openapi.py": ["fuzz"],
     "inferno": ["process", "service"],

@@ -1,12 +1,15 @@
 """The services that tests are given do what the tests need of them."""
 
 import asyncio
+import subprocess
+from unittest.mock import Mock
 
 import asyncpg
 import httpx
 import pytest
 
-from tests import elasticsearches, keycloaks, services
+from helios_core.fhir.definitions import FHIRVersion
+from tests import elasticsearches, hapi_validator, keycloaks, services
 from tests.elasticsearches import drop_indices, elasticsearch, own_elasticsearch
 from tests.keycloaks import keycloak
 from tests.services import absent, minio_endpoint, postgres, s3_endpoint
@@ -115,6 +118,30 @@ def test_elasticsearch_is_required_where_it_can_be_installed(
         pass
     with pytest.raises(outcome, match="make services"), own_elasticsearch(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("command", "unobtainable", "outcome"),
+    [
+        ("/usr/bin/any", False, pytest.fail.Exception),
+        ("/usr/bin/any", True, pytest.skip.Exception),
+        (None, False, pytest.skip.Exception),
+    ],
+)
+def test_the_validator_is_required_where_it_can_be_installed(
+    monkeypatch, tmp_path, command, unobtainable, outcome
+):
+    hapi = tmp_path / "hapi"
+    monkeypatch.setenv("HFS_TEST_REQUIRE", "all")
+    monkeypatch.setattr(hapi_validator, "HAPI", hapi)
+    monkeypatch.setattr("shutil.which", lambda _: command)
+    if unobtainable:
+        failing = Mock(side_effect=subprocess.CalledProcessError(1, "mvn"))
+        monkeypatch.setattr(hapi_validator.maven, "copy_jars", failing)
+        hapi_validator.install()
+
+    with pytest.raises(outcome, match="make services"):
+        hapi_validator.errors([], FHIRVersion.R4, tmp_path)
 
 
 def test_indices_of_one_prefix_are_dropped_and_no_others(elasticsearch_server):
