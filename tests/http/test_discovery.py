@@ -7,6 +7,7 @@ from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.http import discovery
 from helios_core.http.capability_statement import capability_elements
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
+from tests.pace import scaled
 
 BULK_DATA = "http://hl7.org/fhir/uv/bulkdata"
 
