@@ -118,7 +118,6 @@ PERFORMED = [
 ]
 FAILING = [
     {"request": {"method": "GET", "url": "Patient?bogus=1"}},
-    {"request": {"method": "GET", "url": "metadata"}},
     {
         "request": {"method": "PUT", "url": "Patient/p1", "ifMatch": 'W/"99"'},
         "resource": PATIENTS[1],
