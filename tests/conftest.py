@@ -1,6 +1,7 @@
 import gc
 import logging
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,12 @@ PARSERS = "parser processes"
 
 MACHINES = "_agrees_with_the_model"
 """How the tests of contract suites end that try many generated histories."""
+
+
+def pytest_configure():
+    """Heed interrupts, which a shell has what it starts in the background ignore."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
