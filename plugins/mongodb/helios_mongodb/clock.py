@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from bson.int64 import Int64
-from pymongo import ReturnDocument
+from pymongo import ReturnDocument, UpdateOne
 
 from helios_core import BackendUnavailable
 from helios_mongodb.databases import Database, Document, Session
@@ -47,11 +47,11 @@ class Clock:
             )
             stamp = _stamp_of(advanced)
             # Counting makes it a change in any case: one that changes nothing would wait for
-            # nobody.
-            await clocks.update_many(
-                {"_id": {"$ne": EVERYBODY}},
-                {"$max": {"stamp": Int64(stamp)}, "$inc": {"settled": 1}},
-            )
+            # nobody. One update for each, since MongoDB repeats only such after a failover.
+            settle = {"$max": {"stamp": Int64(stamp)}, "$inc": {"settled": 1}}
+            tenants = clocks.find({"_id": {"$ne": EVERYBODY}}, {"_id": 1})
+            if updates := [UpdateOne({"_id": each["_id"]}, settle) async for each in tenants]:
+                await clocks.bulk_write(updates, ordered=False)
         return stamp
 
     async def write_stamp(self, session: Session, tenant: str) -> int:

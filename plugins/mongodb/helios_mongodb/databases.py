@@ -34,7 +34,14 @@ CLOSED_WITHIN = timedelta(seconds=10)
 """How long the driver may take to leave its connections."""
 
 _PAUSE_SECONDS = 0.005
-_LONGEST_PAUSE_SECONDS = 0.25
+"""Before a commit is asked for again."""
+
+_LONGEST_PAUSE_SECONDS = 0.08
+_SHORTEST_PAUSE_SECONDS = 0.01
+"""
+Before a transaction begins anew. The pauses get shorter: who has waited longer asks more often, or
+those who write without a break would leave no gap for it.
+"""
 
 
 class Database:
@@ -104,7 +111,7 @@ class Database:
                 answered, nobody knows whether it was done.
         """
         deadline = monotonic() + self.settings.timeout.total_seconds()
-        pause = _PAUSE_SECONDS
+        pause = _LONGEST_PAUSE_SECONDS
         with translated():
             while True:
                 try:
@@ -113,8 +120,8 @@ class Database:
                 except PyMongoError as error:
                     if not _may_try_again(error) or monotonic() >= deadline:
                         raise
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads who collided
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                await asyncio.sleep(pause * random.uniform(0, 1))  # noqa: S311 - spreads who collided
+                pause = max(0.7 * pause, _SHORTEST_PAUSE_SECONDS)
 
     async def _try(
         self, session: Session, work: Callable[[Session], Awaitable[T]], deadline: float
