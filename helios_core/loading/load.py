@@ -45,8 +45,8 @@ WRITE_CHANGES = 1000
 WRITE_BYTES = 4 * 1024 * 1024
 PATIENCE = 120
 """
-Seconds for which a write is repeated that another writer is in the way of, perhaps that of a
-process that was killed: MongoDB ends its transaction after 60 seconds, and looks for such every 30.
+Seconds for which a write is repeated that another writer is in the way of, perhaps one that was
+killed: MongoDB ends its transaction after 60 seconds, and looks for such every 30.
 """
 PAUSE = 1
 GRACE = 0.5

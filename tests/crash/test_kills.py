@@ -46,7 +46,11 @@ def has_versions(site) -> bool:
     return False
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("site", "seed"),
+    [("sqlite", 1), ("sqlite", 2), ("sqlite", 3), ("mongodb", 4)],
+    indirect=["site"],
+)
 def test_a_server_killed_again_and_again_completes_its_job_exactly(loaded, population, seed):
     chance = random.Random(seed)
     server, client = loaded.serve()

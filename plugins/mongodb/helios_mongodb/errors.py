@@ -28,7 +28,7 @@ _REFUSED = {
 _DAMAGED = frozenset({8, 10334, 51091})
 """Error codes of data that the server cannot read."""
 
-_HELD = frozenset({24, 112})
+HELD = frozenset({24, 112})
 """Error codes of what another transaction holds."""
 
 DRIVER_ERRORS = (PyMongoError, BSONError, OSError, EOFError, RuntimeError, InvalidStateError)
@@ -140,7 +140,7 @@ def _ours(error: OperationFailure) -> BackendError:
             f"MongoDB reports damaged data (code {error.code}); look into its log, and restore"
             " what is lost from a backup"
         )
-    if error.code in _HELD:
+    if error.code in HELD:
         return StoreBusy(
             f"another write holds what this one needs (code {error.code}); if its process was"
             " killed, MongoDB ends it after transactionLifetimeLimitSeconds, by default 60 s, or"

@@ -78,9 +78,11 @@ async def test_a_load_outlasts_the_transaction_of_a_writer_that_is_gone(
     path = tmp_path / "patients.ndjson"
     path.write_text('{"resourceType":"Patient","id":"p2"}\n')
 
+    ends = []
+
     def end(progress):
-        if progress.phase is LoadPhase.WAITING and gone.in_transaction:
-            asyncio.ensure_future(gone.abort_transaction())
+        if progress.phase is LoadPhase.WAITING and not ends:
+            ends.append(asyncio.create_task(gone.abort_transaction()))
 
     summary = await load(
         [path],
