@@ -2,11 +2,13 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
+import structlog
 from litestar import Response, route
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
@@ -30,12 +32,14 @@ from helios_core.interactions.callers import Caller
 from helios_core.storage.backends import Backends
 from helios_core.storage.resource_keys import ResourceKey
 
+log = structlog.stdlib.get_logger()
+
 About = TypeVar("About", bound=Hashable)
 
 UNUSED_ID: Final = "readiness"
 """An id that nothing has; a backend that reports so is available."""
 TIMEOUT_SECONDS: Final = 5
-"""How long all backends together may take to respond."""
+"""How long a backend may take to respond."""
 MAX_DOCUMENTS: Final = 16
 """The number of documents that are kept; a client chooses the base URL if none is configured."""
 
@@ -194,42 +198,65 @@ class DiscoveryRoutes:
         """
         Report that every backend responds and every health check of a plugin passes.
 
-        The status is `degraded` if exports have to wait, or the search index is behind; requests
-        are answered all the same.
+        Otherwise the response is 503 and names those that do not. The status is `degraded` if
+        exports have to wait, or the search index is behind; requests are answered all the same.
 
         Raises:
-            BackendUnavailable: A backend does not respond, or not within `TIMEOUT_SECONDS`.
+            StoreReplaced: The database was removed or replaced.
         """
-        failing, waiting = await asyncio.gather(self._checks.failing(), self._query_in_time())
-        if failing:
-            text = f"These health checks fail: {', '.join(failing)}. The reasons are in the log."
+        failing, answers = await asyncio.gather(self._checks.failing(), self._query_all())
+        unresponsive = [role for role, waiting in answers.items() if waiting is None]
+        found = {
+            "These backends do not respond": unresponsive,
+            "These health checks fail": failing,
+        }
+        sentences = [f"{what}: {', '.join(names)}." for what, names in found.items() if names]
+        if sentences:
+            text = " ".join([*sentences, "The reasons are in the log."])
             return outcome_response(503, BackendUnavailable.code, text)
+        indexer = self._backends.indexer
+        problems = [*chain.from_iterable(filter(None, answers.values()))]
+        problems += indexer.problems() if indexer else ()
         return {
-            "status": "degraded" if waiting else "ok",
-            **({"problems": waiting} if waiting else {}),
+            "status": "degraded" if problems else "ok",
+            **({"problems": problems} if problems else {}),
             **({"checks": names} if (names := self._checks.names) else {}),
         }
 
-    async def _query_in_time(self) -> list[str]:
-        """Query every backend, and return what is behind."""
-        try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                await self._query_all()
-                indexer = self._backends.indexer
-                behind = [] if indexer is None else indexer.problems()
-                return [*await oversight.problems(self._backends.job_store), *behind]
-        except TimeoutError as error:
-            raise BackendUnavailable(
-                f"Not all backends responded within {TIMEOUT_SECONDS} seconds."
-            ) from error
-        except StoreReplaced:
-            raise
-        except BackendError as error:
-            raise BackendUnavailable(f"A backend does not respond: {error}") from error
+    async def _query_all(self) -> dict[str, list[str] | None]:
+        """Return what each backend waits for, by its role, or None if it does not respond."""
+        queries = {
+            "data provider": self._query_data_provider(),
+            "job store": self._query_job_store(),
+            "output store": self._query_output_store(),
+        }
+        answers = await asyncio.gather(*(_query(role, query) for role, query in queries.items()))
+        return dict(zip(queries, answers, strict=True))
 
-    async def _query_all(self) -> None:
+    async def _query_data_provider(self) -> list[str]:
         key = ResourceKey(self._tenant, self._fhir_version, "Patient", UNUSED_ID)
         await self._backends.data_provider.get(key)
+        return []
+
+    async def _query_job_store(self) -> list[str]:
         await self._backends.job_store.exists(self._tenant, UNUSED_ID)
+        return await oversight.problems(self._backends.job_store)
+
+    async def _query_output_store(self) -> list[str]:
         async for _ in self._backends.output_store.jobs():
             break
+        return []
+
+
+async def _query(role: str, query: Coroutine[Any, Any, list[str]]) -> list[str] | None:
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            return await query
+    except StoreReplaced:
+        raise
+    except BackendError as error:
+        reason = str(error)
+    except TimeoutError:
+        reason = f"no response within {TIMEOUT_SECONDS} seconds"
+    log.error("backend.unresponsive", backend=role, reason=reason)
+    return None

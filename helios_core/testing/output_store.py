@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import os
-import tracemalloc
 from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from typing import ClassVar
@@ -23,6 +22,7 @@ from helios_core import (
     StoredPart,
     SupportsSignedURLs,
 )
+from helios_core.testing.allocations import peak_allocation
 from helios_core.testing.suites import ContractSuite
 
 MIB = 1024 * 1024
@@ -376,18 +376,14 @@ class OutputStoreSuite(ContractSuite):
         """O6."""
         blocks = (os.urandom(MIB // 16) * 16 for _ in range(64))
 
-        tracemalloc.start()
-        try:
+        async with peak_allocation() as peak:
             part = await store.put(PART, yield_chunks(blocks))
             read = 0
             async for chunk in store.read(PART):
                 read += len(chunk)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
 
-        assert read == part.size == 64 * MIB
-        assert peak < 24 * MIB
+            assert read == part.size == 64 * MIB
+            assert peak() < 24 * MIB
 
     @pytest.mark.parametrize(
         ("start", "end"),

@@ -83,8 +83,9 @@ def test_an_export_outlives_a_bucket_that_is_away_for_longer_than_all_attempts(
     assert response.status_code == 202
     assert "waiting, the output bucket cannot be reached" in response.headers["X-Progress"]
     assert health.status_code == 503
-    failed = [event["reason"] for event in logged(loaded, "request.failed")]
-    assert "A backend does not respond: the output bucket cannot be reached" in failed
+    assert "do not respond: output store." in health.text
+    silent = {(each["backend"], each["reason"]) for each in logged(loaded, "backend.unresponsive")}
+    assert silent == {("output store", "the output bucket cannot be reached")}
     expected = database.current_at("default", manifest["transactionTime"])
     assert versions(client.resources(manifest)) == expected
     assert manifest["error"] == []

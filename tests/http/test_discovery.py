@@ -7,6 +7,7 @@ from helios_core.fhir.definitions import FHIRVersion, load_definitions
 from helios_core.http import discovery
 from helios_core.http.capability_statement import capability_elements
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
+from tests.pace import scaled
 
 BULK_DATA = "http://hl7.org/fhir/uv/bulkdata"
 
@@ -86,18 +87,23 @@ class LostOutput(MemoryOutputStore):
         {"data_provider": SilentProvider()},
         {"job_store": LostJobs()},
         {"output_store": LostOutput()},
+        {"data_provider": SilentProvider(), "output_store": LostOutput()},
     ],
+    ids=", ".join,
 )
-async def test_a_server_with_a_broken_backend_is_alive_but_not_ready(
+async def test_a_server_with_a_broken_backend_is_alive_and_says_which_it_waits_for(
     open_site, outcome, monkeypatch, broken
 ):
-    monkeypatch.setattr("helios_core.http.discovery.TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr("helios_core.http.discovery.TIMEOUT_SECONDS", scaled(0.1))
     site = await open_site(**broken)
+    named = ", ".join(broken).replace("_", " ")
 
     for path in ("/_readiness", "/health"):
         response = await site.client.get(path)
-        outcome(response, 503, "transient")
-        assert "secret-host" not in response.text
+        issue = outcome(response, 503, "transient")
+        assert issue["diagnostics"] == (
+            f"These backends do not respond: {named}. The reasons are in the log."
+        )
         assert response.headers["retry-after"] == "5"
     assert (await site.client.get("/_liveness")).status_code == 200
 

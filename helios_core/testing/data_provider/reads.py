@@ -1,7 +1,6 @@
 """Clauses P1 to P4, P6 and P7: what a view shows."""
 
 import asyncio
-import tracemalloc
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
@@ -22,6 +21,7 @@ from helios_core import (
     TypeKey,
 )
 from helios_core.fhir import load_definitions, parse_instant, parse_resource
+from helios_core.testing.allocations import peak_allocation
 from helios_core.testing.corpus import organization, patient
 from helios_core.testing.data_provider.contract import (
     DataProviderContract,
@@ -114,12 +114,10 @@ class ReadClauses(DataProviderContract):
         del large
         everything = await self.view(provider)
 
-        tracemalloc.start()
-        await provider.plan(everything, shard_bytes=4 * MEBIBYTE)
-        _, peak_bytes = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
+        async with peak_allocation() as peak_bytes:
+            await provider.plan(everything, shard_bytes=4 * MEBIBYTE)
 
-        assert peak_bytes < 4 * MEBIBYTE
+            assert peak_bytes() < 4 * MEBIBYTE
 
     async def test_an_empty_store_has_no_shards(self, provider: DataProvider) -> None:
         """P2: there is nothing to do for an export of nothing."""

@@ -106,7 +106,7 @@ class Database:
         Do some work in one transaction, and anew after a failover, or where it met another one.
 
         Unless it is `persistent`, what another one holds is not waited for. The work may run more
-        than once, but only one run of it is ever committed. A commit whose answer was lost is asked
+        than once, but only one run is ever committed. A commit whose answer was lost is asked
         for again, which MongoDB answers as the first time.
 
         Raises:
