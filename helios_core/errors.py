@@ -23,6 +23,7 @@ HeliosError
 │   └── Forbidden             the access token does not allow the request
 ├── BackendError          the operator must act, while the process runs
 │   ├── BackendUnavailable    a retry may succeed: busy, down, out of space
+│   │   ├── StoreBusy             another writer is in the way; nothing was changed
 │   │   └── StoreReplaced         the database was replaced while it was open
 │   ├── UnreadableJob         a stored export is damaged or of a newer version
 │   └── PartMissing           a published part is missing: gone, and never just not found
@@ -168,6 +169,10 @@ class BackendUnavailable(BackendError):
     """A backend cannot respond now (busy, down, out of space); a retry may succeed."""
 
     code = "transient"
+
+
+class StoreBusy(BackendUnavailable):
+    """Another writer holds what a write needs; nothing was changed, so it may be repeated."""
 
 
 class StoreReplaced(BackendUnavailable):

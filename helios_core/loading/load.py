@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 from xxhash import xxh3_64_intdigest
 
+from helios_core.errors import StoreBusy
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.loading.inputs import FoundFiles, find_files
 from helios_core.loading.intake import ParsedChunk
@@ -29,6 +30,7 @@ from helios_core.loading.link_scan import ConditionalSearch, ScannedChunk, scan
 from helios_core.loading.parsers import parse_files
 from helios_core.loading.resources import LoadOptions, LoadProblem
 from helios_core.storage.data_provider import (
+    AppliedChange,
     ChangeResult,
     Delete,
     Put,
@@ -41,6 +43,12 @@ MAX_PROBLEMS = 100
 
 WRITE_CHANGES = 1000
 WRITE_BYTES = 4 * 1024 * 1024
+PATIENCE = 120
+"""
+Seconds for which a write is repeated that another writer is in the way of, perhaps one that was
+killed: MongoDB ends its transaction after 60 seconds, and looks for such every 30.
+"""
+PAUSE = 1
 GRACE = 0.5
 """Seconds for which a write in progress may go on once the load is to stop."""
 
@@ -56,6 +64,8 @@ class LoadPhase(StrEnum):
     """Finding the resources that conditional references mean."""
     LOADING = "loading"
     """Parsing and writing."""
+    WAITING = "waiting for another writer"
+    """Writing again what another writer is in the way of."""
 
 
 class LoadProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +142,7 @@ class _Tally:
         self._reasons: Counter[Match] = Counter()
         self._clashes: list[LoadProblem] = []
         self._clashed = 0
+        self._bytes_done = 0
 
     @property
     def _read(self) -> int:
@@ -155,6 +166,7 @@ class _Tally:
         self.report(phase, chunk.bytes_done)
 
     def report(self, phase: LoadPhase, bytes_done: int) -> None:
+        self._bytes_done = bytes_done
         if self._on_progress is not None:
             progress = LoadProgress(
                 phase=phase,
@@ -163,6 +175,9 @@ class _Tally:
                 resources=self._read,
             )
             self._on_progress(progress)
+
+    def report_waiting(self) -> None:
+        self.report(LoadPhase.WAITING, self._bytes_done)
 
     def summary(self, *, interrupted: bool) -> LoadSummary:
         return LoadSummary(
@@ -270,14 +285,33 @@ class _Load:
         async with aclosing(_read_ahead(parsed, self._stopping)) as chunks:
             async for changes in chunks:
                 for batch in _batches(changes.changes):
-                    writing = provider.write(tenant, options.fhir_version, batch)
-                    applied = await _finish(writing, self._stopping)
+                    applied = await self._apply(provider, options, tenant, batch)
                     if applied is None:
                         return
                     self._tally.outcomes.update(change.outcome for change in applied)
                 self._tally.add(changes)
                 if options.strict and self._tally.bad:
                     return
+
+    async def _apply(
+        self,
+        provider: SupportsWrites,
+        options: LoadOptions,
+        tenant: str,
+        batch: Sequence[Put | Delete],
+    ) -> list[AppliedChange] | None:
+        """Write changes, again where another writer is in the way; None once it is to stop."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            writing = provider.write(tenant, options.fhir_version, batch)
+            try:
+                return await _finish(writing, self._stopping)
+            except StoreBusy:
+                if time.monotonic() >= deadline:
+                    raise
+            self._tally.report_waiting()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), PAUSE)
 
 
 async def _finish(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:

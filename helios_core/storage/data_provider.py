@@ -298,6 +298,7 @@ class SupportsWrites(Protocol):
 
         Raises:
             VersionConflict: An `if_match` failed; nothing is changed.
+            StoreBusy: Another writer is in the way; a load repeats the write for two minutes.
             BackendUnavailable: The store is busy, down or out of space; nothing is changed.
         """
         ...

@@ -29,4 +29,5 @@ def completed_shards(site: Site) -> Counter[int]:
 
 
 def assert_exact(client: Client, status: str, expected: list[str]) -> None:
-    assert names(client.resources(client.manifest(status))) == expected
+    """Wait for an export, on MongoDB for the end of what killed processes have left, too."""
+    assert names(client.resources(client.manifest(status, 200))) == expected

@@ -10,6 +10,7 @@ ROUNDS = 15
 WRITERS = 3
 
 
+@pytest.mark.parametrize("site", ["sqlite", "mongodb"], indirect=True)
 def test_chained_exports_over_writers_in_two_processes_rebuild_the_final_state(site):
     """B2-MF-02, TR-43"""
     clients = [site.serve()[1] for _ in range(2)]

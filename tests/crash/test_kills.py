@@ -6,6 +6,7 @@ import sqlite3
 import time
 from contextlib import closing, suppress
 
+import pymongo
 import pytest
 
 from tests.crash.exports import assert_exact, completed_shards, until
@@ -35,13 +36,21 @@ def fall_asleep(process, site) -> None:
 
 def has_versions(site) -> bool:
     """Return whether a site's database holds anything yet."""
+    if site.settings.get("HFS_STORAGE_BACKEND") == "mongodb":
+        with pymongo.MongoClient(site.settings["HFS_DATABASE_URL"]) as client:
+            database = client[site.settings["HFS_MONGODB_DATABASE"]]
+            return database.versions.find_one() is not None
     database = site.folder / "data" / "helios.db"
     with suppress(sqlite3.OperationalError), closing(sqlite3.connect(database)) as probe:
         return probe.execute("SELECT count(*) FROM versions").fetchone() != (0,)
     return False
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("site", "seed"),
+    [("sqlite", 1), ("sqlite", 2), ("sqlite", 3), ("mongodb", 4)],
+    indirect=["site"],
+)
 def test_a_server_killed_again_and_again_completes_its_job_exactly(loaded, population, seed):
     chance = random.Random(seed)
     server, client = loaded.serve()
@@ -104,7 +113,9 @@ def test_a_graceful_stop_hands_its_shards_back_at_once(loaded, population):
     assert set(completed_shards(loaded).values()) == {1}
 
 
+@pytest.mark.parametrize("site", ["sqlite", "mongodb"], indirect=True)
 def test_a_load_killed_half_way_and_repeated_leaves_no_doubles(site, population):
+    """On MongoDB the second load waits until the server ends what the first has left."""
     folder, expected = population
     load = site.start("load", str(folder))
     until(lambda: load.process.poll() is not None or has_versions(site))

@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 
-from helios_core.errors import BackendUnavailable
+from helios_core.errors import BackendUnavailable, StoreBusy
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.loading import intake
 from helios_core.loading.load import MAX_PROBLEMS, WRITE_BYTES, WRITE_CHANGES, LoadPhase, load
@@ -181,6 +181,66 @@ async def test_a_provider_that_cannot_write_ends_the_load(write):
     patients = TypeKey("t", FHIRVersion.R4, "Patient")
     assert await provider.get(patients.resource("p0"))
     assert await provider.get(patients.resource("p2999")) is None
+
+
+class Busy(SupportsWrites):
+    """Has another writer in the way of its first writes, or of all."""
+
+    def __init__(self, provider, *, busy):
+        self._provider = provider
+        self.busy = busy
+
+    async def write(self, tenant, fhir_version, changes):
+        if self.busy:
+            self.busy -= 1
+            raise StoreBusy("another write holds the clock")
+        return await self._provider.write(tenant, fhir_version, changes)
+
+
+async def test_a_load_repeats_what_another_writer_is_in_the_way_of(write, monkeypatch):
+    monkeypatch.setattr("helios_core.loading.load.PAUSE", 0)
+    told = []
+    path = write("many.ndjson", *map(patient, range(3)))
+
+    summary = await load(
+        [path],
+        Busy(MemoryDataProvider(), busy=2),
+        tenant="t",
+        fhir_version=FHIRVersion.R4,
+        on_progress=told.append,
+    )
+
+    assert (summary.created, summary.bad) == (3, 0)
+    assert [each.phase for each in told].count(LoadPhase.WAITING) == 2
+
+
+async def test_a_load_gives_up_when_another_writer_does_not_end(write, monkeypatch):
+    monkeypatch.setattr("helios_core.loading.load.PATIENCE", 0)
+    path = write("many.ndjson", *map(patient, range(3)))
+    busy = Busy(MemoryDataProvider(), busy=9)
+
+    with pytest.raises(StoreBusy, match="another write holds the clock"):
+        await load([path], busy, tenant="t", fhir_version=FHIRVersion.R4)
+
+
+async def test_a_load_that_waits_for_another_writer_can_be_stopped(write):
+    stopping = asyncio.Event()
+    path = write("many.ndjson", *map(patient, range(3)))
+
+    def stop(progress):
+        if progress.phase is LoadPhase.WAITING:
+            stopping.set()
+
+    summary = await load(
+        [path],
+        Busy(MemoryDataProvider(), busy=9),
+        tenant="t",
+        fhir_version=FHIRVersion.R4,
+        stopping=stopping,
+        on_progress=stop,
+    )
+
+    assert (summary.created, summary.interrupted) == (0, True)
 
 
 async def test_progress_grows_to_the_size_on_disk(store, write):

@@ -2,6 +2,10 @@
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
+from datetime import datetime
+from itertools import cycle
+from pathlib import Path
 
 import pytest
 
@@ -206,6 +210,38 @@ class TombstoneClauses(DataProviderContract):
         _replay(await take_snapshot(provider, last), copy)
         assert copy == await self.raw_current(provider, corpus.TENANT, corpus.VERSION)
 
+    async def test_chained_exports_over_providers_that_write_at_once_lose_nothing(
+        self, tmp_path: Path
+    ) -> None:
+        """P1, P3, SupportsTombstones: as above, and several processes write and export."""
+        self._needs_tombstones()
+        self.needs_persistence()
+        copy: dict[str, int] = {}
+        since, taken = None, list[tuple[datetime, dict[str, int]]]()
+
+        async with AsyncExitStack() as stack:
+            providers = [await stack.enter_async_context(self.opened(tmp_path)) for _ in range(3)]
+            async with asyncio.TaskGroup() as group:
+                writers = [
+                    group.create_task(_edit(provider, seed=seed, writes=25))
+                    for seed, provider in enumerate(providers)
+                ]
+                for reader in cycle(providers):
+                    over = all(writer.done() for writer in writers)
+                    now = await reader.transaction_time()
+                    next_view = view(now, request(since=since, types=("Patient",)))
+                    _replay(await take_snapshot(reader, next_view, shard_bytes=2000), copy)
+                    taken.append((now, dict(copy)))
+                    since = now
+                    await asyncio.sleep(0)
+                    if over:
+                        break
+
+            assert copy == await self.raw_current(providers[0], corpus.TENANT, corpus.VERSION)
+            for instant, then in taken:
+                whole = view(instant, request(types=("Patient",)))
+                assert (await take_snapshot(providers[0], whole)).versions == then
+
     def _needs_tombstones(self) -> None:
         self.needs(SupportsWrites)
         self.needs(SupportsTombstones)
@@ -219,10 +255,10 @@ def _replay(snapshot: Snapshot, copy: dict[str, int]) -> None:
         copy.pop(name, None)
 
 
-async def _edit(provider: DataProvider, *, seed: int) -> None:
+async def _edit(provider: DataProvider, *, seed: int, writes: int = 60) -> None:
     """Write and delete a few patients that others write and delete too."""
     choice = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    for number in range(60):
+    for number in range(writes):
         ids = choice.sample(range(30), k=3)
         changes: list[Change] = [patient(f"p{each}", note=f"{seed}-{number}") for each in ids]
         if choice.random() < 0.5:

@@ -14,9 +14,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from bson.int64 import Int64
-from pymongo import ReturnDocument
+from pymongo import ReturnDocument, UpdateOne
 
-from helios_core import BackendUnavailable
+from helios_core import StoreBusy
 from helios_mongodb.databases import Database, Document, Session
 from helios_mongodb.errors import translated
 
@@ -47,11 +47,11 @@ class Clock:
             )
             stamp = _stamp_of(advanced)
             # Counting makes it a change in any case: one that changes nothing would wait for
-            # nobody.
-            await clocks.update_many(
-                {"_id": {"$ne": EVERYBODY}},
-                {"$max": {"stamp": Int64(stamp)}, "$inc": {"settled": 1}},
-            )
+            # nobody. One update for each, since MongoDB repeats only such after a failover.
+            settle = {"$max": {"stamp": Int64(stamp)}, "$inc": {"settled": 1}}
+            tenants = clocks.find({"_id": {"$ne": EVERYBODY}}, {"_id": 1})
+            if updates := [UpdateOne({"_id": each["_id"]}, settle) async for each in tenants]:
+                await clocks.bulk_write(updates, ordered=False)
         return stamp
 
     async def write_stamp(self, session: Session, tenant: str) -> int:
@@ -76,7 +76,7 @@ class Clock:
         Let the writes of this process to a tenant follow each other.
 
         Raises:
-            BackendUnavailable: Those before it take too long.
+            StoreBusy: Those before it take too long.
         """
         turn = self._turns[tenant]
         patience = self._database.settings.timeout
@@ -84,7 +84,7 @@ class Clock:
             async with asyncio.timeout(patience.total_seconds()):
                 await turn.acquire()
         except TimeoutError as error:
-            raise BackendUnavailable(
+            raise StoreBusy(
                 f"other writes took more than the {patience.total_seconds():g} s of"
                 " HFS_MONGODB_TIMEOUT; try again later"
             ) from error
@@ -102,14 +102,20 @@ class Clock:
         """
         if tenant in self._ready:
             return
+        clocks = self._database["clocks"]
         with translated():
-            clocks = self._database["clocks"]
             new = {"$setOnInsert": {"stamp": Int64(0)}}
             await clocks.update_one({"_id": tenant}, new, upsert=True)
-            everybody = await clocks.find_one({"_id": EVERYBODY})
+
+        async def advance(session: Session) -> None:
+            everybody = await clocks.find_one({"_id": EVERYBODY}, session=session)
             if everybody is not None:
-                advance = {"$max": {"stamp": everybody["stamp"]}}
-                await clocks.update_one({"_id": tenant}, advance)
+                behind = {"_id": tenant, "stamp": {"$lt": everybody["stamp"]}}
+                to = {"$set": {"stamp": everybody["stamp"]}}
+                await clocks.update_one(behind, to, session=session)
+
+        # In a transaction, or it would wait for those under way without end.
+        await self._database.write(advance)
         self._ready.add(tenant)
 
 

@@ -13,14 +13,14 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference, make_read_preference, read_pref_mode_from_name
 from pymongo.write_concern import WriteConcern
 
 from helios_core import ConfigurationError, run_to_end
 from helios_mongodb import schema
-from helios_mongodb.errors import DRIVER_ERRORS, opening, translated
+from helios_mongodb.errors import DRIVER_ERRORS, HELD, opening, translated
 from helios_mongodb.settings import MongoSettings
 
 Document: TypeAlias = dict[str, Any]
@@ -34,7 +34,14 @@ CLOSED_WITHIN = timedelta(seconds=10)
 """How long the driver may take to leave its connections."""
 
 _PAUSE_SECONDS = 0.005
-_LONGEST_PAUSE_SECONDS = 0.25
+"""Before a commit is asked for again."""
+
+_LONGEST_PAUSE_SECONDS = 0.08
+_SHORTEST_PAUSE_SECONDS = 0.01
+"""
+Before a transaction begins anew. The pauses get shorter: who has waited longer asks more often, or
+those who write without a break would leave no gap for it.
+"""
 
 
 class Database:
@@ -92,29 +99,35 @@ class Database:
             with suppress(*DRIVER_ERRORS):
                 await run_to_end(session.end_session())
 
-    async def write(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def write(
+        self, work: Callable[[Session], Awaitable[T]], *, persistent: bool = True
+    ) -> T:
         """
-        Do some work in one transaction, and anew where it met another one.
+        Do some work in one transaction, and anew after a failover, or where it met another one.
 
-        The work may therefore run more than once, but only one run of it is ever committed. A
-        commit whose answer was lost is asked for again, which MongoDB answers as the first time.
+        Unless it is `persistent`, what another one holds is not waited for. The work may run more
+        than once, but only one run is ever committed. A commit whose answer was lost is asked
+        for again, which MongoDB answers as the first time.
 
         Raises:
+            StoreBusy: Another transaction is in the way.
             BackendUnavailable: The time for all tries is over. Where the last commit was not
                 answered, nobody knows whether it was done.
         """
         deadline = monotonic() + self.settings.timeout.total_seconds()
-        pause = _PAUSE_SECONDS
+        pause = _LONGEST_PAUSE_SECONDS
         with translated():
             while True:
                 try:
                     async with self.session() as session:
                         return await self._try(session, work, deadline)
                 except PyMongoError as error:
-                    if not _may_try_again(error) or monotonic() >= deadline:
+                    held = isinstance(error, OperationFailure) and error.code in HELD
+                    over = monotonic() >= deadline or (held and not persistent)
+                    if over or not _may_try_again(error):
                         raise
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads who collided
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                await asyncio.sleep(pause * random.uniform(0, 1))  # noqa: S311 - spreads who collided
+                pause = max(0.7 * pause, _SHORTEST_PAUSE_SECONDS)
 
     async def _try(
         self, session: Session, work: Callable[[Session], Awaitable[T]], deadline: float

@@ -16,7 +16,7 @@ from pymongo.errors import (
     PyMongoError,
 )
 
-from helios_core import BackendError, BackendUnavailable, ConfigurationError
+from helios_core import BackendError, BackendUnavailable, ConfigurationError, StoreBusy
 
 _REFUSED = {
     13: "the user lacks a right; it needs readWrite on the database, see HFS_MONGODB_DATABASE",
@@ -27,6 +27,9 @@ _REFUSED = {
 
 _DAMAGED = frozenset({8, 10334, 51091})
 """Error codes of data that the server cannot read."""
+
+HELD = frozenset({24, 112})
+"""Error codes of what another transaction holds."""
 
 DRIVER_ERRORS = (PyMongoError, BSONError, OSError, EOFError, RuntimeError, InvalidStateError)
 """Everything that the driver may raise; OSError includes timeouts."""
@@ -136,6 +139,12 @@ def _ours(error: OperationFailure) -> BackendError:
         return BackendError(
             f"MongoDB reports damaged data (code {error.code}); look into its log, and restore"
             " what is lost from a backup"
+        )
+    if error.code in HELD:
+        return StoreBusy(
+            f"another write holds what this one needs (code {error.code}); if its process was"
+            " killed, MongoDB ends it after transactionLifetimeLimitSeconds, by default 60 s, or"
+            " half as much again; try again later"
         )
     reason = _REFUSED.get(error.code or 0, f"it reports {type(error).__name__}")
     return BackendUnavailable(

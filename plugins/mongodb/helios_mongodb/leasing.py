@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 from bson.int64 import Int64
@@ -13,6 +14,7 @@ from helios_core import (
     Lease,
     Part,
     SetAside,
+    StoreBusy,
     UnreadableJob,
     count_exported,
     give_up_reason,
@@ -50,7 +52,8 @@ async def claim(
     set_aside: SetAside,
 ) -> Lease | None:
     """Claim the shard whose turn it is, or give None (J2, J3, J8, J9, J11)."""
-    while (shard := await _due(database, set_aside)) is not None:
+    busy = list[Any]()
+    while (shard := await _due(database, set_aside, busy)) is not None:
         try:
             if shard["attempts"] >= max_attempts:
                 await _give_up(database, shard)
@@ -59,6 +62,10 @@ async def claim(
             if claimed is None:
                 continue  # another worker was quicker
             lease = await _begin(database, claimed, worker, set_aside)
+        except StoreBusy:
+            # Perhaps a worker that was killed in the middle of a transaction; others go on.
+            busy.append(shard["_id"])
+            continue
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             # A field is missing, or holds what was never stored in it (J15).
             job = await database["jobs"].find_one({"_id": shard["job"]}, {"tenant": 1, "id": 1})
@@ -73,28 +80,34 @@ async def claim(
 async def _hold(
     database: Database, shard: Document, worker: str, lease_for: timedelta
 ) -> Document | None:
-    """Claim a shard under a new token, and return it unless another worker was quicker (J3)."""
-    return await database["shards"].find_one_and_update(
-        _same(shard),
-        [
-            {
-                "$set": {
-                    "worker": {"$literal": worker},
-                    "at": from_now(lease_for),
-                    "wait": from_now(lease_for)["$add"][1],
-                    "token": {"$add": ["$token", 1]},
-                    "attempts": {"$add": ["$attempts", 1]},
-                    "reported": 0,
-                    "touched": "$$NOW",
-                }
-            }
-        ],
-        return_document=ReturnDocument.AFTER,
-    )
+    """
+    Claim a shard under a new token, and return it unless another worker was quicker (J3).
+
+    In a transaction, or it would wait for the end of one that a killed worker has left.
+
+    Raises:
+        StoreBusy: Somebody else is about to change it.
+    """
+    held = {
+        "worker": {"$literal": worker},
+        "at": from_now(lease_for),
+        "wait": from_now(lease_for)["$add"][1],
+        "token": {"$add": ["$token", 1]},
+        "attempts": {"$add": ["$attempts", 1]},
+        "reported": 0,
+        "touched": "$$NOW",
+    }
+
+    async def work(session: Session) -> Document | None:
+        return await database["shards"].find_one_and_update(
+            _same(shard), [{"$set": held}], session=session, return_document=ReturnDocument.AFTER
+        )
+
+    return await database.write(work, persistent=False)
 
 
-async def _due(database: Database, set_aside: SetAside) -> Document | None:
-    """Return the free shard whose turn it is."""
+async def _due(database: Database, set_aside: SetAside, busy: Sequence[Any]) -> Document | None:
+    """Return the free shard whose turn it is, but for those that are busy."""
     free = {"done": False} | is_over("at", await database.now())
     numbers = await database["shards"].distinct("job", free)
     aside = set(set_aside.numbers)
@@ -105,7 +118,7 @@ async def _due(database: Database, set_aside: SetAside) -> Document | None:
     tenants = {"_id": {"$in": list({job["tenant"] for job in jobs})}}
     served = {turn["_id"]: turn["served"] async for turn in database["turns"].find(tenants)}
     for job in sorted(jobs, key=lambda job: (served.get(job["tenant"], 0), job["_id"])):
-        due = {"job": job["_id"], "phase": job["phase"]} | free
+        due = {"_id": {"$nin": busy}, "job": job["_id"], "phase": job["phase"]} | free
         shard = await database["shards"].find_one(due, sort=[("number", 1)])
         if shard is not None:
             return shard

@@ -234,4 +234,5 @@ class TestForgetsOnRestart(OnMemoryProvider):
         "test_stamps_do_not_go_back_across_a_restart",
         "test_two_providers_on_one_backing_share_a_clock",
         "test_writers_of_another_process_do_not_disturb_a_read",
+        "test_chained_exports_over_providers_that_write_at_once_lose_nothing",
     )
