@@ -22,6 +22,7 @@ OF_THE_SERVER = {
     },
     "keycloak_auth/test_settings.py": {"helios_core.config.selection"},
     "keycloak_auth/test_smart_configuration.py": {"helios_core.http.smart_configuration"},
+    "mongodb/test_writing.py": {"helios_core.loading.load"},
     "postgres/test_same_answers.py": {"helios_core.loading.load"},
     "postgres/test_settings.py": {"helios_core.config.selection"},
     "s3/test_serving.py": {"helios_core.client.export", "helios_core.client.kickoff"},
@@ -36,7 +37,6 @@ OF_THE_SERVER = {
     },
     "smart_auth/test_token_endpoint.py": {"helios_core.memory"},
     "smart_auth/test_verifier.py": {"helios_core.memory"},
-    "test_unreadable_jobs.py": {"helios_core.cli.jobs"},
 }
 """Tests of plugins that load, configure, serve or export with Helios itself."""
 

@@ -2,7 +2,7 @@
 
 from pymongo.asynchronous.pool import AsyncConnection
 
-from helios_core.model.exports import Level
+from helios_core import Level
 from helios_core.testing import corpus, take_snapshot, write
 
 MANY = 1_000_000
