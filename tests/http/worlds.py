@@ -27,13 +27,13 @@ MARK = "canary"
 """In all that is on one of the servers only."""
 
 VOLATILE = (
+    (re.compile(r'(?<="digest":")[0-9a-f]{16}'), "<digest>"),
     (re.compile(r"\?X-Amz-[^\"]+"), "<signature>"),
     (re.compile(r"helios-[0-9a-f]{12}\b"), "<bucket>"),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|\+00:00)"), "<instant>"),
     (re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}"), "<id>"),
     (re.compile(r"(?:at(?::|%3A))\d{15,}(?::|%3A)\d+"), "<place>"),
     (re.compile(r"\d{15,}"), "<stamp>"),
-    (re.compile(r'(?<="digest":")[0-9a-f]{16}'), "<digest>"),
     (re.compile(r'(?<="valueDuration":\{"value":)[\d.]+'), "<seconds>"),
     (re.compile(r"(?<=after=)[\w-]{40,}"), "<page>"),
 )
