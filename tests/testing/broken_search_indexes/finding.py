@@ -116,15 +116,18 @@ class TestHasNoLastYear(OnMemoryIndex):
     )
 
 
+def _with_terms(entries, change):
+    """Return entries with the terms that `change` makes of theirs; deletions have none."""
+    return [
+        each if each.terms is None else replace(each, terms=change(each.terms)) for each in entries
+    ]
+
+
 class KeepsSomeSpans(MemorySearchIndex):
     """A server takes so many spans of one resource."""
 
     async def apply(self, scope, epoch, entries):
-        cut = [
-            each if each.terms is None else replace(each, terms=_first_spans(each.terms))
-            for each in entries
-        ]
-        await super().apply(scope, epoch, cut)
+        await super().apply(scope, epoch, _with_terms(entries, _first_spans))
 
 
 class TestKeepsSomeSpans(OnMemoryIndex):
@@ -143,11 +146,7 @@ class MixesSpans(MemorySearchIndex):
     """The first of one span and the last of another are a span."""
 
     async def apply(self, scope, epoch, entries):
-        mixed = [
-            each if each.terms is None else replace(each, terms=_all_pairs(each.terms))
-            for each in entries
-        ]
-        await super().apply(scope, epoch, mixed)
+        await super().apply(scope, epoch, _with_terms(entries, _all_pairs))
 
 
 class TestMixesSpans(OnMemoryIndex):
