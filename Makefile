@@ -34,13 +34,16 @@ demo: $(STAMP) ## Make data, load it, serve, export at all three levels, check, 
 serve: $(STAMP) ## Serve on the default port with SQLite and local files
 	@$(BIN)/helios migrate && exec $(BIN)/helios serve
 
+# The processes that tests start would compile everything anew where nothing may be written beside
+# the sources, which takes three times as long as what they do.
+test test-fast matrix: export PYTHONDONTWRITEBYTECODE =
+test test-fast matrix: export PYTHONPYCACHEPREFIX = $(abspath $(VENV))/pycache
+
 test: $(STAMP) ## Every test on real components
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) tests
 
-# With what was compiled before, wherever nothing else may be written beside the sources.
 test-fast: $(STAMP) ## Tests without processes, services and fuzzing, in under a minute
-	@PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(abspath $(VENV))/pycache \
-		$(BIN)/python -m pytest -n $(TEST_WORKERS) -p no:schemathesis --fast tests
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) -p no:schemathesis --fast tests
 
 matrix: $(STAMP) ## Test one row of the matrix: make matrix ROW=postgres/s3 VERSION=R5
 	@$(BIN)/python -m tests.matrix.cells '$(ROW)@$(VERSION)'
