@@ -91,6 +91,8 @@ class Site:
             "HFS_LOG_FORMAT": "json",
             "HFS_BULK_EXPORT_POLLS_PER_MINUTE": "0",
             "HFS_BULK_EXPORT_KICKOFFS_PER_MINUTE": "0",
+            # A second worker would be a second process, which takes as long to start as the first.
+            "HFS_BULK_EXPORT_WORKER_CONCURRENCY": "1",
             **settings,
         }
         self.processes: list[Process] = []

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 VARIABLE = "HELIOS_TEST_RUN"
+POLL_SECONDS = 0.1
 SECONDS_TO_STOP = 5
 """After SIGTERM; what is left then is killed."""
 
@@ -54,15 +55,15 @@ def reap(parent: int, run: str) -> None:
         descriptor = os.pidfd_open(parent)
         select.select([descriptor], [], [])
     deadline = time.monotonic() + SECONDS_TO_STOP
-    number = signal.SIGTERM
+    asked = set[int]()
     while processes := started_in(run):
-        for process in processes:
+        late = time.monotonic() > deadline
+        for process in processes if late else set(processes) - asked:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGCONT)
-                os.kill(process, number)
-        if time.monotonic() > deadline:
-            number = signal.SIGKILL
-        time.sleep(0.1 if number is signal.SIGKILL else 1)
+                os.kill(process, signal.SIGKILL if late else signal.SIGTERM)
+        asked.update(processes)
+        time.sleep(POLL_SECONDS)
     for folder in Path(tempfile.gettempdir()).glob(f"helios-postgres-{run}-*"):
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -31,9 +31,17 @@ from helios_core import (
     scopes_of,
 )
 from helios_core.http.requests import HTTPRequest
+from helios_core.testing.extensions import health_checks, observers, routes
 from tests.testing import extensions
 from tests.testing.extensions import LABEL, READER, OneGroup, WithoutNames, opening
 from tests.tokens import StaticVerifier, principal
+
+
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch):
+    """What waits for what never comes has waited long enough after a moment."""
+    for suite in (health_checks, observers, routes):
+        monkeypatch.setattr(suite, "PATIENCE_SECONDS", 0.5)
 
 
 class TestUndescribed(extensions.GoodTransform):
@@ -226,9 +234,9 @@ class TestStubborn(extensions.GoodHealthChecks):
             await asyncio.sleep(0)
         except asyncio.CancelledError:
             # Longer than the suite waits, and not for ever: the loop waits for it in the end.
-            for _ in range(30):
+            for _ in range(20):
                 with suppress(asyncio.CancelledError):
-                    await asyncio.sleep(0.5)
+                    await asyncio.sleep(0.1)
 
 
 class TestOneWay(extensions.GoodHealthChecks):
@@ -276,9 +284,9 @@ class TestUndisturbed(extensions.GoodObserver):
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:
-            for _ in range(30):
+            for _ in range(20):
                 with suppress(asyncio.CancelledError):
-                    await asyncio.sleep(0.5)
+                    await asyncio.sleep(0.1)
 
 
 class TestLeavesAThread(extensions.GoodObserver):
