@@ -71,25 +71,25 @@ def app() -> None:
 )
 def serve(*, host: str | None, port: int | None) -> None:
     """Serve, and work on exports; SIGINT or SIGTERM stops cleanly."""
-    from helios_core.cli import processes
+    from helios_core.cli.serve import run_server
 
-    processes.run_server(host=host, port=port)
+    run_server(host=host, port=port)
 
 
 @app.command()
 def worker() -> None:
     """Work on exports without serving; SIGINT or SIGTERM stops it."""
-    from helios_core.cli import processes
+    from helios_core.cli.work import run_worker
 
-    processes.run_worker()
+    run_worker()
 
 
 @app.command()
 def migrate() -> None:
     """Bring the schema of every selected backend up to date."""
-    from helios_core.cli import processes
+    from helios_core.cli.work import migrate_backends
 
-    processes.migrate_backends()
+    migrate_backends()
 
 
 @app.command()

@@ -1,7 +1,9 @@
 """What the rows are loaded with, and what it is afterwards."""
 
+import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,10 @@ from helios_core.fhir import FHIRVersion, load_definitions
 from helios_core.loading.load import load
 from helios_core.memory import MemoryDataProvider
 from helios_core.testing import corpus, take_snapshot
+from tests.turns import in_turn, today
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 """Real data, where there are any beside the repository."""
-BUNDLES = 2
-"""Of Synthea, which has R4 only."""
 PATIENTS = 12
 MEMBERS = frozenset(f"p{n}" for n in range(0, PATIENTS, 3))
 """The ids of the patients in the Group `g1`."""
@@ -31,26 +32,27 @@ def examples(version: str) -> list[Path]:
     return [path for path in [DATA / "spec-examples" / f"{version}.ndjson.gz"] if path.is_file()]
 
 
-def real_data(version: str) -> list[Path]:
-    """Return files with the examples of a version, and with Bundles."""
-    return [*examples(version), *bundles(version)]
+def real_data(version: str, folder: Path) -> tuple[Path, ...]:
+    """
+    Return files with the examples of a version and with Bundles, where there are any.
 
-
-def some_real_data(version: str, folder: Path) -> list[Path]:
-    """Return files with the examples of every third type, and with one Bundle."""
-    thinned = (_thinned(path, folder / "examples.ndjson") for path in examples(version))
-    return [*thinned, *bundles(version)[:1]]
+    The types of the examples take turns; the files of one folder are those of one run.
+    """
+    thinned = (_thinned(path, folder / f"examples-{version}.ndjson") for path in examples(version))
+    return (*thinned, *bundles(version))
 
 
 def _thinned(path: Path, thinned: Path) -> Path:
+    if thinned.exists():
+        return thinned
     resources = [json.loads(line) for line in igzip.decompress(path.read_bytes()).splitlines()]
-    types = sorted({resource["resourceType"] for resource in resources})[::3]
+    types = in_turn(sorted({resource["resourceType"] for resource in resources}), today())
     return write(thinned, (each for each in resources if each["resourceType"] in types))
 
 
 def bundles(version: str) -> list[Path]:
-    """Return Bundles of Synthea; none for other versions, or where there is no real data."""
-    return sorted((DATA / "synthea-r4" / "bundles").glob("*"))[:BUNDLES] * (version == "R4")
+    """Return a Bundle of Synthea; none for other versions, or where there is no real data."""
+    return sorted((DATA / "synthea-r4" / "bundles").glob("*"))[:1] * (version == "R4")
 
 
 def made() -> list[dict[str, Any]]:
@@ -97,8 +99,13 @@ def write(path: Path, resources: Iterable[Mapping[str, Any]]) -> Path:
     return path
 
 
-async def as_loaded(paths: Sequence[Path], version: str) -> Resources:
+@cache
+def as_loaded(paths: tuple[Path, ...], version: str) -> Resources:
     """Return what is exported of files once they are loaded, by the reference backend alone."""
+    return asyncio.run(_as_loaded(paths, version))
+
+
+async def _as_loaded(paths: tuple[Path, ...], version: str) -> Resources:
     fhir_version = FHIRVersion(version)
     provider = MemoryDataProvider()
     summary = await load(list(paths), provider, tenant=corpus.TENANT, fhir_version=fhir_version)

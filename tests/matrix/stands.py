@@ -1,10 +1,9 @@
 """A server and a worker on the backends of one row of the matrix."""
 
-import asyncio
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +22,9 @@ from tests.services import Bucket, a_bucket, has_minio
 
 SETTINGS = {
     # Many shards of little work, so that a kill and a cancel always meet one in hand.
-    "HFS_BULK_EXPORT_PART_BYTES": "50000",
-    "HFS_BULK_EXPORT_LEASE_DURATION": "3",
-    "HFS_BULK_EXPORT_HEARTBEAT_INTERVAL": "1",
+    "HFS_BULK_EXPORT_PART_BYTES": "100000",
+    "HFS_BULK_EXPORT_LEASE_DURATION": "2",
+    "HFS_BULK_EXPORT_HEARTBEAT_INTERVAL": "0.5",
     "HFS_BULK_EXPORT_MAX_ATTEMPTS": "20",
     "HFS_BULK_EXPORT_MAX_CONCURRENT_PER_TENANT": "50",
     # A worker is a process of its own here.
@@ -53,6 +52,7 @@ class Stand(Site):
         super().__init__(folder, **SETTINGS | versions | dict(row.settings) | dict(settings))
         self.cell = cell
         self.row = row
+        self.shared = folder.parent
         self._output = output
         nodes, prefix = (settings.get(f"HFS_ELASTICSEARCH_{name}") for name in ("NODES", "PREFIX"))
         self._indices = f"{nodes}/{prefix}*" if nodes else None
@@ -60,9 +60,9 @@ class Stand(Site):
     def begin(self) -> None:
         """Start a server and a worker on stores that are empty."""
         self.run("migrate")
+        self.worker = self.work()
         self.server, client = self.serve()
         self.address = client.base_url
-        self.worker = self.work()
 
     def work(self) -> Process:
         """Start another worker."""
@@ -80,33 +80,24 @@ class Stand(Site):
         self.clients.append(client)
         return client
 
-    def load(self, paths: Sequence[Path]) -> Loaded:
+    def load(self, paths: tuple[Path, ...]) -> Loaded:
         """Load files by a process of its own, and predict what they become."""
         tenant = f"t{uuid.uuid4().hex[:12]}"
-        files = list(map(str, paths))
-        process = self.start("load", "--tenant", tenant, *files)
+        process = self.start("load", "--tenant", tenant, *map(str, paths))
         # 1 if something is referred to that is not there, as in the real data.
         assert wait_for_end(process.process, 120) in (0, 1), process.output()
-        return Loaded(tenant, asyncio.run(corpora.as_loaded(paths, self.cell.version)))
+        return Loaded(tenant, corpora.as_loaded(paths, self.cell.version))
 
     @cached_property
     def made(self) -> Loaded:
         """What `corpora.made` makes, which no test changes."""
-        return self.load([corpora.write(self.folder / "made.ndjson", corpora.made())])
+        return self.load((corpora.write(self.shared / "made.ndjson", corpora.made()),))
 
     @cached_property
     def real(self) -> Loaded:
-        """The real data of the version, where there are any, and what `corpora.made` makes."""
-        made = corpora.write(self.folder / "made.ndjson", corpora.made())
-        version = self.cell.version
-        if self.on_a_standin:
-            return self.load([made, *corpora.some_real_data(version, self.folder)])
-        return self.load([made, *corpora.real_data(version)])
-
-    @property
-    def on_a_standin(self) -> bool:
-        """Whether the resources are in SecantusDB, which is some 20 times slower than MongoDB."""
-        return self.row.name.startswith("mongodb") and "HFS_TEST_MONGODB_URL" not in os.environ
+        """The real data of the version, where there are any."""
+        paths = corpora.real_data(self.cell.version, self.shared)
+        return self.load(paths) if paths else self.made
 
     def wait_for_the_index(self, resources: int) -> None:
         """Wait until the search index of the row, if it has one, holds that many resources."""

@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import datetime
 
 import httpx
+import pytest
 
 from tests.matrix import corpora
 from tests.matrix.corpora import MEMBERS, by_name
@@ -232,6 +233,7 @@ def test_an_export_since_another_has_what_changed_and_what_was_deleted(stand):
     }
 
 
+@pytest.mark.one_version
 def test_a_server_without_exports_answers_501_and_offers_none(stand):
     """As the row `none` of the original's matrix."""
     server, client = stand.serve(HFS_BULK_EXPORT_ENABLED="false")
@@ -244,6 +246,7 @@ def test_a_server_without_exports_answers_501_and_offers_none(stand):
     assert server.stop() == 0
 
 
+@pytest.mark.one_version
 def test_a_cancelled_export_is_gone_and_so_are_its_files(stand):
     client = stand.client(stand.made.tenant)
     status = client.kick_off()
@@ -257,6 +260,7 @@ def test_a_cancelled_export_is_gone_and_so_are_its_files(stand):
         assert not deadline.has_passed()
 
 
+@pytest.mark.one_version
 def test_a_server_and_a_worker_killed_in_mid_export_lose_and_repeat_nothing(stand):
     loaded = stand.made
     client = stand.client(loaded.tenant)

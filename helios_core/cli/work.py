@@ -1,0 +1,32 @@
+"""The commands that work on exports and migrate stores, which load nothing of HTTP."""
+
+import os
+
+from helios_core.cli.terminal import log_errors_only, print_line, run
+from helios_core.config import selection
+from helios_core.config.logs import configure_logging
+from helios_core.server.work import exit_after, work
+
+
+def run_worker() -> None:
+    """Work on exports until SIGINT or SIGTERM."""
+    settings = selection.configure(os.environ).settings
+    configure_logging(settings.log_level, settings.log_format)
+    workers = settings.bulk_export_worker_concurrency
+    run(
+        work(
+            settings,
+            on_ready=lambda: print_line(f"Working with {workers} workers"),
+            on_stop=lambda: exit_after(settings.worker_shutdown_timeout),
+        )
+    )
+
+
+def migrate_backends() -> None:
+    """Migrate the schema of every selected backend and print what was done."""
+    log_errors_only()
+    done = run(selection.migrate(selection.configure(os.environ)))
+    for name, what in done:
+        print_line(f"{name}: {what}")
+    if not done:
+        print_line("The selected backends have no schema.")
