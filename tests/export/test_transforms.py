@@ -180,8 +180,10 @@ def test_what_is_no_list_of_contained_resources_is_left_out(contained):
 
 def test_of_several_lines_each_keeps_its_own_contained_resources():
     lines = [
-        b'{"resourceType":"Observation","id":"a","subject":{"reference":"#p"},'
-        b'"contained":[{"resourceType":"Patient","id":"p"}]}',
+        (
+            b'{"resourceType":"Observation","id":"a","subject":{"reference":"#p"},'
+            b'"contained":[{"resourceType":"Patient","id":"p"}]}'
+        ),
         b'{"resourceType":"Observation","id":"b","subject":{"reference":"#p"}}',
         b'{"resourceType":"Observation","id":"c","contained":[{"id":"p"}]}',
     ]
