@@ -48,7 +48,7 @@ def by_name(lines):
     return found
 
 
-@pytest.fixture(params=["embedded", "keycloak"])
+@pytest.fixture
 def secured(request, tmp_path, certificates, population):
     with ExitStack() as stack:
         if request.param == "embedded":
@@ -85,7 +85,16 @@ def events(process, name):
     return [event for event in process.events() if event["event"] == name]
 
 
-@pytest.mark.parametrize("algorithm", ["ES384", "RS384"])
+@pytest.mark.parametrize(
+    ("secured", "algorithm"),
+    [
+        ("embedded", "ES384"),
+        ("keycloak", "RS384"),
+        pytest.param("embedded", "RS384", marks=pytest.mark.in_turn),
+        pytest.param("keycloak", "ES384", marks=pytest.mark.in_turn),
+    ],
+    indirect=["secured"],
+)
 def test_an_export_outlives_its_tokens_and_its_workers(
     secured, algorithm, population, certificates, tmp_path
 ):

@@ -120,7 +120,7 @@ async def either_site(request, open_site, tmp_path):
         yield await open_site(data_provider=provider)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["sqlite", pytest.param("memory", marks=pytest.mark.in_turn)])
 async def fuzzed(request, open_site, tmp_path):
     async with AsyncExitStack() as stack:
         if request.param == "memory":
