@@ -76,4 +76,4 @@ def test_an_interrupted_run_leaves_no_process_behind(tmp_path, number, options):
     finally:
         test.unlink()
 
-    assert len(before) >= 3
+    assert len(before) >= 2 + (number == signal.SIGKILL)
