@@ -1,11 +1,15 @@
 """A bucket as its two drivers see it: obstore moves the bytes, botocore the rest."""
 
+import atexit
+import functools
 import logging
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import botocore.config
+import botocore.loaders
 import botocore.session
 from botocore.exceptions import BotoCoreError
 from obstore.store import S3Store
@@ -41,6 +45,12 @@ def retries(*, most: int, seconds: float) -> "RetryConfig":
 RETRIES = retries(most=10, seconds=120)
 """Long enough for a server to be restarted, short enough for its next lease to be asked for."""
 
+_loader = functools.cache(botocore.loaders.create_loader)
+"""botocore's description of S3 takes longer to read than all else that opens a bucket."""
+
+SETTLE_SECONDS = 0.1
+"""How long the driver's threads have to come to rest before the process ends."""
+
 _REQUEST_TIMEOUT = timedelta(minutes=5)
 """For one block of an upload, or one window of a download with a slow client at its end."""
 
@@ -51,6 +61,17 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+@functools.cache
+def settle_at_exit() -> None:
+    """
+    Have the process wait for the driver's threads before it ends.
+
+    They let go of Python's objects a moment after their result is there, and one that does so
+    while the interpreter ends aborts the process (before Python 3.14).
+    """
+    atexit.register(time.sleep, SETTLE_SECONDS)
+
+
 class Bucket:
     """One bucket with the credentials and addresses under which it is used."""
 
@@ -59,7 +80,10 @@ class Bucket:
         self.prefix = f"{settings.prefix}/" if settings.prefix else ""
         self.settings = settings
         quiet()
+        settle_at_exit()
         self._session = botocore.session.Session(profile=settings.profile)
+        models = _loader(self._session.get_config_variable("data_path"))
+        self._session.register_component("data_loader", models)
         try:
             self._credentials = self._found_credentials()
             self.client = self._client(settings.endpoint)
