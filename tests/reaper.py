@@ -4,7 +4,7 @@ A process that ends what a run of the tests has started, once the run is over.
 Every process that is started inside of a run inherits a variable of its environment, however it
 is started and whoever starts it: servers, workers, MinIO, moto, the postmaster of PostgreSQL.
 When the run has ended, by itself or by any signal, `kill -9` included, the reaper ends all that
-still have it.
+still have it, and removes the folders that are named after it.
 """
 
 import os
@@ -20,6 +20,8 @@ from pathlib import Path
 
 VARIABLE = "HELIOS_TEST_RUN"
 POLL_SECONDS = 0.1
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+"""A folder of Linux that is in memory."""
 SECONDS_TO_STOP = 5
 """After SIGTERM; what is left then is killed."""
 
@@ -37,6 +39,11 @@ def start_reaper() -> None:
     os.environ[VARIABLE] = run
 
 
+def own_prefix(service: str) -> str:
+    """Return how the names of a service's folders begin, by which the reaper finds them."""
+    return f"helios-{service}-{os.environ.get(VARIABLE, '')}-"
+
+
 def started_in(run: str) -> list[int]:
     """Return the ids of all processes that a run has started, directly or not."""
     mark = f"{VARIABLE}={run}".encode()
@@ -47,6 +54,12 @@ def started_in(run: str) -> list[int]:
                 if mark in (folder / "environ").read_bytes().split(b"\0"):
                     found.append(int(folder.name))
     return found
+
+
+def folders_of(run: str) -> list[Path]:
+    """Return the folders that are named after a run."""
+    places = (Path(tempfile.gettempdir()), SHARED_MEMORY)
+    return [folder for place in places for folder in place.glob(f"helios-*-{run}-*")]
 
 
 def reap(parent: int, run: str) -> None:
@@ -64,7 +77,7 @@ def reap(parent: int, run: str) -> None:
                 os.kill(process, signal.SIGKILL if late else signal.SIGTERM)
         asked.update(processes)
         time.sleep(POLL_SECONDS)
-    for folder in Path(tempfile.gettempdir()).glob(f"helios-postgres-{run}-*"):
+    for folder in folders_of(run):
         shutil.rmtree(folder, ignore_errors=True)
 
 

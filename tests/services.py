@@ -8,6 +8,7 @@ servers instead.
 """
 
 import asyncio
+import functools
 import importlib
 import os
 import re
@@ -32,9 +33,10 @@ import pymongo
 import pymongo.errors
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from tests.pace import Deadline
-from tests.reaper import VARIABLE
+from tests.reaper import SHARED_MEMORY, own_prefix
 
 START_SECONDS = 30
 NO_POSTGRES = (
@@ -53,6 +55,8 @@ NO_MINIO = (
     "there is no MinIO: `make services` builds it where there is Go, or set HFS_TEST_S3_ENDPOINT"
     " to any S3 server"
 )
+ROOMY_BYTES = 4 * 1024**3
+"""What must be free where services keep data in memory: the largest test has a tenth of it."""
 ACCESS_KEY = os.environ.get("HFS_TEST_S3_ACCESS_KEY_ID", "helios-test")
 SECRET_KEY = os.environ.get("HFS_TEST_S3_SECRET_ACCESS_KEY", "helios-test-secret")
 
@@ -137,9 +141,7 @@ def postgres(folder: Path | None = None) -> Iterator[Postgres]:
         absent(NO_POSTGRES)
     # Not in pytest's folder: for root the server runs as another user, and every session of pytest
     # takes back from others the right to enter the folder that all sessions have in common.
-    # The reaper of an interrupted run finds the folder by its name.
-    prefix = f"helios-postgres-{os.environ.get(VARIABLE, '')}-"
-    folder = folder or Path(tempfile.mkdtemp(prefix=prefix))
+    folder = folder or Path(tempfile.mkdtemp(prefix=own_prefix("postgres")))
     server = pgserver.get_server(folder, cleanup_mode="delete")
     try:
         yield Postgres(server, server.get_uri())
@@ -224,14 +226,27 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
 
     def client(self, *, retries: int = 4) -> Any:
         """A client that knows nothing of ours, to look behind the back of the plugin."""
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            region_name=self.region,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": retries}),
-        )
+        return _client(self.endpoint, self.region, self.access_key, self.secret_key, retries)
+
+
+@functools.cache
+def _client(endpoint: str, region: str, access_key: str, secret_key: str, retries: int) -> Any:
+    """Return the one client of all tests of a process: it takes as long as a hundred requests."""
+    client = boto3.Session().client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=region,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": retries}),
+    )
+    client.meta.events.register("before-call.s3.DeleteBucket", _with_all_that_is_in_it)
+    return client
+
+
+def _with_all_that_is_in_it(params: dict[str, Any], **_: Any) -> None:
+    """Have MinIO remove a bucket that is not empty; other servers refuse that."""
+    params["headers"]["x-minio-force-delete"] = "true"
 
 
 @contextmanager
@@ -248,15 +263,21 @@ def a_bucket(endpoint: str) -> Iterator[Bucket]:
     try:
         yield bucket
     finally:
-        for upload in client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", ()):
-            client.abort_multipart_upload(
-                Bucket=bucket.name, Key=upload["Key"], UploadId=upload["UploadId"]
-            )
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket.name):
-            for found in page.get("Contents", ()):
-                client.delete_object(Bucket=bucket.name, Key=found["Key"])
-        client.delete_bucket(Bucket=bucket.name)
-        client.close()
+        try:
+            client.delete_bucket(Bucket=bucket.name)
+        except ClientError:
+            _empty(bucket.name, client)
+            client.delete_bucket(Bucket=bucket.name)
+
+
+def _empty(bucket: str, client: Any) -> None:
+    for upload in client.list_multipart_uploads(Bucket=bucket).get("Uploads", ()):
+        client.abort_multipart_upload(
+            Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+        )
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        if found := [{"Key": each["Key"]} for each in page.get("Contents", ())]:
+            client.delete_objects(Bucket=bucket, Delete={"Objects": found})
 
 
 @contextmanager
@@ -270,10 +291,11 @@ def s3_endpoint(log: Path) -> Iterator[str]:
 
 
 class MinIO:
-    """One MinIO on a folder, which may be stopped and started again at the same address."""
+    """One MinIO, which may be stopped and started again at the same address on the same data."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, data: Path, log: Path) -> None:
+        self._data = data
+        self._log = log
         self._address = f"127.0.0.1:{free_port()}"
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://{self._address}"
@@ -281,12 +303,10 @@ class MinIO:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         secrets = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
-        command = [str(MINIO), "server", "--address", self._address, "--quiet"]
-        command += [str(self._folder / "buckets")]
-        log = self._folder / "log"
+        command = [str(MINIO), "server", "--address", self._address, "--quiet", str(self._data)]
         quiet = {"MINIO_BROWSER": "off", "MINIO_UPDATE": "off"}
-        self._process = _start(command, log, **quiet, **secrets)
-        _answering(self._process, log, f"{self.url}/minio/health/ready")
+        self._process = _start(command, self._log, **quiet, **secrets)
+        _answering(self._process, self._log, f"{self.url}/minio/health/ready")
 
     def stop(self) -> None:
         """End it as a power cut would: whoever connects from now on is refused."""
@@ -297,15 +317,22 @@ class MinIO:
 
 @contextmanager
 def minio(folder: Path) -> Iterator[MinIO]:
-    """Start MinIO on a folder."""
+    """Start MinIO, with its log in a folder and its data in memory if there is enough of it."""
     if not MINIO.exists():
         absent(NO_MINIO, obtainable=shutil.which("go") is not None)
-    server = MinIO(folder)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
+    # It waits for the disk whenever it has written, and others for it.
+    place = SHARED_MEMORY if _is_roomy(SHARED_MEMORY) else folder
+    with tempfile.TemporaryDirectory(dir=place, prefix=own_prefix("minio")) as data:
+        server = MinIO(Path(data), folder / "log")
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+def _is_roomy(folder: Path) -> bool:
+    return folder.exists() and shutil.disk_usage(folder).free >= ROOMY_BYTES
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A run of the tests that is ended early leaves no process behind."""
+"""A run of the tests that is ended early leaves no process and no data behind."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reaper import VARIABLE, started_in
+from tests.reaper import VARIABLE, folders_of, started_in
 from tests.services import MINIO
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def test_it_takes_for_ever():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("options", [["-n", "0"], ["-n", "1"]], ids=["alone", "parallel"])
-def test_an_interrupted_run_leaves_no_process_behind(tmp_path, number, options):
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path, number, options):
     ready = tmp_path / "ready"
     services = ["postgres_server"]
     if number == signal.SIGKILL:
@@ -67,13 +67,14 @@ def test_an_interrupted_run_leaves_no_process_behind(tmp_path, number, options):
             assert run.poll() is None, "the run ended before its services were up"
             time.sleep(0.1)
         name = ready.read_text()
-        before = started_in(name)
+        processes, folders = started_in(name), folders_of(name)
 
         run.send_signal(number)
         run.wait()
-        while started_in(name):
+        while started_in(name) or folders_of(name):
             time.sleep(0.1)
     finally:
         test.unlink()
 
-    assert len(before) >= 2 + (number == signal.SIGKILL)
+    assert len(processes) >= 2 + (number == signal.SIGKILL)
+    assert len(folders) >= 1

@@ -53,7 +53,6 @@ def test_a_bucket_keeps_what_is_put_into_it(minio_bucket):
     client.put_object(Bucket=minio_bucket.name, Key="a/b", Body=b"bytes")
 
     assert client.get_object(Bucket=minio_bucket.name, Key="a/b")["Body"].read() == b"bytes"
-    client.close()
 
 
 def test_what_cannot_be_had_here_is_skipped_even_where_everything_is_required(monkeypatch):

@@ -127,11 +127,8 @@ def versions(resources: list[dict[str, Any]]) -> list[str]:
 def keys_in(bucket: Bucket) -> list[str]:
     """Name every object of a bucket but its owner's mark, and every unfinished upload."""
     client = bucket.client()
-    try:
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket.name)
-        keys = [found["Key"] for page in pages for found in page.get("Contents", ())]
-        uploads = client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", ())
-        keys += [f"{upload['Key']} (upload)" for upload in uploads]
-    finally:
-        client.close()
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket.name)
+    keys = [found["Key"] for page in pages for found in page.get("Contents", ())]
+    uploads = client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", ())
+    keys += [f"{upload['Key']} (upload)" for upload in uploads]
     return sorted(key for key in keys if not key.startswith("."))

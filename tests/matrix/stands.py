@@ -118,7 +118,6 @@ class Stand(Site):
             client = self._output.client()
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=self._output.name)
             files += [found["Key"] for page in pages for found in page.get("Contents", ())]
-            client.close()
         return [name for name in files if job in name]
 
     def wait_for_a_shard(self, status: str) -> None:

@@ -26,10 +26,6 @@ __all__ = [
 ]
 
 
-SETTLE_SECONDS = 0.1
-"""How long the driver's threads have to come to rest once nothing is asked of them."""
-
-
 @asynccontextmanager
 async def _open(settings: S3Settings) -> AsyncIterator[S3OutputStore]:
     bucket = await in_thread(Bucket, settings)
@@ -37,9 +33,6 @@ async def _open(settings: S3Settings) -> AsyncIterator[S3OutputStore]:
         yield S3OutputStore(bucket)
     finally:
         bucket.close()
-        # The driver's threads let go of Python's objects a moment after their result is there. A
-        # thread that does so while the interpreter ends aborts the process (before Python 3.14).
-        await asyncio.sleep(SETTLE_SECONDS)
 
 
 @asynccontextmanager
@@ -67,7 +60,6 @@ async def open_data_provider(settings: S3ResourceSettings) -> AsyncIterator[S3Da
                 await compacting
     finally:
         bucket.close()
-        await asyncio.sleep(SETTLE_SECONDS)
 
 
 @hookimpl

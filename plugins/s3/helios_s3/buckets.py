@@ -1,11 +1,17 @@
 """A bucket as its two drivers see it: obstore moves the bytes, botocore the rest."""
 
+import atexit
+import functools
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import botocore.config
+import botocore.loaders
 import botocore.session
 from botocore.exceptions import BotoCoreError
 from obstore.store import S3Store
@@ -41,6 +47,12 @@ def retries(*, most: int, seconds: float) -> "RetryConfig":
 RETRIES = retries(most=10, seconds=120)
 """Long enough for a server to be restarted, short enough for its next lease to be asked for."""
 
+_loader = functools.cache(botocore.loaders.create_loader)
+"""botocore's description of S3 takes longer to read than all else that opens a bucket."""
+
+SETTLE_SECONDS = 0.1
+"""How long the driver's threads have to come to rest before the process ends."""
+
 _REQUEST_TIMEOUT = timedelta(minutes=5)
 """For one block of an upload, or one window of a download with a slow client at its end."""
 
@@ -51,6 +63,17 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+@functools.cache
+def settle_at_exit() -> None:
+    """
+    Have the process wait for the driver's threads before it ends.
+
+    They let go of Python's objects a moment after their result is there, and one that does so
+    while the interpreter ends aborts the process (before Python 3.14).
+    """
+    atexit.register(time.sleep, SETTLE_SECONDS)
+
+
 class Bucket:
     """One bucket with the credentials and addresses under which it is used."""
 
@@ -59,13 +82,16 @@ class Bucket:
         self.prefix = f"{settings.prefix}/" if settings.prefix else ""
         self.settings = settings
         quiet()
+        settle_at_exit()
         self._session = botocore.session.Session(profile=settings.profile)
-        try:
+        with _configured():
+            models = _loader(self._session.get_config_variable("data_path"))
+            self._session.register_component("data_loader", models)
             self._credentials = self._found_credentials()
-            self.client = self._client(settings.endpoint)
-        except BotoCoreError as error:
-            raise ConfigurationError(f"the AWS configuration cannot be used: {error}") from error
-        self.endpoint: str = self.client.meta.endpoint_url
+            region = settings.bucket_region or self._session.get_config_variable("region")
+        self.region: str = region or DEFAULT_REGION
+        endpoint: str = settings.endpoint or self.client.meta.endpoint_url
+        self.endpoint = endpoint.rstrip("/")
         self._refuse_http()
         self.store = self._store(self.endpoint)
         public = settings.public_endpoint
@@ -73,7 +99,33 @@ class Bucket:
 
     def close(self) -> None:
         """Close the connections; a bucket that was closed is not used again."""
-        self.client.close()
+        if "client" in vars(self):
+            self.client.close()
+
+    @functools.cached_property
+    def client(self) -> Any:  # noqa: ANN401  botocore has no types
+        """
+        The client of botocore, which is only made where one is needed.
+
+        Raises:
+            ConfigurationError: The AWS configuration cannot be used.
+        """
+        with _configured():
+            return self._session.create_client(
+                "s3",
+                region_name=self.region,
+                endpoint_url=self.settings.endpoint,
+                config=botocore.config.Config(
+                    signature_version="s3v4",
+                    s3={"addressing_style": "path" if self._in_path else "virtual"},
+                    connect_timeout=5,
+                    read_timeout=30,
+                    retries={"mode": "standard", "total_max_attempts": 4},
+                    # Checksums beyond the signature are unknown to many servers other than AWS.
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                ),
+            )
 
     def attributes(self, name: str, *, gzip: bool) -> dict[str, str]:
         """Return the headers of a stored part, so that a link responds as the server would."""
@@ -116,24 +168,6 @@ class Bucket:
             )
         return found
 
-    def _client(self, endpoint: str | None) -> Any:  # noqa: ANN401  botocore has no types
-        region = self.settings.bucket_region
-        return self._session.create_client(
-            "s3",
-            region_name=region or self._session.get_config_variable("region") or DEFAULT_REGION,
-            endpoint_url=endpoint,
-            config=botocore.config.Config(
-                signature_version="s3v4",
-                s3={"addressing_style": "path" if self._in_path else "virtual"},
-                connect_timeout=5,
-                read_timeout=30,
-                retries={"mode": "standard", "total_max_attempts": 4},
-                # Checksums beyond the signature are unknown to many servers other than AWS.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        )
-
     @property
     def _in_path(self) -> bool:
         # No certificate is good for a dotted bucket name before a host.
@@ -149,7 +183,7 @@ class Bucket:
             options["sse_kms_key_id"] = own.kms_key_id
         return S3Store(
             endpoint=endpoint if self._in_path else f"{scheme}://{self.name}.{host}",
-            region=self.client.meta.region_name,
+            region=self.region,
             virtual_hosted_style_request=not self._in_path,
             credential_provider=_provider_of(self._credentials),
             client_options={"allow_http": True, "timeout": _REQUEST_TIMEOUT},
@@ -165,6 +199,14 @@ class Bucket:
                 f" use https, or set {self.settings.variables}_ALLOW_HTTP=true where the network"
                 " is trusted"
             )
+
+
+@contextmanager
+def _configured() -> Iterator[None]:
+    try:
+        yield
+    except BotoCoreError as error:
+        raise ConfigurationError(f"the AWS configuration cannot be used: {error}") from error
 
 
 def _provider_of(credentials: Any) -> "Callable[[], S3Credential]":  # noqa: ANN401  botocore

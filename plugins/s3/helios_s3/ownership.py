@@ -159,7 +159,7 @@ def _refusal(
         )
     if code in _WRONG_REGION:
         return ConfigurationError(
-            f"{place} is in another region than {bucket.client.meta.region_name} ({code}); "
+            f"{place} is in another region than {bucket.region} ({code}); "
             "correct HFS_BULK_EXPORT_S3_REGION"
         )
     if code in _DENIED:

@@ -90,9 +90,7 @@ def proxy(bucket):
 @pytest.fixture
 def raw(bucket):
     """The bucket, behind the back of the store."""
-    client = bucket.client()
-    yield client
-    client.close()
+    return bucket.client()
 
 
 @pytest.fixture

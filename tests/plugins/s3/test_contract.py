@@ -34,10 +34,12 @@ class TestS3OutputStore(OutputStoreSuite):
         return self.behind.opened(prefix=self.prefix)
 
 
+@pytest.mark.in_turn
 class TestS3OutputStoreUnderAPrefix(TestS3OutputStore):
     prefix = "site-1/exports"
 
 
+@pytest.mark.in_turn
 class TestS3OutputStoreOnMinIO(TestS3OutputStore):
     @pytest.fixture
     def bucket(self, minio_bucket):

@@ -230,7 +230,6 @@ async def test_what_superseded_checkpoints_named_is_removed_and_nothing_else(
         before = (await everything(provider)).names
     client = minio_bucket.client()
     found = client.list_objects_v2(Bucket=minio_bucket.name)["Contents"]
-    client.close()
     folders = [each["Key"].split("/")[0] for each in found]
 
     async with resources() as provider:
@@ -262,7 +261,6 @@ async def test_a_commit_that_is_gone_is_noticed_at_start(resources, minio_bucket
             await put(provider, corpus.patient(f"p{number}"))
     client = minio_bucket.client()
     client.delete_object(Bucket=minio_bucket.name, Key="log/0000000000000002")
-    client.close()
 
     with pytest.raises(BackendError, match="commit 2 is missing"):
         await resources().__aenter__()
@@ -449,8 +447,7 @@ def spoil(minio_bucket):
             yield key
             client.put_object(Bucket=minio_bucket.name, Key=key, Body=bodies[place])
 
-    yield spoil
-    client.close()
+    return spoil
 
 
 async def is_noticed(opening, shown, before):

@@ -37,9 +37,7 @@ def site(tmp_path, bucket, minio_bucket):
 
 
 def folders(bucket):
-    client = bucket.client()
-    found = client.list_objects_v2(Bucket=bucket.name).get("Contents", ())
-    client.close()
+    found = bucket.client().list_objects_v2(Bucket=bucket.name).get("Contents", ())
     return {each["Key"].split("/")[0] for each in found}
 
 
