@@ -9,10 +9,10 @@ import structlog
 
 from tests.elasticsearches import elasticsearch, own_indices
 from tests.keycloaks import keycloak
-from tests.matrix.turns import today
 from tests.reaper import start_reaper
 from tests.secured import Certificates
 from tests.services import a_bucket, minio_endpoint, mongodb, postgres, s3_endpoint
+from tests.turns import in_turn, today
 
 start_reaper()
 today()
@@ -135,6 +135,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(name)
     if config.getoption("--fast"):
         select(config, items)
+    take_turns(config, items)
 
 
 def pytest_collection_finish():
@@ -165,6 +166,17 @@ def select(config, items):
     kept = set(first.values())
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
+
+
+def take_turns(config, items):
+    """Keep of the classes marked `in_turn` the tests whose turn it is."""
+    turning = [item for item in items if item.get_closest_marker("in_turn")]
+    # Their own order is another one in each run.
+    turning.sort(key=lambda item: item.nodeid)
+    kept = set(in_turn(turning, today()))
+    left = set(turning) - kept
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
 
 
 def case(item):
