@@ -99,7 +99,7 @@ def wait_for(url: str, log: Path, has_ended: Callable[[], bool]) -> None:
 
 @contextmanager
 def data_folder() -> Iterator[Path]:
-    """Yield a folder for a server's data: in memory, where it has the room, no write takes long."""
+    """Yield a folder for a server's data, in memory if there is room: no write waits there."""
     roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM_BYTES
     with tempfile.TemporaryDirectory(prefix="helios-", dir=MEMORY if roomy else None) as folder:
         yield Path(folder)
