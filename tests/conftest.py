@@ -2,6 +2,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,16 @@ def pytest_configure():
     """Heed interrupts, which a shell has what it starts in the background ignore."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_logreport(report):
+    """Show what fails at once, since a run that is cut off has no summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(
+            f"\nFAILED {report.nodeid}\n{report.longreprtext[-2000:]}",
+            file=sys.__stdout__,
+            flush=True,
+        )
 
 
 def pytest_addoption(parser):
