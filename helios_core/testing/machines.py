@@ -44,7 +44,7 @@ class BackendMachine(RuleBasedStateMachine, Generic[B]):
 
 
 def drive(machine: type[BackendMachine[B]], suite: ContractSuite) -> None:
-    """Run a state machine on the backend of a suite: as many runs as it says, of at most 40 steps."""
+    """Run a state machine on the backend of a suite: `histories` runs of at most 40 steps."""
     bound = type(machine.__name__, (machine,), {"suite": suite})
     run_state_machine_as_test(
         bound,
