@@ -34,19 +34,17 @@ demo: $(STAMP) ## Make data, load it, serve, export at all three levels, check, 
 serve: $(STAMP) ## Serve on the default port with SQLite and local files
 	@$(BIN)/helios migrate && exec $(BIN)/helios serve
 
-# The many processes that tests start use what was compiled before, wherever nothing else may be
-# written beside the sources.
-COMPILED := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(abspath $(VENV))/pycache
-
 test: $(STAMP) ## Every test on real components
-	@$(COMPILED) $(BIN)/python -m pytest -n $(TEST_WORKERS) tests
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) tests
 
+# With what was compiled before, wherever nothing else may be written beside the sources.
 test-fast: $(STAMP) ## Tests without processes, services and fuzzing, in under a minute
-	@$(COMPILED) $(BIN)/python -m pytest -n $(TEST_WORKERS) -p no:schemathesis --fast tests
+	@PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(abspath $(VENV))/pycache \
+		$(BIN)/python -m pytest -n $(TEST_WORKERS) -p no:schemathesis --fast tests
 
 matrix: $(STAMP) ## Test one row of the matrix: make matrix ROW=postgres/s3 VERSION=R5
 	@$(BIN)/python -m tests.matrix.cells '$(ROW)@$(VERSION)'
-	@HFS_TEST_MATRIX='$(ROW)@$(VERSION)' $(COMPILED) $(BIN)/python -m pytest -n 0 tests/matrix/test_rows.py
+	@HFS_TEST_MATRIX='$(ROW)@$(VERSION)' $(BIN)/python -m pytest -n 0 tests/matrix/test_rows.py
 
 lint: style types imports ## Style, types and import rules
 

@@ -44,12 +44,12 @@ class BackendMachine(RuleBasedStateMachine, Generic[B]):
 
 
 def drive(machine: type[BackendMachine[B]], suite: ContractSuite) -> None:
-    """Run a state machine on the backend of a suite: `histories` runs of at most 40 steps."""
+    """Run a state machine on the backend of a suite: 60 runs of at most 40 steps."""
     bound = type(machine.__name__, (machine,), {"suite": suite})
     run_state_machine_as_test(
         bound,
         settings=settings(
-            max_examples=suite.histories,
+            max_examples=60,
             stateful_step_count=40,
             deadline=None,
             database=None,

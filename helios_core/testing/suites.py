@@ -22,8 +22,6 @@ class ContractSuite:
     """The protocols that the implementation claims; set by the subclass."""
     waivers: ClassVar[Mapping[str, str]] = {}
     """Why an inherited test is replaced, by the test's name; set by the subclass."""
-    histories: ClassVar[int] = 60
-    """How many random histories are compared with the model; fewer if each takes a second."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - passed on untouched
         """Refuse a subclass that replaces an inherited test without a written reason."""

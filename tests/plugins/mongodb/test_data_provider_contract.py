@@ -1,6 +1,5 @@
 """The shared contract suite, with MongoDB looked at behind the plugin's back."""
 
-import os
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from unittest.mock import patch
@@ -23,7 +22,6 @@ async def behind_the_back(provider):
 
 class TestMongoDataProvider(DataProviderSuite):
     powers = DataProviderSuite.known_powers
-    histories = int(os.environ.get("HFS_TEST_FUZZ_RUNS", "20"))
 
     @pytest.fixture(autouse=True)
     def databases_of_its_own(self, mongodb_server, mongodb_database):
