@@ -12,7 +12,7 @@ import org.elasticsearch.transport.Netty4Plugin;
 /**
  * One node of Elasticsearch 7 from its jars, without security and the checks of its start script.
  *
- * Arguments: the HTTP port, the transport port, and a folder for its data.
+ * Its data are in the folder it runs in. Arguments: the HTTP port, and the transport port.
  */
 public class Elasticsearch7 {
     private static class PluggedNode extends Node {
@@ -22,7 +22,7 @@ public class Elasticsearch7 {
     }
 
     public static void main(String[] arguments) throws Exception {
-        Path home = Paths.get(arguments[2]);
+        Path home = Paths.get("data").toAbsolutePath();
         Path config = Files.createDirectories(home.resolve("config"));
         Settings settings = Settings.builder()
             .put("path.home", home)

@@ -42,8 +42,12 @@ class Searched(msgspec.Struct):
         return sorted(each.content for each in found), [], []
 
 
-async def fill(provider):
-    """Store patients and what is about them, change and delete some; return an instant between."""
+async def fill(provider, *, at_once=50):
+    """
+    Store patients and what is about them, change and delete some; return an instant between.
+
+    Of those that are there before it, six times as many as are stored at once.
+    """
 
     async def write(*changes):
         await provider.write(corpus.TENANT, corpus.VERSION, changes)
@@ -59,8 +63,8 @@ async def fill(provider):
             )
         ]
 
-    for start in range(0, 300, 50):
-        await write(*puts(start, start + 50, "x" * (start * 7 % 900)))
+    for start in range(0, 6 * at_once, at_once):
+        await write(*puts(start, start + at_once, "x" * (start * 7 % 900)))
     between = await provider.transaction_time()
     await write(*puts(0, 30, "changed"))
     await write(*(Delete(resource_type="Observation", id=f"o{n}") for n in range(40, 60)))
@@ -71,9 +75,10 @@ async def fill(provider):
     return between
 
 
-async def views_of(provider, between):
+async def views_of(provider, between, *, every=3):
+    """Return views of what `fill` has stored; a cohort has every third patient, or fewer."""
     now = await provider.transaction_time()
-    some = {f"p{n}" for n in range(0, 330, 3)}
+    some = {f"p{n}" for n in range(0, 330, every)}
     return {
         "system": corpus.view(now),
         "patient": corpus.view(now, corpus.request(level=Level.PATIENT)),

@@ -19,7 +19,7 @@ import httpx
 
 from tests import maven
 from tests.services import absent, free_port
-from tests.shared_servers import CACHE, START_SECONDS, shared_server, wait_for
+from tests.shared_servers import CACHE, START_SECONDS, data_folder, shared_server, wait_for
 
 VERSION = "7.17.29"
 ELASTICSEARCH = CACHE / f"elasticsearch-{VERSION}"
@@ -58,15 +58,16 @@ def elasticsearch(folder: Path) -> Iterator[str]:
         yield url.rstrip("/")
         return
     _require()
-    with shared_server(folder, lambda *ports: _command(folder, *ports), ready=_READY) as url:
+    with shared_server(folder, _command, ready=_READY) as url:
         yield url
 
 
 class OwnElasticsearch:
     """A server of one test, which may stop it, freeze it and start it again on the same data."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, data: Path, log: Path) -> None:
+        self._data = data
+        self._log = log
         self._ports = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -77,12 +78,12 @@ class OwnElasticsearch:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        with (self._folder / "log").open("ab") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                _command(self._folder, *self._ports), stdout=log, stderr=log
+                _command(*self._ports), cwd=self._data, stdout=log, stderr=log
             )
         process = self._process
-        wait_for(self.url + _READY, self._folder / "log", lambda: process.poll() is not None)
+        wait_for(self.url + _READY, self._log, lambda: process.poll() is not None)
 
     def kill(self) -> None:
         """End it with SIGKILL, if it runs."""
@@ -104,14 +105,15 @@ class OwnElasticsearch:
 
 @contextmanager
 def own_elasticsearch(folder: Path) -> Iterator[OwnElasticsearch]:
-    """Yield a server that nobody else uses."""
+    """Yield a server that nobody else uses; the folder is for its log."""
     _require()
-    server = OwnElasticsearch(folder)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
+    with data_folder() as data:
+        server = OwnElasticsearch(data, folder / "log")
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
 
 
 @contextmanager
@@ -127,8 +129,8 @@ def own_indices(url: str) -> Iterator[str]:
 def drop_indices(url: str, prefix: str) -> None:
     """Delete every index whose name begins with a prefix, and nothing else."""
     response = httpx.get(f"{url}/_cat/indices/{prefix}*", params={"format": "json", "h": "index"})
-    for found in response.raise_for_status().json():
-        httpx.delete(f"{url}/{found['index']}", timeout=START_SECONDS).raise_for_status()
+    if names := ",".join(found["index"] for found in response.raise_for_status().json()):
+        httpx.delete(f"{url}/{names}", timeout=START_SECONDS).raise_for_status()
 
 
 def _require() -> None:
@@ -136,9 +138,11 @@ def _require() -> None:
         absent(NO_ELASTICSEARCH, obtainable=maven.is_installed())
 
 
-def _command(folder: Path, port: int, transport: int) -> list[str]:
-    java = ["java", "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{ELASTICSEARCH}/*"]
-    return [*java, str(_LAUNCHER), str(port), str(transport), str(folder / "data")]
+def _command(port: int, transport: int) -> list[str]:
+    """Return what starts a server whose data are in the folder it runs in."""
+    # It ends before code that is compiled twice pays.
+    java = ["java", "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    return [*java, "-cp", f"{ELASTICSEARCH}/*", str(_LAUNCHER), str(port), str(transport)]
 
 
 if __name__ == "__main__":

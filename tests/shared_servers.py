@@ -7,9 +7,11 @@ ended in whatever way.
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +29,10 @@ START_SECONDS = 600
 ROOT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "helios"
 """Where servers are installed."""
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - folders in it have unique names
+ROOM_BYTES = 4 << 30
+"""How much must be free there; the indices of a test run have less than a tenth of it."""
 
 Command = Callable[[int, int], Sequence[str]]
 """What starts a server that listens on the first port for HTTP, and on the second otherwise."""
@@ -91,10 +97,24 @@ def wait_for(url: str, log: Path, has_ended: Callable[[], bool]) -> None:
     raise AssertionError(f"{url} does not answer:\n{log.read_text()}")
 
 
+@contextmanager
+def data_folder() -> Iterator[Path]:
+    """Yield a folder for a server's data, in memory if there is room: no write waits there."""
+    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM_BYTES
+    with tempfile.TemporaryDirectory(prefix="helios-", dir=MEMORY if roomy else None) as folder:
+        yield Path(folder)
+
+
 def _keep(folder: Path, command: Sequence[str]) -> None:
-    """Run a server until nobody uses it."""
-    with (folder / "log").open("wb") as log, (folder / "users").open("r") as users:
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    """Run a server until nobody uses it, in a folder that is gone afterwards."""
+    with (
+        (folder / "log").open("wb") as log,
+        (folder / "users").open("r") as users,
+        data_folder() as data,
+    ):
+        server = subprocess.Popen(
+            command, cwd=data, stdout=log, stderr=log, start_new_session=True
+        )
         while server.poll() is None:
             with suppress(BlockingIOError):
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -155,17 +155,6 @@ def test_indices_of_one_prefix_are_dropped_and_no_others(elasticsearch_server):
     assert not [name for name in left if name.startswith("helios-dropped")]
 
 
-def test_an_elasticsearch_of_a_test_keeps_its_data_when_it_is_killed(tmp_path):
-    with own_elasticsearch(tmp_path) as server:
-        httpx.put(f"{server.url}/kept", timeout=60).raise_for_status()
-        server.kill()
-        with pytest.raises(httpx.TransportError):
-            httpx.get(server.url)
-        server.start()
-
-        assert httpx.get(f"{server.url}/_cat/indices?h=index").text.split() == ["kept"]
-
-
 def test_servers_that_are_given_are_used(monkeypatch, tmp_path):
     monkeypatch.setenv("HFS_TEST_POSTGRES_URL", "postgresql://somebody@db.example.org/postgres")
     monkeypatch.setenv("HFS_TEST_S3_ENDPOINT", "http://s3.example.org/")

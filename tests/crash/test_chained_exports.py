@@ -6,7 +6,7 @@ from tests.chains import Chain, Writer
 
 pytestmark = pytest.mark.crash
 
-ROUNDS = 15
+ROUNDS = 8
 WRITERS = 3
 
 

@@ -53,6 +53,7 @@ class TestSQLite(Indexed):
         self.suite = sqlite.TestSQLiteDataProvider()
 
 
+@pytest.mark.in_turn
 class TestPostgres(Indexed):
     @pytest.fixture(autouse=True)
     def suite_of_the_primary(self, postgres_url):

@@ -9,6 +9,7 @@ from itertools import count
 import bson.errors
 import pymongo.errors
 import pytest
+from pymongo import common
 from pymongo.asynchronous.pool import AsyncConnection
 
 from helios_core import BackendError, JobNotFound, LeaseLost, Secret
@@ -93,7 +94,7 @@ class Faults:
 @pytest.fixture
 def empty_settings(mongodb_server, mongodb_database):
     """Settings with which the driver soon looks again at a server that it holds to be lost."""
-    url = f"{mongodb_server.url}&heartbeatFrequencyMS=500"
+    url = f"{mongodb_server.url}&heartbeatFrequencyMS=50"
     return MongoSettings(database_url=Secret(url), database=mongodb_database)
 
 
@@ -113,6 +114,8 @@ def faults(monkeypatch):
             raise faults.error
         return answer
 
+    # After a fault the driver waits for the end of this before it looks at the server again.
+    monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.05)
     monkeypatch.setattr(AsyncConnection, "send_message", sent)
     monkeypatch.setattr(AsyncConnection, "receive_message", received)
     return faults
@@ -123,7 +126,10 @@ def turned(errors, by):
 
 
 moments = pytest.mark.parametrize("when", ["before", "after"])
-turns = pytest.mark.parametrize("turn", range(0, len(RAISED), 6))
+turns = pytest.mark.parametrize(
+    "turn", [0, *(pytest.param(n, marks=pytest.mark.in_turn) for n in range(6, len(RAISED), 6))]
+)
+"""At each place a part of the errors is raised, and on other days others."""
 
 
 @moments
