@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 
 VARIABLE = "HELIOS_TEST_RUN"
+IN_MEMORY = Path("/dev/shm")  # noqa: S108 - folders in it have unique names
+"""The file system in memory that servers keep their data in, where it has the room."""
 SECONDS_TO_STOP = 5
 """After SIGTERM; what is left then is killed."""
 
@@ -63,8 +65,9 @@ def reap(parent: int, run: str) -> None:
         if time.monotonic() > deadline:
             number = signal.SIGKILL
         time.sleep(0.1 if number is signal.SIGKILL else 1)
-    for folder in Path(tempfile.gettempdir()).glob(f"helios-postgres-{run}-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    for place in (Path(tempfile.gettempdir()), IN_MEMORY):
+        for folder in place.glob(f"helios-postgres-{run}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
