@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import ExitStack, asynccontextmanager
-from functools import cache, partial
+from functools import cache
 
 import pytest
 
@@ -23,8 +23,12 @@ class TestPostgresDataProvider(DataProviderSuite):
     def databases(self, postgres_server):
         """A folder has a database of its own."""
         with ExitStack() as stack:
-            database = partial(postgres_server.database, migrated=True)
-            self._url_of = cache(lambda folder: stack.enter_context(database()))
+
+            @cache
+            def url_of(_folder):
+                return stack.enter_context(postgres_server.database(migrated=True))
+
+            self._url_of = url_of
             yield
 
     @asynccontextmanager
