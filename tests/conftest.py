@@ -2,6 +2,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,10 @@ import structlog
 
 from tests.elasticsearches import elasticsearch, own_indices
 from tests.keycloaks import keycloak
-from tests.matrix.turns import today
 from tests.reaper import start_reaper
 from tests.secured import Certificates
 from tests.services import a_bucket, minio_endpoint, mongodb, postgres, s3_endpoint
+from tests.turns import in_turn, today
 
 start_reaper()
 today()
@@ -104,6 +105,16 @@ def pytest_configure():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_runtest_logreport(report):
+    """Show what fails at once, since a run that is cut off has no summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(
+            f"\nFAILED {report.nodeid}\n{report.longreprtext[-2000:]}",
+            file=sys.__stdout__,
+            flush=True,
+        )
+
+
 def pytest_addoption(parser):
     parser.addoption("--fast", action="store_true", help="the tests of make test-fast")
 
@@ -135,6 +146,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(name)
     if config.getoption("--fast"):
         select(config, items)
+    take_turns(config, items)
 
 
 def pytest_collection_finish():
@@ -165,6 +177,17 @@ def select(config, items):
     kept = set(first.values())
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
+
+
+def take_turns(config, items):
+    """Keep of the classes marked `in_turn` the tests whose turn it is."""
+    turning = [item for item in items if item.get_closest_marker("in_turn")]
+    # Their own order is another one in each run.
+    turning.sort(key=lambda item: item.nodeid)
+    kept = set(in_turn(turning, today()))
+    left = set(turning) - kept
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
 
 
 def case(item):

@@ -1,5 +1,6 @@
 """Reduce resources to some of their elements, tagged as SUBSETTED."""
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -16,6 +17,9 @@ _SUBSETTED = (
 _ONLY_TAG = b',"tag":[' + _SUBSETTED + b"]}"
 _EMPTY = b"{}"
 _END = ord("}")
+_LOCAL = re.compile(rb'"#([A-Za-z0-9\-.]{1,64})"')
+"""A reference, canonical or uri to a contained resource."""
+_ESCAPED = b"\\u0023"
 
 
 Trim = Callable[[bytes], list[bytes]]
@@ -28,7 +32,8 @@ def keep_elements(version: FHIRVersion, resource_type: str, elements: Collection
 
     `helios_core.fhir.elements.json_names` says which JSON members a name stands for; for an
     unknown name that is none. Values are copied byte for byte, so that numbers keep their text,
-    and each result is tagged as SUBSETTED (FHIR R4, 3.1.0.1.5).
+    and each result is tagged as SUBSETTED (FHIR R4, 3.1.0.1.5). The contained resources that the
+    kept elements refer to are kept as well (FHIR R4, invariant ref-1).
     """
     return _make_trim(kept_names(version, resource_type, elements))
 
@@ -46,15 +51,60 @@ def _make_trim(names: frozenset[str]) -> Trim:
     decode = msgspec.json.Decoder(shape).decode_lines
     encode = msgspec.json.Encoder().encode_lines
 
-    def trim(text: bytes) -> list[bytes]:
-        resources = decode(text)
+    def trim(lines: bytes) -> list[bytes]:
+        resources = decode(lines)
         metas = [bytes(resource.meta) for resource in resources]
         appendable = _can_append_tag(metas)
         for resource, meta in zip(resources, metas, strict=True):
             resource.meta = Raw(meta[:-1] + _ONLY_TAG if appendable else _add_tag(meta))
-        return encode(resources).split(b"\n")[:-1]
+        contained = [] if "contained" in names else [each.contained for each in resources]
+        if all(text is UNSET for text in contained):
+            return encode(resources).split(b"\n")[:-1]
+        for resource in resources:
+            resource.contained = UNSET
+        reduced = encode(resources).split(b"\n")[:-1]
+        return [
+            line if text is UNSET else _add_contained(line, text)
+            for line, text in zip(reduced, contained, strict=True)
+        ]
 
     return trim
+
+
+class _Contained(msgspec.Struct):
+    id: str = ""
+
+
+def _add_contained(line: bytes, text: Raw) -> bytes:
+    """
+    Return a resource with those of its contained resources that it refers to, if there are any.
+
+    They refer to one another as well. Whatever is no list of resources is left out.
+    """
+    pending = _local_ids(line)
+    if not pending:
+        return line
+    try:
+        contained = msgspec.json.decode(text, type=list[Raw])
+        ids = [msgspec.json.decode(each, type=_Contained).id.encode() for each in contained]
+    except msgspec.DecodeError:
+        return line
+    kept = dict[int, bytes]()
+    while pending:
+        reached = {
+            number: bytes(contained[number])
+            for number, name in enumerate(ids)
+            if name in pending and number not in kept
+        }
+        kept |= reached
+        pending = _local_ids(b"".join(reached.values()))
+    if not kept:
+        return line
+    return line[:-1] + b',"contained":[' + b",".join(kept[each] for each in sorted(kept)) + b"]}"
+
+
+def _local_ids(text: bytes) -> set[bytes]:
+    return set(_LOCAL.findall(text.replace(_ESCAPED, b"#")))
 
 
 def _can_append_tag(metas: Sequence[bytes]) -> bool:
@@ -80,7 +130,8 @@ def _fields(names: frozenset[str]) -> Iterator[tuple[str, str]]:
     yield "resource_type", "resourceType"
     yield "id", "id"
     yield "meta", "meta"
-    rest = sorted(names - {"resourceType", "id", "meta"})
+    yield "contained", "contained"
+    rest = sorted(names - {"resourceType", "id", "meta", "contained"})
     for number, name in enumerate(["id", "meta", *rest]):
         yield f"extension_{number}", f"_{name}"
     for number, name in enumerate(rest):

@@ -56,9 +56,8 @@ from helios_core.storage.index_lookups import IndexLookups, IndexUnusable, Reach
 from helios_core.storage.index_work import changes_between
 from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
 from helios_core.storage.page_tokens import (
-    PageBuilder,
     PagePosition,
-    make_page_token,
+    collect_page,
     parse_page_token,
     place_in_order,
 )
@@ -322,26 +321,18 @@ class _Search:
             InvalidParameter: `after` is not something a page in this order gave.
             IndexUnusable: What is found may not be all.
         """
-        order = self._query.order
-        last = None if after is None else parse_page_token(after, order)
+        last = None if after is None else parse_page_token(after, self._query.order)
         start = None if last is None else _position(last)
         reached = await self._lookups.reached(self._key)
-        page, more = PageBuilder(count, self._query.max_bytes), False
-        async with aclosing(self._matches(reached, start, count + 1)) as matches:
-            async for stored in matches:
-                if not page.add(stored):
-                    more = True
-                    break
-        total = None
-        if self._query.counts:
-            whole = start is None and not more
-            total = len(page.found) if whole else await self._count(reached)
-        await self._lookups.check(reached)
-        return SearchPage(
-            resources=page.found,
-            next=make_page_token(page.found[-1], order) if more else None,
-            total=total,
+        page = await collect_page(
+            self._matches(reached, start, count + 1),
+            self._query,
+            count=count,
+            after=after,
+            count_all=lambda: self._count(reached),
         )
+        await self._lookups.check(reached)
+        return page
 
     async def _count(self, reached: Reached) -> int:
         async with aclosing(self._matches(reached, None, MAX_FOUND)) as matches:

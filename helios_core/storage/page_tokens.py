@@ -1,12 +1,20 @@
-"""Tokens that say where a page of a search or of versions ended, and when a page is full."""
+"""Pages of a search or of versions: when one is full, and tokens that say where it ended."""
 
 import re
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 
 import msgspec
 
 from helios_core.errors import InvalidParameter
 from helios_core.fhir.instants import FOREVER, to_stamp
-from helios_core.storage.data_provider import PAGE_BYTES, SortOrder, StoredVersion
+from helios_core.storage.data_provider import (
+    PAGE_BYTES,
+    SearchPage,
+    SearchQuery,
+    SortOrder,
+    StoredVersion,
+)
 
 ID_ORDERS = frozenset({SortOrder.ID, SortOrder.ID_DESCENDING})
 """The orders in which matches follow each other by id."""
@@ -60,6 +68,37 @@ class PageBuilder:
         self.found.append(stored)
         self._room -= size
         return True
+
+
+async def collect_page(
+    matches: AsyncGenerator[StoredVersion],
+    query: SearchQuery,
+    *,
+    count: int,
+    after: str | None,
+    count_all: Callable[[], Awaitable[int]],
+) -> SearchPage:
+    """
+    Return the page of a search that begins with these matches, and close them.
+
+    `matches` follow each other in the order of the query, behind the token `after`; `count_all`
+    counts all matches, and is called only if the query asks for a total that the page does not
+    show.
+    """
+    page, more = PageBuilder(count, query.max_bytes), False
+    async with aclosing(matches):
+        async for stored in matches:
+            if not page.add(stored):
+                more = True
+                break
+    total = None
+    if query.counts:
+        total = len(page.found) if after is None and not more else await count_all()
+    return SearchPage(
+        resources=page.found,
+        next=make_page_token(page.found[-1], query.order) if more else None,
+        total=total,
+    )
 
 
 def place_in_order(stamp: int, resource_id: str, order: SortOrder) -> tuple[int | str, ...]:

@@ -2,7 +2,7 @@
 Measure speed and memory against yardsticks of the same run.
 
     python tests/bench --resources 400000
-    python tests/bench --only postgres
+    python tests/bench --only postgres --only s3
 
 Generates data, loads it with `helios load`, serves it with `helios serve`, and prints what was
 measured beside what is wanted. With --strict a miss is an error.
@@ -20,6 +20,7 @@ import small_group
 import yardstick
 from authenticated import Authenticated
 from many_machines import ManyMachines
+from other_stores import Documents, InBuckets, Searched
 from rich.console import Console
 from rows import MEGABYTE, Row, Rows, table
 
@@ -227,11 +228,21 @@ class Bench:
             self._rows.add_memory(f"peak memory, {what} among them", running.peak_bytes())
 
 
-TOPOLOGIES = {"sqlite": Bench, "postgres": ManyMachines}
+TOPOLOGIES = {
+    "sqlite": Bench,
+    "postgres": ManyMachines,
+    "mongodb": Documents,
+    "s3": InBuckets,
+    "elasticsearch": Searched,
+}
 TITLES = {
     "sqlite": "One machine: SQLite and local files",
     "postgres": "Many machines, all on this one: PostgreSQL, local files and S3",
+    "mongodb": "MongoDB and local files, beside PostgreSQL",
+    "s3": "Resources in a bucket and local files, beside PostgreSQL",
+    "elasticsearch": "SQLite with Elasticsearch",
 }
+USUAL = ("sqlite", "postgres")
 
 
 def main() -> int:
@@ -240,14 +251,16 @@ def main() -> int:
     )
     parser.add_argument("--resources", type=int, default=40_000)
     parser.add_argument("--runs", type=int, default=5, help="of everything that is timed")
-    parser.add_argument("--only", choices=TOPOLOGIES, help="measure only one of the two")
+    parser.add_argument(
+        "--only", choices=TOPOLOGIES, action="append", help=f"instead of {' and '.join(USUAL)}"
+    )
     parser.add_argument("--strict", action="store_true", help="a missed target is an error")
     options = parser.parse_args()
     started = time.monotonic()
     console = Console(width=140)
     missed = False
     for name, topology in TOPOLOGIES.items():
-        if options.only in (None, name):
+        if name in (options.only or USUAL):
             with tempfile.TemporaryDirectory(prefix="helios-bench-") as folder:
                 rows = topology(Path(folder), options.resources, options.runs).run()
             missed |= any(row.met is False for row in rows)

@@ -5,6 +5,27 @@ from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).parents[2]))
 
-from tests.services import Bucket, Postgres, a_bucket, has_minio, minio_endpoint, postgres
+from tests.elasticsearches import elasticsearch, own_indices
+from tests.services import (
+    Bucket,
+    Postgres,
+    a_bucket,
+    has_minio,
+    minio,
+    minio_endpoint,
+    mongodb,
+    postgres,
+)
 
-__all__ = ["Bucket", "Postgres", "a_bucket", "has_minio", "minio_endpoint", "postgres"]
+__all__ = [
+    "Bucket",
+    "Postgres",
+    "a_bucket",
+    "elasticsearch",
+    "has_minio",
+    "minio",
+    "minio_endpoint",
+    "mongodb",
+    "own_indices",
+    "postgres",
+]

@@ -129,3 +129,65 @@ def test_whatever_is_stored_as_meta_the_tag_is_added(meta, kept, beside):
         assert len(before) == kept
     else:
         assert [msgspec.json.decode(tag) for tag in before] == kept
+
+
+CONTAINED = (
+    b'"contained":['
+    b'{"resourceType":"Organization","id":"o1"},'
+    b'{"resourceType":"PractitionerRole","id":"r1","practitioner":{"reference":"#d1"},'
+    b'"organization":{"reference":"#o1"}},'
+    b'{"resourceType":"Practitioner","id":"d1","extension":[{"url":"x","valueUri":"#r1"}]},'
+    b'{"resourceType":"Patient","id":"p1"}]'
+)
+
+
+@pytest.mark.parametrize(
+    ("elements", "members", "kept"),
+    [
+        (["performer"], b'"performer":[{"reference":"#r1"}]', ["o1", "r1", "d1"]),
+        (
+            ["performer"],
+            b'"performer":[{"reference":"\\u0023o\\u0031"},{"reference":"#o1"}]',
+            ["o1"],
+        ),
+        (["performer"], b'"performer":[{"reference":"\\u0023p1"}]', ["p1"]),
+        (["instantiatesCanonical"], b'"instantiatesCanonical":"#p1"', ["p1"]),
+        (["performer"], b'"performer":[{"reference":"#other"}]', []),
+        (["performer"], b'"performer":[{"reference":"#"}]', []),
+        (["performer"], b'"performer":[{"reference":"Patient/p1"}]', []),
+        (["issued"], b'"performer":[{"reference":"#r1"}]', []),
+        (["contained"], b'"performer":[{"reference":"#r1"}]', ["o1", "r1", "d1", "p1"]),
+    ],
+)
+def test_contained_resources_are_kept_that_kept_elements_refer_to(elements, members, kept):
+    line = b'{"resourceType":"Observation","id":"o",' + CONTAINED + b"," + members + b"}"
+
+    resource = trimmed(line, *elements, version=FHIRVersion.R5)
+
+    assert [each["id"] for each in resource.get("contained", [])] == kept
+
+
+@pytest.mark.parametrize("contained", [b"null", b"{}", b'"x"', b"[7]", b'[{"id":7}]', b"[[]]"])
+def test_what_is_no_list_of_contained_resources_is_left_out(contained):
+    line = (
+        b'{"resourceType":"Observation","id":"o","subject":{"reference":"#p"},"contained":'
+        + contained
+        + b"}"
+    )
+
+    assert "contained" not in trimmed(line, "subject")
+
+
+def test_of_several_lines_each_keeps_its_own_contained_resources():
+    lines = [
+        (
+            b'{"resourceType":"Observation","id":"a","subject":{"reference":"#p"},'
+            b'"contained":[{"resourceType":"Patient","id":"p"}]}'
+        ),
+        b'{"resourceType":"Observation","id":"b","subject":{"reference":"#p"}}',
+        b'{"resourceType":"Observation","id":"c","contained":[{"id":"p"}]}',
+    ]
+
+    reduced = keep_elements(FHIRVersion.R4, "Observation", ["subject"])(b"\n".join(lines))
+
+    assert ["contained" in msgspec.json.decode(line) for line in reduced] == [True, False, False]

@@ -18,7 +18,8 @@ import click
 from helios_core.config.matrix import Combination, matrix
 from helios_core.config.plugins import load_all_plugins
 from tests.matrix.corpora import examples
-from tests.matrix.turns import VARIABLE, Cell, selected, today
+from tests.matrix.turns import VARIABLE, Cell, selected
+from tests.turns import today
 
 VERSIONS = ("R4", "R4B", "R5", *(["R6"] if examples("R6") else []))
 """The FHIR versions; every row is tested every day with the first one."""

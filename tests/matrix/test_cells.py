@@ -9,8 +9,8 @@ import click
 import pytest
 import yaml
 
-from tests.matrix.cells import VERSIONS, of_this_run, rows
-from tests.matrix.turns import DAY, VARIABLE, Cell, selected
+from tests.matrix.cells import rows
+from tests.matrix.turns import Cell, selected
 from tests.processes import HELIOS
 
 ROOT = Path(__file__).parents[2]
@@ -55,49 +55,28 @@ def test_the_jobs_of_the_workflow_are_the_rows_of_the_command(tmp_path):
 
 def test_every_day_has_all_rows_for_the_first_version():
     for day in range(1, 367):
-        chosen = selected(LISTED, THREE, "", day)
+        chosen = selected(LISTED, THREE, "", f"{day:03}")
 
         assert [cell.row for cell in chosen if cell.version == "R4"] == LISTED
 
 
-@pytest.mark.parametrize("day", [1, 59, 60, 365])
-def test_three_days_in_a_row_have_every_other_cell_once(day):
-    others = [
-        cell
-        for each in range(day, day + 3)
-        for cell in selected(LISTED, THREE, "", each)
-        if cell.version != "R4"
-    ]
-
-    assert sorted(others) == sorted(
-        Cell(row, version) for row in LISTED for version in THREE if version != "R4"
-    )
-
-
 def test_all_cells_can_be_chosen():
-    assert selected(LISTED, THREE, "all", 1) == [
+    assert selected(LISTED, THREE, "", "all") == [
         Cell(row, each) for each in THREE for row in LISTED
     ]
 
 
 def test_one_cell_can_be_chosen():
-    assert selected(LISTED, THREE, "b/x@R5", 1) == [Cell("b/x", "R5")]
+    assert selected(LISTED, THREE, "b/x@R5", "001") == [Cell("b/x", "R5")]
 
 
 @pytest.mark.parametrize("choice", ["c/x@R4", "a/x", "a/x@R3", "@R4"])
 def test_what_is_no_cell_is_refused_with_the_list_of_rows(choice):
     with pytest.raises(click.UsageError) as refused:
-        selected(LISTED, THREE, choice, 1)
+        selected(LISTED, THREE, choice, "001")
 
     assert repr(choice) in str(refused.value)
     assert all(row in str(refused.value) for row in LISTED)
-
-
-def test_a_run_keeps_the_day_on_which_it_began(monkeypatch):
-    monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.setenv(DAY, "7")
-
-    assert of_this_run() == selected(list(rows()), VERSIONS, "", 7)
 
 
 def test_make_runs_one_cell_and_refuses_what_is_none():

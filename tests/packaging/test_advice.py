@@ -60,6 +60,7 @@ def value_of(name, data_provider):
     return ADDRESSES[data_provider.partition("-")[0]] if name.endswith("_URL") else VALUES[name]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("row", ROWS, ids="/".join)
 def test_following_the_advice_makes_the_row_work(environments, row):
     if reason := cells.rows()["/".join(row)].reason:

@@ -1,6 +1,6 @@
 """Pages of a search: what may match, in the order asked for, looked at until a page is full."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -10,14 +10,13 @@ from helios_core import (
     DESCENDING_ORDERS,
     EXTENT_BITS,
     ID_ORDERS,
-    PageBuilder,
     PagePosition,
     SearchPage,
     SearchQuery,
     SortOrder,
     StoredVersion,
+    collect_page,
     collection_range,
-    make_page_token,
     parse_page_token,
 )
 from helios_mongodb.databases import Database, Document
@@ -66,17 +65,8 @@ async def search(  # noqa: PLR0913 - a query, of what and when, and which page o
     """
     searching = _Search(database, collection, query, stamp)
     position = None if after is None else parse_page_token(after, query.order)
-    async with aclosing(searching.matches(searching.heads(position), count)) as matches:
-        found, more = await _page(matches, count, query.max_bytes)
-    total = None
-    if query.counts:
-        whole = after is None and not more
-        total = len(found) if whole else await searching.total()
-    return SearchPage(
-        resources=found,
-        next=make_page_token(found[-1], query.order) if more else None,
-        total=total,
-    )
+    matches = searching.matches(searching.heads(position), count)
+    return await collect_page(matches, query, count=count, after=after, count_all=searching.total)
 
 
 class _Search:
@@ -244,14 +234,3 @@ def _behind(together: Sequence[Head], after: PagePosition | None) -> list[Head]:
         for head in sorted(together)
         if after is None or head.stamp != after.stamp or head.id > after.id
     ]
-
-
-async def _page(
-    matches: AsyncIterator[StoredVersion], count: int, max_bytes: int
-) -> tuple[list[StoredVersion], bool]:
-    """Return what fits on a page, and whether there is more."""
-    page = PageBuilder(count, max_bytes)
-    async for stored in matches:
-        if not page.add(stored):
-            return page.found, True
-    return page.found, False

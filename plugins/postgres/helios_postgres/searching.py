@@ -5,14 +5,13 @@ from contextlib import aclosing
 from typing import Any
 
 from helios_core import (
-    PageBuilder,
     PagePosition,
     SearchPage,
     SearchQuery,
     SortOrder,
     StoredVersion,
+    collect_page,
     collection_range,
-    make_page_token,
     parse_page_token,
     read_statements,
 )
@@ -45,17 +44,8 @@ async def search(
     """
     ending = None if after is None else parse_page_token(after, query.order)
     searching = _Matching(Search(connection, collection, query.filter.prefilter()), query.filter)
-    async with aclosing(searching.matches(query.order, ending, count)) as matches:
-        found, more = await _page(matches, count, query.max_bytes)
-    total = None
-    if query.counts:
-        whole = after is None and not more
-        total = len(found) if whole else await searching.total()
-    return SearchPage(
-        resources=found,
-        next=make_page_token(found[-1], query.order) if more else None,
-        total=total,
-    )
+    matches = searching.matches(query.order, ending, count)
+    return await collect_page(matches, query, count=count, after=after, count_all=searching.total)
 
 
 class _Matching:
@@ -120,14 +110,3 @@ def cut(heads: Sequence[Candidate], at_once: int) -> list[list[Candidate]]:
         runs[-1].append(head)
         room -= head.size
     return runs
-
-
-async def _page(
-    matches: AsyncIterator[StoredVersion], count: int, max_bytes: int
-) -> tuple[list[StoredVersion], bool]:
-    """Return what fits on a page, and whether there is more."""
-    page = PageBuilder(count, max_bytes)
-    async for stored in matches:
-        if not page.add(stored):
-            return page.found, True
-    return page.found, False
