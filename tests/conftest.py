@@ -221,6 +221,13 @@ def postgres_url(postgres_server):
         yield url
 
 
+@pytest.fixture
+def migrated_postgres_url(postgres_server):
+    """The URL of a PostgreSQL database of this test's own that has every table."""
+    with postgres_server.database(migrated=True) as url:
+        yield url
+
+
 @pytest.fixture(scope="session")
 def mongodb_server(tmp_path_factory):
     """One MongoDB server for all the tests of this process."""

@@ -18,8 +18,8 @@ import click
 import httpx
 
 from tests import maven
-from tests.services import absent, free_port
-from tests.shared_servers import CACHE, START_SECONDS, data_folder, shared_server, wait_for
+from tests.services import absent, data_folder, free_port
+from tests.shared_servers import CACHE, START_SECONDS, shared_server, wait_for
 
 VERSION = "7.17.29"
 ELASTICSEARCH = CACHE / f"elasticsearch-{VERSION}"
@@ -107,7 +107,7 @@ class OwnElasticsearch:
 def own_elasticsearch(folder: Path) -> Iterator[OwnElasticsearch]:
     """Yield a server that nobody else uses; the folder is for its log."""
     _require()
-    with data_folder() as data:
+    with data_folder("elasticsearch") as data:
         server = OwnElasticsearch(data, folder / "log")
         server.start()
         try:

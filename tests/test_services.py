@@ -47,6 +47,20 @@ def test_a_database_is_gone_after_its_test(postgres_server):
     assert name not in names
 
 
+def test_a_copy_of_a_database_is_a_tests_own(postgres_server):
+    kept, rows = "SELECT to_regclass('kept')::text", "SELECT count(*) FROM helios.versions"
+    with postgres_server.database(migrated=True) as url:
+        ask(url, "CREATE TABLE kept AS SELECT 1 AS one")
+
+        with postgres_server.database(like=url) as copy:
+            ask(copy, "DROP TABLE kept")
+            assert (ask(copy, kept), ask(copy, rows)) == (None, 0)
+        with postgres_server.database(migrated=True) as other:
+            assert (ask(other, kept), ask(other, rows)) == (None, 0)
+
+        assert ask(url, kept) == "kept"
+
+
 def test_a_bucket_keeps_what_is_put_into_it(minio_bucket):
     client = minio_bucket.client()
 

@@ -31,6 +31,8 @@ from helios_core.storage.backends import Backends
 
 SWITCH_SECONDS = 0.001
 BACKLOG = 2048
+TICKS_BETWEEN_CHECKS = 10
+"""Of the loop, which ticks ten times in a second."""
 
 _log = structlog.get_logger()
 
@@ -117,8 +119,8 @@ class _Server(uvicorn.Server):
         self.ready.set()
 
     async def on_tick(self, counter: int) -> bool:
-        """Check the time of every connection, once per second: the loop ticks ten times in it."""
-        if counter % 10 == 0:
+        """Check the time of every connection, once per second."""
+        if counter % TICKS_BETWEEN_CHECKS == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, LimitedProtocol):

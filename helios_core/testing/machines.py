@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 class BackendMachine(RuleBasedStateMachine, Generic[B]):
     """Takes random steps on a backend that `opened` opens, and on a model of it."""
+
+    runs: ClassVar[int] = 60
+    """How many histories are tried, each on a new backend."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,12 +47,12 @@ class BackendMachine(RuleBasedStateMachine, Generic[B]):
 
 
 def drive(machine: type[BackendMachine[B]], suite: ContractSuite) -> None:
-    """Run a state machine on the backend of a suite: 60 runs of at most 40 steps."""
+    """Run a state machine on the backend of a suite, in runs of at most 40 steps."""
     bound = type(machine.__name__, (machine,), {"suite": suite})
     run_state_machine_as_test(
         bound,
         settings=settings(
-            max_examples=60,
+            max_examples=machine.runs,
             stateful_step_count=40,
             deadline=None,
             database=None,

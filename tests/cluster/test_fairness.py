@@ -28,7 +28,7 @@ def test_a_hundred_queued_exports_delay_another_tenants_by_one_shard_at_most(clu
     for client in (many, one):
         client.put({"resourceType": "Patient", "id": "p"})
     queue = [many.kick_off(_type="Patient") for _ in range(QUEUED)]
-    # Every shard takes a second, so that the queue is long in time too.
+    # Every request of a shard is delayed, so that the queue is long in time too.
     network.faults = {Fault.DELAY: 1.0}
     cluster.grow(servers=0, workers=1)
     while len(claims(cluster)) < 2:

@@ -14,7 +14,13 @@ pytestmark = pytest.mark.crash
 ATTEMPTS = 2
 """So many failures would end an export, if they counted."""
 SECONDS = 300
-"""An idle machine takes less; the driver alone asks for half a minute before it gives up."""
+"""An idle machine takes less."""
+HASTY = """
+from helios_s3 import buckets
+
+buckets.RETRIES = buckets.retries(most=3, seconds=5)
+"""
+"""Every process begins with it; else the driver asks for half a minute before it gives up."""
 POSTPONED = "SELECT coalesce(max(postponed), 0) FROM helios.shards"
 
 
@@ -40,9 +46,13 @@ def network(server):
 
 
 @pytest.fixture
-def loaded(cluster, bundles):
-    """A cluster of no process, with data for many small shards."""
+def loaded(cluster, bundles, tmp_path):
+    """A cluster of no process, with data for many small shards, whose driver soon gives up."""
+    hasty = tmp_path / "hasty"
+    hasty.mkdir()
+    (hasty / "sitecustomize.py").write_text(HASTY)
     cluster.settings |= {
+        "PYTHONPATH": str(hasty),
         "HFS_BULK_EXPORT_PART_BYTES": "40000",
         "HFS_BULK_EXPORT_MAX_ATTEMPTS": str(ATTEMPTS),
         # None lapses on a machine that is busy, which would count as an attempt.

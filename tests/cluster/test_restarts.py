@@ -14,7 +14,7 @@ from tests.proxies import Proxy
 
 pytestmark = pytest.mark.crash
 
-TIMEOUT_SECONDS = 4
+TIMEOUT_SECONDS = 2
 MARGIN_SECONDS = 2
 """On an idle machine, for noticing a signal and the end of a process."""
 

@@ -13,7 +13,7 @@ from tests.processes import same_port
 
 pytestmark = pytest.mark.crash
 
-TIMEOUT_SECONDS = 3
+TIMEOUT_SECONDS = 1
 """On an idle machine, for handing shards back."""
 MARGIN_SECONDS = 1.5
 """On an idle machine, for noticing a signal and the end of a process."""
@@ -72,49 +72,54 @@ def wait_for(process, event):
         time.sleep(0.01)
 
 
-def stopped_in_time(process, timeout):
-    """Have a process stop; what is silent is silent for much longer."""
+def at_work(site):
+    """Start a server that works too and a worker, each with a shard in its hands."""
+    server, client = site.serve(HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true")
+    processes = [site.start(command) for command in ("serve", "worker")]
+    client.kick_off()
+    for process in processes:
+        wait_for(process, "shard.claimed")
+    return server, processes
+
+
+def stop_in_time(processes, timeout):
+    """Have processes stop; what is silent is silent for much longer."""
     began = time.monotonic()
-    process.signal(signal.SIGTERM)
-    wait_for_end(process.process)
+    for process in processes:
+        process.signal(signal.SIGTERM)
+    for process in processes:
+        wait_for_end(process.process)
     assert time.monotonic() - began < timeout + scaled(MARGIN_SECONDS)
 
 
-@pytest.mark.parametrize("command", ["serve", "worker"])
-def test_a_process_whose_output_is_silent_hands_its_shards_back_and_ends(silent_output, command):
+def test_processes_whose_output_is_silent_hand_their_shards_back_and_end(silent_output):
     """The thread that writes can neither be ended nor waited for."""
-    server, client = silent_output.serve(HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true")
-    client.kick_off(_type="Patient")
-    process = silent_output.start(command)
-    wait_for(process, "shard.claimed")
+    server, processes = at_work(silent_output)
 
-    stopped_in_time(process, float(silent_output.settings["HFS_WORKER_SHUTDOWN_TIMEOUT"]))
+    stop_in_time(processes, float(silent_output.settings["HFS_WORKER_SHUTDOWN_TIMEOUT"]))
 
-    events = [event["event"] for event in process.events()]
-    assert "shard.released" in events
-    assert events[-1] == "process.stop_overdue"
-    assert process.process.returncode == 1
+    for process in processes:
+        events = [event["event"] for event in process.events()]
+        assert "shard.released" in events
+        assert events[-1] == "process.stop_overdue"
+        assert process.process.returncode == 1
     assert server.stop() == 0
 
 
-@pytest.mark.parametrize("command", ["serve", "worker"])
-def test_a_process_whose_job_store_is_silent_ends(loaded, command):
+def test_processes_whose_job_store_is_silent_end(loaded):
     """Who keeps SQLite's write lock keeps every job store waiting."""
     timeout = min(scaled(TIMEOUT_SECONDS), MOST_SECONDS)
     loaded.settings |= {
         "HFS_WORKER_SHUTDOWN_TIMEOUT": str(timeout),
         "HFS_SQLITE_BUSY_TIMEOUT": "600",
     }
-    _, client = loaded.serve(HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true")
-    client.kick_off()
-    process = loaded.start(command)
-    wait_for(process, "shard.claimed")
+    _, processes = at_work(loaded)
 
     with closing(sqlite3.connect(loaded.folder / "data" / "helios.db", timeout=30)) as holder:
         holder.execute("BEGIN IMMEDIATE")
-        stopped_in_time(process, timeout)
+        stop_in_time(processes, timeout)
 
-    assert process.process.returncode in (0, 1)
+    assert all(process.process.returncode in (0, 1) for process in processes)
 
 
 def test_a_restart_of_every_process_loses_and_repeats_no_published_work(loaded, population):

@@ -92,7 +92,6 @@ async def on_sqlite(folder):
 @asynccontextmanager
 async def on_postgres(url):
     settings = helios_postgres.PostgresSettings(database_url=Secret(url))
-    await helios_postgres.migrate(settings)
 
     async def spoil(table, column, value, job_id):
         value = value["postgres"] if isinstance(value, dict) else value
@@ -133,7 +132,7 @@ def opening(request, tmp_path):
     if request.param == "mongodb":
         names = ("mongodb_server", "mongodb_database")
         return on_mongodb(*map(request.getfixturevalue, names))
-    return on_postgres(request.getfixturevalue("postgres_url"))
+    return on_postgres(request.getfixturevalue("migrated_postgres_url"))
 
 
 @pytest.fixture
@@ -244,9 +243,14 @@ async def test_a_damaged_job_is_listed_under_the_same_restrictions(opened):
     assert await opened.store.jobs(JobQuery(id_prefix="b"), limit=9) == []
 
 
-async def test_a_value_of_which_postgres_has_lost_a_piece_sets_its_job_aside(postgres_url):
+async def test_a_value_of_which_postgres_has_lost_a_piece_sets_its_job_aside(
+    migrated_postgres_url,
+):
     """What is too long for a page is cut into pieces, which are rows of another table."""
-    async with on_postgres(postgres_url) as opened, connected(opened.settings) as connection:
+    async with (
+        on_postgres(migrated_postgres_url) as opened,
+        connected(opened.settings) as connection,
+    ):
         await opened.add("spoilt", shards=2)
         await opened.add("sound", shards=2)
         for column, table in (("accepted", "jobs"), ("shard", "shards")):

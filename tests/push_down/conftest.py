@@ -19,7 +19,6 @@ async def _sqlite(folder):
 @asynccontextmanager
 async def _postgres(url):
     settings = helios_postgres.PostgresSettings(database_url=Secret(url))
-    await helios_postgres.migrate(settings)
     async with helios_postgres.open_data_provider(settings) as provider:
         yield provider
 
@@ -39,8 +38,8 @@ async def sqlite_provider(tmp_path):
 
 
 @pytest.fixture
-async def postgres_provider(postgres_url):
-    async with _postgres(postgres_url) as provider:
+async def postgres_provider(migrated_postgres_url):
+    async with _postgres(migrated_postgres_url) as provider:
         yield provider
 
 
@@ -58,7 +57,7 @@ def opening(request, tmp_path):
     if request.param == "mongodb":
         server = request.getfixturevalue("mongodb_server")
         return _mongodb(server.url, request.getfixturevalue("mongodb_database"))
-    return _postgres(request.getfixturevalue("postgres_url"))
+    return _postgres(request.getfixturevalue("migrated_postgres_url"))
 
 
 QUICK = ["sqlite", "postgres", *(["mongodb"] if "HFS_TEST_MONGODB_URL" in os.environ else [])]

@@ -75,7 +75,9 @@ async def _searches(provider, version, resource_type, chance):
     return searches(version, resource_type, lines, chance, without=SET_BY_STORE)
 
 
-@pytest.mark.parametrize("version", [FHIRVersion.R4, FHIRVersion.R5])
+@pytest.mark.parametrize(
+    "version", [FHIRVersion.R4, pytest.param(FHIRVersion.R5, marks=pytest.mark.in_turn)]
+)
 async def test_stores_agree_on_the_examples(sqlite_provider, postgres_provider, version):
     """P5: the examples of the specification, each parameter of each type."""
     for provider in (sqlite_provider, postgres_provider):

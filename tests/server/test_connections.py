@@ -233,7 +233,8 @@ async def test_a_trailer_replaces_no_header(connect):
 
 @pytest.fixture
 def hurried(monkeypatch):
-    """Clients have no time at all; the server looks once per second."""
+    """Clients have no time at all, and the server looks ten times in a second."""
+    monkeypatch.setattr(serving, "TICKS_BETWEEN_CHECKS", 1)
     for name in ("HEAD_SECONDS", "BODY_SECONDS", "SEND_SECONDS", "CLOSE_SECONDS"):
         monkeypatch.setattr(connections, name, 0.1)
 
@@ -299,6 +300,7 @@ async def test_a_client_that_trickles_is_as_slow_as_one_that_stops(connect):
 
 
 async def test_a_body_that_comes_fast_enough_has_all_the_time_it_needs(connect, monkeypatch):
+    monkeypatch.setattr(serving, "TICKS_BETWEEN_CHECKS", 1)
     monkeypatch.setattr(connections, "BODY_SECONDS", 0.1)
     monkeypatch.setattr(connections, "MIN_BODY_RATE", 1)
     connection = await connect()
@@ -308,7 +310,7 @@ async def test_a_body_that_comes_fast_enough_has_all_the_time_it_needs(connect, 
 
     for start in range(0, len(body), 500):
         await connection.send(body[start : start + 500])
-        await asyncio.sleep(1.1)
+        await asyncio.sleep(0.3)
 
     assert (await connection.response())[0] == 201
 

@@ -1,6 +1,6 @@
 """SupportsPrefilter: an index leaves out nothing that matches, and changes nothing else."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -118,22 +118,23 @@ def compile_searches(alternatives: Sequence[Pairs], resource_type: str = "Observ
     return any_filter(compiled)
 
 
+def compile_all(searches: Iterable[Sequence[Pairs]]) -> list[Filter]:
+    """Return the filters of searches of measurements."""
+    return [compile_searches(alternatives) for alternatives in searches]
+
+
 class PrefilterClauses(DataProviderContract):
     """The power to narrow what is read."""
 
-    @pytest.mark.parametrize("alternatives", SEARCHES, ids=str)
-    async def test_candidates_hold_every_match(
-        self, provider: DataProvider, alternatives: Sequence[Pairs]
-    ) -> None:
+    async def test_candidates_hold_every_match(self, provider: DataProvider) -> None:
         """P5, SupportsPrefilter: as the evaluator finds them in what is read without an index."""
         self.needs(SupportsPrefilter)
         await self.seed(provider, *measurements(), patient("p1"))
 
-        found = await sift_candidates(
-            provider, await view_everything(provider), compile_searches(alternatives)
-        )
+        sifted = await sift_all(provider, await view_everything(provider), compile_all(SEARCHES))
 
-        assert found.matches == found.expected
+        for alternatives, found in zip(SEARCHES, sifted, strict=True):
+            assert found.matches == found.expected, alternatives
 
     async def test_candidates_hold_every_match_at_the_ends_of_time(
         self, provider: DataProvider
@@ -143,8 +144,9 @@ class PrefilterClauses(DataProviderContract):
         await self.seed(provider, *measurements_at_the_ends())
         shown = await view_everything(provider)
 
-        for alternatives in SEARCHES_AT_THE_ENDS:
-            found = await sift_candidates(provider, shown, compile_searches(alternatives))
+        sifted = await sift_all(provider, shown, compile_all(SEARCHES_AT_THE_ENDS))
+
+        for alternatives, found in zip(SEARCHES_AT_THE_ENDS, sifted, strict=True):
             assert found.matches == found.expected, alternatives
 
     async def test_candidates_hold_what_came_without_terms(self, provider: DataProvider) -> None:
@@ -154,8 +156,7 @@ class PrefilterClauses(DataProviderContract):
         await self.seed(provider, *untold)
         everything = await view_everything(provider)
 
-        for alternatives in SEARCHES:
-            found = await sift_candidates(provider, everything, compile_searches(alternatives))
+        for found in await sift_all(provider, everything, compile_all(SEARCHES)):
             assert found.matches == found.expected
             assert len(found.lines) == len(untold)
 
@@ -210,8 +211,7 @@ class PrefilterClauses(DataProviderContract):
         now = await view_everything(provider)
 
         for shown in (then, now):
-            for alternatives in SEARCHES:
-                found = await sift_candidates(provider, shown, compile_searches(alternatives))
+            for found in await sift_all(provider, shown, compile_all(SEARCHES)):
                 assert found.matches == found.expected
 
     async def test_candidates_follow_the_period_of_the_view(self, provider: DataProvider) -> None:
@@ -241,8 +241,7 @@ class PrefilterClauses(DataProviderContract):
         level = Level.PATIENT if patients is None else Level.GROUP
         shown = view(await provider.transaction_time(), request(level=level), patients=patients)
 
-        for alternatives in SEARCHES:
-            found = await sift_candidates(provider, shown, compile_searches(alternatives))
+        for found in await sift_all(provider, shown, compile_all(SEARCHES)):
             assert found.matches == found.expected
             assert {*found.candidates} <= {*found.lines}
 
@@ -252,11 +251,8 @@ class PrefilterClauses(DataProviderContract):
         await self.seed(provider, *measurements())
         await self.damage(provider, "Observation", "m7")
 
-        for alternatives in SEARCHES:
-            pairs = [*alternatives, [("_id", "m7")]]
-            found = await sift_candidates(
-                provider, await view_everything(provider), compile_searches(pairs)
-            )
+        searches = compile_all([*alternatives, [("_id", "m7")]] for alternatives in SEARCHES)
+        for found in await sift_all(provider, await view_everything(provider), searches):
             assert [each.id for each in found.damaged] == ["m7"]
             assert found.matches == found.expected
 
@@ -269,10 +265,8 @@ class PrefilterClauses(DataProviderContract):
         await self.seed(provider, *theirs, tenant=corpus.OTHER_TENANT)
         await self.seed(provider, patient("p1", fhir_version=r5), fhir_version=r5)
 
-        for alternatives in SEARCHES:
-            found = await sift_candidates(
-                provider, await view_everything(provider), compile_searches(alternatives)
-            )
+        shown = await view_everything(provider)
+        for found in await sift_all(provider, shown, compile_all(SEARCHES)):
             assert found.matches == found.expected
             assert len(found.lines) == len(ours)
 
@@ -284,8 +278,8 @@ class PrefilterClauses(DataProviderContract):
         nobodys = view(await provider.transaction_time(), request(tenant="nobody"))
         shard = Shard(number=0, resource_type="Observation", ordinal=1)
 
-        for alternatives in SEARCHES:
-            prefilter = compile_searches(alternatives).prefilter()
+        for condition in compile_all(SEARCHES):
+            prefilter = condition.prefilter()
             if prefilter is not None:
                 read = provider.read_candidates(nobodys, shard, prefilter, batch_bytes=1000)
                 assert [line async for batch in read for line in batch.lines] == []
@@ -299,8 +293,7 @@ class PrefilterClauses(DataProviderContract):
 
         async with self.opened(tmp_path) as provider:
             shown = await view_everything(provider)
-            for alternatives in SEARCHES:
-                found = await sift_candidates(provider, shown, compile_searches(alternatives))
+            for found in await sift_all(provider, shown, compile_all(SEARCHES)):
                 assert found.matches == found.expected
                 assert len(found.lines) == len(measurements())
 
@@ -309,7 +302,7 @@ class Sifted:
     """The candidates that an index found in a view, and those that it had to find."""
 
     def __init__(self, condition: Filter) -> None:
-        self._condition = condition
+        self.condition = condition
         self.shards = 0
         self.lines: list[bytes] = []
         """Everything."""
@@ -328,12 +321,12 @@ class Sifted:
     @property
     def matches(self) -> list[bytes]:
         """The candidates that match."""
-        return [line for line in self.candidates if self._condition.matches(line)]
+        return [line for line in self.candidates if self.condition.matches(line)]
 
     @property
     def expected(self) -> list[bytes]:
         """The lines that match."""
-        return [line for line in self.lines if self._condition.matches(line)]
+        return [line for line in self.lines if self.condition.matches(line)]
 
 
 async def sift_candidates(
@@ -344,22 +337,33 @@ async def sift_candidates(
     batch_bytes: int = BATCH_BYTES,
 ) -> Sifted:
     """Read what a view shows of a filter's type, with and without the index."""
-    assert isinstance(provider, SupportsPrefilter)
-    found = Sifted(condition)
-    prefilter = condition.prefilter()
-    for shard in await provider.plan(shown, shard_bytes=2000):
-        if shard.resource_type != condition.resource_type:
-            continue
-        found.shards += 1
-        read = await read_batches(provider, shown, shard)
-        found.lines += [line for batch in read for line in batch.lines]
-        if prefilter is None:
-            found.batches += read
-            continue
-        found.batches += [
-            batch
-            async for batch in provider.read_candidates(
-                shown, shard, prefilter, batch_bytes=batch_bytes
-            )
-        ]
+    [found] = await sift_all(provider, shown, [condition], batch_bytes=batch_bytes)
     return found
+
+
+async def sift_all(
+    provider: DataProvider,
+    shown: ExportView,
+    conditions: Sequence[Filter],
+    *,
+    batch_bytes: int = BATCH_BYTES,
+) -> list[Sifted]:
+    """Read what a view shows once without the index, and once for each of some filters with it."""
+    assert isinstance(provider, SupportsPrefilter)
+    sifted = [Sifted(condition) for condition in conditions]
+    for shard in await provider.plan(shown, shard_bytes=2000):
+        of_type = [each for each in sifted if each.condition.resource_type == shard.resource_type]
+        read = await read_batches(provider, shown, shard) if of_type else []
+        for found in of_type:
+            found.shards += 1
+            found.lines += [line for batch in read for line in batch.lines]
+            if (prefilter := found.condition.prefilter()) is None:
+                found.batches += read
+                continue
+            found.batches += [
+                batch
+                async for batch in provider.read_candidates(
+                    shown, shard, prefilter, batch_bytes=batch_bytes
+                )
+            ]
+    return sifted

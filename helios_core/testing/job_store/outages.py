@@ -67,7 +67,8 @@ class OutageClauses(JobStoreContract):
         """J19: and what failed without progress waits no second time as long."""
         await add(store)
         lease = await claim(store)
-        assert not await postpone(store, lease, patience=timedelta(0))
+        for _ in range(20):  # however little time passes within a call
+            assert not await postpone(store, lease, patience=timedelta(0))
         assert await postpone(store, lease)
         await self.let_pass(store, 2 * HOUR)
         lease = await claim(store)

@@ -54,6 +54,9 @@ PICKED_AT_ONCE = 4096
 
 DAMAGED_AT_ONCE = 1000
 
+PIECE_BYTES = 64 * 1024
+"""The least that is asked for of one large resource: less costs more to ask for than to read."""
+
 WORTH_LOOKING_UP = 0.3
 """The share of all versions up to which those of a cohort are looked up one by one."""
 
@@ -218,7 +221,8 @@ class Reading:
         """Yield lines in batches of at most `batch_bytes`, unless one resource is larger."""
         for seqs, size in _cut(sorted(sizes), batch_bytes):
             if size > batch_bytes:
-                rows: Sequence[_Row] = [await self._large(of, seqs[0], size, batch_bytes)]
+                piece_bytes = max(batch_bytes, PIECE_BYTES)
+                rows: Sequence[_Row] = [await self._large(of, seqs[0], size, piece_bytes)]
             else:
                 rows = await self._lines(of, seqs)
             async for batch in self._checked(of, rows):

@@ -56,6 +56,6 @@ class TestSQLite(Indexed):
 @pytest.mark.in_turn
 class TestPostgres(Indexed):
     @pytest.fixture(autouse=True)
-    def suite_of_the_primary(self, postgres_url):
+    def suite_of_the_primary(self, migrated_postgres_url):
         self.suite = postgres.TestPostgresDataProvider()
-        self.suite._url = postgres_url
+        self.suite._url_of = lambda _: migrated_postgres_url

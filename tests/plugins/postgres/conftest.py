@@ -1,7 +1,7 @@
 import pytest
 
 from helios_core import Secret
-from helios_postgres import PostgresSettings, migrate, open_job_store
+from helios_postgres import PostgresSettings, open_job_store
 from tests.plugins.postgres.connecting import connected
 
 
@@ -12,10 +12,9 @@ def empty_settings(postgres_url):
 
 
 @pytest.fixture
-async def settings(empty_settings):
+def settings(migrated_postgres_url):
     """Settings for a database of this test's own that has every table."""
-    await migrate(empty_settings)
-    return empty_settings
+    return PostgresSettings(database_url=Secret(migrated_postgres_url))
 
 
 @pytest.fixture

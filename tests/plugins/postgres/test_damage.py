@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from helios_core import COLLECTION_BITS, BackendError, Delete, Level
+from helios_core import COLLECTION_BITS, BackendError, Delete, Level, Secret
 from helios_core.testing import corpus, write
-from helios_postgres import integrity, migrate, open_data_provider
+from helios_postgres import PostgresSettings, integrity, migrate, open_data_provider
 from tests.damage import SEARCHED, fill, read, unnoticed, views_of
 from tests.plugins.postgres.connecting import connected
 
@@ -83,14 +83,38 @@ TAMPERING = {
 }
 
 
+@pytest.fixture(scope="module")
+def filled(postgres_server):
+    """A store, and what its views show."""
+    with postgres_server.database(migrated=True) as url:
+
+        async def build():
+            async with open_data_provider(PostgresSettings(database_url=Secret(url))) as provider:
+                views = await views_of(provider, await fill(provider))
+                shown = {
+                    name: await read(provider, view, 1 << 22)
+                    for name, view in (views | SEARCHED).items()
+                }
+            return views, shown
+
+        views, shown = asyncio.run(build())
+        assert all(lines and not damaged for lines, _, damaged in shown.values())
+        yield url, views, shown
+
+
+@pytest.fixture
+def whole(filled, postgres_server):
+    """A copy of the store of this test's own."""
+    like, views, shown = filled
+    with postgres_server.database(like=like) as url:
+        yield PostgresSettings(database_url=Secret(url)), dict(views), shown
+
+
 @pytest.mark.service
 @pytest.mark.parametrize("name", TAMPERING)
-async def test_what_was_changed_behind_the_back_is_noticed(settings, name):
+async def test_what_was_changed_behind_the_back_is_noticed(whole, name):
     """P9: whoever did it, and whether or not PostgreSQL finds its tables in order."""
-    async with open_data_provider(settings) as provider:
-        views = await views_of(provider, await fill(provider))
-        shown = {key: await read(provider, view, 1 << 22) for key, view in views.items()}
-        assert all(lines and not damaged for lines, _, damaged in shown.values())
+    settings, views, shown = whole
     async with connected(settings) as connection:
         for statement in TAMPERING[name]:
             await connection.execute(statement)
@@ -211,11 +235,9 @@ async def test_writers_of_one_patient_do_not_wait_for_each_other(large, settings
 
 @pytest.mark.service
 @pytest.mark.parametrize("lost", [None, "rows that are gone"])
-async def test_a_migration_sums_what_patients_have(settings, lost):
+async def test_a_migration_sums_what_patients_have(whole, lost):
     """What is lost already is not taken for all there was, whosever it was."""
-    async with open_data_provider(settings) as provider:
-        views = await views_of(provider, await fill(provider))
-        shown = {key: await read(provider, view, 1 << 22) for key, view in views.items()}
+    settings, views, shown = whole
     async with connected(settings) as connection:
         summed = (
             "SELECT patient, block, mod(sum(sum), (1::bigint << 62)::numeric)"
@@ -255,12 +277,10 @@ OF_INDEX = {
 
 @pytest.mark.service
 @pytest.mark.parametrize("name", OF_INDEX)
-async def test_what_the_search_index_lacks_is_noticed(settings, name):
+async def test_what_the_search_index_lacks_is_noticed(whole, name):
     """P5, P9: an export does without it and a search fails; neither shows less."""
-    async with open_data_provider(settings) as provider:
-        views = await views_of(provider, await fill(provider)) | SEARCHED
-        shown = {key: await read(provider, view, 1 << 22) for key, view in views.items()}
-        assert all(lines and not damaged for lines, _, damaged in shown.values())
+    settings, views, shown = whole
+    views |= SEARCHED
     async with connected(settings) as connection:
         assert not (await connection.execute(OF_INDEX[name])).endswith(" 0")
 
@@ -272,11 +292,9 @@ async def test_what_the_search_index_lacks_is_noticed(settings, name):
 
 
 @pytest.mark.service
-async def test_a_migration_adds_the_sums_of_earlier_versions(settings):
+async def test_a_migration_adds_the_sums_of_earlier_versions(whole):
     """Tallies of endings from before had none either."""
-    async with open_data_provider(settings) as provider:
-        views = await views_of(provider, await fill(provider))
-        shown = {key: await read(provider, view, 1 << 22) for key, view in views.items()}
+    settings, views, shown = whole
     async with connected(settings) as connection:
         before = await connection.fetch("SELECT extent, check_sum FROM extents ORDER BY extent")
         await connection.execute(

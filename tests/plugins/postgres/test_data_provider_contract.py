@@ -1,12 +1,14 @@
 """The shared contract suite, with PostgreSQL looked at behind the plugin's back."""
 
-from contextlib import asynccontextmanager
+import asyncio
+from contextlib import ExitStack, asynccontextmanager
+from functools import cache
 
 import pytest
 
 from helios_core import COLLECTION_BITS, Secret
 from helios_core.testing import DataProviderSuite, corpus
-from helios_postgres import PostgresSettings, migrate, open_data_provider
+from helios_postgres import PostgresSettings, open_data_provider
 from tests.plugins.postgres.connecting import connected
 
 
@@ -18,15 +20,21 @@ class TestPostgresDataProvider(DataProviderSuite):
     powers = DataProviderSuite.known_powers
 
     @pytest.fixture(autouse=True)
-    def database_of_its_own(self, postgres_url):
-        self._url = postgres_url
+    def databases(self, postgres_server):
+        """A folder has a database of its own."""
+        with ExitStack() as stack:
+
+            @cache
+            def url_of(_folder):
+                return stack.enter_context(postgres_server.database(migrated=True))
+
+            self._url_of = url_of
+            yield
 
     @asynccontextmanager
     async def opened(self, folder):
-        """A folder has a schema of its own in the database of the test."""
-        name = f"in_{folder.name}".lower().translate({ord("-"): "_"})[-40:].lstrip("0123456789")
-        settings = PostgresSettings(database_url=Secret(self._url), schema=f"s{name}"[:40])
-        await migrate(settings)
+        url = await asyncio.to_thread(self._url_of, folder)
+        settings = PostgresSettings(database_url=Secret(url))
         async with open_data_provider(settings) as provider:
             yield provider
 
