@@ -40,7 +40,7 @@ test test-fast matrix: export PYTHONDONTWRITEBYTECODE =
 test test-fast matrix: export PYTHONPYCACHEPREFIX = $(abspath $(VENV))/pycache
 
 test: $(STAMP) ## Every test on real components
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) tests
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal tests
 
 test-fast: $(STAMP) ## Tests without processes, services and fuzzing, in under a minute
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) -p no:schemathesis --fast tests
