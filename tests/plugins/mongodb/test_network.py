@@ -135,8 +135,9 @@ async def test_a_server_that_is_away_is_heard_again(behind, proxy, monkeypatch):
     assert {line["event"] for line in logs} == {"listener.lost"}
 
 
-async def test_a_server_that_is_silent_is_an_error_in_time(behind, proxy):
+async def test_a_server_that_is_silent_is_an_error_in_time(provider, behind, proxy):
     """Nothing waits without bound for an answer."""
+    await write(provider, corpus.patient("p1"))
     impatient = MongoSettings(
         database_url=behind.database_url,
         database=behind.database,
@@ -144,7 +145,6 @@ async def test_a_server_that_is_silent_is_an_error_in_time(behind, proxy):
         timeout=timedelta(seconds=1),
     )
     async with open_data_provider(impatient) as provider, open_job_store(impatient) as store:
-        await write(provider, corpus.patient("p1"))
         proxy.freeze()
         for asked in (
             write(provider, corpus.patient("p2")),
