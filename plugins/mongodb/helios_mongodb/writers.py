@@ -103,11 +103,12 @@ class Writers:
                 await self._end_silent()
 
     async def _end_silent(self) -> None:
-        """End the sessions of processes whose lease is over."""
-        if await self._writers.find_one({}, {"_id": 1}) is None:
+        """End the sessions of other processes whose lease is over."""
+        others = {"_id": {"$ne": self._id}}
+        if await self._writers.find_one(others, {"_id": 1}) is None:
             return
         over = is_over("at", await time_of(self._client))
-        async for writer in self._writers.find(over):
+        async for writer in self._writers.find(others | over):
             sessions = [{"id": each} for each in writer["sessions"]]
             await self._client.admin.command("killSessions", sessions)
             # Unless it has been renewed meanwhile.
