@@ -275,6 +275,19 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
             "HFS_BULK_EXPORT_S3_BLOCK_BYTES": "5242880",
         }
 
+    @property
+    def resource_settings(self) -> dict[str, str]:
+        """The environment of a server on `s3`, alone or indexed, whose resources are there."""
+        return {
+            "HFS_S3_BUCKET": self.name,
+            "HFS_S3_ENDPOINT": self.endpoint,
+            "HFS_S3_REGION": self.region,
+            "HFS_S3_ALLOW_HTTP": "true",
+            "HFS_S3_FORCE_PATH_STYLE": "true",
+            "HFS_S3_ACCESS_KEY_ID": self.access_key,
+            "HFS_S3_SECRET_ACCESS_KEY": self.secret_key,
+        }
+
     def client(self, *, retries: int = 4) -> Any:
         """A client that knows nothing of ours, to look behind the back of the plugin."""
         return _client(self.endpoint, self.region, self.access_key, self.secret_key, retries)
