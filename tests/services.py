@@ -372,6 +372,16 @@ class MinIO:
         self._process = _start(command, self._log, **quiet, **secrets)
         _answering(self._process, self._log, f"{self.url}/minio/health/ready")
 
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, _, port = self._address.partition(":")
+        return host, int(port)
+
+    def restart(self) -> None:
+        """Stop it, which ends every connection, and start it again on the same data."""
+        self.stop()
+        self.start()
+
     def stop(self) -> None:
         """End it as a power cut would: whoever connects from now on is refused."""
         if self._process is not None:
