@@ -79,7 +79,7 @@ class CompartmentWriter:
     """Writes sorted entries into segments."""
 
     def __init__(self, rows: Rows) -> None:
-        self._objects = rows.log.objects
+        self._rows = rows
         self._segments = list[Segment]()
         self._packed = list[bytes]()
         self._pieces = list[Piece]()
@@ -139,7 +139,8 @@ class CompartmentWriter:
             size=len(directory),
             hash=xxh3_64_intdigest(directory),
         )
-        await self._objects.put(segment.extent, b"".join((*self._packed, directory)))
+        await self._rows.log.objects.put(segment.extent, b"".join((*self._packed, directory)))
+        self._rows.keep_directory(segment, directory)
         self._segments.append(segment)
         self._packed, self._pieces, self._size = [], [], 0
 

@@ -13,7 +13,7 @@ class Tail:
 
     def __init__(self) -> None:
         self._versions = defaultdict[str, dict[str, list[Found]]](dict)
-        self._compartments = defaultdict[str, dict[str, deque[Found]]](dict)
+        self._compartments = defaultdict[str, dict[str, list[Found]]](dict)
         self._sorted = dict[str, list[str]]()
         self._commits = deque[tuple[int, list[tuple[str, str]], int]]()
         self.bytes = 0
@@ -42,7 +42,7 @@ class Tail:
                     self._sorted.pop(collection, None)
                 versions.setdefault(row.id, []).append(found)
                 for patient in row.compartments:
-                    compartments.setdefault(patient, deque()).append(found)
+                    compartments.setdefault(patient, []).append(found)
                 names.append((collection, row.id))
         size = sum(map(len, lines))
         self._commits.append((number, names, size))
@@ -61,7 +61,7 @@ class Tail:
                     self._sorted.pop(collection, None)
                 compartments = self._compartments[collection]
                 for patient in gone.row.compartments:
-                    compartments[patient].popleft()
+                    compartments[patient].pop(0)
                     if not compartments[patient]:
                         del compartments[patient]
             self.bytes -= size
