@@ -94,7 +94,14 @@ def load_progress() -> Iterator[Callable[[LoadProgress], None]]:
     with progress_bar() as bar:
         task = bar.add_task("scanning", words="")
 
+        said: str | None = None
+
         def report(now: LoadProgress) -> None:
+            nonlocal said
+            if now.reason not in (None, said):
+                words = f"{now.phase.value}: {now.reason}"
+                bar.console.print(words, markup=False, highlight=False, soft_wrap=True)
+            said = now.reason
             elapsed = bar.tasks[task].elapsed or 0
             rate = now.resources / elapsed if elapsed else 0
             bar.update(

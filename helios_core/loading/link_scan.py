@@ -1,8 +1,8 @@
 """Find out what the links between the files of a load stand for, before anything is written."""
 
-import asyncio
-from collections.abc import Generator, Iterator
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from functools import lru_cache, partial
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -22,12 +22,17 @@ from helios_core.loading.resources import (
     problem,
     resource_type_of,
 )
-from helios_core.storage.data_provider import SearchQuery, SupportsSearch
+from helios_core.storage.data_provider import SearchPage, SearchQuery, SupportsSearch
 from helios_core.storage.resource_keys import TypeKey
 
 CLASH = "its fullUrl is also that of another resource; links to it from other files are kept"
 _TWO = 2
 MAX_PAGE = 500
+Patiently: TypeAlias = Callable[
+    [Callable[[], Coroutine[Any, Any, SearchPage]]], Awaitable[SearchPage | None]
+]
+"""Asks a store, again while it does not respond; None once the load is to stop."""
+
 _DECIDED = {Match.SEVERAL, Match.UNSUPPORTED}
 
 
@@ -169,17 +174,17 @@ class ConditionalSearch:
         except Exception:  # noqa: BLE001 - it is reported when the document is loaded
             return
 
-    async def search_store(
-        self, store: SupportsSearch, tenant: str, stopping: asyncio.Event
-    ) -> None:
+    async def search_store(self, store: SupportsSearch, tenant: str, patiently: Patiently) -> None:
         """Add the matches among the stored resources that the load does not change."""
         for reference in self._index.conditionals():
             filter_ = self._filter(reference)
             count, after = _TWO, None
-            while filter_ is not None and not stopping.is_set():
+            while filter_ is not None:
                 key = TypeKey(tenant, self._version, filter_.resource_type)
                 query = SearchQuery(filter=filter_)
-                page = await store.search(key, query, count=count, after=after)
+                search = partial(store.search, key, query, count=count, after=after)
+                if (page := await patiently(search)) is None:
+                    return
                 for version in page.resources:
                     target = f"{filter_.resource_type}/{version.id}"
                     if not self._index.is_changed(target):

@@ -13,6 +13,7 @@ from collections.abc import (
 )
 from contextlib import aclosing, suppress
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from helios_core.errors import StoreBusy
+from helios_core.errors import BackendUnavailable, StoreReplaced
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.loading.inputs import FoundFiles, find_files
 from helios_core.loading.intake import ParsedChunk
@@ -30,7 +31,6 @@ from helios_core.loading.link_scan import ConditionalSearch, ScannedChunk, scan
 from helios_core.loading.parsers import parse_files
 from helios_core.loading.resources import LoadOptions, LoadProblem
 from helios_core.storage.data_provider import (
-    AppliedChange,
     ChangeResult,
     Delete,
     Put,
@@ -43,11 +43,8 @@ MAX_PROBLEMS = 100
 
 WRITE_CHANGES = 2000
 WRITE_BYTES = 4 * 1024 * 1024
-PATIENCE = 120
-"""
-Seconds for which a write is repeated that another writer is in the way of, perhaps one that was
-killed: MongoDB ends its transaction after 60 seconds, and looks for such every 30.
-"""
+PATIENCE = 600
+"""Seconds for which a store is asked again that is busy, slow or away, for one piece of work."""
 PAUSE = 1
 GRACE = 0.5
 """Seconds for which a write in progress may go on once the load is to stop."""
@@ -64,8 +61,8 @@ class LoadPhase(StrEnum):
     """Finding the resources that conditional references mean."""
     LOADING = "loading"
     """Parsing and writing."""
-    WAITING = "waiting for another writer"
-    """Writing again what another writer is in the way of."""
+    WAITING = "waiting for the store"
+    """Asking again a store that is busy, slow or away."""
 
 
 class LoadProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +73,8 @@ class LoadProgress(msgspec.Struct, frozen=True, kw_only=True):
     bytes_total: int
     resources: int
     """Resources read so far, 0 while scanning."""
+    reason: str | None = None
+    """Why it is waiting."""
 
 
 class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,7 +164,7 @@ class _Tally:
         self._clashes += chunk.clashes[: MAX_PROBLEMS - len(self._clashes)]
         self.report(phase, chunk.bytes_done)
 
-    def report(self, phase: LoadPhase, bytes_done: int) -> None:
+    def report(self, phase: LoadPhase, bytes_done: int, reason: str | None = None) -> None:
         self._bytes_done = bytes_done
         if self._on_progress is not None:
             progress = LoadProgress(
@@ -173,11 +172,12 @@ class _Tally:
                 bytes_done=bytes_done,
                 bytes_total=self._files.size,
                 resources=self._read,
+                reason=reason,
             )
             self._on_progress(progress)
 
-    def report_waiting(self) -> None:
-        self.report(LoadPhase.WAITING, self._bytes_done)
+    def report_waiting(self, reason: str) -> None:
+        self.report(LoadPhase.WAITING, self._bytes_done, reason)
 
     def summary(self, *, interrupted: bool) -> LoadSummary:
         return LoadSummary(
@@ -232,8 +232,12 @@ async def load(  # noqa: PLR0913 - what to load, where to, how, and a callback
     stays. A Bundle is not atomic here: its entries are written in chunks with everything else.
     When `stopping` is set, the load ends within a second and returns what it has done.
 
+    A data provider that is busy, slow or away is asked again for `PATIENCE` seconds. Where the
+    answer to a write was lost, what had been written counts as unchanged.
+
     Raises:
-        BackendUnavailable: The data provider cannot write; what was written before stays.
+        BackendUnavailable: The data provider does not respond; what was written before stays, and
+            loading again goes on.
     """
     files = await asyncio.to_thread(find_files, paths)
     tally = _Tally(files, on_progress)
@@ -269,7 +273,7 @@ class _Load:
             search = ConditionalSearch(self._index, options)
             await self._scan(LoadPhase.SEARCHING, search.search_files(self._files))
             if isinstance(provider, SupportsSearch):
-                await search.search_store(provider, tenant, self._stopping)
+                await search.search_store(provider, tenant, self._patiently)
             self._index.settle_conditions()
         if not self._stopping.is_set():
             self._index.publish()
@@ -285,7 +289,8 @@ class _Load:
         async with aclosing(_read_ahead(parsed, self._stopping)) as chunks:
             async for changes in chunks:
                 for batch in _batches(changes.changes):
-                    applied = await self._apply(provider, options, tenant, batch)
+                    write = partial(provider.write, tenant, options.fhir_version, batch)
+                    applied = await self._patiently(write)
                     if applied is None:
                         return
                     self._tally.outcomes.update(change.outcome for change in applied)
@@ -293,23 +298,23 @@ class _Load:
                 if options.strict and self._tally.bad:
                     return
 
-    async def _apply(
-        self,
-        provider: SupportsWrites,
-        options: LoadOptions,
-        tenant: str,
-        batch: Sequence[Put | Delete],
-    ) -> list[AppliedChange] | None:
-        """Write changes, again where another writer is in the way; None once it is to stop."""
+    async def _patiently(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
+        """
+        Return what the store answers, asked again while it does not; None once it is to stop.
+
+        Whether a write was done whose answer was lost does not matter: each of its changes is of
+        another resource, which writing it again leaves as it is.
+        """
         deadline = time.monotonic() + PATIENCE
         while True:
-            writing = provider.write(tenant, options.fhir_version, batch)
             try:
-                return await _finish(writing, self._stopping)
-            except StoreBusy:
+                return await _finish(ask(), self._stopping)
+            except StoreReplaced:
+                raise
+            except BackendUnavailable as error:
                 if time.monotonic() >= deadline:
                     raise
-            self._tally.report_waiting()
+                self._tally.report_waiting(str(error))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), PAUSE)
 
@@ -385,14 +390,23 @@ def _set(future: "asyncio.Future[T]", item: T, error: Exception | None) -> None:
 
 
 def _batches(changes: Sequence[Put | Delete]) -> Iterator[Sequence[Put | Delete]]:
-    """Split changes into transactions that are short enough not to block other writers."""
-    start = size = 0
-    for end, change in enumerate(changes):
-        size += (
+    """
+    Split changes into transactions that are short enough not to block other writers.
+
+    None changes a resource twice, so that a transaction may be repeated.
+    """
+    batch, keys, size = list[Put | Delete](), set[tuple[str, str]](), 0
+    for change in changes:
+        key = (change.resource_type, change.id)
+        length = (
             len(change.resource.head) + len(change.resource.tail) if isinstance(change, Put) else 0
         )
-        if end > start and (end - start >= WRITE_CHANGES or size > WRITE_BYTES):
-            yield changes[start:end]
-            start, size = end, 0
-    if start < len(changes):
-        yield changes[start:]
+        full = len(batch) >= WRITE_CHANGES or size + length > WRITE_BYTES or key in keys
+        if batch and full:
+            yield batch
+            batch, keys, size = [], set(), 0
+        batch.append(change)
+        keys.add(key)
+        size += length
+    if batch:
+        yield batch

@@ -298,8 +298,9 @@ class SupportsWrites(Protocol):
 
         Raises:
             VersionConflict: An `if_match` failed; nothing is changed.
-            StoreBusy: Another writer is in the way; a load repeats the write for two minutes.
-            BackendUnavailable: The store is busy, down or out of space; nothing is changed.
+            StoreBusy: Another writer is in the way; nothing is changed.
+            BackendUnavailable: The store is busy, down or out of space. Nothing is changed, unless
+                the answer to the last step was lost. A load repeats the write for ten minutes.
         """
         ...
 

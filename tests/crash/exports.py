@@ -29,5 +29,5 @@ def completed_shards(site: Site) -> Counter[int]:
 
 
 def assert_exact(client: Client, status: str, expected: list[str]) -> None:
-    """Wait for an export, on MongoDB for the end of what killed processes have left, too."""
-    assert names(client.resources(client.manifest(status, 200))) == expected
+    """Wait for an export, and compare it."""
+    assert names(client.resources(client.manifest(status))) == expected

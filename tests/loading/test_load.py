@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 
-from helios_core.errors import BackendUnavailable, StoreBusy
+from helios_core.errors import BackendUnavailable, StoreBusy, StoreReplaced
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.loading import intake
 from helios_core.loading.load import MAX_PROBLEMS, WRITE_BYTES, WRITE_CHANGES, LoadPhase, load
@@ -18,6 +18,7 @@ from helios_core.storage.data_provider import SupportsWrites
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
 CANARY = "Ophelia-Vanderbeek"
+BUSY = StoreBusy("another write holds the clock")
 
 
 def patient(number, **more):
@@ -171,7 +172,8 @@ async def test_writes_are_short_and_in_order(write):
     assert sum(map(len, recording.batches)) == 2 * WRITE_CHANGES + 8
 
 
-async def test_a_provider_that_cannot_write_ends_the_load(write):
+async def test_a_provider_that_cannot_write_ends_the_load(write, monkeypatch):
+    monkeypatch.setattr("helios_core.loading.load.PATIENCE", 0)
     provider = MemoryDataProvider()
     path = write("many.ndjson", *map(patient, range(3000)))
 
@@ -184,37 +186,107 @@ async def test_a_provider_that_cannot_write_ends_the_load(write):
 
 
 class Busy(SupportsWrites):
-    """Has another writer in the way of its first writes, or of all."""
+    """Does not respond to its first writes, or to any; a lost answer is that to a write done."""
 
-    def __init__(self, provider, *, busy):
+    def __init__(self, provider, *, busy, error=BUSY, is_lost=False):
         self._provider = provider
         self.busy = busy
+        self._error = error
+        self._is_lost = is_lost
 
     async def write(self, tenant, fhir_version, changes):
         if self.busy:
             self.busy -= 1
-            raise StoreBusy("another write holds the clock")
+            if self._is_lost:
+                await self._provider.write(tenant, fhir_version, changes)
+            raise self._error
         return await self._provider.write(tenant, fhir_version, changes)
 
 
-async def test_a_load_repeats_what_another_writer_is_in_the_way_of(write, monkeypatch):
+@pytest.mark.parametrize("error", [BUSY, BackendUnavailable("it did not answer")])
+async def test_a_load_outlasts_a_store_that_does_not_respond(write, monkeypatch, error):
     monkeypatch.setattr("helios_core.loading.load.PAUSE", 0)
     told = []
     path = write("many.ndjson", *map(patient, range(3)))
 
     summary = await load(
         [path],
-        Busy(MemoryDataProvider(), busy=2),
+        Busy(MemoryDataProvider(), busy=2, error=error),
         tenant="t",
         fhir_version=FHIRVersion.R4,
         on_progress=told.append,
     )
 
     assert (summary.created, summary.bad) == (3, 0)
-    assert [each.phase for each in told].count(LoadPhase.WAITING) == 2
+    waits = [each for each in told if each.phase is LoadPhase.WAITING]
+    assert [each.reason for each in waits] == [str(error)] * 2
 
 
-async def test_a_load_gives_up_when_another_writer_does_not_end(write, monkeypatch):
+async def test_a_write_whose_answer_was_lost_is_not_done_twice(write, monkeypatch):
+    """A history has several versions of a resource, each of which is written once."""
+    monkeypatch.setattr("helios_core.loading.load.PAUSE", 0)
+    versions = [patient(0, active=True), patient(0, active=False), patient(1)]
+    entries = [
+        {
+            "fullUrl": f"http://example.org/Patient/{each['id']}",
+            "resource": each | {"meta": {"lastUpdated": f"2020-01-0{day}T00:00:00Z"}},
+            "request": {"method": "PUT", "url": f"Patient/{each['id']}"},
+        }
+        for day, each in enumerate(versions, 1)
+    ]
+    path = write("h.json", {"resourceType": "Bundle", "type": "history", "entry": entries})
+    provider = MemoryDataProvider()
+
+    summary = await load(
+        [path],
+        Busy(provider, busy=1, is_lost=True),
+        tenant="t",
+        fhir_version=FHIRVersion.R4,
+    )
+
+    key = TypeKey("t", FHIRVersion.R4, "Patient")
+    history = await provider.history(key.resource("p0"), count=9)
+    assert [version.version_id for version in history] == [2, 1]
+    assert (summary.read, summary.bad) == (3, 0)
+
+
+async def test_a_load_stops_at_once_when_the_store_was_replaced(write):
+    path = write("many.ndjson", *map(patient, range(3)))
+    replaced = Busy(MemoryDataProvider(), busy=9, error=StoreReplaced("the file was replaced"))
+
+    with pytest.raises(StoreReplaced):
+        await load([path], replaced, tenant="t", fhir_version=FHIRVersion.R4)
+
+    assert replaced.busy == 8
+
+
+class Unsearchable(MemoryDataProvider):
+    """Does not respond to its first search."""
+
+    asked = 0
+
+    async def search(self, key, query, *, count, after=None):
+        self.asked += 1
+        if self.asked == 1:
+            raise BackendUnavailable("it did not answer")
+        return await super().search(key, query, count=count, after=after)
+
+
+async def test_a_load_outlasts_a_store_that_does_not_search(write, monkeypatch):
+    monkeypatch.setattr("helios_core.loading.load.PAUSE", 0)
+    provider = Unsearchable()
+    link = {"reference": "Patient?identifier=x|1"}
+    known = write("known.ndjson", patient(0, identifier=[{"system": "x", "value": "1"}]))
+    path = write("o.ndjson", {"resourceType": "Observation", "id": "o", "subject": link})
+    place = {"tenant": "t", "fhir_version": FHIRVersion.R4}
+    await load([known], provider, **place)
+
+    summary = await load([path], provider, **place)
+
+    assert (summary.created, summary.unmatched, provider.asked) == (1, 0, 2)
+
+
+async def test_a_load_gives_up_when_the_store_stays_away(write, monkeypatch):
     monkeypatch.setattr("helios_core.loading.load.PATIENCE", 0)
     path = write("many.ndjson", *map(patient, range(3)))
     busy = Busy(MemoryDataProvider(), busy=9)
@@ -223,7 +295,7 @@ async def test_a_load_gives_up_when_another_writer_does_not_end(write, monkeypat
         await load([path], busy, tenant="t", fhir_version=FHIRVersion.R4)
 
 
-async def test_a_load_that_waits_for_another_writer_can_be_stopped(write):
+async def test_a_load_that_waits_for_the_store_can_be_stopped(write):
     stopping = asyncio.Event()
     path = write("many.ndjson", *map(patient, range(3)))
 

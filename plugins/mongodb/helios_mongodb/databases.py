@@ -22,6 +22,8 @@ from helios_core import ConfigurationError, run_to_end
 from helios_mongodb import schema
 from helios_mongodb.errors import DRIVER_ERRORS, HELD, opening, translated
 from helios_mongodb.settings import MongoSettings
+from helios_mongodb.waits import time_of
+from helios_mongodb.writers import Writers
 
 Document: TypeAlias = dict[str, Any]
 Session: TypeAlias = AsyncClientSession
@@ -50,6 +52,7 @@ class Database:
     def __init__(self, settings: MongoSettings) -> None:
         self.settings = settings
         self._client: AsyncMongoClient[Document] | None = None
+        self._writers: Writers | None = None
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["Database"]:
@@ -64,7 +67,9 @@ class Database:
         async with connected(self.settings) as client:
             self._client = client
             await schema.check(self.database, self.settings.database)
-            yield self
+            async with Writers(client, self.database).opened() as writers:
+                self._writers = writers
+                yield self
 
     @property
     def database(self) -> AsyncDatabase[Document]:
@@ -75,9 +80,7 @@ class Database:
     async def now(self) -> datetime:
         """Return the time of the server that is the primary."""
         assert self._client is not None  # noqa: S101 - `opened` sees to it
-        hello = await self._client.admin.command("hello")
-        local_time: datetime = hello["localTime"]
-        return local_time.replace(tzinfo=UTC)
+        return await time_of(self._client)
 
     def __getitem__(self, name: str) -> Collection:
         """Return a collection."""
@@ -114,12 +117,13 @@ class Database:
             BackendUnavailable: The time for all tries is over. Where the last commit was not
                 answered, nobody knows whether it was done.
         """
+        assert self._writers is not None  # noqa: S101 - `opened` sees to it
         deadline = monotonic() + self.settings.timeout.total_seconds()
         pause = _LONGEST_PAUSE_SECONDS
         with translated():
             while True:
                 try:
-                    async with self.session() as session:
+                    async with self._writers.session() as session:
                         return await self._try(session, work, deadline)
                 except PyMongoError as error:
                     held = isinstance(error, OperationFailure) and error.code in HELD

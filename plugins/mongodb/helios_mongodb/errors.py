@@ -143,8 +143,8 @@ def _ours(error: OperationFailure) -> BackendError:
     if error.code in HELD:
         return StoreBusy(
             f"another write holds what this one needs (code {error.code}); if its process was"
-            " killed, MongoDB ends it after transactionLifetimeLimitSeconds, by default 60 s, or"
-            " half as much again; try again later"
+            " killed, another process of Helios ends it within seconds, and MongoDB after"
+            " transactionLifetimeLimitSeconds; try again later"
         )
     reason = _REFUSED.get(error.code or 0, f"it reports {type(error).__name__}")
     return BackendUnavailable(

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import structlog
 
-from helios_core import HeliosError, run_to_end
+from helios_core import HeliosError
+from helios_mongodb.background import beside
 from helios_mongodb.databases import Database
 from helios_mongodb.errors import translated
 
@@ -15,11 +16,6 @@ log = structlog.stdlib.get_logger()
 
 RECONNECT = timedelta(seconds=1)
 """The pause between two tries to listen again."""
-
-CANCELLED_AGAIN_AFTER = timedelta(milliseconds=200)
-"""How long a cancelled task may go on before it is cancelled again."""
-
-CANCELLATIONS = 50
 
 
 @asynccontextmanager
@@ -30,22 +26,11 @@ async def listener(database: Database, heard: Callable[[], None]) -> AsyncIterat
     A stream that is lost is replaced; until it is, nothing is heard, and nothing fails.
     """
     closing = asyncio.Event()
-    task = asyncio.create_task(_listen(database, heard, closing))
-    try:
-        yield
-    finally:
-        closing.set()
-        await run_to_end(_end(task))
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    """Cancel a task until it has ended: the driver may take a cancellation for its own."""
-    for _ in range(CANCELLATIONS):
-        if task.done():
-            return
-        task.cancel()
-        await asyncio.wait([task], timeout=CANCELLED_AGAIN_AFTER.total_seconds())
-    log.warning("listener.lost", reason="it does not end with the store")
+    async with beside("listener", _listen(database, heard, closing)):
+        try:
+            yield
+        finally:
+            closing.set()
 
 
 async def _listen(database: Database, heard: Callable[[], None], closing: asyncio.Event) -> None:

@@ -1,13 +1,20 @@
 """Instants and durations by the clock of the server (J7)."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from bson.int64 import Int64
-
-from helios_mongodb.databases import Document
+from pymongo import AsyncMongoClient
 
 AT_ONCE = datetime(2000, 1, 1, tzinfo=UTC)
 """An instant that is over."""
+
+
+async def time_of(client: AsyncMongoClient[dict[str, Any]]) -> datetime:
+    """Return the time of the server that is the primary."""
+    hello = await client.admin.command("hello")
+    local_time: datetime = hello["localTime"]
+    return local_time.replace(tzinfo=UTC)
 
 
 def milliseconds(duration: timedelta) -> Int64:
@@ -15,12 +22,12 @@ def milliseconds(duration: timedelta) -> Int64:
     return Int64(duration // timedelta(milliseconds=1))
 
 
-def from_now(duration: timedelta) -> Document:
+def from_now(duration: timedelta) -> dict[str, Any]:
     """Return the expression of the instant at which a duration from now is over."""
     return {"$add": ["$$NOW", milliseconds(duration)]}
 
 
-def is_over(field: str, now: datetime) -> Document:
+def is_over(field: str, now: datetime) -> dict[str, Any]:
     """
     Return the condition that the instant in a field is over.
 
@@ -30,10 +37,10 @@ def is_over(field: str, now: datetime) -> Document:
     return {field: {"$ne": None}, "$or": [{field: {"$lte": now}}, beyond]}
 
 
-def lasts(field: str, now: datetime) -> Document:
+def lasts(field: str, now: datetime) -> dict[str, Any]:
     """Return the condition that the instant in a field is yet to come."""
     return {field: {"$gt": now}, "$expr": {"$lte": [f"${field}", _latest(now)]}}
 
 
-def _latest(now: datetime) -> Document:
+def _latest(now: datetime) -> dict[str, Any]:
     return {"$add": [now, {"$multiply": ["$wait", 1.5]}]}

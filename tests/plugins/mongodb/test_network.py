@@ -135,21 +135,21 @@ async def test_a_server_that_is_away_is_heard_again(behind, proxy, monkeypatch):
     assert {line["event"] for line in logs} == {"listener.lost"}
 
 
-async def test_a_server_that_is_silent_is_an_error_in_time(behind, proxy):
+async def test_a_server_that_is_silent_is_an_error_in_time(provider, behind, proxy):
     """Nothing waits without bound for an answer."""
+    await write(provider, corpus.patient("p1"))
     impatient = MongoSettings(
         database_url=behind.database_url,
         database=behind.database,
         connect_timeout=timedelta(seconds=1),
         timeout=timedelta(seconds=1),
     )
-    async with open_data_provider(impatient) as provider, open_job_store(impatient) as store:
-        await write(provider, corpus.patient("p1"))
+    async with open_data_provider(impatient) as reader, open_job_store(impatient) as store:
         proxy.freeze()
         for asked in (
-            write(provider, corpus.patient("p2")),
-            provider.get(corpus.type_key("Patient").resource("p1")),
-            provider.transaction_time(),
+            write(reader, corpus.patient("p2")),
+            reader.get(corpus.type_key("Patient").resource("p1")),
+            reader.transaction_time(),
             store.claim("worker", lease_for=MINUTE, max_attempts=9),
         ):
             with pytest.raises(BackendUnavailable):

@@ -34,9 +34,10 @@ async def test_a_write_that_fails_leaves_nothing(provider, raw):
 
 @pytest.fixture
 async def impatient(settings):
-    """A provider that repeats a write only for a moment."""
-    settings = msgspec.structs.replace(settings, timeout=timedelta(seconds=1))
+    """A provider that repeats a write only for a moment, and waits for answers as ever."""
     async with open_data_provider(settings) as provider:
+        shorter = msgspec.structs.replace(settings, timeout=timedelta(seconds=0.2))
+        provider._database.settings = shorter
         yield provider
 
 
