@@ -133,6 +133,7 @@ class Indexer:
     async def run(self, stop: asyncio.Event) -> None:
         """Follow until `stop` is set; whatever fails is tried again."""
         while not stop.is_set():
+            started = time.monotonic()
             self._woken.clear()
             try:
                 with contained():
@@ -143,7 +144,8 @@ class Indexer:
                 self._recover()
             pause = max(MIN_PAUSE_SECONDS, min(self._interval, 1.0))
             await _wait_for_any(pause if self._failed else MIN_PAUSE_SECONDS, stop)
-            await _wait_for_any(self._interval, stop, self._woken)
+            rest = self._interval - (time.monotonic() - started)
+            await _wait_for_any(max(0.0, rest), stop, self._woken)
 
     async def follow(self, *, at_once: bool = False) -> None:
         """
@@ -162,7 +164,7 @@ class Indexer:
             if due is not None and waits and not at_once and scope not in written:
                 self._due[scope] = due
                 continue
-            pause, most = self._interval, MAX_PAUSE_FACTOR
+            started, pause, most = time.monotonic(), self._interval, MAX_PAUSE_FACTOR
             try:
                 with contained():
                     changed = await self._follow(scope, types, now)
@@ -172,7 +174,7 @@ class Indexer:
                 failure, changed, most = error, False, MAX_FAILED_PAUSE_FACTOR
             if due is not None and not changed:
                 pause = min(2 * due.pause, most * self._interval)
-            self._due[scope] = _Due(at=time.monotonic() + pause, pause=pause)
+            self._due[scope] = _Due(at=started + pause, pause=pause)
         if failure is not None:
             raise failure
 
@@ -306,15 +308,15 @@ class Indexer:
         while reached < now:
             until = min(now, reached + window)
             self._behind[work.scope] = now - reached
-            listed = await work.list_changes(reached, until)
-            if not listed:
-                await work.read_changes(reached, until)
-                note = replace(note, complete_from=to_stamp(until))
+            left = await work.list_changes(reached, until)
+            if left > reached:
+                await work.read_changes(reached, left)
+                note = replace(note, complete_from=to_stamp(left))
             if work.applied or work.damaged or now - reached > QUIET:
                 note = replace(note, unreadable=self._unreadable(note, work))
                 if not await self._advance(work, until, note):
                     break
-            reached, window = until, window * 2 if listed else window
+            reached, window = until, window * 2 if left == reached else window
         self._behind.pop(work.scope, None)
         return bool(work.applied)
 
