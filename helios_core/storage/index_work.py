@@ -54,6 +54,8 @@ class IndexWork:
         scope: IndexScope,
         types: tuple[str, ...],
         state: IndexState,
+        *,
+        on_applied: Callable[["IndexWork"], None] = lambda _work: None,
     ) -> None:
         self.scope = scope
         self.types = types
@@ -66,6 +68,7 @@ class IndexWork:
         self._repaired = set[Unreadable]()
         self._provider = provider
         self._index = index
+        self._on_applied = on_applied
 
     @property
     def unreadable(self) -> frozenset[Unreadable]:
@@ -172,6 +175,7 @@ class IndexWork:
         if entries:
             await self._index.apply(self.scope, self.epoch, entries)
         self.applied += len(entries)
+        self._on_applied(self)
         if self._known:
             names = {Unreadable(each.resource_type, each.id) for each in entries}
             self._repaired |= self._known & names

@@ -252,7 +252,8 @@ class Indexer:
             log.error("index.ahead", tenant=scope.tenant, fhir_version=scope.fhir_version)
             state = await self._reset(scope, state)
         note = read_note(state)
-        work = IndexWork(self._provider, self._index, scope, types, state)
+        report = _LateReport()
+        work = IndexWork(self._provider, self._index, scope, types, state, on_applied=report)
         if state.reached is None:
             self._behind[scope] = timedelta.max
             await self._build(work, note, now)
@@ -353,6 +354,28 @@ class Indexer:
         if self._failed:
             log.info("index.followed")
         self._failed = ""
+
+
+class _LateReport:
+    """Logs now and then that some work is not done yet."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._due = self._begun + LAG.total_seconds()
+
+    def __call__(self, work: IndexWork) -> None:
+        """Note that the work goes on."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + LAG.total_seconds()
+        log.warning(
+            "index.behind",
+            tenant=work.scope.tenant,
+            fhir_version=work.scope.fhir_version,
+            seconds=round(now - self._begun),
+            entries=work.applied,
+        )
 
 
 class _Due(msgspec.Struct, frozen=True):
