@@ -47,7 +47,7 @@ _Provider = Any
 class IndexWork:
     """The entries of one scope and epoch that one pass makes and applies."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - where from, where to, of what, and who is told
         self,
         provider: _Provider,
         index: SearchIndex,
@@ -94,7 +94,7 @@ class IndexWork:
                     raise
                 except BackendError:
                     return left
-                # Newest first: what is seen first of a resource is what it is at the later instant.
+                # Newest first: what is seen first of a resource is what it is at the end.
                 newest = [v for v in page.versions if (v.resource_type, v.id) not in seen]
                 seen.update((each.resource_type, each.id) for each in newest)
                 made = await asyncio.to_thread(_of_versions, self.scope.fhir_version, newest)

@@ -26,7 +26,7 @@ from helios_elasticsearch.errors import not_stored, translated
 from helios_elasticsearch.mappings import aliases, create_index, entries_alias, entries_index
 from helios_elasticsearch.searching import Search
 from helios_elasticsearch.settings import ElasticsearchSettings
-from helios_elasticsearch.states import State, Stored, States
+from helios_elasticsearch.states import State, States, Stored
 
 ENTRIES_AT_ONCE = 1000
 """How many entries are encoded together, outside of the event loop."""
