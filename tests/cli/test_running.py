@@ -104,9 +104,21 @@ def test_a_server_says_where_it_listens_and_stops_cleanly(site, number):
     server.signal(number)
 
     assert ended(server) == 0
-    assert "sqlite (selected)" in server.output()
+    assert "sqlite/local-fs: jobs in sqlite, reach is one machine" in server.output()
     assert [event["event"] for event in server.events()][-1] == "server.stopped"
     assert "Traceback" not in server.output()
+
+
+def test_what_a_server_prints_at_its_start_fits_a_terminal(site):
+    server, client = site.serve(HFS_LOG_FORMAT="console", HFS_PLUGINS="smart_auth")
+    assert client.http.get("/health").status_code == 200
+
+    lines = server.output().splitlines()
+
+    start = [line for line in lines if "request.answered" not in line]
+    assert max(map(len, start)) <= 80
+    assert any("auth.disabled host=127.0.0.1" in line for line in start)
+    assert any("smart_auth" in line for line in start)
 
 
 def test_only_log_lines_follow_the_greeting(site):
