@@ -14,8 +14,9 @@ from helios_core.server.work import exit_after
 def run_server(*, host: str | None, port: int | None) -> None:
     """Serve and work on exports until SIGINT or SIGTERM; None means what the settings say."""
     options = {"HFS_SERVER_HOST": host, "HFS_SERVER_PORT": port}
-    given = {name: str(value) for name, value in options.items() if value is not None}
-    chosen = selection.configure({**os.environ, **given})
+    # The processes of workers read the environment, too.
+    os.environ.update({name: str(value) for name, value in options.items() if value is not None})
+    chosen = selection.configure(os.environ)
     settings = chosen.settings
     configure_logging(settings.log_level, settings.log_format)
     run(
