@@ -44,7 +44,9 @@ async def differences(provider, version, chance):
     return wrong, indexed
 
 
-@pytest.mark.parametrize("version", [FHIRVersion.R4, FHIRVersion.R5])
+@pytest.mark.parametrize(
+    "version", [FHIRVersion.R4, pytest.param(FHIRVersion.R5, marks=pytest.mark.in_turn)]
+)
 @pytest.mark.parametrize("opening", QUICK, indirect=True)
 async def test_the_index_agrees_with_the_evaluator_on_the_examples(provider, version):
     """P5: the examples of the specification, each parameter of each type."""

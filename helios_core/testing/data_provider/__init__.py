@@ -2,6 +2,7 @@
 
 from helios_core import SupportsTombstones, SupportsWrites
 from helios_core.testing.data_provider.changes import ChangeClauses
+from helios_core.testing.data_provider.damage import DamageClauses
 from helios_core.testing.data_provider.histories import HistoryClauses
 from helios_core.testing.data_provider.holdings import Holdings, Sample
 from helios_core.testing.data_provider.lookups import LookupClauses
@@ -10,6 +11,7 @@ from helios_core.testing.data_provider.prefilters import PrefilterClauses
 from helios_core.testing.data_provider.reads import ReadClauses
 from helios_core.testing.data_provider.searches import SearchClauses
 from helios_core.testing.data_provider.tombstones import TombstoneClauses
+from helios_core.testing.data_provider.views import ViewClauses
 from helios_core.testing.data_provider.writes import WriteClauses
 from helios_core.testing.machines import drive
 
@@ -18,6 +20,8 @@ __all__ = ["DataProviderSuite", "Holdings", "Sample"]
 
 class DataProviderSuite(
     ReadClauses,
+    ViewClauses,
+    DamageClauses,
     LookupClauses,
     ChangeClauses,
     WriteClauses,
