@@ -159,6 +159,7 @@ from .storage.integrity import (
     verified_version,
 )
 from .storage.job_records import (
+    MAX_TOKEN,
     PART_KINDS,
     SetAside,
     checked_parts,
@@ -173,6 +174,7 @@ from .storage.job_records import (
     stored_part,
     stored_shard,
     too_many_exports,
+    unreadable_job,
 )
 from .storage.job_store import (
     JobStore,
@@ -269,6 +271,7 @@ __all__ = [
     "HASH_MODULUS",
     "ID_ORDERS",
     "LARGEST_RECORD",
+    "MAX_TOKEN",
     "PART_KINDS",
     "SUM_MASK",
     "WHOLE_TYPE",
@@ -447,6 +450,7 @@ __all__ = [
     "too_many_exports",
     "total_size",
     "union_of",
+    "unreadable_job",
     "verified_batch",
     "verified_version",
     "version_mark",

@@ -275,6 +275,19 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
             "HFS_BULK_EXPORT_S3_BLOCK_BYTES": "5242880",
         }
 
+    @property
+    def resource_settings(self) -> dict[str, str]:
+        """The environment of a server on `s3`, alone or indexed, whose resources are there."""
+        return {
+            "HFS_S3_BUCKET": self.name,
+            "HFS_S3_ENDPOINT": self.endpoint,
+            "HFS_S3_REGION": self.region,
+            "HFS_S3_ALLOW_HTTP": "true",
+            "HFS_S3_FORCE_PATH_STYLE": "true",
+            "HFS_S3_ACCESS_KEY_ID": self.access_key,
+            "HFS_S3_SECRET_ACCESS_KEY": self.secret_key,
+        }
+
     def client(self, *, retries: int = 4) -> Any:
         """A client that knows nothing of ours, to look behind the back of the plugin."""
         return _client(self.endpoint, self.region, self.access_key, self.secret_key, retries)
@@ -358,6 +371,16 @@ class MinIO:
         quiet = {"MINIO_BROWSER": "off", "MINIO_UPDATE": "off"}
         self._process = _start(command, self._log, **quiet, **secrets)
         _answering(self._process, self._log, f"{self.url}/minio/health/ready")
+
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, _, port = self._address.partition(":")
+        return host, int(port)
+
+    def restart(self) -> None:
+        """Stop it, which ends every connection, and start it again on the same data."""
+        self.stop()
+        self.start()
 
     def stop(self) -> None:
         """End it as a power cut would: whoever connects from now on is refused."""

@@ -127,7 +127,7 @@ table_or_json = click.option(
 @app.command()
 @table_or_json
 def plugins(output: Literal["table", "json"]) -> None:
-    """Print every installed plugin and what it offers, or what is wrong."""
+    """Print every plugin with what it offers or what is wrong."""
     from helios_core.cli import configuration
 
     configuration.print_plugins(output)
@@ -337,8 +337,9 @@ def demo() -> None:
 @table_or_json
 def doctor(output: Literal["table", "json"]) -> None:
     """
-    Check settings, plugins, backends, rights, clocks and disks; say what to do.
+    Check settings, backends, clocks and disks; say what to do.
 
+    Plugins and rights are checked as well.
     It stores, reads and removes a small job and a small file.
 
     The exit code is 0 if all is well, 1 if a check fails, 2 if the configuration is wrong
@@ -351,14 +352,14 @@ def doctor(output: Literal["table", "json"]) -> None:
 
 @app.group()
 def index() -> None:
-    """Look at and rebuild the search index; with or without a server."""
+    """Look at the search index, and rebuild it."""
 
 
 @index.command()
 @table_or_json
 def status(*, output: Literal["table", "json"]) -> None:
     """
-    Show how far the search index has come, for each tenant and FHIR version.
+    Show how far the index of each tenant and version is.
 
     Searches and exports are exact however far it is behind.
     """
@@ -379,8 +380,9 @@ def rebuild(
     *, tenant: str | None, fhir_version: str | None, output: Literal["table", "json"]
 ) -> None:
     """
-    Forget what is indexed, and build it anew; necessary when a backup was restored.
+    Forget what is indexed, and build it anew.
 
+    It is necessary when a backup was restored.
     Meanwhile searches do as HFS_SEARCH_INDEX_DOWN says.
     """
     from helios_core.cli.index import rebuild as build_anew
@@ -390,7 +392,11 @@ def rebuild(
 
 @app.group()
 def jobs() -> None:
-    """List, watch and end exports; works on the job store, with or without a server."""
+    """
+    List, watch and end exports.
+
+    The commands work on the job store, with or without a server.
+    """
 
 
 job_id = click.argument("job_id", metavar="ID")
@@ -459,7 +465,11 @@ def show(job_id: str, *, tenant: str | None, output: Literal["table", "json"]) -
 @job_ids
 @of_tenant
 def cancel(job_ids: tuple[str, ...], *, tenant: str | None) -> None:
-    """Cancel exports: workers stop within a second, a server removes what is left."""
+    """
+    Cancel exports.
+
+    Workers stop within a second, and a server removes what is left.
+    """
     from helios_core.cli.jobs import cancel_jobs
 
     cancel_jobs(job_ids, tenant=tenant)
@@ -469,7 +479,11 @@ def cancel(job_ids: tuple[str, ...], *, tenant: str | None) -> None:
 @job_ids
 @of_tenant
 def delete(job_ids: tuple[str, ...], *, tenant: str | None) -> None:
-    """Cancel exports and remove them with their files, also those that cannot be read."""
+    """
+    Cancel exports and remove them with their files.
+
+    Exports that cannot be read are removed as well.
+    """
     from helios_core.cli.jobs import delete_jobs
 
     delete_jobs(job_ids, tenant=tenant)

@@ -3,7 +3,7 @@
 import os
 
 from helios_core.cli import tables
-from helios_core.cli.terminal import out, print_line, run
+from helios_core.cli.terminal import print_item, print_line, run
 from helios_core.config import matrix, selection
 from helios_core.config.logs import configure_logging
 from helios_core.config.selection import Selection
@@ -14,8 +14,9 @@ from helios_core.server.work import exit_after
 def run_server(*, host: str | None, port: int | None) -> None:
     """Serve and work on exports until SIGINT or SIGTERM; None means what the settings say."""
     options = {"HFS_SERVER_HOST": host, "HFS_SERVER_PORT": port}
-    given = {name: str(value) for name, value in options.items() if value is not None}
-    chosen = selection.configure({**os.environ, **given})
+    # The processes of workers read the environment, too.
+    os.environ.update({name: str(value) for name, value in options.items() if value is not None})
+    chosen = selection.configure(os.environ)
     settings = chosen.settings
     configure_logging(settings.log_level, settings.log_format)
     run(
@@ -30,11 +31,13 @@ def run_server(*, host: str | None, port: int | None) -> None:
 def _greet(chosen: Selection, url: str) -> None:
     print_line(f"Listening on {url}")
     for plugin in chosen.plugins:
-        offers = ", ".join((*plugin.offers, *plugin.extensions))
-        print_line(f"  {plugin.origin}: {offers}")
+        print_item(f"{plugin.origin}: {', '.join((*plugin.offers, *plugin.extensions))}")
     rows = matrix.matrix(
         chosen.plugins,
         selected=chosen.settings.backend_names,
         job_store=chosen.settings.bulk_export_job_store,
     )
-    out.print_table(tables.matrix_table(rows))
+    # Of other combinations nothing is known here: only the selected plugins are imported.
+    for row in rows:
+        if row.selected:
+            print_item(tables.combination_text(row))

@@ -160,6 +160,12 @@ def matrix_table(combinations: Iterable[Combination]) -> Table:
     return table
 
 
+def combination_text(row: Combination) -> str:
+    """Return what a combination that is in use is and can do."""
+    remarks = _remarks(msgspec.structs.replace(row, required=()))
+    return f"{row.name}: jobs in {row.job_store}, reach is {row.reach}; {remarks}"
+
+
 def _remarks(row: Combination) -> str:
     able = ", ".join(capability.name for capability in row.capabilities if capability.works)
     unable = ", ".join(capability.name for capability in row.capabilities if not capability.works)

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import textwrap
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -84,6 +85,19 @@ def _cell(content: object) -> str:
 def print_line(line: str) -> None:
     """Print a line as it is: no markup, no colours, not wrapped."""
     out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_item(text: str) -> None:
+    """Print an item of a list in lines of at most 80 columns, on a terminal or not."""
+    lines = textwrap.wrap(
+        text,
+        width=80,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    print_line("\n".join(lines))
 
 
 def print_json(rows: object) -> None:

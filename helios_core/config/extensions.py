@@ -58,7 +58,7 @@ def read_descriptor_settings(
     try:
         return descriptor.settings(**values), []
     except (ValueError, ConfigurationError) as error:
-        return None, [f"the settings of {origin} do not go together: {error}"]
+        return None, [f"the settings of {origin} cannot be used: {error}"]
 
 
 async def open_transforms(

@@ -47,5 +47,10 @@ def _renderers(log_format: LogFormat, stream: TextIO) -> list[Any]:
         # Tracebacks do not show the values of local variables, which may be resources.
         plain = structlog.dev.plain_traceback
         colors = terminal and not os.environ.get("NO_COLOR")
-        return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+        # Without columns of blanks, so that the lines of a start fit a terminal.
+        return [
+            structlog.dev.ConsoleRenderer(
+                colors=colors, exception_formatter=plain, pad_event_to=0, pad_level=False
+            )
+        ]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -159,7 +159,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="Data provider; its plugin is also the job store if it has one. A search "
-            "index may follow it behind a hyphen, as in `postgres-elasticsearch`."
+            "index may follow it behind a hyphen, as in `postgres-elasticsearch`.",
+            pattern=r"\A[^-]+(-[^-]+)?\Z",
+            extra={"allowed": "the name of a plugin, or two joined by a hyphen"},
         ),
     ] = "sqlite"
     search_index_interval: Annotated[

@@ -101,9 +101,10 @@ class _Sorting:
 
     async def _page_of_values(self, after: SortValues | None) -> "_Page":
         """Return the page of those that have a value of the first key."""
-        last = await self._last_value(after)
-        page = self._empty(after)
-        await self._read(page, self._sort.between(after, last))
+        page, last = await self._sampled(after)
+        if page is None:
+            page = self._empty(after)
+            await self._read(page, self._sort.between(after, last))
         if last is not None and page.end is None:
             # What ended the page has changed since, and what comes then has not been read.
             page = self._empty(after)
@@ -113,28 +114,31 @@ class _Sorting:
     def _empty(self, after: SortValues | None) -> "_Page":
         return _Page(self._sort, after=after, count=self._count, max_bytes=self._query.max_bytes)
 
-    async def _last_value(self, after: SortValues | None) -> SortValues | None:
+    async def _sampled(self, after: SortValues | None) -> tuple["_Page | None", SortValues | None]:
         """
         Return values that end the page at the latest, None if nothing is known of them.
 
         More matches than the page can have, whichever they are, show that it ends before the last
-        of them. Each time, the next ones are looked for among those that come before.
+        of them. Each time, the next ones are looked for among those that come before. If these
+        are few, the page itself is returned too, with all that comes before those values.
         """
-        last = None
+        last, size = None, max(SAMPLE_SIZE, _SAMPLE_FACTOR * self._count)
         for order in _SAMPLES:
             page = self._empty(after)
             query = _also(self._query, self._sort.between(after, last), order)
-            place = None
-            for _ in range(1 + _SAMPLE_FACTOR * self._count // PAGE_SIZE):
-                found = await self._find(query, count=PAGE_SIZE, after=place)
+            found = await self._find(query, count=min(size, PAGE_SIZE))
+            await _add(page, found)
+            if found.next is None:
+                return page, last
+            for _ in range(PAGE_SIZE, size, PAGE_SIZE):
+                found = await self._find(query, count=PAGE_SIZE, after=found.next)
                 await _add(page, found)
-                place = found.next
-                if place is None:
-                    return last
+                if found.next is None:
+                    return None, last  # some of them may have changed from one to the next
             if page.end is None:
-                return last
+                return None, last
             last = page.end[1]
-        return last
+        return None, last
 
     async def _read(self, page: "_Page", condition: Condition | None = None) -> int:
         """
@@ -203,8 +207,11 @@ What was stored first or last often comes first in an order of dates as well.
 """
 
 
+SAMPLE_SIZE: Final = 250
+"""How many matches are read each time; to find as many costs about as much as to read them."""
+
 _SAMPLE_FACTOR: Final = 4
-"""How many times the size of a page these are, if that is more than they are anyway."""
+"""How many times the size of a page these are, if that is more."""
 
 
 def _also(query: SearchQuery, condition: Condition | None, order: SortOrder) -> SearchQuery:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
 
-CHUNK_DOCUMENTS = 1000
+CHUNK_DOCUMENTS = 2000
 CHUNK_BYTES = 4 * 1024 * 1024
 BUFFER_BYTES = 1024 * 1024
 GZIP_MAGIC = b"\x1f\x8b"

@@ -41,7 +41,7 @@ from helios_core.storage.data_provider import (
 MAX_PROBLEMS = 100
 """How many bad resources a summary lists; the rest are counted."""
 
-WRITE_CHANGES = 1000
+WRITE_CHANGES = 2000
 WRITE_BYTES = 4 * 1024 * 1024
 PATIENCE = 600
 """Seconds for which a store is asked again that is busy, slow or away, for one piece of work."""

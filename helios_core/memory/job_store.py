@@ -38,6 +38,7 @@ from helios_core.storage.job_records import (
     notes_lost,
     part_not_found,
     stored_job,
+    stored_shard,
     too_many_exports,
 )
 from helios_core.storage.job_store import JobStore
@@ -91,6 +92,11 @@ class _Work:
         if resources_done > self.furthest:
             self.furthest, self.postponed = resources_done, 0
             self.waiting_since = self.waiting_for = None
+
+    @property
+    def stored(self) -> tuple[bytes, int]:
+        """The JSON and the token of the shard, as every other store keeps them."""
+        return msgspec.json.encode(self.shard), self.token
 
     @property
     def resources_done(self) -> int:
@@ -184,6 +190,12 @@ class _Entry:
             attempts=max((work.attempts for work in self.work), default=0),
             last_error=failed[-1].failure if failed else None,
         )
+
+    @property
+    def open_shards(self) -> list[tuple[bytes, int]]:
+        """The shards that are still to be exported."""
+        work = self.work if self.status.active else ()
+        return [each.stored for each in work if each.parts is None]
 
     def end(self, status: JobStatus, now: datetime, *, failure: str | None = None) -> None:
         """Put the job in a final status and take every lease away (J6, J9)."""
@@ -283,6 +295,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
                 continue
             try:
                 job = entry.job
+                stored_shard(*work.stored)
             except UnreadableJob as error:
                 self._set_aside.add(entry.place, entry.key, error)
                 continue
@@ -382,7 +395,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
         listed.sort(key=lambda entry: entry.created_at, reverse=True)
         summaries = [(entry, entry.summary()) for entry in listed]
         return [
-            self._set_aside.summary(entry.place, summary, entry.accepted)
+            self._set_aside.summary(entry.place, summary, entry.accepted, entry.open_shards)
             for entry, summary in summaries
             if after is None or _follows(summary.place, after)
         ][:limit]

@@ -288,15 +288,16 @@ def main() -> int:
     # A service manager signals every process of a service, and a renewed certificate is the
     # server's business; after the hangup of a terminal the end of standard input follows.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    settings = replace(plugins.configure(os.environ).settings, bulk_export_worker_concurrency=1)
-    logs.configure_logging(settings.log_level, settings.log_format)
-    working = work(
-        settings,
-        on_ready=lambda: _log.info("worker.ready"),
-        on_stop=lambda: exit_after(settings.worker_shutdown_timeout),
-        lifeline=sys.stdin.fileno(),
-    )
     try:
+        found = plugins.configure(os.environ).settings
+        settings = replace(found, bulk_export_worker_concurrency=1)
+        logs.configure_logging(settings.log_level, settings.log_format)
+        working = work(
+            settings,
+            on_ready=lambda: _log.info("worker.ready"),
+            on_stop=lambda: exit_after(settings.worker_shutdown_timeout),
+            lifeline=sys.stdin.fileno(),
+        )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(working)
     except HeliosError as error:

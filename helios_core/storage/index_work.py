@@ -1,8 +1,8 @@
 """Make entries of what is stored, and apply them to an index."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,15 +10,22 @@ from helios_core.errors import BackendError, BackendUnavailable
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import to_stamp
 from helios_core.fhir.search import terms_of
-from helios_core.model.exports import ExportRequest, ExportView, Level
-from helios_core.storage.data_provider import Batch, Damaged, StoredVersion, VersionQuery
+from helios_core.model.exports import ExportRequest, ExportView, Level, Shard
+from helios_core.storage.data_provider import Damaged, StoredVersion, VersionQuery
 from helios_core.storage.index_notes import Unreadable, read_note
 from helios_core.storage.integrity import DECODE_ERRORS, UNKNOWN_ID, damaged_json
 from helios_core.storage.search_index import IndexEntry, IndexScope, IndexState, SearchIndex
 from helios_core.storage.stamped_lines import stored_line
 
 BATCH_BYTES = 1024 * 1024
-"""How many bytes of resources make the entries that are applied together."""
+"""How many bytes of resources entries are made of at once."""
+
+APPLIED_BYTES = 4 * BATCH_BYTES
+"""
+From how many bytes of resources on their entries are applied.
+
+An index has to make visible what is applied, which costs as much for few entries as for many.
+"""
 
 SHARD_BYTES = 64 * 1024 * 1024
 """How much is read between two notes of how far a build has come."""
@@ -29,6 +36,9 @@ MAX_LISTED = 10_000
 VERSIONS_AT_ONCE = 500
 """How many versions or deletions are asked for at once."""
 
+_DELETION_BYTES = 1024
+"""What an entry of a deletion counts for."""
+
 _MICROSECOND = timedelta(microseconds=1)
 _Provider = Any
 """A data provider with SupportsChangeFeed and SupportsTombstones."""
@@ -37,13 +47,15 @@ _Provider = Any
 class IndexWork:
     """The entries of one scope and epoch that one pass makes and applies."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - where from, where to, of what, and who is told
         self,
         provider: _Provider,
         index: SearchIndex,
         scope: IndexScope,
         types: tuple[str, ...],
         state: IndexState,
+        *,
+        on_applied: Callable[["IndexWork"], None] = lambda _work: None,
     ) -> None:
         self.scope = scope
         self.types = types
@@ -56,37 +68,42 @@ class IndexWork:
         self._repaired = set[Unreadable]()
         self._provider = provider
         self._index = index
+        self._on_applied = on_applied
 
     @property
     def unreadable(self) -> frozenset[Unreadable]:
         """What cannot be read now, of that which was known before and what was found."""
         return (self._known - self._repaired) | self.damaged
 
-    async def list_changes(self, since: datetime, until: datetime) -> bool:
+    async def list_changes(self, since: datetime, until: datetime) -> datetime:
         """
         Index what changed after one instant and up to another, version by version.
 
-        Return False, and be content with a part, if there is too much or something is damaged.
+        Return the instant up to which changes are left, because there are too many or something
+        is damaged; `since` if none are.
         """
         query = changes_between(self.scope, self.types, since, until)
-        seen, after = set[tuple[str, str]](), None
-        while True:
-            try:
-                page = await self._provider.versions(query, count=VERSIONS_AT_ONCE, after=after)
-            except BackendUnavailable:
-                raise
-            except BackendError:
-                return False
-            # Newest first: what is seen first of a resource is what it is at the later instant.
-            newest = [v for v in page.versions if (v.resource_type, v.id) not in seen]
-            seen.update((each.resource_type, each.id) for each in newest)
-            made = await asyncio.to_thread(_of_versions, self.scope.fhir_version, newest)
-            await self._apply(*made)
-            after = page.next
-            if after is None:
-                return True
-            if len(seen) > MAX_LISTED:
-                return False
+        seen, after, left = set[tuple[str, str]](), None, until
+        async with self._applying() as applying:
+            while len(seen) <= MAX_LISTED:
+                try:
+                    page = await self._provider.versions(
+                        query, count=VERSIONS_AT_ONCE, after=after
+                    )
+                except BackendUnavailable:
+                    raise
+                except BackendError:
+                    return left
+                # Newest first: what is seen first of a resource is what it is at the end.
+                newest = [v for v in page.versions if (v.resource_type, v.id) not in seen]
+                seen.update((each.resource_type, each.id) for each in newest)
+                made = await asyncio.to_thread(_of_versions, self.scope.fhir_version, newest)
+                await applying.add(*made, sum(len(each.content or b"") for each in newest))
+                after = page.next
+                if after is None:
+                    return since
+                left = page.versions[-1].last_updated
+        return left
 
     async def read_changes(self, since: datetime, until: datetime) -> None:
         """Index what changed in a period as an export with that period reads it."""
@@ -109,45 +126,45 @@ class IndexWork:
         )
         view = ExportView(request=request, transaction_time=at)
         for shard in await self._provider.plan(view, shard_bytes=SHARD_BYTES):
-            async with aclosing(
-                self._provider.read(view, shard, batch_bytes=BATCH_BYTES)
-            ) as batches:
-                await self._index_batches(resource_type, batches)
-            if since is not None:
-                async with aclosing(
-                    self._provider.read_deleted(view, shard, batch_rows=VERSIONS_AT_ONCE)
-                ) as deletions:
-                    async for ids in deletions:
-                        await self._index_deletions(resource_type, ids, at)
+            async with self._applying() as applying:
+                await self._index_lines(view, shard, applying)
+                if since is not None:
+                    await self._index_deletions(view, shard, applying)
             yield
 
-    async def _index_batches(self, resource_type: str, batches: AsyncIterator[Batch]) -> None:
-        applying: asyncio.Future[None] | None = None
-        try:
+    async def _index_lines(self, view: ExportView, shard: Shard, applying: "_Applying") -> None:
+        batches = self._provider.read(view, shard, batch_bytes=BATCH_BYTES)
+        async with aclosing(batches):
             async for batch in batches:
-                made = await asyncio.to_thread(
-                    _of_lines, self.scope.fhir_version, resource_type, batch.lines
+                made, damaged = await asyncio.to_thread(
+                    _of_lines, self.scope.fhir_version, shard.resource_type, batch.lines
                 )
-                if applying is not None:
-                    await applying
-                # The next entries are made while these are on their way.
-                damaged = [*made[1], *batch.damaged]
-                applying = asyncio.ensure_future(self._apply(made[0], damaged))
-            if applying is not None:
-                await applying
-        finally:
-            if applying is not None and not applying.done():
-                applying.cancel()
-                await asyncio.wait([applying])
+                size = sum(map(len, batch.lines))
+                await applying.add(made, [*damaged, *batch.damaged], size)
 
-    async def _index_deletions(self, resource_type: str, ids: Sequence[str], at: datetime) -> None:
-        key = self.scope.type(resource_type)
-        entries = list[IndexEntry]()
-        for resource_id in ids:
-            stored = await self._provider.get(key.resource(resource_id), at=at)
-            if stored is not None and stored.content is None:
-                entries.append(_deletion(stored))
-        await self._apply(entries, [])
+    async def _index_deletions(
+        self, view: ExportView, shard: Shard, applying: "_Applying"
+    ) -> None:
+        key = self.scope.type(shard.resource_type)
+        deletions = self._provider.read_deleted(view, shard, batch_rows=VERSIONS_AT_ONCE)
+        async with aclosing(deletions):
+            async for ids in deletions:
+                for resource_id in ids:
+                    stored = await self._provider.get(
+                        key.resource(resource_id), at=view.transaction_time
+                    )
+                    if stored is not None and stored.content is None:
+                        await applying.add([_deletion(stored)], [], _DELETION_BYTES)
+
+    @asynccontextmanager
+    async def _applying(self) -> AsyncIterator["_Applying"]:
+        """Yield what takes entries; all are in the index when the block ends without an error."""
+        applying = _Applying(self._apply)
+        try:
+            yield applying
+            await applying.flush()
+        finally:
+            await applying.cancel()
 
     async def _apply(self, entries: Sequence[IndexEntry], damaged: Sequence[Damaged]) -> None:
         for report in damaged:
@@ -158,9 +175,54 @@ class IndexWork:
         if entries:
             await self._index.apply(self.scope, self.epoch, entries)
         self.applied += len(entries)
+        self._on_applied(self)
         if self._known:
             names = {Unreadable(each.resource_type, each.id) for each in entries}
             self._repaired |= self._known & names
+
+
+class _Applying:
+    """Entries on their way into an index, while the next ones are made."""
+
+    def __init__(
+        self, apply: Callable[[Sequence[IndexEntry], Sequence[Damaged]], Awaitable[None]]
+    ) -> None:
+        self._apply = apply
+        self._entries: list[IndexEntry] = []
+        self._damaged: list[Damaged] = []
+        self._size = 0
+        self._on_their_way: asyncio.Future[None] | None = None
+
+    async def add(
+        self, entries: Sequence[IndexEntry], damaged: Sequence[Damaged], size: int
+    ) -> None:
+        """Take entries of so many bytes, and wait if there are too many of them."""
+        self._entries += entries
+        self._damaged += damaged
+        self._size += size
+        if self._size >= APPLIED_BYTES:
+            await self._send()
+
+    async def flush(self) -> None:
+        """Return when all that was added is in the index."""
+        await self._send()
+        await self._arrived()
+
+    async def cancel(self) -> None:
+        """Forget what is on its way."""
+        if self._on_their_way is not None:
+            self._on_their_way.cancel()
+            await asyncio.gather(self._on_their_way, return_exceptions=True)
+
+    async def _send(self) -> None:
+        await self._arrived()
+        entries, damaged = self._entries, self._damaged
+        self._entries, self._damaged, self._size = [], [], 0
+        self._on_their_way = asyncio.ensure_future(self._apply(entries, damaged))
+
+    async def _arrived(self) -> None:
+        if self._on_their_way is not None:
+            await self._on_their_way
 
 
 def changes_between(

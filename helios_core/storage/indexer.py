@@ -133,6 +133,7 @@ class Indexer:
     async def run(self, stop: asyncio.Event) -> None:
         """Follow until `stop` is set; whatever fails is tried again."""
         while not stop.is_set():
+            started = time.monotonic()
             self._woken.clear()
             try:
                 with contained():
@@ -143,7 +144,8 @@ class Indexer:
                 self._recover()
             pause = max(MIN_PAUSE_SECONDS, min(self._interval, 1.0))
             await _wait_for_any(pause if self._failed else MIN_PAUSE_SECONDS, stop)
-            await _wait_for_any(self._interval, stop, self._woken)
+            rest = self._interval - (time.monotonic() - started)
+            await _wait_for_any(max(0.0, rest), stop, self._woken)
 
     async def follow(self, *, at_once: bool = False) -> None:
         """
@@ -162,7 +164,7 @@ class Indexer:
             if due is not None and waits and not at_once and scope not in written:
                 self._due[scope] = due
                 continue
-            pause, most = self._interval, MAX_PAUSE_FACTOR
+            started, pause, most = time.monotonic(), self._interval, MAX_PAUSE_FACTOR
             try:
                 with contained():
                     changed = await self._follow(scope, types, now)
@@ -172,7 +174,7 @@ class Indexer:
                 failure, changed, most = error, False, MAX_FAILED_PAUSE_FACTOR
             if due is not None and not changed:
                 pause = min(2 * due.pause, most * self._interval)
-            self._due[scope] = _Due(at=time.monotonic() + pause, pause=pause)
+            self._due[scope] = _Due(at=started + pause, pause=pause)
         if failure is not None:
             raise failure
 
@@ -250,7 +252,8 @@ class Indexer:
             log.error("index.ahead", tenant=scope.tenant, fhir_version=scope.fhir_version)
             state = await self._reset(scope, state)
         note = read_note(state)
-        work = IndexWork(self._provider, self._index, scope, types, state)
+        report = _LateReport()
+        work = IndexWork(self._provider, self._index, scope, types, state, on_applied=report)
         if state.reached is None:
             self._behind[scope] = timedelta.max
             await self._build(work, note, now)
@@ -306,15 +309,15 @@ class Indexer:
         while reached < now:
             until = min(now, reached + window)
             self._behind[work.scope] = now - reached
-            listed = await work.list_changes(reached, until)
-            if not listed:
-                await work.read_changes(reached, until)
-                note = replace(note, complete_from=to_stamp(until))
+            left = await work.list_changes(reached, until)
+            if left > reached:
+                await work.read_changes(reached, left)
+                note = replace(note, complete_from=to_stamp(left))
             if work.applied or work.damaged or now - reached > QUIET:
                 note = replace(note, unreadable=self._unreadable(note, work))
                 if not await self._advance(work, until, note):
                     break
-            reached, window = until, window * 2 if listed else window
+            reached, window = until, window * 2 if left == reached else window
         self._behind.pop(work.scope, None)
         return bool(work.applied)
 
@@ -351,6 +354,28 @@ class Indexer:
         if self._failed:
             log.info("index.followed")
         self._failed = ""
+
+
+class _LateReport:
+    """Logs now and then that some work is not done yet."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._due = self._begun + LAG.total_seconds()
+
+    def __call__(self, work: IndexWork) -> None:
+        """Note that the work goes on."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + LAG.total_seconds()
+        log.warning(
+            "index.behind",
+            tenant=work.scope.tenant,
+            fhir_version=work.scope.fhir_version,
+            seconds=round(now - self._begun),
+            entries=work.applied,
+        )
 
 
 class _Due(msgspec.Struct, frozen=True):

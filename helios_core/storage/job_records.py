@@ -1,7 +1,8 @@
 """What job stores share: how a job is kept, and what its errors say."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import structlog
@@ -22,6 +23,11 @@ log = structlog.stdlib.get_logger()
 
 PART_KINDS = (PartKind.OUTPUT, PartKind.DELETED, PartKind.ERROR)
 """The order of kinds among the parts of a job; stores keep the index, so it never changes."""
+
+MAX_TOKEN = 2**63 - 1
+"""The largest fencing token that every store can keep; only damage brings a token there."""
+
+_Token: TypeAlias = Annotated[int, msgspec.Meta(lt=MAX_TOKEN)]
 
 
 def stored_job(
@@ -50,14 +56,15 @@ def stored_job(
         raise unreadable_job(error) from error
 
 
-def stored_shard(planned: bytes) -> Shard:
+def stored_shard(planned: bytes, token: object) -> Shard:
     """
-    Return a shard from its JSON.
+    Return a shard from its JSON, if its fencing token can be raised by a claim (J3).
 
     Raises:
-        UnreadableJob: As in `stored_job`.
+        UnreadableJob: As in `stored_job`, or the token is no number below `MAX_TOKEN`.
     """
     try:
+        msgspec.convert(token, _Token)
         return msgspec.json.decode(planned, type=Shard)
     except (ValueError, TypeError, RecursionError) as error:
         raise unreadable_job(error) from error
@@ -114,16 +121,20 @@ class SetAside:
             log.error("job.set_aside", job_id=key.id, tenant=key.tenant, reason=str(reason))
 
     def summary(
-        self, number: int, summary: JobSummary, accepted: bytes, shards: Iterable[bytes] = ()
+        self,
+        number: int,
+        summary: JobSummary,
+        accepted: bytes,
+        shards: Iterable[Sequence[Any]] = (),
     ) -> JobSummary:
         """
         Return the summary of a stored job with the job itself, unless it cannot be read.
 
-        `shards` are those that are still to be exported.
+        `shards` are those that are still to be exported, each with its fencing token.
         """
         try:
-            for shard in shards:
-                stored_shard(shard)
+            for shard, token in shards:
+                stored_shard(shard, token)
             job = stored_job(
                 accepted,
                 status=summary.status,

@@ -168,6 +168,16 @@ def test_a_group_goes_with_the_group_level_only(helios, tmp_path, arguments):
     assert result.exit_code == 2
 
 
+@pytest.mark.parametrize("group", ["", "jobs", "index"])
+def test_the_help_lists_commands_with_a_summary_that_is_not_cut(helios, group):
+    result = helios(*group.split(), "--help", COLUMNS="80")
+
+    assert result.exit_code == 0
+    _, listed = result.output.split("Commands:\n")
+    assert listed.strip()
+    assert [line for line in listed.splitlines() if line.endswith("...")] == []
+
+
 class Terminal(io.StringIO):
     """A text file that is a terminal."""
 

@@ -6,13 +6,14 @@ import re
 import signal
 import socket
 import time
+from contextlib import closing
 from itertools import dropwhile
 from pathlib import Path
 
 import pytest
 
 from tests.pace import wait_for_end
-from tests.processes import HELIOS, Process, Site
+from tests.processes import HELIOS, READY, Client, Process, Site
 
 PATIENT = '{"resourceType":"Patient","id":"p1","active":true}'
 OBSERVATION = (
@@ -104,8 +105,32 @@ def test_a_server_says_where_it_listens_and_stops_cleanly(site, number):
     server.signal(number)
 
     assert ended(server) == 0
-    assert "sqlite (selected)" in server.output()
+    assert "sqlite/local-fs: jobs in sqlite, reach is one machine" in server.output()
     assert [event["event"] for event in server.events()][-1] == "server.stopped"
+    assert "Traceback" not in server.output()
+
+
+def test_what_a_server_prints_at_its_start_fits_a_terminal(site):
+    server, client = site.serve(HFS_LOG_FORMAT="console", HFS_PLUGINS="smart_auth")
+    assert client.http.get("/health").status_code == 200
+
+    lines = server.output().splitlines()
+
+    start = [line for line in lines if "request.answered" not in line]
+    assert max(map(len, start)) <= 80
+    assert any("auth.disabled host=127.0.0.1" in line for line in start)
+    assert any("smart_auth" in line for line in start)
+
+
+def test_workers_of_a_server_have_the_options_of_its_command(site):
+    """The setting alone would be refused by server and worker."""
+    server = site.start("serve", "--port", "0", HFS_SERVER_PORT="none")
+    with closing(Client(server.wait_for(READY))) as client:
+        client.put({"resourceType": "Patient", "id": "ada"})
+
+        manifest = client.manifest(client.kick_off())
+
+    assert [entry["count"] for entry in manifest["output"]] == [1]
     assert "Traceback" not in server.output()
 
 

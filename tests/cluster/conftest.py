@@ -7,7 +7,7 @@ from helios_core.cli.demo.population import write_population
 from tests.cluster.sites import Cluster
 from tests.cluster.stores import STORES
 from tests.proxies import HTTPProxy
-from tests.services import a_bucket, has_minio
+from tests.services import a_bucket, has_minio, minio
 
 BUNDLES = Path(__file__).resolve().parents[3] / "shared/data/synthea-r4/bundles"
 
@@ -21,6 +21,22 @@ def endpoint(request):
 @pytest.fixture
 def bucket(endpoint):
     with a_bucket(endpoint) as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def own_minio(tmp_path):
+    """A MinIO of this test's own, which it may stop."""
+    folder = tmp_path / "minio"
+    folder.mkdir()
+    with minio(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def resource_bucket(own_minio):
+    """Where resources are, for tests of those that are in a bucket."""
+    with a_bucket(own_minio.url) as bucket:
         yield bucket
 
 

@@ -10,6 +10,7 @@ import asyncpg
 import pymongo
 
 from helios_core import COLLECTION_BITS
+from helios_s3.records import Row, decode_commit
 from tests.services import Bucket, through
 
 CURRENT = f"""
@@ -102,14 +103,61 @@ class OnMongoDB:
             ]
 
 
+class InABucket(OnPostgres):
+    """Resources in a bucket on a MinIO of its own, which may be restarted; jobs in PostgreSQL."""
+
+    def __init__(self, get: Callable[[str], Any]) -> None:
+        super().__init__(get)
+        self.server = get("own_minio")
+        self.restartable = True
+        self._bucket: Bucket = get("resource_bucket")
+        self.settings = {
+            "HFS_STORAGE_BACKEND": "s3",
+            "HFS_BULK_EXPORT_JOB_STORE": "postgres",
+            "HFS_BULK_EXPORT_JOB_STORE_URL": self._url,
+            **self._bucket.resource_settings,
+        }
+
+    def behind(self, port: int) -> dict[str, str]:
+        """The settings of a process that reaches it by way of a proxy."""
+        return {"HFS_S3_ENDPOINT": f"http://127.0.0.1:{port}"}
+
+    def current_at(self, tenant: str, instant: str) -> list[str]:
+        """
+        `Type/id/version` of everything a tenant had at an instant, sorted.
+
+        By the commits alone, which are kept for an hour, and not by what compaction made of them.
+        """
+        stamp, current = stamp_of(instant), dict[str, Row]()
+        keys = [key for key in keys_in(self._bucket) if key.startswith("log/")]
+        for number, key in enumerate(keys, 1):
+            commit, _ = decode_commit(number, self._body(key))
+            for collection, rows in commit.rows:
+                of, _, resource_type = collection.split("/")
+                current |= {
+                    f"{resource_type}/{row.id}": row
+                    for row in rows
+                    if of == tenant and row.stamp <= stamp
+                }
+        return sorted(
+            f"{name}/{row.version_id}" for name, row in current.items() if not row.deleted
+        )
+
+    def _body(self, key: str) -> bytes:
+        found = self._bucket.client().get_object(Bucket=self._bucket.name, Key=key)
+        body: bytes = found["Body"].read()
+        return body
+
+
 Store: TypeAlias = OnPostgres | OnMongoDB
 
 STORES: dict[str, Callable[[Callable[[str], Any]], Store]] = {
     "postgres": OnPostgres,
     "mongodb": OnMongoDB,
+    "s3": InABucket,
 }
 
-QUICK = [name for name in STORES if name != "mongodb" or "HFS_TEST_MONGODB_URL" in os.environ]
+QUICK = ["postgres", *(["mongodb"] if "HFS_TEST_MONGODB_URL" in os.environ else [])]
 """Those that are fast enough for a cluster, which the stand-in for MongoDB is not."""
 
 

@@ -125,7 +125,9 @@ def writing(cluster):
             writer.join()
 
 
-@pytest.mark.parametrize("database", QUICK, indirect=True)
+@pytest.mark.parametrize(
+    "database", [*QUICK, pytest.param("s3", marks=pytest.mark.in_turn)], indirect=True
+)
 def test_eight_exports_survive_kills_sleep_a_restart_and_bad_networks(
     crowd, havoc, bucket, database
 ):

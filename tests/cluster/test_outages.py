@@ -7,7 +7,7 @@ import pytest
 from tests.cluster.stores import keys_in, versions
 from tests.pace import Deadline
 from tests.processes import POLL_SECONDS
-from tests.services import a_bucket, minio
+from tests.services import a_bucket
 
 pytestmark = pytest.mark.crash
 
@@ -25,24 +25,15 @@ POSTPONED = "SELECT coalesce(max(postponed), 0) FROM helios.shards"
 
 
 @pytest.fixture
-def server(tmp_path):
-    """A MinIO of this test's own, which it may stop."""
-    folder = tmp_path / "minio"
-    folder.mkdir()
-    with minio(folder) as server:
-        yield server
-
-
-@pytest.fixture
-def bucket(server):
-    with a_bucket(server.url) as bucket:
+def bucket(own_minio):
+    with a_bucket(own_minio.url) as bucket:
         yield bucket
 
 
 @pytest.fixture
-def network(server):
+def network(own_minio):
     """Nothing lies between the cluster and its bucket."""
-    return server
+    return own_minio
 
 
 @pytest.fixture
@@ -76,18 +67,18 @@ def logged(cluster, name):
 
 
 def test_an_export_outlives_a_bucket_that_is_away_for_longer_than_all_attempts(
-    loaded, server, bucket, database
+    loaded, own_minio, bucket, database
 ):
     loaded.grow(servers=2, workers=2)
     client = loaded.client()
     status = client.kick_off()
     wait_until(loaded, lambda: logged(loaded, "shard.completed"))
 
-    server.stop()
+    own_minio.stop()
     wait_until(loaded, lambda: database.query(POSTPONED)[0][0] > ATTEMPTS)
     response = client.http.get(status)
     health = loaded.client_of(loaded.servers[0]).http.get("/health")
-    server.start()
+    own_minio.start()
     manifest = client.manifest(status, SECONDS)
 
     assert response.status_code == 202
@@ -106,18 +97,18 @@ def test_an_export_outlives_a_bucket_that_is_away_for_longer_than_all_attempts(
     wait_until(loaded, lambda: not keys_in(bucket))
 
 
-def test_without_patience_an_export_ends_with_what_it_waited_for(loaded, server):
+def test_without_patience_an_export_ends_with_what_it_waited_for(loaded, own_minio):
     loaded.settings["HFS_BULK_EXPORT_OUTAGE_PATIENCE"] = "1"
     loaded.grow(servers=1, workers=2)
     client = loaded.client()
 
-    server.stop()
+    own_minio.stop()
     status = client.kick_off()
     response = wait_until(
         loaded,
         lambda: found if (found := client.http.get(status)).status_code != 202 else None,
     )
-    server.start()
+    own_minio.start()
 
     assert response.status_code == 500
     assert response.json()["resourceType"] == "OperationOutcome"

@@ -236,6 +236,13 @@ def test_a_search_index_follows_the_data_provider_behind_a_hyphen():
     assert configure(MEMORY).search_index is None
 
 
+@pytest.mark.parametrize("name", ["-memory", "memory-", "memory-memory-memory", "-"])
+def test_a_search_index_is_one_name_behind_another(name):
+    error = refusal(HFS_STORAGE_BACKEND=name)
+
+    assert f"HFS_STORAGE_BACKEND is '{name}'; allowed is the name of a plugin" in str(error)
+
+
 def test_a_search_index_that_is_not_installed_is_refused():
     error = refusal(HFS_STORAGE_BACKEND="memory-nowhere")
 

@@ -28,8 +28,12 @@ def population(tmp_path_factory):
 
 @pytest.fixture
 def site(request, tmp_path):
-    """A site on SQLite, unless a test asks for MongoDB."""
-    if getattr(request, "param", "sqlite") == "mongodb":
+    """A site on SQLite, unless a test asks for MongoDB or a bucket."""
+    store = getattr(request, "param", "sqlite")
+    if store == "s3":
+        bucket = request.getfixturevalue("minio_bucket")
+        site = Site(tmp_path, **SMALL_PARTS, HFS_STORAGE_BACKEND="s3", **bucket.resource_settings)
+    elif store == "mongodb":
         site = Site(
             tmp_path,
             # What stands in for MongoDB looks at everything for each shard; so there are fewer.

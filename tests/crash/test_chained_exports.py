@@ -1,4 +1,10 @@
-"""Incremental exports over writers that never pause rebuild exactly the final state."""
+"""
+Incremental exports over writers that never pause rebuild exactly the final state.
+
+HFS_TEST_FUZZ_RUNS is how many exports follow each other.
+"""
+
+import os
 
 import pytest
 
@@ -6,11 +12,11 @@ from tests.chains import Chain, Writer
 
 pytestmark = pytest.mark.crash
 
-ROUNDS = 8
+ROUNDS = int(os.environ.get("HFS_TEST_FUZZ_RUNS", "8"))
 WRITERS = 3
 
 
-@pytest.mark.parametrize("site", ["sqlite", "mongodb"], indirect=True)
+@pytest.mark.parametrize("site", ["sqlite", "mongodb", "s3"], indirect=True)
 def test_chained_exports_over_writers_in_two_processes_rebuild_the_final_state(site):
     """B2-MF-02, TR-43"""
     clients = [site.serve()[1] for _ in range(2)]

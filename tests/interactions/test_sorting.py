@@ -26,6 +26,7 @@ def encounter(number):
 @pytest.fixture
 async def find(provider, caller, store, monkeypatch):
     monkeypatch.setattr(sorting, "PAGE_SIZE", 20)
+    monkeypatch.setattr(sorting, "SAMPLE_SIZE", 20)
     await store(*map(encounter, range(NUMBER)))
     return partial(provider.search, TypeKey.of(caller, "Encounter"))
 
@@ -62,6 +63,22 @@ async def test_a_page_is_found_without_reading_everything(find, page, text):
     assert years(first) + years(second) == (descending if text == "-date" else expected)
     assert sum(read) < NUMBER
     assert first.total is None
+
+
+async def test_matches_that_one_request_finds_are_read_once(find, page, monkeypatch):
+    monkeypatch.setattr(sorting, "PAGE_SIZE", NUMBER)
+    monkeypatch.setattr(sorting, "SAMPLE_SIZE", NUMBER)
+    read = []
+
+    async def counting(query, *, count, after=None):
+        found = await find(query, count=count, after=after)
+        read.append(len(found.resources))
+        return found
+
+    first = await page(counting, "-date")
+
+    assert years(first) == [1999, 1998, 1997]
+    assert read == [NUMBER]
 
 
 @pytest.mark.parametrize("text", ["date", "-date"])

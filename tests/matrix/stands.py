@@ -149,7 +149,7 @@ def a_stand(request: pytest.FixtureRequest, folder: Path, cell: Cell) -> Iterato
             settings["HFS_MONGODB_DATABASE"] = stack.enter_context(server.database())
         if primary == "s3":
             bucket = stack.enter_context(a_bucket(request.getfixturevalue("minio_server")))
-            settings |= _resources_in(bucket)
+            settings |= bucket.resource_settings
         if index:
             url = request.getfixturevalue("elasticsearch_server")
             settings["HFS_ELASTICSEARCH_NODES"] = url
@@ -162,19 +162,6 @@ def a_stand(request: pytest.FixtureRequest, folder: Path, cell: Cell) -> Iterato
         stack.callback(stand.end)
         stand.begin()
         yield stand
-
-
-def _resources_in(bucket: Bucket) -> dict[str, str]:
-    """Return the settings of a server whose resources are in a bucket."""
-    return {
-        "HFS_S3_BUCKET": bucket.name,
-        "HFS_S3_ENDPOINT": bucket.endpoint,
-        "HFS_S3_REGION": bucket.region,
-        "HFS_S3_ALLOW_HTTP": "true",
-        "HFS_S3_FORCE_PATH_STYLE": "true",
-        "HFS_S3_ACCESS_KEY_ID": bucket.access_key,
-        "HFS_S3_SECRET_ACCESS_KEY": bucket.secret_key,
-    }
 
 
 def names(found: Mapping[str, Any], *prefixes: str) -> set[str]:

@@ -139,6 +139,28 @@ async def test_very_many_changes_are_read_as_for_an_export(following, monkeypatc
         assert sifted.matches == sifted.expected
 
 
+async def test_what_was_listed_of_too_many_changes_is_not_read_again(following, monkeypatch):
+    monkeypatch.setattr(index_work, "VERSIONS_AT_ONCE", 3)
+    monkeypatch.setattr(index_work, "MAX_LISTED", 5)
+    await following.follow()
+    for number in range(10):
+        await write(following.primary, measurement(f"m{number}"))
+        if number == 0:
+            await following.follow()
+    applied, apply = [], following.index.apply
+
+    async def noted(scope, epoch, some):
+        applied.extend(each.id for each in some)
+        await apply(scope, epoch, some)
+
+    following.index.apply = noted
+    await following.follow()
+
+    assert await found(following) == [f"m{number}" for number in range(10)]
+    # The last one that was listed may share its instant with one that was not.
+    assert sorted(applied) == sorted([f"m{number}" for number in range(1, 10)] + ["m4"])
+
+
 async def test_a_killed_build_goes_on_where_it_was(primary):
     """Types that are done are not read again."""
     read, plan = [], primary.plan
@@ -386,6 +408,17 @@ async def test_a_quiet_tenant_is_looked_at_less_often(primary, monkeypatch):
     follower.wake(corpus.TENANT, corpus.VERSION)
     await follower.follow()
     assert looked[-1] == now
+
+
+async def test_an_index_that_is_long_behind_is_logged_now_and_then(following, monkeypatch):
+    monkeypatch.setattr(indexer, "LAG", timedelta(0))
+    await write(following.primary, measurement("a"), measurement("b"))
+    with structlog.testing.capture_logs() as logged:
+        await following.follow()
+
+    [line] = [each for each in logged if each["event"] == "index.behind"]
+    assert (line["tenant"], line["entries"]) == (corpus.TENANT, 2)
+    assert line["seconds"] >= 0
 
 
 async def test_versions_and_tenants_have_indexes_of_their_own(following):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
+from helios_core import MAX_TOKEN
 from helios_core.errors import BackendUnavailable
 from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemorySearchIndex
 from helios_core.testing import DataProviderSuite, JobStoreSuite, SearchIndexSuite, corpus
@@ -56,10 +57,12 @@ class OnMemoryJobs(JobStoreSuite):
     async def let_pass(self, store, time):
         self.now += time
 
-    async def spoil(self, store, job_id):
-        for (_, found), entry in store._entries.items():
-            if found == job_id:
-                entry.accepted = b'{"spoilt'
+    async def spoil(self, store, job_id, what="job"):
+        [entry] = [entry for (_, found), entry in store._entries.items() if found == job_id]
+        if what == "job":
+            entry.accepted = b'{"spoilt'
+        for work in entry.work if what == "token" else ():
+            work.token = MAX_TOKEN
 
     async def lose(self, store, job_id, what, shard):
         [entry] = [entry for (_, found), entry in store._entries.items() if found == job_id]

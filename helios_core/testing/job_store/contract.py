@@ -40,8 +40,14 @@ class JobStoreContract(ContractSuite):
         """Set the store's clock, and nothing else, forward by some time."""
         raise NotImplementedError
 
-    async def spoil(self, store: JobStore, job_id: str) -> None:
-        """Make the stored form of a job unreadable, as damage or a newer version would."""
+    async def spoil(
+        self, store: JobStore, job_id: str, what: Literal["job", "token"] = "job"
+    ) -> None:
+        """
+        Make the stored form of a job unreadable, as damage or a newer version would.
+
+        `token` sets the fencing token of each of its shards to `MAX_TOKEN` instead.
+        """
         raise NotImplementedError
 
     async def lose(

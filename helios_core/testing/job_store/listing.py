@@ -161,6 +161,38 @@ class ListingClauses(JobStoreContract):
         await store.delete(corpus.TENANT, "spoilt")
         assert await self.raw_statuses(store) == {"sound": "accepted"}
 
+    async def test_a_job_whose_token_cannot_grow_is_set_aside(self, store: JobStore) -> None:
+        """J3, J15: no claim can raise it; the list says so in every process, claims or not."""
+        await add(store, "spoilt", shards=2)
+        await add(store, "sound")
+        await self.spoil(store, "spoilt", "token")
+
+        listed = await store.jobs(EVERYTHING, limit=9)
+        claimed = await claim(store)
+
+        assert {job.id: job.job is not None for job in listed} == {"spoilt": False, "sound": True}
+        assert claimed.job.id == "sound"
+        assert await nothing_to_claim(store)
+        assert store.unreadable == [SPOILT]
+
+    @pytest.mark.parametrize("by", ["cancel", "end_untouched"])
+    async def test_a_job_whose_token_cannot_grow_can_be_ended(
+        self, store: JobStore, by: str
+    ) -> None:
+        """J6, J15, J18: it frees its slot, and leaves nothing when it is deleted."""
+        await add(store, "spoilt")
+        await self.spoil(store, "spoilt", "token")
+        await self.let_pass(store, 2 * HOUR)
+
+        if by == "cancel":
+            await store.cancel(corpus.TENANT, "spoilt")
+        else:
+            assert await store.end_untouched(HOUR, reason="why", limit=9) == [SPOILT]
+
+        await add(store, "sound", max_active=1)
+        await store.delete(corpus.TENANT, "spoilt")
+        assert await self.raw_statuses(store) == {"sound": "accepted"}
+
     async def test_an_unreadable_job_expires_as_others_do(self, store: JobStore) -> None:
         """J15: when it ended is known, and its files would stay for ever."""
         await finish(store, "spoilt")

@@ -1,6 +1,7 @@
 """The client of a cluster, which logs and warns of nothing that a request or an answer holds."""
 
 import logging
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any, cast
 
@@ -37,12 +38,22 @@ class _Node(AiohttpHttpNode):
         headers: HttpHeaders | None = None,
         request_timeout: DefaultType | float | None = DEFAULT,
     ) -> NodeApiResponse:
-        """Send a request, and drop the warnings that its answer carries."""
+        """
+        Send a request, and drop the warnings that its answer carries.
+
+        Raises:
+            UnsupportedProductError: The answer is no JSON, and not one of a proxy whose server is
+                down.
+        """
         # aiohttp sends bytes in one go, and warns of it if they are many.
         sent = cast("bytes", BytesIO(body)) if body else None
         response = await super().perform_request(method, target, sent, headers, request_timeout)
         # The client would show them on standard error, for example that security is off.
         response.meta.headers.pop("warning", None)
+        meta = response.meta
+        is_down = meta.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        if response.body and meta.mimetype not in _JSON and not is_down:
+            raise UnsupportedProductError("not JSON", meta=meta, body=None)
         return response
 
     def _log_request(self, *_arguments: object, **_options: object) -> None:

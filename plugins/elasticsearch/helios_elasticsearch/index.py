@@ -1,6 +1,7 @@
 """The search index."""
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
@@ -25,10 +26,13 @@ from helios_elasticsearch.errors import not_stored, translated
 from helios_elasticsearch.mappings import aliases, create_index, entries_alias, entries_index
 from helios_elasticsearch.searching import Search
 from helios_elasticsearch.settings import ElasticsearchSettings
-from helios_elasticsearch.states import State, States
+from helios_elasticsearch.states import State, States, Stored
 
 ENTRIES_AT_ONCE = 1000
 """How many entries are encoded together, outside of the event loop."""
+
+REMEMBERED = 1000
+"""Of how many scopes it is remembered where their entries are."""
 
 STALE_AT_ONCE = 5000
 """How many entries of earlier epochs are removed by one `advance`."""
@@ -51,10 +55,12 @@ class ElasticsearchIndex(SearchIndex):
         self._client = client
         self._settings = settings
         self._states = States(client, settings)
+        self._last = OrderedDict[IndexScope, State]()
+        """The state that was read last of each scope, the latest at the end."""
 
     async def state(self, scope: IndexScope) -> IndexState | None:
         """Read the state of a scope."""
-        stored = await self._states.read(scope)
+        stored = await self._read(scope)
         return None if stored is None else stored.state.public
 
     async def scopes(self) -> Sequence[IndexScope]:
@@ -121,14 +127,14 @@ class ElasticsearchIndex(SearchIndex):
         after: IndexedVersion | None = None,
     ) -> Sequence[IndexedVersion]:
         """Search behind a position, by as many requests as the prefilter takes (I3, I4)."""
-        state = await self._present(_scope(key), epoch)
+        state = await self._known(_scope(key), epoch)
         if state is None:
             return ()
         return await Search(self._client, state, key, query).page(count, after)
 
     async def count(self, key: TypeKey, epoch: str, query: IndexQuery) -> int:
         """Count what `find` lists, without listing it wherever one request can."""
-        state = await self._present(_scope(key), epoch)
+        state = await self._known(_scope(key), epoch)
         return 0 if state is None else await Search(self._client, state, key, query).total()
 
     async def size(self, scope: IndexScope, epoch: str) -> int:
@@ -138,10 +144,32 @@ class ElasticsearchIndex(SearchIndex):
             return 0
         return await total_of(self._client, state.entries, _of_build(state.build))
 
+    async def _read(self, scope: IndexScope) -> Stored | None:
+        stored = await self._states.read(scope)
+        if stored is not None:
+            # A note can be large, and those that are stale change.
+            self._last[scope] = msgspec.structs.replace(stored.state, note="", stale=())
+            self._last.move_to_end(scope)
+            if len(self._last) > REMEMBERED:
+                self._last.popitem(last=False)
+        return stored
+
     async def _present(self, scope: IndexScope, epoch: str) -> State | None:
         """Return the state of a scope, if this is its epoch."""
-        stored = await self._states.read(scope)
+        stored = await self._read(scope)
         return stored.state if stored and stored.state.epoch == epoch else None
+
+    async def _known(self, scope: IndexScope, epoch: str) -> State | None:
+        """
+        Return a state of a scope that says where the entries of this epoch are.
+
+        That is the same as long as there is the epoch. Who asks for entries has read the state
+        just now, and reads it again afterwards.
+        """
+        last = self._last.get(scope)
+        if last is not None and last.epoch == epoch:
+            return last
+        return await self._present(scope, epoch)
 
     async def _index_of(self, scope: IndexScope) -> str:
         """Return the alias of an index for entries of a FHIR version; there may be a new one."""

@@ -35,7 +35,7 @@ from helios_mongodb import leasing, schema
 from helios_mongodb.databases import Database, Document, Session
 from helios_mongodb.documents import ACTIVE, job_document, shard_document, to_job, to_part
 from helios_mongodb.errors import translated
-from helios_mongodb.listing import Sums, listed, sums_of, to_summary
+from helios_mongodb.listing import Sums, listed, sums_of, to_summary, to_sums
 from helios_mongodb.records import MongoRecords
 from helios_mongodb.waits import AT_ONCE, from_now, is_over, lasts
 
@@ -105,7 +105,8 @@ class MongoJobStore(MongoRecords, JobStore):
         """Count published resources and those that holders reported."""
         job = await self._found(tenant, job_id)
         with translated():
-            return (await sums_of(self._database, [job["_id"]])).get(job["_id"], Sums()).progress
+            sums = await sums_of(self._database, [job["_id"]])
+        return to_sums(sums.get(job["_id"], {})).progress
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
         """Return the published parts in order."""
@@ -288,7 +289,7 @@ class MongoJobStore(MongoRecords, JobStore):
             found = self._database["jobs"].find(condition).sort(order).limit(limit)
             rows = await found.to_list()
             sums = await sums_of(self._database, [row["_id"] for row in rows])
-        return [await self._summary(row, sums.get(row["_id"], Sums())) for row in rows]
+        return [await self._summary(row, sums.get(row["_id"], {})) for row in rows]
 
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
@@ -436,16 +437,21 @@ class MongoJobStore(MongoRecords, JobStore):
             raise job_not_found(job_id)
         return job
 
-    async def _summary(self, row: Document, sums: Sums) -> JobSummary:
-        summary = to_summary(row, sums)
+    async def _summary(self, row: Document, sums: Document) -> JobSummary:
+        try:
+            summary = to_summary(row, to_sums(sums))
+        except UnreadableJob as error:
+            summary = to_summary(row, Sums())
+            self._set_aside.add(row["_id"], summary.key, error)
+            return summary
         shards = list[Document]()
         if summary.status in (JobStatus.ACCEPTED, JobStatus.IN_PROGRESS):
             left = {"job": row["_id"], "done": False}
             with translated():
-                shards = await self._database["shards"].find(left, {"shard": 1}).to_list()
-        return self._set_aside.summary(
-            row["_id"], summary, row["accepted"], shards=(shard["shard"] for shard in shards)
-        )
+                found = self._database["shards"].find(left, {"shard": 1, "token": 1})
+                shards = await found.to_list()
+        stored = [(shard.get("shard"), shard.get("token")) for shard in shards]
+        return self._set_aside.summary(row["_id"], summary, row["accepted"], stored)
 
     async def _tell(self) -> None:
         """Wake idle workers everywhere; where that fails they find the work by polling."""

@@ -9,6 +9,7 @@ from bson.int64 import Int64
 from pymongo import ReturnDocument
 
 from helios_core import (
+    MAX_TOKEN,
     JobKey,
     JobStatus,
     Lease,
@@ -134,7 +135,7 @@ async def _begin(
     if found is None:
         return None
     try:
-        job, shard = to_job(found), stored_shard(claimed["shard"])
+        job, shard = to_job(found), stored_shard(claimed["shard"], claimed["token"])
     except UnreadableJob as error:
         set_aside.add(number, JobKey(tenant=found["tenant"], id=found["id"]), error)
         # Another process, of a newer version perhaps, may be able to.
@@ -278,9 +279,12 @@ async def end(
         "failure": None if failure is None else {"$literal": failure},
     }
     await database["jobs"].update_one({"_id": job}, [{"$set": ended}], session=session)
+    # A token that cannot grow is damaged, and must not keep its job from ending (J15).
+    grows = {"$lt": ["$token", Int64(MAX_TOKEN)]}
+    token = {"$cond": [grows, {"$add": ["$token", 1]}, "$token"]}
     await database["shards"].update_many(
         {"job": job, "done": False},
-        {"$set": {"worker": None, "at": None, "waiting_for": None}, "$inc": {"token": 1}},
+        [{"$set": {"worker": None, "at": None, "waiting_for": None, "token": token}}],
         session=session,
     )
     return status

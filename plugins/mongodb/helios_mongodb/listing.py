@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from helios_core import JobPlace, JobProgress, JobQuery, JobSummary
+from helios_core import JobPlace, JobProgress, JobQuery, JobSummary, unreadable_job
 from helios_mongodb.databases import Database, Document
 
 _BEYOND_ALL_IDS = "\U0010ffff"
@@ -36,19 +36,19 @@ class Sums(msgspec.Struct, kw_only=True):
         )
 
 
-async def sums_of(database: Database, numbers: Sequence[int]) -> dict[int, Sums]:
-    """Return what the shards of jobs come to."""
+async def sums_of(database: Database, numbers: Sequence[int]) -> dict[int, Document]:
+    """Return what the shards of jobs come to, for `to_sums`."""
     pipeline: list[Document] = [
         {"$match": {"job": {"$in": list(numbers)}}},
         {"$sort": {"failed": 1}},
         {
             "$group": {
                 "_id": "$job",
-                "resources_done": {"$sum": {"$toDouble": "$reported"}},
-                "resources_total": {"$sum": {"$toDouble": "$resources"}},
+                "resources_done": {"$sum": _double("$reported")},
+                "resources_total": {"$sum": _double("$resources")},
                 "shards_done": {"$sum": {"$cond": ["$done", 1, 0]}},
                 "shards_total": {"$sum": 1},
-                "bytes": {"$sum": {"$toDouble": "$bytes"}},
+                "bytes": {"$sum": _double("$bytes")},
                 "attempts": {"$max": "$attempts"},
                 "touched_at": {"$max": "$touched"},
                 "last_error": {"$last": "$error"},
@@ -56,9 +56,30 @@ async def sums_of(database: Database, numbers: Sequence[int]) -> dict[int, Sums]
             }
         },
     ]
-    # Doubles, since a damaged number may be so large that a sum of integers does not end well.
     rows = await (await database["shards"].aggregate(pipeline)).to_list()
-    return {row.pop("_id"): msgspec.convert(row, Sums) for row in rows}
+    return {row.pop("_id"): row for row in rows}
+
+
+def to_sums(row: Document) -> Sums:
+    """
+    Return what the shards of a job come to.
+
+    Raises:
+        UnreadableJob: A field of a shard holds what was never stored in it (J15).
+    """
+    try:
+        return msgspec.convert(row, Sums)
+    except ValueError as error:
+        raise unreadable_job(error) from error
+
+
+def _double(field: str) -> Document:
+    """
+    Return the expression of a number, 0 where the field holds none.
+
+    A double, since a damaged number may be so large that a sum of integers does not end well.
+    """
+    return {"$convert": {"input": field, "to": "double", "onError": 0.0, "onNull": 0.0}}
 
 
 def listed(query: JobQuery, after: JobPlace | None, now: datetime) -> Document:

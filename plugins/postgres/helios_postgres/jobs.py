@@ -359,9 +359,8 @@ class PostgresJobStore(PostgresRecords, JobStore):
             except BackendError as error:
                 self._add_damaged(row, error)
                 return summary
-        return self._set_aside.summary(
-            row["job"], summary, row["accepted"], shards=(shard["shard"] for shard in shards)
-        )
+        stored = ((shard["shard"], shard["token"]) for shard in shards)
+        return self._set_aside.summary(row["job"], summary, row["accepted"], stored)
 
     def _add_damaged(self, row: Record, error: BackendError) -> None:
         """

@@ -90,7 +90,7 @@ async def claim(  # noqa: PLR0913 - how to claim, by name
 def _to_lease(row: Record, worker: str) -> Lease:
     return Lease(
         job=to_job(row),
-        shard=stored_shard(row["shard"]),
+        shard=stored_shard(row["shard"], row["token"]),
         token=row["token"],
         worker=worker,
         attempt=row["attempts"],

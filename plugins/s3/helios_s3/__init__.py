@@ -8,6 +8,7 @@ from helios_core import API_LEVEL, Backend, DataProvider, OutputStore, Reach, ho
 from helios_s3.buckets import Bucket
 from helios_s3.compaction import Compactor
 from helios_s3.log import Log
+from helios_s3.memory import keep_little
 from helios_s3.objects import Objects
 from helios_s3.provider import S3DataProvider
 from helios_s3.resource_settings import S3ResourceSettings
@@ -44,6 +45,7 @@ async def open_data_provider(settings: S3ResourceSettings) -> AsyncIterator[S3Da
         ConfigurationError: The server ignores conditions, or the credentials cannot be used.
         BackendUnavailable: The bucket cannot be reached.
     """
+    keep_little()
     bucket = await in_thread(Bucket, settings)
     try:
         objects = Objects(bucket)

@@ -159,7 +159,7 @@ class Compactor:
         """Make one run of several; return whether that became a checkpoint."""
         names = {run.name for run in merged}
         writer = _RunWriter(self._rows)
-        for collection in sorted({block.collection for run in merged for block in run.blocks}):
+        for collection in sorted(set[str]().union(*(run.collections for run in merged))):
             async for window in self._rows.scan_runs(merged, collection):
                 await writer.add(collection, window)
                 del window  # or it would be kept while the next one is read

@@ -20,6 +20,7 @@ from xxhash import xxh3_64_intdigest
 from helios_core import ExportView, Shard, TypeKey, in_thread
 from helios_s3.log import State
 from helios_s3.records import (
+    SHARED,
     Found,
     Piece,
     Row,
@@ -33,13 +34,9 @@ from helios_s3.rows import Rows, current_at
 from helios_s3.views import Shown, shown_by
 
 PIECE_BYTES = 128 * 1024
+PIECE_ROWS = 256
+"""So that a patient with little is not read with thousands of others."""
 SEGMENT_BYTES = 8 * 1024 * 1024
-
-MOST_PATIENTS = 16
-"""A version of more patients is not in their compartments, but in one that is always read."""
-
-SHARED = "*"
-"""The compartment that is always read; no id is lower."""
 
 MARK = "~"
 """How the bounds of a shard begin that are patients, and not ids of resources."""
@@ -72,7 +69,7 @@ def sorted_entries(found: Iterable[Found]) -> list[Entry]:
     entries = [
         Entry(patient, each.row, each.line or b"")
         for each in found
-        for patient in _compartments_of(each.row)
+        for patient in each.row.compartments
     ]
     entries.sort(key=_order)
     return entries
@@ -82,7 +79,7 @@ class CompartmentWriter:
     """Writes sorted entries into segments."""
 
     def __init__(self, rows: Rows) -> None:
-        self._objects = rows.log.objects
+        self._rows = rows
         self._segments = list[Segment]()
         self._packed = list[bytes]()
         self._pieces = list[Piece]()
@@ -94,7 +91,8 @@ class CompartmentWriter:
     async def add(self, collection: str, entries: Iterable[Entry]) -> None:
         """Take the next entries, all of one collection."""
         for entry in entries:
-            if self._bytes >= PIECE_BYTES or collection != self._collection:
+            full = self._bytes >= PIECE_BYTES or len(self._entries) >= PIECE_ROWS
+            if full or collection != self._collection:
                 await self._end_piece()
                 self._collection = collection
             self._entries.append(entry)
@@ -141,7 +139,8 @@ class CompartmentWriter:
             size=len(directory),
             hash=xxh3_64_intdigest(directory),
         )
-        await self._objects.put(segment.extent, b"".join((*self._packed, directory)))
+        await self._rows.log.objects.put(segment.extent, b"".join((*self._packed, directory)))
+        self._rows.keep_directory(segment, directory)
         self._segments.append(segment)
         self._packed, self._pieces, self._size = [], [], 0
 
@@ -232,10 +231,10 @@ async def estimate(
         if first < last:
             share = min(1.0, (last - first) / piece.patients)
             parts.append((patients[first], piece.rows * share, piece.bytes * share))
-    tail, _ = rows.log.state.tail.between(collection, "", None, most=1 << 30)
-    for each in tail:
+    cohort = shown.patients or frozenset()
+    for patient, each in rows.log.state.tail.in_compartments(collection, cohort):
         owner = _owner(shown, each.row)
-        if owner is not None:
+        if owner is not None and patient in (owner, SHARED):
             parts.append((owner, not each.row.deleted, each.row.size + 1))
     return sum(piece.rows for piece in pieces), sorted(parts)
 
@@ -276,7 +275,6 @@ async def _batch(
         if len(batch) == 1 or sum(piece.bytes for _, piece in picked) <= BATCH_BYTES:
             break
         batch = batch[: len(batch) // 2]
-    tail, _ = state.tail.between(collection, "", None, most=state.tail.rows)
     by_segment = defaultdict[Segment, list[Piece]](list)
     for segment, piece in picked:
         by_segment[segment].append(piece)
@@ -285,7 +283,10 @@ async def _batch(
         *(_read(rows, segment, pieces, wanted) for segment, pieces in by_segment.items())
     )
     entries = [entry for of_segment in read for entry in of_segment]
-    entries += await in_thread(_of_patients, tail, wanted)
+    entries += (
+        Entry(patient, each.row, each.line or b"")
+        for patient, each in state.tail.in_compartments(collection, frozenset(batch))
+    )
     return batch, entries
 
 
@@ -376,15 +377,6 @@ def _patients_between(view: ExportView, start: str | None, end: str | None) -> l
     first = 0 if start is None else bisect_left(patients, start.removeprefix(MARK))
     last = len(patients) if end is None else bisect_left(patients, end.removeprefix(MARK))
     return patients[first:last]
-
-
-def _of_patients(found: Iterable[Found], patients: frozenset[str]) -> list[Entry]:
-    return [entry for entry in sorted_entries(found) if entry.patient in patients]
-
-
-def _compartments_of(row: Row) -> Sequence[str]:
-    patients = {*row.patients.split(), *row.left.split()}
-    return [SHARED] if len(patients) > MOST_PATIENTS else sorted(patients)
 
 
 def _pack(entries: Sequence[Entry]) -> bytes:

@@ -29,8 +29,11 @@ class _Piece(NamedTuple):
 async def plan(rows: Rows, view: ExportView, shard_bytes: int) -> list[Shard]:
     """Return the shards of a view, numbered in the order of its types (P2)."""
     await rows.log.require(shown_by(view).at)
-    shards = list[Shard]()
+    state, shards = rows.log.state, list[Shard]()
+    stored = {*state.tail.collections}.union(*(run.collections for run in state.checkpoint.runs))
     for resource_type in view.request.types:
+        if collection_of(TypeKey.of(view.request, resource_type)) not in stored:
+            continue
         cut = await _shards(rows, view, resource_type, shard_bytes)
         shards += (
             msgspec.structs.replace(shard, number=number)
@@ -43,22 +46,17 @@ async def _shards(
     rows: Rows, view: ExportView, resource_type: str, shard_bytes: int
 ) -> Iterable[Shard]:
     """Return the shards of one type, numbered from 0."""
-    pieces = _pieces(rows, view, resource_type)
-    if not pieces:
-        return []
     if view.cohort is not None:
         entries, parts = await estimate(rows, view, resource_type)
-        stored = sum(
-            block.rows
-            for run in rows.log.state.checkpoint.runs
-            for block in run.blocks
-            if block.collection == collection_of(TypeKey.of(view.request, resource_type))
-        )
+        collection = collection_of(TypeKey.of(view.request, resource_type))
+        runs = rows.log.state.checkpoint.runs
+        stored = sum(block.rows for run in runs for block in run.blocks_of(collection))
         if entries <= stored * INDEXED_SHARE:
             by_patient = [_Piece(*part) for part in parts]
             cut = [*_cut(resource_type, by_patient, 1.0, shard_bytes, MARK)]
             return cut if await _shows_any(rows, view, cut) else []
-    share = await _share(rows, view, resource_type)
+    pieces = _pieces(rows, view, resource_type)
+    share = await _share(rows, view, resource_type) if pieces else None
     return [] if share is None else _cut(resource_type, pieces, share, shard_bytes)
 
 
@@ -82,9 +80,8 @@ def _pieces(rows: Rows, view: ExportView, resource_type: str) -> list[_Piece]:
     pieces = [
         _Piece(block.first, block.resources, block.line_bytes)
         for run in state.checkpoint.runs
-        for block in run.blocks
-        if block.collection == collection
-        and shown.may_show(earliest=block.earliest, latest=block.latest)
+        for block in run.blocks_of(collection)
+        if shown.may_show(earliest=block.earliest, latest=block.latest)
     ]
     tail, _ = state.tail.between(collection, "", None, most=TAIL_ROWS)
     pieces += [

@@ -2,9 +2,10 @@
 
 import sys
 from array import array
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -16,9 +17,16 @@ from helios_core.fhir import FHIRVersion
 _MAGIC = b"HELIOS.2"
 _HEAD = len(_MAGIC) + 16
 _DELETED = -1
+_COLLECTION = attrgetter("collection")
 
 HASH_BYTES = 8
 """How long the hash of an id is."""
+
+MOST_PATIENTS = 16
+"""A version of more patients is not in their compartments, but in one that is always read."""
+
+SHARED = "*"
+"""The compartment that is always read; no id is lower."""
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -43,6 +51,12 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def deleted(self) -> bool:
         """Whether it is a deletion."""
         return self.size == _DELETED
+
+    @property
+    def compartments(self) -> Collection[str]:
+        """The compartments in which it is, be it as what left them."""
+        patients = {*self.patients.split(), *self.left.split()}
+        return (SHARED,) if len(patients) > MOST_PATIENTS else patients
 
 
 def deletion(resource_id: str, version_id: int, stamp: int, patients: str) -> Row:
@@ -147,6 +161,19 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
     blocks: tuple[Block, ...]
     segments: tuple[Segment, ...]
     """The same versions, as they are in compartments."""
+
+    @property
+    def collections(self) -> Iterator[str]:
+        """The names of the collections that it has rows of, without a look at every block."""
+        place = 0
+        while place < len(self.blocks):
+            yield self.blocks[place].collection
+            place = bisect_right(self.blocks, self.blocks[place].collection, key=_COLLECTION)
+
+    def blocks_of(self, collection: str) -> Sequence[Block]:
+        """Return the blocks of a collection."""
+        first = bisect_left(self.blocks, collection, key=_COLLECTION)
+        return self.blocks[first : bisect_right(self.blocks, collection, key=_COLLECTION)]
 
     @property
     def extents(self) -> set[str]:

@@ -133,6 +133,10 @@ class Rows:
         """
         return await in_thread(_decode_found, block, await self._remembered(block))
 
+    def keep_directory(self, segment: Segment, encoded: bytes) -> None:
+        """Remember the pieces of a segment."""
+        self._directories.put(segment, encoded, len(encoded))
+
     async def directory(self, segment: Segment) -> list[Piece]:
         """
         Return the pieces of a segment, and remember them.
@@ -144,7 +148,7 @@ class Rows:
         if encoded is None:
             place = (segment.offset, segment.offset + segment.size)
             [encoded] = await self.ranges(segment.extent, [place])
-            self._directories.put(segment, encoded, len(encoded))
+            self.keep_directory(segment, encoded)
         return await in_thread(decode_directory, segment, encoded)
 
     async def ranges(self, extent: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:

@@ -3,8 +3,9 @@
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
-from helios_s3.records import Commit, Found
+from helios_s3.records import SHARED, Commit, Found
 
 
 class Tail:
@@ -12,6 +13,7 @@ class Tail:
 
     def __init__(self) -> None:
         self._versions = defaultdict[str, dict[str, list[Found]]](dict)
+        self._compartments = defaultdict[str, dict[str, list[Found]]](dict)
         self._sorted = dict[str, list[str]]()
         self._commits = deque[tuple[int, list[tuple[str, str]], int]]()
         self.bytes = 0
@@ -33,11 +35,14 @@ class Tail:
         names = list[tuple[str, str]]()
         for collection, rows in commit.rows:
             versions = self._versions[collection]
+            compartments = self._compartments[collection]
             for row in rows:
-                line = None if row.deleted else next(rest)
+                found = Found(row, None, 0, None if row.deleted else next(rest))
                 if row.id not in versions:
                     self._sorted.pop(collection, None)
-                versions.setdefault(row.id, []).append(Found(row, None, 0, line))
+                versions.setdefault(row.id, []).append(found)
+                for patient in row.compartments:
+                    compartments.setdefault(patient, []).append(found)
                 names.append((collection, row.id))
         size = sum(map(len, lines))
         self._commits.append((number, names, size))
@@ -50,10 +55,15 @@ class Tail:
             _, names, size = self._commits.popleft()
             for collection, resource_id in names:
                 versions = self._versions[collection]
-                versions[resource_id].pop(0)
+                gone = versions[resource_id].pop(0)
                 if not versions[resource_id]:
                     del versions[resource_id]
                     self._sorted.pop(collection, None)
+                compartments = self._compartments[collection]
+                for patient in gone.row.compartments:
+                    compartments[patient].pop(0)
+                    if not compartments[patient]:
+                        del compartments[patient]
             self.bytes -= size
             self.rows -= len(names)
 
@@ -61,6 +71,16 @@ class Tail:
         """Return the versions of ids, the oldest first."""
         versions = self._versions.get(collection, {})
         return {each: [*versions[each]] for each in ids if each in versions}
+
+    def in_compartments(
+        self, collection: str, patients: AbstractSet[str]
+    ) -> Iterator[tuple[str, Found]]:
+        """Yield the rows in the compartments of patients, and in the shared one, with its name."""
+        compartments = self._compartments.get(collection, {})
+        fewer, more = sorted((patients, compartments.keys()), key=len)
+        for patient in (SHARED, *(each for each in fewer if each in more)):
+            for found in compartments.get(patient, ()):
+                yield patient, found
 
     def between(
         self, collection: str, start: str, end: str | None, *, most: int

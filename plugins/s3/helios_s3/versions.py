@@ -51,7 +51,7 @@ async def collections(rows: Rows) -> list[TypeKey]:
     """Return the key of every type that has a version."""
     await rows.log.ensure(None)
     state = rows.log.state
-    names = {block.collection for run in state.checkpoint.runs for block in run.blocks}
+    names = set[str]().union(*(run.collections for run in state.checkpoint.runs))
     return [key_of(name) for name in sorted(names.union(state.tail.collections))]
 
 

@@ -159,7 +159,11 @@ def list_keys(host: CommandHost) -> None:
 )
 @click.pass_obj
 def rotate_keys(host: CommandHost, *, revoke: bool) -> None:
-    """Sign with a new key from now on; tokens of the old one stay valid until they expire."""
+    """
+    Sign with a new key from now on.
+
+    Tokens of the old one stay valid until they expire.
+    """
     _print_keys(host, _run_keys(host, lambda them: them.rotate(revoke=revoke)))
 
 
@@ -173,7 +177,7 @@ def clients_command(host: CommandHost) -> click.Group:
     return click.Group(
         "clients",
         commands=[add, list_, show, disable, enable, rotate, remove, keys],
-        help="Manage who may ask for access tokens; no server needs to run.",
+        help="Manage who may ask for access tokens.\n\nNo server needs to run.",
         context_settings={"obj": host},
     )
 

@@ -327,9 +327,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
                     raise
                 self._set_aside.add(number, summary.key, error)
                 return summary
-        return self._set_aside.summary(
-            number, summary, accepted, shards=(shard for (shard,) in shards)
-        )
+        return self._set_aside.summary(number, summary, accepted, shards)
 
     async def _row(self, query: str, *parameters: object) -> Row:
         """Return the only row of a query about a job, whose last parameter is the job's id."""

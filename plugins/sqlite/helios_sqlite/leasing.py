@@ -83,7 +83,7 @@ async def claim(  # noqa: PLR0913 - how to claim, by name
         now, tenant, job_id, job, number, shard, token, attempts, *more = row
         postponed, last_error, *accepted = more
         try:
-            claimed, planned = to_job(accepted), stored_shard(shard)
+            claimed, planned = to_job(accepted), stored_shard(shard, token)
         except UnreadableJob as error:
             set_aside.add(job, JobKey(tenant=tenant, id=job_id), error)
             continue

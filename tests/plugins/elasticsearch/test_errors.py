@@ -4,6 +4,7 @@ import asyncio
 import logging
 import uuid
 import warnings
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import elastic_transport
@@ -171,6 +172,21 @@ async def test_a_server_that_is_away_is_unavailable(scope, name):
             await CALLS[name](index, scope)
 
 
+@asynccontextmanager
+async def serving_xml(status):
+    """Yield the address of a server that answers every request with XML."""
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        lines = (f"HTTP/1.1 {status} x", "Content-Type: application/xml", "Content-Length: 8")
+        writer.write("\r\n".join((*lines, "Connection: close", "", "<Error/>")).encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield "http://{}:{}".format(*server.sockets[0].getsockname())
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_credentials_that_are_refused_prevent_the_start(settings, nodes, status):
     nodes.answer = NodeApiResponse(meta(status, [JSON, PRODUCT]), b"{}")
@@ -184,6 +200,23 @@ async def test_another_product_prevents_the_start(settings, nodes):
     with pytest.raises(ConfigurationError, match="OpenSearch"):
         async with open_search_index(settings):
             pass
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 403, 404])
+async def test_a_server_of_something_else_prevents_the_start(status):
+    async with serving_xml(status) as url:
+        with pytest.raises(ConfigurationError, match="does not say that it is Elasticsearch"):
+            async with open_search_index(ElasticsearchSettings(nodes=(url,))):
+                pass
+
+
+async def test_a_proxy_whose_server_is_down_does_not_prevent_the_start():
+    async with (
+        serving_xml(502) as url,
+        open_search_index(ElasticsearchSettings(nodes=(url,))) as index,
+    ):
+        with pytest.raises(BackendUnavailable, match="it is down"):
+            await index.scopes()
 
 
 async def test_warnings_of_the_server_are_not_shown(index, scope, nodes):

@@ -6,8 +6,9 @@ from datetime import timedelta
 import msgspec
 import pymongo
 import pytest
+from bson.int64 import Int64
 
-from helios_core import JobQuery, Part
+from helios_core import MAX_TOKEN, JobQuery, Part
 from helios_core.testing import JobStoreSuite, corpus
 from helios_mongodb import open_job_store
 
@@ -49,8 +50,13 @@ class TestMongoJobStore(JobStoreSuite):
                 there = {field: {"$type": "date"}}
                 await store.behind_its_back[name].update_many(there, [{"$set": earlier}])
 
-    async def spoil(self, store, job_id):
-        await store.behind_its_back.jobs.update_one({"id": job_id}, {"$set": {"accepted": b'{"'}})
+    async def spoil(self, store, job_id, what="job"):
+        raw = store.behind_its_back
+        spoilt, field, value = {
+            "job": (raw.jobs, "accepted", b'{"'),
+            "token": (raw.shards, "token", Int64(MAX_TOKEN)),
+        }[what]
+        await spoilt.update_many({"id": job_id}, {"$set": {field: value}})
 
     async def lose(self, store, job_id, what, shard):
         name, field = {
@@ -81,6 +87,32 @@ class TestMongoJobStore(JobStoreSuite):
 
         assert [lease and lease.job.id for lease in leases] == ["sound", None]
         assert [key.id for key in store.unreadable] == ["spoilt"]
+        listed = await store.jobs(JobQuery(), limit=9)
+        assert sorted(job.id for job in listed) == ["sound", "spoilt"]
+        await store.cancel(corpus.TENANT, "spoilt")
+        await store.delete(corpus.TENANT, "spoilt")
+        assert await self.raw_statuses(store) == {"sound": "in-progress"}
+
+    @pytest.mark.parametrize("field", ["token", "attempts", "reported", "touched", "error"])
+    async def test_whatever_is_in_a_field_of_a_shard_every_job_can_be_listed_and_ended(
+        self, store, field
+    ):
+        values = {"text": "text", "null": None, "number": -1.5}
+        for job_id in (*values, "sound"):
+            await store.add(corpus.job(job_id), corpus.shards(1), max_active=9)
+        for job_id, value in values.items():
+            await store.behind_its_back.shards.update_one({"id": job_id}, {"$set": {field: value}})
+
+        listed = await store.jobs(JobQuery(), limit=9)
+        while await claim(store) is not None:
+            pass
+        await store.end_untouched(timedelta(days=9), reason="why", limit=9)
+
+        assert {job.id for job in listed} == {*values, "sound"}
+        for job_id in values:
+            await store.cancel(corpus.TENANT, job_id)
+            await store.delete(corpus.TENANT, job_id)
+        assert [*await self.raw_statuses(store)] == ["sound"]
 
     async def test_a_job_with_an_unreadable_shard_is_listed_as_unreadable(self, store):
         await store.add(corpus.job("job"), corpus.shards(2), max_active=9)

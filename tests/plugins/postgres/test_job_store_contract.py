@@ -6,7 +6,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from helios_core import Part
+from helios_core import MAX_TOKEN, Part
 from helios_core.testing import JobStoreSuite
 from helios_postgres import open_job_store
 
@@ -51,9 +51,13 @@ class TestPostgresJobStore(JobStoreSuite):
                 f"UPDATE {table} SET {column} = {column} - $1::interval", time
             )
 
-    async def spoil(self, store, job_id):
+    async def spoil(self, store, job_id, what="job"):
+        spoilt = {
+            "job": "UPDATE jobs SET accepted = '\\x7b22'",
+            "token": f"UPDATE shards SET token = {MAX_TOKEN}",
+        }[what]
         await store.behind_its_back.execute(
-            "UPDATE jobs SET accepted = '\\x7b22' WHERE id = $1", job_id
+            f"{spoilt} WHERE job = (SELECT job FROM jobs WHERE id = $1)", job_id
         )
 
     async def lose(self, store, job_id, what, shard):

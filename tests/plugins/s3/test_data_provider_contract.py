@@ -17,6 +17,7 @@ from helios_s3 import (
     objects,
     open_data_provider,
     planning,
+    records,
 )
 
 
@@ -108,7 +109,7 @@ class TestS3DataProviderByPatient(TestS3DataProviderCompacting):
         monkeypatch.setattr(planning, "INDEXED_SHARE", 1000.0)
         monkeypatch.setattr(compartments, "PIECE_BYTES", 500)
         monkeypatch.setattr(compartments, "SEGMENT_BYTES", 1000)
-        monkeypatch.setattr(compartments, "MOST_PATIENTS", 2)
+        monkeypatch.setattr(records, "MOST_PATIENTS", 2)
         monkeypatch.setattr(compartments, "BATCH_BYTES", 1000)
         # A hundred thousand patients in threes would take a minute, and prove nothing more.
         if request.node.originalname != "test_a_large_cohort_works":

@@ -29,6 +29,8 @@ from helios_s3 import (
     log,
     open_data_provider,
     planning,
+    records,
+    tail,
 )
 from helios_s3.objects import Objects
 from helios_s3.records import hash_id
@@ -522,7 +524,7 @@ def small(monkeypatch):
     monkeypatch.setattr(extents, "BLOCK_ROWS", 8)
     monkeypatch.setattr(compartments, "PIECE_BYTES", 1000)
     monkeypatch.setattr(compartments, "SEGMENT_BYTES", 2000)
-    monkeypatch.setattr(compartments, "MOST_PATIENTS", 3)
+    monkeypatch.setattr(records, "MOST_PATIENTS", 3)
     monkeypatch.setattr(compartments, "BATCH_BYTES", 2000)
     monkeypatch.setattr(compartments, "BATCH_PATIENTS", 2)
 
@@ -591,3 +593,58 @@ async def test_a_cohort_is_read_with_few_requests_and_bytes(resources, monkeypat
     assert len(snapshot.lines) == 60
     assert len(read) <= 30
     assert sum(read) <= 500_000
+
+
+@pytest.mark.parametrize("compacted", [True, False])
+async def test_a_patient_with_little_costs_little_among_many(resources, monkeypatch, compacted):
+    """Be they in a run, or still in the tail of the log."""
+    looked = []
+    owner, unpack = compartments._owner, compartments._unpack
+
+    def counted_owner(shown, row):
+        looked.append(row)
+        return owner(shown, row)
+
+    def counted_unpack(*piece):
+        entries = unpack(*piece)
+        looked.extend(entries)
+        return entries
+
+    monkeypatch.setattr(compartments, "_owner", counted_owner)
+    monkeypatch.setattr(compartments, "_unpack", counted_unpack)
+    observations = [corpus.observation(f"o{number}", f"p{number}") for number in range(3000)]
+    async with resources() as provider:
+        await put(provider, *observations)
+        if compacted:
+            await provider._compactor.compact(everything=True)
+        at = await provider.transaction_time()
+        wanted = corpus.request(types=("Observation",))
+        snapshot = await take_snapshot(provider, corpus.view(at, wanted, patients=["p7"]))
+
+    assert len(snapshot.lines) == 1
+    assert 0 < len(looked) < 1000
+
+
+def test_the_tail_finds_by_patient_what_it_finds_by_a_look_at_all():
+    random = Random(3)
+    patients = [f"p{number}" for number in range(6)]
+    behind = tail.Tail()
+    for number in range(1, 60):
+        rows = []
+        for name in random.sample(range(8), 3):
+            of = " ".join(random.sample(patients, random.choice([0, 1, 2])))
+            left = " ".join(random.sample(patients, random.choice([0, 0, 1])))
+            rows.append(records.Row(f"o{name}", number, number, 2, 0, 0, of, left))
+        commit = records.Commit(number, "", number, rows=(("north", tuple(rows)),))
+        behind.append(number, commit, [b"{}"] * 3)
+        behind.drop(number - random.choice([20, 5]))
+
+        cohort = frozenset(random.sample(patients, random.choice([1, 5])))
+        found = [*behind.in_compartments("north", cohort)]
+        assert sorted(map(str, found)) == sorted(
+            str((patient, each))
+            for _, each in behind.all_rows()
+            for patient in cohort.intersection(each.row.compartments)
+        )
+    behind.drop(60)
+    assert not [*behind.in_compartments("north", frozenset(patients))]

@@ -20,13 +20,8 @@ def site(tmp_path, bucket, minio_bucket):
     site = Site(
         tmp_path,
         HFS_STORAGE_BACKEND="s3",
-        HFS_S3_BUCKET=minio_bucket.name,
-        HFS_S3_ENDPOINT=minio_bucket.endpoint,
-        HFS_S3_ALLOW_HTTP="true",
-        HFS_S3_FORCE_PATH_STYLE="true",
-        HFS_S3_ACCESS_KEY_ID=minio_bucket.access_key,
-        HFS_S3_SECRET_ACCESS_KEY=minio_bucket.secret_key,
         AWS_EC2_METADATA_DISABLED="true",
+        **minio_bucket.resource_settings,
         **output,
     )
     file = tmp_path / "patients.ndjson"

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from helios_core import Part
+from helios_core import MAX_TOKEN, Part
 from helios_core.fhir import FOREVER
 from helios_core.testing import DataProviderSuite, JobStoreSuite, corpus
 from helios_sqlite import SQLiteSettings, clock, open_data_provider, open_job_store
@@ -95,9 +95,15 @@ class TestSQLiteJobStore(JobStoreSuite):
             connection.execute("UPDATE workers SET until = until - ?1", passed)
             connection.execute("UPDATE records SET expires_at = expires_at - ?1", passed)
 
-    async def spoil(self, store, job_id):
+    async def spoil(self, store, job_id, what="job"):
+        spoilt = {
+            "job": "UPDATE jobs SET accepted = x'7b22'",
+            "token": f"UPDATE shards SET token = {MAX_TOKEN}",
+        }[what]
         with behind_the_back(store) as connection:
-            connection.execute("UPDATE jobs SET accepted = x'7b22' WHERE id = ?", (job_id,))
+            connection.execute(
+                f"{spoilt} WHERE job = (SELECT job FROM jobs WHERE id = ?)", (job_id,)
+            )
 
     async def lose(self, store, job_id, what, shard):
         table, column = {

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import msgspec
 
-from helios_core.errors import UnreadableJob
+from helios_core import MAX_TOKEN
+from helios_core.errors import BackendUnavailable, UnreadableJob
 from helios_core.memory.job_store import MemoryJobStore
 from helios_core.model.jobs import JobQuery, JobStatus
 from tests.testing.on_memory import OnMemoryJobs
@@ -110,6 +111,47 @@ class HidesUnreadableJobs(MemoryJobStore):
 class TestHidesUnreadableJobs(OnMemoryJobs):
     subject_class = HidesUnreadableJobs
     caught_by = ("test_an_unreadable_job_is_listed_as_such",)
+
+
+class ListsNoDamagedTokens(MemoryJobStore):
+    """Only a claim meets a token that cannot grow."""
+
+    async def jobs(self, query, *, limit, after=None):
+        tokens = {work: work.token for entry in self._entries.values() for work in entry.work}
+        for work in tokens:
+            work.token = 0
+        try:
+            return await super().jobs(query, limit=limit, after=after)
+        finally:
+            for work, token in tokens.items():
+                work.token = token
+
+
+class TestListsNoDamagedTokens(OnMemoryJobs):
+    subject_class = ListsNoDamagedTokens
+    caught_by = ("test_a_job_whose_token_cannot_grow_is_set_aside",)
+
+
+class RaisesEveryTokenOfWhatEnds(MemoryJobStore):
+    """A token that cannot grow keeps its job."""
+
+    async def cancel(self, tenant, job_id):
+        self._raise_tokens(self._entries[tenant, job_id])
+        await super().cancel(tenant, job_id)
+
+    async def end_untouched(self, untouched_for, *, reason, limit):
+        for entry in self._entries.values():
+            self._raise_tokens(entry)
+        return await super().end_untouched(untouched_for, reason=reason, limit=limit)
+
+    def _raise_tokens(self, entry):
+        if any(work.token + 1 > MAX_TOKEN for work in entry.work):
+            raise BackendUnavailable
+
+
+class TestRaisesEveryTokenOfWhatEnds(OnMemoryJobs):
+    subject_class = RaisesEveryTokenOfWhatEnds
+    caught_by = ("test_a_job_whose_token_cannot_grow_can_be_ended",)
 
 
 class ReadsWhatItCancels(MemoryJobStore):

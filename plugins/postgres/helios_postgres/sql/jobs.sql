@@ -47,8 +47,8 @@ FROM jobs
 WHERE status IN ('accepted', 'in-progress') AND job <> ALL($1::bigint[]);
 
 -- name: open_shards
--- The shards of a job that are still to be exported.
-SELECT shard FROM shards WHERE job = $1 AND NOT done;
+-- The shards of a job that are still to be exported, with their fencing tokens.
+SELECT shard, token FROM shards WHERE job = $1 AND NOT done;
 
 -- name: list
 -- A page of the list of jobs, or of some of them (J16).

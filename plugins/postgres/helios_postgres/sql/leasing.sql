@@ -160,6 +160,6 @@ UPDATE jobs SET status = $2, completed_at = clock_timestamp(), failure = $3
 WHERE job = $1;
 
 -- name: end_shards
--- Take the shards of a job from whoever holds them (J6).
-UPDATE shards SET token = token + 1, worker = NULL, available_at = NULL, waiting_for = NULL
+-- Take the shards of a job from whoever holds them (J6), also where a damaged token cannot grow (J15).
+UPDATE shards SET token = least(token, 9223372036854775806) + 1, worker = NULL, available_at = NULL, waiting_for = NULL
 WHERE job = $1 AND NOT done;

@@ -41,8 +41,8 @@ GROUP BY j.job
 ORDER BY j.created_at DESC, j.tenant, j.id;
 
 -- name: open_shards
--- The shards of a job that are still to be exported.
-SELECT shard FROM shards WHERE job = ? AND done = 0;
+-- The shards of a job that are still to be exported, with their fencing tokens.
+SELECT shard, token FROM shards WHERE job = ? AND done = 0;
 
 -- name: useless
 -- Active jobs that no worker has touched for some time, or that lack shards (J18, J20).

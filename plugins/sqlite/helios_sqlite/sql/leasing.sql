@@ -90,6 +90,6 @@ UPDATE jobs SET status = ?, failure = ?, completed_at = {now}
 WHERE job = ?;
 
 -- name: end_shards
--- Take the shards of a job from whoever holds them (J6).
-UPDATE shards SET token = token + 1, worker = NULL, available_at = NULL, waiting_for = NULL
+-- Take the shards of a job from whoever holds them (J6), also where a damaged token cannot grow (J15).
+UPDATE shards SET token = min(token, 9223372036854775806) + 1, worker = NULL, available_at = NULL, waiting_for = NULL
 WHERE job = ?;
