@@ -18,7 +18,7 @@ from isal import isal_zlib
 from xxhash import xxh3_64_intdigest
 
 from helios_core import ExportView, Shard, TypeKey, in_thread
-from helios_s3.log import State
+from helios_s3.log import Moment
 from helios_s3.records import (
     SHARED,
     Found,
@@ -31,6 +31,7 @@ from helios_s3.records import (
     require_intact,
 )
 from helios_s3.rows import Rows, current_at
+from helios_s3.tail import Tail
 from helios_s3.views import Shown, shown_by
 
 PIECE_BYTES = 128 * 1024
@@ -221,10 +222,11 @@ async def estimate(
     shown, collection = shown_by(view), collection_of(TypeKey.of(view.request, resource_type))
     patients = await in_thread(_patients_between, view, None, None)
 
-    async def picked(state: State) -> list[tuple[Segment, Piece]]:
-        return await _picked(rows, state, collection, [SHARED, *patients])
+    async def look(moment: Moment) -> tuple[list[Piece], Tail]:
+        picked = await _picked(rows, moment.runs, collection, [SHARED, *patients])
+        return [piece for _, piece in picked], moment.tail
 
-    pieces = [piece for _, piece in await rows.repeated(picked)]
+    pieces, tail = await rows.repeated(look)
     parts = list[tuple[str, float, float]]()
     for piece in pieces:
         first, last = bisect_left(patients, piece.first), bisect_right(patients, piece.last)
@@ -232,7 +234,7 @@ async def estimate(
             share = min(1.0, (last - first) / piece.patients)
             parts.append((patients[first], piece.rows * share, piece.bytes * share))
     cohort = shown.patients or frozenset()
-    for patient, each in rows.log.state.tail.in_compartments(collection, cohort):
+    for patient, each in tail.in_compartments(collection, cohort):
         owner = _owner(shown, each.row)
         if owner is not None and patient in (owner, SHARED):
             parts.append((owner, not each.row.deleted, each.row.size + 1))
@@ -254,9 +256,9 @@ async def shown_of_cohort(
     while patients:
 
         async def following(
-            state: State, rest: Sequence[str] = patients
+            moment: Moment, rest: Sequence[str] = patients
         ) -> tuple[list[str], list[Entry]]:
-            return await _batch(rows, state, collection, rest)
+            return await _batch(rows, moment, collection, rest)
 
         batch, entries = await rows.repeated(following)
         yield await in_thread(_shown, shown, batch, entries)
@@ -265,13 +267,13 @@ async def shown_of_cohort(
 
 
 async def _batch(
-    rows: Rows, state: State, collection: str, patients: Sequence[str]
+    rows: Rows, moment: Moment, collection: str, patients: Sequence[str]
 ) -> tuple[list[str], list[Entry]]:
     """Return the first of some patients, and all entries of their compartments."""
     batch = [*patients[:BATCH_PATIENTS]]
     while True:
         names = [SHARED, *batch]
-        picked = await _picked(rows, state, collection, names)
+        picked = await _picked(rows, moment.runs, collection, names)
         if len(batch) == 1 or sum(piece.bytes for _, piece in picked) <= BATCH_BYTES:
             break
         batch = batch[: len(batch) // 2]
@@ -285,7 +287,7 @@ async def _batch(
     entries = [entry for of_segment in read for entry in of_segment]
     entries += (
         Entry(patient, each.row, each.line or b"")
-        for patient, each in state.tail.in_compartments(collection, frozenset(batch))
+        for patient, each in moment.tail.in_compartments(collection, frozenset(batch))
     )
     return batch, entries
 
@@ -318,13 +320,13 @@ async def _pieces_of(rows: Rows, run: Run, collection: str) -> list[tuple[Segmen
 
 
 async def _picked(
-    rows: Rows, state: State, collection: str, patients: Sequence[str]
+    rows: Rows, runs: Sequence[Run], collection: str, patients: Sequence[str]
 ) -> list[tuple[Segment, Piece]]:
     """Return the pieces that may have entries of sorted patients."""
     low, high = (collection, patients[0]), (collection, patients[-1])
     segments = [
         segment
-        for run in state.checkpoint.runs
+        for run in runs
         for segment in run.segments
         if segment.first <= high and segment.last >= low
     ]

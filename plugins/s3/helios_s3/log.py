@@ -9,10 +9,11 @@ to an earlier commit, and the empty object `checkpoints/N` says where it is.
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from helios_core import BackendError, BackendUnavailable, in_thread
 from helios_s3.objects import Objects
-from helios_s3.records import Checkpoint, Commit, decode_commit, encode_commit
+from helios_s3.records import Checkpoint, Commit, Run, decode_commit, encode_commit
 from helios_s3.tail import Tail
 
 GRACE_SECONDS = 3600.0
@@ -42,6 +43,17 @@ RELOADS = 5
 """How often the log is read from a checkpoint that turns out to be superseded."""
 
 
+class Moment(NamedTuple):
+    """
+    Runs, and the tail behind them: together they have every version up to a commit.
+
+    A checkpoint that is made later changes neither. A tail gets the rows of later commits.
+    """
+
+    runs: Sequence[Run]
+    tail: Tail
+
+
 class State:
     """The log up to one commit, as read from a checkpoint on."""
 
@@ -60,6 +72,11 @@ class State:
         """Every commit that was made before this time is known."""
 
     @property
+    def moment(self) -> Moment:
+        """What a look goes by that waits for the bucket."""
+        return Moment(self.checkpoint.runs, self.tail)
+
+    @property
     def trusted(self) -> bool:
         """Whether no commit behind those it knows can have been made and removed again."""
         return elapsed() - self.checked_at < TRUSTED_SECONDS
@@ -72,7 +89,7 @@ class State:
         self.tail.append(number, commit, lines)
         if commit.checkpoint is not None:
             self.checkpoint, self.checkpoint_number = commit.checkpoint, number
-            self.tail.drop(commit.checkpoint.through)
+            self.tail = self.tail.behind(commit.checkpoint.through)
 
 
 class Log:

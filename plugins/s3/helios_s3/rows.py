@@ -9,7 +9,7 @@ from operator import attrgetter, itemgetter
 from typing import Generic, TypeAlias, TypeVar
 
 from helios_core import BackendError, in_thread
-from helios_s3.log import Log, State
+from helios_s3.log import Log, Moment
 from helios_s3.objects import Missing
 from helios_s3.records import (
     Block,
@@ -61,11 +61,11 @@ class Rows:
         self._requests = asyncio.Semaphore(REQUESTS_AT_ONCE)
         self._whole = asyncio.Semaphore(WHOLE_AT_ONCE)
 
-    async def repeated(self, look: Callable[[State], Awaitable[T]]) -> T:
-        """Return what a look at the log's state gives, again where an extent was removed."""
+    async def repeated(self, look: Callable[[Moment], Awaitable[T]]) -> T:
+        """Return what a look at the log gives, again where an extent was removed."""
         for _ in range(REPEATS):
             try:
-                return await look(self.log.state)
+                return await look(self.log.state.moment)
             except Missing:
                 await self.log.reload()
         raise BackendError(
@@ -75,22 +75,22 @@ class Rows:
 
     async def find(self, collection: str, ids: Collection[str]) -> dict[str, list[Found]]:
         """Return all versions of those ids that there are, the oldest first."""
-        return await self.repeated(lambda state: self.find_in(state, collection, ids))
+        return await self.repeated(lambda moment: self.find_in(moment, collection, ids))
 
     async def find_in(
-        self, state: State, collection: str, ids: Collection[str]
+        self, moment: Moment, collection: str, ids: Collection[str]
     ) -> dict[str, list[Found]]:
         """
-        Return all versions of ids in one state.
+        Return all versions of ids at one moment.
 
         Raises:
             Missing: An extent was removed meanwhile.
         """
         wanted = sorted(set(ids))
-        tail = state.tail.versions(collection, wanted)
+        tail = moment.tail.versions(collection, wanted)
         asked = [
             self._find_in_block(block, within)
-            for run in state.checkpoint.runs
+            for run in moment.runs
             for block, within in _blocks_of_ids(run, collection, wanted)
         ]
         versions = defaultdict[str, list[Found]](list)
@@ -121,7 +121,7 @@ class Rows:
         window = _Window(collection, start or "", end, with_lines=with_lines)
         while not window.at_end:
             yield await self.repeated(
-                lambda state: self._window(state.checkpoint.runs, state.tail, window)
+                lambda moment: self._window(moment.runs, moment.tail, window)
             )
 
     async def of_block(self, block: Block) -> list[Found]:
@@ -179,8 +179,8 @@ class Rows:
         except Missing:
             await self.log.reload()
 
-        async def again(state: State) -> list[bytes]:
-            moved = await self.find_in(state, collection, {each.row.id for each in found})
+        async def again(moment: Moment) -> list[bytes]:
+            moved = await self.find_in(moment, collection, {each.row.id for each in found})
             places = {
                 (each.row.id, each.row.version_id): each
                 for versions in moved.values()

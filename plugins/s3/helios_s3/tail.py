@@ -1,7 +1,7 @@
 """The rows of the commits behind the last checkpoint, in memory."""
 
 from bisect import bisect_left
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
@@ -15,7 +15,7 @@ class Tail:
         self._versions = defaultdict[str, dict[str, list[Found]]](dict)
         self._compartments = defaultdict[str, dict[str, list[Found]]](dict)
         self._sorted = dict[str, list[str]]()
-        self._commits = deque[tuple[int, list[tuple[str, str]], int]]()
+        self._commits = list[tuple[int, list[tuple[str, Found]], int]]()
         self.bytes = 0
         self.rows = 0
 
@@ -32,40 +32,33 @@ class Tail:
     def append(self, number: int, commit: Commit, lines: Sequence[bytes]) -> None:
         """Take the rows of the next commit."""
         rest = iter(lines)
-        names = list[tuple[str, str]]()
-        for collection, rows in commit.rows:
+        rows = [
+            (collection, Found(row, None, 0, None if row.deleted else next(rest)))
+            for collection, of_collection in commit.rows
+            for row in of_collection
+        ]
+        self._take(number, rows, sum(map(len, lines)))
+
+    def _take(self, number: int, rows: list[tuple[str, Found]], size: int) -> None:
+        for collection, found in rows:
             versions = self._versions[collection]
             compartments = self._compartments[collection]
-            for row in rows:
-                found = Found(row, None, 0, None if row.deleted else next(rest))
-                if row.id not in versions:
-                    self._sorted.pop(collection, None)
-                versions.setdefault(row.id, []).append(found)
-                for patient in row.compartments:
-                    compartments.setdefault(patient, []).append(found)
-                names.append((collection, row.id))
-        size = sum(map(len, lines))
-        self._commits.append((number, names, size))
+            if found.row.id not in versions:
+                self._sorted.pop(collection, None)
+            versions.setdefault(found.row.id, []).append(found)
+            for patient in found.row.compartments:
+                compartments.setdefault(patient, []).append(found)
+        self._commits.append((number, rows, size))
         self.bytes += size
-        self.rows += len(names)
+        self.rows += len(rows)
 
-    def drop(self, through: int) -> None:
-        """Forget the rows of the commits up to one."""
-        while self._commits and self._commits[0][0] <= through:
-            _, names, size = self._commits.popleft()
-            for collection, resource_id in names:
-                versions = self._versions[collection]
-                gone = versions[resource_id].pop(0)
-                if not versions[resource_id]:
-                    del versions[resource_id]
-                    self._sorted.pop(collection, None)
-                compartments = self._compartments[collection]
-                for patient in gone.row.compartments:
-                    compartments[patient].pop(0)
-                    if not compartments[patient]:
-                        del compartments[patient]
-            self.bytes -= size
-            self.rows -= len(names)
+    def behind(self, through: int) -> "Tail":
+        """Return the tail without the commits up to one; whoever reads this one still has them."""
+        rest = Tail()
+        for number, rows, size in self._commits:
+            if number > through:
+                rest._take(number, rows, size)
+        return rest
 
     def versions(self, collection: str, ids: Collection[str]) -> dict[str, list[Found]]:
         """Return the versions of ids, the oldest first."""

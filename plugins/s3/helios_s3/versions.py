@@ -19,7 +19,7 @@ from helios_core import (
     parse_version_token,
 )
 from helios_core.fhir import FOREVER, to_stamp
-from helios_s3.log import State
+from helios_s3.log import Moment
 from helios_s3.lookups import stored_versions
 from helios_s3.reading import chunks
 from helios_s3.records import Block, Found, collection_of, key_of
@@ -110,18 +110,18 @@ class _Listing:
                     self._newest.take(name, standing)
         return list(self._placed())
 
-    async def _changed(self, state: State) -> "_Newest":
+    async def _changed(self, moment: Moment) -> "_Newest":
         """Return what changed within the period, whatever it replaced."""
         low = self._since if self._from is None else max(self._since, self._from)
         newest, high = _Newest(self._count, self._high), self._high
         if low > high:
             return newest
         for collection, name in self._types.items():
-            rows, _ = state.tail.between(collection, "", None, most=state.tail.rows)
+            rows, _ = moment.tail.between(collection, "", None, most=moment.tail.rows)
             newest.take(name, _within(rows, low, high))
         blocks = [
             block
-            for run in state.checkpoint.runs
+            for run in moment.runs
             for block in run.blocks
             if block.collection in self._types and block.earliest <= high and block.latest >= low
         ]

@@ -16,7 +16,7 @@ from helios_core import (
     line_hash,
 )
 from helios_core.fhir import FHIRVersion, from_stamp
-from helios_s3.log import State
+from helios_s3.log import Moment
 from helios_s3.objects import Missing
 from helios_s3.records import Commit, Row, collection_of, deletion
 from helios_s3.rows import Rows
@@ -49,7 +49,7 @@ async def write(
         state = log.state
         number, stamp = state.number, log.next_stamp()
         try:
-            current = await _current(rows, state, ids)
+            current = await _current(rows, state.moment, ids)
         except Missing:
             await log.reload()
             continue
@@ -143,13 +143,13 @@ class _Draft:
 
 
 async def _current(
-    rows: Rows, state: State, ids: dict[str, set[str]]
+    rows: Rows, moment: Moment, ids: dict[str, set[str]]
 ) -> dict[str, dict[str, Row]]:
     """Return the newest row of each id, by collection."""
     return {
         collection: {
             resource_id: found[-1].row
-            for resource_id, found in (await rows.find_in(state, collection, own)).items()
+            for resource_id, found in (await rows.find_in(moment, collection, own)).items()
         }
         for collection, own in ids.items()
     }

@@ -628,7 +628,7 @@ async def test_a_patient_with_little_costs_little_among_many(resources, monkeypa
 def test_the_tail_finds_by_patient_what_it_finds_by_a_look_at_all():
     random = Random(3)
     patients = [f"p{number}" for number in range(6)]
-    behind = tail.Tail()
+    rest = tail.Tail()
     for number in range(1, 60):
         rows = []
         for name in random.sample(range(8), 3):
@@ -636,15 +636,14 @@ def test_the_tail_finds_by_patient_what_it_finds_by_a_look_at_all():
             left = " ".join(random.sample(patients, random.choice([0, 0, 1])))
             rows.append(records.Row(f"o{name}", number, number, 2, 0, 0, of, left))
         commit = records.Commit(number, "", number, rows=(("north", tuple(rows)),))
-        behind.append(number, commit, [b"{}"] * 3)
-        behind.drop(number - random.choice([20, 5]))
+        rest.append(number, commit, [b"{}"] * 3)
+        rest = rest.behind(number - random.choice([20, 5]))
 
         cohort = frozenset(random.sample(patients, random.choice([1, 5])))
-        found = [*behind.in_compartments("north", cohort)]
+        found = [*rest.in_compartments("north", cohort)]
         assert sorted(map(str, found)) == sorted(
             str((patient, each))
-            for _, each in behind.all_rows()
+            for _, each in rest.all_rows()
             for patient in cohort.intersection(each.row.compartments)
         )
-    behind.drop(60)
-    assert not [*behind.in_compartments("north", frozenset(patients))]
+    assert not [*rest.behind(60).in_compartments("north", frozenset(patients))]
