@@ -78,13 +78,21 @@ def _parse_in_parallel(
             else:
                 # Receive before sending: two ends that both send would wait for each other.
                 parser = busy.popleft()
-                done = parser.recv_bytes()
+                done = _receive(parser)
             parser.send_bytes(msgspec.msgpack.encode(chunk))
             busy.append(parser)
             if done:
                 yield done
         for parser in busy:
-            yield parser.recv_bytes()
+            yield _receive(parser)
+
+
+def _receive(parser: _Pipe) -> bytes:
+    try:
+        return parser.recv_bytes()
+    except OSError as error:
+        # Also in the middle of what it sends.
+        raise EOFError from error
 
 
 @contextmanager

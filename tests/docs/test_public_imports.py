@@ -16,6 +16,7 @@ OF_THE_SERVER = {
         "helios_core.testing.data_provider.searches",
     },
     "elasticsearch/test_index.py": {"helios_core.memory"},
+    "elasticsearch/test_kills.py": {"helios_core.cli.demo.population"},
     "elasticsearch/test_oracle.py": {
         "helios_core.storage.index_lookups",
         "helios_core.storage.indexed_provider",
@@ -25,6 +26,7 @@ OF_THE_SERVER = {
     "mongodb/test_writing.py": {"helios_core.loading.load"},
     "postgres/test_same_answers.py": {"helios_core.loading.load"},
     "postgres/test_settings.py": {"helios_core.config.selection"},
+    "s3/test_moments.py": {"helios_core.testing.snapshots"},
     "s3/test_serving.py": {"helios_core.client.export", "helios_core.client.kickoff"},
     "s3/test_settings.py": {"helios_core.config.selection"},
     "smart_auth/conftest.py": {"helios_core.memory"},

@@ -5,6 +5,7 @@ from http import HTTPStatus
 from io import BytesIO
 from typing import Any, cast
 
+import elastic_transport
 import msgspec
 from elastic_transport import (
     AiohttpHttpNode,
@@ -28,7 +29,9 @@ _OPENING_SECONDS = 5
 
 
 class _Node(AiohttpHttpNode):
-    """A node whose requests are not logged."""
+    """A node whose requests are not logged, and that connects no more once it is closed."""
+
+    _closed = False
 
     async def perform_request(  # type: ignore[override]  # asynchronous, as the class above
         self,
@@ -42,9 +45,13 @@ class _Node(AiohttpHttpNode):
         Send a request, and drop the warnings that its answer carries.
 
         Raises:
+            ConnectionError: The client was closed.
             UnsupportedProductError: The answer is no JSON, and not one of a proxy whose server is
                 down.
         """
+        if self._closed:
+            # The class above would open a session that nobody closes.
+            raise elastic_transport.ConnectionError("the client is closed")
         # aiohttp sends bytes in one go, and warns of it if they are many.
         sent = cast("bytes", BytesIO(body)) if body else None
         response = await super().perform_request(method, target, sent, headers, request_timeout)
@@ -55,6 +62,11 @@ class _Node(AiohttpHttpNode):
         if response.body and meta.mimetype not in _JSON and not is_down:
             raise UnsupportedProductError("not JSON", meta=meta, body=None)
         return response
+
+    async def close(self) -> None:  # type: ignore[override]  # asynchronous, as above
+        """Close the connections, for good."""
+        self._closed = True
+        await super().close()
 
     def _log_request(self, *_arguments: object, **_options: object) -> None:
         """Log nothing: bodies have hashes of values, and ids."""

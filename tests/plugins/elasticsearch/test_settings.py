@@ -1,3 +1,4 @@
+import elastic_transport
 import pytest
 
 from helios_core import ConfigurationError, Secret
@@ -77,3 +78,13 @@ async def test_credentials_are_sent():
         client = make_client(ElasticsearchSettings(nodes=(NODE,), **credentials))
         assert client._headers["authorization"] == header
         await client.close()
+
+
+async def test_a_client_that_is_closed_connects_no_more():
+    client = make_client(ElasticsearchSettings(nodes=(NODE,)))
+    await client.close()
+
+    with pytest.raises(elastic_transport.ConnectionError):
+        await client.info()
+
+    assert [node.session for node in client.transport.node_pool.all()] == [None]
