@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from helios_core.config.settings import Settings
+from helios_core.model.jobs import JobStatus
 from helios_core.testing import corpus
 from tests.tokens import StaticVerifier, bearer, principal
 
@@ -91,7 +92,7 @@ async def test_exports_that_were_ended_are_gone_and_failed_ones_say_why(site):
     await add(site, "failed")
     await site.client.delete("/export-status/cancelled")
     site.backends.job_store._entries["default", "failed"].end(
-        "error", corpus.AN_INSTANT, failure="the disk is full"
+        JobStatus.ERROR, corpus.AN_INSTANT, failure="the disk is full"
     )
 
     [failed] = (await site.client.get("/export-status")).json()["export"]
