@@ -44,17 +44,21 @@ OLD_SECONDS = 12
 _COUNTED = re.compile(r"^minio_s3_requests_total\{[^}]*\} (\S+)$", re.MULTILINE)
 
 
-class BesidePostgres:
-    """Measures one store, and PostgreSQL by turns with it."""
-
-    slowdown = 0.0
-    """How many times as long as PostgreSQL's an export may take."""
+class _Measured:
+    """One run of measurements, with a folder for what they need."""
 
     def __init__(self, folder: Path, resources: int, runs: int) -> None:
         self._folder = folder
         self._resources = resources
         self._runs = runs
         self._rows = Rows()
+
+
+class BesidePostgres(_Measured):
+    """Measures one store, and PostgreSQL by turns with it."""
+
+    slowdown = 0.0
+    """How many times as long as PostgreSQL's an export may take."""
 
     def run(self) -> list[Row]:
         with ExitStack() as stack:
@@ -259,14 +263,8 @@ class InBuckets(BesidePostgres):
         self._rows.add(f"{WRITERS} writers at once", measured, "none lost", met=lost == 0)
 
 
-class Searched:
+class Searched(_Measured):
     """Searches of a server over SQLite and Elasticsearch."""
-
-    def __init__(self, folder: Path, resources: int, runs: int) -> None:
-        self._folder = folder
-        self._resources = resources
-        self._runs = runs
-        self._rows = Rows()
 
     def run(self) -> list[Row]:
         population = self._folder / "population"
