@@ -2,10 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -34,6 +34,7 @@ from helios_core.storage.data_provider import (
 from helios_core.storage.resource_keys import TypeKey
 
 T = TypeVar("T")
+OnMatch: TypeAlias = Callable[[Filter, Sequence[StoredVersion]], Awaitable[None]]
 
 ATTEMPTS: Final = 5
 """How often a change is attempted before the client gets the conflict with others."""
@@ -67,22 +68,29 @@ class Conditions:
         secret: str,
         searched: SupportsSearch | None = None,
         readable: DataProvider | None = None,
+        on_match: OnMatch | None = None,
     ) -> None:
         """
         Search `searched` and read what clients are to see from `readable`, else the provider.
 
         The provider itself shows whatever a client may change, so that changes find what is there.
+        `on_match` is told what each condition matches, or two or more of that, and may raise.
         """
         self._provider = provider
         self._readable = readable or provider
         self._searched = searched or provider
         self._secret = secret
+        self._on_match = on_match
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
 
-    def over(self, searched: SupportsSearch) -> "Conditions":
+    def over(self, searched: SupportsSearch, on_match: OnMatch) -> "Conditions":
         """Return the same conditions on another state of the resources."""
         return Conditions(
-            self._provider, secret=self._secret, searched=searched, readable=self._readable
+            self._provider,
+            secret=self._secret,
+            searched=searched,
+            readable=self._readable,
+            on_match=on_match,
         )
 
     async def retry_on_conflict(self, caller: Caller, change: Callable[[], Awaitable[T]]) -> T:
@@ -122,6 +130,8 @@ class Conditions:
             if after is None:
                 break
             count = min(4 * count, PAGE_SIZE)  # pages can be empty: see PendingState
+        if self._on_match is not None:
+            await self._on_match(query.filter, matches)
         if len(matches) > 1:
             raise MultipleMatches(
                 f"More than one {resource_type} matches the condition; name search parameters "

@@ -1,9 +1,12 @@
 """A store as a transaction is going to leave it: what is stored, and changes not written yet."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
+from typing import Final
 
+from helios_core.errors import TooCostly, VersionConflict
 from helios_core.fhir.resources import Resource
 from helios_core.fhir.search import AllOf, AnyId, AnyOf, AnyTerm, Filter, Prefilter, terms_of
 from helios_core.interactions.callers import Caller
@@ -16,6 +19,10 @@ from helios_core.storage.data_provider import (
     SupportsSearch,
 )
 from helios_core.storage.resource_keys import TypeKey
+from helios_core.storage.threads import compute
+
+MAX_MATCHED_BYTES: Final = 64 * 1024 * 1024
+"""How large the stored resources that conditions match may be together."""
 
 
 class PendingState(SupportsSearch):
@@ -29,6 +36,7 @@ class PendingState(SupportsSearch):
         self._provider = provider
         self._caller = caller
         self._types = defaultdict[str, _PendingType](_PendingType)
+        self._matched_bytes = 0
 
     def put(self, resource: Resource) -> None:
         """Add a resource that will be stored, in place of the one with its id."""
@@ -53,62 +61,160 @@ class PendingState(SupportsSearch):
 
     def matching_ids(self, filter_: Filter) -> list[str]:
         """Return the ids of the pending resources that match."""
-        return [stored.id for stored in self._types[filter_.resource_type].matching(filter_)]
+        pending = self._types[filter_.resource_type].pending
+        return [stored.id for stored in pending.matching(filter_)]
+
+    async def check_moment(self, filter_: Filter, matches: Sequence[StoredVersion]) -> None:
+        """
+        Check that a condition sees the store as the conditions before it saw it.
+
+        `matches` are all, or two or more of them. Not everything that conditions find is written
+        in the end, so the versions that writing expects do not show this.
+
+        Raises:
+            VersionConflict: Others have changed what is stored in between.
+            TooCostly: The resources that conditions match are too large together.
+        """
+        size = sum(len(match.content or b"") for match in matches)
+        if not await compute(size, self._is_of_one_moment, filter_, matches):
+            raise VersionConflict(
+                "Others kept changing what the conditions of the transaction match; send it again."
+            )
+
+    def _is_of_one_moment(self, filter_: Filter, matches: Sequence[StoredVersion]) -> bool:
+        resource_type, version = filter_.resource_type, self._caller.fhir_version
+        changes = self._types[resource_type]
+        for match in matches:
+            if match.id not in changes.changed and not changes.has_found(match):
+                content = match.content or b""
+                self._count_matched(content)
+                if not changes.was_there(match, terms_of(content, version, resource_type).terms):
+                    return False
+        if len(matches) <= 1 and changes.lacks_any(filter_, matches):
+            return False
+        changes.remember(filter_, [match.id for match in matches])
+        return True
+
+    def _count_matched(self, content: bytes) -> None:
+        self._matched_bytes += len(content)
+        if self._matched_bytes > MAX_MATCHED_BYTES:
+            raise TooCostly(
+                "the resources that conditions match are too large together; send fewer entries "
+                "at a time."
+            )
 
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
         """Return a page of matches, in no particular order."""
-        pending = self._types[key.resource_type]
+        changes = self._types[key.resource_type]
         page = await require_search(self._provider).search(key, query, count=count, after=after)
-        stored = [match for match in page.resources if match.id not in pending.changed]
+        stored = [match for match in page.resources if match.id not in changes.changed]
         if after is None:
-            stored += pending.matching(query.filter)
+            stored += changes.pending.matching(query.filter)
         return SearchPage(resources=stored, next=page.next)
 
 
+class _KeyedVersions:
+    """Resources of one type, to be found by what their matches must have."""
+
+    def __init__(self) -> None:
+        self._versions = dict[str, StoredVersion]()
+        self._by_key = defaultdict[int | str, set[str]](set)
+
+    def put(self, stored: StoredVersion, terms: AbstractSet[int]) -> None:
+        """Add a resource, in place of the one with its id."""
+        self._versions[stored.id] = stored
+        keys: set[int | str] = {*terms, stored.id}
+        for key in keys:
+            self._by_key[key].add(stored.id)
+
+    def delete(self, resource_id: str) -> None:
+        """Remove a resource if it is there."""
+        self._versions.pop(resource_id, None)
+
+    def get(self, resource_id: str) -> StoredVersion | None:
+        """Return the resource with an id, if there is one."""
+        return self._versions.get(resource_id)
+
+    def matching(self, filter_: Filter) -> Iterator[StoredVersion]:
+        """Yield the resources that match, in no particular order."""
+        keys = _necessary_keys(filter_.prefilter())
+        ids = self._versions.keys() if keys is None else self._with_any(keys)
+        for resource_id in sorted(ids):
+            stored = self._versions.get(resource_id)
+            if stored is not None and filter_.matches(stored.content or b""):
+                yield stored
+
+    def _with_any(self, keys: AbstractSet[int | str]) -> set[str]:
+        return set[str]().union(*(self._by_key.get(key, ()) for key in keys))
+
+
 class _PendingType:
-    """The pending changes of one type."""
+    """The pending changes of one type, and what conditions on it have found stored."""
 
     def __init__(self) -> None:
         self.changed = set[str]()
         """The ids whose stored resources no longer count."""
-        self._resources = dict[str, StoredVersion]()
-        self._by_term = defaultdict[int, set[str]](set)
+        self.pending = _KeyedVersions()
+        self._found = _KeyedVersions()
+        self._conditions = defaultdict[int | str | None, list[tuple[Filter, Sequence[str]]]](list)
+        """What was searched for and the ids that were found, by the keys of matches."""
 
-    def put(self, stored: StoredVersion, terms: frozenset[int]) -> None:
+    def put(self, stored: StoredVersion, terms: AbstractSet[int]) -> None:
+        """Let a resource be stored in place of the one with its id."""
         self.changed.add(stored.id)
-        self._resources[stored.id] = stored
-        for term in terms:
-            self._by_term[term].add(stored.id)
+        self.pending.put(stored, terms)
 
     def delete(self, resource_id: str) -> None:
+        """Let there be no resource with an id."""
         self.changed.add(resource_id)
-        self._resources.pop(resource_id, None)
+        self.pending.delete(resource_id)
 
-    def matching(self, filter_: Filter) -> Iterator[StoredVersion]:
-        ids = self._candidates(filter_.prefilter())
-        for resource_id in list(self._resources) if ids is None else sorted(ids):
-            stored = self._resources.get(resource_id)
-            if stored is not None and filter_.matches(stored.content or b""):
-                yield stored
+    def has_found(self, match: StoredVersion) -> bool:
+        """Return whether an earlier condition matched the same version of a stored resource."""
+        return self._found.get(match.id) == match
 
-    def _candidates(self, prefilter: Prefilter | None) -> set[str] | None:
-        """Return ids that all matches are among, None if that may be any."""
-        match prefilter:
-            case AnyTerm(terms):
-                return set[str]().union(*(self._by_term.get(term, ()) for term in terms))
-            case AnyId(ids):
-                return set(ids)
-            case AllOf(parts):
-                narrowed = (self._candidates(part) for part in parts)
-                return next((ids for ids in narrowed if ids is not None), None)
-            case AnyOf(parts):
-                union = set[str]()
-                for part in parts:
-                    candidates = self._candidates(part)
-                    if candidates is None:
-                        return None
-                    union |= candidates
-                return union
-        return None
+    def was_there(self, match: StoredVersion, terms: AbstractSet[int]) -> bool:
+        """Return whether the conditions so far did not miss a stored resource; remember it."""
+        keys = (None, match.id, *terms)
+        conditions = (each for key in keys for each in self._conditions.get(key, ()))
+        content = match.content or b""
+        if any(match.id not in ids and filter_.matches(content) for filter_, ids in conditions):
+            return False
+        self._found.put(match, terms)
+        return True
+
+    def lacks_any(self, filter_: Filter, matches: Sequence[StoredVersion]) -> bool:
+        """Return whether a stored resource that was found and matches is not among the matches."""
+        return any(
+            stored not in matches
+            for stored in self._found.matching(filter_)
+            if stored.id not in self.changed
+        )
+
+    def remember(self, filter_: Filter, ids: Sequence[str]) -> None:
+        """Remember which resources a condition has found."""
+        keys = _necessary_keys(filter_.prefilter())
+        for key in (None,) if keys is None else keys:
+            self._conditions[key].append((filter_, ids))
+
+
+def _necessary_keys(prefilter: Prefilter | None) -> AbstractSet[int | str] | None:
+    """Return terms and ids of which every match has one or more, None if that is not known."""
+    match prefilter:
+        case AnyTerm(terms):
+            return frozenset[int | str](terms)
+        case AnyId(ids):
+            return frozenset[int | str](ids)
+        case AllOf(parts):
+            return next((keys for keys in map(_necessary_keys, parts) if keys is not None), None)
+        case AnyOf(parts):
+            union = set[int | str]()
+            for part in parts:
+                keys = _necessary_keys(part)
+                if keys is None:
+                    return None
+                union |= keys
+            return union
+    return None

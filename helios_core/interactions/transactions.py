@@ -128,7 +128,7 @@ class Resolution:
         self._transaction = transaction
         self._changes = changes
         self._pending = PendingState(provider, caller)
-        self._conditions = conditions.over(self._pending)
+        self._conditions = conditions.over(self._pending, self._pending.check_moment)
         self._resolved = dict[int, ResolvedChange | CompletedChange | Same]()
         self._ids = {
             index: change.id or str(uuid4())
