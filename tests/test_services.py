@@ -6,6 +6,7 @@ from unittest.mock import Mock
 
 import asyncpg
 import httpx
+import pymongo
 import pytest
 
 from helios_core.fhir.definitions import FHIRVersion
@@ -59,6 +60,20 @@ def test_a_copy_of_a_database_is_a_tests_own(postgres_server):
             assert (ask(other, kept), ask(other, rows)) == (None, 0)
 
         assert ask(url, kept) == "kept"
+
+
+def test_a_database_goes_although_a_transaction_was_left_open(mongodb_server):
+    with pymongo.MongoClient(mongodb_server.url) as client, mongodb_server.database() as name:
+        documents = client[name].documents
+        documents.insert_one({"_id": 0})
+        with client.start_session() as session:
+            session.start_transaction()
+            documents.update_one({"_id": 0}, {"$set": {"left": "open"}}, session=session)
+            # Its owner was killed: nobody aborts it.
+            session._transaction.reset()
+
+    with pymongo.MongoClient(mongodb_server.url) as client:
+        assert name not in client.list_database_names()
 
 
 def test_a_bucket_keeps_what_is_put_into_it(minio_bucket):
