@@ -37,6 +37,7 @@ MARKERS = {
     "docs/test_words.py": ["slow"],
     "end_to_end": ["process"],
     "export/worker/test_failures.py": ["slow"],
+    "export/worker/test_outages.py": ["slow"],
     "fhir/test_bundles.py": ["slow"],
     "http/bulk/test_parameters.py": ["slow"],
     "http/bulk/test_permissions.py": ["slow"],
@@ -66,6 +67,7 @@ MARKERS = {
     "plugins/sqlite/test_contracts.py": ["slow"],
     "plugins/sqlite/test_processes.py": ["process"],
     "push_down": ["service"],
+    "storage/test_indexed_contract.py": ["slow"],
     "test_reaper.py": ["crash", "process", "service"],
     "test_services.py": ["service"],
     "testing/test_broken_backends.py": ["process", "fuzz"],
@@ -76,7 +78,7 @@ MARKERS = {
 }
 """What the tests of a folder or a file need; `make test-fast` leaves them out."""
 
-SAMPLED = ("client", "export/worker", "http", "loading", "plugins", "server")
+SAMPLED = ("cli", "client", "export/worker", "http", "loading", "plugins", "server", "storage")
 """Folders of tests whose every case costs a server or a database."""
 
 SERVICES = {
