@@ -67,16 +67,15 @@ async def test_a_body_that_is_no_such_resource_is_refused_and_changes_nothing(
     ],
 )
 @pytest.mark.parametrize(
-    ("method", "path", "media_type"),
+    "address",
     [
         ("PATCH", "/Patient/p1", "application/json-patch+json"),
         ("POST", "/Patient/p1/$everything", "application/fhir+json"),
         ("POST", "/$export", "application/fhir+json"),
     ],
 )
-async def test_a_text_that_cannot_be_read_is_called_so(
-    client, outcome, spoil, words, method, path, media_type
-):
+async def test_a_text_that_cannot_be_read_is_called_so(client, outcome, spoil, words, address):
+    method, path, media_type = address
     await client.put("/Patient/p1", json={"resourceType": "Patient"})
     operations = [{"op": "add", "path": "/gender", "value": "words"}]
     parameters = {"resourceType": "Parameters", "parameter": [{"valueString": "words"}]}
