@@ -35,6 +35,9 @@ _DOUBLED = (
     "an earlier entry of the Bundle has the same type and id and is another resource; that one is "
     "loaded, and links to this one are kept"
 )
+_STORED_ANYWAY = (
+    "another entry of the transaction stores what it deletes; that is loaded, and not deleted"
+)
 _AMBIGUOUS = "its id would be that of its fullUrl, which is also the fullUrl of another resource"
 
 
@@ -200,6 +203,9 @@ class LoadedBundle:
         """
         Yield the indices of entries with the type and id of another resource before them.
 
+        In a transaction, where the order of entries does not matter, also those of deletions of
+        what other entries store.
+
         Two fullUrls are two resources, unless a PUT says which one is stored; a transaction
         changes each resource once. A history, or one fullUrl twice, has versions of a resource.
         """
@@ -218,6 +224,9 @@ class LoadedBundle:
             if self._bundle.type == "transaction" or (
                 two_names and "PUT" not in {other.method, entry.method}
             ):
+                yield index
+        for index, entry in enumerate(self._bundle.entries):
+            if self._bundle.type == "transaction" and _deleted(entry) in first:
                 yield index
 
     def definitions(self) -> Iterator[tuple[int, Definition]]:
@@ -254,7 +263,7 @@ class LoadedBundle:
             return None
         address = split_address(entry.full_url or "")
         if entry.method == "DELETE":
-            reference = "/".join(split_reference(entry.url or "") or ())
+            reference = _deleted(entry)
         else:
             reference = "" if target.from_full_url else target.reference
         if address is None or address[1] != reference:
@@ -326,7 +335,8 @@ class LoadedBundle:
             elif number in foreign:
                 yield problem(self._document, _OF_ANOTHER_SERVER, entry=number)
             elif number in doubled:
-                yield problem(self._document, _DOUBLED, entry=number)
+                reason = _STORED_ANYWAY if entry.method == "DELETE" else _DOUBLED
+                yield problem(self._document, reason, entry=number)
             else:
                 if match := refused.get(number):
                     target = _Target(target.resource_type, match.partition("/")[2], assigned=True)
@@ -465,6 +475,12 @@ def _condition(entry: ParsedEntry, resource_type: str) -> str | None:
 def _updates(entry: ParsedEntry) -> bool:
     """Return whether an entry updates what matches its condition: a PUT without an id."""
     return entry.method == "PUT" and _identity(entry.resource or b"").usable_id is None
+
+
+def _deleted(entry: ParsedEntry) -> str:
+    """Return what an entry deletes, as `Type/id`; empty if it deletes nothing, or by a search."""
+    named = split_reference(entry.url or "") if entry.method == "DELETE" else None
+    return "/".join(named or ())
 
 
 def _versionless(entry: ParsedEntry) -> str:

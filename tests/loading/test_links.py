@@ -284,6 +284,33 @@ async def test_two_resources_of_a_bundle_do_not_become_one(store, write, kind, u
     assert await subject(store, "elsewhere") == (urls[1] or "Patient/p")
 
 
+@pytest.mark.parametrize("first", ["store", "delete"])
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+@pytest.mark.parametrize("url", ["Patient/p", "Patient/p/_history/1"])
+async def test_a_transaction_stores_what_it_also_deletes(store, write, first, method, url):
+    patient = resource("Patient/p")
+    entries = [
+        entry(patient, UUID, method, "Patient/p" if method == "PUT" else "Patient"),
+        {"request": {"method": "DELETE", "url": url}},
+    ]
+    document = bundle(*(entries if first == "store" else reversed(entries)))
+
+    summary = await store.load(write("a.ndjson", document, bundle(entry(observation("o", UUID)))))
+
+    assert (summary.bad, summary.deleted) == (1, 0)
+    assert "not deleted" in summary.problems[0].reason
+    assert store.references("Patient") == ["Patient/p"]
+
+
+async def test_a_batch_deletes_what_it_stores_before(store, write):
+    entries = [entry(resource("Patient/p")), {"request": {"method": "DELETE", "url": "Patient/p"}}]
+
+    summary = await store.load(write("a.json", bundle(*entries, kind="batch")))
+
+    assert summary.is_good
+    assert store.references("Patient") == []
+
+
 @pytest.mark.parametrize(
     ("kind", "urls", "method"),
     [
