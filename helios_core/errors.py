@@ -192,6 +192,16 @@ class PartMissing(BackendError, FileNotFoundError):
 class ConfigurationError(HeliosError):
     """The process refuses to start until the operator changes the configuration."""
 
+    def __init__(self, found: str, *, advice: str = "") -> None:
+        super().__init__(found)
+        self.found = found
+        self.advice = advice
+        """What to do; empty if `found` says so."""
+
+    def __str__(self) -> str:
+        """Return what was found and what to do."""
+        return "; ".join(filter(None, (self.found, self.advice)))
+
 
 class UnknownPlugin(ConfigurationError):
     """A setting names a plugin that is not installed."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from tests.elasticsearches import elasticsearch, own_indices
+from tests.elasticsearches import elasticsearch, elasticsearch_of, own_indices
 from tests.keycloaks import keycloak
 from tests.reaper import start_reaper
 from tests.secured import Certificates
@@ -37,6 +37,7 @@ MARKERS = {
     "docs/test_words.py": ["slow"],
     "end_to_end": ["process"],
     "export/worker/test_failures.py": ["slow"],
+    "export/worker/test_outages.py": ["slow"],
     "fhir/test_bundles.py": ["slow"],
     "http/bulk/test_parameters.py": ["slow"],
     "http/bulk/test_permissions.py": ["slow"],
@@ -55,6 +56,7 @@ MARKERS = {
     "matrix/test_rows.py": ["crash", "process", "service"],
     "packaging": ["process"],
     "plugins/elasticsearch": ["service"],
+    "plugins/elasticsearch/test_version_8.py": ["process"],
     "plugins/keycloak_auth": ["slow"],
     "plugins/localfs/test_errors.py": ["process"],
     "plugins/mongodb": ["service"],
@@ -66,6 +68,7 @@ MARKERS = {
     "plugins/sqlite/test_contracts.py": ["slow"],
     "plugins/sqlite/test_processes.py": ["process"],
     "push_down": ["service"],
+    "storage/test_indexed_contract.py": ["slow"],
     "test_reaper.py": ["crash", "process", "service"],
     "test_services.py": ["service"],
     "testing/test_broken_backends.py": ["process", "fuzz"],
@@ -76,10 +79,11 @@ MARKERS = {
 }
 """What the tests of a folder or a file need; `make test-fast` leaves them out."""
 
-SAMPLED = ("client", "export/worker", "http", "loading", "plugins", "server")
+SAMPLED = ("cli", "client", "export/worker", "http", "loading", "plugins", "server", "storage")
 """Folders of tests whose every case costs a server or a database."""
 
 SERVICES = {
+    "elasticsearch_8_server",
     "elasticsearch_server",
     "keycloak_server",
     "minio_server",
@@ -290,6 +294,15 @@ def elasticsearch_server(shared_folder):
     folder = shared_folder / "elasticsearch"
     folder.mkdir(exist_ok=True)
     with elasticsearch(folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_8_server(shared_folder):
+    """The URL of one Elasticsearch 8 for all the processes of a test run."""
+    folder = shared_folder / "elasticsearch-8"
+    folder.mkdir(exist_ok=True)
+    with elasticsearch_of("8", folder) as url:
         yield url
 
 

@@ -1,14 +1,31 @@
 """Views of a store, which of them damage changes without a word, and damage to SQLite's files."""
 
+from datetime import timedelta
+
 import msgspec
 
-from helios_core import BackendError, ConfigurationError, Delete, ExportView, Level, Put
+from helios_core import (
+    BackendError,
+    ConfigurationError,
+    Delete,
+    ExportView,
+    JobNotFound,
+    JobStatus,
+    LeaseLost,
+    Level,
+    Put,
+)
 from helios_core.fhir import compile_query
 from helios_core.storage.data_provider import SortOrder
 from helios_core.testing import compile_searches, corpus, measurements, take_snapshot
 from tests.indexed import pages
 
 PAGE_BYTES = 8192
+
+MINUTE = timedelta(minutes=1)
+
+EXPORTS = {"done": 4, "half-done": 6, "begun": 5, "waiting": 3}
+"""How many shards the exports of `fill_jobs` have, each with two parts and a note."""
 
 
 class Filtered(msgspec.Struct):
@@ -130,6 +147,70 @@ async def unnoticed(opened, views, shown, batch_bytes):
     return silent
 
 
+async def fill_jobs(store, *, others=40):
+    """Store exports, some of whose shards are done, among others of several tenants."""
+    for number in range(others):
+        tenant = (corpus.TENANT, corpus.OTHER_TENANT)[number % 2]
+        await store.add(corpus.job(f"other-{number}", tenant=tenant), [], max_active=9)
+    for job_id, done in (("done", 4), ("half-done", 3), ("begun", 1)):
+        await store.add(corpus.job(job_id), corpus.shards(EXPORTS[job_id]), max_active=9)
+        for _ in range(done):
+            await complete_next(store)
+        if job_id != "begun":
+            await store.add(
+                corpus.job(job_id, tenant=corpus.OTHER_TENANT), corpus.shards(1), max_active=9
+            )
+            await complete_next(store)
+    await store.add(corpus.job("waiting"), corpus.shards(EXPORTS["waiting"]), max_active=9)
+
+
+async def complete_next(store):
+    """Export the shard whose turn it is, and return whether there was one."""
+    lease = await store.claim("worker", lease_for=MINUTE, max_attempts=3)
+    if lease is not None:
+        parts = [corpus.part(lease, number=number) for number in (1, 2)]
+        await store.complete(lease, parts, notes=b"%d" % lease.shard.number)
+    return lease is not None
+
+
+async def short(opened):
+    """
+    Export what is left to export in a damaged store.
+
+    Return the exports that are complete and lack something, without a word about it.
+    """
+    silent = []
+    try:
+        async with opened as store:
+            await complete_all(store)
+            for job_id, shards in EXPORTS.items():
+                try:
+                    job = await store.get(corpus.TENANT, job_id)
+                    parts = await store.parts(corpus.TENANT, job_id)
+                    notes = [note async for note in store.notes(corpus.TENANT, job_id)]
+                except (BackendError, JobNotFound):
+                    continue
+                published = sorted((part.key.ordinal, part.key.number) for part in parts)
+                expected = [(n + 1, number) for n in range(shards) for number in (1, 2)]
+                is_whole = published == expected and notes == [b"%d" % n for n in range(shards)]
+                if job.status is JobStatus.COMPLETE and not is_whole:
+                    silent.append((job_id, published, notes))
+    except (BackendError, ConfigurationError):
+        pass
+    return silent
+
+
+async def complete_all(store):
+    for _ in range(2 * sum(EXPORTS.values())):
+        try:
+            if not await complete_next(store):
+                return
+        except LeaseLost:
+            continue
+        except BackendError:
+            return
+
+
 def pages_swapped(content, rng):
     """Overwrite pages by other pages."""
     count = len(content) // PAGE_BYTES
@@ -181,4 +262,22 @@ def truncated(content, rng):
     del content[rng.randrange(PAGE_BYTES, len(content)) :]
 
 
-DAMAGES_OF_FILES = [pages_swapped, header_bytes, bits, cell_bits, zeroed, truncated]
+def entries_gone(content, rng):
+    """Take one entry, half of them or all from pages of tables and indexes."""
+    for page in rng.sample(range(1, len(content) // PAGE_BYTES), 3):
+        lose_entries(content, page * PAGE_BYTES, rng)
+
+
+def lose_entries(content, page, rng):
+    """Take one entry, half of them or all from a page, whose header agrees with what is left."""
+    cells = int.from_bytes(content[page + 3 : page + 5], "big")
+    if content[page] not in (2, 5, 10, 13) or not 0 < cells < PAGE_BYTES // 4:
+        return
+    first = page + (12 if content[page] in (2, 5) else 8)
+    kept = sorted(rng.sample(range(cells), rng.choice((0, cells // 2, cells - 1))))
+    pointers = [content[first + 2 * n : first + 2 * n + 2] for n in kept]
+    content[first : first + 2 * len(kept)] = b"".join(pointers)
+    content[page + 3 : page + 5] = len(kept).to_bytes(2, "big")
+
+
+DAMAGES_OF_FILES = [pages_swapped, header_bytes, bits, cell_bits, zeroed, truncated, entries_gone]

@@ -18,7 +18,7 @@ class Commands(click.Group):
     """
     The commands in the order of their declaration, then those of plugins that settings name.
 
-    Errors of Helios show no traceback.
+    Errors show no traceback, and those of plugins read like those of Helios.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click passes it
@@ -49,7 +49,9 @@ class Commands(click.Group):
         """Run a command; exit with 2 if the configuration is wrong and 1 after other errors."""
         try:
             return super().invoke(ctx)
-        except HeliosError as error:
+        except click.UsageError:
+            raise
+        except (HeliosError, click.ClickException) as error:
             click.echo(f"helios: {error}", err=True)
             raise click.exceptions.Exit(
                 2 if isinstance(error, ConfigurationError) else 1

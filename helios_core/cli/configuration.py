@@ -23,7 +23,7 @@ def print_settings(output: Literal["table", "json", "markdown"], *, changed: boo
         rows = [row for row in rows if row.origin == "environment"]
     match output:
         case "table":
-            out.print_table(tables.settings_table(rows))
+            out.print(tables.settings_table(rows))
         case "json":
             print_json(rows)
         case "markdown":
@@ -37,7 +37,7 @@ def print_plugins(output: Literal["table", "json"]) -> None:
     if output == "json":
         print_json(rows)
     else:
-        out.print_table(tables.plugins_table(rows))
+        out.print(tables.plugins_table(rows))
 
 
 def print_capabilities(output: Literal["table", "json"], *, known: bool) -> None:
@@ -53,7 +53,7 @@ def print_capabilities(output: Literal["table", "json"], *, known: bool) -> None
     if output == "json":
         print_json(rows)
     else:
-        out.print_table(tables.matrix_table(rows))
+        out.print(tables.matrix_table(rows))
 
 
 def _usable_plugins() -> list[Plugin]:

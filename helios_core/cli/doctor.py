@@ -88,7 +88,8 @@ async def examined() -> list[Check]:
         chosen.data_provider.require_files()
         chosen.job_store.require_files()
     except ConfigurationError as error:
-        return [Check(name="settings", verdict="error", found=str(error)), *checks]
+        wrong = Check(name="settings", verdict="error", found=error.found, advice=error.advice)
+        return [wrong, *checks]
     checks = [*_check_settings(chosen.settings), *checks, *_check_disks(chosen)]
     async with AsyncExitStack() as stack:
         return [*checks, *await _Backends(chosen, stack).check()]
@@ -247,6 +248,8 @@ class _Backends:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 await work(*arguments)
+        except ConfigurationError as error:
+            found, advice = error.found, error.advice
         except HeliosError as error:
             found, advice = str(error), ""
         except TimeoutError:

@@ -76,7 +76,7 @@ def _print(rows: Sequence[ScopeStatus], output: Literal["table", "json"]) -> Non
     if output == "json":
         print_json(rows)
     elif rows:
-        out.print_table(_table(rows))
+        out.print(_table(rows))
     else:
         print_line("There is nothing to index.")
 

@@ -324,7 +324,7 @@ class _Display:
 
     def show(self, rows: Sequence[JobRow]) -> None:
         if self._live:
-            self._live.update(jobs_table(rows), refresh=True)
+            self._live.update(out.fitted(jobs_table(rows)), refresh=True)
             return
         lines = {(row.tenant, row.id): _line(row) for row in rows}
         for key, line in lines.items():

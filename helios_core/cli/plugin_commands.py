@@ -141,4 +141,4 @@ class _Host:
         table = new_table(*headings)
         for row in rows:
             table.add_row(*map(escape, row))
-        out.print_table(table)
+        out.print(table)

@@ -22,24 +22,33 @@ T = TypeVar("T")
 
 
 class Output(Console):
-    """Standard output: tables on a terminal, tab-separated values in a file or a pipe."""
+    """
+    Standard output: tables on a terminal, tab-separated values in a file or a pipe.
+
+    A table for which a terminal has no room is a list there, so that no word is broken.
+    """
 
     def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401  as rich declares it
         """Print as rich does on a terminal, and nothing but text elsewhere."""
         is_plain = all(isinstance(item, Group | Table | Text | str) for item in objects)
         if self.file.isatty() or not is_plain:
-            super().print(*objects, **options)
+            super().print(*map(self.fitted, objects), **options)
             return
         for item in objects:
             for line in plain_lines(item):
                 self.file.write(f"{line}\n")
         self.file.flush()
 
-    def print_table(self, table: Table) -> None:
-        """Print a table, as a list if this is a terminal and it has no room for the table."""
-        unlimited = self.options.update(max_width=UNLIMITED)
-        too_wide = Measurement.get(self, unlimited, table).maximum > self.width
-        self.print(Group(*_records(table)) if self.file.isatty() and too_wide else table)
+    def fitted(self, item: Any) -> Any:  # noqa: ANN401  whatever rich prints
+        """Return what a terminal shows: each table without room as a list."""
+        match item:
+            case Group():
+                return Group(*map(self.fitted, item.renderables))
+            case Table():
+                unlimited = self.options.update(max_width=UNLIMITED)
+                width = Measurement.get(self, unlimited, item).maximum
+                return Group(*_records(item)) if width > self.width else item
+        return item
 
 
 UNLIMITED = 10_000

@@ -77,8 +77,9 @@ class SelectedBackend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         for path in self.backend.files(self.settings):
             if not path.exists():
                 raise ConfigurationError(
-                    f"there is no database at {path}: correct HFS_DATA_DIR or HFS_DATABASE_URL, "
-                    "or create it with helios serve, load or migrate"
+                    f"there is no database at {path}",
+                    advice="correct HFS_DATA_DIR or HFS_DATABASE_URL, or create it with "
+                    "helios serve, load or migrate",
                 )
 
 

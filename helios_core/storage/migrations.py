@@ -7,6 +7,9 @@ import msgspec
 
 from helios_core.errors import ConfigurationError, SchemaOutdated
 
+MIGRATE = "stop the servers that use it and run: helios migrate"
+"""What to do about a database that is older than the code."""
+
 
 class Migration(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a schema, never changed once it is released."""
@@ -90,19 +93,18 @@ class Migrations(msgspec.Struct, frozen=True, kw_only=True):
         """
         if version > self.newest:
             raise ConfigurationError(
-                f"{database} has version {version}, this code knows versions up to {self.newest};"
-                f" install the version of {self.distribution} that wrote it"
+                f"{database} has version {version}, this code knows versions up to {self.newest}",
+                advice=f"install the version of {self.distribution} that wrote it",
             )
         if version < self.newest:
             raise SchemaOutdated(
-                f"{database} has version {version}, this code needs version {self.newest};"
-                " stop the servers that use it and run: helios migrate"
+                f"{database} has version {version}, this code needs version {self.newest}",
+                advice=MIGRATE,
             )
 
 
 def index_outdated(database: str) -> SchemaOutdated:
     """Return the error of a database whose search index other code made."""
     return SchemaOutdated(
-        f"the search index of {database} was made by other rules than this code's; stop the"
-        " servers that use it and run: helios migrate"
+        f"the search index of {database} was made by other rules than this code's", advice=MIGRATE
     )

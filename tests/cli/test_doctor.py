@@ -91,7 +91,8 @@ def test_a_folder_without_a_database_is_told_and_not_created(tmp_path):
 
     [settings] = failing(json.loads(result.stdout))
     assert (result.exit_code, settings["name"]) == (2, "settings")
-    assert f"no database at {missing / 'helios.db'}" in settings["found"]
+    assert settings["found"] == f"there is no database at {missing / 'helios.db'}"
+    assert "create it with helios serve" in settings["advice"]
     assert not missing.exists()
 
 
@@ -123,7 +124,7 @@ def test_a_database_that_needs_a_migration_says_so(examined, tmp_path):
 
     assert code == 1
     assert verdicts(checks, "job store") == verdicts(checks, "data provider") == ["error"]
-    assert all("helios migrate" in check["found"] for check in failing(checks))
+    assert all("helios migrate" in check["advice"] for check in failing(checks))
 
 
 def test_an_output_folder_that_cannot_be_written_is_an_error(examined, tmp_path):

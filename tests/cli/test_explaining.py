@@ -5,6 +5,8 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Group
+from rich.text import Text
 
 from helios_core.cli import tables
 from helios_core.cli.commands import app
@@ -194,16 +196,22 @@ def wide_tables():
         "settings": (tables.settings_table(settings), "origin: default; default: 8080"),
         "plugins": (tables.plugins_table(plugins), "data provider, job store"),
         "capabilities": (tables.matrix_table(combinations), "write, history, history of types"),
+        "a table with a line below it": (
+            Group(tables.settings_table(settings), Text("all of them")),
+            "origin: default; default: 8080",
+        ),
     }
 
 
-@pytest.mark.parametrize("name", ["settings", "plugins", "capabilities"])
+@pytest.mark.parametrize(
+    "name", ["settings", "plugins", "capabilities", "a table with a line below it"]
+)
 @pytest.mark.parametrize("width", [60, 80])
 def test_a_table_without_room_becomes_a_list(name, width):
     table, unbroken = wide_tables()[name]
     file = Terminal()
 
-    Output(file=file, width=width, color_system=None).print_table(table)
+    Output(file=file, width=width, color_system=None).print(table)
 
     lines = file.getvalue().splitlines()
     assert max(map(len, lines)) <= width
@@ -216,7 +224,7 @@ def test_a_table_with_room_or_in_a_file_is_a_table(name, file):
     table, _ = wide_tables()[name]
     width = 400 if file.isatty() else 80
 
-    Output(file=file, width=width, color_system=None).print_table(table)
+    Output(file=file, width=width, color_system=None).print(table)
 
     headings = [str(column.header) for column in table.columns]
     assert any(line.split() == " ".join(headings).split() for line in file.getvalue().splitlines())

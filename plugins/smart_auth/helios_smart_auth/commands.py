@@ -14,7 +14,7 @@ from helios_core import CommandHost, parse_scope
 from helios_core.fhir import FHIRVersion, load_definitions
 from helios_smart_auth.addresses import check_url
 from helios_smart_auth.clients import CLIENT_ID, Client, Clients, records_of
-from helios_smart_auth.public_keys import parse_key_set, parse_pem, registrable
+from helios_smart_auth.public_keys import parse_keys, registrable
 from helios_smart_auth.signing_keys import Ring, SigningKeys
 
 LARGEST_FILE = 256 * 1024
@@ -247,8 +247,7 @@ def _read_keys(path: Path) -> tuple[dict[str, Any], ...]:
     if len(text) > LARGEST_FILE:
         raise click.BadParameter(f"{path} has more than {LARGEST_FILE} bytes")
     try:
-        is_pem = text.lstrip().startswith(b"-----BEGIN")
-        return tuple(map(dict, registrable(parse_pem(text) if is_pem else parse_key_set(text))))
+        return tuple(map(dict, registrable(parse_keys(text))))
     except ValueError as error:
         raise click.BadParameter(f"{path} has no usable keys: {error}") from None
 

@@ -25,6 +25,24 @@ Key = ECKey | RSAKey
 JWK = Mapping[str, Any]
 
 
+def parse_keys(text: bytes) -> Sequence[JWK]:
+    """
+    Return the keys of a file: a JWK set, one JWK, or PEM.
+
+    Raises:
+        ValueError: It is neither; the sentence says what was expected.
+    """
+    match text.lstrip()[:1]:
+        case b"{" | b"[":
+            return parse_key_set(text)
+        case b"-":
+            return parse_pem(text)
+    raise ValueError(
+        "it is neither JSON (a JWK set or one JWK, which begin with '{') nor PEM (which begins "
+        "with '-----BEGIN')"
+    )
+
+
 def parse_pem(text: bytes) -> Sequence[JWK]:
     """
     Return the public key of a PEM file, named by its thumbprint (RFC 7638).
@@ -39,7 +57,7 @@ def parse_pem(text: bytes) -> Sequence[JWK]:
             continue
         private = {"d": ""} if key.is_private else {}  # which is refused like that of a JWK
         return [{**key.as_dict(private=False), "kid": key.thumbprint(), **private}]
-    raise ValueError("it is PEM, and holds neither an RSA nor an EC key")
+    raise ValueError("it begins like PEM, and holds neither an RSA nor an EC key")
 
 
 def parse_key_set(text: bytes) -> Sequence[JWK]:

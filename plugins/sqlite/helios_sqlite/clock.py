@@ -4,6 +4,7 @@ import sqlite3
 import time
 
 from helios_core import read_statements
+from helios_sqlite.errors import only_value
 
 _SQL = read_statements("helios_sqlite", "clock")
 
@@ -26,7 +27,7 @@ def remember(connection: sqlite3.Connection, stamp: int) -> None:
 
 
 def _last(connection: sqlite3.Connection) -> int:
-    last: int = connection.execute(_SQL["last_stamp"]).fetchone()[0]
+    last: int = only_value(connection.execute(_SQL["last_stamp"]).fetchall(), "clock")
     return last
 
 

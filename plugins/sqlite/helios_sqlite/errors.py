@@ -1,9 +1,10 @@
 """SQLite's errors as the errors of the contract."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -59,6 +60,18 @@ def damaged(what: str) -> BackendError:
         f"the SQLite database is damaged: {what}; run PRAGMA integrity_check on it and restore"
         " what is lost from a backup"
     )
+
+
+def only_value(rows: Sequence[Sequence[Any]], table: str) -> Any:  # noqa: ANN401  a column's
+    """
+    Return the value of a table that has one row of one column.
+
+    Raises:
+        BackendError: The row is gone.
+    """
+    if not rows:
+        raise damaged(f"the row of its table {table} is gone")
+    return rows[0][0]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from xxhash import xxh3_64_intdigest
 
 from helios_core import EXTENT_ROWS, SUM_MASK, collection_range, line_hash, read_statements
 from helios_core.fhir import TERMS_VERSION, FHIRVersion, IndexTerms, terms_of
+from helios_sqlite.errors import only_value
 
 _SQL = read_statements("helios_sqlite", "indexing")
 
@@ -129,7 +130,7 @@ def _reduced(stamp: int) -> int:
 
 def is_indexed(connection: sqlite3.Connection) -> bool:
     """Whether the index was made by the rules that searches go by."""
-    made_by: int = connection.execute(_SQL["made_by"]).fetchone()[0]
+    made_by: int = only_value(connection.execute(_SQL["made_by"]).fetchall(), "search_index")
     return made_by == TERMS_VERSION
 
 

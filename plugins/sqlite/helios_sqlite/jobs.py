@@ -37,6 +37,7 @@ from helios_core import (
 from helios_sqlite import leasing
 from helios_sqlite.damaged_jobs import DamagedJobs, is_of_a_row
 from helios_sqlite.databases import JobDatabase, Parameters, Row, rows_of
+from helios_sqlite.errors import only_value
 from helios_sqlite.records import SQLiteRecords
 
 _SQL = read_statements("helios_sqlite", "jobs")
@@ -69,9 +70,13 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
 
     @classmethod
     async def of(cls, database: JobDatabase) -> "SQLiteJobStore":
-        """Return the store in an opened file."""
-        [(identity,)] = await database.rows(_SQL["identity"])
-        return cls(database, identity)
+        """
+        Return the store in an opened file.
+
+        Raises:
+            BackendError: The file does not say which store it is.
+        """
+        return cls(database, only_value(await database.rows(_SQL["identity"]), "stores"))
 
     @property
     def unreadable(self) -> Sequence[JobKey]:
@@ -132,6 +137,8 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
             if not rows:
                 raise job_not_found(job_id)
             for (notes,) in rows:
+                if notes is None:
+                    raise notes_lost(job_id)
                 yield notes
 
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:

@@ -85,7 +85,8 @@ def test_a_client_is_registered_shown_and_removed(shell, keys):
     shown = json.loads(shell.run("show", "lab"))
     assert shown["scopes"] == ["system/Patient.rs", "system/Group.r", "system/*.r"]
     assert [key["kid"] for key in shown["keys"]] == ["ec", "rsa"]
-    assert "registered already" in shell.run("add", "lab", "--jwks", keys, *options, code=1)
+    again = shell.run("add", "lab", "--jwks", keys, *options, code=1)
+    assert again.startswith("helios: client lab is registered already")
     shell.run("disable", "lab")
     assert shell.table("list")[1][:2] == ["lab", "disabled"]
     shell.run("enable", "lab")
@@ -127,7 +128,10 @@ REFUSED = {
     "two of one kid": ({"keys": [public(EC), public(RSA, kid="ec")]}, "same kid"),
     "no keys": ({"keys": []}, "no key"),
     "no set": ({"a": 1}, "Key Set"),
-    "no JSON": (b"\xff\x00", "JSON"),
+    "neither JSON nor PEM": (b"\xff\x00", "neither JSON (a JWK set or one JWK"),
+    "a key of SSH": (b"ssh-rsa AAAA me@example", "nor PEM (which begins with"),
+    "a list of keys": ([public(EC)], "not a JSON object"),
+    "broken JSON": (b'{"keys": [', "not a JSON object"),
     "broken PEM": (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "PEM"),
     "another curve": ({"keys": [public(EC) | {"crv": "P-256"}]}, "curve"),
     "a key for encryption": ({"keys": [public(EC, use="enc")]}, "use"),

@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import sqlite3
+from collections import defaultdict
 from contextlib import closing
 
 import pytest
@@ -16,9 +17,20 @@ from msgspec.structs import replace
 
 from helios_core import BackendError, Level, Put
 from helios_core.testing import corpus
-from helios_sqlite import SQLiteSettings, migrate, open_data_provider
+from helios_sqlite import SQLiteSettings, migrate, open_data_provider, open_job_store
 from helios_sqlite.integrity import Extent
-from tests.damage import DAMAGES_OF_FILES, SEARCHED, fill, read, unnoticed, views_of
+from tests.damage import (
+    DAMAGES_OF_FILES,
+    PAGE_BYTES,
+    SEARCHED,
+    fill,
+    fill_jobs,
+    lose_entries,
+    read,
+    short,
+    unnoticed,
+    views_of,
+)
 
 RUNS = int(os.environ.get("HFS_TEST_FUZZ_RUNS", "12"))
 
@@ -63,6 +75,71 @@ async def test_no_damaged_file_is_read_as_if_it_were_whole(whole, tmp_path, dama
         assert (seed, silent) == (seed, [])
         for suffix in ("-wal", "-shm"):
             (tmp_path / f"helios.db{suffix}").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def whole_jobs(tmp_path_factory):
+    """A file of exports without resources."""
+    folder = tmp_path_factory.mktemp("jobs")
+
+    async def build():
+        async with open_job_store(settings_of(folder)) as store:
+            await fill_jobs(store)
+
+    asyncio.run(build())
+    return folder / "helios.db"
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("damage", DAMAGES_OF_FILES)
+async def test_no_export_in_a_damaged_file_is_complete_and_short(whole_jobs, tmp_path, damage):
+    """J15, J20: what is complete has all parts and notes, or it says that some are missing."""
+    intact = whole_jobs.read_bytes()
+    for run in range(RUNS):
+        seed = f"{damage.__name__}-{run}"
+        content = bytearray(intact)
+        damage(content, random.Random(seed))
+
+        assert (seed, await short_in(tmp_path, content)) == (seed, [])
+
+
+@pytest.mark.fuzz
+async def test_no_export_is_complete_and_short_whatever_a_table_or_index_lacks(
+    whole_jobs, tmp_path
+):
+    """J15, J20: each of them in turn, while all the others are as they were written."""
+    intact = whole_jobs.read_bytes()
+    with closing(sqlite3.connect(whole_jobs)) as connection:
+        pages = connection.execute(
+            "SELECT s.name, d.pageno FROM sqlite_schema AS s JOIN dbstat AS d ON d.name = s.name"
+        ).fetchall()
+    pages_of = defaultdict(list)
+    for name, page in pages:
+        pages_of[name].append((page - 1) * PAGE_BYTES)
+    tried = set()
+    for name, places in pages_of.items():
+        for run in range(RUNS // 2):
+            seed = f"{name}-{run}"
+            rng = random.Random(seed)
+            content = bytearray(intact)
+            for place in places:
+                lose_entries(content, place, rng)
+            if content == intact:
+                break
+            tried.add(name)
+
+            assert (seed, await short_in(tmp_path, content)) == (seed, [])
+    assert tried >= {"turns", "shards_open", "parts_by_name", "jobs_active", "jobs_listed"}
+
+
+async def short_in(folder, content):
+    """Return which exports of a file are complete and lack something, without a word about it."""
+    (folder / "helios.db").write_bytes(content)
+    try:
+        return await short(open_job_store(settings_of(folder)))
+    finally:
+        for suffix in ("-wal", "-shm"):
+            (folder / f"helios.db{suffix}").unlink(missing_ok=True)
 
 
 TAMPERING = {

@@ -156,12 +156,14 @@ WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled'
 ORDER BY s.number;
 
 -- name: notes
--- The notes of a run of shards.
+-- The notes of a run of shards; NULL where an index leads to the row of another one, whose number
+-- was that of a row that is gone. The sign keeps SQLite from reading columns in that index.
 SELECT n.notes
 FROM jobs AS j
-JOIN notes AS n ON n.job = j.job AND n.shard BETWEEN ? AND ?
+JOIN notes AS i ON i.job = j.job AND i.shard BETWEEN ? AND ?
+LEFT JOIN notes AS n ON n.rowid = i.rowid AND +n.job = i.job AND +n.shard = i.shard
 WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled'
-ORDER BY n.shard;
+ORDER BY i.shard;
 
 -- name: identity
 -- Which store this is.
