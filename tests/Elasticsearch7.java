@@ -12,7 +12,7 @@ import org.elasticsearch.transport.Netty4Plugin;
 /**
  * One node of Elasticsearch 7 from its jars, without security and the checks of its start script.
  *
- * Its data are in the folder it runs in. Arguments: the HTTP port, and the transport port.
+ * Its data are in the folder it runs in. Arguments: settings, as name=value.
  */
 public class Elasticsearch7 {
     private static class PluggedNode extends Node {
@@ -24,20 +24,13 @@ public class Elasticsearch7 {
     public static void main(String[] arguments) throws Exception {
         Path home = Paths.get("data").toAbsolutePath();
         Path config = Files.createDirectories(home.resolve("config"));
-        Settings settings = Settings.builder()
-            .put("path.home", home)
-            .put("cluster.name", "helios-test")
-            .put("node.name", "helios-test")
-            .put("network.host", "127.0.0.1")
-            .put("http.port", arguments[0])
-            .put("transport.port", arguments[1])
-            .put("http.type", "netty4")
-            .put("transport.type", "netty4")
-            .put("discovery.type", "single-node")
-            .put("cluster.routing.allocation.disk.threshold_enabled", false)
-            .build();
-        Node node = new PluggedNode(new Environment(settings, config), Arrays.asList(Netty4Plugin.class));
-        node.start();
+        Settings.Builder settings = Settings.builder().put("path.home", home);
+        for (String argument : arguments) {
+            String[] setting = argument.split("=", 2);
+            settings.put(setting[0], setting[1]);
+        }
+        Environment environment = new Environment(settings.build(), config);
+        new PluggedNode(environment, Arrays.asList(Netty4Plugin.class)).start();
         Thread.currentThread().join();
     }
 }

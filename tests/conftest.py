@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from tests.elasticsearches import elasticsearch, own_indices
+from tests.elasticsearches import elasticsearch, elasticsearch_of, own_indices
 from tests.keycloaks import keycloak
 from tests.reaper import start_reaper
 from tests.secured import Certificates
@@ -56,6 +56,7 @@ MARKERS = {
     "matrix/test_rows.py": ["crash", "process", "service"],
     "packaging": ["process"],
     "plugins/elasticsearch": ["service"],
+    "plugins/elasticsearch/test_version_8.py": ["process"],
     "plugins/keycloak_auth": ["slow"],
     "plugins/localfs/test_errors.py": ["process"],
     "plugins/mongodb": ["service"],
@@ -82,6 +83,7 @@ SAMPLED = ("cli", "client", "export/worker", "http", "loading", "plugins", "serv
 """Folders of tests whose every case costs a server or a database."""
 
 SERVICES = {
+    "elasticsearch_8_server",
     "elasticsearch_server",
     "keycloak_server",
     "minio_server",
@@ -292,6 +294,15 @@ def elasticsearch_server(shared_folder):
     folder = shared_folder / "elasticsearch"
     folder.mkdir(exist_ok=True)
     with elasticsearch(folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_8_server(shared_folder):
+    """The URL of one Elasticsearch 8 for all the processes of a test run."""
+    folder = shared_folder / "elasticsearch-8"
+    folder.mkdir(exist_ok=True)
+    with elasticsearch_of("8", folder) as url:
         yield url
 
 

@@ -1,9 +1,9 @@
 """
-A real Elasticsearch for the tests: installed, and started once for a test run.
+Real Elasticsearch servers for the tests: installed, and each started once for a test run.
 
     python -m tests.elasticsearches
 
-installs it from Maven Central into the user's cache folder and reports what it does.
+installs them from Maven Central into the user's cache folder and reports what it does.
 """
 
 import os
@@ -12,43 +12,48 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-import click
 import httpx
 
-from tests import maven
-from tests.services import absent, data_folder, free_port
-from tests.shared_servers import CACHE, START_SECONDS, shared_server, wait_for
+from tests.maven import Jars
+from tests.services import data_folder, free_port
+from tests.shared_servers import START_SECONDS, shared_server, wait_for
 
-VERSION = "7.17.29"
-ELASTICSEARCH = CACHE / f"elasticsearch-{VERSION}"
-NO_ELASTICSEARCH = (
-    f"there is no Elasticsearch {VERSION}: `make services` installs it where there are Java and"
-    " Maven, or set HFS_TEST_ELASTICSEARCH_URL to the address of a server of your own"
+_SERVER = "org.elasticsearch:elasticsearch"
+RELEASES = {
+    "7": Jars(
+        "Elasticsearch",
+        "7.17.29",
+        artifacts=(_SERVER, "org.elasticsearch.plugin:transport-netty4-client"),
+        megabytes=35,
+    ),
+    "8": Jars(
+        "Elasticsearch",
+        "8.19.0",
+        artifacts=(_SERVER, "org.elasticsearch.plugin:transport-netty4"),
+        megabytes=45,
+    ),
+}
+"""What the tests can start, by the number of its major version."""
+
+_SETTINGS = (
+    "cluster.name=helios-test",
+    "node.name=helios-test",
+    "network.host=127.0.0.1",
+    "http.type=netty4",
+    "transport.type=netty4",
+    "discovery.type=single-node",
+    "cluster.routing.allocation.disk.threshold_enabled=false",
 )
-
-_LAUNCHER = Path(__file__).with_name("Elasticsearch7.java")
-_GROUP = "org.elasticsearch"
-_ARTIFACTS = (f"{_GROUP}:elasticsearch", f"{_GROUP}.plugin:transport-netty4-client")
+_ADVICE = ", or set HFS_TEST_ELASTICSEARCH_URL to the address of a server of your own"
 _READY = "/_cluster/health"
 
 
-def install() -> None:
-    """Install Elasticsearch into the cache folder, unless it is there, and report what happens."""
-    if ELASTICSEARCH.exists():
-        click.echo(f"Elasticsearch is in {ELASTICSEARCH} already.")
-        return
-    if not maven.is_installed():
-        click.echo(
-            "Java or Maven is not installed, so there is no Elasticsearch: its tests are skipped."
-        )
-        return
-    click.echo(
-        f"Installing Elasticsearch {VERSION} into {ELASTICSEARCH}: a download of 35 MB,"
-        " a minute or two."
-    )
-    maven.copy_jars(_ARTIFACTS, VERSION, ELASTICSEARCH)
+def usual() -> str:
+    """Return the major version that tests use where they do not say which: 7, unless told so."""
+    return os.environ.get("HFS_TEST_ELASTICSEARCH_VERSION", "7")
 
 
 @contextmanager
@@ -57,8 +62,15 @@ def elasticsearch(folder: Path) -> Iterator[str]:
     if url := os.environ.get("HFS_TEST_ELASTICSEARCH_URL"):
         yield url.rstrip("/")
         return
-    _require()
-    with shared_server(folder, _command, ready=_READY) as url:
+    with elasticsearch_of(usual(), folder) as url:
+        yield url
+
+
+@contextmanager
+def elasticsearch_of(major: str, folder: Path) -> Iterator[str]:
+    """Yield the URL of a server of a major version, one for all with this folder."""
+    RELEASES[major].require(_ADVICE)
+    with shared_server(folder, partial(_command, major), ready=_READY) as url:
         yield url
 
 
@@ -80,7 +92,7 @@ class OwnElasticsearch:
         """Start it, and wait until it answers."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                _command(*self._ports), cwd=self._data, stdout=log, stderr=log
+                _command(usual(), *self._ports), cwd=self._data, stdout=log, stderr=log
             )
         process = self._process
         wait_for(self.url + _READY, self._log, lambda: process.poll() is not None)
@@ -106,7 +118,7 @@ class OwnElasticsearch:
 @contextmanager
 def own_elasticsearch(folder: Path) -> Iterator[OwnElasticsearch]:
     """Yield a server that nobody else uses; the folder is for its log."""
-    _require()
+    RELEASES[usual()].require()
     with data_folder("elasticsearch") as data:
         server = OwnElasticsearch(data, folder / "log")
         server.start()
@@ -133,17 +145,19 @@ def drop_indices(url: str, prefix: str) -> None:
         httpx.delete(f"{url}/{names}", timeout=START_SECONDS).raise_for_status()
 
 
-def _require() -> None:
-    if not ELASTICSEARCH.exists():
-        absent(NO_ELASTICSEARCH, obtainable=maven.is_installed())
-
-
-def _command(port: int, transport: int) -> list[str]:
+def _command(major: str, port: int, transport: int) -> list[str]:
     """Return what starts a server whose data are in the folder it runs in."""
+    jars = set(RELEASES[major].folder.glob("*.jar"))
+    # Elasticsearch 8 loads its HTTP server as a module, whose jar must not be in the class path.
+    modules = {jar for jar in jars if jar.match("transport-netty4-[0-9]*")}
+    class_path = os.pathsep.join(sorted(map(str, jars - modules)))
     # It ends before code that is compiled twice pays.
     java = ["java", "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-    return [*java, "-cp", f"{ELASTICSEARCH}/*", str(_LAUNCHER), str(port), str(transport)]
+    launcher = Path(__file__).with_name(f"Elasticsearch{major}.java")
+    settings = [*_SETTINGS, f"http.port={port}", f"transport.port={transport}"]
+    return [*java, "-cp", class_path, str(launcher), *map(str, modules), *settings]
 
 
 if __name__ == "__main__":
-    install()
+    for release in RELEASES.values():
+        release.install()

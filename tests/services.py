@@ -203,8 +203,9 @@ def data_folder(service: str) -> Iterator[Path]:
 class MongoDB:
     """One MongoDB server, on which every test has a database of its own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, stand_in: bool = False) -> None:
         self.url = url
+        self._stand_in = stand_in
 
     @contextmanager
     def database(self) -> Iterator[str]:
@@ -213,8 +214,16 @@ class MongoDB:
         try:
             yield name
         finally:
-            with pymongo.MongoClient(self.url) as client:
-                client.drop_database(name)
+            self.drop(name)
+
+    def drop(self, name: str) -> None:
+        """Remove a database if there is one."""
+        with pymongo.MongoClient(self.url) as client:
+            if self._stand_in:
+                # It would wait for ever for the transaction of a process that was killed, and keep
+                # everybody waiting, even what would end that transaction.
+                client.admin.command("killAllSessions", [])
+            client.drop_database(name)
 
     def address(self) -> tuple[str, int]:
         """Where it listens: host and port."""
@@ -236,7 +245,7 @@ def mongodb(folder: Path) -> Iterator[MongoDB]:
     with _running(command, log) as run:
         url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
         _await_hello(url, run, log)
-        yield MongoDB(url)
+        yield MongoDB(url, stand_in=True)
 
 
 def _await_hello(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:

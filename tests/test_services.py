@@ -6,11 +6,13 @@ from unittest.mock import Mock
 
 import asyncpg
 import httpx
+import pymongo
 import pytest
 
 from helios_core.fhir.definitions import FHIRVersion
-from tests import elasticsearches, hapi_validator, keycloaks, services
-from tests.elasticsearches import drop_indices, elasticsearch, own_elasticsearch
+from tests import hapi_validator, keycloaks, maven, services
+from tests.elasticsearches import RELEASES, drop_indices, elasticsearch, own_elasticsearch
+from tests.hapi_validator import HAPI
 from tests.keycloaks import keycloak
 from tests.services import absent, minio_endpoint, postgres, s3_endpoint
 
@@ -59,6 +61,20 @@ def test_a_copy_of_a_database_is_a_tests_own(postgres_server):
             assert (ask(other, kept), ask(other, rows)) == (None, 0)
 
         assert ask(url, kept) == "kept"
+
+
+def test_a_database_goes_although_a_transaction_was_left_open(mongodb_server):
+    with pymongo.MongoClient(mongodb_server.url) as client, mongodb_server.database() as name:
+        documents = client[name].documents
+        documents.insert_one({"_id": 0})
+        with client.start_session() as session:
+            session.start_transaction()
+            documents.update_one({"_id": 0}, {"$set": {"left": "open"}}, session=session)
+            # Its owner was killed: nobody aborts it.
+            session._transaction.reset()
+
+    with pymongo.MongoClient(mongodb_server.url) as client:
+        assert name not in client.list_database_names()
 
 
 def test_a_bucket_keeps_what_is_put_into_it(minio_bucket):
@@ -116,24 +132,6 @@ def test_all_who_name_a_folder_share_one_keycloak(keycloak_server, keycloak_fold
 
 
 @pytest.mark.parametrize(
-    ("command", "outcome"),
-    [("/usr/bin/any", pytest.fail.Exception), (None, pytest.skip.Exception)],
-)
-def test_elasticsearch_is_required_where_it_can_be_installed(
-    monkeypatch, tmp_path, command, outcome
-):
-    monkeypatch.setenv("HFS_TEST_REQUIRE", "all")
-    monkeypatch.delenv("HFS_TEST_ELASTICSEARCH_URL", raising=False)
-    monkeypatch.setattr(elasticsearches, "ELASTICSEARCH", tmp_path / "elasticsearch")
-    monkeypatch.setattr("shutil.which", lambda _: command)
-
-    with pytest.raises(outcome, match="make services"), elasticsearch(tmp_path):
-        pass
-    with pytest.raises(outcome, match="make services"), own_elasticsearch(tmp_path):
-        pass
-
-
-@pytest.mark.parametrize(
     ("command", "unobtainable", "outcome"),
     [
         ("/usr/bin/any", False, pytest.fail.Exception),
@@ -141,20 +139,40 @@ def test_elasticsearch_is_required_where_it_can_be_installed(
         (None, False, pytest.skip.Exception),
     ],
 )
-def test_the_validator_is_required_where_it_can_be_installed(
+def test_jars_are_required_where_they_can_be_installed(
     monkeypatch, tmp_path, command, unobtainable, outcome
 ):
-    hapi = tmp_path / "hapi"
     monkeypatch.setenv("HFS_TEST_REQUIRE", "all")
-    monkeypatch.setattr(hapi_validator, "HAPI", hapi)
+    monkeypatch.setattr(maven, "CACHE", tmp_path)
     monkeypatch.setattr("shutil.which", lambda _: command)
     if unobtainable:
         failing = Mock(side_effect=subprocess.CalledProcessError(1, "mvn"))
-        monkeypatch.setattr(hapi_validator.maven, "copy_jars", failing)
-        hapi_validator.install()
+        monkeypatch.setattr(subprocess, "run", failing)
 
-    with pytest.raises(outcome, match="make services"):
+    for jars in (*RELEASES.values(), HAPI):
+        if unobtainable:
+            jars.install()
+        with pytest.raises(outcome, match=f"there is no {jars.title}: `make services`"):
+            jars.require()
+
+
+def test_no_server_starts_without_its_jars(monkeypatch, tmp_path):
+    monkeypatch.delenv("HFS_TEST_ELASTICSEARCH_URL", raising=False)
+    monkeypatch.setattr(maven, "CACHE", tmp_path)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+
+    for starting in (elasticsearch(tmp_path), own_elasticsearch(tmp_path)):
+        with pytest.raises(pytest.skip.Exception, match="there is no Elasticsearch"), starting:
+            pass
+    with pytest.raises(pytest.skip.Exception, match="there is no HAPI validator"):
         hapi_validator.errors([], FHIRVersion.R4, tmp_path)
+
+
+def test_the_server_of_a_release_says_its_version(elasticsearch_8_server):
+    path = "/_nodes/_all/version?filter_path=nodes.*.version"
+    answer = httpx.get(elasticsearch_8_server + path).json()
+
+    assert [node["version"] for node in answer["nodes"].values()] == [RELEASES["8"].version]
 
 
 def test_indices_of_one_prefix_are_dropped_and_no_others(elasticsearch_server):

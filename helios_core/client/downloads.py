@@ -313,20 +313,21 @@ class Download:
 
     def _append(self, chunk: bytearray, file: IO[bytes], *, mark: bool = True) -> None:
         rest = memoryview(chunk)
+        resumable = mark and self._tag is not None
+        # Bytes without a mark are of no use to the process that goes on, so the mark comes first.
+        if resumable and rest and not self._mark.exists():
+            self._write_mark()
         while rest:
             written = file.write(rest)
             self._received += written
             rest = rest[written:]
-        if mark and self._tag:
-            self._record(file)
-
-    def _record(self, file: IO[bytes]) -> None:
-        """Note how far the download is, so that another process can go on."""
-        if self._received - self._synced >= _SYNC_BYTES:
+        if resumable and self._received - self._synced >= _SYNC_BYTES:
             os.fsync(file.fileno())
             self._synced = self._received
-        elif self._mark.exists():
-            return
+            self._write_mark()
+
+    def _write_mark(self) -> None:
+        """Note how far the download is, so that another process can go on."""
         mark = PartMark(
             etag=self._tag or "", coding=self._coding, synced=self._synced, boot=boot_id()
         )

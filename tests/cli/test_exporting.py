@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 
 import msgspec
@@ -71,9 +72,9 @@ def run(*arguments):
     return Ended(done.exit_code, done.stdout, done.stderr)
 
 
-async def start(*arguments):
+async def start(*arguments, command=(HELIOS,)):
     return await asyncio.create_subprocess_exec(
-        HELIOS,
+        *command,
         "export",
         *map(str, arguments),
         stdout=asyncio.subprocess.PIPE,
@@ -149,6 +150,37 @@ async def test_an_export_that_was_killed_goes_on_at_the_byte_it_was_at(server, t
     assert (tmp_path / "out/a").read_bytes() == CONTENT
     assert server.requests[0].headers["range"] == f"bytes={received}-"
     assert server.requests[0].headers["if-range"] == '"v1"'
+
+
+ENDS_WHILE_IT_WRITES = """
+import resource, signal, sys
+from helios_core.cli.commands import app
+
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+size = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+app()
+"""
+"""`helios`, killed by the kernel when a file grows beyond a size."""
+
+
+@pytest.mark.parametrize("received", [500_000, 1_500_000])
+async def test_an_export_that_was_killed_while_it_wrote_goes_on_at_that_byte(
+    server, tmp_path, received
+):
+    """Within a write, so that nothing else was done between its bytes and the end."""
+    server.exports({"type": "Patient", "url": f"{server.url}/a", "count": 3000})
+    server.say("GET", "/a", Reply(200, TAG, CONTENT))
+    folder = tmp_path / "out"
+    command = (sys.executable, "-c", ENDS_WHILE_IT_WRITES, str(received))
+    killed = await ended(await start(server.url, "--to", folder, command=command))
+    going_on(server, received)
+    done = await ended(await start("--resume", folder))
+
+    assert killed.code == -signal.SIGXFSZ
+    assert done.code == 0, done.err
+    assert (folder / "a").read_bytes() == CONTENT
+    assert server.requests[0].headers["range"] == f"bytes={received}-"
 
 
 @pytest.mark.parametrize("stage", ["kick-off", "polling", "downloading"])

@@ -44,7 +44,7 @@ async def _listen_for_ever(
     while True:
         try:
             async with connected(settings) as connection:
-                await _listen(connection, channel, heard)
+                await _listen(connection, channel, heard, patience=settings.connect_timeout)
             log.warning("listener.lost", reason="the server ended the connection")
         except Exception as error:  # noqa: BLE001  whatever it is, work is found by polling
             reason = str(error) if isinstance(error, HeliosError) else type(error).__name__
@@ -52,8 +52,10 @@ async def _listen_for_ever(
         await asyncio.sleep(RECONNECT.total_seconds())
 
 
-async def _listen(connection: Connection, channel: str, heard: Callable[[], None]) -> None:
-    """Listen until the connection ends."""
+async def _listen(
+    connection: Connection, channel: str, heard: Callable[[], None], *, patience: timedelta
+) -> None:
+    """Listen until the connection ends, or does not respond within `patience`."""
     ended = asyncio.Event()
     connection.add_termination_listener(lambda _: ended.set())
     await connection.add_listener(channel, lambda *_: heard())
@@ -64,4 +66,4 @@ async def _listen(connection: Connection, channel: str, heard: Callable[[], None
                 await ended.wait()
         except TimeoutError:
             with translated():
-                await connection.execute("SELECT 1", timeout=PULSE.total_seconds())
+                await connection.execute("SELECT 1", timeout=patience.total_seconds())

@@ -62,7 +62,7 @@ def damaged(what: str) -> BackendError:
     )
 
 
-def only_value(rows: Sequence[tuple[Any, ...]], table: str) -> Any:  # noqa: ANN401  a column's
+def only_value(rows: Sequence[Sequence[Any]], table: str) -> Any:  # noqa: ANN401  a column's
     """
     Return the value of a table that has one row of one column.
 

@@ -1,61 +1,79 @@
-"""Data providers that are searched with Elasticsearch keep the clauses about what is found."""
+"""Data providers that are searched with Elasticsearch keep the whole contract."""
 
 from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
 
-from helios_core.testing import DataProviderSuite
-from helios_core.testing.data_provider.prefilters import PrefilterClauses
-from helios_core.testing.data_provider.searches import SearchClauses
-from helios_elasticsearch import open_search_index
+from helios_elasticsearch import ElasticsearchSettings, open_search_index
+from tests.elasticsearches import own_indices
 from tests.plugins.postgres import test_data_provider_contract as postgres
 from tests.plugins.sqlite import test_contracts as sqlite
 from tests.storage.indexed import Following, following_each_write
 
+pytestmark = pytest.mark.in_turn
 
-class Indexed(SearchClauses, PrefilterClauses):
-    """The clauses that an index has a part in; it follows some writes and not others."""
 
-    powers = DataProviderSuite.known_powers
+@pytest.fixture(scope="module")
+def shared_indices(elasticsearch_server):
+    """Settings of indices for all tests: to make them takes longer than most tests."""
+    with own_indices(elasticsearch_server) as prefix:
+        yield ElasticsearchSettings(nodes=(elasticsearch_server,), prefix=prefix)
+
+
+class OfOneFolder:
+    """A search index whose tenants are those of one folder."""
+
+    def __init__(self, index, folder):
+        self._index = index
+        self._suffix = f"@{folder}"
+
+    def __getattr__(self, name):
+        method = getattr(self._index, name)
+
+        async def call(place, *arguments, **options):
+            place = msgspec.structs.replace(place, tenant=place.tenant + self._suffix)
+            return await method(place, *arguments, **options)
+
+        return call
+
+    async def scopes(self):
+        return [
+            msgspec.structs.replace(scope, tenant=scope.tenant.removesuffix(self._suffix))
+            for scope in await self._index.scopes()
+            if scope.tenant.endswith(self._suffix)
+        ]
+
+
+class Indexed:
+    """An indexer follows some writes and not others; behind its back is the primary."""
 
     @pytest.fixture(autouse=True)
-    def places(self, settings):
-        self._settings, self._folders = settings, {}
+    def places(self, shared_indices):
+        self._settings = shared_indices
 
     @asynccontextmanager
     async def opened(self, folder):
-        """A folder has indices of its own."""
-        number = self._folders.setdefault(folder, len(self._folders))
-        settings = msgspec.structs.replace(
-            self._settings, prefix=f"{self._settings.prefix}-{number}"
-        )
-        async with self.suite.opened(folder) as primary, open_search_index(settings) as index:
-            self._primary = primary
-            yield following_each_write(Following(primary, index), 0.4)
+        async with super().opened(folder) as primary, open_search_index(self._settings) as index:
+            following = Following(primary, OfOneFolder(index, folder))
+            yield following_each_write(following, 0.4)
 
     async def damage(self, provider, resource_type, resource_id):
-        await self.suite.damage(self._primary, resource_type, resource_id)
+        await super().damage(provider._provider, resource_type, resource_id)
 
     async def lose(self, provider, resource_type, resource_ids):
-        await self.suite.lose(self._primary, resource_type, resource_ids)
+        await super().lose(provider._provider, resource_type, resource_ids)
 
     async def raw_current(self, provider, tenant, fhir_version):
-        return await self.suite.raw_current(self._primary, tenant, fhir_version)
+        return await super().raw_current(provider._provider, tenant, fhir_version)
 
     async def set_clock_back(self, provider, by):
-        await self.suite.set_clock_back(self._primary, by)
+        await super().set_clock_back(provider._provider, by)
 
 
-class TestSQLite(Indexed):
-    @pytest.fixture(autouse=True)
-    def suite_of_the_primary(self):
-        self.suite = sqlite.TestSQLiteDataProvider()
+class TestSQLite(Indexed, sqlite.TestSQLiteDataProvider):
+    pass
 
 
-@pytest.mark.in_turn
-class TestPostgres(Indexed):
-    @pytest.fixture(autouse=True)
-    def suite_of_the_primary(self, migrated_postgres_url):
-        self.suite = postgres.TestPostgresDataProvider()
-        self.suite._url_of = lambda _: migrated_postgres_url
+class TestPostgres(Indexed, postgres.TestPostgresDataProvider):
+    pass

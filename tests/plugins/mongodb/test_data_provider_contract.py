@@ -27,9 +27,8 @@ class TestMongoDataProvider(DataProviderSuite):
     def databases_of_its_own(self, mongodb_server, mongodb_database):
         self._server, self._prefix, self._folders = mongodb_server, mongodb_database, {}
         yield
-        with pymongo.MongoClient(mongodb_server.url) as client:
-            for name in self._folders.values():
-                client.drop_database(name)
+        for name in self._folders.values():
+            mongodb_server.drop(name)
 
     @asynccontextmanager
     async def opened(self, folder):

@@ -37,14 +37,22 @@ async def test_who_begins_to_listen_hears_at_once_and_then_what_is_told(settings
     assert ear.count == 2
 
 
+PULSES = """
+SELECT query_start FROM pg_stat_activity WHERE datname = current_database() AND query = 'SELECT 1'
+"""
+
+
 async def test_a_silent_connection_is_asked_and_kept(settings, raw, monkeypatch):
-    monkeypatch.setattr(listening, "PULSE", timedelta(milliseconds=20))
+    """Although the response takes longer than it takes until the next question."""
+    monkeypatch.setattr(listening, "PULSE", timedelta(microseconds=1))
     ear = Ear()
 
     with structlog.testing.capture_logs() as logs:
         async with listener(settings, "work", ear):
             await ear.hears()
-            await asyncio.sleep(0.3)
+            pulses = set()
+            while len(pulses) < 3:
+                pulses |= {await raw.fetchval(PULSES)} - {None}
             await raw.execute("NOTIFY work")
             await ear.hears()
 
@@ -83,12 +91,14 @@ async def test_a_defect_ends_no_listening(settings, monkeypatch):
 
 
 async def test_no_connection_stays_when_the_listener_is_cancelled(settings, raw):
+    ear = Ear()
+
     async def listen():
-        async with listener(settings, "cancelled_work", Ear()):
-            await asyncio.sleep(60)
+        async with listener(settings, "cancelled_work", ear):
+            await asyncio.Event().wait()
 
     task = asyncio.create_task(listen())
-    await asyncio.sleep(0.3)
+    await ear.hears()
 
     task.cancel()
     await asyncio.wait([task])

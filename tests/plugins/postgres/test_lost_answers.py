@@ -22,6 +22,9 @@ class Thief:
         self.steals = None
         """What it waits for: 'question' is before the server got it, 'answer' is after it did."""
         self.stolen = 0
+        self.passes = asyncio.Event()
+        """Whether anything that is asked comes to the server."""
+        self.passes.set()
 
     @asynccontextmanager
     async def opened(self):
@@ -43,6 +46,7 @@ class Thief:
                     if self.steals and b"COMMIT" in chunk:
                         await self._steal(up, chunk, upstream, answering)
                         return
+                    await self.passes.wait()
                     up.write(chunk)
         finally:
             answering.cancel()
@@ -73,10 +77,12 @@ async def thief(postgres_server):
 
 @pytest.fixture
 async def robbed(settings, thief):
-    """A store whose answers may be stolen."""
+    """A store whose answers may be stolen, and that waits for them as long as it takes."""
     async with thief.opened() as port:
         url = Secret(through(settings.database_url.reveal(), port))
-        behind = PostgresSettings(database_url=url, schema=settings.schema)
+        behind = PostgresSettings(
+            database_url=url, schema=settings.schema, connect_timeout=timedelta(hours=1)
+        )
         async with open_job_store(behind) as store:
             yield store
 
@@ -125,7 +131,12 @@ async def test_a_completion_that_got_lost_and_came_too_late_is_refused(robbed, s
     completing = asyncio.ensure_future(robbed.complete(old, [corpus.part(old)]))
     while not thief.stolen:
         await asyncio.sleep(0.001)
-    new = await claim(store)
+    # The question is not asked again before another worker has the shard, and that one passes
+    # over it until the server notices that the connection was cut.
+    thief.passes.clear()
+    while (new := await claim(store)) is None:
+        await asyncio.sleep(0.001)
+    thief.passes.set()
 
     assert new.token > old.token
     with pytest.raises(LeaseLost):

@@ -75,7 +75,8 @@ async def test_a_connection_lost_between_two_batches_is_replaced(provider, raw):
     reading = provider.read(everything, shard, batch_bytes=400)
     found = list((await anext(reading)).lines)
     await end_sessions(raw)
-    await asyncio.sleep(0.1)
+    while provider._database._pool.get_size():
+        await asyncio.sleep(0.001)
     found += [line async for batch in reading for line in batch.lines]
 
     whole = [
