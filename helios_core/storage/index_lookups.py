@@ -1,6 +1,7 @@
 """Ask a search index, and find out whether what it says can be used."""
 
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -29,6 +30,16 @@ TIME_LIMIT = timedelta(seconds=10)
 
 REST_SECONDS = 5.0
 """How long an index that did not answer is left alone, so that not every search waits for it."""
+
+RECENT_SECONDS = 0.2
+"""
+How old a state may be that a search begins with.
+
+Whatever has changed since is looked for in the data, which costs more than to read the state.
+"""
+
+REMEMBERED = 1000
+"""Of how many scopes the state is remembered."""
 
 LISTED_AT_ONCE = 10_000
 """How many entries are requested at once where all of them are wanted."""
@@ -59,27 +70,31 @@ class IndexLookups:
         *,
         time_limit: timedelta = TIME_LIMIT,
         rest_seconds: float = REST_SECONDS,
+        recent_seconds: float = RECENT_SECONDS,
     ) -> None:
         self._index = index
         self._time_limit = time_limit
         self._rest_seconds = rest_seconds
-        self._resting_until = 0.0
+        self.recent_seconds = recent_seconds
+        self._resting_until: float | None = None
+        """Until when nothing is asked of an index that did not answer; None if it did."""
         self._refused = ""
+        self._known = OrderedDict[IndexScope, tuple[float, Reached]]()
+        """What was read last of each scope that can be used, and when."""
 
-    async def reached(self, key: TypeKey) -> Reached:
+    async def reached(self, key: TypeKey, *, recently: bool = False) -> Reached:
         """
-        Return how far the index of a collection has come.
+        Return how far the index of a collection has come, by now or in the last moment.
 
         Raises:
             IndexUnusable: It is down, not built, or built by another release.
         """
         scope = IndexScope(key.tenant, key.fhir_version)
-        state: IndexState | None = await self._ask(self._index.state, scope)
-        if state is None or state.reached is None:
-            raise self._unusable("it is being built")
-        if terms_version(state) != TERMS_VERSION:
-            raise self._unusable("it was built by another release")
-        return Reached(scope=scope, epoch=state.epoch, at=state.reached, note=read_note(state))
+        if recently and scope in self._known:
+            read, reached = self._known[scope]
+            if time.monotonic() - read <= self.recent_seconds:
+                return reached
+        return await self._reached(scope)
 
     async def check(self, reached: Reached) -> None:
         """
@@ -88,10 +103,25 @@ class IndexLookups:
         Raises:
             IndexUnusable: Or it is down.
         """
-        state = await self._ask(self._index.state, reached.scope)
-        if state is None or state.epoch != reached.epoch:
-            raise self._unusable("it is being built anew")
+        present = await self._reached(reached.scope)
+        if present.epoch != reached.epoch:
+            raise self._unusable("it was built anew")
         self._refused = ""
+
+    async def _reached(self, scope: IndexScope) -> Reached:
+        read = time.monotonic()
+        state: IndexState | None = await self._ask(self._index.state, scope)
+        self._known.pop(scope, None)
+        if state is None or state.reached is None:
+            raise self._unusable("it is being built")
+        if terms_version(state) != TERMS_VERSION:
+            raise self._unusable("it was built by another release")
+        note = read_note(state)
+        reached = Reached(scope=scope, epoch=state.epoch, at=state.reached, note=note)
+        self._known[scope] = read, reached
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return reached
 
     async def find(
         self,
@@ -146,10 +176,15 @@ class IndexLookups:
     async def _ask(
         self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        if time.monotonic() < self._resting_until:
-            raise IndexUnusable("it is down")
+        if self._resting_until is not None:
+            if time.monotonic() < self._resting_until:
+                raise IndexUnusable("it is down")
+            # One finds out whether it is back; nobody else waits with it.
+            self._resting_until = time.monotonic() + self._time_limit.total_seconds()
         with self._answering():
-            return await call_within(self._time_limit, function, *args, **kwargs)
+            answer = await call_within(self._time_limit, function, *args, **kwargs)
+        self._resting_until = None
+        return answer
 
     @contextmanager
     def _answering(self) -> Iterator[None]:

@@ -323,7 +323,7 @@ class _Search:
         """
         last = None if after is None else parse_page_token(after, self._query.order)
         start = None if last is None else _position(last)
-        reached = await self._lookups.reached(self._key)
+        reached = await self._lookups.reached(self._key, recently=True)
         page = await collect_page(
             self._matches(reached, start, count + 1),
             self._query,

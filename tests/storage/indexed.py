@@ -17,11 +17,13 @@ FIRM = timedelta(seconds=30)
 class Following:
     """A primary and an index, and an indexer that follows when it is told to."""
 
-    def __init__(self, primary, index=None, *, falls_back=True):
+    def __init__(self, primary, index=None, *, falls_back=True, recent_seconds=0):
         self.primary = primary
         self.index = index or MemorySearchIndex()
         self.indexer = Indexer(primary, self.index, interval=timedelta(milliseconds=1))
-        self.lookups = IndexLookups(self.index, rest_seconds=0, time_limit=FIRM)
+        self.lookups = IndexLookups(
+            self.index, rest_seconds=0, recent_seconds=recent_seconds, time_limit=FIRM
+        )
         self.provider = indexed_provider(primary, self.lookups, falls_back=falls_back)
 
     async def follow(self):

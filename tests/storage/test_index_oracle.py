@@ -107,7 +107,8 @@ class World:
         self.chance = chance
         self.primary = primary
         self.index = SlowIndex(chance)
-        self.following = Following(primary, self.index)
+        # What was read of the index by one search is what the next one begins with.
+        self.following = Following(primary, self.index, recent_seconds=3600)
         self.instants = defaultdict[asyncio.Task, list[datetime]](list)
         self.past = list[datetime]()
         self.searched_itself = False
@@ -237,7 +238,8 @@ async def several(world):
 
 
 async def begun_anew(world):
-    """Now and then somebody has the index built anew."""
+    """Now and then somebody has the index built anew; a search that began before falls back."""
+    world.following.lookups.recent_seconds = 0
     while True:
         with suppress(BackendError):
             await world.following.follow()

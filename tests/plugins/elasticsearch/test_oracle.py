@@ -33,7 +33,7 @@ class World(oracle.World):
 def world_of(primary, index, seed, **limits):
     world = World(primary, random.Random(seed))
     world.index = index
-    world.following = Following(primary, index)
+    world.following = Following(primary, index, recent_seconds=3600)
     if limits:
         lookups = IndexLookups(index, rest_seconds=0, **limits)
         world.following.provider = indexed_provider(primary, lookups)
