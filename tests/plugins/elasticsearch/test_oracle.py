@@ -59,25 +59,24 @@ async def test_what_is_found_is_exact_while_the_server_freezes_and_dies(
         ask(server, "PUT", "kept")
         async with open_search_index(settings) as index:
             world = world_of(sqlite_provider, index, 2, time_limit=SHORT)
-            happened = []
+            is_back = asyncio.Event()
 
             async def in_trouble(world):
-                """Freeze, kill and start the server again and again, and follow in between."""
+                """Freeze, kill and start the server, and follow in between and from then on."""
+                await follow_for_a_while(world)
+                server.freeze()
+                await followed(world)
+                server.thaw()
+                await follow_for_a_while(world)
+                server.kill()
+                await follow_for_a_while(world)
+                await asyncio.to_thread(server.start)
+                is_back.set()
                 while True:
                     await follow_for_a_while(world)
-                    server.freeze()
-                    happened.append("frozen")
-                    await followed(world)
-                    server.thaw()
-                    await follow_for_a_while(world)
-                    server.kill()
-                    happened.append("killed")
-                    await follow_for_a_while(world)
-                    await asyncio.to_thread(server.start)
-                    happened.append("started")
 
             async def until_it_is_back():
-                while "started" not in happened:
+                while not is_back.is_set():
                     await world.search()
                     await world.export()
 
@@ -86,7 +85,7 @@ async def test_what_is_found_is_exact_while_the_server_freezes_and_dies(
             await world.following.follow()
             async with oracle.beside(world.write(), in_trouble(world)):
                 await until_it_is_back()
-            while not await followed(world):
+            while not await followed(world, at_most=None):
                 await asyncio.sleep(0.1)
             assert await oracle.compare(world, oracle.paused, ROUNDS) > 0
         # It was the same server all the time, and no new one in which everything was built anew.
@@ -103,9 +102,9 @@ async def follow_for_a_while(world):
         await asyncio.sleep(0.1)
 
 
-async def followed(world):
+async def followed(world, *, at_most=SHORT):
     """Follow, and return whether nothing failed."""
     with suppress(BackendError, TimeoutError):
-        await asyncio.wait_for(world.following.follow(), SHORT.total_seconds())
+        await asyncio.wait_for(world.following.follow(), at_most and at_most.total_seconds())
         return True
     return False
