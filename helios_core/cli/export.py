@@ -575,6 +575,11 @@ def verification_table(report: VerificationReport) -> Group:
         types.add_row(*map(escape, (finding.kind, finding.type, *amounts, verdict)))
     complete = "complete" if report.ok else "NOT complete"
     total = f"proof of completeness as of {report.transaction_time}: {complete}"
+    if errors := sum(each.tally.count for each in report.findings if each.kind == "error"):
+        total += (
+            f"; the list error has lines ({errors:,}) about what the server left out or noted, "
+            "which no proof covers"
+        )
     if report.continued:
         total += "; the manifest continues on another page, which is verified separately"
     return Group(types, Text(total))

@@ -14,7 +14,7 @@ from helios_core.errors import InvalidResource, PatchFailed
 from helios_core.fhir import json_trees
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.json_trees import Container, Misfit, Node
-from helios_core.fhir.strict_json import MAX_DEPTH, object_members
+from helios_core.fhir.strict_json import MAX_DEPTH, explain_fault, object_members
 
 MAX_OPERATIONS: Final = 10_000
 MAX_COPIED_BYTES: Final = 16 * 1024 * 1024
@@ -78,7 +78,8 @@ def parse_json_patch(body: bytes) -> JSONPatch:
     try:
         items = _ITEMS.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidResource("a JSON Patch must be an array of operations") from error
+        shape = "a JSON Patch must be an array of operations"
+        raise InvalidResource(explain_fault(body, error, shape)) from error
     if len(items) > MAX_OPERATIONS:
         raise InvalidResource(f"a patch may have at most {MAX_OPERATIONS} operations")
     return JSONPatch(tuple(_operation(index, bytes(item)) for index, item in enumerate(items)))

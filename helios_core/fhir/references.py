@@ -11,7 +11,7 @@ _LITERAL = re.compile(
 )
 _LITERAL_ON_ANY_SERVER = re.compile(rf"(?:https?://[^?#|]+/)?{_LITERAL.pattern}")
 # In compact JSON the content of a string cannot match: its quotes are escaped.
-_CONDITIONAL = re.compile(rb'"reference":("[A-Z][A-Za-z]{1,63}\?(?:[^"\\]|\\.)*")')
+_CONDITIONAL = re.compile(rb'"reference":("[A-Z][A-Za-z]{1,63}(?:\?|\\u003[fF])(?:[^"\\]|\\.)*")')
 _BACKSLASH = ord("\\")
 
 

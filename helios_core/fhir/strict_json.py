@@ -113,6 +113,12 @@ def _decode(body: bytes) -> object:
         raise InvalidResource(_explain(body, error)) from error
 
 
+def explain_fault(body: bytes, error: Exception, shape: str) -> str:
+    """Return what is wrong with a body that cannot be decoded; `shape` if it is JSON, or empty."""
+    is_json = isinstance(error, (msgspec.ValidationError, RecursionError))
+    return shape if is_json or not body.strip() else _explain(body, error)
+
+
 def _explain(body: bytes, error: Exception) -> str:
     if not body.strip():
         return "the body is empty; a JSON object is required"

@@ -27,7 +27,7 @@ from helios_core.fhir.search.filters import (
     make_filter,
 )
 from helios_core.fhir.search.parameters import CompiledParameter, compiled_parameters
-from helios_core.fhir.strict_json import compact_json, object_members
+from helios_core.fhir.strict_json import compact_json, explain_fault, object_members
 from helios_core.interactions.callers import Caller, Interaction, authorize, may
 from helios_core.interactions.chains import search_all
 from helios_core.interactions.compartments import (
@@ -111,8 +111,9 @@ def parameter_pairs(body: bytes) -> list[tuple[str, str]]:
         raise InvalidResource("the body is no Parameters resource")
     try:
         parameters = _PARAMETERS.decode(members.get("parameter", b"[]"))
-    except msgspec.ValidationError as error:
-        raise InvalidResource("Parameters.parameter must be an array of objects") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        shape = "Parameters.parameter must be an array of objects"
+        raise InvalidResource(explain_fault(body, error, shape)) from error
     return [_pair(parameter) for parameter in parameters]
 
 

@@ -136,6 +136,8 @@ class _Source:
             if first.startswith(GZIP_MAGIC):
                 blocks = self._decompress(first, blocks)
                 first = next(blocks, b"")
+                if first.startswith(GZIP_MAGIC):
+                    raise _UnreadableError("it is compressed twice; decompress it once")
             if _is_utf16(first):
                 raise _UnreadableError(
                     "it seems to be UTF-16 or UTF-32; convert it to UTF-8, which JSON must be"

@@ -36,7 +36,7 @@ from helios_core.storage.data_provider import Delete, Put
 _TO_UNUSABLE_ID = re.compile(
     rb'"reference"\s*:\s*"[A-Z][A-Za-z]{1,63}/(?![A-Za-z0-9\-.]{1,64}(?:/_history/[^"]*)?")'
 )
-_CONDITIONAL = re.compile(rb'"reference"\s*:\s*"[A-Z][A-Za-z]{1,63}\?')
+_CONDITIONAL = re.compile(rb'"reference"\s*:\s*"[A-Z][A-Za-z]{1,63}(?:\?|\\u003[fF])')
 
 
 class UnresolvedLink(msgspec.Struct, frozen=True, array_like=True):
@@ -183,7 +183,7 @@ class _LoadLinks:
     ) -> None:
         self.needles = (
             *(own.needles if own else TEMPORARY_NEEDLES),
-            *((b"?",) if conditional else ()),
+            *((b"?", b"\\u003f") if conditional else ()),
             *((b"/",) if assign_ids else ()),
         )
         self._own = own
@@ -212,7 +212,8 @@ def find_conditional_references(content: bytes) -> set[str]:
 
 
 def _may_be_conditional(content: bytes) -> bool:
-    return b"?" in content and _CONDITIONAL.search(content) is not None
+    may_be = b"?" in content or b"\\u003" in content
+    return may_be and _CONDITIONAL.search(content) is not None
 
 
 def _reason(error: Exception) -> str:

@@ -31,6 +31,10 @@ _OF_ANOTHER_SERVER = (
     "another server's resource has the same type and id, and comes first; load the data of one of "
     "the servers into another tenant, or change its ids"
 )
+_DOUBLED = (
+    "an earlier entry of the Bundle has the same type and id and is another resource; that one is "
+    "loaded, and links to this one are kept"
+)
 _AMBIGUOUS = "its id would be that of its fullUrl, which is also the fullUrl of another resource"
 
 
@@ -174,6 +178,7 @@ class LoadedBundle:
         ]
         self.clashes = self._find_clashes()
         """The indices of entries whose fullUrl is that of another resource in the Bundle."""
+        self._doubled = frozenset(self._find_doubled())
 
     def _find_clashes(self) -> Mapping[int, str]:
         """Return, by index, the normalized fullUrls that stand for more than one resource."""
@@ -191,6 +196,30 @@ class LoadedBundle:
                 clashes[index] = url
         return clashes
 
+    def _find_doubled(self) -> Iterator[int]:
+        """
+        Yield the indices of entries with the type and id of another resource before them.
+
+        Two fullUrls are two resources, unless a PUT says which one is stored; a transaction
+        changes each resource once. A history, or one fullUrl twice, has versions of a resource.
+        """
+        if self._bundle.type == "history":
+            return
+        first = dict[str, ParsedEntry]()
+        for index, (entry, target) in enumerate(
+            zip(self._bundle.entries, self._targets, strict=True)
+        ):
+            if entry.resource is None or not target.reference or _condition(entry, ""):
+                continue
+            other = first.setdefault(target.reference, entry)
+            if other.resource == entry.resource:
+                continue
+            two_names = _versionless(other) != _versionless(entry)
+            if self._bundle.type == "transaction" or (
+                two_names and "PUT" not in {other.method, entry.method}
+            ):
+                yield index
+
     def definitions(self) -> Iterator[tuple[int, Definition]]:
         """Yield what the unique fullUrls stand for, with the indices of their entries."""
         ambiguous = set(self.clashes.values())
@@ -198,6 +227,8 @@ class LoadedBundle:
             zip(self._bundle.entries, self._targets, strict=True)
         ):
             url = normalized_link(entry.full_url or "")
+            if index in self._doubled:
+                continue
             if is_unique(url) and url not in ambiguous and target.reference:
                 by_content = target.from_full_url and self._bundle.type != "history"
                 digest = to_signed(xxh3_64_intdigest(entry.resource or b"")) if by_content else 0
@@ -253,6 +284,7 @@ class LoadedBundle:
             and (source := self._source(entry, target))
             and index.belongs_to_another(*source)
         }
+        doubled = self._doubled - foreign
         refused = {
             number: match
             for number, (entry, target) in enumerate(
@@ -277,6 +309,7 @@ class LoadedBundle:
                 and target.reference
                 and normalized_link(entry.full_url) not in ambiguous
                 and refused.get(number) != ""
+                and number not in doubled
             }
         )
         entries: Sequence[tuple[int, ParsedEntry]] = list(enumerate(self._bundle.entries))
@@ -292,6 +325,8 @@ class LoadedBundle:
                 yield problem(self._document, _NOT_CREATED, entry=number)
             elif number in foreign:
                 yield problem(self._document, _OF_ANOTHER_SERVER, entry=number)
+            elif number in doubled:
+                yield problem(self._document, _DOUBLED, entry=number)
             else:
                 if match := refused.get(number):
                     target = _Target(target.resource_type, match.partition("/")[2], assigned=True)
@@ -430,6 +465,11 @@ def _condition(entry: ParsedEntry, resource_type: str) -> str | None:
 def _updates(entry: ParsedEntry) -> bool:
     """Return whether an entry updates what matches its condition: a PUT without an id."""
     return entry.method == "PUT" and _identity(entry.resource or b"").usable_id is None
+
+
+def _versionless(entry: ParsedEntry) -> str:
+    """Return the fullUrl of an entry without a version."""
+    return _HISTORY.sub("", normalized_link(entry.full_url or ""))
 
 
 def _is_search_outcome(bundle: ParsedBundle, entry: ParsedEntry) -> bool:

@@ -372,6 +372,7 @@ def test_what_the_server_left_out_is_the_last_that_is_said(url, tmp_path):
     quiet = run(url, "--to", tmp_path / "c", *LENIENT, "--quiet")
 
     assert (refused.code, accepted.code, quiet.code) == (3, 0, 3)
+    assert ": complete; the list error has lines (1) about what" in accepted.out
     *_, heading, problem, hint = refused.out.splitlines()
     assert heading == "The export is NOT complete:"
     assert "error-" in problem

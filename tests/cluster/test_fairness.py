@@ -34,8 +34,8 @@ def test_a_hundred_queued_exports_delay_another_tenants_by_one_shard_at_most(clu
     while len(claims(cluster)) < 2:
         time.sleep(POLL_SECONDS)
 
-    before = len(claims(cluster))
     status = one.kick_off(_type="Patient")
+    before = len(claims(cluster))
     manifest = one.manifest(status)
 
     position = claims(cluster).index(status.rpartition("/")[2])

@@ -1,9 +1,15 @@
 """What the tests of killed and restarted processes ask of an export."""
 
+import signal
+import sqlite3
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from typing import TypeVar
+
+import psutil
 
 from tests.pace import Deadline
 from tests.processes import Client, Site, names
@@ -22,10 +28,27 @@ def until(found: Callable[[], Found]) -> Found:
     return result
 
 
-def completed_shards(site: Site) -> Counter[int]:
-    """How often each shard was completed, by every log of the site."""
+def completed_shards(site: Site) -> Counter[tuple[str, int]]:
+    """How often each shard of each job was completed, by every log of the site."""
     events = [event for process in site.processes for event in process.events()]
-    return Counter(e["shard"] for e in events if e["event"] == "shard.completed")
+    completed = (e for e in events if e["event"] == "shard.completed")
+    return Counter((event["job_id"], event["shard"]) for event in completed)
+
+
+def freeze(process: "subprocess.Popen[bytes] | psutil.Process", site: Site) -> None:
+    """Stop a process at a moment when it does not hold SQLite's write lock, which stops all."""
+    database = site.folder / "data" / "helios.db"
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        with closing(sqlite3.connect(database, timeout=0.2, isolation_level=None)) as probe:
+            try:
+                probe.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
+                time.sleep(0.01)
+            else:
+                probe.execute("ROLLBACK")
+                return
 
 
 def assert_exact(client: Client, status: str, expected: list[str]) -> None:

@@ -9,29 +9,13 @@ from contextlib import closing, suppress
 import pymongo
 import pytest
 
-from tests.crash.exports import assert_exact, completed_shards, until
+from tests.crash.exports import assert_exact, completed_shards, freeze, until
 from tests.processes import names, same_port
 
 pytestmark = pytest.mark.crash
 
 ENDED = {"shard.completed", "shard.cancelled", "lease.lost", "shard.abandoned"}
 """What a worker logs when it is done with a shard."""
-
-
-def fall_asleep(process, site) -> None:
-    """Stop a process at a moment when it does not hold SQLite's write lock, which stops all."""
-    database = site.folder / "data" / "helios.db"
-    while True:
-        process.signal(signal.SIGSTOP)
-        with closing(sqlite3.connect(database, timeout=0.2, isolation_level=None)) as probe:
-            try:
-                probe.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                process.signal(signal.SIGCONT)
-                time.sleep(0.01)
-            else:
-                probe.execute("ROLLBACK")
-                return
 
 
 def has_versions(site) -> bool:
@@ -90,7 +74,7 @@ def test_a_worker_that_slept_past_its_lease_publishes_nothing(loaded, population
     while not any(event["event"] == "shard.claimed" for event in sleeper.events()):
         time.sleep(0.01)
 
-    fall_asleep(sleeper, loaded)
+    freeze(sleeper.process, loaded)
     loaded.start("worker")
     client.manifest(status)
     sleeper.signal(signal.SIGCONT)

@@ -11,10 +11,6 @@ ROOT = Path(__file__).parents[2]
 IMPORT = re.compile(r"^ *(?:from|import) (helios_core[\w.]*)", re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OF_THE_SERVER = {
-    "elasticsearch/test_data_providers.py": {
-        "helios_core.testing.data_provider.prefilters",
-        "helios_core.testing.data_provider.searches",
-    },
     "elasticsearch/test_index.py": {"helios_core.memory"},
     "elasticsearch/test_kills.py": {"helios_core.cli.demo.population"},
     "elasticsearch/test_oracle.py": {

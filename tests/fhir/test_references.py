@@ -53,6 +53,15 @@ def test_references_that_are_searches_are_found_and_replaced():
     assert rewritten == body.replace(by_number, b'"reference":"Practitioner/d"')
 
 
+@pytest.mark.parametrize("mark", [b"\\u003f", b"\\u003F"])
+def test_the_mark_of_a_search_may_be_escaped(mark):
+    body = b'{"a":{"reference":"Practitioner%bidentifier=1"}}' % mark
+
+    assert conditional_references(body) == {"Practitioner?identifier=1"}
+    rewritten = replace_conditional(body, {"Practitioner?identifier=1": "Practitioner/d"})
+    assert rewritten == b'{"a":{"reference":"Practitioner/d"}}'
+
+
 def test_a_search_that_is_no_text_is_left_to_those_who_check_resources():
     body = b'{"a":{"reference":"Practitioner?name=\\ud800"}}'
 

@@ -57,6 +57,40 @@ async def test_a_body_that_is_no_such_resource_is_refused_and_changes_nothing(
     assert (await client.get("/Patient/p1")).content == before.content
 
 
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        pytest.param(lambda text: b"\xef\xbb\xbf" + text, "byte order mark", id="a mark"),
+        pytest.param(lambda text: text.decode().encode("utf-16"), "byte order mark", id="UTF-16"),
+        pytest.param(lambda text: text.replace(b"words", b"\xff"), "not UTF-8", id="not UTF-8"),
+        pytest.param(lambda text: text[:-2], "JSON", id="cut short"),
+    ],
+)
+@pytest.mark.parametrize(
+    "address",
+    [
+        ("PATCH", "/Patient/p1", "application/json-patch+json"),
+        ("POST", "/Patient/p1/$everything", "application/fhir+json"),
+        ("POST", "/$export", "application/fhir+json"),
+    ],
+)
+async def test_a_text_that_cannot_be_read_is_called_so(client, outcome, spoil, words, address):
+    method, path, media_type = address
+    await client.put("/Patient/p1", json={"resourceType": "Patient"})
+    operations = [{"op": "add", "path": "/gender", "value": "words"}]
+    parameters = {"resourceType": "Parameters", "parameter": [{"valueString": "words"}]}
+    text = msgspec.json.encode(operations if "patch" in media_type else parameters)
+
+    response = await client.request(
+        method,
+        path,
+        content=spoil(text),
+        headers={"Content-Type": media_type, "Prefer": "respond-async"},
+    )
+
+    assert words in outcome(response, 400)["diagnostics"]
+
+
 @pytest.mark.parametrize("resource_id", ["p2", "a/b", "", "x" * 65, 7, None, ["p1"]])
 async def test_an_update_whose_body_has_another_id_is_refused(client, outcome, resource_id):
     response = await client.put("/Patient/p1", json={"resourceType": "Patient", "id": resource_id})

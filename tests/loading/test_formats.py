@@ -227,6 +227,16 @@ async def test_what_follows_compressed_data_is_reported_in_the_right_words(
     assert f"is not gzip, from byte {start} on" in summary.problems[0].reason
 
 
+async def test_what_is_compressed_twice_is_called_so(store, tmp_path):
+    path = tmp_path / "a.ndjson.gz"
+    path.write_bytes(gzip.compress(gzip.compress(b'{"resourceType":"Patient","id":"a"}')))
+
+    summary = await store.load(path)
+
+    assert summary.bad == 1
+    assert "compressed twice" in summary.problems[0].reason
+
+
 async def test_members_and_the_zeros_around_them_are_one_file(store, tmp_path):
     path = tmp_path / "members.ndjson.gz"
     members = [gzip.compress(lines(resource)) for resource in (PATIENT, OTHER)]

@@ -251,6 +251,69 @@ async def test_a_clash_within_a_bundle_resolves_to_neither(store, write, with_id
     assert await subject(store, "o") == url
 
 
+@pytest.mark.parametrize(
+    ("kind", "urls", "method"),
+    [
+        ("transaction", ("urn:uuid:a", "urn:uuid:b"), "POST"),
+        ("transaction", ("urn:uuid:a", "urn:uuid:b"), "PUT"),
+        ("transaction", (None, None), "POST"),
+        ("batch", ("urn:uuid:a", UUID), "POST"),
+        ("batch", ("http://a.example/Patient/p", UUID), "POST"),
+        ("collection", ("urn:uuid:a", UUID), "POST"),
+        ("searchset", ("urn:uuid:a", None), "POST"),
+    ],
+)
+async def test_two_resources_of_a_bundle_do_not_become_one(store, write, kind, urls, method):
+    patients = [resource("Patient/p", active=active) for active in (True, False)]
+    request = (method, "Patient/p" if method == "PUT" else "Patient")
+    document = bundle(
+        *(entry(each, url, *request) for each, url in zip(patients, urls, strict=True)),
+        entry(observation("first", urls[0] or "Patient/p")),
+        entry(observation("second", urls[1] or "Patient/p")),
+        kind=kind,
+    )
+    elsewhere = bundle(entry(observation("elsewhere", urls[1] or "Patient/p")))
+
+    summary = await store.load(write("a.json", document), write("b.json", elsewhere))
+
+    assert summary.bad == 1
+    assert "same type and id" in summary.problems[0].reason
+    assert '"active":true' in await store.text("Patient/p")
+    assert await subject(store, "first") == "Patient/p"
+    assert await subject(store, "second") == (urls[1] or "Patient/p")
+    assert await subject(store, "elsewhere") == (urls[1] or "Patient/p")
+
+
+@pytest.mark.parametrize(
+    ("kind", "urls", "method"),
+    [
+        ("batch", ("urn:uuid:a", "urn:uuid:b"), "PUT"),
+        ("batch", (UUID, UUID.upper()), "POST"),
+        ("collection", ("http://a/Patient/p", "http://a/Patient/p/_history/2"), "POST"),
+        ("history", ("urn:uuid:a", "urn:uuid:b"), "POST"),
+    ],
+)
+async def test_two_versions_in_a_bundle_are_one_resource(store, write, kind, urls, method):
+    patients = [resource("Patient/p", active=active) for active in (True, False)]
+    request = (method, "Patient/p" if method == "PUT" else "Patient")
+    entries = [entry(each, url, *request) for each, url in zip(patients, urls, strict=True)]
+
+    summary = await store.load(write("a.json", bundle(*entries, kind=kind)))
+
+    assert (summary.bad, summary.created, summary.updated) == (0, 1, 1)
+
+
+async def test_a_resource_that_a_bundle_has_twice_is_loaded(store, write):
+    entries = [entry(resource("Patient/p"), f"urn:uuid:{name}") for name in "ab"]
+
+    summary = await store.load(
+        write("a.json", bundle(*entries, entry(observation("o", "urn:uuid:b"))))
+    )
+
+    assert summary.is_good
+    assert await subject(store, "o") == "Patient/p"
+
+
 async def test_the_versions_of_a_history_do_not_clash(store, write):
     versions = [resource("Patient/a", active=active) for active in (True, False)]
     document = bundle(*(entry(v, UUID, "PUT", "Patient/a") for v in versions), kind="history")
@@ -368,6 +431,16 @@ async def test_a_conditional_reference_finds_what_the_files_hold(
     ]
 
     summary = await store.load(*sorted(paths))
+
+    assert summary.is_good
+    assert await performer(store, "o") == "Practitioner/dr"
+
+
+@pytest.mark.parametrize("mark", ["\\u003f", "\\u003F"])
+async def test_a_conditional_reference_may_be_spelled_with_escapes(store, write, mark):
+    text = json.dumps(seen_by("o", DOCTOR)).replace("?", mark)
+
+    summary = await store.load(write("a.ndjson", doctor("dr"), text))
 
     assert summary.is_good
     assert await performer(store, "o") == "Practitioner/dr"

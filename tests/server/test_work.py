@@ -33,7 +33,9 @@ async def test_a_worker_ends_with_its_lifeline():
 
 
 async def test_what_only_one_process_can_use_has_all_its_workers_there():
-    three = replace(SETTINGS, bulk_export_worker_concurrency=3)
+    three = replace(
+        SETTINGS, bulk_export_worker_concurrency=3, worker_shutdown_timeout=timedelta(hours=1)
+    )
     stop = asyncio.Event()
 
     with structlog.testing.capture_logs() as lines:

@@ -13,6 +13,7 @@ from helios_core.fhir.bulk_data import CURRENT, Guide
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import parse_instant
 from helios_core.fhir.search import split_type_filter
+from helios_core.fhir.strict_json import explain_fault
 from helios_core.model.exports import Level
 from helios_core.model.principals import Principal
 from helios_core.model.scopes import Grant
@@ -149,8 +150,9 @@ def parse_parameters_resource(body: bytes) -> list[SentParameter]:
     try:
         parameters = msgspec.json.decode(body, type=_Parameters)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        fault = explain_fault(body, error, str(error))
         raise InvalidRequest(
-            f"The body is not a Parameters resource in JSON ({error}); send one, or use GET."
+            f"The body is not a Parameters resource in JSON ({fault}); send one, or use GET."
         ) from error
     if parameters.resource_type != "Parameters":
         raise InvalidRequest(

@@ -39,12 +39,17 @@ def meaning(error: OSError) -> str:
 
 
 def unavailable(error: OSError) -> BackendUnavailable:
-    """Log an error with its path, for the operator, and give the one to raise in its place."""
-    structlog.get_logger().warning(
-        "output.failed",
-        path=error.filename,
-        errno=errno.errorcode.get(error.errno or 0),
-        reason=error.strerror,
-    )
-    reason = _RACES.get(error.errno or 0) or meaning(error)
-    return BackendUnavailable(f"the output folder {reason}")
+    """
+    Return the error to raise in the place of another one, and log that with its path.
+
+    What a job meets that is deleted at that moment is no fault of the disk, and not logged.
+    """
+    race = _RACES.get(error.errno or 0)
+    if race is None:
+        structlog.get_logger().warning(
+            "output.failed",
+            path=error.filename,
+            errno=errno.errorcode.get(error.errno or 0),
+            reason=error.strerror,
+        )
+    return BackendUnavailable(f"the output folder {race or meaning(error)}")

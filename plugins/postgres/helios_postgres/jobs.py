@@ -138,15 +138,15 @@ class PostgresJobStore(PostgresRecords, JobStore):
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
         """Yield what completed shards noted, each by a statement of its own (J13)."""
-        [(lost,)] = await self._found(_SQL["noted"], tenant, job_id)
-        if lost:
-            raise notes_lost(job_id)
-        shard = -1
-        while True:
-            [row] = await self._found(_SQL["notes"], tenant, job_id, shard)
-            if row["notes"] is None:
+        for job, shard, size, lost in await self._found(_SQL["noted"], tenant, job_id):
+            if lost:
+                raise notes_lost(job_id)
+            if shard is None:
                 return
-            shard = row["shard"]
+            # An index may lead to a row that was written to where a lost one was.
+            [row] = await self._found(_SQL["notes"], tenant, job_id, shard)
+            if row[:2] != (job, shard) or len(row[2]) != size:
+                raise notes_lost(job_id)
             yield row["notes"]
 
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:

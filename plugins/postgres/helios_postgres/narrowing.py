@@ -63,10 +63,15 @@ class Narrowed:
                 del batch
 
     async def _suspicious(self, of: Slice, seqs: list[int], checked: set[int]) -> list[int]:
-        """Return the extents of candidates that are not shown; of a cohort, none."""
+        """
+        Return the extents of candidates that are not shown, or should perhaps not be.
+
+        Of a cohort, there are none.
+        """
         if of.cohort is not None:
             return []
         shown = await Reading(self._reads).shown_among(of, seqs)
+        shown -= await self._reads.run(of.shown.at, _astray, of.collection, seqs)
         extents = {extent_of(seq) for seq in seqs if seq not in shown} - checked
         checked |= extents
         return sorted(extents)
@@ -101,6 +106,11 @@ class Narrowed:
 
 async def _extents(connection: Connection, bounds: tuple[int, ...]) -> list[int]:
     return [extent for (extent,) in await connection.fetch(_SQL["extents"], *bounds)]
+
+
+async def _astray(connection: Connection, collection: int, seqs: list[int]) -> set[int]:
+    """Return which of some versions neither ended nor are the newest of their resource."""
+    return {seq for (seq,) in await connection.fetch(_SQL["astray"], collection, seqs)}
 
 
 async def _undamaged(several: AsyncIterator[list[int]]) -> list[int] | None:

@@ -282,7 +282,7 @@ def next_among(
 
 
 def unshown_among(connection: sqlite3.Connection, left: Slice, seqs: Sequence[int]) -> set[int]:
-    """Return those of some versions that are not shown, or not there."""
+    """Return those of some versions that are not shown, not there, or current and followed."""
     rows = connection.execute(_SQL["shown_among"], left.parameters(seqs=json.dumps(seqs)))
     return {*seqs}.difference(seq for (seq,) in rows.fetchall())
 

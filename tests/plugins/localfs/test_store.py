@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from helios_core import BackendUnavailable, PartMissing
 from helios_core.testing import (
@@ -127,9 +128,17 @@ async def test_failed_puts_close_their_files(store):
     assert _open_files() == open_before
 
 
-async def test_a_put_overtaken_by_delete_is_told_so(store):
+async def test_a_put_overtaken_by_delete_is_told_so_and_not_logged(store):
+    """Whoever deletes a running export has no disk that fails."""
     gate = GatedChunks(b"a" * 2 * MIB, b"b")
 
+    with capture_logs() as lines:
+        await _overtake(store, gate)
+
+    assert lines == []
+
+
+async def _overtake(store, gate):
     async with asyncio.TaskGroup() as tasks:
         putting = tasks.create_task(_failure_of_put(store, gate))
         await gate.reached()

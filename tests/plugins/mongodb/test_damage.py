@@ -48,6 +48,10 @@ async def an_end_gone(raw):
     await raw.versions.update_one({"i": "p3", "v": 1}, {"$set": {"u": Int64((1 << 63) - 1)}})
 
 
+async def an_old_version_of_what_is_filtered_is_current_again(raw):
+    await raw.versions.update_one({"i": "m7", "v": 1}, {"$set": {"u": Int64((1 << 63) - 1)}})
+
+
 async def an_end_too_many(raw):
     await raw.versions.update_one(
         {"i": "p100"} | await of_patients(raw), [{"$set": {"u": {"$add": ["$s", 1]}}}]
@@ -123,6 +127,7 @@ TAMPERING = [
     a_collection_gone,
     an_extent_gone,
     an_end_gone,
+    an_old_version_of_what_is_filtered_is_current_again,
     an_end_too_many,
     an_end_at_another_time,
     one_content_twice,
@@ -141,7 +146,7 @@ TAMPERING = [
 ]
 
 
-VIEWS = ("system", "patient", "since", "group", "code")
+VIEWS = ("system", "patient", "since", "group", "code", "code since")
 
 
 @pytest.fixture(scope="module")

@@ -138,11 +138,12 @@ async def test_a_server_that_is_away_is_heard_again(behind, proxy, monkeypatch):
 async def test_a_server_that_is_silent_is_an_error_in_time(provider, behind, proxy):
     """Nothing waits without bound for an answer."""
     await write(provider, corpus.patient("p1"))
+    enough = timedelta(seconds=scaled(1 / 3))  # to open the stores, as long as it responds
     impatient = MongoSettings(
         database_url=behind.database_url,
         database=behind.database,
-        connect_timeout=timedelta(seconds=1),
-        timeout=timedelta(seconds=1),
+        connect_timeout=enough,
+        timeout=enough,
     )
     async with open_data_provider(impatient) as reader, open_job_store(impatient) as store:
         proxy.freeze()

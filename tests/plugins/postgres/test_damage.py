@@ -1,14 +1,40 @@
-"""Tables that were changed behind the back: none is read as if it were whole."""
+"""
+Tables that were changed behind the back: none is read as if it were whole.
+
+HFS_TEST_FUZZ_RUNS is how many damaged files are tried of each kind.
+"""
 
 import asyncio
+import os
+import random
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from helios_core import COLLECTION_BITS, BackendError, Delete, Level, Secret
 from helios_core.testing import corpus, write
-from helios_postgres import PostgresSettings, integrity, migrate, open_data_provider
-from tests.damage import SEARCHED, fill, read, unnoticed, views_of
+from helios_postgres import (
+    PostgresSettings,
+    integrity,
+    migrate,
+    open_data_provider,
+    open_job_store,
+)
+from tests.damage import (
+    PAGE_BYTES,
+    SEARCHED,
+    fill,
+    fill_jobs,
+    read,
+    short,
+    unnoticed,
+    views_of,
+)
 from tests.plugins.postgres.connecting import connected
+from tests.services import absent
+
+RUNS = int(os.environ.get("HFS_TEST_FUZZ_RUNS", "1"))
 
 OF_PATIENTS = (
     f"seq >> {COLLECTION_BITS} = (SELECT collection FROM collections"
@@ -43,6 +69,7 @@ TAMPERING = {
     ],
     "tallies that are gone": ["DELETE FROM tallies"],
     "an ending that is gone": ["DELETE FROM endings WHERE id = 'p3'"],
+    "an ending of what is filtered that is gone": ["DELETE FROM endings WHERE id = 'm7'"],
     "an ending too many": [
         f"""INSERT INTO endings SELECT seq, since_stamp + 1, 1, version_id, id FROM versions
         WHERE id = 'p100' AND {OF_PATIENTS}"""
@@ -122,6 +149,120 @@ async def test_what_was_changed_behind_the_back_is_noticed(whole, name):
     for batch_bytes in (1 << 22, 20_000):
         opened = open_data_provider(settings)
         assert await unnoticed(opened, views, shown, batch_bytes) == []
+
+
+@pytest.fixture(scope="module")
+def filled_jobs(postgres_server):
+    """Exports, none of which was damaged."""
+    with postgres_server.database(migrated=True) as url:
+
+        async def build():
+            async with open_job_store(PostgresSettings(database_url=Secret(url))) as store:
+                await fill_jobs(store)
+
+        asyncio.run(build())
+        yield url
+
+
+def header_zeroed(page, rng):
+    """Make a page one that PostgreSQL refuses."""
+    page[:HEADER_BYTES] = bytes(HEADER_BYTES)
+
+
+def zeroed(page, rng):
+    """Make a page one that PostgreSQL takes for a new one."""
+    page[:] = bytes(len(page))
+
+
+def entries_gone(page, rng):
+    """Take one entry, half of them or all from a page."""
+    end = int.from_bytes(page[12:14], "little")
+    entries = (end - HEADER_BYTES) // 4
+    if entries > 0:
+        kept = rng.choice((0, entries // 2, entries - 1))
+        page[12:14] = (HEADER_BYTES + 4 * kept).to_bytes(2, "little")
+
+
+PAGE_DAMAGES = [header_zeroed, zeroed, entries_gone]
+HEADER_BYTES = 24
+OF_RESOURCES = (
+    *("versions", "endings", "extents", "tallies", "compartments", "collections"),
+    *("versions_pkey", "endings_pkey", "endings_by_id", "extents_pkey", "postings"),
+)
+OF_JOBS = (
+    *("jobs", "shards", "parts", "notes", "turns", "jobs_active", "jobs_tenant_id_key"),
+    *("shards_pkey", "shards_open", "parts_pkey", "notes_pkey"),
+)
+
+
+async def file_of(like, url, relation):
+    """Return the path of the file of a relation in a database, asked where it is copied from."""
+    name = urlsplit(url).path.removeprefix("/")
+    async with connected(PostgresSettings(database_url=Secret(like))) as connection:
+        folder = await connection.fetchval("SHOW data_directory")
+        database = await connection.fetchval(
+            "SELECT oid FROM pg_database WHERE datname = $1", name
+        )
+        number = await connection.fetchval(
+            "SELECT pg_relation_filenode($1::text::regclass)", relation
+        )
+    return Path(folder, "base", str(database), str(number))
+
+
+def damage_file(path, damage, rng):
+    """Damage a page of a file, or all."""
+    content = path.read_bytes()
+    pages = [
+        bytearray(content[start : start + PAGE_BYTES])
+        for start in range(0, len(content), PAGE_BYTES)
+    ]
+    for page in rng.choice((pages, [rng.choice(pages)])):
+        damage(page, rng)
+    path.write_bytes(b"".join(pages))
+
+
+@pytest.fixture
+def copies(postgres_server):
+    """Provide copies of a database with damage to a relation, which no session has read yet."""
+    if not postgres_server.restartable:
+        absent("the files of HFS_TEST_POSTGRES_URL are not ours to damage", obtainable=False)
+
+    def copies(like, relation, damage):
+        for run in range(RUNS):
+            seed = f"{relation}-{damage.__name__}-{run}"
+            with postgres_server.database(like=like) as url:
+                path = asyncio.run(file_of(like, url, relation))
+                damage_file(path, damage, random.Random(seed))
+                yield seed, PostgresSettings(database_url=Secret(url))
+
+    return copies
+
+
+@pytest.mark.in_turn
+@pytest.mark.service
+@pytest.mark.fuzz
+@pytest.mark.parametrize("damage", PAGE_DAMAGES)
+@pytest.mark.parametrize("relation", OF_RESOURCES)
+def test_no_damaged_page_is_read_as_if_it_were_whole(filled, copies, relation, damage):
+    """P9: what an export shows is all there was, or it says that something is wrong."""
+    like, views, shown = filled
+    for seed, settings in copies(like, relation, damage):
+        silent = asyncio.run(unnoticed(open_data_provider(settings), views, shown, 1 << 22))
+
+        assert (seed, silent) == (seed, [])
+
+
+@pytest.mark.in_turn
+@pytest.mark.service
+@pytest.mark.fuzz
+@pytest.mark.parametrize("damage", PAGE_DAMAGES)
+@pytest.mark.parametrize("relation", OF_JOBS)
+def test_no_export_on_a_damaged_page_is_complete_and_short(filled_jobs, copies, relation, damage):
+    """J15, J20: what is complete has all parts and notes, or it says that some are missing."""
+    for seed, settings in copies(filled_jobs, relation, damage):
+        silent = asyncio.run(short(open_job_store(settings)))
+
+        assert (seed, silent) == (seed, [])
 
 
 OF_COMPARTMENTS = {

@@ -158,6 +158,8 @@ TAMPERING = {
     " WHERE id = 'p100'",
     "an old version that is current again": f"UPDATE versions SET until_stamp = {(1 << 63) - 1}"
     " WHERE id = 'p3' AND version_id = 1",
+    "an old version of what is filtered that is current again": "UPDATE versions"
+    f" SET until_stamp = {(1 << 63) - 1} WHERE id = 'm7' AND version_id = 1",
     "a version that is not begun yet": f"UPDATE versions SET since_stamp = {(1 << 62)}"
     " WHERE id = 'p100'",
     "a version in no compartment": "UPDATE versions SET patients = '' WHERE id = 'o100'",

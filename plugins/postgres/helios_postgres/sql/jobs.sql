@@ -180,18 +180,14 @@ SELECT p.part, p.position FROM jobs AS j LEFT JOIN parts AS p ON p.job = j.job A
 WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled';
 
 -- name: noted
--- Whether notes of a job, or its shards, are missing (J20).
-SELECT coalesce(sum(s.noted), 0) <> coalesce(sum(length(n.notes)), 0)
-  OR count(s.number) <> j.shards
-FROM jobs AS j LEFT JOIN shards AS s ON s.job = j.job
-LEFT JOIN notes AS n ON n.job = s.job AND n.shard = s.number
-WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled' GROUP BY j.job;
+-- What the shards of a job have noted; NULL where there is none, and whether shards are missing.
+SELECT j.job, s.number, s.noted, j.shards > (SELECT count(*) FROM shards WHERE job = j.job) AS lost
+FROM jobs AS j LEFT JOIN shards AS s ON s.job = j.job AND s.noted > 0
+WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled' ORDER BY s.number;
 
 -- name: notes
--- The notes of the first shard after one; NULL if there is none.
-SELECT n.shard, n.notes FROM jobs AS j LEFT JOIN LATERAL (
-  SELECT shard, notes FROM notes WHERE job = j.job AND shard > $3 ORDER BY shard LIMIT 1
-) AS n ON true
+-- The notes of a shard, with what their own row says whose they are; NULL if there are none.
+SELECT n.job, n.shard, n.notes FROM jobs AS j LEFT JOIN notes AS n ON n.job = j.job AND n.shard = $3
 WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled';
 
 -- name: cancel

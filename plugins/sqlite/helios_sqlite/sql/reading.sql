@@ -33,10 +33,15 @@ FROM versions AS v WHERE v.seq IN (SELECT value FROM json_each(:seqs)) AND NOT v
 ORDER BY v.seq;
 
 -- name: shown_among
--- Which of some versions a view shows.
+-- Which of some versions a view shows; not those that are current and were followed by another,
+-- which only damage makes.
 SELECT v.seq FROM versions AS v WHERE v.seq IN (SELECT value FROM json_each(:seqs))
   AND NOT v.deleted
-  {shown};
+  {shown}
+  AND (v.until_stamp < {FOREVER} OR NOT EXISTS (
+    SELECT 1 FROM versions AS n INDEXED BY versions_by_id
+    WHERE n.collection = :collection AND n.id = v.id AND n.version_id > v.version_id
+  ));
 
 -- name: live_one
 -- One version, if a view shows it.
