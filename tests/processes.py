@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,23 @@ class Client:
 def names(resources: Sequence[dict[str, Any]]) -> list[str]:
     """`Type/id` of each, sorted, repeats kept."""
     return sorted(f"{resource['resourceType']}/{resource['id']}" for resource in resources)
+
+
+def holds_a_shard(process: Process) -> bool:
+    """Whether a process has claimed one."""
+    return any(event["event"] == "shard.claimed" for event in process.events())
+
+
+def export_until(
+    client: Client, processes: Sequence[Process], is_ready: Callable[[Process], bool]
+) -> None:
+    """Export, again where one process did it alone, until all processes are ready."""
+    status = client.kick_off()
+    while not all(is_ready(process) for process in processes):
+        assert all(process.process.poll() is None for process in processes)
+        if client.http.get(status).status_code == 200:
+            status = client.kick_off()
+        time.sleep(POLL_SECONDS)
 
 
 def same_port(client: Client) -> dict[str, str]:

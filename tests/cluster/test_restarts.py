@@ -9,7 +9,7 @@ import pytest
 from tests.cluster.sites import WORKING
 from tests.cluster.stores import QUICK, versions
 from tests.pace import scaled, wait_for_end
-from tests.processes import POLL_SECONDS
+from tests.processes import POLL_SECONDS, export_until, holds_a_shard
 from tests.proxies import Proxy
 
 pytestmark = pytest.mark.crash
@@ -35,10 +35,6 @@ def completed_shards(cluster):
     return Counter((event["job_id"], event["shard"]) for event in found)
 
 
-def holds_a_shard(process):
-    return any(event["event"] == "shard.claimed" for event in process.events())
-
-
 def both_at_work(cluster, **settings):
     """A server that works too and a worker, each with a shard in its hands."""
     cluster.grow(servers=1, workers=0)
@@ -46,13 +42,7 @@ def both_at_work(cluster, **settings):
     processes = [cluster.start(command, **settings) for command in ("serve", "worker")]
     for process in processes:
         process.wait_for(WORKING)
-    client = cluster.client()
-    status = client.kick_off()
-    while not all(holds_a_shard(process) for process in processes):
-        assert all(process.process.poll() is None for process in processes)
-        if client.http.get(status).status_code == 200:  # one of them did it alone
-            status = client.kick_off()
-        time.sleep(POLL_SECONDS)
+    export_until(cluster.client(), processes, holds_a_shard)
     return processes
 
 

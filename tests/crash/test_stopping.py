@@ -9,7 +9,7 @@ import pytest
 
 from tests.crash.exports import assert_exact, completed_shards
 from tests.pace import scaled, wait_for_end
-from tests.processes import POLL_SECONDS, same_port
+from tests.processes import export_until, holds_a_shard, same_port
 
 pytestmark = pytest.mark.crash
 
@@ -67,10 +67,6 @@ def silent_output(loaded):
     return loaded
 
 
-def holds_a_shard(process):
-    return any(event["event"] == "shard.claimed" for event in process.events())
-
-
 def is_silent(process):
     """The process itself, not only the one that it started for another worker."""
     return f"process {process.process.pid} is silent\n" in process.output()
@@ -80,12 +76,7 @@ def at_work(site, is_ready):
     """Start a server that works too and a worker, and export until both are ready."""
     server, client = site.serve(HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true")
     processes = [site.start(command) for command in ("serve", "worker")]
-    status = client.kick_off()
-    while not all(is_ready(process) for process in processes):
-        assert all(process.process.poll() is None for process in processes)
-        if client.http.get(status).status_code == 200:  # one of them did it alone
-            status = client.kick_off()
-        time.sleep(POLL_SECONDS)
+    export_until(client, processes, is_ready)
     return server, processes
 
 
