@@ -140,9 +140,19 @@ def own_indices(url: str) -> Iterator[str]:
 
 def drop_indices(url: str, prefix: str) -> None:
     """Delete every index whose name begins with a prefix, and nothing else."""
-    response = httpx.get(f"{url}/_cat/indices/{prefix}*", params={"format": "json", "h": "index"})
+    query = {"format": "json", "h": "index"}
+    response = httpx.get(f"{url}/_cat/indices/{prefix}*", params=query, timeout=START_SECONDS)
     if names := ",".join(found["index"] for found in response.raise_for_status().json()):
         httpx.delete(f"{url}/{names}", timeout=START_SECONDS).raise_for_status()
+
+
+def documents(indices: str) -> int:
+    """Return how many documents the indices of a URL hold, 0 while a shard cannot say so."""
+    answer = httpx.get(f"{indices}/_count", timeout=START_SECONDS)
+    if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.SERVICE_UNAVAILABLE):
+        return 0
+    found = answer.raise_for_status().json()
+    return 0 if found["_shards"]["failed"] else found["count"]
 
 
 def _command(major: str, port: int, transport: int) -> list[str]:

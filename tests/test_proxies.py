@@ -80,10 +80,10 @@ def test_what_is_closed_refuses_until_it_is_open_again(proxied):
 
     proxy.close()
     with pytest.raises(httpx.TransportError):
-        httpx.get(proxy.url)
+        httpx.get(proxy.url, timeout=60)
     proxy.open()
 
-    assert httpx.get(proxy.url).status_code < 500
+    assert httpx.get(proxy.url, timeout=60).status_code < 500
 
 
 def test_a_session_of_postgresql_passes_and_is_cut(postgres_server, postgres_url):

@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import uuid
 from unittest.mock import Mock
 
 import asyncpg
@@ -11,7 +12,13 @@ import pytest
 
 from helios_core.fhir.definitions import FHIRVersion
 from tests import hapi_validator, keycloaks, maven, services
-from tests.elasticsearches import RELEASES, drop_indices, elasticsearch, own_elasticsearch
+from tests.elasticsearches import (
+    RELEASES,
+    documents,
+    drop_indices,
+    elasticsearch,
+    own_elasticsearch,
+)
 from tests.hapi_validator import HAPI
 from tests.keycloaks import keycloak
 from tests.services import absent, minio_endpoint, postgres, s3_endpoint
@@ -170,7 +177,7 @@ def test_no_server_starts_without_its_jars(monkeypatch, tmp_path):
 
 def test_the_server_of_a_release_says_its_version(elasticsearch_8_server):
     path = "/_nodes/_all/version?filter_path=nodes.*.version"
-    answer = httpx.get(elasticsearch_8_server + path).json()
+    answer = httpx.get(elasticsearch_8_server + path, timeout=60).json()
 
     assert [node["version"] for node in answer["nodes"].values()] == [RELEASES["8"].version]
 
@@ -181,10 +188,27 @@ def test_indices_of_one_prefix_are_dropped_and_no_others(elasticsearch_server):
 
     drop_indices(elasticsearch_server, "helios-dropped")
 
-    left = httpx.get(f"{elasticsearch_server}/_cat/indices/helios-*?h=index").text.split()
+    url = f"{elasticsearch_server}/_cat/indices/helios-*?h=index"
+    left = httpx.get(url, timeout=60).text.split()
     drop_indices(elasticsearch_server, "helios-kept")
     assert "helios-kept" in left
     assert not [name for name in left if name.startswith("helios-dropped")]
+
+
+def test_documents_are_counted_once_every_shard_can_say(elasticsearch_server):
+    index = f"{elasticsearch_server}/helios-counted-{uuid.uuid4().hex[:12]}"
+    nowhere = {"settings": {"index.routing.allocation.include._name": "nobody"}}
+    assert documents(index) == 0
+
+    httpx.put(f"{index}?timeout=1ms", json=nowhere, timeout=60).raise_for_status()
+    try:
+        assert documents(index) == 0
+        everywhere = {"index.routing.allocation.include._name": None}
+        httpx.put(f"{index}/_settings", json=everywhere, timeout=60).raise_for_status()
+        httpx.put(f"{index}/_doc/1?refresh=true", json={}, timeout=60).raise_for_status()
+        assert documents(index) == 1
+    finally:
+        httpx.delete(index, timeout=60).raise_for_status()
 
 
 def test_servers_that_are_given_are_used(monkeypatch, tmp_path):

@@ -21,6 +21,7 @@ import server
 import small_group
 from real_services import (
     a_bucket,
+    documents,
     elasticsearch,
     has_minio,
     minio,
@@ -292,7 +293,7 @@ class Searched(_Measured):
         started = time.perf_counter()
         loaded = server.load(data, source, **settings)
         deadline = started + PATIENCE_SECONDS
-        while httpx.get(f"{indices}/_count").json().get("count", 0) < count:
+        while documents(indices) < count:
             assert time.perf_counter() < deadline, "the index does not follow"
             time.sleep(0.05)
         seconds = time.perf_counter() - started

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).parents[2]))
 
-from tests.elasticsearches import elasticsearch, own_indices
+from tests.elasticsearches import documents, elasticsearch, own_indices
 from tests.services import (
     Bucket,
     Postgres,
@@ -21,6 +21,7 @@ __all__ = [
     "Bucket",
     "Postgres",
     "a_bucket",
+    "documents",
     "elasticsearch",
     "has_minio",
     "minio",

@@ -168,7 +168,7 @@ async def live(backends):
             own = msgspec.structs.replace(backends, **replaced)
             port = await stack.enter_async_context(serving(settings or Settings(), own))
             url = f"http://127.0.0.1:{port}"
-            client = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
+            client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=60))
             return Site(own, client)
 
         yield live

@@ -227,7 +227,7 @@ async def downloaded(world, url, needs_token):
     """Return a file as a client gets it: a signed link without any token."""
     if needs_token:
         return await world.send("GET", url)
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         return await client.get(url)
 
 

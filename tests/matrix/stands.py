@@ -9,10 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.elasticsearches import own_indices
+from tests.elasticsearches import documents, own_indices
 from tests.matrix import corpora
 from tests.matrix.cells import rows
 from tests.matrix.turns import Cell
@@ -104,7 +103,7 @@ class Stand(Site):
         if self._indices is None:
             return
         deadline = Deadline(60)
-        while httpx.get(f"{self._indices}/_count").json()["count"] < resources:
+        while documents(self._indices) < resources:
             assert not deadline.has_passed(), self.server.output()
             time.sleep(POLL_SECONDS)
 

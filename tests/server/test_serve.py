@@ -26,7 +26,7 @@ async def test_a_server_answers_when_it_says_so_and_ends_at_a_signal():
     answers: list[int] = []
 
     async def ask(url: str) -> None:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             answers.append((await client.get(f"{url}/health")).status_code)
         os.kill(os.getpid(), signal.SIGTERM)
 

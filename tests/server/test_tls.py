@@ -173,7 +173,7 @@ async def test_a_hangup_renews_the_certificate_and_keeps_connections(files, issu
     seen = []
 
     async def use(url: str) -> None:
-        async with httpx.AsyncClient(verify=trusting) as kept:
+        async with httpx.AsyncClient(verify=trusting, timeout=60) as kept:
             seen.append((await kept.get(f"{url}/health")).status_code)
             renewed = issue()
             os.kill(os.getpid(), signal.SIGHUP)
@@ -204,7 +204,7 @@ async def test_plain_http_and_silence_on_the_port_of_tls_harm_nobody(files, trus
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
         plain = socket.create_connection(("127.0.0.1", port))
         plain.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        async with httpx.AsyncClient(verify=trusting) as client:
+        async with httpx.AsyncClient(verify=trusting, timeout=60) as client:
             assert (await client.get(f"{url}/health")).status_code == 200
         for connection in [*silent, plain]:
             connection.close()
@@ -214,7 +214,7 @@ async def test_plain_http_and_silence_on_the_port_of_tls_harm_nobody(files, trus
 
 async def test_urls_of_responses_are_of_https(files, trusting):
     async def use(url: str) -> None:
-        async with httpx.AsyncClient(verify=trusting) as client:
+        async with httpx.AsyncClient(verify=trusting, timeout=60) as client:
             response = await client.get(f"{url}/$export", headers={"Prefer": "respond-async"})
         assert response.headers["content-location"].startswith(f"{url}/export-status/")
         assert url.startswith("https://")

@@ -4,10 +4,10 @@ import json
 import time
 from collections import Counter
 
-import httpx
 import pytest
 
 from helios_core.cli.demo.population import write_population
+from tests.elasticsearches import documents
 from tests.pace import Deadline
 from tests.processes import POLL_SECONDS, Site
 
@@ -52,14 +52,14 @@ def test_an_index_whose_process_is_killed_ends_complete(site, loads, indices):
     site.run("load", str(first))
     server, client = site.serve()
     assert_complete(client, some)
-    wait_until(lambda: entries(indices) == some.total())
+    wait_until(lambda: documents(f"{indices}-1-r4-*") == some.total())
 
     site.run("load", str(second))
-    wait_until(lambda: entries(indices) > some.total())
+    wait_until(lambda: documents(f"{indices}-1-r4-*") > some.total())
     server.kill()
     server, client = site.serve()
     assert_complete(client, all_of_them)
-    wait_until(lambda: entries(indices) == all_of_them.total())
+    wait_until(lambda: documents(f"{indices}-1-r4-*") == all_of_them.total())
     assert_complete(client, all_of_them)
 
     server.kill()
@@ -73,11 +73,6 @@ def assert_complete(client, counts):
     for name in TYPES:
         query = {"_lastUpdated": "gt2000", "_summary": "count"}
         assert client.http.get(f"/{name}", params=query).json()["total"] == counts[name]
-
-
-def entries(indices):
-    found = httpx.get(f"{indices}-1-r4-*/_count").json()
-    return found.get("count", 0)
 
 
 def wait_until(condition):

@@ -21,7 +21,7 @@ def bucket(minio_bucket):
 
 @pytest.fixture
 async def client():
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         yield client
 
 

@@ -47,7 +47,7 @@ def site(empty_site, tmp_path):
 
 def lines_of(manifest):
     """Download every file as a client without any token does."""
-    content = b"".join(httpx.get(file["url"]).content for file in manifest["output"])
+    content = b"".join(httpx.get(file["url"], timeout=60).content for file in manifest["output"])
     return [msgspec.json.decode(line) for line in content.splitlines()]
 
 

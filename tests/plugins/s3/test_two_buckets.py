@@ -44,7 +44,7 @@ def test_resources_and_output_have_servers_and_credentials_of_their_own(
     manifest = client.manifest(client.kick_off())
 
     [file] = manifest["output"]
-    lines = httpx.get(file["url"]).text.splitlines()
+    lines = httpx.get(file["url"], timeout=60).text.splitlines()
     assert file["url"].startswith(bucket.endpoint)
     assert f"X-Amz-Credential={OUTPUT_KEY}" in file["url"]
     assert sorted(PATIENTS) == sorted(names(map(msgspec.json.decode, lines)))
