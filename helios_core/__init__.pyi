@@ -231,6 +231,7 @@ from .storage.search_index import (
     IndexScope,
     IndexState,
     SearchIndex,
+    place_in_index,
 )
 from .storage.secrets import (
     Secret,
@@ -435,6 +436,7 @@ __all__ = [
     "parse_scope",
     "parse_version_token",
     "part_not_found",
+    "place_in_index",
     "read_json_object",
     "read_statements",
     "run_to_end",
