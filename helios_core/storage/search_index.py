@@ -64,7 +64,7 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
     """
     What it comes by in each of up to `MAX_VALUE_ORDERS` orders of values.
 
-    None where it has no value, and so are those that are left out at the end.
+    None where it has no value, and so are those that are left out at the end. A deletion has none.
     """
 
 
