@@ -112,9 +112,9 @@ class _Sorting:
         if order is None:
             return None
         begin = None if after is None else ValuePosition(*self._sort.begin(after))
-        for factor in _FIRST_FACTORS:
+        sizes = (min((self._count + _SPARE) * factor, MAX_FIRST) for factor in _FIRST_FACTORS)
+        for count in dict.fromkeys(sizes):
             page = self._empty(after)
-            count = min((self._count + _SPARE) * factor, MAX_FIRST)
             found = await find_first(self._query, order, count=count, after=begin)
             if found is None:
                 return None

@@ -313,7 +313,7 @@ class Searched(_Measured):
                     "by a date, the latest first",
                     f"/Observation?date=ge2019-03-01&_sort=-date&_count={FOUND}",
                 ),
-                ("by nothing, the youngest first", f"/Patient?_sort=-birthdate&_count={FOUND}"),
+                ("of all, the youngest first", f"/Patient?_sort=-birthdate&_count={FOUND}"),
             ):
                 page = client.get(path).raise_for_status().json()
                 times = timed([("GET", path, None)] * WRITES, client)
