@@ -1,4 +1,4 @@
-"""The commands of the Bulk Data client: export and verify."""
+"""The command `helios export`."""
 
 import asyncio
 import os
@@ -21,7 +21,8 @@ from rich.text import Text
 
 from helios_core.cli import export_events as events
 from helios_core.cli.progress import progress_bar
-from helios_core.cli.terminal import log_errors_only, new_table, out, print_json, print_line, run
+from helios_core.cli.terminal import log_errors_only, new_table, out, print_line, run
+from helios_core.cli.verify import verification_table
 from helios_core.client.backend_services import BackendServices
 from helios_core.client.credentials import Credentials, TokenFile
 from helios_core.client.downloads import FileCompression
@@ -38,7 +39,7 @@ from helios_core.client.export import (
 )
 from helios_core.client.kickoff import ClientRequest, given_twice, read_url
 from helios_core.client.state import ExportFolder, has_state
-from helios_core.client.verification import Verdict, VerificationReport, verify
+from helios_core.client.verification import Verdict
 from helios_core.errors import ConfigurationError, HeliosError
 from helios_core.model.exports import Level
 
@@ -137,40 +138,6 @@ def export_to_folder(choices: ExportChoices) -> int:
     code = 0 if summary.is_complete or accepted else INCOMPLETE
     reporter.finished(summary, code, folder)
     return code
-
-
-def verify_folder(manifest: Path, folder: Path, *, as_json: bool = False) -> bool:
-    """
-    Verify downloaded files against their manifest, print the findings, and return the result.
-
-    Raises:
-        ExportFailed: The manifest cannot be read.
-        ProofMissing: The manifest has no proof of completeness.
-    """
-    report = verify(manifest.read_bytes(), folder)
-    if as_json:
-        print_json(
-            {
-                "transaction_time": report.transaction_time,
-                "complete": report.ok,
-                "continued": report.continued,
-                "findings": [
-                    {
-                        "list": finding.kind,
-                        "type": finding.type,
-                        "resources": finding.tally.count,
-                        "bytes": finding.tally.bytes,
-                        "digest": finding.tally.digest,
-                        "verdict": finding.verdict,
-                        "reason": finding.reason,
-                    }
-                    for finding in report.findings
-                ],
-            }
-        )
-    else:
-        out.print(verification_table(report))
-    return report.ok
 
 
 def _request(choices: ExportChoices, headers: Mapping[str, str]) -> ClientRequest:
@@ -564,22 +531,3 @@ def _counted(summary: ExportSummary) -> str:
     if not without:
         return "every announced count verified"
     return f"no count announced for {without:,} of {len(summary.files):,} files"
-
-
-def verification_table(report: VerificationReport) -> Group:
-    """Render for every type whether all of it is there."""
-    types = new_table("list", "type", "resources", "bytes", "verdict")
-    for finding in report.findings:
-        amounts = (f"{finding.tally.count:,}", f"{finding.tally.bytes:,}")
-        verdict = f"{finding.verdict}: {finding.reason}" if finding.reason else finding.verdict
-        types.add_row(*map(escape, (finding.kind, finding.type, *amounts, verdict)))
-    complete = "complete" if report.ok else "NOT complete"
-    total = f"proof of completeness as of {report.transaction_time}: {complete}"
-    if errors := sum(each.tally.count for each in report.findings if each.kind == "error"):
-        total += (
-            f"; the list error has lines ({errors:,}) about what the server left out or noted, "
-            "which no proof covers"
-        )
-    if report.continued:
-        total += "; the manifest continues on another page, which is verified separately"
-    return Group(types, Text(total))
