@@ -1,6 +1,5 @@
 """The command `helios verify`."""
 
-import shlex
 from pathlib import Path
 
 from rich.console import Group
@@ -9,7 +8,7 @@ from rich.text import Text
 
 from helios_core.cli.terminal import new_table, out, print_json
 from helios_core.client.manifest import MANIFEST_NAME
-from helios_core.client.state import has_state
+from helios_core.client.state import has_state, resume_command
 from helios_core.client.verification import VerificationReport, verify
 from helios_core.errors import ConfigurationError
 
@@ -85,8 +84,7 @@ def _manifest_in(folder: Path) -> Path:
     found = sorted(folder.glob(MANIFEST_NAME)) or sorted(folder.glob(f"*/{MANIFEST_NAME}"))
     if not found and has_state(folder):
         raise ConfigurationError(
-            f"{folder} holds an unfinished export; go on with: helios export --resume "
-            f"{shlex.quote(str(folder))}"
+            f"{folder} holds an unfinished export; go on with: {resume_command(folder)}"
         )
     if not found:
         raise ConfigurationError(
