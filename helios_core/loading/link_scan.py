@@ -27,8 +27,8 @@ from helios_core.storage.data_provider import SearchPage, SearchQuery, SupportsS
 from helios_core.storage.resource_keys import TypeKey
 
 DISPLACED = (
-    "another resource has its type and id, which are only a proposal in a POST; it gets an id of "
-    "its own, and links in its Bundle lead there"
+    "another resource has its type and id; it is loaded with an id of its own, to which the links "
+    "in its Bundle lead"
 )
 CLASH = "its fullUrl is also that of another resource; links to it from other files are kept"
 _TWO = 2
