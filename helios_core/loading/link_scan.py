@@ -10,7 +10,7 @@ import msgspec
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
 from helios_core.fhir.preferences import PRESENTATION_PARAMETERS
-from helios_core.fhir.search import AllOf, AnyTerm, Filter, Prefilter, compile_query, terms_of
+from helios_core.fhir.search import Filter, compile_query, id_term, necessary_terms, terms_of
 from helios_core.loading.inputs import FoundFiles, InputChunk, InputDocument, read_chunks
 from helios_core.loading.intake import Intake, find_conditional_references
 from helios_core.loading.link_index import Claim, Content, LinkIndex, Match
@@ -208,12 +208,12 @@ class ConditionalSearch:
         if filter_ is None:
             self._index.set_unsupported(reference)
             return
-        terms = _required_terms(filter_.prefilter())
+        terms = necessary_terms(filter_.prefilter())
         self._types.add(filter_.resource_type)
-        if terms:
-            self._index.add_terms(filter_.resource_type, terms, reference)
-        else:
+        if terms is None:
             self._unindexed.setdefault(filter_.resource_type, []).append(reference)
+        else:
+            self._index.add_terms(filter_.resource_type, terms, reference)
 
     def _compile(self, reference: str) -> Filter | None:
         resource_type, _, query = reference.partition("?")
@@ -239,7 +239,8 @@ class ConditionalSearch:
             for resource_type, resource_id, content in self._resources(chunk):
                 target = f"{resource_type}/{resource_id}"
                 self._index.add_change(target)
-                for reference in self._matches(resource_type, content) if content else ():
+                matches = self._matches(resource_type, resource_id, content) if content else ()
+                for reference in matches:
                     self._index.add_match(reference, target)
             yield ScannedChunk(bytes_done=chunk.bytes_done)
 
@@ -271,10 +272,10 @@ class ConditionalSearch:
         except Exception:  # noqa: BLE001 - it is reported when the document is loaded
             return b"{}"
 
-    def _matches(self, resource_type: str, content: bytes) -> Iterator[str]:
+    def _matches(self, resource_type: str, resource_id: str, content: bytes) -> Iterator[str]:
         try:
             terms = terms_of(content, self._version, resource_type).terms
-            candidates = self._index.candidates(resource_type, terms)
+            candidates = self._index.candidates(resource_type, {*terms, id_term(resource_id)})
             for reference in (*candidates, *self._unindexed.get(resource_type, ())):
                 filter_ = self._filter(reference)
                 if filter_ is not None and filter_.matches(content):
@@ -300,14 +301,3 @@ class ConditionalSearch:
                 if page.next is None or self._index.conditional_target(reference)[0] in _DECIDED:
                     break
                 count, after = min(4 * count, MAX_PAGE), page.next
-
-
-def _required_terms(prefilter: Prefilter | None) -> frozenset[int]:
-    """Return terms of which every match has at least one; none if there are no such terms."""
-    match prefilter:
-        case AnyTerm(terms):
-            return terms
-        case AllOf(parts):
-            return next(filter(None, map(_required_terms, parts)), frozenset())
-        case _:
-            return frozenset()
