@@ -19,14 +19,6 @@ OID = "urn:oid:1.2.36.146.595"
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 
 
-@pytest.fixture(params=["one process", "parser processes"])
-def anywhere(request, monkeypatch):
-    """Run a test in one process and with processes that parse."""
-    if request.param != "one process":
-        monkeypatch.setattr(parsers, "PARALLEL_BYTES", 0)
-        monkeypatch.setattr(os, "cpu_count", lambda: 3)
-
-
 def bundle(*entries, kind="transaction"):
     return {"resourceType": "Bundle", "type": kind, "entry": list(entries)}
 
@@ -503,7 +495,7 @@ async def test_what_the_load_changes_no_longer_matches_as_it_was(store, write, c
     if changed_in == "store":
         await store.load(old)
     gone = (
-        bundle(entry(doctor("old", "0")))
+        bundle(entry(doctor("old", "0"), None, "PUT", "Practitioner/old"))
         if change == "update"
         else bundle({"request": {"method": "DELETE", "url": "Practitioner/old"}})
     )
@@ -741,7 +733,7 @@ async def test_a_deletion_in_the_history_of_another_server_deletes_nothing(store
 @pytest.mark.parametrize(
     "server", ["http://a.example", "https://A.example", "http://here.example/fhir", None]
 )
-@pytest.mark.parametrize("kind", ["collection", "batch"])
+@pytest.mark.parametrize("kind", ["collection", "searchset"])
 async def test_another_copy_of_the_same_server_is_an_update(store, write, server, kind):
     is_own = server == "http://here.example/fhir"
     first = "http://there.example" if is_own else "http://a.example"
