@@ -63,7 +63,7 @@ def scan(files: FoundFiles, options: LoadOptions, index: LinkIndex) -> Generator
 def _scan(document: InputDocument, options: LoadOptions, index: LinkIndex) -> list[LoadProblem]:
     try:
         if not is_unpacked(document):
-            if references := find_conditional_references(document.content):
+            if references := find_conditional_references(document.content, options):
                 index.add_conditionals(references)
             index.has_lines = True
             return []
@@ -80,7 +80,7 @@ def _scan(document: InputDocument, options: LoadOptions, index: LinkIndex) -> li
         index.add_server(target, server)
     for resource in bundle.resources():
         if isinstance(resource, LoadedResource) and resource.content is not None:
-            references = find_conditional_references(resource.content)
+            references = find_conditional_references(resource.content, options)
             if references:
                 index.add_conditionals(references)
     return [problem(document, reason, entry=entry) for entry, reason in sorted(clashes.items())]
