@@ -12,7 +12,7 @@ _LITERAL = re.compile(
 _LITERAL_ON_ANY_SERVER = re.compile(rf"(?:https?://[^?#|]+/)?{_LITERAL.pattern}")
 # In compact JSON the content of a string cannot match: its quotes are escaped.
 _CONDITIONAL = re.compile(
-    rb'"reference":("(?:https?:(?:[^"\\?#]|\\/){1,1000})?(?:\\?/)?[A-Z][A-Za-z]{1,63}(?:\\?/)?'
+    rb'"reference":("(?:https?:(?:[^"\\?#]|\\/)++|(?:\\?/)?[A-Z][A-Za-z]{1,63}(?:\\?/)?)'
     rb'(?:\?|\\u003[fF])(?:[^"\\]|\\.)*")'
 )
 _SEARCHED = re.compile(r"/?([A-Z][A-Za-z]{1,63})/?")
