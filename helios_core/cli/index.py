@@ -20,7 +20,7 @@ from helios_core.storage.search_index import SearchIndex
 WAIT_SECONDS = 1.0
 """How often it is looked whether another process has ended a build."""
 
-ANSWER_SECONDS = 6.0
+ANSWER_SECONDS = 10.0
 """How long an index may take to be opened and to answer for the first time, which is not tried
 again: whoever types the command waits for it."""
 

@@ -5,14 +5,10 @@ import json
 import pytest
 
 from helios_core.loading.link_scan import DISPLACED, MAX_ROUNDS
+from tests.loading.linked import UUID, bundle
 
-UUID = "urn:uuid:6c5d9ca9-54d7-42f5-bfae-a7c19cd217f2"
 OTHER_UUID = "urn:uuid:d9f31445-f448-48c0-af57-295c005e07df"
 PEOPLE = ("anna", "ben", "cleo")
-
-
-def bundle(*entries, kind="transaction"):
-    return {"resourceType": "Bundle", "type": kind, "entry": list(entries)}
 
 
 def entry(resource, full_url=None, **request):
