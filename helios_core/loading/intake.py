@@ -206,9 +206,9 @@ class _LoadLinks:
     def resolve(self, link: str) -> str | None:
         """Return the link to write instead, or None for one to keep."""
         search = conditional_search(link, self._options.base_urls) if self._conditional else None
-        if target := search and self._conditional.get(search):
+        if search and (target := self._conditional.get(search)):
             return target
-        if target := self._own and self._own.resolve(link):
+        if self._own and (target := self._own.resolve(link)):
             return target
         url, mark, fragment = link.partition("#")
         if self._target and is_temporary(url) and is_unique(normalized := normalized_link(url)):
