@@ -268,3 +268,15 @@ async def test_a_load_of_its_own_updates(store, write):
 
     assert summary.is_good
     assert (summary.updated, summary.unchanged) == (1, 1)
+
+
+@pytest.mark.parametrize("wrong", [{"meta": 5}, {"id": "a b"}, {"resourceType": "Nobody"}])
+async def test_a_bad_entry_hides_nothing_of_its_bundle(store, write, wrong):
+    bundles = [producer(family) for family in PEOPLE]
+    for each in bundles:
+        each["entry"].insert(0, entry(patient("bad", "bad") | wrong))
+
+    summary = await store.load(write("all.ndjson", *bundles))
+
+    assert (summary.created, summary.updated, summary.bad) == (6, 0, 3)
+    assert await seen(store) == list(PEOPLE)
