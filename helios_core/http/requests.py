@@ -23,7 +23,8 @@ from helios_core.fhir.preferences import (
 from helios_core.http.negotiation import AcceptItem, parse_accept
 from helios_core.interactions.callers import Caller, require_type
 from helios_core.interactions.parameters import parse_pairs
-from helios_core.interactions.patches import JSON_PATCH
+from helios_core.interactions.patches import JSON_PATCH, Patch, parse_patch
+from helios_core.storage.threads import compute
 
 HTTPRequest: TypeAlias = Request[Any, Any, Any]
 
@@ -151,16 +152,19 @@ async def watch_connection(request: HTTPRequest, closed: asyncio.Event) -> Async
         waiting.cancel()
 
 
-async def patch_body(request: HTTPRequest) -> tuple[bytes, str]:
+async def patch_body(request: HTTPRequest) -> Patch:
     """
-    Return the body of a PATCH, and its media type.
+    Return the patch that is the body of a PATCH.
 
     Raises:
         UnsupportedMediaType: It is neither a JSON Patch nor a FHIR resource, or it is compressed.
-        BodyTooLarge: It is over the limit; the rest is not read.
+        BodyTooLarge: It is over the limit, or has too many values.
+        InvalidResource: It is not a valid patch.
     """
     media = _check_content_type(request, (JSON_PATCH, FHIR_JSON), default=FHIR_JSON)
-    return await _body(request), media.name
+    body = await _body(request)
+    check_value_count(body)
+    return await compute(len(body), parse_patch, body, media.name)
 
 
 async def form_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
