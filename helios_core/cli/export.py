@@ -24,8 +24,7 @@ from helios_core.cli.progress import progress_bar
 from helios_core.cli.terminal import log_errors_only, new_table, out, print_json, print_line, run
 from helios_core.client.backend_services import BackendServices
 from helios_core.client.credentials import Credentials, TokenFile
-from helios_core.client.downloads import FileCompression
-from helios_core.client.errors import ExportFailed
+from helios_core.client.errors import ExportFailed, ExportGone
 from helios_core.client.export import (
     TENANT_HEADER,
     ExportOptions,
@@ -37,7 +36,7 @@ from helios_core.client.export import (
     resume,
 )
 from helios_core.client.kickoff import ClientRequest, given_twice, read_url
-from helios_core.client.state import ExportFolder, has_state
+from helios_core.client.state import ExportFolder, FileCompression, has_state, is_accepted
 from helios_core.client.verification import Verdict, VerificationReport, verify
 from helios_core.errors import ConfigurationError, HeliosError
 from helios_core.model.exports import Level
@@ -103,8 +102,9 @@ def export_to_folder(choices: ExportChoices) -> int:
     headers = _headers(choices)
     if choices.discard:
         credentials = _credentials(choices, _kept(folder))
-        run(discard(folder, headers, credentials))
-        print_line(f"Deleted the export on the server. Finished files stay in {folder}.")
+        deleted = run(discard(folder, headers, credentials))
+        done = "Deleted the export on" if deleted else "There is no such export on"
+        print_line(f"{done} the server. Finished files stay in {folder}.")
         return 0
     reporter = _reporter(choices)
     options = ExportOptions(
@@ -124,11 +124,15 @@ def export_to_folder(choices: ExportChoices) -> int:
                 work, options.stopping, lambda: reporter.interrupted(folder)
             )
     except ConfigurationError as error:
-        reporter.failed(str(error), folder, code=2)
+        reporter.failed(str(error), _unfinished(folder), code=2)
         raise
     except HeliosError as error:
-        reporter.failed(str(error), folder, code=1)
-        hint = f"\nGo on with: {_resume_command(folder)}" if has_state(folder) else ""
+        gone = isinstance(error, ExportGone)
+        reporter.failed(str(error), None if gone else _unfinished(folder), code=1)
+        hint = ""
+        if has_state(folder):
+            command = _resume_command(folder)
+            hint = f"\nClear it here:  {command} --discard" if gone else f"\nGo on with: {command}"
         raise ExportFailed(f"{error}{hint}") from error
     if summary is None:
         reporter.interrupted(folder)
@@ -268,6 +272,10 @@ def _credentials(choices: ExportChoices, kept: Mapping[str, str]) -> Credentials
     return TokenFile(Path(kept["token_file"])) if "token_file" in kept else None
 
 
+def _unfinished(folder: Path) -> Path | None:
+    return folder if has_state(folder) else None
+
+
 def _resume_command(folder: Path) -> str:
     return f"helios export --resume {shlex.quote(str(folder))}"
 
@@ -345,7 +353,7 @@ class _Reporter:
         for line in _interrupted(folder):
             click.echo(line, err=True)
 
-    def failed(self, error: str, folder: Path, *, code: int) -> None:
+    def failed(self, error: str, unfinished: Path | None, *, code: int) -> None:
         """Print nothing: the command prints the error."""
 
     def words(self, summary: ExportSummary, code: int, folder: Path) -> Iterator[str]:
@@ -457,10 +465,10 @@ class _Machine(_Reporter):
 
     def interrupted(self, folder: Path) -> None:
         super().interrupted(folder)
-        _emit(_early_end("interrupted", INTERRUPTED, "interrupted", folder))
+        _emit(_early_end("interrupted", INTERRUPTED, "interrupted", _unfinished(folder)))
 
-    def failed(self, error: str, folder: Path, *, code: int) -> None:
-        _emit(_early_end("failed", code, error, folder))
+    def failed(self, error: str, unfinished: Path | None, *, code: int) -> None:
+        _emit(_early_end("failed", code, error, unfinished))
 
 
 def _reporter(choices: ExportChoices) -> _Reporter:
@@ -486,18 +494,31 @@ def _progress_event(now: ExportProgress) -> events.Progress:
     )
 
 
-def _early_end(result: Any, code: int, problem: str, folder: Path) -> events.End:  # noqa: ANN401
+def _early_end(
+    result: Any,  # noqa: ANN401
+    code: int,
+    problem: str,
+    unfinished: Path | None,
+) -> events.End:
     return events.End(
         result=result,
         exit_code=code,
         problems=(problem,),
-        resume=str(folder) if has_state(folder) else None,
+        resume=str(unfinished) if unfinished else None,
     )
 
 
 def _interrupted(folder: Path) -> Iterator[str]:
     if not has_state(folder):
-        yield "Interrupted before the server accepted the export."
+        yield "Interrupted before the server was asked for an export."
+        return
+    if not is_accepted(folder):
+        yield (
+            "Interrupted before the server answered. If it has begun an export all the same, "
+            "nobody will fetch that."
+        )
+        yield f"Begin anew with: {_resume_command(folder)}"
+        yield f"Or give up:      {_resume_command(folder)} --discard"
         return
     yield "Interrupted. The export stays on the server, and what has arrived stays here."
     yield f"Go on with:     {_resume_command(folder)}"
