@@ -283,12 +283,13 @@ async def killed(world):
     while True:
         indexer = Indexer(world.primary, world.index, clock=hours.__next__)
         working = asyncio.ensure_future(indexer.follow(at_once=True))
-        await turns(world.chance, 120)
-        await asyncio.sleep(0)
-        working.cancel()
-        await asyncio.wait([working])
-        if not working.cancelled():
-            working.exception()
+        try:
+            await turns(world.chance, 120)
+            await asyncio.sleep(0)
+        finally:
+            # Also at the end of the test, or it would work on with an index that is closed.
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
 
 
 async def several(world):
