@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
+from xxhash import xxh3_128_hexdigest
 
 CHUNK_DOCUMENTS = 2000
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -26,6 +27,11 @@ class InputDocument(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes = b""
     unreadable: str | None = None
     """Why the file could not be read any further; the content is then empty."""
+
+    @property
+    def digest(self) -> str:
+        """The hash of the content, which documents with the same content have."""
+        return xxh3_128_hexdigest(self.content)
 
 
 class InputChunk(msgspec.Struct, frozen=True, kw_only=True):

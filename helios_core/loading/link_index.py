@@ -43,9 +43,8 @@ CREATE TABLE claims (
 CREATE TABLE contents (
     target TEXT, hash INTEGER, name TEXT, PRIMARY KEY (target, hash, name)
 ) WITHOUT ROWID;
-CREATE TABLE displaced (
-    path TEXT, line INTEGER, target TEXT, PRIMARY KEY (path, line, target)
-) WITHOUT ROWID;
+CREATE INDEX contents_by_name ON contents (target, name) WHERE name <> '';
+CREATE TABLE displaced (bundle TEXT, target TEXT, PRIMARY KEY (bundle, target)) WITHOUT ROWID;
 CREATE TABLE servers (target TEXT PRIMARY KEY, server TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE conditionals (
     reference TEXT PRIMARY KEY, unsupported INTEGER NOT NULL DEFAULT 0
@@ -230,21 +229,23 @@ class LinkIndex:
         """Return whether other resources have the id of a content, and none the name or hash."""
         if not self._exists("SELECT 1 FROM contents WHERE target = ?", content.target):
             return False
-        same = (
-            "SELECT 1 FROM contents WHERE target = ? AND (hash = ? OR (name = ? AND name <> ''))"
+        # One query for both would look at every content of the id.
+        of_hash = "SELECT 1 FROM contents WHERE target = ? AND hash = ?"
+        of_name = "SELECT 1 FROM contents WHERE target = ? AND name = ? AND name <> ''"
+        return not (
+            self._exists(of_hash, content.target, content.hash)
+            or self._exists(of_name, content.target, content.name)
         )
-        return not self._exists(same, content.target, content.hash, content.name)
 
-    def displace(self, path: str, line: int | None, targets: Iterable[str]) -> None:
-        """Note the ids that what a Bundle creates must not have."""
-        insert = "INSERT INTO displaced VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-        self._database.executemany(insert, ((path, line or 0, target) for target in targets))
+    def displace(self, bundle: str, targets: Iterable[str]) -> None:
+        """Note the ids that what a Bundle creates must not have; equal Bundles are one."""
+        insert = "INSERT INTO displaced VALUES (?, ?) ON CONFLICT DO NOTHING"
+        self._database.executemany(insert, ((bundle, target) for target in targets))
 
-    def displaced(self, path: str, line: int | None) -> frozenset[str]:
+    def displaced(self, bundle: str) -> frozenset[str]:
         """Return the ids that what a Bundle creates must not have, as `Type/id`."""
-        select = "SELECT target FROM displaced WHERE path = ? AND line = ?"
-        rows = self._database.execute(select, (path, line or 0))
-        return frozenset(target for (target,) in rows)
+        select = "SELECT target FROM displaced WHERE bundle = ?"
+        return frozenset(target for (target,) in self._database.execute(select, (bundle,)))
 
     @property
     def has_displaced(self) -> bool:

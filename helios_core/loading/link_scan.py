@@ -141,7 +141,7 @@ class Contest:
             return
         before = set(self._created(document, self._index.is_repeated))
         for _ in range(MAX_ROUNDS):
-            self._index.displace(document.path, document.line, others)
+            self._index.displace(document.digest, others)
             # A link to what gets another id makes another resource, whatever its name.
             contents = [
                 each if each in before else msgspec.structs.replace(each, name="")
@@ -152,7 +152,7 @@ class Contest:
                 self._index.add_contents(contents)
                 return
         rest = {each.target for each in contents}
-        self._index.displace(document.path, document.line, rest)
+        self._index.displace(document.digest, rest)
 
     def _is_another(self, content: Content) -> bool:
         # Of ids that only resources of one name have, the contents are not noted.

@@ -177,11 +177,11 @@ class LoadedBundle:
         self._document = document
         self._options = options
         self._bundle = parse_bundle(document.content)
-        self._digest = ""
+        self._digest = document.digest
         self._said_targets = [
             self._target(number, entry) for number, entry in enumerate(self._bundle.entries)
         ]
-        displaced = index.displaced(document.path, document.line) if index else frozenset()
+        displaced = index.displaced(self._digest) if index else frozenset()
         self.displaced = frozenset(
             number
             for number, said in enumerate(self._said_targets)
@@ -465,7 +465,6 @@ class LoadedBundle:
 
     def _id_within(self, name: str) -> str:
         """Return an id that means something within this Bundle alone."""
-        self._digest = self._digest or xxh3_128_hexdigest(self._document.content)
         return str(uuid5(NAMESPACE_URL, f"{self._digest}{name}"))
 
 

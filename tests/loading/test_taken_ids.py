@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from helios_core.loading.link_index import Content, LinkIndex
 from helios_core.loading.link_scan import DISPLACED, MAX_ROUNDS
 from tests.loading.linked import UUID, bundle
 
@@ -221,6 +222,38 @@ async def test_what_is_behind_long_chains_of_links_stays_apart(store, write, len
     assert len(links) == 2 * length
 
 
+@pytest.mark.parametrize("names", [("all.ndjson", "all.ndjson"), ("1.json", "2.json")])
+async def test_a_bundle_that_comes_again_changes_nothing(store, write, names):
+    line = write("0.ndjson", patient("anna"))
+    again = producer("ben", link="Patient/patient")
+    again["entry"].append(entry(observation("Patient/patient", "named"), OTHER_UUID))
+    files = [write(names[0], *([again] * names.count(names[0])))]
+    files += [write(names[1], again)] if names[1] != names[0] else []
+
+    summary = await store.load(line, *files)
+
+    assert (summary.created, summary.updated, summary.unchanged) == (4, 0, 3)
+    assert await seen(store) == ["ben", "ben"]
+
+
+def test_a_content_is_not_compared_with_all_others_of_its_id():
+    steps = dict[int, int]()
+    for number in (10, 1000):
+        with LinkIndex.temporary() as index:
+            index.add_contents(
+                Content("Patient/p", each, f"urn:oid:1.{each}") for each in range(number)
+            )
+            taken = []
+            index._database.set_progress_handler(lambda: taken.append(1), 1)  # noqa: B023
+
+            assert index.is_another(Content("Patient/p", -1, "urn:oid:2.1"))
+            assert not index.is_another(Content("Patient/p", 1, ""))
+            assert not index.is_another(Content("Patient/p", -1, "urn:oid:1.1"))
+            steps[number] = len(taken)
+
+    assert steps[1000] == steps[10]
+
+
 async def test_ids_that_are_assigned_are_proposals_too(store, write):
     bundles = [
         bundle(entry(patient(family, "under_score")), entry(observation("Patient/under_score")))
@@ -311,6 +344,7 @@ def random_bundle(chance, number):
 async def test_everybody_keeps_what_was_observed_of_them(store, write, seed):
     chance = random.Random(seed)
     made = [random_bundle(chance, number) for number in range(chance.randint(2, 5))]
+    made += chance.choices(made, k=chance.randrange(2))
     path = write("all.ndjson", *(document for document, _ in made))
 
     summary, again = await store.load(path), await store.load(path)
