@@ -486,10 +486,11 @@ class _Target(msgspec.Struct, frozen=True):
 
 def target_of_unusable_id(reference: str) -> str | None:
     """Return what a reference to an id that is not allowed becomes if ids are assigned."""
-    match = _REFERENCE_TO_UNUSABLE_ID.fullmatch(reference)
+    url, mark, fragment = reference.partition("#")
+    match = _REFERENCE_TO_UNUSABLE_ID.fullmatch(url)
     if match is None or _ID.fullmatch(match[2]):
         return None
-    return f"{match[1]}/{_replacement(match[1], match[2])}"
+    return f"{match[1]}/{_replacement(match[1], match[2])}{mark}{fragment}"
 
 
 def _assigned_id(content: bytes) -> str | None:

@@ -426,6 +426,7 @@ async def test_ids_are_assigned_where_they_are_missing_or_not_allowed(store, wri
             "resourceType": "Observation",
             "id": "o",
             "subject": {"reference": "Patient/under_score"},
+            "focus": [{"reference": "Patient/under_score#part"}],
         },
         {"resourceType": "Observation", "id": "v", "subject": {"reference": "Patient/kept"}},
     ]
@@ -437,8 +438,10 @@ async def test_ids_are_assigned_where_they_are_missing_or_not_allowed(store, wri
     assert (summary.created, summary.bad) == (9, 0)
     assert (again.created, again.unchanged) == (0, 9)
     assert "Patient/kept" in store.references()
-    subject = json.loads(await store.text("Observation/o"))["subject"]["reference"]
+    about = json.loads(await store.text("Observation/o"))
+    subject = about["subject"]["reference"]
     assert subject in store.references("Patient")
+    assert about["focus"] == [{"reference": f"{subject}#part"}]
     assert json.loads(await store.text("Observation/v"))["subject"] == {
         "reference": "Patient/kept"
     }
