@@ -340,14 +340,19 @@ class LoadedBundle:
             and _condition(entry, target.resource_type)
             and (match := index.refused(target.reference)) is not None
         }
-        kept = {target.reference for target in self._targets} if self.displaced else set[str]()
+        moved = (self.displaced | {number for number, match in refused.items() if match}) - doubled
+        kept = {
+            target.reference
+            for number, target in enumerate(self._targets)
+            if number not in refused
+        }
         links = BundleLinks(
             {
                 # A link by the id that an entry said leads to the same as one by its fullUrl.
                 said: refused.get(number, self._targets[number].reference)
                 or self._bundle.entries[number].full_url
                 or said
-                for number in self.displaced - doubled
+                for number in moved
                 if (said := self._said_targets[number].reference) not in kept
             }
             | {

@@ -279,17 +279,18 @@ async def test_an_address_is_no_reason_to_make_one_of_two(store, write):
 
 
 @pytest.mark.parametrize(("values", "patients"), [(("1", "2"), 2), (("1", "1"), 1)])
-async def test_conditions_decide_by_what_they_search(store, write, values, patients):
+@pytest.mark.parametrize("ids", [("patient", "patient"), ("a", "b")])
+async def test_conditions_decide_by_what_they_search(store, write, ids, values, patients):
     bundles = [
         bundle(
             entry(
-                patient(family, identifier=[{"value": value}]),
+                patient(family, own_id, identifier=[{"value": value}]),
                 "urn:uuid:p",
                 ifNoneExist=f"identifier={value}",
             ),
-            entry(observation("Patient/patient", f"o-{family}")),
+            entry(observation(f"Patient/{own_id}", f"o-{family}")),
         )
-        for family, value in zip(PEOPLE, values, strict=False)
+        for family, own_id, value in zip(PEOPLE, ids, values, strict=False)
     ]
 
     summary = await store.load(write("all.ndjson", *bundles))
