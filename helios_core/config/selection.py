@@ -192,7 +192,7 @@ async def open_backends(settings: Settings, *, serving: bool = False) -> AsyncIt
             indexer = Indexer(provider, index, interval=settings.search_index_interval)
             provider = indexed_provider(
                 provider,
-                IndexLookups(index),
+                IndexLookups(index, on_failure=indexer.miss),
                 falls_back=settings.search_index_down is own.WithoutIndex.FALLBACK,
                 on_write=indexer.wake,
             )
