@@ -206,6 +206,7 @@ from .storage.page_tokens import (
     make_version_token,
     parse_page_token,
     parse_version_token,
+    place_in_order,
 )
 from .storage.query_data_provider import (
     QueryDataProvider,
@@ -435,6 +436,7 @@ __all__ = [
     "parse_scope",
     "parse_version_token",
     "part_not_found",
+    "place_in_order",
     "read_json_object",
     "read_statements",
     "run_to_end",

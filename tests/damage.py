@@ -147,9 +147,9 @@ async def unnoticed(opened, views, shown, batch_bytes):
     return silent
 
 
-async def fill_jobs(store, *, others=40):
+async def fill_jobs(store):
     """Store exports, some of whose shards are done, among others of several tenants."""
-    for number in range(others):
+    for number in range(40):
         tenant = (corpus.TENANT, corpus.OTHER_TENANT)[number % 2]
         await store.add(corpus.job(f"other-{number}", tenant=tenant), [], max_active=9)
     for job_id, done in (("done", 4), ("half-done", 3), ("begun", 1)):

@@ -92,12 +92,12 @@ class Issuer:
         present = {name: value for name, value in full.items() if value is not None}
         return sign(present, self.claims(**claims), self.keys[kid])
 
-    def rotate(self, kid: str, algorithm: str = "RS256") -> None:
-        """Sign with a new key from now on, and publish it instead of the old one."""
-        for old in [old for old, name in self.algorithms.items() if name == algorithm]:
+    def rotate(self, kid: str) -> None:
+        """Sign RS256 with a new key from now on, and publish it instead of the old one."""
+        for old in [old for old, name in self.algorithms.items() if name == "RS256"]:
             del self.keys[old], self.algorithms[old]
-        self.keys[kid] = key_pair(kid, algorithm)
-        self.algorithms[kid] = algorithm
+        self.keys[kid] = key_pair(kid, "RS256")
+        self.algorithms[kid] = "RS256"
 
     def jwks(self) -> dict[str, Any]:
         """Return the JWK Set."""

@@ -210,11 +210,11 @@ class Realm:
         path, query = f"/{self.name}/clients", {"clientId": client}
         return dict(self.keycloak.admin("GET", path, params=query).json()[0])
 
-    def revoke(self, token: str, client: str = "backend-inline") -> None:
-        """Revoke a token (RFC 7009), as its client does."""
+    def revoke(self, token: str) -> None:
+        """Revoke a token (RFC 7009) of `backend-inline`, as this client does."""
         endpoint = f"{self.url()}/protocol/openid-connect/revoke"
-        key = next(iter(self.keys[client]))
-        form = {"token": token} | _assertion(client, self.url(), key)
+        key = next(iter(self.keys["backend-inline"]))
+        form = {"token": token} | _assertion("backend-inline", self.url(), key)
         self._client.post(endpoint, data=form).raise_for_status()
 
 

@@ -163,7 +163,7 @@ def through(url: str, proxy_port: int) -> str:
 
 
 @contextmanager
-def postgres(folder: Path | None = None) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """Give the server of `HFS_TEST_POSTGRES_URL`, or start one of our own on an empty folder."""
     if url := os.environ.get("HFS_TEST_POSTGRES_URL"):
         with closing(Postgres(None, url)) as given:
@@ -175,7 +175,7 @@ def postgres(folder: Path | None = None) -> Iterator[Postgres]:
         absent(NO_POSTGRES)
     # Not in pytest's folder: for root the server runs as another user, and every session of pytest
     # takes back from others the right to enter the folder that all sessions have in common.
-    folder = folder or Path(tempfile.mkdtemp(prefix=own_prefix("postgres"), dir=quick_folder()))
+    folder = Path(tempfile.mkdtemp(prefix=own_prefix("postgres"), dir=quick_folder()))
     server = pgserver.get_server(folder, cleanup_mode="delete", start=False)
     server.ensure_pgdata_inited()
     with (folder / "postgresql.conf").open("a") as conf:

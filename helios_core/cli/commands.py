@@ -301,7 +301,7 @@ _OF_ANY_EXPORT = (
 
 
 @app.command()
-@click.argument("manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("download", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--dir",
     "folder",
@@ -309,16 +309,17 @@ _OF_ANY_EXPORT = (
     help="Folder of the files; default: that of the manifest.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def verify(manifest: Path, *, folder: Path | None, as_json: bool) -> None:
+def verify(download: Path, *, folder: Path | None, as_json: bool) -> None:
     """
     Prove from downloaded files that nothing is missing.
 
-    MANIFEST is the manifest as it was received. The files may be plain or .gz.
+    DOWNLOAD is the folder that `helios export` wrote, or the manifest as it was received. The
+    files may be plain, .gz or .zst.
     """
     _require_client("verify")
-    from helios_core.cli.export import verify_folder
+    from helios_core.cli.verify import verify_download
 
-    complete = verify_folder(manifest, folder or manifest.parent, as_json=as_json)
+    complete = verify_download(download, folder, as_json=as_json)
     raise click.exceptions.Exit(0 if complete else 1)
 
 

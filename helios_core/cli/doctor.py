@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 from rich.markup import escape
@@ -149,7 +149,7 @@ def _named(origin: InstalledPlugin) -> str:
 
 def _check_disks(chosen: Selection) -> Iterator[Check]:
     seen = set[Path]()
-    for backend in _selected(chosen):
+    for backend in chosen.backends:
         for path in backend.files():
             folder = next(each for each in (path, *path.parents) if each.is_dir())
             if folder not in seen:
@@ -168,10 +168,6 @@ def _check_disk(folder: Path) -> Check:
         found=found,
         advice="Free space, delete exports (helios jobs list), or move the folder.",
     )
-
-
-def _selected(chosen: Selection) -> Iterator[SelectedBackend[Any]]:
-    yield from chosen.backends
 
 
 class _Backends:

@@ -1,27 +1,19 @@
-"""The commands of the Bulk Data client: export and verify."""
+"""The command `helios export`."""
 
 import asyncio
 import os
-import shlex
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import click
 import msgspec
 from msgspec.structs import replace
-from rich.console import Group
-from rich.markup import escape
-from rich.text import Text
 
-from helios_core.cli import export_events as events
-from helios_core.cli.progress import progress_bar
-from helios_core.cli.terminal import log_errors_only, new_table, out, print_json, print_line, run
+from helios_core.cli.export_reports import INTERRUPTED, new_reporter
+from helios_core.cli.terminal import log_errors_only, print_line, run
 from helios_core.client.backend_services import BackendServices
 from helios_core.client.credentials import Credentials, TokenFile
 from helios_core.client.downloads import FileCompression
@@ -29,21 +21,17 @@ from helios_core.client.errors import ExportFailed
 from helios_core.client.export import (
     TENANT_HEADER,
     ExportOptions,
-    ExportPhase,
-    ExportProgress,
     ExportSummary,
     discard,
     export,
     resume,
 )
 from helios_core.client.kickoff import ClientRequest, given_twice, read_url
-from helios_core.client.state import ExportFolder, has_state
-from helios_core.client.verification import Verdict, VerificationReport, verify
+from helios_core.client.state import ExportFolder, has_state, resume_command
 from helios_core.errors import ConfigurationError, HeliosError
 from helios_core.model.exports import Level
 
 INCOMPLETE = 3
-INTERRUPTED = 130
 _STOP_SECONDS = 0.7
 """How long the process may take to end in order after Ctrl-C."""
 
@@ -106,7 +94,8 @@ def export_to_folder(choices: ExportChoices) -> int:
         run(discard(folder, headers, credentials))
         print_line(f"Deleted the export on the server. Finished files stay in {folder}.")
         return 0
-    reporter = _reporter(choices)
+    tenant = {name.lower(): value for name, value in headers.items()}.get(TENANT_HEADER.lower())
+    reporter = new_reporter(folder, tenant=tenant, as_json=choices.json, quiet=choices.quiet)
     options = ExportOptions(
         credentials=_credentials(choices, _kept(folder) if choices.resume else {}),
         compression=FileCompression(choices.compress),
@@ -120,57 +109,21 @@ def export_to_folder(choices: ExportChoices) -> int:
                 if request is None
                 else export(request, folder, options)
             )
-            summary = _run_until_interrupted(
-                work, options.stopping, lambda: reporter.interrupted(folder)
-            )
+            summary = _run_until_interrupted(work, options.stopping, reporter.interrupted)
     except ConfigurationError as error:
-        reporter.failed(str(error), folder, code=2)
+        reporter.failed(str(error), code=2)
         raise
     except HeliosError as error:
-        reporter.failed(str(error), folder, code=1)
-        hint = f"\nGo on with: {_resume_command(folder)}" if has_state(folder) else ""
+        reporter.failed(str(error), code=1)
+        hint = f"\nGo on with: {resume_command(folder)}" if has_state(folder) else ""
         raise ExportFailed(f"{error}{hint}") from error
     if summary is None:
-        reporter.interrupted(folder)
+        reporter.interrupted()
         return INTERRUPTED
     accepted = summary.is_intact and choices.allow_errors
     code = 0 if summary.is_complete or accepted else INCOMPLETE
-    reporter.finished(summary, code, folder)
+    reporter.finished(summary, code)
     return code
-
-
-def verify_folder(manifest: Path, folder: Path, *, as_json: bool = False) -> bool:
-    """
-    Verify downloaded files against their manifest, print the findings, and return the result.
-
-    Raises:
-        ExportFailed: The manifest cannot be read.
-        ProofMissing: The manifest has no proof of completeness.
-    """
-    report = verify(manifest.read_bytes(), folder)
-    if as_json:
-        print_json(
-            {
-                "transaction_time": report.transaction_time,
-                "complete": report.ok,
-                "continued": report.continued,
-                "findings": [
-                    {
-                        "list": finding.kind,
-                        "type": finding.type,
-                        "resources": finding.tally.count,
-                        "bytes": finding.tally.bytes,
-                        "digest": finding.tally.digest,
-                        "verdict": finding.verdict,
-                        "reason": finding.reason,
-                    }
-                    for finding in report.findings
-                ],
-            }
-        )
-    else:
-        out.print(verification_table(report))
-    return report.ok
 
 
 def _request(choices: ExportChoices, headers: Mapping[str, str]) -> ClientRequest:
@@ -221,12 +174,6 @@ def _headers(choices: ExportChoices) -> dict[str, str]:
     return headers
 
 
-def _tenant(choices: ExportChoices) -> str | None:
-    """Return the tenant that the headers name, None if that is left to the server."""
-    headers = {name.lower(): value for name, value in _headers(choices).items()}
-    return headers.get(TENANT_HEADER.lower())
-
-
 def _kept(folder: Path) -> Mapping[str, str]:
     """Return what an interrupted export was begun with, and the address of its server."""
     with ExportFolder.reopen(folder) as (_, state):
@@ -266,10 +213,6 @@ def _credentials(choices: ExportChoices, kept: Mapping[str, str]) -> Credentials
             scope=kept.get("scope"),
         )
     return TokenFile(Path(kept["token_file"])) if "token_file" in kept else None
-
-
-def _resume_command(folder: Path) -> str:
-    return f"helios export --resume {shlex.quote(str(folder))}"
 
 
 def _run_until_interrupted(
@@ -319,267 +262,3 @@ def _run_until_interrupted(
         return run(interruptible())
     finally:
         overdue.cancel()
-
-
-class _Reporter:
-    """Prints for people."""
-
-    def __init__(self, choices: ExportChoices) -> None:
-        self._choices = choices
-
-    @contextmanager
-    def showing(self) -> Iterator[Callable[[ExportProgress], None]]:
-        with export_progress() as report:
-            yield report
-
-    def finished(self, summary: ExportSummary, code: int, folder: Path) -> None:
-        out.print(export_table(summary))
-        if summary.verification is not None:
-            out.print(verification_table(summary.verification))
-        for line in self.words(summary, code, folder):
-            print_line(line)
-
-    def interrupted(self, folder: Path) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write("\x1b[?25h")  # the progress bar has hidden the cursor
-        for line in _interrupted(folder):
-            click.echo(line, err=True)
-
-    def failed(self, error: str, folder: Path, *, code: int) -> None:
-        """Print nothing: the command prints the error."""
-
-    def words(self, summary: ExportSummary, code: int, folder: Path) -> Iterator[str]:
-        """Yield what is to be said about a result, what matters most at the end."""
-        if summary.verification is None and not summary.proof_problem:
-            yield "The server sent no proof of completeness."
-        for note in summary.report.notes:
-            yield f"note of the server: {note}"
-        if summary.report.note_count > len(summary.report.notes):
-            yield f"and {summary.report.note_count - len(summary.report.notes):,} more notes"
-        if summary.is_empty:
-            tenant = _tenant(self._choices)
-            whose = f"tenant {tenant!r}" if tenant else "the tenant of the request"
-            yield (
-                f"NOTHING was exported: of what was requested, {whose} has no resources. If that "
-                "is a surprise, check --type, --since and --tenant; the URL and the token may "
-                "name a tenant, too."
-            )
-        if not summary.is_complete:
-            yield "The export is NOT complete:"
-            yield from (f"  {problem}" for problem in problems(summary))
-        if has_state(folder):
-            yield f"Download what is damaged again: {_resume_command(folder)}"
-        elif code:
-            yield "What has arrived is intact; --allow-errors accepts it as it is (exit code 0)."
-        elif not summary.is_complete:
-            yield "It is accepted as it is, because of --allow-errors."
-
-
-class _Quiet(_Reporter):
-    """Prints only what is not as it should be, on standard error."""
-
-    @contextmanager
-    def showing(self) -> Iterator[Callable[[ExportProgress], None]]:
-        yield lambda _: None
-
-    def finished(self, summary: ExportSummary, code: int, folder: Path) -> None:
-        if summary.is_empty or not summary.is_complete:
-            for line in self.words(summary, code, folder):
-                click.echo(f"helios: {line}", err=True)
-
-
-class _Machine(_Reporter):
-    """Prints events, one JSON object per line."""
-
-    @contextmanager
-    def showing(self) -> Iterator[Callable[[ExportProgress], None]]:
-        last: list[ExportProgress] = []
-        printed = 0.0
-
-        def report(now: ExportProgress) -> None:
-            nonlocal printed
-            if now.status_url and not (last and last[0].status_url):
-                folder = str(self._choices.folder)
-                _emit(events.Accepted(status_url=now.status_url, folder=folder))
-            changed = not last or last[0].phase is not now.phase
-            last[:] = [now]
-            if changed or time.monotonic() - printed >= 1:
-                printed = time.monotonic()
-                _emit(_progress_event(now))
-
-        yield report
-
-    def finished(self, summary: ExportSummary, code: int, folder: Path) -> None:
-        for file in summary.files:
-            _emit(
-                events.File(
-                    list=file.kind,
-                    type=file.type,
-                    path=str(file.path),
-                    lines=file.lines,
-                    bytes=file.size,
-                )
-            )
-        for finding in summary.verification.findings if summary.verification else ():
-            _emit(
-                events.Proof(
-                    list=finding.kind,
-                    type=finding.type,
-                    resources=finding.tally.count,
-                    bytes=finding.tally.bytes,
-                    verdict=finding.verdict,
-                    reason=finding.reason,
-                )
-            )
-        for issue in (*summary.report.losses, *summary.report.notes):
-            _emit(
-                events.Issue(
-                    severity=issue.severity,
-                    code=issue.code,
-                    text=issue.text,
-                    file=issue.file,
-                    line=issue.line,
-                )
-            )
-        _emit(
-            events.End(
-                result="complete" if summary.is_complete else "incomplete",
-                exit_code=code,
-                problems=tuple(problems(summary)),
-                resume=str(folder) if has_state(folder) else None,
-                transaction_time=summary.transaction_time,
-                resources=summary.lines,
-                bytes=sum(file.size for file in summary.files),
-                seconds=round(summary.seconds, 3),
-                deleted=summary.deleted,
-            )
-        )
-
-    def interrupted(self, folder: Path) -> None:
-        super().interrupted(folder)
-        _emit(_early_end("interrupted", INTERRUPTED, "interrupted", folder))
-
-    def failed(self, error: str, folder: Path, *, code: int) -> None:
-        _emit(_early_end("failed", code, error, folder))
-
-
-def _reporter(choices: ExportChoices) -> _Reporter:
-    if choices.json:
-        return _Machine(choices)
-    return _Quiet(choices) if choices.quiet else _Reporter(choices)
-
-
-def _emit(event: events.Event) -> None:
-    click.echo(msgspec.json.encode(event))
-
-
-def _progress_event(now: ExportProgress) -> events.Progress:
-    return events.Progress(
-        phase=now.phase,
-        percent=None if now.fraction is None else round(100 * now.fraction, 1),
-        message=now.message,
-        files_done=now.files_done,
-        files_total=now.files_total,
-        resources_done=now.lines_done,
-        resources_total=now.lines_total,
-        bytes_received=now.bytes_received,
-    )
-
-
-def _early_end(result: Any, code: int, problem: str, folder: Path) -> events.End:  # noqa: ANN401
-    return events.End(
-        result=result,
-        exit_code=code,
-        problems=(problem,),
-        resume=str(folder) if has_state(folder) else None,
-    )
-
-
-def _interrupted(folder: Path) -> Iterator[str]:
-    if not has_state(folder):
-        yield "Interrupted before the server accepted the export."
-        return
-    yield "Interrupted. The export stays on the server, and what has arrived stays here."
-    yield f"Go on with:     {_resume_command(folder)}"
-    yield f"Or delete both: {_resume_command(folder)} --discard"
-
-
-def problems(summary: ExportSummary) -> Iterator[str]:
-    """Yield in sentences what an export lacks, and where that is said."""
-    report = summary.report
-    yield from map(str, report.losses)
-    if report.loss_count > len(report.losses):
-        files = ", ".join(dict.fromkeys(issue.file for issue in report.losses))
-        yield f"{report.loss_count - len(report.losses):,} more problems, see {files}"
-    if summary.proof_problem:
-        yield summary.proof_problem
-    for finding in summary.verification.findings if summary.verification else ():
-        if finding.verdict is not Verdict.OK:
-            files = ", ".join(path.name for path in finding.paths) or "no file"
-            yield (
-                f"{finding.kind} {finding.type}: {finding.tally.count:,} resources in {files}, "
-                f"but {finding.reason}"
-            )
-
-
-@contextmanager
-def export_progress(label: str = "") -> Iterator[Callable[[ExportProgress], None]]:
-    """Show the server's own progress report, then how much has arrived, with the time left."""
-    with ExitStack() as stack:
-        bar = stack.enter_context(progress_bar())
-        task = bar.add_task("starting", total=None, words="")
-
-        def report(now: ExportProgress) -> None:
-            fetching = now.phase in (ExportPhase.DOWNLOADING, ExportPhase.DONE)
-            total = f" of {now.lines_total:,}" if now.lines_total else ""
-            received = f"{now.lines_done:,}{total} resources, {now.bytes_received / 1e6:,.1f} MB"
-            bar.update(
-                task,
-                description=f"{label} {now.phase.value}".strip(),
-                completed=now.fraction or 0,
-                total=None if now.fraction is None else 1,
-                words=received if fetching else now.message,
-            )
-
-        yield report
-
-
-def export_table(summary: ExportSummary) -> Group:
-    """Render the files of an export."""
-    files = new_table("file", "list", "holds", "lines", "bytes")
-    for file in summary.files:
-        cells = (str(file.path), file.kind, file.type, f"{file.lines:,}", f"{file.size:,}")
-        files.add_row(*map(escape, cells))
-    kept = "; the server did not delete the export"
-    undeleted = "" if summary.deleted or not summary.is_intact else kept
-    total = (
-        f"{summary.lines:,} resources as of {summary.transaction_time} in {summary.seconds:.1f} "
-        f"s, {_counted(summary)}{undeleted}"
-    )
-    return Group(files, Text(total))
-
-
-def _counted(summary: ExportSummary) -> str:
-    without = sum(not file.counted for file in summary.files)
-    if not without:
-        return "every announced count verified"
-    return f"no count announced for {without:,} of {len(summary.files):,} files"
-
-
-def verification_table(report: VerificationReport) -> Group:
-    """Render for every type whether all of it is there."""
-    types = new_table("list", "type", "resources", "bytes", "verdict")
-    for finding in report.findings:
-        amounts = (f"{finding.tally.count:,}", f"{finding.tally.bytes:,}")
-        verdict = f"{finding.verdict}: {finding.reason}" if finding.reason else finding.verdict
-        types.add_row(*map(escape, (finding.kind, finding.type, *amounts, verdict)))
-    complete = "complete" if report.ok else "NOT complete"
-    total = f"proof of completeness as of {report.transaction_time}: {complete}"
-    if errors := sum(each.tally.count for each in report.findings if each.kind == "error"):
-        total += (
-            f"; the list error has lines ({errors:,}) about what the server left out or noted, "
-            "which no proof covers"
-        )
-    if report.continued:
-        total += "; the manifest continues on another page, which is verified separately"
-    return Group(types, Text(total))

@@ -3,19 +3,26 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal
 
 from rich.table import Table
 
 from helios_core.cli.terminal import log_errors_only, new_table, out, print_json, print_line, run
 from helios_core.config import selection
-from helios_core.errors import ConfigurationError
+from helios_core.config.environment import describe_variables, to_text
+from helios_core.config.selection import SelectedBackend
+from helios_core.errors import BackendUnavailable, ConfigurationError
 from helios_core.storage.backends import Reach
 from helios_core.storage.indexer import MAX_COUNTED, Indexer, ScopeStatus
+from helios_core.storage.search_index import SearchIndex
 
 WAIT_SECONDS = 1.0
 """How often it is looked whether another process has ended a build."""
+
+ANSWER_SECONDS = 10.0
+"""How long an index may take to be opened and to answer for the first time, which is not tried
+again: whoever types the command waits for it."""
 
 
 def show_status(output: Literal["table", "json"]) -> None:
@@ -53,6 +60,7 @@ async def _opened_indexer() -> AsyncIterator[Indexer]:
 
     Raises:
         ConfigurationError: There is no search index, or only the process of a server sees it.
+        BackendUnavailable: The search index does not answer.
     """
     log_errors_only()
     chosen = selection.configure(os.environ)
@@ -68,8 +76,40 @@ async def _opened_indexer() -> AsyncIterator[Indexer]:
             "server's process, where no other process sees it"
         )
     chosen.data_provider.require_files()
-    async with chosen.data_provider.open() as provider, index.open() as opened:
+    async with chosen.data_provider.open() as provider, _answering(index) as opened:
         yield Indexer(provider, opened, interval=chosen.settings.search_index_interval)
+
+
+@asynccontextmanager
+async def _answering(selected: SelectedBackend[SearchIndex]) -> AsyncIterator[SearchIndex]:
+    """
+    Yield an index that has answered once.
+
+    Raises:
+        BackendUnavailable: It has not; the message has the settings that say where it is.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                index = await stack.enter_async_context(selected.open())
+                await index.scopes()
+        except TimeoutError as error:
+            reason = f"The search index did not answer within {ANSWER_SECONDS:g} seconds"
+            raise _unavailable(reason, selected) from error
+        except BackendUnavailable as error:
+            raise _unavailable(str(error), selected) from error
+        yield index
+
+
+def _unavailable(reason: str, selected: SelectedBackend[SearchIndex]) -> BackendUnavailable:
+    """Return an error with the settings that an index cannot do without, and their values."""
+    name, values = selected.plugin.origin.name, selected.settings
+    where = (
+        f"{variable.name} is {variable.shown(to_text(getattr(values, variable.field)))}"
+        for variable in describe_variables(type(values), plugin=name)
+        if variable.required
+    )
+    return BackendUnavailable(". ".join((reason, *where)))
 
 
 def _print(rows: Sequence[ScopeStatus], output: Literal["table", "json"]) -> None:

@@ -28,6 +28,7 @@ from helios_core.client.errors import (
 from helios_core.client.file_urls import LatestURLs
 from helios_core.client.kickoff import ClientRequest, read_url
 from helios_core.client.manifest import (
+    MANIFEST_NAME,
     PlannedFile,
     ReceivedManifest,
     is_reference,
@@ -343,7 +344,7 @@ class _Export:
 
     async def _manifest(self, status_url: str) -> bytes:
         """Return the manifest, from the folder if an earlier process has received it."""
-        path = self._folder.path / "manifest.json"
+        path = self._folder.path / MANIFEST_NAME
         if await asyncio.to_thread(path.is_file):
             return await asyncio.to_thread(path.read_bytes)
         sent = await self._wait_for_manifest(status_url)

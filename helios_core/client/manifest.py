@@ -14,6 +14,9 @@ from helios_core.client.errors import ExportFailed
 BLOCK_HEADER = b'{"resourceType":"Parameters"'
 """The start of a block header line, which is no resource (Bulk Data 3.0.0, organizeOutputBy)."""
 
+MANIFEST_NAME = "manifest.json"
+"""The file of a downloaded export that holds its manifest."""
+
 _LISTS = ("output", "deleted", "error", "outcome")
 
 
@@ -117,7 +120,7 @@ def join_pages(pages: Sequence[bytes]) -> bytes:
 
 def plan_files(manifest: ReceivedManifest, folder: Path) -> list[PlannedFile]:
     """Name every file after the last segment of its URL; a number makes equal names different."""
-    taken: set[str] = {"manifest.json"}
+    taken = {MANIFEST_NAME}
     planned = []
     for number, (kind, entry) in enumerate(manifest.entries, start=1):
         name = _name(entry) or f"{kind}-{number}.ndjson"

@@ -14,6 +14,7 @@ that a reader finds a whole one or none, whenever the process or the machine sto
 
 import fcntl
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,8 +76,8 @@ class ExportFolder:
         path.mkdir(parents=True, exist_ok=True)
         if has_state(path):
             raise ConfigurationError(
-                f"{path} holds an unfinished export; go on with: helios export --resume {path}\n"
-                f"or delete it, here and on the server: helios export --resume {path} --discard"
+                f"{path} holds an unfinished export; go on with: {resume_command(path)}\n"
+                f"or delete it, here and on the server: {resume_command(path)} --discard"
             )
         if any(not entry.name.startswith(".") for entry in path.iterdir()):
             raise ConfigurationError(
@@ -153,6 +154,11 @@ class ExportFolder:
 def has_state(path: Path) -> bool:
     """Return whether a folder holds an unfinished export."""
     return (path / STATE_FOLDER / _STATE).is_file()
+
+
+def resume_command(path: Path) -> str:
+    """Return the command that goes on with the export in a folder."""
+    return f"helios export --resume {shlex.quote(str(path))}"
 
 
 def needs_headers(state: ExportState, headers: Mapping[str, str]) -> list[str]:

@@ -190,12 +190,14 @@ async def open_backends(settings: Settings, *, serving: bool = False) -> AsyncIt
         if selection.search_index is not None:
             index = await stack.enter_async_context(selection.search_index.open())
             indexer = Indexer(provider, index, interval=settings.search_index_interval)
-            provider = indexed_provider(
+            indexed = indexed_provider(
                 provider,
                 IndexLookups(index, on_failure=indexer.miss),
                 falls_back=settings.search_index_down is own.WithoutIndex.FALLBACK,
                 on_write=indexer.wake,
             )
+            stack.push_async_callback(indexed.close)
+            provider = indexed
         jobs = await stack.enter_async_context(selection.job_store.open())
         outputs = await stack.enter_async_context(selection.output_store.open())
         await outputs.bind(jobs.identity)

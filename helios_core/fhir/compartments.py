@@ -75,20 +75,18 @@ def _collect(node: object, path: KeyPath, depth: int, references: list[str]) -> 
 
 
 @cache
-def compartment_paths(
-    fhir_version: FHIRVersion, compartment: str = "Patient"
-) -> Mapping[str, tuple[KeyPath, ...]]:
-    """Return the paths of the references that put a resource into a compartment, by its type."""
+def compartment_paths(fhir_version: FHIRVersion) -> Mapping[str, tuple[KeyPath, ...]]:
+    """Return the paths of the references that put a resource into a Patient's, by its type."""
     definitions = load_definitions(fhir_version)
     return {
         resource_type: tuple(
             dict.fromkeys(
                 path
                 for code in codes
-                for path in reference_paths(definitions, compartment, resource_type, code=code)
+                for path in reference_paths(definitions, "Patient", resource_type, code=code)
             )
         )
-        for resource_type, codes in definitions.compartments[compartment].items()
+        for resource_type, codes in definitions.compartments["Patient"].items()
     }
 
 

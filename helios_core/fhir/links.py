@@ -105,7 +105,7 @@ class _EntryLinks:
         match = _RELATIVE.match(link)
         if match is None:
             return self._bundle.resolve(link)
-        target = self._bundle.resolve(self._base + link)
+        target = self._bundle.resolve(self._base + link) or self._bundle.resolve(link)
         # A resource that keeps its id keeps the links to it, versions included.
         return None if target is None or target.partition("#")[0] == match[1] else target
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from helios_core.errors import TooCostly, VersionConflict
 from helios_core.fhir.resources import Resource
-from helios_core.fhir.search import AllOf, AnyId, AnyOf, AnyTerm, Filter, Prefilter, terms_of
+from helios_core.fhir.search import Filter, id_term, necessary_terms, terms_of
 from helios_core.interactions.callers import Caller
 from helios_core.interactions.conditions import require_search
 from helios_core.storage.data_provider import (
@@ -120,14 +120,13 @@ class _KeyedVersions:
 
     def __init__(self) -> None:
         self._versions = dict[str, StoredVersion]()
-        self._by_key = defaultdict[int | str, set[str]](set)
+        self._by_term = defaultdict[int, set[str]](set)
 
     def put(self, stored: StoredVersion, terms: AbstractSet[int]) -> None:
         """Add a resource, in place of the one with its id."""
         self._versions[stored.id] = stored
-        keys: set[int | str] = {*terms, stored.id}
-        for key in keys:
-            self._by_key[key].add(stored.id)
+        for term in (*terms, id_term(stored.id)):
+            self._by_term[term].add(stored.id)
 
     def delete(self, resource_id: str) -> None:
         """Remove a resource if it is there."""
@@ -139,15 +138,15 @@ class _KeyedVersions:
 
     def matching(self, filter_: Filter) -> Iterator[StoredVersion]:
         """Yield the resources that match, in no particular order."""
-        keys = _necessary_keys(filter_.prefilter())
-        ids = self._versions.keys() if keys is None else self._with_any(keys)
+        terms = necessary_terms(filter_.prefilter())
+        ids = self._versions.keys() if terms is None else self._with_any(terms)
         for resource_id in sorted(ids):
             stored = self._versions.get(resource_id)
             if stored is not None and filter_.matches(stored.content or b""):
                 yield stored
 
-    def _with_any(self, keys: AbstractSet[int | str]) -> set[str]:
-        return set[str]().union(*(self._by_key.get(key, ()) for key in keys))
+    def _with_any(self, terms: AbstractSet[int]) -> set[str]:
+        return set[str]().union(*(self._by_term.get(term, ()) for term in terms))
 
 
 class _PendingType:
@@ -158,8 +157,8 @@ class _PendingType:
         """The ids whose stored resources no longer count."""
         self.pending = _KeyedVersions()
         self._found = _KeyedVersions()
-        self._conditions = defaultdict[int | str | None, list[tuple[Filter, Sequence[str]]]](list)
-        """What was searched for and the ids that were found, by the keys of matches."""
+        self._conditions = defaultdict[int | None, list[tuple[Filter, Sequence[str]]]](list)
+        """What was searched for and the ids that were found, by the terms of matches."""
 
     def put(self, stored: StoredVersion, terms: AbstractSet[int]) -> None:
         """Let a resource be stored in place of the one with its id."""
@@ -177,8 +176,8 @@ class _PendingType:
 
     def was_there(self, match: StoredVersion, terms: AbstractSet[int]) -> bool:
         """Return whether the conditions so far did not miss a stored resource; remember it."""
-        keys = (None, match.id, *terms)
-        conditions = (each for key in keys for each in self._conditions.get(key, ()))
+        known = (None, id_term(match.id), *terms)
+        conditions = (each for term in known for each in self._conditions.get(term, ()))
         content = match.content or b""
         if any(match.id not in ids and filter_.matches(content) for filter_, ids in conditions):
             return False
@@ -195,26 +194,6 @@ class _PendingType:
 
     def remember(self, filter_: Filter, ids: Sequence[str]) -> None:
         """Remember which resources a condition has found."""
-        keys = _necessary_keys(filter_.prefilter())
-        for key in (None,) if keys is None else keys:
-            self._conditions[key].append((filter_, ids))
-
-
-def _necessary_keys(prefilter: Prefilter | None) -> AbstractSet[int | str] | None:
-    """Return terms and ids of which every match has one or more, None if that is not known."""
-    match prefilter:
-        case AnyTerm(terms):
-            return frozenset[int | str](terms)
-        case AnyId(ids):
-            return frozenset[int | str](ids)
-        case AllOf(parts):
-            return next((keys for keys in map(_necessary_keys, parts) if keys is not None), None)
-        case AnyOf(parts):
-            union = set[int | str]()
-            for part in parts:
-                keys = _necessary_keys(part)
-                if keys is None:
-                    return None
-                union |= keys
-            return union
-    return None
+        terms = necessary_terms(filter_.prefilter())
+        for term in (None,) if terms is None else terms:
+            self._conditions[term].append((filter_, ids))

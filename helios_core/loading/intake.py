@@ -18,8 +18,9 @@ from helios_core.fhir.links import (
     rewrite_links,
 )
 from helios_core.fhir.references import conditional_references
-from helios_core.fhir.resources import parse_resource
+from helios_core.fhir.resources import Resource, parse_resource
 from helios_core.fhir.strict_json import compact_json
+from helios_core.hashes import to_signed
 from helios_core.loading.inputs import InputChunk, InputDocument
 from helios_core.loading.link_index import LinkIndex, Match, is_unique
 from helios_core.loading.resources import (
@@ -119,7 +120,22 @@ class Intake:
         if resource.content is None:
             return Delete(resource_type=resource.resource_type or "", id=resource.id or ""), []
         content, missing = self.with_links(resource)
-        parsed = parse_resource(
+        return Put(resource=self._stored(resource, content)), [
+            UnresolvedLink(document.path, link, match) for link, match in missing.items()
+        ]
+
+    def content_hash(self, resource: LoadedResource) -> int:
+        """
+        Return the signed hash of what is stored of a resource, with its links resolved.
+
+        Raises:
+            InvalidResource: The content is invalid.
+        """
+        content, _ = self.with_links(resource)
+        return to_signed(self._stored(resource, content).content_hash)
+
+    def _stored(self, resource: LoadedResource, content: bytes) -> Resource:
+        return parse_resource(
             content,
             self.options.fhir_version,
             resource_type=resource.resource_type,
@@ -127,9 +143,6 @@ class Intake:
             assigned_id=resource.assigned_id,
             base_urls=self.options.base_urls,
         )
-        return Put(resource=parsed), [
-            UnresolvedLink(document.path, link, match) for link, match in missing.items()
-        ]
 
     def with_links(self, resource: LoadedResource) -> tuple[bytes, dict[str, Match | None]]:
         """
@@ -199,7 +212,9 @@ class _LoadLinks:
         if self._target and is_temporary(url) and is_unique(normalized := normalized_link(url)):
             target = self._target(normalized)
             return f"{target}{mark}{fragment}" if target else None
-        return target_of_unusable_id(link) if self._assign_ids else None
+        if not self._assign_ids or (assigned := target_of_unusable_id(link)) is None:
+            return None
+        return (self._own and self._own.resolve(assigned)) or assigned
 
 
 def find_conditional_references(content: bytes) -> set[str]:

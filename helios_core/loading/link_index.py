@@ -1,8 +1,8 @@
 """
-What the links between the files of one load stand for, in a temporary file.
+What the Bundles of one load say about each other's resources, in a temporary file.
 
-It holds the fullUrls that mean the same in every Bundle and the conditional references. A file
-keeps the memory bounded, and the processes that parse can read it.
+It holds the fullUrls that mean the same in every Bundle, the conditional references and the ids
+that entries claim. A file keeps the memory bounded, and the processes that parse can read it.
 """
 
 import re
@@ -32,6 +32,19 @@ PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA cache_size = -32768;
 CREATE TABLE full_urls (
     url TEXT PRIMARY KEY, target TEXT NOT NULL, digest INTEGER NOT NULL, clash INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE claims (
+    target TEXT PRIMARY KEY,
+    creates INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    repeated INTEGER NOT NULL DEFAULT 0,
+    contested INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE contents (
+    target TEXT, hash INTEGER, name TEXT, PRIMARY KEY (target, hash, name)
+) WITHOUT ROWID;
+CREATE TABLE displaced (
+    path TEXT, line INTEGER, target TEXT, PRIMARY KEY (path, line, target)
 ) WITHOUT ROWID;
 CREATE TABLE servers (target TEXT PRIMARY KEY, server TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE conditionals (
@@ -80,6 +93,28 @@ class Creation(msgspec.Struct, frozen=True):
     """Whether it updates the one resource that matches."""
 
 
+class Claim(msgspec.Struct, frozen=True, array_like=True):
+    """The id that an entry of a Bundle, or a line, has or proposes for its resource."""
+
+    target: str
+    """`Type/id`."""
+    creates: bool
+    """Whether it creates a resource, for which the id is a proposal; otherwise it names one."""
+    name: str
+    """A fullUrl that is that of one resource anywhere, normalized; empty if there is none."""
+
+
+class Content(msgspec.Struct, frozen=True, array_like=True):
+    """What is stored with an id that is claimed more than once."""
+
+    target: str
+    """`Type/id`."""
+    hash: int
+    """A signed hash of the content with its links resolved."""
+    name: str
+    """As in a claim."""
+
+
 class Match(StrEnum):
     """What matches a conditional reference."""
 
@@ -99,6 +134,8 @@ class LinkIndex:
         self._database = sqlite3.connect(
             f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
         )
+        self.has_lines = False
+        """Whether there are resources that are not in Bundles."""
         if not read_only:
             self._database.executescript(f"{_SCHEMA} BEGIN;")
 
@@ -148,6 +185,79 @@ class LinkIndex:
             "SELECT target, clash FROM full_urls WHERE url = ?", (url,)
         ).fetchone()
         return row
+
+    def add_claims(self, claims: Iterable[Claim]) -> None:
+        """Add the ids that a Bundle or a line claims."""
+        self._database.executemany(
+            "INSERT INTO claims (target, creates, name) VALUES (?1, ?2, ?3) "
+            "ON CONFLICT DO UPDATE SET creates = max(creates, ?2), repeated = 1, "
+            "contested = max(contested, ?3 = '' OR name <> ?3)",
+            ((claim.target, claim.creates, claim.name) for claim in claims),
+        )
+
+    @property
+    def may_be_contested(self) -> bool:
+        """Whether an id is contested, or can be once it is known what the lines name."""
+        creates = self.has_lines and self._exists("SELECT 1 FROM claims WHERE creates")
+        return creates or self.has_contested
+
+    @property
+    def has_contested(self) -> bool:
+        """Whether an id can be that of two resources, one of which an entry creates."""
+        return self._exists("SELECT 1 FROM claims WHERE creates AND contested")
+
+    def is_contested(self, target: str) -> bool:
+        """Return whether an id can be that of two resources, one of which an entry creates."""
+        select = "SELECT 1 FROM claims WHERE target = ? AND creates AND contested"
+        return self._exists(select, target)
+
+    def is_repeated(self, target: str) -> bool:
+        """Return whether an id is claimed more than once."""
+        return self._exists("SELECT 1 FROM claims WHERE target = ? AND repeated", target)
+
+    def is_created(self, target: str) -> bool:
+        """Return whether an entry creates a resource with this id."""
+        return self._exists("SELECT 1 FROM claims WHERE target = ? AND creates", target)
+
+    def add_contents(self, contents: Iterable[Content]) -> None:
+        """Add what is stored with ids that are contested."""
+        self._database.executemany(
+            "INSERT INTO contents VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            ((content.target, content.hash, content.name) for content in contents),
+        )
+
+    def is_another(self, content: Content) -> bool:
+        """Return whether other resources have the id of a content, and none the name or hash."""
+        if not self._exists("SELECT 1 FROM contents WHERE target = ?", content.target):
+            return False
+        same = (
+            "SELECT 1 FROM contents WHERE target = ? AND (hash = ? OR (name = ? AND name <> ''))"
+        )
+        return not self._exists(same, content.target, content.hash, content.name)
+
+    def displace(self, path: str, line: int | None, targets: Iterable[str]) -> None:
+        """Note the ids that what a Bundle creates must not have."""
+        insert = "INSERT INTO displaced VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+        self._database.executemany(insert, ((path, line or 0, target) for target in targets))
+
+    def displaced(self, path: str, line: int | None) -> frozenset[str]:
+        """Return the ids that what a Bundle creates must not have, as `Type/id`."""
+        select = "SELECT target FROM displaced WHERE path = ? AND line = ?"
+        rows = self._database.execute(select, (path, line or 0))
+        return frozenset(target for (target,) in rows)
+
+    @property
+    def has_displaced(self) -> bool:
+        """Whether anything must have another id."""
+        return self._exists("SELECT 1 FROM displaced")
+
+    def forget_links(self) -> None:
+        """Drop what was found before it was known what must have another id."""
+        for table in ("full_urls", "servers", "conditionals", "conditions"):
+            self._database.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
+
+    def _exists(self, select: str, *values: str | int) -> bool:
+        return self._database.execute(f"{select} LIMIT 1", values).fetchone() is not None
 
     def add_server(self, target: str, server: str) -> None:
         """Note the server of the first resource that has this `Type/id` in a Bundle."""

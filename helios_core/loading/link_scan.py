@@ -1,6 +1,7 @@
 """Find out what the links between the files of a load stand for, before anything is written."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
@@ -9,10 +10,10 @@ import msgspec
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
 from helios_core.fhir.preferences import PRESENTATION_PARAMETERS
-from helios_core.fhir.search import AllOf, AnyTerm, Filter, Prefilter, compile_query, terms_of
+from helios_core.fhir.search import Filter, compile_query, id_term, necessary_terms, terms_of
 from helios_core.loading.inputs import FoundFiles, InputChunk, InputDocument, read_chunks
 from helios_core.loading.intake import Intake, find_conditional_references
-from helios_core.loading.link_index import LinkIndex, Match
+from helios_core.loading.link_index import Claim, Content, LinkIndex, Match
 from helios_core.loading.resources import (
     LoadedBundle,
     LoadedResource,
@@ -25,8 +26,14 @@ from helios_core.loading.resources import (
 from helios_core.storage.data_provider import SearchPage, SearchQuery, SupportsSearch
 from helios_core.storage.resource_keys import TypeKey
 
+DISPLACED = (
+    "another resource has its type and id; it is loaded with an id of its own, to which the links "
+    "in its Bundle lead"
+)
 CLASH = "its fullUrl is also that of another resource; links to it from other files are kept"
 _TWO = 2
+MAX_ROUNDS = 20
+"""How many links long the chains in a Bundle may be; what is behind them counts as different."""
 MAX_PAGE = 500
 Patiently: TypeAlias = Callable[
     [Callable[[], Coroutine[Any, Any, SearchPage]]], Awaitable[SearchPage | None]
@@ -40,12 +47,12 @@ class ScannedChunk(msgspec.Struct, frozen=True, kw_only=True):
     """What the scan of one chunk found."""
 
     clashes: tuple[LoadProblem, ...] = ()
-    """The entries whose fullUrl stands for another resource, too."""
+    """The entries whose fullUrl or id is that of another resource, too."""
     bytes_done: int
 
 
 def scan(files: FoundFiles, options: LoadOptions, index: LinkIndex) -> Generator[ScannedChunk]:
-    """Add to the index what fullUrls stand for elsewhere, and the conditional references."""
+    """Add to the index what fullUrls stand for elsewhere, conditional references, and claims."""
     for chunk in read_chunks(files):
         clashes = [
             clash for document in chunk.documents for clash in _scan(document, options, index)
@@ -58,12 +65,15 @@ def _scan(document: InputDocument, options: LoadOptions, index: LinkIndex) -> li
         if not is_unpacked(document):
             if references := find_conditional_references(document.content):
                 index.add_conditionals(references)
+            index.has_lines = True
             return []
-        bundle = LoadedBundle(document, options)
+        bundle = LoadedBundle(document, options, index)
     except Exception:  # noqa: BLE001 - what is wrong is reported when the document is loaded
         return []
-    clashes = list(bundle.clashes)
-    clashes += [entry for entry, definition in bundle.definitions() if index.define(definition)]
+    clashes = dict.fromkeys(bundle.clashes, CLASH)
+    clashes |= {entry: CLASH for entry, made in bundle.definitions() if index.define(made)}
+    clashes |= dict.fromkeys(bundle.displaced, DISPLACED)
+    index.add_claims(claim for _, claim in bundle.claims())
     for creation in bundle.conditions():
         index.add_condition(creation)
     for target, server in bundle.servers():
@@ -73,7 +83,105 @@ def _scan(document: InputDocument, options: LoadOptions, index: LinkIndex) -> li
             references = find_conditional_references(resource.content)
             if references:
                 index.add_conditionals(references)
-    return [problem(document, CLASH, entry=entry) for entry in clashes]
+    return [problem(document, reason, entry=entry) for entry, reason in sorted(clashes.items())]
+
+
+class Contest:
+    """Finds the entries that create a resource with the id of another one."""
+
+    def __init__(self, index: LinkIndex, options: LoadOptions) -> None:
+        """Take the index of a scan."""
+        self._index = index
+        self._options = options
+        self._intake = Intake(options, index)
+
+    def note_named(self, files: FoundFiles) -> Generator[ScannedChunk]:
+        """Add the contents of contested ids that PUTs and lines name; who names an id has it."""
+        in_bundles = self._index.has_contested
+        for chunk in read_chunks(files):
+            for document in chunk.documents:
+                with suppress(Exception):  # it is reported when the document is loaded
+                    if not is_unpacked(document):
+                        self._note_line(document)
+                    elif in_bundles:
+                        self._index.add_contents(list(self._contents(document, self._is_named)))
+            yield ScannedChunk(bytes_done=chunk.bytes_done)
+
+    def _is_named(self, claim: Claim) -> bool:
+        return not claim.creates and self._index.is_contested(claim.target)
+
+    def _note_line(self, document: InputDocument) -> None:
+        for line in self._intake.resources_of(document):
+            if isinstance(line, LoadProblem):
+                continue
+            target = f"{resource_type_of(line.content or b'')}/{line.final_id}"
+            if self._index.is_created(target):
+                self._index.add_claims([Claim(target, creates=False, name="")])
+                content = Content(target, self._intake.content_hash(line), name="")
+                self._index.add_contents([content])
+
+    def settle(self, files: FoundFiles) -> Generator[ScannedChunk]:
+        """
+        Add what must have another id.
+
+        Of those that create resources with one id, which nobody names, the first Bundle has it.
+        Equal contents are one resource.
+        """
+        for chunk in read_chunks(files):
+            for document in filter(is_unpacked, chunk.documents):
+                with suppress(Exception):  # it is reported when the document is loaded
+                    self._settle(document)
+            yield ScannedChunk(bytes_done=chunk.bytes_done)
+
+    def _settle(self, document: InputDocument) -> None:
+        contents = list(self._created(document, self._index.is_contested))
+        others = {each.target for each in contents if self._index.is_another(each)}
+        if not others:
+            self._index.add_contents(contents)
+            return
+        first = {
+            each.target: each.hash for each in self._created(document, self._index.is_repeated)
+        }
+        for _ in range(MAX_ROUNDS):
+            self._index.displace(document.path, document.line, others)
+            # A link to what gets another id makes another resource, whatever its name.
+            contents = [
+                each if each.hash == first[each.target] else msgspec.structs.replace(each, name="")
+                for each in self._created(document, self._index.is_repeated)
+            ]
+            others = {each.target for each in contents if self._is_another(each)}
+            if not others:
+                self._index.add_contents(contents)
+                return
+        rest = {each.target for each in contents}
+        self._index.displace(document.path, document.line, rest)
+
+    def _is_another(self, content: Content) -> bool:
+        # Of ids that only resources of one name have, the contents are not noted.
+        is_noted = bool(content.name) or self._index.is_contested(content.target)
+        return not is_noted or self._index.is_another(content)
+
+    def _created(
+        self, document: InputDocument, chosen: Callable[[str], bool]
+    ) -> Iterator[Content]:
+        return self._contents(document, lambda claim: claim.creates and chosen(claim.target))
+
+    def _contents(
+        self, document: InputDocument, chosen: Callable[[Claim], bool]
+    ) -> Iterator[Content]:
+        """Yield what a Bundle stores with the ids of some claims, unless it gets another id."""
+        bundle = LoadedBundle(document, self._options, self._index)
+        claims = {
+            number: claim
+            for number, claim in bundle.claims()
+            if number not in bundle.displaced and chosen(claim)
+        }
+        if not claims:
+            return
+        for resource in bundle.resources(self._index):
+            if isinstance(resource, LoadedResource) and resource.entry in claims:
+                claim = claims[resource.entry]
+                yield Content(claim.target, self._intake.content_hash(resource), claim.name)
 
 
 class ConditionalSearch:
@@ -100,12 +208,12 @@ class ConditionalSearch:
         if filter_ is None:
             self._index.set_unsupported(reference)
             return
-        terms = _required_terms(filter_.prefilter())
+        terms = necessary_terms(filter_.prefilter())
         self._types.add(filter_.resource_type)
-        if terms:
-            self._index.add_terms(filter_.resource_type, terms, reference)
-        else:
+        if terms is None:
             self._unindexed.setdefault(filter_.resource_type, []).append(reference)
+        else:
+            self._index.add_terms(filter_.resource_type, terms, reference)
 
     def _compile(self, reference: str) -> Filter | None:
         resource_type, _, query = reference.partition("?")
@@ -131,7 +239,8 @@ class ConditionalSearch:
             for resource_type, resource_id, content in self._resources(chunk):
                 target = f"{resource_type}/{resource_id}"
                 self._index.add_change(target)
-                for reference in self._matches(resource_type, content) if content else ():
+                matches = self._matches(resource_type, resource_id, content) if content else ()
+                for reference in matches:
                     self._index.add_match(reference, target)
             yield ScannedChunk(bytes_done=chunk.bytes_done)
 
@@ -163,10 +272,10 @@ class ConditionalSearch:
         except Exception:  # noqa: BLE001 - it is reported when the document is loaded
             return b"{}"
 
-    def _matches(self, resource_type: str, content: bytes) -> Iterator[str]:
+    def _matches(self, resource_type: str, resource_id: str, content: bytes) -> Iterator[str]:
         try:
             terms = terms_of(content, self._version, resource_type).terms
-            candidates = self._index.candidates(resource_type, terms)
+            candidates = self._index.candidates(resource_type, {*terms, id_term(resource_id)})
             for reference in (*candidates, *self._unindexed.get(resource_type, ())):
                 filter_ = self._filter(reference)
                 if filter_ is not None and filter_.matches(content):
@@ -192,14 +301,3 @@ class ConditionalSearch:
                 if page.next is None or self._index.conditional_target(reference)[0] in _DECIDED:
                     break
                 count, after = min(4 * count, MAX_PAGE), page.next
-
-
-def _required_terms(prefilter: Prefilter | None) -> frozenset[int]:
-    """Return terms of which every match has at least one; none if there are no such terms."""
-    match prefilter:
-        case AnyTerm(terms):
-            return terms
-        case AllOf(parts):
-            return next(filter(None, map(_required_terms, parts)), frozenset())
-        case _:
-            return frozenset()

@@ -27,7 +27,7 @@ from helios_core.fhir.definitions import FHIRVersion
 from helios_core.loading.inputs import FoundFiles, find_files
 from helios_core.loading.intake import ParsedChunk
 from helios_core.loading.link_index import LinkIndex, Match
-from helios_core.loading.link_scan import ConditionalSearch, ScannedChunk, scan
+from helios_core.loading.link_scan import ConditionalSearch, Contest, ScannedChunk, scan
 from helios_core.loading.parsers import parse_files
 from helios_core.loading.resources import LoadOptions, LoadProblem
 from helios_core.storage.data_provider import (
@@ -105,7 +105,7 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
     unmatched_by_file: tuple[tuple[Path, int], ...]
     """The files that contain them, with their numbers, in the order of loading."""
     clashed: int
-    """Entries whose fullUrl stands for another resource, too; links to it are kept."""
+    """Entries whose fullUrl is that of another resource, or whose id is and was replaced."""
     clashes: tuple[LoadProblem, ...]
     """The first of these, at most `MAX_PROBLEMS`."""
     interrupted: bool
@@ -119,7 +119,7 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_good(self) -> bool:
-        """Whether everything was loaded, and conditional references and fullUrls are clear."""
+        """Whether everything was loaded, without clashes and unclear conditional references."""
         return not (self.bad or self.unmatched or self.clashed or self.interrupted)
 
 
@@ -163,6 +163,9 @@ class _Tally:
         self._clashed += len(chunk.clashes)
         self._clashes += chunk.clashes[: MAX_PROBLEMS - len(self._clashes)]
         self.report(phase, chunk.bytes_done)
+
+    def forget_clashes(self) -> None:
+        self._clashed, self._clashes = 0, []
 
     def report(self, phase: LoadPhase, bytes_done: int, reason: str | None = None) -> None:
         self._bytes_done = bytes_done
@@ -269,6 +272,7 @@ class _Load:
     ) -> None:
         """Fill the index with what the links between the files stand for."""
         await self._scan(LoadPhase.SCANNING, scan(self._files, options, self._index))
+        await self._settle_ids(options)
         if not self._stopping.is_set() and self._index.has_conditionals:
             search = ConditionalSearch(self._index, options)
             await self._scan(LoadPhase.SEARCHING, search.search_files(self._files))
@@ -277,6 +281,19 @@ class _Load:
             self._index.settle_conditions()
         if not self._stopping.is_set():
             self._index.publish()
+
+    async def _settle_ids(self, options: LoadOptions) -> None:
+        """Find what must have another id than it says, and the links again if there is any."""
+        if self._stopping.is_set() or not self._index.may_be_contested:
+            return
+        contest = Contest(self._index, options)
+        await self._scan(LoadPhase.SCANNING, contest.note_named(self._files))
+        if not self._stopping.is_set() and self._index.has_contested:
+            await self._scan(LoadPhase.SCANNING, contest.settle(self._files))
+        if not self._stopping.is_set() and self._index.has_displaced:
+            self._index.forget_links()
+            self._tally.forget_clashes()
+            await self._scan(LoadPhase.SCANNING, scan(self._files, options, self._index))
 
     async def _scan(self, phase: LoadPhase, items: Generator[ScannedChunk]) -> None:
         async with aclosing(_read_ahead(items, self._stopping)) as chunks:

@@ -15,7 +15,7 @@ from helios_core.fhir.references import split_reference
 from helios_core.fhir.strict_json import compact_json
 from helios_core.hashes import to_signed
 from helios_core.loading.inputs import InputDocument
-from helios_core.loading.link_index import Creation, Definition, LinkIndex, is_unique
+from helios_core.loading.link_index import Claim, Creation, Definition, LinkIndex, is_unique
 
 UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "history"})
 """The types of Bundles that only carry resources; the others are stored as resources."""
@@ -128,7 +128,7 @@ def resources_of(
         return [problem(document, document.unreadable)]
     if not is_unpacked(document):
         return [_bare(document.content, options)]
-    return LoadedBundle(document, options).resources(index)
+    return LoadedBundle(document, options, index).resources(index)
 
 
 def _bare(content: bytes, options: LoadOptions, entry: int | None = None) -> LoadedResource:
@@ -165,9 +165,11 @@ def is_unpacked(document: InputDocument) -> bool:
 class LoadedBundle:
     """A Bundle of a document: its entries get ids, by which its own links resolve."""
 
-    def __init__(self, document: InputDocument, options: LoadOptions) -> None:
+    def __init__(
+        self, document: InputDocument, options: LoadOptions, index: LinkIndex | None = None
+    ) -> None:
         """
-        Parse the Bundle.
+        Parse the Bundle; `index` says which ids its entries cannot have.
 
         Raises:
             InvalidResource: It is broken.
@@ -176,8 +178,19 @@ class LoadedBundle:
         self._options = options
         self._bundle = parse_bundle(document.content)
         self._digest = ""
+        self._said_targets = [
+            self._target(number, entry) for number, entry in enumerate(self._bundle.entries)
+        ]
+        displaced = index.displaced(document.path, document.line) if index else frozenset()
+        self.displaced = frozenset(
+            number
+            for number, said in enumerate(self._said_targets)
+            if said.reference in displaced and self._creates(self._bundle.entries[number], said)
+        )
+        """The indices of entries that cannot have the id that they say."""
         self._targets = [
-            self._target(index, entry) for index, entry in enumerate(self._bundle.entries)
+            self._own_target(said) if number in self.displaced else said
+            for number, said in enumerate(self._said_targets)
         ]
         self.clashes = self._find_clashes()
         """The indices of entries whose fullUrl is that of another resource in the Bundle."""
@@ -228,6 +241,30 @@ class LoadedBundle:
         for index, entry in enumerate(self._bundle.entries):
             if self._bundle.type == "transaction" and _deleted(entry) in first:
                 yield index
+
+    def _creates(self, entry: ParsedEntry, target: "_Target") -> bool:
+        """
+        Return whether an entry creates a resource, so that its id is only a proposal.
+
+        A POST does, and an entry without a request whose fullUrl means something in its own Bundle
+        only. What gets its id from a real UUID or OID cannot have another one.
+        """
+        if self._bundle.type == "history" or entry.method not in {"POST", None}:
+            return False
+        url = normalized_link(entry.full_url or "")
+        if entry.method == "POST":
+            return not (target.from_full_url and is_unique(url))
+        return bool(url) and not is_unique(url) and split_address(url) is None
+
+    def claims(self) -> Iterator[tuple[int, Claim]]:
+        """Yield the ids of its resources, with the indices of their entries."""
+        for number, (entry, target) in enumerate(
+            zip(self._bundle.entries, self._said_targets, strict=True)
+        ):
+            if entry.resource is not None and target.reference and number not in self._doubled:
+                url = normalized_link(entry.full_url or "")
+                name = url if is_unique(url) else ""
+                yield number, Claim(target.reference, self._creates(entry, target), name)
 
     def definitions(self) -> Iterator[tuple[int, Definition]]:
         """Yield what the unique fullUrls stand for, with the indices of their entries."""
@@ -303,8 +340,17 @@ class LoadedBundle:
             and _condition(entry, target.resource_type)
             and (match := index.refused(target.reference)) is not None
         }
+        kept = {target.reference for target in self._targets} if self.displaced else set[str]()
         links = BundleLinks(
             {
+                # A link by the id that an entry said leads to the same as one by its fullUrl.
+                said: refused.get(number, self._targets[number].reference)
+                or self._bundle.entries[number].full_url
+                or said
+                for number in self.displaced - doubled
+                if (said := self._said_targets[number].reference) not in kept
+            }
+            | {
                 # A link to a resource that is not loaded must not lead to the other server's.
                 entry.full_url: (
                     entry.full_url
@@ -393,6 +439,10 @@ class LoadedBundle:
         if creates and identity.id is None:
             return _Target(resource_type, self._id_within(f"#{index}"))
         return _Target(resource_type, "")
+
+    def _own_target(self, said: "_Target") -> "_Target":
+        """Return the target of an entry that cannot have the id that it says."""
+        return _Target(said.resource_type, self._id_within(f"={said.reference}"), assigned=True)
 
     def _id_from(self, full_url: str) -> str:
         """

@@ -105,9 +105,9 @@ def indexed_provider(
     *,
     falls_back: bool = True,
     on_write: Callable[[str, FHIRVersion], None] = lambda _tenant, _version: None,
-) -> DataProvider:
+) -> "_Indexed":
     """
-    Return a provider of the same resources that is searched with an index.
+    Return a provider of the same resources that is searched with an index, to be closed first.
 
     If the index cannot be used, a search falls back to that of `provider`, or is refused with
     BackendUnavailable; exports do without it. `on_write` is called after each write with its
@@ -157,6 +157,14 @@ class _Indexed(DataProvider):
         self._on_write = on_write
         self._remembered: OrderedDict[object, asyncio.Future[frozenset[str] | None]]
         self._remembered = OrderedDict()
+        self._looking = set[asyncio.Future[frozenset[str] | None]]()
+        """The look-ups that go on, whoever still waits for them."""
+
+    async def close(self) -> None:
+        """End the look-ups that go on; the provider and the index are left open."""
+        for looking in self._looking:
+            looking.cancel()
+        await asyncio.gather(*self._looking, return_exceptions=True)
 
     async def transaction_time(self) -> datetime:
         now: datetime = await self._provider.transaction_time()
@@ -246,8 +254,10 @@ class _Prefiltered(_Indexed):
         about = (key, view.transaction_time, prefilter)
         known = self._remembered.get(about)
         if known is None:
-            looking = _candidate_ids(self._provider, self._lookups, about)
-            known = self._remembered[about] = asyncio.ensure_future(looking)
+            known = asyncio.ensure_future(_candidate_ids(self._provider, self._lookups, about))
+            self._looking.add(known)
+            known.add_done_callback(self._looking.discard)
+            self._remembered[about] = known
             while len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
         try:

@@ -59,7 +59,7 @@ def test_what_was_exported_can_be_verified_later(site, resources, tmp_path, guid
 
     exported = site.run("export", client.base_url, "--to", str(folder), "--type", "Patient")
     server.stop()
-    verified = site.run("verify", str(folder / "manifest.json"))
+    verified = site.run("verify", str(folder))
 
     for report in (exported, verified):
         assert re.search(r"output\tPatient\t1\t\d+\tok", report)

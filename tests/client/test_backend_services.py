@@ -39,13 +39,13 @@ def key_file(tmp_path):
     return write
 
 
-def issue(server, *tokens, expires_in=300):
+def issue(server, *tokens):
     configuration = {"token_endpoint": f"{server.url}/auth/token"}
     server.say(
         "GET", "/.well-known/smart-configuration", Reply(body=json.dumps(configuration).encode())
     )
     for token in tokens:
-        answer = {"access_token": token, "token_type": "Bearer", "expires_in": expires_in}
+        answer = {"access_token": token, "token_type": "Bearer", "expires_in": 300}
         server.say("POST", "/auth/token", Reply(body=json.dumps(answer).encode()))
 
 

@@ -1,5 +1,6 @@
 """Choosing what the configuration selects, and opening it."""
 
+import asyncio
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,13 @@ from helios_core.config.selection import (
 )
 from helios_core.config.settings import Settings
 from helios_core.errors import BrokenPlugin, ConfigurationError, DuplicatePlugin, UnknownPlugin
-from helios_core.memory import MemoryDataProvider, MemoryJobStore, MemoryOutputStore
+from helios_core.fhir import AnyId
+from helios_core.memory import (
+    MemoryDataProvider,
+    MemoryJobStore,
+    MemoryOutputStore,
+    MemorySearchIndex,
+)
 from helios_core.storage.backends import Reach
 from helios_core.testing import corpus, write
 from tests.config.conftest import PROVIDER_ONLY
@@ -270,6 +277,33 @@ async def test_a_data_provider_with_an_index_has_its_powers_and_is_followed():
         assert (row.state, row.entries) == ("following", 1)
     async with open_backends(configure(MEMORY).settings) as backends:
         assert backends.indexer is None
+
+
+async def test_no_look_up_in_an_index_outlives_the_backends(monkeypatch):
+    """Whoever asked for it first is gone, and others might have waited for it."""
+    asked = asyncio.Event()
+
+    async def silent(_index, _scope):
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(MemorySearchIndex, "state", silent)
+    settings = configure(MEMORY | {"HFS_STORAGE_BACKEND": "memory-memory"}).settings
+    before = asyncio.all_tasks()
+    async with open_backends(settings) as backends:
+        provider = backends.data_provider
+        await write(provider, corpus.patient("p1"))
+        view = corpus.view(await provider.transaction_time())
+        [shard] = await provider.plan(view, shard_bytes=1 << 20)
+        prefilter = AnyId(frozenset({"p1"}))
+        batches = provider.read_candidates(view, shard, prefilter, batch_bytes=1 << 20)
+        reading = asyncio.ensure_future(anext(batches))
+        await asked.wait()
+        reading.cancel()
+        await asyncio.wait({reading})
+        assert asyncio.all_tasks() > before
+
+    assert asyncio.all_tasks() == before
 
 
 def test_a_selected_duplicate_is_refused(install):

@@ -35,8 +35,8 @@ def bundle(kind, entry, times):
     return b'{"resourceType":"Bundle","type":"' + kind + b'","entry":[' + entries + b"]}"
 
 
-def filters(count, query=b"Patient?_id=p%d"):
-    return parameters("_typeFilter", [(query % number).decode() for number in range(count)])
+def filters(count):
+    return parameters("_typeFilter", [f"Patient?_id=p{number}" for number in range(count)])
 
 
 READ = b'{"request":{"method":"GET","url":"Patient/x"}}'

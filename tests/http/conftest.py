@@ -1,6 +1,7 @@
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 import httpx
 import msgspec
@@ -111,13 +112,18 @@ async def site(open_site):
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-async def either_site(request, open_site, tmp_path):
-    """A site over memory, and one whose resources are in a database."""
+async def open_either_site(request, open_site, tmp_path):
+    """Open sites over memory, and such whose resources are in a database."""
     if request.param == "memory":
-        yield await open_site()
+        yield open_site
         return
     async with open_data_provider(SQLiteSettings(data_dir=str(tmp_path))) as provider:
-        yield await open_site(data_provider=provider)
+        yield partial(open_site, data_provider=provider)
+
+
+@pytest.fixture
+async def either_site(open_either_site):
+    return await open_either_site()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("memory", marks=pytest.mark.in_turn)])

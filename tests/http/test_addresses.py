@@ -13,7 +13,6 @@ from helios_core.http.app import create_app
 from tests.http.conftest import ASYNC
 
 PROXIES = ("10.0.0.0/8", "2001:db8::/32")
-EXPORT = {"headers": ASYNC}
 
 
 @pytest.fixture

@@ -48,9 +48,8 @@ def changes(provider, conditions):
 class CollectedBundles:
     """Batches and transactions whose results are lists."""
 
-    def __init__(self, provider, changes, conditions, max_bytes=1 << 40):
+    def __init__(self, provider, changes, conditions):
         self._bundles = Bundles(provider, changes, conditions)
-        self._max_bytes = max_bytes
 
     async def batch(self, caller, entries):
         return await self._collect(self._bundles.batch, caller, entries)
@@ -59,9 +58,7 @@ class CollectedBundles:
         return await self._collect(self._bundles.transaction, caller, entries)
 
     async def _collect(self, perform, caller, entries):
-        return [
-            result async for result in perform(caller, entries, ResponseBudget(self._max_bytes))
-        ]
+        return [result async for result in perform(caller, entries, ResponseBudget(1 << 40))]
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from helios_core.fhir.definitions import FHIRVersion
+from helios_core.loading import parsers
 from helios_core.loading.load import LoadSummary, load
 from helios_core.memory.data_provider import MemoryDataProvider
 from helios_core.storage.resource_keys import ResourceKey
@@ -44,6 +46,14 @@ class Store:
 @pytest.fixture
 def store() -> Store:
     return Store()
+
+
+@pytest.fixture(params=["one process", "parser processes"])
+def anywhere(request, monkeypatch):
+    """Run a test in one process and with processes that parse."""
+    if request.param != "one process":
+        monkeypatch.setattr(parsers, "PARALLEL_BYTES", 0)
+        monkeypatch.setattr(os, "cpu_count", lambda: 3)
 
 
 @pytest.fixture

@@ -307,6 +307,18 @@ async def test_what_cannot_be_read_is_a_candidate_of_every_search(following, bui
     assert read_note(await following.index.state(SCOPE)).unreadable == ()
 
 
+@pytest.mark.parametrize("falls_back", [True, False])
+async def test_a_search_falls_back_or_is_refused_without_its_index(primary, falls_back):
+    following = Following(primary, falls_back=falls_back)
+    await write(primary, measurement("a"))
+
+    if falls_back:
+        assert await found(following) is None
+    else:
+        with pytest.raises(BackendUnavailable, match="it is being built; try again later"):
+            await found(following)
+
+
 async def test_damage_that_has_no_ids_keeps_an_index_from_being_used(following):
     """The data provider is asked instead, which says so itself."""
     primary = following.primary

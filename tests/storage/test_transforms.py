@@ -24,7 +24,6 @@ from tests.storage.transforming import (
     failing,
     keeping,
     opened,
-    renaming,
     without,
 )
 
@@ -240,7 +239,8 @@ async def test_a_transform_that_hangs_is_given_up_after_its_time_limit():
 
 
 async def test_ids_are_renamed_by_every_transform_that_renames():
-    transforms = renaming()
+    transform = Renaming(lambda resource: resource)
+    transforms = Transforms([opened(transform, rest=RestReads.WITHHELD)])
 
     assert await transforms.rename(PATIENTS, ["abc", "de"]) == ["cba", "ed"]
     assert await applying(without("name")).rename(PATIENTS, ["abc"]) == ["abc"]

@@ -6,7 +6,7 @@ from typing import Any
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
 from helios_core.storage.transform_chain import OpenedTransform, Transforms
-from helios_core.storage.transforms import Coding, RestReads, Transform, TransformEffect
+from helios_core.storage.transforms import Coding, Transform, TransformEffect
 
 REDACTED = Coding(
     system="http://terminology.hl7.org/CodeSystem/v3-ObservationValue", code="REDACTED"
@@ -47,10 +47,6 @@ def opened(transform, plugin="test", **effect) -> OpenedTransform:
 
 def applying(function, **effect) -> Transforms:
     return Transforms([opened(Applying(function), **effect)])
-
-
-def renaming(function=lambda resource: resource, **effect) -> Transforms:
-    return Transforms([opened(Renaming(function), rest=RestReads.WITHHELD, **effect)])
 
 
 def without(*names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -20,7 +20,7 @@ from helios_core.cli import tables
 from helios_core.cli.demo import tallies
 from helios_core.cli.demo.population import GROUP_ID, write_population
 from helios_core.cli.demo.tallies import DemoTally
-from helios_core.cli.export import export_progress
+from helios_core.cli.export_reports import export_progress
 from helios_core.cli.load import load_progress, load_table
 from helios_core.cli.terminal import log_errors_only, run
 from helios_core.client import export as client

@@ -18,7 +18,9 @@ from helios_core.fhir.search.prefilters import (
     Prefilter,
     SpanWithin,
     UpdatedWithin,
+    id_term,
     lookup_cost,
+    necessary_terms,
     satisfies,
 )
 from helios_core.fhir.search.queries import RESULT_PARAMETERS, compile_query
@@ -41,7 +43,9 @@ __all__ = [
     "UpdatedWithin",
     "any_filter",
     "compile_query",
+    "id_term",
     "lookup_cost",
+    "necessary_terms",
     "parse_type_filter",
     "satisfies",
     "split_type_filter",

@@ -7,6 +7,7 @@ and so may resources that do not match. It is a tree of `AllOf` and `AnyOf` over
 """
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 import msgspec
 from xxhash import xxh3_64_intdigest
@@ -175,6 +176,35 @@ def lookup_cost(prefilter: Prefilter) -> int:
         case SpanWithin():
             return 3
     return 2
+
+
+def id_term(resource_id: str) -> int:
+    """Return the term that a resource has for its id, among those of `necessary_terms`."""
+    return hash_text(resource_id)
+
+
+def necessary_terms(prefilter: Prefilter | None) -> AbstractSet[int] | None:
+    """
+    Return terms of which whatever satisfies a prefilter has one or more, None if not known.
+
+    They are those of its index entry and the `id_term` of its id.
+    """
+    match prefilter:
+        case AnyTerm(terms):
+            return terms
+        case AnyId(ids):
+            return frozenset(map(id_term, ids))
+        case AllOf(parts):
+            each = map(necessary_terms, parts)
+            return next((known for known in each if known is not None), None)
+        case AnyOf(parts):
+            union = set[int]()
+            for part in parts:
+                if (known := necessary_terms(part)) is None:
+                    return None
+                union |= known
+            return union
+    return None
 
 
 def _closed(first: int | None, last: int | None) -> tuple[int, int]:

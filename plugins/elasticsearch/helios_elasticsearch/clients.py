@@ -130,9 +130,10 @@ async def require_elasticsearch(
     Raises:
         ConfigurationError: Only the operator can change what is wrong.
     """
+    limit = min(_OPENING_SECONDS, settings.timeout.total_seconds())
     try:
         with translated():
-            await aliases(client.options(request_timeout=_OPENING_SECONDS), all_aliases(settings))
+            await aliases(client.options(request_timeout=limit), all_aliases(settings))
     except BackendUnavailable as error:
         cause = error.__cause__
         if isinstance(cause, UnsupportedProductError):

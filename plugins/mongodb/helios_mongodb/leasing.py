@@ -117,7 +117,9 @@ async def _due(database: Database, set_aside: SetAside, busy: Sequence[Any]) -> 
     if not jobs:
         return None
     tenants = {"_id": {"$in": list({job["tenant"] for job in jobs})}}
-    served = {turn["_id"]: turn["served"] async for turn in database["turns"].find(tenants)}
+    turns = {turn["_id"]: turn.get("served") async for turn in database["turns"].find(tenants)}
+    # A damaged turn counts as none: no job is to blame for it.
+    served = {tenant: turn for tenant, turn in turns.items() if isinstance(turn, int)}
     for job in sorted(jobs, key=lambda job: (served.get(job["tenant"], 0), job["_id"])):
         due = {"_id": {"$nin": busy}, "job": job["_id"], "phase": job["phase"]} | free
         shard = await database["shards"].find_one(due, sort=[("number", 1)])

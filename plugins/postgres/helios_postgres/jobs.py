@@ -164,6 +164,7 @@ class PostgresJobStore(PostgresRecords, JobStore):
         except Exception as error:
             if not is_of_a_row(error):
                 raise
+            await self._require_turns()
             await self._set_damaged_aside(claim)
             claimed = await self._claim(claim, max_attempts)
         if claimed is not None:
@@ -321,6 +322,25 @@ class PostgresJobStore(PostgresRecords, JobStore):
             if not isinstance(claimed, leasing.Exhausted):
                 return claimed
             await self._database.write(leasing.give_up, claimed, max_attempts=max_attempts)
+
+    async def _require_turns(self) -> None:
+        """
+        Raise an error if the table of turns cannot be read: no job is to blame.
+
+        Raises:
+            BackendError: It says how the table is repaired.
+        """
+        try:
+            async with self._database.transaction() as connection:
+                await connection.execute(_SQL["by_index"])
+                await connection.fetch(_SQL["turns"])
+        except BackendError as error:
+            if not is_of_a_row(error):
+                raise
+            raise BackendError(
+                "the table turns, which only orders the exports, is damaged; empty it with"
+                " TRUNCATE turns"
+            ) from error
 
     async def _set_damaged_aside(self, claim: Callable[..., Awaitable[_Claimed]]) -> None:
         """Set aside the jobs with which a claim meets damage: try it with each, and undo it."""

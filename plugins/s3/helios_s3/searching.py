@@ -4,8 +4,6 @@ import heapq
 from collections.abc import AsyncIterator, Sequence
 
 from helios_core import (
-    DESCENDING_ORDERS,
-    ID_ORDERS,
     PageBuilder,
     PagePosition,
     SearchPage,
@@ -16,6 +14,7 @@ from helios_core import (
     in_thread,
     make_page_token,
     parse_page_token,
+    place_in_order,
 )
 from helios_core.fhir import FOREVER
 from helios_s3.lookups import stored_versions
@@ -67,11 +66,12 @@ class _Search:
 
     async def best_page(self, after: PagePosition | None, count: int) -> SearchPage:
         """Look at everything, and keep no more than the page may have and one."""
+        start = None if after is None else place_in_order(after.stamp, after.id, self._query.order)
         best, total = list[Found](), 0
         async for chunk in self._matching(None):
             total += len(chunk)
-            following = [each for each in chunk if after is None or self._follows(each, after)]
-            best = heapq.nsmallest(count + 1, [*best, *following], key=self._order)
+            following = [each for each in chunk if start is None or self._place(each) > start]
+            best = heapq.nsmallest(count + 1, [*best, *following], key=self._place)
         page = PageBuilder(count, self._query.max_bytes)
         for each in best:
             if not page.add((await stored_versions(self._rows, self._key, [each]))[0]):
@@ -116,21 +116,8 @@ class _Search:
             if version.content is not None and matches(version.content)
         ]
 
-    def _order(self, found: Found) -> tuple[int, object]:
-        """Return what sorts matches; of those with one instant the lower id comes first."""
-        row, order = found.row, self._query.order
-        if order in ID_ORDERS:
-            return 0, _Reversed(row.id) if order in DESCENDING_ORDERS else row.id
-        return -row.stamp if order in DESCENDING_ORDERS else row.stamp, row.id
-
-    def _follows(self, found: Found, after: PagePosition) -> bool:
-        row, order = found.row, self._query.order
-        descending = order in DESCENDING_ORDERS
-        if order in ID_ORDERS:
-            return row.id < after.id if descending else row.id > after.id
-        if row.stamp == after.stamp:
-            return row.id > after.id
-        return (row.stamp < after.stamp) is descending
+    def _place(self, found: Found) -> tuple[int | str, ...]:
+        return place_in_order(found.row.stamp, found.row.id, self._query.order)
 
     def _page(self, page: PageBuilder, *, more: bool, total: int | None) -> SearchPage:
         return SearchPage(
@@ -138,24 +125,3 @@ class _Search:
             next=make_page_token(page.found[-1], self._query.order) if more else None,
             total=total if self._query.counts else None,
         )
-
-
-class _Reversed:
-    """An id that comes before those that are lower."""
-
-    __slots__ = ("_id",)
-
-    def __init__(self, resource_id: str) -> None:
-        self._id = resource_id
-
-    def __lt__(self, other: "_Reversed") -> bool:
-        """Return whether the other id is lower."""
-        return other._id < self._id
-
-    def __eq__(self, other: object) -> bool:
-        """Return whether it is the same id."""
-        return isinstance(other, _Reversed) and other._id == self._id
-
-    def __hash__(self) -> int:
-        """Return a hash of the id."""
-        return hash(self._id)

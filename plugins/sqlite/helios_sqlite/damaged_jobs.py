@@ -9,11 +9,14 @@ from aiosqlite import Connection
 
 from helios_core import JobKey, SetAside, read_statements
 from helios_sqlite.databases import JobDatabase, Parameters, Row
-from helios_sqlite.errors import is_damage, primary_code
+from helios_sqlite.errors import damaged, is_damage, primary_code
 
 _SQL = read_statements("helios_sqlite", "damaged_jobs")
 
 T = TypeVar("T")
+
+_SHARED = {"turns": "only orders the exports", "workers": "only counts the workers"}
+"""The tables that have no rows of single jobs, and what each of them does."""
 
 _AMONG = (
     "WITH jobs AS (SELECT j.* FROM json_each('[{numbers}]') AS sought"
@@ -98,6 +101,9 @@ class DamagedJobs:
 
         Those are found by trying it with each. SQLite changes nothing more in a transaction that
         has met damage, so each try is a transaction of its own.
+
+        Raises:
+            BackendError: What is damaged are not the rows of single jobs.
         """
         jobs = await self._keys()
         try:
@@ -105,6 +111,7 @@ class DamagedJobs:
         except Exception as error:
             if not is_of_a_row(error):
                 raise
+        await self._require_shared()
         for number in jobs.keys() - self._numbers:
             try:
                 await trial([number])
@@ -115,6 +122,21 @@ class DamagedJobs:
     async def _keys(self) -> dict[int, JobKey]:
         rows = await self._database.rows(_SQL["keys"])
         return {number: JobKey(tenant=tenant, id=job_id) for number, tenant, job_id in rows}
+
+    async def _require_shared(self) -> None:
+        """
+        Raise an error if a table cannot be read that all jobs share: none of them is to blame.
+
+        Raises:
+            BackendError: It names the table.
+        """
+        for table, use in _SHARED.items():
+            try:
+                await self._database.rows(_SQL[table])
+            except Exception as error:
+                if not is_of_a_row(error):
+                    raise
+                raise damaged(f"its table {table}, which {use}, cannot be read") from error
 
     def _add(self, number: int, key: JobKey, error: Exception) -> None:
         """

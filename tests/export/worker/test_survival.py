@@ -26,10 +26,10 @@ RAISED = [
 ]
 
 
-def failing(store_class, method, error, *, times=1):
-    """A store whose method raises at its first calls."""
+def failing(store_class, method, error):
+    """A store whose method raises at its first call."""
     store = store_class()
-    sound, left = getattr(store, method), [error] * times
+    sound, left = getattr(store, method), [error]
 
     async def fail_first(*arguments, **named):
         if left:

@@ -1,4 +1,8 @@
-"""The bounds and costs of prefilters."""
+"""The bounds, costs and necessary terms of prefilters."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.search import (
@@ -6,11 +10,15 @@ from helios_core.fhir.search import (
     AnyId,
     AnyOf,
     AnyTerm,
+    IndexTerms,
     SpanWithin,
     UpdatedWithin,
     any_filter,
     compile_query,
+    id_term,
     lookup_cost,
+    necessary_terms,
+    satisfies,
 )
 
 LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
@@ -36,6 +44,46 @@ def test_ids_and_terms_cost_less_than_instants_and_spans():
 def test_all_cost_as_much_as_the_cheapest_and_any_as_the_dearest():
     assert lookup_cost(AllOf((SPAN, TERM))) == lookup_cost(TERM)
     assert lookup_cost(AnyOf((SPAN, TERM))) == lookup_cost(SPAN)
+
+
+def satisfied(prefilter, terms, resource_id):
+    entry = IndexTerms(terms=terms)
+    return satisfies(prefilter, entry, resource_id=resource_id, updated=0)
+
+
+parts = st.deferred(
+    lambda: (
+        st.builds(AnyTerm, st.frozensets(st.integers(0, 3)))
+        | st.builds(AnyId, st.frozensets(st.sampled_from("abc")))
+        | st.builds(UpdatedWithin)
+        | st.builds(AllOf, st.lists(parts, min_size=1, max_size=3).map(tuple))
+        | st.builds(AnyOf, st.lists(parts, min_size=1, max_size=3).map(tuple))
+    )
+)
+
+
+@given(parts, st.frozensets(st.integers(0, 3)), st.sampled_from("abc"))
+def test_what_satisfies_a_prefilter_has_one_of_its_necessary_terms(prefilter, terms, resource_id):
+    necessary = necessary_terms(prefilter)
+
+    if necessary is not None and satisfied(prefilter, terms, resource_id):
+        assert necessary & {*terms, id_term(resource_id)}
+
+
+@pytest.mark.parametrize(
+    ("prefilter", "expected"),
+    [
+        (TERM, {1}),
+        (IDS, {id_term("p1")}),
+        (AnyOf((TERM, IDS)), {1, id_term("p1")}),
+        (AllOf((SPAN, TERM)), {1}),
+        (AnyOf((SPAN, TERM)), None),
+        (UpdatedWithin(), None),
+        (None, None),
+    ],
+)
+def test_terms_are_necessary_of_ids_and_terms_alone(prefilter, expected):
+    assert necessary_terms(prefilter) == expected
 
 
 def test_only_a_search_without_conditions_passes_everything():

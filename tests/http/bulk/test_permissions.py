@@ -10,7 +10,6 @@ from structlog.testing import capture_logs
 from helios_core import BackendError, Forbidden, ScopeAuthorizer
 from helios_core.config.settings import Settings
 from helios_core.storage.file_authorizer import ContainedAuthorizer
-from helios_sqlite import SQLiteSettings, open_data_provider
 from tests.http.bulk.test_file_urls import SigningStore
 from tests.http.conftest import ASYNC
 from tests.tokens import ISSUER, StaticVerifier, bearer, principal
@@ -77,17 +76,11 @@ def verifier():
     return StaticVerifier(known)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def site(request, open_site, verifier, tmp_path):
-    if request.param == "memory":
-        site = await open_site(token_verifier=verifier)
-        await site.put(*RESOURCES)
-        yield site
-        return
-    async with open_data_provider(SQLiteSettings(data_dir=str(tmp_path))) as provider:
-        site = await open_site(token_verifier=verifier, data_provider=provider)
-        await site.put(*RESOURCES)
-        yield site
+@pytest.fixture
+async def site(open_either_site, verifier):
+    site = await open_either_site(token_verifier=verifier)
+    await site.put(*RESOURCES)
+    return site
 
 
 async def start(site, client, path="/$export", **options):

@@ -4,6 +4,7 @@ import pytest
 
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
+from tests.http.rest.test_type_history import pages
 
 X, Y = {"reference": "Patient/x"}, {"reference": "Patient/y"}
 GP = {"reference": "Practitioner/gp"}
@@ -99,16 +100,6 @@ def names(bundle, mode=None):
         for entry in bundle.get("entry", ())
         if mode in (None, entry["search"]["mode"])
     ]
-
-
-async def pages(client, path):
-    found, url = [], path
-    while url:
-        response = await client.get(url)
-        assert response.status_code == 200, response.text
-        found.append(response.json())
-        url = next((each["url"] for each in found[-1]["link"] if each["relation"] == "next"), None)
-    return found
 
 
 async def found(client, path, mode=None):

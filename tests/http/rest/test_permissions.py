@@ -6,7 +6,6 @@ import msgspec
 import pytest
 
 from helios_core.storage.permitted_reads import VERSIONS_PER_PAGE
-from helios_sqlite import SQLiteSettings, open_data_provider
 from tests.http.bulk.test_permissions import LAB, RESOURCES, VITAL, observation
 from tests.tokens import StaticVerifier, bearer, principal
 
@@ -19,17 +18,11 @@ def verifier():
     return StaticVerifier({})
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def site(request, open_site, verifier, tmp_path):
-    if request.param == "memory":
-        site = await open_site(token_verifier=verifier)
-        await site.put(*RESOURCES)
-        yield site
-        return
-    async with open_data_provider(SQLiteSettings(data_dir=str(tmp_path))) as provider:
-        site = await open_site(token_verifier=verifier, data_provider=provider)
-        await site.put(*RESOURCES)
-        yield site
+@pytest.fixture
+async def site(open_either_site, verifier):
+    site = await open_either_site(token_verifier=verifier)
+    await site.put(*RESOURCES)
+    return site
 
 
 @pytest.fixture

@@ -230,7 +230,7 @@ async def test_warnings_of_the_server_are_not_shown(index, scope, nodes):
 
 
 BLOCKS = {"write": 403, "read_only_allow_delete": 429, "read_only": 403}
-"""The statuses of changes to a blocked index; Elasticsearch sets the second when a disk is full."""
+"""The statuses of changes to a blocked index; Elasticsearch sets the second on a full disk."""
 
 
 @pytest.fixture
@@ -268,12 +268,14 @@ async def test_a_block_does_not_prevent_the_start(settings, nodes, status):
             await index.scopes()
 
 
-async def test_an_index_of_another_program_is_refused_with_a_way_out(
-    elasticsearch_server, settings, index, scope
-):
-    taken = f"{elasticsearch_server}/{settings.prefix}-1-state"
-    httpx.put(taken, json={}).raise_for_status()
+@pytest.fixture
+def taken(elasticsearch_server, settings):
+    """Have an index of another program under a name of ours."""
+    httpx.put(f"{elasticsearch_server}/{settings.prefix}-1-state", json={}).raise_for_status()
 
+
+@pytest.mark.usefixtures("taken")
+async def test_an_index_of_another_program_is_refused_with_a_way_out(index, scope):
     for call in ("reset", "first reset"):
         with pytest.raises(BackendUnavailable, match="HFS_ELASTICSEARCH_PREFIX"):
             await CALLS[call](index, scope)

@@ -93,6 +93,17 @@ class TestMongoJobStore(JobStoreSuite):
         await store.delete(corpus.TENANT, "spoilt")
         assert await self.raw_statuses(store) == {"sound": "in-progress"}
 
+    @pytest.mark.parametrize("change", [{"$unset": {"served": ""}}, {"$set": {"served": "text"}}])
+    async def test_a_damaged_turn_counts_as_none(self, store, change):
+        for tenant in (corpus.TENANT, corpus.OTHER_TENANT):
+            await store.add(corpus.job("job", tenant=tenant), corpus.shards(1), max_active=9)
+        await store.behind_its_back.turns.update_one({"_id": corpus.TENANT}, change)
+
+        leases = [await claim(store) for _ in range(2)]
+
+        assert {lease.job.tenant for lease in leases} == {corpus.TENANT, corpus.OTHER_TENANT}
+        assert not store.unreadable
+
     @pytest.mark.parametrize("field", ["token", "attempts", "reported", "touched", "error"])
     async def test_whatever_is_in_a_field_of_a_shard_every_job_can_be_listed_and_ended(
         self, store, field

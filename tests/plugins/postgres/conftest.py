@@ -1,7 +1,7 @@
 import pytest
 
 from helios_core import Secret
-from helios_postgres import PostgresSettings, open_job_store
+from helios_postgres import PostgresSettings, open_data_provider, open_job_store
 from tests.plugins.postgres.connecting import connected
 
 
@@ -22,6 +22,12 @@ async def raw(settings):
     """A connection to the same tables with nothing of ours in between."""
     async with connected(settings) as connection:
         yield connection
+
+
+@pytest.fixture
+async def provider(settings):
+    async with open_data_provider(settings) as provider:
+        yield provider
 
 
 @pytest.fixture

@@ -9,12 +9,6 @@ from helios_core.testing import corpus, read_batches, take_snapshot, write
 from helios_postgres import open_data_provider
 
 
-@pytest.fixture
-async def provider(settings):
-    async with open_data_provider(settings) as provider:
-        yield provider
-
-
 def group(now, cohort):
     return corpus.view(now, corpus.request(level=Level.GROUP), patients=cohort)
 

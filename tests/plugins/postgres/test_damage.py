@@ -24,6 +24,7 @@ from helios_postgres import (
 from tests.damage import (
     PAGE_BYTES,
     SEARCHED,
+    complete_next,
     fill,
     fill_jobs,
     read,
@@ -263,6 +264,22 @@ def test_no_export_on_a_damaged_page_is_complete_and_short(filled_jobs, copies, 
         silent = asyncio.run(short(open_job_store(settings)))
 
         assert (seed, silent) == (seed, [])
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("relation", ["turns", "turns_pkey"])
+def test_no_job_is_blamed_for_a_damaged_table_that_all_share(filled_jobs, copies, relation):
+    async def claim(settings):
+        async with open_job_store(settings) as store:
+            with pytest.raises(BackendError, match=r"the table turns, .* TRUNCATE"):
+                await complete_next(store)
+            assert not store.unreadable
+            async with connected(settings) as connection:
+                await connection.execute("TRUNCATE turns")
+            assert await complete_next(store)
+
+    for _, settings in copies(filled_jobs, relation, header_zeroed):
+        asyncio.run(claim(settings))
 
 
 OF_COMPARTMENTS = {

@@ -11,7 +11,6 @@ import pytest
 from helios_core import BackendError, Put
 from helios_core.fhir import parse_resource
 from helios_core.testing import corpus
-from helios_postgres import open_data_provider
 
 MINUTE = timedelta(minutes=1)
 
@@ -65,12 +64,6 @@ def faults(monkeypatch):
     before(asyncpg.pool.Pool, "_acquire")
     before(asyncpg.pool.Pool, "release")
     return faults
-
-
-@pytest.fixture
-async def provider(settings):
-    async with open_data_provider(settings) as provider:
-        yield provider
 
 
 def patient(number):

@@ -22,12 +22,6 @@ from tests.pace import scaled
 
 
 @pytest.fixture
-async def provider(settings):
-    async with open_data_provider(settings) as provider:
-        yield provider
-
-
-@pytest.fixture
 def write(provider):
     async def write(*changes):
         return await write_to(provider, *changes)

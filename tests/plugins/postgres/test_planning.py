@@ -9,18 +9,12 @@ import pytest
 from helios_core import EXTENT_BITS, Level, SeqRun, collection_range, cut_shards, total_size
 from helios_core.fhir import to_stamp
 from helios_core.testing import corpus, delete, read_batches, write
-from helios_postgres import open_data_provider, planning
+from helios_postgres import planning
 from helios_postgres.runs import holdings
 from helios_postgres.views import shown_by
 
 NOTE = "x" * 1000
 SHARD_BYTES = 32 * 1024 * 1024
-
-
-@pytest.fixture
-async def provider(settings):
-    async with open_data_provider(settings) as provider:
-        yield provider
 
 
 @pytest.fixture

@@ -14,12 +14,6 @@ from tests.pace import scaled
 MEBIBYTE = 1 << 20
 
 
-@pytest.fixture
-async def provider(settings):
-    async with open_data_provider(settings) as provider:
-        yield provider
-
-
 async def end_sessions(raw):
     await raw.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

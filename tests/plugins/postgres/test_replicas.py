@@ -33,12 +33,6 @@ async def settings(servers):
     return settings
 
 
-@pytest.fixture
-async def provider(settings):
-    async with open_data_provider(settings) as provider:
-        yield provider
-
-
 @contextmanager
 def without_the_primary(provider):
     """See to it that reads of exports succeed on the replica alone."""

@@ -3,19 +3,11 @@
 import asyncio
 import random
 
-import pytest
-
 from helios_core import ChangeResult
 from helios_core.testing import corpus, delete, take_snapshot, view_everything, write
 from helios_postgres import open_data_provider
 from tests.pace import scaled
 from tests.plugins.postgres.connecting import held_after_its_stamp
-
-
-@pytest.fixture
-async def provider(settings):
-    async with open_data_provider(settings) as provider:
-        yield provider
 
 
 async def test_writers_of_overlapping_sets_never_wait_in_a_circle(provider, settings, raw):

@@ -21,6 +21,7 @@ from helios_sqlite import SQLiteSettings, migrate, open_data_provider, open_job_
 from helios_sqlite.integrity import Extent
 from tests.damage import (
     DAMAGES_OF_FILES,
+    MINUTE,
     PAGE_BYTES,
     SEARCHED,
     fill,
@@ -417,3 +418,39 @@ async def test_a_migration_sums_what_patients_have(whole, tmp_path, lost):
         assert (after == before) is (lost is None)
     silent = await unnoticed(open_data_provider(settings_of(tmp_path)), views, shown, 1 << 22)
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("table", "ask"),
+    [
+        ("turns", lambda store: store.claim("worker", lease_for=MINUTE, max_attempts=3)),
+        ("workers", lambda store: store.workforce()),
+    ],
+)
+async def test_no_job_is_blamed_for_a_damaged_table_that_all_share(
+    whole_jobs, tmp_path, table, ask
+):
+    content = bytearray(whole_jobs.read_bytes())
+    with closing(sqlite3.connect(whole_jobs)) as connection:
+        pages = connection.execute("SELECT pageno FROM dbstat WHERE name = ?", [table])
+        for (page,) in pages.fetchall():
+            content[(page - 1) * PAGE_BYTES : page * PAGE_BYTES] = b"\xff" * PAGE_BYTES
+    (tmp_path / "helios.db").write_bytes(content)
+
+    async with open_job_store(settings_of(tmp_path)) as store:
+        with pytest.raises(BackendError, match=rf"its table {table}, .*; run PRAGMA"):
+            await ask(store)
+
+        assert not store.unreadable
+
+
+async def test_turns_go_on_after_a_count_that_cannot_grow(whole_jobs, tmp_path):
+    shutil.copy(whole_jobs, tmp_path / "helios.db")
+    with closing(sqlite3.connect(tmp_path / "helios.db")) as connection, connection:
+        connection.execute("UPDATE turns SET served = ?", [2**63 - 1])
+
+    async with open_job_store(settings_of(tmp_path)) as store:
+        for _ in range(3):
+            assert await store.claim("worker", lease_for=MINUTE, max_attempts=3)
+
+        assert not store.unreadable

@@ -46,6 +46,14 @@ SELECT job, tenant, id
 FROM jobs
 WHERE status IN ('accepted', 'in-progress') AND job <> ALL($1::bigint[]);
 
+-- name: by_index
+-- Look everything up in indexes from now on, as claims do.
+SET LOCAL enable_seqscan = off;
+
+-- name: turns
+-- Read the whole of a table that jobs share, in the order of its index.
+SELECT tenant, served FROM turns ORDER BY tenant;
+
 -- name: open_shards
 -- The shards of a job that are still to be exported, with their fencing tokens.
 SELECT shard, token FROM shards WHERE job = $1 AND NOT done;

@@ -2,6 +2,14 @@
 -- What names each job; an index has it all.
 SELECT job, tenant, id FROM jobs INDEXED BY jobs_listed;
 
+-- name: turns
+-- Read the whole of a table that jobs share.
+SELECT max(served) FROM turns;
+
+-- name: workers
+-- Read the whole of a table that jobs share.
+SELECT max(until + wait) FROM workers;
+
 -- name: damaged
 -- What an index knows of a damaged job, in the form and by the restrictions of the list of jobs.
 SELECT job, x'', tenant, id, '', 'unknown', created_at, NULL, NULL, NULL, 0, 0, 0, 0, NULL, 0, 0, NULL

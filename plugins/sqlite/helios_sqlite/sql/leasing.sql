@@ -30,8 +30,10 @@ UPDATE shards SET available_at = :now + :wait, wait = :wait, worker = :worker, r
 WHERE job = :job AND number = :number;
 
 -- name: serve
--- Note that the tenant of a job has had its turn (J8).
-INSERT INTO turns SELECT tenant, (SELECT coalesce(max(served), 0) + 1 FROM turns)
+-- Note that the tenant of a job has had its turn (J8), also where a damaged count cannot grow (J15).
+INSERT INTO turns SELECT tenant, (
+  SELECT min(coalesce(max(served), 0), 9223372036854775806) + 1 FROM turns
+)
 FROM jobs WHERE job = ?
 ON CONFLICT (tenant) DO UPDATE SET served = excluded.served;
 
