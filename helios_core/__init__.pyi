@@ -232,6 +232,7 @@ from .storage.search_index import (
     IndexScope,
     IndexState,
     SearchIndex,
+    place_in_index,
 )
 from .storage.secrets import (
     Secret,
@@ -436,6 +437,7 @@ __all__ = [
     "parse_scope",
     "parse_version_token",
     "part_not_found",
+    "place_in_index",
     "place_in_order",
     "read_json_object",
     "read_statements",

@@ -274,7 +274,7 @@ def export(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401  
     if folder is not None and not given <= with_resume:
         raise click.UsageError(
             "--resume goes on with what was requested before; it cannot be changed by "
-            + ", ".join(sorted(given - with_resume))
+            + ", ".join(_spelled(context, given - with_resume))
         )
     if options["discard"] and folder is None:
         meant = options["to"] or options["url"] or "FOLDER"
@@ -291,6 +291,15 @@ def export(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401  
     from helios_core.cli.export import ExportChoices, export_to_folder
 
     raise click.exceptions.Exit(export_to_folder(ExportChoices(**options)))
+
+
+def _spelled(context: click.Context, names: set[str]) -> list[str]:
+    """Return parameters as they are typed: `--type`, or `URL`."""
+    return sorted(
+        parameter.opts[0] if isinstance(parameter, click.Option) else parameter.opts[0].upper()
+        for parameter in context.command.params
+        if parameter.name in names
+    )
 
 
 _OF_ANY_EXPORT = (

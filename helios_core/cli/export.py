@@ -16,8 +16,7 @@ from helios_core.cli.export_reports import INTERRUPTED, new_reporter
 from helios_core.cli.terminal import log_errors_only, print_line, run
 from helios_core.client.backend_services import BackendServices
 from helios_core.client.credentials import Credentials, TokenFile
-from helios_core.client.downloads import FileCompression
-from helios_core.client.errors import ExportFailed
+from helios_core.client.errors import ExportFailed, ExportGone
 from helios_core.client.export import (
     TENANT_HEADER,
     ExportOptions,
@@ -27,7 +26,7 @@ from helios_core.client.export import (
     resume,
 )
 from helios_core.client.kickoff import ClientRequest, given_twice, read_url
-from helios_core.client.state import ExportFolder, has_state, resume_command
+from helios_core.client.state import ExportFolder, FileCompression, has_state, resume_command
 from helios_core.errors import ConfigurationError, HeliosError
 from helios_core.model.exports import Level
 
@@ -91,8 +90,9 @@ def export_to_folder(choices: ExportChoices) -> int:
     headers = _headers(choices)
     if choices.discard:
         credentials = _credentials(choices, _kept(folder))
-        run(discard(folder, headers, credentials))
-        print_line(f"Deleted the export on the server. Finished files stay in {folder}.")
+        deleted = run(discard(folder, headers, credentials))
+        done = "Deleted the export on" if deleted else "There is no such export on"
+        print_line(f"{done} the server. Finished files stay in {folder}.")
         return 0
     tenant = {name.lower(): value for name, value in headers.items()}.get(TENANT_HEADER.lower())
     reporter = new_reporter(folder, tenant=tenant, as_json=choices.json, quiet=choices.quiet)
@@ -114,8 +114,11 @@ def export_to_folder(choices: ExportChoices) -> int:
         reporter.failed(str(error), code=2)
         raise
     except HeliosError as error:
-        reporter.failed(str(error), code=1)
-        hint = f"\nGo on with: {resume_command(folder)}" if has_state(folder) else ""
+        gone, hint = isinstance(error, ExportGone), ""
+        reporter.failed(str(error), code=1, gone=gone)
+        if has_state(folder):
+            command = resume_command(folder)
+            hint = f"\nClear it here: {command} --discard" if gone else f"\nGo on with: {command}"
         raise ExportFailed(f"{error}{hint}") from error
     if summary is None:
         reporter.interrupted()

@@ -18,7 +18,7 @@ from helios_core.cli.progress import progress_bar
 from helios_core.cli.terminal import new_table, out, print_line
 from helios_core.cli.verify import verification_table
 from helios_core.client.export import ExportPhase, ExportProgress, ExportSummary
-from helios_core.client.state import has_state, resume_command
+from helios_core.client.state import has_state, is_accepted, resume_command
 from helios_core.client.verification import Verdict
 
 INTERRUPTED = 130
@@ -52,7 +52,7 @@ class Reporter:
         for line in _interrupted(self._folder):
             click.echo(line, err=True)
 
-    def failed(self, error: str, *, code: int) -> None:
+    def failed(self, error: str, *, code: int, gone: bool = False) -> None:
         """Print nothing: the command prints the error."""
 
     def _words(self, summary: ExportSummary, code: int) -> Iterator[str]:
@@ -163,10 +163,25 @@ class _Machine(Reporter):
 
     def interrupted(self) -> None:
         super().interrupted()
-        _emit(_early_end("interrupted", INTERRUPTED, "interrupted", self._folder))
+        _emit(self._early_end("interrupted", INTERRUPTED, "interrupted"))
 
-    def failed(self, error: str, *, code: int) -> None:
-        _emit(_early_end("failed", code, error, self._folder))
+    def failed(self, error: str, *, code: int, gone: bool = False) -> None:
+        _emit(self._early_end("failed", code, error, gone=gone))
+
+    def _early_end(
+        self,
+        result: Any,  # noqa: ANN401
+        code: int,
+        problem: str,
+        *,
+        gone: bool = False,
+    ) -> events.End:
+        return events.End(
+            result=result,
+            exit_code=code,
+            problems=(problem,),
+            resume=str(self._folder) if has_state(self._folder) and not gone else None,
+        )
 
 
 def new_reporter(folder: Path, *, tenant: str | None, as_json: bool, quiet: bool) -> Reporter:
@@ -197,18 +212,17 @@ def _progress_event(now: ExportProgress) -> events.Progress:
     )
 
 
-def _early_end(result: Any, code: int, problem: str, folder: Path) -> events.End:  # noqa: ANN401
-    return events.End(
-        result=result,
-        exit_code=code,
-        problems=(problem,),
-        resume=str(folder) if has_state(folder) else None,
-    )
-
-
 def _interrupted(folder: Path) -> Iterator[str]:
     if not has_state(folder):
-        yield "Interrupted before the server accepted the export."
+        yield "Interrupted before the server was asked for an export."
+        return
+    if not is_accepted(folder):
+        yield (
+            "Interrupted before the server answered. If it has begun an export all the same, "
+            "nobody will fetch that."
+        )
+        yield f"Begin anew with: {resume_command(folder)}"
+        yield f"Or give up:      {resume_command(folder)} --discard"
         return
     yield "Interrupted. The export stays on the server, and what has arrived stays here."
     yield f"Go on with:     {resume_command(folder)}"

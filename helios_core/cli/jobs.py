@@ -130,8 +130,14 @@ def cancel_jobs(prefixes: Sequence[str], *, tenant: str | None) -> None:
     """Cancel exports; a server removes what is left of them."""
 
     async def cancel(backends: Backends, job: JobSummary) -> None:
-        await expiry.cancel_job(backends, job.key)
-        print_line(f"{job.id} is cancelled.")
+        try:
+            await expiry.cancel_job(backends, job.key)
+        except JobNotFound:
+            if job.status != JobStatus.CANCELLED:
+                raise
+            print_line(f"{job.id} was cancelled before.")
+        else:
+            print_line(f"{job.id} is cancelled.")
 
     _for_each(prefixes, tenant, cancel)
 

@@ -7,7 +7,6 @@ import os
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 from threading import Event
 from typing import IO, cast
@@ -20,7 +19,14 @@ import zstandard
 from helios_core.client.errors import ExportFailed, RequestRefused, should_retry
 from helios_core.client.manifest import BLOCK_HEADER
 from helios_core.client.session import Session, unreachable
-from helios_core.client.state import ExportFolder, PartMark, boot_id, publish, write_atomically
+from helios_core.client.state import (
+    ExportFolder,
+    FileCompression,
+    PartMark,
+    boot_id,
+    publish,
+    write_atomically,
+)
 
 _CHUNK = 1024 * 1024
 _PAUSE_SECONDS = 0.2
@@ -33,30 +39,6 @@ DAMAGED = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 
 _EXPIRED_STATUSES = frozenset({400, 401, 403, 410})
 """How stores respond to an expired URL: S3 with 403, or with 400 if its credentials expired."""
-
-
-class FileCompression(StrEnum):
-    """How files are kept on disk."""
-
-    KEEP = "keep"
-    """As the server sends them, with `.gz` appended if that is gzip."""
-    NONE = "none"
-    ZSTD = "zstd"
-    """With `.zst` appended."""
-
-    def path(self, plain: Path, coding: str) -> Path:
-        """Return the path of a file that was sent in a coding."""
-        suffix = {
-            FileCompression.KEEP: ".gz" if coding == "gzip" else "",
-            FileCompression.ZSTD: ".zst",
-        }
-        return plain.with_name(plain.name + suffix.get(self, ""))
-
-    def keeps(self, coding: str) -> bool:
-        """Return whether a file that was sent in a coding is kept byte for byte."""
-        return self is FileCompression.KEEP or (
-            self is FileCompression.NONE and coding == "identity"
-        )
 
 
 class DownloadedFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,16 @@ class ServerUnreachable(ExportFailed):
     """No connection to the server, or to a store of its files, holds."""
 
 
+class ExportGone(ExportFailed):
+    """The server has the export no longer, so that nobody can go on with it."""
+
+    def __init__(self, refusal: ExportFailed) -> None:
+        super().__init__(
+            f"{refusal}\nThe export is not on the server any more; start it again, in another "
+            "folder."
+        )
+
+
 class RequestRefused(ExportFailed):
     """The server responded to a request with an error."""
 

@@ -17,9 +17,10 @@ import msgspec
 from msgspec.structs import replace
 
 from helios_core.client.credentials import Credentials
-from helios_core.client.downloads import Download, FileCompression
+from helios_core.client.downloads import Download
 from helios_core.client.errors import (
     ExportFailed,
+    ExportGone,
     RequestRefused,
     ServerUnreachable,
     retry_after,
@@ -38,7 +39,13 @@ from helios_core.client.manifest import (
 )
 from helios_core.client.reported import Report, read_report
 from helios_core.client.session import Session
-from helios_core.client.state import ExportFolder, ExportState, needs_headers, write_atomically
+from helios_core.client.state import (
+    ExportFolder,
+    ExportState,
+    FileCompression,
+    needs_headers,
+    write_atomically,
+)
 from helios_core.client.verification import (
     ProofUnreadable,
     Verdict,
@@ -192,24 +199,24 @@ async def resume(
     options = options or ExportOptions()
     with _errors_in_words(folder), ExportFolder.reopen(folder) as (opened, state):
         request = _again(state, headers)
-        options = replace(options, compression=FileCompression(state.compression))
+        options = replace(options, compression=state.compression)
         return await _run(opened, state, request, options)
 
 
 async def discard(
     folder: Path, headers: Mapping[str, str], credentials: Credentials | None = None
-) -> None:
+) -> bool:
     """
     Delete the unfinished export of `folder` on the server, and what is kept to go on with it.
 
-    Files that are complete stay.
+    Files that are complete stay. Return whether there was an export on the server.
 
     Raises:
         ConfigurationError: As `resume`.
         ExportFailed: The server cannot be reached or refuses; then nothing was removed.
     """
     with _errors_in_words(folder), ExportFolder.reopen(folder) as (opened, state):
-        request = _again(state, headers)
+        request, deleted = _again(state, headers), False
         if state.status_url is not None:
             async with Session.open(request.base_url, request.headers, credentials) as session:
                 session.trust(state.status_url)
@@ -217,10 +224,12 @@ async def discard(
                     await session.request(
                         "DELETE", state.status_url, headers={"Accept": _FHIR_JSON}, attempts=3
                     )
+                    deleted = True
                 except RequestRefused as error:
                     if error.status not in _GONE:
                         raise
         opened.close()
+    return deleted
 
 
 def _again(state: ExportState, headers: Mapping[str, str]) -> ClientRequest:
@@ -394,10 +403,7 @@ class _Export:
                 await self._delete(status_url)
                 await asyncio.to_thread(self._folder.close)
             if refused.status in _GONE:
-                raise ExportFailed(
-                    f"{refused}\nThe export is not on the server any more; start it again, in "
-                    "another folder."
-                ) from refused
+                raise ExportGone(refused) from refused
             raise
 
     async def _download_all(
@@ -424,8 +430,23 @@ class _Export:
                 ]
         except ExceptionGroup as failures:
             # One reason is enough: the first failure cancelled the other downloads.
-            raise failures.exceptions[0] from None
+            failure = failures.exceptions[0]
+            if isinstance(failure, RequestRefused) and failure.status in _GONE:
+                await self._require_export(status_url, failure)
+            raise failure from None
         return [task.result() for task in tasks]
+
+    async def _require_export(self, status_url: str, refused: RequestRefused) -> None:
+        """Raise ExportGone if the export of a file that is not there is not there either."""
+        try:
+            await self._session.request(
+                "GET", status_url, headers={"Accept": "application/json"}, attempts=1
+            )
+        except RequestRefused as status:
+            if status.status in _GONE:
+                raise ExportGone(refused) from refused
+        except ServerUnreachable:
+            pass  # nobody knows
 
     async def _download(
         self, file: PlannedFile, urls: LatestURLs, *, organized: bool

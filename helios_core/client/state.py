@@ -18,6 +18,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,30 @@ _STATE = "state.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
+class FileCompression(StrEnum):
+    """How files are kept on disk."""
+
+    KEEP = "keep"
+    """As the server sends them, with `.gz` appended if that is gzip."""
+    NONE = "none"
+    ZSTD = "zstd"
+    """With `.zst` appended."""
+
+    def path(self, plain: Path, coding: str) -> Path:
+        """Return the path of a file that was sent in a coding."""
+        suffix = {
+            FileCompression.KEEP: ".gz" if coding == "gzip" else "",
+            FileCompression.ZSTD: ".zst",
+        }
+        return plain.with_name(plain.name + suffix.get(self, ""))
+
+    def keeps(self, coding: str) -> bool:
+        """Return whether a file that was sent in a coding is kept byte for byte."""
+        return self is FileCompression.KEEP or (
+            self is FileCompression.NONE and coding == "identity"
+        )
+
+
 class ExportState(msgspec.Struct, frozen=True, kw_only=True):
     """What an export has to know to go on; no header's value except the tenant is kept."""
 
@@ -39,7 +64,7 @@ class ExportState(msgspec.Struct, frozen=True, kw_only=True):
     """Headers that have to be passed again."""
     credentials: Mapping[str, str] = {}
     """What the credentials are made from; see `Credentials.origin`."""
-    compression: str = "none"
+    compression: FileCompression = FileCompression.NONE
     status_url: str | None = None
     """None until the server has accepted the export."""
 
@@ -105,7 +130,7 @@ class ExportFolder:
                 f"{path} holds no unfinished export; start one with: helios export URL --to FOLDER"
             )
         with folder._locked():
-            yield folder, folder._read()
+            yield folder, folder.read()
 
     def save(self, state: ExportState) -> None:
         """Replace the state."""
@@ -129,7 +154,13 @@ class ExportFolder:
         (self.state_folder / _STATE).unlink(missing_ok=True)
         shutil.rmtree(self.state_folder, ignore_errors=True)
 
-    def _read(self) -> ExportState:
+    def read(self) -> ExportState:
+        """
+        Return the state.
+
+        Raises:
+            ConfigurationError: It is damaged, or of another version of this command.
+        """
         path = self.state_folder / _STATE
         try:
             return msgspec.json.decode(path.read_bytes(), type=ExportState)
@@ -154,6 +185,11 @@ class ExportFolder:
 def has_state(path: Path) -> bool:
     """Return whether a folder holds an unfinished export."""
     return (path / STATE_FOLDER / _STATE).is_file()
+
+
+def is_accepted(path: Path) -> bool:
+    """Return whether a folder holds an unfinished export that the server has accepted."""
+    return has_state(path) and ExportFolder(path).read().status_url is not None
 
 
 def resume_command(path: Path) -> str:

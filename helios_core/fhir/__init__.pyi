@@ -32,20 +32,24 @@ from .resources import (
     parse_resource,
 )
 from .search import (
+    MAX_VALUE_ORDERS,
     TERMS_VERSION,
     AllOf,
     AnyId,
     AnyOf,
     AnyTerm,
+    Extremes,
     Filter,
     IndexTerms,
     Prefilter,
     SpanWithin,
     UpdatedWithin,
+    ValueOrder,
     any_filter,
     compile_query,
     lookup_cost,
     satisfies,
+    terms_and_values,
     terms_of,
 )
 from .subsetting import (
@@ -55,6 +59,7 @@ from .subsetting import (
 __all__ = [
     "FHIR_JSON",
     "FOREVER",
+    "MAX_VALUE_ORDERS",
     "NDJSON",
     "TERMS_VERSION",
     "AllOf",
@@ -62,6 +67,7 @@ __all__ = [
     "AnyOf",
     "AnyTerm",
     "Definitions",
+    "Extremes",
     "FHIRVersion",
     "Filter",
     "IndexTerms",
@@ -69,6 +75,7 @@ __all__ = [
     "Resource",
     "SpanWithin",
     "UpdatedWithin",
+    "ValueOrder",
     "any_filter",
     "base_urls",
     "compile_query",
@@ -84,6 +91,7 @@ __all__ = [
     "patients_of",
     "satisfies",
     "split_reference",
+    "terms_and_values",
     "terms_of",
     "to_stamp",
 ]

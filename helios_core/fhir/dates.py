@@ -27,14 +27,22 @@ def date_bounds(text: str) -> tuple[int, int]:
     if match := _PARTIAL.fullmatch(text):
         return _partial_date_bounds(*match.groups())
     if match := _MINUTES.fullmatch(text):
-        low = parse_stamp(f"{text[:16]}:00{match[1] or 'Z'}")
+        low = _stamp(f"{text[:16]}:00{match[1] or 'Z'}")
         return low, low + _MINUTE - 1
     if "T" not in text:
         raise InvalidParameter(_EXPECTED)
-    low = parse_stamp(text if _ZONE.search(text) else f"{text}Z")
+    low = _stamp(text if _ZONE.search(text) else f"{text}Z")
     fraction = _FRACTION.search(text)
     digits = len(fraction[1]) if fraction else 0
     return low, low + int(10 ** max(0, 6 - digits)) - 1
+
+
+def _stamp(text: str) -> int:
+    try:
+        return parse_stamp(text)
+    except InvalidParameter as error:
+        # That of an instant would ask for more than a dateTime needs.
+        raise InvalidParameter(f"there is no such date, time or zone; {_EXPECTED}") from error
 
 
 def _partial_date_bounds(year: str, month: str | None, day: str | None) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from helios_core.errors import InvalidResource, PatchFailed
+from helios_core.errors import InvalidResource, PatchFailed, TooCostly
 from helios_core.fhir import json_trees
 from helios_core.fhir.data_types import CHOICE_SUFFIXES
 from helios_core.fhir.definitions import FHIRVersion, load_shapes
@@ -14,6 +14,10 @@ from helios_core.fhir.json_trees import Misfit, Node
 from helios_core.fhir.strict_json import compact_json, object_members
 
 MAX_OPERATIONS: Final = 10_000
+MAX_EFFORT: Final = 2_000_000
+"""What one patch may look at; that takes seconds."""
+_COMPARED_BYTES: Final = 100
+"""How many bytes can be compared in the time in which a path visits one element."""
 
 _TYPES = frozenset({"add", "insert", "delete", "replace", "move"})
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
@@ -31,6 +35,31 @@ _CONDITION = re.compile(
 )
 _AND = re.compile(r"\s*and\s*")
 _ESCAPE = re.compile(r"\\(.)")
+
+
+class Effort:
+    """
+    What the paths of one patch have looked at together.
+
+    Each path may lead through all of a resource, so that a small patch could be the work of hours.
+    """
+
+    def __init__(self) -> None:
+        self._spent = 0
+
+    def spend(self, elements: int, *, compared: int = 0) -> None:
+        """
+        Add elements that were visited, and bytes that were decoded to be compared.
+
+        Raises:
+            TooCostly: That is more than MAX_EFFORT.
+        """
+        self._spent += elements + compared // _COMPARED_BYTES
+        if self._spent > MAX_EFFORT:
+            raise TooCostly(
+                "The paths of the patch look at too much of the resource; send fewer operations "
+                "at a time, or a JSON Patch."
+            )
 
 
 class Location(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +165,7 @@ class FHIRPathPatch(msgspec.Struct, frozen=True):
 
         Raises:
             PatchFailed: An operation does not fit; the message names it.
+            TooCostly: The paths lead through too much.
         """
         document = _Document(content, version)
         for index, operation in enumerate(self.operations):
@@ -159,6 +189,7 @@ class _Document:
         self._root: dict[str, Node] = {"": root}
         self._type = str(json_trees.decode(root["resourceType"]))
         self._shapes = load_shapes(version)
+        self._effort = Effort()
 
     def encoded(self) -> bytes:
         json_trees.prune(self._root)
@@ -199,7 +230,7 @@ class _Document:
             if not isinstance(items, list):
                 raise Misfit("the element repeats, but is stored as one value")
             items.append(self._node(operation, child))
-        elif name in node or (name != operation.name and _choices(node, operation.name)):
+        elif name in node or (name != operation.name and self._choices(node, operation.name)):
             raise Misfit("the element is there already and does not repeat; replace it")
         else:
             node[name] = self._node(operation, child)
@@ -269,6 +300,7 @@ class _Document:
         return next(iter(locations), None)
 
     def _step(self, locations: list[Location], step: re.Match[str]) -> list[Location]:
+        self._effort.spend(len(locations))
         if step["index"] is not None:
             return locations[int(step["index"]) :][:1]
         if step["name"] is not None:
@@ -284,9 +316,9 @@ class _Document:
             case "extension":
                 url = _literal(argument)
                 extensions = self._all_members(locations, "extension")
-                selected = [each for each in extensions if _member(each, ["url"]) == url]
+                selected = [each for each in extensions if self._member(each, ["url"]) == url]
             case _:
-                selected = list(filter(_test(argument), locations))
+                selected = list(filter(self._test(argument), locations))
         return selected
 
     def _all_members(self, locations: list[Location], name: str) -> list[Location]:
@@ -297,15 +329,54 @@ class _Document:
         if not isinstance(node, dict):
             return
         children = self._children(location.type, node)
-        names = [name] if name in node else _choices(node, name)
+        names = [name] if name in node else self._choices(node, name)
         for json_name in names:
             type_ = "Extension*" if name in {"extension", "modifierExtension"} else ""
             type_ = "Resource*" if name == "contained" else type_
             type_ = (type_ or children.get(json_name, "")).removesuffix("*")
             choice = name if json_name != name else ""
             value = json_trees.child(node, json_name)
-            for index in range(len(value)) if isinstance(value, list) else (None,):
+            indexes = range(len(value)) if isinstance(value, list) else (None,)
+            self._effort.spend(len(indexes))
+            for index in indexes:
                 yield Location(owner=node, name=json_name, index=index, type=type_, choice=choice)
+
+    def _choices(self, node: Mapping[str, Node], name: str) -> list[str]:
+        """Return the JSON name of the choice that is stored, if there is one."""
+        self._effort.spend(len(node))
+        return [
+            member
+            for member in node
+            if member.startswith(name) and member[len(name) :] in CHOICE_SUFFIXES
+        ]
+
+    def _member(self, location: Location, names: list[str]) -> Any:  # noqa: ANN401 - decoded JSON
+        """Return the value of an element of an element, None if there is none or more than one."""
+        text = json_trees.encode(location.node)
+        self._effort.spend(1, compared=len(text))
+        value = json_trees.decode(msgspec.Raw(text))
+        for name in names:
+            while isinstance(value, list) and len(value) == 1:
+                value = value[0]
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
+    def _test(self, condition: str) -> Callable[[Location], bool]:
+        """Return the test of a `where()`."""
+        tests: list[tuple[list[str], Any]] = []
+        position = 0
+        while match := _CONDITION.match(condition, position):
+            tests.append((match[1].split("."), _literal(match[2])))
+            position = match.end()
+            if more := _AND.match(condition, position):
+                position = more.end()
+        if not tests or position != len(condition):
+            raise Misfit("where() needs comparisons such as system = 'x', joined by and")
+
+        def passes(location: Location) -> bool:
+            return all(_same(self._member(location, names), value) for names, value in tests)
+
+        return passes
 
 
 def named_child(children: Mapping[str, str], name: str, suffix: str) -> tuple[str, str]:
@@ -324,47 +395,10 @@ def named_child(children: Mapping[str, str], name: str, suffix: str) -> tuple[st
     return name, children.get(name, "")
 
 
-def _choices(node: Mapping[str, Node], name: str) -> list[str]:
-    """Return the JSON name of the choice that is stored, if there is one."""
-    return [
-        member
-        for member in node
-        if member.startswith(name) and member[len(name) :] in CHOICE_SUFFIXES
-    ]
-
-
 def _is_type(location: Location, type_: str) -> bool:
     type_ = type_.rpartition(".")[2]
     suffix = location.name.removeprefix(location.choice) if location.choice else location.type
     return suffix.casefold() == type_.casefold()
-
-
-def _member(location: Location, names: list[str]) -> Any:  # noqa: ANN401 - decoded JSON
-    """Return the value of an element of an element, None if there is none or more than one."""
-    value = json_trees.decode(location.node)
-    for name in names:
-        while isinstance(value, list) and len(value) == 1:
-            value = value[0]
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
-def _test(condition: str) -> Callable[[Location], bool]:
-    """Return the test of a `where()`."""
-    tests: list[tuple[list[str], Any]] = []
-    position = 0
-    while match := _CONDITION.match(condition, position):
-        tests.append((match[1].split("."), _literal(match[2])))
-        position = match.end()
-        if more := _AND.match(condition, position):
-            position = more.end()
-    if not tests or position != len(condition):
-        raise Misfit("where() needs comparisons such as system = 'x', joined by and")
-
-    def passes(location: Location) -> bool:
-        return all(_same(_member(location, names), value) for names, value in tests)
-
-    return passes
 
 
 def _same(first: Any, second: Any) -> bool:  # noqa: ANN401 - decoded JSON

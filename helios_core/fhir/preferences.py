@@ -1,5 +1,6 @@
 """What a client prefers: the Prefer header, and the parameters `_format` and `_pretty`."""
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -9,6 +10,26 @@ from helios_core.errors import InvalidRequest
 
 PRESENTATION_PARAMETERS = frozenset({"_format", "_pretty"})
 """Allowed in every request and without effect: responses have one presentation."""
+
+
+_MEANT_BY_FHIR = frozenset(
+    {
+        *("_at", "_contained", "_content", "_count", "_dryRun", "_elements", "_filter", "_has"),
+        *("_id", "_in", "_include", "_language", "_lastUpdated", "_list", "_outputFormat"),
+        *("_profile", "_query", "_revinclude", "_security", "_since", "_sort", "_source"),
+        *("_summary", "_tag", "_text", "_total", "_type", "_typeFilter", "_until"),
+        *("_after", "_before"),  # of the links of this server
+    }
+)
+"""The names with an underscore that select or shape in some interaction of some version."""
+
+
+def has_no_effect(name: str) -> bool:
+    """Return whether a parameter can be ignored: it is for presentation, or unknown to FHIR."""
+    code = re.split("[:.]", name, maxsplit=1)[0]
+    return name in PRESENTATION_PARAMETERS or (
+        name.startswith("_") and code not in _MEANT_BY_FHIR | PRESENTATION_PARAMETERS
+    )
 
 
 class Handling(StrEnum):

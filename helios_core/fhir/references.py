@@ -11,7 +11,11 @@ _LITERAL = re.compile(
 )
 _LITERAL_ON_ANY_SERVER = re.compile(rf"(?:https?://[^?#|]+/)?{_LITERAL.pattern}")
 # In compact JSON the content of a string cannot match: its quotes are escaped.
-_CONDITIONAL = re.compile(rb'"reference":("[A-Z][A-Za-z]{1,63}(?:\?|\\u003[fF])(?:[^"\\]|\\.)*")')
+_CONDITIONAL = re.compile(
+    rb'"reference":("(?:https?:(?:[^"\\?#]|\\/)++|(?:\\?/)?[A-Z][A-Za-z]{1,63}(?:\\?/)?)'
+    rb'(?:\?|\\u003[fF])(?:[^"\\]|\\.)*")'
+)
+_SEARCHED = re.compile(r"/?([A-Z][A-Za-z]{1,63})/?")
 _BACKSLASH = ord("\\")
 
 
@@ -60,31 +64,48 @@ def referenced_type(reference: str) -> str | None:
     return match[1] if match else None
 
 
-def conditional_references(body: bytes) -> set[str]:
-    """Return the conditional references in compact JSON: `Type?parameter=value`."""
-    texts = (_conditional_text(body, match) for match in _CONDITIONAL.finditer(body))
-    return {text for text in texts if text is not None}
+def conditional_search(reference: str, base_urls: Sequence[str] = ()) -> str | None:
+    """
+    Return the search `Type?query` that a conditional reference to this server is, otherwise None.
+
+    Clients also write `/Type?query`, `Type/?query` and absolute URLs, as other servers accept.
+    """
+    path, mark, query = reference.partition("?")
+    for base in base_urls:
+        if path.startswith(prefix := base.rstrip("/") + "/"):
+            path = path[len(prefix) :]
+            break
+    match = _SEARCHED.fullmatch(path)
+    return f"{match[1]}?{query}" if mark and match else None
 
 
-def replace_conditional(body: bytes, mapping: Mapping[str, str]) -> bytes:
+def conditional_references(body: bytes, base_urls: Sequence[str] = ()) -> set[str]:
+    """Return the searches of the conditional references in compact JSON: `Type?query`."""
+    searches = (_search(body, match, base_urls) for match in _CONDITIONAL.finditer(body))
+    return {search for search in searches if search is not None}
+
+
+def replace_conditional(
+    body: bytes, mapping: Mapping[str, str], base_urls: Sequence[str] = ()
+) -> bytes:
     """
     Replace conditional references in compact JSON by `Type/id`.
 
-    `mapping` must have all of them.
+    `mapping` must have the searches of all of them.
     """
 
     def replacement(match: re.Match[bytes]) -> bytes:
-        text = _conditional_text(body, match)
-        return b'"reference":' + msgspec.json.encode(mapping[text]) if text else match[0]
+        search = _search(body, match, base_urls)
+        return b'"reference":' + msgspec.json.encode(mapping[search]) if search else match[0]
 
     return _CONDITIONAL.sub(replacement, body)
 
 
-def _conditional_text(body: bytes, match: re.Match[bytes]) -> str | None:
-    """Return the reference that a match of `_CONDITIONAL` is, or None if it is not one."""
+def _search(body: bytes, match: re.Match[bytes], base_urls: Sequence[str]) -> str | None:
+    """Return the search that a match of `_CONDITIONAL` is, or None if it is not one."""
     if body[match.start() - 1] == _BACKSLASH:
         return None  # the name is longer: it has an escaped quote and then "reference"
     try:
-        return str(msgspec.json.decode(match[1]))
+        return conditional_search(msgspec.json.decode(match[1], type=str), base_urls)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None  # `parse_resource` reports what is wrong with the text

@@ -3,7 +3,6 @@
 from typing import Final
 
 import structlog
-from litestar.exceptions import HTTPException
 
 from helios_core.config.settings import TenantRouting
 from helios_core.errors import InvalidRequest
@@ -12,7 +11,13 @@ from helios_core.fhir.media_types import FHIR_JSON
 from helios_core.http.addresses import PublicAddress
 from helios_core.http.negotiation import parse_accept
 from helios_core.http.rate_limits import address_group
-from helios_core.http.requests import READABLE, HTTPRequest, query_pairs
+from helios_core.http.requests import (
+    READABLE,
+    HTTPRequest,
+    NotAcceptable,
+    names_format,
+    query_pairs,
+)
 from helios_core.http.tenants import Tenants
 from helios_core.interactions.callers import Caller
 from helios_core.model.principals import Principal
@@ -22,14 +27,6 @@ JSON_TYPES: Final = READABLE | {
     *("application/fhir+ndjson", "application/ndjson"),
 }
 """Media types of Accept that JSON satisfies; some clients send their output format everywhere."""
-FORMATS: Final = frozenset({"json", "text/json", *READABLE})
-"""Values of `_format` that mean JSON."""
-
-
-class NotAcceptable(HTTPException):
-    """The client accepts no format that the response exists in."""
-
-    status_code = 406
 
 
 class Guard:
@@ -97,10 +94,7 @@ class Guard:
         return principal.owner if principal else address_group(self._address.client(request))
 
     def _check_accept(self, request: HTTPRequest) -> None:
-        format_ = dict(query_pairs(request)).get("_format")
-        if format_ is not None:
-            if format_.partition(";")[0].strip().replace(" ", "+") not in FORMATS:
-                raise NotAcceptable("_format names an unsupported format; request json.")
+        if names_format(query_pairs(request)):
             return
         accepted = parse_accept(request.headers.getall("accept", []))
         if accepted and not any(c.quality > 0 and c.name in JSON_TYPES for c in accepted):

@@ -29,6 +29,7 @@ from helios_core.http.ranges import is_not_modified
 from helios_core.http.requests import READ, HTTPRequest, query_parameters
 from helios_core.http.smart_configuration import smart_document
 from helios_core.interactions.callers import Caller
+from helios_core.interactions.search_parameters import SUBSET_PARAMETERS
 from helios_core.storage.backends import Backends
 from helios_core.storage.resource_keys import ResourceKey
 
@@ -129,7 +130,8 @@ class DiscoveryRoutes:
     async def metadata(self, request: HTTPRequest) -> Response[Any]:
         """Return the CapabilityStatement of the requested FHIR version."""
         caller = self._guard.admit(request)
-        query_parameters(request, ("mode",))
+        # Servers need not reduce what they return (FHIR R4, search.html#summary).
+        query_parameters(request, ("mode", *SUBSET_PARAMETERS))
         document = await self._statements.get(caller.fhir_version, caller.base)
         return _document_response(request, document, caller.media_type)
 

@@ -1,7 +1,7 @@
 """Parts of a request: its query, its body, and the resource type in its path."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
@@ -15,15 +15,16 @@ from litestar.handlers import BaseRouteHandler
 from helios_core.errors import BodyTooLarge, ResourceNotFound, UnsupportedParameter
 from helios_core.fhir.media_types import FHIR_JSON
 from helios_core.fhir.preferences import (
-    PRESENTATION_PARAMETERS,
     Handling,
     ReturnPreference,
+    has_no_effect,
     parse_preferences,
 )
 from helios_core.http.negotiation import AcceptItem, parse_accept
 from helios_core.interactions.callers import Caller, require_type
 from helios_core.interactions.parameters import parse_pairs
-from helios_core.interactions.patches import JSON_PATCH
+from helios_core.interactions.patches import JSON_PATCH, Patch, parse_patch
+from helios_core.storage.threads import compute
 
 HTTPRequest: TypeAlias = Request[Any, Any, Any]
 
@@ -31,6 +32,8 @@ READ: Final = (HttpMethod.GET, HttpMethod.HEAD)
 """The methods of a route that only reads."""
 READABLE: Final = frozenset({"application/fhir+json", "application/json"})
 """The media types of JSON bodies."""
+FORMATS: Final = frozenset({"json", "text/json", *READABLE})
+"""Values of `_format` that mean JSON."""
 FORM: Final = "application/x-www-form-urlencoded"
 
 MAX_HEADER_BYTES: Final = 32 * 1024
@@ -45,6 +48,12 @@ class UnsupportedMediaType(HTTPException):
     """The body has an unsupported media type or encoding."""
 
     status_code = 415
+
+
+class NotAcceptable(HTTPException):
+    """The client accepts no format that the response exists in."""
+
+    status_code = 406
 
 
 class RequestIncomplete(HTTPException):
@@ -151,16 +160,19 @@ async def watch_connection(request: HTTPRequest, closed: asyncio.Event) -> Async
         waiting.cancel()
 
 
-async def patch_body(request: HTTPRequest) -> tuple[bytes, str]:
+async def patch_body(request: HTTPRequest) -> Patch:
     """
-    Return the body of a PATCH, and its media type.
+    Return the patch that is the body of a PATCH.
 
     Raises:
         UnsupportedMediaType: It is neither a JSON Patch nor a FHIR resource, or it is compressed.
-        BodyTooLarge: It is over the limit; the rest is not read.
+        BodyTooLarge: It is over the limit, or has too many values.
+        InvalidResource: It is not a valid patch.
     """
     media = _check_content_type(request, (JSON_PATCH, FHIR_JSON), default=FHIR_JSON)
-    return await _body(request), media.name
+    body = await _body(request)
+    check_value_count(body)
+    return await compute(len(body), parse_patch, body, media.name)
 
 
 async def form_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
@@ -171,9 +183,27 @@ async def form_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
         InvalidRequest: The form does not decode to UTF-8, or has too many parameters.
         UnsupportedMediaType: Its Content-Type is another one, or it is compressed.
         BodyTooLarge: It is over the limit; the rest is not read.
+        NotAcceptable: Its `_format` is not JSON.
     """
     _check_content_type(request, (FORM,), default=FORM)
-    return _pairs(await _body(request), "The form in the body")
+    pairs = _pairs(await _body(request), "The form in the body")
+    names_format(pairs)
+    return pairs
+
+
+def names_format(pairs: Sequence[tuple[str, str]]) -> bool:
+    """
+    Return whether `_format` names the format of the response, which then is JSON.
+
+    Raises:
+        NotAcceptable: It names another one.
+    """
+    format_ = dict(pairs).get("_format")
+    if format_ is None:
+        return False
+    if format_.partition(";")[0].strip().replace(" ", "+") not in FORMATS:
+        raise NotAcceptable("_format names an unsupported format; request json.")
+    return True
 
 
 async def _body(request: HTTPRequest) -> bytes:
@@ -226,10 +256,15 @@ def query_parameters(request: HTTPRequest, known: Collection[str] = ()) -> list[
     """
     Return the known parameters; `Prefer: handling=lenient` makes the server ignore all others.
 
+    Names that begin with an underscore and mean nothing to FHIR are ignored in any case, such as
+    those by which clients get past caches.
+
     Raises:
         UnsupportedParameter: There are others, and they are not to be ignored.
     """
-    pairs = [pair for pair in query_pairs(request) if pair[0] not in PRESENTATION_PARAMETERS]
+    pairs = [
+        pair for pair in query_pairs(request) if pair[0] in known or not has_no_effect(pair[0])
+    ]
     unknown = {name for name, _ in pairs if name not in known}
     lenient = parse_preferences(request.headers.getall("prefer", [])).handling is Handling.LENIENT
     if unknown and not lenient:

@@ -269,7 +269,7 @@ class Bundles:
                 request = parse_entry(caller, entry)
                 self._check(caller, request)
                 requests.append(request)
-        transaction = collect_changes(entries, requests)
+        transaction = collect_changes(caller, entries, requests)
         for index, request in enumerate(requests):
             if isinstance(request, ParsedSearch):
                 with naming_entry(index):

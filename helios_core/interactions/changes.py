@@ -21,7 +21,7 @@ from helios_core.storage.data_provider import (
     StoredVersion,
     SupportsWrites,
 )
-from helios_core.storage.threads import compute
+from helios_core.storage.threads import LARGE_BYTES, compute
 
 ChangeInteraction: TypeAlias = Literal[
     Interaction.CREATE, Interaction.UPDATE, Interaction.PATCH, Interaction.DELETE
@@ -227,7 +227,8 @@ async def _resolve_patch(
     stored = require_found(stored)
     content = require_content(stored)
     require_same_version(stored.version_id, request.if_match)
-    patched = patch.apply(content, caller.fhir_version)
+    # Each operation may look at all of the resource.
+    patched = await compute(LARGE_BYTES, patch.apply, content, caller.fhir_version)
     return ResolvedChange(
         request=msgspec.structs.replace(request, body=patched),
         id=stored.id,

@@ -8,7 +8,7 @@ import msgspec
 
 from helios_core.errors import InvalidRequest, RequestError, UnsupportedParameter
 from helios_core.fhir.bundles import ParsedEntry
-from helios_core.fhir.preferences import PRESENTATION_PARAMETERS
+from helios_core.fhir.preferences import has_no_effect
 from helios_core.interactions.callers import Caller, Interaction, require_type
 from helios_core.interactions.changes import ChangeInteraction, ChangeRequest
 from helios_core.interactions.compartments import (
@@ -244,11 +244,11 @@ def _subset(caller: Caller, resource_type: str, pairs: Pairs) -> frozenset[str] 
 
 
 def _selecting(pairs: Pairs) -> Pairs:
-    return [pair for pair in pairs if pair[0] not in PRESENTATION_PARAMETERS]
+    return [pair for pair in pairs if not has_no_effect(pair[0])]
 
 
 def _check_names(pairs: Pairs, known: Collection[str] = ()) -> None:
-    if {name for name, _ in pairs} - PRESENTATION_PARAMETERS - set(known):
+    if any(name not in known and not has_no_effect(name) for name, _ in pairs):
         raise UnsupportedParameter(
             f"a parameter is not supported here; supported: {', '.join(sorted(known)) or 'none'}."
         )

@@ -23,6 +23,7 @@ class Patch(Protocol):
 
         Raises:
             PatchFailed: The patch does not fit the resource.
+            TooCostly: Its paths look at too much of the resource.
         """
         ...
 

@@ -24,6 +24,7 @@ from helios_core.storage.data_provider import (
     StoredVersion,
     SupportsSearch,
 )
+from helios_core.storage.ordered_search import SupportsFirstMatches
 from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.threads import compute
 
@@ -99,11 +100,20 @@ async def _page(
         total=_is_total_wanted(search),
         max_bytes=max_bytes,
     )
-    find = partial(provider.search, TypeKey.of(caller, search.resource_type))
+    key = TypeKey.of(caller, search.resource_type)
+    find = partial(provider.search, key)
     if search.only_total:
         return await find(query, count=1)
     if isinstance(search.order, Sort):
-        return await sorted_page(find, query, search.order, count=search.count, after=search.after)
+        ordered = provider if isinstance(provider, SupportsFirstMatches) else None
+        return await sorted_page(
+            find,
+            query,
+            search.order,
+            count=search.count,
+            after=search.after,
+            find_first=partial(ordered.first_matches, key) if ordered else None,
+        )
     query = msgspec.structs.replace(query, order=search.order)
     return await find(query, count=search.count, after=search.after)
 

@@ -11,6 +11,7 @@ import msgspec
 from helios_core.errors import InvalidParameter, TooCostly
 from helios_core.fhir.search.filters import Condition, all_conditions, make_filter
 from helios_core.fhir.search.sorting import Position, Sort, SortValues
+from helios_core.fhir.search.value_orders import ValueOrder
 from helios_core.interactions.chains import PAGE_SIZE
 from helios_core.storage.data_provider import (
     PAGE_BYTES,
@@ -19,6 +20,7 @@ from helios_core.storage.data_provider import (
     SortOrder,
     StoredVersion,
 )
+from helios_core.storage.ordered_search import FirstMatches, ValuePosition
 from helios_core.storage.threads import compute
 
 MAX_SORTED: Final = 100_000
@@ -35,6 +37,16 @@ class Find(Protocol):
         ...
 
 
+class FindFirst(Protocol):
+    """`SupportsFirstMatches.first_matches` within one type."""
+
+    async def __call__(
+        self, query: SearchQuery, order: ValueOrder, *, count: int, after: ValuePosition | None
+    ) -> FirstMatches | None:
+        """Return all matches up to a place in an order."""
+        ...
+
+
 class _Token(msgspec.Struct, frozen=True, array_like=True):
     """Where a page ended, and in which order."""
 
@@ -43,27 +55,37 @@ class _Token(msgspec.Struct, frozen=True, array_like=True):
     values: list[Any]
 
 
-async def sorted_page(
-    find: Find, query: SearchQuery, sort: Sort, *, count: int, after: str | None
+async def sorted_page(  # noqa: PLR0913 - what a page is made of, most of it by name
+    find: Find,
+    query: SearchQuery,
+    sort: Sort,
+    *,
+    count: int,
+    after: str | None,
+    find_first: FindFirst | None = None,
 ) -> SearchPage:
     """
     Return a page of all that matches, sorted.
 
-    All matches are read, and only those kept that belong to the page. Where an index helps, only
-    those are read whose values can be on the page. A page begins behind the values and the id
-    with which the one before it ended, so that a resource that does not change is found exactly
-    once, whatever is written meanwhile.
+    All matches are read, and only those kept that belong to the page. Where an index has them in
+    the order of the first parameter, `find_first`, only those that come first are read; where it
+    helps otherwise, only those whose values can be on the page. A page begins behind the values
+    and the id with which the one before it ended, so that a resource that does not change is
+    found exactly once, whatever is written meanwhile.
 
     Raises:
         InvalidParameter: `after` does not come from a page in this order.
         TooCostly: More than `MAX_SORTED` resources would have to be read.
     """
     sorting = _Sorting(find, query, sort, count)
-    page = await sorting.page(None if after is None else _parse_token(sort, after))
+    place = None if after is None else _parse_token(sort, after)
+    page = await sorting.first_page(find_first, place) if find_first else None
+    if page is None:
+        page = await sorting.page(place)
     return SearchPage(
         resources=[stored for stored, _ in page.kept],
         next=_make_token(sort, *page.kept[-1]) if page.end is not None else None,
-        total=sorting.found if query.total is False else await sorting.total(),
+        total=await sorting.total(),
     )
 
 
@@ -79,10 +101,31 @@ class _Sorting:
         self._count = count
 
     async def total(self) -> int | None:
-        """Return the number of all matches."""
-        if self.found is None:
+        """Return the number of all matches if it is requested, or known anyway."""
+        if self.found is None and self._query.counts:
             self.found = (await self._find(self._query, count=1)).total
         return self.found
+
+    async def first_page(self, find_first: FindFirst, after: SortValues | None) -> "_Page | None":
+        """Return the page behind a position as an index has it; None if it does not help."""
+        order = self._sort.value_order
+        if order is None:
+            return None
+        begin = None if after is None else ValuePosition(*self._sort.begin(after))
+        sizes = (min((self._count + _SPARE) * factor, MAX_FIRST) for factor in _FIRST_FACTORS)
+        for count in dict.fromkeys(sizes):
+            page = self._empty(after)
+            found = await find_first(self._query, order, count=count, after=begin)
+            if found is None:
+                return None
+            await _add(page, found.resources)
+            if found.end is None:
+                self.found = len(found.resources) if after is None else None
+                return page
+            known = self._sort.reached(found.end.value, found.end.id)
+            if page.end is not None and not known < page.end[0]:
+                return page
+        return None
 
     async def page(self, after: SortValues | None) -> "_Page":
         """Return the page behind a position."""
@@ -127,12 +170,12 @@ class _Sorting:
             page = self._empty(after)
             query = _also(self._query, self._sort.between(after, last), order)
             found = await self._find(query, count=min(size, PAGE_SIZE))
-            await _add(page, found)
+            await _add(page, found.resources)
             if found.next is None:
                 return page, last
             for _ in range(PAGE_SIZE, size, PAGE_SIZE):
                 found = await self._find(query, count=PAGE_SIZE, after=found.next)
-                await _add(page, found)
+                await _add(page, found.resources)
                 if found.next is None:
                     return None, last  # some of them may have changed from one to the next
             if page.end is None:
@@ -154,7 +197,7 @@ class _Sorting:
             total += len(found.resources)
             if total > MAX_SORTED:
                 raise _too_many()
-            await _add(page, found)
+            await _add(page, found.resources)
             place = found.next
             if place is None:
                 return total
@@ -199,6 +242,15 @@ class _Page:
                 self._room += len(last.content or b"")
 
 
+_FIRST_FACTORS: Final = (1, 8, 64)
+"""How many times as many as usual are read while a page is not full of what matches."""
+
+_SPARE: Final = 6
+"""How many resources are read more than a page has, one of which shows that there is a next."""
+
+MAX_FIRST: Final = 2000
+"""How many resources are read at most in the order that an index has them in."""
+
 _SAMPLES: Final = (SortOrder.LAST_UPDATED_DESCENDING, SortOrder.LAST_UPDATED) * 3
 """
 The orders in which some matches are read to learn where a page ends.
@@ -225,9 +277,9 @@ def _also(query: SearchQuery, condition: Condition | None, order: SortOrder) -> 
     )
 
 
-async def _add(page: _Page, found: SearchPage) -> None:
-    size = sum(len(stored.content or b"") for stored in found.resources)
-    await compute(size, page.add, found.resources)
+async def _add(page: _Page, resources: Sequence[StoredVersion]) -> None:
+    size = sum(len(stored.content or b"") for stored in resources)
+    await compute(size, page.add, resources)
 
 
 def _too_many() -> TooCostly:

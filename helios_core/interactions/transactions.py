@@ -58,7 +58,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     full_urls: Mapping[int, str]
     """The fullUrls of the changes that leave a resource, by the index of the entry."""
     conditional_references: Mapping[str, int]
-    """The references that are searches, each with an entry that has it."""
+    """The searches that references are, `Type?query`, each with an entry that has it."""
 
     @property
     def size(self) -> int:
@@ -86,7 +86,7 @@ class Same(msgspec.Struct, frozen=True):
 
 
 def collect_changes(
-    entries: Sequence[ParsedEntry], requests: Sequence[InteractionRequest]
+    caller: Caller, entries: Sequence[ParsedEntry], requests: Sequence[InteractionRequest]
 ) -> Transaction:
     """Return the changes among the requests of entries, with what their references may mean."""
     changes = {
@@ -105,7 +105,7 @@ def collect_changes(
         conditional_references={
             reference: index
             for index, change in changes.items()
-            for reference in conditional_references(change.body)
+            for reference in conditional_references(change.body, (caller.base,))
         },
     )
 
@@ -365,7 +365,8 @@ class Resolution:
                 else:
                     body, unresolved = self._rewrite(index, change, links)
                     _require_resolved(unresolved)
-                    parsed = self._parse(index, change, replace_conditional(body, references))
+                    body = replace_conditional(body, references, (self._caller.base,))
+                    parsed = self._parse(index, change, body)
                     changes[index] = to_change(self._caller, change, parsed)
         return changes
 

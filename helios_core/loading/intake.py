@@ -17,7 +17,7 @@ from helios_core.fhir.links import (
     normalized_link,
     rewrite_links,
 )
-from helios_core.fhir.references import conditional_references
+from helios_core.fhir.references import conditional_references, conditional_search
 from helios_core.fhir.resources import Resource, parse_resource
 from helios_core.fhir.strict_json import compact_json
 from helios_core.hashes import to_signed
@@ -37,7 +37,7 @@ from helios_core.storage.data_provider import Delete, Put
 _TO_UNUSABLE_ID = re.compile(
     rb'"reference"\s*:\s*"[A-Z][A-Za-z]{1,63}/(?![A-Za-z0-9\-.]{1,64}(?:/_history/[^"]*)?")'
 )
-_CONDITIONAL = re.compile(rb'"reference"\s*:\s*"[A-Z][A-Za-z]{1,63}(?:\?|\\u003[fF])')
+_CONDITIONAL = re.compile(rb'"reference"\s*:\s*"[^"?#]{1,2000}?(?:\?|\\u003[fF])')
 
 
 class UnresolvedLink(msgspec.Struct, frozen=True, array_like=True):
@@ -168,7 +168,7 @@ class Intake:
             return content, missing  # a stored Bundle refers to its own entries
         content = compact_json(content)
         conditional = dict[str, str]()
-        for reference in conditional_references(content):
+        for reference in conditional_references(content, self.options.base_urls):
             match, target = (
                 self._index.conditional_target(reference) if self._index else (Match.NOTHING, None)
             )
@@ -176,7 +176,7 @@ class Intake:
                 missing[reference] = match
             else:
                 conditional[reference] = target
-        links = _LoadLinks(own, self._target, conditional, assign_ids=assign_ids)
+        links = _LoadLinks(own, self._target, conditional, self.options)
         content, temporary = rewrite_links(
             content, self.options.fhir_version, resource_type, links
         )
@@ -191,38 +191,40 @@ class _LoadLinks:
         own: Links | None,
         target: Callable[[str], str | None] | None,
         conditional: Mapping[str, str],
-        *,
-        assign_ids: bool,
+        options: LoadOptions,
     ) -> None:
         self.needles = (
             *(own.needles if own else TEMPORARY_NEEDLES),
             *((b"?", b"\\u003f") if conditional else ()),
-            *((b"/",) if assign_ids else ()),
+            *((b"/",) if options.assign_ids else ()),
         )
         self._own = own
         self._target = target
         self._conditional = conditional
-        self._assign_ids = assign_ids
+        self._options = options
 
     def resolve(self, link: str) -> str | None:
         """Return the link to write instead, or None for one to keep."""
-        if target := self._conditional.get(link) or (self._own and self._own.resolve(link)):
+        search = conditional_search(link, self._options.base_urls) if self._conditional else None
+        if search and (target := self._conditional.get(search)):
+            return target
+        if self._own and (target := self._own.resolve(link)):
             return target
         url, mark, fragment = link.partition("#")
         if self._target and is_temporary(url) and is_unique(normalized := normalized_link(url)):
             target = self._target(normalized)
             return f"{target}{mark}{fragment}" if target else None
-        if not self._assign_ids or (assigned := target_of_unusable_id(link)) is None:
+        if not self._options.assign_ids or (assigned := target_of_unusable_id(link)) is None:
             return None
         return (self._own and self._own.resolve(assigned)) or assigned
 
 
-def find_conditional_references(content: bytes) -> set[str]:
+def find_conditional_references(content: bytes, options: LoadOptions) -> set[str]:
     """Return the conditional references in JSON; none if it is broken or a stored Bundle."""
     if not _may_be_conditional(content) or resource_type_of(content) == "Bundle":
         return set()
     with suppress(InvalidResource):  # it is reported when the resource is loaded
-        return conditional_references(compact_json(content))
+        return conditional_references(compact_json(content), options.base_urls)
     return set()
 
 

@@ -63,7 +63,7 @@ def scan(files: FoundFiles, options: LoadOptions, index: LinkIndex) -> Generator
 def _scan(document: InputDocument, options: LoadOptions, index: LinkIndex) -> list[LoadProblem]:
     try:
         if not is_unpacked(document):
-            if references := find_conditional_references(document.content):
+            if references := find_conditional_references(document.content, options):
                 index.add_conditionals(references)
             index.has_lines = True
             return []
@@ -80,7 +80,7 @@ def _scan(document: InputDocument, options: LoadOptions, index: LinkIndex) -> li
         index.add_server(target, server)
     for resource in bundle.resources():
         if isinstance(resource, LoadedResource) and resource.content is not None:
-            references = find_conditional_references(resource.content)
+            references = find_conditional_references(resource.content, options)
             if references:
                 index.add_conditionals(references)
     return [problem(document, reason, entry=entry) for entry, reason in sorted(clashes.items())]
@@ -139,14 +139,12 @@ class Contest:
         if not others:
             self._index.add_contents(contents)
             return
-        first = {
-            each.target: each.hash for each in self._created(document, self._index.is_repeated)
-        }
+        before = set(self._created(document, self._index.is_repeated))
         for _ in range(MAX_ROUNDS):
             self._index.displace(document.path, document.line, others)
             # A link to what gets another id makes another resource, whatever its name.
             contents = [
-                each if each.hash == first[each.target] else msgspec.structs.replace(each, name="")
+                each if each in before else msgspec.structs.replace(each, name="")
                 for each in self._created(document, self._index.is_repeated)
             ]
             others = {each.target for each in contents if self._is_another(each)}
@@ -179,9 +177,14 @@ class Contest:
         if not claims:
             return
         for resource in bundle.resources(self._index):
-            if isinstance(resource, LoadedResource) and resource.entry in claims:
-                claim = claims[resource.entry]
-                yield Content(claim.target, self._intake.content_hash(resource), claim.name)
+            if not isinstance(resource, LoadedResource) or resource.entry not in claims:
+                continue
+            claim = claims[resource.entry]
+            try:
+                content_hash = self._intake.content_hash(resource)
+            except Exception:  # noqa: BLE001, S112 - it is reported when it is loaded
+                continue
+            yield Content(claim.target, content_hash, claim.name)
 
 
 class ConditionalSearch:

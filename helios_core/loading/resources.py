@@ -295,8 +295,8 @@ class LoadedBundle:
                 yield source
 
     def _source(self, entry: ParsedEntry, target: "_Target") -> tuple[str, str] | None:
-        # A PUT or DELETE names the resource to change, except in a history, which reports them.
-        if entry.method in {"PUT", "DELETE"} and self._bundle.type != "history":
+        # A request names what it changes, or creates it, except in a history, which reports them.
+        if entry.method is not None and self._bundle.type != "history":
             return None
         address = split_address(entry.full_url or "")
         if entry.method == "DELETE":

@@ -5,8 +5,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import datetime
 
-from helios_core.fhir.search import satisfies
-from helios_core.storage.page_tokens import place_in_order
+from helios_core.fhir.search import ValueOrder, satisfies
 from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.search_index import (
     IndexedVersion,
@@ -15,6 +14,7 @@ from helios_core.storage.search_index import (
     IndexScope,
     IndexState,
     SearchIndex,
+    place_in_index,
 )
 
 _TURN = 1000
@@ -81,7 +81,7 @@ class MemorySearchIndex(SearchIndex):
         found = await self._found(key, epoch, query)
 
         def place(each: IndexedVersion) -> tuple[int | str, ...]:
-            return place_in_order(each.updated, each.id, query.order)
+            return place_in_index(each, query.order)
 
         found.sort(key=place)
         start = 0 if after is None else bisect_right(found, place(after), key=place)
@@ -111,6 +111,7 @@ class MemorySearchIndex(SearchIndex):
                         version_id=entry.version_id,
                         updated=entry.updated,
                         deleted=entry.terms is None,
+                        value=_value(entry, query),
                     )
                 )
         return found
@@ -121,6 +122,16 @@ class MemorySearchIndex(SearchIndex):
             return ()
         entries = self._entries[scope].items()
         return [entry for (name, _), entry in entries if name == key.resource_type]
+
+
+def _value(entry: IndexEntry, query: IndexQuery) -> tuple[int, int] | None:
+    order = query.order
+    if not isinstance(order, ValueOrder) or order.number >= len(entry.values):
+        return None
+    extremes = entry.values[order.number]
+    if extremes is None:
+        return None
+    return extremes.greatest if order.descending else extremes.least
 
 
 def _is_requested(entry: IndexEntry, query: IndexQuery) -> bool:

@@ -11,8 +11,12 @@ import msgspec
 import structlog
 
 from helios_core.errors import BackendError
-from helios_core.fhir.search import TERMS_VERSION
-from helios_core.storage.index_notes import IndexNote, read_note, terms_version
+from helios_core.storage.index_notes import (
+    ENTRIES_VERSION,
+    IndexNote,
+    entries_version,
+    read_note,
+)
 from helios_core.storage.isolation import Overdue, call_within, contained
 from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.search_index import (
@@ -116,7 +120,7 @@ class IndexLookups:
         self._known.pop(scope, None)
         if state is None or state.reached is None:
             raise self._unusable("it is being built")
-        if terms_version(state) != TERMS_VERSION:
+        if entries_version(state) != ENTRIES_VERSION:
             raise self._unusable("it was built by another release")
         note = read_note(state)
         reached = Reached(scope=scope, epoch=state.epoch, at=state.reached, note=note)

@@ -2,8 +2,15 @@
 
 import msgspec
 
-from helios_core.fhir.search import TERMS_VERSION
+from helios_core.fhir.search import TERMS_VERSION, VALUES_VERSION
 from helios_core.storage.search_index import IndexState
+
+ENTRIES_VERSION = TERMS_VERSION + VALUES_VERSION
+"""
+Which entries this release makes; those of another one are not used, and built again.
+
+Either number only grows, so that no two releases with different entries have the same sum.
+"""
 
 MAX_UNREADABLE = 500
 """How many unreadable resources are known to an index at most."""
@@ -49,11 +56,11 @@ def read_note(state: IndexState) -> IndexNote:
 
 
 def new_epoch(unique: str) -> str:
-    """Return the name of an epoch whose entries have the terms of this release."""
-    return f"{TERMS_VERSION}-{unique}"
+    """Return the name of an epoch with the entries of this release."""
+    return f"{ENTRIES_VERSION}-{unique}"
 
 
-def terms_version(state: IndexState) -> int:
-    """Return which terms the entries of an epoch have, 0 if that is not known."""
+def entries_version(state: IndexState) -> int:
+    """Return which release's entries an epoch has, 0 if that is not known."""
     number = state.epoch.partition("-")[0]
     return int(number) if number.isdecimal() else 0

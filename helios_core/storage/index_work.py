@@ -9,7 +9,7 @@ from typing import Any
 from helios_core.errors import BackendError, BackendUnavailable
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import to_stamp
-from helios_core.fhir.search import terms_of
+from helios_core.fhir.search import terms_and_values
 from helios_core.model.exports import ExportRequest, ExportView, Level, Shard
 from helios_core.storage.data_provider import Damaged, StoredVersion, VersionQuery
 from helios_core.storage.index_notes import Unreadable, read_note
@@ -272,7 +272,7 @@ def _add(
     line: bytes,
 ) -> None:
     try:
-        terms = terms_of(line, version, stored.resource_type)
+        terms, values = terms_and_values(line, version, stored.resource_type)
     except Exception:  # noqa: BLE001  what cannot be taken apart must not hold up everything else
         reason = "the stored bytes are not a resource that can be indexed"
         damaged.append(Damaged(resource_type=stored.resource_type, id=stored.id, reason=reason))
@@ -284,6 +284,7 @@ def _add(
             version_id=stored.version_id,
             updated=to_stamp(stored.last_updated),
             terms=terms,
+            values=values,
         )
     )
 

@@ -32,6 +32,7 @@ from helios_core.fhir.search import (
     Filter,
     Prefilter,
     UpdatedWithin,
+    ValueOrder,
 )
 from helios_core.model.exports import ExportView, Shard
 from helios_core.storage.data_provider import (
@@ -42,6 +43,7 @@ from helios_core.storage.data_provider import (
     Put,
     SearchPage,
     SearchQuery,
+    SortOrder,
     StoredVersion,
     SupportsChangeFeed,
     SupportsHistory,
@@ -55,6 +57,7 @@ from helios_core.storage.data_provider import (
 from helios_core.storage.index_lookups import IndexLookups, IndexUnusable, Reached
 from helios_core.storage.index_work import changes_between
 from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
+from helios_core.storage.ordered_search import FirstMatches, ValuePosition
 from helios_core.storage.page_tokens import (
     PagePosition,
     collect_page,
@@ -227,6 +230,21 @@ class _Indexed(DataProvider):
         page = await self._provider.search(key, query, count=count, after=after)
         return page
 
+    async def first_matches(
+        self,
+        key: TypeKey,
+        query: SearchQuery,
+        order: ValueOrder,
+        *,
+        count: int,
+        after: ValuePosition | None,
+    ) -> FirstMatches | None:
+        try:
+            searching = _Search(self._provider, self._lookups, key, query)
+            return await searching.first(order, count=count, after=after)
+        except IndexUnusable:
+            return None
+
 
 class _Prefiltered(_Indexed):
     async def read_candidates(
@@ -344,6 +362,42 @@ class _Search:
         await self._lookups.check(reached)
         return page
 
+    async def first(
+        self, order: ValueOrder, *, count: int, after: ValuePosition | None
+    ) -> FirstMatches:
+        """
+        Return what comes first in an order of values, at the settled instant behind the look-up.
+
+        What has not changed since the index has it is where its entry is; all that has changed
+        comes from the data.
+
+        Raises:
+            IndexUnusable: What is found may not be all.
+        """
+        reached = await self._lookups.reached(self._key, recently=True)
+        start = None if after is None else _position_of_value(after)
+        entries = self._entries(reached, order)
+        page = await self._lookups.find(
+            reached, self._key.resource_type, entries, count=count, after=start
+        )
+        now, seen = await self._settled(), set[str]()
+        found = await self._changed(reached, reached.at, now, at=now, seen=seen)
+        end = page[-1] if len(page) == count else None
+        size = sum(len(each.content or b"") for each in found)
+        async with aclosing(
+            self._fetched([each.id for each in page if each.id not in seen], now)
+        ) as unchanged:
+            async for stored in unchanged:
+                found.append(stored)
+                size += len(stored.content or b"")
+                if size > self._query.max_bytes:
+                    end = next(each for each in page if each.id == stored.id)
+                    break
+        await self._lookups.check(reached)
+        return FirstMatches(
+            resources=found, end=None if end is None else ValuePosition(end.value, end.id)
+        )
+
     async def _count(self, reached: Reached) -> int:
         async with aclosing(self._matches(reached, None, MAX_FOUND)) as matches:
             return sum([1 async for _ in matches])
@@ -357,7 +411,7 @@ class _Search:
         What changes while this goes on is looked for in each round, for its entry may have been
         replaced before it was looked up.
         """
-        entries = self._entries(reached)
+        entries = self._entries(reached, self._query.order)
         pending = _Pending(self._end(after))
         at, known, seen = None, reached.at, set[str]()
         while True:
@@ -414,13 +468,13 @@ class _Search:
         seen |= ids
         return matches + [stored async for stored in self._fetched(sorted(ids), at)]
 
-    def _entries(self, reached: Reached) -> IndexQuery:
+    def _entries(self, reached: Reached, order: SortOrder | ValueOrder) -> IndexQuery:
         """Return which entries are looked up: those that are true of any later instant."""
         prefilter: Prefilter = UpdatedWithin(until=to_stamp(reached.at))
         own = self._query.filter.prefilter()
         if own is not None:
             prefilter = AllOf((own, prefilter))
-        return IndexQuery(prefilter=prefilter, order=self._query.order)
+        return IndexQuery(prefilter=prefilter, order=order)
 
     async def _fetched(self, ids: Sequence[str], at: datetime) -> AsyncGenerator[StoredVersion]:
         """Yield those of these resources that match at an instant, in the order of their ids."""
@@ -534,6 +588,10 @@ async def _changes(
 
 def _position(last: PagePosition) -> IndexedVersion:
     return IndexedVersion(id=last.id, version_id=0, updated=last.stamp, deleted=False)
+
+
+def _position_of_value(after: ValuePosition) -> IndexedVersion:
+    return IndexedVersion(id=after.id, version_id=0, updated=0, deleted=False, value=after.value)
 
 
 def _matching_lines(filter_: Filter, lines: Sequence[bytes]) -> list[StoredVersion]:

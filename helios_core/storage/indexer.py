@@ -23,14 +23,14 @@ from msgspec.structs import replace
 from helios_core.errors import BackendError, BackendUnavailable
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.instants import from_stamp, to_stamp
-from helios_core.fhir.search import TERMS_VERSION
 from helios_core.storage.index_notes import (
+    ENTRIES_VERSION,
     MAX_UNREADABLE,
     IndexNote,
     Unreadable,
+    entries_version,
     new_epoch,
     read_note,
-    terms_version,
 )
 from helios_core.storage.index_work import VERSIONS_AT_ONCE, IndexWork, changes_between
 from helios_core.storage.isolation import contained
@@ -225,7 +225,7 @@ class Indexer:
         word, changes, lag = "following", None, None
         if state is None:
             word = "missing"
-        elif terms_version(state) != TERMS_VERSION:
+        elif entries_version(state) != ENTRIES_VERSION:
             word = "outdated"
         elif state.reached is None:
             word = "building"
@@ -260,10 +260,10 @@ class Indexer:
     async def _follow(self, scope: IndexScope, types: tuple[str, ...], now: datetime) -> bool:
         """Index what has changed in a scope up to an instant; return whether anything has."""
         state = await self._index.state(scope)
-        if state is None or terms_version(state) < TERMS_VERSION:
+        if state is None or entries_version(state) < ENTRIES_VERSION:
             state = await self._reset(scope, state)
-        if terms_version(state) != TERMS_VERSION:
-            return False  # a newer release follows with terms of its own
+        if entries_version(state) != ENTRIES_VERSION:
+            return False  # a newer release follows with entries of its own
         if state.reached is not None and await self._is_ahead(state.reached, now):
             log.error("index.ahead", tenant=scope.tenant, fhir_version=scope.fhir_version)
             state = await self._reset(scope, state)

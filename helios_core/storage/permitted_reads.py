@@ -22,7 +22,7 @@ from helios_core.errors import (
 )
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.references import base_urls
-from helios_core.fhir.search import Filter, Prefilter, compile_query
+from helios_core.fhir.search import Filter, Prefilter, ValueOrder, compile_query
 from helios_core.fhir.search.filters import Condition, all_conditions, any_filter, make_filter
 from helios_core.model.exports import ExportRequest, ExportView, Shard
 from helios_core.model.scopes import Grant
@@ -48,6 +48,11 @@ from helios_core.storage.data_provider import (
     VersionQuery,
 )
 from helios_core.storage.integrity import DECODE_ERRORS
+from helios_core.storage.ordered_search import (
+    FirstMatches,
+    SupportsFirstMatches,
+    ValuePosition,
+)
 from helios_core.storage.page_tokens import PageBuilder
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
@@ -314,14 +319,31 @@ class _Searched(_PermittedReads):
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
         permitted = self._permitted(key)
-        if permitted is not None:
-            if _is_nothing(permitted):
-                return SearchPage(resources=(), next=None, total=0 if query.counts else None)
-            conditions = [query.filter.condition, permitted.condition]
-            filter_ = make_filter(key.resource_type, all_conditions(conditions))
-            query = replace(query, filter=filter_)
+        if _is_nothing(permitted):
+            return SearchPage(resources=(), next=None, total=0 if query.counts else None)
+        query = _narrowed(query, permitted)
         page: SearchPage = await self._provider.search(key, query, count=count, after=after)
         return page
+
+
+class _FirstMatches(_PermittedReads):
+    async def first_matches(
+        self,
+        key: TypeKey,
+        query: SearchQuery,
+        order: ValueOrder,
+        *,
+        count: int,
+        after: ValuePosition | None,
+    ) -> FirstMatches | None:
+        permitted = self._permitted(key)
+        if _is_nothing(permitted):
+            return FirstMatches(resources=(), end=None)
+        query = _narrowed(query, permitted)
+        found: FirstMatches | None = await self._provider.first_matches(
+            key, query, order, count=count, after=after
+        )
+        return found
 
 
 class _Written(_PermittedReads):
@@ -376,6 +398,15 @@ class _Written(_PermittedReads):
 _ABSENT = AppliedChange(outcome=ChangeResult.ABSENT, version_id=0, last_updated=None)
 
 
+def _narrowed(query: SearchQuery, permitted: Filter | None) -> SearchQuery:
+    """Return a query for those matches that are permitted; None if all are."""
+    if permitted is None:
+        return query
+    conditions = [query.filter.condition, permitted.condition]
+    filter_ = make_filter(query.filter.resource_type, all_conditions(conditions))
+    return replace(query, filter=filter_)
+
+
 def _content(change: Put) -> bytes:
     return change.resource.stamped(1, datetime.now(UTC))
 
@@ -393,6 +424,7 @@ _POWERS: dict[type, type[_PermittedReads]] = {
     SupportsHistory: _History,
     SupportsTypeHistory: _TypeHistory,
     SupportsSearch: _Searched,
+    SupportsFirstMatches: _FirstMatches,
     SupportsWrites: _Written,
 }
 

@@ -14,8 +14,9 @@ from datetime import datetime
 import msgspec
 
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.search import IndexTerms, Prefilter
+from helios_core.fhir.search import Extremes, IndexTerms, Prefilter, ValueOrder
 from helios_core.storage.data_provider import SortOrder
+from helios_core.storage.page_tokens import place_in_order
 from helios_core.storage.resource_keys import TypeKey
 
 
@@ -59,6 +60,12 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
     """When the version became current, in microseconds since 1970."""
     terms: IndexTerms | None
     """What it is found by; None for a deletion."""
+    values: tuple[Extremes | None, ...] = ()
+    """
+    What it comes by in each of up to `MAX_VALUE_ORDERS` orders of values.
+
+    None where it has no value, and so are those that are left out at the end. A deletion has none.
+    """
 
 
 class IndexQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +79,7 @@ class IndexQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     Deletions among them: the versions before them may have satisfied the prefilter.
     """
-    order: SortOrder = SortOrder.ID
+    order: SortOrder | ValueOrder = SortOrder.ID
 
 
 class IndexedVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +90,21 @@ class IndexedVersion(msgspec.Struct, frozen=True, kw_only=True):
     updated: int
     """In microseconds since 1970."""
     deleted: bool
+    value: tuple[int, int] | None = None
+    """What it comes by, if the order of the query is one of values."""
+
+
+def place_in_index(
+    version: IndexedVersion, order: SortOrder | ValueOrder
+) -> tuple[int | str, ...]:
+    """Return what compares as the entries that a query finds follow each other."""
+    if not isinstance(order, ValueOrder):
+        return place_in_order(version.updated, version.id, order)
+    if version.value is None:
+        return 1, version.id
+    first, last = version.value
+    sign = -1 if order.descending else 1
+    return 0, sign * first, sign * last, version.id
 
 
 class SearchIndex(ABC):
@@ -109,6 +131,10 @@ class SearchIndex(ABC):
         changes another.
     I8  An index that is down, or that cannot give a complete answer, raises BackendUnavailable; an
         answer is never just shorter.
+    I9  In an order of values entries follow each other by the least value that they have, or by
+        the greatest one from the highest down, as `place_in_index` compares them: by the first
+        number, then by the second one, then by id, ascending in either direction. Those without
+        a value come last, in either direction, and deletions among them.
     """
 
     @abstractmethod
@@ -165,9 +191,10 @@ class SearchIndex(ABC):
         Return at most `count` entries of a type, from 1 to 10,000, those behind `after` (I3, I4).
 
         Entries of one instant follow each other by id, ascending in either order of instants.
-        `after` is a position in the order of the query: only its id and, in an order of instants,
-        `updated` matter, and no entry need be there. If the epoch is not the present one, the
-        result may lack anything: whoever asks looks at the state afterwards.
+        `after` is a position in the order of the query: only its id matters, `updated` in an order
+        of instants, and the value in one of values (I9), where the id may be empty, which is
+        before all ids. No entry need be there. If the epoch is not the present one, the result
+        may lack anything: whoever asks looks at the state afterwards.
         """
 
     @abstractmethod

@@ -308,7 +308,12 @@ class Searched(_Measured):
             patient = client.get("/Patient?_count=1").json()["entry"][0]["resource"]["id"]
             for what, path in (
                 ("by a patient", f"/Observation?patient={patient}&_count={FOUND}"),
-                ("by a date", f"/Observation?date=ge2019-03-01&_sort=-date&_count={FOUND}"),
+                ("by a date", f"/Observation?date=ge2019-03-01&_count={FOUND}"),
+                (
+                    "by a date, the latest first",
+                    f"/Observation?date=ge2019-03-01&_sort=-date&_count={FOUND}",
+                ),
+                ("of all, the youngest first", f"/Patient?_sort=-birthdate&_count={FOUND}"),
             ):
                 page = client.get(path).raise_for_status().json()
                 times = timed([("GET", path, None)] * WRITES, client)

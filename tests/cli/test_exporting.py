@@ -201,6 +201,10 @@ async def test_it_stops_at_once_while_the_server_is_silent(server, tmp_path, sta
 
     assert done.code == 130
     assert time.monotonic() - began < scaled(1) + probe
+    # Before the server has answered nobody knows of an export.
+    assert ("The export stays on the server" in done.err) is (stage != "kick-off")
+    assert ("Interrupted before the server answered" in done.err) is (stage == "kick-off")
+    assert f"helios export --resume {tmp_path / 'out'}" in done.err
 
 
 async def test_what_is_discarded_is_deleted_on_the_server(server, tmp_path):
@@ -216,6 +220,28 @@ async def test_what_is_discarded_is_deleted_on_the_server(server, tmp_path):
     assert len(server.asked("DELETE", "/jobs/1")) == 1
     again = await ended(await start("--resume", tmp_path / "out"))
     assert (again.code, "no unfinished export" in again.err) == (2, True)
+
+
+async def test_an_export_that_is_gone_is_cleared_and_not_gone_on_with(server, tmp_path):
+    stalling(server)
+    folder = tmp_path / "out"
+    process = await start(server.url, "--to", folder)
+    await until_received(folder, 1_000_000)
+    process.kill()
+    await process.communicate()
+    for path in ("/a", "/jobs/1"):
+        server.scripts["GET", path] = [Reply(404)]
+    server.scripts["DELETE", "/jobs/1"] = [Reply(404)]
+
+    told = await ended(await start("--resume", folder, "--json"))
+    cleared = await ended(await start("--resume", folder, "--discard"))
+
+    assert told.code == 1
+    assert msgspec.json.decode(told.out.splitlines()[-1])["resume"] is None
+    assert "Go on with" not in told.err
+    assert f"--resume {folder} --discard" in told.err
+    assert (cleared.code, "There is no such export on the server" in cleared.out) == (0, True)
+    assert not (folder / ".helios-export").exists()
 
 
 async def test_a_full_disk_is_survived(server, tmp_path, small_disk):
@@ -327,8 +353,8 @@ async def test_a_base_with_a_query_is_refused_with_the_command_that_was_meant(
     [
         (["http://x"], "--to FOLDER"),
         (["--to", "x"], "helios export URL"),
-        (["http://x", "--resume", "x"], "url"),
-        (["--resume", "x", "--type", "Patient"], "types"),
+        (["http://x", "--resume", "x"], "changed by URL"),
+        (["--resume", "x", "--type", "Patient", "--to", "y"], "changed by --to, --type"),
         (["http://x", "--to", "x", "--discard"], "--resume x --discard"),
         (["http://x/$export?_since=y", "--to", "x", "--since", "z"], "_since: both"),
         (["http://x/Patient/$export", "--to", "x", "--level", "system"], "what level"),

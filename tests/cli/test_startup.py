@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from helios_core.cli.commands import app
-from helios_core.client.downloads import FileCompression
+from helios_core.client.state import FileCompression
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.model.exports import Level
 

@@ -7,11 +7,10 @@ import msgspec
 import pytest
 import zstandard
 
-from helios_core.client.downloads import FileCompression
-from helios_core.client.errors import ExportFailed, RequestRefused, ServerUnreachable
+from helios_core.client.errors import ExportFailed, ExportGone, RequestRefused, ServerUnreachable
 from helios_core.client.export import ExportOptions, discard, export, resume
 from helios_core.client.kickoff import ClientRequest
-from helios_core.client.state import ExportFolder, ExportState, has_state
+from helios_core.client.state import ExportFolder, ExportState, FileCompression, has_state
 from helios_core.errors import ConfigurationError
 from tests.client.scripted import Reply
 
@@ -257,6 +256,34 @@ async def test_only_what_the_server_has_deleted_is_discarded(server, tmp_path, s
     assert has_state(tmp_path) is (error is not None)
 
 
+@pytest.mark.parametrize("gone", [404, 410])
+@pytest.mark.parametrize("manifest", [True, False])
+async def test_an_export_that_was_deleted_cannot_go_on(server, tmp_path, gone, manifest):
+    server.exports(entry(server, "a", count=3000))
+    server.say("GET", "/files/a", Reply(200, TAG, CONTENT, stall=HALF))
+    await cancelled(server, ClientRequest(base_url=server.url), tmp_path)
+    server.scripts["GET", "/files/a"] = [Reply(gone)]
+    server.scripts["GET", "/jobs/1"] = [Reply(gone)]
+    if not manifest:
+        (tmp_path / "manifest.json").unlink()
+
+    with pytest.raises(ExportGone, match="start it again, in another folder"):
+        await resume(tmp_path, {})
+
+    assert (tmp_path / ".helios-export/parts/a").exists()
+    server.scripts["DELETE", "/jobs/1"] = [Reply(gone)]
+    assert await discard(tmp_path, {}) is False
+    assert not has_state(tmp_path)
+
+
+async def test_a_file_that_is_gone_is_no_export_that_is_gone(server, tmp_path):
+    server.exports(entry(server, "a", count=3000))
+    server.say("GET", "/files/a", Reply(404))
+
+    with pytest.raises(RequestRefused, match="404"):
+        await export(ClientRequest(base_url=server.url), tmp_path)
+
+
 async def test_an_export_that_is_gone_is_said_and_its_files_stay(server, tmp_path):
     state = ExportState(
         request=ClientRequest(base_url=server.url), status_url=f"{server.url}/jobs/1"
@@ -264,7 +291,7 @@ async def test_an_export_that_is_gone_is_said_and_its_files_stay(server, tmp_pat
     with ExportFolder.create(tmp_path, state):
         (tmp_path / "a").touch()
 
-    with pytest.raises(ExportFailed, match="not on the server any more"):
+    with pytest.raises(ExportGone, match="not on the server any more"):
         await resume(tmp_path, {})
 
     assert (tmp_path / "a").exists()
@@ -297,11 +324,14 @@ async def test_only_one_process_works_on_a_folder(server, tmp_path):
         await resume(tmp_path, {})
 
 
-async def test_a_state_that_cannot_be_read_is_said(tmp_path):
+@pytest.mark.parametrize(
+    "damage", [b"\0", b"", b"{}", b"[]", b'{"request":{"base_url":"http://x"},"compression":"x"}']
+)
+async def test_a_state_that_cannot_be_read_is_said(tmp_path, damage):
     with ExportFolder.create(
         tmp_path, ExportState(request=ClientRequest(base_url="http://x"))
     ) as folder:
-        (folder.state_folder / "state.json").write_bytes(b"\0")
+        (folder.state_folder / "state.json").write_bytes(damage)
 
     with pytest.raises(ConfigurationError, match="cannot be read"):
         await resume(tmp_path, {})

@@ -47,6 +47,16 @@ STORE = (
 SEARCH = b'{"request":{"method":"GET","url":"Binary?_count=200"}}'
 NAMES = [{"system": "http://x", "value": f"v{number}", "use": "usual"} for number in range(90_000)]
 
+LOOK = {
+    "name": "operation",
+    "part": [
+        {"name": "type", "valueCode": "delete"},
+        {"name": "path", "valueString": "Patient.name.where(family = 'x').where(use = 'old')"},
+    ],
+}
+"""An operation that looks at every name of a patient."""
+JSON_PATCH = {"Content-Type": "application/json-patch+json"}
+
 REFUSED = {
     "20,000 filters": ("POST", "/$export?_type=Patient", filters(20_000), KICK_OFF),
     "200,000 filters": ("POST", "/$export?_type=Patient", filters(200_000), KICK_OFF),
@@ -88,6 +98,13 @@ REFUSED = {
         patient(b"{" + b",".join(b'"a%d":1' % n for n in range(1_000_000)) + b"}"),
         FHIR,
     ),
+    "a patch of 1,000 paths": (
+        "PATCH",
+        "/Patient/names",
+        msgspec.json.encode({"resourceType": "Parameters", "parameter": [LOOK] * 1000}),
+        FHIR,
+    ),
+    "empty patches": ("PATCH", "/Patient/names", b"[" + b"0," * 7_000_000 + b"0]", JSON_PATCH),
     "200,000 entries": ("POST", "/", bundle(b"batch", READ, 200_000), FHIR),
     "20,000 entries": ("POST", "/", bundle(b"transaction", READ, 20_000), FHIR),
     "empty entries": ("POST", "/", bundle(b"batch", b"{}", 3_000_000), FHIR),
@@ -100,6 +117,12 @@ SERVED = {
     "escapes": ("PUT", "/Patient/p1", patient(b'"' + b"\\u0041" * 2_000_000 + b'"'), FHIR),
     "many names": ("PUT", "/Patient/p1", patient(msgspec.json.encode(NAMES)), FHIR),
     "10,000 changes": ("POST", "/", bundle(b"transaction", STORE, 10_000), FHIR),
+    "10,000 patches": (
+        "PATCH",
+        "/Patient/names",
+        msgspec.json.encode([{"op": "add", "path": "/name/0", "value": {"family": "z"}}] * 10_000),
+        JSON_PATCH,
+    ),
     "100 searches": ("POST", "/", bundle(b"batch", SEARCH, 100), FHIR),
     "900 filters": ("POST", "/$export", filters(900), KICK_OFF),
     "a filter with 9,000 parameters": (
@@ -119,6 +142,7 @@ def server(tmp_path_factory):
     for number in range(200):
         data = {"resourceType": "Binary", "contentType": "text/plain", "data": "QUFB" * 5000}
         client.put(data | {"id": f"b{number}"})
+    client.put({"resourceType": "Patient", "id": "names", "name": [{"family": "y"}] * 20_000})
     _, neighbour = site.serve()
     yield process.process.pid, client, neighbour
     site.end()

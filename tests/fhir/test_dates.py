@@ -62,6 +62,7 @@ def test_dates_at_the_ends_of_time_are_like_all_others(text, low, width):
         "0000-01-01",
         "10000",
         "2026-11-22T25:00:00Z",
+        "2026-11-22T10",
         "2026-11-22T24:00",
         "2026-11-22T24:00:00Z",
         "2026-11-22T23:60",
@@ -73,5 +74,5 @@ def test_dates_at_the_ends_of_time_are_like_all_others(text, low, width):
     ],
 )
 def test_what_is_no_date_is_refused(text):
-    with pytest.raises(InvalidParameter):
+    with pytest.raises(InvalidParameter, match=r"a dateTime .* is required"):
         date_bounds(text)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from helios_core.errors import InvalidResource, PatchFailed
+from helios_core.errors import InvalidResource, PatchFailed, TooCostly
 from helios_core.fhir.definitions import FHIRVersion, load_definitions, load_shapes
 from helios_core.fhir.fhirpath_patch import MAX_OPERATIONS, parse_fhirpath_patch
 
@@ -271,6 +271,34 @@ def test_items_and_their_extensions_are_removed_together():
     ]
     with pytest.raises(PatchFailed):
         patched(op("move", "Patient.name[0].given", source=0, destination=1), base=base)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "Patient.name.where(family = 'x')",
+        "Patient.name.extension('http://x')",
+        "Patient.name.first().value.first()",
+        "Patient.where(gender = 'x')",
+        "Patient.name" + ".ofType(HumanName)" * 50 + ".given",
+    ],
+)
+def test_what_paths_look_at_has_a_bound(path):
+    base = {"resourceType": "Patient", "name": [{"family": "y"}] * 10_000}
+    look = op("delete", path)
+
+    assert patched(look, base=base) == base
+    with pytest.raises(TooCostly, match="look at too much"):
+        patched(*[look] * 2000, base=base)
+
+
+def test_members_that_may_be_a_choice_are_looked_at_within_the_bound():
+    base = {"resourceType": "Patient", **{f"a{number}": 1 for number in range(10_000)}}
+    look = op("delete", "Patient.deceased")
+
+    assert patched(look, base=base) == base
+    with pytest.raises(TooCostly, match="look at too much"):
+        patched(*[look] * 2000, base=base)
 
 
 def test_numbers_keep_their_text():

@@ -62,6 +62,42 @@ def test_the_mark_of_a_search_may_be_escaped(mark):
     assert rewritten == b'{"a":{"reference":"Practitioner/d"}}'
 
 
+SEARCH = "Practitioner?identifier=http://a.example/x|1"
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+@pytest.mark.parametrize(
+    ("reference", "search"),
+    [
+        (SEARCH, SEARCH),
+        (f"/{SEARCH}", SEARCH),
+        (SEARCH.replace("?", "/?"), SEARCH),
+        (f"https://here.example/fhir/{SEARCH}", SEARCH),
+        (f"https://here.example/fhir/{SEARCH.replace('?', '/?')}", SEARCH),
+        (f"https://here.example/fhir//{SEARCH}", SEARCH),
+        (f"https://here.example/{SEARCH}", None),
+        (f"https://here.example/fhir/x/{SEARCH}", None),
+        (f"https://there.example/fhir/{SEARCH}", None),
+        (f"//{SEARCH}", None),
+        (f"x/{SEARCH}", None),
+        ("practitioner?identifier=1", None),
+        ("Practitioner/1?identifier=1", None),
+        ("?identifier=1", None),
+        ("Practitioner#?identifier=1", None),
+    ],
+)
+def test_a_conditional_reference_may_be_spelled_as_an_address(reference, search, escaped):
+    bases = ("https://here.example/fhir/",)
+    spelled = reference.replace("/", "\\/") if escaped else reference
+    body = f'{{"a":{{"reference":"{spelled}"}},"b":1}}'.encode()
+
+    found = conditional_references(body, bases)
+
+    assert found == ({search} if search else set())
+    replaced = replace_conditional(body, dict.fromkeys(found, "Practitioner/d"), bases)
+    assert replaced == (b'{"a":{"reference":"Practitioner/d"},"b":1}' if search else body)
+
+
 def test_a_search_that_is_no_text_is_left_to_those_who_check_resources():
     body = b'{"a":{"reference":"Practitioner?name=\\ud800"}}'
 

@@ -126,6 +126,16 @@ async def test_a_document_that_the_client_has_is_not_sent_again(client, path, co
     assert (other.status_code, other.content) == (200, first.content)
 
 
+@pytest.mark.parametrize("query", ["_summary=true", "_elements=fhirVersion", "_=1"])
+async def test_metadata_may_be_asked_for_a_part_of_it(client, query):
+    """A server need not reduce what it returns (FHIR R4, search.html#summary)."""
+    plain, asked = await client.get("/metadata"), await client.get(f"/metadata?{query}")
+
+    assert asked.status_code == 200
+    assert asked.content == plain.content
+    assert asked.headers["etag"] == plain.headers["etag"]
+
+
 async def test_documents_of_other_versions_and_addresses_have_other_etags(client):
     etags = set()
     for version in FHIRVersion:

@@ -359,6 +359,18 @@ async def test_urls_may_refer_to_entries(bundles, caller, store):
     assert (deleted.outcome, deleted.id) == (ChangeResult.DELETED, "o")
 
 
+@pytest.mark.parametrize("form", ["/Patient?{}", "Patient/?{}", "http://fhir.example/Patient?{}"])
+async def test_a_conditional_reference_may_be_spelled_as_an_address(bundles, caller, store, form):
+    await store(patient("7", id="p"))
+    reference = form.format(identifier(7))
+
+    [linked] = await bundles.transaction(
+        caller, [entry("POST", "Observation", observation(reference))]
+    )
+
+    assert reference_of(linked) == "Patient/p"
+
+
 async def test_a_conditional_reference_may_refer_to_an_entry(bundles, caller):
     _, made, linked = await bundles.transaction(
         caller,

@@ -213,6 +213,18 @@ async def test_a_conditional_reference_finds_what_gets_its_id_on_the_way(store, 
     assert store.references("Practitioner") == [await performer(store, "o")]
 
 
+@pytest.mark.parametrize("form", ["/{}?{}", "{}/?{}", "http://here.example/fhir/{}?{}"])
+@pytest.mark.usefixtures("anywhere")
+async def test_conditional_references_may_be_spelled_as_addresses(store, write, form):
+    spelled = form.format(*DOCTOR.split("?"))
+    path = write("a.ndjson", doctor("dr"), seen_by("o", spelled), seen_by("p", DOCTOR))
+
+    summary = await store.load(path, base_urls=("http://here.example/fhir",))
+
+    assert summary.is_good
+    assert [await performer(store, name) for name in "op"] == ["Practitioner/dr"] * 2
+
+
 async def test_a_bundle_that_is_stored_keeps_its_references(store, write):
     inner = seen_by("o", DOCTOR)
     kept = resource("Bundle/b", type="document", entry=[{"resource": inner}])

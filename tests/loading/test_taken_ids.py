@@ -1,6 +1,8 @@
 """The id of what an entry creates is a proposal: two resources do not become one for it."""
 
 import json
+import os
+import random
 
 import pytest
 
@@ -8,6 +10,7 @@ from helios_core.loading.link_scan import DISPLACED, MAX_ROUNDS
 from tests.loading.linked import UUID, bundle
 
 OTHER_UUID = "urn:uuid:d9f31445-f448-48c0-af57-295c005e07df"
+RUNS = int(os.environ.get("HFS_TEST_FUZZ_RUNS", "40"))
 PEOPLE = ("anna", "ben", "cleo")
 
 
@@ -83,6 +86,8 @@ async def test_the_people_of_several_producers_stay_apart(store, write, kind, fo
         (("http://a.example/Patient/patient",) * 2, None),
         (("http://a.example/Patient/patient",) * 2, "Patient/patient"),
         (("http://a.example/Patient/x",) * 2, "Patient/patient"),
+        (("http://a.example/Patient/patient", "http://b.example/Patient/patient"), None),
+        (("http://a.example/Patient/x", "http://b.example/Patient/x"), "Patient/patient"),
     ],
 )
 async def test_they_stay_apart_however_they_are_named_and_linked(store, write, urls, link):
@@ -268,3 +273,57 @@ async def test_a_load_of_its_own_updates(store, write):
 
     assert summary.is_good
     assert (summary.updated, summary.unchanged) == (1, 1)
+
+
+@pytest.mark.parametrize("wrong", [{"meta": 5}, {"id": "a b"}, {"resourceType": "Nobody"}])
+async def test_a_bad_entry_hides_nothing_of_its_bundle(store, write, wrong):
+    bundles = [producer(family) for family in PEOPLE]
+    for each in bundles:
+        each["entry"].insert(0, entry(patient("bad", "bad") | wrong))
+
+    summary = await store.load(write("all.ndjson", *bundles))
+
+    assert (summary.created, summary.updated, summary.bad) == (6, 0, 3)
+    assert await seen(store) == list(PEOPLE)
+
+
+def random_bundle(chance, number):
+    """Return a Bundle about one person with ids that others use, and what it observes of whom."""
+    family, own_id = chance.choice(PEOPLE), chance.choice("ppq")
+    base = chance.choice(["http://x.example/fhir/", f"http://y{number}.example/"])
+    url = chance.choice([None, "urn:uuid:p", f"{UUID[:-3]}{number:03}", f"{base}Patient/z"])
+    entries, observed = [entry(patient(family, own_id), url)], set()
+    previous = []
+    for index in range(chance.randint(1, 3)):
+        value = chance.choice("abc")
+        subject = chance.choice([url or f"Patient/{own_id}", f"Patient/{own_id}"])
+        document = observation(subject, chance.choice([f"o{index}", f"o{number}-{index}"]))
+        document |= {"valueString": value, "hasMember": previous}
+        names = [None, f"urn:uuid:o{index}", f"{base}Observation/o{index}"]
+        entries.append(entry(document, chance.choice(names)))
+        previous = [{"reference": f"Observation/{document['id']}"}]
+        observed.add((family, value))
+    chance.shuffle(entries)
+    return bundle(*entries, kind=chance.choice(["transaction", "batch"])), observed
+
+
+@pytest.mark.parametrize("seed", range(RUNS))
+async def test_everybody_keeps_what_was_observed_of_them(store, write, seed):
+    chance = random.Random(seed)
+    made = [random_bundle(chance, number) for number in range(chance.randint(2, 5))]
+    path = write("all.ndjson", *(document for document, _ in made))
+
+    summary, again = await store.load(path), await store.load(path)
+
+    assert (summary.updated, summary.bad) == (0, 0)
+    assert (again.created, again.updated) == (0, 0)
+    families = dict[str, str]()
+    observations = [json.loads(await store.text(each)) for each in store.references("Observation")]
+    for each in observations:
+        about = json.loads(await store.text(each["subject"]["reference"]))
+        families[f"Observation/{each['id']}"] = about["name"][0]["family"]
+    found = {(families[f"Observation/{each['id']}"], each["valueString"]) for each in observations}
+    assert found == set[tuple[str, str]]().union(*(observed for _, observed in made))
+    for each in observations:
+        for member in each["hasMember"]:
+            assert families[member["reference"]] == families[f"Observation/{each['id']}"]

@@ -12,14 +12,19 @@ import random
 from collections import defaultdict
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 
+import msgspec
 import pytest
 
 import helios_postgres
 import helios_sqlite
 from helios_core.errors import BackendError, BackendUnavailable
-from helios_core.fhir.instants import to_stamp
+from helios_core.fhir.instants import from_stamp, to_stamp
+from helios_core.fhir.resources import parse_resource
 from helios_core.fhir.search.filters import Condition, all_conditions, make_filter
+from helios_core.fhir.search.sorting import parse_sort
+from helios_core.interactions.sorting import sorted_page
 from helios_core.memory import MemoryDataProvider, MemorySearchIndex
 from helios_core.storage.data_provider import Delete, Put, SearchQuery, SortOrder
 from helios_core.storage.indexer import Indexer
@@ -36,16 +41,30 @@ OBSERVATIONS = corpus.type_key("Observation")
 IDS = [f"m{number}" for number in range(40)]
 CODES = ("weight", "height", "Pulse")
 DAYS = ("2020", "2020-02", "2020-02-28", "2021-03-01T10:00:00+02:00")
+TIMES = (
+    {},
+    {"effectivePeriod": {"start": "2020-02", "end": "2021"}},
+    {"effectivePeriod": {"end": "2020-02"}},
+    *({"effectiveDateTime": day} for day in DAYS),
+)
+SORTS = ("date", "-date", "-date,status", "date,-_id", "value-date,date")
+
+
+class LeftToTheCore(Exception):
+    """The index does not help with a sorted page."""
 
 
 def measurement(chance, resource_id):
-    return corpus.measurement(
+    resource = corpus.measurement(
         resource_id,
         f"p{chance.randrange(4)}",
         status=chance.choice(("final", "amended", "registered")),
         code=chance.choice(CODES),
-        day=chance.choice(DAYS),
+        day=DAYS[0],
     )
+    elements = msgspec.json.decode(resource.stamped(1, from_stamp(0)))
+    del elements["effectiveDateTime"], elements["meta"]
+    return parse_resource(msgspec.json.encode(elements | chance.choice(TIMES)), corpus.VERSION)
 
 
 def some_filter(chance):
@@ -112,6 +131,7 @@ class World:
         self.instants = defaultdict[asyncio.Task, list[datetime]](list)
         self.past = list[datetime]()
         self.searched_itself = False
+        self.sorted_by_index = 0
         transaction_time, fetch, search = primary.transaction_time, primary.fetch, primary.search
 
         async def noted():
@@ -177,6 +197,41 @@ class World:
             if after is None or self.chance.random() < 0.5:
                 return True
 
+    async def search_sorted(self):
+        """Sort by values, and compare with the evaluator; return whether the index was used."""
+        sort = parse_sort(corpus.VERSION, "Observation", self.chance.choice(SORTS))
+        query = SearchQuery(filter=some_filter(self.chance))
+        count = self.chance.randint(1, 12)
+        first_matches = partial(self.following.provider.first_matches, OBSERVATIONS)
+        after = last = None
+        while True:
+            instants = self.instants[asyncio.current_task()]
+            instants.clear()
+            try:
+                page = await sorted_page(
+                    left_to_the_core,
+                    query,
+                    sort,
+                    count=count,
+                    after=after,
+                    find_first=first_matches,
+                )
+            except LeftToTheCore:
+                return False
+            self.sorted_by_index += 1
+
+            def position(stored):
+                return sort.position(sort.values(stored.content), stored.id)
+
+            at_once = sorted(await self.matches(query, instants[-1]), key=position)
+            rest = [each for each in at_once if last is None or last < position(each)]
+            assert page.resources == rest[:count]
+            assert (page.next is None) == (len(rest) <= count)
+            after = page.next
+            if after is None or self.chance.random() < 0.3:
+                return True
+            last = position(page.resources[-1])
+
     async def matches(self, query, instant):
         """What matches at an instant, in order."""
         batch = await self.primary.fetch(OBSERVATIONS, IDS, at=instant)
@@ -191,6 +246,10 @@ class World:
         at = self.chance.choice([now, *self.past[-20:]])
         found = await sift_candidates(self.following.provider, corpus.view(at), filter_)
         assert found.matches == found.expected
+
+
+async def left_to_the_core(*_args, **_options):
+    raise LeftToTheCore
 
 
 def place(stored, order):
@@ -274,7 +333,7 @@ async def beside(*endless):
 
 
 async def compare(world, trouble, rounds):
-    """Search and export again and again; return how many searches went through the index."""
+    """Search, sort and export again and again; return how many searches went through the index."""
     for _ in range(10):
         await world.write_once()
     await world.following.follow()
@@ -282,6 +341,7 @@ async def compare(world, trouble, rounds):
     async with beside(world.write(), trouble(world)):
         for _ in range(rounds):
             indexed += await world.search()
+            indexed += await world.search_sorted()
             await world.export()
             await turns(world.chance, 20)
     return indexed
@@ -295,6 +355,7 @@ async def test_what_is_found_in_memory_is_exact(trouble, seed):
     indexed = await compare(world, trouble, ROUNDS)
 
     assert indexed > 5
+    assert world.sorted_by_index > 0
 
 
 @asynccontextmanager

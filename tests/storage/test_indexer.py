@@ -13,7 +13,7 @@ from helios_core.fhir import FHIRVersion
 from helios_core.memory import MemoryDataProvider, MemorySearchIndex
 from helios_core.storage import index_work, indexer
 from helios_core.storage.data_provider import SearchQuery
-from helios_core.storage.index_notes import read_note
+from helios_core.storage.index_notes import ENTRIES_VERSION, read_note
 from helios_core.storage.indexer import Indexer
 from helios_core.storage.search_index import IndexEntry, IndexQuery, IndexScope
 from helios_core.testing import compile_searches, corpus, delete, sift_candidates, write
@@ -217,8 +217,8 @@ async def test_what_another_process_builds_is_left_to_it(primary):
     assert await found(Following(primary, index)) == ["a"]
 
 
-@pytest.mark.parametrize("epoch", ["0-old", "old"])
-async def test_what_has_the_terms_of_an_older_release_is_built_anew(following, epoch):
+@pytest.mark.parametrize("epoch", ["0-old", "old", f"{ENTRIES_VERSION - 1}-without-values"])
+async def test_what_has_the_entries_of_an_older_release_is_built_anew(following, epoch):
     await write(following.primary, measurement("a"))
     await following.index.reset(SCOPE, epoch, expected=None)
     reached = await following.primary.transaction_time()
@@ -231,7 +231,7 @@ async def test_what_has_the_terms_of_an_older_release_is_built_anew(following, e
     assert await found(following) == ["a"]
 
 
-async def test_what_has_the_terms_of_a_newer_release_is_left_alone(following):
+async def test_what_has_the_entries_of_a_newer_release_is_left_alone(following):
     await write(following.primary, measurement("a"))
     newer = await following.index.reset(SCOPE, "999-new", expected=None)
 

@@ -7,7 +7,7 @@ resource.
 """
 
 from helios_core.fhir.search.filters import Filter, Lookup, any_filter
-from helios_core.fhir.search.index_terms import terms_of
+from helios_core.fhir.search.index_terms import terms_and_values, terms_of
 from helios_core.fhir.search.prefilters import (
     TERMS_VERSION,
     AllOf,
@@ -26,14 +26,23 @@ from helios_core.fhir.search.prefilters import (
 from helios_core.fhir.search.queries import RESULT_PARAMETERS, compile_query
 from helios_core.fhir.search.supported_parameters import SupportedParameter, supported_parameters
 from helios_core.fhir.search.type_filters import parse_type_filter, split_type_filter
+from helios_core.fhir.search.value_orders import (
+    MAX_VALUE_ORDERS,
+    VALUES_VERSION,
+    Extremes,
+    ValueOrder,
+)
 
 __all__ = [
+    "MAX_VALUE_ORDERS",
     "RESULT_PARAMETERS",
     "TERMS_VERSION",
+    "VALUES_VERSION",
     "AllOf",
     "AnyId",
     "AnyOf",
     "AnyTerm",
+    "Extremes",
     "Filter",
     "IndexTerms",
     "Lookup",
@@ -41,6 +50,7 @@ __all__ = [
     "SpanWithin",
     "SupportedParameter",
     "UpdatedWithin",
+    "ValueOrder",
     "any_filter",
     "compile_query",
     "id_term",
@@ -50,5 +60,6 @@ __all__ = [
     "satisfies",
     "split_type_filter",
     "supported_parameters",
+    "terms_and_values",
     "terms_of",
 ]

@@ -6,7 +6,9 @@ Implements `ParameterType`.
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from helios_core.errors import InvalidParameter
 from helios_core.fhir.dates import date_bounds
@@ -28,6 +30,10 @@ _APPROXIMATE_DIVISOR = 10
 
 Interval = tuple[int, int]
 """First and last microsecond since 1970, both inclusive."""
+
+_Bound = Annotated[int, msgspec.Meta(ge=EARLIEST, le=LATEST)]
+SortType = tuple[_Bound, _Bound]
+"""What a date is sorted by, for msgspec."""
 
 
 def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:

@@ -13,6 +13,7 @@ from helios_core.fhir.search import dates, prefilters, references, tokens
 from helios_core.fhir.search.filters import DecodedResource, make_decoder
 from helios_core.fhir.search.parameters import NOT_INDEXED, CompiledParameter, compiled_parameters
 from helios_core.fhir.search.prefilters import IndexTerms, hash_text
+from helios_core.fhir.search.value_orders import Extremes, values_of
 
 
 class TypeIndex(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +42,15 @@ def terms_of(
     return IndexTerms(
         terms=frozenset(collected.terms), spans=tuple(dict.fromkeys(collected.spans))
     )
+
+
+def terms_and_values(
+    line: bytes, version: FHIRVersion, resource_type: str
+) -> tuple[IndexTerms, tuple[Extremes | None, ...]]:
+    """Return what to index of a resource, and what it can be ordered by; `line` is its JSON."""
+    decoded = type_index(version, resource_type).decode(line)
+    terms = terms_of(decoded, version, resource_type)
+    return terms, values_of(decoded, version, resource_type)
 
 
 @cache

@@ -60,7 +60,7 @@ _PARAMETER_TYPES = {
         leaf_test=dates.leaf_test,
         prefilter=dates.prefilter,
         sort_values=dates.sort_values,
-        sort_type=dates.Interval,
+        sort_type=dates.SortType,
     ),
     "number": _NUMBERS,
     "quantity": _NUMBERS,

@@ -8,7 +8,7 @@ import msgspec
 
 from helios_core.errors import InvalidParameter, UnsupportedParameter
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.search.dates import span_group
+from helios_core.fhir.search.dates import Interval, span_group
 from helios_core.fhir.search.filters import Condition, DecodedResource, make_decoder
 from helios_core.fhir.search.parameter_types import parameter_type
 from helios_core.fhir.search.parameters import CompiledParameter, compiled_parameters
@@ -18,6 +18,7 @@ from helios_core.fhir.search.prefilters import (
     UpdatedWithin,
     any_prefilter,
 )
+from helios_core.fhir.search.value_orders import ValueOrder, ordered_parameters
 
 MAX_KEYS: Final = 10
 """The number of parameters that one search can be sorted by."""
@@ -74,6 +75,8 @@ class Sort(msgspec.Struct, frozen=True, kw_only=True):
 
     keys: tuple[SortKey, ...]
     decode: Callable[[bytes], DecodedResource]
+    value_order: ValueOrder | None = None
+    """That of the first key, in which an index may have the resources; None if it cannot."""
 
     @property
     def text(self) -> str:
@@ -142,12 +145,25 @@ class Sort(msgspec.Struct, frozen=True, kw_only=True):
         """Return the place of a resource; one without a value comes last in either direction."""
         return (*self._places(values), resource_id)
 
+    def begin(self, after: SortValues) -> tuple[Interval | None, str]:
+        """Return behind which value and id of its order an index has all behind a position."""
+        return after[0], after[-1] if len(self.keys) == 1 else ""
+
+    def reached(self, value: Interval | None, resource_id: str) -> Position:
+        """Return up to where all positions are known if an index was read up to this entry."""
+        place = _place(self.keys[0], value)
+        # Among those with the value, only one key leaves the rest of the order to the ids.
+        return (place, resource_id) if len(self.keys) == 1 else (place,)
+
     def _places(self, values: SortValues) -> Iterator[tuple[int, Any]]:
         for key, value in zip(self.keys, values, strict=True):
-            if value is None:
-                yield 1, ""
-            else:
-                yield 0, _Reversed(value) if key.descending else value
+            yield _place(key, value)
+
+
+def _place(key: SortKey, value: Any) -> tuple[int, Any]:  # noqa: ANN401 - by the parameter's type
+    if value is None:
+        return 1, ""
+    return 0, _Reversed(value) if key.descending else value
 
 
 class _Reversed:
@@ -191,7 +207,18 @@ def parse_sort(version: FHIRVersion, resource_type: str, text: str) -> Sort:
         if parameter.code == "_id":
             break
     elements = frozenset[str]().union(*(key.parameter.elements for key in keys))
-    return Sort(keys=tuple(keys), decode=make_decoder(elements))
+    return Sort(
+        keys=tuple(keys),
+        decode=make_decoder(elements),
+        value_order=_value_order(version, resource_type, keys[0]),
+    )
+
+
+def _value_order(version: FHIRVersion, resource_type: str, key: SortKey) -> ValueOrder | None:
+    ordered = ordered_parameters(version, resource_type)
+    if key.parameter not in ordered:
+        return None
+    return ValueOrder(number=ordered.index(key.parameter), descending=key.descending)
 
 
 def sortable(version: FHIRVersion, resource_type: str) -> list[str]:

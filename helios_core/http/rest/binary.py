@@ -9,10 +9,9 @@ import msgspec
 from litestar import Response
 
 from helios_core.fhir.media_types import FHIR_JSON
-from helios_core.http.callers import NotAcceptable
 from helios_core.http.negotiation import parse_accept
 from helios_core.http.ranges import is_not_modified
-from helios_core.http.requests import HTTPRequest, query_pairs
+from helios_core.http.requests import HTTPRequest, NotAcceptable, query_pairs
 from helios_core.http.responses import version_headers
 from helios_core.interactions.read import require_content
 from helios_core.storage.data_provider import StoredVersion

@@ -7,8 +7,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from helios_core.fhir.preferences import (
-    PRESENTATION_PARAMETERS,
     Handling,
+    has_no_effect,
     parse_preferences,
 )
 from helios_core.http.callers import Guard
@@ -84,7 +84,7 @@ class CompartmentRoutes:
         compartment = parse_compartment(caller, path_type(request, caller), resource_id)
         handling = parse_preferences(request.headers.getall("prefer", [])).handling
         if searched == ALL_TYPES:
-            shown = [pair for pair in pairs if pair[0] not in PRESENTATION_PARAMETERS]
+            shown = [pair for pair in pairs if not has_no_effect(pair[0])]
             # The first search of a version compiles the parameters of every type.
             query = await compute(LARGE_BYTES, parse_all_types, caller, compartment, shown)
             page = await search_all_types(self._provider, caller, query)

@@ -11,7 +11,6 @@ from helios_core.http.rest.crud import deleted_response, stored_response, type_p
 from helios_core.interactions.callers import Interaction
 from helios_core.interactions.changes import ChangeRequest, Changes
 from helios_core.interactions.conditions import parse_if_match
-from helios_core.interactions.patches import parse_patch
 
 
 class ConditionalRoutes:
@@ -48,7 +47,7 @@ class ConditionalRoutes:
             interaction=Interaction.PATCH,
             resource_type=path_type(request, caller),
             if_match=parse_if_match(request.headers.get("if-match")),
-            patch=parse_patch(*await patch_body(request)),
+            patch=await patch_body(request),
             criteria=query_pairs(request),
         )
         return stored_response(request, caller, await self._changes.apply(caller, change))

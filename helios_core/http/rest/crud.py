@@ -32,7 +32,6 @@ from helios_core.interactions.callers import Caller, Interaction, require_type
 from helios_core.interactions.changes import ChangeRequest, Changes, CompletedChange
 from helios_core.interactions.conditions import parse_condition, parse_if_match
 from helios_core.interactions.parameters import Pairs
-from helios_core.interactions.patches import parse_patch
 from helios_core.interactions.read import read
 from helios_core.interactions.search import cut
 from helios_core.interactions.search_parameters import SUBSET_PARAMETERS, parse_subset
@@ -143,7 +142,7 @@ class WriteRoutes:
             interaction=Interaction.PATCH,
             resource_type=resource_type,
             id=resource_id,
-            patch=parse_patch(*await patch_body(request)),
+            patch=await patch_body(request),
             if_match=parse_if_match(request.headers.get("if-match")),
         )
         return stored_response(request, caller, await self._changes.apply(caller, change))

@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
-from helios_core import IndexedVersion, IndexEntry
-from helios_core.fhir import IndexTerms
+from helios_core import IndexedVersion, IndexEntry, SortOrder
+from helios_core.fhir import Extremes, IndexTerms, ValueOrder
+from helios_elasticsearch.mappings import end_field, value_field
 
 SIGN = 1 << 63
 """Added to a signed number of 64 bits it makes an unsigned one, in the same order."""
@@ -33,6 +34,7 @@ class _Document(msgspec.Struct, frozen=True, omit_defaults=True):
     terms: Sequence[int] = ()
     spans: Sequence[Bounds] = ()
     starts: Sequence[str] = ()
+    values: dict[str, int | Sequence[int]] = msgspec.field(default_factory=dict)
 
 
 class _Indexed(msgspec.Struct, frozen=True):
@@ -65,18 +67,26 @@ class Hit(msgspec.Struct, frozen=True):
 
     fields: _Fields
     source: _Indexed = msgspec.field(name="_source", default=_Indexed())
+    sort: Sequence[Any] = ()
 
-    @property
-    def version(self) -> IndexedVersion:
-        """The entry."""
+    def version(self, order: SortOrder | ValueOrder) -> IndexedVersion:
+        """Return the entry as it was found in an order."""
         fields = self.fields
         return IndexedVersion(
             id=fields.id[0],
             version_id=fields.version[0],
             updated=fields.updated[0],
             deleted=not fields.live,
+            value=self._value() if isinstance(order, ValueOrder) else None,
         )
 
+    def _value(self) -> tuple[int, int] | None:
+        first, last, _ = self.sort
+        return None if first in WITHOUT_VALUE.values() else (first, last)
+
+
+WITHOUT_VALUE = {False: SIGN - 1, True: -SIGN}
+"""By whether an order is descending: what Elasticsearch puts for a number that is not there."""
 
 FIELDS = list(_Fields.__struct_fields__)
 """The fields that a hit is asked for."""
@@ -152,6 +162,7 @@ def _document(entry: IndexEntry, of_type: str) -> _Document:
             ],
         }
         indexed["starts"] = [span.gte for span in indexed["spans"]]
+        indexed["values"] = _values(entry.values)
     return _Document(
         collection=of_type,
         id=entry.id,
@@ -159,3 +170,17 @@ def _document(entry: IndexEntry, of_type: str) -> _Document:
         updated=entry.updated,
         **indexed,
     )
+
+
+def _values(values: Sequence[Extremes | None]) -> dict[str, int | Sequence[int]]:
+    fields = dict[str, int | Sequence[int]]()
+    for number, each in enumerate(values):
+        if each is None:
+            continue
+        least, greatest = each.least, each.greatest
+        # An order takes the lower or the higher one of the two.
+        both = least[0] != greatest[0]
+        fields[value_field(number)] = [least[0], greatest[0]] if both else least[0]
+        fields[end_field(number, descending=False)] = least[1]
+        fields[end_field(number, descending=True)] = greatest[1]
+    return fields

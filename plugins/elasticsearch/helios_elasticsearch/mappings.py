@@ -5,11 +5,11 @@ from typing import Any
 import msgspec
 from elasticsearch import AsyncElasticsearch, BadRequestError
 
-from helios_core.fhir import FHIRVersion
+from helios_core.fhir import MAX_VALUE_ORDERS, FHIRVersion
 from helios_elasticsearch.errors import kind_of, translated
 from helios_elasticsearch.settings import ElasticsearchSettings
 
-LAYOUT = 1
+LAYOUT = 2
 """Incremented when a mapping changes; indices of another layout are not looked at."""
 
 MAX_VALUES = 65_536
@@ -86,9 +86,30 @@ def entries_index(settings: ElasticsearchSettings) -> dict[str, Any]:
                 # Two numbers of 64 bits, a group and an instant, make one of the 128 of IPv6.
                 "spans": {"type": "ip_range"},
                 "starts": {"type": "ip", "doc_values": False},
+                "values": {"properties": _values()},
             },
         },
     }
+
+
+def value_field(number: int) -> str:
+    """Return the field of what comes first in one order of values, for either direction."""
+    return f"first{number}"
+
+
+def end_field(number: int, *, descending: bool) -> str:
+    """Return the field of what comes second in one order of values, for one direction."""
+    return f"{'greatest' if descending else 'least'}{number}"
+
+
+def _values() -> dict[str, Any]:
+    """Return the fields of all orders: what comes first lets pages skip what is behind them."""
+    fields = dict[str, Any]()
+    for number in range(MAX_VALUE_ORDERS):
+        fields[value_field(number)] = {"type": "long"}
+        for descending in (False, True):
+            fields[end_field(number, descending=descending)] = {"type": "long", "index": False}
+    return fields
 
 
 async def aliases(client: AsyncElasticsearch, pattern: str) -> list[str]:

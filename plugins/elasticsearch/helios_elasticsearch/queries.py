@@ -15,10 +15,11 @@ from helios_core.fhir import (
     Prefilter,
     SpanWithin,
     UpdatedWithin,
+    ValueOrder,
     lookup_cost,
 )
-from helios_elasticsearch.documents import address
-from helios_elasticsearch.mappings import MAX_VALUES
+from helios_elasticsearch.documents import WITHOUT_VALUE, address
+from helios_elasticsearch.mappings import MAX_VALUES, end_field, value_field
 
 MAX_CLAUSES = 900
 """How many conditions one query may have; Elasticsearch allows 1,024 (max_clause_count)."""
@@ -51,8 +52,13 @@ def requests(collection: str, query: IndexQuery) -> list[Request]:
     return found
 
 
-def sort_of(order: SortOrder) -> list[dict[str, str]]:
+def sort_of(order: SortOrder | ValueOrder) -> list[dict[str, Any]]:
     """Return an order in which no two entries of a collection are equal."""
+    if isinstance(order, ValueOrder):
+        names = value_field(order.number), end_field(order.number, descending=order.descending)
+        # Of several numbers in a field the lowest counts, or in descending order the highest.
+        how = {"order": "desc" if order.descending else "asc", "missing": "_last"}
+        return [*({f"values.{name}": how} for name in names), {"id": "asc"}]
     direction = "desc" if order in DESCENDING_ORDERS else "asc"
     if order is SortOrder.ID:
         return [{"collection": "asc"}, {"id": "asc"}]  # that of the index itself
@@ -61,8 +67,10 @@ def sort_of(order: SortOrder) -> list[dict[str, str]]:
     return [{"updated": direction}, {"id": "asc"}]
 
 
-def place_of(order: SortOrder, collection: str, version: IndexedVersion) -> list[Any]:
+def place_of(order: SortOrder | ValueOrder, collection: str, version: IndexedVersion) -> list[Any]:
     """Return where an entry is in an order, for `search_after`."""
+    if isinstance(order, ValueOrder):
+        return [*(version.value or [WITHOUT_VALUE[order.descending]] * 2), version.id]
     if order is SortOrder.ID:
         return [collection, version.id]
     return [version.id] if order in ID_ORDERS else [version.updated, version.id]

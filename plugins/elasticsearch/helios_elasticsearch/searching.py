@@ -6,15 +6,8 @@ from typing import Any
 import msgspec
 from elasticsearch import AsyncElasticsearch
 
-from helios_core import (
-    DESCENDING_ORDERS,
-    ID_ORDERS,
-    IndexedVersion,
-    IndexQuery,
-    SortOrder,
-    TypeKey,
-)
-from helios_core.fhir import satisfies
+from helios_core import IndexedVersion, IndexQuery, TypeKey, place_in_index
+from helios_core.fhir import ValueOrder, satisfies
 from helios_elasticsearch.answers import hits_of, total_of
 from helios_elasticsearch.documents import FIELDS, INDEXED, Hit, collection
 from helios_elasticsearch.errors import translated
@@ -44,7 +37,8 @@ class Search:
         if len(pages) == 1:
             return pages[0]
         found = list({version.id: version for page in pages for version in page}.values())
-        return _sorted(found, self._query.order)[:count]
+        found.sort(key=lambda each: place_in_index(each, self._query.order))
+        return found[:count]
 
     async def total(self) -> int:
         """Return how many entries there are in all."""
@@ -60,14 +54,15 @@ class Search:
         self, request: Request, count: int, after: IndexedVersion | None
     ) -> list[IndexedVersion]:
         if request.exact:
-            return [hit.version for hit in await self._hits(request, count, after)]
+            hits = await self._hits(request, count, after)
+            return [hit.version(self._query.order) for hit in hits]
         found, size = list[IndexedVersion](), min(max(count, LOOKED_AT), MAX_HITS)
         while True:
             hits = await self._hits(request, size, after)
-            found += (hit.version for hit in hits if self._is_requested(hit))
+            found += (hit.version(self._query.order) for hit in hits if self._is_requested(hit))
             if len(found) >= count or len(hits) < size:
                 return found[:count]
-            after = hits[-1].version
+            after = hits[-1].version(self._query.order)
 
     async def _hits(
         self, request: Request, size: int, after: IndexedVersion | None
@@ -81,7 +76,7 @@ class Search:
         hits = await hits_of(
             self._client,
             self._index,
-            parts=["fields", "_source"],
+            parts=["fields", "_source", *(["sort"] if isinstance(order, ValueOrder) else [])],
             query=request.query,
             sort=sort_of(order),
             size=size,
@@ -92,18 +87,11 @@ class Search:
             return msgspec.convert(hits, list[Hit])
 
     def _is_requested(self, hit: Hit) -> bool:
-        version, query = hit.version, self._query
+        query = self._query
+        version = hit.version(query.order)
         if query.changed_after is not None and version.updated > query.changed_after:
             return True
         if version.deleted or query.prefilter is None:
             return not version.deleted
         terms = hit.source.decode()
         return satisfies(query.prefilter, terms, resource_id=version.id, updated=version.updated)
-
-
-def _sorted(found: list[IndexedVersion], order: SortOrder) -> list[IndexedVersion]:
-    """Return entries in an order; those of one instant follow each other by id."""
-    found.sort(key=lambda each: each.id, reverse=order is SortOrder.ID_DESCENDING)
-    if order not in ID_ORDERS:
-        found.sort(key=lambda each: each.updated, reverse=order in DESCENDING_ORDERS)
-    return found

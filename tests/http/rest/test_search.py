@@ -159,6 +159,56 @@ async def test_a_name_that_selects_nothing_never_breaks_a_search(
         assert bundle["link"][0]["url"] == "http://fhir.example/Patient?_count=3"
 
 
+@pytest.mark.parametrize("query", ["_totalMethod=count", "_=17", "_pretty=true"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("Patient/p1", "Patient/p1/_history/1", "Patient/p1/_history", "Patient/_history"),
+        *("_history", "Patient/p1/$everything", "Patient/p1/*", "Patient/p1/Observation"),
+        "metadata",
+    ],
+)
+async def test_a_name_that_selects_nothing_breaks_no_read(client, query, path):
+    await client.put("/Patient/p1", json={"resourceType": "Patient", "id": "p1"})
+    entry = {"request": {"method": "GET", "url": f"{path}?{query}"}}
+
+    plain = await client.get(f"/{path}")
+    asked = await client.get(f"/{path}?{query}")
+    batch = await client.post(
+        "/", json={"resourceType": "Bundle", "type": "batch", "entry": [entry]}
+    )
+
+    assert plain.status_code == asked.status_code == 200, asked.text
+    assert asked.json()["resourceType"] == plain.json()["resourceType"]
+    assert query not in asked.text
+    assert batch.json()["entry"][0]["response"]["status"].startswith("200")
+
+
+@pytest.mark.parametrize("name", ["_sort", "_list", "_total", "_include", "_lastUpdated", "name"])
+@pytest.mark.parametrize("path", ["Patient/p1", "Patient/p1/_history", "_history", "metadata"])
+async def test_a_name_that_means_something_is_not_ignored_where_it_is_not_served(
+    client, outcome, name, path
+):
+    refusal = outcome(await client.get(f"/{path}?{name}=x"), 400, "not-supported")
+
+    assert name in refusal["diagnostics"]
+
+
+async def test_a_change_may_have_a_name_that_selects_nothing(client):
+    body = {"resourceType": "Patient", "id": "p1"}
+
+    assert (await client.put("/Patient/p1?_dc=1", json=body)).status_code == 201
+    assert (await client.delete("/Patient/p1?_dc=1")).status_code == 204
+
+
+@pytest.mark.parametrize("format_", ["xml", "application/fhir+xml", "ttl"])
+async def test_a_form_may_not_ask_for_another_format_than_json(client, outcome, format_):
+    for path in ("Patient", "Patient/p1/Observation"):
+        response = await client.post(f"/{path}/_search", data={"_format": format_})
+
+        outcome(response, 406, "not-supported")
+
+
 @pytest.mark.parametrize("version", FHIRVersion)
 async def test_what_some_version_defines_as_a_condition_is_never_ignored(client, version):
     headers = {"Accept": f"application/fhir+json; fhirVersion={version.release}"}

@@ -18,6 +18,7 @@ from helios_core import BackendUnavailable, ConfigurationError, IndexEntry, Inde
 from helios_core.fhir import AnyId, IndexTerms
 from helios_elasticsearch import ElasticsearchSettings, clients, open_search_index
 from helios_elasticsearch.errors import translated
+from helios_elasticsearch.mappings import state_alias
 
 NODE = NodeConfig("http", "127.0.0.1", 9200)
 
@@ -271,7 +272,7 @@ async def test_a_block_does_not_prevent_the_start(settings, nodes, status):
 @pytest.fixture
 def taken(elasticsearch_server, settings):
     """Have an index of another program under a name of ours."""
-    httpx.put(f"{elasticsearch_server}/{settings.prefix}-1-state", json={}).raise_for_status()
+    httpx.put(f"{elasticsearch_server}/{state_alias(settings)}", json={}).raise_for_status()
 
 
 @pytest.mark.usefixtures("taken")

@@ -11,6 +11,7 @@ from helios_core.fhir import AllOf, AnyId, AnyOf, AnyTerm, IndexTerms, SpanWithi
 from helios_core.memory import MemorySearchIndex
 from helios_core.testing import SEARCHES, compile_searches
 from helios_elasticsearch import open_search_index
+from helios_elasticsearch.mappings import LAYOUT
 from helios_elasticsearch.queries import MAX_CLAUSES, requests
 
 
@@ -102,7 +103,7 @@ async def test_an_index_that_is_gone_is_unavailable_and_not_made_again_without_m
 async def test_the_states_that_are_gone_are_not_made_again_without_mappings(
     begun, scope, settings
 ):
-    ask(settings, f"{settings.prefix}-1-state-index", "DELETE")
+    ask(settings, f"{settings.prefix}-{LAYOUT}-state-index", "DELETE")
 
     assert await begun.state(scope) is None
     assert await begun.scopes() == []

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from helios_core.cli.demo.population import write_population
+from helios_elasticsearch.mappings import LAYOUT
 from tests.elasticsearches import documents
 from tests.pace import Deadline
 from tests.processes import POLL_SECONDS, Site
@@ -52,14 +53,14 @@ def test_an_index_whose_process_is_killed_ends_complete(site, loads, indices):
     site.run("load", str(first))
     server, client = site.serve()
     assert_complete(client, some)
-    wait_until(lambda: documents(f"{indices}-1-r4-*") == some.total())
+    wait_until(lambda: documents(f"{indices}-{LAYOUT}-r4-*") == some.total())
 
     site.run("load", str(second))
-    wait_until(lambda: documents(f"{indices}-1-r4-*") > some.total())
+    wait_until(lambda: documents(f"{indices}-{LAYOUT}-r4-*") > some.total())
     server.kill()
     server, client = site.serve()
     assert_complete(client, all_of_them)
-    wait_until(lambda: documents(f"{indices}-1-r4-*") == all_of_them.total())
+    wait_until(lambda: documents(f"{indices}-{LAYOUT}-r4-*") == all_of_them.total())
     assert_complete(client, all_of_them)
 
     server.kill()

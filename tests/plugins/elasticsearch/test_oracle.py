@@ -78,6 +78,7 @@ async def test_what_is_found_is_exact_while_the_server_freezes_and_dies(
             async def until_it_is_back():
                 while not is_back.is_set():
                     await world.search()
+                    await world.search_sorted()
                     await world.export()
 
             for _ in range(10):

@@ -1,0 +1,119 @@
+"""What all clauses of the suite of search indexes share."""
+
+import random
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import ClassVar
+
+import pytest
+
+from helios_core import (
+    IndexedVersion,
+    IndexEntry,
+    IndexQuery,
+    IndexScope,
+    IndexState,
+    SearchIndex,
+)
+from helios_core.fhir import Extremes, FHIRVersion, IndexTerms, Prefilter
+from helios_core.testing import corpus
+from helios_core.testing.suites import ContractSuite
+
+SCOPE = IndexScope(corpus.TENANT, corpus.VERSION)
+"""The scope of most tests."""
+OTHER_SCOPES = {
+    "another tenant": IndexScope(corpus.OTHER_TENANT, corpus.VERSION),
+    "a tenant whose name begins alike": IndexScope(f"{corpus.TENANT}-2", corpus.VERSION),
+    "a tenant in other letters": IndexScope(corpus.TENANT.upper(), corpus.VERSION),
+    "another FHIR version": IndexScope(corpus.TENANT, FHIRVersion.R5),
+}
+EPOCH = "1-first"
+NEXT_EPOCH = "1-second"
+OBSERVATIONS = SCOPE.type("Observation")
+NOW = 1_790_000_000_123_456
+"""About when the resources of the tests were written, in microseconds since 1970."""
+
+
+def entry(  # noqa: PLR0913 - the fields of an entry, most of them by name
+    resource_id: str,
+    version_id: int = 1,
+    *,
+    terms: Iterable[int] = (),
+    spans: Sequence[tuple[int, int, int]] = (),
+    deleted: bool = False,
+    updated: int | None = None,
+    values: Sequence[Extremes | None] = (),
+    resource_type: str = "Observation",
+) -> IndexEntry:
+    """Return an entry, by default of an instant that grows with the version."""
+    return IndexEntry(
+        resource_type=resource_type,
+        id=resource_id,
+        version_id=version_id,
+        updated=NOW + version_id if updated is None else updated,
+        terms=None if deleted else IndexTerms(terms=frozenset(terms), spans=tuple(spans)),
+        values=tuple(values),
+    )
+
+
+async def listed(  # noqa: PLR0913 - what a test may ask for, all of it by name
+    index: SearchIndex,
+    query: IndexQuery,
+    *,
+    scope: IndexScope = SCOPE,
+    epoch: str = EPOCH,
+    count: int = 10_000,
+    resource_type: str = "Observation",
+) -> list[IndexedVersion]:
+    """Return all that a query finds, page by page."""
+    found, after = list[IndexedVersion](), None
+    key = scope.type(resource_type)
+    while True:
+        page = await index.find(key, epoch, query, count=count, after=after)
+        assert len(page) <= count
+        found += page
+        if len(page) < count:
+            return found
+        after = page[-1]
+
+
+async def ids(index: SearchIndex, prefilter: Prefilter | None = None) -> list[str]:
+    """Return the ids of all live entries that satisfy a prefilter."""
+    return [each.id for each in await listed(index, IndexQuery(prefilter=prefilter))]
+
+
+class SearchIndexContract(ContractSuite):
+    """What a subclass of the suite implements, and the fixtures."""
+
+    outlives_processes: ClassVar[bool] = True
+    """Whether `another` reaches the same entries, and the index can be down."""
+
+    def another(self, index: SearchIndex) -> AbstractAsyncContextManager[SearchIndex]:
+        """Open the same place once more, as another process would."""
+        raise NotImplementedError
+
+    def down(self, index: SearchIndex) -> AbstractAsyncContextManager[None]:
+        """Make what keeps the entries unreachable until the block ends."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def subject(self, index: SearchIndex) -> SearchIndex:
+        """Return what the tests shared by all suites look at."""
+        return index
+
+    @pytest.fixture
+    async def begun(self, index: SearchIndex) -> SearchIndex:
+        """Return the index with an epoch in which nothing is."""
+        state = await index.reset(SCOPE, EPOCH, expected=None)
+        assert state == IndexState(epoch=EPOCH)
+        return index
+
+    def needs_persistence(self) -> None:
+        """Skip a test about several processes or an index that is down."""
+        if not self.outlives_processes:
+            pytest.skip(f"{type(self).__name__} does not claim to outlive a process")
+
+
+def seeded(seed: int) -> random.Random:
+    """Return what makes the same choices in every run."""
+    return random.Random(seed)  # noqa: S311 - tests are repeatable
