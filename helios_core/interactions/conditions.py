@@ -32,6 +32,7 @@ from helios_core.storage.data_provider import (
     SupportsSearch,
 )
 from helios_core.storage.resource_keys import TypeKey
+from helios_core.storage.threads import compute
 
 T = TypeVar("T")
 OnMatch: TypeAlias = Callable[[Filter, Sequence[StoredVersion]], Awaitable[None]]
@@ -153,7 +154,8 @@ class Conditions:
                 "A condition needs at least one search parameter, as in identifier=system|value."
             )
         authorize(caller, Interaction.SEARCH_TYPE, resource_type)
-        filter_ = parse_criteria(caller, resource_type, pairs)
+        size = sum(len(value) for _, value in pairs)
+        filter_ = await compute(size, parse_criteria, caller, resource_type, pairs)
         return await resolve_chains(require_search(self._searched), caller, filter_)
 
     async def match_or_vacancy(

@@ -75,8 +75,10 @@ class IndexLookups:
         time_limit: timedelta = TIME_LIMIT,
         rest_seconds: float = REST_SECONDS,
         recent_seconds: float = RECENT_SECONDS,
+        on_failure: Callable[[str], None] = lambda _reason: None,
     ) -> None:
         self._index = index
+        self._on_failure = on_failure
         self._time_limit = time_limit
         self._rest_seconds = rest_seconds
         self.recent_seconds = recent_seconds
@@ -198,7 +200,9 @@ class IndexLookups:
         except BackendError as error:
             self._resting_until = time.monotonic() + self._rest_seconds
             late = isinstance(error.__cause__, Overdue)
-            log.warning("index.unavailable", reason="it is late" if late else str(error))
+            reason = "it is late" if late else str(error)
+            log.warning("index.unavailable", reason=reason)
+            self._on_failure(reason)
             raise IndexUnusable("it is down") from error
 
     def _unusable(self, reason: str) -> IndexUnusable:

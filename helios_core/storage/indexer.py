@@ -7,6 +7,7 @@ that is killed leaves at worst some entries that the next one applies again.
 """
 
 import asyncio
+import math
 import time
 import uuid
 from collections import defaultdict
@@ -59,6 +60,9 @@ MAX_PAUSE_FACTOR = 10
 MAX_FAILED_PAUSE_FACTOR = 600
 """How many intervals pass at most before a tenant is looked at that cannot be indexed."""
 
+MISSED = timedelta(seconds=60)
+"""For how long it is a problem that a search had to do without the index."""
+
 LAG = timedelta(seconds=60)
 """How far behind an index may be before it is a problem that operators are told of."""
 
@@ -109,7 +113,12 @@ class Indexer:
         self._written = set[IndexScope]()
         self._woken = asyncio.Event()
         self._failed = ""
+        self._missed = "", -math.inf
         self._behind: dict[IndexScope, timedelta] = {}
+
+    def miss(self, reason: str) -> None:
+        """Note why a search had to do without the index, for operators who look soon."""
+        self._missed = reason, self._clock()
 
     def wake(self, tenant: str, fhir_version: FHIRVersion) -> None:
         """Have what was just written indexed at once."""
@@ -121,6 +130,9 @@ class Indexer:
         if self._failed:
             return [f"The search index does not follow the data: {self._failed}"]
         found = list[str]()
+        reason, at = self._missed
+        if self._clock() - at < MISSED.total_seconds():
+            found.append(f"Searches do without the search index: {reason}")
         building = sum(behind == timedelta.max for behind in self._behind.values())
         if building:
             found.append(f"The search index is being built (tenants and versions: {building}).")
@@ -158,7 +170,11 @@ class Indexer:
         written, self._written = self._written, set()
         # Whatever was written up to an instant is of types that are listed behind it.
         now: datetime = await self._provider.transaction_time()
-        for scope, types in (await scopes_of(self._provider)).items():
+        scopes = await scopes_of(self._provider)
+        if not scopes:
+            # An index that cannot be reached is reported before there is anything for it.
+            await self._index.scopes()
+        for scope, types in scopes.items():
             due = self._due.pop(scope, None)
             waits = due is not None and time.monotonic() < due.at
             if due is not None and waits and not at_once and scope not in written:
@@ -353,6 +369,7 @@ class Indexer:
     def _recover(self) -> None:
         if self._failed:
             log.info("index.followed")
+            self._missed = "", -math.inf
         self._failed = ""
 
 

@@ -54,3 +54,62 @@ def test_a_plugin_without_a_job_store_is_refused(tmp_path, name):
 
 def test_jobs_in_memory_need_no_address(tmp_path):
     assert chosen(tmp_path, HFS_BULK_EXPORT_JOB_STORE="memory").plugin.origin.name == "memory"
+
+
+WRONG_ADDRESSES = {
+    "mongodb": ("nowhere", "postgresql://jobs.example.org/jobs"),
+    "postgres": ("nowhere", "mongodb://jobs.example.org"),
+    "sqlite": ("mongodb://jobs.example.org", ":memory:"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "url"), [(k, url) for k, v in WRONG_ADDRESSES.items() for url in v]
+)
+def test_a_wrong_address_of_the_jobs_is_named_by_its_own_setting(tmp_path, name, url):
+    primary = {"HFS_STORAGE_BACKEND": "s3", "HFS_S3_BUCKET": "resources"}
+    with pytest.raises(ConfigurationError) as raised:
+        chosen(
+            tmp_path,
+            **primary,
+            HFS_BULK_EXPORT_JOB_STORE=name,
+            HFS_BULK_EXPORT_JOB_STORE_URL=url,
+        ).require_files()
+
+    assert "HFS_DATABASE_URL" not in str(raised.value)
+
+
+async def test_what_refuses_to_open_names_the_setting_of_the_jobs(tmp_path):
+    file = tmp_path / "jobs.db"
+    file.write_text("no database at all, and longer than the header of one. " * 10)
+    jobs = chosen(
+        tmp_path,
+        HFS_STORAGE_BACKEND="s3",
+        HFS_S3_BUCKET="resources",
+        HFS_BULK_EXPORT_JOB_STORE_URL=str(file),
+    )
+
+    with pytest.raises(ConfigurationError, match="HFS_BULK_EXPORT_JOB_STORE_URL") as raised:
+        async with jobs.open():
+            pass
+    with pytest.raises(ConfigurationError, match="HFS_BULK_EXPORT_JOB_STORE_URL"):
+        await jobs.migrate()
+
+    assert "HFS_DATABASE_URL" not in str(raised.value)
+
+
+def test_a_missing_address_of_the_jobs_is_the_only_problem(tmp_path):
+    with pytest.raises(ConfigurationError) as raised:
+        chosen(tmp_path, HFS_BULK_EXPORT_JOB_STORE="mongodb")
+
+    assert "problems" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["auto", "sqlite"])
+def test_an_address_of_jobs_that_are_with_the_resources_is_refused(tmp_path, name):
+    with pytest.raises(ConfigurationError, match="HFS_BULK_EXPORT_JOB_STORE_URL is set, and"):
+        chosen(
+            tmp_path,
+            HFS_BULK_EXPORT_JOB_STORE=name,
+            HFS_BULK_EXPORT_JOB_STORE_URL="postgresql://jobs.example.org/jobs",
+        )

@@ -45,6 +45,10 @@ STORE = (
     b'"request":{"method":"POST","url":"Patient"}}'
 )
 SEARCH = b'{"request":{"method":"GET","url":"Binary?_count=200"}}'
+CONDITION = (
+    b'{"resource":{"resourceType":"Patient"},"request":{"method":"POST","url":"Patient",'
+    b'"ifNoneExist":"name=%d&identifier=' + b",".join([b"http://x|a"] * 9_000) + b'"}}'
+)
 NAMES = [{"system": "http://x", "value": f"v{number}", "use": "usual"} for number in range(90_000)]
 
 LOOK = {
@@ -123,6 +127,7 @@ SERVED = {
         msgspec.json.encode([{"op": "add", "path": "/name/0", "value": {"family": "z"}}] * 10_000),
         JSON_PATCH,
     ),
+    "conditions of 9,000 values": ("POST", "/", bundle(b"batch", CONDITION, 5), FHIR),
     "100 searches": ("POST", "/", bundle(b"batch", SEARCH, 100), FHIR),
     "900 filters": ("POST", "/$export", filters(900), KICK_OFF),
     "a filter with 9,000 parameters": (

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -17,12 +18,17 @@ FIRM = timedelta(seconds=30)
 class Following:
     """A primary and an index, and an indexer that follows when it is told to."""
 
-    def __init__(self, primary, index=None, *, falls_back=True, recent_seconds=0):
+    def __init__(self, primary, index=None, *, falls_back=True, recent_seconds=0, clock=time.time):
         self.primary = primary
         self.index = index or MemorySearchIndex()
-        self.indexer = Indexer(primary, self.index, interval=timedelta(milliseconds=1))
+        interval = timedelta(milliseconds=1)
+        self.indexer = Indexer(primary, self.index, interval=interval, clock=clock)
         self.lookups = IndexLookups(
-            self.index, rest_seconds=0, recent_seconds=recent_seconds, time_limit=FIRM
+            self.index,
+            rest_seconds=0,
+            recent_seconds=recent_seconds,
+            time_limit=FIRM,
+            on_failure=self.indexer.miss,
         )
         self.provider = indexed_provider(primary, self.lookups, falls_back=falls_back)
 

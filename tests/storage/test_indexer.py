@@ -364,6 +364,40 @@ async def test_a_loop_goes_on_after_an_index_was_down(following):
         assert await found(following) == ["a"]
 
 
+async def test_an_index_is_reported_that_cannot_be_reached_while_there_is_nothing_to_index(
+    following,
+):
+    async def down():
+        raise BackendUnavailable("the index is down")
+
+    following.index.scopes = down
+    async with followed(following):
+        await until(following.indexer.problems)
+
+    assert "the index is down" in following.indexer.problems()[0]
+
+
+async def test_a_search_that_does_without_the_index_is_reported_for_a_while(primary):
+    """The index may be gone while nothing changes, so that nothing is to be indexed."""
+    now = 0.0
+    following = Following(primary, clock=lambda: now)
+    await write(primary, measurement("a"))
+    await following.follow()
+
+    async def gone(*_args, **_options):
+        raise BackendUnavailable("an index is missing")
+
+    following.index.find = gone
+    await following.follow()
+    assert following.indexer.problems() == []
+
+    assert await found(following) is None
+    [problem] = following.indexer.problems()
+    assert "an index is missing" in problem
+    now += indexer.MISSED.total_seconds()
+    assert following.indexer.problems() == []
+
+
 async def test_a_loop_goes_on_after_a_defect(following):
     """Whatever a plugin raises is one failure, and no end of the process."""
     await write(following.primary, measurement("a"))

@@ -6,7 +6,7 @@ from typing import Any, cast
 import msgspec
 from elasticsearch import AsyncElasticsearch
 
-from helios_elasticsearch.errors import incomplete, translated
+from helios_elasticsearch.errors import incomplete, not_stored, translated
 
 
 class _Shards(msgspec.Struct, frozen=True):
@@ -32,8 +32,13 @@ class _Refreshed(msgspec.Struct, frozen=True):
     shards: _Shards = msgspec.field(name="_shards")
 
 
+class _Refusal(msgspec.Struct, frozen=True):
+    type: str
+
+
 class _Outcome(msgspec.Struct, frozen=True):
     status: int
+    error: _Refusal = _Refusal("")
 
 
 class _Done(msgspec.Struct, frozen=True):
@@ -90,12 +95,16 @@ async def refresh(client: AsyncElasticsearch, index: str) -> None:
         raise incomplete("not every copy of an index shows what was stored")
 
 
-async def bulk(client: AsyncElasticsearch, index: str, lines: bytes, operations: int) -> set[int]:
+async def bulk(
+    client: AsyncElasticsearch, index: str, lines: bytes, operations: int, *, fine: frozenset[int]
+) -> None:
     """
-    Return the status codes of operations on an index, which must be there.
+    Do operations on an index, which must be there.
+
+    `fine` are the status codes of operations whose purpose is achieved.
 
     Raises:
-        BackendUnavailable: It does not say what became of all operations.
+        BackendUnavailable: One was refused, or it does not say what became of all.
     """
     with translated():
         answer = await client.bulk(
@@ -103,12 +112,14 @@ async def bulk(client: AsyncElasticsearch, index: str, lines: bytes, operations:
             operations=cast("Sequence[Any]", [lines]),  # what is encoded passes as it is
             # Otherwise an index that is gone would be made again without its mapping.
             require_alias=True,
-            filter_path=["items.*.status"],
+            filter_path=["items.*.status", "items.*.error.type"],
         )
         items = msgspec.convert(answer.body, _Done).items
     if len(items) != operations:
         raise incomplete("it does not say what became of all entries")
-    return {outcome.status for item in items for outcome in item.values()}
+    outcomes = {(each.status, each.error.type) for item in items for each in item.values()}
+    if refused := {outcome for outcome in outcomes if outcome[0] not in fine}:
+        raise not_stored(refused)
 
 
 async def _search(client: AsyncElasticsearch, index: str, **search: Any) -> _Hits:  # noqa: ANN401

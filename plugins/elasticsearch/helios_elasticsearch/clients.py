@@ -19,7 +19,7 @@ from elastic_transport.client_utils import DEFAULT, DefaultType
 from elasticsearch import AsyncElasticsearch, UnsupportedProductError
 
 from helios_core import BackendUnavailable, ConfigurationError
-from helios_elasticsearch.errors import translated
+from helios_elasticsearch.errors import BLOCKED, kind_of, translated
 from helios_elasticsearch.mappings import aliases, all_aliases
 from helios_elasticsearch.settings import ElasticsearchSettings
 
@@ -141,7 +141,11 @@ async def require_elasticsearch(
                 "What HFS_ELASTICSEARCH_NODES names does not say that it is Elasticsearch;"
                 " OpenSearch is not supported"
             ) from error
-        if isinstance(cause, ApiError) and cause.meta.status in _REFUSED:
+        if (
+            isinstance(cause, ApiError)
+            and cause.meta.status in _REFUSED
+            and kind_of(cause) != BLOCKED
+        ):
             raise ConfigurationError(str(error)) from error
 
 

@@ -8,12 +8,25 @@ from elastic_transport import ApiError
 
 from helios_core import BackendUnavailable, HeliosError
 
+BLOCKED = "cluster_block_exception"
+"""The kind of error of an index or a cluster that may not be used at all, or not be changed."""
+
+_KINDS = {
+    BLOCKED: "an index or the cluster is blocked, as Elasticsearch does itself when its disk is"
+    " nearly full; free space there, and see index.blocks in the _settings of its indices",
+}
+"""What kinds of errors say that an operator can change; they say more than status codes."""
+
 _REFUSED = {
+    400: "it refuses the request as such, mostly because an index of this name is of another"
+    " program or was changed; set HFS_ELASTICSEARCH_PREFIX to a beginning that nobody else uses,"
+    " or delete that index, and run `helios index rebuild`",
     401: "it refuses the credentials; check HFS_ELASTICSEARCH_API_KEY, or the user and password",
     403: "the user lacks a right; see docs/how-to/elasticsearch.md for those that are needed",
     404: "an index is missing; make it again with `helios index rebuild`",
     413: "a request is larger than its http.max_content_length",
     429: "it has too much to do, or too little memory",
+    503: "it is starting, or lacks a part of an index; see its _cluster/health",
 }
 """What status codes say that an operator can change."""
 
@@ -33,7 +46,7 @@ def translated() -> Iterator[None]:
         yield
     except ApiError as error:
         status = error.meta.status
-        reason = _REFUSED.get(status, f"it reports {type(error).__name__}")
+        reason = _reason(status, kind_of(error), f"it reports {type(error).__name__}")
         raise BackendUnavailable(
             f"Elasticsearch did not answer a request (status {status}): {reason}"
         ) from error
@@ -49,15 +62,27 @@ def translated() -> Iterator[None]:
         ) from error
 
 
-def not_stored(statuses: set[int]) -> BackendUnavailable:
-    """Return the error of entries that were refused one by one."""
-    status = min(statuses)
-    reason = _REFUSED.get(status, "it refuses entries")
+def kind_of(error: ApiError) -> str:
+    """Return the kind of an error as Elasticsearch names it; an empty text if it names none."""
+    body = error.body if isinstance(error.body, dict) else {}
+    cause = body.get("error")
+    kind = cause.get("type") if isinstance(cause, dict) else None
+    return kind if isinstance(kind, str) else ""
+
+
+def not_stored(refused: set[tuple[int, str]]) -> BackendUnavailable:
+    """Return the error of entries that were refused one by one, by status code and kind."""
+    status, kind = min(refused)
     return BackendUnavailable(
-        f"Elasticsearch did not change all entries (status {status}): {reason}"
+        f"Elasticsearch did not change all entries (status {status}):"
+        f" {_reason(status, kind, 'it refuses entries')}"
     )
 
 
 def incomplete(reason: str) -> BackendUnavailable:
     """Return the error of an answer that is not all of it, or not one of Elasticsearch."""
     return BackendUnavailable(f"Elasticsearch did not give a complete answer: {reason}")
+
+
+def _reason(status: int, kind: str, otherwise: str) -> str:
+    return _KINDS.get(kind) or _REFUSED.get(status, otherwise)

@@ -22,7 +22,7 @@ from helios_core import (
 from helios_core.fhir import to_stamp
 from helios_elasticsearch.answers import bulk, hits_of, refresh, total_of
 from helios_elasticsearch.documents import build_prefix, encode, encode_deletions
-from helios_elasticsearch.errors import not_stored, translated
+from helios_elasticsearch.errors import translated
 from helios_elasticsearch.mappings import aliases, create_index, entries_alias, entries_index
 from helios_elasticsearch.searching import Search
 from helios_elasticsearch.settings import ElasticsearchSettings
@@ -93,9 +93,9 @@ class ElasticsearchIndex(SearchIndex):
         remaining = iter(entries)
         while some := list(islice(remaining, ENTRIES_AT_ONCE)):
             for batch in await in_thread(encode, some, state.build):
-                outcomes = await bulk(self._client, state.entries, batch.lines, batch.operations)
-                if refused := outcomes - _STORED:
-                    raise not_stored(refused)
+                await bulk(
+                    self._client, state.entries, batch.lines, batch.operations, fine=_STORED
+                )
         # Also where all were stored before: whoever did may not have come this far.
         await refresh(self._client, state.entries)
 
@@ -197,9 +197,8 @@ class ElasticsearchIndex(SearchIndex):
             names = [hit.id for hit in msgspec.convert(found, list[_Named])]
         if not names:
             return state.stale[1:]
-        outcomes = await bulk(self._client, state.entries, encode_deletions(names), len(names))
-        if refused := outcomes - _REMOVED:
-            raise not_stored(refused)
+        lines = encode_deletions(names)
+        await bulk(self._client, state.entries, lines, len(names), fine=_REMOVED)
         await refresh(self._client, state.entries)
         return state.stale
 

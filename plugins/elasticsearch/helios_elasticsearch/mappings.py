@@ -6,7 +6,7 @@ import msgspec
 from elasticsearch import AsyncElasticsearch, BadRequestError
 
 from helios_core.fhir import MAX_VALUE_ORDERS, FHIRVersion
-from helios_elasticsearch.errors import translated
+from helios_elasticsearch.errors import kind_of, translated
 from helios_elasticsearch.settings import ElasticsearchSettings
 
 LAYOUT = 2
@@ -128,7 +128,7 @@ async def create_index(client: AsyncElasticsearch, alias: str, body: dict[str, A
                 index=f"{alias}-index", aliases={alias: {}}, **body
             )
         except BadRequestError as error:
-            if error.error != "resource_already_exists_exception":
+            if kind_of(error) != "resource_already_exists_exception":
                 raise
         else:
             msgspec.convert(answer.body, _Created)

@@ -10,7 +10,7 @@ from elasticsearch import AsyncElasticsearch, ConflictError, NotFoundError
 from helios_core import IndexScope, IndexState
 from helios_core.fhir import FHIRVersion, from_stamp
 from helios_elasticsearch.answers import hits_of, refresh
-from helios_elasticsearch.errors import translated
+from helios_elasticsearch.errors import kind_of, translated
 from helios_elasticsearch.mappings import aliases, create_index, state_alias, state_index
 from helios_elasticsearch.settings import ElasticsearchSettings
 
@@ -66,7 +66,7 @@ class States:
             try:
                 found = await self._client.get(index=self._alias, id=_id(scope))
             except NotFoundError as error:
-                if _is_absent(error.body):
+                if _is_absent(error):
                     return None
                 raise
             return msgspec.convert(found.body, Stored)
@@ -124,13 +124,10 @@ class _Found(msgspec.Struct, frozen=True):
     state: State = msgspec.field(name="_source")
 
 
-def _is_absent(body: Any) -> bool:  # noqa: ANN401 - the body of an answer with 404
+def _is_absent(error: NotFoundError) -> bool:
     """Return whether a document, or the whole index, has never been there."""
-    if not isinstance(body, dict):
-        return False
-    error = body.get("error")
-    kind = error.get("type") if isinstance(error, dict) else None
-    return body.get("found") is False or kind == "index_not_found_exception"
+    found = error.body.get("found") if isinstance(error.body, dict) else None
+    return found is False or kind_of(error) == "index_not_found_exception"
 
 
 def _id(scope: IndexScope) -> str:

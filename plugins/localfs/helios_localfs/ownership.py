@@ -18,10 +18,11 @@ def claim(root: Path, owner: str) -> None:
     Make a folder belong to `owner`, creating it where it does not exist.
 
     Raises:
-        ConfigurationError: It belongs to another owner, holds folders of something else, or
-            cannot be written to.
+        ConfigurationError: It belongs to another owner, holds folders of something else, lies
+            in another output folder, or cannot be written to.
     """
     try:
+        _refuse_folder_of_others(root)
         _create(root)
         found = _mark(root, owner)
     except OSError as error:
@@ -62,6 +63,16 @@ def _mark(root: Path, owner: str) -> str:
         proposal.unlink(missing_ok=True)
     sync_folder(root)
     return owner
+
+
+def _refuse_folder_of_others(root: Path) -> None:
+    # The server it belongs to would sweep what is here.
+    for folder in root.resolve().parents:
+        if (folder / OWNER_MARK).exists():
+            raise ConfigurationError(
+                f"the output folder {root} lies in the output folder {folder}, where what belongs"
+                f" to no export is removed; set {_SETTING} to a folder outside of it"
+            )
 
 
 def _refuse_folders_of_others(root: Path) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -13,14 +13,20 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import (
+    DuplicateKeyError,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference, make_read_preference, read_pref_mode_from_name
 from pymongo.write_concern import WriteConcern
 
-from helios_core import ConfigurationError, run_to_end
+from helios_core import run_to_end
 from helios_mongodb import schema
 from helios_mongodb.errors import DRIVER_ERRORS, HELD, opening, translated
+from helios_mongodb.introductions import Introductions, check_transactions
 from helios_mongodb.settings import MongoSettings
 from helios_mongodb.waits import time_of
 from helios_mongodb.writers import Writers
@@ -175,10 +181,11 @@ async def connected(
     Connect to a server that has transactions; `limited` bounds how long one answer may take.
 
     Raises:
-        ConfigurationError: The address cannot be used, or the server is a standalone one.
+        ConfigurationError: The address cannot be used, or the server has no transactions.
         BackendUnavailable: It cannot be reached.
     """
     wait_ms = _milliseconds(settings.connect_timeout.total_seconds())
+    heard = Introductions()
     with opening():
         client: AsyncMongoClient[Document] = AsyncMongoClient(
             settings.database_url.reveal(),
@@ -188,10 +195,15 @@ async def connected(
             serverSelectionTimeoutMS=wait_ms,
             waitQueueTimeoutMS=wait_ms,
             socketTimeoutMS=_milliseconds(settings.timeout.total_seconds()) if limited else None,
+            event_listeners=[heard],
         )
     try:
         with opening():
-            _check_transactions(await client.admin.command("hello"))
+            try:
+                check_transactions(await client.admin.command("hello"))
+            except ServerSelectionTimeoutError:
+                heard.explain(client.options.replica_set_name)
+                raise
             # What a refused user is allowed to do before it is refused.
             await database_of(client, settings)["meta"].find_one({})
         yield client
@@ -216,15 +228,6 @@ def database_of(
         read_concern=ReadConcern("majority"),
         write_concern=MAJORITY,
     )
-
-
-def _check_transactions(hello: Mapping[str, Any]) -> None:
-    if "setName" not in hello and hello.get("msg") != "isdbgrid":
-        raise ConfigurationError(
-            "MongoDB at HFS_DATABASE_URL is a standalone server, and only a replica set has"
-            " transactions; make it one of a single member: start it again with mongod --replSet"
-            " rs0, and run once: mongosh --eval 'rs.initiate()'"
-        )
 
 
 def _milliseconds(seconds: float) -> int:

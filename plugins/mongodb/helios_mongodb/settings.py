@@ -93,7 +93,7 @@ class MongoSettings(msgspec.Struct, frozen=True, kw_only=True):
             )
         if scheme not in SCHEMES:
             raise ConfigurationError(
-                f"HFS_DATABASE_URL starts with {scheme}://, but the storage backend is mongodb;"
-                " give mongodb://user:password@host:27017/?replicaSet=rs0, or choose the backend"
+                f"HFS_DATABASE_URL starts with {scheme}://, which plugin mongodb cannot use;"
+                " give mongodb://user:password@host:27017/?replicaSet=rs0, or select the plugin"
                 " of that database"
             )

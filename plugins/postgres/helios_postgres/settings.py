@@ -110,7 +110,7 @@ def _refuse_others(name: str, url: Secret) -> None:
         )
     if scheme not in SCHEMES:
         raise ConfigurationError(
-            f"{name} starts with {scheme}://, but the storage backend is postgres; give"
-            " postgresql://user:password@host:5432/database, or choose the backend of that"
+            f"{name} starts with {scheme}://, which plugin postgres cannot use; give"
+            " postgresql://user:password@host:5432/database, or select the plugin of that"
             " database"
         )

@@ -10,6 +10,7 @@ from helios_s3.compaction import Compactor
 from helios_s3.log import Log
 from helios_s3.memory import keep_little
 from helios_s3.objects import Objects
+from helios_s3.ownership import claim_for_resources
 from helios_s3.provider import S3DataProvider
 from helios_s3.resource_settings import S3ResourceSettings
 from helios_s3.rows import Rows
@@ -42,12 +43,14 @@ async def open_data_provider(settings: S3ResourceSettings) -> AsyncIterator[S3Da
     Open the resources of a bucket, which may be empty.
 
     Raises:
-        ConfigurationError: The server ignores conditions, or the credentials cannot be used.
+        ConfigurationError: The server ignores conditions, the bucket is that of output or does
+            not exist, or the credentials cannot be used.
         BackendUnavailable: The bucket cannot be reached.
     """
     keep_little()
     bucket = await in_thread(Bucket, settings)
     try:
+        await claim_for_resources(bucket)
         objects = Objects(bucket)
         await objects.require_conditions()
         rows = Rows(Log(objects))

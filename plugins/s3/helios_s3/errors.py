@@ -39,6 +39,15 @@ def code_of(error: BaseException) -> str:
     return found[1] if found else ""
 
 
+def status_of(error: BaseException) -> int | None:
+    """Return the HTTP status of the answer, or None if there was none."""
+    if isinstance(error, ClientError):
+        status: int | None = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status
+    found = _STATUS.search(str(error))
+    return int(found[1]) if found else None
+
+
 def meaning(error: BaseException) -> str:
     """Return the meaning of an error for the bucket, as a clause without a key or an address."""
     if known := _CONDITIONS.get(code_of(error)):

@@ -5,6 +5,9 @@ from helios_core import InvalidRequest, PartKey
 OWNER_MARK = ".helios-owner"
 """The object that says which job store the prefix belongs to."""
 
+RESOURCES_MARK = ".helios-resources"
+"""The object that says that the prefix is one of resources."""
+
 PROBE = ".helios-probe"
 """How the objects begin with which a starting process tries its rights."""
 
@@ -26,6 +29,12 @@ def job_of(prefix: str, object_key: str) -> tuple[str, str] | None:
     tenant, _, rest = object_key[len(prefix) :].partition("/")
     job_id, slash, _ = rest.partition("/")
     return (tenant, job_id) if slash and tenant[:1] != "." else None
+
+
+def folders_around(prefix: str) -> list[str]:
+    """Return the prefixes that a prefix lies in, the whole bucket first, without itself."""
+    parts = prefix.split("/")[:-1]
+    return ["".join(f"{part}/" for part in parts[:depth]) for depth in range(len(parts))]
 
 
 def _plain(name: str) -> str:

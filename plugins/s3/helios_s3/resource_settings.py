@@ -17,6 +17,7 @@ class S3ResourceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     use: ClassVar[str] = "primary"
     variables: ClassVar[str] = _OURS
+    guide: ClassVar[str] = "s3-primary.md"
     public_endpoint: ClassVar[str | None] = None
     storage_class: ClassVar[str | None] = None
     block_bytes: ClassVar[int] = 0

@@ -36,6 +36,7 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
     use: ClassVar[str] = "output"
     """What the bucket is, as messages name it."""
     variables: ClassVar[str] = _OURS
+    guide: ClassVar[str] = "s3.md"
     """How the names of its settings begin."""
 
     bucket: Annotated[

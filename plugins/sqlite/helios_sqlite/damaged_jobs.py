@@ -15,8 +15,11 @@ _SQL = read_statements("helios_sqlite", "damaged_jobs")
 
 T = TypeVar("T")
 
-_SHARED = {"turns": "only orders the exports", "workers": "only counts the workers"}
-"""The tables that have no rows of single jobs, and what each of them does."""
+_SHARED = {
+    "turns": (_SQL["turns"], "only orders the exports"),
+    "workers": (_SQL["workers"], "only counts the workers"),
+}
+"""The tables that have no rows of single jobs, what reads each, and what it is for."""
 
 _AMONG = (
     "WITH jobs AS (SELECT j.* FROM json_each('[{numbers}]') AS sought"
@@ -130,9 +133,9 @@ class DamagedJobs:
         Raises:
             BackendError: It names the table.
         """
-        for table, use in _SHARED.items():
+        for table, (statement, use) in _SHARED.items():
             try:
-                await self._database.rows(_SQL[table])
+                await self._database.rows(statement)
             except Exception as error:
                 if not is_of_a_row(error):
                     raise

@@ -77,8 +77,8 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True):
             return _file(url, url)
         if scheme != "sqlite":
             raise ConfigurationError(
-                f"HFS_DATABASE_URL starts with {scheme}://, but the storage backend is sqlite;"
-                " give a file path or sqlite:///path, or choose the backend of that database"
+                f"HFS_DATABASE_URL starts with {scheme}://, which plugin sqlite cannot use;"
+                " give a file path or sqlite:///path, or select the plugin of that database"
             )
         return _file(rest.removeprefix("/"), url)
 

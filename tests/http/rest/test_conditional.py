@@ -1,10 +1,13 @@
 import asyncio
+import threading
 from contextlib import AsyncExitStack
 
 import pytest
 
 import helios_postgres
 import helios_sqlite
+from helios_core.interactions import conditions
+from helios_core.interactions.search_parameters import parse_criteria
 from helios_core.memory import MemoryDataProvider, MemoryJobStore
 from helios_core.storage.data_provider import SupportsWrites
 from helios_core.storage.secrets import Secret
@@ -319,3 +322,23 @@ async def test_without_search_conditions_are_refused_and_not_promised(
     statement = (await client.get("/metadata")).json()
     [patient] = [r for r in statement["rest"][0]["resource"] if r["type"] == "Patient"]
     assert not {"searchParam", "searchInclude", "conditionalCreate"} & {*patient}
+
+
+async def test_a_long_condition_is_compiled_beside_the_event_loop(client, monkeypatch):
+    threads = []
+
+    def compiled(*arguments):
+        threads.append(threading.current_thread())
+        return parse_criteria(*arguments)
+
+    monkeypatch.setattr(conditions, "parse_criteria", compiled)
+    body = {"resourceType": "Patient"}
+    for values in (1, 5_000):
+        condition = "identifier=" + ",".join(["x|a"] * values)
+        entry = {"resource": body, "request": {"method": "POST", "url": "Patient"}}
+        entry["request"]["ifNoneExist"] = condition
+        await client.post("/", json={"resourceType": "Bundle", "type": "batch", "entry": [entry]})
+
+    short, long = threads
+    assert short is threading.current_thread()
+    assert long is not short

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import elastic_transport
 import elasticsearch
+import httpx
 import pytest
 from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig
 from elastic_transport._node import NodeApiResponse
@@ -17,6 +18,7 @@ from helios_core import BackendUnavailable, ConfigurationError, IndexEntry, Inde
 from helios_core.fhir import AnyId, IndexTerms
 from helios_elasticsearch import ElasticsearchSettings, clients, open_search_index
 from helios_elasticsearch.errors import translated
+from helios_elasticsearch.mappings import state_alias
 
 NODE = NodeConfig("http", "127.0.0.1", 9200)
 
@@ -226,6 +228,58 @@ async def test_warnings_of_the_server_are_not_shown(index, scope, nodes):
         warnings.simplefilter("error")
 
         assert await index.state(scope) is None
+
+
+BLOCKS = {"write": 403, "read_only_allow_delete": 429, "read_only": 403}
+"""The statuses of changes to a blocked index; Elasticsearch sets the second on a full disk."""
+
+
+@pytest.fixture
+def block(elasticsearch_server, settings):
+    """Block or unblock the indices of this test."""
+
+    def set_block(name, value):
+        url = f"{elasticsearch_server}/{settings.prefix}-*/_settings"
+        httpx.put(url, json={f"index.blocks.{name}": value}).raise_for_status()
+
+    return set_block
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+async def test_a_blocked_index_is_not_taken_for_a_lack_of_rights_or_memory(
+    built, scope, block, name
+):
+    block(name, value=True)
+    try:
+        for call in ("apply", "advance", "reset"):
+            with pytest.raises(BackendUnavailable, match=r"blocked.*free space") as raised:
+                await CALLS[call](built, scope)
+            assert f"status {BLOCKS[name]}" in str(raised.value)
+    finally:
+        block(name, value=None)
+    await CALLS["apply"](built, scope)
+
+
+@pytest.mark.parametrize("status", [403, 429])
+async def test_a_block_does_not_prevent_the_start(settings, nodes, status):
+    body = b'{"error":{"type":"cluster_block_exception","reason":"canary"}}'
+    nodes.answer = NodeApiResponse(meta(status, [JSON, PRODUCT]), body)
+    async with open_search_index(settings) as index:
+        with pytest.raises(BackendUnavailable, match="blocked"):
+            await index.scopes()
+
+
+@pytest.fixture
+def taken(elasticsearch_server, settings):
+    """Have an index of another program under a name of ours."""
+    httpx.put(f"{elasticsearch_server}/{state_alias(settings)}", json={}).raise_for_status()
+
+
+@pytest.mark.usefixtures("taken")
+async def test_an_index_of_another_program_is_refused_with_a_way_out(index, scope):
+    for call in ("reset", "first reset"):
+        with pytest.raises(BackendUnavailable, match="HFS_ELASTICSEARCH_PREFIX"):
+            await CALLS[call](index, scope)
 
 
 async def test_requests_are_not_logged(built, scope, caplog):

@@ -32,6 +32,15 @@ async def test_the_folder_is_created_for_the_server_alone(store, root):
     assert (root / ".helios-owner").read_text() == "clinic-db\n"
 
 
+async def test_a_folder_in_an_output_folder_is_refused(store, root):
+    await store.bind("clinic-db")
+
+    with pytest.raises(ConfigurationError, match="lies in the output folder"):
+        await LocalOutputStore(root / "other/exports").bind("other-db")
+
+    assert [path.name for path in root.iterdir()] == [".helios-owner"]
+
+
 async def test_folders_above_are_created(tmp_path):
     await LocalOutputStore(tmp_path / "a/b/c").bind("owner")
 

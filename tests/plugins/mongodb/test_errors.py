@@ -11,7 +11,6 @@ from pymongo.asynchronous.pool import AsyncConnection
 from helios_core import BackendError, ConfigurationError, Secret
 from helios_core.testing import corpus, write
 from helios_mongodb import MongoSettings
-from helios_mongodb.databases import _check_transactions
 from helios_mongodb.errors import translated
 
 ERRORS = sorted(
@@ -43,16 +42,6 @@ def test_every_error_of_the_driver_is_one_of_the_contract(kind):
 def test_an_error_of_ours_passes_as_it_is():
     with pytest.raises(KeyError), translated():
         raise KeyError("ours")
-
-
-def test_a_standalone_server_is_refused_with_the_commands_for_a_replica_set():
-    with pytest.raises(ConfigurationError, match=r"--replSet rs0.*rs\.initiate\(\)"):
-        _check_transactions({"isWritablePrimary": True})
-
-
-@pytest.mark.parametrize("hello", [{"setName": "rs0"}, {"msg": "isdbgrid"}])
-def test_a_server_with_transactions_is_accepted(hello):
-    _check_transactions(hello)
 
 
 @pytest.mark.parametrize("url", ["postgresql://canary/x", "data/canary.db"])

@@ -308,7 +308,7 @@ async def test_a_server_that_ignores_conditions_is_refused(bucket, resource_sett
 
 async def test_a_bucket_that_is_not_there_is_named(bucket, resource_settings):
     nowhere = msgspec.structs.replace(resource_settings(bucket), bucket="helios-nowhere")
-    with pytest.raises(BackendUnavailable, match="primary bucket does not exist"):
+    with pytest.raises(ConfigurationError, match=r"no bucket helios-nowhere at .* HFS_S3_BUCKET"):
         async with open_data_provider(nowhere):
             pass
 

@@ -48,5 +48,5 @@ def test_resources_and_output_have_servers_and_credentials_of_their_own(
     assert file["url"].startswith(bucket.endpoint)
     assert f"X-Amz-Credential={OUTPUT_KEY}" in file["url"]
     assert sorted(PATIENTS) == sorted(names(map(msgspec.json.decode, lines)))
-    assert folders(minio_bucket) == {"log"}
+    assert folders(minio_bucket) == {".helios-resources", "log"}
     assert folders(bucket) == {".helios-owner", "default"}
