@@ -106,8 +106,10 @@ def _keep(folder: Path, command: Sequence[str]) -> None:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             time.sleep(0.5)
-        (folder / "ended").touch()
-        (folder / "url").unlink(missing_ok=True)
+        # The folder may be gone with the run that it is of.
+        with suppress(FileNotFoundError):
+            (folder / "ended").touch()
+            (folder / "url").unlink(missing_ok=True)
         # The server may be a child of a script.
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
