@@ -114,4 +114,4 @@ def test_without_patience_an_export_ends_with_what_it_waited_for(loaded, own_min
     assert response.json()["resourceType"] == "OperationOutcome"
     assert "the output bucket cannot be reached" in response.text
     assert max(event["attempt"] for event in logged(loaded, "shard.failed")) == ATTEMPTS
-    assert client.manifest(client.kick_off(_type="Patient"), SECONDS)["output"]
+    assert client.manifest(client.kick_off(), SECONDS)["output"]
