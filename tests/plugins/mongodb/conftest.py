@@ -1,3 +1,5 @@
+import gc
+
 import pymongo
 import pytest
 
@@ -29,3 +31,10 @@ async def raw(settings):
 async def provider(settings):
     async with open_data_provider(settings) as provider:
         yield provider
+
+
+@pytest.fixture
+def collected():
+    """Collect what the driver leaves when it is cut off, or closed while it connects."""
+    yield
+    gc.collect()

@@ -13,6 +13,11 @@ from helios_core import BackendUnavailable, ConfigurationError, Secret
 from helios_mongodb import MongoSettings, open_data_provider
 from tests.services import free_port
 
+pytestmark = [
+    pytest.mark.usefixtures("collected"),
+    pytest.mark.filterwarnings("ignore:unclosed"),
+]
+
 STANDALONE = {"isWritablePrimary": True}
 NOT_INITIATED = {"isWritablePrimary": False, "isreplicaset": True}
 MONGOS = {"isWritablePrimary": True, "msg": "isdbgrid"}

@@ -1,7 +1,6 @@
 """Connections that are cut at any moment: nothing acknowledged is lost, nothing is done twice."""
 
 import asyncio
-import gc
 import random
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -38,15 +37,10 @@ def behind(settings, proxy):
     )
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed transport")
-"""The driver leaves what is cut off to the garbage collector."""
-
-
-@pytest.fixture(autouse=True)
-def collected():
-    """Leave nothing to be collected, with a warning, in a later test."""
-    yield
-    gc.collect()
+pytestmark = [
+    pytest.mark.usefixtures("collected"),
+    pytest.mark.filterwarnings("ignore:unclosed"),
+]
 
 
 class Cutter:
