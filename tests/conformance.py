@@ -16,12 +16,15 @@ import msgspec
 ROOT = Path(__file__).parents[1]
 ROWS = Path(__file__).with_suffix(".toml")
 TESTS = (ROOT / "tests", ROOT / "helios_core" / "testing")
-ROW_ID = re.compile(r"\b(?:B[234]|SM|TR|LS|RC|RV)-(?:[A-Z]+-)?\d\d\b")
+ROW_ID = re.compile(
+    r"\b(?:(?:B[234]|SM|TR|LS|RC|RV)-(?:[A-Z]+-)?\d\d|INF-\d\.[\dx]\.(?:\d\.)?\d\d(?:-v1)?)\b"
+)
 
 HEAD = """\
 # Conformance
 
-What the Bulk Data Access guide asks of a server, and what common clients need, row by row.
+What the Bulk Data Access guide asks of a server, what its test kit checks, and what common
+clients need, row by row.
 Every row has tests, whose docstrings name it, or a reason why it is not followed.
 
 `make docs` writes this page from the rows in `tests/conformance.toml`; a test compares.
@@ -49,13 +52,13 @@ class Expectations(msgspec.Struct, frozen=True):
 
 
 def expectations() -> Expectations:
-    """Give what is committed."""
+    """Return what is committed."""
     return msgspec.convert(tomllib.loads(ROWS.read_text(encoding="utf-8")), Expectations)
 
 
 @cache
 def proofs() -> dict[str, list[str]]:
-    """Give, per id, the modules with tests that name it."""
+    """Return, per id, the modules with tests that name it."""
     found = dict[str, set[str]]()
     for module in (path for folder in TESTS for path in folder.rglob("*.py")):
         for name in _named_in(module):
@@ -72,7 +75,7 @@ def _named_in(module: Path) -> Iterator[str]:
 
 
 def page() -> str:
-    """Give the page."""
+    """Return the page."""
     expected, proven = expectations(), proofs()
     parts = [HEAD]
     for section in expected.sections.values():

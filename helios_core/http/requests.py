@@ -32,7 +32,7 @@ READ: Final = (HttpMethod.GET, HttpMethod.HEAD)
 """The methods of a route that only reads."""
 READABLE: Final = frozenset({"application/fhir+json", "application/json"})
 """The media types of JSON bodies."""
-FORMATS: Final = frozenset({"json", "text/json", *READABLE})
+FORMATS: Final = frozenset({"json", "text/json", "application/json+fhir", *READABLE})
 """Values of `_format` that mean JSON."""
 FORM: Final = "application/x-www-form-urlencoded"
 

@@ -4,25 +4,19 @@ import inspect
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import get_args, get_origin
 
 import pytest
 from msgspec import structs
 
+import helios_core
 from helios_core import testing
 from helios_core.config.matrix import POWERS
 from helios_core.storage import data_provider as data_providers
 from helios_core.storage import hooks as hookspecs
 from helios_core.storage import job_store as job_stores
 from helios_core.storage import output_store as output_stores
-from helios_core.storage.backends import Backend
-from helios_core.storage.extensions import (
-    CommandExtension,
-    HealthExtension,
-    ObserverExtension,
-    RouteExtension,
-    TransformExtension,
-)
-from helios_core.storage.transforms import RestReads, Transform, TransformEffect
+from helios_core.storage.transforms import RestReads, TransformEffect
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 HOOKS = (REFERENCE / "hooks.md").read_text()
@@ -31,24 +25,25 @@ SPECIFICATIONS = [
     for function in vars(hookspecs).values()
     if inspect.isfunction(function) and hasattr(function, "helios_spec")
 ]
+
+
+def descriptor_of(hook):
+    """Return the class that a hook says it returns."""
+    [descriptor, _] = get_args(hook.__annotations__["return"])
+    return get_origin(descriptor) or descriptor
+
+
+def clauses_of(contract):
+    """Return the numbers of the clauses in the docstring of a class."""
+    return re.findall(r"^([A-Z]\d+)  ?", inspect.cleandoc(contract.__doc__ or ""), re.MULTILINE)
+
+
+DESCRIPTORS = [*dict.fromkeys(map(descriptor_of, SPECIFICATIONS)), TransformEffect]
+PUBLIC = [getattr(helios_core, name) for name in helios_core.__all__]
 CONTRACTS = [
-    data_providers.DataProvider,
-    job_stores.JobStore,
-    output_stores.OutputStore,
-    CommandExtension,
-    RouteExtension,
-    HealthExtension,
-    Transform,
-    ObserverExtension,
-]
-DESCRIPTORS = [
-    Backend,
-    CommandExtension,
-    RouteExtension,
-    HealthExtension,
-    TransformExtension,
-    ObserverExtension,
-    TransformEffect,
+    each
+    for each in PUBLIC
+    if inspect.isclass(each) and clauses_of(each) and not each.__name__.startswith("Supports")
 ]
 
 
@@ -99,7 +94,7 @@ def test_every_choice_about_rest_is_on_the_page(choice):
 
 @pytest.mark.parametrize("contract", CONTRACTS)
 def test_every_contract_is_on_the_page_with_all_its_clauses(contract):
-    clauses = re.findall(r"^([A-Z]\d+)  ?", inspect.getdoc(contract), re.MULTILINE)
+    clauses = clauses_of(contract)
 
     named = f"| [`helios_core.{contract.__name__}`]"
     row = next(line for line in HOOKS.splitlines() if line.startswith(named))

@@ -234,7 +234,7 @@ async def test_everything_that_is_not_public_needs_a_token(open_site, verifier):
 
 @pytest.mark.parametrize("accept", ["text/html", "application/fhir+xml", None])
 async def test_the_smart_configuration_is_json_for_everybody(guarded, accept):
-    """B2-SEC-03, TR-70, TR-71"""
+    """B2-SEC-03, TR-70, TR-71, RV-03"""
     headers = {"Accept": accept} if accept else {}
 
     response = await guarded.client.get("/.well-known/smart-configuration", headers=headers)

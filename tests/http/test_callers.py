@@ -21,13 +21,15 @@ PATIENT = {"resourceType": "Patient", "id": "p1"}
         "text/html, application/xhtml+xml, */*;q=0.8",
         "application/fhir+ndjson",
         "APPLICATION/FHIR+JSON",
+        "application/json+fhir",
+        "text/json; charset=utf-8",
         "application/json;q=inf",
         "",
     ],
 )
 @pytest.mark.parametrize("path", ["/metadata", "/Patient/p1", "/$export"])
 async def test_whoever_takes_json_in_any_form_gets_it(site, accept, path):
-    """TR-04"""
+    """TR-04, RV-01, RV-09"""
     await site.put(PATIENT)
 
     response = await site.client.get(path, headers={"Accept": accept, "Prefer": "respond-async"})
@@ -41,7 +43,7 @@ async def test_whoever_takes_json_in_any_form_gets_it(site, accept, path):
 )
 @pytest.mark.parametrize("path", ["/metadata", "/Patient/p1", "/$export", "/export-status/x"])
 async def test_whoever_takes_no_json_gets_a_json_outcome(site, outcome, accept, path):
-    """B2-KO-21, TR-04"""
+    """B2-KO-21, TR-04, RV-02"""
     await site.put(PATIENT)
 
     response = await site.client.get(path, headers={"Accept": accept, "Prefer": "respond-async"})
@@ -51,13 +53,19 @@ async def test_whoever_takes_no_json_gets_a_json_outcome(site, outcome, accept, 
 
 @pytest.mark.parametrize(
     ("format_", "status"),
-    [("json", 200), ("application/fhir+json", 200), ("xml", 406), ("ttl", 406), ("", 406)],
+    [
+        *(("json", 200), ("application/fhir+json", 200), ("application/json+fhir", 200)),
+        *(("application/json; charset=utf-8", 200), ("text/json", 200)),
+        *(("xml", 406), ("application/fhir+xml", 406), ("ttl", 406), ("", 406)),
+    ],
 )
-async def test_format_in_the_url_outranks_accept(site, format_, status):
+@pytest.mark.parametrize("path", ["/Patient/p1", "/metadata"])
+async def test_format_in_the_url_outranks_accept(site, format_, status, path):
+    """RV-01, RV-02"""
     await site.put(PATIENT)
     headers = {"Accept": "application/fhir+xml"}
 
-    response = await site.client.get("/Patient/p1", params={"_format": format_}, headers=headers)
+    response = await site.client.get(path, params={"_format": format_}, headers=headers)
 
     assert response.status_code == status
 

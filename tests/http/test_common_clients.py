@@ -248,7 +248,7 @@ async def test_a_client_may_end_what_it_has_downloaded(hospital):
 
 
 async def test_a_kick_off_without_accept_is_one_for_json(hospital):
-    """B2-KO-15, TR-02"""
+    """B2-KO-15, TR-02, RV-09"""
     response = await literal(hospital, "GET", "/$export", {"prefer": "respond-async"})
 
     assert response.status_code == 202

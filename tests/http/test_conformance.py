@@ -123,7 +123,7 @@ async def test_the_system_level_shows_what_is_no_patients(ward):
 
 
 async def test_a_group_is_the_compartments_of_its_members(ward):
-    """B2-KO-08, B2-KO-09, TR-56: also what is another patient's subject."""
+    """B2-KO-08, B2-KO-09, TR-56, RV-51: also what is another patient's subject."""
     exported = await ward.export("/Group/g1/$export")
 
     assert exported == [
@@ -161,7 +161,7 @@ async def test_since_shows_what_is_new_without_its_patient(ward):
 
 @pytest.mark.parametrize("parameter", ["_since", "_until"])
 async def test_both_bounds_are_exclusive(ward, parameter):
-    """B2-P-05, B3-05, TR-21: to the microsecond, and in any zone."""
+    """B2-P-05, B3-05, TR-21, RV-47: to the microsecond, and in any zone."""
     path = "/$export?_type=Observation&_typeFilter=Observation%3F_id%3Dobs-a2"
     [line] = await ward.lines(await ward.site.manifest(path))
     stamp = line["meta"]["lastUpdated"]
@@ -309,7 +309,7 @@ async def test_types_nobody_knows_are_reported_under_lenient(ward):
 
 
 async def test_a_resource_that_cannot_be_read_does_not_fail_the_rest(site):
-    """TR-64, B2-ST-11"""
+    """TR-64, B2-ST-11, RV-37"""
     ward = Ward(site, "")
     await site.put(*OLD)
     provider = site.backends.data_provider
@@ -417,7 +417,7 @@ async def test_a_defect_at_the_kick_off_is_an_outcome(site, outcome):
 
 
 async def test_what_has_expired_is_not_found(ward, outcome):
-    """B2-ST-14, B2-FL-07"""
+    """B2-ST-14, B2-FL-07, RV-44"""
     location = await ward.site.kick_off("/$export?_type=Patient")
     await ward.site.finish(location)
     manifest = (await ward.client.get(location)).json()
@@ -453,7 +453,7 @@ async def test_every_route_takes_the_accept_of_the_others(ward, accept):
 
 @pytest.mark.parametrize("token", ["Bearer ", "Bearer", "Bearer not.a.token", "Basic eDp5"])
 async def test_credentials_nobody_asked_for_do_no_harm(ward, token):
-    """TR-07, B3-29"""
+    """TR-07, B3-29, RV-21"""
     headers = {"Authorization": token}
     location = await ward.site.kick_off("/$export?_type=Patient", headers=headers)
     await ward.site.finish(location)

@@ -48,7 +48,7 @@ def test_respond_async_is_found_anywhere_in_prefer(prefer):
 
 @pytest.mark.parametrize("prefer", [[], ["handling=strict"], ["not-respond-async"], ["return=x"]])
 def test_without_respond_async_nothing_is_accepted(prefer):
-    """B2-KO-16"""
+    """B2-KO-16, RV-10"""
     with pytest.raises(InvalidRequest, match="respond-async"):
         parse_kickoff(call(prefer=prefer))
 
@@ -161,7 +161,7 @@ def test_every_spelling_of_ndjson_is_accepted(value):
 
 @pytest.mark.parametrize("handling", [["respond-async"], LENIENT])
 def test_another_output_format_is_refused(handling):
-    """B2-P-04, RV-13"""
+    """B2-P-04, RV-12, RV-13"""
     with pytest.raises(UnsupportedParameter, match="_outputFormat"):
         parse_kickoff(call(("_outputFormat", "text/csv"), prefer=handling))
 
@@ -189,6 +189,7 @@ def test_since_is_an_instant_in_any_zone(value):
     ["2024", "2024-01-01", "2024-02-30T00:00:00Z", "2024-01-01T00:00:00", "yesterday", "", "0"],
 )
 def test_since_without_time_or_zone_or_of_no_day_is_refused(value):
+    """RV-16, TR-21"""
     with pytest.raises(InvalidParameter, match="_since"):
         parse_kickoff(call(("_since", value), prefer=LENIENT))
 

@@ -137,7 +137,7 @@ def test_a_refusal_says_what_is_supported():
     ["", "gender=male", "?_id=1", "Patient", "Patient/p1/Observation?code=a", "_filter=a eq b"],
 )
 def test_a_query_of_no_type_is_refused_under_every_handling(query, handling):
-    """B3-10"""
+    """B3-10, RV-23"""
     with pytest.raises(InvalidParameter, match="_typeFilter"):
         reading(("_typeFilter", query), handling=handling)
 

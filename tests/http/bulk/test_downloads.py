@@ -50,7 +50,7 @@ async def test_a_file_is_ndjson_with_as_many_lines_as_the_manifest_says(client, 
 async def test_clients_that_take_gzip_get_what_is_stored(
     client, file, plain, compression, accepted
 ):
-    """B2-FL-02, B3-30, TR-54, RC-13"""
+    """B2-FL-02, B3-30, TR-54, RC-13, RV-46"""
     async with client.stream("GET", file, headers={"Accept-Encoding": accepted}) as response:
         raw = b"".join([chunk async for chunk in response.aiter_raw()])
 
@@ -62,9 +62,11 @@ async def test_clients_that_take_gzip_get_what_is_stored(
     assert (gzip.decompress(raw) if gzipped else raw) == plain
 
 
-@pytest.mark.parametrize("accepted", ["identity", "gzip;q=0", "br", "gzip;q=0, *;q=1", ""])
+@pytest.mark.parametrize(
+    "accepted", ["identity", "deflate", "gzip;q=0", "br", "gzip;q=0, *;q=1", ""]
+)
 async def test_clients_that_do_not_take_gzip_get_plain_bytes(client, file, plain, accepted):
-    """B3-30, TR-54"""
+    """B3-30, TR-54, RV-46"""
     response = await client.get(file, headers={"Accept-Encoding": accepted})
 
     assert "content-encoding" not in response.headers

@@ -82,6 +82,7 @@ async def test_every_level_can_be_tried_by_post(site, group, path, expected):
 
 
 async def test_as_many_files_are_announced_as_there_will_be(open_site):
+    """RV-34"""
     site = await open_site(Settings(bulk_export_part_rows=2))
     await site.put(*({"resourceType": "Patient", "id": f"p{n}"} for n in range(5)))
 
@@ -89,6 +90,7 @@ async def test_as_many_files_are_announced_as_there_will_be(open_site):
 
     manifest = await site.manifest(limits={"part_rows": 2})
     assert announced == [len(manifest["output"])] == [3]
+    assert sorted(each["count"] for each in manifest["output"]) == [1, 2, 2]
 
 
 async def test_everything_that_would_be_refused_is_reported_at_once(site, outcome):

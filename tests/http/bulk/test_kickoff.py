@@ -54,7 +54,7 @@ async def test_each_level_exports_what_it_is_about(site, group):
 
 
 async def test_without_prefer_nothing_is_started(client, outcome):
-    """B2-KO-16, TR-02"""
+    """B2-KO-16, TR-02, RV-10"""
     outcome(await client.get("/$export"), 400, "invalid")
 
 

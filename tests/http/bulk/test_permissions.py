@@ -52,6 +52,8 @@ RESOURCES = (
     },
 )
 
+BINARY = {"resourceType": "Binary", "id": "b1", "contentType": "text/plain", "data": "aGk="}
+
 CLIENTS = {
     "all": ("system/*.cruds",),
     "v1": ("system/*.read",),
@@ -295,6 +297,15 @@ async def test_scopes_must_cover_the_export_at_every_poll_and_download(site, fin
         assert (await site.client.get(url, headers=bearer("all"))).status_code == 200
 
 
+@pytest.mark.parametrize("scope", ["system/*.read", "system/*.rs"])
+async def test_scopes_of_both_versions_open_status_and_files(site, verifier, finished, scope):
+    """RV-41, TR-79"""
+    verifier.principals["same"] = principal("all", scope)
+
+    for url in finished:
+        assert (await site.client.get(url, headers=bearer("same"))).status_code == 200
+
+
 @pytest.mark.parametrize(("client", "status"), [("labs", 200), ("wider", 200), ("relab", 403)])
 async def test_limits_must_cover_those_of_the_export(site, client, status):
     location = (await start(site, "labs")).headers["content-location"]
@@ -380,10 +391,24 @@ async def test_links_that_open_without_a_token_live_for_minutes(site, open_site,
     assert "signature" not in refused.text
 
 
+async def test_an_attachment_needs_a_token_also_where_files_have_signed_links(open_site, verifier):
+    """B2-FL-11"""
+    signing = await open_site(token_verifier=verifier, output_store=SigningStore())
+    await signing.put(*RESOURCES, BINARY)
+    location = (await start(signing, "all")).headers["content-location"]
+    await signing.finish(location)
+
+    manifest = (await signing.client.get(location, headers=bearer("all"))).json()
+
+    assert manifest["requiresAccessToken"] is False
+    assert (await signing.client.get("/Binary/b1")).status_code == 401
+    assert (await signing.client.get("/Binary/b1", headers=bearer("all"))).status_code == 200
+
+
 async def test_an_attachment_opens_with_the_token_of_the_export(site, verifier):
-    """B2-FL-10"""
+    """B2-FL-10, RV-49"""
     await site.put(
-        {"resourceType": "Binary", "id": "b1", "contentType": "text/plain", "data": "aGk="},
+        BINARY,
         {
             "resourceType": "DocumentReference",
             "id": "doc",

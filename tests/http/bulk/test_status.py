@@ -114,7 +114,7 @@ async def test_a_failed_export_says_why_again_and_again(open_site, outcome):
 
 
 async def test_a_deleted_export_is_gone_at_once_and_its_files_with_it(site, outcome):
-    """B2-DL-01, B2-DL-02, B2-DL-03, B2-DL-04, TR-38, RC-19, RV-30, RV-31, RV-32"""
+    """B2-DL-01, B2-DL-02, B2-DL-03, B2-DL-04, TR-38, RC-19, RV-30, RV-31, RV-32, RV-43"""
     await site.put(PATIENT)
     location = await site.kick_off()
     await site.finish(location)

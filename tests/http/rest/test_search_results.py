@@ -395,7 +395,7 @@ async def test_a_form_searches_together_with_the_address(stored):
 
 
 async def test_groups_can_be_read_and_searched(site):
-    """B2-KO-14: where groups can be exported, they can be found."""
+    """B2-KO-14, RV-03: where groups can be exported, they can be found."""
     await site.put(
         {"resourceType": "Group", "id": "g1", "identifier": [{"system": "urn:x", "value": "a"}]},
         {"resourceType": "Group", "id": "g2", "name": "Grey's"},

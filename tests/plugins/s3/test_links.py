@@ -31,6 +31,7 @@ async def signed(store, key=PART, *, valid_for=MINUTE):
 
 
 async def test_a_link_expires(store, client):
+    """B3-28, TR-63"""
     await store_part(store, PART, b"content")
     url = await signed(store, valid_for=timedelta(seconds=1))
 
@@ -41,7 +42,18 @@ async def test_a_link_expires(store, client):
     assert (await client.get(await signed(store))).content == b"content"
 
 
+@pytest.mark.parametrize("stray", ["Bearer a.b.c", "Bearer ", "Basic eDp5"])
+async def test_a_token_that_is_sent_all_the_same_does_no_harm(store, client, stray):
+    """B3-29, TR-63"""
+    await store_part(store, PART, b"content")
+
+    response = await client.get(await signed(store), headers={"Authorization": stray})
+
+    assert (response.status_code, response.content) == (200, b"content")
+
+
 async def test_a_link_is_good_for_its_part_alone(store, client):
+    """B3-28"""
     await store_part(store, PART, b"content")
     await store_part(store, OTHER, b"other")
     url = await signed(store)

@@ -1,4 +1,8 @@
+from itertools import chain, combinations, product
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helios_core import parse_scope
 from helios_smart_auth.scopes import granted
@@ -55,3 +59,50 @@ def test_what_is_granted_is_requested_and_registered(requested, registered, expe
 @pytest.mark.parametrize(("requested", "registered", "expected"), CASES)
 def test_what_is_granted_means_something(requested, registered, expected):
     assert all(parse_scope(word) for word in granted(requested, registered.split(" ")))
+
+
+LETTERS = {"read": "rs", "write": "cud", "*": "cruds"}
+"""Version 1; version 2 has its letters."""
+CONDITIONS = ("code=a", "status=final", "_id=1")
+
+
+def subsets(items):
+    return chain.from_iterable(combinations(items, size) for size in range(len(items) + 1))
+
+
+TYPES = st.sampled_from(["Patient", "Observation", "*"])
+VERSION_1 = st.builds("system/{}.{}".format, TYPES, st.sampled_from(sorted(LETTERS)))
+VERSION_2 = st.builds(
+    lambda type_, letters, query: f"system/{type_}.{''.join(letters)}{'?' * bool(query)}{query}",
+    TYPES,
+    st.sampled_from([letters for letters in subsets("cruds") if letters]),
+    st.sampled_from(["&".join(conditions) for conditions in subsets(CONDITIONS)]),
+)
+WORDS = st.lists(VERSION_1 | VERSION_2 | st.sampled_from(["openid", "user/*.rs"]), max_size=4)
+REQUESTS = list(product(["Patient", "Observation"], "cruds", map(set, subsets(CONDITIONS))))
+"""A type, what is done with it, and which conditions the resource meets."""
+
+
+def means(words):
+    """Return what words allow of all requests, without any code of the server."""
+    allowed = set()
+    for word in filter(lambda word: word.startswith("system/"), words):
+        type_, _, rest = word.removeprefix("system/").partition(".")
+        letters, _, query = rest.partition("?")
+        conditions = {part for part in query.split("&") if part}
+        allowed |= {
+            number
+            for number, (requested, letter, met) in enumerate(REQUESTS)
+            if type_ in (requested, "*")
+            and letter in LETTERS.get(letters, letters)
+            and conditions <= met
+        }
+    return allowed
+
+
+@given(WORDS, WORDS)
+def test_what_is_granted_is_what_both_allow_and_nothing_else(requested, registered):
+    """SM-18"""
+    found = granted(" ".join(requested), registered)
+
+    assert means(found) == means(requested) & means(registered)

@@ -151,7 +151,7 @@ async def test_the_authorization_endpoint_refuses_everybody(site):
 
 
 async def test_every_scope_that_is_supported_works(site):
-    """SM-06."""
+    """SM-06, RV-24."""
     await site.registry.register("all", scopes=("system/*.cruds",))
 
     for scope in (await site.discovered())["scopes_supported"]:
@@ -180,7 +180,7 @@ async def test_a_token_opens_what_is_closed_without(site, key):
 
 
 async def test_a_type_that_the_scopes_do_not_have_is_refused(site):
-    """SM-18, SM-22, TR-80: the kick-off fails, and nothing is left out in silence."""
+    """SM-18, SM-22, TR-80, RV-08: the kick-off fails, and nothing is left out in silence."""
     await site.registry.register("few", scopes=("system/Patient.rs",))
     headers = await site.bearer(client="few") | {"Prefer": "respond-async"}
 

@@ -233,6 +233,9 @@ SCOPES = {
     "letters in another order": form(scope="system/Patient.sr"),
     "no letters": form(scope="system/Patient."),
     "another context": form(scope="System/Patient.rs"),
+    "no context": form(scope="*/*.* bad/Patient.rs"),
+    "a word that is no right": form(scope="system/Patient.revoke"),
+    "a letter that is no right": form(scope="system/Patient.rsx"),
     "version 1 with a query": form(scope="system/Patient.read?name=x"),
     "only what was not registered": form(scope="system/*.cud"),
     "a huge scope": form(scope="system/Patient.rs " * 1000),
@@ -254,7 +257,7 @@ async def refused(server, fields, error, **more):
 
 @pytest.mark.parametrize(("fields", "error"), FORMS.values(), ids=FORMS)
 async def test_a_form_that_is_wrong_is_refused(server, fields, error):
-    """SM-09, SM-16."""
+    """SM-09, SM-16, RV-26."""
     await refused(await registered(server), fields, error)
 
 
@@ -280,7 +283,10 @@ async def test_a_client_that_authenticates_otherwise_is_refused(server, authoriz
 
 @pytest.mark.parametrize("assertion", ASSERTIONS.values(), ids=ASSERTIONS)
 async def test_an_assertion_that_is_wrong_is_refused(server, assertion):
-    """SM-10, SM-11, SM-12, SM-14, SM-15, TR-75, TR-76: each in every way that it can be wrong."""
+    """
+    SM-10, SM-11, SM-12, SM-14, SM-15, TR-75, TR-76, RV-25, RV-27: each in every way that it can
+    be wrong.
+    """
     await registered(server)
 
     said = await refused(server, form(assertion), "invalid_client")
@@ -292,7 +298,7 @@ async def test_an_assertion_that_is_wrong_is_refused(server, assertion):
 
 @pytest.mark.parametrize("fields", SCOPES.values(), ids=SCOPES)
 async def test_a_scope_that_grants_nothing_is_refused(server, fields):
-    """SM-18, TR-79."""
+    """SM-18, TR-79, RV-24, RV-28."""
     await refused(await registered(server), fields, "invalid_scope")
 
 
@@ -334,7 +340,7 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("assertion", ACCEPTED.values(), ids=ACCEPTED)
 async def test_an_assertion_that_is_right_is_accepted(server, assertion):
-    """SM-08, SM-12, TR-74: what is optional may be there and may be missing."""
+    """SM-08, SM-12, TR-74, RV-06, RV-29: what is optional may be there and may be missing."""
     await registered(server)
 
     status, answer = await server.post(form(assertion))
@@ -405,7 +411,7 @@ class TestAddressesOfKeys:
         ids=["no jku", "no jku, second set", "the first jku", "the second jku"],
     )
     async def test_a_key_in_any_registered_set_is_found(self, server, assertion):
-        """SM-07, TR-78."""
+        """SM-07, TR-78, RV-06."""
         assert (await server.post(form(assertion)))[0] == 200
 
     @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ async def test_the_token_of_a_client_carries_its_tenant_and_scopes(server):
 
 
 async def test_a_token_ends_with_its_time(server):
+    """SM-21"""
     await server.register()
     token = await server.token()
     await server.tokens.verify(token)
