@@ -3,9 +3,12 @@
 import json
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +22,8 @@ from tests.services import free_port
 
 CLIENT = "backend"
 SCOPE = "system/*.read"
+KEY_SETS = ("suite.json", "core.json")
+"""Where a client publishes its keys: Inferno names another one when it renews its token."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Secured:
     """The client's key pairs, by algorithm."""
     issued_at: bool = False
     """Whether assertions need `iat`, as they do for Keycloak."""
+    jku: str | None = None
+    """One of the addresses of the client's keys, if they are read from there."""
 
 
 class Certificates:
@@ -84,22 +91,56 @@ def key_pairs() -> dict[str, Key]:
     }
 
 
+class _Published(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Leave the output of the tests alone."""
+
+
+@contextmanager
+def published(folder: Path) -> Iterator[str]:
+    """Serve the files of a folder, and yield the address."""
+    handler = partial(_Published, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @contextmanager
 def embedded(
     folder: Path,
     certificates: Certificates,
     source: Path,
+    *,
+    by_address: bool = False,
     **settings: str,
 ) -> Iterator[Secured]:
-    """Serve with the embedded issuer, and one registered client."""
+    """Serve with the embedded issuer, and one client: its keys are registered or published."""
     keys = key_pairs()
-    public = folder / "public.json"
-    public.write_text(json.dumps(KeySet(list(keys.values())).as_dict(private=False)))
+    public = folder / "public"
+    public.mkdir()
+    for name in KEY_SETS:
+        (public / name).write_text(json.dumps(KeySet(list(keys.values())).as_dict(private=False)))
     authentication = {"HFS_AUTH_ENABLED": "true", "HFS_AUTH_PROVIDER": "smart"}
-    with a_site(folder, certificates, source, **authentication, **settings) as site:
-        site.run("clients", "add", CLIENT, "--jwks", str(public), "--scope", SCOPE)
+    options, jku = ["--jwks", str(public / KEY_SETS[0])], None
+    with ExitStack() as stack:
+        if by_address:
+            authentication["HFS_SMART_AUTH_JWKS_ALLOW_PRIVATE"] = "true"
+            front = stack.enter_context(
+                certificates.before(stack.enter_context(published(public)))
+            )
+            urls = [f"{front.url}/{name}" for name in KEY_SETS]
+            options, jku = [word for url in urls for word in ("--jwks-url", url)], urls[-1]
+        site = stack.enter_context(
+            a_site(folder, certificates, source, **authentication, **settings)
+        )
+        site.run("clients", "add", CLIENT, *options, "--scope", SCOPE)
         _, client = site.serve()
-        yield Secured(site, client.base_url, CLIENT, keys)
+        yield Secured(site, client.base_url, CLIENT, keys, jku=jku)
 
 
 @contextmanager

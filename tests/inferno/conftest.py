@@ -2,17 +2,19 @@
 
 import json
 from contextlib import ExitStack
+from functools import cache
 
 import pytest
 
-from tests.inferno.kit import Export, Kit, Target
+from tests.inferno.kit import Kit, Target
 from tests.secured import behind_tls, by_keycloak, embedded
 from tests.services import a_bucket
 
 SERVERS = ["embedded", "protected", "keycloak"]
 """
-The embedded issuer with SQLite and local files; the same with PostgreSQL and files that need a
-token because it is set so; Keycloak with PostgreSQL and files in a bucket, by signed links.
+The embedded issuer with SQLite and local files; the same with PostgreSQL, keys that the client
+publishes, and files that need a token because it is set so; Keycloak with PostgreSQL and files in
+a bucket, by signed links.
 """
 GROUP = "1a"
 PATIENTS = ("p1", "p2", "p3")
@@ -74,7 +76,7 @@ def kit(request, tmp_path_factory, certificates):
             }
             if request.param == "protected":
                 settings["HFS_BULK_EXPORT_REQUIRES_ACCESS_TOKEN"] = "true"
-                opened = embedded(folder, certificates, source, **settings)
+                opened = embedded(folder, certificates, source, by_address=True, **settings)
             else:
                 bucket = stack.enter_context(a_bucket(request.getfixturevalue("minio_server")))
                 settings |= stack.enter_context(behind_tls(certificates, bucket))
@@ -82,7 +84,13 @@ def kit(request, tmp_path_factory, certificates):
                 opened = by_keycloak(folder, certificates, source, server, **settings)
         server = stack.enter_context(opened)
         target = Target(
-            server.base, GROUP, server.client_id, server.keys["ES384"], server.issued_at
+            server.base,
+            GROUP,
+            server.client_id,
+            server.keys["ES384"],
+            server.issued_at,
+            requires_access_token=request.param != "keycloak",
+            jku=server.jku,
         )
         kit = Kit(target, authority=certificates.authority)
         stack.callback(kit.close)
@@ -91,22 +99,5 @@ def kit(request, tmp_path_factory, certificates):
 
 @pytest.fixture(scope="session")
 def exports(kit):
-    """Export a level once, and download all its files."""
-    done: dict[str, Export] = {}
-
-    def exported(level):
-        if level not in done:
-            export = kit.export(level)
-            manifest = export.status.json()
-            export.outputs = manifest["output"]
-            export.requires_access_token = manifest["requiresAccessToken"]
-            headers = kit.bearer if export.requires_access_token else {}
-            for item in export.outputs:
-                response = kit.download(item["url"], headers)
-                assert response.status_code == 200
-                assert response.headers["content-type"].startswith("application/fhir+ndjson")
-                export.lines += [(item["type"], line) for line in response.content.splitlines()]
-            done[level] = export
-        return done[level]
-
-    return exported
+    """Export a level once."""
+    return cache(kit.export)

@@ -12,7 +12,8 @@ import ssl
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from http.client import HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,19 +26,32 @@ ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 SCOPE = "system/*.read"
 FHIR_JSON = "application/fhir+json"
 POLL_LIMIT_SECONDS = 600
+RENEWED_SECONDS = 60
+"""How long before its end a token is renewed; one that lives no longer is used once."""
 OLD_VERSIONS = (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1)
 NEW_VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Export:
     """What one level's export has left for later tests."""
 
+    kit: "Kit"
     status: httpx.Response
-    outputs: list[dict[str, Any]] = field(default_factory=list)
-    requires_access_token: bool = False
-    lines: list[tuple[str, bytes]] = field(default_factory=list)
-    """The type that an output item names, and a line of its file."""
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        return list(self.status.json()["output"])
+
+    @property
+    def requires_access_token(self) -> bool:
+        return bool(self.status.json()["requiresAccessToken"])
+
+    @cached_property
+    def files(self) -> list[tuple[str, httpx.Response]]:
+        """The type that each output item names, and its download."""
+        headers = self.kit.bearer if self.requires_access_token else {}
+        return [(item["type"], self.kit.download(item["url"], headers)) for item in self.outputs]
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,10 @@ class Target:
     key: Key
     issued_at: bool = False
     """Whether assertions need `iat`; the kit sends none, and Keycloak refuses that."""
+    requires_access_token: bool = True
+    """What the manifests of this server must say."""
+    jku: str | None = None
+    """The address of keys that the kit names when it renews a token, if it has registered any."""
 
 
 class Kit:
@@ -57,30 +75,32 @@ class Kit:
 
     def __init__(self, target: Target, *, authority: str) -> None:
         self.base = target.base
-        self._target = target
+        self.target = target
         self._authority = authority
         self.http = httpx.Client(
-            verify=self._context(), timeout=300, follow_redirects=True, trust_env=False
+            verify=ssl.create_default_context(cafile=authority),
+            timeout=300,
+            follow_redirects=True,
+            trust_env=False,
         )
         self.configuration = self.http.get(
             f"{self.base}/.well-known/smart-configuration", headers={"Accept": "application/json"}
         )
-        self._token = ""
+        self._token, self._renew_at = "", 0.0
 
     def close(self) -> None:
         self.http.close()
-
-    def _context(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=self._authority)
 
     @property
     def token_url(self) -> str:
         return str(self.configuration.json()["token_endpoint"])
 
-    def request_token(self, **changes: str) -> httpx.Response:
-        """Ask for a token; `changes` replace fields of the form."""
-        client_id, key = self._target.client_id, self._target.key
-        header = {"alg": key.alg, "kid": key.kid, "typ": "JWT"}
+    def request_token(
+        self, *, key: Key | None = None, jku: str | None = None, **changes: str
+    ) -> httpx.Response:
+        """Ask for a token, signing with the client's key; `changes` replace fields of the form."""
+        client_id, key = self.target.client_id, key or self.target.key
+        header = {"alg": key.alg, "kid": key.kid, "typ": "JWT"} | ({"jku": jku} if jku else {})
         now = int(time.time())
         claims: dict[str, Any] = {
             "iss": client_id,
@@ -89,7 +109,7 @@ class Kit:
             "exp": now + 300,
             "jti": secrets.token_hex(32),
         }
-        if self._target.issued_at:
+        if self.target.issued_at:
             claims["iat"] = now
         assertion = jwt.encode(header, claims, key, algorithms=[str(key.alg)])
         form = {
@@ -103,12 +123,15 @@ class Kit:
 
     @property
     def bearer(self) -> dict[str, str]:
-        if not self._token:
-            self._token = self.request_token().raise_for_status().json()["access_token"]
+        """The token as a header, renewed as the kit does: while it is good for a minute more."""
+        if time.monotonic() >= self._renew_at:
+            issued = self.request_token(jku=self.target.jku).raise_for_status().json()
+            self._token = issued["access_token"]
+            self._renew_at = time.monotonic() + issued["expires_in"] - RENEWED_SECONDS
         return {"Authorization": f"Bearer {self._token}"}
 
     def kick_off_url(self, level: str) -> str:
-        path = {"group": f"/Group/{self._target.group}/$export", "patient": "/Patient/$export"}
+        path = {"group": f"/Group/{self.target.group}/$export", "patient": "/Patient/$export"}
         return f"{self.base}{path.get(level, '/$export')}"
 
     def kick_off(self, level: str, *, token: bool = True, query: str = "") -> httpx.Response:
@@ -121,7 +144,10 @@ class Kit:
         """Return the status and the challenge for a header that httpx would not send."""
         parts = urlsplit(self.kick_off_url(level))
         connection = HTTPSConnection(
-            parts.hostname or "", parts.port, context=self._context(), timeout=300
+            parts.hostname or "",
+            parts.port,
+            context=ssl.create_default_context(cafile=self._authority),
+            timeout=300,
         )
         headers = {"Authorization": authorization, "Prefer": "respond-async"}
         connection.request("GET", parts.path, headers=headers)
@@ -151,24 +177,28 @@ class Kit:
     def export(self, level: str) -> Export:
         started = self.kick_off(level)
         assert started.status_code == httpx.codes.ACCEPTED, started.text
-        return Export(self.poll(started.headers["content-location"]))
+        return Export(self, self.poll(started.headers["content-location"]))
 
     def download(self, url: str, headers: Mapping[str, str]) -> httpx.Response:
         return self.http.get(url, headers={"Accept": "application/fhir+ndjson", **headers})
 
     def spoken_versions(self, url: str) -> set[ssl.TLSVersion]:
-        """Return the versions of TLS in which a request to a URL is answered at all."""
-        spoken = set()
-        for version in (*OLD_VERSIONS, *NEW_VERSIONS):
-            context = self._context()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                context.minimum_version = context.maximum_version = version
-            context.set_ciphers("ALL:@SECLEVEL=0")
-            try:
-                with httpx.Client(verify=context, timeout=300, trust_env=False) as client:
-                    client.get(url)
-            except httpx.ConnectError:
-                continue
-            spoken.add(version)
-        return spoken
+        return spoken_versions(url, self._authority)
+
+
+def spoken_versions(url: str, authority: str) -> set[ssl.TLSVersion]:
+    """Return the versions of TLS in which a request to a URL is answered at all."""
+    spoken = set()
+    for version in (*OLD_VERSIONS, *NEW_VERSIONS):
+        context = ssl.create_default_context(cafile=authority)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = context.maximum_version = version
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        try:
+            with httpx.Client(verify=context, timeout=300, trust_env=False) as client:
+                client.get(url)
+        except httpx.ConnectError:
+            continue
+        spoken.add(version)
+    return spoken
