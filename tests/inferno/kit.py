@@ -127,7 +127,7 @@ class Kit:
         if time.monotonic() >= self._renew_at:
             issued = self.request_token(jku=self.target.jku).raise_for_status().json()
             self._token = issued["access_token"]
-            self._renew_at = time.monotonic() + issued["expires_in"] - RENEWED_SECONDS
+            self._renew_at = time.monotonic() + float(issued["expires_in"]) - RENEWED_SECONDS
         return {"Authorization": f"Bearer {self._token}"}
 
     def kick_off_url(self, level: str) -> str:
