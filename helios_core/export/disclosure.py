@@ -1,5 +1,5 @@
 """
-Decide whether an export of some patients contains a resource that it shares with other patients.
+Decide which of the resources that several patients share an export of some patients contains.
 
 Such a resource is in the compartments of all of them. With `patient` the server "SHALL NOT return
 resources in the patient compartments belonging to patients outside of this list" (Bulk Data 2.0.0,

@@ -76,7 +76,7 @@ def _collect(node: object, path: KeyPath, depth: int, references: list[str]) -> 
 
 @cache
 def compartment_paths(fhir_version: FHIRVersion) -> Mapping[str, tuple[KeyPath, ...]]:
-    """Return by resource type the paths of references to the Patient of its compartment."""
+    """Return by type the paths of references that put a resource into a Patient compartment."""
     definitions = load_definitions(fhir_version)
     return {
         resource_type: tuple(
@@ -139,7 +139,7 @@ def _key_path(steps: Sequence[Step], compartment: str, elements: set[str]) -> Ke
 
 @cache
 def subject_paths(version: FHIRVersion, resource_type: str) -> tuple[KeyPath, ...]:
-    """Return the paths of the patients that a resource is about; none if it has only one."""
+    """Return the paths of the patients that a resource is about, none if it is about one only."""
     names = SUBJECTS.get(resource_type, frozenset())
     if resource_type not in (definitions := load_definitions(version)).types:
         return ()

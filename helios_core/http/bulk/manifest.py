@@ -18,7 +18,7 @@ Extensions: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """Extensions of a manifest: members of an object, or FHIR Extensions from version 4 on."""
 
 PARTS_PER_PAGE: Final = 10
-"""The number of files on each page of a partial manifest."""
+"""Maximum number of files on a page of a partial manifest."""
 
 
 class ManifestFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
