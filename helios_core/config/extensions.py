@@ -177,9 +177,7 @@ async def open_token_verifier(
     assert isinstance(extension, TokenVerifierExtension)  # noqa: S101  it was selected as one
     verifier = await _enter(stack, selected, extension.open, selected.settings, backends)
     if not isinstance(verifier, TokenVerifier):
-        raise BrokenPlugin(
-            f"{selected.origin} opens a token verifier that is not a TokenVerifier"
-        )
+        raise BrokenPlugin(f"{selected.origin} opens a token verifier that is not a TokenVerifier")
     return ContainedVerifier(verifier, time_limit=extension.time_limit)
 
 

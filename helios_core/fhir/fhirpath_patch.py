@@ -513,7 +513,7 @@ def _text(raw: msgspec.Raw | None) -> str:
         return msgspec.json.decode(b'""' if raw is None else raw, type=str)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidResource(
-            "a name, type or path of a FHIRPath Patch is not a string"
+            "resourceType, name, type and path of a FHIRPath Patch must be strings"
         ) from error
 
 

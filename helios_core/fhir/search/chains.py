@@ -1,4 +1,4 @@
-"""Chains and `_has`: conditions on the resources that one references, or that reference it."""
+"""Chains and `_has`: conditions on resources that a resource refers to, or that refer to it."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

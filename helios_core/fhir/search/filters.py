@@ -32,7 +32,7 @@ class Lookup(msgspec.Struct, frozen=True, kw_only=True):
     resource_type: str
     filter: "Filter"
     reference: str | None = None
-    """The parameter whose references are the result; if None, the ids of the matches are it."""
+    """The parameter whose references are the result; if None, the ids of the matches are."""
     ids: Callable[[DecodedResource], frozenset[str]]
     decode: Callable[[bytes], DecodedResource]
 
