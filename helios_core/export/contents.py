@@ -1,4 +1,4 @@
-"""Find out which of many references an export includes, in batches."""
+"""Filter references by whether an export includes them, in batches."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence

@@ -378,7 +378,7 @@ class Worker:
         return postponed
 
     def _log_waiting(self, reason: str) -> None:
-        """Log why a shard waits, once until a shard is completed or the reason changes."""
+        """Log why a shard waits; do not repeat the same reason until a shard is completed."""
         if reason != self._waits_for:
             log.warning("shard.waiting", reason=reason)
         self._waits_for = reason

@@ -165,7 +165,7 @@ class ProvenanceFinder:
     def _disclosed(
         self, lines: Sequence[bytes], candidates: Sequence[_Candidate]
     ) -> list[_Candidate]:
-        """Return the candidates that may be exported, so that an older one can be the newest."""
+        """Return the candidates that may be exported; an older one may then be the newest."""
         limit = disclosure(self._view, PROVENANCE)
         pairs = zip(lines, candidates, strict=True)
         return [candidate for line, candidate in pairs if limit is None or limit.allows(line)]

@@ -40,7 +40,7 @@ async def read_referenced(
 async def _not_exported(
     membership: ExportContents, resource_type: str, ids: list[str]
 ) -> list[str]:
-    """Return the ids, without those that other shards export or that are only other patients'."""
+    """Return the ids without those that other shards export, and those only of other patients."""
     references = {(resource_type, resource_id) for resource_id in ids}
     exported = await membership.exported(references)
     excluded = exported | await membership.of_others(references)
