@@ -149,7 +149,7 @@ async def open_health_checks(
         checks = await _enter(stack, chosen, extension.open, chosen.settings, backends)
         if not isinstance(checks, Mapping) or not checks:
             raise BrokenPlugin(
-                f"{chosen.origin} opens something that is not a mapping of health checks by name"
+                f"{chosen.origin} must open a mapping of at least one health check by its name"
             )
         for name, check in checks.items():
             _check_health_check(chosen.origin, name, check)
