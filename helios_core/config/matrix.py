@@ -1,4 +1,4 @@
-"""The matrix: what each data provider can do with each output store, and why some cannot."""
+"""The matrix: what each data provider can do with each output store, or why it cannot."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product

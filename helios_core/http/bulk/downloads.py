@@ -132,5 +132,5 @@ def _requested_range(request: HTTPRequest, representation: Representation) -> By
 
 def _range_not_satisfiable(representation: Representation) -> Response[bytes]:
     size = representation.size
-    text = f"The range begins after the end of the file, which has {size} bytes in this encoding."
+    text = f"The range contains no bytes of the file, which has {size} bytes in this encoding."
     return outcome_response(416, "value", text, headers={"Content-Range": f"bytes */{size}"})

@@ -97,7 +97,7 @@ class ListingRoutes:
         return Response(msgspec.json.encode(content), media_type="application/json")
 
     async def _is_visible(self, job: JobSummary, caller: Caller) -> bool:
-        """Return whether a caller may see its job; an unreadable one may have any types."""
+        """Return whether a caller may see its job; of an unreadable one the types are unknown."""
         if caller.principal is None:
             return True
         if job.job is None:
