@@ -36,6 +36,15 @@ async def test_a_client_of_some_groups_starts_exports_of_those():
     await ScopeAuthorizer().authorize_export(LIMITED, intent(Level.GROUP, "a"))
 
 
+async def test_a_group_is_exported_by_who_may_read_groups():
+    """B3-01: before anything is looked up."""
+    without = replace(LIMITED, groups=None, scopes=("system/Patient.rs", "system/Group.s"))
+
+    with pytest.raises(Forbidden, match="read on Group"):
+        await ScopeAuthorizer().authorize_export(without, intent(Level.GROUP, "a"))
+    await ScopeAuthorizer().authorize_export(without, intent(Level.PATIENT))
+
+
 async def test_a_client_that_has_lost_a_group_sees_its_exports_no_more():
     job = replace(corpus.job("job"), owner=LIMITED.owner)
     assert job.request.level is Level.SYSTEM

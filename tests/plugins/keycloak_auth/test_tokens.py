@@ -15,7 +15,7 @@ from joserfc.jwk import OctKey
 
 from helios_core import InvalidToken
 from helios_keycloak_auth import Algorithm
-from helios_keycloak_auth.tokens import TokenClaims, read_header
+from helios_keycloak_auth.tokens import LEEWAY_SECONDS, TokenClaims, read_header
 from tests.issuers import KEYS, SIGNING, Issuer, key_pair, public, serving, sign
 
 NOW = int(time.time())
@@ -164,6 +164,17 @@ async def test_clocks_may_differ_by_seconds(verifier, issuer):
     assert await verifier.verify(issuer.token(nbf=now + 4, iat=now + 4))
     # Not closer to the edge, so that a slow machine does not fall over it.
     assert await verifier.verify(issuer.token(exp=now + 1))
+
+
+@pytest.mark.parametrize(("claim", "reason"), [("nbf", "not valid yet"), ("iat", "of the future")])
+async def test_clocks_may_differ_by_no_more(verifier_for, settings, issuer, claim, reason):
+    async with verifier_for(settings(), wall_clock=lambda: NOW) as verifier:
+        within, beyond = [
+            issuer.token(**{"iat": NOW, claim: NOW + ahead})
+            for ahead in (LEEWAY_SECONDS, LEEWAY_SECONDS + 1)
+        ]
+        assert await verifier.verify(within)
+        assert reason in await refusal(verifier, beyond)
 
 
 async def test_a_token_ends_a_few_seconds_after_it_expires(verifier_for, settings, issuer):

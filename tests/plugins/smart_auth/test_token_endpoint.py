@@ -143,6 +143,8 @@ ASSERTIONS = {
     "no typ": head_of(typ=None),
     "another typ": head_of(typ="at+jwt"),
     "critical parameters": head_of(crit=["exp"]),
+    "an empty list of critical parameters": head_of(crit=[]),
+    "critical parameters of null": signed(head=header() | {"crit": None}),
     "a payload that is not encoded": head_of(b64=False, crit=["b64"]),
     "a jku that nobody registered": head_of(jku="https://attacker.example/jwks.json"),
     "a jku that is a list": head_of(jku=[JKU]),
@@ -378,7 +380,7 @@ async def test_of_many_equal_requests_at_once_one_gets_a_token(store):
 
 
 async def test_an_assertion_stays_used_until_the_leeway_is_over(server):
-    """TR-73: as long as its exp would be accepted."""
+    """TR-73: as long as its exp would be accepted, also by a server whose clock is behind."""
     await registered(server)
     assertion = body_of(exp=NOW + 300 + SKEW)
     assert (await server.post(form(assertion)))[0] == 200
@@ -387,7 +389,7 @@ async def test_an_assertion_stays_used_until_the_leeway_is_over(server):
     [kept] = [each for (space, _), each in records.items() if space == "smart_auth.assertions"]
     left = (kept.until - server.clients._records._clock()).total_seconds()
 
-    assert left > 300 + 2 * SKEW - 1
+    assert left > 300 + 3 * SKEW - 1
 
 
 async def test_a_disabled_client_gets_no_token(server):
