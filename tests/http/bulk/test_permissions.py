@@ -209,6 +209,45 @@ async def test_provenance_is_of_what_leaves_and_itself_permitted(site, verifier)
         assert (await export(site, "x", query))[0] == ids
 
 
+ADDED = {
+    "context": (
+        ("system/Patient.rs", "system/Observation.rs", "system/Practitioner.rs?_id=d1"),
+        "/Patient/$export",
+        ["d1", "lab", "of-p2", "p1", "p2", "vital"],
+    ),
+    "provenance": (
+        ("system/Observation.rs", "system/Provenance.rs?_id=of-lab"),
+        "/Patient/$export?_type=Observation&includeAssociatedData=RelevantProvenanceResources",
+        ["lab", "of-lab", "of-p2", "vital"],
+    ),
+    "instances of blocks": (
+        ("system/Observation.rs", "system/Patient.rs?gender=male"),
+        "/Patient/$export?_type=Observation&organizeOutputBy=Patient",
+        ["", "lab", "p1", "vital"],
+    ),
+}
+"""Scopes, an export that adds to what is asked for, and the ids in its files; heads have none."""
+
+
+@pytest.mark.parametrize("added", ADDED)
+async def test_what_an_export_adds_is_within_the_limits_of_its_scopes(site, verifier, added):
+    """B2-SEC-07"""
+    scopes, path, ids = ADDED[added]
+    verifier.principals["x"] = principal("x", *scopes)
+    await site.put(
+        {"resourceType": "Practitioner", "id": "d2"},
+        observation(
+            "of-p2",
+            LAB,
+            subject={"reference": "Patient/p2"},
+            performer=[{"reference": "Practitioner/d2"}],
+        ),
+        {**RESOURCES[-1], "id": "of-p2-too", "target": [{"reference": "Observation/of-p2"}]},
+    )
+
+    assert (await export(site, "x", path))[0] == ids
+
+
 async def test_organized_output_has_permitted_resources_only(site):
     ids, found, _ = await export(site, "labs", "/Patient/$export?organizeOutputBy=Patient")
 
