@@ -353,6 +353,36 @@ async def test_limits_must_cover_those_of_the_export(site, client, status):
     assert (await site.client.get(location, headers=bearer(client))).status_code == status
 
 
+FINAL_LABS = "system/Observation.rs?category=laboratory&status=final"
+ALL_LABS = "system/Observation.rs?category=laboratory"
+VITALS = "system/Observation.rs?category=vital-signs"
+
+
+@pytest.mark.parametrize(
+    ("started", "presented", "status"),
+    [
+        ((ALL_LABS, VITALS), (VITALS, ALL_LABS), 200),
+        ((ALL_LABS, VITALS), (ALL_LABS, VITALS, "system/Patient.rs"), 200),
+        ((ALL_LABS,), (ALL_LABS, VITALS), 200),
+        ((ALL_LABS, VITALS), (ALL_LABS,), 403),
+        ((ALL_LABS,), (FINAL_LABS,), 403),
+        (("system/Observation.rs",), (ALL_LABS, VITALS), 403),
+        ((ALL_LABS,), ("system/Observation.r", ALL_LABS), 200),
+        ((ALL_LABS,), ("system/Observation.r", "system/Observation.s?category=x"), 403),
+    ],
+)
+async def test_every_limit_of_the_export_must_be_covered(
+    site, verifier, started, presented, status
+):
+    """TR-48, TR-79"""
+    verifier.principals["x"] = principal("x", *started)
+    location = (await start(site, "x")).headers["content-location"]
+    await site.finish(location)
+    verifier.principals["x"] = principal("x", *presented)
+
+    assert (await site.client.get(location, headers=bearer("x"))).status_code == status
+
+
 async def test_the_owner_may_end_an_export_with_any_token_of_its_own(site):
     location = (await start(site, "all")).headers["content-location"]
 
