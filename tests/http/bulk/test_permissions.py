@@ -193,6 +193,8 @@ async def test_a_granular_scope_is_a_filter_of_everything_that_leaves(site):
         ("_typeFilter=Observation%3Fstatus=final", ["lab", "p1", "p2"]),
         ("_typeFilter=Patient%3F_has:Observation:subject:category=vital-signs", ["lab"]),
         ("_typeFilter=Patient%3F_has:Observation:subject:category=laboratory", ["lab", "p1"]),
+        ("_type=Patient&_typeFilter=Patient%3F_has:Observation:subject:category=vital-signs", []),
+        ("_type=Patient&_typeFilter=Patient%3F_has:Observation:subject:status=final", ["p1"]),
     ],
 )
 async def test_filters_of_the_client_only_narrow_what_the_scopes_allow(site, query, ids):
