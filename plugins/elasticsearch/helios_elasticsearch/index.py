@@ -20,10 +20,10 @@ from helios_core import (
     in_thread,
 )
 from helios_core.fhir import to_stamp
-from helios_elasticsearch.answers import bulk, hits_of, refresh, total_of
 from helios_elasticsearch.documents import build_prefix, encode, encode_deletions
 from helios_elasticsearch.errors import translated
 from helios_elasticsearch.mappings import aliases, create_index, entries_alias, entries_index
+from helios_elasticsearch.responses import bulk, hits_of, refresh, total_of
 from helios_elasticsearch.searching import Search
 from helios_elasticsearch.settings import ElasticsearchSettings
 from helios_elasticsearch.states import State, States, Stored

@@ -9,9 +9,9 @@ from elasticsearch import AsyncElasticsearch, ConflictError, NotFoundError
 
 from helios_core import IndexScope, IndexState
 from helios_core.fhir import FHIRVersion, from_stamp
-from helios_elasticsearch.answers import hits_of, refresh
 from helios_elasticsearch.errors import kind_of, translated
 from helios_elasticsearch.mappings import aliases, create_index, state_alias, state_index
+from helios_elasticsearch.responses import hits_of, refresh
 from helios_elasticsearch.settings import ElasticsearchSettings
 
 _PAGE = 1000

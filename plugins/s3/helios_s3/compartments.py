@@ -18,8 +18,7 @@ from isal import isal_zlib
 from xxhash import xxh3_64_intdigest
 
 from helios_core import ExportView, Shard, TypeKey, in_thread
-from helios_s3.log import Moment
-from helios_s3.records import (
+from helios_s3.encoding import (
     SHARED,
     Found,
     Piece,
@@ -30,6 +29,7 @@ from helios_s3.records import (
     encode_directory,
     require_intact,
 )
+from helios_s3.log import Moment
 from helios_s3.rows import Rows, current_at
 from helios_s3.tail import Tail
 from helios_s3.views import Shown, shown_by

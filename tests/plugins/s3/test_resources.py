@@ -32,8 +32,8 @@ from helios_s3 import (
     records,
     tail,
 )
+from helios_s3.encoding import hash_id
 from helios_s3.objects import Objects
-from helios_s3.records import hash_id
 from tests.proxies import Fault, HTTPProxy
 
 COMMIT = re.compile(rb"^PUT [^ ]*/log/")
