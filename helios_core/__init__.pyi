@@ -226,10 +226,10 @@ from .storage.resource_queries import (
     numbered_parameters,
 )
 from .storage.search_index import (
+    Dataset,
     IndexedVersion,
     IndexEntry,
     IndexQuery,
-    IndexScope,
     IndexState,
     SearchIndex,
     place_in_index,
@@ -297,6 +297,7 @@ __all__ = [
     "CurrentVersion",
     "Damaged",
     "DataProvider",
+    "Dataset",
     "Decision",
     "Delete",
     "DuplicatePlugin",
@@ -311,7 +312,6 @@ __all__ = [
     "HeliosError",
     "IndexEntry",
     "IndexQuery",
-    "IndexScope",
     "IndexState",
     "IndexedVersion",
     "InvalidParameter",

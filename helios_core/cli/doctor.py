@@ -188,7 +188,7 @@ class _Backends:
         if chosen.search_index is not None:
             index = await self._opened("search index", chosen.search_index)
             if index is not None:
-                await self._try("search index", "Reading works", index.scopes)
+                await self._try("search index", "Reading works", index.datasets)
         jobs = await self._opened("job store", chosen.job_store)
         if jobs is None:
             return self._checks

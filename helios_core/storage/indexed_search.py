@@ -42,7 +42,7 @@ from helios_core.storage.page_tokens import (
     place_in_order,
 )
 from helios_core.storage.resource_keys import TypeKey
-from helios_core.storage.search_index import IndexedVersion, IndexQuery, IndexScope
+from helios_core.storage.search_index import Dataset, IndexedVersion, IndexQuery
 from helios_core.storage.stamped_lines import stored_line
 from helios_core.storage.threads import compute
 
@@ -311,8 +311,8 @@ async def _changes(
     """
     if since >= until:
         return
-    scope = IndexScope(key.tenant, key.fhir_version)
-    query = changes_between(scope, (key.resource_type,), since, until)
+    dataset = Dataset(key.tenant, key.fhir_version)
+    query = changes_between(dataset, (key.resource_type,), since, until)
     seen, count, size, after = set[str](), 0, 0, None
     while True:
         page = await provider.versions(query, count=VERSIONS_AT_ONCE, after=after)
