@@ -67,6 +67,7 @@ from .model.parts import (
     PartKey,
     PartKind,
     StoredPart,
+    job_path,
 )
 from .model.principals import (
     Principal,
@@ -426,6 +427,7 @@ __all__ = [
     "intersection_of",
     "is_line_of",
     "job_not_found",
+    "job_path",
     "lease_lost",
     "line_hash",
     "lost_shards_reason",
