@@ -76,7 +76,6 @@ from .model.scopes import (
     Grant,
     Scope,
     parse_scope,
-    scope_words,
     scopes_of,
 )
 from .storage.backends import (
@@ -91,7 +90,6 @@ from .storage.changes import (
     decide,
 )
 from .storage.data_provider import (
-    WHOLE_TYPE,
     AppliedChange,
     Batch,
     ChangeResult,
@@ -125,7 +123,6 @@ from .storage.extensions import (
     TransformExtension,
 )
 from .storage.extents import (
-    BLOCK_BITS,
     COLLECTION_BITS,
     EXTENT_BITS,
     EXTENT_BYTES,
@@ -265,7 +262,6 @@ from .storage.transforms import (
 
 __all__ = [
     "API_LEVEL",
-    "BLOCK_BITS",
     "COLLECTION_BITS",
     "DESCENDING_ORDERS",
     "EXTENT_BITS",
@@ -277,7 +273,6 @@ __all__ = [
     "MAX_TOKEN",
     "PART_KINDS",
     "SUM_MASK",
-    "WHOLE_TYPE",
     "AppliedChange",
     "AssociatedData",
     "Backend",
@@ -444,7 +439,6 @@ __all__ = [
     "read_json_object",
     "read_statements",
     "run_to_end",
-    "scope_words",
     "scopes_of",
     "shard_count",
     "shortfall_of",

@@ -7,7 +7,7 @@ Backend Services, and grant nothing. Words that are no scopes of resources grant
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, TypeAlias
 from urllib.parse import unquote
@@ -141,21 +141,6 @@ def parse_scope(word: str) -> Scope | None:
 def scopes_of(words: tuple[str, ...]) -> Scopes:
     """Return what the words of a token allow."""
     return Scopes(words)
-
-
-def scope_words(*claims: object) -> tuple[str, ...]:
-    """
-    Return the words of the claims `scope`, `scp` and `roles`, each once, in their order.
-
-    A claim is a text with spaces or a list of texts; others have no words.
-    """
-    words = list[str]()
-    for claim in claims:
-        if isinstance(claim, str):
-            words += claim.split(" ")
-        elif isinstance(claim, Sequence):
-            words += [word for word in claim if isinstance(word, str)]
-    return tuple(dict.fromkeys(filter(None, words)))
 
 
 def _parse_query(text: str) -> Query | None:
