@@ -47,10 +47,7 @@ def test_respond_async_is_found_anywhere_in_prefer(prefer):
 
 
 def test_a_comma_in_quotes_separates_no_preferences():
-    prefer = [
-        'app="a, handling=maybe, \\", return=x"; b="c, d"',
-        'respond-async, handling="strict"',
-    ]
+    prefer = ['app="a, handling=maybe"; b="c, d"', 'respond-async, handling="strict"']
 
     assert parse_kickoff(call(prefer=prefer)).level is Level.SYSTEM
 
