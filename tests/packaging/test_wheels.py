@@ -45,7 +45,7 @@ def test_every_distribution_has_a_wheel(wheels):
     assert wheels.keys() == OURS
 
 
-@pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.name)
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda project: read_project(project)["name"])
 def test_a_wheel_has_every_file_of_its_package(wheels, project):
     """Migrations, statements and definitions among them."""
     with ZipFile(unquote(urlsplit(wheels[read_project(project)["name"]]).path)) as wheel:
