@@ -76,12 +76,12 @@ async def _opened_indexer() -> AsyncIterator[Indexer]:
             "server's process, where no other process sees it"
         )
     chosen.data_provider.require_files()
-    async with chosen.data_provider.open() as provider, _answering(index) as opened:
+    async with chosen.data_provider.open() as provider, _responding(index) as opened:
         yield Indexer(provider, opened, interval=chosen.settings.search_index_interval)
 
 
 @asynccontextmanager
-async def _answering(selected: SelectedBackend[SearchIndex]) -> AsyncIterator[SearchIndex]:
+async def _responding(selected: SelectedBackend[SearchIndex]) -> AsyncIterator[SearchIndex]:
     """
     Yield an index that has answered once.
 

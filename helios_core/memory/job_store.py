@@ -79,7 +79,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
         if not shards:
             entry.end(JobStatus.COMPLETE, now)
         self._entries[job.tenant, job.id] = entry
-        self._tell()
+        self._notify()
         return entry.job
 
     async def get(self, tenant: str, job_id: str) -> Job:
@@ -173,7 +173,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
         work.published, work.exported = len(parts), count_exported(parts)
         if all(each.parts is not None for each in entry.work):
             self._end_with_last_shard(entry)
-        self._tell()  # the next phase may begin
+        self._notify()  # the next phase may begin
         return entry.status
 
     async def fail(
@@ -186,7 +186,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
             entry.end(JobStatus.ERROR, self._clock(), failure=reason)
         else:
             work.hand_back(self._clock(), retry_after)
-            self._tell()
+            self._notify()
         return entry.status
 
     async def postpone(
@@ -202,7 +202,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
         work.postponed += 1
         work.hand_back(now, retry_after)
         work.touched_at, work.waiting_since, work.waiting_for = now, since, reason
-        self._tell()
+        self._notify()
         return True
 
     async def release(self, lease: Lease) -> None:
@@ -211,7 +211,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
         work.attempts -= 1
         work.hand_back()
         work.touched_at = self._clock()
-        self._tell()
+        self._notify()
 
     async def cancel(self, tenant: str, job_id: str) -> None:
         """End a job for good; its output waits in `removable` (J6)."""
@@ -321,7 +321,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
         failure = lost_shards_reason(lost) if lost else None
         entry.end(status, self._clock(), failure=failure)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         """Wake those who wait now; whoever waits later waits for the next news."""
         self._news.set()
         self._news = asyncio.Event()

@@ -116,7 +116,7 @@ class IndexLookups:
 
     async def _reached(self, dataset: Dataset) -> Reached:
         read = time.monotonic()
-        state: IndexState | None = await self._ask(self._index.state, dataset)
+        state: IndexState | None = await self._call(self._index.state, dataset)
         self._known.pop(dataset, None)
         if state is None or state.reached is None:
             raise self._unusable("it is being built")
@@ -145,7 +145,7 @@ class IndexLookups:
             IndexUnusable: It is down.
         """
         key = reached.dataset.type(resource_type)
-        return await self._ask(
+        return await self._call(
             self._index.find, key, reached.epoch, query, count=count, after=after
         )
 
@@ -159,7 +159,7 @@ class IndexLookups:
             IndexUnusable: It is down.
         """
         key = reached.dataset.type(resource_type)
-        if await self._ask(self._index.count, key, reached.epoch, query) > most:
+        if await self._call(self._index.count, key, reached.epoch, query) > most:
             return None
         ids = set[str]()
         async for page in self._pages(reached, resource_type, query):
@@ -179,7 +179,7 @@ class IndexLookups:
                 return
             after = page[-1]
 
-    async def _ask(
+    async def _call(
         self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         if self._resting_until is not None:
@@ -187,13 +187,13 @@ class IndexLookups:
                 raise IndexUnusable("it is down")
             # One finds out whether it is back; nobody else waits with it.
             self._resting_until = time.monotonic() + self._time_limit.total_seconds()
-        with self._answering():
+        with self._noting_failures():
             answer = await call_within(self._time_limit, function, *args, **kwargs)
         self._resting_until = None
         return answer
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _noting_failures(self) -> Iterator[None]:
         try:
             with contained():
                 yield

@@ -21,6 +21,13 @@ RETIRED = re.compile(
     r"thousand million|\bdoors?\b|\btold in words\b|\bunderstood\b", re.IGNORECASE
 )
 
+NAMED = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+RETIRED_NAMES = re.compile(
+    r"(^|_)(answer(s|ed|ing)?|ask(s|ed|ing)?|doors?|floods?|keeper|sink|spools?|tells?|told"
+    r"|understood)(_|$)"
+)
+"""Words of names for which the field has others: respond, request, route, report and so on."""
+
 
 def in_repository(path):
     return path.relative_to(ROOT).as_posix()
@@ -39,6 +46,21 @@ def test_docstrings_begin_with_the_verbs_of_the_field():
         f"{source}: {text.splitlines()[0]}"
         for source, text in documented()
         if OTHER_VERBS.match(text)
+    ] == []
+
+
+def test_functions_classes_and_modules_are_named_in_the_words_of_the_field():
+    """But for the tests of suites, whose names are sentences."""
+    named = [(source, source.stem) for source in [*CORE, *PLUGINS]]
+    named += [
+        (source, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", node.name).lower())
+        for source in [*CORE, *PLUGINS]
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, NAMED) and not node.name.startswith("test_")
+    ]
+
+    assert [
+        f"{in_repository(source)}: {name}" for source, name in named if RETIRED_NAMES.search(name)
     ] == []
 
 

@@ -185,10 +185,10 @@ class _Reader:
         if self.read or not self.has_more:
             return
         if not self._packed:
-            await self._ask()
+            await self._fetch()
         self.read = await in_thread(_unpack, *self._packed.popleft())
 
-    async def _ask(self) -> None:
+    async def _fetch(self) -> None:
         segment, first = self._pieces[0]
         pieces, end = list[Piece](), first.offset
         while (
