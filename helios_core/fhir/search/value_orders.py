@@ -33,7 +33,7 @@ class ValueOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 class Extremes(msgspec.Struct, frozen=True, array_like=True):
     """
-    What a resource with several values is ordered by, in either direction.
+    What a resource with several values is ordered by: `least` upwards, `greatest` downwards.
 
     A value is the first and the last microsecond of a date, from -(1 << 62) to 1 << 62.
     """
