@@ -12,9 +12,8 @@ from helios_s3.log import Log
 from helios_s3.objects import Objects
 from helios_s3.ownership import claim_for_resources
 from helios_s3.provider import S3DataProvider
-from helios_s3.resource_settings import S3ResourceSettings
 from helios_s3.rows import Rows
-from helios_s3.settings import S3Settings
+from helios_s3.settings import S3ResourceSettings, S3Settings
 from helios_s3.store import S3OutputStore
 
 __all__ = [
