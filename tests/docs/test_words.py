@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CORE = sorted(ROOT.glob("helios_core/**/*.py"))
 PLUGINS = sorted(ROOT.glob("plugins/*/helios_*/**/*.py"))
+TESTS = sorted(ROOT.glob("tests/**/*.py"))
 PAGES = sorted(
     page
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/*.md")]
@@ -34,8 +35,8 @@ def in_repository(path):
 
 
 def documented():
-    """Every docstring of the core and of the plugins, with the file it is in."""
-    for source in [*CORE, *PLUGINS]:
+    """Yield every docstring of the core, of the plugins and of tests, with the file it is in."""
+    for source in [*CORE, *PLUGINS, *TESTS]:
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             if isinstance(node, DOCUMENTED):
                 yield in_repository(source), ast.get_docstring(node) or ""
