@@ -1,4 +1,4 @@
-"""FHIRPath Patch (FHIR R4, fhirpatch.html): changes of elements that paths select."""
+"""FHIRPath Patch (FHIR R4, fhirpatch.html): operations on elements that paths select."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -21,10 +21,11 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     """The value of an operation."""
 
     suffix: str = ""
-    """What follows `value` in the name of the parameter: `Quantity`."""
+    """What follows `value` in the name of the parameter's member: `Quantity`."""
     raw: msgspec.Raw | None = None
-    """None if the value is an anonymous type, and given by its parts."""
+    """None if the value is of an anonymous type, such as a backbone element; it has parts then."""
     parts: "tuple[tuple[str, Value], ...]" = ()
+    """Child elements by name."""
 
     def node(self, shapes: Mapping[str, Mapping[str, str]], type_: str) -> Node:
         """Return the value as an element of a type or path."""
@@ -37,7 +38,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
             node = part.node(shapes, child.removesuffix("*"))
             if child.endswith("*"):
                 items = members.setdefault(json_name, [])
-                assert isinstance(items, list)  # noqa: S101 - all of one name repeat
+                assert isinstance(items, list)  # noqa: S101 - a child with this name repeats
                 items.append(node)
             elif json_name in members:
                 raise Misfit("a part occurs twice, but its element does not repeat")
@@ -47,15 +48,20 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FHIRPathPatchOperation(msgspec.Struct, frozen=True, kw_only=True):
-    """One operation."""
+    """One operation; indexes count from 0."""
 
     type: str
     path: str
     name: str = ""
+    """The name of the element that `add` adds."""
     value: Value | None = None
+    """Present for add, insert and replace."""
     index: int = 0
+    """Where `insert` inserts."""
     source: int = 0
+    """Where `move` takes an item."""
     destination: int = 0
+    """Where `move` puts it."""
 
 
 class FHIRPathPatch(msgspec.Struct, frozen=True):
@@ -68,8 +74,8 @@ class FHIRPathPatch(msgspec.Struct, frozen=True):
         Return JSON with all operations applied, in their order.
 
         Raises:
-            PatchFailed: An operation does not fit; the message names it.
-            TooCostly: The paths lead through too much.
+            PatchFailed: An operation cannot be applied; the message has its number.
+            TooCostly: The paths visit too many elements.
         """
         document = PatchDocument(content, version)
         for index, operation in enumerate(self.operations):
@@ -80,7 +86,9 @@ class FHIRPathPatch(msgspec.Struct, frozen=True):
                     f"operation {index} ({operation.type}) of the patch fails: {error}"
                 ) from error
             except RecursionError as error:
-                raise PatchFailed(f"operation {index} of the patch: too deep") from error
+                raise PatchFailed(
+                    f"operation {index} of the patch fails: the resource is nested too deeply"
+                ) from error
         return document.encoded()
 
 
@@ -146,7 +154,7 @@ def parse_fhirpath_patch(body: bytes) -> FHIRPathPatch:
     Parse a FHIRPath Patch.
 
     Raises:
-        InvalidResource: It is not a Parameters resource of operations.
+        InvalidResource: It is not a Parameters resource of at most MAX_OPERATIONS operations.
     """
     members = object_members(compact_json(body))
     if _text(members.get("resourceType")) != "Parameters":
@@ -160,7 +168,7 @@ def parse_fhirpath_patch(body: bytes) -> FHIRPathPatch:
 def _operation(index: int, item: msgspec.Raw) -> FHIRPathPatchOperation:
     members = object_members(item)
     if _text(members.get("name")) != "operation":
-        raise InvalidResource("the parameters of a FHIRPath Patch are all named operation")
+        raise InvalidResource("every parameter of a FHIRPath Patch must be named operation")
     parts = dict[str, msgspec.Raw]()
     for part in _items(members.get("part")):
         parts[_text(object_members(part).get("name"))] = part
@@ -204,7 +212,7 @@ def _value(part: msgspec.Raw) -> Value:
         (_text(object_members(item).get("name")), item) for item in _items(members.get("part"))
     ]
     if not parts:
-        raise InvalidResource("a value of the patch is empty")
+        raise InvalidResource("a value of the patch has neither value[x], resource nor part")
     return Value(parts=tuple((name, _value(item)) for name, item in parts))
 
 
@@ -212,20 +220,24 @@ def _items(raw: msgspec.Raw | None) -> list[msgspec.Raw]:
     try:
         return _ITEMS.decode(b"[]" if raw is None else raw)
     except msgspec.DecodeError as error:
-        raise InvalidResource("parameter and part of a FHIRPath Patch are arrays") from error
+        raise InvalidResource("parameter and part of a FHIRPath Patch must be arrays") from error
 
 
 def _text(raw: msgspec.Raw | None) -> str:
-    """Return a text, empty if there is none."""
+    """Return a string, empty if there is none."""
     try:
         return msgspec.json.decode(b'""' if raw is None else raw, type=str)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidResource("a part of a FHIRPath Patch that must be a text is none") from error
+        raise InvalidResource(
+            "resourceType, name, type and path of a FHIRPath Patch must be strings"
+        ) from error
 
 
 def _number(index: int, parts: Mapping[str, msgspec.Raw], name: str) -> int:
     raw = _first_value(parts, name)
     text = b"0" if raw is None else bytes(raw)
     if not text.isdigit() or len(text) > 9:  # noqa: PLR2004 - longer numbers are no indexes
-        raise InvalidResource(f"operation {index} of the patch: {name} is a number from 0")
+        raise InvalidResource(
+            f"operation {index} of the patch: {name} must be a whole number from 0"
+        )
     return int(text)

@@ -13,9 +13,9 @@ from helios_core.fhir.definitions import FHIRVersion, load_shapes
 from helios_core.fhir.json_trees import Misfit, Node
 
 MAX_EFFORT: Final = 2_000_000
-"""What one patch may look at; that takes seconds."""
+"""The maximum number of elements that the paths of one patch may visit; that takes seconds."""
 _COMPARED_BYTES: Final = 100
-"""How many bytes can be compared in the time in which a path visits one element."""
+"""The number of bytes whose comparison takes as long as a visit of one element."""
 
 _TEXT = r"'(?:[^'\\]|\\.)*'"
 _STEP = re.compile(
@@ -35,9 +35,9 @@ _ESCAPE = re.compile(r"\\(.)")
 
 class Effort:
     """
-    What the paths of one patch have looked at together.
+    The number of elements that the paths of one patch have visited.
 
-    Each path may lead through all of a resource, so that a small patch could be the work of hours.
+    A path can visit a whole resource, so that a small patch could otherwise take hours.
     """
 
     def __init__(self) -> None:
@@ -45,10 +45,10 @@ class Effort:
 
     def spend(self, elements: int, *, compared: int = 0) -> None:
         """
-        Add elements that were visited, and bytes that were decoded to be compared.
+        Add visited elements, and the bytes that were decoded to compare them.
 
         Raises:
-            TooCostly: That is more than MAX_EFFORT.
+            TooCostly: The sum exceeds MAX_EFFORT.
         """
         self._spent += elements + compared // _COMPARED_BYTES
         if self._spent > MAX_EFFORT:
@@ -59,19 +59,19 @@ class Effort:
 
 
 class Location(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an element is: a member of an object, or an item of a member that is an array."""
+    """The location of an element: a member of an object, or an item of a member that repeats."""
 
     owner: dict[str, Node]
     name: str
     index: int | None
     type: str
-    """The type or path of the element in the tables; empty if that is not known."""
+    """The type or path of the element in the tables of `load_shapes`; empty if unknown."""
     choice: str = ""
     """The name of the element without its type, if it is a choice."""
 
     @property
     def items(self) -> list[Node]:
-        """The array that has the element; only if it is in one."""
+        """The array that contains the element; `index` must not be None."""
         node = self.owner[self.name]
         assert isinstance(node, list)  # noqa: S101 - it was expanded when it was located
         return node
@@ -84,20 +84,19 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
         return json_trees.child(self.items, self.index)
 
     def remove(self) -> None:
-        """Remove the element, and what a primitive element has besides its value."""
-        companion = self.owner.get(f"_{self.name}")
+        """Remove the element with the id and extensions of a primitive, stored under `_name`."""
         if self.index is None:
             self.owner.pop(self.name, None)
             self.owner.pop(f"_{self.name}", None)
             return
         del self.items[self.index]
-        if companion is not None:
+        if f"_{self.name}" in self.owner:
             extras = json_trees.child(self.owner, f"_{self.name}")
             if isinstance(extras, list) and self.index < len(extras):
                 del extras[self.index]
 
     def replace(self, value: Node) -> None:
-        """Store another value; what the old one had besides goes."""
+        """Replace the value; the id and extensions of a primitive, under `_name`, are removed."""
         if self.index is None:
             self.owner[self.name] = value
             self.owner.pop(f"_{self.name}", None)
@@ -119,11 +118,11 @@ class PatchDocument:
         """The owner of the resource itself, so that it is located as its elements are."""
         self._type = str(json_trees.decode(root["resourceType"]))
         self.shapes = load_shapes(version)
-        """The elements of each type of its FHIR version, by their names."""
+        """The elements of each type of its FHIR version, by name."""
         self._effort = Effort()
 
     def encoded(self) -> bytes:
-        """Return the JSON of the resource, without what has become empty."""
+        """Return the JSON of the resource, without empty objects and arrays."""
         json_trees.prune(self.root)
         return json_trees.encode(self.root[""])
 
@@ -146,7 +145,7 @@ class PatchDocument:
         return items, child
 
     def children(self, type_: str, node: dict[str, Node]) -> Mapping[str, str]:
-        """Return the types of the elements that a type has, by their JSON names."""
+        """Return the elements of a type by their JSON names, with their types."""
         if type_ in {"Resource", ""} and "resourceType" in node:
             type_ = str(json_trees.decode(node["resourceType"]))
         return self.shapes.get(type_, {})
@@ -156,7 +155,7 @@ class PatchDocument:
         Return the one element that a path selects.
 
         Raises:
-            Misfit: It selects none or several, or is no path of a patch.
+            Misfit: The path selects no element or several, or is not a path of a patch.
         """
         location = self.locate(path)
         if location is None:
@@ -164,7 +163,12 @@ class PatchDocument:
         return location
 
     def locate(self, path: str, *, absent: bool = False) -> Location | None:
-        """Return the one element that a path selects, None if there is none and may be none."""
+        """
+        Return the one element that a path selects, or None if it selects none.
+
+        Raises:
+            Misfit: The path selects several elements, or none although `absent` is false.
+        """
         locations = [Location(owner=self.root, name="", index=None, type=self._type)]
         position, first = 0, True
         path = path.strip()
@@ -172,7 +176,7 @@ class PatchDocument:
             step = _STEP.match(path, position)
             if step is None or (first == step[0].startswith(".") and not step["index"]):
                 raise Misfit(
-                    "its path is not one of names, indexes, where(), extension(), ofType(), "
+                    "its path may only consist of names, indexes, where(), extension(), ofType(), "
                     "first() and last()"
                 )
             position = step.end()
@@ -198,11 +202,11 @@ class PatchDocument:
             case "last":
                 selected = locations[-1:]
             case "ofType":
-                selected = [each for each in locations if _is_type(each, argument)]
+                selected = [location for location in locations if _is_type(location, argument)]
             case "extension":
                 url = _literal(argument)
                 extensions = self._all_members(locations, "extension")
-                selected = [each for each in extensions if self._member(each, ["url"]) == url]
+                selected = [item for item in extensions if self._member(item, ["url"]) == url]
             case _:
                 selected = list(filter(self._test(argument), locations))
         return selected
@@ -228,7 +232,7 @@ class PatchDocument:
                 yield Location(owner=node, name=json_name, index=index, type=type_, choice=choice)
 
     def choices(self, node: Mapping[str, Node], name: str) -> list[str]:
-        """Return the JSON name of the choice that is stored, if there is one."""
+        """Return the stored JSON names of a choice; a valid resource has at most one."""
         self._effort.spend(len(node))
         return [
             member
@@ -237,7 +241,7 @@ class PatchDocument:
         ]
 
     def _member(self, location: Location, names: list[str]) -> Any:  # noqa: ANN401 - decoded JSON
-        """Return the value of an element of an element, None if there is none or more than one."""
+        """Return the value below an element at a path of names, None unless there is just one."""
         text = json_trees.encode(location.node)
         self._effort.spend(1, compared=len(text))
         value = json_trees.decode(msgspec.Raw(text))
@@ -266,7 +270,12 @@ class PatchDocument:
 
 
 def named_child(children: Mapping[str, str], name: str, suffix: str) -> tuple[str, str]:
-    """Return the JSON name of a child with a value of a type, and what the tables say of it."""
+    """
+    Return the JSON name of a child and its entry in the tables; `suffix` is that of its value.
+
+    Raises:
+        Misfit: The name is not valid, or that of a choice and there is no suffix.
+    """
     if name in {"extension", "modifierExtension"}:
         return name, "Extension*"
     if name == "contained":
@@ -274,10 +283,10 @@ def named_child(children: Mapping[str, str], name: str, suffix: str) -> tuple[st
     choice = name.removesuffix("[x]")
     if f"{choice}[x]" in children:
         if not suffix:
-            raise Misfit("a choice needs a value of one of its types")
+            raise Misfit("the element is a choice; send a value of one of its types")
         return choice + suffix, children.get(choice + suffix, "")
     if not name.isidentifier():
-        raise Misfit("the name is not that of an element")
+        raise Misfit("the name is not the name of an element")
     return name, children.get(name, "")
 
 
@@ -295,8 +304,8 @@ def _literal(text: str) -> Any:  # noqa: ANN401 - decoded JSON
     if text.startswith("'") and text.endswith("'") and len(text) > 1:
         return _ESCAPE.sub(r"\1", text[1:-1])
     if text.startswith("'") or not text:
-        raise Misfit("a text in the path is not in quotes")
+        raise Misfit("a text in the path must be in single quotes")
     try:
         return json_trees.decode(msgspec.Raw(text.encode()))
     except msgspec.DecodeError as error:
-        raise Misfit("a value in the path is neither a text nor a number") from error
+        raise Misfit("a value in the path is neither a text, a number nor a boolean") from error
