@@ -16,7 +16,7 @@ from elastic_transport._node import NodeApiResponse
 
 from helios_core import BackendUnavailable, ConfigurationError, Dataset, IndexEntry, IndexQuery
 from helios_core.fhir import AnyId, IndexTerms
-from helios_elasticsearch import ElasticsearchSettings, clients, open_search_index
+from helios_elasticsearch import ElasticsearchSettings, connections, open_search_index
 from helios_elasticsearch.errors import translated
 from helios_elasticsearch.mappings import state_alias
 
@@ -94,7 +94,7 @@ class Nodes:
     """Makes one request after others fail, as a node or the client may."""
 
     def __init__(self, monkeypatch):
-        self._perform = clients._Node.perform_request
+        self._perform = connections._Node.perform_request
         self.answer = None
         self.let_through = 0
         self.asked = 0
@@ -108,7 +108,7 @@ class Nodes:
                 raise nodes.answer
             return nodes.answer
 
-        monkeypatch.setattr(clients._Node, "perform_request", perform_request)
+        monkeypatch.setattr(connections._Node, "perform_request", perform_request)
 
 
 @pytest.fixture
