@@ -45,9 +45,11 @@ def _parts(requested: _Word, allowed: Sequence[_Word]) -> Iterator[str]:
     if any(_covers(each.scope, requested.scope) for each in common):
         yield requested.text
         return
+    kept = list[_Word]()  # of words that cover each other, the first
     for each in common:
-        if not any(_covers(other.scope, each.scope) for other in common if other != each):
-            yield each.text
+        if not any(_covers(other.scope, each.scope) for other in kept):
+            kept = [other for other in kept if not _covers(each.scope, other.scope)] + [each]
+    yield from (each.text for each in kept)
 
 
 def _common(one: _Word, other: _Word) -> _Word | None:
@@ -57,7 +59,8 @@ def _common(one: _Word, other: _Word) -> _Word | None:
         return None
     resource_type = types.pop() if types else _EVERY_TYPE
     in_order = "".join(letter for letter in _LETTERS if letter in letters)
-    query = "&".join(dict.fromkeys(filter(None, (one.query, other.query))))
+    conditions = (text for word in (one, other) for text in word.query.split("&"))
+    query = "&".join(dict.fromkeys(filter(None, conditions)))
     text = f"system/{resource_type}.{in_order}{f'?{query}' if query else ''}"
     scope = parse_scope(text)
     return None if scope is None else _Word(text=text, scope=scope)

@@ -43,6 +43,16 @@ CASES = [
         "system/Observation.rs?code=a",
         "system/Observation.rs?code=a&status=final",
     ),
+    (
+        "system/*.cruds",
+        "system/Observation.rs?code=a&status=final system/Observation.rs?status=final&code=a",
+        "system/Observation.rs?code=a&status=final",
+    ),
+    (
+        "system/Observation.cruds?code=a",
+        "system/Observation.rs?status=final&code=a system/Observation.rs",
+        "system/Observation.rs?code=a",
+    ),
     ("system/*.rs", "system/*.rs system/Patient.rs", "system/*.rs"),
     ("system/Patient.cruds", "system/*.rs system/Patient.u", "system/Patient.rs system/Patient.u"),
     ("system/Patient.rs", "user/*.rs", ""),
