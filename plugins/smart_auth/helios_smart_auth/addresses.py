@@ -101,6 +101,8 @@ class AllowedAddresses(httpcore.AsyncNetworkBackend):
             return False
         if address.is_loopback:
             return loopback or self._allow_private
+        if address.is_reserved:  # among them other forms of IPv4 addresses, such as ::10.0.0.1
+            return False
         return address.is_global or (self._allow_private and address.is_private)
 
 

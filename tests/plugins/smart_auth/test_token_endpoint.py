@@ -212,6 +212,9 @@ ASSERTIONS = {
     "a key that only signs": head_of(kid="signs"),
     "a key of another algorithm": head_of(kid="other-alg"),
     "two keys of one kid": head_of(kid="double"),
+    "a key that everybody knows": head_of(kid="leaked"),
+    "an RSA key that everybody knows": head_of(RSA, kid="leaked-rsa"),
+    "an exponent of 3000 bits": head_of(RSA, kid="slow"),
 }
 
 REGISTERED = [
@@ -224,6 +227,9 @@ REGISTERED = [
     public(EC, kid="other-alg", alg="ES512"),
     public(EC, kid="double"),
     public(STRANGER, kid="double"),
+    {**EC.as_dict(private=True), "kid": "leaked"},
+    {**public(RSA, kid="leaked-rsa"), "p": RSA.as_dict(private=True)["p"]},
+    public(rsa_key("slow", 4096), kid="slow", e="_" * 400),
 ]
 
 SCOPES = {
