@@ -239,7 +239,9 @@ async def test_a_body_of_another_kind_or_size_is_an_error_of_the_client(site):
             path, content=body, headers={"Content-Type": content_type}
         )
         assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
-    assert (await site.client.get(path)).status_code == 405
+    for method in ("GET", "HEAD", "PUT", "DELETE"):
+        refused = await site.client.request(method, path)
+        assert (refused.status_code, refused.headers["allow"]) == (405, "OPTIONS, POST")
 
 
 async def test_a_token_of_a_tenants_address_is_one_of_the_server(site):
@@ -266,6 +268,8 @@ async def test_the_public_keys_are_published(site):
     [key] = response.json()["keys"]
     assert key.keys() == {"kty", "crv", "x", "y", "kid", "use", "alg"}
     assert response.headers["cache-control"] == "public, max-age=60"
+    head = await site.client.head("/_plugins/smart_auth/jwks.json")
+    assert (head.status_code, head.content) == (200, b"")
 
 
 async def test_a_token_of_another_issuer_is_refused(site):
