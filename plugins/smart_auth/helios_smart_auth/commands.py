@@ -10,8 +10,8 @@ from typing import Any
 import click
 import msgspec
 
-from helios_core import CommandHost, parse_scope
-from helios_core.fhir import FHIRVersion, load_definitions
+from helios_core import CommandHost, RequestError, Scope, parse_scope
+from helios_core.fhir import FHIRVersion, compile_query, load_definitions
 from helios_smart_auth.addresses import check_url
 from helios_smart_auth.clients import CLIENT_ID, Client, Clients, records_of
 from helios_smart_auth.public_keys import parse_keys, registrable
@@ -270,9 +270,28 @@ def _checked_scopes(values: Sequence[str]) -> tuple[str, ...]:
             raise click.BadParameter(
                 f"{word!r} grants nothing: no version of FHIR has a type {scope.resource_type}"
             )
+        if scope.resource_type != "*" and (problem := _problem_of_limit(scope)):
+            raise click.BadParameter(f"{word!r} grants nothing: {problem}")
     if not words:
         raise click.BadParameter("there is no scope")
     return tuple(words)
+
+
+def _problem_of_limit(scope: Scope) -> str | None:
+    """Return why no version of FHIR can evaluate the search of a scope; None if one can."""
+    problem = None
+    for version in FHIRVersion:
+        if scope.resource_type not in load_definitions(version).root_elements:
+            continue
+        try:
+            search = compile_query(version, scope.resource_type, scope.query)
+        except RequestError as error:
+            problem = problem or str(error)
+        else:
+            if not search.lookups:
+                return None
+            problem = problem or "its search depends on other resources"
+    return problem
 
 
 def _checked_groups(values: Sequence[str]) -> tuple[str, ...]:

@@ -188,6 +188,29 @@ def test_what_is_no_registration_is_refused(shell, keys, arguments):
     shell.run("add", *arguments, "--jwks", keys, code=2)
 
 
+@pytest.mark.parametrize(
+    ("search", "reason"),
+    [
+        ("nonsense=a", "no search parameter nonsense"),
+        ("date=soon", "a date"),
+        ("subject.name=x", "depends on other resources"),
+        ("_has:Provenance:target:agent=x", "depends on other resources"),
+    ],
+)
+def test_a_scope_whose_search_means_nothing_is_not_registered(shell, keys, search, reason):
+    scope = f"system/Observation.rs?{search}"
+
+    printed = shell.run("add", "lab", "--jwks", keys, "--scope", scope, code=2)
+
+    assert reason in " ".join(printed.split())
+
+
+def test_a_scope_may_have_a_search_of_one_version_of_fhir_only(shell, keys):
+    scopes = ("system/Observation.rs?category=laboratory", "system/Transport.rs?status=completed")
+
+    shell.run("add", "lab", "--jwks", keys, "--scope", " ".join(scopes))
+
+
 @pytest.mark.parametrize("url", ["http://a.example/", "http://127.0.0.1/", "a", "https://u:p@a/"])
 def test_an_address_of_keys_without_tls_is_refused(shell, url):
     shell.run("add", "lab", "--jwks-url", url, "--scope", "system/*.rs", code=2)
