@@ -46,6 +46,8 @@ SMART: Final = {
     "code": "SMART-on-FHIR",
 }
 """The security service of a server that requires access tokens."""
+OAUTH_URIS: Final = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+"""The extension that has the address of the token endpoint (SMART App Launch 1.0)."""
 PATCH_FORMATS: Final = (JSON_PATCH, FHIR_JSON)
 
 
@@ -61,9 +63,12 @@ def capability_elements(
     Return the elements of the CapabilityStatement of a FHIR version; no guide means no exports.
 
     `secured` states that callers need access tokens. The elements are the same at every base URL.
-    The largest one, `rest`, is already encoded.
+    The members of the largest one, `rest`, are already encoded, except `security`.
     """
-    rest = _rest(provider, fhir_version, guide=guide)
+    members = _rest(provider, fhir_version, guide=guide)
+    rest: dict[str, Any] = {
+        name: msgspec.Raw(msgspec.json.encode(value)) for name, value in members.items()
+    }
     if secured:
         rest["security"] = {"service": [{"coding": [SMART]}]}
     elements = {
@@ -74,7 +79,7 @@ def capability_elements(
         "software": {"name": "Helios", "version": version("helios-fhir")},
         "fhirVersion": load_definitions(fhir_version).label,
         "format": ["application/fhir+json", "json"],
-        "rest": msgspec.Raw(msgspec.json.encode([rest])),
+        "rest": rest,
     }
     if isinstance(provider, SupportsWrites):
         elements["patchFormat"] = PATCH_FORMATS
@@ -83,10 +88,22 @@ def capability_elements(
     return elements
 
 
-def capability_statement(elements: Mapping[str, Any], *, base: str) -> bytes:
-    """Return the CapabilityStatement of a base URL as JSON, made of its other elements."""
+def capability_statement(
+    elements: Mapping[str, Any], *, base: str, token_url: str | None
+) -> bytes:
+    """
+    Return the CapabilityStatement of a base URL as JSON, made of its other elements.
+
+    `token_url` is where access tokens come from, if that is known: clients that read this before
+    `.well-known/smart-configuration` take its absence for an open server.
+    """
     implementation = {"description": "Helios FHIR server", "url": base}
-    return msgspec.json.encode({**elements, "implementation": implementation})
+    rest = elements["rest"]
+    if token_url is not None:
+        token = {"url": "token", "valueUri": token_url}
+        extension = {"url": OAUTH_URIS, "extension": [token]}
+        rest = {**rest, "security": {"extension": [extension], **rest["security"]}}
+    return msgspec.json.encode({**elements, "rest": [rest], "implementation": implementation})
 
 
 def _rest(

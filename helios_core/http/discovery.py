@@ -132,12 +132,16 @@ class DiscoveryRoutes:
         caller = self._guard.admit(request)
         # Servers need not reduce what they return (FHIR R4, search.html#summary).
         query_parameters(request, ("mode", *SUBSET_PARAMETERS))
-        document = await self._statements.get(caller.fhir_version, caller.base)
+        document = await self._statement(caller)
         return _document_response(request, document, caller.media_type)
 
     async def statement(self, caller: Caller) -> bytes:
         """Return the CapabilityStatement for a caller."""
-        return (await self._statements.get(caller.fhir_version, caller.base)).content
+        return (await self._statement(caller)).content
+
+    async def _statement(self, caller: Caller) -> Document:
+        about = (caller.base, await self._token_url(caller.base))
+        return await self._statements.get(caller.fhir_version, about)
 
     async def smart_configuration(self, request: HTTPRequest) -> Response[bytes]:
         """
@@ -173,11 +177,12 @@ class DiscoveryRoutes:
         if verifier is None:
             return None
         try:
-            return str((await verifier.smart_configuration(base))["token_endpoint"])
+            url = (await verifier.smart_configuration(base)).get("token_endpoint")
         except BackendError:
             return None
+        return url if isinstance(url, str) else None
 
-    def _build_statement(self, version: FHIRVersion, base: str) -> bytes:
+    def _build_statement(self, version: FHIRVersion, about: tuple[str, str | None]) -> bytes:
         if version not in self._elements:
             # This compiles all search parameters of the version, so it is done only once.
             self._elements[version] = capability_elements(
@@ -187,7 +192,8 @@ class DiscoveryRoutes:
                 date=self._date,
                 secured=self._backends.token_verifier is not None,
             )
-        return capability_statement(self._elements[version], base=base)
+        base, token_url = about
+        return capability_statement(self._elements[version], base=base, token_url=token_url)
 
     def _build_description(self, version: FHIRVersion, service: Service) -> bytes:
         return openapi_document(self._backends.data_provider, version, service, guide=self._guide)
