@@ -449,6 +449,22 @@ class TestAddressesOfKeys:
         said = await refused(server, form(body_of(jti="two")), "invalid_client")
         assert "cannot be read" in said
 
+    async def test_all_sets_are_read_at_the_same_time(self, server, monkeypatch):
+        """So that several slow servers cost as much time as one."""
+        read, asked, all_asked = server.sets.read, [], asyncio.Event()
+
+        async def waiting(url, **options):
+            asked.append(url)
+            if len(asked) == 2:
+                all_asked.set()
+            await all_asked.wait()
+            return await read(url, **options)
+
+        monkeypatch.setattr(server.sets, "read", waiting)
+
+        assert (await server.post(form()))[0] == 200
+        assert asked == [JKU, OTHER_JKU]
+
     async def test_an_inline_client_has_no_jku(self, server):
         await server.register("inline")
         assertion = signed(head=header(jku=JKU), body=claims("inline"))
