@@ -47,8 +47,20 @@ SMART: Final = {
 }
 """The security service of a server that requires access tokens."""
 OAUTH_URIS: Final = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
-"""The extension that has the address of the token endpoint (SMART App Launch 1.0)."""
+"""The extension with the addresses of the issuer (SMART App Launch 1.0)."""
 PATCH_FORMATS: Final = (JSON_PATCH, FHIR_JSON)
+
+
+class OAuthURIs(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The addresses of the issuer in the CapabilityStatement, both of which its extension requires.
+
+    Clients that read them before `.well-known/smart-configuration` take a CapabilityStatement
+    without them for that of an open server.
+    """
+
+    authorize: str
+    token: str
 
 
 def capability_elements(
@@ -89,19 +101,19 @@ def capability_elements(
 
 
 def capability_statement(
-    elements: Mapping[str, Any], *, base: str, token_url: str | None
+    elements: Mapping[str, Any], *, base: str, oauth: OAuthURIs | None
 ) -> bytes:
     """
     Return the CapabilityStatement of a base URL as JSON, made of its other elements.
 
-    `token_url` is where access tokens come from, if that is known: clients that read this before
-    `.well-known/smart-configuration` take its absence for an open server.
+    `oauth` is None if access tokens are not needed, or their issuer is not known completely.
     """
     implementation = {"description": "Helios FHIR server", "url": base}
     rest = elements["rest"]
-    if token_url is not None:
-        token = {"url": "token", "valueUri": token_url}
-        extension = {"url": OAUTH_URIS, "extension": [token]}
+    if oauth is not None:
+        uris = msgspec.structs.asdict(oauth).items()
+        parts = [{"url": name, "valueUri": uri} for name, uri in uris]
+        extension = {"url": OAUTH_URIS, "extension": parts}
         rest = {**rest, "security": {"extension": [extension], **rest["security"]}}
     return msgspec.json.encode({**elements, "rest": [rest], "implementation": implementation})
 

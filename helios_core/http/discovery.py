@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final, Generic, TypeVar
@@ -19,7 +19,11 @@ from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.hashes import HASH_MODULUS, line_hash
 from helios_core.http.callers import Guard
-from helios_core.http.capability_statement import capability_elements, capability_statement
+from helios_core.http.capability_statement import (
+    OAuthURIs,
+    capability_elements,
+    capability_statement,
+)
 from helios_core.http.compression import compressed
 from helios_core.http.errors import outcome_response
 from helios_core.http.health import HealthChecks
@@ -140,8 +144,12 @@ class DiscoveryRoutes:
         return (await self._statement(caller)).content
 
     async def _statement(self, caller: Caller) -> Document:
-        about = (caller.base, await self._token_url(caller.base))
-        return await self._statements.get(caller.fhir_version, about)
+        issuer = await self._issuer(caller.base)
+        authorize, token = issuer.get("authorization_endpoint"), issuer.get("token_endpoint")
+        oauth = None
+        if isinstance(authorize, str) and isinstance(token, str):
+            oauth = OAuthURIs(authorize=authorize, token=token)
+        return await self._statements.get(caller.fhir_version, (caller.base, oauth))
 
     async def smart_configuration(self, request: HTTPRequest) -> Response[bytes]:
         """
@@ -164,25 +172,24 @@ class DiscoveryRoutes:
         service = Service(
             base=caller.base,
             secured=self._backends.token_verifier is not None,
-            token_url=await self._token_url(caller.base),
+            token_url=(await self._issuer(caller.base)).get("token_endpoint"),
             tenants=self._guard.tenant_routing(request),
             default_tenant=self._tenant,
         )
         document = await self._descriptions.get(caller.fhir_version, service)
         return _document_response(request, document, "application/json")
 
-    async def _token_url(self, base: str) -> str | None:
-        """Return the token endpoint, None without tokens or if the issuer does not respond."""
+    async def _issuer(self, base: str) -> Mapping[str, Any]:
+        """Return what the issuer publishes, nothing without one or if it does not respond."""
         verifier = self._backends.token_verifier
         if verifier is None:
-            return None
+            return {}
         try:
-            url = (await verifier.smart_configuration(base)).get("token_endpoint")
+            return await verifier.smart_configuration(base)
         except BackendError:
-            return None
-        return url if isinstance(url, str) else None
+            return {}
 
-    def _build_statement(self, version: FHIRVersion, about: tuple[str, str | None]) -> bytes:
+    def _build_statement(self, version: FHIRVersion, about: tuple[str, OAuthURIs | None]) -> bytes:
         if version not in self._elements:
             # This compiles all search parameters of the version, so it is done only once.
             self._elements[version] = capability_elements(
@@ -192,8 +199,8 @@ class DiscoveryRoutes:
                 date=self._date,
                 secured=self._backends.token_verifier is not None,
             )
-        base, token_url = about
-        return capability_statement(self._elements[version], base=base, token_url=token_url)
+        base, oauth = about
+        return capability_statement(self._elements[version], base=base, oauth=oauth)
 
     def _build_description(self, version: FHIRVersion, service: Service) -> bytes:
         return openapi_document(self._backends.data_provider, version, service, guide=self._guide)

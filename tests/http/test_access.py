@@ -267,7 +267,10 @@ async def test_the_capability_statement_says_whether_tokens_are_needed(site, gua
     assert secured["security"]["service"][0]["coding"][0]["code"] == "SMART-on-FHIR"
     [extension] = secured["security"]["extension"]
     assert extension["url"].endswith("/oauth-uris")
-    assert extension["extension"] == [{"url": "token", "valueUri": "http://fhir.example/token"}]
+    assert extension["extension"] == [
+        {"url": "authorize", "valueUri": "http://fhir.example/authorize"},
+        {"url": "token", "valueUri": "http://fhir.example/token"},
+    ]
     assert "security" not in (await site.client.get("/metadata")).json()["rest"][0]
 
 

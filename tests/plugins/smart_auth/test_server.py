@@ -142,7 +142,10 @@ async def test_the_capability_statement_names_the_same_token_endpoint(site, tena
 
     [extension] = statement["rest"][0]["security"]["extension"]
     assert extension["url"] == OAUTH_URIS
-    assert extension["extension"] == [{"url": "token", "valueUri": found["token_endpoint"]}]
+    assert {part["url"]: part["valueUri"] for part in extension["extension"]} == {
+        "authorize": found["authorization_endpoint"],
+        "token": found["token_endpoint"],
+    }
 
 
 @pytest.mark.parametrize("options", [{"stu2_discovery": False}])
@@ -151,6 +154,8 @@ async def test_an_authorization_endpoint_need_not_be_published(site):
     found = await site.discovered()
 
     assert "authorization_endpoint" not in found
+    statement = (await site.get("/metadata")).json()
+    assert "extension" not in statement["rest"][0]["security"], "it would need one"
     assert "authorization_code" not in found["grant_types_supported"]
     assert (await site.get("/_plugins/smart_auth/authorize")).status_code in (401, 404)
 
