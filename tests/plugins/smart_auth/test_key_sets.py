@@ -265,7 +265,7 @@ class Names:
         monkeypatch.setattr(addresses, "_resolved", self.resolved)
 
     async def resolved(self, host, port):
-        return [addresses._plain(str(each)) for each in self.found]
+        return self.found
 
     async def connect_tcp(self, host, port, *_):
         self.connected.append(host)
@@ -293,6 +293,14 @@ async def test_of_several_addresses_the_public_ones_are_tried(monkeypatch):
 
     assert await connected(names) is httpcore.ConnectError
     assert names.connected == ["8.8.8.8", "2606:4700::1111"]
+
+
+async def test_an_address_that_stands_for_another_one_is_connected_to_as_it_is(monkeypatch):
+    """Where there is no IPv4, the other one cannot be reached."""
+    names = Names(monkeypatch, "64:ff9b::808:808")
+
+    assert await connected(names) is httpcore.ConnectError
+    assert names.connected == ["64:ff9b::808:808"]
 
 
 async def test_private_addresses_can_be_allowed_and_link_local_ones_cannot(monkeypatch):
