@@ -49,7 +49,7 @@ class TestKeepsMilliseconds(OnMemoryIndex):
 
 class GoesBack(MemorySearchIndex):
     async def advance(self, scope, epoch, *, reached, note=""):
-        if not self._is_present(scope, epoch):
+        if not self._is_current(scope, epoch):
             return False
         self._states[scope] = IndexState(epoch=epoch, reached=reached, note=note)
         return True
