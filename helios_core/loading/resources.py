@@ -42,7 +42,7 @@ _AMBIGUOUS = "its id would be that of its fullUrl, which is also the fullUrl of 
 
 
 class LoadProblem(msgspec.Struct, frozen=True, kw_only=True):
-    """One resource, or the rest of a file, that cannot be loaded."""
+    """A resource, or the rest of a file, that cannot be loaded."""
 
     path: str
     line: int | None
@@ -50,7 +50,7 @@ class LoadProblem(msgspec.Struct, frozen=True, kw_only=True):
     entry: int | None
     """The index in the `entry` of the Bundle, from 0; None outside a Bundle."""
     reason: str
-    """What is wrong; contains nothing of the resource."""
+    """What is wrong, without quoting the resource."""
 
     def __str__(self) -> str:
         line = f", line {self.line}" if self.line is not None else ""
@@ -64,11 +64,11 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     fhir_version: FHIRVersion
     base_urls: tuple[str, ...] = ()
     index_path: str | None = None
-    """The file of the `LinkIndex`; None if there are no links between the files."""
+    """The path of the `LinkIndex`; None without one."""
     strict: bool = False
     """Whether to stop at the first problem."""
     assign_ids: bool = False
-    """Whether to assign ids to resources that have none or one that is not allowed."""
+    """Whether to assign ids to resources without an id or with an invalid one."""
 
 
 class LoadedResource(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +78,7 @@ class LoadedResource(msgspec.Struct, frozen=True, kw_only=True):
     """JSON; None for a resource to delete."""
     entry: int | None = None
     resource_type: str | None = None
-    """The type that the content must have; without content, the type of the resource to delete."""
+    """The type that the content must have, or without content, that of the resource to delete."""
     id: str | None = None
     """The id that the content must have if it has one."""
     assigned_id: str | None = None
@@ -86,11 +86,11 @@ class LoadedResource(msgspec.Struct, frozen=True, kw_only=True):
     links: BundleLinks | None = None
     """The links of the Bundle; None outside a Bundle."""
     links_base: str | None = None
-    """The fullUrl by which relative links resolve."""
+    """The fullUrl against which relative links are resolved."""
 
     @property
     def final_id(self) -> str | None:
-        """The id under which it is stored, unless it is bad."""
+        """The id under which the resource is stored; None if it has no valid one."""
         return self.assigned_id or self.id or _identity(self.content or b"").usable_id
 
 
@@ -101,7 +101,7 @@ class _Identity(msgspec.Struct):
 
     @property
     def usable_id(self) -> str | None:
-        """The id if it is allowed; an id with other characters is reported when it is parsed."""
+        """The id if it is valid; an invalid one is reported when the resource is parsed."""
         return self.id if isinstance(self.id, str) and _ID.fullmatch(self.id) else None
 
     def is_bundle(self) -> bool:
@@ -119,7 +119,7 @@ def resources_of(
     """
     Return the resources of a document.
 
-    `index` says what the other documents define; without it they play no part.
+    `index` has the links of the other documents; without it these are ignored.
 
     Raises:
         InvalidResource: The document is a broken Bundle.
@@ -163,41 +163,42 @@ def is_unpacked(document: InputDocument) -> bool:
 
 
 class LoadedBundle:
-    """A Bundle of a document: its entries get ids, by which its own links resolve."""
+    """A Bundle, whose entries get ids and whose links are resolved among its entries."""
 
     def __init__(
         self, document: InputDocument, options: LoadOptions, index: LinkIndex | None = None
     ) -> None:
         """
-        Parse the Bundle; `index` says which ids its entries cannot have.
+        Parse the Bundle; `index` has the ids that its entries must not have.
 
         Raises:
-            InvalidResource: It is broken.
+            InvalidResource: The Bundle is invalid.
         """
         self._document = document
         self._options = options
         self._bundle = parse_bundle(document.content)
         self._digest = document.digest
-        self._said_targets = [
+        self._proposed_targets = [
             self._target(number, entry) for number, entry in enumerate(self._bundle.entries)
         ]
         displaced = index.displaced(self._digest) if index else frozenset()
         self.displaced = frozenset(
             number
-            for number, said in enumerate(self._said_targets)
-            if said.reference in displaced and self._creates(self._bundle.entries[number], said)
+            for number, proposed in enumerate(self._proposed_targets)
+            if proposed.reference in displaced
+            and self._creates(self._bundle.entries[number], proposed)
         )
-        """The indices of entries that cannot have the id that they say."""
+        """The indices of entries that must get another id than they propose."""
         self._targets = [
-            self._own_target(said) if number in self.displaced else said
-            for number, said in enumerate(self._said_targets)
+            self._own_target(proposed) if number in self.displaced else proposed
+            for number, proposed in enumerate(self._proposed_targets)
         ]
         self.clashes = self._find_clashes()
         """The indices of entries whose fullUrl is that of another resource in the Bundle."""
         self._doubled = frozenset(self._find_doubled())
 
     def _find_clashes(self) -> Mapping[int, str]:
-        """Return, by index, the normalized fullUrls that stand for more than one resource."""
+        """Return the normalized fullUrls that stand for more than one resource, by entry index."""
         first = dict[str, tuple[object, ...]]()
         clashes = dict[int, str]()
         for index, (entry, target) in enumerate(
@@ -214,13 +215,14 @@ class LoadedBundle:
 
     def _find_doubled(self) -> Iterator[int]:
         """
-        Yield the indices of entries with the type and id of another resource before them.
+        Yield the indices of entries with the type and id of a different, earlier resource.
 
-        In a transaction, where the order of entries does not matter, also those of deletions of
-        what other entries store.
+        In a transaction, where the order of entries does not matter, these include deletions of
+        resources that other entries store.
 
-        Two fullUrls are two resources, unless a PUT says which one is stored; a transaction
-        changes each resource once. A history, or one fullUrl twice, has versions of a resource.
+        Two fullUrls are two resources, unless a PUT says which one is stored, and a transaction
+        changes each resource once. A history, and entries with one fullUrl, have versions of one
+        resource.
         """
         if self._bundle.type == "history":
             return
@@ -233,9 +235,9 @@ class LoadedBundle:
             other = first.setdefault(target.reference, entry)
             if other.resource == entry.resource:
                 continue
-            two_names = _versionless(other) != _versionless(entry)
+            different_urls = _versionless_url(other) != _versionless_url(entry)
             if self._bundle.type == "transaction" or (
-                two_names and "PUT" not in {other.method, entry.method}
+                different_urls and "PUT" not in {other.method, entry.method}
             ):
                 yield index
         for index, entry in enumerate(self._bundle.entries):
@@ -246,8 +248,8 @@ class LoadedBundle:
         """
         Return whether an entry creates a resource, so that its id is only a proposal.
 
-        A POST does, and an entry without a request whose fullUrl means something in its own Bundle
-        only. What gets its id from a real UUID or OID cannot have another one.
+        A POST does, and so does an entry without a request whose fullUrl has a meaning in its own
+        Bundle only. A resource whose id comes from a real UUID or OID cannot get another one.
         """
         if self._bundle.type == "history" or entry.method not in {"POST", None}:
             return False
@@ -257,9 +259,9 @@ class LoadedBundle:
         return bool(url) and not is_unique(url) and split_address(url) is None
 
     def claims(self) -> Iterator[tuple[int, Claim]]:
-        """Yield the ids of its resources, with the indices of their entries."""
+        """Yield the ids of the Bundle's resources, with the indices of their entries."""
         for number, (entry, target) in enumerate(
-            zip(self._bundle.entries, self._said_targets, strict=True)
+            zip(self._bundle.entries, self._proposed_targets, strict=True)
         ):
             if entry.resource is not None and target.reference and number not in self._doubled:
                 url = normalized_link(entry.full_url or "")
@@ -267,7 +269,7 @@ class LoadedBundle:
                 yield number, Claim(target.reference, self._creates(entry, target), name)
 
     def definitions(self) -> Iterator[tuple[int, Definition]]:
-        """Yield what the unique fullUrls stand for, with the indices of their entries."""
+        """Yield the resources of globally unique fullUrls, with the indices of their entries."""
         ambiguous = set(self.clashes.values())
         for index, (entry, target) in enumerate(
             zip(self._bundle.entries, self._targets, strict=True)
@@ -281,21 +283,21 @@ class LoadedBundle:
                 yield index, Definition(url, target.reference, digest)
 
     def conditions(self) -> Iterator[Creation]:
-        """Yield what is created on the condition that nothing else matches a search."""
+        """Yield the resources that are created only if nothing else matches a search."""
         if self._bundle.type == "history":
-            return  # what a history reports has been created
+            return  # the resources in a history have been created already
         for entry, target in zip(self._bundle.entries, self._targets, strict=True):
             if target.reference and (condition := _condition(entry, target.resource_type)):
                 yield Creation(condition, target.reference, updates=_updates(entry))
 
     def servers(self) -> Iterator[tuple[str, str]]:
-        """Yield `Type/id` and the server of the resources that keep the id of their server."""
+        """Yield the `Type/id` and the server of resources that keep the id they have there."""
         for entry, target in zip(self._bundle.entries, self._targets, strict=True):
             if (source := self._source(entry, target)) is not None:
                 yield source
 
     def _source(self, entry: ParsedEntry, target: "_Target") -> tuple[str, str] | None:
-        # A request names what it changes, or creates it, except in a history, which reports them.
+        # A request changes or creates a resource of this server; in a history it only reports.
         if entry.method is not None and self._bundle.type != "history":
             return None
         address = split_address(entry.full_url or "")
@@ -306,7 +308,7 @@ class LoadedBundle:
         if address is None or address[1] != reference:
             return None
         is_own = address[0].rstrip("/") in {url.rstrip("/") for url in self._options.base_urls}
-        # The scheme is not part of a server's name, and case plays no part in that of its host.
+        # The scheme does not identify a server, and the case of its host does not matter.
         host, slash, path = address[0].partition("://")[2].partition("/")
         return reference, "" if is_own else f"{host.lower()}{slash}{path}"
 
@@ -348,15 +350,15 @@ class LoadedBundle:
         }
         links = BundleLinks(
             {
-                # A link by the id that an entry said leads to the same as one by its fullUrl.
-                said: refused.get(number, self._targets[number].reference)
+                # A link by the proposed id of an entry has the same target as one by its fullUrl.
+                proposed: refused.get(number, self._targets[number].reference)
                 or self._bundle.entries[number].full_url
-                or said
+                or proposed
                 for number in moved
-                if (said := self._said_targets[number].reference) not in kept
+                if (proposed := self._proposed_targets[number].reference) not in kept
             }
             | {
-                # A link to a resource that is not loaded must not lead to the other server's.
+                # A link to a resource that is not loaded must not lead to the other server's one.
                 entry.full_url: (
                     entry.full_url
                     if number in foreign
@@ -445,17 +447,18 @@ class LoadedBundle:
             return _Target(resource_type, self._id_within(f"#{index}"))
         return _Target(resource_type, "")
 
-    def _own_target(self, said: "_Target") -> "_Target":
-        """Return the target of an entry that cannot have the id that it says."""
-        return _Target(said.resource_type, self._id_within(f"={said.reference}"), assigned=True)
+    def _own_target(self, proposed: "_Target") -> "_Target":
+        """Return the target of an entry that must get another id than it proposes."""
+        new_id = self._id_within(f"={proposed.reference}")
+        return _Target(proposed.resource_type, new_id, assigned=True)
 
     def _id_from(self, full_url: str) -> str:
         """
         Return the id of a resource that has only a fullUrl.
 
-        It is equal for equal resources alone: a real UUID or OID is the same one anywhere, an
-        address on this server names an id, another address is always that of one resource, and
-        anything else means something only within this Bundle.
+        Two resources get the same id only if they are the same: a real UUID or OID is globally
+        unique, a URL of this server contains the id, any other URL identifies one resource, and
+        everything else has a meaning only within this Bundle.
         """
         own = split_reference(full_url, self._options.base_urls)
         if own is not None and own != split_reference(full_url):
@@ -469,19 +472,19 @@ class LoadedBundle:
         return self._id_within(f"/{url}")
 
     def _id_within(self, name: str) -> str:
-        """Return an id that means something within this Bundle alone."""
+        """Return an id that no other Bundle assigns."""
         return str(uuid5(NAMESPACE_URL, f"{self._digest}{name}"))
 
 
 class _Target(msgspec.Struct, frozen=True):
-    """The resource that an entry stands for."""
+    """The resource that an entry stores or changes."""
 
     resource_type: str
     id: str
-    """Empty if nothing says it."""
+    """Empty if it is unknown."""
     from_full_url: bool = False
     assigned: bool = False
-    """Whether the id replaces that of the resource."""
+    """Whether the id replaces the one in the resource."""
 
     @property
     def reference(self) -> str:
@@ -490,7 +493,7 @@ class _Target(msgspec.Struct, frozen=True):
 
 
 def target_of_unusable_id(reference: str) -> str | None:
-    """Return what a reference to an id that is not allowed becomes if ids are assigned."""
+    """Return the replacement of a reference to an invalid id if ids are assigned."""
     url, mark, fragment = reference.partition("#")
     match = _REFERENCE_TO_UNUSABLE_ID.fullmatch(url)
     if match is None or _ID.fullmatch(match[2]):
@@ -500,10 +503,10 @@ def target_of_unusable_id(reference: str) -> str | None:
 
 def _assigned_id(content: bytes) -> str | None:
     """
-    Return the id to assign to a resource, or None if it has a usable one.
+    Return the id to assign to a resource, or None if it has a valid one.
 
-    It depends on the resource alone, so that loading again assigns the same id: on the type and
-    the id that is not allowed, or on the whole content if there is none.
+    It is derived from the type and the invalid id, or from the whole content if there is no id, so
+    that loading again assigns the same id.
     """
     identity = _identity(content)
     if identity.usable_id is not None or not isinstance(identity.resource_type, str):
@@ -519,7 +522,7 @@ def _replacement(resource_type: str, unusable_id: str) -> str:
 
 
 def _condition(entry: ParsedEntry, resource_type: str) -> str | None:
-    """Return the condition of creating the resource of an entry, as `Type?search`."""
+    """Return the condition on which an entry creates its resource, as `Type?search`."""
     if entry.method == "POST" and entry.if_none_exist:
         return f"{resource_type}?{entry.if_none_exist.rpartition('?')[2]}"
     if entry.method == "PUT" and "?" in (entry.url or ""):
@@ -528,17 +531,17 @@ def _condition(entry: ParsedEntry, resource_type: str) -> str | None:
 
 
 def _updates(entry: ParsedEntry) -> bool:
-    """Return whether an entry updates what matches its condition: a PUT without an id."""
+    """Return whether an entry updates the match of its condition: a PUT without an id does."""
     return entry.method == "PUT" and _identity(entry.resource or b"").usable_id is None
 
 
 def _deleted(entry: ParsedEntry) -> str:
-    """Return what an entry deletes, as `Type/id`; empty if it deletes nothing, or by a search."""
+    """Return the `Type/id` that an entry deletes; empty if it deletes none, or by a search."""
     named = split_reference(entry.url or "") if entry.method == "DELETE" else None
     return "/".join(named or ())
 
 
-def _versionless(entry: ParsedEntry) -> str:
+def _versionless_url(entry: ParsedEntry) -> str:
     """Return the fullUrl of an entry without a version."""
     return _HISTORY.sub("", normalized_link(entry.full_url or ""))
 
@@ -555,4 +558,4 @@ def _identity(content: bytes) -> _Identity:
     try:
         return _IDENTITY.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _Identity()  # parsing the resource reports what is wrong
+        return _Identity()  # the error is reported when the resource is parsed
