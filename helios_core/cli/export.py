@@ -25,7 +25,7 @@ from helios_core.client.export import (
     export,
     resume,
 )
-from helios_core.client.kickoff import ClientRequest, given_twice, read_url
+from helios_core.client.kickoff import ClientRequest, read_url, repeated_parameters
 from helios_core.client.state import ExportFolder, FileCompression, has_state, resume_command
 from helios_core.errors import ConfigurationError, HeliosError
 from helios_core.model.exports import Level
@@ -154,7 +154,7 @@ def _request(choices: ExportChoices, headers: Mapping[str, str]) -> ClientReques
         organize_by=choices.organize_by,
         headers=headers,
     )
-    if twice := given_twice(request):
+    if twice := repeated_parameters(request):
         raise ConfigurationError(
             f"{', '.join(twice)}: both in the address and as an option; leave one of them out"
         )

@@ -233,8 +233,8 @@ async def load(  # noqa: PLR0913 - source, target, options and a callback
     `assign_ids` every other resource without a valid one gets an id from its content. Loading
     again is an update, and an unchanged resource gets no new version. A bad resource is reported
     and the rest is loaded; with `strict`, loading stops at the first bad one, and what was written
-    before stays. A Bundle is not atomic here: its entries are written in chunks with everything else.
-    When `stopping` is set, the load ends within a second and returns what it has done.
+    before stays. A Bundle is not atomic here: its entries are written in chunks with everything
+    else. When `stopping` is set, the load ends within a second and returns its summary so far.
 
     While the data provider is busy, slow or down, a call is repeated for up to `PATIENCE` seconds.
     If the response to a write was lost, the repeated write counts its changes as unchanged.
