@@ -120,7 +120,7 @@ class BackendServices:
             )
         if not endpoint.startswith(("https://", f"{httpx.URL(self._base_url).scheme}://")):
             raise TokenRefused(
-                f"{url} names a token endpoint without TLS; credentials are sent to https URLs only"
+                f"{url} names a token endpoint without TLS; credentials are sent over https only"
             )
         return endpoint
 

@@ -180,7 +180,7 @@ def _cause(error: httpx.TransportError, name: str, host: str) -> str:
                 )
             case ssl.SSLError():
                 return (
-                    f"{host} does not speak TLS correctly ({cause.reason}); perhaps the URL has to "
+                    f"{host} does not speak TLS correctly ({cause.reason}); perhaps the URL must "
                     "begin with http"
                 )
     return ""

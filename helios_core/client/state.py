@@ -77,7 +77,7 @@ class PartMark(msgspec.Struct, frozen=True, kw_only=True):
     synced: int
     """Bytes that survive a power cut."""
     boot: str
-    """The id of the boot in which it was written; bytes after `synced` are valid until the next."""
+    """The id of the current boot; bytes after `synced` are valid until the next boot."""
 
 
 class ExportFolder:
