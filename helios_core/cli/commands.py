@@ -154,9 +154,7 @@ def capabilities(*, known: bool, output: Literal["table", "json"]) -> None:
     help="Default: HFS_DEFAULT_FHIR_VERSION.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first bad resource.")
-@click.option(
-    "--assign-ids", is_flag=True, help="Assign ids to resources without a valid one."
-)
+@click.option("--assign-ids", is_flag=True, help="Assign ids to resources without a valid one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def load(  # noqa: PLR0913 - one parameter for each option
     paths: tuple[Path, ...],

@@ -138,9 +138,7 @@ def _request(choices: ExportChoices, headers: Mapping[str, str]) -> ClientReques
         if (level is Level.GROUP) != (choices.group is not None):
             raise ConfigurationError("--level group needs --group, and no other level takes one")
         if request.level is not Level.SYSTEM:
-            raise ConfigurationError(
-                "the URL has a level already; leave --level and --group out"
-            )
+            raise ConfigurationError("the URL has a level already; leave --level and --group out")
         request = replace(request, level=level, group_id=choices.group)
     request = replace(
         request,

@@ -171,7 +171,9 @@ async def test_an_endpoint_that_stays_busy_is_given_up(server, key_file):
     issue(server)
     server.say("POST", "/auth/token", Reply(503))
 
-    with pytest.raises(TokenRefused, match=r"returned 503 to the last of 5 requests: it, or a service"):
+    with pytest.raises(
+        TokenRefused, match=r"returned 503 to the last of 5 requests: it, or a service"
+    ):
         await BackendServices(server.url, "lab", key_file()).header()
 
 
