@@ -357,7 +357,7 @@ async def test_a_base_with_a_query_is_refused_with_the_command_that_was_meant(
         (["--resume", "x", "--type", "Patient", "--to", "y"], "changed by --to, --type"),
         (["http://x", "--to", "x", "--discard"], "--resume x --discard"),
         (["http://x/$export?_since=y", "--to", "x", "--since", "z"], "_since: both"),
-        (["http://x/Patient/$export", "--to", "x", "--level", "system"], "what level"),
+        (["http://x/Patient/$export", "--to", "x", "--level", "system"], "level already"),
         (["http://x", "--to", "x", "--level", "group"], "needs --group"),
         (["http://x", "--to", "x", "--header", "no colon"], "Name: value"),
         (["http://x", "--to", "x", "--header", "Ünn: x"], "Name: value"),
