@@ -1,4 +1,4 @@
-"""Backends that fail or are slow on demand, around others that are neither."""
+"""Backends that fail or are slow on demand, and wrap other backends."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -20,7 +20,7 @@ from helios_core import (
 
 
 class Fault:
-    """A failure that happens after some amount of work, a number of times, and then no more."""
+    """A failure that happens after an amount of work, a limited number of times."""
 
     def __init__(
         self,
@@ -34,10 +34,10 @@ class Fault:
         self._error = error or BackendUnavailable("a failure for a test")
         self._delay_seconds = delay.total_seconds()
         self.remaining = times
-        """How many more times it will strike."""
+        """How many more times it will happen."""
 
     async def strike(self, done: int) -> None:
-        """Wait the delay, then fail if more work is done than succeeds."""
+        """Wait for the delay, then fail if `done` exceeds the work that succeeds."""
         await asyncio.sleep(self._delay_seconds)
         if self._after is not None and done > self._after and self.remaining > 0:
             self.remaining -= 1
@@ -48,8 +48,8 @@ class FaultyOutputStore(OutputStore):
     """
     Stores parts in another store, and interrupts some of them.
 
-    Of the first `times` parts that are larger than `fail_after_bytes`, the chunks break off after
-    so many bytes with `error` (by default BackendUnavailable). Every chunk takes `delay` longer.
+    The first `times` parts that are larger than `fail_after_bytes` fail after so many bytes with
+    `error` (by default BackendUnavailable). Every chunk takes `delay` longer.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class FaultyOutputStore(OutputStore):
         await self._store.bind(owner)
 
     async def put(self, key: PartKey, chunks: AsyncIterator[bytes]) -> StoredPart:
-        """Store a part whose chunks may break off."""
+        """Store a part, whose chunks may fail."""
         return await self._store.put(key, self._interrupted(chunks))
 
     def read(
@@ -104,7 +104,8 @@ class FaultyDataProvider(DataProvider):
 
     The first `times` shards with more than `fail_after_batches` batches fail after so many with
     `error` (by default BackendUnavailable). Every batch takes `delay` longer. Of the other
-    provider's powers it has only that of deletions, which exports use; write to the other one.
+    provider's powers it has only SupportsTombstones, which exports use; tests write to the other
+    provider.
     """
 
     def __init__(
@@ -130,17 +131,17 @@ class FaultyDataProvider(DataProvider):
     async def read(
         self, view: ExportView, shard: Shard, *, batch_bytes: int
     ) -> AsyncIterator[Batch]:
-        """Read a shard until the fault strikes."""
-        given = 0
+        """Read a shard until the fault happens."""
+        count = 0
         async for batch in self._provider.read(view, shard, batch_bytes=batch_bytes):
-            given += 1
-            await self.fault.strike(given)
+            count += 1
+            await self.fault.strike(count)
             yield batch
 
     async def read_deleted(
         self, view: ExportView, shard: Shard, *, batch_rows: int
     ) -> AsyncIterator[Sequence[str]]:
-        """Call the other provider; one that does not remember deletions has none."""
+        """Call the other provider; yield nothing if it does not remember deletions."""
         if isinstance(self._provider, SupportsTombstones):
             async for ids in self._provider.read_deleted(view, shard, batch_rows=batch_rows):
                 yield ids
