@@ -49,7 +49,7 @@ def helios_output_store() -> Backend[OutputStore] | None:
 
 @hookspec(firstresult=True)
 def helios_search_index() -> Backend[SearchIndex] | None:
-    """Offer a search index: terms of resources, beside any data provider."""
+    """Offer a search index, kept beside the data of any data provider."""
 
 
 @hookspec(firstresult=True)
