@@ -14,7 +14,7 @@ from helios_core.config.environment import describe_variables, to_text
 from helios_core.config.selection import SelectedBackend
 from helios_core.errors import BackendUnavailable, ConfigurationError
 from helios_core.storage.backends import Reach
-from helios_core.storage.indexer import MAX_COUNTED, Indexer, ScopeStatus
+from helios_core.storage.indexer import MAX_COUNTED, DatasetStatus, Indexer
 from helios_core.storage.search_index import SearchIndex
 
 WAIT_SECONDS = 1.0
@@ -31,7 +31,7 @@ This is not repeated, because somebody waits for the command.
 def show_status(output: Literal["table", "json"]) -> None:
     """Print how far the search index has come."""
 
-    async def read() -> list[ScopeStatus]:
+    async def read() -> list[DatasetStatus]:
         async with _opened_indexer() as indexer:
             return await indexer.status()
 
@@ -43,12 +43,12 @@ def rebuild_index(
 ) -> None:
     """Discard the index of a tenant, a FHIR version or (None) everything, and rebuild it."""
 
-    async def work() -> list[ScopeStatus]:
+    async def work() -> list[DatasetStatus]:
         async with _opened_indexer() as indexer:
-            scopes = await indexer.rebuild(tenant=tenant, fhir_version=fhir_version)
+            datasets = await indexer.rebuild(tenant=tenant, fhir_version=fhir_version)
             while True:
                 await indexer.follow(at_once=True)
-                rows = [row for row in await indexer.status() if row.scope in scopes]
+                rows = [row for row in await indexer.status() if row.dataset in datasets]
                 if all(row.state == "following" for row in rows):
                     return rows
                 await asyncio.sleep(WAIT_SECONDS)
@@ -95,7 +95,7 @@ async def _responding(selected: SelectedBackend[SearchIndex]) -> AsyncIterator[S
         try:
             async with asyncio.timeout(FIRST_RESPONSE_SECONDS):
                 index = await stack.enter_async_context(selected.open())
-                await index.scopes()
+                await index.datasets()
         except TimeoutError as error:
             reason = f"The search index did not respond within {FIRST_RESPONSE_SECONDS:g} seconds"
             raise _unavailable(reason, selected) from error
@@ -115,7 +115,7 @@ def _unavailable(reason: str, selected: SelectedBackend[SearchIndex]) -> Backend
     return BackendUnavailable(". ".join((reason, *where)))
 
 
-def _print(rows: Sequence[ScopeStatus], output: Literal["table", "json"]) -> None:
+def _print(rows: Sequence[DatasetStatus], output: Literal["table", "json"]) -> None:
     if output == "json":
         print_json(rows)
     elif rows:
@@ -124,7 +124,7 @@ def _print(rows: Sequence[ScopeStatus], output: Literal["table", "json"]) -> Non
         print_line("There is nothing to index.")
 
 
-def _table(rows: Sequence[ScopeStatus]) -> Table:
+def _table(rows: Sequence[DatasetStatus]) -> Table:
     table = new_table("tenant", "version", "state", "reached", "lag", "changes", "entries")
     for row in rows:
         reached = "" if row.reached is None else row.reached.isoformat(timespec="seconds")

@@ -73,10 +73,10 @@ def authorize(caller: Caller, interaction: Interaction, resource_type: str | Non
     """
     Raise unless a caller may perform an interaction.
 
-    Every interaction is checked here before it uses the storage, whether it is a request of its
-    own or an entry of a Bundle. A conditional change is checked as a change, and its condition as
-    a search. This decides by resource type; the data provider of the request enforces scopes that
-    are limited to some resources of a type.
+    Every interaction is checked here before it uses the data provider, whether it is a request of
+    its own or an entry of a Bundle. A conditional change is checked as a change, and its condition
+    as a search. This decides by resource type; the data provider of the request enforces scopes
+    that are limited to some resources of a type.
 
     Raises:
         ResourceNotFound: The caller's FHIR version has no such resource type.

@@ -138,7 +138,7 @@ class ContainedAuthorizer(FileAuthorizer):
             Forbidden: The authorizer raised it.
             BackendError: The authorizer failed, or took longer than its time limit.
         """
-        await self._call(self._authorizer.authorize_export(principal, intent))
+        await self._authorize(self._authorizer.authorize_export(principal, intent))
 
     def grant(self, principal: Principal, resource_type: str) -> Grant:
         """
@@ -164,7 +164,7 @@ class ContainedAuthorizer(FileAuthorizer):
             Forbidden: The authorizer raised it.
             BackendError: The authorizer failed, or took longer than its time limit.
         """
-        await self._call(self._authorizer.authorize_job(principal, job))
+        await self._authorize(self._authorizer.authorize_job(principal, job))
 
     async def authorize_end(self, principal: Principal, job: Job) -> None:
         """
@@ -174,9 +174,9 @@ class ContainedAuthorizer(FileAuthorizer):
             JobNotFound: The authorizer raised it.
             BackendError: The authorizer failed, or took longer than its time limit.
         """
-        await self._call(self._authorizer.authorize_end(principal, job))
+        await self._authorize(self._authorizer.authorize_end(principal, job))
 
-    async def _call(self, check: Coroutine[Any, Any, None]) -> None:
+    async def _authorize(self, check: Coroutine[Any, Any, None]) -> None:
         refused: Forbidden | None = None
         with contained():
             try:

@@ -20,9 +20,9 @@ from helios_core.storage.index_notes import (
 from helios_core.storage.isolation import Overdue, call_within, contained
 from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.search_index import (
+    Dataset,
     IndexedVersion,
     IndexQuery,
-    IndexScope,
     IndexState,
     SearchIndex,
 )
@@ -43,7 +43,7 @@ Changes since then are looked up in the data, so an older state would cost more 
 """
 
 REMEMBERED = 1000
-"""Maximum number of scopes whose state is remembered."""
+"""Maximum number of datasets whose state is remembered."""
 
 LISTED_AT_ONCE = 10_000
 """How many entries are requested at once when all of them are read."""
@@ -59,7 +59,7 @@ class IndexUnusable(Exception):
 class Reached(msgspec.Struct, frozen=True, kw_only=True):
     """The part of an index that can be relied on: all changes up to the instant `at`."""
 
-    scope: IndexScope
+    dataset: Dataset
     epoch: str
     at: datetime
     note: IndexNote
@@ -85,8 +85,8 @@ class IndexLookups:
         self._resting_until: float | None = None
         """Until when an index that did not respond is left alone; None if it did."""
         self._logged_reason = ""
-        self._known = OrderedDict[IndexScope, tuple[float, Reached]]()
-        """The state read last of each usable scope, and when it was read."""
+        self._known = OrderedDict[Dataset, tuple[float, Reached]]()
+        """The state read last of each usable dataset, and when it was read."""
 
     async def reached(self, key: TypeKey, *, recently: bool = False) -> Reached:
         """
@@ -95,12 +95,12 @@ class IndexLookups:
         Raises:
             IndexUnusable: It is down, not built, or built by another release.
         """
-        scope = IndexScope(key.tenant, key.fhir_version)
-        if recently and scope in self._known:
-            read, reached = self._known[scope]
+        dataset = Dataset(key.tenant, key.fhir_version)
+        if recently and dataset in self._known:
+            read, reached = self._known[dataset]
             if time.monotonic() - read <= self.recent_seconds:
                 return reached
-        return await self._reached(scope)
+        return await self._reached(dataset)
 
     async def check(self, reached: Reached) -> None:
         """
@@ -109,22 +109,22 @@ class IndexLookups:
         Raises:
             IndexUnusable: The epoch has ended, so that they may be incomplete; or it is down.
         """
-        present = await self._reached(reached.scope)
+        present = await self._reached(reached.dataset)
         if present.epoch != reached.epoch:
             raise self._unusable("it was built anew")
         self._logged_reason = ""
 
-    async def _reached(self, scope: IndexScope) -> Reached:
+    async def _reached(self, dataset: Dataset) -> Reached:
         read = time.monotonic()
-        state: IndexState | None = await self._call(self._index.state, scope)
-        self._known.pop(scope, None)
+        state: IndexState | None = await self._call(self._index.state, dataset)
+        self._known.pop(dataset, None)
         if state is None or state.reached is None:
             raise self._unusable("it is being built")
         if entries_version(state) != ENTRIES_VERSION:
             raise self._unusable("it was built by another release")
         note = read_note(state)
-        reached = Reached(scope=scope, epoch=state.epoch, at=state.reached, note=note)
-        self._known[scope] = read, reached
+        reached = Reached(dataset=dataset, epoch=state.epoch, at=state.reached, note=note)
+        self._known[dataset] = read, reached
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return reached
@@ -144,7 +144,7 @@ class IndexLookups:
         Raises:
             IndexUnusable: It is down.
         """
-        key = reached.scope.type(resource_type)
+        key = reached.dataset.type(resource_type)
         return await self._call(
             self._index.find, key, reached.epoch, query, count=count, after=after
         )
@@ -158,7 +158,7 @@ class IndexLookups:
         Raises:
             IndexUnusable: It is down.
         """
-        key = reached.scope.type(resource_type)
+        key = reached.dataset.type(resource_type)
         if await self._call(self._index.count, key, reached.epoch, query) > most:
             return None
         ids = set[str]()
@@ -187,13 +187,13 @@ class IndexLookups:
                 raise IndexUnusable("it is down")
             # This call finds out whether the index is back; meanwhile no other call waits for it.
             self._resting_until = time.monotonic() + self._time_limit.total_seconds()
-        with self._failures_reported():
+        with self._noting_failures():
             result = await call_within(self._time_limit, function, *args, **kwargs)
         self._resting_until = None
         return result
 
     @contextmanager
-    def _failures_reported(self) -> Iterator[None]:
+    def _noting_failures(self) -> Iterator[None]:
         try:
             with contained():
                 yield

@@ -14,7 +14,7 @@ from helios_core.model.exports import ExportRequest, ExportView, Level, Shard
 from helios_core.storage.data_provider import Damaged, StoredVersion, VersionQuery
 from helios_core.storage.index_notes import Unreadable, read_note
 from helios_core.storage.integrity import DECODE_ERRORS, UNKNOWN_ID, damaged_json
-from helios_core.storage.search_index import IndexEntry, IndexScope, IndexState, SearchIndex
+from helios_core.storage.search_index import Dataset, IndexEntry, IndexState, SearchIndex
 from helios_core.storage.stamped_lines import stored_line
 
 BATCH_BYTES = 1024 * 1024
@@ -45,19 +45,19 @@ _Provider = Any
 
 
 class IndexWork:
-    """One pass that makes entries of one scope and epoch, and applies them."""
+    """One pass that makes entries of one dataset and epoch, and applies them."""
 
-    def __init__(  # noqa: PLR0913 - source, target, scope and callback
+    def __init__(  # noqa: PLR0913 - source, target, dataset and callback
         self,
         provider: _Provider,
         index: SearchIndex,
-        scope: IndexScope,
+        dataset: Dataset,
         types: tuple[str, ...],
         state: IndexState,
         *,
         on_applied: Callable[["IndexWork"], None] = lambda _work: None,
     ) -> None:
-        self.scope = scope
+        self.dataset = dataset
         self.types = types
         self.epoch = state.epoch
         self.applied = 0
@@ -82,7 +82,7 @@ class IndexWork:
         Return the instant up to which changes are still to be indexed, because there are too many
         or something is damaged; `since` if none are.
         """
-        query = changes_between(self.scope, self.types, since, until)
+        query = changes_between(self.dataset, self.types, since, until)
         seen, after, left = set[tuple[str, str]](), None, until
         async with self._buffer() as buffer:
             while len(seen) <= MAX_LISTED:
@@ -97,7 +97,7 @@ class IndexWork:
                 # Newest first: the first version seen of a resource is its state at `until`.
                 newest = [v for v in page.versions if (v.resource_type, v.id) not in seen]
                 seen.update((version.resource_type, version.id) for version in newest)
-                made = await asyncio.to_thread(_of_versions, self.scope.fhir_version, newest)
+                made = await asyncio.to_thread(_of_versions, self.dataset.fhir_version, newest)
                 await buffer.add(*made, sum(len(version.content or b"") for version in newest))
                 after = page.next
                 if after is None:
@@ -117,9 +117,9 @@ class IndexWork:
     ) -> AsyncGenerator[None]:
         """Index a type, reading it like an export, and yield after each shard."""
         request = ExportRequest(
-            tenant=self.scope.tenant,
+            tenant=self.dataset.tenant,
             url="",
-            fhir_version=self.scope.fhir_version,
+            fhir_version=self.dataset.fhir_version,
             level=Level.SYSTEM,
             types=(resource_type,),
             since=since,
@@ -137,7 +137,7 @@ class IndexWork:
         async with aclosing(batches):
             async for batch in batches:
                 made, damaged = await asyncio.to_thread(
-                    _of_lines, self.scope.fhir_version, shard.resource_type, batch.lines
+                    _of_lines, self.dataset.fhir_version, shard.resource_type, batch.lines
                 )
                 size = sum(map(len, batch.lines))
                 await buffer.add(made, [*damaged, *batch.damaged], size)
@@ -145,7 +145,7 @@ class IndexWork:
     async def _index_deletions(
         self, view: ExportView, shard: Shard, buffer: "_EntryBuffer"
     ) -> None:
-        key = self.scope.type(shard.resource_type)
+        key = self.dataset.type(shard.resource_type)
         deletions = self._provider.read_deleted(view, shard, batch_rows=VERSIONS_AT_ONCE)
         async with aclosing(deletions):
             async for ids in deletions:
@@ -173,7 +173,7 @@ class IndexWork:
                 raise BackendError(f"{report.resource_type} is damaged: {report.reason}")
             self.damaged.add(Unreadable(report.resource_type, report.id))
         if entries:
-            await self._index.apply(self.scope, self.epoch, entries)
+            await self._index.apply(self.dataset, self.epoch, entries)
         self.applied += len(entries)
         self._on_applied(self)
         if self._known:
@@ -226,12 +226,12 @@ class _EntryBuffer:
 
 
 def changes_between(
-    scope: IndexScope, types: tuple[str, ...], since: datetime, until: datetime
+    dataset: Dataset, types: tuple[str, ...], since: datetime, until: datetime
 ) -> VersionQuery:
     """Return the query for what changed after one instant, and up to and including another."""
     return VersionQuery(
-        tenant=scope.tenant,
-        fhir_version=scope.fhir_version,
+        tenant=dataset.tenant,
+        fhir_version=dataset.fhir_version,
         types=types,
         since=since + _MICROSECOND,
         until=until,

@@ -36,7 +36,7 @@ from helios_core.storage.index_notes import (
 from helios_core.storage.index_work import VERSIONS_AT_ONCE, IndexWork, changes_between
 from helios_core.storage.isolation import contained
 from helios_core.storage.search_index import (
-    IndexScope,
+    Dataset,
     IndexState,
     SearchIndex,
 )
@@ -74,7 +74,7 @@ _Provider = Any
 """A data provider with SupportsChangeFeed."""
 
 
-class ScopeStatus(msgspec.Struct, frozen=True, kw_only=True):
+class DatasetStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far the index of one tenant and FHIR version has come."""
 
     tenant: str
@@ -89,9 +89,9 @@ class ScopeStatus(msgspec.Struct, frozen=True, kw_only=True):
     entries: int
 
     @property
-    def scope(self) -> IndexScope:
-        """The scope that the status is about."""
-        return IndexScope(self.tenant, self.fhir_version)
+    def dataset(self) -> Dataset:
+        """The dataset that the status is about."""
+        return Dataset(self.tenant, self.fhir_version)
 
 
 class Indexer:
@@ -110,20 +110,20 @@ class Indexer:
         self._interval = interval.total_seconds()
         self._clock = clock
         self._name = uuid.uuid4().hex
-        self._due: dict[IndexScope, _Due] = {}
-        self._written = set[IndexScope]()
+        self._due: dict[Dataset, _Due] = {}
+        self._written = set[Dataset]()
         self._woken = asyncio.Event()
         self._failed = ""
         self._missed = "", -math.inf
-        self._behind: dict[IndexScope, timedelta] = {}
+        self._behind: dict[Dataset, timedelta] = {}
 
     def miss(self, reason: str) -> None:
         """Note why a search had to do without the index; `problems` reports it for a minute."""
         self._missed = reason, self._clock()
 
     def wake(self, tenant: str, fhir_version: FHIRVersion) -> None:
-        """Make `run` index at once what was just written to a scope."""
-        self._written.add(IndexScope(tenant, fhir_version))
+        """Make `run` index at once what was just written to a dataset."""
+        self._written.add(Dataset(tenant, fhir_version))
         self._woken.set()
 
     def problems(self) -> list[str]:
@@ -162,66 +162,69 @@ class Indexer:
 
     async def follow(self, *, at_once: bool = False) -> None:
         """
-        Index what has changed in the scopes that are due, or with `at_once` in all of them.
+        Index what has changed in the datasets that are due, or with `at_once` in all of them.
 
         Raises:
-            BackendError: A scope could not be indexed; the others were.
+            BackendError: A dataset could not be indexed; the others were.
         """
         failure: BackendError | None = None
         written, self._written = self._written, set()
         # Types are listed after the instant, so none that was written up to it is left out.
         now: datetime = await self._provider.transaction_time()
-        scopes = await scopes_of(self._provider)
-        if not scopes:
+        datasets = await datasets_of(self._provider)
+        if not datasets:
             # An index that cannot be reached is reported before there is anything for it.
-            await self._index.scopes()
-        for scope, types in scopes.items():
-            due = self._due.pop(scope, None)
+            await self._index.datasets()
+        for dataset, types in datasets.items():
+            due = self._due.pop(dataset, None)
             waits = due is not None and time.monotonic() < due.at
-            if due is not None and waits and not at_once and scope not in written:
-                self._due[scope] = due
+            if due is not None and waits and not at_once and dataset not in written:
+                self._due[dataset] = due
                 continue
             started, pause, most = time.monotonic(), self._interval, MAX_PAUSE_FACTOR
             try:
                 with contained():
-                    changed = await self._follow(scope, types, now)
+                    changed = await self._follow(dataset, types, now)
             except BackendUnavailable:
                 raise
             except BackendError as error:
                 failure, changed, most = error, False, MAX_FAILED_PAUSE_FACTOR
             if due is not None and not changed:
                 pause = min(2 * due.pause, most * self._interval)
-            self._due[scope] = _Due(at=started + pause, pause=pause)
+            self._due[dataset] = _Due(at=started + pause, pause=pause)
         if failure is not None:
             raise failure
 
     async def rebuild(
         self, *, tenant: str | None = None, fhir_version: str | None = None
-    ) -> set[IndexScope]:
+    ) -> set[Dataset]:
         """
-        Discard what is indexed, so that `follow` rebuilds it, and return the scopes to rebuild.
+        Discard what is indexed, so that `follow` rebuilds it, and return the datasets to rebuild.
 
-        These are all scopes, or those of one tenant or FHIR version if that is not None.
+        These are all datasets, or those of one tenant or FHIR version if that is not None.
         """
-        scopes = {
-            scope
-            for scope in {*await scopes_of(self._provider), *await self._index.scopes()}
-            if tenant in {None, scope.tenant} and fhir_version in {None, scope.fhir_version.value}
+        datasets = {
+            dataset
+            for dataset in {*await datasets_of(self._provider), *await self._index.datasets()}
+            if tenant in {None, dataset.tenant}
+            and fhir_version in {None, dataset.fhir_version.value}
         }
-        for scope in scopes:
-            await self._reset(scope, await self._index.state(scope))
-        return scopes
+        for dataset in datasets:
+            await self._reset(dataset, await self._index.state(dataset))
+        return datasets
 
-    async def status(self) -> list[ScopeStatus]:
-        """Return the status of each scope that has data or an index."""
-        scopes = await scopes_of(self._provider)
-        for scope in await self._index.scopes():
-            scopes.setdefault(scope, ())
-        ordered = sorted(scopes, key=lambda scope: (scope.tenant, scope.fhir_version.value))
-        return [await self._status(scope, scopes[scope]) for scope in ordered]
+    async def status(self) -> list[DatasetStatus]:
+        """Return the status of each dataset that has data or an index."""
+        datasets = await datasets_of(self._provider)
+        for dataset in await self._index.datasets():
+            datasets.setdefault(dataset, ())
+        ordered = sorted(
+            datasets, key=lambda dataset: (dataset.tenant, dataset.fhir_version.value)
+        )
+        return [await self._status(dataset, datasets[dataset]) for dataset in ordered]
 
-    async def _status(self, scope: IndexScope, types: tuple[str, ...]) -> ScopeStatus:
-        state = await self._index.state(scope)
+    async def _status(self, dataset: Dataset, types: tuple[str, ...]) -> DatasetStatus:
+        state = await self._index.state(dataset)
         now: datetime = await self._provider.transaction_time()
         state_name, changes, lag = "following", None, None
         if state is None:
@@ -233,22 +236,22 @@ class Indexer:
         elif now < state.reached:
             state_name = "ahead"
         else:
-            changes = await self._waiting(scope, types, state.reached, now)
+            changes = await self._waiting(dataset, types, state.reached, now)
             lag = (now - state.reached).total_seconds() if changes else 0.0
-        return ScopeStatus(
-            tenant=scope.tenant,
-            fhir_version=scope.fhir_version,
+        return DatasetStatus(
+            tenant=dataset.tenant,
+            fhir_version=dataset.fhir_version,
             state=state_name,
             reached=None if state is None else state.reached,
             lag_seconds=lag,
             changes=changes,
-            entries=0 if state is None else await self._index.size(scope, state.epoch),
+            entries=0 if state is None else await self._index.size(dataset, state.epoch),
         )
 
     async def _waiting(
-        self, scope: IndexScope, types: tuple[str, ...], since: datetime, until: datetime
+        self, dataset: Dataset, types: tuple[str, ...], since: datetime, until: datetime
     ) -> int:
-        query = changes_between(scope, types, since, until)
+        query = changes_between(dataset, types, since, until)
         count, after = 0, None
         while count < MAX_COUNTED:
             page = await self._provider.versions(query, count=VERSIONS_AT_ONCE, after=after)
@@ -258,21 +261,21 @@ class Indexer:
                 break
         return min(count, MAX_COUNTED)
 
-    async def _follow(self, scope: IndexScope, types: tuple[str, ...], now: datetime) -> bool:
-        """Index what has changed in a scope up to an instant; return whether anything has."""
-        state = await self._index.state(scope)
+    async def _follow(self, dataset: Dataset, types: tuple[str, ...], now: datetime) -> bool:
+        """Index what has changed in a dataset up to an instant; return whether anything has."""
+        state = await self._index.state(dataset)
         if state is None or entries_version(state) < ENTRIES_VERSION:
-            state = await self._reset(scope, state)
+            state = await self._reset(dataset, state)
         if entries_version(state) != ENTRIES_VERSION:
             return False  # a newer release follows with entries of its own
         if state.reached is not None and await self._is_ahead(state.reached, now):
-            log.error("index.ahead", tenant=scope.tenant, fhir_version=scope.fhir_version)
-            state = await self._reset(scope, state)
+            log.error("index.ahead", tenant=dataset.tenant, fhir_version=dataset.fhir_version)
+            state = await self._reset(dataset, state)
         note = read_note(state)
         report = _LateReport()
-        work = IndexWork(self._provider, self._index, scope, types, state, on_applied=report)
+        work = IndexWork(self._provider, self._index, dataset, types, state, on_applied=report)
         if state.reached is None:
-            self._behind[scope] = timedelta.max
+            self._behind[dataset] = timedelta.max
             await self._build(work, note, now)
             return True
         return await self._catch_up(work, state.reached, note, now)
@@ -290,10 +293,10 @@ class Indexer:
         since_heard = self._clock() - note.seen / 1e6
         if note.builder not in {"", self._name} and since_heard < BUILDER_SILENT.total_seconds():
             return  # another process builds
-        scope = work.scope
+        dataset = work.dataset
         at = to_stamp(now) if note.building_at is None else note.building_at
         note = replace(note, building_at=at, builder=self._name, complete_from=at)
-        log.info("index.building", tenant=scope.tenant, fhir_version=scope.fhir_version)
+        log.info("index.building", tenant=dataset.tenant, fhir_version=dataset.fhir_version)
         started = time.monotonic()
         instant = from_stamp(at)
         if not await self._advance(work, None, self._seen(note, work)):
@@ -309,11 +312,11 @@ class Indexer:
             await self._advance(work, None, self._seen(note, work))
         done = IndexNote(complete_from=at, unreadable=self._unreadable(note, work))
         await self._advance(work, instant, done)
-        self._behind.pop(scope, None)
+        self._behind.pop(dataset, None)
         log.info(
             "index.built",
-            tenant=scope.tenant,
-            fhir_version=scope.fhir_version,
+            tenant=dataset.tenant,
+            fhir_version=dataset.fhir_version,
             entries=work.applied,
             seconds=round(time.monotonic() - started, 1),
         )
@@ -325,7 +328,7 @@ class Indexer:
         window = FIRST_WINDOW
         while reached < now:
             until = min(now, reached + window)
-            self._behind[work.scope] = now - reached
+            self._behind[work.dataset] = now - reached
             left = await work.list_changes(reached, until)
             if left > reached:
                 await work.read_changes(reached, left)
@@ -335,17 +338,17 @@ class Indexer:
                 if not await self._advance(work, until, note):
                     break
             reached, window = until, window * 2 if left == reached else window
-        self._behind.pop(work.scope, None)
+        self._behind.pop(work.dataset, None)
         return bool(work.applied)
 
     async def _advance(self, work: IndexWork, reached: datetime | None, note: IndexNote) -> bool:
         return await self._index.advance(
-            work.scope, work.epoch, reached=reached, note=note.encode()
+            work.dataset, work.epoch, reached=reached, note=note.encode()
         )
 
-    async def _reset(self, scope: IndexScope, state: IndexState | None) -> IndexState:
+    async def _reset(self, dataset: Dataset, state: IndexState | None) -> IndexState:
         expected = None if state is None else state.epoch
-        return await self._index.reset(scope, new_epoch(uuid.uuid4().hex), expected=expected)
+        return await self._index.reset(dataset, new_epoch(uuid.uuid4().hex), expected=expected)
 
     def _seen(self, note: IndexNote, work: IndexWork) -> IndexNote:
         """Return the note of a build that goes on, with what it could not read so far."""
@@ -359,7 +362,7 @@ class Indexer:
                 f"more than {MAX_UNREADABLE} stored resources are damaged; store them again"
             )
         if unreadable - {*note.unreadable}:
-            log.error("index.unreadable", tenant=work.scope.tenant, resources=len(unreadable))
+            log.error("index.unreadable", tenant=work.dataset.tenant, resources=len(unreadable))
         return tuple(sorted(unreadable, key=attrgetter("resource_type", "id")))
 
     def _fail(self, reason: str) -> None:
@@ -389,27 +392,27 @@ class _LateReport:
         self._due = now + LAG.total_seconds()
         log.warning(
             "index.behind",
-            tenant=work.scope.tenant,
-            fhir_version=work.scope.fhir_version,
+            tenant=work.dataset.tenant,
+            fhir_version=work.dataset.fhir_version,
             seconds=round(now - self._begun),
             entries=work.applied,
         )
 
 
 class _Due(msgspec.Struct, frozen=True):
-    """When a scope is looked at again."""
+    """When a dataset is looked at again."""
 
     at: float
     """By the monotonic clock, in seconds."""
     pause: float
 
 
-async def scopes_of(provider: _Provider) -> dict[IndexScope, tuple[str, ...]]:
-    """Return the scopes of a data provider, each with its types."""
-    types = defaultdict[IndexScope, set[str]](set)
+async def datasets_of(provider: _Provider) -> dict[Dataset, tuple[str, ...]]:
+    """Return the datasets of a data provider, each with its types."""
+    types = defaultdict[Dataset, set[str]](set)
     for key in await provider.collections():
-        types[IndexScope(key.tenant, key.fhir_version)].add(key.resource_type)
-    return {scope: tuple(sorted(names)) for scope, names in types.items()}
+        types[Dataset(key.tenant, key.fhir_version)].add(key.resource_type)
+    return {dataset: tuple(sorted(names)) for dataset, names in types.items()}
 
 
 async def _wait_for_any(seconds: float, *events: asyncio.Event) -> None:

@@ -44,6 +44,7 @@ class VersionPosition(msgspec.Struct, frozen=True, order=True):
     """The version with which a page of versions ended."""
 
     stamp: int
+    """When it became current, in microseconds since 1970."""
     number: int
     """Distinguishes versions of one instant; from 0, with a meaning that is the store's own."""
 

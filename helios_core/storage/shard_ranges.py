@@ -14,10 +14,13 @@ class SeqRun(msgspec.Struct, frozen=True, kw_only=True):
     """A range of seqs, with the number and bytes of the versions in it."""
 
     first: int
+    """The lowest seq of the range."""
     seqs: int
     """The length of the range, including seqs that no version has."""
     resources: float
+    """How many resources there are in it, about: a store may count by larger pieces."""
     bytes: float
+    """How many bytes these have, about."""
 
     @property
     def end(self) -> int:
@@ -26,7 +29,7 @@ class SeqRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ViewSize(msgspec.Struct, frozen=True, kw_only=True):
-    """An estimate of how much a view shows of a type."""
+    """An estimate of how many `resources`, of how many `bytes`, a view shows of a type."""
 
     resources: float
     bytes: float
