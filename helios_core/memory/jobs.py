@@ -121,22 +121,22 @@ class JobEntry:
 
     @property
     def lost_shards(self) -> int:
-        """How many of its shards are not there any more."""
+        """How many of the shards that the job was added with are lost."""
         return self.shards - len(self.work)
 
     @property
     def visible(self) -> bool:
-        """Whether it was not cancelled."""
+        """Whether clients can see the job: it was not cancelled."""
         return self.status is not JobStatus.CANCELLED
 
     @property
     def touched_at(self) -> datetime | None:
-        """When a worker last did something for it."""
+        """When a worker last reported on one of its shards; None if none did."""
         return max(filter(None, (work.touched_at for work in self.work)), default=None)
 
     @property
     def progress(self) -> JobProgress:
-        """What is done of it."""
+        """The progress of the job."""
         return JobProgress(
             resources_done=sum(work.resources_done for work in self.work),
             resources_total=sum(work.shard.resources for work in self.work),
@@ -147,11 +147,11 @@ class JobEntry:
 
     @property
     def waiting_for(self) -> str | None:
-        """What one of its shards waits for."""
+        """What one of its shards waits for; None if none waits."""
         return max(filter(None, (work.waiting_for for work in self.work)), default=None)
 
     def summary(self) -> JobSummary:
-        """Return it as lists of jobs have it."""
+        """Return the job as an entry of lists of jobs."""
         failed = [work for work in self.work if work.failure is not None]
         failed.sort(key=lambda work: work.touched_at or self.created_at)
         return JobSummary(

@@ -15,7 +15,7 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a schema, never changed once it is released."""
 
     number: int
-    """From 1, without gaps."""
+    """Counted from 1, without gaps."""
     name: str
     """The name of its file, without the suffix."""
     script: str
@@ -25,9 +25,9 @@ class Migrated(msgspec.Struct, frozen=True, kw_only=True):
     """What was done to a database."""
 
     before: int
-    """The number of its last migration; 0 for a new one."""
+    """The number of the last migration that the database had before; 0 for a new database."""
     after: int
-    """The number of the last one now."""
+    """The number of the last migration that it has now."""
     indexed: bool
     """Whether the search index of the stored resources was rebuilt."""
 

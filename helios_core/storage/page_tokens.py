@@ -36,7 +36,7 @@ class PagePosition(msgspec.Struct, frozen=True, kw_only=True):
     """The resource with which a page ended."""
 
     stamp: int
-    """When it became current, in microseconds since 1970; 0 if the order is by id."""
+    """When its version became current, in microseconds since 1970; 0 in the order by id."""
     id: str
 
 
@@ -44,7 +44,7 @@ class VersionPosition(msgspec.Struct, frozen=True, order=True):
     """The version with which a page of versions ended."""
 
     stamp: int
-    """When it became current, in microseconds since 1970."""
+    """When the version became current, in microseconds since 1970."""
     number: int
     """Distinguishes versions of one instant; from 0, with a meaning that is the store's own."""
 

@@ -153,7 +153,7 @@ class QueryDataProvider(DataProvider):
         This default takes instants with a time zone, as PostgreSQL's `timestamptz` is read.
 
         Raises:
-            BackendError: It is none.
+            BackendError: The value is not an instant with a time zone.
         """
         if not isinstance(value, datetime) or value.tzinfo is None:
             raise BackendError(

@@ -56,7 +56,7 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
     resource_type: str
     id: str
     version_id: int
-    """From 1."""
+    """Counted from 1."""
     updated: int
     """When the version became current, in microseconds since 1970."""
     terms: IndexTerms | None
@@ -88,7 +88,7 @@ class IndexedVersion(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     version_id: int
-    """As in its entry."""
+    """The version of its entry, counted from 1."""
     updated: int
     """In microseconds since 1970."""
     deleted: bool
