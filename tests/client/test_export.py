@@ -220,8 +220,9 @@ async def test_a_failed_export_is_told_with_its_reason_and_deleted(server, tmp_p
     assert len(server.asked("DELETE", "/jobs/1")) == 1
 
 
-async def test_a_manifest_that_is_none_is_told(server, tmp_path):
-    server.exports(polls=(Reply(200, {}, b"<html>"),))
+@pytest.mark.parametrize("body", [b"<html>", b'{"transactionTime": "caf\xe9"}'])
+async def test_a_manifest_that_is_none_is_told(server, tmp_path, body):
+    server.exports(polls=(Reply(200, {}, body),))
 
     with pytest.raises(ExportFailed, match="manifest cannot be read"):
         await export(ClientRequest(base_url=server.url), tmp_path)
@@ -502,7 +503,7 @@ async def test_what_the_server_reports_as_missing_makes_an_export_incomplete(
     assert summary.report.loss_count == 2
     assert [str(loss) for loss in summary.report.losses] == [
         f"bad, line 2: {severity or 'error'}: Patient/x is damaged",
-        "bad, line 3: error: this line is no OperationOutcome",
+        "bad, line 3: error: this line is not an OperationOutcome",
     ]
     assert [str(note) for note in summary.report.notes] == ["bad, line 1: information: a note"]
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helios_core import parse_scope
-from helios_smart_auth.scopes import granted
+from helios_smart_auth.scopes import LONGEST, granted
 
 CASES = [
     ("system/*.read", "system/*.rs", "system/*.read"),
@@ -57,6 +57,13 @@ CASES = [
     ("system/Patient.cruds", "system/*.rs system/Patient.u", "system/Patient.rs system/Patient.u"),
     ("system/Patient.rs", "user/*.rs", ""),
     ("", "system/*.rs", ""),
+    (
+        "system/*.rs",
+        "system/Patient.rs?name=a&active=true system/Patient.rs?active=true&name=a",
+        "system/Patient.rs?name=a&active=true",
+    ),
+    ("system/Patient.cruds", "system/Patient.r system/Patient.rs", "system/Patient.rs"),
+    ("system/Patient.cruds", "system/Patient.rs system/Patient.r", "system/Patient.rs"),
 ]
 
 
@@ -71,6 +78,28 @@ def test_what_is_granted_means_something(requested, registered, expected):
     assert all(parse_scope(word) for word in granted(requested, registered.split(" ")))
 
 
+TYPES = [f"T{a}{b}" for a in "ABCDEFGHIJKLMNOP" for b in "abcdefghij"]
+
+
+def test_every_type_may_be_named():
+    words = [f"system/{name}.rs" for name in TYPES]
+
+    assert granted(" ".join(words), words) == words
+    assert granted("system/*.cruds", words) == words
+
+
+def test_what_is_granted_has_a_limit():
+    """A token with more would be refused, and working it out would take seconds."""
+    words = [f"system/{name}.rs" for name in TYPES]
+    several = " ".join(f"system/*.rs?a={number}" for number in range(300))
+
+    assert len(several) < LONGEST
+    with pytest.raises(ValueError, match="request fewer"):
+        granted(several, words)
+    with pytest.raises(ValueError, match="more than"):
+        granted("x" * (LONGEST + 1), words)
+
+
 LETTERS = {"read": "rs", "write": "cud", "*": "cruds"}
 """Version 1; version 2 has its letters."""
 CONDITIONS = ("code=a", "status=final", "_id=1")
@@ -80,11 +109,11 @@ def subsets(items):
     return chain.from_iterable(combinations(items, size) for size in range(len(items) + 1))
 
 
-TYPES = st.sampled_from(["Patient", "Observation", "*"])
-VERSION_1 = st.builds("system/{}.{}".format, TYPES, st.sampled_from(sorted(LETTERS)))
+TYPE = st.sampled_from(["Patient", "Observation", "*"])
+VERSION_1 = st.builds("system/{}.{}".format, TYPE, st.sampled_from(sorted(LETTERS)))
 VERSION_2 = st.builds(
     lambda type_, letters, query: f"system/{type_}.{''.join(letters)}{'?' * bool(query)}{query}",
-    TYPES,
+    TYPE,
     st.sampled_from([letters for letters in subsets("cruds") if letters]),
     st.sampled_from(["&".join(conditions) for conditions in subsets(CONDITIONS)]),
 )
