@@ -80,6 +80,8 @@ def kit(request, tmp_path_factory, certificates):
             else:
                 bucket = stack.enter_context(a_bucket(request.getfixturevalue("minio_server")))
                 settings |= stack.enter_context(behind_tls(certificates, bucket))
+                # The tests of one server may be minutes apart.
+                settings["HFS_BULK_EXPORT_FILE_URL_TTL"] = "3600"
                 server = request.getfixturevalue("keycloak_server")
                 opened = by_keycloak(folder, certificates, source, server, **settings)
         server = stack.enter_context(opened)
