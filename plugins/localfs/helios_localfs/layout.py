@@ -1,4 +1,4 @@
-"""Where everything lies: {root}/{tenant}/{job}/{part}, and nothing of ours anywhere else."""
+"""Paths: every file of ours is {root}/{tenant}/{job}/{part}, except the mark of the owner."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    # The core has checked every id; a path is built from them here, so they are checked again.
+    # The core has checked these names; they become paths here, so they are checked again.
     if not name or name[0] == "." or any(sign in name for sign in "/\\\0"):
         raise InvalidRequest(
             "a tenant, job or part has a name that cannot be a file name;"
