@@ -54,7 +54,7 @@ _REFUSED = {
 
 
 def is_of_a_row(error: BaseException) -> bool:
-    """Whether an error, or its cause, says that what is stored is damaged."""
+    """Return whether an error, or its cause, says that what is stored is damaged."""
     cause = error.__cause__ or error
     if isinstance(cause, PostgresError):
         return str(cause.sqlstate).startswith(_CONTRADICTIONS)

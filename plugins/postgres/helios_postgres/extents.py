@@ -39,7 +39,7 @@ class Extent(msgspec.Struct, kw_only=True):
     drafts: list[Draft] = msgspec.field(default_factory=list)
 
     def takes(self, size: int) -> bool:
-        """Whether there is room for one more; the first one always has."""
+        """Return whether there is room for one more; the first one always has."""
         return self.rows == 0 or (self.rows < EXTENT_ROWS and self.bytes + size <= EXTENT_BYTES)
 
     def add(self, draft: Draft) -> None:

@@ -94,7 +94,7 @@ def recent_entries(content: bytes) -> list[Entry]:
 
 
 async def is_indexed(connection: Connection) -> bool:
-    """Whether the index was made by the rules that searches go by."""
+    """Return whether the index was made by the rules that searches go by."""
     return bool(await connection.fetchval(_SQL["made_by"]) == TERMS_VERSION)
 
 
@@ -136,7 +136,7 @@ def _entry(place: int, terms: IndexTerms) -> Entry:
 
 
 def _is_enough(entries: Sequence[Entry]) -> bool:
-    """Whether a transaction comes past one of the places at which recent terms are divided."""
+    """Return whether a transaction comes past one of the places at which recent terms are divided."""
     return entries[0].place // ENOUGH != (entries[-1].place + 1) // ENOUGH
 
 

@@ -179,7 +179,7 @@ class PostgresJobStore(PostgresRecords, JobStore):
             )
 
     async def is_held(self, lease: Lease) -> bool:
-        """Whether the lease is still the newest one (J14)."""
+        """Return whether the lease is still the newest one (J14)."""
         async with self._database.connection() as connection:
             return await leasing.is_held(connection, lease)
 
@@ -303,7 +303,7 @@ class PostgresJobStore(PostgresRecords, JobStore):
             await connection.execute(_SQL["delete"], tenant, job_id)
 
     async def exists(self, tenant: str, job_id: str) -> bool:
-        """Whether the job is remembered, cancelled or not."""
+        """Return whether the job is remembered, cancelled or not."""
         async with self._database.connection() as connection:
             return bool(await connection.fetchval(_SQL["exists"], tenant, job_id))
 

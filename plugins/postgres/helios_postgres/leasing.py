@@ -119,7 +119,7 @@ async def renew(
 
 
 async def is_held(connection: Connection, lease: Lease) -> bool:
-    """Whether a lease is still the newest one (J14)."""
+    """Return whether a lease is still the newest one (J14)."""
     return bool(await connection.fetchval(_SQL["held"], *_key(lease)))
 
 

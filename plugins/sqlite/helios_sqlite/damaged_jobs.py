@@ -34,7 +34,7 @@ _CONTRADICTIONS = frozenset(
 
 
 def is_of_a_row(error: BaseException) -> bool:
-    """Whether an error, or its cause, says that what is stored is damaged."""
+    """Return whether an error, or its cause, says that what is stored is damaged."""
     cause = error.__cause__ or error
     if isinstance(cause, sqlite3.Error):
         return is_damage(cause) or primary_code(cause) in _CONTRADICTIONS

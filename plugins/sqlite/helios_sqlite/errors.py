@@ -49,7 +49,7 @@ def primary_code(error: sqlite3.Error | sqlite3.Warning) -> int:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the bytes on disk are at fault."""
+    """Return whether the bytes on disk are at fault."""
     # Text that is no text has no code of SQLite's.
     return primary_code(error) in _DAMAGED or str(error).startswith("Could not decode")
 

@@ -129,7 +129,7 @@ def _reduced(stamp: int) -> int:
 
 
 def is_indexed(connection: sqlite3.Connection) -> bool:
-    """Whether the index was made by the rules that searches go by."""
+    """Return whether the index was made by the rules that searches go by."""
     made_by: int = only_value(connection.execute(_SQL["made_by"]).fetchall(), "search_index")
     return made_by == TERMS_VERSION
 

@@ -169,7 +169,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
             )
 
     async def is_held(self, lease: Lease) -> bool:
-        """Whether the lease is still the newest one (J14)."""
+        """Return whether the lease is still the newest one (J14)."""
         return bool(await self._database.rows(leasing.HELD, leasing.held_key(lease)))
 
     async def complete(
@@ -282,7 +282,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
             await rows_of(connection, _SQL["delete"], (tenant, job_id))
 
     async def exists(self, tenant: str, job_id: str) -> bool:
-        """Whether the job is remembered, cancelled or not."""
+        """Return whether the job is remembered, cancelled or not."""
         [(found,)] = await self._database.rows(_SQL["exists"], (tenant, job_id))
         return bool(found)
 

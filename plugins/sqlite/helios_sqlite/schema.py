@@ -62,7 +62,7 @@ def check(connection: sqlite3.Connection) -> None:
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:
-    """Whether a file has never held anything."""
+    """Return whether a file has never held anything."""
     tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     return tables == 0 and version_of(connection) == 0
 
