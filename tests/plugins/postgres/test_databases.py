@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from helios_core import BackendUnavailable
-from helios_postgres.databases import TRIES, Database
+from helios_postgres.databases import ATTEMPTS, Database
 from tests.pace import scaled
 
 
@@ -186,5 +186,5 @@ async def test_a_transaction_that_is_never_preferred_is_told_as_unavailable(data
     with pytest.raises(BackendUnavailable, match="40001") as caught:
         await database.write(collide)
 
-    assert len(tries) == TRIES
+    assert len(tries) == ATTEMPTS
     assert "canary" not in str(caught.value)
