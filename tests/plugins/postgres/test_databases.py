@@ -160,7 +160,7 @@ async def test_a_borrower_who_gets_no_connection_in_time_is_told_so(settings):
     hasty = structs.replace(settings, connect_timeout=timedelta(seconds=scaled(1)))
 
     async with Database(hasty, size=1).opened() as database, database.connection():
-        with pytest.raises(BackendUnavailable, match="did not answer"):
+        with pytest.raises(BackendUnavailable, match="did not respond"):
             await database.read(asyncio.sleep)
 
 
