@@ -1,4 +1,4 @@
-"""Scopes: what of its request a client is granted."""
+"""Scopes: which of the requested scopes a client is granted."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -11,7 +11,7 @@ _EVERY_TYPE = "*"
 
 
 class _Word(msgspec.Struct, frozen=True, kw_only=True):
-    """A scope as it is written, and what it means."""
+    """The text of a scope, and the parsed scope."""
 
     text: str
     scope: Scope
@@ -23,10 +23,11 @@ class _Word(msgspec.Struct, frozen=True, kw_only=True):
 
 def granted(requested: str, registered: Iterable[str]) -> Sequence[str]:
     """
-    Return what a client that registered some scopes gets of those that it requests.
+    Return the scopes that are granted: the intersection of requested and registered scopes.
 
-    A scope that is covered stays as it was requested; of others the part that is covered is
-    granted. Words that are no scopes of backend services grant nothing.
+    A requested scope that the registered scopes cover is granted in its requested spelling; of
+    any other scope the covered part is granted. Words that are not scopes of backend services
+    grant nothing.
     """
     allowed = list(_words(registered))
     wanted = _words(dict.fromkeys(requested.split(" ")))
