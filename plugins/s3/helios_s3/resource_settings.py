@@ -1,4 +1,4 @@
-"""What an operator can set about the bucket that holds the resources."""
+"""The settings of the bucket of resources."""
 
 from typing import Annotated, ClassVar
 
@@ -13,7 +13,7 @@ _URL = r"^https?://[^\s/?#@]+/?$"
 
 
 class S3ResourceSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Which bucket holds the resources, how to reach it, and who one is there."""
+    """The bucket of resources, how to reach it, and the credentials."""
 
     use: ClassVar[str] = "primary"
     variables: ClassVar[str] = _OURS
@@ -21,7 +21,7 @@ class S3ResourceSettings(msgspec.Struct, frozen=True, kw_only=True):
     public_endpoint: ClassVar[str | None] = None
     storage_class: ClassVar[str | None] = None
     block_bytes: ClassVar[int] = 0
-    """Nothing is sent in blocks."""
+    """Not used: nothing is uploaded in blocks."""
 
     bucket: Annotated[
         str,
@@ -35,7 +35,7 @@ class S3ResourceSettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$",
-            description="Folder of the bucket that is the resources' alone.",
+            description="Folder of the bucket, used for resources alone.",
             extra={
                 "default": "the whole bucket",
                 "allowed": "folder names of letters, digits, '.', '_' and '-', joined by slashes",
@@ -48,9 +48,9 @@ class S3ResourceSettings(msgspec.Struct, frozen=True, kw_only=True):
             Meta(
                 pattern=_URL,
                 title="URL",
-                description="Address of the S3 server; it must honour `If-None-Match`.",
+                description="Address of the S3 server; it must support `If-None-Match`.",
                 extra={
-                    "default": "as the AWS configuration says, else that of AWS in the region",
+                    "default": "from the AWS configuration, else that of AWS in the region",
                     "allowed": "an http or https address without a path",
                 },
             ),
@@ -63,49 +63,49 @@ class S3ResourceSettings(msgspec.Struct, frozen=True, kw_only=True):
     force_path_style: Annotated[
         bool,
         Meta(
-            description="Whether the bucket is named in the path, not in the host; most servers "
-            "other than AWS want that."
+            description="Whether the bucket is named in the path instead of the host, as most "
+            "servers other than AWS need it."
         ),
     ] = False
     region: Annotated[
         str | None,
-        Meta(description="Region of every bucket whose own setting does not say another."),
+        Meta(description="Region of all buckets without a region setting of their own."),
     ] = None
     access_key_id: Annotated[
         Secret | None,
         Meta(
-            description="Key id for the bucket of the resources alone.",
+            description="Access key id for the bucket of resources.",
             extra={"default": "the AWS credential chain"},
         ),
     ] = None
     secret_access_key: Annotated[
-        Secret | None, Meta(description="The secret that belongs to the key id.")
+        Secret | None, Meta(description="The secret of the access key.")
     ] = None
     session_token: Annotated[
-        Secret | None, Meta(description="The token that belongs to a temporary key id.")
+        Secret | None, Meta(description="The session token of a temporary access key.")
     ] = None
     profile: Annotated[
         str | None,
-        Meta(description="Profile of the AWS configuration files for this bucket alone."),
+        Meta(description="Profile in the AWS configuration files for this bucket."),
     ] = None
     encryption: Annotated[
         Encryption | None,
         Meta(
-            description="Encryption asked of the server for every object.",
-            extra={"default": "as the bucket says"},
+            description="Server-side encryption of every object.",
+            extra={"default": "that of the bucket"},
         ),
     ] = None
     kms_key_id: Annotated[
         str | None,
         Meta(
-            description="Key of the encryption aws:kms or aws:kms:dsse.",
-            extra={"default": "the account's own"},
+            description="KMS key for the encryption aws:kms or aws:kms:dsse.",
+            extra={"default": "the account's default key"},
         ),
     ] = None
 
     @property
     def bucket_region(self) -> str | None:
-        """The region, or None if the AWS configuration says."""
+        """The configured region, or None if the AWS configuration decides."""
         return self.region
 
     def __post_init__(self) -> None:
