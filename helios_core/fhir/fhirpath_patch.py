@@ -1,4 +1,4 @@
-"""FHIRPath Patch (FHIR R4, fhirpatch.html): changes of elements that paths select."""
+"""FHIRPath Patch (FHIR R4, fhirpatch.html): operations on elements that paths select."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +15,9 @@ from helios_core.fhir.strict_json import compact_json, object_members
 
 MAX_OPERATIONS: Final = 10_000
 MAX_EFFORT: Final = 2_000_000
-"""What one patch may look at; that takes seconds."""
+"""The maximum number of elements that the paths of one patch may visit; that takes seconds."""
 _COMPARED_BYTES: Final = 100
-"""How many bytes can be compared in the time in which a path visits one element."""
+"""The number of bytes whose comparison takes as long as a visit of one element."""
 
 _TYPES = frozenset({"add", "insert", "delete", "replace", "move"})
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
@@ -39,9 +39,9 @@ _ESCAPE = re.compile(r"\\(.)")
 
 class Effort:
     """
-    What the paths of one patch have looked at together.
+    The number of elements that the paths of one patch have visited.
 
-    Each path may lead through all of a resource, so that a small patch could be the work of hours.
+    A path can visit a whole resource, so that a small patch could otherwise take hours.
     """
 
     def __init__(self) -> None:
@@ -49,10 +49,10 @@ class Effort:
 
     def spend(self, elements: int, *, compared: int = 0) -> None:
         """
-        Add elements that were visited, and bytes that were decoded to be compared.
+        Add visited elements, and the bytes that were decoded to compare them.
 
         Raises:
-            TooCostly: That is more than MAX_EFFORT.
+            TooCostly: The sum exceeds MAX_EFFORT.
         """
         self._spent += elements + compared // _COMPARED_BYTES
         if self._spent > MAX_EFFORT:
@@ -63,19 +63,19 @@ class Effort:
 
 
 class Location(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an element is: a member of an object, or an item of a member that is an array."""
+    """The location of an element: a member of an object, or an item of a member that repeats."""
 
     owner: dict[str, Node]
     name: str
     index: int | None
     type: str
-    """The type or path of the element in the tables; empty if that is not known."""
+    """The type or path of the element in the tables of `load_shapes`; empty if unknown."""
     choice: str = ""
     """The name of the element without its type, if it is a choice."""
 
     @property
     def items(self) -> list[Node]:
-        """The array that has the element; only if it is in one."""
+        """The array that contains the element; `index` must not be None."""
         node = self.owner[self.name]
         assert isinstance(node, list)  # noqa: S101 - it was expanded when it was located
         return node
@@ -88,20 +88,19 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
         return json_trees.child(self.items, self.index)
 
     def remove(self) -> None:
-        """Remove the element, and what a primitive element has besides its value."""
-        companion = self.owner.get(f"_{self.name}")
+        """Remove the element with the id and extensions of a primitive, stored under `_name`."""
         if self.index is None:
             self.owner.pop(self.name, None)
             self.owner.pop(f"_{self.name}", None)
             return
         del self.items[self.index]
-        if companion is not None:
+        if f"_{self.name}" in self.owner:
             extras = json_trees.child(self.owner, f"_{self.name}")
             if isinstance(extras, list) and self.index < len(extras):
                 del extras[self.index]
 
     def replace(self, value: Node) -> None:
-        """Store another value; what the old one had besides goes."""
+        """Replace the value; the id and extensions of a primitive, under `_name`, are removed."""
         if self.index is None:
             self.owner[self.name] = value
             self.owner.pop(f"_{self.name}", None)
@@ -117,10 +116,11 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     """The value of an operation."""
 
     suffix: str = ""
-    """What follows `value` in the name of the parameter: `Quantity`."""
+    """What follows `value` in the name of the parameter's member: `Quantity`."""
     raw: msgspec.Raw | None = None
-    """None if the value is an anonymous type, and given by its parts."""
+    """None if the value is of an anonymous type, such as a backbone element; it has parts then."""
     parts: "tuple[tuple[str, Value], ...]" = ()
+    """Child elements by name."""
 
     def node(self, shapes: Mapping[str, Mapping[str, str]], type_: str) -> Node:
         """Return the value as an element of a type or path."""
@@ -133,7 +133,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
             node = part.node(shapes, child.removesuffix("*"))
             if child.endswith("*"):
                 items = members.setdefault(json_name, [])
-                assert isinstance(items, list)  # noqa: S101 - all of one name repeat
+                assert isinstance(items, list)  # noqa: S101 - a child with this name repeats
                 items.append(node)
             elif json_name in members:
                 raise Misfit("a part occurs twice, but its element does not repeat")
@@ -143,15 +143,20 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FHIRPathPatchOperation(msgspec.Struct, frozen=True, kw_only=True):
-    """One operation."""
+    """One operation; indexes count from 0."""
 
     type: str
     path: str
     name: str = ""
+    """The name of the element that `add` adds."""
     value: Value | None = None
+    """Present for add, insert and replace."""
     index: int = 0
+    """Where `insert` inserts."""
     source: int = 0
+    """Where `move` takes an item."""
     destination: int = 0
+    """Where `move` puts it."""
 
 
 class FHIRPathPatch(msgspec.Struct, frozen=True):
@@ -164,8 +169,8 @@ class FHIRPathPatch(msgspec.Struct, frozen=True):
         Return JSON with all operations applied, in their order.
 
         Raises:
-            PatchFailed: An operation does not fit; the message names it.
-            TooCostly: The paths lead through too much.
+            PatchFailed: An operation cannot be applied; the message has its number.
+            TooCostly: The paths visit too many elements.
         """
         document = _Document(content, version)
         for index, operation in enumerate(self.operations):
@@ -176,7 +181,9 @@ class FHIRPathPatch(msgspec.Struct, frozen=True):
                     f"operation {index} ({operation.type}) of the patch fails: {error}"
                 ) from error
             except RecursionError as error:
-                raise PatchFailed(f"operation {index} of the patch: too deep") from error
+                raise PatchFailed(
+                    f"operation {index} of the patch fails: the resource is nested too deeply"
+                ) from error
         return document.encoded()
 
 
@@ -278,7 +285,12 @@ class _Document:
         return location
 
     def _locate(self, path: str, *, absent: bool = False) -> Location | None:
-        """Return the one element that a path selects, None if there is none and may be none."""
+        """
+        Return the one element that a path selects, or None if it selects none.
+
+        Raises:
+            Misfit: The path selects several elements, or none although `absent` is false.
+        """
         locations = [Location(owner=self._root, name="", index=None, type=self._type)]
         position, first = 0, True
         path = path.strip()
@@ -286,7 +298,7 @@ class _Document:
             step = _STEP.match(path, position)
             if step is None or (first == step[0].startswith(".") and not step["index"]):
                 raise Misfit(
-                    "its path is not one of names, indexes, where(), extension(), ofType(), "
+                    "its path may only consist of names, indexes, where(), extension(), ofType(), "
                     "first() and last()"
                 )
             position = step.end()
@@ -312,11 +324,11 @@ class _Document:
             case "last":
                 selected = locations[-1:]
             case "ofType":
-                selected = [each for each in locations if _is_type(each, argument)]
+                selected = [location for location in locations if _is_type(location, argument)]
             case "extension":
                 url = _literal(argument)
                 extensions = self._all_members(locations, "extension")
-                selected = [each for each in extensions if self._member(each, ["url"]) == url]
+                selected = [item for item in extensions if self._member(item, ["url"]) == url]
             case _:
                 selected = list(filter(self._test(argument), locations))
         return selected
@@ -342,7 +354,7 @@ class _Document:
                 yield Location(owner=node, name=json_name, index=index, type=type_, choice=choice)
 
     def _choices(self, node: Mapping[str, Node], name: str) -> list[str]:
-        """Return the JSON name of the choice that is stored, if there is one."""
+        """Return the stored JSON names of a choice; a valid resource has at most one."""
         self._effort.spend(len(node))
         return [
             member
@@ -351,7 +363,7 @@ class _Document:
         ]
 
     def _member(self, location: Location, names: list[str]) -> Any:  # noqa: ANN401 - decoded JSON
-        """Return the value of an element of an element, None if there is none or more than one."""
+        """Return the value below an element at a path of names, None unless there is just one."""
         text = json_trees.encode(location.node)
         self._effort.spend(1, compared=len(text))
         value = json_trees.decode(msgspec.Raw(text))
@@ -380,7 +392,12 @@ class _Document:
 
 
 def named_child(children: Mapping[str, str], name: str, suffix: str) -> tuple[str, str]:
-    """Return the JSON name of a child with a value of a type, and what the tables say of it."""
+    """
+    Return the JSON name of a child and its entry in the tables; `suffix` is that of its value.
+
+    Raises:
+        Misfit: The name is not valid, or that of a choice and there is no suffix.
+    """
     if name in {"extension", "modifierExtension"}:
         return name, "Extension*"
     if name == "contained":
@@ -388,10 +405,10 @@ def named_child(children: Mapping[str, str], name: str, suffix: str) -> tuple[st
     choice = name.removesuffix("[x]")
     if f"{choice}[x]" in children:
         if not suffix:
-            raise Misfit("a choice needs a value of one of its types")
+            raise Misfit("the element is a choice; send a value of one of its types")
         return choice + suffix, children.get(choice + suffix, "")
     if not name.isidentifier():
-        raise Misfit("the name is not that of an element")
+        raise Misfit("the name is not the name of an element")
     return name, children.get(name, "")
 
 
@@ -409,11 +426,11 @@ def _literal(text: str) -> Any:  # noqa: ANN401 - decoded JSON
     if text.startswith("'") and text.endswith("'") and len(text) > 1:
         return _ESCAPE.sub(r"\1", text[1:-1])
     if text.startswith("'") or not text:
-        raise Misfit("a text in the path is not in quotes")
+        raise Misfit("a text in the path must be in single quotes")
     try:
         return json_trees.decode(msgspec.Raw(text.encode()))
     except msgspec.DecodeError as error:
-        raise Misfit("a value in the path is neither a text nor a number") from error
+        raise Misfit("a value in the path is neither a text, a number nor a boolean") from error
 
 
 def parse_fhirpath_patch(body: bytes) -> FHIRPathPatch:
@@ -421,7 +438,7 @@ def parse_fhirpath_patch(body: bytes) -> FHIRPathPatch:
     Parse a FHIRPath Patch.
 
     Raises:
-        InvalidResource: It is not a Parameters resource of operations.
+        InvalidResource: It is not a Parameters resource of at most MAX_OPERATIONS operations.
     """
     members = object_members(compact_json(body))
     if _text(members.get("resourceType")) != "Parameters":
@@ -435,7 +452,7 @@ def parse_fhirpath_patch(body: bytes) -> FHIRPathPatch:
 def _operation(index: int, item: msgspec.Raw) -> FHIRPathPatchOperation:
     members = object_members(item)
     if _text(members.get("name")) != "operation":
-        raise InvalidResource("the parameters of a FHIRPath Patch are all named operation")
+        raise InvalidResource("every parameter of a FHIRPath Patch must be named operation")
     parts = dict[str, msgspec.Raw]()
     for part in _items(members.get("part")):
         parts[_text(object_members(part).get("name"))] = part
@@ -479,7 +496,7 @@ def _value(part: msgspec.Raw) -> Value:
         (_text(object_members(item).get("name")), item) for item in _items(members.get("part"))
     ]
     if not parts:
-        raise InvalidResource("a value of the patch is empty")
+        raise InvalidResource("a value of the patch has neither value[x], resource nor part")
     return Value(parts=tuple((name, _value(item)) for name, item in parts))
 
 
@@ -487,20 +504,24 @@ def _items(raw: msgspec.Raw | None) -> list[msgspec.Raw]:
     try:
         return _ITEMS.decode(b"[]" if raw is None else raw)
     except msgspec.DecodeError as error:
-        raise InvalidResource("parameter and part of a FHIRPath Patch are arrays") from error
+        raise InvalidResource("parameter and part of a FHIRPath Patch must be arrays") from error
 
 
 def _text(raw: msgspec.Raw | None) -> str:
-    """Return a text, empty if there is none."""
+    """Return a string, empty if there is none."""
     try:
         return msgspec.json.decode(b'""' if raw is None else raw, type=str)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidResource("a part of a FHIRPath Patch that must be a text is none") from error
+        raise InvalidResource(
+            "resourceType, name, type and path of a FHIRPath Patch must be strings"
+        ) from error
 
 
 def _number(index: int, parts: Mapping[str, msgspec.Raw], name: str) -> int:
     raw = _first_value(parts, name)
     text = b"0" if raw is None else bytes(raw)
     if not text.isdigit() or len(text) > 9:  # noqa: PLR2004 - longer numbers are no indexes
-        raise InvalidResource(f"operation {index} of the patch: {name} is a number from 0")
+        raise InvalidResource(
+            f"operation {index} of the patch: {name} must be a whole number from 0"
+        )
     return int(text)

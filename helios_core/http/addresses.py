@@ -1,4 +1,4 @@
-"""The public address of the server, as the client of a request knows it."""
+"""The public address of the server, as the client of a request uses it."""
 
 import re
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ _PORT: Final = re.compile(r":\d+$")
 
 class PublicAddress:
     """
-    Finds the base URL that responses name.
+    Determines the base URL for the links in responses.
 
-    It is the configured one, else what trusted proxies report, else the Host header. A host that
-    is not among `allowed_hosts` is refused; if that is empty, every host is allowed, except that
-    the Host header may only name this machine on an `authenticated` server: no link and no
-    audience of a token may have a name that an attacker chose.
+    It is the configured one, else the one that trusted proxies report, else that of the Host
+    header. A host that is not among `allowed_hosts` is refused. If `allowed_hosts` is empty, every
+    host is allowed, with one exception: on an `authenticated` server the Host header may only name
+    this machine, so that no link and no token audience has a host that an attacker chose.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class PublicAddress:
         self._base_url = base_url
         self._proxies = trusted_proxies
         self._allowed = [host.lower().rstrip(".") for host in allowed_hosts]
-        self._unnamed = LOOPBACK_HOSTS if authenticated else ()
+        self._allowed_in_host = LOOPBACK_HOSTS if authenticated else ()
 
     def base(self, request: HTTPRequest) -> str:
         """
@@ -54,12 +54,15 @@ class PublicAddress:
         scheme = scheme or request.scope["scheme"]
         host = reported or (hosts[0] if len(hosts) == 1 else "")
         if not HOST.fullmatch(host) or scheme not in SCHEMES:
-            raise InvalidRequest("There is not one Host header with a host and perhaps a port.")
-        allowed = self._allowed or (() if reported else self._unnamed)
+            raise InvalidRequest(
+                "The Host header is missing, malformed or sent twice; send one host, with a port "
+                "if need be."
+            )
+        allowed = self._allowed or (() if reported else self._allowed_in_host)
         if allowed and not _matches(_PORT.sub("", host).lower().rstrip("."), allowed):
             raise InvalidRequest(
-                "The server is not called by this host name; use the name that its operator "
-                "published, or have it added to HFS_ALLOWED_HOSTS."
+                "The server does not respond to this host name; use the name that its operator "
+                "published, or ask the operator to add this one to HFS_ALLOWED_HOSTS."
             )
         return f"{scheme}://{host}"
 
@@ -74,9 +77,9 @@ class PublicAddress:
 
     def _reported(self, request: HTTPRequest) -> tuple[str | None, str | None]:
         """
-        Return the scheme and the host that trusted proxies report, None for what they do not.
+        Return the scheme and the host that trusted proxies report, each None if not reported.
 
-        Each proxy appends to a list, so the entry to believe is as far from the end as there are
+        Each proxy appends to a list, so the entry to trust is as far from the end as there are
         trusted proxies in a row (RFC 7239 section 5, X-Forwarded-For). A proxy may also replace
         the list, which is shorter then.
         """
@@ -85,8 +88,8 @@ class PublicAddress:
             return None, None
         hop = self._hops(self._reported_clients(request))
         if forwarded := _forwarded(request):
-            believed = forwarded[max(0, len(forwarded) - hop)]
-            return believed.get("proto", "").lower() or None, believed.get("host") or None
+            trusted = forwarded[max(0, len(forwarded) - hop)]
+            return trusted.get("proto", "").lower() or None, trusted.get("host") or None
         schemes = _elements(request, "x-forwarded-proto")
         hosts = _elements(request, "x-forwarded-host")
         return (
@@ -96,13 +99,13 @@ class PublicAddress:
 
     @staticmethod
     def _reported_clients(request: HTTPRequest) -> list[str]:
-        """Return whom each proxy had its request from, the farthest first."""
+        """Return the addresses from which the proxies received the request, the farthest first."""
         if forwarded := _forwarded(request):
             return [element.get("for", "") for element in forwarded]
         return _elements(request, "x-forwarded-for")
 
     def _hops(self, clients: Sequence[str]) -> int:
-        """Count the trusted proxies between the server and whoever is not one, from 1."""
+        """Return the number of trusted proxies in a row before the server, at least 1."""
         trusted = takewhile(self._is_proxy, reversed(clients))
         return 1 + sum(1 for _ in trusted)
 

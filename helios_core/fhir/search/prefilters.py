@@ -114,13 +114,13 @@ def hash_text(text: str) -> int:
 
 
 def all_prefilters(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
-    """Return the prefilter that all of these are satisfied; None is always satisfied."""
+    """Return the prefilter that requires all of these; None requires nothing."""
     parts = tuple(dict.fromkeys(part for part in prefilters if part is not None))
     return AllOf(parts) if len(parts) > 1 else next(iter(parts), None)
 
 
 def any_prefilter(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
-    """Return the prefilter that at least one of these is satisfied; None is always satisfied."""
+    """Return the prefilter that requires at least one of these; None requires nothing."""
     parts: list[Prefilter] = []
     terms: set[int] = set()
     ids: set[str] = set()
@@ -142,7 +142,7 @@ def any_prefilter(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
 
 
 def satisfies(prefilter: Prefilter, terms: IndexTerms, *, resource_id: str, updated: int) -> bool:
-    """Whether a resource satisfies a prefilter; `updated` is in microseconds since 1970."""
+    """Return whether a resource satisfies a prefilter; `updated` is microseconds since 1970."""
     match prefilter:
         case AnyTerm(any_of):
             return not any_of.isdisjoint(terms.terms)
@@ -179,15 +179,16 @@ def lookup_cost(prefilter: Prefilter) -> int:
 
 
 def id_term(resource_id: str) -> int:
-    """Return the term that a resource has for its id, among those of `necessary_terms`."""
+    """Return the term for the id of a resource, as `necessary_terms` uses it."""
     return hash_text(resource_id)
 
 
 def necessary_terms(prefilter: Prefilter | None) -> AbstractSet[int] | None:
     """
-    Return terms of which whatever satisfies a prefilter has one or more, None if not known.
+    Return terms of which every resource that satisfies a prefilter has at least one.
 
-    They are those of its index entry and the `id_term` of its id.
+    Return None if no such terms are known. The terms of a resource are those of its index entry
+    and the `id_term` of its id.
     """
     match prefilter:
         case AnyTerm(terms):
@@ -195,8 +196,8 @@ def necessary_terms(prefilter: Prefilter | None) -> AbstractSet[int] | None:
         case AnyId(ids):
             return frozenset(map(id_term, ids))
         case AllOf(parts):
-            each = map(necessary_terms, parts)
-            return next((known for known in each if known is not None), None)
+            by_part = map(necessary_terms, parts)
+            return next((known for known in by_part if known is not None), None)
         case AnyOf(parts):
             union = set[int]()
             for part in parts:
