@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from urllib.request import parse_http_list
 
 import msgspec
 
@@ -69,7 +70,7 @@ def parse_preferences(lines: Sequence[str]) -> Preferences:
     respond_async = separate_status = False
     handling = Handling.DEFAULT
     returned: ReturnPreference | None = None
-    for preference in ",".join(lines).split(","):
+    for preference in parse_http_list(",".join(lines)):  # whose values may be in quotes
         name, _, value = preference.split(";")[0].partition("=")
         match name.strip().lower():
             case "respond-async":

@@ -130,6 +130,7 @@ class ExportView(msgspec.Struct, frozen=True, kw_only=True):
 
     request: ExportRequest
     transaction_time: datetime
+    """A settled instant, in whole microseconds: what changed later is not shown."""
     cohort: Cohort | None = None
     """None is no limit: every resource at system level, every compartment at patient level."""
     newcomers: Cohort | None = None

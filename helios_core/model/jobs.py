@@ -54,10 +54,13 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
     """The progress of a job, counted in resources and shards."""
 
     resources_done: int
+    """Those of complete shards, and those that workers have reported of others."""
     resources_total: int
     """An estimate made when the job was planned."""
     shards_done: int
+    """Those that are complete."""
     shards_total: int
+    """Of all phases."""
     waiting_for: str | None = None
     """The backend that one of its shards waits for, without internal details (J19)."""
 
@@ -94,6 +97,7 @@ class JobPlace(msgspec.Struct, frozen=True, kw_only=True):
     """The position of a job in the list of jobs."""
 
     created_at: datetime
+    """As `Job.created_at`."""
     tenant: str
     id: str
 
@@ -125,7 +129,9 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     """A `JobStatus`, or what a newer version stored in its place."""
     created_at: datetime
+    """By the job store's clock."""
     completed_at: datetime | None = None
+    """As `Job.completed_at`; None while the job is active."""
     failure: str | None = None
     """As `Job.failure`."""
     touched_at: datetime | None = None

@@ -9,7 +9,7 @@ nothing either.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, TypeAlias
 from urllib.parse import unquote
@@ -149,21 +149,6 @@ def parse_scope(word: str) -> Scope | None:
 def scopes_of(words: tuple[str, ...]) -> Scopes:
     """Return the parsed scopes of a token; equal lists of words share one object."""
     return Scopes(words)
-
-
-def scope_words(*claims: object) -> tuple[str, ...]:
-    """
-    Return the words of the claims `scope`, `scp` and `roles`, each once, in their order.
-
-    A claim is a string with spaces or a list of strings; claims of other types have no words.
-    """
-    words = list[str]()
-    for claim in claims:
-        if isinstance(claim, str):
-            words += claim.split(" ")
-        elif isinstance(claim, Sequence):
-            words += [word for word in claim if isinstance(word, str)]
-    return tuple(dict.fromkeys(filter(None, words)))
 
 
 def _parse_query(text: str) -> Query | None:

@@ -136,7 +136,7 @@ class ContainedAuthorizer(FileAuthorizer):
             Forbidden: As it says.
             BackendError: It fails.
         """
-        await self._ask(self._authorizer.authorize_export(principal, intent))
+        await self._authorize(self._authorizer.authorize_export(principal, intent))
 
     def grant(self, principal: Principal, resource_type: str) -> Grant:
         """
@@ -159,7 +159,7 @@ class ContainedAuthorizer(FileAuthorizer):
             JobNotFound: As it says; so is Forbidden.
             BackendError: It fails.
         """
-        await self._ask(self._authorizer.authorize_job(principal, job))
+        await self._authorize(self._authorizer.authorize_job(principal, job))
 
     async def authorize_end(self, principal: Principal, job: Job) -> None:
         """
@@ -169,9 +169,9 @@ class ContainedAuthorizer(FileAuthorizer):
             JobNotFound: As it says.
             BackendError: It fails.
         """
-        await self._ask(self._authorizer.authorize_end(principal, job))
+        await self._authorize(self._authorizer.authorize_end(principal, job))
 
-    async def _ask(self, question: Coroutine[Any, Any, None]) -> None:
+    async def _authorize(self, question: Coroutine[Any, Any, None]) -> None:
         refused: Forbidden | None = None
         with contained():
             try:

@@ -38,6 +38,7 @@ class AnyTerm(msgspec.Struct, frozen=True):
     """The resource has at least one of these terms; never satisfied if there are none."""
 
     terms: frozenset[int]
+    """Signed 64-bit numbers, as in `IndexTerms`."""
 
 
 class SpanWithin(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +50,7 @@ class SpanWithin(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     group: int
+    """A signed 64-bit number, as in `IndexTerms`."""
     low_from: int | None = None
     low_to: int | None = None
     high_from: int | None = None
@@ -70,7 +72,7 @@ class UpdatedWithin(msgspec.Struct, frozen=True, kw_only=True):
     """
     The `meta.lastUpdated` of the version is between two bounds, in microseconds since 1970.
 
-    Both are inclusive; None is no bound.
+    `since` and `until` are inclusive; None is no bound.
     """
 
     since: int | None = None

@@ -37,7 +37,7 @@ class ValueOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 class Extremes(msgspec.Struct, frozen=True, array_like=True):
     """
-    The least and the greatest value of a resource, by which it is ordered.
+    The `least` and the `greatest` value of a resource, by which it is ordered.
 
     A value is the first and the last microsecond of a date since 1970, from -(1 << 62) to 1 << 62.
     """

@@ -213,7 +213,7 @@ class Reading:
         if of.cohort is None:
             return await self._run(of, query.all_resources, *parameters, *further)
         number = of.cohort.number
-        return await self._run_of_cohort(of.cohort, query.cohort, *parameters, number, *further)
+        return await self._run_for_cohort(of.cohort, query.cohort, *parameters, number, *further)
 
     async def _by_size(
         self, of: Slice, sizes: Iterable[tuple[int, int]], batch_bytes: int
@@ -266,7 +266,7 @@ class Reading:
     async def _run(self, of: Slice, query: str, *parameters: object) -> list[Record]:
         return await self._reads.run(of.shown.at, _rows, query, *parameters)
 
-    async def _run_of_cohort(
+    async def _run_for_cohort(
         self, cohort: StoredCohort, query: str, *parameters: object
     ) -> list[Record]:
         return await self._reads.run_on_primary(_rows_of_cohort, cohort, query, *parameters)
