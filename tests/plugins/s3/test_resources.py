@@ -102,7 +102,7 @@ def writer(minio_bucket):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """Give up after a second instead of minutes."""
+    """Stop trying after a second instead of minutes."""
     monkeypatch.setattr(log, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(buckets, "RETRIES", buckets.retries(most=2, seconds=1))
 
