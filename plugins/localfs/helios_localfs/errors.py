@@ -11,7 +11,7 @@ _CONDITIONS = MappingProxyType(
     {
         errno.ENOSPC: "is out of space; free some or move it to a larger disk",
         errno.EDQUOT: "has used up its disk quota; raise the quota or free space",
-        errno.EFBIG: "cannot hold so large a file; lower HFS_BULK_EXPORT_PART_BYTES"
+        errno.EFBIG: "cannot hold a file that large; lower HFS_BULK_EXPORT_PART_BYTES"
         " or raise the file size limit",
         errno.EROFS: "is on a file system mounted read-only; mount it writable",
         errno.EACCES: "may not be written by the server's user; change its permissions",
