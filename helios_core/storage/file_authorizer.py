@@ -18,7 +18,7 @@ from helios_core.storage.job_records import job_not_found
 
 
 class ExportIntent(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be exported, before anything of it has been looked up."""
+    """What a client wants to export, before anything has been looked up."""
 
     tenant: str
     level: Level
@@ -30,12 +30,12 @@ class FileAuthorizer(ABC):
     """
     Decides about exports: who may start which, and who may see them.
 
-    A1  Authorisation comes before any existence probe: the answer is the same whether or not what
-        is named exists.
+    A1  Authorisation comes before any existence probe: the response is the same whether or not
+        the named resources exist.
     A2  A job belongs to the client that started it, by issuer and client id; to all others it is
         not found.
-    A3  The types of an export are those that `grant` allows; nothing is exported of which it
-        returns nothing. What it returned is frozen into the job.
+    A3  An export has only the types for which `grant` returns a grant that is not empty. The
+        grants are stored in the job, and later ones do not change it.
     A4  The same rules hold before every poll, every download and every signing of a URL, by the
         token that is presented then.
     """
@@ -66,7 +66,7 @@ class FileAuthorizer(ABC):
     @abstractmethod
     async def authorize_end(self, principal: Principal, job: Job) -> None:
         """
-        Return if a client may end a job, which shows nothing of it (A2).
+        Return if a client may end a job, which reveals nothing about it (A2).
 
         Raises:
             JobNotFound: The job is not the client's.
@@ -78,17 +78,19 @@ class ScopeAuthorizer(FileAuthorizer):
 
     async def authorize_export(self, principal: Principal, intent: ExportIntent) -> None:
         """
-        Require that the Group may be read, at group level, and is one of the client's groups.
+        Require, at group level, that the client may read the Group.
+
+        A client that is limited to some groups may export nothing but one of these.
 
         Raises:
-            Forbidden: It may not, or is not.
+            Forbidden: The client may not.
         """
         _require_group(principal, intent.level, intent.group_id)
         if intent.level is Level.GROUP:
             require_letters(principal, "Group", "r")
 
     def grant(self, principal: Principal, resource_type: str) -> Grant:
-        """Return what may be read and searched."""
+        """Return which resources of a type the client may both read and search."""
         return scopes_of(principal.scopes).grant(resource_type, EXPORT_LETTERS)
 
     async def authorize_job(self, principal: Principal, job: Job) -> None:
@@ -122,7 +124,7 @@ class ScopeAuthorizer(FileAuthorizer):
 
 
 class ContainedAuthorizer(FileAuthorizer):
-    """An authorizer whose faults are errors of the backend: one that is broken allows nothing."""
+    """An authorizer whose faults become BackendErrors, so that a broken one allows nothing."""
 
     def __init__(self, authorizer: FileAuthorizer, *, time_limit: timedelta) -> None:
         self._authorizer = authorizer
@@ -130,53 +132,56 @@ class ContainedAuthorizer(FileAuthorizer):
 
     async def authorize_export(self, principal: Principal, intent: ExportIntent) -> None:
         """
-        Ask the authorizer.
+        Call the authorizer.
 
         Raises:
-            Forbidden: As it says.
-            BackendError: It fails.
+            Forbidden: The authorizer raised it.
+            BackendError: The authorizer failed, or took longer than its time limit.
         """
         await self._authorize(self._authorizer.authorize_export(principal, intent))
 
     def grant(self, principal: Principal, resource_type: str) -> Grant:
         """
-        Ask the authorizer.
+        Call the authorizer.
 
         Raises:
-            BackendError: It fails.
+            BackendError: The authorizer failed.
         """
         with contained():
             granted: object = self._authorizer.grant(principal, resource_type)
         if not isinstance(granted, Grant):
-            raise BackendError(f"the file authorizer returned {type(granted).__name__}")
+            raise BackendError(
+                f"the file authorizer returned {type(granted).__name__}, which is not a Grant"
+            )
         return granted
 
     async def authorize_job(self, principal: Principal, job: Job) -> None:
         """
-        Ask the authorizer.
+        Call the authorizer.
 
         Raises:
-            JobNotFound: As it says; so is Forbidden.
-            BackendError: It fails.
+            JobNotFound: The authorizer raised it.
+            Forbidden: The authorizer raised it.
+            BackendError: The authorizer failed, or took longer than its time limit.
         """
         await self._authorize(self._authorizer.authorize_job(principal, job))
 
     async def authorize_end(self, principal: Principal, job: Job) -> None:
         """
-        Ask the authorizer.
+        Call the authorizer.
 
         Raises:
-            JobNotFound: As it says.
-            BackendError: It fails.
+            JobNotFound: The authorizer raised it.
+            BackendError: The authorizer failed, or took longer than its time limit.
         """
         await self._authorize(self._authorizer.authorize_end(principal, job))
 
-    async def _authorize(self, question: Coroutine[Any, Any, None]) -> None:
+    async def _authorize(self, check: Coroutine[Any, Any, None]) -> None:
         refused: Forbidden | None = None
         with contained():
             try:
                 async with asyncio.timeout(self._time_limit.total_seconds()):
-                    await question
+                    await check
             except Forbidden as error:
                 refused = error
             except TimeoutError as error:
@@ -197,17 +202,17 @@ def _require_group(principal: Principal, level: Level, group_id: str | None) -> 
 
 def require_letters(principal: Principal, resource_type: str, letters: str) -> None:
     """
-    Raise unless the scopes of a token grant something of a type, by each of the letters.
+    Raise unless the scopes of a token grant each of the letters for some of a type.
 
     Raises:
-        Forbidden: They do not; the message names what is missing.
+        Forbidden: A letter is missing; the message says which.
     """
     if missing := scopes_of(principal.scopes).missing(resource_type, letters):
         raise Forbidden(lacking(resource_type, missing))
 
 
 def lacking(resource_type: str, missing: str) -> str:
-    """Return the sentence that names what scopes lack."""
+    """Return the message about the letters that scopes lack for a type."""
     names = " and ".join(NAMES[letter] for letter in missing)
     return (
         f"The scopes of the access token lack {names} on {resource_type}; request a token with "
