@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from itertools import takewhile
-from typing import Final
+from typing import Final, TypeAlias
 
 from werkzeug.http import parse_dict_header
 
@@ -15,6 +15,9 @@ HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d
 SCHEMES: Final = frozenset({"http", "https"})
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 _PORT: Final = re.compile(r":\d+$")
+
+_Reported: TypeAlias = tuple[str | None, str | None]
+"""A scheme and a host."""
 
 
 class PublicAddress:
@@ -75,23 +78,44 @@ class PublicAddress:
                 return _bare(address)
         return _bare(chain[0])
 
-    def _reported(self, request: HTTPRequest) -> tuple[str | None, str | None]:
+    def _reported(self, request: HTTPRequest) -> _Reported:
         """
         Return the scheme and the host that trusted proxies report, each None if not reported.
 
         Each proxy appends to a list, so the entry to trust is as far from the end as there are
         trusted proxies in a row (RFC 7239 section 5, X-Forwarded-For). A proxy may also replace
         the list, which is shorter then.
+
+        Raises:
+            InvalidRequest: Forwarded and X-Forwarded-Proto or -Host differ. A proxy that sets one
+                of them may pass on the other as the client wrote it.
         """
         client = request.scope.get("client")
         if client is None or not self._is_proxy(client[0]):
             return None, None
-        hop = self._hops(self._reported_clients(request))
-        if forwarded := _forwarded(request):
-            trusted = forwarded[max(0, len(forwarded) - hop)]
-            return trusted.get("proto", "").lower() or None, trusted.get("host") or None
+        found = (self._in_forwarded(request), self._in_x_forwarded(request))
+        reports = dict.fromkeys(filter(None, found))
+        if len(reports) > 1:
+            raise InvalidRequest(
+                "Forwarded and X-Forwarded-Proto or X-Forwarded-Host report different addresses; "
+                "the proxy in front of the server has to remove those that it does not set."
+            )
+        return next(iter(reports), (None, None))
+
+    def _in_forwarded(self, request: HTTPRequest) -> _Reported | None:
+        elements = _forwarded(request)
+        if not elements:
+            return None
+        hop = self._hops([element.get("for", "") for element in elements])
+        trusted = elements[max(0, len(elements) - hop)]
+        return trusted.get("proto", "").lower() or None, trusted.get("host") or None
+
+    def _in_x_forwarded(self, request: HTTPRequest) -> _Reported | None:
         schemes = _elements(request, "x-forwarded-proto")
         hosts = _elements(request, "x-forwarded-host")
+        if not schemes and not hosts:
+            return None
+        hop = self._hops(_elements(request, "x-forwarded-for"))
         return (
             schemes[max(0, len(schemes) - hop)].lower() if schemes else None,
             hosts[max(0, len(hosts) - hop)] if hosts else None,
@@ -99,10 +123,16 @@ class PublicAddress:
 
     @staticmethod
     def _reported_clients(request: HTTPRequest) -> list[str]:
-        """Return the addresses from which the proxies received the request, the farthest first."""
-        if forwarded := _forwarded(request):
-            return [element.get("for", "") for element in forwarded]
-        return _elements(request, "x-forwarded-for")
+        """
+        Return the addresses from which the proxies received the request, the farthest first.
+
+        There are none if Forwarded and X-Forwarded-For report different ones, as above.
+        """
+        forwarded = [_bare(element.get("for", "")) for element in _forwarded(request)]
+        others = [_bare(each) for each in _elements(request, "x-forwarded-for")]
+        if any(forwarded) and others and forwarded != others:
+            return []
+        return forwarded if any(forwarded) else others
 
     def _hops(self, clients: Sequence[str]) -> int:
         """Return the number of trusted proxies in a row before the server, at least 1."""
