@@ -1,20 +1,21 @@
 """Who may export what, and see which export: the contract of an authorizer, and the core's own."""
 
-import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import ParamSpec
 
 import msgspec
 
-from helios_core.errors import BackendError, BackendUnavailable, Forbidden
+from helios_core.errors import BackendError, Forbidden
 from helios_core.model.exports import Level
 from helios_core.model.jobs import Job
 from helios_core.model.principals import Principal
 from helios_core.model.scopes import EVERYTHING, EXPORT_LETTERS, NAMES, Grant, scopes_of
-from helios_core.storage.isolation import contained
+from helios_core.storage.isolation import ask_within, contained
 from helios_core.storage.job_records import job_not_found
+
+P = ParamSpec("P")
 
 
 class ExportIntent(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +137,7 @@ class ContainedAuthorizer(FileAuthorizer):
             Forbidden: As it says.
             BackendError: It fails.
         """
-        await self._ask(self._authorizer.authorize_export(principal, intent))
+        await self._ask(self._authorizer.authorize_export, principal, intent)
 
     def grant(self, principal: Principal, resource_type: str) -> Grant:
         """
@@ -159,7 +160,7 @@ class ContainedAuthorizer(FileAuthorizer):
             JobNotFound: As it says; so is Forbidden.
             BackendError: It fails.
         """
-        await self._ask(self._authorizer.authorize_job(principal, job))
+        await self._ask(self._authorizer.authorize_job, principal, job)
 
     async def authorize_end(self, principal: Principal, job: Job) -> None:
         """
@@ -169,20 +170,18 @@ class ContainedAuthorizer(FileAuthorizer):
             JobNotFound: As it says.
             BackendError: It fails.
         """
-        await self._ask(self._authorizer.authorize_end(principal, job))
+        await self._ask(self._authorizer.authorize_end, principal, job)
 
-    async def _ask(self, question: Coroutine[Any, Any, None]) -> None:
-        refused: Forbidden | None = None
-        with contained():
-            try:
-                async with asyncio.timeout(self._time_limit.total_seconds()):
-                    await question
-            except Forbidden as error:
-                refused = error
-            except TimeoutError as error:
-                raise BackendUnavailable("the file authorizer is late") from error
-        if refused is not None:
-            raise refused
+    async def _ask(
+        self, question: Callable[P, Awaitable[object]], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        answer = await ask_within(
+            "file authorizer", self._time_limit, Forbidden, question, *args, **kwargs
+        )
+        if answer is not None:
+            raise BackendError(
+                f"the file authorizer returned {type(answer).__name__}; to refuse, it has to raise"
+            )
 
 
 def _require_group(principal: Principal, level: Level, group_id: str | None) -> None:
