@@ -1,15 +1,17 @@
 """The public address of the server, as the client of a request knows it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from itertools import takewhile
-from typing import Final
+from typing import Final, TypeVar
 
 from werkzeug.http import parse_dict_header
 
 from helios_core.errors import InvalidRequest
 from helios_core.http.requests import HTTPRequest
+
+T = TypeVar("T")
 
 HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 SCHEMES: Final = frozenset({"http", "https"})
@@ -45,13 +47,14 @@ class PublicAddress:
         Return the public base URL of a request, without a final slash.
 
         Raises:
-            InvalidRequest: The host is missing, malformed, sent twice or not allowed.
+            InvalidRequest: The host is missing, malformed, sent twice or not allowed, or proxies
+                report two.
         """
         hosts = request.headers.getall("host", [])
         if self._base_url is not None and len(hosts) <= 1:
             return self._base_url
         scheme, reported = self._reported(request)
-        scheme = scheme or request.scope["scheme"]
+        scheme = (scheme or request.scope["scheme"]).lower()
         host = reported or (hosts[0] if len(hosts) == 1 else "")
         if not HOST.fullmatch(host) or scheme not in SCHEMES:
             raise InvalidRequest("There is not one Host header with a host and perhaps a port.")
@@ -78,33 +81,31 @@ class PublicAddress:
 
         Each proxy appends to a list, so the entry to believe is as far from the end as there are
         trusted proxies in a row (RFC 7239 section 5, X-Forwarded-For). A proxy may also replace
-        the list, which is shorter then.
+        the list, which is shorter then. Proxies write one kind of header and pass on the other as
+        the client sent it, so both kinds have to agree.
+
+        Raises:
+            InvalidRequest: They do not.
         """
         client = request.scope.get("client")
         if client is None or not self._is_proxy(client[0]):
             return None, None
-        hop = self._hops(self._reported_clients(request))
-        if forwarded := _forwarded(request):
-            believed = forwarded[max(0, len(forwarded) - hop)]
-            return believed.get("proto", "").lower() or None, believed.get("host") or None
-        schemes = _elements(request, "x-forwarded-proto")
-        hosts = _elements(request, "x-forwarded-host")
-        return (
-            schemes[max(0, len(schemes) - hop)].lower() if schemes else None,
-            hosts[max(0, len(hosts) - hop)] if hosts else None,
-        )
+        forwarded = _forwarded(request)
+        standard = self._believed(forwarded, _clients(forwarded)) or {}
+        clients = _elements(request, "x-forwarded-for")
+        scheme = self._believed(_elements(request, "x-forwarded-proto"), clients)
+        host = self._believed(_elements(request, "x-forwarded-host"), clients)
+        return _agreed(standard.get("proto"), scheme), _agreed(standard.get("host"), host)
 
     @staticmethod
     def _reported_clients(request: HTTPRequest) -> list[str]:
         """Return whom each proxy had its request from, the farthest first."""
-        if forwarded := _forwarded(request):
-            return [element.get("for", "") for element in forwarded]
-        return _elements(request, "x-forwarded-for")
+        return _clients(_forwarded(request)) or _elements(request, "x-forwarded-for")
 
-    def _hops(self, clients: Sequence[str]) -> int:
-        """Count the trusted proxies between the server and whoever is not one, from 1."""
-        trusted = takewhile(self._is_proxy, reversed(clients))
-        return 1 + sum(1 for _ in trusted)
+    def _believed(self, reports: Sequence[T], clients: Sequence[str]) -> T | None:
+        """Return the report of the farthest of the trusted proxies in a row, None without one."""
+        hops = 1 + sum(1 for _ in takewhile(self._is_proxy, reversed(clients)))
+        return reports[max(0, len(reports) - hops)] if reports else None
 
     def _is_proxy(self, text: str) -> bool:
         try:
@@ -119,6 +120,21 @@ def _matches(host: str, allowed: Sequence[str]) -> bool:
     return any(
         host.endswith(name[1:]) if name.startswith("*.") else host == name for name in allowed
     )
+
+
+def _agreed(*reports: str | None) -> str | None:
+    """Return what is reported in one kind of header or in both; None if nothing is."""
+    found = [report for report in reports if report]
+    if len({report.lower() for report in found}) > 1:
+        raise InvalidRequest(
+            "Forwarded and X-Forwarded-* name different addresses of the server; have the proxy "
+            "in front of it set both, or remove the one that it does not set."
+        )
+    return next(iter(found), None)
+
+
+def _clients(forwarded: Sequence[Mapping[str, str]]) -> list[str]:
+    return [element.get("for", "") for element in forwarded]
 
 
 def _forwarded(request: HTTPRequest) -> list[dict[str, str]]:

@@ -68,6 +68,35 @@ FORWARDED = [
 ]
 
 
+ALSO_SENT = [
+    ([("X-Forwarded-Host", "good")], "Forwarded", "host=evil"),
+    ([("X-Forwarded-Host", "good")], "Forwarded", "for=10.0.0.9;host=evil"),
+    ([("X-Forwarded-Proto", "https")], "Forwarded", "proto=http"),
+    ([("Forwarded", "for=192.0.2.7;host=good")], "X-Forwarded-Host", "evil"),
+    ([("Forwarded", "for=192.0.2.7;proto=https")], "X-Forwarded-Proto", "http"),
+]
+"""What a proxy sets, and what it passes on of a client that hopes to be taken for it."""
+
+
+@pytest.mark.parametrize(("headers", "name", "value"), ALSO_SENT)
+async def test_what_a_client_sends_beside_the_headers_of_a_proxy_is_refused(
+    base_for, headers, name, value
+):
+    assert await base_for([*headers, (name, value)]) == 400
+
+
+@pytest.mark.parametrize(
+    ("headers", "base"),
+    [
+        ([("X-Forwarded-Host", "good"), ("Forwarded", "for=1.1.1.1;host=GOOD")], "http://GOOD"),
+        ([("X-Forwarded-Host", "good"), ("Forwarded", "for=1.1.1.1")], "http://good"),
+        ([("X-Forwarded-Proto", "https"), ("Forwarded", "host=good")], "https://good"),
+    ],
+)
+async def test_both_kinds_of_headers_of_a_proxy_may_agree(base_for, headers, base):
+    assert await base_for(headers) == base
+
+
 @pytest.mark.parametrize(("headers", "base"), FORWARDED)
 async def test_a_trusted_proxy_is_believed(base_for, headers, base):
     assert await base_for(headers) == base
