@@ -420,7 +420,9 @@ class _Written(_PermittedReads):
                 raise _forbidden(key.resource_type, "the one of this id")
             stored = None  # what names a version creates nothing, and fails as if there was none
         version_id = 0 if stored is None else stored.version_id
-        if change.if_match not in (None, version_id):
+        # What somebody deleted whom the client does not see is nothing to it.
+        seen_version = version_id if await self._shown(key, stored) is not None else 0
+        if change.if_match not in (None, version_id, seen_version):
             raise VersionConflict("Another version is current; read the resource again.")
         return replace(change, if_match=version_id)
 
