@@ -6,8 +6,10 @@ from typing import Any, Final
 
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
+from msgspec.structs import replace
 
 from helios_core.errors import Forbidden, InvalidToken, MissingToken
+from helios_core.storage.file_authorizer import FileAuthorizer
 from helios_core.storage.request_principal import set_principal
 from helios_core.storage.token_verifier import TokenVerifier
 
@@ -24,8 +26,8 @@ class Access(Enum):
     """A valid token, whatever its scopes: what is described is the server."""
     INTERACTION = "interaction"
     """
-    A valid token that is not limited to groups: nobody can tell of a resource whether it is a
-    group's, and who may change a Group decides what its export has. The scopes decide further, in
+    A valid token of a client that is not limited to groups: nobody can tell of a resource whether
+    it is a group's, and who may change a Group decides what its export has. The scopes decide further, in
     `interactions.callers.authorize`, for each entry.
     """
     EXPORT = "export"
@@ -78,8 +80,9 @@ def access_of(path_template: str, handler: BaseRouteHandler) -> Access | None:
 class AccessGuard:
     """A guard of Litestar, which no route can replace: it verifies the token of every request."""
 
-    def __init__(self, verifier: TokenVerifier | None) -> None:
+    def __init__(self, verifier: TokenVerifier | None, authorizer: FileAuthorizer) -> None:
         self._verifier = verifier
+        self._authorizer = authorizer
 
     async def __call__(
         self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
@@ -89,8 +92,8 @@ class AccessGuard:
 
         Raises:
             InvalidToken: The route needs a token, and there is none or it is not valid.
-            Forbidden: The token is good for exports of some groups only.
-            BackendError: The token cannot be verified now.
+            Forbidden: The client may export some groups only.
+            BackendError: Nobody can tell now.
         """
         access = access_of(connection.scope["path_template"], handler)
         if access is None:
@@ -99,7 +102,9 @@ class AccessGuard:
         if self._verifier is None or access is Access.PUBLIC:
             return
         token = bearer_token(connection.headers.getall("authorization", []))
-        connection.scope["user"] = principal = await self._verifier.verify(token)
+        verified = await self._verifier.verify(token)
+        principal = replace(verified, groups=self._authorizer.groups(verified))
+        connection.scope["user"] = principal
         set_principal(principal)
         if access is Access.INTERACTION and principal.groups is not None:
             raise Forbidden(

@@ -95,7 +95,7 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
         guards=[
             require_small_headers,
             require_path_of_text,
-            AccessGuard(backends.token_verifier),
+            AccessGuard(backends.token_verifier, backends.file_authorizer),
         ],
         exception_handlers=exception_handlers(),
         request_max_body_size=settings.max_body_bytes,

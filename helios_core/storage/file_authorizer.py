@@ -39,7 +39,17 @@ class FileAuthorizer(ABC):
         returns nothing. What it returned is frozen into the job.
     A4  The same rules hold before every poll, every download and every signing of a URL, by the
         token that is presented then.
+    A5  A client that `groups` limits exports these Groups and has no other interaction, over REST
+        or with routes of plugins: nobody can tell of a resource whether it is a Group's.
     """
+
+    def groups(self, principal: Principal) -> frozenset[str] | None:
+        """
+        Return the ids of the Groups that a client is limited to, None if it is not (A5).
+
+        The limit of its token holds in any case. It is asked of every request, and does not block.
+        """
+        return principal.groups
 
     @abstractmethod
     async def authorize_export(self, principal: Principal, intent: ExportIntent) -> None:
@@ -84,7 +94,7 @@ class ScopeAuthorizer(FileAuthorizer):
         Raises:
             Forbidden: It may not, or is not.
         """
-        _require_group(principal, intent.level, intent.group_id)
+        _require_group(self.groups(principal), intent.level, intent.group_id)
         if intent.level is Level.GROUP:
             require_letters(principal, "Group", "r")
 
@@ -101,7 +111,7 @@ class ScopeAuthorizer(FileAuthorizer):
             Forbidden: The token allows less than what the job exports.
         """
         await self.authorize_end(principal, job)
-        _require_group(principal, job.request.level, job.request.group_id)
+        _require_group(self.groups(principal), job.request.level, job.request.group_id)
         exported = job.request.grants()
         for resource_type in job.request.output_types:
             granted = self.grant(principal, resource_type)
@@ -129,14 +139,30 @@ class ContainedAuthorizer(FileAuthorizer):
         self._authorizer = authorizer
         self._time_limit = time_limit
 
+    def groups(self, principal: Principal) -> frozenset[str] | None:
+        """
+        Ask the authorizer, which cannot lift the limit of the token.
+
+        Raises:
+            BackendError: It fails.
+        """
+        with contained():
+            limit: object = self._authorizer.groups(principal)
+        if limit is None:
+            return principal.groups
+        if not isinstance(limit, frozenset):
+            raise BackendError(f"the file authorizer limits to groups by {type(limit).__name__}")
+        return limit if principal.groups is None else limit & principal.groups
+
     async def authorize_export(self, principal: Principal, intent: ExportIntent) -> None:
         """
-        Ask the authorizer.
+        Ask the authorizer, after looking at the limit to groups (A5).
 
         Raises:
             Forbidden: As it says.
             BackendError: It fails.
         """
+        _require_group(self.groups(principal), intent.level, intent.group_id)
         await self._ask(self._authorizer.authorize_export, principal, intent)
 
     def grant(self, principal: Principal, resource_type: str) -> Grant:
@@ -161,6 +187,7 @@ class ContainedAuthorizer(FileAuthorizer):
             BackendError: It fails.
         """
         await self._ask(self._authorizer.authorize_job, principal, job)
+        _require_group(self.groups(principal), job.request.level, job.request.group_id)
 
     async def authorize_end(self, principal: Principal, job: Job) -> None:
         """
@@ -184,9 +211,9 @@ class ContainedAuthorizer(FileAuthorizer):
             )
 
 
-def _require_group(principal: Principal, level: Level, group_id: str | None) -> None:
+def _require_group(groups: frozenset[str] | None, level: Level, group_id: str | None) -> None:
     """Raise Forbidden unless a client that is limited to some groups exports one of them."""
-    if principal.groups is None or (level is Level.GROUP and group_id in principal.groups):
+    if groups is None or (level is Level.GROUP and group_id in groups):
         return
     raise Forbidden(
         "The client may export certain groups only, and this is none; name one of them in "

@@ -457,6 +457,54 @@ async def test_a_client_of_some_groups_learns_nothing_of_others_by_filters(site,
     assert own[0] == ["d1", "g", "lab", "of-lab", "p1", "vital"]
 
 
+async def test_an_authorizer_that_limits_a_client_to_groups_leaves_it_nothing_else(
+    open_site, verifier, site
+):
+    """B3-01: or it would read over REST what no export of its own has."""
+
+    class Listed(ScopeAuthorizer):
+        def groups(self, principal):
+            return frozenset({"g"}) if principal.client_id == "v1" else None
+
+    own = await open_site(
+        token_verifier=verifier,
+        data_provider=site.backends.data_provider,
+        file_authorizer=ContainedAuthorizer(Listed(), time_limit=timedelta(seconds=5)),
+    )
+    token_limit = replace(principal("limited", "system/*.rs"), groups=frozenset({"other"}))
+    verifier.principals["limited"] = token_limit
+
+    for path in ("/Patient", "/Patient/p2", "/_history", "/Patient/p1/$everything"):
+        answers = [
+            (await own.client.get(path, headers=bearer(client))).status_code
+            for client in ("v1", "all", "limited")
+        ]
+        assert answers == [403, 200, 403], path
+    for path, statuses in {
+        "/Group/g/$export": [202, 202, 403],
+        "/Group/other/$export": [403, 404, 404],
+        "/$export": [403, 202, 403],
+        "/Group/g/$export?_typeFilter=Patient%3F_has:Observation:subject:status=final": [
+            *(403, 202, 403)
+        ],
+    }.items():
+        started = [await start(own, client, path) for client in ("v1", "all", "limited")]
+        assert [each.status_code for each in started] == statuses, path
+
+
+@pytest.mark.parametrize("limit", [{"g"}, ["g"], "g", False, ()], ids=repr)
+async def test_a_limit_to_groups_that_is_no_set_lets_nobody_in(open_site, verifier, limit):
+    class Broken(ScopeAuthorizer):
+        def groups(self, principal):
+            return limit
+
+    contained = ContainedAuthorizer(Broken(), time_limit=timedelta(seconds=5))
+    own = await open_site(token_verifier=verifier, file_authorizer=contained)
+
+    for path in ("/Patient", "/openapi.json", "/export-status"):
+        assert (await own.client.get(path, headers=bearer("all"))).status_code == 500
+
+
 def is_false(*_):
     return False
 
